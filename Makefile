@@ -1,0 +1,50 @@
+# Everything sets itself up: a virtual environment in .venv with what the job needs.
+#   make test PYTHON=python3.13    uses another interpreter, in an environment of its own
+
+PYTHON ?= python3
+VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint format bench bench-short clean
+
+help:
+	@echo "make demo         a crash and a recovery, in about 20 seconds"
+	@echo "make test         lint, types and all tests"
+	@echo "make lint         ruff and mypy only"
+	@echo "make format       let ruff lay out the code"
+	@echo "make bench        all benchmarks (several minutes)"
+	@echo "make bench-short  the same, smaller (about a minute)"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --group test --group examples --editable .
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/python -m examples.demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+bench-short: $(READY)
+	$(BIN)/python -m benchmarks --short
+
+clean:
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,747 @@
+"""One live object: its mailbox, its turns, and its life from loading to leaving memory.
+
+Prior art: Orleans' grains and their turn-based concurrency; Cloudflare's output gates; Akka's
+dispatchers, which give an actor a thread only while it has something to do.
+
+A turn of a ``def`` handler can't be interrupted, so it needs no task of its own: it runs in the
+task of whoever finds the object idle, mostly its caller's. Only ``async def`` turns have a task,
+the object's worker, which lives until the object hibernates. Calls that come meanwhile wait in
+the mailbox; whoever ends a turn drains it. The price is that three places run turns (a caller,
+the loader's task after a load, the worker), and that all of it is synchronous code which must
+leave the object consistent before anything else can run.
+
+Invariants:
+
+- ``busy``: a load, after_load or an async turn is under way. The mailbox holds something only
+  while the object is busy, for `drain` empties it otherwise.
+- ``open``: not busy and the instance is live, so that a caller may run a turn on the spot.
+- ``state`` is what the last ended turn left, encoded; the instance never differs from it between
+  turns. A turn that fails simply drops the instance: the next one is decoded from ``state``.
+- ``gate`` is the last commit of the object that isn't durable yet. Every reply waits for it.
+  When it fails, all the object has in memory is dropped, since it may build on what was lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context as ContextVars
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+import attrs
+
+from . import _ambient
+from ._context import Context, Effects
+from ._definition import DurableObject, HandlerDefinition
+from ._envelope import Envelope, Turn, current_turn
+from ._errors import (
+    ActivationFailed,
+    ArgumentError,
+    HandlerCancelled,
+    PersistenceError,
+    ReadonlyViolation,
+    ReplyError,
+    RuntimeClosed,
+)
+from ._keys import ObjectKey
+from ._rendezvous import Loop, Waiter
+from ._residency import NEVER, Residency
+from ._values import copied, is_atom
+from .storage import StorageFault, StoredObject
+from .storage.batched_load import BatchedLoad
+from .storage.group_commit import GroupCommit, Ticket
+
+if TYPE_CHECKING:
+    from ._directory import Directory
+    from ._runtime import DurableRuntime
+
+Status = Literal["loading", "active", "hibernated"]
+
+
+@attrs.frozen
+class ActivationInfo:
+    """What there is to know about a running object."""
+
+    key: ObjectKey
+    status: Status
+    mailbox_depth: int
+    """Calls that wait for their turn."""
+    revision: int
+    """The object's commit number as stored; 0 if nothing is."""
+
+
+@attrs.define(eq=False)
+class Services:
+    """What the activations of one runtime share."""
+
+    runtime: DurableRuntime
+    loop: Loop
+    group_commit: GroupCommit
+    batched_load: BatchedLoad
+    residency: Residency
+    start_task: Callable[[Callable[[], Awaitable[None]], str], None]
+    is_cancelled: Callable[[], bool]
+    """Whether the runtime itself is being cancelled."""
+    closing: bool = False
+    """Only turns under way may still call."""
+    closed: bool = False
+    busy: int = 0
+    quiet: Waiter | None = None
+    """Settled when ``busy`` falls to 0."""
+
+
+class Activation:
+    """One in-memory incarnation of a durable object."""
+
+    __slots__ = (
+        "_assigned",
+        "_busy",
+        "_deleted",
+        "_directory",
+        "_doomed",
+        "_fresh",
+        "_has_worker",
+        "_instance",
+        "_leaving",
+        "_loaded",
+        "_mailbox",
+        "_parked",
+        "_services",
+        "_state",
+        "_touched",
+        "gate",
+        "in_turn",
+        "key",
+        "looked_at",
+        "open",
+        "revision",
+        "running",
+        "turn",
+    )
+
+    def __init__(self, directory: Directory, key: ObjectKey, services: Services) -> None:
+        self.key = key
+        self.revision = 0
+        self.gate: Ticket | None = None
+        self.open = False
+        self.in_turn = False
+        self.running = ""
+        """What is under way, for messages."""
+        self.turn: Turn | None = None
+        self.looked_at = NEVER
+        self._directory = directory
+        self._services = services
+        self._touched = services.loop.now()
+        self._busy = False
+        self._loaded = False
+        self._fresh = True
+        """after_load has not run yet."""
+        self._state: bytes | None = None
+        """None if the object starts from its defaults and these weren't encoded yet."""
+        self._instance: DurableObject | None = None
+        self._mailbox: deque[Envelope] | None = None
+        self._has_worker = False
+        self._parked: Waiter | None = None
+        self._assigned: Envelope | None = None
+        self._doomed = False
+        """A commit failed while a turn was under way that builds on it."""
+        self._deleted = False
+        """The turn under way has deleted the object and committed that."""
+        self._leaving = False
+
+    # --- what a context and messages ask ---------------------------------------------------------
+
+    @property
+    def runtime(self) -> DurableRuntime:
+        """The runtime that the object lives in."""
+        return self._services.runtime
+
+    @property
+    def depth(self) -> int:
+        """How many calls wait for their turn."""
+        return len(self._mailbox) if self._mailbox else 0
+
+    def info(self) -> ActivationInfo:
+        """A snapshot for the outside."""
+        if not self._loaded or (self._fresh and self._instance is None and self._busy):
+            status: Status = "loading"
+        else:
+            status = "hibernated" if self._instance is None else "active"
+        return ActivationInfo(self.key, status, self.depth, self.revision)
+
+    def activity(self) -> str:
+        """What keeps a call waiting."""
+        if self._busy:
+            since = self._services.loop.now() - self._touched
+            waiting = f", {self.depth} calls wait" if self.depth else ""
+            return f"{self.running} has been under way for {since:.3g} s{waiting}"
+        if self.gate is not None:
+            return "its commit is under way"
+        return "it is idle"
+
+    # --- turns -----------------------------------------------------------------------------------
+
+    def run_turn(
+        self, handler: HandlerDefinition, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
+        """Run a ``def`` handler, here and now. The object must be open.
+
+        The result may be handed out once `gate` is passed.
+
+        Raises:
+            Exception: What the handler raised, or what was wrong with what it did. Nothing of
+                the turn is left then.
+        """
+        self._touched = self._services.loop.now()
+        self.in_turn = True
+        try:
+            result = handler.function(self._instance, *args, **kwargs)
+        except BaseException as error:
+            self._roll_back()
+            raise self._explained(error, handler) from error.__cause__
+        finally:
+            self.in_turn = False
+        return self._end_turn(handler.name, handler.readonly, result)
+
+    def _end_turn(self, name: str, readonly: bool, result: object) -> object:
+        """Take over what a turn did: copy its reply, put its commit on the way."""
+        instance = self._instance
+        assert instance is not None
+        try:
+            if not is_atom(result):
+                try:
+                    result = copied(result)
+                except TypeError as error:
+                    raise ReplyError(self.key, name, str(error)) from error
+            effects = instance.ctx.effects
+            state = self._directory.codec.encode(self.key, instance)
+            if readonly:
+                self._check_unchanged(name, state, effects)
+        except BaseException:
+            self._roll_back()
+            raise
+        if effects is not None or self._deleted:
+            self._commit_effects(instance, effects, state)
+        elif state != self._state:
+            self._state = state
+            self.gate = self._services.group_commit.submit(self, state, False)
+        return result
+
+    def _check_unchanged(self, name: str, state: bytes, effects: Effects | None) -> None:
+        if state != self._state:
+            raise ReadonlyViolation(self.key, name, "changed the object's state")
+        if effects is not None:
+            raise ReadonlyViolation(self.key, name, "staged effects through self.ctx")
+
+    def _commit_effects(
+        self, instance: DurableObject, effects: Effects | None, state: bytes
+    ) -> None:
+        instance.ctx.effects = None
+        if self._deleted or (effects is not None and effects.delete):
+            if not self._deleted:
+                self._delete()
+            self._deleted = False
+            self._start_over()
+
+    def _delete(self) -> None:
+        if self.revision or self.gate is not None:
+            self.gate = self._services.group_commit.submit(self, None, True)
+
+    def _start_over(self) -> None:
+        """Be a new object, as after a deletion."""
+        self._drop_instance()
+        self._state = None
+        self._fresh = True
+
+    def _roll_back(self) -> None:
+        """Let the state be what the turn before left; the instance is made anew from it."""
+        self._drop_instance()
+        if self._deleted:
+            self._deleted = False
+            self._start_over()
+
+    def _drop_instance(self) -> None:
+        if self._instance is not None:
+            # The handler may have put it somewhere; it is a detached instance from now on.
+            self._instance.__dict__.pop("ctx", None)
+            self._instance = None
+        self.open = False
+
+    def _explained(self, error: BaseException, handler: HandlerDefinition) -> BaseException:
+        """``error`` of a handler, with a note; or our own if the call itself was wrong."""
+        trace = error.__traceback__
+        if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:
+            # Raised by calling the handler, not inside of it.
+            problem = str(error).replace(f"{handler.function.__qualname__}()", "it", 1)
+            return ArgumentError(self.key, handler.name, f"{problem}; it takes {handler.signature}")
+        if isinstance(error, Exception):
+            error.add_note(f"in {handler.name} on {self.key}; its turn was rolled back")
+        return error
+
+    async def commit_now(self) -> None:
+        """See `Context.commit`."""
+        instance = self._instance
+        assert instance is not None
+        if not self._doomed:
+            effects = instance.ctx.effects
+            state = self._directory.codec.encode(self.key, instance)
+            if self.turn is not None and self.turn.readonly:
+                self._check_unchanged(self.running, state, effects)
+            if effects is not None and effects.delete:
+                instance.ctx.effects = None
+                self._delete()
+                self._deleted = True
+            elif state != self._state and not self._deleted:
+                self._state = state
+                self.gate = self._services.group_commit.submit(self, state, False)
+        if self._doomed:
+            raise self._lost()
+        if self.gate is None:
+            await self._services.loop.checkpoint()
+        else:
+            waiter = self._services.loop.waiter()
+            self.gate.hold(waiter)
+            await waiter.wait()
+
+    def _lost(self) -> PersistenceError:
+        return PersistenceError(
+            self.key, "save", "an earlier change that this turn builds on could not be saved"
+        )
+
+    # --- the mailbox -----------------------------------------------------------------------------
+
+    def accept(self, envelope: Envelope) -> None:
+        """Put a request into the mailbox. There is no checkpoint from here to its place in it."""
+        if self._mailbox is None:
+            self._mailbox = deque()
+        self._mailbox.append(envelope)
+        if not self._busy:
+            self._drain()
+
+    def place_of(self, envelope: Envelope) -> int | None:
+        """How many requests are ahead of ``envelope``; None if it isn't queued (any more)."""
+        if self._mailbox is not None:
+            for place, queued in enumerate(self._mailbox):
+                if queued is envelope:
+                    return place
+        return None
+
+    def withdraw(self, envelope: Envelope) -> None:
+        """Take back a request whose caller is gone, if its turn hasn't begun."""
+        if self._mailbox is not None and self.place_of(envelope) is not None:
+            self._mailbox.remove(envelope)
+
+    def open_up(self) -> bool:
+        """Become open, if only the decoding of the state is missing for it."""
+        if self._busy or not self._loaded or self._fresh or self._instance is not None:
+            return self.open
+        self._touched = self._services.loop.now()
+        self._revive()
+        self.open = True
+        return True
+
+    def _drain(self) -> None:
+        """Run what is queued until nothing is, or something under way must be waited for."""
+        mailbox = self._mailbox
+        while mailbox and not self._busy:
+            if not self._loaded:
+                self._set_busy("loading")
+                self._services.batched_load.submit(self)
+                return
+            if mailbox[0].waiter.ended:
+                mailbox.popleft()
+            elif mailbox[0].needs_instance and self._fresh:
+                self._begin(mailbox[0])
+            else:
+                self._serve(mailbox.popleft())
+        if self._busy:
+            return
+        self._mailbox = None
+        self.open = self._loaded and self._instance is not None
+        if self._leaving:
+            self._leave()
+
+    def _serve(self, envelope: Envelope) -> None:
+        """Run or start the turn of one request."""
+        self._touched = self._services.loop.now()
+        handler = envelope.handler
+        try:
+            if envelope.needs_instance and self._instance is None:
+                self._revive()
+            if not isinstance(handler, HandlerDefinition):
+                value = handler(self)
+            elif handler.is_async:
+                self._set_busy(handler.name)
+                self._assign(envelope)
+                return
+            else:
+                value = envelope.context.run(self.run_turn, handler, envelope.args, envelope.kwargs)
+        except Exception as error:
+            self._reply(envelope.waiter, None, error)
+        else:
+            self._reply(envelope.waiter, value, None)
+
+    def _reply(self, waiter: Waiter, value: object, error: BaseException | None) -> None:
+        if self.gate is not None:
+            self.gate.hold(waiter, value, error)
+        elif error is not None:
+            waiter.fail(error)
+        else:
+            waiter.settle(value)
+
+    def _set_busy(self, running: str) -> None:
+        self._busy = True
+        self.open = False
+        self.running = running
+        self._services.busy += 1
+
+    def _set_idle(self) -> None:
+        self._busy = False
+        services = self._services
+        services.busy -= 1
+        if not services.busy and services.quiet is not None:
+            services.quiet.settle()
+
+    # --- loading and after_load ------------------------------------------------------------------
+
+    def loaded(self, row: StoredObject | None) -> None:
+        """See `Loading.loaded`."""
+        self._loaded = True
+        if row is not None:
+            self.revision, self._state = row.revision, row.state
+        else:
+            self.revision, self._state = 0, None
+        self._set_idle()
+        self._drain()
+
+    def load_failed(self, fault: StorageFault) -> None:
+        """See `Loading.load_failed`."""
+
+        def error() -> PersistenceError:
+            failure = PersistenceError(self.key, "load", str(fault))
+            failure.__cause__ = fault
+            return failure
+
+        self._fail_mailbox(error)
+        self._set_idle()
+        self._leaving = True
+        self._drain()
+
+    def _revive(self) -> None:
+        """Make the live instance from the state.
+
+        Raises:
+            StateDecodeError: The state can't be read.
+            StateEncodeError: There is no state yet and a default can't be stored.
+        """
+        codec = self._directory.codec
+        if self._state is None:
+            instance = self._directory.definition.default_state()
+            self._state = codec.encode(self.key, instance)
+        else:
+            instance = codec.decode(self.key, self._state)
+        instance.__dict__["ctx"] = Context(self)
+        self._instance = instance
+        if self.looked_at > self.retires_at():
+            self._services.residency.watch(self)
+
+    def _begin(self, first: Envelope) -> None:
+        """Make the first instance of this activation and let it run after_load."""
+        definition = self._directory.definition
+        self._touched = self._services.loop.now()
+        try:
+            self._revive()
+        except Exception as error:
+            # Such a state stays unreadable for all who wait; but it can still be replaced.
+            self._fail_mailbox(lambda: error, live_only=True)
+            return
+        if not definition.has_after_load:
+            self._fresh = False
+        elif definition.after_load_is_async:
+            self._set_busy("after_load")
+            self._assign(first)
+        else:
+            try:
+                self.in_turn = True
+                try:
+                    first.context.run(definition.cls.after_load, self._instance)
+                finally:
+                    self.in_turn = False
+                self._end_turn("after_load", False, None)
+            except Exception as error:
+                self._begin_failed(error)
+            else:
+                self._fresh = False
+
+    def _begin_failed(self, error: Exception) -> None:
+        """after_load raised: tell all who wait, and let the next call begin anew."""
+        problem = f"{type(error).__name__}: {error}"
+
+        def failure() -> Exception:
+            failed = ActivationFailed(self.key, "after_load", problem)
+            failed.__cause__ = error
+            return failed
+
+        self._drop_instance()
+        self._fail_mailbox(failure, live_only=True)
+
+    def _fail_mailbox(self, error: Callable[[], BaseException], *, live_only: bool = False) -> None:
+        kept: deque[Envelope] = deque()
+        for envelope in self._mailbox or ():
+            if live_only and not envelope.needs_instance:
+                kept.append(envelope)
+            else:
+                self._reply(envelope.waiter, None, error())
+        if self._mailbox is not None:
+            self._mailbox.clear()
+            self._mailbox.extend(kept)
+
+    # --- async turns: the worker -----------------------------------------------------------------
+
+    def _assign(self, envelope: Envelope) -> None:
+        self._assigned = envelope
+        if not self._has_worker:
+            self._has_worker = True
+            self._services.start_task(self._work, str(self.key))
+        elif self._parked is not None:
+            self._parked.settle()
+            self._parked = None
+
+    def _dismiss_worker(self) -> None:
+        if self._parked is not None:
+            self._parked.settle()
+            self._parked = None
+
+    async def _work(self) -> None:
+        try:
+            while True:
+                while (envelope := self._assigned) is not None:
+                    self._assigned = None
+                    if self._fresh:
+                        await self._run_after_load(envelope)
+                    else:
+                        await self._run_async_turn(envelope)
+                    self._set_idle()
+                    self._drain()
+                self._parked = self._services.loop.waiter()
+                await self._parked.wait()
+                if self._assigned is None:
+                    break
+        finally:
+            self._has_worker = False
+
+    async def _run_async_turn(self, envelope: Envelope) -> None:
+        handler = envelope.handler
+        assert isinstance(handler, HandlerDefinition)
+        try:
+            result = await self._in_turn(
+                envelope, handler.readonly, handler.function, *envelope.args, **envelope.kwargs
+            )
+            if self._doomed:
+                raise self._lost()
+            result = self._end_turn(handler.name, handler.readonly, result)
+        except Exception as error:
+            self._turn_failed(handler, envelope, error)
+        except BaseException as error:
+            self._turn_interrupted(handler.name, envelope, error)
+        else:
+            self._reply(envelope.waiter, result, None)
+        finally:
+            self._doomed = False
+
+    def _turn_failed(
+        self, handler: HandlerDefinition, envelope: Envelope, error: BaseException
+    ) -> None:
+        self._roll_back()
+        if self._doomed:
+            self._forget()
+            if not isinstance(error, PersistenceError):
+                lost = self._lost()
+                lost.__cause__ = error
+                error = lost
+        elif not isinstance(error, (ReplyError, ReadonlyViolation)):
+            error = self._explained(error, handler)
+        self._reply(envelope.waiter, None, error)
+
+    def _turn_interrupted(self, name: str, envelope: Envelope, error: BaseException) -> None:
+        """Something ended the turn from outside: the runtime's cancellation, or Control-C."""
+        self._roll_back()
+        if self._doomed:
+            self._forget()
+        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+        services = self._services
+        if cancelled and not services.is_cancelled() and services.loop.forgive_cancellation():
+            self._reply(envelope.waiter, None, HandlerCancelled(self.key, name))
+            return
+        self._reply(envelope.waiter, None, _closed())
+        self._fail_mailbox(_closed)
+        self._set_idle()
+        raise error
+
+    async def _run_after_load(self, envelope: Envelope) -> None:
+        try:
+            await self._in_turn(envelope, False, self._directory.definition.cls.after_load)
+            if self._doomed:
+                raise self._lost()
+            self._end_turn("after_load", False, None)
+        except Exception as error:
+            if self._doomed:
+                self._forget()
+            self._begin_failed(error)
+        except BaseException as error:
+            if self._mailbox and self._mailbox[0] is envelope:
+                self._mailbox.popleft()
+            self._turn_interrupted("after_load", envelope, error)
+        else:
+            self._fresh = False
+        finally:
+            self._doomed = False
+
+    async def _in_turn(
+        self,
+        envelope: Envelope,
+        readonly: bool,
+        function: Callable[..., Coroutine[Any, Any, object]],
+        *args: object,
+        **kwargs: object,
+    ) -> object:
+        """Run an ``async def`` in the caller's context variables, as a turn of this object."""
+        self.turn = turn = Turn(self, readonly)
+        envelope.context.run(current_turn.set, turn)
+        envelope.context.run(_ambient.ambient.set, self._services.runtime)
+        self.in_turn = True
+        try:
+            return await _InContext(function(self._instance, *args, **kwargs), envelope.context)
+        finally:
+            self.in_turn = False
+            self.turn = turn.activation = None
+
+    # --- the gate --------------------------------------------------------------------------------
+
+    def committed(self, ticket: Ticket) -> None:
+        """See `Owner.committed`."""
+        if self._leaving and self.gate is None and not self._busy and not self._mailbox:
+            self._leave()
+
+    def commit_failed(self) -> None:
+        """See `Owner.commit_failed`."""
+        if self._busy and self._loaded:
+            self._doomed = True
+            return
+        self._forget()
+        if not self._busy:
+            self._drain()
+
+    def _forget(self) -> None:
+        """Drop everything: what is stored counts, not what is in memory."""
+        self._drop_instance()
+        self._state = None
+        self._loaded = False
+        self._fresh = True
+        self._deleted = False
+
+    # --- what the runtime does to an object in its turn ------------------------------------------
+
+    def read_state(self) -> DurableObject:
+        """A detached instance with the object's state."""
+        if self._state is None:
+            return self._directory.definition.default_state()
+        return self._directory.codec.decode(self.key, self._state)
+
+    def write_state(self, state: bytes) -> None:
+        """Replace the object's state."""
+        stored = self.revision if self.gate is None else self.gate.next_revision
+        if state != self._state or not stored:
+            self._state = state
+            self.gate = self._services.group_commit.submit(self, state, False)
+        self._drop_instance()
+
+    def delete(self) -> None:
+        """Delete the object and become a new one."""
+        self._delete()
+        self._start_over()
+
+    def is_stored(self) -> bool:
+        """Whether there is a row of it, once the gate is passed."""
+        return bool(self.revision if self.gate is None else self.gate.next_revision)
+
+    def stop(self) -> None:
+        """Leave memory when the turns queued so far have ended and are durable."""
+        self._drop_instance()
+        self._fresh = True
+        self._leaving = True
+
+    # --- leaving memory --------------------------------------------------------------------------
+
+    def retires_at(self) -> float:
+        """See `Resident.retires_at`."""
+        options = self._directory.definition.options
+        after = options.hibernate_after if self._instance is not None else options.shutdown_after
+        if self._instance is not None and options.shutdown_after is not None:
+            after = min(after or NEVER, options.shutdown_after)
+        return NEVER if after is None else self._touched + after
+
+    def retire(self, now: float) -> bool:
+        """See `Resident.retire`."""
+        if self._busy or self.gate is not None:
+            self._touched = now
+        elif self.retires_at() <= now:
+            shutdown_after = self._directory.definition.options.shutdown_after
+            if shutdown_after is not None and self._touched + shutdown_after <= now:
+                return not self.shut_down()
+            self._drop_instance()
+            self._dismiss_worker()
+        return self._directory.holds(self)
+
+    def shut_down(self) -> bool:
+        """See `Resident.shut_down`."""
+        if self._busy or self._mailbox or self.gate is not None:
+            return False
+        self._leave()
+        return True
+
+    def _leave(self) -> None:
+        if self.gate is not None:
+            return  # the state in memory is ahead of what is stored; `committed` calls again
+        self._leaving = False
+        self._drop_instance()
+        self._dismiss_worker()
+        self._loaded = False
+        if self._directory.holds(self):
+            self._directory.remove(self)
+
+    def abandon(self) -> None:
+        """Fail all that waits, because the runtime closes."""
+        self._fail_mailbox(_closed)
+
+
+def _closed() -> RuntimeClosed:
+    return RuntimeClosed("the runtime closed before the call was done")
+
+
+class _InContext:
+    """Awaits a coroutine with its steps run in a given context.
+
+    The worker serves many callers; each turn sees its own caller's context variables.
+    """
+
+    __slots__ = ("_context", "_coroutine")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, object], context: ContextVars) -> None:
+        self._coroutine = coroutine
+        self._context = context
+
+    def __await__(self) -> Generator[Any, Any, object]:
+        run, coroutine = self._context.run, self._coroutine
+        try:
+            yielded = run(coroutine.send, None)
+            while True:
+                try:
+                    sent = yield yielded
+                except BaseException as error:
+                    yielded = run(coroutine.throw, error)
+                else:
+                    yielded = run(coroutine.send, sent)
+        except StopIteration as stop:
+            return stop.value

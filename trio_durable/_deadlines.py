@@ -1,0 +1,78 @@
+"""Call timeouts without a cancel scope, or any other per-call timer, each.
+
+Calls that have the same timeout expire in the order in which they begin. So each distinct timeout
+has a queue, to which a call appends, and one task looks at the queues' heads. Calls that ended in
+time stay in their queue until they come to its head or make up half of it; either way the work is
+constant per call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import anyio
+
+from ._rendezvous import Expired, Loop, Waiter
+
+_SPARE = 1024
+
+
+class _Queue:
+    __slots__ = ("entries", "limit")
+
+    def __init__(self) -> None:
+        self.entries: deque[tuple[float, Waiter]] = deque()
+        self.limit = _SPARE
+
+    def compact(self) -> None:
+        self.entries = deque(entry for entry in self.entries if not entry[1].ended)
+        self.limit = 2 * len(self.entries) + _SPARE
+
+
+class Deadlines:
+    """Makes waiters fail with `Expired` when their time is up."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._queues: dict[float, _Queue] = {}
+        self._sleeps_until = float("inf")
+        self._changed = anyio.Event()
+
+    def watch(self, waiter: Waiter, timeout: float) -> None:
+        """Let ``waiter`` fail unless it ends within ``timeout`` seconds."""
+        queue = self._queues.get(timeout)
+        if queue is None:
+            queue = self._queues[timeout] = _Queue()
+        deadline = self._loop.now() + timeout
+        entries = queue.entries
+        entries.append((deadline, waiter))
+        if deadline < self._sleeps_until:
+            self._sleeps_until = deadline
+            self._changed.set()
+        elif len(entries) > queue.limit:
+            queue.compact()
+
+    async def run(self) -> None:
+        """Expire what is due, for ever."""
+        while True:
+            self._changed = anyio.Event()
+            self._sleeps_until = self._sweep()
+            if self._sleeps_until == float("inf"):
+                await self._changed.wait()
+            else:
+                with anyio.move_on_after(self._sleeps_until - self._loop.now()):
+                    await self._changed.wait()
+
+    def _sweep(self) -> float:
+        """Expire what is due, and tell when the next one is."""
+        now = self._loop.now()
+        earliest = float("inf")
+        for timeout, queue in list(self._queues.items()):
+            entries = queue.entries
+            while entries and (entries[0][1].ended or entries[0][0] <= now):
+                entries.popleft()[1].fail(Expired())
+            if entries:
+                earliest = min(earliest, entries[0][0])
+            else:
+                del self._queues[timeout]
+        return earliest

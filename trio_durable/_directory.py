@@ -1,0 +1,239 @@
+"""All objects of one type: from an id to its activation, and how a call gets there.
+
+Between looking an id up and the place in its mailbox there is no checkpoint, so concurrent first
+calls meet at one activation, which loads once.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from ._activation import Activation, Services
+from ._codec import StateCodec
+from ._deadlines import Deadlines
+from ._definition import HandlerDefinition, ObjectDefinition, resolved_fields
+from ._envelope import Envelope, Operation, circle, current_turn
+from ._errors import (
+    ArgumentError,
+    CallCycle,
+    CallTimeout,
+    DefinitionError,
+    InvalidObjectId,
+    MailboxFull,
+    RuntimeClosed,
+    UnknownHandler,
+    WrongEventLoop,
+)
+from ._keys import ObjectKey, id_problem
+from ._rendezvous import Expired
+from ._values import copied, is_atom
+
+
+class Directory:
+    """The objects of one type in one runtime.
+
+    Raises:
+        DefinitionError: The class can't have objects.
+    """
+
+    def __init__(
+        self,
+        definition: ObjectDefinition,
+        services: Services,
+        deadlines: Deadlines,
+        default_timeout: float | None,
+        max_state_size: int,
+    ) -> None:
+        if definition.is_abstract:
+            missing = ", ".join(sorted(definition.cls.__abstractmethods__))
+            raise DefinitionError(
+                definition.cls.__qualname__, "", f"is abstract, it lacks {missing}; use a subclass"
+            )
+        resolved_fields(definition.cls)
+        self.definition = definition
+        self.codec = StateCodec(definition.cls, max_state_size)
+        timeout = definition.options.call_timeout
+        self.timeout = timeout if isinstance(timeout, float) or timeout is None else default_timeout
+        self._services = services
+        self._deadlines = deadlines
+        self._loop = services.loop
+        self._activations: dict[str, Activation] = {}
+
+    def __len__(self) -> int:
+        return len(self._activations)
+
+    def activations(self) -> list[Activation]:
+        """Those in memory now."""
+        return list(self._activations.values())
+
+    def key(self, object_id: str) -> ObjectKey:
+        """The key of an object of this type.
+
+        Raises:
+            InvalidObjectId: It can't be one.
+        """
+        problem = id_problem(object_id)
+        if problem is not None:
+            shown = repr(object_id)
+            raise InvalidObjectId(
+                self.definition.name, shown if len(shown) < 80 else shown[:77] + "…", problem
+            )
+        return ObjectKey(self.definition.name, object_id)
+
+    def handler(self, name: str) -> HandlerDefinition:
+        """The handler of that name.
+
+        Raises:
+            UnknownHandler: There is none.
+        """
+        handler = self.definition.handlers.get(name)
+        if handler is None:
+            raise UnknownHandler(self.definition.name, name, tuple(self.definition.handlers))
+        return handler
+
+    def find(self, object_id: str) -> Activation | None:
+        """The activation of an object, if it is in memory."""
+        return self._activations.get(object_id)
+
+    def holds(self, activation: Activation) -> bool:
+        """Whether ``activation`` is the one of its object."""
+        return self._activations.get(activation.key.object_id) is activation
+
+    def remove(self, activation: Activation) -> None:
+        """Forget ``activation``."""
+        del self._activations[activation.key.object_id]
+        self._services.residency.leave()
+
+    def _activate(self, object_id: str) -> Activation:
+        activation = Activation(self, self.key(object_id), self._services)
+        # A copy, so that a str subclass of the caller's doesn't live as long as the object.
+        self._activations[str(object_id)] = activation
+        self._services.residency.enter(activation)
+        return activation
+
+    async def call(
+        self,
+        object_id: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+    ) -> object:
+        """Run a handler in a turn of the object and return its reply once that is durable."""
+        loop = self._loop
+        if self._services.closing or not loop.is_current():
+            self._check_usable()
+        activation = self._activations.get(object_id)
+        if activation is None:
+            activation = self._activate(object_id)
+        if args or kwargs:
+            args, kwargs = self._by_value(activation, handler, args, kwargs)
+        if handler.is_async or not (activation.open or activation.open_up()):
+            envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
+            return await self._queue(activation, envelope, timeout)
+        error = result = None
+        try:
+            result = activation.run_turn(handler, args, kwargs)
+        except Exception as raised:
+            if activation.gate is None:
+                raise
+            error = raised
+        if activation.gate is None:
+            await loop.checkpoint()
+            return result
+        waiter = loop.waiter()
+        activation.gate.hold(waiter, result, error)
+        if timeout is not None:
+            self._deadlines.watch(waiter, timeout)
+        try:
+            return await waiter.wait()
+        except Expired:
+            raise CallTimeout(
+                activation.key, handler.name, timeout or 0, activation.activity()
+            ) from None
+
+    async def operate(
+        self, object_id: str, name: str, operation: Operation, *, needs_instance: bool = False
+    ) -> object:
+        """Do something to the object itself, in a turn; reply once all before it is durable."""
+        self._check_usable()
+        activation = self._activations.get(object_id)
+        if activation is None:
+            activation = self._activate(object_id)
+        envelope = Envelope(self._loop.waiter(), name, operation, needs_instance=needs_instance)
+        return await self._queue(activation, envelope, self.timeout)
+
+    async def _queue(
+        self, activation: Activation, envelope: Envelope, timeout: float | None
+    ) -> object:
+        """Put ``envelope`` into the mailbox and wait for its reply."""
+        waiter = envelope.waiter
+        turn = current_turn.get()
+        origin = None if turn is None else turn.activation
+        if turn is not None and origin is not None:
+            path = circle(origin, activation)
+            if path is not None:
+                keys = tuple(member.key for member in (origin, *path))
+                raise CallCycle(activation.key, envelope.name, keys)
+            turn.waits_for.append(activation)
+        activation.accept(envelope)
+        if timeout is not None and not waiter.ended:
+            self._deadlines.watch(waiter, timeout)
+        try:
+            return await waiter.wait()
+        except Expired:
+            error = self._timed_out(activation, envelope, timeout or 0)
+            activation.withdraw(envelope)
+            raise error from None
+        except anyio.get_cancelled_exc_class():
+            activation.withdraw(envelope)
+            raise
+        finally:
+            if turn is not None and origin is not None:
+                turn.waits_for.remove(activation)
+
+    def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
+        place = activation.place_of(envelope)
+        size = self.definition.options.mailbox_size
+        activity = activation.activity()
+        if place is not None and place >= size:
+            return MailboxFull(activation.key, envelope.name, timeout, activity, size)
+        return CallTimeout(activation.key, envelope.name, timeout, activity)
+
+    def _by_value(
+        self,
+        activation: Activation,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        try:
+            if not all(map(is_atom, args)):
+                args = tuple(map(copied, args))
+            if kwargs:
+                kwargs = {name: copied(value) for name, value in kwargs.items()}
+        except TypeError as error:
+            raise ArgumentError(
+                activation.key, handler.name, f"an argument can't be passed by value: {error}"
+            ) from error
+        return args, kwargs
+
+    def _check_usable(self) -> None:
+        """Refuse calls from the wrong place, and from outside while the runtime closes.
+
+        Raises:
+            WrongEventLoop: Not the runtime's.
+            RuntimeClosed: It is closing or closed. What its last turns call is served, though.
+        """
+        if not self._loop.is_current():
+            raise WrongEventLoop(
+                f"{self.definition.name} was called from a thread or event loop that isn't the "
+                "runtime's"
+            )
+        turn = current_turn.get()
+        if self._services.closing and (
+            self._services.closed or turn is None or turn.activation is None
+        ):
+            raise RuntimeClosed(
+                "the runtime is closed" if self._services.closed else "the runtime is closing"
+            )

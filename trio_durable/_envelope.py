@@ -1,0 +1,81 @@
+"""One request to an object, and the turn that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING
+
+from ._definition import HandlerDefinition
+from ._rendezvous import Waiter
+
+if TYPE_CHECKING:
+    from ._activation import Activation
+
+
+Operation = Callable[["Activation"], object]
+"""Something that the runtime does to an object in a turn of its own."""
+
+
+class Envelope:
+    """A request that waits for its turn: a handler's call, or an operation of the runtime's."""
+
+    __slots__ = ("args", "context", "handler", "kwargs", "name", "needs_instance", "waiter")
+
+    def __init__(
+        self,
+        waiter: Waiter,
+        name: str,
+        handler: HandlerDefinition | Operation,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+        *,
+        needs_instance: bool = True,
+    ) -> None:
+        self.waiter = waiter
+        self.context = copy_context()
+        """The caller's context variables, in which the turn runs."""
+        self.name = name
+        self.handler = handler
+        self.args = args
+        self.kwargs = kwargs or {}
+        self.needs_instance = needs_instance
+        """Whether the object must have been activated; an unreadable one can still be deleted."""
+
+
+class Turn:
+    """An ``async def`` turn under way, and what it waits for."""
+
+    __slots__ = ("activation", "readonly", "waits_for")
+
+    def __init__(self, activation: Activation, readonly: bool) -> None:
+        self.activation: Activation | None = activation
+        """Whose turn it is; None once it has ended."""
+        self.readonly = readonly
+        self.waits_for: list[Activation] = []
+
+
+current_turn: ContextVar[Turn | None] = ContextVar("trio_durable.turn", default=None)
+
+
+def circle(origin: Activation, target: Activation) -> list[Activation] | None:
+    """The path from ``target`` back to ``origin`` along the objects' waits, if there is one.
+
+    If there is, a call from a turn of ``origin`` to ``target`` would never be answered.
+    """
+    path: list[Activation] = []
+    seen: set[Activation] = set()
+
+    def search(activation: Activation) -> bool:
+        path.append(activation)
+        if activation is origin:
+            return True
+        if activation not in seen:
+            seen.add(activation)
+            turn = activation.turn
+            if turn is not None and any(search(other) for other in list(turn.waits_for)):
+                return True
+        path.pop()
+        return False
+
+    return path if search(target) else None

@@ -1,0 +1,433 @@
+"""Everything this library raises on purpose.
+
+    DurableError
+    ├── DefinitionError            a class body that can't work
+    ├── UnknownObjectType          no such class
+    ├── UnknownHandler             no such handler on it
+    ├── InvalidObjectId            an id that can't name an object
+    ├── ArgumentError              arguments that don't fit the handler, or can't be copied
+    ├── CallFailed
+    │   ├── CallTimeout            (also a TimeoutError)
+    │   │   └── MailboxFull
+    │   ├── CallCycle
+    │   ├── ObjectNotRunning
+    │   ├── ActivationFailed       after_load raised
+    │   ├── HandlerCancelled
+    │   ├── ReadonlyViolation
+    │   └── ReplyError             a result that can't be copied
+    ├── StateEncodeError           live state that JSON can't carry exactly
+    │   └── StateTooLarge
+    ├── StateDecodeError           stored state that doesn't fit the class
+    ├── StorageError
+    │   ├── StorageUnavailable     it can't be opened
+    │   │   ├── StorageInUse
+    │   │   └── SchemaTooNew
+    │   └── PersistenceError       a load or commit failed
+    │       └── StaleObject        a newer owner wrote
+    └── UsageError
+        ├── NoRuntime              nothing is open here, or more than one
+        ├── RuntimeClosed
+        ├── WrongEventLoop
+        └── NotInTurn              self.ctx used where no turn runs
+
+Every error carries what it is about as fields, survives pickling, and ends with what to do.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from ._keys import ObjectKey
+
+_error = attrs.define(slots=False, eq=False, repr=False, str=False)
+
+
+class DurableError(Exception):
+    """Base of all errors of this library."""
+
+    def _message(self) -> str:
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return self._message()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Not BaseException's: OSError, a base of CallTimeout by way of TimeoutError, keeps
+        # two arguments at most.
+        if not attrs.has(type(self)):
+            return super().__reduce__()  # type: ignore[return-value]
+        return (type(self), attrs.astuple(self, recurse=False), self.__dict__)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._message()!r})"
+
+
+# --- definition and addressing -------------------------------------------------------------------
+
+
+@_error
+class DefinitionError(DurableError, TypeError):
+    """A durable object class is not well defined."""
+
+    cls: str
+    member: str
+    problem: str
+
+    def _message(self) -> str:
+        where = f"{self.cls}.{self.member}" if self.member else self.cls
+        return f"{where}: {self.problem}"
+
+
+@_error
+class UnknownObjectType(DurableError, LookupError):
+    """No durable object class goes by this name in the runtime."""
+
+    type_name: str
+    known: tuple[str, ...]
+
+    def _message(self) -> str:
+        known = ", ".join(self.known) or "none"
+        return (
+            f"no durable object class is known as {self.type_name!r} (known: {known}); "
+            "import the module that defines it, or pass the class in DurableRuntime(objects=…)"
+        )
+
+
+@_error
+class UnknownHandler(DurableError, AttributeError):
+    """The class has no handler of this name."""
+
+    type_name: str
+    handler: str
+    known: tuple[str, ...]
+
+    def _message(self) -> str:
+        known = ", ".join(self.known) or "none"
+        return (
+            f"{self.type_name} has no handler {self.handler!r} (it has: {known}); "
+            "handlers are methods marked with @handler, and state is read with get_state()"
+        )
+
+
+@_error
+class InvalidObjectId(DurableError, ValueError):
+    """The id can't name an object."""
+
+    type_name: str
+    object_id: str
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self.object_id} can't be the id of a {self.type_name}: {self.problem}; "
+            "an id is a str of 1 to 512 bytes in UTF-8, without NUL"
+        )
+
+
+@_error
+class ArgumentError(DurableError, TypeError):
+    """The arguments of a call don't fit the handler, or can't be passed by value."""
+
+    key: ObjectKey
+    handler: str
+    problem: str
+
+    def _message(self) -> str:
+        return f"call of {self.handler} on {self.key}: {self.problem}"
+
+
+# --- calls ---------------------------------------------------------------------------------------
+
+
+@_error
+class CallFailed(DurableError):
+    """Base of what can go wrong with one call while its object lives on."""
+
+    key: ObjectKey
+    handler: str
+
+    def _where(self) -> str:
+        return f"{self.handler} on {self.key}"
+
+
+@_error
+class CallTimeout(CallFailed, TimeoutError):
+    """No reply came in time. A turn that had begun runs to its end; one still queued never runs."""
+
+    timeout: float
+    activity: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} gave no reply within {self.timeout:g} s ({self.activity}); "
+            "a turn that has begun still runs to its end, so check before you repeat it"
+        )
+
+
+@_error
+class MailboxFull(CallTimeout):
+    """The call waited its whole timeout for a place in a full mailbox, and never ran."""
+
+    mailbox_size: int
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} found no place among {self.mailbox_size} queued calls within "
+            f"{self.timeout:g} s ({self.activity}) and was not run; "
+            "slow the callers down, shorten the handler, or raise mailbox_size"
+        )
+
+
+@_error
+class CallCycle(CallFailed):
+    """The call would have waited for itself: the objects wait for each other in a circle."""
+
+    path: tuple[ObjectKey, ...]
+
+    def _message(self) -> str:
+        circle = " → ".join(str(key) for key in self.path)
+        return (
+            f"{self._where()} would wait for itself ({circle}); "
+            "move the shared work into a plain method, or let one side return before the other asks"
+        )
+
+
+@_error
+class ObjectNotRunning(CallFailed):
+    """The object isn't in memory."""
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()}: the object is not running; "
+            "call it, or start it with ensure_started(), first"
+        )
+
+
+@_error
+class ActivationFailed(CallFailed):
+    """The object's after_load raised; the cause is attached, and the next call tries again."""
+
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} could not be run because after_load raised {self.problem}; "
+            "nothing was changed, and the next call activates the object again"
+        )
+
+
+@_error
+class HandlerCancelled(CallFailed):
+    """The handler was cancelled by something inside it, not by its caller."""
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} was cancelled from within and rolled back; "
+            "something that the handler awaited was cancelled"
+        )
+
+
+@_error
+class ReadonlyViolation(CallFailed):
+    """A read-only handler changed state or staged an effect; it was rolled back."""
+
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} is marked readonly but {self.problem}; it was rolled back. "
+            "Drop readonly=True, or work on a copy"
+        )
+
+
+@_error
+class ReplyError(CallFailed):
+    """The result can't be handed out by value; the turn was rolled back."""
+
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} returned what can't be copied: {self.problem}; "
+            "the turn was rolled back. Return plain data"
+        )
+
+
+# --- state ---------------------------------------------------------------------------------------
+
+
+@_error
+class StateEncodeError(DurableError, ValueError):
+    """Live state that would not come back from JSON as it is; the turn was rolled back."""
+
+    key: ObjectKey
+    field: str
+    problem: str
+
+    def _message(self) -> str:
+        return f"state of {self.key} can't be stored: field {self.field}: {self.problem}"
+
+
+@_error
+class StateTooLarge(StateEncodeError):
+    """Encoded state over the limit; the turn was rolled back."""
+
+    size: int
+    limit: int
+
+    def _message(self) -> str:
+        return (
+            f"state of {self.key} takes {self.size:,} bytes of JSON, over the limit of "
+            f"{self.limit:,}; split the object, or raise max_state_size"
+        )
+
+
+@_error
+class StateDecodeError(DurableError, ValueError):
+    """Stored state that doesn't fit the class. The row is left as it is."""
+
+    key: ObjectKey
+    field: str
+    place: str
+    problem: str
+
+    def _message(self) -> str:
+        field = f"field {self.field}" if self.field else "the stored value"
+        return (
+            f"stored state of {self.key} can't be read: {field} at {self.place}: {self.problem}; "
+            "the row was left untouched: mend the class (or the row) and call again"
+        )
+
+
+# --- storage -------------------------------------------------------------------------------------
+
+
+class StorageError(DurableError):
+    """Base of what goes wrong below the objects."""
+
+
+@_error
+class StorageUnavailable(StorageError):
+    """The storage can't be opened."""
+
+    location: str
+    problem: str
+
+    def _message(self) -> str:
+        return f"can't open {self.location}: {self.problem}"
+
+
+@_error
+class StorageInUse(StorageUnavailable):
+    """Another runtime holds the storage."""
+
+    pid: int | None
+
+    def _message(self) -> str:
+        holder = f"process {self.pid}" if self.pid else "another process"
+        return (
+            f"{self.location} is in use by a runtime of {holder}; "
+            "share that runtime, or stop its process first"
+        )
+
+
+@_error
+class SchemaTooNew(StorageUnavailable):
+    """The tables were migrated by a newer release."""
+
+    unknown: tuple[str, ...]
+
+    def _message(self) -> str:
+        return (
+            f"{self.location} was migrated by a newer release of trio_durable "
+            f"(unknown here: {', '.join(self.unknown)}); upgrade this installation"
+        )
+
+
+@_error
+class PersistenceError(StorageError):
+    """What a turn changed could not be made durable, or an object could not be loaded.
+
+    The instance is dropped; the next call starts from what is stored.
+    """
+
+    key: ObjectKey
+    action: str
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"could not {self.action} {self.key}: {self.problem}; "
+            "the object was dropped from memory and its next call starts from what is stored"
+        )
+
+
+@_error
+class StaleObject(PersistenceError):
+    """Somebody else wrote the object since it was loaded; this instance's change was refused."""
+
+    revision: int
+
+    def _message(self) -> str:
+        return (
+            f"{self.key} was written by another owner since revision {self.revision}; "
+            "this change was refused and the instance dropped: repeat the call on what is stored now"
+        )
+
+
+# --- the runtime ---------------------------------------------------------------------------------
+
+
+class UsageError(DurableError, RuntimeError):
+    """Base of calls that come to the wrong place or at the wrong time."""
+
+
+@_error
+class NoRuntime(UsageError):
+    """There is no runtime to use here, or no way to tell which one."""
+
+    open_here: int
+
+    def _message(self) -> str:
+        if self.open_here:
+            return (
+                f"{self.open_here} runtimes are open in this event loop and none is current here; "
+                "call through a handle of the one you mean: runtime.get(Type, object_id)"
+            )
+        return (
+            "no DurableRuntime is open in this event loop; "
+            "enter `async with DurableRuntime(…)` first"
+        )
+
+
+@_error
+class RuntimeClosed(UsageError):
+    """The runtime is closing, closed, or was never entered."""
+
+    problem: str
+
+    def _message(self) -> str:
+        return f"{self.problem}; calls are served inside `async with DurableRuntime(…)` only"
+
+
+@_error
+class WrongEventLoop(UsageError):
+    """The runtime was used from another thread or event loop than its own."""
+
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self.problem}; a DurableRuntime serves the event loop it was entered in: "
+            "hand the call over with anyio.from_thread.run(), or open a runtime of its own"
+        )
+
+
+@_error
+class NotInTurn(UsageError):
+    """``self.ctx`` was used while no turn of the object runs."""
+
+    problem: str
+
+    def _message(self) -> str:
+        return f"{self.problem}; use self.ctx inside a handler, an alarm or after_load"

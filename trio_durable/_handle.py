@@ -1,0 +1,66 @@
+"""The typed client of one object.
+
+To a type checker a handle of ``Cart`` is a ``Cart``, whose handlers are awaited: that is how
+``mypy`` and ``pyright`` know a handler's arguments and result without a plugin. At run time it is
+a small class of its own, made once per type, with the handlers and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from ._definition import HandlerDefinition, ObjectDefinition
+from ._directory import Directory
+from ._errors import UnknownHandler
+from ._keys import ObjectKey
+
+
+class Handle:
+    """Calls the handlers of one object. Touches nothing until it is called."""
+
+    __slots__ = ("_directory", "_object_id", "_timeout")
+
+    def __init__(self, directory: Directory, object_id: str, timeout: float | None) -> None:
+        self._directory = directory
+        self._object_id = object_id
+        self._timeout = timeout
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        # Only reached for what isn't there; the annotation speaks of handles got by name.
+        definition = self._directory.definition
+        raise UnknownHandler(definition.name, name, tuple(definition.handlers))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in Handle.__slots__:
+            object.__setattr__(self, name, value)
+        else:
+            self.__getattr__(name)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Handle):
+            return NotImplemented
+        return self._directory is other._directory and self._object_id == other._object_id
+
+    def __hash__(self) -> int:
+        return hash((id(self._directory), self._object_id))
+
+    def __repr__(self) -> str:
+        return f"<handle of {ObjectKey(self._directory.definition.name, self._object_id)}>"
+
+
+def handle_class(definition: ObjectDefinition) -> type[Handle]:
+    """The class of the handles of one type."""
+    methods: dict[str, object] = {
+        name: _method(handler) for name, handler in definition.handlers.items()
+    }
+    return type(f"{definition.cls.__name__}Handle", (Handle,), {"__slots__": (), **methods})
+
+
+def _method(handler: HandlerDefinition) -> Callable[..., Coroutine[Any, Any, object]]:
+    def call(self: Handle, /, *args: object, **kwargs: object) -> Coroutine[Any, Any, object]:
+        return self._directory.call(self._object_id, handler, args, kwargs, self._timeout)
+
+    call.__name__ = handler.name
+    call.__doc__ = handler.function.__doc__
+    return call

@@ -1,0 +1,250 @@
+"""Where tasks meet: the seam between trio and asyncio, and the only module that knows which runs.
+
+Structure (nurseries, scopes, sleeping) is written once, in anyio. What stands on a call's own
+path is not: a call parks once and is released once, and anyio's events and streams cost about
+half of what that takes natively. So there are two small loops here with one face, `Loop`, and
+one primitive, `Waiter`: a one-shot meeting of the task that waits and whoever settles it.
+
+Prior art: trio's `wait_task_rescheduled` and `reschedule` on the one side, asyncio's futures on
+the other.
+
+Invariants of a waiter:
+
+- it ends exactly once: settled with a value, failed with an error, expired, or abandoned by its
+  task's cancellation. Whatever comes later is ignored, so settling never needs a look first;
+- it is settled from within the loop only. Threads come in by `Loop.call_soon_threadsafe`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVarTuple, Unpack
+
+import trio
+from trio.lowlevel import Abort
+
+from ._errors import WrongEventLoop
+
+Ts = TypeVarTuple("Ts")
+
+
+class Expired(Exception):
+    """The waiter's deadline passed before it was settled."""
+
+
+class Waiter(ABC):
+    """A one-shot rendezvous."""
+
+    __slots__ = ("_error", "_value", "ended")
+
+    ended: bool
+    """Settled, failed, expired or abandoned."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._value: object = None
+        self._error: BaseException | None = None
+
+    def settle(self, value: object = None) -> None:
+        """Let the waiting task go on with ``value``."""
+        if not self.ended:
+            self.ended = True
+            self._value = value
+            self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Let ``error`` be raised in the waiting task."""
+        if not self.ended:
+            self.ended = True
+            self._error = error
+            self._wake()
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Make the waiting task runnable, if there is one yet."""
+
+    @abstractmethod
+    async def wait(self) -> object:
+        """Park until settled; always a checkpoint. One task, once."""
+
+
+class Loop(ABC):
+    """What the runtime needs of the event loop it serves.
+
+    `now`, `waiter` and `checkpoint` are attributes, not methods, so that each loop can put there
+    the very function that does it: they stand on the path of a call.
+    """
+
+    token: object
+    """Identifies this loop among all that ever ran in the process."""
+
+    now: Callable[[], float]
+    """The loop's own clock, in seconds; virtual under a virtual clock."""
+
+    waiter: Callable[[], Waiter]
+    """Makes a new rendezvous."""
+
+    checkpoint: Callable[[], Awaitable[None]]
+    """Lets others run, and notices cancellation."""
+
+    @abstractmethod
+    def is_current(self) -> bool:
+        """Whether the caller runs in this loop."""
+
+    @abstractmethod
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
+    ) -> None:
+        """Run ``callback`` in the loop; from any thread. In order of submission.
+
+        Does nothing once the loop has ended.
+        """
+
+    @abstractmethod
+    def forgive_cancellation(self) -> bool:
+        """Take back the cancellation that the current task is handling, if it can be.
+
+        True if the task may go on: the cancellation was asked of the task itself rather than of
+        a scope around it, which only asyncio knows.
+        """
+
+
+# --- trio ----------------------------------------------------------------------------------------
+
+
+class _TrioWaiter(Waiter):
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._value: object = None
+        self._error: BaseException | None = None
+        self._task: trio.lowlevel.Task | None = None
+
+    def _wake(self) -> None:
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+
+    def _abort(self, _raise_cancel: object) -> Abort:
+        self.ended = True
+        return Abort.SUCCEEDED
+
+    async def wait(self) -> object:
+        if self.ended:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class _TrioLoop(Loop):
+    def __init__(self) -> None:
+        self.token = self._token = trio.lowlevel.current_trio_token()
+        self.now = trio.lowlevel.current_clock().current_time
+        self.waiter = _TrioWaiter
+        self.checkpoint = trio.lowlevel.checkpoint
+
+    def is_current(self) -> bool:
+        try:
+            return trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:
+            return False
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
+    ) -> None:
+        try:
+            self._token.run_sync_soon(callback, *args)
+        except trio.RunFinishedError:
+            pass
+
+    def forgive_cancellation(self) -> bool:
+        return False
+
+
+# --- asyncio -------------------------------------------------------------------------------------
+
+
+class _AsyncioWaiter(Waiter):
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ended = False
+        self._value: object = None
+        self._error: BaseException | None = None
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+
+    def _wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self) -> object:
+        if self.ended:
+            await asyncio.sleep(0)
+        else:
+            self._future = self._loop.create_future()
+            try:
+                await self._future
+            except asyncio.CancelledError:
+                self.ended = True
+                raise
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class _AsyncioLoop(Loop):
+    def __init__(self) -> None:
+        self.token = self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.waiter = partial(_AsyncioWaiter, self._loop)
+        self.checkpoint = partial(asyncio.sleep, 0)
+
+    def is_current(self) -> bool:
+        return asyncio._get_running_loop() is self._loop
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
+    ) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop is closed
+            pass
+
+    def forgive_cancellation(self) -> bool:
+        task: asyncio.Task[Any] | None = asyncio.current_task()
+        if task is not None:
+            while task.cancelling():
+                task.uncancel()
+        return True
+
+
+def running_loop() -> Loop:
+    """The event loop that runs the caller.
+
+    Raises:
+        WrongEventLoop: None does.
+    """
+    if trio.lowlevel.in_trio_task():
+        return _TrioLoop()
+    try:
+        return _AsyncioLoop()
+    except RuntimeError:
+        raise WrongEventLoop(
+            f"no event loop runs in thread {threading.current_thread().name!r}"
+        ) from None
+
+
+def running_loop_token() -> object:
+    """What `Loop.token` of the running loop is, or None where none runs."""
+    if trio.lowlevel.in_trio_task():
+        return trio.lowlevel.current_trio_token()
+    return asyncio._get_running_loop()

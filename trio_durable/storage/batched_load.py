@@ -1,0 +1,110 @@
+"""Batched loads: activations that wait while one read runs go into the next one.
+
+The counterpart of `group_commit` on the reader's connection. What was read is handed to the
+activations by a task of the runtime, not by the callback that brings it into the loop, because an
+activation goes on to run its owner's code, and that belongs into a task.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from .._keys import ObjectKey
+from .._rendezvous import Loop, Waiter
+from .._runner import Runner
+from ._contract import Reader, StorageFault, StoredObject
+
+MAX_BATCH_KEYS = 1024
+
+
+class Loading(Protocol):
+    """What waits for a load: an activation."""
+
+    key: ObjectKey
+
+    def loaded(self, row: StoredObject | None) -> None:
+        """What is stored."""
+
+    def load_failed(self, fault: StorageFault) -> None:
+        """It could not be read."""
+
+
+class BatchedLoad:
+    """Collects loads and hands them to the reader in batches."""
+
+    def __init__(self, loop: Loop, runner: Runner, reader: Reader) -> None:
+        self._loop = loop
+        self._runner = runner
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._pending: list[Loading] = []
+        self._scheduled = False
+        self._arrived: list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]] = []
+        self._arrival: Waiter | None = None
+        self._stopping = False
+
+    def submit(self, loading: Loading) -> None:
+        """Load ``loading.key`` and tell it."""
+        with self._lock:
+            self._pending.append(loading)
+            scheduled, self._scheduled = self._scheduled, True
+        if not scheduled:
+            self._runner.post(self._drain)
+
+    async def run(self) -> None:
+        """Hand over what arrives, until `stop`."""
+        while not self._stopping:
+            for batch, outcome in self._take_arrived():
+                if isinstance(outcome, StorageFault):
+                    for loading in batch:
+                        loading.load_failed(outcome)
+                else:
+                    for loading, row in zip(batch, outcome, strict=True):
+                        loading.loaded(row)
+            if not self._arrived and not self._stopping:
+                self._arrival = self._loop.waiter()
+                await self._arrival.wait()
+
+    def stop(self) -> None:
+        """Let `run` return."""
+        self._stopping = True
+        if self._arrival is not None:
+            self._arrival.settle()
+
+    def _take_arrived(
+        self,
+    ) -> list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]]:
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    # In the reader's thread.
+
+    def _drain(self) -> None:
+        while batch := self._take():
+            outcome: Sequence[StoredObject | None] | StorageFault
+            try:
+                outcome = self._reader.load([loading.key for loading in batch])
+            except Exception as error:
+                outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
+            self._loop.call_soon_threadsafe(self._arrive, batch, outcome)
+
+    def _take(self) -> list[Loading]:
+        with self._lock:
+            batch, self._pending = (
+                self._pending[:MAX_BATCH_KEYS],
+                self._pending[MAX_BATCH_KEYS:],
+            )
+            if not batch:
+                self._scheduled = False
+        return batch
+
+    # In the loop.
+
+    def _arrive(
+        self, batch: list[Loading], outcome: Sequence[StoredObject | None] | StorageFault
+    ) -> None:
+        self._arrived.append((batch, outcome))
+        if self._arrival is not None:
+            self._arrival.settle()

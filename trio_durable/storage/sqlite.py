@@ -1,0 +1,286 @@
+"""Objects in an SQLite file.
+
+The batch is one statement. Python's sqlite3 gives up the GIL around every step of a statement
+and, while the event loop is busy, waits up to the interpreter's switch interval (5 ms) to get it
+back; a batch of 64 rows stepped one by one could wait 64 times. So a batch goes in as one
+``INSERT … SELECT … FROM (VALUES …)``, padded to the next power of two so that a dozen prepared
+statements serve all sizes, in a transaction of its own (autocommit), which is one step in all.
+
+The fence is in the statement: a row whose stored revision isn't the expected one becomes a NULL
+revision, which the table refuses, so that the whole statement fails and nothing is applied. Only
+then the batch is taken apart, in a transaction: find the stale ones, apply the others. Stale
+commits are rare, so the common path pays nothing for them.
+
+WAL with ``synchronous=FULL`` syncs the log at every commit; ``NORMAL`` leaves that to the next
+checkpoint, so that a loss of power (not of the process) may undo the latest commits, never in
+part.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal
+
+import orjson
+import sqlite_utils
+
+from .._durations import Duration, seconds
+from .._errors import SchemaTooNew, StorageInUse, StorageUnavailable
+from .._keys import ObjectKey
+from ._contract import Commit, Reader, Storage, StorageFault, StoredObject, Writer
+from ._lock import FileLock
+from .migrations import known_names, migrations
+
+Durability = Literal["full", "normal"]
+
+_LARGE_STATE = 64 * 1024
+
+_LOAD = f"""
+SELECT json_group_array(json_array(
+    k.key, o.revision, CASE WHEN length(o.state) <= {_LARGE_STATE} THEN o.state END))
+FROM json_each(?) AS k
+CROSS JOIN durable_objects AS o
+    ON o.type_name = k.value ->> 0 AND o.object_id = k.value ->> 1
+"""
+_LOAD_ONE = """
+SELECT revision, CAST(state AS BLOB) FROM durable_objects WHERE type_name = ? AND object_id = ?
+"""
+
+_LIST = """
+SELECT json_group_array(object_id) FROM (
+    SELECT object_id FROM durable_objects
+    WHERE type_name = ? AND object_id > ? ORDER BY object_id LIMIT ?)
+"""
+
+# Positions in a batch whose stored revision isn't the expected one.
+_STALE = """
+SELECT json_group_array(k.key)
+FROM json_each(?) AS k
+LEFT JOIN durable_objects AS o
+    ON o.type_name = k.value ->> 0 AND o.object_id = k.value ->> 1
+WHERE ifnull(o.revision, 0) <> k.value ->> 2
+"""
+
+_DELETE = """
+DELETE FROM durable_objects WHERE (type_name, object_id, revision) IN (
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+"""
+
+
+def _save_sql(rows: int) -> str:
+    """Save ``rows`` objects of (type_name, object_id, revision, state), or fail altogether."""
+    values = ",".join(["(?,?,?,?)"] * rows)
+    return f"""
+    INSERT INTO durable_objects (type_name, object_id, revision, updated_at, state)
+    SELECT column1, column2,
+        CASE WHEN column3 = 0 OR EXISTS (
+            SELECT 1 FROM durable_objects WHERE type_name = column1 AND object_id = column2
+        ) THEN column3 + 1 END,
+        ?, CAST(column4 AS TEXT)
+    FROM (VALUES {values}) WHERE column1 IS NOT NULL
+    ON CONFLICT (type_name, object_id) DO UPDATE SET
+        revision = CASE WHEN revision = excluded.revision - 1 THEN excluded.revision END,
+        updated_at = excluded.updated_at,
+        state = excluded.state
+    """
+
+
+class SQLiteStorage(Storage):
+    """Objects in the SQLite file at ``path``.
+
+    Args:
+        path: The file; made if it isn't there, in a folder that is.
+        durability: ``"full"`` syncs every commit to the disk; ``"normal"`` may lose the latest
+            commits with the power, not with the process.
+        busy_timeout: How long to wait for another process that has the file locked.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "full",
+        busy_timeout: Duration = 2.0,
+    ) -> None:
+        if durability not in ("full", "normal"):
+            raise ValueError(f'durability must be "full" or "normal", not {durability!r}')
+        # Two spellings of one path must meet at one lock.
+        self._path = Path(os.path.realpath(path))
+        self._durability = durability
+        self._busy_timeout = seconds(busy_timeout, "busy_timeout")
+
+    @property
+    def location(self) -> str:
+        """The path."""
+        return str(self._path)
+
+    def open_writer(self) -> Writer:
+        """See `Storage.open_writer`."""
+        if not self._path.parent.is_dir():
+            raise StorageUnavailable(
+                self.location, f"there is no folder {self._path.parent}; make it first"
+            )
+        if self._path.is_dir():
+            raise StorageUnavailable(self.location, "it is a folder; name a file in it")
+        try:
+            lock = FileLock(self._path.with_name(self._path.name + "-lock"), self.location)
+        except OSError as error:
+            raise StorageUnavailable(
+                self.location, f"its lock can't be taken ({error}); is the folder writable?"
+            ) from error
+        try:
+            connection = self._connect()
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        return _SQLiteWriter(connection, lock)
+
+    def open_reader(self) -> Reader:
+        """See `Storage.open_reader`."""
+        with self._opening():
+            connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+            return _SQLiteReader(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._opening():
+            return sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        with self._opening():
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise StorageUnavailable(
+                    self.location, f"SQLite keeps its journal in {mode} mode here; WAL is needed"
+                )
+            connection.execute(f"PRAGMA synchronous = {self._durability}")
+            db = sqlite_utils.Database(connection)
+            unknown = {applied.name for applied in migrations.applied(db)} - known_names()
+            if unknown:
+                raise SchemaTooNew(self.location, "", tuple(sorted(unknown)))
+            migrations.apply(db)
+            # A file that can't be written is found out now, not at the first commit.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            text = str(error)
+            mend = {
+                "file is not a database": "; it is not an SQLite file: choose another path",
+                "attempt to write a readonly database": "; make the file and its folder writable",
+                "unable to open database file": "; check the path and its permissions",
+                "database is locked": "; another program has it locked: close that first",
+            }.get(text, "")
+            raise StorageUnavailable(self.location, text + mend) from error
+
+
+class _SQLiteWriter(Writer):
+    def __init__(self, connection: sqlite3.Connection, lock: FileLock) -> None:
+        self._connection = connection
+        self._lock = lock
+        self._statements: dict[int, str] = {}
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        try:
+            if all(commit.state is not None and not commit.delete for commit in batch):
+                try:
+                    self._save(batch, now)
+                except sqlite3.IntegrityError:
+                    return self._commit_apart(batch, now)
+                return ()
+            return self._commit_apart(batch, now)
+        except (sqlite3.Error, OverflowError) as error:
+            raise StorageFault.of(error) from error
+
+    def _commit_apart(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        """Apply a batch with stale commits or deletions in it."""
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            expected = _json([[c.key.type_name, c.key.object_id, c.revision] for c in batch])
+            stale = frozenset(orjson.loads(connection.execute(_STALE, (expected,)).fetchone()[0]))
+            fresh = [commit for position, commit in enumerate(batch) if position not in stale]
+            self._save([c for c in fresh if c.state is not None and not c.delete], now)
+            deleted = [[c.key.type_name, c.key.object_id, c.revision] for c in fresh if c.delete]
+            if deleted:
+                connection.execute(_DELETE, (_json(deleted),))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return stale
+
+    def _save(self, batch: Sequence[Commit], now: int) -> None:
+        if not batch:
+            return
+        size = 1 << (len(batch) - 1).bit_length()
+        statement = self._statements.get(size)
+        if statement is None:
+            statement = self._statements[size] = _save_sql(size)
+        values: list[object] = [now]
+        for commit in batch:
+            key = commit.key
+            values += (key.type_name, key.object_id, commit.revision, commit.state)
+        values += [None] * (4 * (size - len(batch)))
+        self._connection.execute(statement, values)
+
+    def close(self) -> None:
+        with closing(self._connection):
+            self._lock.release()
+
+
+class _SQLiteReader(Reader):
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        try:
+            wanted = _json([[key.type_name, key.object_id] for key in keys])
+            try:
+                rows = orjson.loads(self._connection.execute(_LOAD, (wanted,)).fetchone()[0])
+            except (sqlite3.OperationalError, orjson.JSONDecodeError):
+                # One of the states is no text, which must not keep the others from loading.
+                return [self._load_one(key) for key in keys]
+            found: list[StoredObject | None] = [None] * len(keys)
+            for position, revision, state in rows:
+                found[position] = (
+                    self._load_one(keys[position])
+                    if state is None
+                    else StoredObject(revision, state.encode())
+                )
+        except sqlite3.Error as error:
+            raise StorageFault.of(error) from error
+        return found
+
+    def _load_one(self, key: ObjectKey) -> StoredObject | None:
+        row = self._connection.execute(_LOAD_ONE, (key.type_name, key.object_id)).fetchone()
+        return None if row is None else StoredObject(*row)
+
+    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
+        try:
+            row = self._connection.execute(_LIST, (type_name, after or "", limit)).fetchone()
+        except sqlite3.Error as error:
+            raise StorageFault.of(error) from error
+        ids: list[str] = orjson.loads(row[0])
+        return ids
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
