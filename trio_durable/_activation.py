@@ -24,8 +24,10 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context as ContextVars
+from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -43,6 +45,8 @@ from ._errors import (
     ReadonlyViolation,
     ReplyError,
     RuntimeClosed,
+    StateDecodeError,
+    StateEncodeError,
 )
 from ._keys import ObjectKey
 from ._rendezvous import Loop, Waiter
@@ -80,7 +84,7 @@ class Services:
     group_commit: GroupCommit
     batched_load: BatchedLoad
     residency: Residency
-    start_task: Callable[[Callable[[], Awaitable[None]], str], None]
+    start_task: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
     is_cancelled: Callable[[], bool]
     """Whether the runtime itself is being cancelled."""
     closing: bool = False
@@ -222,7 +226,8 @@ class Activation:
             self._roll_back()
             raise
         if effects is not None or self._deleted:
-            self._commit_effects(instance, effects, state)
+            instance.ctx.effects = None
+            self._commit_deletion()
         elif state != self._state:
             self._state = state
             self.gate = self._services.group_commit.submit(self, state, False)
@@ -234,15 +239,11 @@ class Activation:
         if effects is not None:
             raise ReadonlyViolation(self.key, name, "staged effects through self.ctx")
 
-    def _commit_effects(
-        self, instance: DurableObject, effects: Effects | None, state: bytes
-    ) -> None:
-        instance.ctx.effects = None
-        if self._deleted or (effects is not None and effects.delete):
-            if not self._deleted:
-                self._delete()
-            self._deleted = False
-            self._start_over()
+    def _commit_deletion(self) -> None:
+        if not self._deleted:
+            self._delete()
+        self._deleted = False
+        self._start_over()
 
     def _delete(self) -> None:
         if self.revision or self.gate is not None:
@@ -428,7 +429,7 @@ class Activation:
         self._leaving = True
         self._drain()
 
-    def _revive(self) -> None:
+    def _revive(self) -> DurableObject:
         """Make the live instance from the state.
 
         Raises:
@@ -436,6 +437,7 @@ class Activation:
             StateEncodeError: There is no state yet and a default can't be stored.
         """
         codec = self._directory.codec
+        instance: DurableObject
         if self._state is None:
             instance = self._directory.definition.default_state()
             self._state = codec.encode(self.key, instance)
@@ -445,16 +447,17 @@ class Activation:
         self._instance = instance
         if self.looked_at > self.retires_at():
             self._services.residency.watch(self)
+        return instance
 
     def _begin(self, first: Envelope) -> None:
         """Make the first instance of this activation and let it run after_load."""
         definition = self._directory.definition
         self._touched = self._services.loop.now()
         try:
-            self._revive()
-        except Exception as error:
+            instance = self._revive()
+        except (StateDecodeError, StateEncodeError) as error:
             # Such a state stays unreadable for all who wait; but it can still be replaced.
-            self._fail_mailbox(lambda: error, live_only=True)
+            self._fail_mailbox(partial(copy, error), live_only=True)
             return
         if not definition.has_after_load:
             self._fresh = False
@@ -465,7 +468,7 @@ class Activation:
             try:
                 self.in_turn = True
                 try:
-                    first.context.run(definition.cls.after_load, self._instance)
+                    first.context.run(instance.after_load)
                 finally:
                     self.in_turn = False
                 self._end_turn("after_load", False, None)
@@ -602,7 +605,7 @@ class Activation:
         self,
         envelope: Envelope,
         readonly: bool,
-        function: Callable[..., Coroutine[Any, Any, object]],
+        function: Callable[..., Any],
         *args: object,
         **kwargs: object,
     ) -> object:
@@ -619,7 +622,7 @@ class Activation:
 
     # --- the gate --------------------------------------------------------------------------------
 
-    def committed(self, ticket: Ticket) -> None:
+    def committed(self) -> None:
         """See `Owner.committed`."""
         if self._leaving and self.gate is None and not self._busy and not self._mailbox:
             self._leave()
@@ -647,7 +650,8 @@ class Activation:
         """A detached instance with the object's state."""
         if self._state is None:
             return self._directory.definition.default_state()
-        return self._directory.codec.decode(self.key, self._state)
+        state: DurableObject = self._directory.codec.decode(self.key, self._state)
+        return state
 
     def write_state(self, state: bytes) -> None:
         """Replace the object's state."""

@@ -28,6 +28,7 @@ class Dispatcher(Protocol):
         kwargs: dict[str, object],
     ) -> Coroutine[Any, Any, object]:
         """Call a handler by name."""
+        ...
 
 
 ambient: ContextVar[Dispatcher] = ContextVar("trio_durable.runtime")

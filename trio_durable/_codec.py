@@ -3,10 +3,10 @@
 cattrs generates the functions that take classes apart and put them together, orjson writes and
 reads the bytes; the hooks for single types are ours, and strict. Left to themselves, both
 libraries are lenient in ways that lose data silently: orjson writes NaN and infinity as null and
-tuples as lists, cattrs turns ``"3"`` into 3 where an int is declared. Here a value is encoded only if it is
-of the declared type and comes back from JSON equal to what it was; anything else is refused and
-the refusal names the field. The alternative, to decode every write again and compare, costs
-three times as much and finds the same.
+tuples as lists, cattrs turns ``"3"`` into 3 where an int is declared. Here a value is encoded
+only if it is of the declared type and comes back from JSON equal to what it was; anything else is
+refused and the refusal names the field. The alternative, to decode every write again and compare,
+costs three times as much and finds the same.
 
 What comes back as it was: bool, int (64 bits), finite float (an int where a float is declared
 stays an int), str, None, bytes (base64), datetime (naive, or with a fixed offset in whole
@@ -84,7 +84,7 @@ def _expected(what: str, value: object) -> Unfit:
     return Unfit(f"{_shown(value)} is of type {type(value).__name__}, not {what}")
 
 
-# --- scalars: one pair of functions each, write(value) and read(json) ------------------------------
+# --- scalars: a pair of functions each, write(value) and read(json) -------------------------------
 
 
 def _write_int(value: Any) -> Any:
@@ -291,7 +291,7 @@ _DICTS = (dict, Mapping, MutableMapping)
 def _writes_items(write: Hook, item_type: Any) -> Callable[[Iterable[Any]], list[Any]]:
     """A function that writes all items of an iterable, at C speed where the type allows it."""
     if item_type in (int, str, bool):
-        accepted = {int: {int, bool}, str: {str}, bool: {bool}}[item_type]
+        accepted: set[type] = {int, bool} if item_type is int else {item_type}
 
         def write_all(items: Iterable[Any]) -> list[Any]:
             items = list(items)
@@ -474,7 +474,7 @@ def _namedtuple_hooks(tp: Any) -> tuple[Hook, Hook]:
 
 
 def _row_hooks(
-    kind: type, item_types: Sequence[Any], make: Callable[[list[Any]], Any]
+    kind: Any, item_types: Sequence[Any], make: Callable[[list[Any]], Any]
 ) -> tuple[Hook, Hook]:
     """Hooks for a sequence of fixed length in which each item has its own type."""
     writers = [_writer(item_type) for item_type in item_types]
@@ -486,7 +486,7 @@ def _row_hooks(
         out: list[Any] = []
         try:
             for hook, item in zip(hooks, items, strict=True):
-                out.append(hook(item))  # noqa: PERF401 - how far it came is needed below
+                out.append(hook(item))
         except Unfit as unfit:
             raise unfit.within(f"[{len(out)}]") from None
         return out
@@ -583,7 +583,7 @@ def _union_hooks(tp: Any) -> tuple[Hook, Hook]:
         if member in plain:
             continue
         kind = get_origin(member) or member
-        kind = {**dict.fromkeys(_LISTS, list), **dict.fromkeys(_DICTS, dict)}.get(kind, kind)
+        kind = list if kind in _LISTS else dict if kind in _DICTS else kind
         tag = getattr(kind, "__name__", "")
         if not isinstance(kind, type) or tag in tagged:
             raise UnsupportedType(f"{tp}: its members can't be told apart by their class")
@@ -627,7 +627,7 @@ def _class_hooks(tp: Any) -> tuple[Hook, Hook]:
     types_ = {field.name: types_[field.name] for field in fields}
     write_fields, read_fields = _field_functions(cls, types_)
 
-    def write(value: Any) -> dict[str, Any]:
+    def write(value: Any) -> Any:
         if type(value) is not cls:
             raise _expected(cls.__qualname__, value)
         try:
@@ -663,7 +663,7 @@ def _field_functions(cls: Any, types_: Mapping[str, Any]) -> tuple[Hook, Callabl
     def reading(read: Hook) -> Callable[[Any, Any], Any]:
         return lambda value, _: read(value)
 
-    overrides = {
+    overrides: dict[str, Any] = {
         name: override(unstruct_hook=write, struct_hook=reading(read), omit=False)
         for name, (write, read) in ((name, _hooks(tp)) for name, tp in types_.items())
     }

@@ -28,13 +28,16 @@ class Host(Protocol):
     @property
     def runtime(self) -> DurableRuntime:
         """The runtime that the object lives in."""
+        ...
 
     @property
     def in_turn(self) -> bool:
         """Whether a turn of the object runs."""
+        ...
 
     async def commit_now(self) -> None:
         """Make durable what the turn has done so far."""
+        ...
 
 
 class Context:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from copy import deepcopy
 from types import FunctionType, MappingProxyType
 from typing import (
@@ -26,7 +26,6 @@ from typing import (
     Protocol,
     SupportsIndex,
     TypeVar,
-    cast,
     dataclass_transform,
     get_origin,
     overload,
@@ -63,6 +62,7 @@ class Client(Protocol[P, R_co]):
         self, object_id: str, /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R_co]:
         """Call the handler on the object ``object_id``."""
+        ...
 
 
 class BoundHandler(Protocol[P, R_co]):
@@ -74,6 +74,7 @@ class BoundHandler(Protocol[P, R_co]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Call the handler."""
+        ...
 
 
 class BoundSyncHandler(BoundHandler[P, R_co], Protocol[P, R_co]):
@@ -81,6 +82,7 @@ class BoundSyncHandler(BoundHandler[P, R_co], Protocol[P, R_co]):
 
     def function(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the body as the plain method it was written as: ``super().add.function(1)``."""
+        ...
 
 
 class Handler(Generic[P, R_co]):
@@ -171,14 +173,14 @@ class _HandlerDecorator(Protocol):
     """``@handler(...)`` with options, before it meets its function."""
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]  # as below
         self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
     ) -> Handler[P, R]: ...
     @overload
     def __call__(self, function: Callable[Concatenate[S, P], R], /) -> SyncHandler[P, R]: ...
 
 
-# mypy: a coroutine function is also a function; the more specific overload comes first.
+# A coroutine function is a function too, so to mypy the overloads overlap; the first one wins.
 @overload
 def handler(  # type: ignore[overload-overlap]
     function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
@@ -195,6 +197,7 @@ def handler(function: Callable[..., object] | None = None, /, *, readonly: bool 
     nothing of it happened.
 
     Args:
+        function: The method.
         readonly: The handler changes nothing; if it does, it is rolled back and its caller gets
             `ReadonlyViolation`.
     """
@@ -230,8 +233,9 @@ class _NoContext:
 class _Nothing:
     """What the default after_load returns: it may be awaited, or dropped without a warning."""
 
-    def __await__(self) -> Iterator[Any]:
-        return iter(())
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(attrs.field,))
@@ -267,6 +271,7 @@ class DurableObject:
 
     ctx: ClassVar[_NoContext] = _NoContext()
 
+    __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
     __durable_options__: ClassVar[Options]
     __durable_definition__: ClassVar[ObjectDefinition]
 
@@ -439,7 +444,7 @@ def resolved_fields(cls: type[DurableObject]) -> tuple[attrs.Attribute[Any], ...
             "the annotation can't be resolved; import the name at module level, "
             "outside `if TYPE_CHECKING`",
         ) from error
-    return attrs.fields(cls)
+    return cls.__attrs_attrs__
 
 
 def _options(cls: type[DurableObject], given: dict[str, Any]) -> Options:
@@ -515,7 +520,7 @@ def _make_attrs(cls: type[DurableObject]) -> None:
                 field.name,
                 "the field needs a default, because an object that was never stored starts from it",
             )
-        if not isinstance(field.default, attrs.Factory) and type(field.default).__hash__ is None:
+        if not _is_factory(field.default) and type(field.default).__hash__ is None:
             raise DefinitionError(
                 cls.__qualname__,
                 field.name,
@@ -526,6 +531,10 @@ def _make_attrs(cls: type[DurableObject]) -> None:
             raise DefinitionError(
                 cls.__qualname__, field.name, "init=False would keep it from being loaded; drop it"
             )
+
+
+def _is_factory(default: object) -> bool:
+    return isinstance(default, type(attrs.Factory(list)))
 
 
 def _with_fields_of_plain_mixins(
@@ -609,10 +618,7 @@ def _check_body(cls: type[DurableObject]) -> None:
 def attrs_names(cls: type[object]) -> frozenset[str]:
     """The names of the attrs fields that ``cls`` has or inherits."""
     return frozenset(
-        field.name
-        for base in cls.__mro__
-        if attrs.has(base)
-        for field in attrs.fields(cast("type[attrs.AttrsInstance]", base))
+        field.name for base in cls.__mro__ if attrs.has(base) for field in attrs.fields(base)
     )
 
 
@@ -623,7 +629,7 @@ def _is_classvar(annotation: object) -> bool:
 
 
 def _check_handler(cls: type, name: str, handler: Handler[..., object]) -> None:
-    function = handler.function
+    function: object = handler.function
     problem = None
     if isinstance(function, Handler):
         problem = "it is marked twice; once is enough"

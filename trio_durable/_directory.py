@@ -45,7 +45,7 @@ class Directory:
         max_state_size: int,
     ) -> None:
         if definition.is_abstract:
-            missing = ", ".join(sorted(definition.cls.__abstractmethods__))
+            missing = ", ".join(sorted(getattr(definition.cls, "__abstractmethods__", ())))
             raise DefinitionError(
                 definition.cls.__qualname__, "", f"is abstract, it lacks {missing}; use a subclass"
             )

@@ -52,11 +52,8 @@ class DurableError(Exception):
         return self._message()
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Not BaseException's: OSError, a base of CallTimeout by way of TimeoutError, keeps
-        # two arguments at most.
-        if not attrs.has(type(self)):
-            return super().__reduce__()  # type: ignore[return-value]
-        return (type(self), attrs.astuple(self, recurse=False), self.__dict__)
+        # Not OSError's, which CallTimeout inherits with TimeoutError: it keeps two arguments.
+        return (type(self), self.args, self.__dict__)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._message()!r})"
@@ -370,8 +367,8 @@ class StaleObject(PersistenceError):
 
     def _message(self) -> str:
         return (
-            f"{self.key} was written by another owner since revision {self.revision}; "
-            "this change was refused and the instance dropped: repeat the call on what is stored now"
+            f"{self.key} was written by another owner since revision {self.revision}; this "
+            "change was refused and the instance dropped: repeat the call on what is stored now"
         )
 
 

@@ -21,10 +21,12 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVarTuple, Unpack
+from typing import Any, TypeVarTuple
 
 import trio
+import trio.lowlevel
 from trio.lowlevel import Abort
 
 from ._errors import WrongEventLoop
@@ -96,9 +98,7 @@ class Loop(ABC):
         """Whether the caller runs in this loop."""
 
     @abstractmethod
-    def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
-    ) -> None:
+    def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Run ``callback`` in the loop; from any thread. In order of submission.
 
         Does nothing once the loop has ended.
@@ -157,13 +157,9 @@ class _TrioLoop(Loop):
         except RuntimeError:
             return False
 
-    def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
-    ) -> None:
-        try:
+    def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(callback, *args)
-        except trio.RunFinishedError:
-            pass
 
     def forgive_cancellation(self) -> bool:
         return False
@@ -211,13 +207,9 @@ class _AsyncioLoop(Loop):
     def is_current(self) -> bool:
         return asyncio._get_running_loop() is self._loop
 
-    def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
-    ) -> None:
-        try:
+    def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(callback, *args)
-        except RuntimeError:  # the loop is closed
-            pass
 
     def forgive_cancellation(self) -> bool:
         task: asyncio.Task[Any] | None = asyncio.current_task()

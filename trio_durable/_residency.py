@@ -32,12 +32,15 @@ class Resident(Protocol):
 
     def retires_at(self) -> float:
         """When to hibernate or shut down if it isn't used again."""
+        ...
 
     def retire(self, now: float) -> bool:
         """Hibernate or shut down if that is due. Whether it is still in memory."""
+        ...
 
     def shut_down(self) -> bool:
         """Leave memory, unless there is something to do or to commit. Whether it did."""
+        ...
 
 
 class Residency:

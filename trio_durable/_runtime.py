@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
@@ -175,7 +175,7 @@ class DurableRuntime:
         _ambient.opened(loop.token, self)
         self._token = _ambient.ambient.set(self)
 
-    def _start_task(self, task: Callable[[], Awaitable[None]], name: str) -> None:
+    def _start_task(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         self._tasks.start_soon(task, name=name)
 
     async def __aexit__(

@@ -26,9 +26,11 @@ class Loading(Protocol):
 
     def loaded(self, row: StoredObject | None) -> None:
         """What is stored."""
+        ...
 
     def load_failed(self, fault: StorageFault) -> None:
         """It could not be read."""
+        ...
 
 
 class BatchedLoad:

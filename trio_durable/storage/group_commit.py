@@ -25,7 +25,6 @@ Invariants:
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -48,11 +47,13 @@ class Owner(Protocol):
     gate: Ticket | None
     """The last of its tickets that hasn't ended, which holds back its replies."""
 
-    def committed(self, ticket: Ticket) -> None:
-        """``ticket`` is durable."""
+    def committed(self) -> None:
+        """A ticket became durable."""
+        ...
 
     def commit_failed(self) -> None:
         """A ticket failed, and those behind it. Its effects are lost."""
+        ...
 
 
 class Ticket:
@@ -192,7 +193,7 @@ class GroupCommit:
                     owner.revision = ticket.next_revision
                     if owner.gate is ticket:
                         owner.gate = None
-                    owner.committed(ticket)
+                    owner.committed()
                     ticket.succeed()
         if self._idle is not None and not self._unsettled:
             self._idle.settle()

@@ -29,7 +29,7 @@ import orjson
 import sqlite_utils
 
 from .._durations import Duration, seconds
-from .._errors import SchemaTooNew, StorageInUse, StorageUnavailable
+from .._errors import SchemaTooNew, StorageUnavailable
 from .._keys import ObjectKey
 from ._contract import Commit, Reader, Storage, StorageFault, StoredObject, Writer
 from ._lock import FileLock
