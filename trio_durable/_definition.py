@@ -271,9 +271,10 @@ class DurableObject:
 
     ctx: ClassVar[_NoContext] = _NoContext()
 
-    __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
-    __durable_options__: ClassVar[Options]
-    __durable_definition__: ClassVar[ObjectDefinition]
+    if TYPE_CHECKING:  # not for get_type_hints(), which evaluates a base's annotations as well
+        __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
+        __durable_options__: ClassVar[Options]
+        __durable_definition__: ClassVar[ObjectDefinition]
 
     def __init_subclass__(
         cls,
