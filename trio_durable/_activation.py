@@ -113,7 +113,6 @@ class Activation:
         "_parked",
         "_services",
         "_state",
-        "_touched",
         "gate",
         "in_turn",
         "key",
@@ -121,6 +120,7 @@ class Activation:
         "open",
         "revision",
         "running",
+        "touched",
         "turn",
     )
 
@@ -136,7 +136,7 @@ class Activation:
         self.looked_at = NEVER
         self._directory = directory
         self._services = services
-        self._touched = services.loop.now()
+        self.touched = services.loop.now()
         self._busy = False
         self._loaded = False
         self._fresh = True
@@ -177,7 +177,7 @@ class Activation:
     def activity(self) -> str:
         """What keeps a call waiting."""
         if self._busy:
-            since = self._services.loop.now() - self._touched
+            since = self._services.loop.now() - self.touched
             waiting = f", {self.depth} calls wait" if self.depth else ""
             return f"{self.running} has been under way for {since:.3g} s{waiting}"
         if self.gate is not None:
@@ -197,7 +197,7 @@ class Activation:
             Exception: What the handler raised, or what was wrong with what it did. Nothing of
                 the turn is left then.
         """
-        self._touched = self._services.loop.now()
+        self.touched = self._services.loop.now()
         self.in_turn = True
         try:
             result = handler.function(self._instance, *args, **kwargs)
@@ -337,7 +337,7 @@ class Activation:
         """Become open, if only the decoding of the state is missing for it."""
         if self._busy or not self._loaded or self._fresh or self._instance is not None:
             return self.open
-        self._touched = self._services.loop.now()
+        self.touched = self._services.loop.now()
         self._revive()
         self.open = True
         return True
@@ -365,7 +365,7 @@ class Activation:
 
     def _serve(self, envelope: Envelope) -> None:
         """Run or start the turn of one request."""
-        self._touched = self._services.loop.now()
+        self.touched = self._services.loop.now()
         handler = envelope.handler
         try:
             if envelope.needs_instance and self._instance is None:
@@ -384,12 +384,12 @@ class Activation:
             self._reply(envelope.waiter, value, None)
 
     def _reply(self, waiter: Waiter, value: object, error: BaseException | None) -> None:
-        if self.gate is not None:
-            self.gate.hold(waiter, value, error)
-        elif error is not None:
-            waiter.fail(error)
+        waiter.value = value
+        waiter.error = error
+        if self.gate is None:
+            waiter.release()
         else:
-            waiter.settle(value)
+            self.gate.hold(waiter)
 
     def _set_busy(self, running: str) -> None:
         self._busy = True
@@ -452,7 +452,7 @@ class Activation:
     def _begin(self, first: Envelope) -> None:
         """Make the first instance of this activation and let it run after_load."""
         definition = self._directory.definition
-        self._touched = self._services.loop.now()
+        self.touched = self._services.loop.now()
         try:
             instance = self._revive()
         except (StateDecodeError, StateEncodeError) as error:
@@ -684,15 +684,15 @@ class Activation:
         after = options.hibernate_after if self._instance is not None else options.shutdown_after
         if self._instance is not None and options.shutdown_after is not None:
             after = min(after or NEVER, options.shutdown_after)
-        return NEVER if after is None else self._touched + after
+        return NEVER if after is None else self.touched + after
 
     def retire(self, now: float) -> bool:
         """See `Resident.retire`."""
         if self._busy or self.gate is not None:
-            self._touched = now
+            self.touched = now
         elif self.retires_at() <= now:
             shutdown_after = self._directory.definition.options.shutdown_after
-            if shutdown_after is not None and self._touched + shutdown_after <= now:
+            if shutdown_after is not None and self.touched + shutdown_after <= now:
                 return not self.shut_down()
             self._drop_instance()
             self._dismiss_worker()

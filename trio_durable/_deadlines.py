@@ -38,12 +38,12 @@ class Deadlines:
         self._sleeps_until = float("inf")
         self._changed = anyio.Event()
 
-    def watch(self, waiter: Waiter, timeout: float) -> None:
-        """Let ``waiter`` fail unless it ends within ``timeout`` seconds."""
+    def watch(self, waiter: Waiter, now: float, timeout: float) -> None:
+        """Let ``waiter`` fail unless it ends within ``timeout`` seconds from ``now``."""
         queue = self._queues.get(timeout)
         if queue is None:
             queue = self._queues[timeout] = _Queue()
-        deadline = self._loop.now() + timeout
+        deadline = now + timeout
         entries = queue.entries
         entries.append((deadline, waiter))
         if deadline < self._sleeps_until:

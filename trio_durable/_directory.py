@@ -66,11 +66,11 @@ class Directory:
         """Those in memory now."""
         return list(self._activations.values())
 
-    def key(self, object_id: str) -> ObjectKey:
-        """The key of an object of this type.
+    def check_id(self, object_id: str) -> None:
+        """Refuse what can't name an object.
 
         Raises:
-            InvalidObjectId: It can't be one.
+            InvalidObjectId: It can't.
         """
         problem = id_problem(object_id)
         if problem is not None:
@@ -78,6 +78,14 @@ class Directory:
             raise InvalidObjectId(
                 self.definition.name, shown if len(shown) < 80 else shown[:77] + "…", problem
             )
+
+    def key(self, object_id: str) -> ObjectKey:
+        """The key of an object of this type.
+
+        Raises:
+            InvalidObjectId: It can't be an id.
+        """
+        self.check_id(object_id)
         return ObjectKey(self.definition.name, object_id)
 
     def handler(self, name: str) -> HandlerDefinition:
@@ -138,13 +146,16 @@ class Directory:
             if activation.gate is None:
                 raise
             error = raised
-        if activation.gate is None:
+        gate = activation.gate
+        if gate is None:
             await loop.checkpoint()
             return result
         waiter = loop.waiter()
-        activation.gate.hold(waiter, result, error)
+        waiter.value = result
+        waiter.error = error
+        gate.hold(waiter)
         if timeout is not None:
-            self._deadlines.watch(waiter, timeout)
+            self._deadlines.watch(waiter, activation.touched, timeout)
         try:
             return await waiter.wait()
         except Expired:
@@ -178,7 +189,7 @@ class Directory:
             turn.waits_for.append(activation)
         activation.accept(envelope)
         if timeout is not None and not waiter.ended:
-            self._deadlines.watch(waiter, timeout)
+            self._deadlines.watch(waiter, self._loop.now(), timeout)
         try:
             return await waiter.wait()
         except Expired:

@@ -31,12 +31,6 @@ class Handle:
         definition = self._directory.definition
         raise UnknownHandler(definition.name, name, tuple(definition.handlers))
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in Handle.__slots__:
-            object.__setattr__(self, name, value)
-        else:
-            self.__getattr__(name)
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Handle):
             return NotImplemented

@@ -3,16 +3,16 @@
 Structure (nurseries, scopes, sleeping) is written once, in anyio. What stands on a call's own
 path is not: a call parks once and is released once, and anyio's events and streams cost about
 half of what that takes natively. So there are two small loops here with one face, `Loop`, and
-one primitive, `Waiter`: a one-shot meeting of the task that waits and whoever settles it.
+one primitive, `Waiter`: a one-shot meeting of the task that waits and whoever releases it.
 
 Prior art: trio's `wait_task_rescheduled` and `reschedule` on the one side, asyncio's futures on
 the other.
 
 Invariants of a waiter:
 
-- it ends exactly once: settled with a value, failed with an error, expired, or abandoned by its
-  task's cancellation. Whatever comes later is ignored, so settling never needs a look first;
-- it is settled from within the loop only. Threads come in by `Loop.call_soon_threadsafe`.
+- it ends exactly once: released with a value or an error, or abandoned by its task's
+  cancellation. Whatever comes later is ignored, so releasing never needs a look first;
+- it is released from within the loop only. Threads come in by `Loop.call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,17 @@ from functools import partial
 from typing import Any, TypeVarTuple
 
 import trio
-import trio.lowlevel
-from trio.lowlevel import Abort
+from trio.lowlevel import (
+    Abort,
+    Task,
+    checkpoint,
+    current_clock,
+    current_task,
+    current_trio_token,
+    in_trio_task,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from ._errors import WrongEventLoop
 
@@ -35,43 +44,40 @@ Ts = TypeVarTuple("Ts")
 
 
 class Expired(Exception):
-    """The waiter's deadline passed before it was settled."""
+    """The waiter's deadline passed before it was released."""
 
 
 class Waiter(ABC):
     """A one-shot rendezvous."""
 
-    __slots__ = ("_error", "_value", "ended")
+    __slots__ = ("ended", "error", "value")
 
     ended: bool
-    """Settled, failed, expired or abandoned."""
+    """Released, expired or abandoned."""
+    value: object
+    """What the waiting task gets."""
+    error: BaseException | None
+    """What it gets raised instead."""
 
-    def __init__(self) -> None:
-        self.ended = False
-        self._value: object = None
-        self._error: BaseException | None = None
+    @abstractmethod
+    def release(self) -> None:
+        """Let the waiting task go on with `value` or `error`."""
 
     def settle(self, value: object = None) -> None:
         """Let the waiting task go on with ``value``."""
         if not self.ended:
-            self.ended = True
-            self._value = value
-            self._wake()
+            self.value = value
+            self.release()
 
     def fail(self, error: BaseException) -> None:
         """Let ``error`` be raised in the waiting task."""
         if not self.ended:
-            self.ended = True
-            self._error = error
-            self._wake()
-
-    @abstractmethod
-    def _wake(self) -> None:
-        """Make the waiting task runnable, if there is one yet."""
+            self.error = error
+            self.release()
 
     @abstractmethod
     async def wait(self) -> object:
-        """Park until settled; always a checkpoint. One task, once."""
+        """Park until released; always a checkpoint. One task, once."""
 
 
 class Loop(ABC):
@@ -121,13 +127,14 @@ class _TrioWaiter(Waiter):
 
     def __init__(self) -> None:
         self.ended = False
-        self._value: object = None
-        self._error: BaseException | None = None
-        self._task: trio.lowlevel.Task | None = None
+        self.value = self.error = None
+        self._task: Task | None = None
 
-    def _wake(self) -> None:
-        if self._task is not None:
-            trio.lowlevel.reschedule(self._task)
+    def release(self) -> None:
+        if not self.ended:
+            self.ended = True
+            if self._task is not None:
+                reschedule(self._task)
 
     def _abort(self, _raise_cancel: object) -> Abort:
         self.ended = True
@@ -135,25 +142,25 @@ class _TrioWaiter(Waiter):
 
     async def wait(self) -> object:
         if self.ended:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
         else:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        if self._error is not None:
-            raise self._error
-        return self._value
+            self._task = current_task()
+            await wait_task_rescheduled(self._abort)
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 class _TrioLoop(Loop):
     def __init__(self) -> None:
-        self.token = self._token = trio.lowlevel.current_trio_token()
-        self.now = trio.lowlevel.current_clock().current_time
+        self.token = self._token = current_trio_token()
+        self.now = current_clock().current_time
         self.waiter = _TrioWaiter
-        self.checkpoint = trio.lowlevel.checkpoint
+        self.checkpoint = checkpoint
 
     def is_current(self) -> bool:
         try:
-            return trio.lowlevel.current_trio_token() is self._token
+            return current_trio_token() is self._token
         except RuntimeError:
             return False
 
@@ -173,14 +180,15 @@ class _AsyncioWaiter(Waiter):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ended = False
-        self._value: object = None
-        self._error: BaseException | None = None
+        self.value = self.error = None
         self._loop = loop
         self._future: asyncio.Future[None] | None = None
 
-    def _wake(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+    def release(self) -> None:
+        if not self.ended:
+            self.ended = True
+            if self._future is not None and not self._future.done():
+                self._future.set_result(None)
 
     async def wait(self) -> object:
         if self.ended:
@@ -192,9 +200,9 @@ class _AsyncioWaiter(Waiter):
             except asyncio.CancelledError:
                 self.ended = True
                 raise
-        if self._error is not None:
-            raise self._error
-        return self._value
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 class _AsyncioLoop(Loop):
@@ -225,7 +233,7 @@ def running_loop() -> Loop:
     Raises:
         WrongEventLoop: None does.
     """
-    if trio.lowlevel.in_trio_task():
+    if in_trio_task():
         return _TrioLoop()
     try:
         return _AsyncioLoop()
@@ -237,6 +245,6 @@ def running_loop() -> Loop:
 
 def running_loop_token() -> object:
     """What `Loop.token` of the running loop is, or None where none runs."""
-    if trio.lowlevel.in_trio_task():
-        return trio.lowlevel.current_trio_token()
+    if in_trio_task():
+        return current_trio_token()
     return asyncio._get_running_loop()

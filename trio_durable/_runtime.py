@@ -257,7 +257,7 @@ class DurableRuntime:
             RuntimeClosed: The runtime isn't open.
         """
         directory = self._directory(object_type)
-        directory.key(object_id)
+        directory.check_id(object_id)
         limit = (
             directory.timeout
             if isinstance(timeout, Unset)
@@ -331,14 +331,14 @@ class DurableRuntime:
     ) -> ActivationInfo | None:
         """What a running object is about, or None if it isn't in memory."""
         directory = self._directory(object_type)
-        directory.key(object_id)
+        directory.check_id(object_id)
         activation = directory.find(object_id)
         return None if activation is None else activation.info()
 
     async def stop(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
         """Let an object leave memory, behind the calls queued so far. Fine if it isn't running."""
         directory = self._directory(object_type)
-        directory.key(object_id)
+        directory.check_id(object_id)
         if directory.find(object_id) is not None:
             await directory.operate(object_id, "stop", lambda activation: activation.stop())
 

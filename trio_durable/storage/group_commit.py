@@ -5,10 +5,8 @@ PostgreSQL's and MySQL's commit queues). A sync of the disk costs about the same
 for a hundred, so the transaction that waits for the disk collects what comes meanwhile.
 
 The writer's thread pulls: when a transaction ends it takes what has gathered and begins the next
-one at once, without a way through the event loop in between. The trade-off: a thread that is
-faster than the callers come back would take them in small batches and sync twice as often as
-needed, which a slow disk makes expensive. So before it takes a batch smaller than the one before,
-it gives the callers it has just released a moment, an eighth of what the last transaction took.
+one at once, without a way through the event loop in between. How much it takes, and whether it
+waits for more, `pace` decides.
 
 Invariants:
 
@@ -26,6 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
+from time import perf_counter, sleep
 from typing import Protocol
 
 from .._errors import PersistenceError, StaleObject
@@ -33,6 +32,7 @@ from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._runner import Runner
 from ._contract import Commit, StorageFault, Writer
+from .pace import Pace
 
 MAX_BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 32 * 1024 * 1024
@@ -56,46 +56,51 @@ class Owner(Protocol):
         ...
 
 
-class Ticket:
+class Ticket(Commit):
     """One commit on its way, and the replies that wait for it."""
 
-    __slots__ = ("_waiters", "commit", "ended", "following", "owner")
+    __slots__ = ("_waiters", "ended", "following", "owner")
 
-    def __init__(self, owner: Owner, commit: Commit) -> None:
+    def __init__(self, owner: Owner, revision: int, state: bytes | None, delete: bool) -> None:
+        # Commit's own fields, without the way through its constructor: one of these is made for
+        # nearly every call.
+        self.key = owner.key
+        self.revision = revision
+        self.state = state
+        self.delete = delete
         self.owner = owner
-        self.commit = commit
         self.ended = False
         self.following: Ticket | None = None
-        self._waiters: list[tuple[Waiter, object, BaseException | None]] = []
+        """The next ticket of the owner, based on this one."""
+        self._waiters: list[Waiter] = []
 
     @property
     def next_revision(self) -> int:
         """What is stored once this is durable."""
-        commit = self.commit
-        if commit.delete:
+        if self.delete:
             return 0
-        return commit.revision if commit.state is None else commit.revision + 1
+        return self.revision if self.state is None else self.revision + 1
 
-    def hold(
-        self, waiter: Waiter, value: object = None, error: BaseException | None = None
-    ) -> None:
-        """Release ``waiter`` with ``value`` or ``error`` once this is durable."""
-        self._waiters.append((waiter, value, error))
+    @property
+    def size(self) -> int:
+        """The bytes of its state."""
+        return len(self.state) if self.state is not None else 0
+
+    def hold(self, waiter: Waiter) -> None:
+        """Release ``waiter`` once this is durable, with the value or error it carries."""
+        self._waiters.append(waiter)
 
     def succeed(self) -> None:
         """Release what is held."""
         self.ended = True
-        for waiter, value, error in self._waiters:
-            if error is None:
-                waiter.settle(value)
-            else:
-                waiter.fail(error)
+        for waiter in self._waiters:
+            waiter.release()
         self._waiters.clear()
 
     def fail(self, error: Callable[[], PersistenceError]) -> None:
         """Fail what is held, each waiter with an error of its own."""
         self.ended = True
-        for waiter, _, _ in self._waiters:
+        for waiter in self._waiters:
             waiter.fail(error())
         self._waiters.clear()
 
@@ -111,10 +116,12 @@ class GroupCommit:
         self._writer = writer
         self._wall_time = wall_time
         self._lock = threading.Lock()
-        self._arrival = threading.Semaphore(0)
         self._pending: dict[Owner, Ticket] = {}
+        self._pending_bytes = 0
         self._scheduled = False
         self._unsettled = 0
+        self._pace = Pace()
+        self._idle_since = perf_counter()
         self._idle: Waiter | None = None
         self.batches = 0
         self.rows = 0
@@ -124,15 +131,19 @@ class GroupCommit:
         with self._lock:
             ticket = self._pending.get(owner)
             if ticket is not None:
-                ticket.commit.state = state
-                ticket.commit.delete = delete
+                self._pending_bytes -= ticket.size
+                ticket.state = state
+                ticket.delete = delete
+                self._pending_bytes += ticket.size
                 return ticket
             previous = owner.gate
             revision = owner.revision if previous is None else previous.next_revision
-            ticket = Ticket(owner, Commit(owner.key, revision, state, delete))
+            ticket = Ticket(owner, revision, state, delete)
             if previous is not None:
                 previous.following = ticket
             self._pending[owner] = ticket
+            if state is not None:
+                self._pending_bytes += len(state)
             scheduled, self._scheduled = self._scheduled, True
         self._unsettled += 1
         if not scheduled:
@@ -148,29 +159,43 @@ class GroupCommit:
     # In the writer's thread.
 
     def _drain(self) -> None:
-        while batch := self._take():
+        pace = self._pace
+        idle_for = perf_counter() - self._idle_since
+        while batch := self._take(idle_for):
             outcome: Collection[int] | StorageFault
+            began = perf_counter()
             try:
-                outcome = self._writer.commit([t.commit for t in batch], self._wall_time())
+                outcome = self._writer.commit(batch, self._wall_time())
             except Exception as error:
                 outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
+            pace.done(len(batch), perf_counter() - began)
             self._loop.call_soon_threadsafe(self._settle, batch, outcome)
+            pending = len(self._pending)
+            wait = pace.wait(pending)
+            if wait:
+                sleep(wait)
+                pace.waited(len(self._pending) - pending)
+            idle_for = 0.0
 
-    def _take(self) -> list[Ticket]:
+    def _take(self, idle_for: float) -> list[Ticket]:
         with self._lock:
             pending = self._pending
-            if not pending:
-                self._scheduled = False
-                return []
-            self._pending = {}
-            batch: list[Ticket] = []
-            size = 0
-            for owner, ticket in pending.items():
-                if len(batch) == MAX_BATCH_ROWS or size > MAX_BATCH_BYTES:
-                    self._pending[owner] = ticket
-                else:
+            share = min(self._pace.share(len(pending), idle_for), MAX_BATCH_ROWS)
+            if share == len(pending) and self._pending_bytes <= MAX_BATCH_BYTES:
+                batch = list(pending.values())
+                self._pending = {}
+                self._pending_bytes = 0
+            else:
+                batch = []
+                size = 0
+                while len(batch) < share and size <= MAX_BATCH_BYTES:
+                    ticket = pending.pop(next(iter(pending)))
                     batch.append(ticket)
-                    size += len(ticket.commit.state or b"")
+                    size += ticket.size
+                self._pending_bytes -= size
+            if not batch:
+                self._scheduled = False
+                self._idle_since = perf_counter()
         return batch
 
     # In the loop.
@@ -202,7 +227,7 @@ class GroupCommit:
         """Fail ``ticket`` and all behind it; stale if there is no ``fault``."""
         if ticket.ended:
             return
-        owner, revision = ticket.owner, ticket.commit.revision
+        owner, revision = ticket.owner, ticket.revision
 
         def error() -> PersistenceError:
             if fault is None:
@@ -212,7 +237,9 @@ class GroupCommit:
             return failure
 
         with self._lock:
-            if self._pending.pop(owner, None) is not None:
+            pending = self._pending.pop(owner, None)
+            if pending is not None:
+                self._pending_bytes -= pending.size
                 self._unsettled -= 1
         last: Ticket | None = ticket
         while last is not None:

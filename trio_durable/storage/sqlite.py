@@ -187,6 +187,10 @@ class SQLiteStorage(Storage):
             raise StorageUnavailable(self.location, text + mend) from error
 
 
+class _NotOnlySaves(Exception):
+    """A batch has more in it than the one statement for saves can do."""
+
+
 class _SQLiteWriter(Writer):
     def __init__(self, connection: sqlite3.Connection, lock: FileLock) -> None:
         self._connection = connection
@@ -195,13 +199,11 @@ class _SQLiteWriter(Writer):
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         try:
-            if all(commit.state is not None and not commit.delete for commit in batch):
-                try:
-                    self._save(batch, now)
-                except sqlite3.IntegrityError:
-                    return self._commit_apart(batch, now)
-                return ()
-            return self._commit_apart(batch, now)
+            try:
+                self._save(batch, now)
+            except (sqlite3.IntegrityError, _NotOnlySaves):
+                return self._commit_apart(batch, now)
+            return ()
         except (sqlite3.Error, OverflowError) as error:
             raise StorageFault.of(error) from error
 
@@ -233,8 +235,11 @@ class _SQLiteWriter(Writer):
             statement = self._statements[size] = _save_sql(size)
         values: list[object] = [now]
         for commit in batch:
+            state = commit.state
+            if state is None or commit.delete:
+                raise _NotOnlySaves
             key = commit.key
-            values += (key.type_name, key.object_id, commit.revision, commit.state)
+            values += (key.type_name, key.object_id, commit.revision, state)
         values += [None] * (4 * (size - len(batch)))
         self._connection.execute(statement, values)
 
