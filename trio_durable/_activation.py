@@ -85,8 +85,6 @@ class Services:
     batched_load: BatchedLoad
     residency: Residency
     start_task: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
-    is_cancelled: Callable[[], bool]
-    """Whether the runtime itself is being cancelled."""
     closing: bool = False
     """Only turns under way may still call."""
     closed: bool = False
@@ -203,7 +201,10 @@ class Activation:
             result = handler.function(self._instance, *args, **kwargs)
         except BaseException as error:
             self._roll_back()
-            raise self._explained(error, handler) from error.__cause__
+            explained = self._explained(error, handler)
+            if explained is not error:
+                raise explained from error
+            raise
         finally:
             self.in_turn = False
         return self._end_turn(handler.name, handler.readonly, result)
@@ -246,7 +247,7 @@ class Activation:
         self._start_over()
 
     def _delete(self) -> None:
-        if self.revision or self.gate is not None:
+        if self.is_stored():
             self.gate = self._services.group_commit.submit(self, None, True)
 
     def _start_over(self) -> None:
@@ -453,6 +454,7 @@ class Activation:
         """Make the first instance of this activation and let it run after_load."""
         definition = self._directory.definition
         self.touched = self._services.loop.now()
+        self._leaving = False
         try:
             instance = self._revive()
         except (StateDecodeError, StateEncodeError) as error:
@@ -468,9 +470,12 @@ class Activation:
             try:
                 self.in_turn = True
                 try:
-                    first.context.run(instance.after_load)
+                    result = first.context.run(instance.after_load)
                 finally:
                     self.in_turn = False
+                if isinstance(result, Coroutine):
+                    result.close()
+                    raise TypeError("it returned a coroutine; write it with async def")
                 self._end_turn("after_load", False, None)
             except Exception as error:
                 self._begin_failed(error)
@@ -572,9 +577,12 @@ class Activation:
         self._roll_back()
         if self._doomed:
             self._forget()
-        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
-        services = self._services
-        if cancelled and not services.is_cancelled() and services.loop.forgive_cancellation():
+        if (
+            isinstance(error, anyio.get_cancelled_exc_class())
+            # No scope around the worker is cancelled, so it isn't the runtime that ends.
+            and anyio.current_effective_deadline() > float("-inf")
+            and self._services.loop.forgive_cancellation()
+        ):
             self._reply(envelope.waiter, None, HandlerCancelled(self.key, name))
             return
         self._reply(envelope.waiter, None, _closed())
@@ -655,14 +663,15 @@ class Activation:
 
     def write_state(self, state: bytes) -> None:
         """Replace the object's state."""
-        stored = self.revision if self.gate is None else self.gate.next_revision
-        if state != self._state or not stored:
+        self._leaving = self._instance is None
+        if state != self._state or not self.is_stored():
             self._state = state
             self.gate = self._services.group_commit.submit(self, state, False)
         self._drop_instance()
 
     def delete(self) -> None:
         """Delete the object and become a new one."""
+        self._leaving = self._instance is None
         self._delete()
         self._start_over()
 
@@ -688,9 +697,7 @@ class Activation:
 
     def retire(self, now: float) -> bool:
         """See `Resident.retire`."""
-        if self._busy or self.gate is not None:
-            self.touched = now
-        elif self.retires_at() <= now:
+        if not self._busy and self.gate is None and self.retires_at() <= now:
             shutdown_after = self._directory.definition.options.shutdown_after
             if shutdown_after is not None and self.touched + shutdown_after <= now:
                 return not self.shut_down()

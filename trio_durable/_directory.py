@@ -86,7 +86,8 @@ class Directory:
             InvalidObjectId: It can't be an id.
         """
         self.check_id(object_id)
-        return ObjectKey(self.definition.name, object_id)
+        # Of a str subclass only the text counts; an enum's own str() would say something else.
+        return ObjectKey(self.definition.name, str.__str__(object_id))
 
     def handler(self, name: str) -> HandlerDefinition:
         """The handler of that name.
@@ -113,10 +114,10 @@ class Directory:
         self._services.residency.leave()
 
     def _activate(self, object_id: str) -> Activation:
-        activation = Activation(self, self.key(object_id), self._services)
-        # A copy, so that a str subclass of the caller's doesn't live as long as the object.
-        self._activations[str(object_id)] = activation
-        self._services.residency.enter(activation)
+        key = self.key(object_id)
+        activation = Activation(self, key, self._services)
+        self._activations[key.object_id] = activation
+        self._services.residency.enter()
         return activation
 
     async def call(
@@ -131,6 +132,8 @@ class Directory:
         loop = self._loop
         if self._services.closing or not loop.is_current():
             self._check_usable()
+        if not isinstance(object_id, str):
+            self.check_id(object_id)
         activation = self._activations.get(object_id)
         if activation is None:
             activation = self._activate(object_id)
@@ -168,6 +171,7 @@ class Directory:
     ) -> object:
         """Do something to the object itself, in a turn; reply once all before it is durable."""
         self._check_usable()
+        self.check_id(object_id)
         activation = self._activations.get(object_id)
         if activation is None:
             activation = self._activate(object_id)

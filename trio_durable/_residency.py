@@ -21,6 +21,8 @@ from ._rendezvous import Loop
 
 DEFAULT_MAX_RESIDENT = 1_000_000
 _LOOKS_PER_PLACE = 16
+_BUSY_RECHECK = 1.0
+"""Seconds after which to look again at what should retire but is busy."""
 NEVER = float("inf")
 
 
@@ -55,25 +57,24 @@ class Residency:
         self._changed = anyio.Event()
         self.count = 0
 
-    def enter(self, resident: Resident) -> None:
-        """Count one more, watch over it, and make room for it if need be."""
+    def enter(self) -> None:
+        """Count one more, and make room for it if need be."""
         self.count += 1
         if self.count > self._max_resident:
             self._make_room()
-        self.watch(resident)
 
     def leave(self) -> None:
         """Count one less; the heap forgets it when it comes to its entry."""
         self.count -= 1
 
     def watch(self, resident: Resident) -> None:
-        """Look at ``resident`` when it next retires; after it was woken, too."""
+        """Look at ``resident`` when it next retires. To be called whenever it becomes active."""
         self._push(resident)
         if resident.looked_at < self._sleeps_until:
             self._changed.set()
 
-    def _push(self, resident: Resident) -> None:
-        resident.looked_at = resident.retires_at()
+    def _push(self, resident: Resident, not_before: float = 0.0) -> None:
+        resident.looked_at = max(resident.retires_at(), not_before)
         heapq.heappush(self._heap, (resident.looked_at, next(self._sequence), resident))
 
     def _pop(self) -> Resident | None:
@@ -105,7 +106,7 @@ class Residency:
             while self._heap and self._heap[0][0] <= now:
                 resident = self._pop()
                 if resident is not None and resident.retire(now):
-                    self._push(resident)
+                    self._push(resident, now + _BUSY_RECHECK)
             self._sleeps_until = self._heap[0][0] if self._heap else NEVER
             if self._sleeps_until == NEVER:
                 await self._changed.wait()

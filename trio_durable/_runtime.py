@@ -165,7 +165,6 @@ class DurableRuntime:
             batched_load=self._batched_load,
             residency=self._residency,
             start_task=self._start_task,
-            is_cancelled=lambda: self._tasks.cancel_scope.cancel_called,
         )
         for cls in self._objects or ():
             self._directory(cls)
@@ -187,28 +186,30 @@ class DurableRuntime:
         services = self._services
         assert services is not None
         services.closing = True
-        _ambient.closed(services.loop.token, self)
-        with contextlib.suppress(ValueError):  # left in another context than entered in
-            _ambient.ambient.reset(self._token)
         cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
         try:
             if not cancelled:
                 await self._finish_turns(services)
         finally:
             services.closed = True
+            _ambient.closed(services.loop.token, self)
+            with contextlib.suppress(ValueError):  # left in another context than entered in
+                _ambient.ambient.reset(self._token)
             self._tasks.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True):
-                for directory in self._directories.values():
-                    for activation in directory.activations():
-                        activation.abandon()
-                # Turns that end by cancellation commit nothing more; what is on its way goes out.
-                await self._group_commit.drained()
-                await self._close_storage()
-        if exc is None or cancelled:
-            return await self._tasks.__aexit__(exc_type, exc, traceback)
-        # The caller's own error leaves as it is, not in an exception group with our tasks'.
-        await self._tasks.__aexit__(None, None, None)
-        return None
+            for directory in self._directories.values():
+                for activation in directory.activations():
+                    activation.abandon()
+            try:
+                if cancelled:
+                    swallow = await self._tasks.__aexit__(exc_type, exc, traceback)
+                else:
+                    # The body's own error leaves as it is, not in an exception group of ours.
+                    swallow = await self._tasks.__aexit__(None, None, None)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._group_commit.drained()
+                    await self._close_storage()
+        return swallow if cancelled else None
 
     async def _finish_turns(self, services: Services) -> None:
         with anyio.move_on_after(self._grace_period):
