@@ -3,18 +3,12 @@
 from ._activation import ActivationInfo
 from ._context import Context
 from ._definition import (
-    BoundHandler,
-    BoundSyncHandler,
-    Client,
     DurableObject,
     FieldDefinition,
-    Handler,
     HandlerDefinition,
     ObjectDefinition,
     Options,
-    SyncHandler,
     definition_of,
-    handler,
 )
 from ._durations import Duration
 from ._errors import (
@@ -49,6 +43,7 @@ from ._errors import (
     WrongEventLoop,
 )
 from ._handle import Handle
+from ._handler import BoundHandler, BoundSyncHandler, Client, Handler, SyncHandler, handler
 from ._keys import ObjectKey
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime

@@ -444,6 +444,10 @@ class Activation:
             self._state = codec.encode(self.key, instance)
         else:
             instance = codec.decode(self.key, self._state)
+            if self._fresh:
+                # What is stored may lack new fields or be written differently; what a turn
+                # changes is told from what this class would write.
+                self._state = codec.encode(self.key, instance)
         instance.__dict__["ctx"] = Context(self)
         self._instance = instance
         if self.looked_at > self.retires_at():

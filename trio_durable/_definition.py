@@ -1,4 +1,4 @@
-"""A durable object class and what it declares: `DurableObject`, `handler`, `ObjectDefinition`.
+"""A durable object class and what it declares: `DurableObject` and `ObjectDefinition`.
 
 The class body is the schema. Annotated names become attrs fields, methods marked with `handler`
 become the object's calls. `DurableObject.__init_subclass__` verifies the body while the class
@@ -13,202 +13,37 @@ from __future__ import annotations
 import inspect
 import itertools
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from copy import deepcopy
-from types import FunctionType, MappingProxyType
+from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
-    Concatenate,
-    Generic,
-    ParamSpec,
-    Protocol,
     SupportsIndex,
-    TypeVar,
     dataclass_transform,
-    get_origin,
     overload,
 )
 
 import attrs
 
-from . import _ambient
+from ._class_body import (
+    check_body,
+    check_fields,
+    check_handler,
+    check_overrides,
+    unannotated_fields,
+)
 from ._durations import UNSET, Duration, Unset, optional_seconds
 from ._errors import DefinitionError, NotInTurn
+from ._handler import Handler
 from ._keys import id_problem
-from ._rendezvous import running_loop_token
 
 if TYPE_CHECKING:
     from ._context import Context
 
-P = ParamSpec("P")
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-S = TypeVar("S")
-
 DEFAULT_HIBERNATE_AFTER = 300.0
 DEFAULT_MAILBOX_SIZE = 1024
-RESERVED = frozenset({"ctx", "after_load", "handle_alarm"})
-
-
-# --- handlers ------------------------------------------------------------------------------------
-
-
-class Client(Protocol[P, R_co]):
-    """``Cart.add``: calls the handler of the object with the given id, in the ambient runtime."""
-
-    def __call__(
-        self, object_id: str, /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R_co]:
-        """Call the handler on the object ``object_id``."""
-        ...
-
-
-class BoundHandler(Protocol[P, R_co]):
-    """``handle.add``: calls the handler of the handle's object.
-
-    On a live instance, ``self.add``, it runs the handler's body as part of the current turn and
-    is awaited all the same.
-    """
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        """Call the handler."""
-        ...
-
-
-class BoundSyncHandler(BoundHandler[P, R_co], Protocol[P, R_co]):
-    """A `BoundHandler` written with ``def``."""
-
-    def function(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Run the body as the plain method it was written as: ``super().add.function(1)``."""
-        ...
-
-
-class Handler(Generic[P, R_co]):
-    """What ``@handler`` leaves in the class body: a descriptor around the function."""
-
-    def __init__(self, function: Callable[..., object], readonly: bool) -> None:
-        self.function = function
-        self.readonly = readonly
-        self.name = getattr(function, "__name__", "?")
-        self.__doc__ = function.__doc__
-        self.__wrapped__ = function
-        # abc.ABCMeta looks for this to tell abstract classes.
-        self.__isabstractmethod__ = getattr(function, "__isabstractmethod__", False)
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, instance: None, owner: type, /) -> Client[P, R_co]: ...
-    @overload
-    def __get__(self, instance: object, owner: type, /) -> BoundHandler[P, R_co]: ...
-    def __get__(self, instance: object, owner: type, /) -> object:
-        if instance is None:
-            return _Client(owner, self)
-        return _Bound(self, instance)
-
-
-class SyncHandler(Handler[P, R_co]):
-    """A `Handler` around a ``def`` function."""
-
-    @overload
-    def __get__(self, instance: None, owner: type, /) -> Client[P, R_co]: ...
-    @overload
-    def __get__(self, instance: object, owner: type, /) -> BoundSyncHandler[P, R_co]: ...
-    def __get__(self, instance: object, owner: type, /) -> object:
-        return super().__get__(instance, owner)
-
-
-class _Client:
-    """`Client`, at run time."""
-
-    __slots__ = ("_handler", "_owner")
-
-    def __init__(self, owner: type, handler: Handler[..., object]) -> None:
-        self._owner = owner
-        self._handler = handler
-
-    def __call__(
-        self, object_id: str, /, *args: object, **kwargs: object
-    ) -> Coroutine[Any, Any, object]:
-        runtime = _ambient.current(running_loop_token())
-        return runtime.dispatch(self._owner, object_id, self._handler.name, args, kwargs)
-
-    @property
-    def __doc__(self) -> str | None:  # type: ignore[override]
-        return self._handler.__doc__
-
-    @property
-    def __isabstractmethod__(self) -> bool:
-        # abc.ABCMeta asks the inherited attribute, which is this.
-        return self._handler.__isabstractmethod__
-
-    def __repr__(self) -> str:
-        return f"<client of {self._owner.__qualname__}.{self._handler.name}>"
-
-
-class _Bound:
-    """`BoundHandler` and `BoundSyncHandler` of a live or detached instance, at run time."""
-
-    __slots__ = ("_handler", "_instance")
-
-    def __init__(self, handler: Handler[..., object], instance: object) -> None:
-        self._handler = handler
-        self._instance = instance
-
-    async def __call__(self, *args: object, **kwargs: object) -> object:
-        result = self._handler.function(self._instance, *args, **kwargs)
-        return await result if inspect.isawaitable(result) else result
-
-    def function(self, *args: object, **kwargs: object) -> object:
-        return self._handler.function(self._instance, *args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<handler {type(self._instance).__qualname__}.{self._handler.name}>"
-
-
-class _HandlerDecorator(Protocol):
-    """``@handler(...)`` with options, before it meets its function."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]  # as below
-        self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-    ) -> Handler[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> SyncHandler[P, R]: ...
-
-
-# A coroutine function is a function too, so to mypy the overloads overlap; the first one wins.
-@overload
-def handler(  # type: ignore[overload-overlap]
-    function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-) -> Handler[P, R]: ...
-@overload
-def handler(function: Callable[Concatenate[S, P], R], /) -> SyncHandler[P, R]: ...
-@overload
-def handler(*, readonly: bool = False) -> _HandlerDecorator: ...
-def handler(function: Callable[..., object] | None = None, /, *, readonly: bool = False) -> object:
-    """Make a method callable from outside, one call at a time and all or nothing.
-
-    The method may be ``def`` or ``async def``. What it changes in ``self`` and stages through
-    ``self.ctx`` becomes durable together before its caller gets the result; if it raises,
-    nothing of it happened.
-
-    Args:
-        function: The method.
-        readonly: The handler changes nothing; if it does, it is rolled back and its caller gets
-            `ReadonlyViolation`.
-    """
-    if function is None:
-        return lambda function: _mark(function, readonly)
-    return _mark(function, readonly)
-
-
-def _mark(function: Callable[..., object], readonly: bool) -> Handler[..., object]:
-    kind = Handler if inspect.iscoroutinefunction(function) else SyncHandler
-    return kind(function, readonly)
 
 
 # --- the base class ------------------------------------------------------------------------------
@@ -273,7 +108,7 @@ class DurableObject:
 
     if TYPE_CHECKING:  # not for get_type_hints(), which evaluates a base's annotations as well
         __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
-        __durable_options__: ClassVar[Options]
+        __durable_keywords__: ClassVar[dict[str, Any]]
         __durable_definition__: ClassVar[ObjectDefinition]
 
     def __init_subclass__(
@@ -286,8 +121,17 @@ class DurableObject:
         mailbox_size: int | Unset = UNSET,
         **kwargs: object,
     ) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.__durable_options__ = _options(
+        try:
+            super().__init_subclass__(**kwargs)
+        except TypeError as error:
+            unknown = ", ".join(kwargs)
+            raise DefinitionError(
+                cls.__qualname__,
+                unknown,
+                f"no base takes this class keyword ({error}); those of a durable object are name, "
+                "hibernate_after, shutdown_after, call_timeout and mailbox_size",
+            ) from error
+        cls.__durable_keywords__ = _keywords(
             cls,
             {
                 "hibernate_after": hibernate_after,
@@ -439,27 +283,40 @@ def resolved_fields(cls: type[DurableObject]) -> tuple[attrs.Attribute[Any], ...
     try:
         attrs.resolve_types(cls)
     except NameError as error:
+        unresolved = [f.name for f in cls.__attrs_attrs__ if str(error.name) in str(f.type)]
         raise DefinitionError(
             cls.__qualname__,
-            str(error.name),
-            "the annotation can't be resolved; import the name at module level, "
+            ", ".join(unresolved),
+            f"{error.name} in the annotation can't be resolved; import it at module level, "
             "outside `if TYPE_CHECKING`",
         ) from error
     return cls.__attrs_attrs__
 
 
-def _options(cls: type[DurableObject], given: dict[str, Any]) -> Options:
-    inherited = getattr(cls, "__durable_options__", Options())
-    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not UNSET}
+def _keywords(cls: type[DurableObject], given: dict[str, Any]) -> dict[str, Any]:
+    """The class keywords that were given, durations in seconds.
+
+    Raises:
+        DefinitionError: One makes no sense.
+    """
+    keywords = {name: value for name, value in given.items() if value is not UNSET}
     try:
-        for keyword, value in changes.items():
-            if keyword != "mailbox_size":
-                changes[keyword] = optional_seconds(value, keyword)
+        for name, value in keywords.items():
+            if name != "mailbox_size":
+                keywords[name] = optional_seconds(value, name)
             elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"mailbox_size must be an int of 1 or more, not {value!r}")
     except ValueError as error:
         raise DefinitionError(cls.__qualname__, "", str(error)) from None
-    return attrs.evolve(inherited, **changes)
+    return keywords
+
+
+def _options(cls: type[DurableObject]) -> Options:
+    """Each keyword from the first class in resolution order that gives it."""
+    merged: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        merged.update(vars(base).get("__durable_keywords__", {}))
+    return Options(**merged)
 
 
 _order: weakref.WeakKeyDictionary[type[DurableObject], int] = weakref.WeakKeyDictionary()
@@ -474,13 +331,14 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
         raise DefinitionError(
             cls.__qualname__, "", f"name {type_name!r} can't be stored: {problem}"
         )
-    _check_body(cls)
+    check_body(cls)
     _make_attrs(cls)
+    check_overrides(cls, cls.__attrs_attrs__)
     handlers = _handlers(cls)
     return ObjectDefinition(
         cls,
         type_name,
-        cls.__durable_options__,
+        _options(cls),
         handlers,
         has_after_load=cls.after_load is not DurableObject.after_load,
         after_load_is_async=inspect.iscoroutinefunction(cls.after_load),
@@ -502,40 +360,12 @@ def _make_attrs(cls: type[DurableObject]) -> None:
             field_transformer=_with_fields_of_plain_mixins,
         )
     except attrs.exceptions.UnannotatedAttributeError as error:
-        unannotated = ", ".join(
-            n
-            for n, value in vars(cls).items()
-            if type(value).__name__ == "_CountingAttr" and n not in inspect.get_annotations(cls)
-        )
         raise DefinitionError(
-            cls.__qualname__, unannotated, "annotate the field: `name: type = attrs.field(…)`"
+            cls.__qualname__,
+            ", ".join(unannotated_fields(cls)),
+            "annotate the field: `name: type = attrs.field(…)`",
         ) from error
-    for field in attrs.fields(cls):
-        if field.name in RESERVED:
-            raise DefinitionError(
-                cls.__qualname__, field.name, "the name is reserved; call the field something else"
-            )
-        if field.default is attrs.NOTHING:
-            raise DefinitionError(
-                cls.__qualname__,
-                field.name,
-                "the field needs a default, because an object that was never stored starts from it",
-            )
-        if not _is_factory(field.default) and type(field.default).__hash__ is None:
-            raise DefinitionError(
-                cls.__qualname__,
-                field.name,
-                f"the default {field.default!r} is mutable and would be shared by all objects; "
-                f"write attrs.field(factory={type(field.default).__name__})",
-            )
-        if not field.init:
-            raise DefinitionError(
-                cls.__qualname__, field.name, "init=False would keep it from being loaded; drop it"
-            )
-
-
-def _is_factory(default: object) -> bool:
-    return isinstance(default, type(attrs.Factory(list)))
+    check_fields(cls, cls.__attrs_attrs__)
 
 
 def _with_fields_of_plain_mixins(
@@ -561,111 +391,25 @@ def _with_fields_of_plain_mixins(
     return [field.evolve(alias=field.name) for field in by_name.values()]
 
 
-def _check_body(cls: type[DurableObject]) -> None:
-    """Refuse class bodies that would not do what they look like.
-
-    Raises:
-        DefinitionError: Names the member and the mend.
-    """
-
-    def refuse(member: str, problem: str) -> DefinitionError:
-        return DefinitionError(cls.__qualname__, member, problem)
-
-    annotations = inspect.get_annotations(cls)
-    for name, value in vars(cls).items():
-        inherited = [vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)]
-        overrides_handler = any(isinstance(other, Handler) for other in inherited)
-        if name == "ctx":
-            raise refuse(name, "ctx is reserved for the context; choose another name")
-        if name in ("__init__", "__new__", "__setattr__"):
-            raise refuse(
-                name, "objects are made from stored fields; set things up in after_load instead"
-            )
-        if name == "after_load" and not isinstance(value, FunctionType):
-            raise refuse(name, "must be a plain method, `def after_load(self)` or `async def`")
-        if isinstance(value, Handler):
-            if name in RESERVED or name.startswith("_"):
-                raise refuse(name, "the name is reserved; a handler needs a public name of its own")
-            if name in attrs_names(cls):
-                raise refuse(name, "the handler would replace a field of the same name")
-            _check_handler(cls, name, value)
-        elif overrides_handler:
-            raise refuse(
-                name, "it replaces an inherited handler; mark it with @handler, or rename it"
-            )
-        elif (
-            name not in annotations
-            and not (name.startswith("__") and name.endswith("__"))
-            and not name.isupper()
-            and not name.startswith("_abc")
-            and not hasattr(type(value), "__get__")
-            and not isinstance(value, (type, staticmethod, classmethod))
-            and type(value).__name__ != "_CountingAttr"
-        ):
-            raise refuse(
-                name,
-                f"has no annotation: write `{name}: {type(value).__name__} = …` for state, "
-                f"`{name}: ClassVar[…]` or an UPPER_CASE name for a constant",
-            )
-    for name, annotation in annotations.items():
-        if name == "ctx":
-            raise refuse(name, "ctx is reserved for the context; choose another name")
-        if _is_classvar(annotation):
-            continue
-        if any(isinstance(vars(base).get(name), Handler) for base in cls.__mro__[1:]):
-            raise refuse(name, "the field would replace an inherited handler of the same name")
-
-
-def attrs_names(cls: type[object]) -> frozenset[str]:
-    """The names of the attrs fields that ``cls`` has or inherits."""
-    return frozenset(
-        field.name for base in cls.__mro__ if attrs.has(base) for field in attrs.fields(base)
-    )
-
-
-def _is_classvar(annotation: object) -> bool:
-    if isinstance(annotation, str):
-        return annotation.startswith(("ClassVar", "typing.ClassVar", "t.ClassVar"))
-    return annotation is ClassVar or get_origin(annotation) is ClassVar
-
-
-def _check_handler(cls: type, name: str, handler: Handler[..., object]) -> None:
-    function: object = handler.function
-    problem = None
-    if isinstance(function, Handler):
-        problem = "it is marked twice; once is enough"
-    elif not isinstance(function, FunctionType):
-        problem = "@handler goes on a method written with def or async def, and comes last"
-    elif inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        problem = "a handler can't yield; return a list, or hand out pages"
-    elif not _takes_self(function):
-        problem = "a handler takes self first"
-    if problem:
-        raise DefinitionError(cls.__qualname__, name, problem)
-
-
-def _takes_self(function: FunctionType) -> bool:
-    first = next(iter(inspect.signature(function).parameters.values()), None)
-    return first is not None and first.kind in (
-        first.POSITIONAL_ONLY,
-        first.POSITIONAL_OR_KEYWORD,
-        first.VAR_POSITIONAL,
-    )
-
-
 def _handlers(cls: type[DurableObject]) -> Mapping[str, HandlerDefinition]:
     found: dict[str, HandlerDefinition] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
             if isinstance(value, Handler):
-                if base is not cls and not issubclass(base, DurableObject):
-                    _check_handler(base, name, value)
-                signature = inspect.signature(value.function)
+                if not issubclass(base, DurableObject):  # an ordinary mixin, not checked yet
+                    check_handler(base, name, value)
                 found[name] = HandlerDefinition(
                     name,
                     value.function,
                     value.readonly,
                     inspect.iscoroutinefunction(value.function),
-                    signature.replace(parameters=list(signature.parameters.values())[1:]),
+                    _without_self(inspect.signature(value.function)),
                 )
     return MappingProxyType(found)
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    first, *others = signature.parameters.values()
+    if first.kind is first.VAR_POSITIONAL:  # def work(*args): self is one of them
+        return signature
+    return signature.replace(parameters=others)

@@ -31,9 +31,13 @@ def seconds(value: Duration, name: str) -> float:
         value = value.total_seconds()
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{name} must be a timedelta or seconds, not {value!r}")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite time of zero or more, not {value!r}")
-    return float(value)
+    try:
+        length = float(value)
+    except OverflowError:
+        length = math.inf
+    if not 0 <= length < math.inf:
+        raise ValueError(f"{name} must be a finite time of zero or more, not {value!r:.60}")
+    return length
 
 
 def optional_seconds(value: Duration | None, name: str) -> float | None:

@@ -219,8 +219,8 @@ class HandlerCancelled(CallFailed):
 
     def _message(self) -> str:
         return (
-            f"{self._where()} was cancelled from within and rolled back; "
-            "something that the handler awaited was cancelled"
+            f"{self._where()} was cancelled from within and rolled back; something that the "
+            "handler awaits was cancelled: let it await what nobody else cancels"
         )
 
 

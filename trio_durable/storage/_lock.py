@@ -28,14 +28,15 @@ class FileLock:
     def __init__(self, path: Path, location: str) -> None:
         self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(self._fd)
-        except OSError:
-            holder = os.pread(self._fd, 32, 0) if hasattr(os, "pread") else b""
+            if not _lock(self._fd):
+                holder = os.read(self._fd, 32)
+                pid = int(holder) if holder.isdigit() else None
+                raise StorageInUse(location, "it is locked", pid)
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, str(os.getpid()).encode())
+        except BaseException:
             self.release()
-            pid = int(holder) if holder.isdigit() else None
-            raise StorageInUse(location, "it is locked", pid) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, str(os.getpid()).encode())
+            raise
         _held.add(self)
 
     def release(self) -> None:
@@ -59,15 +60,24 @@ def _let_go_in_child() -> None:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(fd: int) -> None:
+    def _lock(fd: int) -> bool:
         # Far behind the content, which then stays readable.
         os.lseek(fd, 1 << 30, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        os.lseek(fd, 0, os.SEEK_SET)
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        finally:
+            os.lseek(fd, 0, os.SEEK_SET)
+        return True
 else:
     import fcntl
 
     os.register_at_fork(after_in_child=_let_go_in_child)
 
-    def _lock(fd: int) -> None:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _lock(fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -14,8 +14,8 @@ Invariants:
   one row for all of them. Behind it may be one in the writer's hands and one whose outcome is on
   its way to the loop, linked in the order of their revisions.
 - Revisions are assigned when a ticket is opened, each on top of the ticket before. If one fails,
-  those behind it fail with it: in the loop at once, and in the storage by its fence, since the
-  revision they are based on was never stored.
+  those behind it fail with it: in the loop at once, and in the writer's thread by `refused`. The
+  storage's fence alone would not do, for a deletion starts revisions over.
 - A ticket's commit may change only while it is pending; `_lock` guards that against the writer's
   taking it. Its waiters belong to the loop.
 """
@@ -23,7 +23,7 @@ Invariants:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from time import perf_counter, sleep
 from typing import Protocol
 
@@ -59,7 +59,7 @@ class Owner(Protocol):
 class Ticket(Commit):
     """One commit on its way, and the replies that wait for it."""
 
-    __slots__ = ("_waiters", "ended", "following", "owner")
+    __slots__ = ("_waiters", "ended", "following", "owner", "preceding", "refused")
 
     def __init__(self, owner: Owner, revision: int, state: bytes | None, delete: bool) -> None:
         # Commit's own fields, without the way through its constructor: one of these is made for
@@ -70,8 +70,12 @@ class Ticket(Commit):
         self.delete = delete
         self.owner = owner
         self.ended = False
+        self.preceding: Ticket | None = None
+        """The owner's ticket that this one is based on, while that isn't durable."""
         self.following: Ticket | None = None
-        """The next ticket of the owner, based on this one."""
+        """The owner's next ticket, based on this one."""
+        self.refused = False
+        """The writer's thread knows that it didn't apply, though the loop may not know yet."""
         self._waiters: list[Waiter] = []
 
     @property
@@ -86,6 +90,11 @@ class Ticket(Commit):
         """The bytes of its state."""
         return len(self.state) if self.state is not None else 0
 
+    def lost_its_base(self) -> bool:
+        """Whether what it is based on was refused. For the writer's thread."""
+        preceding = self.preceding  # once: the loop may take it away meanwhile
+        return preceding is not None and preceding.refused
+
     def hold(self, waiter: Waiter) -> None:
         """Release ``waiter`` once this is durable, with the value or error it carries."""
         self._waiters.append(waiter)
@@ -93,6 +102,7 @@ class Ticket(Commit):
     def succeed(self) -> None:
         """Release what is held."""
         self.ended = True
+        self.preceding = None
         for waiter in self._waiters:
             waiter.release()
         self._waiters.clear()
@@ -140,6 +150,7 @@ class GroupCommit:
             revision = owner.revision if previous is None else previous.next_revision
             ticket = Ticket(owner, revision, state, delete)
             if previous is not None:
+                ticket.preceding = previous
                 previous.following = ticket
             self._pending[owner] = ticket
             if state is not None:
@@ -162,12 +173,8 @@ class GroupCommit:
         pace = self._pace
         idle_for = perf_counter() - self._idle_since
         while batch := self._take(idle_for):
-            outcome: Collection[int] | StorageFault
             began = perf_counter()
-            try:
-                outcome = self._writer.commit(batch, self._wall_time())
-            except Exception as error:
-                outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
+            outcome = self._write(batch)
             pace.done(len(batch), perf_counter() - began)
             self._loop.call_soon_threadsafe(self._settle, batch, outcome)
             pending = len(self._pending)
@@ -176,6 +183,35 @@ class GroupCommit:
                 sleep(wait)
                 pace.waited(len(self._pending) - pending)
             idle_for = 0.0
+
+    def _write(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
+        for ticket in batch:
+            if ticket.lost_its_base():
+                return self._write_apart(batch)
+        refused: Iterable[int]
+        outcome: Collection[int] | StorageFault
+        try:
+            refused = outcome = self._writer.commit(batch, self._wall_time())
+        except Exception as error:
+            outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
+            refused = range(len(batch))
+        for position in refused:
+            batch[position].refused = True
+        return outcome
+
+    def _write_apart(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
+        """Write a batch without those whose predecessor was refused."""
+        kept = []
+        for position, ticket in enumerate(batch):
+            if ticket.lost_its_base():
+                ticket.refused = True
+            else:
+                kept.append(position)
+        outcome = self._write([batch[position] for position in kept]) if kept else ()
+        if isinstance(outcome, StorageFault):
+            return outcome
+        applied = set(kept) - {kept[position] for position in outcome}
+        return set(range(len(batch))) - applied
 
     def _take(self, idle_for: float) -> list[Ticket]:
         with self._lock:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -169,8 +169,8 @@ class SQLiteStorage(Storage):
                 raise SchemaTooNew(self.location, "", tuple(sorted(unknown)))
             migrations.apply(db)
             # A file that can't be written is found out now, not at the first commit.
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("COMMIT")
+            # Beginning to write isn't enough for that.
+            connection.execute("DELETE FROM durable_objects WHERE 0")
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
@@ -244,7 +244,9 @@ class _SQLiteWriter(Writer):
         self._connection.execute(statement, values)
 
     def close(self) -> None:
-        with closing(self._connection):
+        try:
+            self._connection.close()
+        finally:
             self._lock.release()
 
 

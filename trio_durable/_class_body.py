@@ -1,0 +1,183 @@
+"""What a durable object's class body must not look like.
+
+Each check refuses something that Python or attrs would take without a word, and that would not do
+what it looks like: state that isn't stored, a handler that can't be called.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import FunctionType
+from typing import ClassVar, get_origin
+
+import attrs
+
+from ._errors import DefinitionError
+from ._handler import Handler
+
+RESERVED = frozenset({"ctx", "after_load", "handle_alarm"})
+
+
+def check_body(cls: type) -> None:
+    """Check what stands in the body of ``cls`` itself, before attrs gets it.
+
+    Raises:
+        DefinitionError: Names the member and the mend.
+    """
+    annotations = inspect.get_annotations(cls)
+    for name in annotations:
+        if name == "ctx":
+            raise _reserved(cls, name)
+        if isinstance(vars(cls).get(name), Handler):
+            raise DefinitionError(cls.__qualname__, name, "is both a field and a handler")
+    for name, value in vars(cls).items():
+        if name == "ctx":
+            raise _reserved(cls, name)
+        if name in ("__init__", "__new__", "__setattr__"):
+            raise DefinitionError(
+                cls.__qualname__,
+                name,
+                "objects are made from stored fields; set things up in after_load instead",
+            )
+        if name == "after_load" and not isinstance(value, FunctionType):
+            raise DefinitionError(
+                cls.__qualname__,
+                name,
+                "must be a plain method, `def after_load(self)` or `async def`",
+            )
+        if isinstance(value, Handler):
+            check_handler(cls, name, value)
+        elif name not in annotations and _looks_like_state(cls, name, value):
+            raise DefinitionError(
+                cls.__qualname__,
+                name,
+                f"has no annotation: write `{name}: {type(value).__name__} = …` for state, "
+                f"`{name}: ClassVar[…]` or an UPPER_CASE name for a constant",
+            )
+
+
+def check_handler(cls: type, name: str, handler: Handler[..., object]) -> None:
+    """Check a method marked with ``@handler`` in the body of ``cls``.
+
+    Raises:
+        DefinitionError: It can't be one.
+    """
+    function: object = handler.function
+    problem = None
+    if name in RESERVED or name.startswith("_"):
+        problem = "the name is reserved; a handler needs a public name of its own"
+    elif isinstance(function, Handler):
+        problem = "it is marked twice; once is enough"
+    elif not isinstance(function, FunctionType):
+        problem = "@handler goes on a method written with def or async def, and comes last"
+    elif inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        problem = "a handler can't yield; return a list, or hand out pages"
+    elif not _takes_self(function):
+        problem = "a handler takes self first"
+    if problem:
+        raise DefinitionError(cls.__qualname__, name, problem)
+
+
+def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None:
+    """Check the fields that attrs found for ``cls``, inherited ones included.
+
+    Raises:
+        DefinitionError: Names the field and the mend.
+    """
+    for field in fields:
+        problem = None
+        if field.name in RESERVED:
+            problem = "the name is reserved; call the field something else"
+        elif field.default is attrs.NOTHING:
+            problem = (
+                "the field needs a default, because an object that was never stored starts from it"
+            )
+        elif not _is_factory(field.default) and type(field.default).__hash__ is None:
+            problem = (
+                f"the default {field.default!r} is mutable and would be shared by all objects; "
+                f"write attrs.field(factory={type(field.default).__name__})"
+            )
+        elif not field.init:
+            problem = "init=False would keep it from being loaded; drop it"
+        if problem:
+            raise DefinitionError(cls.__qualname__, field.name, problem)
+
+
+def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None:
+    """Check that no base's handler is hidden by something that isn't one.
+
+    Raises:
+        DefinitionError: Names the member and the mend.
+    """
+    field_names = {field.name for field in fields}
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            if not isinstance(value, Handler):
+                continue
+            if name in field_names:
+                raise DefinitionError(
+                    cls.__qualname__,
+                    name,
+                    "a field and a handler have the same name; the one would replace the other",
+                )
+            if not isinstance(inspect.getattr_static(cls, name), Handler):
+                raise DefinitionError(
+                    cls.__qualname__,
+                    name,
+                    "it replaces an inherited handler; mark it with @handler, or rename it",
+                )
+
+
+def unannotated_fields(cls: type) -> list[str]:
+    """The names in the body of ``cls`` that are an `attrs.field` without an annotation."""
+    annotations = inspect.get_annotations(cls)
+    return [
+        name
+        for name, value in vars(cls).items()
+        if _is_attrs_field(value) and name not in annotations
+    ]
+
+
+def _reserved(cls: type, name: str) -> DefinitionError:
+    return DefinitionError(
+        cls.__qualname__, name, "ctx is reserved for the context; choose another name"
+    )
+
+
+def _looks_like_state(cls: type, name: str, value: object) -> bool:
+    return not (
+        (name.startswith("__") and name.endswith("__"))
+        or name.isupper()
+        or name.startswith("_abc")
+        or hasattr(type(value), "__get__")
+        or isinstance(value, (type, staticmethod, classmethod))
+        or _is_attrs_field(value)
+        or any(
+            _is_classvar(inspect.get_annotations(base).get(name))
+            or isinstance(vars(base).get(name), Handler)  # of which check_overrides speaks
+            for base in cls.__mro__[1:]
+        )
+    )
+
+
+def _is_attrs_field(value: object) -> bool:
+    return type(value) is type(attrs.field())
+
+
+def _is_factory(default: object) -> bool:
+    return type(default) is type(attrs.Factory(list))
+
+
+def _is_classvar(annotation: object) -> bool:
+    if isinstance(annotation, str):
+        return annotation.startswith(("ClassVar", "typing.ClassVar", "t.ClassVar"))
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
+
+
+def _takes_self(function: FunctionType) -> bool:
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    return first is not None and first.kind in (
+        first.POSITIONAL_ONLY,
+        first.POSITIONAL_OR_KEYWORD,
+        first.VAR_POSITIONAL,
+    )

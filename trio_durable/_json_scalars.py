@@ -1,0 +1,237 @@
+"""JSON for single values: a pair of functions for each type, one that writes and one that reads.
+
+They are strict: a value of another type, or one that JSON would not bring back as it is, raises
+`Unfit`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+Hook = Callable[[Any], Any]
+
+
+class Unfit(ValueError):
+    """A value that can't be carried exactly; ``path`` leads to it from where encoding began."""
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = path
+        self.located = False
+        """The field of the class at hand is in the path already."""
+
+    def within(self, step: str) -> Unfit:
+        """The same, seen from one level further out."""
+        self.path = step + self.path
+        return self
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def expected(what: str, value: object) -> Unfit:
+    return Unfit(f"{shown(value)} is of type {type(value).__name__}, not {what}")
+
+
+def _write_int(value: Any) -> Any:
+    if type(value) is not int and type(value) is not bool:
+        raise expected("int", value)
+    return value
+
+
+def _write_float(value: Any) -> Any:
+    if type(value) is float:
+        if value - value != 0.0:
+            raise Unfit(f"JSON has no {value}; store None or a finite number")
+    elif type(value) is not int or abs(value) > 2**53:
+        raise expected("float", value)
+    return value
+
+
+def _write_bool(value: Any) -> Any:
+    if type(value) is not bool:
+        raise expected("bool", value)
+    return value
+
+
+def _write_str(value: Any) -> Any:
+    if type(value) is not str:
+        raise expected("str", value)
+    return value
+
+
+def _write_none(value: Any) -> Any:
+    if value is not None:
+        raise expected("None", value)
+    return value
+
+
+def _read_float(value: Any) -> Any:
+    if type(value) is not float and type(value) is not int:
+        raise expected("float", value)
+    return value
+
+
+def _write_bytes(value: Any) -> str:
+    if type(value) is not bytes:
+        raise expected("bytes", value)
+    return base64.b64encode(value).decode()
+
+
+def _read_bytes(value: Any) -> bytes:
+    return base64.b64decode(_write_str(value), validate=True)
+
+
+def _write_datetime(value: Any) -> str:
+    if type(value) is not datetime:
+        raise expected("datetime", value)
+    _check_clock_fields(value)
+    return value.isoformat()
+
+
+def _check_clock_fields(value: datetime | time) -> None:
+    zone = value.tzinfo
+    if zone is not None:
+        if type(zone) is not timezone:
+            raise Unfit(
+                f"{shown(value)} has the time zone {zone}, of which JSON would keep the offset "
+                "only; store .astimezone(UTC), and the zone's name beside it if it matters"
+            )
+        offset = zone.utcoffset(None)
+        if offset.microseconds or zone.tzname(None) != timezone(offset).tzname(None):
+            raise Unfit(
+                f"{shown(value)} has a named offset, or one with a fraction of a second, which "
+                "JSON would lose; store .astimezone(UTC)"
+            )
+    if value.fold:
+        raise Unfit(f"{shown(value)} has fold=1, which JSON would lose; store it in UTC")
+
+
+def _read_datetime(value: Any) -> datetime:
+    return datetime.fromisoformat(_write_str(value))
+
+
+def _write_date(value: Any) -> str:
+    if type(value) is not date:
+        raise expected("date", value)
+    return value.isoformat()
+
+
+def _read_date(value: Any) -> date:
+    return date.fromisoformat(_write_str(value))
+
+
+def _write_time(value: Any) -> str:
+    if type(value) is not time:
+        raise expected("time", value)
+    _check_clock_fields(value)
+    return value.isoformat()
+
+
+def _read_time(value: Any) -> time:
+    return time.fromisoformat(_write_str(value))
+
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _write_timedelta(value: Any) -> int:
+    if type(value) is not timedelta:
+        raise expected("timedelta", value)
+    return value // _MICROSECOND
+
+
+def _read_timedelta(value: Any) -> timedelta:
+    if type(value) is not int:
+        raise expected("timedelta (whole microseconds)", value)
+    return timedelta(microseconds=value)
+
+
+def _write_decimal(value: Any) -> str:
+    if type(value) is not Decimal:
+        raise expected("Decimal", value)
+    if not value.is_finite():
+        raise Unfit(f"{value} is not a finite Decimal")
+    return str(value)
+
+
+def _read_decimal(value: Any) -> Decimal:
+    return Decimal(_write_str(value))
+
+
+def _write_uuid(value: Any) -> str:
+    if type(value) is not UUID:
+        raise expected("UUID", value)
+    return str(value)
+
+
+def _read_uuid(value: Any) -> UUID:
+    return UUID(_write_str(value))
+
+
+SCALARS: dict[Any, tuple[Hook, Hook]] = {
+    int: (_write_int, _write_int),
+    float: (_write_float, _read_float),
+    bool: (_write_bool, _write_bool),
+    str: (_write_str, _write_str),
+    type(None): (_write_none, _write_none),
+    bytes: (_write_bytes, _read_bytes),
+    datetime: (_write_datetime, _read_datetime),
+    date: (_write_date, _read_date),
+    time: (_write_time, _read_time),
+    timedelta: (_write_timedelta, _read_timedelta),
+    Decimal: (_write_decimal, _read_decimal),
+    UUID: (_write_uuid, _read_uuid),
+}
+
+JSON_SCALARS = (int, float, bool, str, type(None))
+
+
+def write_json(value: Any) -> Any:
+    """Pass plain JSON data on as it is.
+
+    Raises:
+        Unfit: Something in it is not None, bool, int, a finite float, str, list or dict with
+            keys of str.
+    """
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is float:
+        return _write_float(value)
+    try:
+        if kind is list:
+            for index, item in enumerate(value):
+                if type(item) is not str:
+                    try:
+                        write_json(item)
+                    except Unfit as unfit:
+                        raise unfit.within(f"[{index}]") from None
+            return value
+        if kind is dict:
+            for key, item in value.items():
+                if type(key) is not str:
+                    raise Unfit(f"the key {shown(key)} is not a str; declare the dict's types")
+                try:
+                    write_json(item)
+                except Unfit as unfit:
+                    raise unfit.within(f"[{key!r}]") from None
+            return value
+    except RecursionError:
+        raise Unfit("it is nested too deeply, or contains itself") from None
+    raise Unfit(
+        f"{shown(value)} is of type {kind.__name__}, which plain JSON doesn't have; "
+        "declare the field's type"
+    )
+
+
+def read_json(value: Any) -> Any:
+    return value

@@ -1,0 +1,568 @@
+"""JSON for annotations: what writes and reads a value of a given type, however it is composed.
+
+cattrs generates the functions for classes; the rest is composed from `_json_scalars` by the rules
+that `_codec` states.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from dataclasses import is_dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum, Flag
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NotRequired,
+    Required,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+from uuid import UUID
+
+import attrs
+import orjson
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from ._json_scalars import (
+    JSON_SCALARS,
+    SCALARS,
+    Hook,
+    Unfit,
+    expected,
+    read_json,
+    shown,
+    write_json,
+)
+
+
+class UnsupportedType(TypeError):
+    """An annotation that there is no exact JSON for."""
+
+
+_pairs: dict[Any, tuple[Hook, Hook]] = {}
+_converter = Converter()  # used for the functions that it generates for classes
+
+
+def hooks_for(tp: Any) -> tuple[Hook, Hook]:
+    """The functions that write a ``tp`` as JSON data and read it back.
+
+    Raises:
+        UnsupportedType: There is no exact way.
+    """
+    try:
+        pair = _pairs.get(tp)
+    except TypeError:  # an unhashable annotation, such as Annotated[int, []]
+        return _make_hooks(tp)
+    if pair is None:
+        # A class may contain itself: while its hooks are being made, they stand for themselves.
+        _pairs[tp] = (lambda value: _pairs[tp][0](value), lambda value: _pairs[tp][1](value))
+        try:
+            pair = _pairs[tp] = _make_hooks(tp)
+        except BaseException:
+            del _pairs[tp]
+            raise
+    return pair
+
+
+def _make_hooks(tp: Any) -> tuple[Hook, Hook]:
+    origin = get_origin(tp) or tp
+    if origin in (Annotated, Final, Required, NotRequired):
+        return hooks_for(get_args(tp)[0])
+    if tp is Any or tp is object:
+        return write_json, read_json
+    if tp is None:
+        return SCALARS[type(None)]
+    if tp in SCALARS:
+        return SCALARS[tp]
+    if hasattr(tp, "__supertype__"):  # NewType
+        return hooks_for(tp.__supertype__)
+    if origin in (Union, types.UnionType):
+        return _union_hooks(tp)
+    if origin is Literal:
+        return _literal_hooks(tp)
+    if origin is tuple:
+        return _tuple_hooks(tp)
+    if origin in _LISTS or origin in _SETS:
+        return _collection_hooks(tp)
+    if origin in _DICTS:
+        return _dict_hooks(tp)
+    if is_typeddict(origin):
+        return _typeddict_hooks(tp)
+    if isinstance(tp, type):
+        if issubclass(tp, Enum):
+            return _enum_hooks(tp)
+        if issubclass(tp, tuple) and hasattr(tp, "_fields"):
+            return _namedtuple_hooks(tp)
+        if attrs.has(tp) or is_dataclass(tp):
+            return _class_hooks(tp)
+    raise UnsupportedType(
+        f"{getattr(tp, '__qualname__', tp)} has no exact JSON form here; use an attrs class, a "
+        "dataclass or plain types"
+    )
+
+
+def _is_scalar(tp: Any) -> bool:
+    try:
+        return tp in SCALARS
+    except TypeError:  # unhashable
+        return False
+
+
+def writer_for(tp: Any) -> Hook:
+    return hooks_for(tp)[0]
+
+
+def reader_for(tp: Any) -> Hook:
+    return hooks_for(tp)[1]
+
+
+def _enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:
+    for member in tp:
+        if type(member.value) not in (str, int):
+            raise UnsupportedType(
+                f"{tp.__qualname__}.{member.name} has a value that is neither str nor int"
+            )
+
+    def write(value: Any) -> Any:
+        if type(value) is not tp:
+            raise expected(tp.__qualname__, value)
+        return value.value
+
+    def read(value: Any) -> Any:
+        if type(value) not in (str, int):
+            raise expected(f"a value of {tp.__qualname__}", value)
+        return tp(value)
+
+    return write, read
+
+
+def _literal_hooks(tp: Any) -> tuple[Hook, Hook]:
+    members = get_args(tp)
+    if any(type(member) not in JSON_SCALARS for member in members):
+        raise UnsupportedType(f"{tp} has members that aren't plain JSON")
+
+    def check(value: Any) -> Any:
+        for member in members:
+            if type(value) is type(member) and value == member:
+                return value
+        raise Unfit(f"{shown(value)} is none of {', '.join(map(repr, members))}")
+
+    return check, check
+
+
+def _collection_hooks(tp: Any) -> tuple[Hook, Hook]:
+    origin = get_origin(tp) or tp
+    (item_type,) = get_args(tp) or (Any,)
+    write_items = _writes_items(writer_for(item_type), item_type)
+    read_item = reader_for(item_type)
+    kind = origin if origin in _SETS else list
+
+    def write(value: Any) -> list[Any]:
+        if type(value) is not kind:
+            raise expected(kind.__name__, value)
+        return write_items(value)
+
+    if kind is list:
+        return write, lambda value: _read_items(read_item, value)
+    return lambda value: _sorted(write(value)), lambda value: kind(_read_items(read_item, value))
+
+
+def _tuple_hooks(tp: Any) -> tuple[Hook, Hook]:
+    args = get_args(tp) or (Any, ...)
+    if len(args) == 2 and args[1] is ...:
+        write_items = _writes_items(writer_for(args[0]), args[0])
+        read_item = reader_for(args[0])
+
+        def write(value: Any) -> list[Any]:
+            if type(value) is not tuple:
+                raise expected("tuple", value)
+            return write_items(value)
+
+        return write, lambda value: tuple(_read_items(read_item, value))
+    if args == ((),):
+        args = ()
+    return _row_hooks(tuple, args, tuple)
+
+
+def _namedtuple_hooks(tp: Any) -> tuple[Hook, Hook]:
+    hints = get_type_hints(tp, include_extras=True)
+    types_ = [hints.get(name, Any) for name in tp._fields]
+    return _row_hooks(tp, types_, lambda items: tp(*items))
+
+
+def _row_hooks(
+    kind: Any, item_types: Sequence[Any], make: Callable[[list[Any]], Any]
+) -> tuple[Hook, Hook]:
+    """Hooks for a sequence of fixed length in which each item has its own type."""
+    writers = [writer_for(item_type) for item_type in item_types]
+    readers = [reader_for(item_type) for item_type in item_types]
+
+    def convert(hooks: list[Hook], items: Sequence[Any]) -> list[Any]:
+        if len(items) != len(hooks):
+            raise Unfit(f"{shown(items)} has {len(items)} items instead of {len(hooks)}")
+        out: list[Any] = []
+        try:
+            for hook, item in zip(hooks, items, strict=True):
+                out.append(hook(item))
+        except Unfit as unfit:
+            raise unfit.within(f"[{len(out)}]") from None
+        return out
+
+    def write(value: Any) -> list[Any]:
+        if type(value) is not kind:
+            raise expected(kind.__name__, value)
+        return convert(writers, value)
+
+    def read(value: Any) -> Any:
+        if type(value) is not list:
+            raise expected("list", value)
+        return make(convert(readers, value))
+
+    return write, read
+
+
+def _dict_hooks(tp: Any) -> tuple[Hook, Hook]:
+    key_type, value_type = get_args(tp) or (str, Any)
+    write_key, read_key = _key_hooks(key_type)
+    write_value = writer_for(value_type)
+    read_value = reader_for(value_type)
+
+    def write(value: Any) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise expected("dict", value)
+        written = {}
+        for key, item in value.items():
+            try:
+                written[write_key(key)] = write_value(item)
+            except Unfit as unfit:
+                raise unfit.within(f"[{key!r}]") from None
+        return written
+
+    def read(value: Any) -> dict[Any, Any]:
+        if type(value) is not dict:
+            raise expected("dict", value)
+        made = {}
+        for key, item in value.items():
+            try:
+                made[read_key(key)] = read_value(item)
+            except Unfit as unfit:
+                raise unfit.within(f"[{key!r}]") from None
+        return made
+
+    return write, read
+
+
+def _key_hooks(tp: Any) -> tuple[Hook, Hook]:
+    if tp is Any or tp is object:
+        tp = str
+    while hasattr(tp, "__supertype__"):  # NewType
+        tp = tp.__supertype__
+    if tp is int:
+        # bool is an int too, but "True" is not how JSON spells it.
+        def write_int_key(value: Any) -> str:
+            if type(value) is not int:
+                raise expected("int", value)
+            return str(value)
+
+        return write_int_key, int
+    if isinstance(tp, type) and issubclass(tp, Enum):
+        write, _ = _enum_hooks(tp)
+        by_text = {str(member.value): member for member in tp}
+        if len(by_text) != len(tp):
+            raise UnsupportedType(f"two members of {tp.__qualname__} would be the same JSON key")
+        if issubclass(tp, Flag):  # combinations are values too, but no members
+            return lambda value: str(write(value)), lambda text: tp(int(text))
+
+        def read_enum_key(text: str) -> Enum:
+            if text not in by_text:
+                raise Unfit(f"{text!r} is no value of {tp.__qualname__}")
+            return by_text[text]
+
+        return lambda value: str(write(value)), read_enum_key
+    if tp in (str, UUID, date, datetime, Decimal) or get_origin(tp) is Literal:
+        write, read = writer_for(tp), reader_for(tp)
+        if get_origin(tp) is not Literal or all(type(m) is str for m in get_args(tp)):
+            return write, read
+    raise UnsupportedType(f"{tp} can't be the key of a dict in JSON; str, int and enums can")
+
+
+def _union_hooks(tp: Any) -> tuple[Hook, Hook]:
+    members = get_args(tp)
+    others = [member for member in members if member is not type(None)]
+    if len(others) == 1 and len(members) == 2:
+        write_one, read_one = writer_for(others[0]), reader_for(others[0])
+        return (
+            lambda value: None if value is None else write_one(value),
+            lambda value: None if value is None else read_one(value),
+        )
+    plain = {member for member in members if member in JSON_SCALARS}
+    tagged: dict[str, tuple[type, Hook, Hook]] = {}
+    by_kind: dict[type, tuple[str, Hook]] = {}
+    for member in members:
+        if member in plain:
+            continue
+        kind = get_origin(member) or member
+        if kind in _LISTS:
+            kind = list
+        elif kind in _DICTS or is_typeddict(kind):
+            kind = dict
+        tag = getattr(kind, "__name__", "")
+        if not isinstance(kind, type) or tag in tagged:
+            raise UnsupportedType(f"{tp}: its members can't be told apart by their class")
+        write, read = writer_for(member), reader_for(member)
+        tagged[tag] = (kind, write, read)
+        by_kind[kind] = (tag, write)
+
+    def write_union(value: Any) -> Any:
+        kind = type(value)
+        if kind in plain:
+            return SCALARS[kind][0](value)
+        if kind not in by_kind:
+            raise Unfit(f"{shown(value)} is of type {kind.__name__}, which is not part of {tp}")
+        tag, write = by_kind[kind]
+        return {"$type": tag, "value": write(value)}
+
+    def read_union(value: Any) -> Any:
+        if type(value) in plain:
+            return value
+        if type(value) is dict and set(value) == {"$type", "value"}:
+            found = tagged.get(value["$type"])
+            if found is None:
+                raise Unfit(f"{value['$type']!r} is not part of {tp}")
+            return found[2](value["value"])
+        # Written when the union had one member besides None.
+        for _, _, read in tagged.values():
+            try:
+                return read(value)
+            except (ValueError, TypeError, KeyError, ArithmeticError):
+                continue
+        raise Unfit(f"{shown(value)} fits no part of {tp}")
+
+    return write_union, read_union
+
+
+def _class_hooks(tp: Any) -> tuple[Hook, Hook]:
+    """Hooks for an attrs class or a dataclass."""
+    cls = tp
+    hints = get_type_hints(cls, include_extras=True)
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    types_ = {field.name: hints[field.name] for field in fields}
+    write_fields, read_fields = field_functions(cls, types_)
+    constrained = is_constrained(cls)
+
+    def write(value: Any) -> Any:
+        if type(value) is not cls:
+            raise expected(cls.__qualname__, value)
+        undeclared = getattr(value, "__dict__", {}).keys() - types_.keys()
+        if undeclared:
+            raise Unfit("it is not a declared field, so it would be lost").within(
+                f".{min(undeclared)}"
+            )
+        try:
+            written = write_fields(value)
+            if constrained:
+                check_reads_back(value, read_fields(written, cls), types_)
+        except RecursionError:
+            raise
+        except Exception as error:
+            raise _located(error, types_, 0, lambda name: getattr(value, name)) from None
+        return written
+
+    def read(value: Any) -> Any:
+        if type(value) is not dict:
+            raise expected(f"an object with the fields of {cls.__qualname__}", value)
+        try:
+            return read_fields(value, cls)
+        except Exception as error:
+            raise _located(error, types_, 1, value.__getitem__) from None
+
+    return write, read
+
+
+def _located(
+    error: Exception, types_: Mapping[str, Any], which: int, get: Callable[[str], Any]
+) -> Unfit:
+    """The `Unfit` that ``error`` of a class's fields is, with the field in its path.
+
+    Fields that are more than a scalar have put themselves there (see `field_functions`), for
+    trying them again at every level would take exponential time. Scalars are tried again.
+    """
+    unfit = as_unfit(error)
+    if unfit.located:
+        unfit.located = False
+        return unfit
+    for name, tp in types_.items():
+        if _is_scalar(tp):
+            try:
+                hooks_for(tp)[which](get(name))
+            except KeyError:
+                continue
+            except Exception as cause:
+                return as_unfit(cause).within(f".{name}")
+    return unfit
+
+
+def is_constrained(cls: Any) -> bool:
+    """Whether making a ``cls`` does more than to take over its fields' values."""
+    return (
+        hasattr(cls, "__post_init__")
+        or hasattr(cls, "__attrs_post_init__")
+        or hasattr(cls, "__attrs_pre_init__")
+        or (
+            attrs.has(cls)
+            and any(field.validator or field.converter for field in attrs.fields(cls))
+        )
+    )
+
+
+def check_reads_back(value: Any, back: Any, names: Iterable[str]) -> None:
+    """Refuse what validators or converters would change, or did, when it is read.
+
+    They don't see what is changed in place, an append to a list, until then.
+
+    Raises:
+        Unfit: A field isn't what it was.
+    """
+    for name in names:
+        was, is_ = getattr(value, name), getattr(back, name)
+        if was != is_:
+            raise Unfit(f"{shown(was)} would be read back as {shown(is_)}").within(f".{name}")
+
+
+def field_functions(cls: Any, types_: Mapping[str, Any]) -> tuple[Hook, Callable[[Any, Any], Any]]:
+    """What cattrs generates to take a class apart and put it together, over our hooks."""
+
+    def locating(name: str, hook: Hook) -> Hook:
+        def locate(value: Any) -> Any:
+            try:
+                return hook(value)
+            except RecursionError:
+                raise
+            except Exception as error:
+                unfit = as_unfit(error).within(f".{name}")
+                unfit.located = True
+                raise unfit from None
+
+        return locate
+
+    def ignoring_type(read: Hook) -> Callable[[Any, Any], Any]:
+        return lambda value, _: read(value)
+
+    overrides: dict[str, Any] = {}
+    for name, tp in types_.items():
+        write, read = hooks_for(tp)
+        if not _is_scalar(tp):
+            write, read = locating(name, write), locating(name, read)
+        overrides[name] = override(
+            unstruct_hook=write,
+            struct_hook=ignoring_type(read),
+            omit=False,
+        )
+    return (
+        make_dict_unstructure_fn(cls, _converter, _cattrs_include_init_false=True, **overrides),
+        make_dict_structure_fn(
+            cls,
+            _converter,
+            _cattrs_include_init_false=True,
+            _cattrs_forbid_extra_keys=False,
+            _cattrs_detailed_validation=False,
+            **overrides,
+        ),
+    )
+
+
+def as_unfit(error: Exception) -> Unfit:
+    """``error`` as the `Unfit` that it amounts to."""
+    if isinstance(error, Unfit):
+        return error
+    if isinstance(error, RecursionError):
+        return Unfit("it is nested too deeply, or contains itself")
+    if isinstance(error, KeyError):
+        return Unfit(f"{error} is missing")
+    return Unfit(f"{type(error).__name__}: {error}")
+
+
+def _typeddict_hooks(tp: Any) -> tuple[Hook, Hook]:
+    # With its extras: where annotations are strings, __required_keys__ doesn't know them.
+    hints = get_type_hints(tp, include_extras=True)
+    hooks = {name: (writer_for(hint), reader_for(hint)) for name, hint in hints.items()}
+    required = {
+        name
+        for name, hint in hints.items()
+        if get_origin(hint) is Required
+        or (name in tp.__required_keys__ and get_origin(hint) is not NotRequired)
+    }
+
+    def convert(value: Any, which: int) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise expected(tp.__qualname__, value)
+        missing = required - value.keys()
+        if missing:
+            raise Unfit(f"{shown(value)} lacks {', '.join(sorted(missing))}")
+        converted = {}
+        for key, item in value.items():
+            if key not in hooks:
+                raise Unfit(f"{key!r} is not a key of {tp.__qualname__}")
+            try:
+                converted[key] = hooks[key][which](item)
+            except Unfit as unfit:
+                raise unfit.within(f"[{key!r}]") from None
+        return converted
+
+    return lambda value: convert(value, 0), lambda value: convert(value, 1)
+
+
+# --- containers ----------------------------------------------------------------------------------
+
+_LISTS = (list, MutableSequence, Sequence)
+_SETS = (set, frozenset)
+_DICTS = (dict, Mapping, MutableMapping)
+
+
+def _writes_items(write: Hook, item_type: Any) -> Callable[[Iterable[Any]], list[Any]]:
+    """A function that writes all items of an iterable, at C speed where the type allows it."""
+    if item_type in (int, str, bool):
+        accepted: set[type] = {int, bool} if item_type is int else {item_type}
+
+        def write_all(items: Iterable[Any]) -> list[Any]:
+            items = list(items)
+            if not accepted.issuperset(map(type, items)):
+                return _each(write, items)
+            return items
+
+        return write_all
+    return lambda items: _each(write, items)
+
+
+def _each(write: Hook, items: Iterable[Any]) -> list[Any]:
+    written: list[Any] = []
+    try:
+        for item in items:
+            written.append(write(item))  # noqa: PERF401 - how far it came is needed below
+    except Unfit as unfit:
+        raise unfit.within(f"[{len(written)}]") from None
+    return written
+
+
+def _read_items(read: Hook, value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise expected("list", value)
+    return _each(read, value)
+
+
+def _sorted(items: list[Any]) -> list[Any]:
+    # Equal sets must give equal bytes, or a turn that changed nothing would write.
+    try:
+        return sorted(items)
+    except TypeError:
+        return sorted(items, key=orjson.dumps)
