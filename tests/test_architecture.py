@@ -1,0 +1,217 @@
+"""Which module may import which: imports point one way, from the runtime down to the errors."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "trio_durable"
+PACKAGE = "trio_durable"
+
+ORDER: list[set[str]] = [
+    {"trio_durable"},
+    {"_runtime"},
+    {"_handle"},
+    {"_directory"},
+    {"_activation"},
+    {"_residency", "_deadlines"},
+    {"_envelope"},
+    {"_context"},
+    {"_definition"},
+    {"_class_body"},
+    {"_handler"},
+    {"_codec"},
+    {"_json_types"},
+    {"_json_scalars"},
+    {"storage"},
+    {"storage.group_commit", "storage.batched_load", "storage.memory", "storage.sqlite"},
+    {"storage._lock", "storage.migrations", "storage.pace"},
+    {"storage._contract"},
+    {"_runner", "_ambient", "_values"},
+    {"_rendezvous"},
+    {"_clock", "_durations"},
+    {"_errors"},
+    {"_keys"},
+]
+"""All modules, top to bottom; modules beside each other know nothing of each other.
+
+A module may import from the ranks below its own. Whoever adds one decides here where it stands.
+"""
+
+RANK = {module: rank for rank, modules in enumerate(ORDER) for module in modules}
+
+LOOPS = {"trio", "asyncio", "uvloop"}
+THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "sqlite_utils", "trio"}
+
+MAX_LINES = 500
+
+
+def module_name(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(parts) or PACKAGE
+
+
+SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+every_module = pytest.mark.parametrize("module", SOURCES)
+
+
+class Imports(ast.NodeVisitor):
+    """Collects the absolute names of what a module imports, wherever in it that happens.
+
+    What stands under ``if TYPE_CHECKING:`` doesn't count. Annotations name the objects that come
+    in from above, a context its runtime for example; no code is reached that way.
+    """
+
+    def __init__(self, package: list[str]) -> None:
+        self._package = package
+        self.found: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for statement in node.orelse:
+                self.visit(statement)
+        else:
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found.update(alias.name for alias in node.names)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        start = self._package[: len(self._package) - node.level + 1] if node.level else []
+        base = ".".join([*start, *filter(None, [node.module])])
+        for alias in node.names:
+            # `from .storage import sqlite` is an import of the module, not of the package's name.
+            full = f"{base}.{alias.name}"
+            self.found.add(full if full.removeprefix(f"{PACKAGE}.") in SOURCES else base)
+
+
+def imports(source: str, package: list[str]) -> set[str]:
+    visitor = Imports(package)
+    visitor.visit(ast.parse(source))
+    return visitor.found
+
+
+def imports_of(module: str) -> set[str]:
+    path = SOURCES[module]
+    package = [PACKAGE, *path.relative_to(ROOT).parent.parts]
+    return imports(path.read_text(encoding="utf-8"), package)
+
+
+def own(names: set[str]) -> Iterator[str]:
+    """Those of ``names`` that are modules of this library, as they stand in `ORDER`."""
+    for name in names:
+        if name == PACKAGE or name.startswith(f"{PACKAGE}."):
+            yield name.removeprefix(f"{PACKAGE}.")
+
+
+def top_level(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_module_has_one_place() -> None:
+    places = Counter(module for modules in ORDER for module in modules)
+    assert [module for module, count in places.items() if count > 1] == []
+    assert places.keys() == SOURCES.keys()
+
+
+@every_module
+def test_imports_point_downwards(module: str) -> None:
+    upwards = sorted(name for name in own(imports_of(module)) if RANK[name] <= RANK[module])
+    assert not upwards, f"{module} imports {', '.join(upwards)}, which isn't below it"
+
+
+@every_module
+def test_only_the_rendezvous_knows_the_loop(module: str) -> None:
+    if module != "_rendezvous":
+        assert not top_level(imports_of(module)) & LOOPS
+
+
+@every_module
+def test_only_storage_knows_sqlite(module: str) -> None:
+    if module.partition(".")[0] != "storage":
+        assert not top_level(imports_of(module)) & {"sqlite3", "sqlite_utils"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [name for name in SOURCES if name.startswith("storage.")],
+)
+def test_storages_are_synchronous(module: str) -> None:
+    # They run in threads; what stands between them and the loop are these two.
+    if module in ("storage.group_commit", "storage.batched_load"):
+        return
+    found = imports_of(module)
+    assert not top_level(found) & {"anyio", *LOOPS}
+    assert not set(own(found)) & {"_rendezvous", "_runner", "_ambient"}
+
+
+@every_module
+def test_nothing_undeclared_is_imported(module: str) -> None:
+    foreign = top_level(imports_of(module)) - sys.stdlib_module_names - {PACKAGE, "__future__"}
+    assert foreign <= THIRD_PARTY
+
+
+TOO_LONG = {"_activation", "_runtime"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param(
+            module,
+            marks=pytest.mark.xfail(reason="to be split") if module in TOO_LONG else (),
+        )
+        for module in SOURCES
+    ],
+)
+def test_no_module_is_too_long(module: str) -> None:
+    lines = len(SOURCES[module].read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{module} has {lines} lines; find the two modules in it"
+
+
+def test_the_reader_of_imports_reads_them_all() -> None:
+    # The tests above see nothing if this sees nothing.
+    source = """
+from __future__ import annotations
+import os.path, trio
+from typing import TYPE_CHECKING
+from . import _ambient
+from ._codec import StateCodec
+from .storage import Storage, sqlite
+if TYPE_CHECKING:
+    from ._runtime import DurableRuntime
+else:
+    from ._handle import Handle
+if os.name == "nt":
+    import msvcrt
+def lazy():
+    from trio_durable._context import Context
+    from trio_durable import DurableObject, _values
+"""
+    assert imports(source, [PACKAGE]) == {
+        "__future__",
+        "msvcrt",
+        "os.path",
+        "trio",
+        "trio_durable",
+        "trio_durable._ambient",
+        "trio_durable._codec",
+        "trio_durable._context",
+        "trio_durable._handle",
+        "trio_durable._values",
+        "trio_durable.storage",
+        "trio_durable.storage.sqlite",
+        "typing",
+    }
+    assert imports("from .._keys import ObjectKey", [PACKAGE, "storage"]) == {"trio_durable._keys"}
+    assert imports("from ._lock import FileLock", [PACKAGE, "storage"]) == {
+        "trio_durable.storage._lock"
+    }

@@ -1,0 +1,314 @@
+"""The tree of errors: as drawn, picklable, speaking, exported."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+
+import attrs
+import pytest
+
+import trio_durable
+from trio_durable import _errors
+from trio_durable._errors import DurableError
+from trio_durable._keys import ObjectKey
+
+KEY = ObjectKey("Cart", "user-123")
+OTHER = ObjectKey("Stock", "apples")
+
+SAMPLES: dict[str, object] = {
+    "action": "load",
+    "activity": "busy with add",
+    "cls": "Cart",
+    "field": "total",
+    "handler": "add",
+    "key": KEY,
+    "known": ("add", "remove"),
+    "limit": 1_000,
+    "location": "/data/app.db",
+    "mailbox_size": 16,
+    "member": "total",
+    "name": "remind",
+    "object_id": "'user-123'",
+    "open_here": 2,
+    "path": (KEY, OTHER, KEY),
+    "pid": 4711,
+    "place": "$.total[3]",
+    "problem": "it is broken",
+    "revision": 42,
+    "size": 2_000,
+    "timeout": 2.5,
+    "type_name": "Cart",
+    "unknown": ("0007_future",),
+}
+"""A value for every field that an error has."""
+
+SHOWN: dict[str, str] = {
+    "key": "Cart('user-123')",
+    "known": "add, remove",
+    "limit": "1,000",
+    "path": "Cart('user-123') → Stock('apples') → Cart('user-123')",
+    "size": "2,000",
+    "timeout": "2.5 s",
+    "unknown": "0007_future",
+}
+"""How a message shows it, where that isn't simply ``str``."""
+
+SILENT = {
+    # The message of the subclass speaks of something else than its base's.
+    ("StorageInUse", "problem"),
+    ("SchemaTooNew", "problem"),
+    ("StateTooLarge", "field"),
+    ("StateTooLarge", "problem"),
+    ("StaleObject", "action"),
+    ("StaleObject", "problem"),
+    ("CallFailed", "key"),
+    ("CallFailed", "handler"),
+}
+"""Fields that the message leaves out."""
+
+
+def classes() -> list[type[DurableError]]:
+    found: list[type[DurableError]] = []
+
+    def visit(cls: type[DurableError]) -> None:
+        if cls not in found:
+            found.append(cls)
+            for sub in cls.__subclasses__():
+                visit(sub)
+
+    visit(DurableError)
+    return [cls for cls in found if cls.__module__.startswith("trio_durable.")]
+
+
+def fields(cls: type[DurableError]) -> list[str]:
+    return [field.name for field in attrs.fields(cls)] if attrs.has(cls) else []
+
+
+def sample(cls: type[DurableError]) -> DurableError:
+    return cls(*(SAMPLES[name] for name in fields(cls)))
+
+
+every_class = pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
+concrete_classes = pytest.mark.parametrize(
+    "cls",
+    [cls for cls in classes() if "_message" in vars(cls) and cls is not DurableError],
+    ids=lambda cls: cls.__name__,
+)
+
+
+def drawn_tree() -> dict[str, tuple[str | None, int]]:
+    """Each name in the drawing with its parent and its line, read from the drawing's columns."""
+    tree: dict[str, tuple[str | None, int]] = {}
+    above: list[tuple[int, str]] = []
+    for number, line in enumerate(inspect.cleandoc(_errors.__doc__ or "").splitlines()):
+        match = re.match(r"((?:[ │]*(?:├──|└──) )| {4}|)([A-Z]\w+)(?:$| {2,})", line)
+        if not match or (not tree and match[2] != "DurableError"):
+            continue
+        column = match.start(2)
+        while above and above[-1][0] >= column:
+            above.pop()
+        assert match[2] not in tree, f"{match[2]} is drawn twice"
+        tree[match[2]] = (above[-1][1] if above else None, number)
+        above.append((column, match[2]))
+    return tree
+
+
+def test_the_drawn_tree_is_the_real_one() -> None:
+    real = {
+        cls.__name__: next((b.__name__ for b in cls.__bases__ if issubclass(b, DurableError)), None)
+        for cls in classes()
+    }
+    assert {name: parent for name, (parent, _) in drawn_tree().items()} == real
+
+
+def test_the_drawing_draws_lines_to_parents() -> None:
+    lines = inspect.cleandoc(_errors.__doc__ or "").splitlines()
+    tree = drawn_tree()
+    for name, (parent, number) in tree.items():
+        if parent is None:
+            continue
+        column = lines[number].index(name) - 4
+        assert lines[number][column] in "├└"
+        for between in range(tree[parent][1] + 1, number):
+            assert lines[between][column] in "├│", f"the line from {parent} to {name} is broken"
+
+
+def test_every_error_is_exported() -> None:
+    for cls in classes():
+        assert getattr(trio_durable, cls.__name__) is cls
+        assert cls.__name__ in trio_durable.__all__
+
+
+def test_what_is_exported_exists_once() -> None:
+    assert len(set(trio_durable.__all__)) == len(trio_durable.__all__)
+    for name in trio_durable.__all__:
+        assert hasattr(trio_durable, name)
+        assert not name.startswith("_")
+
+
+@every_class
+def test_errors_carry_their_data(cls: type[DurableError]) -> None:
+    error = sample(cls)
+    for name in fields(cls):
+        assert getattr(error, name) == SAMPLES[name]
+
+
+@every_class
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_errors_survive_pickling(cls: type[DurableError], protocol: int) -> None:
+    error = sample(cls)
+    error.add_note("in the handler add")
+    back = pickle.loads(pickle.dumps(error, protocol))
+    assert type(back) is cls
+    assert back.args == error.args
+    assert str(back) == str(error)
+    assert back.__notes__ == ["in the handler add"]
+    for name in fields(cls):
+        assert getattr(back, name) == getattr(error, name)
+
+
+@every_class
+def test_errors_survive_copying(cls: type[DurableError]) -> None:
+    error = sample(cls)
+    for back in (copy.copy(error), copy.deepcopy(error)):
+        assert type(back) is cls
+        assert str(back) == str(error)
+        assert [getattr(back, name) for name in fields(cls)] == [
+            getattr(error, name) for name in fields(cls)
+        ]
+
+
+@every_class
+def test_errors_take_their_fields_by_name(cls: type[DurableError]) -> None:
+    error = cls(**{name: SAMPLES[name] for name in fields(cls)})
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == str(sample(cls))
+
+
+@concrete_classes
+def test_the_message_names_what_it_is_about(cls: type[DurableError]) -> None:
+    message = str(sample(cls))
+    for name in fields(cls):
+        if (cls.__name__, name) not in SILENT:
+            shown = SHOWN.get(name, str(SAMPLES[name]))
+            assert shown in message, f"{name} is missing in: {message}"
+
+
+@concrete_classes
+def test_the_message_is_one_line_without_a_full_stop(cls: type[DurableError]) -> None:
+    message = str(sample(cls))
+    assert message == message.strip()
+    assert "\n" not in message
+    assert not message.endswith((".", ";", ",", ":"))
+
+
+@every_class
+def test_what_an_error_looks_like(cls: type[DurableError]) -> None:
+    error = sample(cls)
+    assert repr(error) == f"{cls.__name__}({str(error)!r})"
+    assert str(error) == error._message()
+
+
+ADVICE = {
+    "UnknownObjectType": "import the module",
+    "UnknownHandler": "marked with @handler",
+    "InvalidObjectId": "1 to 512 bytes",
+    "CallTimeout": "check before you repeat it",
+    "MailboxFull": "raise mailbox_size",
+    "CallCycle": "plain method",
+    "ObjectNotRunning": "ensure_started()",
+    "ActivationFailed": "the next call activates the object again",
+    "HandlerCancelled": "was cancelled",
+    "ReadonlyViolation": "readonly=True",
+    "ReplyError": "Return plain data",
+    "StateTooLarge": "max_state_size",
+    "StateDecodeError": "mend the class (or the row)",
+    "StorageInUse": "stop its process first",
+    "SchemaTooNew": "upgrade",
+    "PersistenceError": "starts from what is stored",
+    "StaleObject": "repeat the call",
+    "NoRuntime": "runtime.get(Type, object_id)",
+    "RuntimeClosed": "async with DurableRuntime",
+    "WrongEventLoop": "anyio.from_thread.run()",
+    "NotInTurn": "inside a handler",
+}
+"""What the last part of a message says."""
+
+FROM_THE_SOURCE = {"DefinitionError", "ArgumentError", "StateEncodeError", "StorageUnavailable"}
+"""Their advice is part of ``problem``, because it depends on where they are raised."""
+
+
+@pytest.mark.parametrize(("name", "advice"), ADVICE.items())
+def test_the_message_ends_with_what_to_do(name: str, advice: str) -> None:
+    message = str(sample(getattr(trio_durable, name)))
+    last = re.split(r"; |\. ", message)[-1]
+    assert advice in last
+
+
+def test_every_error_says_what_to_do() -> None:
+    speaking = {cls.__name__ for cls in classes() if "_message" in vars(cls)} - {"DurableError"}
+    assert speaking == ADVICE.keys() | FROM_THE_SOURCE
+
+
+def test_errors_whose_text_comes_from_where_they_are_raised() -> None:
+    for name in FROM_THE_SOURCE:
+        assert str(sample(getattr(trio_durable, name))).endswith(str(SAMPLES["problem"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("DefinitionError", TypeError),
+        ("UnknownObjectType", LookupError),
+        ("UnknownHandler", AttributeError),
+        ("InvalidObjectId", ValueError),
+        ("ArgumentError", TypeError),
+        ("CallTimeout", TimeoutError),
+        ("MailboxFull", TimeoutError),
+        ("StateEncodeError", ValueError),
+        ("StateTooLarge", ValueError),
+        ("StateDecodeError", ValueError),
+        ("UsageError", RuntimeError),
+        ("NoRuntime", RuntimeError),
+    ],
+)
+def test_errors_are_also_what_python_would_raise(name: str, base: type[Exception]) -> None:
+    assert issubclass(getattr(trio_durable, name), base)
+
+
+def test_only_call_timeouts_are_os_errors() -> None:
+    # TimeoutError is one; anything else caught by `except OSError` would be an accident.
+    timeouts = {cls.__name__ for cls in classes() if issubclass(cls, OSError)}
+    assert timeouts == {"CallTimeout", "MailboxFull"}
+
+
+def test_without_a_runtime_the_message_says_how_to_open_one() -> None:
+    assert "no DurableRuntime is open" in str(trio_durable.NoRuntime(0))
+    assert "2 runtimes are open" in str(trio_durable.NoRuntime(2))
+
+
+def test_an_unknown_holder_is_another_process() -> None:
+    error = trio_durable.StorageInUse("/data/app.db", "", None)
+    assert "another process" in str(error)
+    assert "None" not in str(error)
+
+
+def test_nothing_known() -> None:
+    assert "(known: none)" in str(trio_durable.UnknownObjectType("Cart", ()))
+    assert "(it has: none)" in str(trio_durable.UnknownHandler("Cart", "add", ()))
+
+
+def test_a_definition_error_without_member_names_the_class_only() -> None:
+    assert str(trio_durable.DefinitionError("Cart", "", "is abstract")) == "Cart: is abstract"
+    error = trio_durable.DefinitionError("Cart", "total", "is wrong")
+    assert str(error) == "Cart.total: is wrong"
+
+
+def test_causes_are_not_part_of_the_data() -> None:
+    cause = ZeroDivisionError("oops")
+    error = sample(trio_durable.ActivationFailed)
+    error.__cause__ = cause
+    assert "oops" not in str(error)
+    assert isinstance(pickle.loads(pickle.dumps(error)), trio_durable.ActivationFailed)
