@@ -1,0 +1,24 @@
+"""The conformance suite over the storages that come with the library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trio_durable.storage import Durability, MemoryStorage, SQLiteStorage, Storage
+
+from .conformance import StorageConformance
+
+
+class TestMemoryStorage(StorageConformance):
+    @pytest.fixture
+    def storage(self) -> Storage:
+        return MemoryStorage()
+
+
+@pytest.mark.parametrize("durability", ["full", "normal"])
+class TestSQLiteStorage(StorageConformance):
+    @pytest.fixture
+    def storage(self, tmp_path: Path, durability: Durability) -> Storage:
+        return SQLiteStorage(tmp_path / "objects.db", durability=durability)

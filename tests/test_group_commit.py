@@ -1,0 +1,963 @@
+"""Group commit and batched loads on their own.
+
+A stepped runner keeps posted jobs until the test runs them, a stepped loop keeps what the writer's
+thread hands in, and the writer does what it was told beforehand, calling back into the test in the
+middle of a transaction. So every interleaving of loop and thread can be laid out by hand.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar, TypeVarTuple
+
+import anyio
+import pytest
+
+from trio_durable import ObjectKey, PersistenceError, StaleObject
+from trio_durable._rendezvous import Loop, Waiter, running_loop
+from trio_durable._runner import Runner, ThreadRunner
+from trio_durable.storage import (
+    Commit,
+    MemoryStorage,
+    Reader,
+    StorageFault,
+    StoredObject,
+    Writer,
+    batched_load,
+    group_commit,
+)
+from trio_durable.storage.batched_load import BatchedLoad
+from trio_durable.storage.group_commit import GroupCommit, Ticket
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+Job = Callable[[], object]
+
+
+class Held(Waiter):
+    """A reply that is held back; it notes when it was released."""
+
+    def __init__(self, log: list[str], name: str, value: object = None) -> None:
+        self.ended = False
+        self.value = value
+        self.error = None
+        self.log = log
+        self.name = name
+
+    def release(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.log.append(self.name)
+
+    async def wait(self) -> object:
+        raise AssertionError
+
+
+def told(held: Held) -> object:
+    """What the caller got."""
+    assert held.ended
+    assert held.error is None
+    return held.value
+
+
+def failure(held: Held) -> PersistenceError:
+    """What the caller got raised."""
+    assert held.ended
+    assert isinstance(held.error, PersistenceError)
+    return held.error
+
+
+class SteppedLoop(Loop):
+    """Keeps callbacks until `step`."""
+
+    def __init__(self) -> None:
+        self.callbacks: deque[Callable[[], object]] = deque()
+
+    def is_current(self) -> bool:
+        return True
+
+    def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        self.callbacks.append(lambda: callback(*args))
+
+    def forgive_cancellation(self) -> bool:
+        return False
+
+    def step(self) -> None:
+        """Run what has come in so far."""
+        for _ in range(len(self.callbacks)):
+            self.callbacks.popleft()()
+
+
+class SteppedRunner(Runner):
+    """Keeps jobs until `step`."""
+
+    def __init__(self, loop: Loop, name: str = "") -> None:
+        self.jobs: deque[Job] = deque()
+
+    def post(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    async def run(self, job: Callable[[], T]) -> T:
+        raise AssertionError
+
+    def stop(self) -> None:
+        raise AssertionError
+
+    def step(self) -> None:
+        """Run the jobs posted so far."""
+        for _ in range(len(self.jobs)):
+            self.jobs.popleft()()
+
+
+class ScriptedWriter(Writer):
+    """Commits to memory; what ``script`` yields is called in the middle of each transaction."""
+
+    def __init__(self) -> None:
+        self.storage = MemoryStorage()
+        self.memory = self.storage.open_writer()
+        self.script: deque[Callable[[], object]] = deque()
+        self.batches: list[list[Commit]] = []
+        self.times: list[int] = []
+
+    def then(self, *steps: Callable[[], object] | Exception | None) -> None:
+        for step in steps:
+            self.script.append(_raiser(step) if isinstance(step, Exception) else step or _nothing)
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        # As they are now, since nothing may change a commit once the writer has it.
+        before = [(c.key, c.revision, c.state, c.delete) for c in batch]
+        self.batches.append([Commit(*fields) for fields in before])
+        self.times.append(now)
+        if self.script:
+            self.script.popleft()()
+        assert [(c.key, c.revision, c.state, c.delete) for c in batch] == before
+        return self.memory.commit(batch, now)
+
+    def close(self) -> None:
+        raise AssertionError
+
+    def stored(self, owner: FakeOwner) -> tuple[int, bytes] | None:
+        (row,) = self.storage.open_reader().load([owner.key])
+        return None if row is None else (row.revision, row.state)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _raiser(error: Exception) -> Callable[[], object]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+class FakeOwner:
+    """Does with its tickets what an activation does."""
+
+    def __init__(self, bench: Bench, object_id: str) -> None:
+        self.bench = bench
+        self.key = ObjectKey("T", object_id)
+        self.revision = 0
+        self.gate: Ticket | None = None
+        self.failures = 0
+        self.commits = 0
+
+    def committed(self) -> None:
+        self.commits += 1
+        self.bench.log.append(f"{self.key.object_id} committed")
+
+    def commit_failed(self) -> None:
+        self.failures += 1
+        self.bench.log.append(f"{self.key.object_id} failed")
+
+    def save(self, state: bytes) -> Held:
+        return self._submit(state, False)
+
+    def delete(self) -> Held:
+        return self._submit(None, True)
+
+    def read(self, value: object = None) -> Held:
+        """A turn without a change, which waits for the gate all the same."""
+        assert self.gate is not None
+        held = Held(self.bench.log, f"{self.key.object_id} read", value)
+        self.gate.hold(held)
+        return held
+
+    def _submit(self, state: bytes | None, delete: bool) -> Held:
+        name = f"{self.key.object_id} {'delete' if state is None else state.decode()}"
+        self.gate = self.bench.group_commit.submit(self, state, delete)
+        held = Held(self.bench.log, name, name)
+        self.gate.hold(held)
+        return held
+
+    def reload(self) -> None:
+        stored = self.bench.writer.stored(self)
+        self.revision = 0 if stored is None else stored[0]
+
+
+class Bench:
+    """The parts under test, and those around them."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.time = 1000
+        self.loop = SteppedLoop()
+        self.runner = SteppedRunner(self.loop)
+        self.writer = ScriptedWriter()
+        self.group_commit = GroupCommit(self.loop, self.runner, self.writer, lambda: self.time)
+
+    def owner(self, object_id: str) -> FakeOwner:
+        return FakeOwner(self, object_id)
+
+    def owners(self, count: int) -> list[FakeOwner]:
+        return [self.owner(f"{n:05}") for n in range(count)]
+
+    def finish(self) -> None:
+        """Let both sides go on until nothing is left to do."""
+        while self.runner.jobs or self.loop.callbacks:
+            self.runner.step()
+            self.loop.step()
+        assert self.group_commit._unsettled == 0
+
+
+class Stopwatch:
+    """What the writer's thread measures and sleeps by; it stands still unless the test moves it."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.sleeps: list[float] = []
+        self.asleep: Callable[[], object] = _nothing
+
+    def sleep(self, duration: float) -> None:
+        self.time += duration
+        self.sleeps.append(duration)
+        self.asleep()
+
+
+@pytest.fixture(autouse=True)
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
+    stopwatch = Stopwatch()
+    monkeypatch.setattr(group_commit, "perf_counter", lambda: stopwatch.time)
+    monkeypatch.setattr(group_commit, "sleep", stopwatch.sleep)
+    return stopwatch
+
+
+@pytest.fixture
+def bench(stopwatch: Stopwatch) -> Bench:
+    return Bench()
+
+
+FAULT = StorageFault("disk is full")
+
+
+# --- coalescing and batches ----------------------------------------------------------------------
+
+
+def test_a_reply_is_held_until_the_loop_hears_of_its_commit(bench: Bench) -> None:
+    a = bench.owner("a")
+    held = a.save(b"1")
+    assert a.gate is not None
+    bench.runner.step()
+    assert bench.writer.stored(a) == (1, b"1")
+    assert not held.ended
+    assert a.revision == 0
+    bench.loop.step()
+    assert told(held) == "a 1"
+    assert a.revision == 1
+    assert a.gate is None
+
+
+def test_what_waits_goes_into_one_transaction(bench: Bench) -> None:
+    owners = bench.owners(100)
+    held = [owner.save(b"1") for owner in owners]
+    assert len(bench.runner.jobs) == 1
+    bench.finish()
+    assert [len(batch) for batch in bench.writer.batches] == [100]
+    assert all(h.ended for h in held)
+    assert (bench.group_commit.batches, bench.group_commit.rows) == (1, 100)
+
+
+def test_turns_of_one_object_coalesce_while_they_wait(bench: Bench) -> None:
+    a = bench.owner("a")
+    held = [a.save(state) for state in (b"1", b"2", b"3")]
+    read = a.read("seen")
+    bench.finish()
+    assert bench.writer.batches == [[_like(a, 0, b"3")]]
+    assert [told(h) for h in held] == ["a 1", "a 2", "a 3"]
+    assert told(read) == "seen"
+    assert bench.writer.stored(a) == (1, b"3")
+    assert a.revision == 1
+
+
+def test_what_comes_during_a_transaction_goes_into_the_next(bench: Bench) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    bench.writer.then(lambda: (a.save(b"2"), b.save(b"1"), a.save(b"3")))
+    a.save(b"1")
+    bench.runner.step()
+    assert bench.writer.batches == [[_like(a, 0, b"1")], [_like(a, 1, b"3"), _like(b, 0, b"1")]]
+    assert bench.log == []
+    bench.loop.step()
+    assert bench.writer.stored(a) == (2, b"3")
+    assert (a.revision, b.revision) == (2, 1)
+    assert a.gate is None
+
+
+def test_the_gate_stays_while_a_later_ticket_is_on_its_way(bench: Bench) -> None:
+    a = bench.owner("a")
+    later: list[Held] = []
+
+    def second_transaction() -> None:
+        bench.loop.step()
+        bench.log.append("in the second transaction")
+        later.append(a.read("2"))
+
+    bench.writer.then(lambda: a.save(b"2"), second_transaction)
+    first = a.save(b"1")
+    bench.runner.step()
+    assert bench.log == ["a committed", "a 1", "in the second transaction"]
+    assert first.ended
+    assert a.gate is not None
+    assert a.revision == 1
+    assert not later[0].ended
+    bench.loop.step()
+    assert told(later[0]) == "2"
+    assert a.gate is None
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected", "stored"),
+    [
+        (["1", None], (None, True), None),
+        ([None, "1"], (b"1", False), (1, b"1")),
+        ([None, None], (None, True), None),
+        (["1", None, "2"], (b"2", False), (1, b"2")),
+    ],
+    ids=["save, delete", "delete, save", "delete, delete", "save, delete, save"],
+)
+def test_saves_and_deletions_coalesce(
+    bench: Bench,
+    turns: list[str | None],
+    expected: tuple[bytes | None, bool],
+    stored: tuple[int, bytes] | None,
+) -> None:
+    a = bench.owner("a")
+    for turn in turns:
+        a.delete() if turn is None else a.save(turn.encode())
+    bench.finish()
+    state, is_deletion = expected
+    ((commit,),) = bench.writer.batches
+    assert commit.delete is is_deletion
+    if not is_deletion:
+        assert commit.state == state
+    assert bench.writer.stored(a) == stored
+    assert a.revision == (stored[0] if stored else 0)
+    assert a.failures == 0
+
+
+def test_revisions_start_over_behind_a_deletion(bench: Bench) -> None:
+    a = bench.owner("a")
+    a.save(b"1")
+    bench.finish()
+    bench.writer.then(lambda: a.save(b"2"), lambda: a.save(b"3"))
+    a.delete()
+    bench.finish()
+    assert [batch[0].revision for batch in bench.writer.batches] == [0, 1, 0, 1]
+    assert bench.writer.stored(a) == (2, b"3")
+    assert a.failures == 0
+
+
+def test_batches_are_bounded_in_rows(bench: Bench) -> None:
+    limit = group_commit.MAX_BATCH_ROWS
+    owners = bench.owners(2 * limit + 1)
+    held = [owner.save(b"1") for owner in owners]
+    bench.finish()
+    assert [len(batch) for batch in bench.writer.batches] == [limit, limit, 1]
+    # First come, first served: nobody is overtaken for ever.
+    order = [commit.key for batch in bench.writer.batches for commit in batch]
+    assert order == [owner.key for owner in owners]
+    assert all(h.ended for h in held)
+
+
+def test_batches_are_bounded_in_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH_BYTES", 100)
+    for owner in bench.owners(10):
+        owner.save(b"x" * 40)
+    bench.finish()
+    sizes = [len(batch) for batch in bench.writer.batches]
+    assert sum(sizes) == 10
+    # The one that crosses the line still goes in, so that a state larger than it is stored too.
+    assert max(sizes) * 40 <= 100 + 40
+    assert min(sizes) >= 1
+
+
+def test_one_state_larger_than_a_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH_BYTES", 100)
+    a, b = bench.owner("a"), bench.owner("b")
+    a.save(b"x" * 500)
+    b.save(b"y")
+    bench.finish()
+    assert bench.writer.stored(a) == (1, b"x" * 500)
+    assert bench.writer.stored(b) == (1, b"y")
+
+
+def test_what_did_not_fit_still_coalesces(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH_ROWS", 1)
+    a, b = bench.owner("a"), bench.owner("b")
+    bench.writer.then(lambda: (b.save(b"2"), a.save(b"2")))
+    a.save(b"1")
+    b.save(b"1")
+    bench.finish()
+    assert [[(c.key.object_id, c.state) for c in batch] for batch in bench.writer.batches] == [
+        [("a", b"1")],
+        [("b", b"2")],
+        [("a", b"2")],
+    ]
+
+
+def test_the_writer_sleeps_when_nothing_waits_and_is_woken_again(bench: Bench) -> None:
+    a = bench.owner("a")
+    for n in range(3):
+        assert not bench.runner.jobs
+        a.save(str(n).encode())
+        assert len(bench.runner.jobs) == 1
+        bench.finish()
+    assert bench.writer.stored(a) == (3, b"2")
+    assert bench.group_commit.batches == 3
+
+
+def test_each_transaction_has_its_time(bench: Bench) -> None:
+    a = bench.owner("a")
+
+    def later() -> None:
+        bench.time = 2000
+        a.save(b"2")
+
+    bench.writer.then(later)
+    a.save(b"1")
+    bench.finish()
+    assert bench.writer.times == [1000, 2000]
+
+
+def test_a_slow_disk_is_worth_a_wait(bench: Bench, stopwatch: Stopwatch) -> None:
+    """Who comes while the writer waits for more goes into the transaction behind the wait."""
+    a, b, c = bench.owners(3)
+
+    def slowly() -> None:
+        stopwatch.time += 1.0
+        b.save(b"1")
+
+    stopwatch.asleep = lambda: c.save(b"1")
+    bench.writer.then(slowly)
+    a.save(b"1")
+    bench.finish()
+    assert [[x.key for x in batch] for batch in bench.writer.batches] == [[a.key], [b.key, c.key]]
+    assert len(stopwatch.sleeps) == 1
+    assert 0 < stopwatch.sleeps[0] <= 0.25
+
+
+def test_a_fast_disk_is_not_waited_for(bench: Bench, stopwatch: Stopwatch) -> None:
+    a = bench.owner("a")
+    bench.writer.then(lambda: a.save(b"2"))
+    a.save(b"1")
+    bench.finish()
+    assert stopwatch.sleeps == []
+
+
+def test_a_divided_share_leaves_nobody_behind(bench: Bench, stopwatch: Stopwatch) -> None:
+    owners = bench.owners(101)
+
+    def slowly() -> None:
+        stopwatch.time += 1e-3
+
+    bench.writer.then(slowly)
+    owners[0].save(b"0")
+    bench.finish()
+    stopwatch.time += 60
+    held = [owner.save(b"1") for owner in owners]
+    bench.finish()
+    assert [len(batch) for batch in bench.writer.batches] == [1, 51, 50]
+    assert all(told(waiter) for waiter in held)
+
+
+# --- settlement ----------------------------------------------------------------------------------
+
+
+def test_replies_are_released_in_order(bench: Bench) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    a.save(b"1")
+    b.save(b"1")
+    a.read()
+    a.save(b"2")
+    bench.finish()
+    assert bench.log == ["a committed", "a 1", "a read", "a 2", "b committed", "b 1"]
+
+
+def test_an_error_can_be_held_back(bench: Bench) -> None:
+    """A turn that failed on what isn't durable yet waits with its error, too."""
+    a = bench.owner("a")
+    a.save(b"1")
+    assert a.gate is not None
+    held = Held(bench.log, "")
+    held.error = error = ValueError("no")
+    a.gate.hold(held)
+    assert not held.ended
+    bench.finish()
+    assert held.ended
+    assert held.error is error
+
+
+def test_an_abandoned_reply_does_not_disturb(bench: Bench) -> None:
+    a = bench.owner("a")
+    gone, here = a.save(b"1"), a.save(b"2")
+    gone.ended = True  # its caller was cancelled
+    bench.finish()
+    assert told(here) == "a 2"
+    assert bench.writer.stored(a) == (1, b"2")
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def test_a_fault_fails_the_whole_batch(bench: Bench) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    bench.writer.then(FAULT)
+    held = [a.save(b"1"), a.read(), b.save(b"1")]
+    bench.finish()
+    for waiter in held:
+        error = failure(waiter)
+        assert type(error) is PersistenceError
+        assert error.action == "save"
+        assert error.problem == "disk is full"
+        assert error.__cause__ is FAULT
+    # Each its own: tasks add tracebacks and notes to them.
+    assert len({id(failure(waiter)) for waiter in held}) == 3
+    assert (a.failures, b.failures) == (1, 1)
+    assert a.gate is None
+    assert (a.revision, b.revision) == (0, 0)
+    assert bench.group_commit.rows == 0
+
+
+def test_all_behind_a_failure_fail_at_once(bench: Bench) -> None:
+    """One's outcome is on its way, one is in the writer's hands, one is pending."""
+    a, b, other = bench.owner("a"), bench.owner("b"), bench.owner("other")
+    held: list[Held] = []
+    seen: list[bool] = []
+
+    def first_transaction() -> None:
+        held.append(a.save(b"2"))
+        other.save(b"1")  # what is based on the failure isn't written, so something else must be
+        raise FAULT
+
+    def second_transaction() -> None:
+        held.append(a.save(b"3"))
+        held.append(a.read())
+        b.save(b"1")
+        assert not any(waiter.ended for waiter in held)
+        bench.loop.step()
+        seen.extend(waiter.ended for waiter in held)
+        assert a.gate is None
+
+    bench.writer.then(first_transaction, second_transaction)
+    held.append(a.save(b"1"))
+    bench.finish()
+    assert seen == [True] * 4
+    assert all(type(failure(waiter)) is PersistenceError for waiter in held)
+    assert {failure(waiter).problem for waiter in held} == {"disk is full"}
+    # The pending one is taken back, the one in the writer's hands is kept from the storage.
+    assert bench.writer.batches[1:] == [[_like(other, 0, b"1")], [_like(b, 0, b"1")]]
+    assert bench.writer.stored(a) is None
+    assert a.failures == 1
+    assert a.commits == 0
+
+
+def test_a_chain_fails_even_if_the_writer_was_faster(bench: Bench) -> None:
+    """All three outcomes come in together; none of the chain was applied."""
+    a = bench.owner("a")
+    held: list[Held] = []
+
+    def first_transaction() -> None:
+        held.append(a.save(b"2"))
+        raise FAULT
+
+    bench.writer.then(first_transaction, lambda: held.append(a.save(b"3")))
+    held.append(a.save(b"1"))
+    bench.runner.step()
+    assert bench.writer.stored(a) is None
+    bench.loop.step()
+    assert all(failure(waiter) for waiter in held)
+    assert (a.failures, a.commits, a.revision) == (1, 0, 0)
+
+
+def test_the_owner_goes_on_while_its_failed_tickets_come_in(bench: Bench) -> None:
+    """What it does anew must not be mistaken for what failed before."""
+    a, other = bench.owner("a"), bench.owner("other")
+    a.save(b"1")
+    bench.finish()
+    bench.log.clear()
+    anew: list[Held] = []
+
+    def first_transaction() -> None:
+        a.save(b"3")
+        other.save(b"1")
+        raise FAULT
+
+    def second_transaction() -> None:
+        bench.loop.step()
+        a.reload()
+        anew.append(a.save(b"new"))
+
+    bench.writer.then(first_transaction, second_transaction)
+    a.save(b"2")
+    bench.finish()
+    assert bench.log == [
+        "a 2",
+        "a 3",
+        "a failed",
+        "other committed",
+        "other 1",
+        "a committed",
+        "a new",
+    ]
+    assert told(anew[0]) == "a new"
+    assert bench.writer.stored(a) == (2, b"new")
+    assert (a.failures, a.revision) == (1, 2)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_chain_with_a_deletion_never_succeeds_later(bench: Bench, stored: bool) -> None:
+    """The third ticket is based on a revision that is stored, though not the one it means."""
+    a = bench.owner("a")
+    if stored:
+        a.save(b"old")
+        bench.finish()
+    before = bench.writer.stored(a)
+    held: list[Held] = []
+    turns: list[Callable[[], Held]] = [a.delete, lambda: a.save(b"1"), lambda: a.save(b"2")]
+    if not stored:
+        turns = [lambda: a.save(b"1"), a.delete, lambda: a.save(b"2")]
+
+    def first_transaction() -> None:
+        held.append(turns[1]())
+        raise FAULT
+
+    bench.writer.then(first_transaction, lambda: held.append(turns[2]()))
+    held.append(turns[0]())
+    bench.finish()
+    assert all(failure(waiter) for waiter in held)
+    assert bench.writer.stored(a) == before
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_stale_commit_fails_alone(bench: Bench, position: int) -> None:
+    owners = bench.owners(3)
+    owners[position].revision = 7
+    held = [owner.save(b"1") for owner in owners]
+    bench.finish()
+    for n, (owner, waiter) in enumerate(zip(owners, held, strict=True)):
+        if n == position:
+            error = failure(waiter)
+            assert isinstance(error, StaleObject)
+            assert (error.key, error.revision) == (owner.key, 7)
+            assert owner.failures == 1
+            assert owner.gate is None
+        else:
+            assert waiter.ended
+            assert owner.failures == 0
+            assert bench.writer.stored(owner) == (1, b"1")
+
+
+def test_all_behind_a_stale_commit_fail(bench: Bench) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    a.revision = 7
+    held: list[Held] = []
+    bench.writer.then(lambda: held.append(a.save(b"2")))
+    held.append(a.save(b"1"))
+    other = b.save(b"1")
+    bench.runner.step()
+    held.append(a.save(b"3"))
+    bench.finish()
+    assert [type(failure(waiter)) for waiter in held] == [StaleObject] * 3
+    assert a.failures == 1
+    assert told(other) == "b 1"
+    assert bench.writer.stored(a) is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), ValueError(), MemoryError()])
+def test_any_exception_of_the_writer_is_a_fault(bench: Bench, error: Exception) -> None:
+    a = bench.owner("a")
+    bench.writer.then(error)
+    held = a.save(b"1")
+    bench.finish()
+    assert type(failure(held)) is PersistenceError
+    assert failure(held).problem == (str(error) or type(error).__name__)
+    # The thread lives, and the next one is served.
+    again = a.save(b"1")
+    bench.finish()
+    assert told(again) == "a 1"
+
+
+def test_a_fault_between_two_transactions_that_succeed(bench: Bench) -> None:
+    a, b, c = bench.owners(3)
+    bench.writer.then(lambda: b.save(b"1"), _raise_after(lambda: c.save(b"1")), None)
+    a.save(b"1")
+    bench.finish()
+    assert [bench.writer.stored(o) for o in (a, b, c)] == [(1, b"1"), None, (1, b"1")]
+    assert (a.failures, b.failures, c.failures) == (0, 1, 0)
+    assert (bench.group_commit.batches, bench.group_commit.rows) == (3, 2)
+
+
+def _raise_after(step: Callable[[], object]) -> Callable[[], object]:
+    def run() -> None:
+        step()
+        raise FAULT
+
+    return run
+
+
+def _like(owner: FakeOwner, revision: int, state: bytes) -> _Like:
+    return _Like(owner.key, revision, state)
+
+
+class _Like:
+    """Equal to a save of these fields; commits are compared by identity otherwise."""
+
+    def __init__(self, key: ObjectKey, revision: int, state: bytes) -> None:
+        self.fields = (key, revision, state, False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Commit) and self.fields == (
+            other.key,
+            other.revision,
+            other.state,
+            other.delete,
+        )
+
+    def __repr__(self) -> str:
+        return f"Commit{self.fields}"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+# --- in a real loop, with a real thread ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_drained_waits_for_all_that_is_on_its_way(backend: str) -> None:
+    async def main() -> None:
+        bench = Bench()
+        bench.loop = running_loop()  # type: ignore[assignment]
+        runner = SteppedRunner(bench.loop)
+        bench.group_commit = GroupCommit(bench.loop, runner, bench.writer, lambda: 0)
+        await bench.group_commit.drained()  # nothing is
+        a, b = bench.owner("a"), bench.owner("b")
+        done = False
+
+        async def drain() -> None:
+            nonlocal done
+            await bench.group_commit.drained()
+            done = True
+
+        held = [a.save(b"1"), b.save(b"1")]
+        # The second transaction fails and takes a pending ticket with it, which counts as well.
+        bench.writer.then(_raise_after(lambda: held.append(a.save(b"2"))))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(drain)
+            await anyio.wait_all_tasks_blocked()
+            assert not done
+            runner.step()
+        assert done
+        assert all(waiter.ended for waiter in held)
+        assert bench.group_commit._unsettled == 0
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_with_a_real_thread(backend: str) -> None:
+    """Fifty owners, forty turns each, with a fault now and then: the books balance."""
+
+    async def main() -> None:
+        bench = Bench()
+        loop = running_loop()
+        runner = ThreadRunner(loop, "writer")
+        bench.group_commit = GroupCommit(loop, runner, bench.writer, lambda: 0)
+        bench.writer.then(*([None, None, StorageFault("now and then")] * 20))
+        outcomes: dict[str, list[bool]] = {}
+
+        async def turns(owner: FakeOwner) -> None:
+            told = outcomes[owner.key.object_id] = []
+            for n in range(40):
+                waiter = loop.waiter()
+                owner.gate = bench.group_commit.submit(owner, str(n).encode(), False)
+                owner.gate.hold(waiter)
+                try:
+                    await waiter.wait()
+                except PersistenceError:
+                    owner.reload()
+                    told.append(False)
+                else:
+                    told.append(True)
+
+        owners = bench.owners(50)
+        async with anyio.create_task_group() as tasks:
+            for owner in owners:
+                tasks.start_soon(turns, owner)
+        await bench.group_commit.drained()
+        runner.stop()
+        for owner in owners:
+            told = outcomes[owner.key.object_id]
+            last = max(n for n, durable in enumerate(told) if durable)
+            assert bench.writer.stored(owner) == (sum(told), str(last).encode())
+            assert owner.gate is None
+        assert not all(all(told) for told in outcomes.values())
+
+    anyio.run(main, backend=backend)
+
+
+# --- batched loads -------------------------------------------------------------------------------
+
+
+class ScriptedReader(Reader):
+    """Reads from memory; ``script`` is called in the middle of each read."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self.memory = storage.open_reader()
+        self.script: deque[Callable[[], object]] = deque()
+        self.batches: list[list[str]] = []
+
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        self.batches.append([key.object_id for key in keys])
+        if self.script:
+            self.script.popleft()()
+        return self.memory.load(keys)
+
+    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
+        raise AssertionError
+
+    def close(self) -> None:
+        raise AssertionError
+
+
+class FakeLoading:
+    def __init__(self, object_id: str) -> None:
+        self.key = ObjectKey("T", object_id)
+        self.outcomes: list[StoredObject | StorageFault | None] = []
+        self.then: Callable[[], object] = _nothing
+
+    def loaded(self, row: StoredObject | None) -> None:
+        self.outcomes.append(row)
+        self.then()
+
+    def load_failed(self, fault: StorageFault) -> None:
+        self.outcomes.append(fault)
+        self.then()
+
+
+def loading_with(
+    backend: str, scenario: Callable[[BatchedLoad, ScriptedReader, SteppedRunner], None]
+) -> None:
+    """Run ``scenario``, deliver what it brought about, then stop."""
+
+    async def main() -> None:
+        storage = MemoryStorage()
+        storage.open_writer().commit(
+            [Commit(ObjectKey("T", f"{n}"), 0, str(n).encode()) for n in range(5)], 0
+        )
+        loop = running_loop()
+        runner = SteppedRunner(loop)
+        reader = ScriptedReader(storage)
+        load = BatchedLoad(loop, runner, reader)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(load.run)
+            await anyio.wait_all_tasks_blocked()
+            scenario(load, reader, runner)
+            await anyio.wait_all_tasks_blocked()
+            while runner.jobs:
+                runner.step()
+                await anyio.wait_all_tasks_blocked()
+            load.stop()
+
+    anyio.run(main, backend=backend)
+
+
+backends = pytest.mark.parametrize("backend", ["trio", "asyncio"])
+
+
+@backends
+def test_loads_that_wait_go_into_one_read(backend: str) -> None:
+    loadings = [FakeLoading(f"{n}") for n in range(7)]
+
+    def scenario(load: BatchedLoad, reader: ScriptedReader, runner: SteppedRunner) -> None:
+        for loading in loadings[:3]:
+            load.submit(loading)
+        assert len(runner.jobs) == 1
+
+        def more() -> None:
+            for loading in loadings[3:]:
+                load.submit(loading)
+
+        reader.script.append(more)
+        runner.step()
+        assert reader.batches == [["0", "1", "2"], ["3", "4", "5", "6"]]
+        assert all(loading.outcomes == [] for loading in loadings)
+
+    loading_with(backend, scenario)
+    assert [loading.outcomes for loading in loadings] == [
+        *([StoredObject(1, str(n).encode())] for n in range(5)),
+        [None],
+        [None],
+    ]
+
+
+@backends
+@pytest.mark.parametrize("error", [FAULT, RuntimeError("boom"), ValueError()])
+def test_a_read_that_fails_fails_its_loads_only(backend: str, error: Exception) -> None:
+    first, second = FakeLoading("0"), FakeLoading("1")
+
+    def scenario(load: BatchedLoad, reader: ScriptedReader, runner: SteppedRunner) -> None:
+        def fail() -> None:
+            load.submit(second)
+            raise error
+
+        reader.script.append(fail)
+        load.submit(first)
+        runner.step()
+
+    loading_with(backend, scenario)
+    (fault,) = first.outcomes
+    assert isinstance(fault, StorageFault)
+    assert str(fault) == (str(error) or type(error).__name__)
+    assert second.outcomes == [StoredObject(1, b"1")]
+
+
+@backends
+def test_reads_are_bounded(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batched_load, "MAX_BATCH_KEYS", 2)
+    loadings = [FakeLoading(f"{n}") for n in range(5)]
+    batches: list[list[str]] = []
+
+    def scenario(load: BatchedLoad, reader: ScriptedReader, runner: SteppedRunner) -> None:
+        for loading in loadings:
+            load.submit(loading)
+        runner.step()
+        batches.extend(reader.batches)
+
+    loading_with(backend, scenario)
+    assert batches == [["0", "1"], ["2", "3"], ["4"]]
+    assert [len(loading.outcomes) for loading in loadings] == [1] * 5
+
+
+@backends
+def test_a_load_asked_for_while_one_is_handed_over(backend: str) -> None:
+    first, second = FakeLoading("0"), FakeLoading("1")
+
+    def scenario(load: BatchedLoad, reader: ScriptedReader, runner: SteppedRunner) -> None:
+        first.then = lambda: load.submit(second)
+        load.submit(first)
+        runner.step()
+
+    loading_with(backend, scenario)
+    assert first.outcomes == [StoredObject(1, b"0")]
+    assert second.outcomes == [StoredObject(1, b"1")]
