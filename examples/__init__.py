@@ -1,0 +1,1 @@
+"""Programs that use trio_durable; see the README beside this file."""

@@ -1,0 +1,296 @@
+"""A web shop's carts and rate limits as durable objects, behind Starlette.
+
+Serve it on asyncio or on trio, from the folder above this one::
+
+    uvicorn examples.shop:app
+    hypercorn --worker-class trio examples.shop:app
+
+and go shopping::
+
+    user=localhost:8000/users/ada
+    curl $user/cart/items -H 'Idempotency-Key: 1' -d '{"sku": "tea", "quantity": 2}'
+    curl $user/cart
+    curl $user/cart/items/tea -X DELETE
+    curl $user/checkout -H 'Idempotency-Key: 2' -X POST
+
+Kill the server whenever you like: what it has answered is there when it is back.
+
+``SHOP_DB`` names the SQLite file (default shop.db), ``SHOP_REQUESTS_PER_MINUTE`` sets each user's
+limit (default 120). Run one worker process: the file belongs to one runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from trio_durable import (
+    CallTimeout,
+    DurableObject,
+    DurableRuntime,
+    InvalidObjectId,
+    PersistenceError,
+    RuntimeClosed,
+    StateTooLarge,
+    handler,
+)
+
+REQUESTS_PER_MINUTE = int(os.environ.get("SHOP_REQUESTS_PER_MINUTE", "120"))
+WINDOW = timedelta(minutes=1)
+INTERVAL = WINDOW / REQUESTS_PER_MINUTE
+
+# An object's state is written as a whole, so it is kept small. A client repeats a request within
+# seconds or not at all; so many later requests of one user don't come between.
+REMEMBERED_ANSWERS = 100
+
+Json = dict[str, Any]
+
+
+# --- the durable objects -------------------------------------------------------------------------
+
+
+class RateLimiter(DurableObject, hibernate_after=60, shutdown_after=timedelta(minutes=10)):
+    """One user's limit: a full minute's worth of requests at once, then one every INTERVAL."""
+
+    # All there is to know of a leaky bucket: when it will have run dry.
+    dry_at: datetime = datetime(2000, 1, 1, tzinfo=UTC)
+
+    @handler
+    def admit(self) -> float:
+        """Count a request and return 0, or return how many seconds are missing until the next."""
+        now = datetime.now(UTC)
+        # Not beyond a full bucket, in case the clock was set back.
+        dry_at = min(max(self.dry_at, now), now + WINDOW)
+        missing = dry_at + INTERVAL - (now + WINDOW)
+        if missing > timedelta(0):
+            return missing.total_seconds()  # no state has changed, so nothing is written
+        self.dry_at = dry_at + INTERVAL
+        return 0.0
+
+
+class EmptyCart(Exception):
+    """There is nothing to check out."""
+
+
+class KeyReused(Exception):
+    """An idempotency key came back with another request than its first one."""
+
+
+@attrs.frozen
+class Answered:
+    """A request that was carried out, and its answer."""
+
+    request: list[str | int]
+    answer: Json
+
+
+class Cart(DurableObject, shutdown_after=timedelta(hours=1)):
+    """One user's shopping cart.
+
+    A client whose connection breaks can't know whether its request was carried out, so it has to
+    repeat it. Hence every request that isn't harmless to repeat has an idempotency key. The cart
+    remembers the key and the answer in the same state, and so in the same commit, as the change
+    itself: after a crash either both are there or neither, and a repeated request is answered
+    from memory.
+    """
+
+    items: dict[str, int] = attrs.field(factory=dict)
+    orders: int = 0
+    answered: dict[str, Answered] = attrs.field(factory=dict)
+
+    @handler
+    def add(self, key: str, sku: str, quantity: int) -> Json:
+        """Put ``quantity`` more of an article into the cart, once per ``key``."""
+
+        def add() -> Json:
+            self.items[sku] = self.items.get(sku, 0) + quantity
+            return {"sku": sku, "quantity": self.items[sku]}
+
+        return self._once(key, ["add", sku, quantity], add)
+
+    @handler
+    def check_out(self, key: str) -> Json:
+        """Turn what is in the cart into an order, once per ``key``."""
+
+        def check_out() -> Json:
+            if not self.items:
+                raise EmptyCart
+            self.orders += 1
+            order = {"order": f"{self.ctx.object_id}-{self.orders}", "items": self.items}
+            self.items = {}
+            return order
+
+        return self._once(key, ["check out"], check_out)
+
+    @handler
+    def remove(self, sku: str) -> None:
+        """Take an article out. Harmless to repeat, so it needs no key."""
+        self.items.pop(sku, None)
+
+    @handler(readonly=True)
+    def contents(self) -> dict[str, int]:
+        """What is in the cart."""
+        return self.items
+
+    def _once(self, key: str, request: list[str | int], change: Callable[[], Json]) -> Json:
+        """Carry out ``change``, or give the answer of the first time."""
+        first = self.answered.get(key)
+        if first is not None:
+            if first.request != request:
+                raise KeyReused
+            return first.answer
+        # If this raises, all of the turn is undone and the key stays unused.
+        answer = change()
+        self.answered[key] = Answered(request, answer)
+        if len(self.answered) > REMEMBERED_ANSWERS:
+            del self.answered[next(iter(self.answered))]
+        return answer
+
+
+# --- HTTP ----------------------------------------------------------------------------------------
+
+
+async def add_item(request: Request) -> Response:
+    """``POST /users/{user}/cart/items``."""
+    key = idempotency_key(request)
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON") from None
+    match body:
+        case {"sku": str(sku), "quantity": int(quantity)} if (
+            re.fullmatch(r"[A-Za-z0-9._-]{1,64}", sku)
+            and not isinstance(quantity, bool)
+            and 1 <= quantity <= 1000
+        ):
+            return JSONResponse(await Cart.add(user(request), key, sku, quantity))
+        case _:
+            raise HTTPException(
+                422, "expected a sku (letters, digits, '.', '_', '-') and a quantity of 1 to 1000"
+            )
+
+
+async def show_cart(request: Request) -> Response:
+    """``GET /users/{user}/cart``."""
+    return JSONResponse({"items": await Cart.contents(user(request))})
+
+
+async def remove_item(request: Request) -> Response:
+    """``DELETE /users/{user}/cart/items/{sku}``."""
+    await Cart.remove(user(request), request.path_params["sku"])
+    return Response(status_code=204)
+
+
+async def check_out(request: Request) -> Response:
+    """``POST /users/{user}/checkout``."""
+    return JSONResponse(await Cart.check_out(user(request), idempotency_key(request)))
+
+
+def user(request: Request) -> str:
+    """Whose cart it is. A real shop takes that from a session, not from the path."""
+    name: str = request.path_params["user"]
+    return name
+
+
+def idempotency_key(request: Request) -> str:
+    """The key by which the cart recognizes a repeated request.
+
+    Raises:
+        HTTPException: 400, there is none, or an overlong one.
+    """
+    key = request.headers.get("Idempotency-Key", "")
+    if not 1 <= len(key) <= 64:
+        raise HTTPException(400, "an Idempotency-Key header of 1 to 64 characters is needed")
+    return key
+
+
+class RateLimited:
+    """ASGI middleware: lets through what the user's `RateLimiter` admits."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        missing = await RateLimiter.admit(scope["path_params"]["user"])
+        if missing:
+            headers = {"Retry-After": str(math.ceil(missing))}
+            raise HTTPException(429, "too many requests", headers)
+        await self.app(scope, receive, send)
+
+
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def answer_with(status: int, text: str) -> ErrorHandler:
+    """An error handler that gives always the same answer."""
+    headers = {"Retry-After": "1"} if status >= 500 else None
+
+    async def answer(_request: Request, _error: Exception) -> Response:
+        return JSONResponse({"error": text}, status, headers)
+
+    return answer
+
+
+async def refused(_request: Request, error: Exception) -> Response:
+    """The errors that are raised above, as JSON like all answers."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+# Whether the change was made before things went wrong the client can't know. It needn't: the
+# key tells the cart.
+REPEAT = "the shop can't answer now; repeat the request with the same Idempotency-Key"
+
+ERROR_HANDLERS: dict[Any, ErrorHandler] = {
+    HTTPException: refused,
+    KeyReused: answer_with(422, "this Idempotency-Key came with another request before"),
+    EmptyCart: answer_with(409, "the cart is empty"),
+    InvalidObjectId: answer_with(404, "there is no such user"),
+    StateTooLarge: answer_with(413, "the cart is full"),
+    CallTimeout: answer_with(504, REPEAT),  # MailboxFull among them
+    PersistenceError: answer_with(503, REPEAT),  # a full disk, say
+    RuntimeClosed: answer_with(503, REPEAT),  # the server is shutting down
+}
+
+
+@contextlib.asynccontextmanager
+async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    """Keep the runtime open while the server runs.
+
+    It is the only one in the event loop, so that `Cart.add` and the others find it by themselves.
+    """
+    async with DurableRuntime(os.environ.get("SHOP_DB", "shop.db"), objects=[RateLimiter, Cart]):
+        yield
+
+
+app = Starlette(
+    routes=[
+        Mount(
+            "/users/{user}",
+            routes=[
+                Route("/cart", show_cart),
+                Route("/cart/items", add_item, methods=["POST"]),
+                Route("/cart/items/{sku}", remove_item, methods=["DELETE"]),
+                Route("/checkout", check_out, methods=["POST"]),
+            ],
+            middleware=[Middleware(RateLimited)],
+        )
+    ],
+    exception_handlers=ERROR_HANDLERS,
+    lifespan=lifespan,
+)
