@@ -1,0 +1,208 @@
+"""The limits: the bare things that the library is built on, with nothing around them.
+
+What a call through the library costs is compared with
+
+- `BareRequestReply`: a trio task that serves requests from a memory channel, with a reply channel
+  for each client. No objects, no state, no disk; what an actor without a library costs.
+- `RawRows`: sqlite3 in a plain loop in the main thread, no event loop. Each row goes in as
+  ``BEGIN IMMEDIATE``, one upsert, ``COMMIT``. What a durable change costs without group commit.
+- `RawBatches`: the same loop with ``BEGIN IMMEDIATE``, ``executemany`` of as many upserts as there
+  are callers, ``COMMIT``. What the disk and SQLite give if somebody else has collected the batch.
+- `RawSelects`: one row by its primary key at a time; what a load costs at least.
+
+All use a file with the library's own table and rows, in WAL mode, with the ``synchronous`` of the
+case. Every upsert writes another revision and time, because SQLite leaves out writes that change
+nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import sqlite3
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter, time_ns
+
+import attrs
+import trio
+
+from trio_durable import Durability
+
+from .callers import Period
+from .loops import run
+from .objects import object_ids
+from .workloads import WARM_UP, Workload, make_file, new_ids, shuffled
+
+_UPSERT = """
+INSERT INTO durable_objects (type_name, object_id, revision, updated_at, state)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (type_name, object_id) DO UPDATE SET
+    revision = excluded.revision, updated_at = excluded.updated_at, state = excluded.state
+"""
+
+
+@attrs.frozen
+class BareRequestReply(Workload):
+    """Requests through one trio memory channel to one server task."""
+
+    clients: int
+
+    @property
+    def title(self) -> str:
+        plural = "" if self.clients == 1 else "s"
+        return f"bare trio request-reply, {self.clients} client{plural}"
+
+    def prepare(self, folder: Path) -> None:
+        pass
+
+    def rate(self, folder: Path, seconds: float) -> float:
+        return run("trio", lambda: self._rate(seconds))
+
+    async def _rate(self, seconds: float) -> float:
+        requests, inbox = trio.open_memory_channel[tuple[int, trio.MemorySendChannel[int]]](
+            math.inf
+        )
+
+        async def serve() -> None:
+            async for value, reply in inbox:
+                reply.send_nowait(value)
+
+        async def client(period: Period) -> None:
+            reply, replies = trio.open_memory_channel[int](1)
+            done = 0
+            while not period.over:
+                requests.send_nowait((done, reply))
+                await replies.receive()
+                done += 1
+            period.calls += done
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await Period(WARM_UP).run([client] * self.clients)
+            rate = await Period(seconds).run([client] * self.clients)
+            requests.close()
+        return rate
+
+
+@attrs.frozen
+class _Raw(Workload):
+    """sqlite3 on a file with the library's table."""
+
+    rows: int
+    """How many rows are there to choose from."""
+    durability: Durability
+
+    def prepare(self, folder: Path) -> None:
+        make_file(folder / "raw.db", self.rows)
+
+    def rate(self, folder: Path, seconds: float) -> float:
+        with closing(sqlite3.connect(folder / "raw.db", isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self.durability}")
+            step = self._step(connection)
+            _repeat(step, WARM_UP)
+            return _repeat(step, seconds)
+
+    @abstractmethod
+    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
+        """A function that does it once and says how many rows that were."""
+
+
+@attrs.frozen
+class RawRows(_Raw):
+    """One row per transaction."""
+
+    @property
+    def title(self) -> str:
+        return f"raw sqlite3, one row per transaction, {self.durability.upper()}"
+
+    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
+        type_name, state = _template(connection)
+        keys = itertools.cycle(shuffled(object_ids(self.rows)))
+        revisions = itertools.count(2)
+
+        def step() -> int:
+            connection.execute("BEGIN IMMEDIATE")
+            values = (type_name, next(keys), next(revisions), time_ns() // 1000, state)
+            connection.execute(_UPSERT, values)
+            connection.execute("COMMIT")
+            return 1
+
+        return step
+
+
+@attrs.frozen
+class RawBatches(_Raw):
+    """Many rows per transaction; of new rows if there are none to choose from."""
+
+    size: int
+
+    @property
+    def title(self) -> str:
+        return f"raw sqlite3, batches of {self.size}, {self.durability.upper()}"
+
+    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
+        type_name, state = _template(connection)
+        batches = self._batches()
+        revisions = itertools.count(2)
+
+        def step() -> int:
+            revision, now = next(revisions), time_ns() // 1000
+            values = [(type_name, key, revision, now, state) for key in next(batches)]
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_UPSERT, values)
+            connection.execute("COMMIT")
+            return self.size
+
+        return step
+
+    def _batches(self) -> Iterator[list[str]]:
+        if not self.rows:
+            fresh = new_ids()
+            return (list(itertools.islice(fresh, self.size)) for _ in itertools.count())
+        # Drawn beforehand: drawing costs as much as SQLite takes for a row.
+        keys = object_ids(self.rows)
+        return itertools.cycle([random.sample(keys, self.size) for _ in range(256)])
+
+
+@attrs.frozen
+class RawSelects(_Raw):
+    """One row by its key at a time."""
+
+    @property
+    def title(self) -> str:
+        return "raw sqlite3, one SELECT per row"
+
+    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
+        type_name, _ = _template(connection)
+        keys = itertools.cycle(shuffled(object_ids(self.rows)))
+        select = "SELECT revision, state FROM durable_objects WHERE type_name = ? AND object_id = ?"
+
+        def step() -> int:
+            connection.execute(select, (type_name, next(keys))).fetchone()
+            return 1
+
+        return step
+
+
+def _template(connection: sqlite3.Connection) -> tuple[str, str]:
+    """The type name and the state of a counter as the library stores it."""
+    type_name, state = connection.execute(
+        "SELECT type_name, state FROM durable_objects LIMIT 1"
+    ).fetchone()
+    return type_name, state
+
+
+def _repeat(step: Callable[[], int], seconds: float) -> float:
+    """Do ``step`` for so long; how many rows a second that were."""
+    done = 0
+    began = now = perf_counter()
+    end = began + seconds
+    while now < end:
+        done += step()
+        now = perf_counter()
+    return done / (now - began)

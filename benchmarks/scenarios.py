@@ -1,0 +1,300 @@
+"""Which workload stands beside which limit, and what is to be reached."""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import anyio
+import attrs
+
+from trio_durable import Durability, DurableRuntime
+
+from . import loops, memory
+from .callers import call_each
+from .limits import BareRequestReply, RawBatches, RawRows, RawSelects
+from .loops import LOOPS
+from .measurements import Latency, Measurement, Sample, Target
+from .objects import Counter, SleepyCounter
+from .workloads import FirstCalls, Operation, RuntimeCalls, Workload
+
+STORED_OBJECTS = 50_000
+"""How many objects are stored where first calls load them."""
+_RAW_ROWS = 1_000
+
+
+@attrs.frozen
+class Effort:
+    """How much is done to measure one scenario."""
+
+    rounds: int
+    seconds: float
+    """Of each workload in each round."""
+    memory_objects: int
+
+
+FULL = Effort(rounds=5, seconds=0.4, memory_objects=100_000)
+SHORT = Effort(rounds=3, seconds=0.2, memory_objects=20_000)
+
+
+@attrs.frozen(kw_only=True)
+class Scenario(ABC):
+    """One line of the report."""
+
+    name: str
+    group: str
+    target: Target | None = None
+    headline: bool = False
+    """In the short run and in the chart."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is, within its group."""
+
+    @abstractmethod
+    def obstacle(self) -> str | None:
+        """Why it can't be measured here, or None if it can."""
+
+    @abstractmethod
+    def measure(self, folder: Path, effort: Effort) -> Measurement:
+        """Measure it, with its files in ``folder``, in a process used for nothing else."""
+
+
+@attrs.frozen(kw_only=True)
+class Comparison(Scenario):
+    """A workload beside its limit, in turns."""
+
+    ours: RuntimeCalls | FirstCalls
+    limit: Workload
+
+    @property
+    def title(self) -> str:
+        return self.ours.title
+
+    def obstacle(self) -> str | None:
+        return loops.obstacle(self.ours.loop)
+
+    def measure(self, folder: Path, effort: Effort) -> Measurement:
+        our_folder, limit_folder = folder / "ours", folder / "limit"
+        for workload, its_folder in ((self.limit, limit_folder), (self.ours, our_folder)):
+            its_folder.mkdir()
+            workload.prepare(its_folder)
+            # A short round that doesn't count: imports, caches and the interpreter's own warming.
+            workload.rate(its_folder, effort.seconds / 4)
+        ours, limit = [], []
+        for _ in range(effort.rounds):
+            gc.collect()
+            limit.append(self.limit.rate(limit_folder, effort.seconds))
+            gc.collect()
+            ours.append(self.ours.rate(our_folder, effort.seconds))
+        latency = None
+        if isinstance(self.ours, RuntimeCalls) and self.ours.callers <= 64:
+            latency = Latency.of(self.ours.latencies(our_folder, effort.seconds))
+        return Measurement(
+            name=self.name,
+            group=self.group,
+            title=self.title,
+            ours=Sample(tuple(ours)),
+            limit_title=self.limit.title,
+            limit=Sample(tuple(limit)),
+            target=self.target,
+            latency=latency,
+            headline=self.headline,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Memory(Scenario):
+    """What one more object takes, on trio.
+
+    The growth of the resident set over so many objects, each called once, divided by their
+    number. A tenth as many come before and stay, so that what grows only once (SQLite's page
+    caches, the first tables) isn't counted. Objects that hibernate do so while others are still
+    coming, as in an app that has run for a while: the memory of their live form is used again.
+    """
+
+    hibernated: bool
+
+    @property
+    def title(self) -> str:
+        if self.hibernated:
+            return "per hibernated object, beyond its state"
+        return "per active object"
+
+    def obstacle(self) -> str | None:
+        return memory.obstacle()
+
+    def measure(self, folder: Path, effort: Effort) -> Measurement:
+        cls = SleepyCounter if self.hibernated else Counter
+        count = effort.memory_objects
+        path = folder / "objects.db"
+        resident, allocated = loops.run("trio", lambda: self._grow(cls, count, path))
+        state = _average_state(path)
+        details = {"objects": count, "state_bytes": state}
+        if allocated is not None:
+            details["allocator_bytes"] = allocated
+        return Measurement(
+            name=self.name,
+            group=self.group,
+            title=self.title,
+            ours=Sample((resident - state if self.hibernated else resident,)),
+            unit=" B",
+            target=self.target,
+            headline=self.headline,
+            details=details,
+        )
+
+    async def _grow(self, cls: type[Counter], count: int, path: Path) -> tuple[float, float | None]:
+        """The bytes per object: in the resident set, and in Python's allocator."""
+        async with DurableRuntime(path, objects=[cls]) as runtime:
+            await self._fill(runtime, cls, "before", count // 10)
+            resident, allocated = memory.resident_bytes(), memory.allocated_bytes()
+            await self._fill(runtime, cls, "counted", count)
+            resident = memory.resident_bytes() - resident
+            after = memory.allocated_bytes()
+            in_blocks = None if allocated is None or after is None else after - allocated
+            return resident / count, None if in_blocks is None else in_blocks / count
+
+    async def _fill(
+        self, runtime: DurableRuntime, cls: type[Counter], prefix: str, count: int
+    ) -> None:
+        """Call ``count`` new objects once, and wait until they are what they shall be."""
+        await call_each(
+            partial(runtime.get(cls, f"{prefix}-{number:07}").add, 1) for number in range(count)
+        )
+        expected = "hibernated" if self.hibernated else "active"
+        looked_at = [f"{prefix}-{number:07}" for number in (*range(0, count, 100), count - 1)]
+        with anyio.fail_after(60):
+            for object_id in looked_at:
+                while True:
+                    info = runtime.whereis(cls, object_id)
+                    if info is None:
+                        raise RuntimeError(f"{object_id} left memory while it was measured")
+                    if info.status == expected:
+                        break
+                    await anyio.sleep(0.05)
+        gc.collect()
+
+
+def _average_state(path: Path) -> float:
+    with closing(sqlite3.connect(path)) as connection:
+        row = connection.execute("SELECT avg(length(CAST(state AS BLOB))) FROM durable_objects")
+        return float(row.fetchone()[0])
+
+
+# --- the catalogue -------------------------------------------------------------------------------
+
+
+def _changes() -> Iterator[Scenario]:
+    durabilities: tuple[Durability, ...] = ("full", "normal")
+    targets = {(1, 1): 0.5, (64, 1): 0.4, (64, 1000): 0.6}
+    for durability in durabilities:
+        for loop in LOOPS:
+            for callers in (1, 64, 512):
+                for objects in (1, 1000):
+                    bound = targets.get((callers, objects)) if durability == "full" else None
+                    yield Comparison(
+                        name=f"changes-{callers}x{objects}-{loop}-{durability}",
+                        group="Durable changes",
+                        ours=RuntimeCalls("change", callers, objects, loop, durability),
+                        limit=(
+                            RawRows(objects, durability)
+                            if callers == 1
+                            else RawBatches(_RAW_ROWS, durability, callers)
+                        ),
+                        target=None if bound is None else Target("ratio", bound),
+                        headline=bound is not None,
+                    )
+
+
+def _reads() -> Iterator[Scenario]:
+    for loop in LOOPS:
+        for callers in (1, 64, 512):
+            for objects in (1, 1000):
+                has_target = loop == "trio" and callers == 64
+                yield Comparison(
+                    name=f"reads-{callers}x{objects}-{loop}",
+                    group="Reads",
+                    ours=RuntimeCalls("read", callers, objects, loop),
+                    limit=BareRequestReply(callers),
+                    target=Target("ratio", 0.7) if has_target else None,
+                    headline=has_target,
+                )
+
+
+def _async_changes() -> Iterator[Scenario]:
+    for loop in LOOPS:
+        yield Comparison(
+            name=f"async-changes-64x1000-{loop}",
+            group="An async def handler, beside a def one",
+            ours=RuntimeCalls("async change", 64, 1000, loop),
+            limit=RuntimeCalls("change", 64, 1000, loop),
+            headline=loop == "trio",
+        )
+
+
+def _scaling() -> Iterator[Scenario]:
+    for loop in LOOPS:
+        few, many, most = (
+            RuntimeCalls("change", callers, objects, loop)
+            for callers, objects in ((64, 1000), (512, 1000), (4096, 10_000))
+        )
+        for ours, limit, bound in ((many, few, 1.0), (most, many, 0.6)):
+            yield Comparison(
+                name=f"scaling-{ours.callers}x{ours.objects}-{loop}",
+                group="More callers, beside fewer",
+                ours=ours,
+                limit=limit,
+                target=Target("ratio", bound),
+                headline=ours is many or loop == "trio",
+            )
+
+
+def _first_calls() -> Iterator[Scenario]:
+    cases: tuple[tuple[str, Operation, int, Workload, int], ...] = (
+        ("new", "change", 0, RawBatches(0, "full", 64), 15_000),
+        ("stored-read", "read", STORED_OBJECTS, RawSelects(STORED_OBJECTS, "full"), 20_000),
+        ("stored-change", "change", STORED_OBJECTS, RawBatches(STORED_OBJECTS, "full", 64), 20_000),
+    )
+    for loop in LOOPS:
+        for name, operation, stored, limit, bound in cases:
+            yield Comparison(
+                name=f"cold-{name}-{loop}",
+                group="Cold first calls, 64 callers, FULL",
+                ours=FirstCalls(operation, stored, loop),
+                limit=limit,
+                target=Target("rate", bound),
+                headline=loop == "trio",
+            )
+
+
+def _memory() -> Iterator[Scenario]:
+    for name, hibernated, bound in (("active", False, 6000), ("hibernated", True, 700)):
+        yield Memory(
+            name=f"memory-{name}",
+            group="Memory, trio",
+            hibernated=hibernated,
+            target=Target("bytes", bound),
+            headline=True,
+        )
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    *_reads(),
+    *_changes(),
+    *_async_changes(),
+    *_scaling(),
+    *_first_calls(),
+    *_memory(),
+)
+
+
+def scenario_named(name: str) -> Scenario:
+    """The scenario of that name."""
+    return next(scenario for scenario in SCENARIOS if scenario.name == name)

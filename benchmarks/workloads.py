@@ -1,0 +1,182 @@
+"""What can be measured: a workload has a rate, taken anew in each round.
+
+A workload starts from scratch in every round: a fresh event loop, the file opened again, the
+objects activated and called for a moment before the clock starts. So rounds of two workloads can
+alternate in one process without one being in the other's way.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import attrs
+
+from trio_durable import Durability, DurableRuntime
+
+from .callers import Call, Period, Queue, TimedWalk, Walk, call_each
+from .loops import LoopName, run
+from .objects import Counter, object_ids
+
+T = TypeVar("T")
+
+WARM_UP = 0.05
+"""Seconds of calls before the clock starts."""
+
+Operation = Literal["change", "async change", "read"]
+
+_OPERATIONS: dict[Operation, Callable[[Counter], Call]] = {
+    "change": lambda counter: partial(counter.add, 1),
+    "async change": lambda counter: partial(counter.add_async, 1),
+    "read": lambda counter: counter.value,
+}
+
+
+@attrs.frozen
+class Workload(ABC):
+    """Something done over and over."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is, in a few words."""
+
+    @abstractmethod
+    def prepare(self, folder: Path) -> None:
+        """Make the files it needs, once."""
+
+    @abstractmethod
+    def rate(self, folder: Path, seconds: float) -> float:
+        """Do it for so long; how often a second it was done."""
+
+
+@attrs.frozen
+class RuntimeCalls(Workload):
+    """Calls to objects that are active."""
+
+    operation: Operation
+    callers: int
+    objects: int
+    loop: LoopName
+    durability: Durability = "full"
+
+    @property
+    def title(self) -> str:
+        callers = "1 caller" if self.callers == 1 else f"{self.callers:,} callers"
+        objects = "1 object" if self.objects == 1 else f"{self.objects:,} objects"
+        prefix = "async def, " if self.operation == "async change" else ""
+        suffix = "" if self.operation == "read" else f", {self.durability.upper()}"
+        return f"{prefix}{callers} x {objects}, {self.loop}{suffix}"
+
+    def prepare(self, folder: Path) -> None:
+        make_file(folder / "objects.db", self.objects)
+
+    def rate(self, folder: Path, seconds: float) -> float:
+        # So that each of very many callers calls more than once or twice.
+        enough = seconds * max(1, self.callers / 1024)
+
+        async def measured(calls: list[Call]) -> float:
+            return await Period(enough).run([Walk(calls, n) for n in range(self.callers)])
+
+        return self._with_active_objects(folder, measured)
+
+    def latencies(self, folder: Path, seconds: float) -> list[float]:
+        """How long single calls take, in seconds; a pass of its own, since it costs time."""
+
+        async def measured(calls: list[Call]) -> list[float]:
+            latencies: list[float] = []
+            await Period(seconds).run([TimedWalk(calls, n, latencies) for n in range(self.callers)])
+            return latencies
+
+        return self._with_active_objects(folder, measured)
+
+    def _with_active_objects(
+        self, folder: Path, measured: Callable[[list[Call]], Awaitable[T]]
+    ) -> T:
+        async def main() -> T:
+            async with _runtime(folder, self.durability) as runtime:
+                operation = _OPERATIONS[self.operation]
+                counters = [runtime.get(Counter, key) for key in object_ids(self.objects)]
+                calls = [operation(counter) for counter in counters]
+                await call_each(calls)
+                await Period(WARM_UP).run([Walk(calls, n) for n in range(self.callers)])
+                gc.collect()
+                return await measured(calls)
+
+        return run(self.loop, main)
+
+
+@attrs.frozen
+class FirstCalls(Workload):
+    """First calls to objects that aren't in memory, by 64 callers."""
+
+    operation: Operation
+    stored: int
+    """How many objects are stored to choose from; 0 for calls to objects that never were."""
+    loop: LoopName
+
+    @property
+    def title(self) -> str:
+        which = "stored objects" if self.stored else "new objects"
+        return f"{which}, first call is a {self.operation}, {self.loop}"
+
+    def prepare(self, folder: Path) -> None:
+        make_file(folder / "objects.db", self.stored)
+
+    def rate(self, folder: Path, seconds: float) -> float:
+        async def main() -> float:
+            async with _runtime(folder, "full") as runtime:
+                operation = _OPERATIONS[self.operation]
+                keys = iter(shuffled(object_ids(self.stored))) if self.stored else new_ids()
+                calls = (operation(runtime.get(Counter, key)) for key in keys)
+                callers = [Queue(calls)] * 64
+                await Period(WARM_UP).run(callers)
+                gc.collect()
+                return await Period(seconds).run(callers)
+
+        return run(self.loop, main)
+
+
+def _runtime(folder: Path, durability: Durability) -> DurableRuntime:
+    return DurableRuntime(folder / "objects.db", objects=[Counter], durability=durability)
+
+
+def make_file(path: Path, objects: int) -> None:
+    """Make a file with so many stored counters in it.
+
+    The library makes its own table and stores one object; the others are copies of that row, so
+    that whoever uses the file without the library uses the very same rows.
+    """
+
+    async def main() -> None:
+        async with DurableRuntime(path, objects=[Counter]) as runtime:
+            await runtime.get(Counter, "the first").add(1)
+
+    run("trio", main)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        type_name, revision, updated_at, state = connection.execute(
+            "SELECT type_name, revision, updated_at, state FROM durable_objects"
+        ).fetchone()
+        connection.executemany(
+            "INSERT INTO durable_objects (type_name, object_id, revision, updated_at, state) "
+            "VALUES (?, ?, ?, ?, ?)",
+            [(type_name, key, revision, updated_at, state) for key in object_ids(objects)],
+        )
+
+
+def new_ids() -> Iterator[str]:
+    """Ids that never were, in no order."""
+    while True:
+        yield f"{random.getrandbits(64):016x}"
+
+
+def shuffled(ids: list[str]) -> list[str]:
+    """The same ids in another order."""
+    return random.sample(ids, len(ids))
