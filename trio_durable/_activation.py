@@ -636,7 +636,7 @@ class Activation:
 
     def committed(self) -> None:
         """See `Owner.committed`."""
-        if self._leaving and self.gate is None and not self._busy and not self._mailbox:
+        if self._leaving:
             self._leave()
 
     def commit_failed(self) -> None:
@@ -711,14 +711,12 @@ class Activation:
 
     def shut_down(self) -> bool:
         """See `Resident.shut_down`."""
-        if self._busy or self._mailbox or self.gate is not None:
-            return False
         self._leave()
-        return True
+        return not self._directory.holds(self)
 
     def _leave(self) -> None:
-        if self.gate is not None:
-            return  # the state in memory is ahead of what is stored; `committed` calls again
+        if self._busy or self._mailbox or self.gate is not None:
+            return  # or what is in memory would be lost; whoever ends that calls again
         self._leaving = False
         self._drop_instance()
         self._dismiss_worker()

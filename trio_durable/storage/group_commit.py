@@ -81,9 +81,7 @@ class Ticket(Commit):
     @property
     def next_revision(self) -> int:
         """What is stored once this is durable."""
-        if self.delete:
-            return 0
-        return self.revision if self.state is None else self.revision + 1
+        return 0 if self.delete else self.revision + (self.state is not None)
 
     @property
     def size(self) -> int:
@@ -243,13 +241,11 @@ class GroupCommit:
             for ticket in batch:
                 self._fail(ticket, outcome)
         else:
-            self.rows += len(batch)
-            for position, ticket in enumerate(batch):
-                if ticket.ended:
-                    continue
-                if outcome and position in outcome:
-                    self._fail(ticket, None)
-                else:
+            self.rows += len(batch) - len(outcome)
+            for position in outcome:
+                self._fail(batch[position], None)
+            for ticket in batch:
+                if not ticket.ended:
                     owner = ticket.owner
                     owner.revision = ticket.next_revision
                     if owner.gate is ticket:

@@ -27,6 +27,15 @@ def m001_objects(db: sqlite_utils.Database) -> None:
         )
         """
     )
+    # The half of the fence that an upsert can't express: a save that finds its row gone would
+    # insert it anew. It costs nothing where the row is there.
+    db.execute(
+        """
+        CREATE TRIGGER durable_objects_begin_at_1 AFTER INSERT ON durable_objects
+        WHEN NEW.revision <> 1
+        BEGIN SELECT RAISE(ABORT, 'stale'); END
+        """
+    )
 
 
 def known_names() -> frozenset[str]:

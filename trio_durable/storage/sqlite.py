@@ -7,9 +7,10 @@ back; a batch of 64 rows stepped one by one could wait 64 times. So a batch goes
 statements serve all sizes, in a transaction of its own (autocommit), which is one step in all.
 
 The fence is in the statement: a row whose stored revision isn't the expected one becomes a NULL
-revision, which the table refuses, so that the whole statement fails and nothing is applied. Only
-then the batch is taken apart, in a transaction: find the stale ones, apply the others. Stale
-commits are rare, so the common path pays nothing for them.
+revision, which the table refuses, and one that is gone would be inserted with a revision other
+than 1, which a trigger refuses; so the whole statement fails and nothing is applied. Only then the
+batch is taken apart, in a transaction: find the stale ones, apply the others. Stale commits are
+rare, so the common path pays nothing for them.
 
 WAL with ``synchronous=FULL`` syncs the log at every commit; ``NORMAL`` leaves that to the next
 checkpoint, so that a loss of power (not of the process) may undo the latest commits, never in
@@ -76,11 +77,7 @@ def _save_sql(rows: int) -> str:
     values = ",".join(["(?,?,?,?)"] * rows)
     return f"""
     INSERT INTO durable_objects (type_name, object_id, revision, updated_at, state)
-    SELECT column1, column2,
-        CASE WHEN column3 = 0 OR EXISTS (
-            SELECT 1 FROM durable_objects WHERE type_name = column1 AND object_id = column2
-        ) THEN column3 + 1 END,
-        ?, CAST(column4 AS TEXT)
+    SELECT column1, column2, column3 + 1, ?, CAST(column4 AS TEXT)
     FROM (VALUES {values}) WHERE column1 IS NOT NULL
     ON CONFLICT (type_name, object_id) DO UPDATE SET
         revision = CASE WHEN revision = excluded.revision - 1 THEN excluded.revision END,
