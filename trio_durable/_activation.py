@@ -23,9 +23,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context as ContextVars
+from collections.abc import Callable, Coroutine
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import attrs
 
-from . import _ambient
+from ._ambient import ambient
 from ._context import Context, Effects
 from ._definition import DurableObject, HandlerDefinition
 from ._envelope import Envelope, Turn, current_turn
@@ -49,12 +47,13 @@ from ._errors import (
     StateEncodeError,
 )
 from ._keys import ObjectKey
-from ._rendezvous import Loop, Waiter
-from ._residency import NEVER, Residency
+from ._mailbox import Mailbox
+from ._rendezvous import Waiter
+from ._services import Services
 from ._values import copied, is_atom
+from ._worker import InContext, Worker
 from .storage import StorageFault, StoredObject
-from .storage.batched_load import BatchedLoad
-from .storage.group_commit import GroupCommit, Ticket
+from .storage.group_commit import Ticket
 
 if TYPE_CHECKING:
     from ._directory import Directory
@@ -75,46 +74,26 @@ class ActivationInfo:
     """The object's commit number as stored; 0 if nothing is."""
 
 
-@attrs.define(eq=False)
-class Services:
-    """What the activations of one runtime share."""
-
-    runtime: DurableRuntime
-    loop: Loop
-    group_commit: GroupCommit
-    batched_load: BatchedLoad
-    residency: Residency
-    start_task: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
-    closing: bool = False
-    """Only turns under way may still call."""
-    closed: bool = False
-    busy: int = 0
-    quiet: Waiter | None = None
-    """Settled when ``busy`` falls to 0."""
-
-
 class Activation:
     """One in-memory incarnation of a durable object."""
 
     __slots__ = (
-        "_assigned",
         "_busy",
         "_deleted",
         "_directory",
         "_doomed",
         "_fresh",
-        "_has_worker",
         "_instance",
         "_leaving",
         "_loaded",
         "_mailbox",
-        "_parked",
         "_services",
+        "_since",
         "_state",
+        "_turning",
+        "_worker",
         "gate",
-        "in_turn",
         "key",
-        "looked_at",
         "open",
         "revision",
         "running",
@@ -127,25 +106,25 @@ class Activation:
         self.revision = 0
         self.gate: Ticket | None = None
         self.open = False
-        self.in_turn = False
+        self._turning = False
         self.running = ""
         """What is under way, for messages."""
         self.turn: Turn | None = None
-        self.looked_at = NEVER
         self._directory = directory
         self._services = services
         self.touched = services.loop.now()
+        """When it was last used."""
         self._busy = False
+        self._since = 0.0
+        """Since when it is busy."""
         self._loaded = False
         self._fresh = True
         """after_load has not run yet."""
         self._state: bytes | None = None
         """None if the object starts from its defaults and these weren't encoded yet."""
         self._instance: DurableObject | None = None
-        self._mailbox: deque[Envelope] | None = None
-        self._has_worker = False
-        self._parked: Waiter | None = None
-        self._assigned: Envelope | None = None
+        self._mailbox: Mailbox | None = None  # only while something waits
+        self._worker: Worker | None = None
         self._doomed = False
         """A commit failed while a turn was under way that builds on it."""
         self._deleted = False
@@ -158,6 +137,14 @@ class Activation:
     def runtime(self) -> DurableRuntime:
         """The runtime that the object lives in."""
         return self._services.runtime
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether the caller is in a turn of the object.
+
+        A context that some other task has kept must not meddle with a turn that isn't its own.
+        """
+        return self._turning and (self.turn is None or current_turn.get() is self.turn)
 
     @property
     def depth(self) -> int:
@@ -175,7 +162,7 @@ class Activation:
     def activity(self) -> str:
         """What keeps a call waiting."""
         if self._busy:
-            since = self._services.loop.now() - self.touched
+            since = self._services.loop.now() - self._since
             waiting = f", {self.depth} calls wait" if self.depth else ""
             return f"{self.running} has been under way for {since:.3g} s{waiting}"
         if self.gate is not None:
@@ -195,8 +182,11 @@ class Activation:
             Exception: What the handler raised, or what was wrong with what it did. Nothing of
                 the turn is left then.
         """
-        self.touched = self._services.loop.now()
-        self.in_turn = True
+        services = self._services
+        self.touched = services.loop.now()
+        self._turning = True
+        # Unless the caller is in it already, which is likely and costs nothing then.
+        entered = ambient.get(None) is services.runtime or ambient.set(services.runtime)
         try:
             result = handler.function(self._instance, *args, **kwargs)
         except BaseException as error:
@@ -206,7 +196,9 @@ class Activation:
                 raise explained from error
             raise
         finally:
-            self.in_turn = False
+            self._turning = False
+            if entered is not True:
+                ambient.reset(entered)
         return self._end_turn(handler.name, handler.readonly, result)
 
     def _end_turn(self, name: str, readonly: bool, result: object) -> object:
@@ -223,6 +215,8 @@ class Activation:
             state = self._directory.codec.encode(self.key, instance)
             if readonly:
                 self._check_unchanged(name, state, effects)
+            elif state != self._state:
+                self._directory.codec.check_size(self.key, state)
         except BaseException:
             self._roll_back()
             raise
@@ -230,9 +224,12 @@ class Activation:
             instance.ctx.effects = None
             self._commit_deletion()
         elif state != self._state:
-            self._state = state
-            self.gate = self._services.group_commit.submit(self, state, False)
+            self._save(state)
         return result
+
+    def _save(self, state: bytes) -> None:
+        self._state = state
+        self.gate = self._services.group_commit.submit(self, state, False)
 
     def _check_unchanged(self, name: str, state: bytes, effects: Effects | None) -> None:
         if state != self._state:
@@ -277,6 +274,9 @@ class Activation:
             # Raised by calling the handler, not inside of it.
             problem = str(error).replace(f"{handler.function.__qualname__}()", "it", 1)
             return ArgumentError(self.key, handler.name, f"{problem}; it takes {handler.signature}")
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            # A ``def`` can't be cancelled; it must have touched something that was.
+            return HandlerCancelled(self.key, handler.name)
         if isinstance(error, Exception):
             error.add_note(f"in {handler.name} on {self.key}; its turn was rolled back")
         return error
@@ -295,8 +295,8 @@ class Activation:
                 self._delete()
                 self._deleted = True
             elif state != self._state and not self._deleted:
-                self._state = state
-                self.gate = self._services.group_commit.submit(self, state, False)
+                self._directory.codec.check_size(self.key, state)
+                self._save(state)
         if self._doomed:
             raise self._lost()
         if self.gate is None:
@@ -316,23 +316,15 @@ class Activation:
     def accept(self, envelope: Envelope) -> None:
         """Put a request into the mailbox. There is no checkpoint from here to its place in it."""
         if self._mailbox is None:
-            self._mailbox = deque()
-        self._mailbox.append(envelope)
+            self._mailbox = Mailbox(self._directory.definition.options.mailbox_size)
+        self._mailbox.put(envelope)
         if not self._busy:
             self._drain()
 
-    def place_of(self, envelope: Envelope) -> int | None:
-        """How many requests are ahead of ``envelope``; None if it isn't queued (any more)."""
-        if self._mailbox is not None:
-            for place, queued in enumerate(self._mailbox):
-                if queued is envelope:
-                    return place
-        return None
-
     def withdraw(self, envelope: Envelope) -> None:
         """Take back a request whose caller is gone, if its turn hasn't begun."""
-        if self._mailbox is not None and self.place_of(envelope) is not None:
-            self._mailbox.remove(envelope)
+        if self._mailbox is not None:
+            self._mailbox.discard(envelope)
 
     def open_up(self) -> bool:
         """Become open, if only the decoding of the state is missing for it."""
@@ -351,12 +343,13 @@ class Activation:
                 self._set_busy("loading")
                 self._services.batched_load.submit(self)
                 return
-            if mailbox[0].waiter.ended:
-                mailbox.popleft()
-            elif mailbox[0].needs_instance and self._fresh:
-                self._begin(mailbox[0])
-            else:
-                self._serve(mailbox.popleft())
+            first = mailbox.first()
+            if not first.waiter.ended and first.needs_instance and self._fresh:
+                self._begin(first)
+                continue
+            mailbox.discard(first)
+            if not first.waiter.ended:
+                self._serve(first)
         if self._busy:
             return
         self._mailbox = None
@@ -396,14 +389,12 @@ class Activation:
         self._busy = True
         self.open = False
         self.running = running
-        self._services.busy += 1
+        self._since = self._services.loop.now()
+        self._services.began()
 
     def _set_idle(self) -> None:
         self._busy = False
-        services = self._services
-        services.busy -= 1
-        if not services.busy and services.quiet is not None:
-            services.quiet.settle()
+        self._services.ended()
 
     # --- loading and after_load ------------------------------------------------------------------
 
@@ -450,8 +441,6 @@ class Activation:
                 self._state = codec.encode(self.key, instance)
         instance.__dict__["ctx"] = Context(self)
         self._instance = instance
-        if self.looked_at > self.retires_at():
-            self._services.residency.watch(self)
         return instance
 
     def _begin(self, first: Envelope) -> None:
@@ -463,7 +452,11 @@ class Activation:
             instance = self._revive()
         except (StateDecodeError, StateEncodeError) as error:
             # Such a state stays unreadable for all who wait; but it can still be replaced.
+            self._leaving = True
             self._fail_mailbox(partial(copy, error), live_only=True)
+            return
+        except Exception as error:  # from a default's factory
+            self._begin_failed(error)
             return
         if not definition.has_after_load:
             self._fresh = False
@@ -472,11 +465,13 @@ class Activation:
             self._assign(first)
         else:
             try:
-                self.in_turn = True
+                self._turning = True
                 try:
                     result = first.context.run(instance.after_load)
+                except anyio.get_cancelled_exc_class() as error:
+                    raise HandlerCancelled(self.key, "after_load") from error
                 finally:
-                    self.in_turn = False
+                    self._turning = False
                 if isinstance(result, Coroutine):
                     result.close()
                     raise TypeError("it returned a coroutine; write it with async def")
@@ -495,61 +490,46 @@ class Activation:
             failed.__cause__ = error
             return failed
 
-        self._drop_instance()
+        self._roll_back()
+        self._leaving = True
         self._fail_mailbox(failure, live_only=True)
 
     def _fail_mailbox(self, error: Callable[[], BaseException], *, live_only: bool = False) -> None:
-        kept: deque[Envelope] = deque()
-        for envelope in self._mailbox or ():
-            if live_only and not envelope.needs_instance:
-                kept.append(envelope)
-            else:
-                self._reply(envelope.waiter, None, error())
         if self._mailbox is not None:
-            self._mailbox.clear()
-            self._mailbox.extend(kept)
+            for envelope in self._mailbox.everything():
+                if envelope.needs_instance or not live_only:
+                    self._mailbox.discard(envelope)
+                    self._reply(envelope.waiter, None, error())
 
-    # --- async turns: the worker -----------------------------------------------------------------
-
-    def _assign(self, envelope: Envelope) -> None:
-        self._assigned = envelope
-        if not self._has_worker:
-            self._has_worker = True
-            self._services.start_task(self._work, str(self.key))
-        elif self._parked is not None:
-            self._parked.settle()
-            self._parked = None
+    # --- async turns -----------------------------------------------------------------------------
 
     def _dismiss_worker(self) -> None:
-        if self._parked is not None:
-            self._parked.settle()
-            self._parked = None
+        if self._worker is not None:
+            self._worker.dismiss()
+            self._worker = None
 
-    async def _work(self) -> None:
-        try:
-            while True:
-                while (envelope := self._assigned) is not None:
-                    self._assigned = None
-                    if self._fresh:
-                        await self._run_after_load(envelope)
-                    else:
-                        await self._run_async_turn(envelope)
-                    self._set_idle()
-                    self._drain()
-                self._parked = self._services.loop.waiter()
-                await self._parked.wait()
-                if self._assigned is None:
-                    break
-        finally:
-            self._has_worker = False
+    def _assign(self, envelope: Envelope) -> None:
+        if self._worker is None:
+            services = self._services
+            self._worker = Worker(
+                services.loop, services.start_task, str(self.key), self._run_assigned
+            )
+        self._worker.assign(envelope)
+
+    async def _run_assigned(self, envelope: Envelope) -> None:
+        if self._fresh:
+            await self._run_after_load(envelope)
+        else:
+            await self._run_async_turn(envelope)
+        self._set_idle()
+        self._drain()
 
     async def _run_async_turn(self, envelope: Envelope) -> None:
         handler = envelope.handler
         assert isinstance(handler, HandlerDefinition)
         try:
-            result = await self._in_turn(
-                envelope, handler.readonly, handler.function, *envelope.args, **envelope.kwargs
-            )
+            coroutine = handler.function(self._instance, *envelope.args, **envelope.kwargs)
+            result = await self._in_turn(envelope, handler.readonly, coroutine)
             if self._doomed:
                 raise self._lost()
             result = self._end_turn(handler.name, handler.readonly, result)
@@ -596,7 +576,8 @@ class Activation:
 
     async def _run_after_load(self, envelope: Envelope) -> None:
         try:
-            await self._in_turn(envelope, False, self._directory.definition.cls.after_load)
+            after_load: Callable[..., Any] = self._directory.definition.cls.after_load
+            await self._in_turn(envelope, False, after_load(self._instance))
             if self._doomed:
                 raise self._lost()
             self._end_turn("after_load", False, None)
@@ -605,8 +586,7 @@ class Activation:
                 self._forget()
             self._begin_failed(error)
         except BaseException as error:
-            if self._mailbox and self._mailbox[0] is envelope:
-                self._mailbox.popleft()
+            self.withdraw(envelope)
             self._turn_interrupted("after_load", envelope, error)
         else:
             self._fresh = False
@@ -617,19 +597,17 @@ class Activation:
         self,
         envelope: Envelope,
         readonly: bool,
-        function: Callable[..., Any],
-        *args: object,
-        **kwargs: object,
+        coroutine: Coroutine[Any, Any, object],
     ) -> object:
-        """Run an ``async def`` in the caller's context variables, as a turn of this object."""
+        """Await what an ``async def`` made, in the caller's context variables, as a turn."""
         self.turn = turn = Turn(self, readonly)
         envelope.context.run(current_turn.set, turn)
-        envelope.context.run(_ambient.ambient.set, self._services.runtime)
-        self.in_turn = True
+        envelope.context.run(ambient.set, self._services.runtime)
+        self._turning = True
         try:
-            return await _InContext(function(self._instance, *args, **kwargs), envelope.context)
+            return await InContext(coroutine, envelope.context)
         finally:
-            self.in_turn = False
+            self._turning = False
             self.turn = turn.activation = None
 
     # --- the gate --------------------------------------------------------------------------------
@@ -655,6 +633,7 @@ class Activation:
         self._loaded = False
         self._fresh = True
         self._deleted = False
+        self._leaving = True
 
     # --- what the runtime does to an object in its turn ------------------------------------------
 
@@ -667,15 +646,14 @@ class Activation:
 
     def write_state(self, state: bytes) -> None:
         """Replace the object's state."""
-        self._leaving = self._instance is None
+        self._leaving = self._fresh  # it came into memory for this only
         if state != self._state or not self.is_stored():
-            self._state = state
-            self.gate = self._services.group_commit.submit(self, state, False)
+            self._save(state)
         self._drop_instance()
 
     def delete(self) -> None:
         """Delete the object and become a new one."""
-        self._leaving = self._instance is None
+        self._leaving = self._fresh  # it came into memory for this only
         self._delete()
         self._start_over()
 
@@ -691,35 +669,25 @@ class Activation:
 
     # --- leaving memory --------------------------------------------------------------------------
 
-    def retires_at(self) -> float:
-        """See `Resident.retires_at`."""
-        options = self._directory.definition.options
-        after = options.hibernate_after if self._instance is not None else options.shutdown_after
-        if self._instance is not None and options.shutdown_after is not None:
-            after = min(after or NEVER, options.shutdown_after)
-        return NEVER if after is None else self.touched + after
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, not even a commit."""
+        return not self._busy and self.gate is None
 
-    def retire(self, now: float) -> bool:
-        """See `Resident.retire`."""
-        if not self._busy and self.gate is None and self.retires_at() <= now:
-            shutdown_after = self._directory.definition.options.shutdown_after
-            if shutdown_after is not None and self.touched + shutdown_after <= now:
-                return not self.shut_down()
-            self._drop_instance()
-            self._dismiss_worker()
-        return self._directory.holds(self)
+    def hibernate(self) -> None:
+        """Let the instance and the worker go; the encoded state stays. It must be idle."""
+        self._drop_instance()
+        self._dismiss_worker()
 
-    def shut_down(self) -> bool:
-        """See `Resident.shut_down`."""
+    def shut_down(self) -> None:
+        """Leave memory. It must be idle."""
         self._leave()
-        return not self._directory.holds(self)
 
     def _leave(self) -> None:
         if self._busy or self._mailbox or self.gate is not None:
             return  # or what is in memory would be lost; whoever ends that calls again
         self._leaving = False
-        self._drop_instance()
-        self._dismiss_worker()
+        self.hibernate()
         self._loaded = False
         if self._directory.holds(self):
             self._directory.remove(self)
@@ -731,30 +699,3 @@ class Activation:
 
 def _closed() -> RuntimeClosed:
     return RuntimeClosed("the runtime closed before the call was done")
-
-
-class _InContext:
-    """Awaits a coroutine with its steps run in a given context.
-
-    The worker serves many callers; each turn sees its own caller's context variables.
-    """
-
-    __slots__ = ("_context", "_coroutine")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, object], context: ContextVars) -> None:
-        self._coroutine = coroutine
-        self._context = context
-
-    def __await__(self) -> Generator[Any, Any, object]:
-        run, coroutine = self._context.run, self._coroutine
-        try:
-            yielded = run(coroutine.send, None)
-            while True:
-                try:
-                    sent = yield yielded
-                except BaseException as error:
-                    yielded = run(coroutine.throw, error)
-                else:
-                    yielded = run(coroutine.send, sent)
-        except StopIteration as stop:
-            return stop.value

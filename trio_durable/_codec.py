@@ -27,17 +27,9 @@ import attrs
 import orjson
 
 from ._errors import DefinitionError, StateDecodeError, StateEncodeError, StateTooLarge
+from ._json_classes import as_unfit, check_reads_back, field_functions, is_constrained
 from ._json_scalars import shown
-from ._json_types import (
-    UnsupportedType,
-    as_unfit,
-    check_reads_back,
-    field_functions,
-    hooks_for,
-    is_constrained,
-    reader_for,
-    writer_for,
-)
+from ._json_types import UnsupportedType, hooks_for, reader_for, writer_for
 from ._keys import ObjectKey
 
 DEFAULT_MAX_STATE_SIZE = 16 * 1024 * 1024
@@ -62,7 +54,7 @@ class StateCodec:
             except (UnsupportedType, NameError) as error:
                 raise DefinitionError(cls.__qualname__, field.name, str(error)) from error
         self._write, self._read = field_functions(
-            cls, {field.name: field.type for field in self._fields}
+            cls, {field.name: field.type for field in self._fields}, hooks_for
         )
         self._check_default()
 
@@ -75,10 +67,14 @@ class StateCodec:
             ) from error
         key = ObjectKey(self._cls.__qualname__, "default")
         try:
-            decoded = self.decode(key, self.encode(key, default))
+            encoded = self.encode(key, default)
+            self.check_size(key, encoded)
+            decoded = self.decode(key, encoded)
         except (StateEncodeError, StateDecodeError) as error:
             raise DefinitionError(
-                self._cls.__qualname__, error.field, f"the default can't be stored: {error.problem}"
+                self._cls.__qualname__,
+                error.field,
+                f"the default can't be stored: {error.problem or error}",
             ) from error
         for field in self._fields:
             if getattr(decoded, field.name) != getattr(default, field.name):
@@ -97,7 +93,6 @@ class StateCodec:
         Raises:
             StateEncodeError: A value that JSON can't carry exactly, or an attribute that isn't a
                 declared field.
-            StateTooLarge: More than the limit.
         """
         attributes = instance.__dict__
         if len(attributes) > len(self._fields) + ("ctx" in attributes):
@@ -111,9 +106,16 @@ class StateCodec:
             encoded = bytes(memoryview(orjson.dumps(data)))
         except Exception as error:
             raise self._encode_error(key, instance, error) from None
-        if len(encoded) > self._max_size:
-            raise StateTooLarge(key, "", "", len(encoded), self._max_size)
         return encoded
+
+    def check_size(self, key: ObjectKey, state: bytes) -> None:
+        """Refuse to store more than the limit; what is stored already can be read all the same.
+
+        Raises:
+            StateTooLarge: It is more.
+        """
+        if len(state) > self._max_size:
+            raise StateTooLarge(key, "", "", len(state), self._max_size)
 
     def decode(self, key: ObjectKey, state: bytes) -> Any:
         """A new instance with the state that `encode` gave.

@@ -32,7 +32,7 @@ class Host(Protocol):
 
     @property
     def in_turn(self) -> bool:
-        """Whether a turn of the object runs."""
+        """Whether the caller is in a turn of the object."""
         ...
 
     async def commit_now(self) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 
 import anyio
 
-from ._rendezvous import Expired, Loop, Waiter
+from ._rendezvous import Loop, Waiter
 
 _SPARE = 1024
 
@@ -70,7 +70,7 @@ class Deadlines:
         for timeout, queue in list(self._queues.items()):
             entries = queue.entries
             while entries and (entries[0][1].ended or entries[0][0] <= now):
-                entries.popleft()[1].fail(Expired())
+                entries.popleft()[1].expire()
             if entries:
                 earliest = min(earliest, entries[0][0])
             else:

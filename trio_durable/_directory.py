@@ -6,9 +6,12 @@ calls meet at one activation, which loads once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from functools import partial
+
 import anyio
 
-from ._activation import Activation, Services
+from ._activation import Activation
 from ._codec import StateCodec
 from ._deadlines import Deadlines
 from ._definition import HandlerDefinition, ObjectDefinition, resolved_fields
@@ -26,7 +29,12 @@ from ._errors import (
 )
 from ._keys import ObjectKey, id_problem
 from ._rendezvous import Expired
+from ._residency import NEVER
+from ._services import Services
 from ._values import copied, is_atom
+
+_SOON = 1.0
+"""Seconds after which to look again at what should retire but is busy, at the earliest."""
 
 
 class Directory:
@@ -57,14 +65,16 @@ class Directory:
         self._services = services
         self._deadlines = deadlines
         self._loop = services.loop
-        self._activations: dict[str, Activation] = {}
-
-    def __len__(self) -> int:
-        return len(self._activations)
-
-    def activations(self) -> list[Activation]:
-        """Those in memory now."""
-        return list(self._activations.values())
+        options = definition.options
+        self._hibernate_after = (
+            NEVER if options.hibernate_after is None else options.hibernate_after
+        )
+        self._shutdown_after = NEVER if options.shutdown_after is None else options.shutdown_after
+        self._retires_after = min(self._hibernate_after, self._shutdown_after)
+        # Each in the order of last use.
+        self._active: OrderedDict[str, Activation] = OrderedDict()
+        self._hibernated: OrderedDict[str, Activation] = OrderedDict()
+        services.residency.add(self)
 
     def check_id(self, object_id: str) -> None:
         """Refuse what can't name an object.
@@ -100,25 +110,91 @@ class Directory:
             raise UnknownHandler(self.definition.name, name, tuple(self.definition.handlers))
         return handler
 
+    # --- who is in memory ------------------------------------------------------------------------
+
+    def activations(self) -> list[Activation]:
+        """Those in memory now."""
+        return [*self._hibernated.values(), *self._active.values()]
+
     def find(self, object_id: str) -> Activation | None:
         """The activation of an object, if it is in memory."""
-        return self._activations.get(object_id)
+        return self._active.get(object_id) or self._hibernated.get(object_id)
 
     def holds(self, activation: Activation) -> bool:
         """Whether ``activation`` is the one of its object."""
-        return self._activations.get(activation.key.object_id) is activation
+        return self.find(activation.key.object_id) is activation
 
     def remove(self, activation: Activation) -> None:
         """Forget ``activation``."""
-        del self._activations[activation.key.object_id]
+        object_id = activation.key.object_id
+        if self._active.pop(object_id, None) is None:
+            del self._hibernated[object_id]
         self._services.residency.leave()
 
-    def _activate(self, object_id: str) -> Activation:
-        key = self.key(object_id)
-        activation = Activation(self, key, self._services)
-        self._activations[key.object_id] = activation
-        self._services.residency.enter()
+    def _use(self, object_id: str) -> Activation:
+        """The activation of an object, for a call: woken or made if need be, and last in order."""
+        activation = self._active.get(object_id)
+        if activation is not None:
+            self._active.move_to_end(object_id)
+            return activation
+        activation = self._hibernated.pop(object_id, None)
+        due = self._loop.now() + self._retires_after
+        if activation is not None:
+            self._active[object_id] = activation
+            self._services.residency.expect(due)
+        else:
+            key = self.key(object_id)
+            activation = self._active[key.object_id] = Activation(self, key, self._services)
+            self._services.residency.enter(due)
         return activation
+
+    def retire(self, now: float) -> float:
+        """See `Population.retire`."""
+        next_due = NEVER
+        for objects, after, retire in (
+            (self._hibernated, self._shutdown_after, Activation.shut_down),
+            (self._active, self._shutdown_after, Activation.shut_down),
+            (self._active, self._hibernate_after, self._hibernate),
+        ):
+            while objects and after < NEVER:
+                object_id, activation = next(iter(objects.items()))
+                due = activation.touched + after
+                if due > now:
+                    next_due = min(next_due, due)
+                    break
+                if activation.is_idle:
+                    retire(activation)
+                else:  # in use for longer than that: as if used just now, or a little later
+                    activation.touched = max(now, now + _SOON - after)
+                    objects.move_to_end(object_id)
+        return next_due
+
+    def _hibernate(self, activation: Activation) -> None:
+        object_id = activation.key.object_id
+        del self._active[object_id]
+        self._hibernated[object_id] = activation
+        activation.hibernate()
+
+    def oldest_use(self) -> float:
+        """See `Population.oldest_use`."""
+        oldest = self._oldest()
+        return NEVER if oldest is None else oldest.touched
+
+    def evict_oldest(self) -> None:
+        """See `Population.evict_oldest`."""
+        oldest = self._oldest()
+        if oldest is not None:
+            oldest.shut_down()
+
+    def _oldest(self) -> Activation | None:
+        for objects in (self._hibernated, self._active):
+            # The first few that are busy have callers waiting for them, so they aren't many.
+            for activation in objects.values():
+                if activation.is_idle:
+                    return activation
+        return None
+
+    # --- calls -----------------------------------------------------------------------------------
 
     async def call(
         self,
@@ -134,11 +210,9 @@ class Directory:
             self._check_usable()
         if not isinstance(object_id, str):
             self.check_id(object_id)
-        activation = self._activations.get(object_id)
-        if activation is None:
-            activation = self._activate(object_id)
         if args or kwargs:
-            args, kwargs = self._by_value(activation, handler, args, kwargs)
+            args, kwargs = self._by_value(object_id, handler, args, kwargs)
+        activation = self._use(object_id)
         if handler.is_async or not (activation.open or activation.open_up()):
             envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
             return await self._queue(activation, envelope, timeout)
@@ -172,9 +246,7 @@ class Directory:
         """Do something to the object itself, in a turn; reply once all before it is durable."""
         self._check_usable()
         self.check_id(object_id)
-        activation = self._activations.get(object_id)
-        if activation is None:
-            activation = self._activate(object_id)
+        activation = self._use(object_id)
         envelope = Envelope(self._loop.waiter(), name, operation, needs_instance=needs_instance)
         return await self._queue(activation, envelope, self.timeout)
 
@@ -193,31 +265,28 @@ class Directory:
             turn.waits_for.append(activation)
         activation.accept(envelope)
         if timeout is not None and not waiter.ended:
+            waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
             self._deadlines.watch(waiter, self._loop.now(), timeout)
         try:
             return await waiter.wait()
-        except Expired:
-            error = self._timed_out(activation, envelope, timeout or 0)
-            activation.withdraw(envelope)
-            raise error from None
-        except anyio.get_cancelled_exc_class():
+        except (CallTimeout, anyio.get_cancelled_exc_class()):
             activation.withdraw(envelope)
             raise
         finally:
+            waiter.expiry = None  # or it would keep the object for as long as the waiter is kept
             if turn is not None and origin is not None:
                 turn.waits_for.remove(activation)
 
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
-        place = activation.place_of(envelope)
         size = self.definition.options.mailbox_size
         activity = activation.activity()
-        if place is not None and place >= size:
+        if envelope.stood_in_line:
             return MailboxFull(activation.key, envelope.name, timeout, activity, size)
         return CallTimeout(activation.key, envelope.name, timeout, activity)
 
     def _by_value(
         self,
-        activation: Activation,
+        object_id: str,
         handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
@@ -229,7 +298,7 @@ class Directory:
                 kwargs = {name: copied(value) for name, value in kwargs.items()}
         except TypeError as error:
             raise ArgumentError(
-                activation.key, handler.name, f"an argument can't be passed by value: {error}"
+                self.key(object_id), handler.name, f"an argument can't be passed by value: {error}"
             ) from error
         return args, kwargs
 
@@ -252,3 +321,7 @@ class Directory:
             raise RuntimeClosed(
                 "the runtime is closed" if self._services.closed else "the runtime is closing"
             )
+
+
+def _or_never(seconds: float | None) -> float:
+    return NEVER if seconds is None else seconds

@@ -20,7 +20,16 @@ Operation = Callable[["Activation"], object]
 class Envelope:
     """A request that waits for its turn: a handler's call, or an operation of the runtime's."""
 
-    __slots__ = ("args", "context", "handler", "kwargs", "name", "needs_instance", "waiter")
+    __slots__ = (
+        "args",
+        "context",
+        "handler",
+        "kwargs",
+        "name",
+        "needs_instance",
+        "stood_in_line",
+        "waiter",
+    )
 
     def __init__(
         self,
@@ -41,6 +50,8 @@ class Envelope:
         self.kwargs = kwargs or {}
         self.needs_instance = needs_instance
         """Whether the object must have been activated; an unreadable one can still be deleted."""
+        self.stood_in_line = False
+        """Whether it found the mailbox full."""
 
 
 class Turn:

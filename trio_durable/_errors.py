@@ -163,14 +163,14 @@ class CallTimeout(CallFailed, TimeoutError):
 
 @_error
 class MailboxFull(CallTimeout):
-    """The call waited its whole timeout for a place in a full mailbox, and never ran."""
+    """The call found the mailbox full, and its turn didn't come in time. It never ran."""
 
     mailbox_size: int
 
     def _message(self) -> str:
         return (
-            f"{self._where()} found no place among {self.mailbox_size} queued calls within "
-            f"{self.timeout:g} s ({self.activity}) and was not run; "
+            f"{self._where()} found the mailbox full, with {self.mailbox_size} calls queued, and "
+            f"its turn did not come within {self.timeout:g} s ({self.activity}); it was not run: "
             "slow the callers down, shorten the handler, or raise mailbox_size"
         )
 
@@ -208,8 +208,8 @@ class ActivationFailed(CallFailed):
 
     def _message(self) -> str:
         return (
-            f"{self._where()} could not be run because after_load raised {self.problem}; "
-            "nothing was changed, and the next call activates the object again"
+            f"{self._where()} raised {self.problem}, so the object could not begin; "
+            "nothing was changed, and the next call activates it again"
         )
 
 

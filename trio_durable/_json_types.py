@@ -1,12 +1,10 @@
 """JSON for annotations: what writes and reads a value of a given type, however it is composed.
 
-cattrs generates the functions for classes; the rest is composed from `_json_scalars` by the rules
-that `_codec` states.
+Composed from `_json_scalars` and `_json_classes` by the rules that `_codec` states.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import types
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import is_dataclass
@@ -30,9 +28,8 @@ from uuid import UUID
 
 import attrs
 import orjson
-from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from ._json_classes import class_hooks
 from ._json_scalars import (
     JSON_SCALARS,
     SCALARS,
@@ -50,7 +47,6 @@ class UnsupportedType(TypeError):
 
 
 _pairs: dict[Any, tuple[Hook, Hook]] = {}
-_converter = Converter()  # used for the functions that it generates for classes
 
 
 def hooks_for(tp: Any) -> tuple[Hook, Hook]:
@@ -104,18 +100,11 @@ def _make_hooks(tp: Any) -> tuple[Hook, Hook]:
         if issubclass(tp, tuple) and hasattr(tp, "_fields"):
             return _namedtuple_hooks(tp)
         if attrs.has(tp) or is_dataclass(tp):
-            return _class_hooks(tp)
+            return class_hooks(tp, hooks_for)
     raise UnsupportedType(
         f"{getattr(tp, '__qualname__', tp)} has no exact JSON form here; use an attrs class, a "
         "dataclass or plain types"
     )
-
-
-def _is_scalar(tp: Any) -> bool:
-    try:
-        return tp in SCALARS
-    except TypeError:  # unhashable
-        return False
 
 
 def writer_for(tp: Any) -> Hook:
@@ -349,147 +338,6 @@ def _union_hooks(tp: Any) -> tuple[Hook, Hook]:
         raise Unfit(f"{shown(value)} fits no part of {tp}")
 
     return write_union, read_union
-
-
-def _class_hooks(tp: Any) -> tuple[Hook, Hook]:
-    """Hooks for an attrs class or a dataclass."""
-    cls = tp
-    hints = get_type_hints(cls, include_extras=True)
-    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
-    types_ = {field.name: hints[field.name] for field in fields}
-    write_fields, read_fields = field_functions(cls, types_)
-    constrained = is_constrained(cls)
-
-    def write(value: Any) -> Any:
-        if type(value) is not cls:
-            raise expected(cls.__qualname__, value)
-        undeclared = getattr(value, "__dict__", {}).keys() - types_.keys()
-        if undeclared:
-            raise Unfit("it is not a declared field, so it would be lost").within(
-                f".{min(undeclared)}"
-            )
-        try:
-            written = write_fields(value)
-            if constrained:
-                check_reads_back(value, read_fields(written, cls), types_)
-        except RecursionError:
-            raise
-        except Exception as error:
-            raise _located(error, types_, 0, lambda name: getattr(value, name)) from None
-        return written
-
-    def read(value: Any) -> Any:
-        if type(value) is not dict:
-            raise expected(f"an object with the fields of {cls.__qualname__}", value)
-        try:
-            return read_fields(value, cls)
-        except Exception as error:
-            raise _located(error, types_, 1, value.__getitem__) from None
-
-    return write, read
-
-
-def _located(
-    error: Exception, types_: Mapping[str, Any], which: int, get: Callable[[str], Any]
-) -> Unfit:
-    """The `Unfit` that ``error`` of a class's fields is, with the field in its path.
-
-    Fields that are more than a scalar have put themselves there (see `field_functions`), for
-    trying them again at every level would take exponential time. Scalars are tried again.
-    """
-    unfit = as_unfit(error)
-    if unfit.located:
-        unfit.located = False
-        return unfit
-    for name, tp in types_.items():
-        if _is_scalar(tp):
-            try:
-                hooks_for(tp)[which](get(name))
-            except KeyError:
-                continue
-            except Exception as cause:
-                return as_unfit(cause).within(f".{name}")
-    return unfit
-
-
-def is_constrained(cls: Any) -> bool:
-    """Whether making a ``cls`` does more than to take over its fields' values."""
-    return (
-        hasattr(cls, "__post_init__")
-        or hasattr(cls, "__attrs_post_init__")
-        or hasattr(cls, "__attrs_pre_init__")
-        or (
-            attrs.has(cls)
-            and any(field.validator or field.converter for field in attrs.fields(cls))
-        )
-    )
-
-
-def check_reads_back(value: Any, back: Any, names: Iterable[str]) -> None:
-    """Refuse what validators or converters would change, or did, when it is read.
-
-    They don't see what is changed in place, an append to a list, until then.
-
-    Raises:
-        Unfit: A field isn't what it was.
-    """
-    for name in names:
-        was, is_ = getattr(value, name), getattr(back, name)
-        if was != is_:
-            raise Unfit(f"{shown(was)} would be read back as {shown(is_)}").within(f".{name}")
-
-
-def field_functions(cls: Any, types_: Mapping[str, Any]) -> tuple[Hook, Callable[[Any, Any], Any]]:
-    """What cattrs generates to take a class apart and put it together, over our hooks."""
-
-    def locating(name: str, hook: Hook) -> Hook:
-        def locate(value: Any) -> Any:
-            try:
-                return hook(value)
-            except RecursionError:
-                raise
-            except Exception as error:
-                unfit = as_unfit(error).within(f".{name}")
-                unfit.located = True
-                raise unfit from None
-
-        return locate
-
-    def ignoring_type(read: Hook) -> Callable[[Any, Any], Any]:
-        return lambda value, _: read(value)
-
-    overrides: dict[str, Any] = {}
-    for name, tp in types_.items():
-        write, read = hooks_for(tp)
-        if not _is_scalar(tp):
-            write, read = locating(name, write), locating(name, read)
-        overrides[name] = override(
-            unstruct_hook=write,
-            struct_hook=ignoring_type(read),
-            omit=False,
-        )
-    return (
-        make_dict_unstructure_fn(cls, _converter, _cattrs_include_init_false=True, **overrides),
-        make_dict_structure_fn(
-            cls,
-            _converter,
-            _cattrs_include_init_false=True,
-            _cattrs_forbid_extra_keys=False,
-            _cattrs_detailed_validation=False,
-            **overrides,
-        ),
-    )
-
-
-def as_unfit(error: Exception) -> Unfit:
-    """``error`` as the `Unfit` that it amounts to."""
-    if isinstance(error, Unfit):
-        return error
-    if isinstance(error, RecursionError):
-        return Unfit("it is nested too deeply, or contains itself")
-    if isinstance(error, KeyError):
-        return Unfit(f"{error} is missing")
-    return Unfit(f"{type(error).__name__}: {error}")
 
 
 def _typeddict_hooks(tp: Any) -> tuple[Hook, Hook]:

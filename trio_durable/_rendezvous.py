@@ -50,7 +50,7 @@ class Expired(Exception):
 class Waiter(ABC):
     """A one-shot rendezvous."""
 
-    __slots__ = ("ended", "error", "value")
+    __slots__ = ("ended", "error", "expiry", "value")
 
     ended: bool
     """Released, expired or abandoned."""
@@ -58,6 +58,8 @@ class Waiter(ABC):
     """What the waiting task gets."""
     error: BaseException | None
     """What it gets raised instead."""
+    expiry: Callable[[], BaseException] | None
+    """Makes the error of its expiry, at that moment, if it isn't to be a plain `Expired`."""
 
     @abstractmethod
     def release(self) -> None:
@@ -74,6 +76,11 @@ class Waiter(ABC):
         if not self.ended:
             self.error = error
             self.release()
+
+    def expire(self) -> None:
+        """Let the waiting task know that its time is up."""
+        if not self.ended:
+            self.fail(Expired() if self.expiry is None else self.expiry())
 
     @abstractmethod
     async def wait(self) -> object:
@@ -127,7 +134,7 @@ class _TrioWaiter(Waiter):
 
     def __init__(self) -> None:
         self.ended = False
-        self.value = self.error = None
+        self.value = self.error = self.expiry = None
         self._task: Task | None = None
 
     def release(self) -> None:
@@ -148,7 +155,9 @@ class _TrioWaiter(Waiter):
             await wait_task_rescheduled(self._abort)
         if self.error is not None:
             raise self.error
-        return self.value
+        # What looks after its deadline may keep the waiter for a while, but not a large reply.
+        value, self.value = self.value, None
+        return value
 
 
 class _TrioLoop(Loop):
@@ -180,7 +189,7 @@ class _AsyncioWaiter(Waiter):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ended = False
-        self.value = self.error = None
+        self.value = self.error = self.expiry = None
         self._loop = loop
         self._future: asyncio.Future[None] | None = None
 
@@ -202,7 +211,9 @@ class _AsyncioWaiter(Waiter):
                 raise
         if self.error is not None:
             raise self.error
-        return self.value
+        # What looks after its deadline may keep the waiter for a while, but not a large reply.
+        value, self.value = self.value, None
+        return value
 
 
 class _AsyncioLoop(Loop):

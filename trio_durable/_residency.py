@@ -1,18 +1,15 @@
 """Which objects stay in memory: idle ones hibernate, then shut down, and their number is bounded.
 
-A call only notes the time on its activation. Each activation has one entry in a heap of the times
-at which to look at it next; if it was used since, the entry goes back with a later time. So a
-busy object costs one heap operation per ``hibernate_after``, not one per call, and no object
-costs a task.
+Objects of one type have the same limits, so they fall due in the order of their last use. Each
+type keeps its objects in that order, the active and the hibernated ones apart (see `_directory`);
+a call moves its object to the end, and one task looks at the beginnings. So no object costs a
+task or a timer, and an object that leaves leaves nothing behind.
 
-The same heap says whom to shut down when there are too many: who is due first was, near enough,
-used longest ago.
+The same order says who makes room when there are too many: the one that was used longest ago.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from typing import Protocol
 
 import anyio
@@ -20,94 +17,68 @@ import anyio
 from ._rendezvous import Loop
 
 DEFAULT_MAX_RESIDENT = 1_000_000
-_LOOKS_PER_PLACE = 16
-_BUSY_RECHECK = 1.0
-"""Seconds after which to look again at what should retire but is busy."""
 NEVER = float("inf")
 
 
-class Resident(Protocol):
-    """An activation, as far as its stay in memory goes."""
+class Population(Protocol):
+    """The objects of one type in memory, as far as their stay goes: a directory."""
 
-    looked_at: float
-    """When its entry in the heap is due. Another entry of it is a leftover."""
-
-    def retires_at(self) -> float:
-        """When to hibernate or shut down if it isn't used again."""
+    def retire(self, now: float) -> float:
+        """Hibernate and shut down what is due; tell when the next one is."""
         ...
 
-    def retire(self, now: float) -> bool:
-        """Hibernate or shut down if that is due. Whether it is still in memory."""
+    def oldest_use(self) -> float:
+        """When the idle object was last used that is idle for longest; `NEVER` if none is idle."""
         ...
 
-    def shut_down(self) -> bool:
-        """Leave memory, unless there is something to do or to commit. Whether it did."""
+    def evict_oldest(self) -> None:
+        """Shut that object down."""
         ...
 
 
 class Residency:
-    """Keeps count of the activations in memory and retires idle ones."""
+    """Counts the objects in memory and retires idle ones."""
 
     def __init__(self, loop: Loop, max_resident: int) -> None:
         self._loop = loop
         self._max_resident = max_resident
-        self._heap: list[tuple[float, int, Resident]] = []
-        self._sequence = itertools.count()
+        self._populations: list[Population] = []
         self._sleeps_until = NEVER
         self._changed = anyio.Event()
         self.count = 0
 
-    def enter(self) -> None:
-        """Count one more, and make room for it if need be."""
+    def add(self, population: Population) -> None:
+        """Look after the objects of one more type."""
+        self._populations.append(population)
+
+    def enter(self, due: float) -> None:
+        """Count one more object, which retires at ``due`` if it isn't used again; make room."""
         self.count += 1
-        if self.count > self._max_resident:
-            self._make_room()
+        self.expect(due)
+        while self.count > self._max_resident:
+            oldest = min(self._populations, key=lambda population: population.oldest_use())
+            if oldest.oldest_use() == NEVER:
+                break  # all are busy, each with a caller who waits for it
+            oldest.evict_oldest()
 
     def leave(self) -> None:
-        """Count one less; the heap forgets it when it comes to its entry."""
+        """Count one less."""
         self.count -= 1
 
-    def watch(self, resident: Resident) -> None:
-        """Look at ``resident`` when it next retires. To be called whenever it becomes active."""
-        self._push(resident)
-        if resident.looked_at < self._sleeps_until:
+    def expect(self, due: float) -> None:
+        """Look at ``due`` at the latest."""
+        if due < self._sleeps_until:
+            self._sleeps_until = due
             self._changed.set()
-
-    def _push(self, resident: Resident, not_before: float = 0.0) -> None:
-        resident.looked_at = max(resident.retires_at(), not_before)
-        heapq.heappush(self._heap, (resident.looked_at, next(self._sequence), resident))
-
-    def _pop(self) -> Resident | None:
-        due, _, resident = heapq.heappop(self._heap)
-        return resident if resident.looked_at == due else None
-
-    def _make_room(self) -> None:
-        too_many = self.count - self._max_resident
-        passed_over = []
-        for _ in range(_LOOKS_PER_PLACE * too_many):
-            if self.count <= self._max_resident or not self._heap:
-                break
-            seen = self._heap[0][0]
-            resident = self._pop()
-            if resident is None:
-                continue
-            if resident.retires_at() > seen:  # used since: not the one idle for longest
-                self._push(resident)
-            elif not resident.shut_down():
-                passed_over.append(resident)
-        for resident in passed_over:
-            self._push(resident)
 
     async def run(self) -> None:
         """Retire what has been idle for long enough, for ever."""
         while True:
             self._changed = anyio.Event()
             now = self._loop.now()
-            while self._heap and self._heap[0][0] <= now:
-                resident = self._pop()
-                if resident is not None and resident.retire(now):
-                    self._push(resident, now + _BUSY_RECHECK)
-            self._sleeps_until = self._heap[0][0] if self._heap else NEVER
+            self._sleeps_until = min(
+                (population.retire(now) for population in self._populations), default=NEVER
+            )
             if self._sleeps_until == NEVER:
                 await self._changed.wait()
             else:

@@ -22,17 +22,28 @@ Job = Callable[[], object]
 class Runner(ABC):
     """Runs jobs one after the other, in order of submission. Submitted to from the loop only."""
 
-    @abstractmethod
     def __init__(self, loop: Loop, name: str) -> None:
         """Start, under a name for debuggers."""
+        self._loop = loop
+        self._name = name
 
     @abstractmethod
     def post(self, job: Job) -> None:
         """Run ``job``, which must not raise, and don't wait for it."""
 
-    @abstractmethod
     async def run(self, job: Callable[[], T]) -> T:
         """Run ``job`` and return or raise what it does. If cancelled, the job runs all the same."""
+        waiter = self._loop.waiter()
+        self.post(lambda: self._answer(waiter, job))
+        return cast("T", await waiter.wait())
+
+    def _answer(self, waiter: Waiter, job: Job) -> None:
+        try:
+            value = job()
+        except BaseException as error:
+            self._loop.call_soon_threadsafe(waiter.fail, error)
+        else:
+            self._loop.call_soon_threadsafe(waiter.settle, value)
 
     @abstractmethod
     def stop(self) -> None:
@@ -43,7 +54,7 @@ class ThreadRunner(Runner):
     """Runs jobs in a thread."""
 
     def __init__(self, loop: Loop, name: str) -> None:
-        self._loop = loop
+        super().__init__(loop, name)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         # A daemon, so that an event loop that died without closing doesn't keep the process.
         threading.Thread(target=self._work, name=name, daemon=True).start()
@@ -56,19 +67,6 @@ class ThreadRunner(Runner):
     def post(self, job: Job) -> None:
         self._jobs.put(job)
 
-    async def run(self, job: Callable[[], T]) -> T:
-        waiter = self._loop.waiter()
-        self._jobs.put(lambda: self._answer(waiter, job))
-        return cast("T", await waiter.wait())
-
-    def _answer(self, waiter: Waiter, job: Callable[[], object]) -> None:
-        try:
-            value = job()
-        except BaseException as error:
-            self._loop.call_soon_threadsafe(waiter.fail, error)
-        else:
-            self._loop.call_soon_threadsafe(waiter.settle, value)
-
     def stop(self) -> None:
         self._jobs.put(None)
 
@@ -76,15 +74,8 @@ class ThreadRunner(Runner):
 class InlineRunner(Runner):
     """Runs jobs in the event loop itself: deterministic, and blocking it meanwhile."""
 
-    def __init__(self, loop: Loop, name: str) -> None:
-        self._loop = loop
-
     def post(self, job: Job) -> None:
         self._loop.call_soon_threadsafe(job)
-
-    async def run(self, job: Callable[[], T]) -> T:
-        await self._loop.checkpoint()
-        return job()
 
     def stop(self) -> None:
         pass

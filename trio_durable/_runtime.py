@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
@@ -12,33 +12,29 @@ import anyio
 import attrs
 
 from . import _ambient
-from ._activation import ActivationInfo, Services
+from ._activation import ActivationInfo
+from ._catalogue import Catalogue
 from ._clock import wall_time
 from ._codec import DEFAULT_MAX_STATE_SIZE
 from ._deadlines import Deadlines
-from ._definition import (
-    DurableObject,
-    ObjectDefinition,
-    definition_of,
-    known_definitions,
-)
+from ._definition import DurableObject, ObjectDefinition
 from ._directory import Directory
 from ._durations import UNSET, Duration, Unset, optional_seconds, seconds
 from ._errors import (
-    DefinitionError,
     ObjectNotRunning,
     RuntimeClosed,
     StorageUnavailable,
-    UnknownObjectType,
     WrongEventLoop,
 )
 from ._handle import Handle, handle_class
 from ._rendezvous import Loop, running_loop, running_loop_token
 from ._residency import DEFAULT_MAX_RESIDENT, Residency
 from ._runner import InlineRunner, Runner, ThreadRunner
-from .storage import Durability, MemoryStorage, Reader, SQLiteStorage, Storage, StorageFault
+from ._services import Services
+from .storage import Durability, MemoryStorage, Reader, Storage, StorageFault
 from .storage.batched_load import BatchedLoad
 from .storage.group_commit import GroupCommit
+from .storage.location import storage_at
 
 T = TypeVar("T", bound=DurableObject)
 R = TypeVar("R")
@@ -106,8 +102,8 @@ class DurableRuntime:
         for name, number in (("max_resident", max_resident), ("max_state_size", max_state_size)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be an int of 1 or more, not {number!r}")
-        self._storage = _storage(storage, durability)
-        self._objects = None if objects is None else tuple(objects)
+        self._storage = storage_at(storage, durability)
+        self._catalogue = Catalogue(objects, self._make_directory)
         self._call_timeout = optional_seconds(call_timeout, "call_timeout")
         self._grace_period = seconds(grace_period, "grace_period")
         self._max_resident = max_resident
@@ -116,8 +112,6 @@ class DurableRuntime:
         self._runner_class = runner or (InlineRunner if in_memory else ThreadRunner)
         self._entered = False
         self._services: Services | None = None
-        self._directories: dict[type[DurableObject], Directory] = {}
-        self._by_name: dict[str, Directory] = {}
         self._handle_classes: dict[Directory, type[Handle]] = {}
 
     def __repr__(self) -> str:
@@ -166,11 +160,13 @@ class DurableRuntime:
             residency=self._residency,
             start_task=self._start_task,
         )
-        for cls in self._objects or ():
-            self._directory(cls)
+        self._catalogue.prepare()
         await self._tasks.__aenter__()
+        self._housekeeping: list[anyio.CancelScope] = []
         for task in (self._batched_load.run, self._deadlines.run, self._residency.run):
-            self._tasks.start_soon(task, name=f"trio_durable {task.__qualname__}")
+            scope = anyio.CancelScope(shield=True)
+            self._housekeeping.append(scope)
+            self._tasks.start_soon(_run_in, scope, task, name=f"trio_durable {task.__qualname__}")
         _ambient.opened(loop.token, self)
         self._token = _ambient.ambient.set(self)
 
@@ -196,7 +192,9 @@ class DurableRuntime:
             with contextlib.suppress(ValueError):  # left in another context than entered in
                 _ambient.ambient.reset(self._token)
             self._tasks.cancel_scope.cancel()
-            for directory in self._directories.values():
+            for scope in self._housekeeping:
+                scope.cancel()
+            for directory in self._catalogue:
                 for activation in directory.activations():
                     activation.abandon()
             try:
@@ -257,7 +255,7 @@ class DurableRuntime:
             InvalidObjectId: It can't be an id.
             RuntimeClosed: The runtime isn't open.
         """
-        directory = self._directory(object_type)
+        directory = self._catalogue.directory(object_type)
         directory.check_id(object_id)
         limit = (
             directory.timeout
@@ -289,7 +287,7 @@ class DurableRuntime:
             PersistenceError: What the turn changed could not be made durable.
             Exception: What the handler raised, after its turn was rolled back.
         """
-        directory = self._directory(object_type)
+        directory = self._catalogue.directory(object_type)
         handler = directory.handler(handler_name)
         return await directory.call(object_id, handler, args, kwargs, directory.timeout)
 
@@ -302,7 +300,7 @@ class DurableRuntime:
         kwargs: dict[str, object],
     ) -> Coroutine[Any, Any, object]:
         """See `_ambient.Dispatcher`."""
-        directory = self._directory(cls)
+        directory = self._catalogue.directory(cls)
         return directory.call(
             object_id, directory.handler(handler), args, kwargs, directory.timeout
         )
@@ -317,7 +315,7 @@ class DurableRuntime:
             StateDecodeError: What is stored can't be read.
             PersistenceError: It could not be loaded, or what after_load did not be stored.
         """
-        directory = self._directory(object_type)
+        directory = self._catalogue.directory(object_type)
         await directory.operate(
             object_id, "ensure_started", lambda activation: None, needs_instance=True
         )
@@ -331,14 +329,14 @@ class DurableRuntime:
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> ActivationInfo | None:
         """What a running object is about, or None if it isn't in memory."""
-        directory = self._directory(object_type)
+        directory = self._catalogue.directory(object_type)
         directory.check_id(object_id)
         activation = directory.find(object_id)
         return None if activation is None else activation.info()
 
     async def stop(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
         """Let an object leave memory, behind the calls queued so far. Fine if it isn't running."""
-        directory = self._directory(object_type)
+        directory = self._catalogue.directory(object_type)
         directory.check_id(object_id)
         if directory.find(object_id) is not None:
             await directory.operate(object_id, "stop", lambda activation: activation.stop())
@@ -369,7 +367,7 @@ class DurableRuntime:
         Raises:
             ObjectNotRunning: It isn't in memory.
         """
-        directory = self._directory(object_type)
+        directory = self._catalogue.directory(object_type)
         key = directory.key(object_id)
         if directory.find(object_id) is None:
             raise ObjectNotRunning(key, "get_state")
@@ -387,21 +385,23 @@ class DurableRuntime:
             TypeError: ``instance`` is of another class.
             StateEncodeError: The state can't be stored.
         """
-        directory = self._directory(object_type)
+        directory = self._catalogue.directory(object_type)
         cls = directory.definition.cls
         if type(instance) is not cls:
             raise TypeError(
                 f"put_state of a {cls.__qualname__} takes an instance of it, "
                 f"not {type(instance).__qualname__}"
             )
-        state = directory.codec.encode(directory.key(object_id), instance)
+        key = directory.key(object_id)
+        state = directory.codec.encode(key, instance)
+        directory.codec.check_size(key, state)
         await directory.operate(
             object_id, "put_state", lambda activation: activation.write_state(state)
         )
 
     async def exists(self, object_type: type[DurableObject] | str, object_id: str, /) -> bool:
         """Whether anything is stored of an object, in turn behind the calls queued so far."""
-        directory = self._directory(object_type)
+        directory = self._catalogue.directory(object_type)
         key = directory.key(object_id)
         if directory.find(object_id) is not None:
             return bool(
@@ -417,7 +417,7 @@ class DurableRuntime:
 
         The object starts from its defaults again.
         """
-        await self._directory(object_type).operate(
+        await self._catalogue.directory(object_type).operate(
             object_id, "delete", lambda activation: activation.delete()
         )
 
@@ -438,7 +438,7 @@ class DurableRuntime:
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit must be an int of 1 or more, not {limit!r}")
-        name = self._directory(object_type).definition.name
+        name = self._catalogue.directory(object_type).definition.name
         return await self._read(lambda reader: reader.list_ids(name, after, limit))
 
     # --- inside ----------------------------------------------------------------------------------
@@ -455,65 +455,10 @@ class DurableRuntime:
             raise RuntimeClosed("the runtime is closed")
         return self._services
 
-    def _directory(self, object_type: type[DurableObject] | str) -> Directory:
-        """The directory of a type.
-
-        Raises:
-            UnknownObjectType: It isn't known, or not among ``objects``.
-            DefinitionError: The class can't have objects, or its name is taken.
-            RuntimeClosed: The runtime isn't open.
-        """
-        if isinstance(object_type, str):
-            directory = self._by_name.get(object_type)
-            if directory is None:
-                directory = self._directory(self._class_named(object_type))
-            return directory
-        directory = self._directories.get(object_type)
-        if directory is None:
-            directory = self._add_directory(definition_of(object_type))
-        return directory
-
-    def _add_directory(self, definition: ObjectDefinition) -> Directory:
-        services = self._services
-        if services is None or services.closed:
-            self._open()
-            raise AssertionError
-        if self._objects is not None and definition.cls not in self._objects:
-            raise UnknownObjectType(definition.name, self._known_names())
-        other = self._by_name.get(definition.name)
-        if other is not None:
-            raise DefinitionError(
-                definition.cls.__qualname__,
-                "",
-                f"{other.definition.cls.__module__}.{other.definition.cls.__qualname__} is stored "
-                f"as {definition.name!r} in this runtime already; give one of them name=…",
-            )
-        directory = Directory(
-            definition, services, self._deadlines, self._call_timeout, self._max_state_size
+    def _make_directory(self, definition: ObjectDefinition) -> Directory:
+        return Directory(
+            definition, self._open(), self._deadlines, self._call_timeout, self._max_state_size
         )
-        self._directories[definition.cls] = self._by_name[definition.name] = directory
-        return directory
-
-    def _class_named(self, name: str) -> type[DurableObject]:
-        if self._objects is not None:
-            found = [c for c in self._objects if definition_of(c).name == name]
-        else:
-            found = [d.cls for d in known_definitions().get(name, ()) if not d.is_abstract]
-        if not found:
-            raise UnknownObjectType(name, self._known_names())
-        if len(found) > 1:
-            classes = " and ".join(f"{c.__module__}.{c.__qualname__}" for c in found)
-            raise DefinitionError(
-                found[0].__qualname__,
-                "",
-                f"{classes} are both stored as {name!r}; give one of them name=…",
-            )
-        return found[0]
-
-    def _known_names(self) -> tuple[str, ...]:
-        if self._objects is not None:
-            return tuple(sorted(definition_of(cls).name for cls in self._objects))
-        return tuple(sorted(known_definitions()))
 
     async def _read(self, read: Callable[[Reader], R]) -> R:
         services = self._open()
@@ -525,6 +470,13 @@ class DurableRuntime:
             raise StorageUnavailable(self._storage.location, str(fault)) from fault
 
 
+async def _run_in(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:
+    # Shielded: what is cancelled around the runtime may still make calls while it cleans up, and
+    # these need to be loaded and to time out.
+    with scope:
+        await task()
+
+
 def current_runtime() -> DurableRuntime:
     """The runtime that is current here: the innermost open one, or the only one in this loop.
 
@@ -532,25 +484,3 @@ def current_runtime() -> DurableRuntime:
         NoRuntime: None is open in this event loop, or several and the context names none.
     """
     return cast("DurableRuntime", _ambient.current(running_loop_token()))
-
-
-def _storage(storage: object, durability: Durability) -> Storage:
-    """The storage that the first argument of `DurableRuntime` names."""
-    if isinstance(storage, Storage):
-        return storage
-    if not isinstance(storage, (str, os.PathLike)):
-        raise TypeError(f"storage must be a path, a URL or a Storage, not {type(storage).__name__}")
-    path = os.fspath(storage)
-    if isinstance(path, bytes):
-        path = os.fsdecode(path)
-    scheme, separator, rest = path.partition("://")
-    if separator and scheme != "sqlite":
-        raise ValueError(f"no storage is known for {scheme}:// URLs; give a path or sqlite:///path")
-    if separator:
-        # As elsewhere: three slashes and a relative path, or four and an absolute one.
-        if not rest.startswith("/"):
-            raise ValueError("an SQLite URL has three slashes before its path: sqlite:///app.db")
-        path = rest[1:]
-    if not path:
-        raise ValueError("the storage path is empty")
-    return MemoryStorage() if path == ":memory:" else SQLiteStorage(path, durability=durability)

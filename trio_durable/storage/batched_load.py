@@ -45,7 +45,6 @@ class BatchedLoad:
         self._scheduled = False
         self._arrived: list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]] = []
         self._arrival: Waiter | None = None
-        self._stopping = False
 
     def submit(self, loading: Loading) -> None:
         """Load ``loading.key`` and tell it."""
@@ -56,8 +55,8 @@ class BatchedLoad:
             self._runner.post(self._drain)
 
     async def run(self) -> None:
-        """Hand over what arrives, until `stop`."""
-        while not self._stopping:
+        """Hand over what arrives, for ever."""
+        while True:
             for batch, outcome in self._take_arrived():
                 if isinstance(outcome, StorageFault):
                     for loading in batch:
@@ -65,15 +64,9 @@ class BatchedLoad:
                 else:
                     for loading, row in zip(batch, outcome, strict=True):
                         loading.loaded(row)
-            if not self._arrived and not self._stopping:
+            if not self._arrived:
                 self._arrival = self._loop.waiter()
                 await self._arrival.wait()
-
-    def stop(self) -> None:
-        """Let `run` return."""
-        self._stopping = True
-        if self._arrival is not None:
-            self._arrival.settle()
 
     def _take_arrived(
         self,

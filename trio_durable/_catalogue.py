@@ -1,0 +1,89 @@
+"""The types that a runtime serves: from a class or a stored name to its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from ._definition import DurableObject, ObjectDefinition, definition_of, known_definitions
+from ._directory import Directory
+from ._errors import DefinitionError, UnknownObjectType
+
+
+class Catalogue:
+    """Makes the directory of a type when it is first asked for.
+
+    Args:
+        objects: The classes to serve; None for every one that is imported.
+        make_directory: Makes the directory of a type.
+    """
+
+    def __init__(
+        self,
+        objects: Iterable[type[DurableObject]] | None,
+        make_directory: Callable[[ObjectDefinition], Directory],
+    ) -> None:
+        self._objects = None if objects is None else tuple(objects)
+        self._make_directory = make_directory
+        self._by_class: dict[type[DurableObject], Directory] = {}
+        self._by_name: dict[str, Directory] = {}
+
+    def __iter__(self) -> Iterator[Directory]:
+        return iter(self._by_class.values())
+
+    def prepare(self) -> None:
+        """Make the directories of all classes that were named, to find out what is wrong early."""
+        for cls in self._objects or ():
+            self.directory(cls)
+
+    def directory(self, object_type: type[DurableObject] | str) -> Directory:
+        """The directory of a type.
+
+        Raises:
+            UnknownObjectType: It isn't known, or not among those to serve.
+            DefinitionError: The class can't have objects, or its name is taken.
+        """
+        if isinstance(object_type, str):
+            directory = self._by_name.get(object_type)
+            return directory or self.directory(self._class_named(object_type))
+        try:
+            directory = self._by_class.get(object_type)
+        except TypeError:  # unhashable, so no class: definition_of says so
+            directory = None
+        return directory or self._add(definition_of(object_type))
+
+    def _add(self, definition: ObjectDefinition) -> Directory:
+        if self._objects is not None and definition.cls not in self._objects:
+            raise UnknownObjectType(definition.name, self._known_names())
+        other = self._by_name.get(definition.name)
+        if other is not None:
+            cls = other.definition.cls
+            raise DefinitionError(
+                definition.cls.__qualname__,
+                "",
+                f"{cls.__module__}.{cls.__qualname__} is stored as {definition.name!r} in this "
+                "runtime already; give one of them name=…",
+            )
+        directory = self._make_directory(definition)
+        self._by_class[definition.cls] = self._by_name[definition.name] = directory
+        return directory
+
+    def _class_named(self, name: str) -> type[DurableObject]:
+        if self._objects is not None:
+            found = [cls for cls in self._objects if definition_of(cls).name == name]
+        else:
+            found = [d.cls for d in known_definitions().get(name, ()) if not d.is_abstract]
+        if not found:
+            raise UnknownObjectType(name, self._known_names())
+        if len(found) > 1:
+            classes = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+            raise DefinitionError(
+                found[0].__qualname__,
+                "",
+                f"{classes} are both stored as {name!r}; give one of them name=…",
+            )
+        return found[0]
+
+    def _known_names(self) -> tuple[str, ...]:
+        if self._objects is not None:
+            return tuple(sorted(definition_of(cls).name for cls in self._objects))
+        return tuple(sorted(known_definitions()))

@@ -1,0 +1,171 @@
+"""JSON for attrs classes and dataclasses.
+
+cattrs generates the functions that take an instance apart and put it together, over the hooks of
+its fields' types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_type_hints
+
+import attrs
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from ._json_scalars import SCALARS, Hook, Unfit, expected, shown
+
+HooksFor = Callable[[Any], tuple[Hook, Hook]]
+"""Finds the functions that write and read a type."""
+
+_converter = Converter()  # what cattrs' generators want to be given; all hooks are ours
+
+
+def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
+    """Hooks for an attrs class or a dataclass, given what finds those of its fields."""
+    hints = get_type_hints(cls, include_extras=True)
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    types_ = {field.name: hints[field.name] for field in fields}
+    write_fields, read_fields = field_functions(cls, types_, hooks_for)
+    constrained = is_constrained(cls)
+    scalars = {name: SCALARS[tp] for name, tp in types_.items() if _is_scalar(tp)}
+    writers = {name: write for name, (write, _) in scalars.items()}
+    readers = {name: read for name, (_, read) in scalars.items()}
+
+    def write(value: Any) -> Any:
+        if type(value) is not cls:
+            raise expected(cls.__qualname__, value)
+        undeclared = getattr(value, "__dict__", {}).keys() - types_.keys()
+        if undeclared:
+            raise Unfit("it is not a declared field, so it would be lost").within(
+                f".{min(undeclared)}"
+            )
+        try:
+            written = write_fields(value)
+            if constrained:
+                check_reads_back(value, read_fields(written, cls), types_)
+        except RecursionError:
+            raise
+        except Exception as error:
+            raise _located(error, writers, lambda name: getattr(value, name)) from None
+        return written
+
+    def read(value: Any) -> Any:
+        if type(value) is not dict:
+            raise expected(f"an object with the fields of {cls.__qualname__}", value)
+        try:
+            return read_fields(value, cls)
+        except Exception as error:
+            raise _located(error, readers, value.__getitem__) from None
+
+    return write, read
+
+
+def _located(error: Exception, scalars: Mapping[str, Hook], get: Callable[[str], Any]) -> Unfit:
+    """The `Unfit` that ``error`` of a class's fields is, with the field in its path.
+
+    Fields that are more than a scalar have put themselves there (see `field_functions`), for
+    trying them again at every level would take exponential time. Scalars are tried again.
+    """
+    unfit = as_unfit(error)
+    if unfit.located:
+        unfit.located = False
+        return unfit
+    for name, hook in scalars.items():
+        try:
+            hook(get(name))
+        except KeyError:
+            continue
+        except Exception as cause:
+            return as_unfit(cause).within(f".{name}")
+    return unfit
+
+
+def is_constrained(cls: Any) -> bool:
+    """Whether making a ``cls`` does more than to take over its fields' values."""
+    return (
+        hasattr(cls, "__post_init__")
+        or hasattr(cls, "__attrs_post_init__")
+        or hasattr(cls, "__attrs_pre_init__")
+        or (
+            attrs.has(cls)
+            and any(field.validator or field.converter for field in attrs.fields(cls))
+        )
+    )
+
+
+def check_reads_back(value: Any, back: Any, names: Iterable[str]) -> None:
+    """Refuse what validators or converters would change, or did, when it is read.
+
+    They don't see what is changed in place, an append to a list, until then.
+
+    Raises:
+        Unfit: A field isn't what it was.
+    """
+    for name in names:
+        was, is_ = getattr(value, name), getattr(back, name)
+        if was != is_:
+            raise Unfit(f"{shown(was)} would be read back as {shown(is_)}").within(f".{name}")
+
+
+def field_functions(
+    cls: Any, types_: Mapping[str, Any], hooks_for: HooksFor
+) -> tuple[Hook, Callable[[Any, Any], Any]]:
+    """What cattrs generates to take a class apart and put it together, over our hooks."""
+
+    def locating(name: str, hook: Hook) -> Hook:
+        def locate(value: Any) -> Any:
+            try:
+                return hook(value)
+            except RecursionError:
+                raise
+            except Exception as error:
+                unfit = as_unfit(error).within(f".{name}")
+                unfit.located = True
+                raise unfit from None
+
+        return locate
+
+    def ignoring_type(read: Hook) -> Callable[[Any, Any], Any]:
+        return lambda value, _: read(value)
+
+    overrides: dict[str, Any] = {}
+    for name, tp in types_.items():
+        write, read = hooks_for(tp)
+        if not _is_scalar(tp):
+            write, read = locating(name, write), locating(name, read)
+        overrides[name] = override(
+            unstruct_hook=write,
+            struct_hook=ignoring_type(read),
+            omit=False,
+        )
+    return (
+        make_dict_unstructure_fn(cls, _converter, _cattrs_include_init_false=True, **overrides),
+        make_dict_structure_fn(
+            cls,
+            _converter,
+            _cattrs_include_init_false=True,
+            _cattrs_forbid_extra_keys=False,
+            _cattrs_detailed_validation=False,
+            **overrides,
+        ),
+    )
+
+
+def _is_scalar(tp: Any) -> bool:
+    try:
+        return tp in SCALARS
+    except TypeError:  # unhashable
+        return False
+
+
+def as_unfit(error: Exception) -> Unfit:
+    """``error`` as the `Unfit` that it amounts to."""
+    if isinstance(error, Unfit):
+        return error
+    if isinstance(error, RecursionError):
+        return Unfit("it is nested too deeply, or contains itself")
+    if isinstance(error, KeyError):
+        return Unfit(f"{error} is missing")
+    return Unfit(f"{type(error).__name__}: {error}")

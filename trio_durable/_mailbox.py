@@ -1,0 +1,52 @@
+"""Where calls wait for their turn, in order of arrival.
+
+The mailbox holds a bounded number. Callers who find it full stand in line for a place in it, each
+within its own timeout; to them it looks the same but for the error they get.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from ._envelope import Envelope
+
+
+class Mailbox:
+    """The queue of one object, and the line before it. Every operation takes constant time."""
+
+    __slots__ = ("_line", "_queue", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        # Ordered dictionaries, because callers give up in the middle as well.
+        self._queue: OrderedDict[Envelope, None] = OrderedDict()
+        self._line: OrderedDict[Envelope, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._line)
+
+    def put(self, envelope: Envelope) -> None:
+        """Let ``envelope`` wait behind all others."""
+        if len(self._queue) < self._size:
+            self._queue[envelope] = None
+        else:
+            envelope.stood_in_line = True
+            self._line[envelope] = None
+
+    def first(self) -> Envelope:
+        """The one whose turn is next. There must be one."""
+        return next(iter(self._queue))
+
+    def discard(self, envelope: Envelope) -> None:
+        """Take ``envelope`` out, if it is still there."""
+        if envelope in self._queue:
+            del self._queue[envelope]
+            if self._line:
+                next_in_line, _ = self._line.popitem(last=False)
+                self._queue[next_in_line] = None
+        else:
+            self._line.pop(envelope, None)
+
+    def everything(self) -> list[Envelope]:
+        """All that wait, in order."""
+        return [*self._queue, *self._line]

@@ -1,0 +1,47 @@
+"""What the activations of one runtime share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._rendezvous import Loop, Waiter
+from ._residency import Residency
+from .storage.batched_load import BatchedLoad
+from .storage.group_commit import GroupCommit
+
+if TYPE_CHECKING:
+    from ._runtime import DurableRuntime
+
+StartTask = Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
+"""Starts a named task in the runtime's nursery."""
+
+
+@attrs.define(eq=False)
+class Services:
+    """The parts of a runtime that its objects use."""
+
+    runtime: DurableRuntime
+    loop: Loop
+    group_commit: GroupCommit
+    batched_load: BatchedLoad
+    residency: Residency
+    start_task: StartTask
+    closing: bool = False
+    """Only turns under way may still call."""
+    closed: bool = False
+    busy: int = 0
+    quiet: Waiter | None = None
+    """Settled when ``busy`` falls to 0."""
+
+    def began(self) -> None:
+        """One more object is busy."""
+        self.busy += 1
+
+    def ended(self) -> None:
+        """One less."""
+        self.busy -= 1
+        if not self.busy and self.quiet is not None:
+            self.quiet.settle()

@@ -1,0 +1,36 @@
+"""From what a user writes to a storage."""
+
+from __future__ import annotations
+
+import os
+
+from ._contract import Storage
+from .memory import MemoryStorage
+from .sqlite import Durability, SQLiteStorage
+
+
+def storage_at(storage: object, durability: Durability) -> Storage:
+    """The storage that a path, a URL or a `Storage` names.
+
+    Raises:
+        TypeError: ``storage`` is none of these.
+        ValueError: It is no path or URL that is known.
+    """
+    if isinstance(storage, Storage):
+        return storage
+    if not isinstance(storage, (str, os.PathLike)):
+        raise TypeError(f"storage must be a path, a URL or a Storage, not {type(storage).__name__}")
+    path = os.fspath(storage)
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    scheme, separator, rest = path.partition("://")
+    if separator and scheme != "sqlite":
+        raise ValueError(f"no storage is known for {scheme}:// URLs; give a path or sqlite:///path")
+    if separator:
+        # As elsewhere: three slashes and a relative path, or four and an absolute one.
+        if not rest.startswith("/"):
+            raise ValueError("an SQLite URL has three slashes before its path: sqlite:///app.db")
+        path = rest[1:]
+    if not path:
+        raise ValueError("the storage path is empty")
+    return MemoryStorage() if path == ":memory:" else SQLiteStorage(path, durability=durability)
