@@ -792,13 +792,13 @@ def test_the_size_limit() -> None:
     cls = box(str, "")
     fits, over = "x" * 88, "x" * 89
     codec = codec_of(cls, max_size=100)
-    assert len(codec.encode(KEY, cls(value=fits))) == 100
+    codec.check_size(KEY, codec.encode(KEY, cls(value=fits)))
     with pytest.raises(StateTooLarge) as caught:
-        codec.encode(KEY, cls(value=over))
+        codec.check_size(KEY, codec.encode(KEY, cls(value=over)))
     assert (caught.value.size, caught.value.limit) == (101, 100)
     # The limit counts bytes, not characters.
     with pytest.raises(StateTooLarge):
-        codec.encode(KEY, cls(value="é" * 50))
+        codec.check_size(KEY, codec.encode(KEY, cls(value="é" * 50)))
 
 
 def test_what_is_stored_looks_like_its_class() -> None:

@@ -219,7 +219,7 @@ ADVICE = {
     "MailboxFull": "raise mailbox_size",
     "CallCycle": "plain method",
     "ObjectNotRunning": "ensure_started()",
-    "ActivationFailed": "the next call activates the object again",
+    "ActivationFailed": "the next call activates it again",
     "HandlerCancelled": "was cancelled",
     "ReadonlyViolation": "readonly=True",
     "ReplyError": "Return plain data",

@@ -877,7 +877,7 @@ def loading_with(
             while runner.jobs:
                 runner.step()
                 await anyio.wait_all_tasks_blocked()
-            load.stop()
+            tasks.cancel_scope.cancel()
 
     anyio.run(main, backend=backend)
 

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.clock import VirtualTimeLoop
+from trio.testing import MockClock
+
+
+@pytest.fixture(params=["trio", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Each test runs on both loops, in virtual time: waiting costs nothing."""
+    if request.param == "trio":
+        return "trio", {"clock": MockClock(autojump_threshold=0)}
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture(params=["trio", "asyncio", "asyncio+uvloop"])
+def real_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """For what can't run in virtual time: other threads, other event loops."""
+    if request.param == "asyncio+uvloop":
+        uvloop = pytest.importorskip("uvloop")
+        return "asyncio", {"loop_factory": uvloop.new_event_loop}
+    if request.param == "asyncio":
+        return "asyncio", {"loop_factory": asyncio.new_event_loop}
+    return "trio", {}

@@ -1,0 +1,48 @@
+"""Virtual time for asyncio, as `trio.testing.MockClock` gives it for trio."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+
+import anyio.lowlevel
+import trio
+import trio.testing
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Instead of sleeping until the next timer, lets the time jump there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        ready = super().select(0)
+        if not ready:
+            # A hair more, or rounding may leave the timer a fraction of its due time away.
+            self.now += timeout + 1e-9
+        return ready
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop in which waiting costs no real time."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+async def settle() -> None:
+    """Return when nothing goes on by itself any more, without letting virtual time pass."""
+    if trio.lowlevel.in_trio_task():
+        await trio.testing.wait_all_tasks_blocked()
+    else:
+        # Each is one round of the event loop; no chain of callbacks in the tests is as long.
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()

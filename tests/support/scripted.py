@@ -1,0 +1,210 @@
+"""A storage that does what a test tells it: wait, fail, be overtaken; and that notes what it did.
+
+Jobs of the writer and of the reader run in the event loop, so that all is deterministic and may
+run in virtual time. `SteppedRunner` keeps them back while their side is held. What must happen
+while a batch is already *in the writer's hands* needs a real thread: `block_writer` stops it
+there.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from trio_durable import MemoryStorage, ObjectKey, Runner
+from trio_durable._rendezvous import Loop
+from trio_durable.storage import Commit, Reader, Storage, StorageFault, StoredObject, Writer
+
+T = TypeVar("T")
+
+
+class ScriptedStorage(Storage):
+    """Objects in memory, behind a writer and a reader that follow the test's script."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryStorage()
+        self.batches: list[list[Commit]] = []
+        """Every batch that reached the writer, failed ones included."""
+        self.loads: list[list[ObjectKey]] = []
+        """The keys of every load that reached the reader."""
+        self.writer_busy = threading.Event()
+        """Set once a blocked writer has its batch."""
+        self._writer_goes = threading.Event()
+        self._writer_goes.set()
+        self._commit_faults: deque[Exception | None] = deque()
+        self._load_faults: deque[Exception | None] = deque()
+        self._sides: dict[str, _Side] = {"writer": _Side(), "reader": _Side()}
+        self._inner: Writer | None = None
+
+    @property
+    def commits(self) -> int:
+        """How many commits reached the writer."""
+        return sum(map(len, self.batches))
+
+    # --- the script ------------------------------------------------------------------------------
+
+    def fail_commits(self, *faults: Exception | None) -> None:
+        """Let the next batches fail with these; None lets one through."""
+        self._commit_faults.extend(faults)
+
+    def forget_faults(self) -> None:
+        """Let all batches and loads through."""
+        self._commit_faults.clear()
+        self._load_faults.clear()
+
+    def fail_loads(self, *faults: Exception | None) -> None:
+        """Let the next loads fail with these; None lets one through."""
+        self._load_faults.extend(faults)
+
+    @contextmanager
+    def held(self, side: str) -> Iterator[None]:
+        """Keep the jobs of the "writer" or the "reader" back inside the block."""
+        held = self._sides[side]
+        held.is_held = True
+        try:
+            yield
+        finally:
+            held.is_held = False
+            held.release()
+
+    def release(self, side: str) -> None:
+        """Let go of the jobs that are held back by now."""
+        self._sides[side].release()
+
+    @contextmanager
+    def blocked_writer(self) -> Iterator[None]:
+        """Stop the writer's thread with the next batch in its hands until the block ends."""
+        self.writer_busy.clear()
+        self._writer_goes.clear()
+        try:
+            yield
+        finally:
+            self._writer_goes.set()
+
+    def rows(self) -> dict[str, bytes]:
+        """The stored states by object id."""
+        return {key.object_id: row.state for key, row in self.memory._rows.items()}
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """The stored states by object id, decoded."""
+        return {object_id: json.loads(state) for object_id, state in self.rows().items()}
+
+    def revisions(self) -> dict[str, int]:
+        """The stored revisions by object id."""
+        return {key.object_id: row.revision for key, row in self.memory._rows.items()}
+
+    def overwrite(self, type_name: str, object_id: str, state: bytes) -> None:
+        """Store a newer state behind the runtime's back."""
+        key = ObjectKey(type_name, object_id)
+        row = self.memory._rows.get(key)
+        self.memory._rows[key] = StoredObject((row.revision if row else 0) + 1, state)
+
+    # --- the storage -----------------------------------------------------------------------------
+
+    @property
+    def location(self) -> str:
+        return ":scripted:"
+
+    @property
+    def runner(self) -> type[Runner]:
+        """The runner class to open a runtime with, so that `held` works."""
+        sides = self._sides
+
+        class Stepped(SteppedRunner):
+            def __init__(self, loop: Loop, name: str) -> None:
+                super().__init__(loop, name)
+                self.side = sides[name.rpartition(" ")[2]]
+
+        return Stepped
+
+    def open_writer(self) -> Writer:
+        self._inner = self.memory.open_writer()
+        return _ScriptedWriter(self, self._inner)
+
+    def open_reader(self) -> Reader:
+        return _ScriptedReader(self, self.memory.open_reader())
+
+    def commit_fault(self) -> None:
+        """Raise what the script has for this batch, when the writer may go."""
+        self.writer_busy.set()
+        self._writer_goes.wait()
+        fault = self._commit_faults.popleft() if self._commit_faults else None
+        if fault is not None:
+            raise fault
+
+    def load_fault(self) -> None:
+        """Raise what the script has for this load."""
+        fault = self._load_faults.popleft() if self._load_faults else None
+        if fault is not None:
+            raise fault
+
+
+class _Side:
+    """The jobs of a runner that are held back."""
+
+    def __init__(self) -> None:
+        self.is_held = False
+        self.jobs: list[tuple[Loop, Callable[[], object]]] = []
+
+    def release(self) -> None:
+        for loop, job in self.jobs:
+            loop.call_soon_threadsafe(job)
+        self.jobs.clear()
+
+
+class SteppedRunner(Runner):
+    """Runs jobs in the event loop, unless its side is held."""
+
+    def __init__(self, loop: Loop, name: str) -> None:
+        super().__init__(loop, name)
+        self.side = _Side()
+
+    def post(self, job: Callable[[], object]) -> None:
+        if self.side.is_held:
+            self.side.jobs.append((self._loop, job))
+        else:
+            self._loop.call_soon_threadsafe(job)
+
+    def stop(self) -> None:
+        pass
+
+
+class _ScriptedWriter(Writer):
+    def __init__(self, script: ScriptedStorage, inner: Writer) -> None:
+        self._script = script
+        self._inner = inner
+        self._closed = False
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        if self._closed:
+            raise StorageFault("commit after close")
+        self._script.batches.append(
+            [Commit(c.key, c.revision, c.state, delete=c.delete) for c in batch]
+        )
+        self._script.commit_fault()
+        return self._inner.commit(batch, now)
+
+    def close(self) -> None:
+        self._closed = True
+        self._inner.close()
+
+
+class _ScriptedReader(Reader):
+    def __init__(self, script: ScriptedStorage, inner: Reader) -> None:
+        self._script = script
+        self._inner = inner
+
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        self._script.loads.append(list(keys))
+        self._script.load_fault()
+        return self._inner.load(keys)
+
+    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
+        return self._inner.list_ids(type_name, after, limit)
+
+    def close(self) -> None:
+        self._inner.close()
