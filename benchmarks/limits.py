@@ -151,7 +151,8 @@ class RawBatches(_Raw):
         revisions = itertools.count(2)
 
         def step() -> int:
-            revision, now = next(revisions), time_ns() // 1000
+            # The table refuses new rows that don't begin at 1.
+            revision, now = next(revisions) if self.rows else 1, time_ns() // 1000
             values = [(type_name, key, revision, now, state) for key in next(batches)]
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(_UPSERT, values)

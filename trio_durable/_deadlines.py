@@ -21,11 +21,11 @@ class _Queue:
     __slots__ = ("entries", "limit")
 
     def __init__(self) -> None:
-        self.entries: deque[tuple[float, Waiter]] = deque()
+        self.entries: deque[Waiter] = deque()
         self.limit = _SPARE
 
     def compact(self) -> None:
-        self.entries = deque(entry for entry in self.entries if not entry[1].ended)
+        self.entries = deque(waiter for waiter in self.entries if not waiter.ended)
         self.limit = 2 * len(self.entries) + _SPARE
 
 
@@ -43,9 +43,9 @@ class Deadlines:
         queue = self._queues.get(timeout)
         if queue is None:
             queue = self._queues[timeout] = _Queue()
-        deadline = now + timeout
+        waiter.deadline = deadline = now + timeout
         entries = queue.entries
-        entries.append((deadline, waiter))
+        entries.append(waiter)
         if deadline < self._sleeps_until:
             self._sleeps_until = deadline
             self._changed.set()
@@ -69,10 +69,10 @@ class Deadlines:
         earliest = float("inf")
         for timeout, queue in list(self._queues.items()):
             entries = queue.entries
-            while entries and (entries[0][1].ended or entries[0][0] <= now):
-                entries.popleft()[1].expire()
+            while entries and (entries[0].ended or entries[0].deadline <= now):
+                entries.popleft().expire()
             if entries:
-                earliest = min(earliest, entries[0][0])
+                earliest = min(earliest, entries[0].deadline)
             else:
                 del self._queues[timeout]
         return earliest

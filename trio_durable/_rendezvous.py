@@ -50,7 +50,7 @@ class Expired(Exception):
 class Waiter(ABC):
     """A one-shot rendezvous."""
 
-    __slots__ = ("ended", "error", "expiry", "value")
+    __slots__ = ("deadline", "ended", "error", "expiry", "value")
 
     ended: bool
     """Released, expired or abandoned."""
@@ -58,6 +58,8 @@ class Waiter(ABC):
     """What the waiting task gets."""
     error: BaseException | None
     """What it gets raised instead."""
+    deadline: float
+    """When it expires; set by what looks after that."""
     expiry: Callable[[], BaseException] | None
     """Makes the error of its expiry, at that moment, if it isn't to be a plain `Expired`."""
 

@@ -59,7 +59,7 @@ class Owner(Protocol):
 class Ticket(Commit):
     """One commit on its way, and the replies that wait for it."""
 
-    __slots__ = ("_waiters", "ended", "following", "owner", "preceding", "refused")
+    __slots__ = ("_others", "_waiter", "ended", "following", "owner", "preceding", "refused")
 
     def __init__(self, owner: Owner, revision: int, state: bytes | None, delete: bool) -> None:
         # Commit's own fields, without the way through its constructor: one of these is made for
@@ -76,7 +76,9 @@ class Ticket(Commit):
         """The owner's next ticket, based on this one."""
         self.refused = False
         """The writer's thread knows that it didn't apply, though the loop may not know yet."""
-        self._waiters: list[Waiter] = []
+        # Nearly always one, and a list of one is one more thing for the garbage collector.
+        self._waiter: Waiter | None = None
+        self._others: list[Waiter] | None = None
 
     @property
     def next_revision(self) -> int:
@@ -95,22 +97,28 @@ class Ticket(Commit):
 
     def hold(self, waiter: Waiter) -> None:
         """Release ``waiter`` once this is durable, with the value or error it carries."""
-        self._waiters.append(waiter)
+        if self._waiter is None:
+            self._waiter = waiter
+        elif self._others is None:
+            self._others = [waiter]
+        else:
+            self._others.append(waiter)
 
     def succeed(self) -> None:
         """Release what is held."""
         self.ended = True
         self.preceding = None
-        for waiter in self._waiters:
-            waiter.release()
-        self._waiters.clear()
+        if self._waiter is not None:
+            self._waiter.release()
+            for waiter in self._others or ():
+                waiter.release()
 
     def fail(self, error: Callable[[], PersistenceError]) -> None:
         """Fail what is held, each waiter with an error of its own."""
         self.ended = True
-        for waiter in self._waiters:
-            waiter.fail(error())
-        self._waiters.clear()
+        if self._waiter is not None:
+            for waiter in (self._waiter, *(self._others or ())):
+                waiter.fail(error())
 
 
 class GroupCommit:
