@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 import tempfile
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import trio
 
-from trio_durable import DurableRuntime, MemoryStorage, ObjectKey
-from trio_durable.storage import Commit, SQLiteStorage
+from trio_durable import DurableRuntime, MemoryStorage, ObjectKey, ThreadRunner
+from trio_durable.storage import Commit, SQLiteStorage, Storage, Writer
 from trio_durable.storage.group_commit import GroupCommit, Ticket
 
 from .objects import Counter
@@ -127,10 +127,29 @@ async def _park_and_wake() -> float:
     return (perf_counter() - began) / rounds / CALLERS
 
 
-async def _whole(storage: MemoryStorage | SQLiteStorage) -> float:
+class _SlowDisk(MemoryStorage):
+    """Takes 5 ms for a transaction, in a thread, as a disk would."""
+
+    def open_writer(self) -> Writer:
+        return _SlowWriter(super().open_writer())
+
+
+class _SlowWriter(Writer):
+    def __init__(self, inner: Writer) -> None:
+        self._inner = inner
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        sleep(0.005)
+        return self._inner.commit(batch, now)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+async def _whole(storage: Storage, each: int = 500) -> float:
     """Seconds per change, 64 callers over 1,000 objects."""
-    each = 500
-    async with DurableRuntime(storage) as runtime:
+    runner = ThreadRunner if isinstance(storage, _SlowDisk) else None
+    async with DurableRuntime(storage, runner=runner) as runtime:
         handles = [runtime.get(Counter, str(number)) for number in range(1000)]
         for handle in handles:
             await handle.add(1)
@@ -185,6 +204,7 @@ def main() -> None:
         print("A whole change, 64 callers over 1,000 objects:")
         _show("in memory", trio.run(_whole, MemoryStorage()))
         _show("durable", trio.run(_whole, SQLiteStorage(Path(folder) / "whole.db")))
+        _show("with transactions that take 5 ms", trio.run(_whole, _SlowDisk(), 50))
 
 
 if __name__ == "__main__":

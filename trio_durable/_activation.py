@@ -18,7 +18,11 @@ Invariants:
 - ``state`` is what the last ended turn left, encoded; the instance never differs from it between
   turns. A turn that fails simply drops the instance: the next one is decoded from ``state``.
 - ``gate`` is the last commit of the object that isn't durable yet. Every reply waits for it.
-  When it fails, all the object has in memory is dropped, since it may build on what was lost.
+  When it fails, all the object has in memory is dropped, since it may build on what was lost;
+  if a turn is under way then, it is ``doomed`` and fails when it ends.
+- ``fresh``: after_load has not run in this activation. ``leaving``: the object goes from memory as
+  soon as nothing waits and nothing is on its way. ``deleted``: the turn under way has deleted the
+  object and committed that, so that whatever becomes of the turn, the object starts over.
 """
 
 from __future__ import annotations
@@ -321,6 +325,10 @@ class Activation:
         if not self._busy:
             self._drain()
 
+    def is_queued(self, envelope: Envelope) -> bool:
+        """Whether the turn of ``envelope`` hasn't begun."""
+        return self._mailbox is not None and envelope in self._mailbox
+
     def withdraw(self, envelope: Envelope) -> None:
         """Take back a request whose caller is gone, if its turn hasn't begun."""
         if self._mailbox is not None:
@@ -374,10 +382,15 @@ class Activation:
                 value = envelope.context.run(self.run_turn, handler, envelope.args, envelope.kwargs)
         except Exception as error:
             self._reply(envelope.waiter, None, error)
+        except BaseException:  # Control-C, in a ``def``
+            self._reply(envelope.waiter, None, _closed())
+            raise
         else:
             self._reply(envelope.waiter, value, None)
 
     def _reply(self, waiter: Waiter, value: object, error: BaseException | None) -> None:
+        if waiter.ended:
+            return  # expired in this very moment; what its caller gets now must not be replaced
         waiter.value = value
         waiter.error = error
         if self.gate is None:
@@ -466,6 +479,7 @@ class Activation:
         else:
             try:
                 self._turning = True
+                first.context.run(ambient.set, self._services.runtime)
                 try:
                     result = first.context.run(instance.after_load)
                 except anyio.get_cancelled_exc_class() as error:

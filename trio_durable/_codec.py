@@ -76,14 +76,10 @@ class StateCodec:
                 error.field,
                 f"the default can't be stored: {error.problem or error}",
             ) from error
-        for field in self._fields:
-            if getattr(decoded, field.name) != getattr(default, field.name):
-                raise DefinitionError(
-                    self._cls.__qualname__,
-                    field.name,
-                    f"the default {shown(getattr(default, field.name))} comes back from JSON as "
-                    f"{shown(getattr(decoded, field.name))}",
-                )
+        if self.encode(key, decoded) != encoded:
+            raise DefinitionError(
+                self._cls.__qualname__, "", f"the default {shown(default)} is not read as written"
+            )
 
     def encode(self, key: ObjectKey, instance: Any) -> bytes:
         """The state of ``instance`` as JSON.
@@ -100,7 +96,7 @@ class StateCodec:
         try:
             data = self._write(instance)
             if self._constrained:
-                check_reads_back(instance, self._read(data, self._cls), self._names)
+                check_reads_back(data, self._write, lambda data: self._read(data, self._cls))
             # A copy, because orjson's result keeps the whole buffer that it was made in, some
             # kilobytes; and this stays in memory for as long as the object.
             encoded = bytes(memoryview(orjson.dumps(data)))

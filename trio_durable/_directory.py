@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
+from itertools import islice
 
 import anyio
 
@@ -33,6 +34,8 @@ from ._residency import NEVER
 from ._services import Services
 from ._values import copied, is_atom
 
+_LOOKS = 64
+"""How many objects to look at for an idle one."""
 _SOON = 1.0
 """Seconds after which to look again at what should retire but is busy, at the earliest."""
 
@@ -66,10 +69,8 @@ class Directory:
         self._deadlines = deadlines
         self._loop = services.loop
         options = definition.options
-        self._hibernate_after = (
-            NEVER if options.hibernate_after is None else options.hibernate_after
-        )
-        self._shutdown_after = NEVER if options.shutdown_after is None else options.shutdown_after
+        self._hibernate_after = _or_never(options.hibernate_after)
+        self._shutdown_after = _or_never(options.shutdown_after)
         self._retires_after = min(self._hibernate_after, self._shutdown_after)
         # Each in the order of last use.
         self._active: OrderedDict[str, Activation] = OrderedDict()
@@ -140,12 +141,13 @@ class Directory:
         activation = self._hibernated.pop(object_id, None)
         due = self._loop.now() + self._retires_after
         if activation is not None:
-            self._active[object_id] = activation
+            self._active[activation.key.object_id] = activation
             self._services.residency.expect(due)
         else:
             key = self.key(object_id)
-            activation = self._active[key.object_id] = Activation(self, key, self._services)
+            # First, or the newcomer itself might have to make room: it is idle still.
             self._services.residency.enter(due)
+            activation = self._active[key.object_id] = Activation(self, key, self._services)
         return activation
 
     def retire(self, now: float) -> float:
@@ -188,8 +190,9 @@ class Directory:
 
     def _oldest(self) -> Activation | None:
         for objects in (self._hibernated, self._active):
-            # The first few that are busy have callers waiting for them, so they aren't many.
-            for activation in objects.values():
+            # Busy ones have callers waiting for them. If so many of them come first, all are let
+            # be: looking further would take longer the more there are.
+            for activation in islice(objects.values(), _LOOKS):
                 if activation.is_idle:
                     return activation
         return None
@@ -280,7 +283,7 @@ class Directory:
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
         size = self.definition.options.mailbox_size
         activity = activation.activity()
-        if envelope.stood_in_line:
+        if envelope.stood_in_line and activation.is_queued(envelope):
             return MailboxFull(activation.key, envelope.name, timeout, activity, size)
         return CallTimeout(activation.key, envelope.name, timeout, activity)
 

@@ -35,6 +35,8 @@ Every error carries what it is about as fields, survives pickling, and ends with
 
 from __future__ import annotations
 
+import os
+
 import attrs
 
 from ._keys import ObjectKey
@@ -305,13 +307,13 @@ class StorageError(DurableError):
 
 @_error
 class StorageUnavailable(StorageError):
-    """The storage can't be opened."""
+    """The storage can't be opened or read."""
 
     location: str
     problem: str
 
     def _message(self) -> str:
-        return f"can't open {self.location}: {self.problem}"
+        return f"can't use {self.location}: {self.problem}"
 
 
 @_error
@@ -321,11 +323,10 @@ class StorageInUse(StorageUnavailable):
     pid: int | None
 
     def _message(self) -> str:
+        if self.pid == os.getpid():
+            return f"{self.location} is in use by a runtime of this process; share that runtime"
         holder = f"process {self.pid}" if self.pid else "another process"
-        return (
-            f"{self.location} is in use by a runtime of {holder}; "
-            "share that runtime, or stop its process first"
-        )
+        return f"{self.location} is in use by a runtime of {holder}; stop its process first"
 
 
 @_error
@@ -427,4 +428,4 @@ class NotInTurn(UsageError):
     problem: str
 
     def _message(self) -> str:
-        return f"{self.problem}; use self.ctx inside a handler, an alarm or after_load"
+        return f"{self.problem}; use self.ctx inside a handler or after_load"

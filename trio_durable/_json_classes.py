@@ -7,10 +7,11 @@ its fields' types.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 import attrs
+import orjson
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
@@ -44,7 +45,7 @@ def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
         try:
             written = write_fields(value)
             if constrained:
-                check_reads_back(value, read_fields(written, cls), types_)
+                check_reads_back(written, write_fields, lambda data: read_fields(data, cls))
         except RecursionError:
             raise
         except Exception as error:
@@ -95,18 +96,22 @@ def is_constrained(cls: Any) -> bool:
     )
 
 
-def check_reads_back(value: Any, back: Any, names: Iterable[str]) -> None:
+def check_reads_back(written: dict[str, Any], write: Hook, read: Hook) -> None:
     """Refuse what validators or converters would change, or did, when it is read.
 
-    They don't see what is changed in place, an append to a list, until then.
+    They don't see what is changed in place, an append to a list, until then. What is compared is
+    the JSON, for a class need not know how to compare its instances.
 
     Raises:
         Unfit: A field isn't what it was.
     """
-    for name in names:
-        was, is_ = getattr(value, name), getattr(back, name)
-        if was != is_:
-            raise Unfit(f"{shown(was)} would be read back as {shown(is_)}").within(f".{name}")
+    # Through bytes, so that what reading makes of it shares nothing with what was written.
+    again = write(read(orjson.loads(orjson.dumps(written))))
+    for name, was in written.items():
+        if orjson.dumps(was) != orjson.dumps(again[name]):
+            raise Unfit(f"{shown(was)} would be read back as {shown(again[name])}").within(
+                f".{name}"
+            )
 
 
 def field_functions(

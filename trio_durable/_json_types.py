@@ -294,6 +294,8 @@ def _union_hooks(tp: Any) -> tuple[Hook, Hook]:
             lambda value: None if value is None else write_one(value),
             lambda value: None if value is None else read_one(value),
         )
+    if Any in members or object in members:
+        raise UnsupportedType(f"{tp}: Any swallows the other members; declare one of them")
     plain = {member for member in members if member in JSON_SCALARS}
     tagged: dict[str, tuple[type, Hook, Hook]] = {}
     by_kind: dict[type, tuple[str, Hook]] = {}

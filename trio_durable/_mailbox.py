@@ -25,6 +25,9 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._queue) + len(self._line)
 
+    def __contains__(self, envelope: Envelope) -> bool:
+        return envelope in self._queue or envelope in self._line
+
     def put(self, envelope: Envelope) -> None:
         """Let ``envelope`` wait behind all others."""
         if len(self._queue) < self._size:

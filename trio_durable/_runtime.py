@@ -40,6 +40,7 @@ T = TypeVar("T", bound=DurableObject)
 R = TypeVar("R")
 
 DEFAULT_CALL_TIMEOUT = 5.0
+_MOST_IDS = 1_000_000
 DEFAULT_GRACE_PERIOD = 5.0
 
 
@@ -141,6 +142,8 @@ class DurableRuntime:
         try:
             await self._start(loop)
         except BaseException:
+            if self._services is not None:
+                self._services.closing = self._services.closed = True
             with anyio.CancelScope(shield=True):
                 await self._close_storage()
             raise
@@ -217,9 +220,13 @@ class DurableRuntime:
 
     async def _close_storage(self) -> None:
         """Close both sides, each in its own thread."""
-        await self._reader_runner.run(self._reader.close)
-        await self._writer_runner.run(self._writer.close)
-        self._stop_runners()
+        try:
+            await self._reader_runner.run(self._reader.close)
+        finally:
+            try:
+                await self._writer_runner.run(self._writer.close)
+            finally:
+                self._stop_runners()
 
     def _stop_runners(self) -> None:
         self._reader_runner.stop()
@@ -255,6 +262,7 @@ class DurableRuntime:
             InvalidObjectId: It can't be an id.
             RuntimeClosed: The runtime isn't open.
         """
+        self._open()
         directory = self._catalogue.directory(object_type)
         directory.check_id(object_id)
         limit = (
@@ -329,6 +337,7 @@ class DurableRuntime:
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> ActivationInfo | None:
         """What a running object is about, or None if it isn't in memory."""
+        self._open()
         directory = self._catalogue.directory(object_type)
         directory.check_id(object_id)
         activation = directory.find(object_id)
@@ -434,11 +443,14 @@ class DurableRuntime:
         Args:
             object_type: The class, or its stored name.
             after: Only ids behind this one; the last of a page gives the next page.
-            limit: At most so many.
+            limit: At most so many; a million counts as no limit.
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit must be an int of 1 or more, not {limit!r}")
-        name = self._catalogue.directory(object_type).definition.name
+        directory = self._catalogue.directory(object_type)
+        if after:
+            directory.check_id(after)
+        name, limit = directory.definition.name, min(limit, _MOST_IDS)
         return await self._read(lambda reader: reader.list_ids(name, after, limit))
 
     # --- inside ----------------------------------------------------------------------------------

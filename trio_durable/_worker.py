@@ -61,13 +61,26 @@ class Worker:
             self._parked.settle()
 
     async def _work(self) -> None:
-        while self._assigned is not None:
-            envelope, self._assigned = self._assigned, None
-            await self._run(envelope)
-            if self._assigned is None and not self._dismissed:
-                self._parked = self._loop.waiter()
-                await self._parked.wait()
-                self._parked = None
+        try:
+            while self._assigned is not None:
+                envelope, self._assigned = self._assigned, None
+                await self._run(envelope)
+                if self._assigned is None and not self._dismissed:
+                    await self._park()
+        finally:
+            self._running = False
+
+    async def _park(self) -> None:
+        self._parked = self._loop.waiter()
+        try:
+            await self._parked.wait()
+        except BaseException:
+            # Cancelled; but if it was woken in the same moment, the turn must not be lost. It
+            # will meet the cancellation itself.
+            if self._assigned is None:
+                raise
+        finally:
+            self._parked = None
 
 
 class InContext:

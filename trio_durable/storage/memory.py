@@ -6,6 +6,7 @@ runtime and open the next one on what the first left behind.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 
 from .._errors import StorageInUse
@@ -28,7 +29,7 @@ class MemoryStorage(Storage):
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`."""
         if self._writer is not None:
-            raise StorageInUse(self.location, "another runtime holds it", None)
+            raise StorageInUse(self.location, "another runtime holds it", os.getpid())
         self._writer = _MemoryWriter(self, self._rows)
         return self._writer
 

@@ -39,6 +39,8 @@ from .migrations import known_names, migrations
 Durability = Literal["full", "normal"]
 
 _LARGE_STATE = 64 * 1024
+_OLDEST = (3, 38)
+"""The first SQLite with the ``->>`` operator."""
 
 _LOAD = f"""
 SELECT json_group_array(json_array(
@@ -117,6 +119,11 @@ class SQLiteStorage(Storage):
 
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`."""
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise StorageUnavailable(
+                self.location,
+                f"this Python has SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed",
+            )
         if not self._path.parent.is_dir():
             raise StorageUnavailable(
                 self.location, f"there is no folder {self._path.parent}; make it first"
