@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+import attrs
 import pytest
 from support.clock import settle
 from support.runtimes import scripted_runtime
@@ -24,11 +25,13 @@ from trio_durable import (
     DefinitionError,
     DurableObject,
     DurableRuntime,
+    InlineRunner,
     InvalidObjectId,
     MemoryStorage,
     RuntimeClosed,
     RuntimeStatistics,
     SQLiteStorage,
+    StateEncodeError,
     StorageInUse,
     StorageUnavailable,
     ThreadRunner,
@@ -564,3 +567,29 @@ def test_it_works_for_real(real_backend: tuple[str, dict[str, Any]], tmp_path: P
                 await runtime.stop(Counter, str(number % 7))
 
     anyio.run(main, backend=name, backend_options=options)
+
+
+# --- objects without a schema --------------------------------------------------------------------
+
+
+class Document(DurableObject):
+    data: dict[str, Any] = attrs.field(factory=dict)
+
+    @handler
+    def put(self, key: str, value: Any) -> None:
+        self.data[key] = value
+
+    @handler(readonly=True)
+    def all(self) -> dict[str, Any]:
+        return self.data
+
+
+async def test_a_state_that_is_just_a_dictionary(tmp_path: Path) -> None:
+    nested = {"n": 1, "list": [1.5, None, {"deep": "é\0"}]}
+    async with DurableRuntime(tmp_path / "objects.db", runner=InlineRunner) as runtime:
+        await runtime.call("Document", "a", "put", "nested", nested)
+        nested["n"] = 2
+        with pytest.raises(StateEncodeError, match=r"data\['bad'\]"):
+            await runtime.call("Document", "a", "put", "bad", {1, 2})
+    async with DurableRuntime(tmp_path / "objects.db", runner=InlineRunner) as runtime:
+        assert await runtime.call("Document", "a", "all") == {"nested": {**nested, "n": 1}}
