@@ -201,3 +201,25 @@ async def test_after_load_is_in_its_objects_runtime() -> None:
     async with DurableRuntime(":memory:") as first, DurableRuntime(":memory:"):
         await first.get(Curious, "a").ping()
     assert found == [True]
+
+
+async def test_an_object_that_deleted_itself_leaves_memory() -> None:
+    class Ephemeral(DurableObject):
+        count: int = 0
+
+        @handler
+        def increment(self) -> int:
+            self.count += 1
+            return self.count
+
+        @handler
+        def remove(self) -> None:
+            self.ctx.delete()
+
+    async with DurableRuntime(":memory:") as runtime:
+        ephemeral = runtime.get(Ephemeral, "a")
+        assert await ephemeral.increment() == 1
+        await ephemeral.remove()
+        assert runtime.whereis(Ephemeral, "a") is None
+        assert not await runtime.exists(Ephemeral, "a")
+        assert await ephemeral.increment() == 1

@@ -252,10 +252,11 @@ class Activation:
             self.gate = self._services.group_commit.submit(self, None, True)
 
     def _start_over(self) -> None:
-        """Be a new object, as after a deletion."""
+        """Be a new object, as after a deletion: one that needn't be in memory."""
         self._drop_instance()
         self._state = None
         self._fresh = True
+        self._leaving = True
 
     def _roll_back(self) -> None:
         """Let the state be what the turn before left; the instance is made anew from it."""
@@ -667,7 +668,6 @@ class Activation:
 
     def delete(self) -> None:
         """Delete the object and become a new one."""
-        self._leaving = self._fresh  # it came into memory for this only
         self._delete()
         self._start_over()
 
