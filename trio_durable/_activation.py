@@ -36,6 +36,7 @@ import anyio
 import attrs
 
 from ._ambient import ambient
+from ._codec import compact
 from ._context import Context, Effects
 from ._definition import DurableObject, HandlerDefinition
 from ._envelope import Envelope, Turn, current_turn
@@ -232,8 +233,8 @@ class Activation:
         return result
 
     def _save(self, state: bytes) -> None:
-        self._state = state
-        self.gate = self._services.group_commit.submit(self, state, False)
+        self._state = compact(state)
+        self.gate = self._services.group_commit.submit(self, self._state, False)
 
     def _check_unchanged(self, name: str, state: bytes, effects: Effects | None) -> None:
         if state != self._state:
@@ -446,13 +447,13 @@ class Activation:
         instance: DurableObject
         if self._state is None:
             instance = self._directory.definition.default_state()
-            self._state = codec.encode(self.key, instance)
+            self._state = compact(codec.encode(self.key, instance))
         else:
             instance = codec.decode(self.key, self._state)
             if self._fresh:
                 # What is stored may lack new fields or be written differently; what a turn
                 # changes is told from what this class would write.
-                self._state = codec.encode(self.key, instance)
+                self._state = compact(codec.encode(self.key, instance))
         instance.__dict__["ctx"] = Context(self)
         self._instance = instance
         return instance

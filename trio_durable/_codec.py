@@ -97,12 +97,9 @@ class StateCodec:
             data = self._write(instance)
             if self._constrained:
                 check_reads_back(data, self._write, lambda data: self._read(data, self._cls))
-            # A copy, because orjson's result keeps the whole buffer that it was made in, some
-            # kilobytes; and this stays in memory for as long as the object.
-            encoded = bytes(memoryview(orjson.dumps(data)))
+            return orjson.dumps(data)
         except Exception as error:
             raise self._encode_error(key, instance, error) from None
-        return encoded
 
     def check_size(self, key: ObjectKey, state: bytes) -> None:
         """Refuse to store more than the limit; what is stored already can be read all the same.
@@ -167,6 +164,15 @@ class StateCodec:
                     return StateDecodeError(key, field.name, place, unfit.problem)
         # Each value is of its type, so a validator refused one.
         return StateDecodeError(key, "", "$", f"{type(error).__name__}: {error}")
+
+
+def compact(encoded: bytes) -> bytes:
+    """``encoded`` for keeping.
+
+    A copy, because orjson's result keeps the whole buffer that it was made in, some kilobytes, and
+    a state stays in memory for as long as its object. Most turns only compare theirs.
+    """
+    return bytes(memoryview(encoded))
 
 
 def _short(path: str) -> str:

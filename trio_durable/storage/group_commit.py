@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from time import perf_counter, sleep
 from typing import Protocol
 
@@ -230,10 +231,15 @@ class GroupCommit:
             else:
                 batch = []
                 size = 0
-                while len(batch) < share and size <= MAX_BATCH_BYTES:
-                    ticket = pending.pop(next(iter(pending)))
+                for ticket in islice(pending.values(), share):
+                    if size > MAX_BATCH_BYTES:
+                        break
                     batch.append(ticket)
                     size += ticket.size
+                # Afterwards: to look for the first of a dict again and again, after each removal,
+                # is quadratic.
+                for ticket in batch:
+                    del pending[ticket.owner]
                 self._pending_bytes -= size
             if not batch:
                 self._scheduled = False
