@@ -30,7 +30,7 @@ class _Owner:
 
     def __init__(self) -> None:
         self.key = ObjectKey("Counter", "a")
-        self.revision = 1
+        self.revision: int | None = 1
         self.gate: Ticket | None = None
 
     def committed(self) -> None:
@@ -87,7 +87,7 @@ async def _parts() -> None:
         _forget(group)
 
         def settle() -> None:
-            ticket = Ticket(_Owner(), 1, b"", False)
+            ticket = Ticket(_Owner(), 1, b"", False, None)
             ticket.hold(loop.waiter())
             group._settle([ticket], ())
 
@@ -131,19 +131,15 @@ class _SlowDisk(MemoryStorage):
     """Takes 5 ms for a transaction, in a thread, as a disk would."""
 
     def open_writer(self) -> Writer:
-        return _SlowWriter(super().open_writer())
+        writer = super().open_writer()
+        commit = writer.commit
 
+        def slowly(batch: Sequence[Commit], now: int) -> Collection[int]:
+            sleep(0.005)
+            return commit(batch, now)
 
-class _SlowWriter(Writer):
-    def __init__(self, inner: Writer) -> None:
-        self._inner = inner
-
-    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        sleep(0.005)
-        return self._inner.commit(batch, now)
-
-    def close(self) -> None:
-        self._inner.close()
+        writer.commit = slowly  # type: ignore[method-assign]
+        return writer
 
 
 async def _whole(storage: Storage, each: int = 500) -> float:

@@ -222,6 +222,7 @@ ADVICE = {
     "ActivationFailed": "the next call activates it again",
     "HandlerCancelled": "was cancelled",
     "ReadonlyViolation": "readonly=True",
+    "AlarmSuperseded": "what the alarm is set to now counts",
     "ReplyError": "Return plain data",
     "StateTooLarge": "max_state_size",
     "StateDecodeError": "mend the class (or the row)",
@@ -236,7 +237,13 @@ ADVICE = {
 }
 """What the last part of a message says."""
 
-FROM_THE_SOURCE = {"DefinitionError", "ArgumentError", "StateEncodeError", "StorageUnavailable"}
+FROM_THE_SOURCE = {
+    "DefinitionError",
+    "ArgumentError",
+    "InvalidAlarm",
+    "StateEncodeError",
+    "StorageUnavailable",
+}
 """Their advice is part of ``problem``, because it depends on where they are raised."""
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar, TypeVarTuple
 
 import anyio
 import pytest
+from support.forwarding import ForwardingReader, ForwardingWriter
 
 from trio_durable import ObjectKey, PersistenceError, StaleObject
 from trio_durable._rendezvous import Loop, Waiter, running_loop
@@ -20,10 +21,8 @@ from trio_durable._runner import Runner, ThreadRunner
 from trio_durable.storage import (
     Commit,
     MemoryStorage,
-    Reader,
     StorageFault,
     StoredObject,
-    Writer,
     batched_load,
     group_commit,
 )
@@ -110,12 +109,12 @@ class SteppedRunner(Runner):
             self.jobs.popleft()()
 
 
-class ScriptedWriter(Writer):
+class ScriptedWriter(ForwardingWriter):
     """Commits to memory; what ``script`` yields is called in the middle of each transaction."""
 
     def __init__(self) -> None:
         self.storage = MemoryStorage()
-        self.memory = self.storage.open_writer()
+        super().__init__(self.storage.open_writer())
         self.script: deque[Callable[[], object]] = deque()
         self.batches: list[list[Commit]] = []
         self.times: list[int] = []
@@ -132,7 +131,7 @@ class ScriptedWriter(Writer):
         if self.script:
             self.script.popleft()()
         assert [(c.key, c.revision, c.state, c.delete) for c in batch] == before
-        return self.memory.commit(batch, now)
+        return super().commit(batch, now)
 
     def close(self) -> None:
         raise AssertionError
@@ -159,7 +158,7 @@ class FakeOwner:
     def __init__(self, bench: Bench, object_id: str) -> None:
         self.bench = bench
         self.key = ObjectKey("T", object_id)
-        self.revision = 0
+        self.revision: int | None = 0
         self.gate: Ticket | None = None
         self.failures = 0
         self.commits = 0
@@ -819,11 +818,11 @@ def test_with_a_real_thread(backend: str) -> None:
 # --- batched loads -------------------------------------------------------------------------------
 
 
-class ScriptedReader(Reader):
+class ScriptedReader(ForwardingReader):
     """Reads from memory; ``script`` is called in the middle of each read."""
 
     def __init__(self, storage: MemoryStorage) -> None:
-        self.memory = storage.open_reader()
+        super().__init__(storage.open_reader())
         self.script: deque[Callable[[], object]] = deque()
         self.batches: list[list[str]] = []
 
@@ -831,7 +830,7 @@ class ScriptedReader(Reader):
         self.batches.append([key.object_id for key in keys])
         if self.script:
             self.script.popleft()()
-        return self.memory.load(keys)
+        return super().load(keys)
 
     def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
         raise AssertionError

@@ -488,6 +488,7 @@ async def test_nothing_is_left_of_an_object_that_left_memory(cls: type[Counter])
 async def test_hibernating_again_and_again_leaves_nothing() -> None:
     async with DurableRuntime(":memory:") as runtime:
         await runtime.get(Counter, "a").increment_slowly()
+        await settle()
         before = len(anyio.get_running_tasks()), activations()
         for _ in range(50):
             await runtime.get(Counter, "a").increment_slowly()
@@ -506,6 +507,7 @@ async def test_refused_calls_leave_nothing_in_memory() -> None:
 
 async def test_idle_objects_have_no_task() -> None:
     async with DurableRuntime(":memory:") as runtime:
+        await settle()
         before = len(anyio.get_running_tasks())
         for number in range(100):
             await runtime.get(Counter, str(number)).increment()
@@ -527,6 +529,7 @@ async def test_idle_objects_have_no_task() -> None:
 )
 async def test_a_stopped_object_has_no_task(name: str) -> None:
     async with DurableRuntime(":memory:") as runtime:
+        await settle()
         before = len(anyio.get_running_tasks())
         for number in range(10):
             async with calls() as group:

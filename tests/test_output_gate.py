@@ -412,8 +412,6 @@ async def test_nothing_is_written_without_a_change() -> None:
         assert await counter.read() == 0
         await counter.set_same()
         await counter.commit_unchanged()
-        await counter.delete()
-        await runtime.delete(Counter, "b")
         await runtime.ensure_started(Counter, "c")
         assert await runtime.get(Watchful, "d").read() == 7
         await runtime.stop(Counter, "c")

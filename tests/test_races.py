@@ -11,6 +11,7 @@ import anyio
 import attrs
 import pytest
 from support.clock import settle
+from support.forwarding import ForwardingWriter
 from support.tasks import calls
 
 from trio_durable import (
@@ -51,17 +52,14 @@ class Slow(DurableObject, call_timeout=1, mailbox_size=1):
         return self.log
 
 
-class _FailingWriter(Writer):
+class _FailingWriter(ForwardingWriter):
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         raise StorageFault("the disk is full")
-
-    def close(self) -> None:
-        pass
 
 
 class _FailingStorage(MemoryStorage):
     def open_writer(self) -> Writer:
-        return _FailingWriter()
+        return _FailingWriter(super().open_writer())
 
 
 async def test_a_call_that_expires_as_its_turn_ends_does_not_pass_the_gate() -> None:

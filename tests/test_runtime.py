@@ -519,20 +519,34 @@ async def test_a_storage_is_named_in_many_ways(
     assert path.exists()
 
 
+def statistics(objects: int, busy: int, transactions: int, commits: int) -> RuntimeStatistics:
+    """Of a runtime without alarms."""
+    return RuntimeStatistics(
+        objects=objects,
+        busy=busy,
+        transactions=transactions,
+        commits=commits,
+        alarms_waiting=0,
+        alarms_in_flight=0,
+        alarms_delivered=0,
+        alarms_failed=0,
+    )
+
+
 async def test_statistics_count() -> None:
     storage = ScriptedStorage()
     async with scripted_runtime(storage) as runtime, calls() as group:
-        assert runtime.statistics() == RuntimeStatistics(0, 0, 0, 0)
+        assert runtime.statistics() == statistics(0, 0, 0, 0)
         await runtime.get(Counter, "a").increment()
-        assert runtime.statistics() == RuntimeStatistics(1, 0, 1, 1)
+        assert runtime.statistics() == statistics(1, 0, 1, 1)
         with storage.held("writer"):
             for name in "ab":
                 group.start(runtime.get(Counter, name).increment)
             group.start(runtime.get(Counter, "c").increment_slowly)
             await settle()
-            assert runtime.statistics() == RuntimeStatistics(3, 1, 1, 1)
+            assert runtime.statistics() == statistics(3, 1, 1, 1)
         await settle()
-        assert runtime.statistics() == RuntimeStatistics(3, 1, 2, 3)
+        assert runtime.statistics() == statistics(3, 1, 2, 3)
 
 
 # --- the whole thing, with real threads and the real clock ---------------------------------------

@@ -1,8 +1,11 @@
 """Durable objects for Python, on Trio: named, stateful, crash-safe objects in your own process."""
 
 from ._activation import ActivationInfo
+from ._alarm import Alarm, alarm
+from ._clock import Clock
 from ._context import Context
 from ._definition import (
+    AlarmDefinition,
     DurableObject,
     FieldDefinition,
     HandlerDefinition,
@@ -13,6 +16,7 @@ from ._definition import (
 from ._durations import Duration
 from ._errors import (
     ActivationFailed,
+    AlarmSuperseded,
     ArgumentError,
     CallCycle,
     CallFailed,
@@ -20,6 +24,7 @@ from ._errors import (
     DefinitionError,
     DurableError,
     HandlerCancelled,
+    InvalidAlarm,
     InvalidObjectId,
     MailboxFull,
     NoRuntime,
@@ -45,6 +50,7 @@ from ._errors import (
 from ._handle import Handle
 from ._handler import BoundHandler, BoundSyncHandler, Client, Handler, SyncHandler, handler
 from ._keys import ObjectKey
+from ._retry import Retry
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
@@ -52,6 +58,9 @@ from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 __all__ = [
     "ActivationFailed",
     "ActivationInfo",
+    "Alarm",
+    "AlarmDefinition",
+    "AlarmSuperseded",
     "ArgumentError",
     "BoundHandler",
     "BoundSyncHandler",
@@ -59,6 +68,7 @@ __all__ = [
     "CallFailed",
     "CallTimeout",
     "Client",
+    "Clock",
     "Context",
     "DefinitionError",
     "Durability",
@@ -72,6 +82,7 @@ __all__ = [
     "HandlerCancelled",
     "HandlerDefinition",
     "InlineRunner",
+    "InvalidAlarm",
     "InvalidObjectId",
     "MailboxFull",
     "MemoryStorage",
@@ -84,6 +95,7 @@ __all__ = [
     "PersistenceError",
     "ReadonlyViolation",
     "ReplyError",
+    "Retry",
     "Runner",
     "RuntimeClosed",
     "RuntimeStatistics",
@@ -103,6 +115,7 @@ __all__ = [
     "UnknownObjectType",
     "UsageError",
     "WrongEventLoop",
+    "alarm",
     "current_runtime",
     "definition_of",
     "handler",

@@ -27,7 +27,8 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import attrs
 
+from ._alarm import Delivery
 from ._ambient import ambient
 from ._codec import compact
 from ._context import Context, Effects
@@ -42,6 +44,7 @@ from ._definition import DurableObject, HandlerDefinition
 from ._envelope import Envelope, Turn, current_turn
 from ._errors import (
     ActivationFailed,
+    AlarmSuperseded,
     ArgumentError,
     HandlerCancelled,
     PersistenceError,
@@ -57,7 +60,7 @@ from ._rendezvous import Waiter
 from ._services import Services
 from ._values import copied, is_atom
 from ._worker import InContext, Worker
-from .storage import StorageFault, StoredObject
+from .storage import AlarmChanges, StorageFault, StoredObject
 from .storage.group_commit import Ticket
 
 if TYPE_CHECKING:
@@ -108,7 +111,7 @@ class Activation:
 
     def __init__(self, directory: Directory, key: ObjectKey, services: Services) -> None:
         self.key = key
-        self.revision = 0
+        self.revision: int | None = None
         self.gate: Ticket | None = None
         self.open = False
         self._turning = False
@@ -151,6 +154,10 @@ class Activation:
         """
         return self._turning and (self.turn is None or current_turn.get() is self.turn)
 
+    def wall_time(self) -> int:
+        """See `Host.wall_time`."""
+        return self._services.clock.now()
+
     @property
     def depth(self) -> int:
         """How many calls wait for their turn."""
@@ -162,7 +169,7 @@ class Activation:
             status: Status = "loading"
         else:
             status = "hibernated" if self._instance is None else "active"
-        return ActivationInfo(self.key, status, self.depth, self.revision)
+        return ActivationInfo(self.key, status, self.depth, self.revision or 0)
 
     def activity(self) -> str:
         """What keeps a call waiting."""
@@ -217,6 +224,8 @@ class Activation:
                 except TypeError as error:
                     raise ReplyError(self.key, name, str(error)) from error
             effects = instance.ctx.effects
+            if instance.ctx.delivery is not None:
+                self._check_current(instance.ctx.delivery, name)
             state = self._directory.codec.encode(self.key, instance)
             if readonly:
                 self._check_unchanged(name, state, effects)
@@ -227,14 +236,14 @@ class Activation:
             raise
         if effects is not None or self._deleted:
             instance.ctx.effects = None
-            self._commit_deletion()
+            self._commit_effects(state, effects or Effects())
         elif state != self._state:
             self._save(state)
         return result
 
-    def _save(self, state: bytes) -> None:
+    def _save(self, state: bytes, alarms: AlarmChanges | None = None) -> None:
         self._state = compact(state)
-        self.gate = self._services.group_commit.submit(self, self._state, False)
+        self.gate = self._services.group_commit.submit(self, self._state, False, alarms)
 
     def _check_unchanged(self, name: str, state: bytes, effects: Effects | None) -> None:
         if state != self._state:
@@ -242,15 +251,22 @@ class Activation:
         if effects is not None:
             raise ReadonlyViolation(self.key, name, "staged effects through self.ctx")
 
-    def _commit_deletion(self) -> None:
-        if not self._deleted:
-            self._delete()
-        self._deleted = False
-        self._start_over()
+    def _commit_effects(self, state: bytes, effects: Effects) -> None:
+        if effects.delete:
+            self._delete(effects.alarms)
+        elif state != self._state and not self._deleted:
+            self._save(state, effects.alarms)
+        elif effects.alarms is not None:
+            self._change_alarms(effects.alarms)
+        if effects.delete or self._deleted:
+            self._deleted = False
+            self._start_over()
 
-    def _delete(self) -> None:
-        if self.is_stored():
-            self.gate = self._services.group_commit.submit(self, None, True)
+    def _delete(self, alarms: AlarmChanges | None) -> None:
+        self.gate = self._services.group_commit.submit(self, None, self.is_stored(), alarms)
+
+    def _change_alarms(self, alarms: AlarmChanges) -> None:
+        self.gate = self._services.group_commit.submit(self, None, False, alarms)
 
     def _start_over(self) -> None:
         """Be a new object, as after a deletion: one that needn't be in memory."""
@@ -292,17 +308,21 @@ class Activation:
         instance = self._instance
         assert instance is not None
         if not self._doomed:
+            if instance.ctx.delivery is not None:
+                self._check_current(instance.ctx.delivery, self.running)
             effects = instance.ctx.effects
             state = self._directory.codec.encode(self.key, instance)
             if self.turn is not None and self.turn.readonly:
                 self._check_unchanged(self.running, state, effects)
             if effects is not None and effects.delete:
-                instance.ctx.effects = None
-                self._delete()
+                effects.delete = False
+                self._delete(instance.ctx.take_alarms())
                 self._deleted = True
             elif state != self._state and not self._deleted:
                 self._directory.codec.check_size(self.key, state)
-                self._save(state)
+                self._save(state, instance.ctx.take_alarms())
+            elif (alarms := instance.ctx.take_alarms()) is not None:
+                self._change_alarms(alarms)
         if self._doomed:
             raise self._lost()
         if self.gate is None:
@@ -316,6 +336,53 @@ class Activation:
         return PersistenceError(
             self.key, "save", "an earlier change that this turn builds on could not be saved"
         )
+
+    # --- alarms ----------------------------------------------------------------------------------
+
+    def change_alarms(self, changes: AlarmChanges) -> Ticket:
+        """Change the object's alarms from outside of its turns.
+
+        They don't depend on its state, so it needn't be loaded, nor wait for the turn under way.
+        """
+        if self._fresh and not self._busy:
+            self._leaving = True  # it is in memory for this only
+        self._change_alarms(changes)
+        assert self.gate is not None
+        return self.gate
+
+    def _run_alarm(
+        self, handler: HandlerDefinition, delivery: Delivery, args: tuple[object, ...]
+    ) -> object:
+        """`run_turn` for an alarm."""
+        with self._delivering(delivery):
+            return self.run_turn(handler, args, {})
+
+    @contextmanager
+    def _delivering(self, delivery: Delivery | None) -> Iterator[None]:
+        """Let the turn inside handle an alarm: what it commits at its end acknowledges that."""
+        instance = self._instance
+        if delivery is None or instance is None:
+            yield
+            return
+        ctx = instance.ctx
+        ctx.begin_delivery(delivery)
+        try:
+            yield
+        finally:
+            ctx.delivery = None
+
+    def is_superseded(self, delivery: Delivery) -> bool:
+        """Whether the alarm isn't any more what was claimed, be that durable yet or not."""
+        ticket = self.gate
+        while ticket is not None and not ticket.ended:
+            if ticket.alarms is not None and ticket.alarms.touches(delivery.key.name):
+                return True
+            ticket = ticket.preceding
+        return delivery.superseded
+
+    def _check_current(self, delivery: Delivery, name: str) -> None:
+        if not delivery.acknowledged and self.is_superseded(delivery):
+            raise AlarmSuperseded(self.key, name)
 
     # --- the mailbox -----------------------------------------------------------------------------
 
@@ -370,8 +437,10 @@ class Activation:
     def _serve(self, envelope: Envelope) -> None:
         """Run or start the turn of one request."""
         self.touched = self._services.loop.now()
-        handler = envelope.handler
+        handler, delivery = envelope.handler, envelope.delivery
         try:
+            if delivery is not None and self.is_superseded(delivery):
+                raise AlarmSuperseded(self.key, envelope.name)
             if envelope.needs_instance and self._instance is None:
                 self._revive()
             if not isinstance(handler, HandlerDefinition):
@@ -380,6 +449,8 @@ class Activation:
                 self._set_busy(handler.name)
                 self._assign(envelope)
                 return
+            elif delivery is not None:
+                value = envelope.context.run(self._run_alarm, handler, delivery, envelope.args)
             else:
                 value = envelope.context.run(self.run_turn, handler, envelope.args, envelope.kwargs)
         except Exception as error:
@@ -544,11 +615,12 @@ class Activation:
         handler = envelope.handler
         assert isinstance(handler, HandlerDefinition)
         try:
-            coroutine = handler.function(self._instance, *envelope.args, **envelope.kwargs)
-            result = await self._in_turn(envelope, handler.readonly, coroutine)
-            if self._doomed:
-                raise self._lost()
-            result = self._end_turn(handler.name, handler.readonly, result)
+            with self._delivering(envelope.delivery):
+                coroutine = handler.function(self._instance, *envelope.args, **envelope.kwargs)
+                result = await self._in_turn(envelope, handler.readonly, coroutine)
+                if self._doomed:
+                    raise self._lost()
+                result = self._end_turn(handler.name, handler.readonly, result)
         except Exception as error:
             self._turn_failed(handler, envelope, error)
         except BaseException as error:
@@ -568,7 +640,7 @@ class Activation:
                 lost = self._lost()
                 lost.__cause__ = error
                 error = lost
-        elif not isinstance(error, (ReplyError, ReadonlyViolation)):
+        elif not isinstance(error, (ReplyError, ReadonlyViolation, AlarmSuperseded)):
             error = self._explained(error, handler)
         self._reply(envelope.waiter, None, error)
 
@@ -646,6 +718,7 @@ class Activation:
         """Drop everything: what is stored counts, not what is in memory."""
         self._drop_instance()
         self._state = None
+        self.revision = None
         self._loaded = False
         self._fresh = True
         self._deleted = False
@@ -669,12 +742,14 @@ class Activation:
 
     def delete(self) -> None:
         """Delete the object and become a new one."""
-        self._delete()
+        self._delete(AlarmChanges(clear=True))
         self._start_over()
 
     def is_stored(self) -> bool:
         """Whether there is a row of it, once the gate is passed."""
-        return bool(self.revision if self.gate is None else self.gate.next_revision)
+        if self.gate is not None and self.gate.revision is not None:
+            return bool(self.gate.next_revision)
+        return bool(self.revision)
 
     def stop(self) -> None:
         """Leave memory when the turns queued so far have ended and are durable."""

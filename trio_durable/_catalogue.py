@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from ._alarm import Delivery
 from ._definition import DurableObject, ObjectDefinition, definition_of, known_definitions
 from ._directory import Directory
 from ._errors import DefinitionError, UnknownObjectType
+from ._keys import AlarmKey, ObjectKey
+from ._rendezvous import Waiter
+from ._retry import DEFAULT_RETRY, Retry
+from .storage import AlarmChanges
 
 
 class Catalogue:
@@ -50,6 +55,31 @@ class Catalogue:
         except TypeError:  # unhashable, so no class: definition_of says so
             directory = None
         return directory or self._add(definition_of(object_type))
+
+    # --- alarms, which come by name: see scheduler.delivery.Destination ---------------------------
+
+    def obstacle(self, type_name: str) -> str | None:
+        """See `Destination.obstacle`."""
+        try:
+            self.directory(type_name)
+        except (UnknownObjectType, DefinitionError) as error:
+            return str(error)
+        return None
+
+    def retry_of(self, key: AlarmKey) -> Retry:
+        """See `Destination.retry_of`."""
+        definition = self.directory(key.type_name).alarm_definition(key.name)
+        return DEFAULT_RETRY if definition is None else definition.retry
+
+    def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
+        """See `Destination.deliver`."""
+        self.directory(delivery.key.type_name).deliver(delivery, waiter)
+
+    async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """See `Destination.change_alarms`."""
+        await self.directory(key.type_name).change_alarms(key, changes)
+
+    # --- inside ----------------------------------------------------------------------------------
 
     def _add(self, definition: ObjectDefinition) -> Directory:
         if self._objects is not None and definition.cls not in self._objects:

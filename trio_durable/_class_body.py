@@ -12,10 +12,12 @@ from typing import ClassVar, get_origin
 
 import attrs
 
+from ._alarm import Misplaced, retry_of
 from ._errors import DefinitionError
 from ._handler import Handler
 
-RESERVED = frozenset({"ctx", "after_load", "handle_alarm"})
+_HOOKS = {"after_load": "(self)", "handle_alarm": "(self, alarm)"}
+RESERVED = frozenset({"ctx", *_HOOKS})
 
 
 def check_body(cls: type) -> None:
@@ -39,13 +41,15 @@ def check_body(cls: type) -> None:
                 name,
                 "objects are made from stored fields; set things up in after_load instead",
             )
-        if name == "after_load" and not isinstance(value, FunctionType):
+        if name in _HOOKS and not _can_hook(name, value):
             raise DefinitionError(
                 cls.__qualname__,
                 name,
-                "must be a plain method, `def after_load(self)` or `async def`",
+                f"must be a plain method, `def {name}{_HOOKS[name]}` or `async def`",
             )
-        if isinstance(value, Handler):
+        if is_alarm(value):
+            check_alarm(cls, name, value)
+        elif isinstance(value, Handler):
             check_handler(cls, name, value)
         elif name not in annotations and _looks_like_state(cls, name, value):
             raise DefinitionError(
@@ -64,6 +68,8 @@ def check_handler(cls: type, name: str, handler: Handler[..., object]) -> None:
     """
     function: object = handler.function
     problem = None
+    if is_alarm(function):
+        check_alarm(cls, name, Misplaced(handler))
     if name in RESERVED or name.startswith("_"):
         problem = "the name is reserved; a handler needs a public name of its own"
     elif isinstance(function, Handler):
@@ -74,6 +80,38 @@ def check_handler(cls: type, name: str, handler: Handler[..., object]) -> None:
         problem = "a handler can't yield; return a list, or hand out pages"
     elif not _takes_self(function):
         problem = "a handler takes self first"
+    if problem:
+        raise DefinitionError(cls.__qualname__, name, problem)
+
+
+def is_alarm(value: object) -> bool:
+    """Whether a member of a class body was marked with ``@alarm``."""
+    return isinstance(value, Misplaced) or retry_of(value) is not None
+
+
+def check_alarm(cls: type, name: str, value: object) -> None:
+    """Check a method marked with ``@alarm`` in the body of ``cls``.
+
+    Raises:
+        DefinitionError: It can't be one.
+    """
+    problem = None
+    thing = value.thing if isinstance(value, Misplaced) else value
+    if isinstance(thing, Handler):
+        problem = "it is both an alarm and a handler; let each call a plain method"
+    elif not isinstance(thing, FunctionType):
+        problem = "@alarm goes on a method written with def or async def, and comes last"
+    elif name in RESERVED or name.startswith("_"):
+        problem = "the name is reserved; an alarm needs a public name of its own"
+    elif inspect.isasyncgenfunction(thing) or inspect.isgeneratorfunction(thing):
+        problem = "an alarm's method can't yield"
+    elif not _takes_self(thing):
+        problem = "an alarm's method takes self"
+    elif not _takes_only_self(thing):
+        problem = (
+            "an alarm's method takes nothing but self; what the alarm was set with is "
+            "self.ctx.alarm.payload"
+        )
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
 
@@ -104,7 +142,7 @@ def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None
 
 
 def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None:
-    """Check that no base's handler is hidden by something that isn't one.
+    """Check that no base's handler or alarm is hidden by something that isn't one.
 
     Raises:
         DefinitionError: Names the member and the mend.
@@ -112,19 +150,25 @@ def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> N
     field_names = {field.name for field in fields}
     for base in cls.__mro__:
         for name, value in vars(base).items():
-            if not isinstance(value, Handler):
+            if isinstance(value, Handler):
+                kind, is_one = "handler", isinstance(inspect.getattr_static(cls, name), Handler)
+            elif is_alarm(value):
+                kind, is_one = "alarm", is_alarm(inspect.getattr_static(cls, name))
+            else:
                 continue
+            article = "an" if kind == "alarm" else "a"
             if name in field_names:
                 raise DefinitionError(
                     cls.__qualname__,
                     name,
-                    "a field and a handler have the same name; the one would replace the other",
+                    f"a field and {article} {kind} have the same name; the one would replace "
+                    "the other",
                 )
-            if not isinstance(inspect.getattr_static(cls, name), Handler):
+            if not is_one:
                 raise DefinitionError(
                     cls.__qualname__,
                     name,
-                    "it replaces an inherited handler; mark it with @handler, or rename it",
+                    f"it replaces an inherited {kind}; mark it with @{kind}, or rename it",
                 )
 
 
@@ -154,7 +198,9 @@ def _looks_like_state(cls: type, name: str, value: object) -> bool:
         or _is_attrs_field(value)
         or any(
             _is_classvar(inspect.get_annotations(base).get(name))
-            or isinstance(vars(base).get(name), Handler)  # of which check_overrides speaks
+            # Of these check_overrides speaks.
+            or isinstance(vars(base).get(name), Handler)
+            or is_alarm(vars(base).get(name))
             for base in cls.__mro__[1:]
         )
     )
@@ -180,4 +226,23 @@ def _takes_self(function: FunctionType) -> bool:
         first.POSITIONAL_ONLY,
         first.POSITIONAL_OR_KEYWORD,
         first.VAR_POSITIONAL,
+    )
+
+
+def _can_hook(name: str, value: object) -> bool:
+    if not isinstance(value, FunctionType) or is_alarm(value):
+        return False
+    try:
+        inspect.signature(value).bind(*_HOOKS[name].split(","))
+    except TypeError:
+        return False
+    return True
+
+
+def _takes_only_self(function: FunctionType) -> bool:
+    _, *others = inspect.signature(function).parameters.values()
+    return all(
+        parameter.default is not parameter.empty
+        or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in others
     )

@@ -1,8 +1,9 @@
 """A durable object class and what it declares: `DurableObject` and `ObjectDefinition`.
 
 The class body is the schema. Annotated names become attrs fields, methods marked with `handler`
-become the object's calls. `DurableObject.__init_subclass__` verifies the body while the class
-statement runs, so that a wrong definition fails there and not at the first call.
+become the object's calls, and those marked with `alarm` what its alarms do.
+`DurableObject.__init_subclass__` verifies the body while the class statement runs, so that a wrong
+definition fails there and not at the first call.
 
 No metaclass and no slots: a metaclass would shut out ``abc.ABC`` and other people's bases, and
 two bases with slots of their own can't be combined, which would shut out mixins.
@@ -27,17 +28,21 @@ from typing import (
 
 import attrs
 
+from ._alarm import Alarm, retry_of
 from ._class_body import (
+    check_alarm,
     check_body,
     check_fields,
     check_handler,
     check_overrides,
+    is_alarm,
     unannotated_fields,
 )
 from ._durations import UNSET, Duration, Unset, optional_seconds
 from ._errors import DefinitionError, NotInTurn
 from ._handler import Handler
 from ._keys import id_problem
+from ._retry import DEFAULT_RETRY, Retry
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -66,7 +71,7 @@ class _NoContext:
 
 
 class _Nothing:
-    """What the default after_load returns: it may be awaited, or dropped without a warning."""
+    """What the default hooks return: it may be awaited, or dropped without a warning."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         return
@@ -151,6 +156,14 @@ class DurableObject:
         """
         return _Nothing()
 
+    def handle_alarm(self, alarm: Alarm) -> Awaitable[None] | None:
+        """Override to handle alarms of whose names there is no ``@alarm`` method.
+
+        ``def`` or ``async def``. Everything that holds for such a method holds here. An alarm that
+        nobody handles just goes.
+        """
+        return _Nothing()
+
     def __deepcopy__(self, memo: dict[int, object]) -> object:
         self._refuse_if_live("copied")
         fields = attrs.fields(type(self))
@@ -204,6 +217,13 @@ class HandlerDefinition:
     """Without ``self``."""
 
 
+@attrs.frozen
+class AlarmDefinition(HandlerDefinition):
+    """What handles an alarm, or those alarms that nothing else does."""
+
+    retry: Retry
+
+
 @attrs.frozen(eq=False)
 class ObjectDefinition:
     """What a durable object class declares."""
@@ -213,6 +233,10 @@ class ObjectDefinition:
     """The stored type name."""
     options: Options
     handlers: Mapping[str, HandlerDefinition]
+    alarms: Mapping[str, AlarmDefinition]
+    """By the name of the alarm."""
+    handle_alarm: AlarmDefinition | None
+    """What handles alarms of any other name, if the class does."""
     has_after_load: bool
     """Whether the class does something in ``after_load``."""
     after_load_is_async: bool
@@ -243,7 +267,7 @@ _classes: weakref.WeakSet[type[DurableObject]] = weakref.WeakSet()
 
 
 def definition_of(cls: type[DurableObject]) -> ObjectDefinition:
-    """What ``cls`` declares: fields, handlers, options, default state.
+    """What ``cls`` declares: fields, handlers, alarms, options, default state.
 
     Raises:
         DefinitionError: ``cls`` is not a durable object class.
@@ -334,12 +358,13 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
     check_body(cls)
     _make_attrs(cls)
     check_overrides(cls, cls.__attrs_attrs__)
-    handlers = _handlers(cls)
     return ObjectDefinition(
         cls,
         type_name,
         _options(cls),
-        handlers,
+        _handlers(cls),
+        _alarms(cls),
+        _handle_alarm(cls),
         has_after_load=cls.after_load is not DurableObject.after_load,
         after_load_is_async=inspect.iscoroutinefunction(cls.after_load),
     )
@@ -406,6 +431,33 @@ def _handlers(cls: type[DurableObject]) -> Mapping[str, HandlerDefinition]:
                     _without_self(inspect.signature(value.function)),
                 )
     return MappingProxyType(found)
+
+
+def _alarms(cls: type[DurableObject]) -> Mapping[str, AlarmDefinition]:
+    found: dict[str, AlarmDefinition] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if is_alarm(value):
+                check_alarm(base, name, value)
+                found[name] = _alarm_definition(name, value)
+    return MappingProxyType(found)
+
+
+def _handle_alarm(cls: type[DurableObject]) -> AlarmDefinition | None:
+    if cls.handle_alarm is DurableObject.handle_alarm:
+        return None
+    return _alarm_definition("handle_alarm", cls.handle_alarm)
+
+
+def _alarm_definition(name: str, function: Callable[..., Any]) -> AlarmDefinition:
+    return AlarmDefinition(
+        name,
+        function,
+        readonly=False,
+        is_async=inspect.iscoroutinefunction(function),
+        signature=_without_self(inspect.signature(function)),
+        retry=retry_of(function) or DEFAULT_RETRY,
+    )
 
 
 def _without_self(signature: inspect.Signature) -> inspect.Signature:

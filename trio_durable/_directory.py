@@ -13,9 +13,10 @@ from itertools import islice
 import anyio
 
 from ._activation import Activation
+from ._alarm import Delivery
 from ._codec import StateCodec
 from ._deadlines import Deadlines
-from ._definition import HandlerDefinition, ObjectDefinition, resolved_fields
+from ._definition import AlarmDefinition, HandlerDefinition, ObjectDefinition, resolved_fields
 from ._envelope import Envelope, Operation, circle, current_turn
 from ._errors import (
     ArgumentError,
@@ -29,10 +30,11 @@ from ._errors import (
     WrongEventLoop,
 )
 from ._keys import ObjectKey, id_problem
-from ._rendezvous import Expired
+from ._rendezvous import Expired, Waiter
 from ._residency import NEVER
 from ._services import Services
 from ._values import copied, is_atom
+from .storage import AlarmChanges
 
 _LOOKS = 64
 """How many objects to look at for an idle one."""
@@ -252,6 +254,50 @@ class Directory:
         activation = self._use(object_id)
         envelope = Envelope(self._loop.waiter(), name, operation, needs_instance=needs_instance)
         return await self._queue(activation, envelope, self.timeout)
+
+    # --- alarms ----------------------------------------------------------------------------------
+
+    async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Change an object's alarms from outside; return once that is durable."""
+        self._check_usable()
+        turn = current_turn.get()
+        activation = self._use(key.object_id)
+        if turn is not None and turn.activation is activation:
+            raise CallCycle(key, "a change of its alarms from outside", (key, key))
+        waiter = self._loop.waiter()
+        activation.change_alarms(changes).hold(waiter)
+        if self.timeout is not None:
+            self._deadlines.watch(waiter, self._loop.now(), self.timeout)
+        try:
+            await waiter.wait()
+        except Expired:
+            raise CallTimeout(
+                key, "a change of its alarms", self.timeout or 0, activation.activity()
+            ) from None
+
+    def alarm_definition(self, name: str) -> AlarmDefinition | None:
+        """What handles alarms of that name, if anything does."""
+        return self.definition.alarms.get(name, self.definition.handle_alarm)
+
+    def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
+        """Let an alarm be handled in a turn of its object; ``waiter`` learns when that is durable.
+
+        If nothing handles alarms of that name, the alarm just goes.
+        """
+        key = delivery.key
+        activation = self._use(key.object_id)
+        handler = self.alarm_definition(key.name)
+        if handler is None:
+            if activation.is_superseded(delivery):
+                waiter.settle()
+                return
+            changes = AlarmChanges(acknowledged={key.name: delivery.claim})
+            activation.change_alarms(changes).hold(waiter)
+            return
+        args = () if key.name in self.definition.alarms else (delivery.alarm,)
+        activation.accept(Envelope(waiter, key.name, handler, args, delivery=delivery))
+
+    # --- queued calls ----------------------------------------------------------------------------
 
     async def _queue(
         self, activation: Activation, envelope: Envelope, timeout: float | None

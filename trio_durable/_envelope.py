@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING
 
+from ._alarm import Delivery
 from ._definition import HandlerDefinition
 from ._rendezvous import Waiter
 
@@ -18,11 +19,12 @@ Operation = Callable[["Activation"], object]
 
 
 class Envelope:
-    """A request that waits for its turn: a handler's call, or an operation of the runtime's."""
+    """A request that waits for its turn: a call, an alarm, or an operation of the runtime's."""
 
     __slots__ = (
         "args",
         "context",
+        "delivery",
         "handler",
         "kwargs",
         "name",
@@ -40,6 +42,7 @@ class Envelope:
         kwargs: dict[str, object] | None = None,
         *,
         needs_instance: bool = True,
+        delivery: Delivery | None = None,
     ) -> None:
         self.waiter = waiter
         self.context = copy_context()
@@ -50,6 +53,8 @@ class Envelope:
         self.kwargs = kwargs or {}
         self.needs_instance = needs_instance
         """Whether the object must have been activated; an unreadable one can still be deleted."""
+        self.delivery = delivery
+        """The alarm, if it is one."""
         self.stood_in_line = False
         """Whether it found the mailbox full."""
 

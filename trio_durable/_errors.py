@@ -5,6 +5,7 @@
     ├── UnknownObjectType          no such class
     ├── UnknownHandler             no such handler on it
     ├── InvalidObjectId            an id that can't name an object
+    ├── InvalidAlarm               an alarm that can't be set, or a payload that isn't as expected
     ├── ArgumentError              arguments that don't fit the handler, or can't be copied
     ├── CallFailed
     │   ├── CallTimeout            (also a TimeoutError)
@@ -14,6 +15,7 @@
     │   ├── ActivationFailed       after_load raised
     │   ├── HandlerCancelled
     │   ├── ReadonlyViolation
+    │   ├── AlarmSuperseded        set or cancelled while its handler ran
     │   └── ReplyError             a result that can't be copied
     ├── StateEncodeError           live state that JSON can't carry exactly
     │   └── StateTooLarge
@@ -121,6 +123,18 @@ class InvalidObjectId(DurableError, ValueError):
             f"{self.object_id} can't be the id of a {self.type_name}: {self.problem}; "
             "an id is a str of 1 to 512 bytes in UTF-8, without NUL"
         )
+
+
+@_error
+class InvalidAlarm(DurableError, ValueError):
+    """An alarm can't be set like this, or its payload isn't what it is read as."""
+
+    key: ObjectKey
+    name: str
+    problem: str
+
+    def _message(self) -> str:
+        return f"alarm {self.name} of {self.key}: {self.problem}"
 
 
 @_error
@@ -236,6 +250,17 @@ class ReadonlyViolation(CallFailed):
         return (
             f"{self._where()} is marked readonly but {self.problem}; it was rolled back. "
             "Drop readonly=True, or work on a copy"
+        )
+
+
+@_error
+class AlarmSuperseded(CallFailed):
+    """The alarm was set anew or cancelled while its handler ran; the turn was rolled back."""
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} handled an alarm that was set anew or cancelled meanwhile; "
+            "the turn was rolled back, and what the alarm is set to now counts"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import attrs
 
 MAX_ID_BYTES = 512
@@ -16,6 +18,25 @@ class ObjectKey:
 
     def __str__(self) -> str:
         return f"{self.type_name}({self.object_id!r})"
+
+
+class AlarmKey(NamedTuple):
+    """The identity of an alarm: its object's, and its name.
+
+    A plain tuple, because the timing wheel hashes several of them for each alarm.
+    """
+
+    type_name: str
+    object_id: str
+    name: str
+
+    @property
+    def object_key(self) -> ObjectKey:
+        """Whose alarm it is."""
+        return ObjectKey(self.type_name, self.object_id)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.object_key}"
 
 
 def id_problem(object_id: object) -> str | None:

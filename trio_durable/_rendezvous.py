@@ -89,6 +89,25 @@ class Waiter(ABC):
         """Park until released; always a checkpoint. One task, once."""
 
 
+class Told(Waiter):
+    """A waiter for which no task waits: it tells a function instead, in the loop."""
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, tell: Callable[[Any], object]) -> None:
+        self.ended = False
+        self.value = self.error = self.expiry = None
+        self._tell = tell
+
+    def release(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._tell(self)
+
+    async def wait(self) -> object:
+        raise TypeError("nobody waits for this one")
+
+
 class Loop(ABC):
     """What the runtime needs of the event loop it serves.
 
@@ -98,6 +117,12 @@ class Loop(ABC):
 
     token: object
     """Identifies this loop among all that ever ran in the process."""
+
+    time_source: object
+    """What the time comes from."""
+
+    is_virtual: bool
+    """Whether its clock goes otherwise than real time does, as in tests."""
 
     now: Callable[[], float]
     """The loop's own clock, in seconds; virtual under a virtual clock."""
@@ -165,7 +190,9 @@ class _TrioWaiter(Waiter):
 class _TrioLoop(Loop):
     def __init__(self) -> None:
         self.token = self._token = current_trio_token()
-        self.now = current_clock().current_time
+        self.time_source = clock = current_clock()
+        self.is_virtual = not type(clock).__module__.startswith("trio._core")
+        self.now = clock.current_time
         self.waiter = _TrioWaiter
         self.checkpoint = checkpoint
 
@@ -220,7 +247,11 @@ class _AsyncioWaiter(Waiter):
 
 class _AsyncioLoop(Loop):
     def __init__(self) -> None:
-        self.token = self._loop = asyncio.get_running_loop()
+        self.token = self.time_source = self._loop = loop = asyncio.get_running_loop()
+        self.is_virtual = not (
+            type(loop).__module__.startswith("uvloop")
+            or getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
+        )
         self.now = self._loop.time
         self.waiter = partial(_AsyncioWaiter, self._loop)
         self.checkpoint = partial(asyncio.sleep, 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ._clock import Clock
 from ._rendezvous import Loop, Waiter
 from ._residency import Residency
 from .storage.batched_load import BatchedLoad
@@ -29,6 +30,7 @@ class Services:
     batched_load: BatchedLoad
     residency: Residency
     start_task: StartTask
+    clock: Clock
     closing: bool = False
     """Only turns under way may still call."""
     closed: bool = False

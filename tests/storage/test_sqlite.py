@@ -838,7 +838,11 @@ def test_migrations_make_the_schema(path: Path) -> None:
     SQLiteStorage(path).open_writer().close()
     with closing(sqlite3.connect(path)) as connection:
         db = sqlite_utils.Database(connection)
-        assert set(db.table_names()) == {"durable_objects", "_sqlite_migrations"}
+        assert set(db.table_names()) == {
+            "durable_objects",
+            "durable_alarms",
+            "_sqlite_migrations",
+        }
         table = db.table("durable_objects")
         assert [(c.name, c.type, c.notnull) for c in table.columns] == [
             ("type_name", "TEXT", 1),

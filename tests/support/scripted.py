@@ -13,11 +13,25 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, TypeVar
 
 from trio_durable import MemoryStorage, ObjectKey, Runner
+from trio_durable._keys import AlarmKey
 from trio_durable._rendezvous import Loop
-from trio_durable.storage import Commit, Reader, Storage, StorageFault, StoredObject, Writer
+from trio_durable.storage import (
+    Commit,
+    DueAlarm,
+    Postponement,
+    Reader,
+    Storage,
+    StorageFault,
+    StoredAlarm,
+    StoredObject,
+    Writer,
+)
+
+from .forwarding import ForwardingReader, ForwardingWriter
 
 T = TypeVar("T")
 
@@ -31,11 +45,14 @@ class ScriptedStorage(Storage):
         """Every batch that reached the writer, failed ones included."""
         self.loads: list[list[ObjectKey]] = []
         """The keys of every load that reached the reader."""
+        self.claims: list[list[AlarmKey]] = []
+        """What every claim that reached the writer asked for."""
         self.writer_busy = threading.Event()
         """Set once a blocked writer has its batch."""
         self._writer_goes = threading.Event()
         self._writer_goes.set()
         self._commit_faults: deque[Exception | None] = deque()
+        self._alarm_faults: deque[Exception | None] = deque()
         self._load_faults: deque[Exception | None] = deque()
         self._sides: dict[str, _Side] = {"writer": _Side(), "reader": _Side()}
         self._inner: Writer | None = None
@@ -51,9 +68,17 @@ class ScriptedStorage(Storage):
         """Let the next batches fail with these; None lets one through."""
         self._commit_faults.extend(faults)
 
+    def fail_alarm_work(self, *faults: Exception | None) -> None:
+        """Let the next claims, renewals and postponements fail with these; None lets one through.
+
+        Reading what is due counts as well.
+        """
+        self._alarm_faults.extend(faults)
+
     def forget_faults(self) -> None:
-        """Let all batches and loads through."""
+        """Let everything through."""
         self._commit_faults.clear()
+        self._alarm_faults.clear()
         self._load_faults.clear()
 
     def fail_loads(self, *faults: Exception | None) -> None:
@@ -136,6 +161,12 @@ class ScriptedStorage(Storage):
         if fault is not None:
             raise fault
 
+    def alarm_fault(self) -> None:
+        """Raise what the script has for this work on alarms."""
+        fault = self._alarm_faults.popleft() if self._alarm_faults else None
+        if fault is not None:
+            raise fault
+
     def load_fault(self) -> None:
         """Raise what the script has for this load."""
         fault = self._load_faults.popleft() if self._load_faults else None
@@ -173,38 +204,57 @@ class SteppedRunner(Runner):
         pass
 
 
-class _ScriptedWriter(Writer):
+class _ScriptedWriter(ForwardingWriter):
     def __init__(self, script: ScriptedStorage, inner: Writer) -> None:
+        super().__init__(inner)
         self._script = script
-        self._inner = inner
         self._closed = False
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         if self._closed:
             raise StorageFault("commit after close")
         self._script.batches.append(
-            [Commit(c.key, c.revision, c.state, delete=c.delete) for c in batch]
+            [Commit(c.key, c.revision, c.state, c.delete, deepcopy(c.alarms)) for c in batch]
         )
         self._script.commit_fault()
-        return self._inner.commit(batch, now)
+        return super().commit(batch, now)
+
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        self._script.claims.append(list(alarms))
+        self._script.alarm_fault()
+        return super().claim(alarms, claim, now, until)
+
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        self._script.alarm_fault()
+        super().renew(claims, until)
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        self._script.alarm_fault()
+        super().postpone(postponements)
+
+    def revive(self, alarm: AlarmKey, now: int) -> bool:
+        self._script.alarm_fault()
+        return super().revive(alarm, now)
 
     def close(self) -> None:
         self._closed = True
-        self._inner.close()
+        super().close()
 
 
-class _ScriptedReader(Reader):
+class _ScriptedReader(ForwardingReader):
     def __init__(self, script: ScriptedStorage, inner: Reader) -> None:
+        super().__init__(inner)
         self._script = script
-        self._inner = inner
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         self._script.loads.append(list(keys))
         self._script.load_fault()
-        return self._inner.load(keys)
+        return super().load(keys)
 
-    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
-        return self._inner.list_ids(type_name, after, limit)
-
-    def close(self) -> None:
-        self._inner.close()
+    def due_alarms(
+        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+    ) -> list[DueAlarm]:
+        self._script.alarm_fault()
+        return super().due_alarms(before, after, limit, except_types)

@@ -15,6 +15,13 @@ Conditions, which the conformance suite checks on every backend:
 5. Exact: state bytes come back as they were written.
 6. A reader sees every batch that was committed before the read began.
 7. Keys of one batch are distinct.
+8. A commit's alarms are part of it: it applies only if every claim that it acknowledges is held,
+   and state and alarms are applied together.
+9. A claim is exclusive: of several that are made for one alarm, one gets it. It is held until it
+   is acknowledged or postponed, the alarm is set or cancelled, or somebody else claims the alarm
+   after the time until which it was claimed.
+10. Where the storage can tell that all who claimed anything are dead, because it opens for one
+    writer at a time, opening it gives their claims back.
 """
 
 from __future__ import annotations
@@ -25,7 +32,47 @@ from typing import Self
 
 import attrs
 
-from .._keys import ObjectKey
+from .._keys import AlarmKey, ObjectKey
+
+
+@attrs.define(eq=False)
+class NewAlarm:
+    """An alarm as it is set."""
+
+    due_at: int
+    """In microseconds since 1970 UTC."""
+    payload: bytes | None
+    """JSON."""
+
+
+@attrs.define(eq=False)
+class AlarmChanges:
+    """What turns of one object did to its alarms. Applied in the order of the fields."""
+
+    acknowledged: dict[str, int] = attrs.field(factory=dict)
+    """The names of alarms that were handled, and the claims under which they were: these alarms
+    go. The claims must still be held, or the commit does not apply."""
+    clear: bool = False
+    """All alarms go."""
+    changed: dict[str, NewAlarm | None] = attrs.field(factory=dict)
+    """By name: set anew, with no trace of one that was there; or, if None, cancelled."""
+
+    def touches(self, name: str) -> bool:
+        """Whether an alarm of that name, known from before, is no longer what it was."""
+        return self.clear or name in self.changed or name in self.acknowledged
+
+    def merge(self, later: AlarmChanges) -> None:
+        """Make these and then ``later`` one."""
+        self.acknowledged.update(later.acknowledged)
+        if later.clear:
+            self.clear = True
+            self.changed.clear()
+        self.changed.update(later.changed)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the payloads."""
+        return sum(len(new.payload) for new in self.changed.values() if new and new.payload)
 
 
 @attrs.define(eq=False)
@@ -33,12 +80,14 @@ class Commit:
     """What one or more turns of one object changed, to be applied as a whole."""
 
     key: ObjectKey
-    revision: int
-    """The revision this is based on; 0 if nothing was stored. Applying it stores the next one."""
+    revision: int | None
+    """The revision this is based on; 0 if nothing was stored. Applying a new state stores the next
+    one. None for changes to alarms alone that come from outside of the object."""
     state: bytes | None = None
     """The encoded state, or None if the turn left it as it was."""
     delete: bool = False
-    """Remove the object. ``state`` then has no meaning."""
+    """Remove the object's row. ``state`` then has no meaning."""
+    alarms: AlarmChanges | None = None
 
 
 @attrs.frozen
@@ -47,6 +96,40 @@ class StoredObject:
 
     revision: int
     state: bytes
+
+
+@attrs.frozen
+class StoredAlarm:
+    """An alarm as it was read."""
+
+    key: AlarmKey
+    due_at: int
+    """When it was set for, in microseconds since 1970 UTC."""
+    payload: bytes | None
+    failures: int
+    """How often it was handled in vain."""
+    last_error: str | None
+
+
+@attrs.frozen
+class DueAlarm:
+    """An entry of the horizon feed."""
+
+    available_at: int
+    """From when on it can be claimed: due, or due again after a failure, or its claim runs out."""
+    key: AlarmKey
+
+
+@attrs.frozen
+class Postponement:
+    """What becomes of a claimed alarm that was not acknowledged. The claim is given back."""
+
+    key: AlarmKey
+    claim: int
+    available_at: int | None
+    """When it is due again; None makes it a dead letter, which is kept but never due."""
+    failures: int
+    last_error: str | None
 
 
 class Writer(ABC):
@@ -65,6 +148,49 @@ class Writer(ABC):
 
         Raises:
             StorageFault: Nothing was applied, as far as can be known.
+        """
+
+    @abstractmethod
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        """Claim those of ``alarms`` that are available, as one transaction.
+
+        Args:
+            alarms: Distinct keys.
+            claim: A number from 1 to 2**63 - 1 that was never used before.
+            now: The wall time.
+            until: When others may claim them, if they were not acknowledged before.
+
+        Returns:
+            Those that were claimed.
+
+        Raises:
+            StorageFault: As far as can be known none was.
+        """
+
+    @abstractmethod
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        """Hold those of ``claims`` that are still held until the time ``until``.
+
+        Raises:
+            StorageFault: It could not be written.
+        """
+
+    @abstractmethod
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        """Carry out those of ``postponements`` whose claims are still held, as one transaction.
+
+        Raises:
+            StorageFault: As far as can be known none was.
+        """
+
+    @abstractmethod
+    def revive(self, alarm: AlarmKey, now: int) -> bool:
+        """Make a dead letter due ``now``, with no failures; whether there was one.
+
+        Raises:
+            StorageFault: It could not be written.
         """
 
     @abstractmethod
@@ -90,6 +216,47 @@ class Reader(ABC):
         Args:
             type_name: The stored type name.
             after: Only ids behind this one.
+            limit: At most so many.
+
+        Raises:
+            StorageFault: The storage can't be read.
+        """
+
+    @abstractmethod
+    def due_alarms(
+        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+    ) -> list[DueAlarm]:
+        """Alarms that are available before the time ``before``, in order of time and then key.
+
+        Takes a time that doesn't depend on how many alarms there are.
+
+        Args:
+            before: In microseconds since 1970 UTC.
+            after: Only those behind this one; the last of a page gives the next page.
+            limit: At most so many.
+            except_types: Leave out alarms of these types.
+
+        Raises:
+            StorageFault: The storage can't be read.
+        """
+
+    @abstractmethod
+    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
+        """The alarms of one object, dead letters excepted, by ``due_at`` and then name.
+
+        Raises:
+            StorageFault: The storage can't be read.
+        """
+
+    @abstractmethod
+    def list_dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int
+    ) -> list[StoredAlarm]:
+        """The dead letters of one type, in the order of the UTF-8 bytes of object id and name.
+
+        Args:
+            type_name: The stored type name.
+            after: Only those behind this one.
             limit: At most so many.
 
         Raises:

@@ -23,17 +23,21 @@ Invariants:
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from itertools import islice
 from time import perf_counter, sleep
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from .._errors import PersistenceError, StaleObject
 from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
-from .._runner import Runner
-from ._contract import Commit, StorageFault, Writer
+from .._runner import Job, Runner
+from ._contract import AlarmChanges, Commit, StorageFault, Writer
 from .pace import Pace
+
+T = TypeVar("T")
 
 MAX_BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 32 * 1024 * 1024
@@ -43,8 +47,8 @@ class Owner(Protocol):
     """Whose commits these are: an activation."""
 
     key: ObjectKey
-    revision: int
-    """The revision that is stored, as far as known; 0 for none."""
+    revision: int | None
+    """The revision that is stored; 0 for none, None if that isn't known."""
     gate: Ticket | None
     """The last of its tickets that hasn't ended, which holds back its replies."""
 
@@ -62,13 +66,21 @@ class Ticket(Commit):
 
     __slots__ = ("_others", "_waiter", "ended", "following", "owner", "preceding", "refused")
 
-    def __init__(self, owner: Owner, revision: int, state: bytes | None, delete: bool) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        revision: int | None,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None,
+    ) -> None:
         # Commit's own fields, without the way through its constructor: one of these is made for
         # nearly every call.
         self.key = owner.key
         self.revision = revision
         self.state = state
         self.delete = delete
+        self.alarms = alarms
         self.owner = owner
         self.ended = False
         self.preceding: Ticket | None = None
@@ -82,14 +94,30 @@ class Ticket(Commit):
         self._others: list[Waiter] | None = None
 
     @property
-    def next_revision(self) -> int:
-        """What is stored once this is durable."""
-        return 0 if self.delete else self.revision + (self.state is not None)
+    def next_revision(self) -> int | None:
+        """What is stored once this is durable; None if it isn't known, for it stays what it is."""
+        if self.delete:
+            return 0
+        return self.revision if self.state is None else (self.revision or 0) + 1
 
     @property
     def size(self) -> int:
-        """The bytes of its state."""
-        return len(self.state) if self.state is not None else 0
+        """The bytes that it takes to the storage."""
+        return (len(self.state) if self.state is not None else 0) + (
+            self.alarms.size if self.alarms is not None else 0
+        )
+
+    def add(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> None:
+        """Take up what a later turn did; while nobody has it in hands."""
+        if state is not None or delete:
+            self.state = state
+            self.delete = delete
+        if self.revision is None:
+            self.revision = self.owner.revision
+        if self.alarms is None:
+            self.alarms = alarms
+        elif alarms is not None:
+            self.alarms.merge(alarms)
 
     def lost_its_base(self) -> bool:
         """Whether what it is based on was refused. For the writer's thread."""
@@ -122,19 +150,31 @@ class Ticket(Commit):
                 waiter.fail(error())
 
 
+def _ignore(key: ObjectKey, changes: AlarmChanges) -> None:
+    pass
+
+
 class GroupCommit:
     """Collects commits and hands them to the writer in batches."""
 
     def __init__(
-        self, loop: Loop, runner: Runner, writer: Writer, wall_time: Callable[[], int]
+        self,
+        loop: Loop,
+        runner: Runner,
+        writer: Writer,
+        wall_time: Callable[[], int],
+        alarms_changed: Callable[[ObjectKey, AlarmChanges], None] = _ignore,
     ) -> None:
         self._loop = loop
         self._runner = runner
         self._writer = writer
         self._wall_time = wall_time
+        self._alarms_changed = alarms_changed
+        """Told of every commit that is durable and had to do with alarms."""
         self._lock = threading.Lock()
         self._pending: dict[Owner, Ticket] = {}
         self._pending_bytes = 0
+        self._jobs: deque[Job] = deque()
         self._scheduled = False
         self._unsettled = 0
         self._pace = Pace()
@@ -143,30 +183,51 @@ class GroupCommit:
         self.batches = 0
         self.rows = 0
 
-    def submit(self, owner: Owner, state: bytes | None, delete: bool) -> Ticket:
+    def submit(
+        self, owner: Owner, state: bytes | None, delete: bool, alarms: AlarmChanges | None = None
+    ) -> Ticket:
         """Put what a turn changed on its way, together with what of ``owner`` still waits."""
         with self._lock:
             ticket = self._pending.get(owner)
             if ticket is not None:
                 self._pending_bytes -= ticket.size
-                ticket.state = state
-                ticket.delete = delete
+                ticket.add(state, delete, alarms)
                 self._pending_bytes += ticket.size
                 return ticket
             previous = owner.gate
-            revision = owner.revision if previous is None else previous.next_revision
-            ticket = Ticket(owner, revision, state, delete)
+            revision = owner.revision
+            if previous is not None and previous.revision is not None:
+                revision = previous.next_revision
+            ticket = Ticket(owner, revision, state, delete, alarms)
             if previous is not None:
                 ticket.preceding = previous
                 previous.following = ticket
             self._pending[owner] = ticket
             if state is not None:
                 self._pending_bytes += len(state)
+            if alarms is not None:
+                self._pending_bytes += alarms.size
             scheduled, self._scheduled = self._scheduled, True
         self._unsettled += 1
         if not scheduled:
             self._runner.post(self._drain)
         return ticket
+
+    async def perform(self, job: Callable[[Writer], T]) -> T:
+        """Let ``job`` do something else with the writer, between two transactions.
+
+        If cancelled, the job is done all the same.
+
+        Raises:
+            StorageFault: What ``job`` raised.
+        """
+        waiter = self._loop.waiter()
+        with self._lock:
+            self._jobs.append(partial(self._answer, waiter, job))
+            scheduled, self._scheduled = self._scheduled, True
+        if not scheduled:
+            self._runner.post(self._drain)
+        return cast("T", await waiter.wait())
 
     async def drained(self) -> None:
         """Return when nothing is on its way."""
@@ -179,7 +240,14 @@ class GroupCommit:
     def _drain(self) -> None:
         pace = self._pace
         idle_for = perf_counter() - self._idle_since
-        while batch := self._take(idle_for):
+        while True:
+            while self._jobs:
+                self._jobs.popleft()()
+            batch = self._take(idle_for)
+            if batch is None:
+                return
+            if not batch:
+                continue  # a job came meanwhile
             began = perf_counter()
             outcome = self._write(batch)
             pace.done(len(batch), perf_counter() - began)
@@ -190,6 +258,15 @@ class GroupCommit:
                 sleep(wait)
                 pace.waited(len(self._pending) - pending)
             idle_for = 0.0
+
+    def _answer(self, waiter: Waiter, job: Callable[[Writer], object]) -> None:
+        try:
+            value = job(self._writer)
+        except Exception as error:
+            fault = error if isinstance(error, StorageFault) else StorageFault.of(error)
+            self._loop.call_soon_threadsafe(waiter.fail, fault)
+        else:
+            self._loop.call_soon_threadsafe(waiter.settle, value)
 
     def _write(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
         for ticket in batch:
@@ -220,7 +297,8 @@ class GroupCommit:
         applied = set(kept) - {kept[position] for position in outcome}
         return set(range(len(batch))) - applied
 
-    def _take(self, idle_for: float) -> list[Ticket]:
+    def _take(self, idle_for: float) -> list[Ticket] | None:
+        """What goes into the next transaction; None if there is nothing left to do."""
         with self._lock:
             pending = self._pending
             share = min(self._pace.share(len(pending), idle_for), MAX_BATCH_ROWS)
@@ -241,9 +319,10 @@ class GroupCommit:
                 for ticket in batch:
                     del pending[ticket.owner]
                 self._pending_bytes -= size
-            if not batch:
+            if not batch and not self._jobs:
                 self._scheduled = False
                 self._idle_since = perf_counter()
+                return None
         return batch
 
     # In the loop.
@@ -261,9 +340,12 @@ class GroupCommit:
             for ticket in batch:
                 if not ticket.ended:
                     owner = ticket.owner
-                    owner.revision = ticket.next_revision
+                    if ticket.state is not None or ticket.delete:
+                        owner.revision = ticket.next_revision
                     if owner.gate is ticket:
                         owner.gate = None
+                    if ticket.alarms is not None:
+                        self._alarms_changed(ticket.key, ticket.alarms)
                     owner.committed()
                     ticket.succeed()
         if self._idle is not None and not self._unsettled:
@@ -277,7 +359,7 @@ class GroupCommit:
 
         def error() -> PersistenceError:
             if fault is None:
-                return StaleObject(owner.key, "save", "a newer owner wrote it", revision)
+                return StaleObject(owner.key, "save", "a newer owner wrote it", revision or 0)
             failure = PersistenceError(owner.key, "save", str(fault))
             failure.__cause__ = fault
             return failure

@@ -10,7 +10,8 @@ The fence is in the statement: a row whose stored revision isn't the expected on
 revision, which the table refuses, and one that is gone would be inserted with a revision other
 than 1, which a trigger refuses; so the whole statement fails and nothing is applied. Only then the
 batch is taken apart, in a transaction: find the stale ones, apply the others. Stale commits are
-rare, so the common path pays nothing for them.
+rare, so the common path pays nothing for them. Deletions and alarms go along in a transaction of
+several statements, which is taken apart in the same way.
 
 WAL with ``synchronous=FULL`` syncs the log at every commit; ``NORMAL`` leaves that to the next
 checkpoint, so that a loss of power (not of the process) may undo the latest commits, never in
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -31,9 +32,21 @@ import sqlite_utils
 
 from .._durations import Duration, seconds
 from .._errors import SchemaTooNew, StorageUnavailable
-from .._keys import ObjectKey
-from ._contract import Commit, Reader, Storage, StorageFault, StoredObject, Writer
+from .._keys import AlarmKey, ObjectKey
+from ._contract import (
+    Commit,
+    DueAlarm,
+    NewAlarm,
+    Postponement,
+    Reader,
+    Storage,
+    StorageFault,
+    StoredAlarm,
+    StoredObject,
+    Writer,
+)
 from ._lock import FileLock
+from ._sqlite_alarms import AlarmTable
 from .migrations import known_names, migrations
 
 Durability = Literal["full", "normal"]
@@ -59,13 +72,13 @@ SELECT json_group_array(object_id) FROM (
     WHERE type_name = ? AND object_id > ? ORDER BY object_id LIMIT ?)
 """
 
-# Positions in a batch whose stored revision isn't the expected one.
+# The positions of those whose stored revision isn't the expected one.
 _STALE = """
-SELECT json_group_array(k.key)
+SELECT json_group_array(k.value ->> 0)
 FROM json_each(?) AS k
 LEFT JOIN durable_objects AS o
-    ON o.type_name = k.value ->> 0 AND o.object_id = k.value ->> 1
-WHERE ifnull(o.revision, 0) <> k.value ->> 2
+    ON o.type_name = k.value ->> 1 AND o.object_id = k.value ->> 2
+WHERE ifnull(o.revision, 0) <> k.value ->> 3
 """
 
 _DELETE = """
@@ -175,6 +188,7 @@ class SQLiteStorage(Storage):
             # A file that can't be written is found out now, not at the first commit.
             # Beginning to write isn't enough for that.
             connection.execute("DELETE FROM durable_objects WHERE 0")
+            AlarmTable(connection).give_back()
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
@@ -195,44 +209,137 @@ class _NotOnlySaves(Exception):
     """A batch has more in it than the one statement for saves can do."""
 
 
+class _Stale(Exception):
+    """Something in a batch is not as it was expected."""
+
+
 class _SQLiteWriter(Writer):
     def __init__(self, connection: sqlite3.Connection, lock: FileLock) -> None:
         self._connection = connection
+        self._alarms = AlarmTable(connection)
         self._lock = lock
         self._statements: dict[int, str] = {}
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        try:
+        with _faults():
             try:
-                self._save(batch, now)
-            except (sqlite3.IntegrityError, _NotOnlySaves):
+                try:
+                    self._save(batch, now)
+                except _NotOnlySaves:
+                    self._commit_whole(batch, now)
+            except (sqlite3.IntegrityError, _Stale):
                 return self._commit_apart(batch, now)
             return ()
-        except (sqlite3.Error, OverflowError) as error:
-            raise StorageFault.of(error) from error
+
+    def _commit_whole(self, batch: Sequence[Commit], now: int) -> None:
+        """Apply a batch with more than saves in it, or nothing if something in it is stale."""
+        steps = list(self._steps(batch, now))
+        if len(steps) == 1 and _only_sets(batch):
+            steps[0]()  # a transaction by itself
+            return
+        with self._transaction():
+            for step in steps:
+                step()
 
     def _commit_apart(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        """Apply a batch with stale commits or deletions in it."""
+        """Apply what isn't stale of a batch."""
+        with self._transaction():
+            stale = self._stale(enumerate(batch)) | self._alarms.lost(
+                [
+                    (position, AlarmKey(c.key.type_name, c.key.object_id, name), claim)
+                    for position, c in enumerate(batch)
+                    if c.alarms
+                    for name, claim in c.alarms.acknowledged.items()
+                ]
+            )
+            fresh = [commit for position, commit in enumerate(batch) if position not in stale]
+            for step in self._steps(fresh, now):
+                step()
+        return stale
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            expected = _json([[c.key.type_name, c.key.object_id, c.revision] for c in batch])
-            stale = frozenset(orjson.loads(connection.execute(_STALE, (expected,)).fetchone()[0]))
-            fresh = [commit for position, commit in enumerate(batch) if position not in stale]
-            self._save([c for c in fresh if c.state is not None and not c.delete], now)
-            deleted = [[c.key.type_name, c.key.object_id, c.revision] for c in fresh if c.delete]
-            if deleted:
-                connection.execute(_DELETE, (_json(deleted),))
+            yield
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return stale
 
-    def _save(self, batch: Sequence[Commit], now: int) -> None:
-        if not batch:
-            return
+    def _steps(self, batch: Sequence[Commit], now: int) -> Iterator[Callable[[], None]]:
+        """What there is to do for a batch: a statement for each kind of thing that is in it."""
+        saves = [c for c in batch if c.state is not None and not c.delete]
+        if saves:
+            yield lambda: self._save(saves, now, only=False)
+        deleted = [
+            [c.key.type_name, c.key.object_id, c.revision] for c in batch if c.delete and c.revision
+        ]
+        if deleted:
+            yield lambda: self._delete(deleted)
+        untouched = [
+            c
+            for c in batch
+            if c.revision is not None and (not c.revision if c.delete else c.state is None)
+        ]
+        if untouched:
+            yield lambda: self._require_fresh(untouched)
+        acknowledged: list[tuple[AlarmKey, int]] = []
+        cleared: list[ObjectKey] = []
+        cancelled: list[AlarmKey] = []
+        set_anew: list[tuple[AlarmKey, NewAlarm]] = []
+        for commit in batch:
+            changes = commit.alarms
+            if changes is None:
+                continue
+            type_name, object_id = commit.key.type_name, commit.key.object_id
+            for name, claim in changes.acknowledged.items():
+                acknowledged.append((AlarmKey(type_name, object_id, name), claim))
+            if changes.clear:
+                cleared.append(commit.key)
+            for name, new in changes.changed.items():
+                key = AlarmKey(type_name, object_id, name)
+                if new is not None:
+                    set_anew.append((key, new))
+                elif not changes.clear:
+                    cancelled.append(key)
+        # In the order of the fields of AlarmChanges; keys of different commits are distinct.
+        if acknowledged:
+            yield lambda: self._acknowledge(acknowledged)
+        if cleared:
+            yield lambda: self._alarms.clear(cleared)
+        if cancelled:
+            yield lambda: self._alarms.cancel(cancelled)
+        if set_anew:
+            yield lambda: self._alarms.set(set_anew)
+
+    def _acknowledge(self, claims: Sequence[tuple[AlarmKey, int]]) -> None:
+        if not self._alarms.acknowledge(claims):
+            raise _Stale
+
+    def _delete(self, rows: Sequence[object]) -> None:
+        if self._connection.execute(_DELETE, (_json(rows),)).rowcount != len(rows):
+            raise _Stale
+
+    def _require_fresh(self, batch: Sequence[Commit]) -> None:
+        if self._stale(enumerate(batch)):
+            raise _Stale
+
+    def _stale(self, batch: Iterable[tuple[int, Commit]]) -> set[int]:
+        expected = _json(
+            [
+                [position, c.key.type_name, c.key.object_id, c.revision]
+                for position, c in batch
+                if c.revision is not None
+            ]
+        )
+        stale = orjson.loads(self._connection.execute(_STALE, (expected,)).fetchone()[0])
+        return set(stale)
+
+    def _save(self, batch: Sequence[Commit], now: int, *, only: bool = True) -> None:
+        """Save the states of a batch, or nothing if one is stale."""
         size = 1 << (len(batch) - 1).bit_length()
         statement = self._statements.get(size)
         if statement is None:
@@ -240,12 +347,30 @@ class _SQLiteWriter(Writer):
         values: list[object] = [now]
         for commit in batch:
             state = commit.state
-            if state is None or commit.delete:
+            if only and (state is None or commit.delete or commit.alarms is not None):
                 raise _NotOnlySaves
             key = commit.key
             values += (key.type_name, key.object_id, commit.revision, state)
         values += [None] * (4 * (size - len(batch)))
         self._connection.execute(statement, values)
+
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        with _faults():
+            return self._alarms.claim(alarms, claim, now, until)
+
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        with _faults():
+            self._alarms.renew(claims, until)
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        with _faults():
+            self._alarms.postpone(postponements)
+
+    def revive(self, alarm: AlarmKey, now: int) -> bool:
+        with _faults():
+            return self._alarms.revive(alarm, now)
 
     def close(self) -> None:
         try:
@@ -257,9 +382,10 @@ class _SQLiteWriter(Writer):
 class _SQLiteReader(Reader):
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._alarms = AlarmTable(connection)
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        try:
+        with _faults():
             wanted = _json([[key.type_name, key.object_id] for key in keys])
             try:
                 rows = orjson.loads(self._connection.execute(_LOAD, (wanted,)).fetchone()[0])
@@ -273,24 +399,52 @@ class _SQLiteReader(Reader):
                     if state is None
                     else StoredObject(revision, state.encode())
                 )
-        except sqlite3.Error as error:
-            raise StorageFault.of(error) from error
-        return found
+            return found
 
     def _load_one(self, key: ObjectKey) -> StoredObject | None:
         row = self._connection.execute(_LOAD_ONE, (key.type_name, key.object_id)).fetchone()
         return None if row is None else StoredObject(*row)
 
     def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
-        try:
+        with _faults():
             row = self._connection.execute(_LIST, (type_name, after or "", limit)).fetchone()
-        except sqlite3.Error as error:
-            raise StorageFault.of(error) from error
         ids: list[str] = orjson.loads(row[0])
         return ids
 
+    def due_alarms(
+        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+    ) -> list[DueAlarm]:
+        with _faults():
+            return self._alarms.due(before, after, limit, except_types)
+
+    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
+        with _faults():
+            return self._alarms.of_object(key)
+
+    def list_dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int
+    ) -> list[StoredAlarm]:
+        with _faults():
+            return self._alarms.dead(type_name, after, limit)
+
     def close(self) -> None:
         self._connection.close()
+
+
+def _only_sets(batch: Sequence[Commit]) -> bool:
+    """Whether all that a batch does is to set alarms, whatever there was before."""
+    return all(
+        commit.revision is None and commit.alarms is not None and not commit.alarms.acknowledged
+        for commit in batch
+    )
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OverflowError) as error:
+        raise StorageFault.of(error) from error
 
 
 def _json(value: object) -> str:

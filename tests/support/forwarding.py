@@ -1,0 +1,73 @@
+"""Storage sides that pass everything on, to override a part of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from trio_durable import ObjectKey
+from trio_durable._keys import AlarmKey
+from trio_durable.storage import (
+    Commit,
+    DueAlarm,
+    Postponement,
+    Reader,
+    StoredAlarm,
+    StoredObject,
+    Writer,
+)
+
+
+class ForwardingWriter(Writer):
+    """Does what ``inner`` does."""
+
+    def __init__(self, inner: Writer) -> None:
+        self.inner = inner
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        return self.inner.commit(batch, now)
+
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        return self.inner.claim(alarms, claim, now, until)
+
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        self.inner.renew(claims, until)
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        self.inner.postpone(postponements)
+
+    def revive(self, alarm: AlarmKey, now: int) -> bool:
+        return self.inner.revive(alarm, now)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class ForwardingReader(Reader):
+    """Does what ``inner`` does."""
+
+    def __init__(self, inner: Reader) -> None:
+        self.inner = inner
+
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        return self.inner.load(keys)
+
+    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
+        return self.inner.list_ids(type_name, after, limit)
+
+    def due_alarms(
+        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+    ) -> list[DueAlarm]:
+        return self.inner.due_alarms(before, after, limit, except_types)
+
+    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
+        return self.inner.list_alarms(key)
+
+    def list_dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int
+    ) -> list[StoredAlarm]:
+        return self.inner.list_dead_letters(type_name, after, limit)
+
+    def close(self) -> None:
+        self.inner.close()

@@ -1,0 +1,231 @@
+"""Alarms as users see them: the record, the decorator, and what they may be set to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, TypeVar, overload
+
+import attrs
+import orjson
+
+from ._durations import Duration, seconds
+from ._errors import InvalidAlarm
+from ._json_classes import as_unfit
+from ._json_scalars import shown, write_json
+from ._json_types import UnsupportedType, hooks_for
+from ._keys import AlarmKey, ObjectKey, id_problem
+from ._retry import DEFAULT_RETRY, Retry
+from .storage import StoredAlarm
+
+T = TypeVar("T")
+S = TypeVar("S")
+R = TypeVar("R")
+
+MAX_PAYLOAD_BYTES = 1024 * 1024
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+
+
+@attrs.frozen
+class Alarm:
+    """An alarm that is set, is being handled, or is a dead letter."""
+
+    key: ObjectKey
+    """Whose it is."""
+    name: str
+    due_at: datetime
+    """When it was set for, in UTC. Retries leave it as it is, and what is set for this plus an
+    interval doesn't drift."""
+    payload: object = None
+    """What it was set with, as plain JSON: None, bool, int, float, str, list or dict."""
+    attempt: int = 1
+    """Which delivery this is, or will be; of a dead letter, which was the last."""
+    last_error: str | None = None
+    """What the attempt before raised."""
+
+    def payload_as(self, kind: type[T]) -> T:
+        """The payload as what it was set with: an attrs class, a dataclass, a datetime…
+
+        Raises:
+            InvalidAlarm: It isn't one.
+        """
+        try:
+            value: T = hooks_for(kind)[1](self.payload)
+        except Exception as error:
+            unfit = as_unfit(error)
+            place = f" at {unfit.path}" if unfit.path else ""
+            raise InvalidAlarm(
+                self.key,
+                self.name,
+                f"the payload is no {getattr(kind, '__qualname__', kind)}{place}: {unfit.problem}",
+            ) from error
+        return value
+
+
+@attrs.define(eq=False)
+class Delivery:
+    """An alarm that was claimed, on its way to its handler."""
+
+    key: AlarmKey
+    claim: int
+    alarm: Alarm
+    superseded: bool = False
+    """It was set or cancelled since, or claimed by somebody else: it must not be handled."""
+    acknowledged: bool = False
+    """Its handler has committed that it replaces or cancels the alarm."""
+
+
+def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
+    """The record of a stored alarm.
+
+    Raises:
+        ValueError: The row can't be read.
+    """
+    return Alarm(
+        stored.key.object_key,
+        stored.key.name,
+        _EPOCH + timedelta(microseconds=stored.due_at),
+        None if stored.payload is None else orjson.loads(stored.payload),
+        attempt,
+        stored.last_error,
+    )
+
+
+# --- setting one ---------------------------------------------------------------------------------
+
+
+def check_name(key: ObjectKey, name: str) -> None:
+    """Refuse what can't name an alarm.
+
+    Raises:
+        InvalidAlarm: It can't.
+    """
+    problem = id_problem(name)
+    if problem is not None:
+        raise InvalidAlarm(
+            key, shown(name), f"{problem}; a name is a str of 1 to 512 bytes in UTF-8, without NUL"
+        )
+
+
+def due_time(
+    key: ObjectKey, name: str, after: Duration | None, at: datetime | None, now: int
+) -> int:
+    """When an alarm is due that is set at the time ``now``. In microseconds since 1970 UTC.
+
+    Raises:
+        InvalidAlarm: The arguments don't name a time that can be stored.
+    """
+    check_name(key, name)
+    if (after is None) == (at is None):
+        given = "neither of after and at" if after is None else "both after and at"
+        raise InvalidAlarm(
+            key, name, f"{given} was given; give one: a delay, or the instant that it is due"
+        )
+    if after is not None:
+        try:
+            delay = seconds(after, "after")
+        except ValueError as error:
+            raise InvalidAlarm(key, name, str(error)) from None
+        exact = after // _MICROSECOND if isinstance(after, timedelta) else round(delay * 1e6)
+        due_at = now + exact
+    elif not isinstance(at, datetime):
+        raise InvalidAlarm(key, name, f"at must be a datetime, not {at!r:.60}")
+    elif at.utcoffset() is None:
+        raise InvalidAlarm(
+            key, name, f"at is {at}, without a time zone; write datetime.now(UTC) for now, say"
+        )
+    else:
+        due_at = (at - _EPOCH) // _MICROSECOND
+    if not _EARLIEST <= due_at <= _LATEST:
+        raise InvalidAlarm(key, name, "it would be due outside of the years 1 to 9999")
+    return due_at
+
+
+def encoded_payload(key: ObjectKey, name: str, payload: object) -> bytes | None:
+    """``payload`` as JSON.
+
+    Raises:
+        InvalidAlarm: JSON can't carry it exactly.
+    """
+    if payload is None:
+        return None
+    kind = type(payload)
+    try:
+        write: Callable[[Any], Any] = write_json
+        if kind not in (dict, list, str, int, float, bool):
+            write = hooks_for(kind)[0]
+        encoded = orjson.dumps(write(payload))
+    except UnsupportedType as error:
+        raise InvalidAlarm(key, name, f"the payload can't be stored: {error}") from error
+    except Exception as error:
+        unfit = as_unfit(error)
+        place = f" at {unfit.path}" if unfit.path else ""
+        raise InvalidAlarm(
+            key, name, f"the payload can't be stored{place}: {unfit.problem}"
+        ) from error
+    if len(encoded) > MAX_PAYLOAD_BYTES:
+        raise InvalidAlarm(
+            key,
+            name,
+            f"the payload takes {len(encoded):,} bytes of JSON, over the limit of "
+            f"{MAX_PAYLOAD_BYTES:,}; keep it in the object's state",
+        )
+    return encoded
+
+
+# --- handling one --------------------------------------------------------------------------------
+
+
+class Misplaced:
+    """What ``@alarm`` leaves of something that can't be an alarm's handler."""
+
+    def __init__(self, thing: object) -> None:
+        self.thing = thing
+
+
+class _AlarmDecorator(Protocol):
+    """``@alarm(...)`` with options, before it meets its function."""
+
+    def __call__(self, function: Callable[[S], R], /) -> Callable[[S], R]: ...
+
+
+@overload
+def alarm(function: Callable[[S], R], /) -> Callable[[S], R]: ...
+@overload
+def alarm(*, retry: Retry = ...) -> _AlarmDecorator: ...
+def alarm(
+    function: Callable[..., object] | None = None, /, *, retry: Retry = DEFAULT_RETRY
+) -> object:
+    """Make a method the handler of the alarm that has its name.
+
+    The method may be ``def`` or ``async def`` and takes nothing but ``self``; ``self.ctx.alarm``
+    is the alarm. It runs as a turn, and the alarm goes in the same commit that makes durable what
+    the turn did. If it raises, nothing of it happened, and it is tried again later.
+
+    Args:
+        function: The method.
+        retry: When it is tried again.
+    """
+    if function is None:
+        return lambda function: _mark(function, retry)
+    return _mark(function, retry)
+
+
+_MARK = "__durable_alarm__"
+
+
+def _mark(function: Callable[..., object], retry: Retry) -> object:
+    if not hasattr(function, "__code__"):
+        return Misplaced(function)
+    setattr(function, _MARK, retry)
+    return function
+
+
+def retry_of(function: object) -> Retry | None:
+    """How to retry the alarm that ``function`` handles; None if it isn't marked with ``@alarm``."""
+    retry: Retry | None = getattr(function, _MARK, None)
+    return retry

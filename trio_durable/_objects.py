@@ -1,0 +1,386 @@
+"""What can be done with the objects of a runtime from outside: the body of `DurableRuntime`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import datetime
+from typing import Any, TypeVar, cast, overload
+
+from ._activation import ActivationInfo
+from ._alarm import Alarm, alarm_of, check_name, due_time, encoded_payload
+from ._catalogue import Catalogue
+from ._definition import DurableObject
+from ._directory import Directory
+from ._durations import UNSET, Duration, Unset, optional_seconds
+from ._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongEventLoop
+from ._handle import Handle, handle_class
+from ._keys import AlarmKey
+from ._runner import Runner
+from ._services import Services
+from .scheduler import WheelScheduler
+from .storage import NewAlarm, Reader, Storage, StorageFault
+from .storage.group_commit import GroupCommit
+
+T = TypeVar("T", bound=DurableObject)
+R = TypeVar("R")
+
+_MOST = 1_000_000
+
+
+class Objects:
+    """Finds objects, calls them, and looks after their state and alarms.
+
+    Whoever inherits from this opens and closes what it works with.
+    """
+
+    _storage: Storage
+    _catalogue: Catalogue
+    _services: Services | None
+    _group_commit: GroupCommit
+    _reader_runner: Runner
+    _reader: Reader
+    _scheduler: WheelScheduler
+    _handle_classes: dict[Directory, type[Handle]]
+
+    # --- objects and calls -----------------------------------------------------------------------
+
+    @overload
+    def get(
+        self, object_type: type[T], object_id: str, /, *, timeout: Duration | Unset | None = UNSET
+    ) -> T: ...
+    @overload
+    def get(
+        self, object_type: str, object_id: str, /, *, timeout: Duration | Unset | None = UNSET
+    ) -> Handle: ...
+    def get(
+        self,
+        object_type: type[T] | str,
+        object_id: str,
+        /,
+        *,
+        timeout: Duration | Unset | None = UNSET,
+    ) -> T | Handle:
+        """A handle of one object, whose handlers can be awaited. Touches nothing.
+
+        Args:
+            object_type: The class, or its stored name.
+            object_id: The object's id, any str of 1 to 512 bytes without NUL.
+            timeout: How long each call waits for its reply; None for ever.
+
+        Raises:
+            UnknownObjectType: No class goes by that name.
+            InvalidObjectId: It can't be an id.
+            RuntimeClosed: The runtime isn't open.
+        """
+        self._open()
+        directory = self._catalogue.directory(object_type)
+        directory.check_id(object_id)
+        limit = (
+            directory.timeout
+            if isinstance(timeout, Unset)
+            else optional_seconds(timeout, "timeout")
+        )
+        kind = self._handle_classes.get(directory)
+        if kind is None:
+            kind = self._handle_classes[directory] = handle_class(directory.definition)
+        # What type checkers are told a handle is: see _handle.
+        return cast("T", kind(directory, object_id, limit))
+
+    async def call(
+        self,
+        object_type: type[DurableObject] | str,
+        object_id: str,
+        handler_name: str,
+        /,
+        *args: object,
+        **kwargs: object,
+    ) -> object:
+        """Call a handler by name.
+
+        Raises:
+            UnknownObjectType: No class goes by that name.
+            UnknownHandler: The class has no such handler.
+            InvalidObjectId: It can't be an id.
+            CallTimeout: No reply within the class's or runtime's timeout.
+            PersistenceError: What the turn changed could not be made durable.
+            Exception: What the handler raised, after its turn was rolled back.
+        """
+        directory = self._catalogue.directory(object_type)
+        handler = directory.handler(handler_name)
+        return await directory.call(object_id, handler, args, kwargs, directory.timeout)
+
+    def dispatch(
+        self,
+        cls: type,
+        object_id: str,
+        handler: str,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> Coroutine[Any, Any, object]:
+        """See `_ambient.Dispatcher`."""
+        directory = self._catalogue.directory(cls)
+        return directory.call(
+            object_id, directory.handler(handler), args, kwargs, directory.timeout
+        )
+
+    async def ensure_started(
+        self, object_type: type[DurableObject] | str, object_id: str, /
+    ) -> ActivationInfo:
+        """Activate an object if it isn't running: load it and run its after_load.
+
+        Raises:
+            ActivationFailed: after_load raised.
+            StateDecodeError: What is stored can't be read.
+            PersistenceError: It could not be loaded, or what after_load did not be stored.
+        """
+        directory = self._catalogue.directory(object_type)
+        await directory.operate(
+            object_id, "ensure_started", lambda activation: None, needs_instance=True
+        )
+        found = directory.find(object_id)
+        if found is not None:
+            return found.info()
+        # Already gone again, in the moment between; it did start.
+        return ActivationInfo(directory.key(object_id), "hibernated", 0, 0)
+
+    def whereis(
+        self, object_type: type[DurableObject] | str, object_id: str, /
+    ) -> ActivationInfo | None:
+        """What a running object is about, or None if it isn't in memory."""
+        self._open()
+        directory = self._catalogue.directory(object_type)
+        directory.check_id(object_id)
+        activation = directory.find(object_id)
+        return None if activation is None else activation.info()
+
+    async def stop(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
+        """Let an object leave memory, behind the calls queued so far. Fine if it isn't running."""
+        directory = self._catalogue.directory(object_type)
+        directory.check_id(object_id)
+        if directory.find(object_id) is not None:
+            await directory.operate(object_id, "stop", lambda activation: activation.stop())
+
+    def count_objects(self) -> int:
+        """How many objects are in memory, hibernated ones included."""
+        return self._open().residency.count
+
+    # --- state from outside ----------------------------------------------------------------------
+
+    @overload
+    async def get_state(self, object_type: type[T], object_id: str, /) -> T: ...
+    @overload
+    async def get_state(self, object_type: str, object_id: str, /) -> DurableObject: ...
+    async def get_state(self, object_type: type[T] | str, object_id: str, /) -> T | DurableObject:
+        """A detached copy of a running object's state, in turn behind the calls queued so far.
+
+        Raises:
+            ObjectNotRunning: It isn't in memory.
+        """
+        directory = self._catalogue.directory(object_type)
+        key = directory.key(object_id)
+        if directory.find(object_id) is None:
+            raise ObjectNotRunning(key, "get_state")
+        return cast(
+            "T",
+            await directory.operate(
+                object_id, "get_state", lambda activation: activation.read_state()
+            ),
+        )
+
+    async def put_state(self, object_type: type[T] | str, object_id: str, instance: T, /) -> None:
+        """Replace an object's state, stored or not, in turn behind the calls queued so far.
+
+        Raises:
+            TypeError: ``instance`` is of another class.
+            StateEncodeError: The state can't be stored.
+        """
+        directory = self._catalogue.directory(object_type)
+        cls = directory.definition.cls
+        if type(instance) is not cls:
+            raise TypeError(
+                f"put_state of a {cls.__qualname__} takes an instance of it, "
+                f"not {type(instance).__qualname__}"
+            )
+        key = directory.key(object_id)
+        state = directory.codec.encode(key, instance)
+        directory.codec.check_size(key, state)
+        await directory.operate(
+            object_id, "put_state", lambda activation: activation.write_state(state)
+        )
+
+    async def exists(self, object_type: type[DurableObject] | str, object_id: str, /) -> bool:
+        """Whether anything is stored of an object, in turn behind the calls queued so far."""
+        directory = self._catalogue.directory(object_type)
+        key = directory.key(object_id)
+        if directory.find(object_id) is not None:
+            return bool(
+                await directory.operate(
+                    object_id, "exists", lambda activation: activation.is_stored()
+                )
+            )
+        rows = await self._read(lambda reader: reader.load([key]))
+        return rows[0] is not None
+
+    async def delete(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
+        """Delete what is stored of an object, behind the calls queued so far. Fine if nothing is.
+
+        The object starts from its defaults again.
+        """
+        await self._catalogue.directory(object_type).operate(
+            object_id, "delete", lambda activation: activation.delete()
+        )
+
+    async def list_objects(
+        self,
+        object_type: type[DurableObject] | str,
+        /,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[str]:
+        """The ids of the stored objects of a type, in the order of their UTF-8 bytes.
+
+        Args:
+            object_type: The class, or its stored name.
+            after: Only ids behind this one; the last of a page gives the next page.
+            limit: At most so many; a million counts as no limit.
+        """
+        directory = self._catalogue.directory(object_type)
+        if after:
+            directory.check_id(after)
+        name, limit = directory.definition.name, _checked_limit(limit)
+        return await self._read(lambda reader: reader.list_ids(name, after, limit))
+
+    # --- alarms from outside ---------------------------------------------------------------------
+
+    async def schedule_alarm(
+        self,
+        object_type: type[DurableObject] | str,
+        object_id: str,
+        name: str,
+        /,
+        *,
+        after: Duration | None = None,
+        at: datetime | None = None,
+        payload: object = None,
+    ) -> None:
+        """Set an alarm of an object, in the place of any that has the same name.
+
+        The object needn't run for it. Not for the object's own turns, which have
+        ``self.ctx.schedule_alarm()``.
+
+        Args:
+            object_type: The class, or its stored name.
+            object_id: The object's id.
+            name: Any str of 1 to 512 bytes without NUL.
+            after: How long from now it is due.
+            at: The instant it is due, if not ``after``; what is past is due at once.
+            payload: Plain JSON, or an instance of an attrs class, a dataclass or another type that
+                state may have; see `Alarm.payload_as`.
+
+        Raises:
+            InvalidAlarm: It can't be set like this.
+            PersistenceError: It could not be made durable.
+        """
+        key = self._catalogue.directory(object_type).key(object_id)
+        due_at = due_time(key, name, after, at, self._open().clock.now())
+        new = NewAlarm(due_at, encoded_payload(key, name, payload))
+        await self._scheduler.schedule(key, str.__str__(name), new)
+
+    async def cancel_alarm(
+        self, object_type: type[DurableObject] | str, object_id: str, name: str, /
+    ) -> None:
+        """Cancel an alarm, a dead letter too. Fine if there is none."""
+        key = self._catalogue.directory(object_type).key(object_id)
+        check_name(key, name)
+        await self._scheduler.cancel(key, str.__str__(name))
+
+    async def cancel_all_alarms(
+        self, object_type: type[DurableObject] | str, object_id: str, /
+    ) -> None:
+        """Cancel all alarms of an object, dead letters too."""
+        key = self._catalogue.directory(object_type).key(object_id)
+        await self._scheduler.cancel_all(key)
+
+    async def list_alarms(
+        self, object_type: type[DurableObject] | str, object_id: str, /
+    ) -> list[Alarm]:
+        """The alarms of an object, by ``due_at``; without dead letters."""
+        key = self._catalogue.directory(object_type).key(object_id)
+        self._check_loop()
+        with self._storage_errors():
+            stored = await self._scheduler.list(key)
+        return [alarm_of(each, each.failures + 1) for each in stored]
+
+    async def list_dead_letters(
+        self,
+        object_type: type[DurableObject] | str,
+        /,
+        *,
+        after: Alarm | None = None,
+        limit: int = 100,
+    ) -> list[Alarm]:
+        """The alarms of a type whose attempts are used up, by the ids of their objects.
+
+        Args:
+            object_type: The class, or its stored name.
+            after: Only those behind this one; the last of a page gives the next page.
+            limit: At most so many; a million counts as no limit.
+        """
+        type_name = self._catalogue.directory(object_type).definition.name
+        last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
+        limit = _checked_limit(limit)
+        dead = await self._read(lambda reader: reader.list_dead_letters(type_name, last, limit))
+        return [alarm_of(each, each.failures) for each in dead]
+
+    async def retry_alarm(
+        self, object_type: type[DurableObject] | str, object_id: str, name: str, /
+    ) -> bool:
+        """Let a dead letter be due at once, with all its attempts; whether there was one."""
+        key = self._catalogue.directory(object_type).key(object_id)
+        check_name(key, name)
+        self._check_loop()
+        alarm_key = AlarmKey(key.type_name, key.object_id, str.__str__(name))
+        now = self._open().clock.now()
+        with self._storage_errors():
+            revived = await self._group_commit.perform(lambda writer: writer.revive(alarm_key, now))
+        if revived:
+            self._scheduler.expect(alarm_key, now)
+        return revived
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _open(self) -> Services:
+        """The services of the open runtime.
+
+        Raises:
+            RuntimeClosed: It isn't open.
+        """
+        if self._services is None:
+            raise RuntimeClosed("the runtime was not entered yet")
+        if self._services.closed:
+            raise RuntimeClosed("the runtime is closed")
+        return self._services
+
+    async def _read(self, read: Callable[[Reader], R]) -> R:
+        self._check_loop()
+        with self._storage_errors():
+            return await self._reader_runner.run(lambda: read(self._reader))
+
+    def _check_loop(self) -> None:
+        if not self._open().loop.is_current():
+            raise WrongEventLoop("the runtime was used from a thread or event loop not its own")
+
+    @contextlib.contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageFault as fault:
+            raise StorageUnavailable(self._storage.location, str(fault)) from fault
+
+
+def _checked_limit(limit: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"limit must be an int of 1 or more, not {limit!r}")
+    return min(limit, _MOST)

@@ -1,0 +1,48 @@
+"""What the runtime asks of a scheduler."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .._keys import ObjectKey
+from ..storage import AlarmChanges, NewAlarm, StoredAlarm
+
+
+class Scheduler(Protocol):
+    """Keeps alarms and has them delivered when they are due.
+
+    What a turn does to alarms reaches the storage in the turn's own commit; a scheduler learns of
+    it by `committed`. What is done to them from outside goes through the scheduler.
+    """
+
+    async def schedule(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
+        """Set an alarm; return when that is durable."""
+        ...
+
+    async def cancel(self, key: ObjectKey, name: str) -> None:
+        """Cancel an alarm, if there is one; return when that is durable."""
+        ...
+
+    async def cancel_all(self, key: ObjectKey) -> None:
+        """Cancel all alarms of an object; return when that is durable."""
+        ...
+
+    async def list(self, key: ObjectKey) -> list[StoredAlarm]:
+        """The alarms of an object by ``due_at``, dead letters excepted."""
+        ...
+
+    def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Take note of what a durable commit did to an object's alarms."""
+        ...
+
+    async def run(self) -> None:
+        """Deliver what is due, for ever."""
+        ...
+
+    def stop(self) -> None:
+        """Begin no more deliveries."""
+        ...
+
+    async def give_back(self) -> None:
+        """Let others have what was claimed and will not be handled any more; after `run`."""
+        ...

@@ -1,0 +1,152 @@
+"""What is known to be due soon: the timing wheel as a cache of the table of alarms.
+
+Ten million alarms in the table cost no memory, because the agenda knows only those that are due
+before its horizon, and no more than its capacity; if there are more, the horizon is nearer.
+
+Invariant: every alarm of the table that is available before ``horizon`` is in the wheel, ready,
+or taken. More may be, as nothing is said about later ones; and what is here may be there no longer,
+for the claim decides. `feed` moves the horizon outwards, `Agenda.arm` keeps what lies before it
+complete.
+
+Pure: time is an argument. Times are microseconds since 1970 UTC, the wheel's ticks milliseconds,
+rounded up, so that nothing is early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from itertools import islice
+
+from .._keys import AlarmKey
+from ..storage import DueAlarm
+from .wheel import TimingWheel
+
+_TICK = 1000
+_NEVER_LOOKED = -(2**63)
+
+
+class Agenda:
+    """Alarms and when they are available.
+
+    Args:
+        now: The time.
+        capacity: How many alarms are known at most.
+    """
+
+    def __init__(self, now: int, capacity: int) -> None:
+        self._capacity = capacity
+        self._changed: set[AlarmKey] | None = None
+        self._begin(now)
+
+    def _begin(self, now: int) -> None:
+        self._wheel: TimingWheel[AlarmKey] = TimingWheel(now // _TICK)
+        self._ready: dict[AlarmKey, None] = {}
+        self.now = now
+        """The latest time it was told."""
+        self.horizon = _NEVER_LOOKED
+        self.is_cut = False
+        """Whether the horizon is nearer than it was to be, for want of room."""
+
+    def __len__(self) -> int:
+        return len(self._wheel) + len(self._ready)
+
+    def __contains__(self, key: AlarmKey) -> bool:
+        return key in self._wheel or key in self._ready
+
+    @property
+    def ready(self) -> int:
+        """How many are due."""
+        return len(self._ready)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether there may be anything beyond the horizon that is worth looking for now."""
+        if self.is_cut and 2 * len(self) <= self._capacity:
+            return True
+        # What is ready is older than what is beyond a horizon in the past, so comes before it.
+        return self.now >= self.horizon and not (self.is_cut and self._ready)
+
+    # --- what is known ---------------------------------------------------------------------------
+
+    def arm(self, key: AlarmKey, available_at: int) -> bool:
+        """Let an alarm be ready at a time and only then. Whether that is before the horizon."""
+        self.disarm(key)
+        return available_at < self.horizon and self._insert(key, available_at)
+
+    def disarm(self, key: AlarmKey) -> None:
+        """Forget an alarm."""
+        if self._changed is not None:
+            self._changed.add(key)
+        self._wheel.cancel(key)
+        self._ready.pop(key, None)
+
+    def begin_fill(self, horizon: int) -> None:
+        """What is available before ``horizon`` is going to be told by `fill`, from the beginning.
+
+        What changes from now on is known better here than where it is read, perhaps a moment ago.
+        """
+        self.horizon = horizon
+        self.is_cut = False
+        self._changed = set()
+
+    def fill(self, due: Iterable[DueAlarm], taken: Container[AlarmKey]) -> bool:
+        """Take up what was read, but for what is ``taken``; False if there is no more room."""
+        for alarm in due:
+            key = alarm.key
+            if self._changed is not None and key in self._changed:
+                continue
+            if key in self._ready or key in taken:
+                continue
+            if not self._insert(key, alarm.available_at):
+                return False
+        return True
+
+    def end_fill(self) -> None:
+        """There is no more."""
+        self._changed = None
+
+    def _insert(self, key: AlarmKey, available_at: int) -> bool:
+        tick = -(-available_at // _TICK)
+        if len(self) >= self._capacity and key not in self._wheel:
+            # Let go of what is far away, if this is nearer.
+            last = self._wheel.last_slot()
+            if last is None or tick >= last:
+                self._cut(available_at)
+                return False
+            self._wheel.drop_last_slot()
+            self._cut((last - 1) * _TICK + 1)
+        self._wheel.insert(key, tick)
+        return True
+
+    def _cut(self, horizon: int) -> None:
+        self.horizon = min(self.horizon, horizon)
+        self.is_cut = True
+
+    # --- what is due -----------------------------------------------------------------------------
+
+    def advance(self, now: int) -> None:
+        """Let time pass. What is available becomes ready.
+
+        If ``now`` is earlier than it was, everything is forgotten, for some of what is ready no
+        longer is; and the horizon begins anew.
+        """
+        if now < self.now:
+            self._begin(now)
+        self.now = now
+        self._ready.update(dict.fromkeys(self._wheel.advance(now // _TICK)))
+
+    def take(self, limit: int) -> list[AlarmKey]:
+        """Take the first of what is ready, in the order in which it was available."""
+        taken = list(islice(self._ready, limit))
+        for key in taken:
+            del self._ready[key]
+        return taken
+
+    def put_back(self, keys: Iterable[AlarmKey]) -> None:
+        """Let what was taken be ready still, before all else."""
+        self._ready = {**dict.fromkeys(keys), **self._ready}
+
+    def next_time(self) -> int | None:
+        """A time until which nothing more becomes ready; None if nothing is known to."""
+        tick = self._wheel.next_tick()
+        return None if tick is None else tick * _TICK

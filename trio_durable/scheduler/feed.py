@@ -1,0 +1,106 @@
+"""The horizon feed: reads from the table of alarms what is due before the horizon."""
+
+from __future__ import annotations
+
+import logging
+
+from .._clock import Clock
+from .._runner import Runner
+from ..storage import DueAlarm, Reader
+from .agenda import Agenda
+from .bell import Bell
+from .delivery import Deliveries, Destination
+
+logger = logging.getLogger("trio_durable.alarms")
+
+_PAGE = 1024
+
+
+class Feed:
+    """Fills an agenda.
+
+    Args:
+        clock: The time.
+        runner: The reader's.
+        reader: Where alarms are read.
+        agenda: Where they go.
+        deliveries: What is under way already.
+        destination: Knows which types can have alarms.
+        reach: How far away the horizon is, in microseconds.
+        arrived: Rung when something was found.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        runner: Runner,
+        reader: Reader,
+        agenda: Agenda,
+        deliveries: Deliveries,
+        destination: Destination,
+        reach: int,
+        arrived: Bell,
+    ) -> None:
+        self._clock = clock
+        self._runner = runner
+        self._reader = reader
+        self._agenda = agenda
+        self._deliveries = deliveries
+        self._destination = destination
+        self._reach = reach
+        self._arrived = arrived
+        self._unknown: set[str] = set()
+        self._warned: set[str] = set()
+
+    async def look(self) -> None:
+        """Read everything that is available before the horizon, or as much as there is room for.
+
+        From the beginning each time: besides what a further horizon brings, that finds what
+        others have set, and claims that have run out.
+
+        Raises:
+            StorageFault: It could not be read.
+        """
+        self._unknown = {name for name in self._unknown if self._is_unknown(name)}
+        horizon = self._clock.now() + self._reach
+        agenda = self._agenda
+        agenda.begin_fill(horizon)
+        try:
+            last: DueAlarm | None = None
+            while True:
+                page = await self._read(horizon, last)
+                due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
+                has_room = agenda.fill(due, self._deliveries)
+                if due:
+                    self._arrived.ring()
+                if not has_room or len(page) < _PAGE:
+                    return
+                last = page[-1]
+        except BaseException:
+            agenda.horizon = min(agenda.horizon, self._clock.now())
+            raise
+        finally:
+            agenda.end_fill()
+
+    async def _read(self, horizon: int, last: DueAlarm | None) -> list[DueAlarm]:
+        unknown = sorted(self._unknown)
+        return await self._runner.run(
+            lambda: self._reader.due_alarms(horizon, last, _PAGE, unknown)
+        )
+
+    def _is_of_unknown_type(self, alarm: DueAlarm) -> bool:
+        name = alarm.key.type_name
+        if name not in self._unknown and not self._is_unknown(name):
+            return False
+        self._unknown.add(name)
+        return True
+
+    def _is_unknown(self, name: str) -> bool:
+        obstacle = self._destination.obstacle(name)
+        if obstacle is None:
+            self._warned.discard(name)
+            return False
+        if name not in self._warned:
+            self._warned.add(name)
+            logger.warning("alarms of type %r are kept, but not delivered: %s", name, obstacle)
+        return True

@@ -1,0 +1,210 @@
+"""The default scheduler: a timing wheel over the table of alarms.
+
+Prior art: Varghese and Lauck's wheels for the timers; the visibility timeout of message queues
+(Amazon SQS) for claims, which lets one column say from when on an alarm can be had, be that
+because it is due, because its handler failed, or because whoever claimed it seems to be dead;
+Oban and other job queues on SQL for the table. Those poll; here the table is read ahead once per
+polling interval, and what this runtime's own commits set goes to the wheel directly, so that an
+alarm is late by one claim and no more.
+
+Three tasks: one claims and begins what is due, one reads ahead, one writes down what failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._clock import Clock
+from .._keys import AlarmKey, ObjectKey
+from .._rendezvous import Loop
+from .._runner import Runner
+from ..storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
+from ..storage.group_commit import GroupCommit
+from .agenda import Agenda
+from .bell import Bell
+from .delivery import SLOW, Deliveries, Destination
+from .feed import Feed
+
+if TYPE_CHECKING:
+    from ._contract import Scheduler
+
+logger = logging.getLogger("trio_durable.alarms")
+
+CAPACITY = 65_536
+"""How many alarms are kept in memory at most."""
+_NAP = 1.0
+"""Seconds between looks at a clock that may jump."""
+_PAUSE = 1.0
+"""Seconds after which to try again what the storage refused."""
+_FAR_AWAY = 2**63
+
+
+class WheelScheduler:
+    """A `Scheduler` in this process.
+
+    Args:
+        loop: The event loop.
+        clock: The time.
+        group_commit: The way to the storage.
+        runner: The reader's.
+        reader: Where alarms are read.
+        destination: Where alarms go.
+        polling_interval: Seconds between looks at the table.
+        claim_ttl: How many seconds a claim holds.
+        capacity: How many alarms are kept in memory at most.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        clock: Clock,
+        group_commit: GroupCommit,
+        runner: Runner,
+        reader: Reader,
+        destination: Destination,
+        *,
+        polling_interval: float,
+        claim_ttl: float,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._clock = clock
+        self._runner = runner
+        self._reader = reader
+        self._destination = destination
+        self._polling_interval = polling_interval
+        self._agenda = Agenda(clock.now(), capacity)
+        self._to_fire = Bell(loop)
+        self._to_feed = Bell(loop)
+        self._sleeps_until = 0
+        self.deliveries = Deliveries(
+            loop,
+            clock,
+            group_commit,
+            self._agenda,
+            destination,
+            round(claim_ttl * 1e6),
+            self._to_fire,
+        )
+        # Twice the interval, so that the next look comes long before the horizon is reached.
+        reach = round(2e6 * polling_interval)
+        self._feed = Feed(
+            clock,
+            runner,
+            reader,
+            self._agenda,
+            self.deliveries,
+            destination,
+            reach,
+            self._to_fire,
+        )
+        self._is_stopped = False
+
+    @property
+    def waiting(self) -> int:
+        """How many alarms are in memory and not yet under way."""
+        return len(self._agenda)
+
+    # --- from outside ----------------------------------------------------------------------------
+
+    async def schedule(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
+        """See `Scheduler.schedule`."""
+        await self._destination.change_alarms(key, AlarmChanges(changed={name: new}))
+
+    async def cancel(self, key: ObjectKey, name: str) -> None:
+        """See `Scheduler.cancel`."""
+        await self._destination.change_alarms(key, AlarmChanges(changed={name: None}))
+
+    async def cancel_all(self, key: ObjectKey) -> None:
+        """See `Scheduler.cancel_all`."""
+        await self._destination.change_alarms(key, AlarmChanges(clear=True))
+
+    async def list(self, key: ObjectKey) -> list[StoredAlarm]:
+        """See `Scheduler.list`."""
+        return await self._runner.run(lambda: self._reader.list_alarms(key))
+
+    # --- from commits ----------------------------------------------------------------------------
+
+    def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """See `Scheduler.committed`."""
+        self.deliveries.committed(key, changes)
+        type_name, object_id = key.type_name, key.object_id
+        for name in changes.acknowledged:
+            self._agenda.disarm(AlarmKey(type_name, object_id, name))
+        # If all were cancelled, some may be left here that can't be claimed any more.
+        for name, new in changes.changed.items():
+            alarm_key = AlarmKey(type_name, object_id, name)
+            if new is None:
+                self._agenda.disarm(alarm_key)
+            else:
+                self.expect(alarm_key, new.due_at)
+
+    def expect(self, key: AlarmKey, available_at: int) -> None:
+        """Take note that an alarm is available at a time."""
+        if self._agenda.arm(key, available_at) and available_at < self._sleeps_until:
+            self._sleeps_until = available_at
+            self._to_fire.ring()
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See `Scheduler.run`."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._run_feed)
+            tasks.start_soon(self.deliveries.mend)
+            await self._run_fire()
+
+    def stop(self) -> None:
+        """See `Scheduler.stop`."""
+        self._is_stopped = True
+        self.deliveries.stop()
+
+    async def give_back(self) -> None:
+        """See `Scheduler.give_back`."""
+        await self.deliveries.give_back()
+
+    async def _run_fire(self) -> None:
+        agenda = self._agenda
+        while True:
+            now = self._clock.now()
+            agenda.advance(now)
+            if agenda.wants_more:
+                self._to_feed.ring()
+            if agenda.ready and self.deliveries.room and not self._is_stopped:
+                try:
+                    await self.deliveries.begin()
+                except StorageFault as fault:
+                    logger.warning("could not claim alarms that are due: %s", fault)
+                    await anyio.sleep(_PAUSE)
+            else:
+                await self._sleep(now)
+
+    async def _sleep(self, now: int) -> None:
+        next_time = self._agenda.next_time()
+        self._sleeps_until = _FAR_AWAY if next_time is None else next_time
+        seconds = math.inf if next_time is None else max(0.0, (next_time - now) / 1e6)
+        if self._clock.may_jump:
+            seconds = min(seconds, _NAP)
+        if self._agenda.ready and not self._is_stopped:
+            seconds = min(seconds, SLOW)  # then those under way make room
+        await self._to_fire.wait(seconds)
+        self._sleeps_until = 0
+
+    async def _run_feed(self) -> None:
+        while True:
+            try:
+                await self._feed.look()
+            except StorageFault as fault:
+                logger.warning("could not look for alarms that are due: %s", fault)
+                await anyio.sleep(_PAUSE)
+            else:
+                await self._to_feed.wait(self._polling_interval)
+
+
+if TYPE_CHECKING:
+
+    def _is_a_scheduler(scheduler: WheelScheduler) -> Scheduler:
+        return scheduler

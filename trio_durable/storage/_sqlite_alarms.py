@@ -1,0 +1,230 @@
+"""The table of alarms in an SQLite file: one statement for each thing done to many of them.
+
+For the same reason as objects are saved by one statement a batch, see `sqlite`. What is done to
+most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; the rest, as JSON.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from .._keys import AlarmKey, ObjectKey
+from ._contract import DueAlarm, NewAlarm, Postponement, StoredAlarm
+
+_EARLIEST = -(2**63)
+
+_COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error"
+
+# What is rare gets its keys as JSON. To SQLite's planner a plain ``IN (VALUES …)`` means a scan.
+_CANCEL = """
+DELETE FROM durable_alarms WHERE (type_name, object_id, name) IN (
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+"""
+_CLEAR = """
+DELETE FROM durable_alarms WHERE (type_name, object_id) IN (
+    SELECT value ->> 0, value ->> 1 FROM json_each(?))
+"""
+_LOST = """
+SELECT json_group_array(k.value ->> 0)
+FROM json_each(?) AS k
+LEFT JOIN durable_alarms AS a
+    ON a.type_name = k.value ->> 1 AND a.object_id = k.value ->> 2 AND a.name = k.value ->> 3
+WHERE a.claim IS NOT k.value ->> 4
+"""
+_CLAIMED = f"""
+SELECT json_group_array(json_array({_COLUMNS})) FROM durable_alarms WHERE claim = ?
+"""
+# +claim, or it would be looked up in the index of claims, where many rows have the same.
+_RENEW = """
+UPDATE durable_alarms SET available_at = ? FROM json_each(?) AS k
+WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value ->> 2
+    AND +claim = k.value ->> 3
+"""
+_POSTPONE = """
+UPDATE durable_alarms SET claim = NULL, available_at = k.value ->> 4,
+    failures = k.value ->> 5, last_error = k.value ->> 6
+FROM json_each(?) AS k
+WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value ->> 2
+    AND +claim = k.value ->> 3
+"""
+_REVIVE = """
+UPDATE durable_alarms SET available_at = ?, failures = 0
+WHERE type_name = ? AND object_id = ? AND name = ? AND available_at IS NULL
+"""
+_GIVE_BACK = "UPDATE durable_alarms SET claim = NULL, available_at = due_at WHERE claim IS NOT NULL"
+
+_DUE = """
+SELECT json_group_array(json_array(available_at, type_name, object_id, name)) FROM (
+    SELECT available_at, type_name, object_id, name FROM durable_alarms
+    WHERE available_at < ? AND (available_at, type_name, object_id, name) > (?, ?, ?, ?)
+        AND type_name NOT IN (SELECT value FROM json_each(?))
+    ORDER BY available_at, type_name, object_id, name LIMIT ?)
+"""
+_LIST = f"""
+SELECT json_group_array(json_array({_COLUMNS})) FROM (
+    SELECT {_COLUMNS} FROM durable_alarms
+    WHERE type_name = ? AND object_id = ? AND available_at IS NOT NULL ORDER BY due_at, name)
+"""
+# By the primary key it would have to look at all the alarms of a type.
+_DEAD = f"""
+SELECT json_group_array(json_array({_COLUMNS})) FROM (
+    SELECT {_COLUMNS} FROM durable_alarms INDEXED BY durable_alarms_by_time
+    WHERE available_at IS NULL AND type_name = ? AND (object_id, name) > (?, ?)
+    ORDER BY object_id, name LIMIT ?)
+"""
+
+
+@lru_cache(maxsize=64)
+def _acknowledge_sql(rows: int) -> str:
+    return f"""
+    DELETE FROM durable_alarms WHERE (type_name, object_id, name, claim) IN (
+        SELECT column1, column2, column3, column4 FROM ({_values(rows, 4)}))
+    """
+
+
+@lru_cache(maxsize=64)
+def _set_sql(rows: int) -> str:
+    return f"""
+    INSERT INTO durable_alarms (type_name, object_id, name, due_at, available_at, payload)
+    SELECT column1, column2, column3, column4, column4, column5
+    FROM ({_values(rows, 5)}) WHERE column1 IS NOT NULL
+    ON CONFLICT (type_name, object_id, name) DO UPDATE SET
+        due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
+        claim = NULL, failures = 0, last_error = NULL
+    """
+
+
+@lru_cache(maxsize=64)
+def _claim_sql(rows: int) -> str:
+    return f"""
+    UPDATE durable_alarms SET claim = ?, available_at = ?
+    WHERE available_at <= ? AND (type_name, object_id, name) IN (
+        SELECT column1, column2, column3 FROM ({_values(rows, 3)}))
+    """
+
+
+def _values(rows: int, columns: int) -> str:
+    row = f"({','.join('?' * columns)})"
+    return f"VALUES {','.join([row] * rows)}"
+
+
+class AlarmTable:
+    """The table, through one connection. Errors are SQLite's own."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+
+    # --- as part of a commit ---------------------------------------------------------------------
+
+    def acknowledge(self, claims: Sequence[tuple[AlarmKey, int]]) -> bool:
+        """Remove alarms under their claims. False if one wasn't held; the others are gone then."""
+        rows = [(*key, claim) for key, claim in claims]
+        return self._run(_acknowledge_sql, 4, (), rows) == len(rows)
+
+    def lost(self, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
+        """The numbers of those of (number, alarm, claim) that aren't held."""
+        listed = _json([(number, *key, claim) for number, key, claim in claims])
+        return set(orjson.loads(self._execute(_LOST, (listed,)).fetchone()[0]))
+
+    def clear(self, keys: Sequence[ObjectKey]) -> None:
+        """Remove all alarms of these objects."""
+        self._execute(_CLEAR, (_json([(key.type_name, key.object_id) for key in keys]),))
+
+    def cancel(self, alarms: Sequence[AlarmKey]) -> None:
+        """Remove alarms."""
+        self._execute(_CANCEL, (_json(alarms),))
+
+    def set(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
+        """Set alarms, in the place of any that have their names."""
+        rows = [
+            (*key, new.due_at, None if new.payload is None else new.payload.decode())
+            for key, new in alarms
+        ]
+        self._run(_set_sql, 5, (), rows)
+
+    # --- delivery --------------------------------------------------------------------------------
+
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        """See `Writer.claim`."""
+        if not self._run(_claim_sql, 3, (claim, until, now), alarms):
+            return []
+        return _stored(self._execute(_CLAIMED, (claim,)))
+
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        """See `Writer.renew`."""
+        self._execute(_RENEW, (until, _json([(*key, claim) for key, claim in claims])))
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        """See `Writer.postpone`."""
+        rows = [(*p.key, p.claim, p.available_at, p.failures, p.last_error) for p in postponements]
+        self._execute(_POSTPONE, (_json(rows),))
+
+    def revive(self, alarm: AlarmKey, now: int) -> bool:
+        """See `Writer.revive`."""
+        return self._execute(_REVIVE, (now, *alarm)).rowcount > 0
+
+    def give_back(self) -> None:
+        """Let nothing be claimed."""
+        self._execute(_GIVE_BACK)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def due(
+        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+    ) -> list[DueAlarm]:
+        """See `Reader.due_alarms`."""
+        last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key)
+        parameters = (before, *last, _json(list(except_types)), limit)
+        rows = orjson.loads(self._execute(_DUE, parameters).fetchone()[0])
+        return [DueAlarm(available_at, AlarmKey(*key)) for available_at, *key in rows]
+
+    def of_object(self, key: ObjectKey) -> list[StoredAlarm]:
+        """See `Reader.list_alarms`."""
+        return _stored(self._execute(_LIST, (key.type_name, key.object_id)))
+
+    def dead(self, type_name: str, after: AlarmKey | None, limit: int) -> list[StoredAlarm]:
+        """See `Reader.list_dead_letters`."""
+        last = ("", "") if after is None else (after.object_id, after.name)
+        return _stored(self._execute(_DEAD, (type_name, *last, limit)))
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        sql: Callable[[int], str],
+        columns: int,
+        first: tuple[object, ...],
+        rows: Sequence[Sequence[object]],
+    ) -> int:
+        """Run what ``sql`` makes for the next power of two on ``rows``; how many it changed."""
+        size = 1 << (len(rows) - 1).bit_length()
+        parameters: list[object] = [*first]
+        for row in rows:
+            parameters += row
+        parameters += [None] * (columns * (size - len(rows)))
+        return self._execute(sql(size), parameters).rowcount
+
+
+def _stored(cursor: sqlite3.Cursor) -> list[StoredAlarm]:
+    rows: Iterable[Any] = orjson.loads(cursor.fetchone()[0])
+    return [
+        StoredAlarm(
+            AlarmKey(type_name, object_id, name),
+            due_at,
+            None if payload is None else payload.encode(),
+            failures,
+            last_error,
+        )
+        for type_name, object_id, name, due_at, payload, failures, last_error in rows
+    ]
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
