@@ -59,6 +59,11 @@ class Agenda:
         return len(self._ready)
 
     @property
+    def reached(self) -> int:
+        """The time by which all that is ready is available."""
+        return self._wheel.now * _TICK
+
+    @property
     def wants_more(self) -> bool:
         """Whether there may be anything beyond the horizon that is worth looking for now."""
         if self.is_cut and 2 * len(self) <= self._capacity:
@@ -124,8 +129,8 @@ class Agenda:
 
     # --- what is due -----------------------------------------------------------------------------
 
-    def advance(self, now: int) -> None:
-        """Let time pass. What is available becomes ready.
+    def advance(self, now: int, lead: int = 0) -> None:
+        """Let time pass. What is available by now, or after a time of ``lead``, becomes ready.
 
         If ``now`` is earlier than it was, everything is forgotten, for some of what is ready no
         longer is; and the horizon begins anew.
@@ -133,7 +138,8 @@ class Agenda:
         if now < self.now:
             self._begin(now)
         self.now = now
-        self._ready.update(dict.fromkeys(self._wheel.advance(now // _TICK)))
+        tick = max(self._wheel.now, (now + lead) // _TICK)
+        self._ready.update(dict.fromkeys(self._wheel.advance(tick)))
 
     def take(self, limit: int) -> list[AlarmKey]:
         """Take the first of what is ready, in the order in which it was available."""

@@ -1,6 +1,7 @@
 """Claims what is due, has it delivered, and follows it until it is acknowledged or postponed.
 
-A claim says who handles an alarm, so that of several who see it due only one does. It is given
+A claim says who handles an alarm, so that of several who see it due only one does. It takes about
+as long as a sync of the disk, so alarms are claimed that much ahead of their time. It is given
 back by the commit that acknowledges the alarm, or when the handler has failed; it runs out if its
 owner died, and is renewed while a handler takes its time.
 
@@ -19,6 +20,8 @@ import logging
 import secrets
 from collections import deque
 from typing import Protocol
+
+import anyio
 
 from .._alarm import Delivery, alarm_of
 from .._clock import Clock
@@ -46,6 +49,7 @@ MAX_IN_FLIGHT = 16_384
 """How many may be under way in all."""
 _SLICE = 16
 """How many deliveries begin without a break."""
+_MAX_LEAD = 20_000
 _MAX_ERROR = 1000
 
 
@@ -121,6 +125,8 @@ class Deliveries:
         self._postponed: list[Postponement] = []
         self._to_mend = Bell(loop)
         self._is_stopped = False
+        self.lead = 0
+        """How long a claim takes, and so how much ahead of time to make it. In microseconds."""
         self.delivered = 0
         """Alarms that were handled and acknowledged."""
         self.failed = 0
@@ -160,20 +166,37 @@ class Deliveries:
             return
         claim = secrets.randbits(62) + 1
         now = self._clock.now()
-        until = now + self._claim_ttl
+        due, until = max(now, self._agenda.reached), now + self._claim_ttl
+        began = self._loop.now()
         try:
             stored = await self._group_commit.perform(
-                lambda writer: writer.claim(keys, claim, now, until)
+                lambda writer: writer.claim(keys, claim, due, until)
             )
         except StorageFault:
             self._agenda.put_back(keys)
             raise
+        self._claim_took(self._loop.now() - began)
         claimed = {alarm.key: alarm for alarm in stored}
         # What could not be claimed was set anew or cancelled, or is somebody else's.
         for number, alarm in enumerate(claimed[key] for key in keys if key in claimed):
             if number and number % _SLICE == 0:
                 await self._loop.checkpoint()
+            if alarm.due_at > now and not await self._is_time(alarm.due_at):
+                self._postpone(_as_it_was(alarm, claim))
+                continue
             self._deliver(alarm, claim)
+
+    def _claim_took(self, seconds: float) -> None:
+        # Rises slowly, so that one claim that had to wait doesn't count for much.
+        self.lead = min((3 * self.lead + round(seconds * 1e6)) // 4, _MAX_LEAD)
+
+    async def _is_time(self, due_at: int) -> bool:
+        """Wait for a time that is near. False if it is far, because the clock was set back."""
+        while (ahead := due_at - self._clock.now()) > 0:
+            if ahead > 2 * _MAX_LEAD:
+                return False
+            await anyio.sleep(ahead / 1e6)
+        return True
 
     def _deliver(self, stored: StoredAlarm, claim: int) -> None:
         key = stored.key
@@ -228,15 +251,18 @@ class Deliveries:
         elif not isinstance(error, AlarmSuperseded):
             postponement = self._postponement(flight, error)
             if not (delivery.superseded or delivery.acknowledged):
-                self._postponed.append(postponement)
-                self._to_mend.ring()
+                self._postpone(postponement)
         self._room_made.ring()
+
+    def _postpone(self, postponement: Postponement) -> None:
+        self._postponed.append(postponement)
+        self._to_mend.ring()
 
     def _postponement(self, flight: _Flight, error: BaseException) -> Postponement:
         stored, claim = flight.stored, flight.delivery.claim
         failures, last_error = stored.failures, stored.last_error
         if isinstance(error, RuntimeClosed):
-            return Postponement(stored.key, claim, stored.due_at, failures, last_error)
+            return _as_it_was(stored, claim)
         self.failed += 1
         if not isinstance(error, PersistenceError):  # for which the handler can do nothing
             failures += 1
@@ -305,6 +331,10 @@ class Deliveries:
         self._in_flight.clear()
         self._postponed += left
         await self._write_postponed()
+
+
+def _as_it_was(stored: StoredAlarm, claim: int) -> Postponement:
+    return Postponement(stored.key, claim, stored.due_at, stored.failures, stored.last_error)
 
 
 def _without_payload(stored: StoredAlarm) -> StoredAlarm:

@@ -170,7 +170,7 @@ class WheelScheduler:
         agenda = self._agenda
         while True:
             now = self._clock.now()
-            agenda.advance(now)
+            agenda.advance(now, self.deliveries.lead)
             if agenda.wants_more:
                 self._to_feed.ring()
             if agenda.ready and self.deliveries.room and not self._is_stopped:
@@ -185,7 +185,10 @@ class WheelScheduler:
     async def _sleep(self, now: int) -> None:
         next_time = self._agenda.next_time()
         self._sleeps_until = _FAR_AWAY if next_time is None else next_time
-        seconds = math.inf if next_time is None else max(0.0, (next_time - now) / 1e6)
+        self._sleeps_until -= self.deliveries.lead
+        seconds = math.inf
+        if next_time is not None:
+            seconds = max(0.0, (next_time - self.deliveries.lead - now) / 1e6)
         if self._clock.may_jump:
             seconds = min(seconds, _NAP)
         if self._agenda.ready and not self._is_stopped:
