@@ -137,7 +137,7 @@ class AlarmTable:
 
     def cancel(self, alarms: Sequence[AlarmKey]) -> None:
         """Remove alarms."""
-        self._execute(_CANCEL, (_json(alarms),))
+        self._execute(_CANCEL, (_json([tuple(key) for key in alarms]),))
 
     def set(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
         """Set alarms, in the place of any that have their names."""
