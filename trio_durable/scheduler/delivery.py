@@ -5,8 +5,9 @@ as long as a sync of the disk, so alarms are claimed that much ahead of their ti
 back by the commit that acknowledges the alarm, or when the handler has failed; it runs out if its
 owner died, and is renewed while a handler takes its time.
 
-How many deliveries are under way together is bounded, and they begin a few at a time, with the
-event loop's other tasks in between: a backlog of alarms must not keep calls waiting. Those that
+How many deliveries are under way together is bounded, the more so while there are calls, and they
+begin a few at a time, with the event loop's other tasks in between: a backlog of alarms must not
+keep calls waiting. Those that
 have been under way for a while wait for something else than the processor, and no longer count:
 slow handlers must not keep other alarms waiting.
 
@@ -43,11 +44,15 @@ logger = logging.getLogger("trio_durable.alarms")
 
 MAX_RECENT = 256
 """How many deliveries that began just now may be under way."""
+MAX_RECENT_BESIDE_CALLS = 32
+"""The same while objects are called and changed as well."""
+_CALLS_COUNT_FOR = 0.1
+"""Seconds after a change by a call in which more are expected."""
 SLOW = 0.25
 """Seconds after which one began a while ago."""
 MAX_IN_FLIGHT = 16_384
 """How many may be under way in all."""
-_SLICE = 16
+_SLICE = 8
 """How many deliveries begin without a break."""
 _MAX_LEAD = 20_000
 _MAX_ERROR = 1000
@@ -122,6 +127,8 @@ class Deliveries:
         self._in_flight: dict[AlarmKey, _Flight] = {}
         self._recent: deque[_Flight] = deque()
         self._recent_count = 0
+        self._other_commits = 0
+        self._calls_until = 0.0
         self._postponed: list[Postponement] = []
         self._to_mend = Bell(loop)
         self._is_stopped = False
@@ -143,10 +150,19 @@ class Deliveries:
     def room(self) -> int:
         """How many more may begin."""
         recent = self._recent
-        before = self._loop.now() - SLOW
-        while recent and (recent[0].ended or recent[0].began <= before):
+        now = self._loop.now()
+        while recent and (recent[0].ended or recent[0].began <= now - SLOW):
             self._not_recent(recent.popleft())
-        return max(0, min(MAX_RECENT - self._recent_count, MAX_IN_FLIGHT - len(self._in_flight)))
+        most = MAX_RECENT_BESIDE_CALLS if self._are_calls(now) else MAX_RECENT
+        return max(0, min(most - self._recent_count, MAX_IN_FLIGHT - len(self._in_flight)))
+
+    def _are_calls(self, now: float) -> bool:
+        """Whether calls have changed anything of late."""
+        others = self._group_commit.rows - self.delivered
+        if others > self._other_commits:
+            self._calls_until = now + _CALLS_COUNT_FOR
+        self._other_commits = others
+        return now < self._calls_until
 
     def _not_recent(self, flight: _Flight) -> None:
         if flight.is_recent:

@@ -1,0 +1,371 @@
+"""Alarms: how late they are, how many at once, what setting one costs, what they take in memory."""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import random
+import sqlite3
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from time import perf_counter, time
+from typing import Literal
+
+import anyio
+import attrs
+
+from trio_durable import DurableObject, DurableRuntime, alarm, handler
+from trio_durable.scheduler import TimingWheel
+
+from . import loops, memory
+from .callers import Call, Period, TimedWalk, Walk, call_each
+from .loops import LoopName
+from .measurements import Latency
+from .objects import object_ids
+from .workloads import WARM_UP, Workload
+
+_AHEAD = 0.2
+_FAR = timedelta(days=365)
+_WITHIN = 30.0
+"""Seconds until alarms that are within the horizon, as measured for memory, are due."""
+
+
+class Reminder(DurableObject, hibernate_after=3600):
+    """What an alarm changes: two fields."""
+
+    count: int = 0
+    label: str = "a benchmark's reminder"
+
+    @handler
+    def touch(self) -> int:
+        """A change by a call."""
+        self.count += 1
+        return self.count
+
+    @handler(readonly=True)
+    def value(self) -> int:
+        """A read."""
+        return self.count
+
+    @alarm
+    def ring(self) -> None:
+        """A change by an alarm."""
+        self.count += 1
+
+
+class Punctual(DurableObject):
+    """Notes how late its alarm is, outside of its state."""
+
+    @alarm
+    def ring(self) -> None:
+        """Note it."""
+        assert self.ctx.alarm is not None
+        _lateness.append(time() - self.ctx.alarm.due_at.timestamp())
+
+
+_lateness: list[float] = []
+
+
+def lateness(loop: LoopName, folder: Path, count: int) -> list[float]:
+    """Set so many alarms 200 ms ahead, one after the other; how late each is, in seconds."""
+
+    async def main() -> list[float]:
+        _lateness.clear()
+        async with DurableRuntime(folder / "lateness.db", objects=[Punctual]) as runtime:
+            for number in range(count):
+                await runtime.schedule_alarm(Punctual, str(number), "ring", after=_AHEAD)
+                await anyio.sleep(0.002)
+            await _delivered(runtime, count)
+        return list(_lateness)
+
+    return loops.run(loop, main)
+
+
+async def _delivered(runtime: DurableRuntime, count: int) -> None:
+    with anyio.fail_after(120):
+        while runtime.statistics().alarms_delivered < count:
+            await anyio.sleep(0.001)
+
+
+@attrs.frozen
+class AlarmsAtOnce(Workload):
+    """Alarms of as many objects, all due at the same time."""
+
+    objects: int
+    warm: bool
+    """Whether the objects are in memory."""
+    loop: LoopName
+
+    @property
+    def title(self) -> str:
+        where = "warm" if self.warm else "cold"
+        return f"{self.objects:,} due at once in as many objects, {where}, {self.loop}"
+
+    def prepare(self, folder: Path) -> None:
+        async def main() -> None:
+            async with self._runtime(folder) as runtime:
+                await call_each(
+                    runtime.get(Reminder, object_id).touch for object_id in object_ids(self.objects)
+                )
+
+        loops.run(self.loop, main)
+
+    def rate(self, folder: Path, seconds: float) -> float:
+        return loops.run(self.loop, partial(self._warm if self.warm else self._cold, folder))
+
+    async def _warm(self, folder: Path) -> float:
+        async with self._runtime(folder) as runtime:
+            ids = object_ids(self.objects)
+            await call_each(runtime.get(Reminder, object_id).value for object_id in ids)
+            due_at = datetime.now(UTC) + timedelta(seconds=2)
+            await self._set(runtime, due_at)
+            gc.collect()
+            wait = due_at.timestamp() - time()
+            if wait < 0:
+                raise RuntimeError("setting the alarms took longer than until they were due")
+            await anyio.sleep(wait)
+            return await self._work_off(runtime)
+
+    async def _cold(self, folder: Path) -> float:
+        async with self._runtime(folder) as runtime:
+            await self._set(runtime, datetime.now(UTC) + timedelta(seconds=2))
+            # Closed before they are due, and opened after.
+        await anyio.sleep(2)
+        gc.collect()
+        async with self._runtime(folder) as runtime:
+            return await self._work_off(runtime)
+
+    async def _work_off(self, runtime: DurableRuntime) -> float:
+        began = perf_counter()
+        await _delivered(runtime, self.objects)
+        return self.objects / (perf_counter() - began)
+
+    async def _set(self, runtime: DurableRuntime, at: datetime) -> None:
+        await call_each(
+            partial(runtime.schedule_alarm, Reminder, object_id, "ring", at=at)
+            for object_id in random.sample(object_ids(self.objects), self.objects)
+        )
+
+    def _runtime(self, folder: Path) -> DurableRuntime:
+        return DurableRuntime(folder / "alarms.db", objects=[Reminder])
+
+
+@attrs.frozen
+class AlarmChanges(Workload):
+    """Alarms set or cancelled from outside, of objects that aren't running."""
+
+    operation: Literal["set", "cancel"]
+    callers: int
+    loop: LoopName
+
+    @property
+    def title(self) -> str:
+        return f"{self.operation} from outside, {self.callers} callers, {self.loop}"
+
+    def prepare(self, folder: Path) -> None:
+        pass
+
+    def rate(self, folder: Path, seconds: float) -> float:
+        async def main() -> float:
+            path = folder / "alarms.db"
+            async with DurableRuntime(path, objects=[Reminder]) as runtime:
+                if self.operation == "set":
+                    change: Callable[[str], Call] = lambda object_id: partial(  # noqa: E731
+                        runtime.schedule_alarm, Reminder, object_id, "ring", after=_FAR
+                    )
+                else:
+                    change = lambda object_id: partial(  # noqa: E731
+                        runtime.cancel_alarm, Reminder, object_id, "ring"
+                    )
+                calls = [change(object_id) for object_id in object_ids(10_000)]
+                callers = [Walk(calls, number) for number in range(self.callers)]
+                await Period(WARM_UP).run(callers)
+                gc.collect()
+                return await Period(seconds).run(callers)
+
+        return loops.run(self.loop, main)
+
+
+@attrs.frozen
+class WheelOperations(Workload):
+    """Keys put into a timing wheel, or taken out of one that is full."""
+
+    operation: Literal["insert", "cancel"]
+
+    @property
+    def title(self) -> str:
+        return f"timing wheel, {self.operation}"
+
+    def prepare(self, folder: Path) -> None:
+        pass
+
+    def rate(self, folder: Path, seconds: float) -> float:
+        entries = _entries()
+        wheel: TimingWheel[tuple[str, str, str]] = TimingWheel(_NOW)
+        began = perf_counter()
+        for key, due in entries:
+            wheel.insert(key, due)
+        inserted = perf_counter()
+        if self.operation == "insert":
+            return len(entries) / (inserted - began)
+        for key, _ in entries:
+            wheel.cancel(key)
+        return len(entries) / (perf_counter() - inserted)
+
+
+@attrs.frozen
+class HeapOperations(Workload):
+    """The same with heapq, where what is cancelled stays until it comes to the top."""
+
+    operation: Literal["insert", "cancel"]
+
+    @property
+    def title(self) -> str:
+        if self.operation == "insert":
+            return "heapq.heappush"
+        return "heapq.heappop, since what was cancelled must be popped"
+
+    def prepare(self, folder: Path) -> None:
+        pass
+
+    def rate(self, folder: Path, seconds: float) -> float:
+        entries = [(due, key) for key, due in _entries()]
+        heap: list[tuple[int, tuple[str, str, str]]] = []
+        began = perf_counter()
+        for entry in entries:
+            heapq.heappush(heap, entry)
+        inserted = perf_counter()
+        if self.operation == "insert":
+            return len(entries) / (inserted - began)
+        while heap:
+            heapq.heappop(heap)
+        return len(entries) / (perf_counter() - inserted)
+
+
+_NOW = 1_700_000_000_000
+
+
+def _entries() -> list[tuple[tuple[str, str, str], int]]:
+    """Alarms within a minute, in no order."""
+    draw = random.Random(1)
+    return [
+        (("Reminder", object_id, "ring"), _NOW + draw.randrange(60_000))
+        for object_id in object_ids(200_000)
+    ]
+
+
+# --- large tables --------------------------------------------------------------------------------
+
+
+def make_table(path: Path, rows: int, due_in: float, spread: float) -> None:
+    """Make a file with so many alarms, due from ``due_in`` seconds from now on."""
+
+    async def main() -> None:
+        async with DurableRuntime(path, objects=[Reminder]):
+            pass
+
+    loops.run("trio", main)
+    first = round((time() + due_in) * 1e6)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(
+            """
+            WITH RECURSIVE number(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number LIMIT ?)
+            INSERT INTO durable_alarms (type_name, object_id, name, due_at, available_at)
+            SELECT 'Reminder', printf('object-%08d', n), 'ring',
+                ? + n * ?, ? + n * ? FROM number
+            """,
+            (rows, first, round(spread * 1e6 / rows), first, round(spread * 1e6 / rows)),
+        )
+
+
+def start_up(path: Path) -> float:
+    """The seconds from a runtime's start until it has looked what is due, and is closed again."""
+
+    async def main() -> float:
+        began = perf_counter()
+        async with DurableRuntime(path, objects=[Reminder]) as runtime:
+            await runtime.list_alarms(Reminder, "object-00000000")
+        return perf_counter() - began
+
+    return loops.run("trio", main)
+
+
+def resident_with(path: Path) -> float:
+    """The bytes by which the process has grown once the runtime knows what is due."""
+
+    async def main() -> float:
+        gc.collect()
+        before = memory.resident_bytes()
+        async with DurableRuntime(path, objects=[Reminder]) as runtime:
+            known = -1
+            with anyio.fail_after(60):
+                while runtime.statistics().alarms_waiting != known:
+                    known = runtime.statistics().alarms_waiting
+                    await anyio.sleep(0.3)
+            gc.collect()
+            return float(memory.resident_bytes() - before)
+
+    return loops.run("trio", main)
+
+
+def calls_beside_a_backlog(
+    loop: LoopName, folder: Path, backlog: int, seconds: float
+) -> tuple[list[float], list[float], float]:
+    """How long calls take without and with a backlog, and how fast that is worked off meanwhile.
+
+    16 callers change objects of their own, each a hundred times a second at most, so that calls
+    leave time for alarms.
+    """
+
+    path = folder / "backlog.db"
+    make_table(path, backlog, -3600, 1800)
+
+    async def main() -> tuple[list[float], list[float], float]:
+        # First without: alarms of a type that this runtime doesn't serve are let be.
+        async with DurableRuntime(path, objects=[Caller]) as runtime:
+            alone = await _paced_calls(runtime, seconds)
+        async with DurableRuntime(path, objects=[Caller, Reminder]) as runtime:
+            began = perf_counter()
+            beside = await _paced_calls(runtime, seconds)
+            delivered = runtime.statistics().alarms_delivered
+            if delivered >= backlog:
+                raise RuntimeError("the backlog was gone before the calls were")
+            rate = delivered / (perf_counter() - began)
+        return alone, beside, rate
+
+    return loops.run(loop, main)
+
+
+class Caller(DurableObject):
+    """What is called beside a backlog of another type's alarms."""
+
+    count: int = 0
+
+    @handler
+    def touch(self) -> int:
+        """A change."""
+        self.count += 1
+        return self.count
+
+
+async def _paced_calls(runtime: DurableRuntime, seconds: float) -> list[float]:
+    latencies: list[float] = []
+    end = perf_counter() + seconds
+
+    async def caller(number: int) -> None:
+        target = runtime.get(Caller, str(number))
+        await target.touch()
+        while (began := perf_counter()) < end:
+            await target.touch()
+            latencies.append(perf_counter() - began)
+            await anyio.sleep(random.uniform(0.005, 0.015))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(16):
+            tasks.start_soon(caller, number)
+    return latencies
