@@ -21,7 +21,8 @@ from rich.console import Console
 from . import chart, disk, report
 from .child import measure_in_child, skipped
 from .measurements import Measurement, Outcome, as_record
-from .scenarios import FULL, SCENARIOS, SHORT, Scenario
+from .scenario import FULL, SHORT, Scenario
+from .scenarios import SCENARIOS
 
 _RESULTS = Path(__file__).parent / "results"
 

@@ -6,8 +6,7 @@ import gc
 import heapq
 import random
 import sqlite3
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,9 +21,8 @@ from trio_durable import DurableObject, DurableRuntime, alarm, handler
 from trio_durable.scheduler import TimingWheel
 
 from . import loops, memory
-from .callers import Call, Period, TimedWalk, Walk, call_each
+from .callers import Call, Period, Walk, call_each
 from .loops import LoopName
-from .measurements import Latency
 from .objects import object_ids
 from .workloads import WARM_UP, Workload
 

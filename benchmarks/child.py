@@ -15,7 +15,8 @@ import orjson
 from cattrs.preconf.orjson import make_converter
 
 from .measurements import Measurement, Outcome, Unmeasured
-from .scenarios import Effort, Scenario, scenario_named
+from .scenario import Effort, Scenario
+from .scenarios import scenario_named
 
 _TIMEOUT = 600
 _converter = make_converter()

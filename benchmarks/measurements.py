@@ -53,15 +53,19 @@ class Latency:
 class Target:
     """What is to be reached."""
 
-    of: Literal["ratio", "rate", "bytes"]
-    """A least ratio to the limit, a least rate per second, or a most of bytes."""
+    of: Literal["ratio", "most", "rate", "bytes", "ms"]
+    """A least ratio to the limit or a most, a least rate per second, a most of bytes or time."""
     bound: float
 
     def __str__(self) -> str:
         if self.of == "ratio":
             return f"≥ {self.bound:.2f}x"
+        if self.of == "most":
+            return f"≤ {self.bound:.2f}x"
         if self.of == "rate":
             return f"≥ {self.bound:,.0f}/s"
+        if self.of == "ms":
+            return f"≤ {self.bound:g} ms"
         return f"≤ {self.bound:,.0f} B"
 
 
@@ -73,7 +77,7 @@ class Measurement:
     group: str
     title: str
     ours: Sample
-    unit: Literal["/s", " B"] = "/s"
+    unit: Literal["/s", " B", " ms"] = "/s"
     limit_title: str = ""
     limit: Sample | None = None
     target: Target | None = None
@@ -91,8 +95,10 @@ class Measurement:
         """Whether the target was met; None if there is none."""
         if self.target is None:
             return None
-        if self.target.of == "bytes":
+        if self.target.of in ("bytes", "ms"):
             return self.ours.median <= self.target.bound
+        if self.target.of == "most":
+            return self.ratio is not None and self.ratio.median <= self.target.bound
         reached = self.ours if self.target.of == "rate" else self.ratio
         return reached is not None and reached.median >= self.target.bound
 

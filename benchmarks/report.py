@@ -15,8 +15,8 @@ _STYLES = {"met": "green", "MISSED": "bold red", "": ""}
 
 
 def figure(value: float, measurement: Measurement) -> str:
-    """A rate or a number of bytes, with its unit."""
-    return f"{value:,.0f}{measurement.unit}"
+    """A rate, a number of bytes or a time, with its unit."""
+    return f"{value:,.{2 if measurement.unit == ' ms' else 0}f}{measurement.unit}"
 
 
 def progress(outcome: Outcome) -> str:

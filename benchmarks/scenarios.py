@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sqlite3
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -16,61 +15,27 @@ import attrs
 from trio_durable import Durability, DurableRuntime
 
 from . import loops, memory
+from .alarm_scenarios import Backlog, Lateness, ManyAlarms, StartUp
+from .alarms import AlarmChanges, AlarmsAtOnce, HeapOperations, WheelOperations
 from .callers import call_each
 from .limits import BareRequestReply, RawBatches, RawRows, RawSelects
 from .loops import LOOPS
 from .measurements import Latency, Measurement, Sample, Target
 from .objects import Counter, SleepyCounter
+from .scenario import Effort, Scenario
 from .workloads import FirstCalls, Operation, RuntimeCalls, Workload
 
+Ours = RuntimeCalls | FirstCalls | AlarmsAtOnce | AlarmChanges | WheelOperations
 STORED_OBJECTS = 50_000
 """How many objects are stored where first calls load them."""
 _RAW_ROWS = 1_000
-
-
-@attrs.frozen
-class Effort:
-    """How much is done to measure one scenario."""
-
-    rounds: int
-    seconds: float
-    """Of each workload in each round."""
-    memory_objects: int
-
-
-FULL = Effort(rounds=5, seconds=0.4, memory_objects=100_000)
-SHORT = Effort(rounds=3, seconds=0.2, memory_objects=20_000)
-
-
-@attrs.frozen(kw_only=True)
-class Scenario(ABC):
-    """One line of the report."""
-
-    name: str
-    group: str
-    target: Target | None = None
-    headline: bool = False
-    """In the short run and in the chart."""
-
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """What it is, within its group."""
-
-    @abstractmethod
-    def obstacle(self) -> str | None:
-        """Why it can't be measured here, or None if it can."""
-
-    @abstractmethod
-    def measure(self, folder: Path, effort: Effort) -> Measurement:
-        """Measure it, with its files in ``folder``, in a process used for nothing else."""
 
 
 @attrs.frozen(kw_only=True)
 class Comparison(Scenario):
     """A workload beside its limit, in turns."""
 
-    ours: RuntimeCalls | FirstCalls
+    ours: Ours
     limit: Workload
 
     @property
@@ -78,7 +43,7 @@ class Comparison(Scenario):
         return self.ours.title
 
     def obstacle(self) -> str | None:
-        return loops.obstacle(self.ours.loop)
+        return None if isinstance(self.ours, WheelOperations) else loops.obstacle(self.ours.loop)
 
     def measure(self, folder: Path, effort: Effort) -> Measurement:
         our_folder, limit_folder = folder / "ours", folder / "limit"
@@ -285,6 +250,68 @@ def _memory() -> Iterator[Scenario]:
         )
 
 
+def _alarms() -> Iterator[Scenario]:
+    for loop in LOOPS:
+        for percentile, bound in ((50, 2.0), (99, 10.0)):
+            yield Lateness(
+                name=f"alarm-lateness-p{percentile}-{loop}",
+                group="Lateness of 1,000 alarms set 200 ms ahead",
+                percentile=percentile,
+                loop=loop,
+                target=Target("ms", bound),
+                headline=loop == "trio",
+            )
+    for loop in LOOPS:
+        for warm, bound in ((True, 10_000), (False, 6_000)):
+            yield Comparison(
+                name=f"alarms-at-once-{'warm' if warm else 'cold'}-{loop}",
+                group="Alarms, each with a change of state, FULL",
+                ours=AlarmsAtOnce(10_000, warm, loop),
+                limit=RawBatches(10_000, "full", 64),
+                target=Target("rate", bound),
+                headline=loop == "trio",
+            )
+    for loop in LOOPS:
+        for operation in ("set", "cancel"):
+            yield Comparison(
+                name=f"alarms-{operation}-{loop}",
+                group="Alarms from outside, FULL",
+                ours=AlarmChanges(operation, 64, loop),
+                limit=RawBatches(10_000, "full", 64),
+                target=Target("rate", 20_000) if operation == "set" else None,
+                headline=loop == "trio" and operation == "set",
+            )
+    for step in ("insert", "cancel"):
+        yield Comparison(
+            name=f"wheel-{step}",
+            group="The timing wheel beside a heap",
+            ours=WheelOperations(step),
+            limit=HeapOperations(step),
+            target=Target("rate", 500_000),
+            headline=True,
+        )
+    for loop in LOOPS:
+        yield Backlog(
+            name=f"alarms-backlog-{loop}",
+            group="p99 of 16 callers' changes beside 100,000 overdue alarms",
+            loop=loop,
+            headline=loop == "trio",
+        )
+    yield StartUp(
+        name="alarms-start-up",
+        group="Many alarms in the table",
+        target=Target("most", 1.5),
+        headline=True,
+    )
+    for within in (True, False):
+        yield ManyAlarms(
+            name=f"alarms-memory-{'within' if within else 'beyond'}",
+            group="Many alarms in the table",
+            within=within,
+            headline=True,
+        )
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     *_reads(),
     *_changes(),
@@ -292,6 +319,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *_scaling(),
     *_first_calls(),
     *_memory(),
+    *_alarms(),
 )
 
 
