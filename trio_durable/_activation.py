@@ -219,6 +219,8 @@ class Activation:
         assert instance is not None
         try:
             if not is_atom(result):
+                if instance.ctx.delivery is not None and not isinstance(result, Coroutine):
+                    result = None  # nobody waits for it
                 try:
                     result = copied(result)
                 except TypeError as error:
@@ -381,7 +383,7 @@ class Activation:
         return delivery.superseded
 
     def _check_current(self, delivery: Delivery, name: str) -> None:
-        if not delivery.acknowledged and self.is_superseded(delivery):
+        if not delivery.replaced and self.is_superseded(delivery):
             raise AlarmSuperseded(self.key, name)
 
     # --- the mailbox -----------------------------------------------------------------------------

@@ -22,12 +22,12 @@ T = TypeVar("T")
 S = TypeVar("S")
 R = TypeVar("R")
 
-MAX_PAYLOAD_BYTES = 1024 * 1024
+MAX_PAYLOAD_BYTES = 64 * 1024
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 @attrs.frozen
@@ -72,27 +72,36 @@ class Delivery:
 
     key: AlarmKey
     claim: int
-    alarm: Alarm
+    alarm: Alarm = attrs.field(init=False)
+    """What its handler gets to see; it is there when the claim is."""
     superseded: bool = False
     """It was set or cancelled since, or claimed by somebody else: it must not be handled."""
+    replaced: bool = False
+    """Its handler has set or cancelled the alarm and put that on its way by `Context.commit`."""
     acknowledged: bool = False
-    """Its handler has committed that it replaces or cancels the alarm."""
+    """What acknowledges it is durable."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the alarm still is what was claimed."""
+        return not (self.superseded or self.acknowledged)
 
 
 def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
     """The record of a stored alarm.
 
     Raises:
-        ValueError: The row can't be read.
+        InvalidAlarm: The row can't be read.
     """
-    return Alarm(
-        stored.key.object_key,
-        stored.key.name,
-        _EPOCH + timedelta(microseconds=stored.due_at),
-        None if stored.payload is None else orjson.loads(stored.payload),
-        attempt,
-        stored.last_error,
-    )
+    key = stored.key
+    try:
+        due_at = _EPOCH + timedelta(microseconds=stored.due_at)
+        payload = None if stored.payload is None else orjson.loads(stored.payload)
+    except (OverflowError, ValueError) as error:
+        raise InvalidAlarm(
+            key.object_key, key.name, f"its row can't be read ({error}); set it anew, or cancel it"
+        ) from error
+    return Alarm(key.object_key, key.name, due_at, payload, attempt, stored.last_error)
 
 
 # --- setting one ---------------------------------------------------------------------------------
@@ -130,6 +139,8 @@ def due_time(
             delay = seconds(after, "after")
         except ValueError as error:
             raise InvalidAlarm(key, name, str(error)) from None
+        # More than that is refused below, as is what it would be rounded from.
+        delay = min(delay, 1e12)
         exact = after // _MICROSECOND if isinstance(after, timedelta) else round(delay * 1e6)
         due_at = now + exact
     elif not isinstance(at, datetime):
@@ -140,7 +151,7 @@ def due_time(
         )
     else:
         due_at = (at - _EPOCH) // _MICROSECOND
-    if not _EARLIEST <= due_at <= _LATEST:
+    if not _EARLIEST <= due_at <= LATEST:
         raise InvalidAlarm(key, name, "it would be due outside of the years 1 to 9999")
     return due_at
 
@@ -225,7 +236,11 @@ def _mark(function: Callable[..., object], retry: Retry) -> object:
     return function
 
 
-def retry_of(function: object) -> Retry | None:
-    """How to retry the alarm that ``function`` handles; None if it isn't marked with ``@alarm``."""
-    retry: Retry | None = getattr(function, _MARK, None)
-    return retry
+def is_marked(function: object) -> bool:
+    """Whether ``function`` was marked with ``@alarm``."""
+    return hasattr(function, _MARK)
+
+
+def retry_of(function: object) -> object:
+    """What ``function`` was marked with: a `Retry`, if whoever wrote it did what is asked."""
+    return getattr(function, _MARK, DEFAULT_RETRY)

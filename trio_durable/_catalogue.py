@@ -62,7 +62,7 @@ class Catalogue:
         """See `Destination.obstacle`."""
         try:
             self.directory(type_name)
-        except (UnknownObjectType, DefinitionError) as error:
+        except Exception as error:  # whatever it is, calls of that type will tell
             return str(error)
         return None
 

@@ -12,9 +12,10 @@ from typing import ClassVar, get_origin
 
 import attrs
 
-from ._alarm import Misplaced, retry_of
+from ._alarm import Misplaced, is_marked, retry_of
 from ._errors import DefinitionError
 from ._handler import Handler
+from ._retry import Retry
 
 _HOOKS = {"after_load": "(self)", "handle_alarm": "(self, alarm)"}
 RESERVED = frozenset({"ctx", *_HOOKS})
@@ -32,6 +33,8 @@ def check_body(cls: type) -> None:
             raise _reserved(cls, name)
         if isinstance(vars(cls).get(name), Handler):
             raise DefinitionError(cls.__qualname__, name, "is both a field and a handler")
+        if is_alarm(vars(cls).get(name)):
+            raise DefinitionError(cls.__qualname__, name, "is both a field and an alarm")
     for name, value in vars(cls).items():
         if name == "ctx":
             raise _reserved(cls, name)
@@ -41,11 +44,13 @@ def check_body(cls: type) -> None:
                 name,
                 "objects are made from stored fields; set things up in after_load instead",
             )
-        if name in _HOOKS and not _can_hook(name, value):
+        if name in _HOOKS:
+            _check_hook(cls, name, value)
+        inner = getattr(value, "__func__", None) or getattr(value, "fget", None)
+        if is_alarm(inner) or isinstance(inner, Handler):
+            mark = "alarm" if is_alarm(inner) else "handler"
             raise DefinitionError(
-                cls.__qualname__,
-                name,
-                f"must be a plain method, `def {name}{_HOOKS[name]}` or `async def`",
+                cls.__qualname__, name, f"@{mark} goes on a plain method, and comes last"
             )
         if is_alarm(value):
             check_alarm(cls, name, value)
@@ -86,7 +91,7 @@ def check_handler(cls: type, name: str, handler: Handler[..., object]) -> None:
 
 def is_alarm(value: object) -> bool:
     """Whether a member of a class body was marked with ``@alarm``."""
-    return isinstance(value, Misplaced) or retry_of(value) is not None
+    return isinstance(value, Misplaced) or is_marked(value)
 
 
 def check_alarm(cls: type, name: str, value: object) -> None:
@@ -112,6 +117,8 @@ def check_alarm(cls: type, name: str, value: object) -> None:
             "an alarm's method takes nothing but self; what the alarm was set with is "
             "self.ctx.alarm.payload"
         )
+    elif not isinstance(retry_of(thing), Retry):
+        problem = f"retry must be a Retry, not {retry_of(thing)!r}"
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
 
@@ -142,14 +149,16 @@ def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None
 
 
 def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None:
-    """Check that no base's handler or alarm is hidden by something that isn't one.
+    """Check that no base's handler or alarm is hidden by something else, and its hooks.
 
     Raises:
         DefinitionError: Names the member and the mend.
     """
     field_names = {field.name for field in fields}
-    for base in cls.__mro__:
+    for base in cls.__mro__[:-1]:
         for name, value in vars(base).items():
+            if name in _HOOKS:
+                _check_hook(cls, name, value)
             if isinstance(value, Handler):
                 kind, is_one = "handler", isinstance(inspect.getattr_static(cls, name), Handler)
             elif is_alarm(value):
@@ -229,8 +238,19 @@ def _takes_self(function: FunctionType) -> bool:
     )
 
 
+def _check_hook(cls: type, name: str, value: object) -> None:
+    if not _can_hook(name, value):
+        raise DefinitionError(
+            cls.__qualname__,
+            name,
+            f"must be a plain method without yield, `def {name}{_HOOKS[name]}` or `async def`",
+        )
+
+
 def _can_hook(name: str, value: object) -> bool:
     if not isinstance(value, FunctionType) or is_alarm(value):
+        return False
+    if inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value):
         return False
     try:
         inspect.signature(value).bind(*_HOOKS[name].split(","))

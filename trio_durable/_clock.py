@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 
@@ -52,9 +53,9 @@ class LoopClock(Clock):
 
     def __init__(self, source: object, loop_now: Callable[[], float]) -> None:
         self._loop_now = loop_now
-        start = _starts.get(source)
-        if start is None:
-            start = _starts[source] = int(time.time() - loop_now())
+        start = time.time_ns() // 1000 - round(loop_now() * 1e6)
+        with suppress(TypeError):  # it can't be a key; then its clocks don't agree
+            start = _starts.setdefault(source, start)
         self._start = start
 
     @property
@@ -64,8 +65,8 @@ class LoopClock(Clock):
 
     def now(self) -> int:
         """See `Clock.now`."""
-        return self._start * 1_000_000 + round(self._loop_now() * 1e6)
+        return self._start + round(self._loop_now() * 1e6)
 
 
 _starts: WeakKeyDictionary[object, int] = WeakKeyDictionary()
-"""In seconds, what the wall clock said when the source's said 0."""
+"""What the wall clock said when the source's said 0."""

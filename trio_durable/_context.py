@@ -173,10 +173,10 @@ class Context:
         if effects is None or effects.alarms is None:
             return None
         staged, effects.alarms = effects.alarms, None
-        if delivery is not None and not delivery.acknowledged:
+        if delivery is not None and not delivery.replaced:
             name = delivery.key.name
             if staged.clear or name in staged.changed:
-                delivery.acknowledged = True
+                delivery.replaced = True
             else:
                 effects.alarms = AlarmChanges(acknowledged=staged.acknowledged)
                 if not staged.changed:

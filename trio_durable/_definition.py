@@ -22,6 +22,7 @@ from typing import (
     Any,
     ClassVar,
     SupportsIndex,
+    cast,
     dataclass_transform,
     overload,
 )
@@ -42,7 +43,7 @@ from ._durations import UNSET, Duration, Unset, optional_seconds
 from ._errors import DefinitionError, NotInTurn
 from ._handler import Handler
 from ._keys import id_problem
-from ._retry import DEFAULT_RETRY, Retry
+from ._retry import Retry
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -456,7 +457,7 @@ def _alarm_definition(name: str, function: Callable[..., Any]) -> AlarmDefinitio
         readonly=False,
         is_async=inspect.iscoroutinefunction(function),
         signature=_without_self(inspect.signature(function)),
-        retry=retry_of(function) or DEFAULT_RETRY,
+        retry=cast("Retry", retry_of(function)),
     )
 
 

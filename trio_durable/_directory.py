@@ -6,6 +6,7 @@ calls meet at one activation, which loads once.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from functools import partial
 from itertools import islice
@@ -19,6 +20,7 @@ from ._deadlines import Deadlines
 from ._definition import AlarmDefinition, HandlerDefinition, ObjectDefinition, resolved_fields
 from ._envelope import Envelope, Operation, circle, current_turn
 from ._errors import (
+    AlarmSuperseded,
     ArgumentError,
     CallCycle,
     CallTimeout,
@@ -35,6 +37,8 @@ from ._residency import NEVER
 from ._services import Services
 from ._values import copied, is_atom
 from .storage import AlarmChanges
+
+logger = logging.getLogger("trio_durable.alarms")
 
 _LOOKS = 64
 """How many objects to look at for an idle one."""
@@ -289,8 +293,9 @@ class Directory:
         handler = self.alarm_definition(key.name)
         if handler is None:
             if activation.is_superseded(delivery):
-                waiter.settle()
+                waiter.fail(AlarmSuperseded(activation.key, key.name))
                 return
+            logger.debug("alarm %s went off, and nothing handles it", key)
             changes = AlarmChanges(acknowledged={key.name: delivery.claim})
             activation.change_alarms(changes).hold(waiter)
             return

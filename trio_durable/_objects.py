@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime
 from typing import Any, TypeVar, cast, overload
 
+import anyio
+
 from ._activation import ActivationInfo
 from ._alarm import Alarm, alarm_of, check_name, due_time, encoded_payload
 from ._catalogue import Catalogue
@@ -343,10 +345,11 @@ class Objects:
         self._check_loop()
         alarm_key = AlarmKey(key.type_name, key.object_id, str.__str__(name))
         now = self._open().clock.now()
-        with self._storage_errors():
+        # Shielded, so that what was revived is known at once.
+        with self._storage_errors(), anyio.CancelScope(shield=True):
             revived = await self._group_commit.perform(lambda writer: writer.revive(alarm_key, now))
-        if revived:
-            self._scheduler.expect(alarm_key, now)
+            if revived:
+                self._scheduler.expect(alarm_key, now)
         return revived
 
     # --- inside ----------------------------------------------------------------------------------

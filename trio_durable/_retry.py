@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import attrs
@@ -16,6 +15,14 @@ def _initial(value: Duration) -> float:
 
 def _maximum(value: Duration) -> float:
     return seconds(value, "maximum")
+
+
+def _factor(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"factor must be a number, not {value!r}")
+    if not 1 <= value <= 1e6:
+        raise ValueError(f"factor must be between 1 and a million, not {value!r:.60}")
+    return float(value)
 
 
 @attrs.frozen
@@ -32,7 +39,7 @@ class Retry:
 
     initial: float = attrs.field(default=2.0, converter=_initial)
     """The first delay; a ``timedelta`` or seconds."""
-    factor: float = 2.0
+    factor: float = attrs.field(default=2.0, converter=_factor)
     """1 or more."""
     maximum: float = attrs.field(default=300.0, converter=_maximum)
     """The longest delay; a ``timedelta`` or seconds."""
@@ -40,11 +47,6 @@ class Retry:
     """How often the handler is tried before the alarm becomes a dead letter; None: for ever."""
 
     def __attrs_post_init__(self) -> None:
-        factor = self.factor
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
-            raise ValueError(f"factor must be a number, not {factor!r}")
-        if not 1 <= factor < math.inf:
-            raise ValueError(f"factor must be a finite number of 1 or more, not {factor!r}")
         attempts = self.attempts
         if attempts is not None and (
             isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1
@@ -60,7 +62,7 @@ class Retry:
         try:
             longest = min(self.initial * self.factor ** (failures - 1), self.maximum)
         except OverflowError:
-            longest = self.maximum
+            longest = self.maximum if self.initial else 0.0
         return longest * random.uniform(0.5, 1.0)
 
 

@@ -37,6 +37,7 @@ DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0
 DEFAULT_POLLING_INTERVAL = 30.0
 DEFAULT_CLAIM_TTL = 60.0
+_YEAR = 366 * 86400.0
 
 
 @attrs.frozen
@@ -119,8 +120,8 @@ class DurableRuntime(Objects):
         self._catalogue = Catalogue(objects, self._make_directory)
         self._call_timeout = optional_seconds(call_timeout, "call_timeout")
         self._grace_period = seconds(grace_period, "grace_period")
-        self._polling_interval = _positive(polling_interval, "polling_interval")
-        self._claim_ttl = _positive(claim_ttl, "claim_ttl")
+        self._polling_interval = _interval(polling_interval, "polling_interval")
+        self._claim_ttl = _interval(claim_ttl, "claim_ttl")
         self._clock = clock
         self._max_resident = max_resident
         self._max_state_size = max_state_size
@@ -248,9 +249,11 @@ class DurableRuntime(Objects):
                     swallow = await self._tasks.__aexit__(None, None, None)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await self._group_commit.drained()
-                    await self._scheduler.give_back()
-                    await self._close_storage()
+                    try:
+                        await self._group_commit.drained()
+                        await self._scheduler.give_back()
+                    finally:
+                        await self._close_storage()
         return swallow if cancelled else None
 
     async def _finish_turns(self, services: Services) -> None:
@@ -282,7 +285,7 @@ class DurableRuntime(Objects):
             transactions=self._group_commit.batches,
             commits=self._group_commit.rows,
             alarms_waiting=self._scheduler.waiting,
-            alarms_in_flight=len(self._scheduler.deliveries),
+            alarms_in_flight=len(self._scheduler.deliveries.flights),
             alarms_delivered=self._scheduler.deliveries.delivered,
             alarms_failed=self._scheduler.deliveries.failed,
         )
@@ -295,10 +298,10 @@ class DurableRuntime(Objects):
         )
 
 
-def _positive(value: Duration, name: str) -> float:
+def _interval(value: Duration, name: str) -> float:
     length = seconds(value, name)
-    if not length:
-        raise ValueError(f"{name} must be more than zero")
+    if not 0.001 <= length <= _YEAR:
+        raise ValueError(f"{name} must be between a millisecond and a year, not {value!r}")
     return length
 
 

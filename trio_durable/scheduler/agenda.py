@@ -4,9 +4,9 @@ Ten million alarms in the table cost no memory, because the agenda knows only th
 before its horizon, and no more than its capacity; if there are more, the horizon is nearer.
 
 Invariant: every alarm of the table that is available before ``horizon`` is in the wheel, ready,
-or taken. More may be, as nothing is said about later ones; and what is here may be there no longer,
-for the claim decides. `feed` moves the horizon outwards, `Agenda.arm` keeps what lies before it
-complete.
+parked, or taken. More may be, as nothing is said about later ones; and what is here may be there
+no longer, for the claim decides. `feed` moves the horizon outwards, `Agenda.arm` keeps what lies
+before it complete.
 
 Pure: time is an argument. Times are microseconds since 1970 UTC, the wheel's ticks milliseconds,
 rounded up, so that nothing is early.
@@ -14,8 +14,7 @@ rounded up, so that nothing is early.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
-from itertools import islice
+from collections.abc import Callable, Container, Iterable
 
 from .._keys import AlarmKey
 from ..storage import DueAlarm
@@ -41,6 +40,8 @@ class Agenda:
     def _begin(self, now: int) -> None:
         self._wheel: TimingWheel[AlarmKey] = TimingWheel(now // _TICK)
         self._ready: dict[AlarmKey, None] = {}
+        self._parked: dict[tuple[str, str], dict[AlarmKey, None]] = {}
+        self._parked_count = 0
         self.now = now
         """The latest time it was told."""
         self.horizon = _NEVER_LOOKED
@@ -48,14 +49,17 @@ class Agenda:
         """Whether the horizon is nearer than it was to be, for want of room."""
 
     def __len__(self) -> int:
-        return len(self._wheel) + len(self._ready)
+        return len(self._wheel) + len(self._ready) + self._parked_count
 
     def __contains__(self, key: AlarmKey) -> bool:
-        return key in self._wheel or key in self._ready
+        return key in self._wheel or key in self._ready or self._is_parked(key)
+
+    def _is_parked(self, key: AlarmKey) -> bool:
+        return key in self._parked.get(key[:2], ())
 
     @property
     def ready(self) -> int:
-        """How many are due."""
+        """How many are due and not parked."""
         return len(self._ready)
 
     @property
@@ -84,6 +88,8 @@ class Agenda:
             self._changed.add(key)
         self._wheel.cancel(key)
         self._ready.pop(key, None)
+        if self._is_parked(key):
+            self._unpark(key)
 
     def begin_fill(self, horizon: int) -> None:
         """What is available before ``horizon`` is going to be told by `fill`, from the beginning.
@@ -100,7 +106,7 @@ class Agenda:
             key = alarm.key
             if self._changed is not None and key in self._changed:
                 continue
-            if key in self._ready or key in taken:
+            if key in self._ready or key in taken or self._is_parked(key):
                 continue
             if not self._insert(key, alarm.available_at):
                 return False
@@ -113,12 +119,12 @@ class Agenda:
     def _insert(self, key: AlarmKey, available_at: int) -> bool:
         tick = -(-available_at // _TICK)
         if len(self) >= self._capacity and key not in self._wheel:
-            # Let go of what is far away, if this is nearer.
-            last = self._wheel.last_slot()
-            if last is None or tick >= last:
+            # Let go of what is far away, if this is nearer. Of several at once, because it takes
+            # time to find them.
+            last = self._wheel.drop_last(1 + self._capacity // 16, tick)
+            if last is None:
                 self._cut(available_at)
                 return False
-            self._wheel.drop_last_slot()
             self._cut((last - 1) * _TICK + 1)
         self._wheel.insert(key, tick)
         return True
@@ -141,12 +147,35 @@ class Agenda:
         tick = max(self._wheel.now, (now + lead) // _TICK)
         self._ready.update(dict.fromkeys(self._wheel.advance(tick)))
 
-    def take(self, limit: int) -> list[AlarmKey]:
-        """Take the first of what is ready, in the order in which it was available."""
-        taken = list(islice(self._ready, limit))
-        for key in taken:
+    def take(self, is_full: Callable[[tuple[str, str]], bool]) -> AlarmKey | None:
+        """Take the first of what is ready, in the order in which it was available.
+
+        Alarms of an object that ``is_full`` are parked until there is room for one, see `unpark`.
+        """
+        while self._ready:
+            key = next(iter(self._ready))
             del self._ready[key]
-        return taken
+            object_id = key[:2]
+            if not is_full(object_id):
+                return key
+            self._parked.setdefault(object_id, {})[key] = None
+            self._parked_count += 1
+        return None
+
+    def unpark(self, object_id: tuple[str, str]) -> None:
+        """There is room for one alarm of an object: let the first that is parked be ready."""
+        parked = self._parked.get(object_id)
+        if parked:
+            key = next(iter(parked))
+            self._unpark(key)
+            self._ready[key] = None
+
+    def _unpark(self, key: AlarmKey) -> None:
+        parked = self._parked[key[:2]]
+        del parked[key]
+        self._parked_count -= 1
+        if not parked:
+            del self._parked[key[:2]]
 
     def put_back(self, keys: Iterable[AlarmKey]) -> None:
         """Let what was taken be ready still, before all else."""
@@ -155,4 +184,6 @@ class Agenda:
     def next_time(self) -> int | None:
         """A time until which nothing more becomes ready; None if nothing is known to."""
         tick = self._wheel.next_tick()
+        if self.is_cut and (tick is None or self.horizon < tick * _TICK):
+            return self.horizon  # nobody knows what is due then
         return None if tick is None else tick * _TICK

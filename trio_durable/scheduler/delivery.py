@@ -7,54 +7,48 @@ owner died, and is renewed while a handler takes its time.
 
 How many deliveries are under way together is bounded, the more so while there are calls, and they
 begin a few at a time, with the event loop's other tasks in between: a backlog of alarms must not
-keep calls waiting. Those that
-have been under way for a while wait for something else than the processor, and no longer count:
-slow handlers must not keep other alarms waiting.
+keep calls waiting. Those that have been under way for a while wait for something else than the
+processor, and no longer count: slow handlers must not keep other alarms waiting. Of one object
+only a few are taken at once, for they would fill its mailbox.
 
 Nothing here is needed for an effect on state to happen once: the commit that acknowledges requires
 the claim, whoever believes to have it. What goes wrong here makes alarms late.
+
+A flight is known from before its claim is made until what became of it is durable; so whatever a
+commit does to the alarm meanwhile finds the flight, and marks it superseded.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import anyio
 
-from .._alarm import Delivery, alarm_of
+from .._alarm import LATEST, Delivery, alarm_of
 from .._clock import Clock
-from .._errors import (
-    AlarmSuperseded,
-    DurableError,
-    PersistenceError,
-    RuntimeClosed,
-)
+from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed
 from .._keys import AlarmKey, ObjectKey
-from .._rendezvous import Loop, Told, Waiter
-from .._retry import DEFAULT_RETRY, Retry
+from .._rendezvous import Loop, Waiter
+from .._retry import Retry
 from ..storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
 from .agenda import Agenda
 from .bell import Bell
+from .flights import Flight, Flights, object_of
 
 logger = logging.getLogger("trio_durable.alarms")
 
-MAX_RECENT = 256
-"""How many deliveries that began just now may be under way."""
-MAX_RECENT_BESIDE_CALLS = 32
-"""The same while objects are called and changed as well."""
 _CALLS_COUNT_FOR = 0.1
 """Seconds after a change by a call in which more are expected."""
-SLOW = 0.25
-"""Seconds after which one began a while ago."""
-MAX_IN_FLIGHT = 16_384
-"""How many may be under way in all."""
 _SLICE = 8
 """How many deliveries begin without a break."""
 _MAX_LEAD = 20_000
+_NEVER = float("inf")
+_PAUSE = 1.0
+"""Seconds after which to write again what could not be written."""
 _MAX_ERROR = 1000
 
 
@@ -73,7 +67,7 @@ class Destination(Protocol):
         """Let an alarm be handled in a turn of its object; ``waiter`` learns of the outcome.
 
         Raises:
-            DurableError: There is no way to.
+            Exception: There is no way to.
         """
         ...
 
@@ -82,20 +76,8 @@ class Destination(Protocol):
         ...
 
 
-class _Flight(Told):
-    """A delivery under way."""
-
-    __slots__ = ("began", "delivery", "is_recent", "retry", "stored")
-
-    began: float
-    is_recent: bool
-    delivery: Delivery
-    stored: StoredAlarm
-    retry: Retry
-
-
 class Deliveries:
-    """What was claimed and isn't settled.
+    """What is under way, and what becomes of it.
 
     Args:
         loop: The event loop.
@@ -104,7 +86,7 @@ class Deliveries:
         agenda: Where what is due comes from, and goes to when it is to be tried again.
         destination: Where it goes.
         claim_ttl: How long a claim holds, in microseconds.
-        room_made: Rung when one has ended.
+        room_made: Rung when there is room for more.
     """
 
     def __init__(
@@ -124,14 +106,14 @@ class Deliveries:
         self._destination = destination
         self._claim_ttl = claim_ttl
         self._room_made = room_made
-        self._in_flight: dict[AlarmKey, _Flight] = {}
-        self._recent: deque[_Flight] = deque()
-        self._recent_count = 0
+        self.flights = Flights()
+        self._postponed: list[tuple[Flight, Postponement]] = []
+        self._to_mend = Bell(loop)
+        self._renew_at = _NEVER
+        """When to renew claims, if there were any when it was set."""
+        self._is_stopped = False
         self._other_commits = 0
         self._calls_until = 0.0
-        self._postponed: list[Postponement] = []
-        self._to_mend = Bell(loop)
-        self._is_stopped = False
         self.lead = 0
         """How long a claim takes, and so how much ahead of time to make it. In microseconds."""
         self.delivered = 0
@@ -139,22 +121,11 @@ class Deliveries:
         self.failed = 0
         """Attempts that failed."""
 
-    def __contains__(self, key: object) -> bool:
-        flight = self._in_flight.get(key)  # type: ignore[call-overload]  # a Container takes any
-        return flight is not None and not flight.delivery.superseded
-
-    def __len__(self) -> int:
-        return len(self._in_flight)
-
     @property
     def room(self) -> int:
         """How many more may begin."""
-        recent = self._recent
         now = self._loop.now()
-        while recent and (recent[0].ended or recent[0].began <= now - SLOW):
-            self._not_recent(recent.popleft())
-        most = MAX_RECENT_BESIDE_CALLS if self._are_calls(now) else MAX_RECENT
-        return max(0, min(most - self._recent_count, MAX_IN_FLIGHT - len(self._in_flight)))
+        return self.flights.room(now, are_calls=self._are_calls(now))
 
     def _are_calls(self, now: float) -> bool:
         """Whether calls have changed anything of late."""
@@ -164,11 +135,6 @@ class Deliveries:
         self._other_commits = others
         return now < self._calls_until
 
-    def _not_recent(self, flight: _Flight) -> None:
-        if flight.is_recent:
-            flight.is_recent = False
-            self._recent_count -= 1
-
     # --- beginning -------------------------------------------------------------------------------
 
     async def begin(self) -> None:
@@ -177,34 +143,76 @@ class Deliveries:
         Raises:
             StorageFault: It could not be claimed, as far as can be known.
         """
-        keys = [key for key in self._agenda.take(self.room) if key not in self]
-        if not keys:
+        flights = self._take()
+        if not flights:
             return
+        keys = [flight.key for flight in flights]
+        try:
+            claimed = await self._claim(keys, flights[0].delivery.claim)
+        except StorageFault:
+            for flight in flights:
+                self._settle(flight)
+            # What was changed meanwhile is known already.
+            self._agenda.put_back(
+                flight.key for flight in flights if not flight.delivery.superseded
+            )
+            raise
+        for flight in flights:
+            flight.stored = claimed.get(flight.key)
+            if flight.stored is None:  # it was set anew or cancelled, or is somebody else's
+                self._settle(flight)
+        begun = 0
+        for flight in flights:
+            if flight.stored is not None:
+                if begun and begun % _SLICE == 0:
+                    await self._loop.checkpoint()
+                begun += 1
+                await self._deliver(flight, flight.stored)
+
+    def _take(self) -> list[Flight]:
+        """Take what may begin from the agenda."""
         claim = secrets.randbits(62) + 1
+        now = self._loop.now()
+        flights = []
+        for _ in range(self.room):
+            key = self._agenda.take(self.flights.is_full)
+            if key is None:
+                break
+            if key not in self.flights:
+                flight = Flight(self._ended, key, claim)
+                self.flights.add(flight, now)
+                flights.append(flight)
+        if flights and self._renew_at == _NEVER:
+            self._to_mend.ring()
+        return flights
+
+    async def _claim(self, keys: Sequence[AlarmKey], claim: int) -> dict[AlarmKey, StoredAlarm]:
         now = self._clock.now()
         due, until = max(now, self._agenda.reached), now + self._claim_ttl
         began = self._loop.now()
-        try:
+        # Or what is claimed wouldn't be known, and so not be given back.
+        with anyio.CancelScope(shield=True):
             stored = await self._group_commit.perform(
                 lambda writer: writer.claim(keys, claim, due, until)
             )
-        except StorageFault:
-            self._agenda.put_back(keys)
-            raise
-        self._claim_took(self._loop.now() - began)
-        claimed = {alarm.key: alarm for alarm in stored}
-        # What could not be claimed was set anew or cancelled, or is somebody else's.
-        for number, alarm in enumerate(claimed[key] for key in keys if key in claimed):
-            if number and number % _SLICE == 0:
-                await self._loop.checkpoint()
-            if alarm.due_at > now and not await self._is_time(alarm.due_at):
-                self._postpone(_as_it_was(alarm, claim))
-                continue
-            self._deliver(alarm, claim)
-
-    def _claim_took(self, seconds: float) -> None:
         # Rises slowly, so that one claim that had to wait doesn't count for much.
-        self.lead = min((3 * self.lead + round(seconds * 1e6)) // 4, _MAX_LEAD)
+        took = round((self._loop.now() - began) * 1e6)
+        self.lead = min((3 * self.lead + took) // 4, _MAX_LEAD)
+        return {alarm.key: alarm for alarm in stored}
+
+    async def _deliver(self, flight: Flight, stored: StoredAlarm) -> None:
+        delivery = flight.delivery
+        is_time = await self._is_time(stored.due_at)
+        if delivery.superseded or self._is_stopped or not is_time:
+            # The change may have come before the claim, which then is of the alarm as it is now.
+            self._postpone(flight, _as_it_was(flight, stored))
+            return
+        try:
+            delivery.alarm = alarm_of(stored, stored.failures + 1)
+            flight.retry = self._destination.retry_of(flight.key)
+            self._destination.deliver(delivery, flight)
+        except Exception as error:
+            flight.fail(error)
 
     async def _is_time(self, due_at: int) -> bool:
         """Wait for a time that is near. False if it is far, because the clock was set back."""
@@ -214,33 +222,6 @@ class Deliveries:
             await anyio.sleep(ahead / 1e6)
         return True
 
-    def _deliver(self, stored: StoredAlarm, claim: int) -> None:
-        key = stored.key
-        before = self._in_flight.get(key)
-        if before is not None:
-            before.delivery.superseded = True
-        flight = self._in_flight[key] = _Flight(self._ended)
-        flight.began = self._loop.now()
-        flight.is_recent = True
-        self._recent.append(flight)
-        self._recent_count += 1
-        flight.stored = stored
-        flight.retry = DEFAULT_RETRY
-        try:
-            flight.delivery = Delivery(key, claim, alarm_of(stored, stored.failures + 1))
-        except ValueError as error:  # a row that somebody has spoilt
-            flight.delivery = Delivery(key, claim, alarm_of(_without_payload(stored), 1))
-            flight.fail(error)
-            return
-        if self._is_stopped:
-            flight.fail(RuntimeClosed("the runtime is closing"))
-            return
-        try:
-            flight.retry = self._destination.retry_of(key)
-            self._destination.deliver(flight.delivery, flight)
-        except DurableError as error:
-            flight.fail(error)
-
     def stop(self) -> None:
         """Begin no more."""
         self._is_stopped = True
@@ -249,89 +230,101 @@ class Deliveries:
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """Take note that alarms under way may not be any more what they were when claimed."""
-        names = set(changes.changed)
-        if changes.clear:
-            names.update(other.name for other in self._in_flight if other.object_key == key)
-        for name in names:
-            flight = self._in_flight.get(AlarmKey(key.type_name, key.object_id, name))
-            if flight and changes.acknowledged.get(name) != flight.delivery.claim:
-                flight.delivery.superseded = True
+        for flight in self.flights.of_object((key.type_name, key.object_id)):
+            delivery = flight.delivery
+            name = delivery.key.name
+            if changes.acknowledged.get(name) == delivery.claim:
+                delivery.acknowledged = True
+            elif changes.touches(name):
+                delivery.superseded = True
 
-    def _ended(self, flight: _Flight) -> None:
-        delivery, error = flight.delivery, flight.error
-        self._not_recent(flight)
-        if self._in_flight.get(delivery.key) is flight:
-            del self._in_flight[delivery.key]
+    def _ended(self, flight: Flight) -> None:
+        # Where this is called from, in the middle of a commit's settling, nothing may be raised.
+        delivery, error, stored = flight.delivery, flight.error, flight.stored
+        self.flights.landed(flight)
         if error is None:
             self.delivered += 1
-        elif not isinstance(error, AlarmSuperseded):
-            postponement = self._postponement(flight, error)
-            if not (delivery.superseded or delivery.acknowledged):
-                self._postpone(postponement)
+        if error is None or stored is None or delivery.acknowledged:
+            self._settle(flight)
+        elif isinstance(error, AlarmSuperseded) or delivery.superseded:
+            self._postpone(flight, _as_it_was(flight, stored))
+        else:
+            self._postpone(flight, self._postponement(flight, stored, error))
+
+    def _settle(self, flight: Flight) -> None:
+        self.flights.remove(flight)
+        self._agenda.unpark(object_of(flight.key))
         self._room_made.ring()
 
-    def _postpone(self, postponement: Postponement) -> None:
-        self._postponed.append(postponement)
+    def _postpone(self, flight: Flight, postponement: Postponement) -> None:
+        self._postponed.append((flight, postponement))
         self._to_mend.ring()
 
-    def _postponement(self, flight: _Flight, error: BaseException) -> Postponement:
-        stored, claim = flight.stored, flight.delivery.claim
-        failures, last_error = stored.failures, stored.last_error
-        if isinstance(error, RuntimeClosed):
-            return _as_it_was(stored, claim)
+    def _postponement(
+        self, flight: Flight, stored: StoredAlarm, error: BaseException
+    ) -> Postponement:
+        key, claim, failures = flight.key, flight.delivery.claim, stored.failures
+        if isinstance(error, RuntimeClosed) and self._is_stopped:
+            return _as_it_was(flight, stored)
         self.failed += 1
-        if not isinstance(error, PersistenceError):  # for which the handler can do nothing
+        last_error = stored.last_error
+        # For what its own commit met the handler can do nothing.
+        if not (isinstance(error, PersistenceError) and error.key == key.object_key):
             failures += 1
             last_error = _described(error)
-            if flight.retry.is_exhausted(failures):
-                logger.error(
-                    "alarm %s failed in attempt %d, the last; it is kept as a dead letter",
-                    *(stored.key, failures),
-                    exc_info=error,
-                )
-                return Postponement(stored.key, claim, None, failures, last_error)
+        if failures > stored.failures and flight.retry.is_exhausted(failures):
+            logger.error(
+                "alarm %s failed in attempt %d, the last; it is kept as a dead letter",
+                *(key, failures),
+                exc_info=error,
+            )
+            return Postponement(key, claim, None, failures, last_error)
         delay = flight.retry.delay(failures or 1)
         logger.error(
             "alarm %s failed in attempt %d; it is tried again in %.3g s",
-            *(stored.key, stored.failures + 1, delay),
+            *(key, stored.failures + 1, delay),
             exc_info=error,
         )
-        again_at = self._clock.now() + round(delay * 1e6)
-        return Postponement(stored.key, claim, again_at, failures, last_error)
+        again_at = min(self._clock.now() + round(min(delay, 1e12) * 1e6), LATEST)
+        return Postponement(key, claim, again_at, failures, last_error)
 
     # --- in the background -----------------------------------------------------------------------
 
     async def mend(self) -> None:
         """Write down what failed, and renew the claims of what takes long; for ever."""
-        renew_at = self._next_renewal()
         while True:
-            await self._to_mend.wait(max(0.0, renew_at - self._loop.now()))
-            await self._write_postponed()
-            if self._loop.now() >= renew_at:
+            await self._to_mend.wait(max(0.0, self._renew_at - self._loop.now()))
+            if not await self._write_postponed():
+                await anyio.sleep(_PAUSE)
+            if self._loop.now() >= self._renew_at:
                 await self._renew()
-                renew_at = self._next_renewal()
+                self._renew_at = _NEVER
+            if self.flights and self._renew_at == _NEVER:
+                self._renew_at = self._loop.now() + self._claim_ttl / 3e6
 
-    def _next_renewal(self) -> float:
-        return self._loop.now() + self._claim_ttl / 3e6
-
-    async def _write_postponed(self) -> None:
+    async def _write_postponed(self) -> bool:
+        """Write down what is to be; whether that was possible."""
         postponed, self._postponed = self._postponed, []
         if not postponed:
-            return
+            return True
+        records = [record for _, record in postponed]
         try:
-            await self._group_commit.perform(lambda writer: writer.postpone(postponed))
+            await self._group_commit.perform(lambda writer: writer.postpone(records))
         except StorageFault as fault:
-            # Their claims run out, and then they are found in the table.
-            logger.warning("could not postpone %d alarms that failed: %s", len(postponed), fault)
-            return
-        for each in postponed:
-            # If it is known of, it was set anew meanwhile.
-            if each.available_at is not None and each.key not in self._agenda:
-                self._agenda.arm(each.key, each.available_at)
-        self._room_made.ring()
+            logger.warning("could not postpone %d alarms: %s", len(records), fault)
+            self._postponed = postponed + self._postponed
+            self._to_mend.ring()
+            return False
+        for flight, record in postponed:
+            self._settle(flight)
+            # If it was superseded, what it was set to since is known. But if that came before the
+            # claim, it may have become ready and been taken for somebody else's meanwhile.
+            if record.available_at is not None and flight.key not in self._agenda:
+                self._agenda.arm(flight.key, record.available_at)
+        return True
 
     async def _renew(self) -> None:
-        claims = [(key, flight.delivery.claim) for key, flight in self._in_flight.items()]
+        claims = [(flight.key, flight.delivery.claim) for flight in self.flights]
         if not claims:
             return
         until = self._clock.now() + self._claim_ttl
@@ -342,21 +335,22 @@ class Deliveries:
 
     async def give_back(self) -> None:
         """Let others have what will not be handled any more, as far as the storage takes it."""
-        closed = RuntimeClosed("the runtime is closed")
-        left = [self._postponement(flight, closed) for flight in self._in_flight.values()]
-        self._in_flight.clear()
-        self._postponed += left
+        written = {id(flight) for flight, _ in self._postponed}
+        for flight in list(self.flights):
+            if flight.stored is not None and id(flight) not in written:
+                self._postponed.append((flight, _as_it_was(flight, flight.stored)))
         await self._write_postponed()
 
 
-def _as_it_was(stored: StoredAlarm, claim: int) -> Postponement:
+def _as_it_was(flight: Flight, stored: StoredAlarm) -> Postponement:
+    claim = flight.delivery.claim
     return Postponement(stored.key, claim, stored.due_at, stored.failures, stored.last_error)
 
 
-def _without_payload(stored: StoredAlarm) -> StoredAlarm:
-    return StoredAlarm(stored.key, stored.due_at, None, stored.failures, stored.last_error)
-
-
 def _described(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
-    return text.replace("\0", "").encode(errors="replace").decode()
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}"
+    except Exception:  # it is a stranger's, and may raise anything when asked for its text
+        text = name
+    return text[:_MAX_ERROR].replace("\0", "").encode(errors="replace").decode()

@@ -9,7 +9,8 @@ from .._runner import Runner
 from ..storage import DueAlarm, Reader
 from .agenda import Agenda
 from .bell import Bell
-from .delivery import Deliveries, Destination
+from .delivery import Destination
+from .flights import Flights
 
 logger = logging.getLogger("trio_durable.alarms")
 
@@ -24,7 +25,7 @@ class Feed:
         runner: The reader's.
         reader: Where alarms are read.
         agenda: Where they go.
-        deliveries: What is under way already.
+        flights: What is under way already.
         destination: Knows which types can have alarms.
         reach: How far away the horizon is, in microseconds.
         arrived: Rung when something was found.
@@ -36,7 +37,7 @@ class Feed:
         runner: Runner,
         reader: Reader,
         agenda: Agenda,
-        deliveries: Deliveries,
+        flights: Flights,
         destination: Destination,
         reach: int,
         arrived: Bell,
@@ -45,7 +46,7 @@ class Feed:
         self._runner = runner
         self._reader = reader
         self._agenda = agenda
-        self._deliveries = deliveries
+        self._flights = flights
         self._destination = destination
         self._reach = reach
         self._arrived = arrived
@@ -70,7 +71,7 @@ class Feed:
             while True:
                 page = await self._read(horizon, last)
                 due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
-                has_room = agenda.fill(due, self._deliveries)
+                has_room = agenda.fill(due, self._flights)
                 if due:
                     self._arrived.ring()
                 if not has_room or len(page) < _PAGE:

@@ -110,20 +110,27 @@ class TimingWheel(Generic[K]):
         nearest = self._nearest()
         return None if nearest is None else nearest[1]
 
-    def last_slot(self) -> int | None:
-        """The first tick of the slot that time will come to last; None if there is none."""
-        farthest = self._farthest()
-        return None if farthest is None else farthest[1]
+    def drop_last(self, count: int, beyond: int) -> int | None:
+        """Take out the ``count`` keys that are due last, of those due beyond a tick.
 
-    def drop_last_slot(self) -> None:
-        """Take out all that lies in `last_slot`."""
-        farthest = self._farthest()
-        if farthest is not None:
+        Returns:
+            The first tick at which something was taken out; None if nothing is due so late.
+        """
+        first = None
+        while count > 0 and (farthest := self._farthest()) is not None:
             level, _, number = farthest
-            for key in self._slots[number]:
-                del self._due[key]
-            self._slots[number] = {}
+            slot = self._slots[number]
+            late = (key for key in slot if self._due[key] > beyond)
+            dropped = sorted(late, key=self._due.__getitem__)[-count:]
+            if dropped:
+                first = self._due[dropped[0]]
+            for key in dropped:
+                del self._due[key], slot[key]
+            count -= len(dropped)
+            if slot:
+                break
             self._occupied[level] ^= 1 << number % _SLOTS
+        return first
 
     def _farthest(self) -> tuple[int, int, int] | None:
         """Level, tick and number of the slot that time will come to last."""

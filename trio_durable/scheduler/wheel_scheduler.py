@@ -26,8 +26,9 @@ from ..storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
 from .agenda import Agenda
 from .bell import Bell
-from .delivery import SLOW, Deliveries, Destination
+from .delivery import Deliveries, Destination
 from .feed import Feed
+from .flights import SLOW
 
 if TYPE_CHECKING:
     from ._contract import Scheduler
@@ -40,6 +41,8 @@ _NAP = 1.0
 """Seconds between looks at a clock that may jump."""
 _PAUSE = 1.0
 """Seconds after which to try again what the storage refused."""
+_BETWEEN_LOOKS = 0.1
+"""Seconds from one look at the table to the next, at the least."""
 _FAR_AWAY = 2**63
 
 
@@ -96,7 +99,7 @@ class WheelScheduler:
             runner,
             reader,
             self._agenda,
-            self.deliveries,
+            self.deliveries.flights,
             destination,
             reach,
             self._to_fire,
@@ -144,7 +147,8 @@ class WheelScheduler:
 
     def expect(self, key: AlarmKey, available_at: int) -> None:
         """Take note that an alarm is available at a time."""
-        if self._agenda.arm(key, available_at) and available_at < self._sleeps_until:
+        is_known = self._agenda.arm(key, available_at)
+        if available_at < self._sleeps_until and (is_known or self._agenda.is_cut):
             self._sleeps_until = available_at
             self._to_fire.ring()
 
@@ -176,8 +180,8 @@ class WheelScheduler:
             if agenda.ready and self.deliveries.room and not self._is_stopped:
                 try:
                     await self.deliveries.begin()
-                except StorageFault as fault:
-                    logger.warning("could not claim alarms that are due: %s", fault)
+                except Exception as error:
+                    _warn("claim", error)
                     await anyio.sleep(_PAUSE)
             else:
                 await self._sleep(now)
@@ -200,11 +204,18 @@ class WheelScheduler:
         while True:
             try:
                 await self._feed.look()
-            except StorageFault as fault:
-                logger.warning("could not look for alarms that are due: %s", fault)
+            except Exception as error:
+                _warn("look for", error)
                 await anyio.sleep(_PAUSE)
             else:
+                await anyio.sleep(_BETWEEN_LOOKS)
                 await self._to_feed.wait(self._polling_interval)
+
+
+def _warn(what: str, error: Exception) -> None:
+    # That a storage refuses is told; anything else is a mistake, and needs its traceback.
+    trace = None if isinstance(error, StorageFault) else error
+    logger.warning("could not %s alarms that are due: %s", what, error, exc_info=trace)
 
 
 if TYPE_CHECKING:

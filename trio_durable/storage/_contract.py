@@ -71,8 +71,9 @@ class AlarmChanges:
 
     @property
     def size(self) -> int:
-        """The bytes of the payloads."""
-        return sum(len(new.payload) for new in self.changed.values() if new and new.payload)
+        """The bytes that they take, roughly."""
+        payloads = sum(len(new.payload) for new in self.changed.values() if new and new.payload)
+        return payloads + 64 * (len(self.changed) + len(self.acknowledged))
 
 
 @attrs.define(eq=False)
@@ -228,7 +229,8 @@ class Reader(ABC):
     ) -> list[DueAlarm]:
         """Alarms that are available before the time ``before``, in order of time and then key.
 
-        Takes a time that doesn't depend on how many alarms there are.
+        Takes a time that doesn't depend on how many alarms there are later, but for those of
+        ``except_types``.
 
         Args:
             before: In microseconds since 1970 UTC.

@@ -19,6 +19,11 @@ from ._contract import DueAlarm, NewAlarm, Postponement, StoredAlarm
 _EARLIEST = -(2**63)
 
 _COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error"
+_ALL_IN_ONE = f"json_group_array(json_array({_COLUMNS}))"
+_ONE_BY_ONE = _COLUMNS.replace("payload", "CAST(payload AS BLOB)")
+
+MAX_ROWS = 1024
+"""How many alarms one statement takes."""
 
 # What is rare gets its keys as JSON. To SQLite's planner a plain ``IN (VALUES …)`` means a scan.
 _CANCEL = """
@@ -36,9 +41,7 @@ LEFT JOIN durable_alarms AS a
     ON a.type_name = k.value ->> 1 AND a.object_id = k.value ->> 2 AND a.name = k.value ->> 3
 WHERE a.claim IS NOT k.value ->> 4
 """
-_CLAIMED = f"""
-SELECT json_group_array(json_array({_COLUMNS})) FROM durable_alarms WHERE claim = ?
-"""
+_CLAIMED = "SELECT {} FROM durable_alarms WHERE claim = ?"
 # +claim, or it would be looked up in the index of claims, where many rows have the same.
 _RENEW = """
 UPDATE durable_alarms SET available_at = ? FROM json_each(?) AS k
@@ -66,13 +69,13 @@ SELECT json_group_array(json_array(available_at, type_name, object_id, name)) FR
     ORDER BY available_at, type_name, object_id, name LIMIT ?)
 """
 _LIST = f"""
-SELECT json_group_array(json_array({_COLUMNS})) FROM (
+SELECT {{}} FROM (
     SELECT {_COLUMNS} FROM durable_alarms
     WHERE type_name = ? AND object_id = ? AND available_at IS NOT NULL ORDER BY due_at, name)
 """
 # By the primary key it would have to look at all the alarms of a type.
 _DEAD = f"""
-SELECT json_group_array(json_array({_COLUMNS})) FROM (
+SELECT {{}} FROM (
     SELECT {_COLUMNS} FROM durable_alarms INDEXED BY durable_alarms_by_time
     WHERE available_at IS NULL AND type_name = ? AND (object_id, name) > (?, ?)
     ORDER BY object_id, name LIMIT ?)
@@ -155,7 +158,7 @@ class AlarmTable:
         """See `Writer.claim`."""
         if not self._run(_claim_sql, 3, (claim, until, now), alarms):
             return []
-        return _stored(self._execute(_CLAIMED, (claim,)))
+        return self._stored(_CLAIMED, (claim,))
 
     def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
         """See `Writer.renew`."""
@@ -187,12 +190,12 @@ class AlarmTable:
 
     def of_object(self, key: ObjectKey) -> list[StoredAlarm]:
         """See `Reader.list_alarms`."""
-        return _stored(self._execute(_LIST, (key.type_name, key.object_id)))
+        return self._stored(_LIST, (key.type_name, key.object_id))
 
     def dead(self, type_name: str, after: AlarmKey | None, limit: int) -> list[StoredAlarm]:
         """See `Reader.list_dead_letters`."""
         last = ("", "") if after is None else (after.object_id, after.name)
-        return _stored(self._execute(_DEAD, (type_name, *last, limit)))
+        return self._stored(_DEAD, (type_name, *last, limit))
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -203,27 +206,38 @@ class AlarmTable:
         first: tuple[object, ...],
         rows: Sequence[Sequence[object]],
     ) -> int:
-        """Run what ``sql`` makes for the next power of two on ``rows``; how many it changed."""
-        size = 1 << (len(rows) - 1).bit_length()
-        parameters: list[object] = [*first]
-        for row in rows:
-            parameters += row
-        parameters += [None] * (columns * (size - len(rows)))
-        return self._execute(sql(size), parameters).rowcount
+        """Run what ``sql`` makes for the next power of two on ``rows``; how many it changed.
 
+        In pieces, as SQLite bounds the parameters of a statement.
+        """
+        changed = 0
+        for start in range(0, len(rows), MAX_ROWS):
+            piece = rows[start : start + MAX_ROWS]
+            size = 1 << (len(piece) - 1).bit_length()
+            parameters: list[object] = [*first]
+            for row in piece:
+                parameters += row
+            parameters += [None] * (columns * (size - len(piece)))
+            changed += self._execute(sql(size), parameters).rowcount
+        return changed
 
-def _stored(cursor: sqlite3.Cursor) -> list[StoredAlarm]:
-    rows: Iterable[Any] = orjson.loads(cursor.fetchone()[0])
-    return [
-        StoredAlarm(
-            AlarmKey(type_name, object_id, name),
-            due_at,
-            None if payload is None else payload.encode(),
-            failures,
-            last_error,
-        )
-        for type_name, object_id, name, due_at, payload, failures, last_error in rows
-    ]
+    def _stored(self, sql: str, parameters: tuple[object, ...]) -> list[StoredAlarm]:
+        # In one row, so that it takes one step. But for that all payloads have to be text.
+        try:
+            listed = self._execute(sql.format(_ALL_IN_ONE), parameters)
+            rows: Iterable[Any] = orjson.loads(listed.fetchone()[0])
+        except (sqlite3.OperationalError, orjson.JSONDecodeError):
+            rows = self._execute(sql.format(_ONE_BY_ONE), parameters)
+        return [
+            StoredAlarm(
+                AlarmKey(type_name, object_id, name),
+                due_at,
+                payload.encode() if isinstance(payload, str) else payload,
+                failures,
+                last_error,
+            )
+            for type_name, object_id, name, due_at, payload, failures, last_error in rows
+        ]
 
 
 def _json(value: object) -> str:

@@ -64,7 +64,16 @@ class Owner(Protocol):
 class Ticket(Commit):
     """One commit on its way, and the replies that wait for it."""
 
-    __slots__ = ("_others", "_waiter", "ended", "following", "owner", "preceding", "refused")
+    __slots__ = (
+        "_alarms_size",
+        "_others",
+        "_waiter",
+        "ended",
+        "following",
+        "owner",
+        "preceding",
+        "refused",
+    )
 
     def __init__(
         self,
@@ -81,6 +90,7 @@ class Ticket(Commit):
         self.state = state
         self.delete = delete
         self.alarms = alarms
+        self._alarms_size = alarms.size if alarms is not None else 0
         self.owner = owner
         self.ended = False
         self.preceding: Ticket | None = None
@@ -102,10 +112,8 @@ class Ticket(Commit):
 
     @property
     def size(self) -> int:
-        """The bytes that it takes to the storage."""
-        return (len(self.state) if self.state is not None else 0) + (
-            self.alarms.size if self.alarms is not None else 0
-        )
+        """The bytes that it takes to the storage, or somewhat more."""
+        return (len(self.state) if self.state is not None else 0) + self._alarms_size
 
     def add(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> None:
         """Take up what a later turn did; while nobody has it in hands."""
@@ -114,10 +122,12 @@ class Ticket(Commit):
             self.delete = delete
         if self.revision is None:
             self.revision = self.owner.revision
-        if self.alarms is None:
-            self.alarms = alarms
-        elif alarms is not None:
-            self.alarms.merge(alarms)
+        if alarms is not None:
+            self._alarms_size += alarms.size
+            if self.alarms is None:
+                self.alarms = alarms
+            else:
+                self.alarms.merge(alarms)
 
     def lost_its_base(self) -> bool:
         """Whether what it is based on was refused. For the writer's thread."""
@@ -203,10 +213,8 @@ class GroupCommit:
                 ticket.preceding = previous
                 previous.following = ticket
             self._pending[owner] = ticket
-            if state is not None:
-                self._pending_bytes += len(state)
-            if alarms is not None:
-                self._pending_bytes += alarms.size
+            if state is not None or alarms is not None:
+                self._pending_bytes += ticket.size
             scheduled, self._scheduled = self._scheduled, True
         self._unsettled += 1
         if not scheduled:

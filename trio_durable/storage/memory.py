@@ -107,7 +107,7 @@ class _Alarms:
         return [DueAlarm(available_at, key) for available_at, key in by_time[start:end]]
 
     def give_back(self) -> None:
-        for key, names in self._alarms.items():
+        for key, names in list(self._alarms.items()):
             for name, alarm in list(names.items()):
                 if alarm.claim is not None:
                     self.put(

@@ -46,7 +46,7 @@ from ._contract import (
     Writer,
 )
 from ._lock import FileLock
-from ._sqlite_alarms import AlarmTable
+from ._sqlite_alarms import MAX_ROWS, AlarmTable
 from .migrations import known_names, migrations
 
 Durability = Literal["full", "normal"]
@@ -234,7 +234,7 @@ class _SQLiteWriter(Writer):
     def _commit_whole(self, batch: Sequence[Commit], now: int) -> None:
         """Apply a batch with more than saves in it, or nothing if something in it is stale."""
         steps = list(self._steps(batch, now))
-        if len(steps) == 1 and _only_sets(batch):
+        if len(steps) == 1 and _is_atomic(batch):
             steps[0]()  # a transaction by itself
             return
         with self._transaction():
@@ -431,11 +431,14 @@ class _SQLiteReader(Reader):
         self._connection.close()
 
 
-def _only_sets(batch: Sequence[Commit]) -> bool:
-    """Whether all that a batch does is to set alarms, whatever there was before."""
-    return all(
-        commit.revision is None and commit.alarms is not None and not commit.alarms.acknowledged
-        for commit in batch
+def _is_atomic(batch: Sequence[Commit]) -> bool:
+    """Whether all that a batch does is to change alarms, by one statement that can't be stale."""
+    return (
+        all(
+            commit.revision is None and commit.alarms is not None and not commit.alarms.acknowledged
+            for commit in batch
+        )
+        and sum(len(commit.alarms.changed) for commit in batch if commit.alarms) <= MAX_ROWS
     )
 
 

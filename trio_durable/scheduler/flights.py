@@ -1,0 +1,133 @@
+"""Alarms under way, from the moment they are taken from the agenda until they are settled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+
+from .._alarm import Delivery
+from .._keys import AlarmKey
+from .._rendezvous import Told
+from .._retry import DEFAULT_RETRY, Retry
+from ..storage import StoredAlarm
+
+MAX_RECENT = 256
+"""How many flights that began just now there may be."""
+MAX_RECENT_BESIDE_CALLS = 32
+"""The same while objects are called as well."""
+SLOW = 0.25
+"""Seconds after which one began a while ago."""
+MAX_FLIGHTS = 16_384
+"""How many there may be in all."""
+MAX_OF_OBJECT = 4
+"""How many there may be of one object, which handles one after the other."""
+
+ObjectId = tuple[str, str]
+"""Type name and id."""
+
+
+def object_of(key: AlarmKey) -> ObjectId:
+    """Whose alarm it is."""
+    return key[:2]
+
+
+class Flight(Told):
+    """One alarm under way: a waiter that is released when its handler's commit is durable."""
+
+    __slots__ = ("began", "delivery", "is_recent", "retry", "stored")
+
+    def __init__(self, tell: Callable[[Flight], object], key: AlarmKey, claim: int) -> None:
+        super().__init__(tell)
+        self.delivery = Delivery(key, claim)
+        self.stored: StoredAlarm | None = None
+        """The row, once it is claimed."""
+        self.retry: Retry = DEFAULT_RETRY
+        self.began = 0.0
+        self.is_recent = False
+
+    @property
+    def key(self) -> AlarmKey:
+        """Which alarm it is."""
+        return self.delivery.key
+
+
+class Flights:
+    """All that is under way, and how much more may be.
+
+    One whose alarm was set anew or cancelled doesn't stand for it any more, but is still under way.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[AlarmKey, Flight] = {}
+        self._by_object: dict[ObjectId, list[Flight]] = {}
+        self._count = 0
+        self._recent: deque[Flight] = deque()
+        self._recent_count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Flight]:
+        for flights in self._by_object.values():
+            yield from flights
+
+    def __contains__(self, key: object) -> bool:
+        """Whether an alarm is under way as it is set now."""
+        flight = self._by_key.get(key)  # type: ignore[call-overload]  # a Container takes any
+        return flight is not None and flight.delivery.is_current
+
+    def find(self, key: AlarmKey) -> Flight | None:
+        """The latest flight of an alarm."""
+        return self._by_key.get(key)
+
+    def of_object(self, object_id: ObjectId) -> Collection[Flight]:
+        """The flights of an object."""
+        return self._by_object.get(object_id, ())
+
+    def is_full(self, object_id: ObjectId) -> bool:
+        """Whether an object has enough to do."""
+        return len(self.of_object(object_id)) >= MAX_OF_OBJECT
+
+    def room(self, now: float, *, are_calls: bool) -> int:
+        """How many more may begin."""
+        recent = self._recent
+        while recent and (recent[0].ended or recent[0].began <= now - SLOW):
+            self._not_recent(recent.popleft())
+        most = MAX_RECENT_BESIDE_CALLS if are_calls else MAX_RECENT
+        return max(0, min(most - self._recent_count, MAX_FLIGHTS - self._count))
+
+    def add(self, flight: Flight, now: float) -> None:
+        """Let one begin."""
+        key = flight.key
+        before = self._by_key.get(key)
+        if before is not None and before.delivery.is_current:
+            before.delivery.superseded = True
+        self._by_key[key] = flight
+        self._by_object.setdefault(object_of(key), []).append(flight)
+        self._count += 1
+        flight.began = now
+        flight.is_recent = True
+        self._recent.append(flight)
+        self._recent_count += 1
+
+    def landed(self, flight: Flight) -> None:
+        """Its handler is done; it may still have to be written down."""
+        self._not_recent(flight)
+
+    def remove(self, flight: Flight) -> None:
+        """It is settled."""
+        self._not_recent(flight)
+        key = flight.key
+        if self._by_key.get(key) is flight:
+            del self._by_key[key]
+        of_object = self._by_object.get(object_of(key), [])
+        if flight in of_object:
+            of_object.remove(flight)
+            self._count -= 1
+            if not of_object:
+                del self._by_object[object_of(key)]
+
+    def _not_recent(self, flight: Flight) -> None:
+        if flight.is_recent:
+            flight.is_recent = False
+            self._recent_count -= 1
