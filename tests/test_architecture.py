@@ -21,7 +21,7 @@ ORDER: list[set[str]] = [
     {"scheduler.wheel_scheduler"},
     {"scheduler.feed"},
     {"scheduler.delivery"},
-    {"scheduler.agenda", "scheduler.bell", "scheduler._contract"},
+    {"scheduler.agenda", "scheduler.bell", "scheduler.flights", "scheduler._contract"},
     {"scheduler.wheel"},
     {"_handle", "_catalogue"},
     {"_directory"},

@@ -7,22 +7,31 @@ middle of a transaction. So every interleaving of loop and thread can be laid ou
 
 from __future__ import annotations
 
+import types
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar, TypeVarTuple
+from collections.abc import Callable, Collection, Generator, Sequence
+from copy import deepcopy
+from typing import TypeVar, TypeVarTuple, cast
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.forwarding import ForwardingReader, ForwardingWriter
 
 from trio_durable import ObjectKey, PersistenceError, StaleObject
+from trio_durable._keys import AlarmKey
 from trio_durable._rendezvous import Loop, Waiter, running_loop
 from trio_durable._runner import Runner, ThreadRunner
 from trio_durable.storage import (
+    AlarmChanges,
     Commit,
     MemoryStorage,
+    NewAlarm,
     StorageFault,
+    StoredAlarm,
     StoredObject,
+    Writer,
     batched_load,
     group_commit,
 )
@@ -67,11 +76,35 @@ def failure(held: Held) -> PersistenceError:
     return held.error
 
 
+@types.coroutine
+def _park() -> Generator[None, None, None]:
+    yield
+
+
+class Parked(Waiter):
+    """Parks a coroutine that the test itself drives, `Performed`."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.value = self.error = None
+
+    def release(self) -> None:
+        self.ended = True
+
+    async def wait(self) -> object:
+        await _park()
+        assert self.ended
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
 class SteppedLoop(Loop):
     """Keeps callbacks until `step`."""
 
     def __init__(self) -> None:
         self.callbacks: deque[Callable[[], object]] = deque()
+        self.waiter = Parked
 
     def is_current(self) -> bool:
         return True
@@ -126,11 +159,15 @@ class ScriptedWriter(ForwardingWriter):
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         # As they are now, since nothing may change a commit once the writer has it.
         before = [(c.key, c.revision, c.state, c.delete) for c in batch]
-        self.batches.append([Commit(*fields) for fields in before])
+        alarms = [deepcopy(c.alarms) for c in batch]
+        self.batches.append(
+            [Commit(*fields, its) for fields, its in zip(before, alarms, strict=True)]
+        )
         self.times.append(now)
         if self.script:
             self.script.popleft()()
         assert [(c.key, c.revision, c.state, c.delete) for c in batch] == before
+        assert [_fields(c.alarms) for c in batch] == [_fields(its) for its in alarms]
         return super().commit(batch, now)
 
     def close(self) -> None:
@@ -139,6 +176,49 @@ class ScriptedWriter(ForwardingWriter):
     def stored(self, owner: FakeOwner) -> tuple[int, bytes] | None:
         (row,) = self.storage.open_reader().load([owner.key])
         return None if row is None else (row.revision, row.state)
+
+    def alarms(self, owner: FakeOwner) -> dict[str, int]:
+        """The times of an owner's alarms."""
+        found = self.storage.open_reader().list_alarms(owner.key)
+        return {alarm.key.name: alarm.due_at for alarm in found}
+
+    def claim_alarm(self, owner: FakeOwner, name: str, claim: int) -> None:
+        """Set an alarm and claim it, as it is before its turn."""
+        key = AlarmKey(owner.key.type_name, owner.key.object_id, name)
+        self.inner.commit([Commit(owner.key, None, alarms=changed({name: 0}))], 0)
+        assert self.inner.claim([key], claim, 0, 2**62)
+
+
+def changed(
+    times: dict[str, int | None] | None = None,
+    *,
+    acknowledged: dict[str, int] | None = None,
+    clear: bool = False,
+    payload: bytes | None = None,
+) -> AlarmChanges:
+    """Set alarms for ``times``, or cancel them."""
+    return AlarmChanges(
+        dict(acknowledged or {}),
+        clear,
+        {
+            name: None if time is None else NewAlarm(time, payload)
+            for name, time in (times or {}).items()
+        },
+    )
+
+
+Fields = tuple[dict[str, int], bool, dict[str, tuple[int, bytes | None] | None]]
+
+
+def _fields(changes: AlarmChanges | None) -> Fields | None:
+    """What is in ``changes``, which are compared by identity otherwise."""
+    if changes is None:
+        return None
+    news = {
+        name: None if new is None else (new.due_at, new.payload)
+        for name, new in changes.changed.items()
+    }
+    return dict(changes.acknowledged), changes.clear, news
 
 
 def _nothing() -> None:
@@ -177,6 +257,12 @@ class FakeOwner:
     def delete(self) -> Held:
         return self._submit(None, True)
 
+    def change(
+        self, alarms: AlarmChanges, state: bytes | None = None, *, delete: bool = False
+    ) -> Held:
+        """A turn, or somebody from outside, that changes alarms."""
+        return self._submit(state, delete, alarms)
+
     def read(self, value: object = None) -> Held:
         """A turn without a change, which waits for the gate all the same."""
         assert self.gate is not None
@@ -184,9 +270,12 @@ class FakeOwner:
         self.gate.hold(held)
         return held
 
-    def _submit(self, state: bytes | None, delete: bool) -> Held:
-        name = f"{self.key.object_id} {'delete' if state is None else state.decode()}"
-        self.gate = self.bench.group_commit.submit(self, state, delete)
+    def _submit(
+        self, state: bytes | None, delete: bool, alarms: AlarmChanges | None = None
+    ) -> Held:
+        what = "delete" if delete else "alarms" if state is None else state.decode()
+        name = f"{self.key.object_id} {what}"
+        self.gate = self.bench.group_commit.submit(self, state, delete, alarms)
         held = Held(self.bench.log, name, name)
         self.gate.hold(held)
         return held
@@ -205,7 +294,15 @@ class Bench:
         self.loop = SteppedLoop()
         self.runner = SteppedRunner(self.loop)
         self.writer = ScriptedWriter()
-        self.group_commit = GroupCommit(self.loop, self.runner, self.writer, lambda: self.time)
+        self.told: list[tuple[ObjectKey, Fields | None]] = []
+        """What was told of alarms that are durable."""
+        self.group_commit = GroupCommit(
+            self.loop, self.runner, self.writer, lambda: self.time, self.alarms_changed
+        )
+
+    def alarms_changed(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        self.told.append((key, _fields(changes)))
+        self.log.append(f"{key.object_id} told")
 
     def owner(self, object_id: str) -> FakeOwner:
         return FakeOwner(self, object_id)
@@ -219,6 +316,26 @@ class Bench:
             self.runner.step()
             self.loop.step()
         assert self.group_commit._unsettled == 0
+
+
+class Performed:
+    """A call of `perform`, begun and then left where it waits."""
+
+    def __init__(self, bench: Bench, job: Callable[[Writer], object]) -> None:
+        self._call = bench.group_commit.perform(job)
+        self._call.send(None)
+
+    def result(self) -> object:
+        """What it returns; or it raises."""
+        try:
+            self._call.send(None)
+        except StopIteration as stop:
+            return cast("object", stop.value)
+        raise AssertionError
+
+    def abandon(self) -> None:
+        """Cancel the caller."""
+        self._call.close()
 
 
 class Stopwatch:
@@ -737,6 +854,594 @@ class _Like:
         return f"Commit{self.fields}"
 
     __hash__ = None  # type: ignore[assignment]
+
+
+# --- alarms: coalescing --------------------------------------------------------------------------
+
+
+def test_a_change_of_alarms_goes_along_with_a_pending_state(bench: Bench) -> None:
+    a = bench.owner("a")
+    held = [a.save(b"1"), a.change(changed({"x": 5}))]
+    bench.finish()
+    ((commit,),) = bench.writer.batches
+    assert (commit.revision, commit.state, commit.delete) == (0, b"1", False)
+    assert _fields(commit.alarms) == _fields(changed({"x": 5}))
+    assert [told(waiter) for waiter in held] == ["a 1", "a alarms"]
+    assert bench.writer.stored(a) == (1, b"1")
+    assert a.revision == 1
+
+
+def test_a_state_goes_along_with_pending_alarms(bench: Bench) -> None:
+    a = bench.owner("a")
+    a.change(changed({"x": 5}))
+    a.save(b"1")
+    a.save(b"2")
+    bench.finish()
+    ((commit,),) = bench.writer.batches
+    assert (commit.revision, commit.state) == (0, b"2")
+    assert bench.writer.alarms(a) == {"x": 5}
+    assert a.revision == 1
+
+
+def test_a_deletion_keeps_to_alarms_that_are_set_behind_it(bench: Bench) -> None:
+    a = bench.owner("a")
+    a.change(changed({"x": 5}), b"1")
+    bench.finish()
+    a.change(changed(clear=True), delete=True)
+    a.change(changed({"y": 6}))
+    bench.finish()
+    assert bench.writer.batches[1][0].delete
+    assert bench.writer.stored(a) is None
+    assert bench.writer.alarms(a) == {"y": 6}
+    assert (a.revision, a.failures) == (0, 0)
+
+
+# What one change does to x, y and the claimed c.
+CHANGES = {
+    "set x": changed({"x": 1}),
+    "set x later": changed({"x": 2}),
+    "cancel x": changed({"x": None}),
+    "set y, cancel x": changed({"y": 3, "x": None}),
+    "set c": changed({"c": 4}),
+    "cancel c": changed({"c": None}),
+    "clear": changed(clear=True),
+    "clear, set x": changed({"x": 5}, clear=True),
+    "clear, set c": changed({"c": 6}, clear=True),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(sorted(CHANGES)), max_size=3),
+    st.booleans(),
+    st.lists(st.sampled_from(sorted(CHANGES)), max_size=4),
+)
+def test_coalesced_changes_amount_to_the_same_as_one_by_one(
+    before: list[str], acknowledge: bool, behind: list[str]
+) -> None:
+    turns = [CHANGES[each] for each in before]
+    if acknowledge and not any(turn.touches("c") for turn in turns):
+        turns.append(changed(acknowledged={"c": 1}))
+    turns += [CHANGES[each] for each in behind]
+    outcomes = []
+    for coalesced in (True, False):
+        bench = Bench()
+        a = bench.owner("a")
+        bench.writer.claim_alarm(a, "c", 1)
+        for turn in turns:
+            # Each its own, for what is merged is taken over.
+            a.change(deepcopy(turn))
+            if not coalesced:
+                bench.finish()
+        bench.finish()
+        assert len(bench.writer.batches) == (bool(turns) if coalesced else len(turns))
+        assert a.failures == 0
+        outcomes.append(bench.writer.alarms(a))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    ("turns", "merged"),
+    [
+        (["set x", "cancel x"], changed({"x": None})),
+        (["cancel x", "set x"], changed({"x": 1})),
+        (["set x", "clear"], changed(clear=True)),
+        (["clear", "set x"], changed({"x": 1}, clear=True)),
+        (["set x", "clear", "set c"], changed({"c": 4}, clear=True)),
+        (["acknowledge", "set c"], changed({"c": 4}, acknowledged={"c": 1})),
+        (["acknowledge", "clear"], changed(acknowledged={"c": 1}, clear=True)),
+        (["set x", "acknowledge", "set c"], changed({"x": 1, "c": 4}, acknowledged={"c": 1})),
+    ],
+    ids=lambda value: ", then ".join(value) if isinstance(value, list) else "",
+)
+def test_changes_merge_in_order(bench: Bench, turns: list[str], merged: AlarmChanges) -> None:
+    a = bench.owner("a")
+    bench.writer.claim_alarm(a, "c", 1)
+    for turn in turns:
+        change = changed(acknowledged={"c": 1}) if turn == "acknowledge" else CHANGES[turn]
+        a.change(deepcopy(change))
+    bench.finish()
+    ((commit,),) = bench.writer.batches
+    assert _fields(commit.alarms) == _fields(merged)
+    assert a.failures == 0
+
+
+def test_changes_do_not_reach_what_the_writer_has(bench: Bench) -> None:
+    """`ScriptedWriter` looks whether a commit is changed in its hands."""
+    a = bench.owner("a")
+    bench.writer.then(lambda: a.change(changed({"x": None, "y": 2})))
+    a.change(changed({"x": 1}))
+    bench.finish()
+    assert [_fields(batch[0].alarms) for batch in bench.writer.batches] == [
+        _fields(changed({"x": 1})),
+        _fields(changed({"x": None, "y": 2})),
+    ]
+    assert bench.writer.alarms(a) == {"y": 2}
+
+
+def test_payloads_count_as_bytes_of_a_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH_BYTES", 25_000)
+    for owner in bench.owners(10):
+        owner.change(changed({"x": 1}, payload=b"p" * 10_000))
+        owner.change(changed({"y": 1}, payload=b"p" * 10_000))
+    bench.finish()
+    # The one that crosses the line still goes in.
+    assert [len(batch) for batch in bench.writer.batches] == [2] * 5
+    assert bench.group_commit._pending_bytes == 0
+
+
+def test_many_alarms_count_as_bytes_though_they_have_no_payload(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH_BYTES", 1000)
+    for owner in bench.owners(10):
+        owner.change(changed({f"{n}": 1 for n in range(100)}))
+    bench.finish()
+    assert [len(batch) for batch in bench.writer.batches] == [1] * 10
+
+
+def test_what_was_counted_is_taken_off_again(bench: Bench) -> None:
+    """However the changes merge, of which some leave less than there was."""
+    for owner in bench.owners(10):
+        owner.change(changed({"x": 1}, payload=b"p" * 90), b"s" * 50)
+        owner.change(changed({"x": None}))
+        owner.change(changed(clear=True), b"s")
+        owner.change(changed({"y": 1}, payload=b"p" * 5))
+        owner.save(b"1")
+    assert bench.group_commit._pending_bytes > 0
+    bench.finish()
+    assert bench.group_commit._pending_bytes == 0
+
+
+def test_bytes_of_what_is_taken_back_are_not_counted_on(bench: Bench) -> None:
+    a, other = bench.owner("a"), bench.owner("other")
+
+    def first_transaction() -> None:
+        other.save(b"1")
+        raise FAULT
+
+    def second_transaction() -> None:
+        a.change(changed({"x": 1}, payload=b"p" * 50), b"2")
+        bench.loop.step()
+
+    bench.writer.then(first_transaction, second_transaction)
+    a.save(b"1")
+    bench.finish()
+    assert bench.group_commit._pending_bytes == 0
+    assert bench.writer.alarms(a) == {}
+
+
+# --- alarms: revisions ---------------------------------------------------------------------------
+
+
+def unloaded(bench: Bench, object_id: str, revision: int) -> FakeOwner:
+    """An owner that is stored in that revision but doesn't know."""
+    owner = bench.owner(object_id)
+    for n in range(revision):
+        bench.writer.inner.commit([Commit(owner.key, n, b"0")], 0)
+    owner.revision = None
+    return owner
+
+
+@pytest.mark.parametrize("revision", [0, 3])
+def test_changes_from_outside_need_no_revision(bench: Bench, revision: int) -> None:
+    a = unloaded(bench, "a", revision)
+    held = a.change(changed({"x": 5}))
+    bench.finish()
+    assert bench.writer.batches[0][0].revision is None
+    assert told(held) == "a alarms"
+    assert bench.writer.alarms(a) == {"x": 5}
+    assert a.revision is None  # it still isn't known
+    assert a.gate is None
+
+
+def test_a_change_from_outside_leaves_what_is_known_by_then(bench: Bench) -> None:
+    """The object is loaded while the change is on its way."""
+    a = unloaded(bench, "a", 3)
+    a.change(changed({"x": 5}))
+    bench.runner.step()
+    a.revision = 3
+    bench.finish()
+    assert a.revision == 3
+    a.save(b"1")
+    bench.finish()
+    assert bench.writer.stored(a) == (4, b"1")
+
+
+@pytest.mark.parametrize("revision", [0, 3])
+def test_a_turn_that_joins_a_change_from_outside_makes_it_conditional(
+    bench: Bench, revision: int
+) -> None:
+    a = unloaded(bench, "a", revision)
+    outside = a.change(changed({"x": 5}))
+    a.revision = revision  # it is loaded meanwhile
+    a.save(b"1")
+    bench.finish()
+    ((commit,),) = bench.writer.batches
+    assert (commit.revision, commit.state) == (revision, b"1")
+    assert outside.ended
+    assert bench.writer.stored(a) == (revision + 1, b"1")
+    assert bench.writer.alarms(a) == {"x": 5}
+    assert a.revision == revision + 1
+
+
+@pytest.mark.parametrize("revision", [0, 3])
+def test_a_turn_behind_a_change_from_outside_is_conditional(bench: Bench, revision: int) -> None:
+    """The change is in the writer's hands while the object is loaded and has turns."""
+    a = unloaded(bench, "a", revision)
+
+    def first_transaction() -> None:
+        a.revision = revision
+        a.save(b"1")
+
+    bench.writer.then(first_transaction, lambda: a.change(changed({"y": 6}), b"2"))
+    a.change(changed({"x": 5}))
+    bench.runner.step()
+    a.save(b"3")  # the outcomes of all three are on their way
+    bench.finish()
+    assert [batch[0].revision for batch in bench.writer.batches] == [
+        None,
+        revision,
+        revision + 1,
+        revision + 2,
+    ]
+    assert bench.writer.stored(a) == (revision + 3, b"3")
+    assert bench.writer.alarms(a) == {"x": 5, "y": 6}
+    assert (a.revision, a.failures) == (revision + 3, 0)
+
+
+def test_a_stale_turn_takes_a_change_from_outside_with_it(bench: Bench) -> None:
+    """It joined, so that it is part of the turn's commit."""
+    a = unloaded(bench, "a", 3)
+    outside = a.change(changed({"x": 5}))
+    a.revision = 2
+    turn = a.save(b"1")
+    bench.finish()
+    for waiter in (outside, turn):
+        assert isinstance(failure(waiter), StaleObject)
+    assert bench.writer.alarms(a) == {}
+    assert bench.told == []
+
+
+def test_a_failed_change_from_outside_fails_what_is_behind_it(bench: Bench) -> None:
+    a = unloaded(bench, "a", 1)
+    other = bench.owner("other")
+    held: list[Held] = []
+
+    def first_transaction() -> None:
+        a.revision = 1
+        held.append(a.save(b"1"))
+        other.save(b"1")
+        raise FAULT
+
+    bench.writer.then(first_transaction)
+    held.append(a.change(changed({"x": 5})))
+    bench.finish()
+    assert all(failure(waiter).__cause__ is FAULT for waiter in held)
+    assert bench.writer.stored(a) == (1, b"0")
+    assert a.failures == 1
+    assert bench.writer.stored(other) == (1, b"1")
+
+
+def test_alarms_alone_leave_the_revision(bench: Bench) -> None:
+    a = bench.owner("a")
+
+    def alarms(name: str) -> Callable[[], object]:
+        return lambda: a.change(changed({name: 1}))
+
+    bench.writer.then(alarms("x"), alarms("y"), lambda: a.save(b"2"), alarms("z"))
+    a.save(b"1")
+    bench.finish()
+    revisions = [batch[0].revision for batch in bench.writer.batches]
+    assert revisions == [0, 1, 1, 1, 2]
+    assert bench.writer.stored(a) == (2, b"2")
+    assert bench.writer.alarms(a) == {"x": 1, "y": 1, "z": 1}
+    assert (a.revision, a.failures, a.commits) == (2, 0, 5)
+
+
+def test_alarms_behind_a_deletion_are_those_of_a_new_object(bench: Bench) -> None:
+    a = bench.owner("a")
+    a.save(b"1")
+    bench.finish()
+    bench.writer.then(lambda: a.change(changed({"x": 1})), lambda: a.save(b"2"))
+    a.change(changed(clear=True), delete=True)
+    bench.finish()
+    assert [batch[0].revision for batch in bench.writer.batches] == [0, 1, 0, 0]
+    assert bench.writer.stored(a) == (1, b"2")
+    assert bench.writer.alarms(a) == {"x": 1}
+    assert (a.revision, a.failures) == (1, 0)
+
+
+def test_a_lost_claim_fails_its_turn_alone(bench: Bench) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    bench.writer.claim_alarm(a, "c", 1)
+    bench.writer.claim_alarm(a, "c", 2)
+    lost = a.change(changed({"x": 1}, acknowledged={"c": 1}), b"1")
+    other = b.change(changed({"x": 1}), b"1")
+    bench.finish()
+    error = failure(lost)
+    assert isinstance(error, StaleObject)
+    assert (error.key, error.revision) == (a.key, 0)
+    assert told(other) == "b 1"
+    assert bench.writer.stored(a) is None
+    assert bench.writer.alarms(a) == {"c": 0}
+    assert (a.failures, b.failures) == (1, 0)
+
+
+@pytest.mark.parametrize("alarms_only", [True, False])
+def test_a_lost_claim_fails_what_is_behind_it(bench: Bench, alarms_only: bool) -> None:
+    """What is behind alarms alone has the stored revision, so that nothing else would stop it."""
+    a, other = bench.owner("a"), bench.owner("other")
+    held: list[Held] = []
+
+    def first_transaction() -> None:
+        held.append(a.save(b"2"))
+        other.save(b"1")
+
+    bench.writer.then(first_transaction)
+    alarms = changed(acknowledged={"c": 1})
+    held.append(a.change(alarms, None if alarms_only else b"1"))
+    bench.runner.step()
+    bench.loop.step()
+    assert [type(failure(waiter)) for waiter in held] == [StaleObject] * 2
+    assert bench.writer.stored(a) is None
+    assert bench.writer.stored(other) == (1, b"1")
+    assert a.failures == 1
+
+
+# --- alarms: who is told -------------------------------------------------------------------------
+
+
+def test_what_is_durable_is_told_before_anyone_is_released(bench: Bench) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    a.change(changed({"x": 1}), b"1")
+    a.change(changed({"x": 2, "y": None}))
+    b.save(b"1")
+    bench.runner.step()
+    assert bench.told == []
+    bench.loop.step()
+    # Once for what was coalesced, and nothing of what had no alarms.
+    assert bench.told == [(a.key, _fields(changed({"x": 2, "y": None})))]
+    assert bench.log == ["a told", "a committed", "a 1", "a alarms", "b committed", "b 1"]
+
+
+def test_each_commit_is_told_once_and_in_order(bench: Bench) -> None:
+    a = unloaded(bench, "a", 0)
+    bench.writer.then(*(lambda n=n: a.change(changed({"x": n})) for n in (1, 2, 3)))
+    a.change(changed({"x": 0}))
+    bench.finish()
+    assert bench.told == [(a.key, _fields(changed({"x": n}))) for n in range(4)]
+
+
+def test_what_fails_is_never_told(bench: Bench) -> None:
+    a, b, c = bench.owner("a"), bench.owner("b"), bench.owner("c")
+    bench.writer.claim_alarm(c, "x", 1)
+    b.revision = 7
+
+    def first_transaction() -> None:
+        a.change(changed({"y": 1}))  # behind one that fails, and so never written
+        b.change(changed({"x": 1}))  # stale
+        c.change(changed({"y": 1}, acknowledged={"x": 5}))  # its claim is lost
+        raise FAULT
+
+    bench.writer.then(first_transaction)
+    a.change(changed({"x": 1}))
+    bench.finish()
+    assert (a.failures, b.failures, c.failures) == (1, 1, 1)
+    assert bench.told == []
+    # Nor is it told with what succeeds later.
+    a.change(changed({"z": 1}))
+    bench.finish()
+    assert bench.told == [(a.key, _fields(changed({"z": 1})))]
+
+
+# --- other work for the writer -------------------------------------------------------------------
+
+
+def test_a_job_gets_the_writer_and_answers(bench: Bench) -> None:
+    seen: list[Writer] = []
+
+    def job(writer: Writer) -> str:
+        seen.append(writer)
+        return "done"
+
+    call = Performed(bench, job)
+    assert seen == []
+    bench.runner.step()
+    assert seen == [bench.writer]
+    bench.finish()
+    assert call.result() == "done"
+    assert bench.writer.batches == []
+    assert (bench.group_commit.batches, bench.group_commit.rows) == (0, 0)
+
+
+def test_jobs_are_done_in_order_between_transactions(bench: Bench) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    calls: list[Performed] = []
+    events: list[str] = []
+
+    def job(name: str) -> Callable[[Writer], object]:
+        def run(_: Writer) -> str:
+            events.append(name)
+            return name
+
+        return run
+
+    def first_transaction() -> None:
+        events.append("first begins")
+        b.save(b"1")
+        calls.append(Performed(bench, job("2")))
+        calls.append(Performed(bench, job("3")))
+        events.append("first ends")
+
+    bench.writer.then(first_transaction, lambda: events.append("second"))
+    a.save(b"1")
+    calls.append(Performed(bench, job("1")))
+    assert len(bench.runner.jobs) == 1
+    bench.finish()
+    assert events == ["1", "first begins", "first ends", "2", "3", "second"]
+    assert [call.result() for call in calls] == ["1", "2", "3"]
+
+
+def test_a_job_that_comes_with_the_last_transaction_is_done(bench: Bench) -> None:
+    """Nothing else is pending behind it that would wake the writer."""
+    a = bench.owner("a")
+    calls: list[Performed] = []
+    bench.writer.then(lambda: calls.append(Performed(bench, lambda _: bench.writer.stored(a))))
+    a.save(b"1")
+    bench.finish()
+    assert calls[0].result() == (1, b"1")
+    assert not bench.group_commit._scheduled
+
+
+def test_a_commit_that_comes_during_a_job_is_written(bench: Bench) -> None:
+    a = bench.owner("a")
+    call = Performed(bench, lambda _: a.save(b"1"))
+    bench.finish()
+    assert bench.writer.stored(a) == (1, b"1")
+    assert told(cast("Held", call.result())) == "a 1"
+
+
+def test_the_writer_is_woken_for_each_job(bench: Bench) -> None:
+    done: list[str] = []
+    for n in range(3):
+        assert not bench.runner.jobs
+        Performed(bench, lambda _: done.append("job"))
+        assert len(bench.runner.jobs) == 1
+        bench.finish()
+        assert len(done) == n + 1
+    a = bench.owner("a")
+    held = a.save(b"1")
+    bench.finish()
+    assert told(held) == "a 1"
+
+
+@pytest.mark.parametrize("error", [FAULT, RuntimeError("boom"), ValueError(), MemoryError()])
+def test_errors_of_jobs_are_faults(bench: Bench, error: Exception) -> None:
+    a = bench.owner("a")
+    held = a.save(b"1")
+
+    def fail(_: Writer) -> None:
+        raise error
+
+    failing = Performed(bench, fail)
+    behind = Performed(bench, lambda _: "done")
+    bench.finish()
+    with pytest.raises(StorageFault) as caught:
+        failing.result()
+    assert str(caught.value) == (str(error) or type(error).__name__)
+    assert (caught.value is error) is (error is FAULT)
+    # Nobody else is concerned.
+    assert behind.result() == "done"
+    assert told(held) == "a 1"
+    assert a.failures == 0
+
+
+def test_a_job_whose_caller_is_gone_is_done_all_the_same(bench: Bench) -> None:
+    done: list[str] = []
+    Performed(bench, lambda _: done.append("gone")).abandon()
+    call = Performed(bench, lambda _: done.append("here"))
+    bench.finish()
+    assert done == ["gone", "here"]
+    assert call.result() is None
+
+
+def test_commits_do_not_starve_jobs(bench: Bench) -> None:
+    a = bench.owner("a")
+    done_after: list[int] = []
+
+    def busy() -> None:
+        if len(bench.writer.batches) < 50:
+            a.save(b"1")
+        if len(bench.writer.batches) == 1:
+            Performed(bench, lambda _: done_after.append(len(bench.writer.batches)))
+        bench.writer.then(busy)
+
+    bench.writer.then(busy)
+    a.save(b"1")
+    bench.finish()
+    assert len(bench.writer.batches) == 50
+    assert done_after == [1]
+
+
+def test_jobs_do_not_starve_commits(bench: Bench) -> None:
+    """Whoever comes back at once with another job, before the one is done that came after it."""
+    a = bench.owner("a")
+    jobs_before: list[int] = []
+    jobs = 0
+
+    def busy(_: Writer) -> None:
+        nonlocal jobs
+        jobs += 1
+        if jobs < 50:
+            Performed(bench, busy)
+
+    bench.writer.then(lambda: jobs_before.append(jobs))
+    Performed(bench, busy)
+    a.save(b"1")
+    bench.finish()
+    assert jobs == 50
+    assert jobs_before == [1]
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_jobs_with_a_real_thread(backend: str) -> None:
+    """Claims and commits of many, side by side: each gets its own answer."""
+
+    async def main() -> None:
+        bench = Bench()
+        loop = running_loop()
+        runner = ThreadRunner(loop, "writer")
+        bench.group_commit = GroupCommit(loop, runner, bench.writer, lambda: 0)
+        answers: dict[str, list[int]] = {}
+
+        def claim_at(one: AlarmKey, claim: int, now: int) -> Callable[[Writer], list[StoredAlarm]]:
+            return lambda writer: writer.claim([one], claim, now, now)
+
+        async def turns(owner: FakeOwner) -> None:
+            mine = answers[owner.key.object_id] = []
+            one = AlarmKey(owner.key.type_name, owner.key.object_id, "x")
+            claim = 0
+            for n in range(20):
+                waiter = loop.waiter()
+                alarms = changed({"x": n}, acknowledged={"x": claim} if claim else None)
+                owner.gate = bench.group_commit.submit(owner, b"1", False, alarms)
+                owner.gate.hold(waiter)
+                await waiter.wait()
+                claim = 1 + n + 1000 * int(owner.key.object_id)
+                claimed = await bench.group_commit.perform(claim_at(one, claim, n))
+                mine += [alarm.due_at for alarm in claimed]
+
+        owners = bench.owners(20)
+        async with anyio.create_task_group() as tasks:
+            for owner in owners:
+                tasks.start_soon(turns, owner)
+        await bench.group_commit.drained()
+        runner.stop()
+        assert list(answers.values()) == [list(range(20))] * 20
+        assert all(bench.writer.stored(owner) == (20, b"1") for owner in owners)
+
+    anyio.run(main, backend=backend)
 
 
 # --- in a real loop, with a real thread ----------------------------------------------------------

@@ -33,7 +33,7 @@ def check_body(cls: type) -> None:
             raise _reserved(cls, name)
         if isinstance(vars(cls).get(name), Handler):
             raise DefinitionError(cls.__qualname__, name, "is both a field and a handler")
-        if is_alarm(vars(cls).get(name)):
+        if is_alarm(vars(cls).get(name)) and not _is_classvar(annotations[name]):
             raise DefinitionError(cls.__qualname__, name, "is both a field and an alarm")
     for name, value in vars(cls).items():
         if name == "ctx":

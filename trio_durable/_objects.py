@@ -345,6 +345,7 @@ class Objects:
         self._check_loop()
         alarm_key = AlarmKey(key.type_name, key.object_id, str.__str__(name))
         now = self._open().clock.now()
+        revived = False
         # Shielded, so that what was revived is known at once.
         with self._storage_errors(), anyio.CancelScope(shield=True):
             revived = await self._group_commit.perform(lambda writer: writer.revive(alarm_key, now))

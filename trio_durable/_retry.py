@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import attrs
@@ -20,9 +21,13 @@ def _maximum(value: Duration) -> float:
 def _factor(value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"factor must be a number, not {value!r}")
-    if not 1 <= value <= 1e6:
-        raise ValueError(f"factor must be between 1 and a million, not {value!r:.60}")
-    return float(value)
+    try:
+        factor = float(value)
+    except OverflowError:
+        factor = math.inf
+    if not 1 <= factor < math.inf:
+        raise ValueError(f"factor must be a finite number of 1 or more, not {value!r:.60}")
+    return factor
 
 
 @attrs.frozen

@@ -15,8 +15,10 @@ contract. Condition 7, distinct keys, is the caller's to keep.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -30,9 +32,28 @@ from hypothesis.stateful import (
 )
 
 from trio_durable import ObjectKey, StorageInUse
-from trio_durable.storage import Commit, Reader, Storage, StoredObject, Writer
+from trio_durable._keys import AlarmKey
+from trio_durable.storage import (
+    AlarmChanges,
+    Commit,
+    DueAlarm,
+    NewAlarm,
+    Postponement,
+    Reader,
+    Storage,
+    StoredAlarm,
+    StoredObject,
+    Writer,
+)
 
 NOW = 1_767_225_600_000_000
+SECOND = 1_000_000
+LATEST = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * SECOND + 999_999
+EARLIEST = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) * SECOND
+FOREVER = 2**63 - 1
+TIMES = [EARLIEST, -(2**53) - 1, -(2**53), -1, 0, 1, NOW, 2**53, 2**53 + 1, LATEST - 1, LATEST]
+
+ERRORS = ["", 'it\'s "quoted"\n\ttwice', "é 👾 \u2028", "null", "0", "x" * 10_000]
 
 ODD_IDS = [
     " ",
@@ -124,6 +145,39 @@ def save(object_id: str, revision: int, state: bytes = b"{}") -> Commit:
 
 def delete(object_id: str, revision: int) -> Commit:
     return Commit(key(object_id), revision, delete=True)
+
+
+def alarm_key(name: str, object_id: str = "a", type_name: str = "Cart") -> AlarmKey:
+    return AlarmKey(type_name, object_id, name)
+
+
+def changes(
+    changed: Mapping[str, int | None] | None = None,
+    *,
+    acknowledged: Mapping[str, int] | None = None,
+    clear: bool = False,
+    payload: bytes | None = None,
+) -> AlarmChanges:
+    """Set alarms for the times of ``changed``, or cancel them."""
+    return AlarmChanges(
+        dict(acknowledged or {}),
+        clear,
+        {
+            name: None if due_at is None else NewAlarm(due_at, payload)
+            for name, due_at in (changed or {}).items()
+        },
+    )
+
+
+def outside(object_id: str, changed: AlarmChanges) -> Commit:
+    """Changes that come from outside of the object, whatever its revision."""
+    return Commit(key(object_id), None, alarms=changed)
+
+
+def postponed(
+    alarm: AlarmKey, claim: int, available_at: int | None, failures: int = 1, error: str = "no"
+) -> Postponement:
+    return Postponement(alarm, claim, available_at, failures, error)
 
 
 class StorageConformance:
@@ -432,6 +486,1031 @@ class StorageConformance:
         self.commit(writer, delete("b", 1))
         assert reader.list_ids("Cart", None, 10) == ["a", "c"]
 
+    # --- alarms: what the tests below ask --------------------------------------------------------
+
+    @staticmethod
+    def alarms(reader: Reader, object_id: str = "a") -> dict[str, int]:
+        """The times of an object's alarms, dead letters excepted, in the order they come in."""
+        return {alarm.key.name: alarm.due_at for alarm in reader.list_alarms(key(object_id))}
+
+    @staticmethod
+    def due(
+        reader: Reader, before: int = FOREVER, except_types: Collection[str] = ()
+    ) -> list[tuple[int, str, str]]:
+        """The feed, in one page."""
+        page = reader.due_alarms(before, None, 10_000, except_types)
+        return [(each.available_at, each.key.object_id, each.key.name) for each in page]
+
+    @staticmethod
+    def dead(reader: Reader) -> list[tuple[str, str]]:
+        """The dead letters, in one page."""
+        found = reader.list_dead_letters("Cart", None, 10_000)
+        return [(alarm.key.object_id, alarm.key.name) for alarm in found]
+
+    @staticmethod
+    def claim(
+        writer: Writer, claim: int, *alarms: AlarmKey, now: int = NOW, until: int = NOW + SECOND
+    ) -> set[AlarmKey]:
+        """What was claimed."""
+        claimed = writer.claim(alarms, claim, now, until)
+        assert len({alarm.key for alarm in claimed}) == len(claimed)
+        return {alarm.key for alarm in claimed}
+
+    def acknowledge(self, writer: Writer, name: str, claim: int, object_id: str = "a") -> bool:
+        """Whether the claim was held. The alarm is gone then."""
+        commit = outside(object_id, changes(acknowledged={name: claim}))
+        return self.commit(writer, commit) == []
+
+    def schedule(
+        self, writer: Writer, *names: str, object_id: str = "a", due_at: int = NOW
+    ) -> None:
+        """Set alarms, which are due."""
+        changed = changes(dict.fromkeys(names, due_at))
+        assert self.commit(writer, outside(object_id, changed)) == []
+
+    def make_dead(self, writer: Writer, *names: str, object_id: str = "a") -> None:
+        """Make dead letters."""
+        self.schedule(writer, *names, object_id=object_id)
+        keys = [alarm_key(name, object_id) for name in names]
+        assert self.claim(writer, 999, *keys) == set(keys)
+        writer.postpone([postponed(one, 999, None, 3, "dead") for one in keys])
+
+    # --- alarms in commits, condition 8 ----------------------------------------------------------
+
+    def test_state_and_alarms_are_applied_together(self, writer: Writer, reader: Reader) -> None:
+        commit = Commit(key("a"), 0, b"1", alarms=changes({"x": NOW, "y": NOW + 1}))
+        assert self.commit(writer, commit) == []
+        assert self.load(reader, "a") == [(1, b"1")]
+        assert self.alarms(reader) == {"x": NOW, "y": NOW + 1}
+        commit = Commit(key("a"), 1, b"2", alarms=changes({"x": None, "y": NOW + 5, "z": NOW}))
+        assert self.commit(writer, commit) == []
+        assert self.load(reader, "a") == [(2, b"2")]
+        assert self.alarms(reader) == {"z": NOW, "y": NOW + 5}
+
+    def test_alarms_need_no_row(self, writer: Writer, reader: Reader) -> None:
+        assert self.commit(writer, Commit(key("a"), 0, alarms=changes({"x": NOW}))) == []
+        assert self.load(reader, "a") == [None]
+        assert reader.list_ids("Cart", None, 10) == []
+        assert self.alarms(reader) == {"x": NOW}
+
+    @pytest.mark.parametrize("others", [0, 3])
+    def test_a_stale_revision_leaves_the_alarms(
+        self, writer: Writer, reader: Reader, others: int
+    ) -> None:
+        self.commit(writer, save("a", 0, b"1"))
+        self.schedule(writer, "old", "claimed")
+        assert self.claim(writer, 1, alarm_key("claimed"))
+        ids = [f"{n}" for n in range(others)]
+        for attempt, changed in enumerate(
+            [
+                changes({"new": NOW}),
+                changes({"old": NOW + 9}),
+                changes({"old": None}),
+                changes(clear=True),
+                changes(acknowledged={"claimed": 1}),
+            ]
+        ):
+            for stale in (
+                Commit(key("a"), 0, alarms=changed),
+                Commit(key("a"), 2, alarms=changed),
+                Commit(key("a"), 2, b"2", alarms=changed),
+                Commit(key("a"), 2, delete=True, alarms=changed),
+                Commit(key("a"), 0, delete=True, alarms=changed),
+            ):
+                other = changes({f"{attempt}": NOW})
+                batch = [stale, *(Commit(key(one), 0, alarms=other) for one in ids)]
+                assert self.commit(writer, *batch) == [0]
+                assert self.load(reader, "a") == [(1, b"1")]
+                assert self.alarms(reader) == {"claimed": NOW, "old": NOW}
+                # The others of the batch apply all the same.
+                for one in ids:
+                    assert f"{attempt}" in self.alarms(reader, one)
+                    self.commit(writer, outside(one, changes(clear=True)))
+        assert self.acknowledge(writer, "claimed", 1)
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            "never set",
+            "never claimed",
+            "another claim",
+            "set anew",
+            "cancelled",
+            "cleared",
+            "acknowledged",
+            "postponed",
+            "dead",
+            "revived",
+            "claimed by another",
+            "of another object",
+        ],
+    )
+    def test_a_lost_claim_makes_a_commit_stale(
+        self, writer: Writer, reader: Reader, how: str
+    ) -> None:
+        x = alarm_key("x")
+        self.commit(writer, save("a", 0, b"1"), save("b", 0, b"1"))
+        self.schedule(writer, "other")
+        if how != "never set":
+            self.schedule(writer, "x")
+        if how not in ("never set", "never claimed", "another claim"):
+            assert self.claim(writer, 1, x) == {x}
+        if how == "another claim":
+            assert self.claim(writer, 2, x) == {x}
+        elif how == "set anew":
+            self.schedule(writer, "x")
+        elif how == "cancelled":
+            self.commit(writer, outside("a", changes({"x": None})))
+        elif how == "cleared":
+            self.commit(writer, outside("a", changes({"other": NOW}, clear=True)))
+        elif how == "acknowledged":
+            assert self.acknowledge(writer, "x", 1)
+        elif how == "postponed":
+            writer.postpone([postponed(x, 1, NOW + 5)])
+        elif how in ("dead", "revived"):
+            writer.postpone([postponed(x, 1, None)])
+            if how == "revived":
+                assert writer.revive(x, NOW)
+        elif how == "claimed by another":
+            assert self.claim(writer, 2, x, now=NOW + SECOND, until=NOW + 2 * SECOND) == {x}
+        elif how == "of another object":
+            self.schedule(writer, "x", object_id="b")
+            assert self.claim(writer, 2, alarm_key("x", "b")) == {alarm_key("x", "b")}
+        before = (self.alarms(reader), self.due(reader), self.dead(reader))
+
+        claim = 2 if how == "of another object" else 1
+        changed = changes({"new": NOW, "other": None}, acknowledged={"x": claim})
+        for revision, commit in enumerate(
+            [
+                Commit(key("a"), 1, b"2", alarms=changed),
+                Commit(key("a"), 1, alarms=changed),
+                Commit(key("a"), 1, delete=True, alarms=attrs.evolve(changed, clear=True)),
+                outside("a", changed),
+            ]
+        ):
+            # Alone, and among others, which apply all the same.
+            assert self.commit(writer, commit) == [0]
+            fresh = Commit(key("c"), revision, b"3", alarms=changes({"x": NOW}))
+            assert self.commit(writer, save("d", revision, b"2"), commit, fresh) == [1]
+            assert self.load(reader, "a", "c", "d") == [
+                (1, b"1"),
+                (revision + 1, b"3"),
+                (revision + 1, b"2"),
+            ]
+            assert self.alarms(reader, "c") == {"x": NOW}
+            self.commit(writer, outside("c", changes(clear=True)))
+            assert (self.alarms(reader), self.due(reader), self.dead(reader)) == before
+
+    def test_all_claims_of_a_commit_must_be_held(self, writer: Writer, reader: Reader) -> None:
+        self.schedule(writer, "x", "y", "z")
+        self.claim(writer, 1, alarm_key("x"), alarm_key("y"))
+        changed = changes(acknowledged={"x": 1, "y": 1, "z": 1})
+        assert self.commit(writer, Commit(key("a"), 0, b"1", alarms=changed)) == [0]
+        assert self.load(reader, "a") == [None]
+        assert self.alarms(reader) == {"x": NOW, "y": NOW, "z": NOW}
+        self.claim(writer, 2, alarm_key("z"))
+        changed = changes(acknowledged={"x": 1, "y": 1, "z": 2})
+        assert self.commit(writer, Commit(key("a"), 0, b"1", alarms=changed)) == []
+        assert self.load(reader, "a") == [(1, b"1")]
+        assert self.alarms(reader) == {}
+        assert self.due(reader) == []
+
+    def test_an_acknowledged_alarm_is_gone_with_the_state_that_came_of_it(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        self.schedule(writer, "x", "y")
+        self.claim(writer, 1, alarm_key("x"))
+        commit = Commit(key("a"), 0, b"1", alarms=changes(acknowledged={"x": 1}))
+        assert self.commit(writer, commit) == []
+        assert self.alarms(reader) == {"y": NOW}
+        # A second time it has no effect.
+        commit = Commit(key("a"), 1, b"2", alarms=changes(acknowledged={"x": 1}))
+        assert self.commit(writer, commit) == [0]
+        assert self.load(reader, "a") == [(1, b"1")]
+
+    @pytest.mark.parametrize(
+        ("changed", "left"),
+        [
+            (changes({"x": NOW + 5}, acknowledged={"x": 1}), {"old": NOW, "x": NOW + 5}),
+            (changes({"x": None}, acknowledged={"x": 1}), {"old": NOW}),
+            (changes(acknowledged={"x": 1}, clear=True), {}),
+            (changes({"x": NOW + 5}, acknowledged={"x": 1}, clear=True), {"x": NOW + 5}),
+            (changes({"old": NOW + 5, "new": NOW}, clear=True), {"new": NOW, "old": NOW + 5}),
+            (changes({"old": None, "new": NOW}, clear=True), {"new": NOW}),
+            (changes({"none": None}), {"old": NOW, "x": NOW}),
+            (changes(), {"old": NOW, "x": NOW}),
+        ],
+        ids=[
+            "acknowledged and set",
+            "acknowledged and cancelled",
+            "acknowledged and cleared",
+            "acknowledged, cleared and set",
+            "cleared and set",
+            "cleared and cancelled",
+            "cancelled what is not there",
+            "nothing",
+        ],
+    )
+    def test_changes_are_applied_in_the_order_of_their_fields(
+        self, writer: Writer, reader: Reader, changed: AlarmChanges, left: dict[str, int]
+    ) -> None:
+        for object_id in ("a", "b", "c"):
+            self.schedule(writer, "old", "x", object_id=object_id)
+            self.claim(writer, 1, alarm_key("x", object_id))
+        # On its own, and as part of a turn.
+        for object_id, revision in (("a", None), ("b", 0)):
+            assert self.commit(writer, Commit(key(object_id), revision, alarms=changed)) == []
+            assert self.alarms(reader, object_id) == left
+            if "x" in changed.changed:
+                assert not self.acknowledge(writer, "x", 1, object_id)
+        # Nobody else's are touched.
+        assert self.alarms(reader, "c") == {"old": NOW, "x": NOW}
+        assert self.acknowledge(writer, "x", 1, "c")
+
+    @pytest.mark.parametrize("stored", [0, 1, 3])
+    def test_changes_from_outside_apply_at_any_revision(
+        self, writer: Writer, reader: Reader, stored: int
+    ) -> None:
+        for revision in range(stored):
+            self.commit(writer, save("a", revision, b"1"))
+        row = self.load(reader, "a")
+        self.schedule(writer, "x", "y")
+        assert self.commit(writer, outside("a", changes({"x": None, "z": NOW}))) == []
+        assert self.alarms(reader) == {"y": NOW, "z": NOW}
+        assert self.commit(writer, outside("a", changes(clear=True))) == []
+        assert self.alarms(reader) == {}
+        # Neither state nor revision moved.
+        assert self.load(reader, "a") == row
+        assert self.commit(writer, save("a", stored, b"2")) == []
+
+    @pytest.mark.parametrize("stale", [False, True])
+    def test_changes_from_outside_go_along_with_others(
+        self, writer: Writer, reader: Reader, stale: bool
+    ) -> None:
+        self.commit(writer, save("a", 0, b"1"), save("b", 0, b"1"), save("c", 0, b"1"))
+        self.schedule(writer, "x", "y", object_id="b")
+        batch = [
+            Commit(key("a"), 1, b"2"),
+            outside("b", changes({"x": None})),
+            Commit(key("c"), 1, delete=True),
+            outside("d", changes({"x": NOW})),
+            Commit(key("e"), 5 if stale else 0, b"1"),
+        ]
+        assert self.commit(writer, *batch) == ([4] if stale else [])
+        assert self.load(reader, *"abcd") == [(2, b"2"), (1, b"1"), None, None]
+        assert self.alarms(reader, "b") == {"y": NOW}
+        assert self.alarms(reader, "d") == {"x": NOW}
+
+    def test_a_deletion_with_its_alarms(self, writer: Writer, reader: Reader) -> None:
+        for name in "abc":
+            self.commit(writer, save(name, 0, b"1"))
+            self.schedule(writer, "x", "y", object_id=name)
+        self.make_dead(writer, "dead")
+        gone = Commit(key("a"), 1, delete=True, alarms=changes(clear=True))
+        anew = Commit(key("b"), 1, delete=True, alarms=changes({"z": NOW}, clear=True))
+        stale = Commit(key("c"), 2, delete=True, alarms=changes(clear=True))
+        assert self.commit(writer, gone, anew, stale) == [2]
+        assert self.load(reader, *"abc") == [None, None, (1, b"1")]
+        assert self.alarms(reader, "a") == {}
+        assert self.alarms(reader, "b") == {"z": NOW}
+        assert self.alarms(reader, "c") == {"x": NOW, "y": NOW}
+        assert self.dead(reader) == []
+
+    @pytest.mark.parametrize("is_deletion", [True, False])
+    def test_an_object_that_is_not_stored_loses_its_alarms(
+        self, writer: Writer, reader: Reader, is_deletion: bool
+    ) -> None:
+        self.schedule(writer, "x", "y")
+        self.make_dead(writer, "dead")
+        stale = Commit(key("a"), 1, delete=is_deletion, alarms=changes(clear=True))
+        assert self.commit(writer, stale) == [0]
+        assert self.alarms(reader) == {"x": NOW, "y": NOW}
+        assert self.dead(reader) == [("a", "dead")]
+        commit = Commit(key("a"), 0, delete=is_deletion, alarms=changes(clear=True))
+        assert self.commit(writer, commit) == []
+        assert self.alarms(reader) == {}
+        assert self.dead(reader) == []
+        assert self.due(reader) == []
+
+    def test_an_alarm_set_anew_has_no_trace_of_the_old(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        names = ["claimed", "failed", "dead", "revived"]
+        self.schedule(writer, *names)
+        keys = [alarm_key(name) for name in names]
+        self.claim(writer, 1, *keys)
+        writer.postpone([postponed(alarm_key("failed"), 1, NOW + 50, 2, "no")])
+        writer.postpone([postponed(alarm_key(name), 1, None, 9, "no") for name in names[2:]])
+        assert writer.revive(alarm_key("revived"), NOW)
+        changed = changes(dict.fromkeys(names, NOW + 7), payload=b"[1]")
+        assert self.commit(writer, Commit(key("a"), 0, alarms=changed)) == []
+        fresh = {one: StoredAlarm(one, NOW + 7, b"[1]", 0, None) for one in keys}
+        assert {alarm.key: alarm for alarm in reader.list_alarms(key("a"))} == fresh
+        assert self.due(reader) == [(NOW + 7, "a", name) for name in sorted(names)]
+        assert self.dead(reader) == []
+        assert not self.acknowledge(writer, "claimed", 1)
+        claimed = writer.claim(keys, 2, NOW + 7, NOW + SECOND)
+        assert {alarm.key: alarm for alarm in claimed} == fresh
+
+    def test_an_alarm_set_anew_forgets_its_payload(self, writer: Writer, reader: Reader) -> None:
+        for payload in (b"1", None, b"2"):
+            changed = changes({"x": NOW}, payload=payload)
+            self.commit(writer, outside("a", changed))
+            assert [alarm.payload for alarm in reader.list_alarms(key("a"))] == [payload]
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 65, 1000, 5000])
+    def test_batches_of_alarms_of_all_sizes(
+        self, writer: Writer, reader: Reader, size: int
+    ) -> None:
+        """Spread over objects, a thousand at most, as batches are."""
+        objects = [f"{n:04}" for n in range(min(size, 1000))]
+        keys = [alarm_key(f"{n:04}", objects[n % len(objects)]) for n in range(size)]
+        names = {one: [k.name for k in keys if k.object_id == one] for one in objects[:3]}
+
+        def batch(change: Callable[[list[str]], AlarmChanges]) -> list[Commit]:
+            mine: dict[str, list[str]] = {one: [] for one in objects}
+            for one in keys:
+                mine[one.object_id].append(one.name)
+            return [outside(one, change(found)) for one, found in mine.items()]
+
+        assert self.commit(writer, *batch(lambda mine: changes(dict.fromkeys(mine, NOW)))) == []
+        assert len(self.due(reader)) == size
+        for one, found in names.items():
+            assert list(self.alarms(reader, one)) == found
+        assert self.claim(writer, 1, *keys) == set(keys)
+        assert self.due(reader, NOW + SECOND) == []
+        done = batch(lambda mine: changes(acknowledged=dict.fromkeys(mine, 1)))
+        assert self.commit(writer, *done) == []
+        assert self.due(reader) == []
+        assert self.commit(writer, *batch(lambda mine: changes(dict.fromkeys(mine, NOW)))) == []
+        assert self.commit(writer, *done) == list(range(len(objects)))
+        assert len(self.due(reader)) == size
+        assert self.commit(writer, *batch(lambda mine: changes(dict.fromkeys(mine)))) == []
+        assert self.due(reader) == []
+
+    def test_more_alarms_in_a_batch_than_a_statement_has_room_for(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        """Whatever limits a storage has within, they are its own affair."""
+        size = 33_000
+        names = [f"{n:05}" for n in range(size)]
+        keys = [alarm_key(name) for name in names]
+        assert (
+            self.commit(writer, Commit(key("a"), 0, alarms=changes(dict.fromkeys(names, NOW))))
+            == []
+        )
+        assert len(reader.list_alarms(key("a"))) == size
+        assert self.claim(writer, 1, *keys) == set(keys)
+        done = changes(acknowledged=dict.fromkeys(names, 1))
+        assert self.commit(writer, Commit(key("a"), 0, b"1", alarms=done)) == []
+        assert reader.list_alarms(key("a")) == []
+
+    @pytest.mark.parametrize("size", [3, 64, 1000])
+    def test_a_batch_of_everything_with_alarms(
+        self, writer: Writer, reader: Reader, size: int
+    ) -> None:
+        """Each kind of change to alarms, with each kind of commit, applying and stale."""
+        ids = [f"{n:04}" for n in range(size)]
+        stored = [one for n, one in enumerate(ids) if n % 9 in (1, 2, 3, 4, 5, 6)]
+        self.commit(writer, *(save(one, 0, b"1") for one in stored))
+        for one in ids[:9]:
+            assert self.alarms(reader, one) == {}
+        old = changes({"c": NOW, "o": NOW})
+        self.commit(writer, *(outside(one, old) for one in ids))
+        claimed = [alarm_key("c", one) for one in ids]
+        assert self.claim(writer, 1, *claimed) == set(claimed)
+        both, later = {"c": NOW, "o": NOW}, NOW + 5
+        batch: list[Commit] = []
+        stale: list[int] = []
+        rows: list[tuple[int, bytes] | None] = []
+        left: list[dict[str, int]] = []
+        for n, one in enumerate(ids):
+            k = key(one)
+            commit, row, alarms = [
+                (Commit(k, 0, b"2", alarms=changes({"n": later})), (1, b"2"), {**both, "n": later}),
+                (Commit(k, 1, b"2", alarms=changes(acknowledged={"c": 1})), (2, b"2"), {"o": NOW}),
+                (Commit(k, 1, delete=True, alarms=changes(clear=True)), None, {}),
+                (Commit(k, 1, b"2"), (2, b"2"), both),
+                (
+                    Commit(k, 1, b"2", alarms=changes({"o": None}, acknowledged={"c": 2})),
+                    "stale",
+                    both,
+                ),
+                (Commit(k, 0, b"2", alarms=changes({"o": later, "c": None})), "stale", both),
+                (Commit(k, 1, alarms=changes({"o": None, "c": later})), (1, b"1"), {"c": later}),
+                (Commit(k, None, alarms=changes({"n": later}, clear=True)), None, {"n": later}),
+                (Commit(k, 1, alarms=changes(acknowledged={"c": 1})), "stale none", both),
+            ][n % 9]
+            batch.append(commit)
+            if isinstance(row, str):
+                stale.append(n)
+                row = (1, b"1") if row == "stale" else None
+            rows.append(row)
+            left.append(alarms)
+        assert self.commit(writer, *batch) == stale
+        assert self.load(reader, *ids) == rows
+        assert [self.alarms(reader, one) for one in ids] == left
+
+    # --- claims, condition 9 ---------------------------------------------------------------------
+
+    def test_only_what_is_available_is_claimed(self, writer: Writer, reader: Reader) -> None:
+        self.schedule(writer, "past", due_at=NOW - 1)
+        self.schedule(writer, "now", due_at=NOW)
+        self.schedule(writer, "future", due_at=NOW + 1)
+        self.make_dead(writer, "dead")
+        names = ["past", "now", "future", "dead", "unknown"]
+        assert self.claim(writer, 1, *map(alarm_key, names)) == {
+            alarm_key("past"),
+            alarm_key("now"),
+        }
+        assert (
+            self.claim(writer, 2, alarm_key("unknown", "nobody"), alarm_key("x", "a", "T")) == set()
+        )
+        assert self.claim(writer, 3) == set()
+
+    def test_a_claim_is_exclusive_until_it_runs_out(self, writer: Writer, reader: Reader) -> None:
+        x = alarm_key("x")
+        self.schedule(writer, "x")
+        assert self.claim(writer, 1, x, until=NOW + 10) == {x}
+        assert self.claim(writer, 2, x, until=NOW + 10) == set()
+        assert self.claim(writer, 3, x, now=NOW + 9, until=NOW + 20) == set()
+        # It is its holder's still, for nobody else has claimed it.
+        writer.renew([(x, 1)], NOW + 11)
+        assert self.claim(writer, 4, x, now=NOW + 10, until=NOW + 20) == set()
+        assert self.claim(writer, 5, x, now=NOW + 11, until=NOW + 20) == {x}
+        writer.renew([(x, 1)], NOW + 99)
+        assert self.due(reader) == [(NOW + 20, "a", "x")]
+        assert not self.acknowledge(writer, "x", 1)
+        assert self.acknowledge(writer, "x", 5)
+
+    def test_a_claim_that_ran_out_unnoticed_is_still_held(self, writer: Writer) -> None:
+        self.schedule(writer, "x")
+        self.claim(writer, 1, alarm_key("x"), until=NOW)
+        assert self.acknowledge(writer, "x", 1)
+
+    def test_the_largest_claim_is_held_as_any_other(self, writer: Writer) -> None:
+        self.schedule(writer, "x", "y")
+        assert self.claim(writer, 2**63 - 1, alarm_key("x"))
+        assert self.claim(writer, 2**63 - 2, alarm_key("y"))
+        assert not self.acknowledge(writer, "x", 2**63 - 2)
+        assert self.commit(
+            writer, outside("a", changes(acknowledged={"x": 2**63 - 1, "y": 2**63 - 1}))
+        ) == [0]
+        writer.renew([(alarm_key("x"), 2**63 - 1)], NOW)
+        writer.postpone([postponed(alarm_key("y"), 2**63 - 2, NOW)])
+        assert self.acknowledge(writer, "x", 2**63 - 1)
+
+    def test_what_is_claimed_is_told_in_full(self, writer: Writer, reader: Reader) -> None:
+        x, y = alarm_key("x"), alarm_key("y")
+        self.commit(writer, outside("a", changes({"x": NOW - 5}, payload=b'{"n":1}')))
+        self.commit(writer, outside("a", changes({"y": NOW})))
+        self.claim(writer, 1, x)
+        writer.postpone([postponed(x, 1, NOW, 4, "it failed")])
+        claimed = {alarm.key: alarm for alarm in writer.claim([y, x], 2, NOW, NOW + SECOND)}
+        assert claimed == {
+            x: StoredAlarm(x, NOW - 5, b'{"n":1}', 4, "it failed"),
+            y: StoredAlarm(y, NOW, None, 0, None),
+        }
+        # A claim changes nothing of what they are.
+        assert reader.list_alarms(key("a")) == [claimed[x], claimed[y]]
+
+    def test_one_claim_in_two_parts(self, writer: Writer, reader: Reader) -> None:
+        """Many are claimed at once, some of them held by another."""
+        keys = [alarm_key(f"{n:03}") for n in range(100)]
+        self.schedule(writer, *(one.name for one in keys))
+        assert self.claim(writer, 1, *keys[::2]) == set(keys[::2])
+        assert self.claim(writer, 2, *keys) == set(keys[1::2])
+        for n, one in enumerate(keys):
+            assert not self.acknowledge(writer, one.name, 2 - n % 2)
+            assert self.acknowledge(writer, one.name, 1 + n % 2)
+
+    def test_claims_do_not_mix_objects_and_types(self, writer: Writer) -> None:
+        keys = [
+            AlarmKey(type_name, object_id, name)
+            for type_name in ("Cart", "cart")
+            for object_id in ("a", "b")
+            for name in ("x", "y")
+        ]
+        for one in keys:
+            commit = Commit(one.object_key, None, alarms=changes({one.name: NOW}))
+            assert self.commit(writer, commit) == []
+        asked = {keys[0], keys[3], keys[6]}
+        assert self.claim(writer, 1, *asked) == asked
+        assert self.claim(writer, 2, *keys) == set(keys) - asked
+
+    def test_only_held_claims_are_renewed(self, writer: Writer, reader: Reader) -> None:
+        names = ["held", "lost", "set anew", "dead", "free"]
+        self.schedule(writer, *names)
+        held, lost, set_anew, dead, free = map(alarm_key, names)
+        self.claim(writer, 1, held, lost, set_anew, dead, until=NOW + 10)
+        self.claim(writer, 2, lost, now=NOW + 10, until=NOW + 20)
+        self.schedule(writer, "set anew")
+        writer.postpone([postponed(dead, 1, None)])
+        writer.renew([(one, 1) for one in (held, lost, set_anew, dead, free)], NOW + 50)
+        writer.renew([(alarm_key("unknown"), 1), (held, 3)], NOW + 60)
+        writer.renew([], NOW + 70)
+        assert self.due(reader) == [
+            (NOW, "a", "free"),
+            (NOW, "a", "set anew"),
+            (NOW + 20, "a", "lost"),
+            (NOW + 50, "a", "held"),
+        ]
+        assert self.dead(reader) == [("a", "dead")]
+        # To an earlier time as well.
+        writer.renew([(held, 1), (lost, 2)], NOW + 5)
+        assert self.due(reader)[2:] == [(NOW + 5, "a", "held"), (NOW + 5, "a", "lost")]
+
+    def test_only_held_claims_are_postponed(self, writer: Writer, reader: Reader) -> None:
+        names = ["held", "lost", "set anew", "free"]
+        self.schedule(writer, *names)
+        keys = [alarm_key(name) for name in names]
+        self.claim(writer, 1, *keys[:3], until=NOW + 10)
+        self.claim(writer, 2, keys[1], now=NOW + 10, until=NOW + 20)
+        self.schedule(writer, "set anew")
+        writer.postpone([postponed(one, 1, NOW + 50, 2, "no") for one in keys])
+        writer.postpone([postponed(alarm_key("unknown"), 1, NOW)])
+        writer.postpone([])
+        assert self.due(reader) == [
+            (NOW, "a", "free"),
+            (NOW, "a", "set anew"),
+            (NOW + 20, "a", "lost"),
+            (NOW + 50, "a", "held"),
+        ]
+        found = {alarm.key.name: alarm for alarm in reader.list_alarms(key("a"))}
+        assert found["held"] == StoredAlarm(keys[0], NOW, None, 2, "no")
+        assert all(
+            (found[name].failures, found[name].last_error) == (0, None) for name in names[1:]
+        )
+
+    def test_a_postponed_alarm_can_be_claimed_when_it_is_due_again(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        x = alarm_key("x")
+        self.schedule(writer, "x")
+        self.claim(writer, 1, x)
+        writer.postpone([postponed(x, 1, NOW + 10)])
+        # The claim is given back.
+        assert not self.acknowledge(writer, "x", 1)
+        writer.postpone([postponed(x, 1, NOW, 7)])
+        writer.renew([(x, 1)], NOW)
+        assert self.claim(writer, 2, x, now=NOW + 9) == set()
+        assert self.claim(writer, 3, x, now=NOW + 10) == {x}
+        assert self.alarms(reader) == {"x": NOW}  # it was set for that time, whatever came after
+        # As it was, with no failure, as one gives back what one doesn't begin.
+        writer.postpone([Postponement(x, 3, NOW, 0, None)])
+        assert reader.list_alarms(key("a")) == [StoredAlarm(x, NOW, None, 0, None)]
+
+    def test_postponements_of_one_call_have_each_its_own_time(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        keys = [alarm_key(f"{n:02}") for n in range(50)]
+        self.schedule(writer, *(one.name for one in keys))
+        self.claim(writer, 1, *keys)
+        writer.postpone(
+            [
+                postponed(one, 1, None if n % 5 == 0 else NOW + n, n, f"error {n}")
+                for n, one in enumerate(keys)
+            ]
+        )
+        assert self.due(reader) == [(NOW + n, "a", f"{n:02}") for n in range(50) if n % 5]
+        assert [(a.key.name, a.failures, a.last_error) for a in reader.list_alarms(key("a"))] == [
+            (f"{n:02}", n, f"error {n}") for n in range(50) if n % 5
+        ]
+        assert self.dead(reader) == [("a", f"{n:02}") for n in range(0, 50, 5)]
+
+    def test_a_dead_letter_is_kept_but_never_due(self, writer: Writer, reader: Reader) -> None:
+        self.commit(writer, outside("a", changes({"x": NOW}, payload=b"[1]")))
+        self.claim(writer, 1, alarm_key("x"))
+        writer.postpone([postponed(alarm_key("x"), 1, None, 5, "the last error")])
+        assert self.alarms(reader) == {}
+        assert self.due(reader) == []
+        assert self.claim(writer, 2, alarm_key("x"), now=FOREVER, until=FOREVER) == set()
+        letter = StoredAlarm(alarm_key("x"), NOW, b"[1]", 5, "the last error")
+        assert reader.list_dead_letters("Cart", None, 10) == [letter]
+
+    def test_a_dead_letter_is_revived_once(self, writer: Writer, reader: Reader) -> None:
+        self.commit(writer, outside("a", changes({"x": NOW - 5}, payload=b"[1]")))
+        x = alarm_key("x")
+        self.claim(writer, 1, x)
+        writer.postpone([postponed(x, 1, None, 5, "the last error")])
+        assert writer.revive(x, NOW + 100) is True
+        assert writer.revive(x, NOW + 200) is False
+        assert self.dead(reader) == []
+        assert self.due(reader) == [(NOW + 100, "a", "x")]
+        (alarm,) = reader.list_alarms(key("a"))
+        assert (alarm.due_at, alarm.payload, alarm.failures) == (NOW - 5, b"[1]", 0)
+        assert not self.acknowledge(writer, "x", 1)
+        assert self.claim(writer, 2, x, now=NOW + 100) == {x}
+        assert self.acknowledge(writer, "x", 2)
+
+    def test_nothing_but_dead_letters_is_revived(self, writer: Writer, reader: Reader) -> None:
+        self.schedule(writer, "free", "claimed", "failed", due_at=NOW)
+        self.make_dead(writer, "dead")
+        self.claim(writer, 1, alarm_key("claimed"), alarm_key("failed"), until=NOW + 10)
+        writer.postpone([postponed(alarm_key("failed"), 1, NOW + 20)])
+        before = self.due(reader)
+        for name in ("free", "claimed", "failed", "unknown"):
+            assert writer.revive(alarm_key(name), NOW + 99) is False
+        assert writer.revive(alarm_key("dead", "b"), NOW) is False
+        assert writer.revive(alarm_key("dead", "a", "cart"), NOW) is False
+        assert self.due(reader) == before
+        assert self.acknowledge(writer, "claimed", 1)
+        assert self.dead(reader) == [("a", "dead")]
+
+    def test_dead_letters_go_by_cancelling_and_clearing(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        self.make_dead(writer, "x", "y")
+        self.make_dead(writer, "x", object_id="b")
+        self.commit(writer, outside("a", changes({"x": None})))
+        assert self.dead(reader) == [("a", "y"), ("b", "x")]
+        self.commit(writer, outside("b", changes(clear=True)))
+        assert self.dead(reader) == [("a", "y")]
+
+    # --- giving claims back, condition 10 --------------------------------------------------------
+
+    def test_opening_gives_claims_back(self, storage: Storage) -> None:
+        """The storages that come with the library open for one writer at a time."""
+        writer = storage.open_writer()
+        # One to an object, many to an object, claimed or not.
+        for object_id, names in {"a": "x", "b": "xyz", "c": "x", "d": "xy", "e": "x"}.items():
+            self.schedule(writer, *names, object_id=object_id, due_at=NOW - 5)
+        self.schedule(writer, "future", due_at=NOW + 5)
+        self.schedule(writer, "failed")
+        self.make_dead(writer, "dead")
+        keys = [alarm_key("x", "a"), alarm_key("x", "b"), alarm_key("y", "b"), alarm_key("x", "c")]
+        keys += [alarm_key("x", "d"), alarm_key("x", "e")]
+        self.claim(writer, 1, *keys, until=FOREVER)
+        self.claim(writer, 2, alarm_key("failed"), until=FOREVER)
+        writer.postpone([postponed(alarm_key("failed"), 2, NOW + 20, 2, "no")])
+        writer.close()
+
+        writer = storage.open_writer()
+        reader = storage.open_reader()
+        assert self.due(reader) == [
+            (NOW - 5, "a", "x"),
+            (NOW - 5, "b", "x"),
+            (NOW - 5, "b", "y"),
+            (NOW - 5, "b", "z"),
+            (NOW - 5, "c", "x"),
+            (NOW - 5, "d", "x"),
+            (NOW - 5, "d", "y"),
+            (NOW - 5, "e", "x"),
+            (NOW + 5, "a", "future"),
+            (NOW + 20, "a", "failed"),
+        ]
+        assert self.dead(reader) == [("a", "dead")]
+        for one in keys:
+            assert not self.acknowledge(writer, one.name, 1, one.object_id)
+        assert self.claim(writer, 3, *keys) == set(keys)
+        for one in keys:
+            assert self.acknowledge(writer, one.name, 3, one.object_id)
+        reader.close()
+        writer.close()
+
+    def test_claims_given_back_keep_failures(self, storage: Storage) -> None:
+        writer = storage.open_writer()
+        self.schedule(writer, "x", "y")
+        self.claim(writer, 1, alarm_key("x"))
+        writer.postpone([postponed(alarm_key("x"), 1, NOW, 3, "no")])
+        self.claim(writer, 2, alarm_key("x"))
+        writer.close()
+        writer = storage.open_writer()
+        reader = storage.open_reader()
+        assert reader.list_alarms(key("a")) == [
+            StoredAlarm(alarm_key("x"), NOW, None, 3, "no"),
+            StoredAlarm(alarm_key("y"), NOW, None, 0, None),
+        ]
+        assert self.claim(writer, 3, alarm_key("x")) == {alarm_key("x")}
+        reader.close()
+        writer.close()
+
+    def test_many_claims_given_back(self, storage: Storage) -> None:
+        keys = [alarm_key("x", f"{n:03}") for n in range(300)]
+        writer = storage.open_writer()
+        self.commit(writer, *(outside(one.object_id, changes({"x": NOW})) for one in keys))
+        assert self.claim(writer, 1, *keys, until=FOREVER) == set(keys)
+        writer.close()
+        writer = storage.open_writer()
+        assert self.claim(writer, 2, *keys) == set(keys)
+        writer.close()
+
+    def test_alarms_are_durable(self, storage: Storage) -> None:
+        writer = storage.open_writer()
+        changed = changes({"x": NOW + 1, "y": NOW}, payload=b'"p"')
+        self.commit(writer, Commit(key("a"), 0, b"1", alarms=changed))
+        writer.close()
+        writer = storage.open_writer()
+        reader = storage.open_reader()
+        assert reader.list_alarms(key("a")) == [
+            StoredAlarm(alarm_key("y"), NOW, b'"p"', 0, None),
+            StoredAlarm(alarm_key("x"), NOW + 1, b'"p"', 0, None),
+        ]
+        reader.close()
+        writer.close()
+
+    # --- the horizon feed ------------------------------------------------------------------------
+
+    def test_the_feed_is_in_the_order_of_time_and_key(self, writer: Writer, reader: Reader) -> None:
+        keys = [
+            AlarmKey(type_name, object_id, name)
+            for type_name in ("Cart", "cart", "É")
+            for object_id in ("B", "a", "\uffff", "👾")
+            for name in ("x", "é", "z")
+        ]
+        times = {one: NOW + n * 7 % 4 for n, one in enumerate(keys)}
+        by_object: dict[ObjectKey, dict[str, int | None]] = {}
+        for one, time in times.items():
+            by_object.setdefault(one.object_key, {})[one.name] = time
+        self.commit(
+            writer, *(Commit(one, None, alarms=changes(its)) for one, its in by_object.items())
+        )
+
+        def bytewise(each: DueAlarm) -> tuple[int, list[bytes]]:
+            return each.available_at, [part.encode() for part in each.key]
+
+        expected = sorted((DueAlarm(time, one) for one, time in times.items()), key=bytewise)
+        assert reader.due_alarms(NOW + 4, None, 1000, ()) == expected
+        assert reader.due_alarms(NOW + 2, None, 1000, ()) == [
+            each for each in expected if each.available_at < NOW + 2
+        ]
+        for limit in (1, 2, 5, 36, 100):
+            paged: list[DueAlarm] = []
+            after = None
+            while page := reader.due_alarms(NOW + 4, after, limit, ["cart"]):
+                assert len(page) <= limit
+                paged += page
+                after = page[-1]
+            assert paged == [each for each in expected if each.key.type_name != "cart"]
+        # Behind one that isn't there, in every part of it.
+        for each in (
+            DueAlarm(NOW + 1, AlarmKey("", "", "")),
+            DueAlarm(NOW + 1, AlarmKey("Cart", "a", "y")),
+            DueAlarm(NOW + 1, AlarmKey("Cart", "b", "")),
+            DueAlarm(NOW + 1, AlarmKey("D", "", "")),
+            DueAlarm(NOW + 9, AlarmKey("Cart", "a", "x")),
+        ):
+            assert reader.due_alarms(NOW + 4, each, 1000, ()) == [
+                other for other in expected if bytewise(other) > bytewise(each)
+            ]
+
+    def test_the_feed_ends_before_its_time(self, writer: Writer, reader: Reader) -> None:
+        self.schedule(writer, "x")
+        assert self.due(reader, NOW) == []
+        assert self.due(reader, NOW + 1) == [(NOW, "a", "x")]
+
+    def test_the_feed_shows_a_claimed_alarm_where_its_claim_runs_out(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        self.schedule(writer, "x", "y")
+        self.claim(writer, 1, alarm_key("x"), until=NOW + 10)
+        assert self.due(reader, NOW + 10) == [(NOW, "a", "y")]
+        assert self.due(reader) == [(NOW, "a", "y"), (NOW + 10, "a", "x")]
+
+    def test_the_feed_leaves_types_out(self, writer: Writer, reader: Reader) -> None:
+        types = ["Cart", "cart", "'", "Order"]
+        self.commit(
+            writer,
+            *(Commit(ObjectKey(t, "a"), None, alarms=changes({"x": NOW})) for t in types),
+        )
+
+        def left(*except_types: str) -> list[str]:
+            page = reader.due_alarms(FOREVER, None, 2, except_types)
+            return [each.key.type_name for each in page]
+
+        assert left() == ["'", "Cart"]
+        assert left("Cart", "none") == ["'", "Order"]
+        assert left("'", "Cart", "Order") == ["cart"]
+        assert left(*types) == []
+        assert len(reader.due_alarms(FOREVER, None, 9, {"Cart"})) == 3
+        assert len(reader.due_alarms(FOREVER, None, 9, frozenset(types))) == 0
+
+    # --- lists of alarms -------------------------------------------------------------------------
+
+    def test_alarms_are_listed_by_time_and_name(self, writer: Writer, reader: Reader) -> None:
+        names = ["b", "a", "é", "\uffff", "👾", "A"]
+        self.schedule(writer, *names)
+        self.schedule(writer, "late", due_at=NOW + 1)
+        self.schedule(writer, "early", due_at=NOW - 1)
+        self.schedule(writer, "other", object_id="b")
+        assert list(self.alarms(reader)) == ["early", *sorted(names, key=str.encode), "late"]
+        # By the time they were set for, not by when they are available.
+        self.claim(writer, 1, alarm_key("early"), until=NOW + 10)
+        assert next(iter(self.alarms(reader))) == "early"
+        assert self.alarms(reader, "none") == {}
+
+    def test_dead_letters_page_through_in_the_order_of_id_and_name(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        ids = ["B", "a", "aa", "é", "\uffff", "👾"]
+        names = ["z", "Z", "zz", "é"]
+        for object_id in ids:
+            self.make_dead(writer, *names, object_id=object_id)
+            self.schedule(writer, "alive", object_id=object_id)
+        self.commit(writer, Commit(key("a", "Order"), None, alarms=changes({"x": NOW})))
+        x = AlarmKey("Order", "a", "x")
+        self.claim(writer, 1, x)
+        writer.postpone([postponed(x, 1, None)])
+        in_order = sorted(
+            ((one, name) for one in ids for name in names),
+            key=lambda pair: [part.encode() for part in pair],
+        )
+        for limit in (1, 3, 7, 24, 100):
+            paged: list[tuple[str, str]] = []
+            after = None
+            while page := reader.list_dead_letters("Cart", after, limit):
+                assert len(page) <= limit
+                paged += [(letter.key.object_id, letter.key.name) for letter in page]
+                after = page[-1].key
+            assert paged == in_order
+        after = alarm_key("a", "a")  # which isn't there
+        found = reader.list_dead_letters("Cart", after, 100)
+        assert [(letter.key.object_id, letter.key.name) for letter in found] == [
+            pair for pair in in_order if pair > ("a", "a")
+        ]
+        assert [letter.key for letter in reader.list_dead_letters("Order", None, 9)] == [x]
+        assert reader.list_dead_letters("order", None, 9) == []
+
+    # --- exact and odd ---------------------------------------------------------------------------
+
+    def test_payloads_come_back_as_they_were(self, writer: Writer, reader: Reader) -> None:
+        payloads = [None, *(state for name, state in STATES.items() if name != "16 MiB")]
+        keys = [alarm_key(f"{n:02}") for n in range(len(payloads))]
+        for together in (True, False):
+            news = [
+                {one.name: NewAlarm(NOW, payload)}
+                for one, payload in zip(keys, payloads, strict=True)
+            ]
+            if together:
+                news = [{name: new for each in news for name, new in each.items()}]
+            for new in news:
+                self.commit(writer, outside("a", AlarmChanges(changed={**new})))
+            listed = reader.list_alarms(key("a"))
+            claimed = writer.claim(keys, 1 + together, NOW, NOW + 10)
+            claimed.sort(key=lambda alarm: alarm.key)
+            writer.postpone([postponed(one, 1 + together, None) for one in keys])
+            dead = reader.list_dead_letters("Cart", None, 100)
+            for alarms in (listed, claimed, dead):
+                assert [alarm.key for alarm in alarms] == keys
+                for alarm, payload in zip(alarms, payloads, strict=True):
+                    assert type(alarm.payload) is (type(None) if payload is None else bytes)
+                    assert alarm.payload == payload
+
+    @pytest.mark.parametrize("part", ["type", "id", "name"])
+    def test_odd_keys_of_alarms(self, writer: Writer, reader: Reader, part: str) -> None:
+        """Each of them through everything that there is."""
+        keys = [
+            {"type": AlarmKey(odd, "a", "x"), "id": AlarmKey("Cart", odd, "x")}.get(
+                part, AlarmKey("Cart", "a", odd)
+            )
+            for odd in ODD_IDS
+        ]
+        objects = list(dict.fromkeys(one.object_key for one in keys))
+
+        def commit(change: Callable[[AlarmKey], AlarmChanges]) -> list[int]:
+            merged: dict[ObjectKey, AlarmChanges] = {}
+            for one in keys:
+                merged.setdefault(one.object_key, AlarmChanges()).merge(change(one))
+            return self.commit(
+                writer, *(Commit(k, None, alarms=mine) for k, mine in merged.items())
+            )
+
+        def found() -> set[AlarmKey]:
+            return {alarm.key for one in objects for alarm in reader.list_alarms(one)}
+
+        assert commit(lambda one: changes({one.name: NOW})) == []
+        assert found() == set(keys)
+        in_order = sorted(keys, key=lambda one: [text.encode() for text in one])
+        assert reader.due_alarms(FOREVER, None, 100, ()) == [DueAlarm(NOW, k) for k in in_order]
+        for place, one in enumerate(in_order):
+            assert [d.key for d in reader.due_alarms(FOREVER, DueAlarm(NOW, one), 2, ())] == (
+                in_order[place + 1 : place + 3]
+            )
+        assert self.claim(writer, 1, *keys, until=NOW + 10) == set(keys)
+        writer.renew([(one, 1) for one in keys], NOW + 20)
+        assert [d.available_at for d in reader.due_alarms(FOREVER, None, 100, ())] == (
+            [NOW + 20] * len(keys)
+        )
+        writer.postpone([postponed(one, 1, None, 1, one.name) for one in keys])
+        assert found() == set()
+        dead = [
+            letter
+            for type_name in sorted({one.type_name for one in keys}, key=str.encode)
+            for letter in reader.list_dead_letters(type_name, None, 100)
+        ]
+        assert [letter.key for letter in dead] == in_order
+        assert [letter.last_error for letter in dead] == [one.name for one in in_order]
+        if part != "type":
+            for place, one in enumerate(in_order):
+                page = reader.list_dead_letters("Cart", one, 2)
+                assert [letter.key for letter in page] == in_order[place + 1 : place + 3]
+        assert all(writer.revive(one, NOW) for one in keys)
+        assert self.claim(writer, 2, *keys) == set(keys)
+        assert commit(lambda one: changes(acknowledged={one.name: 1})) == list(range(len(objects)))
+        assert commit(lambda one: changes(acknowledged={one.name: 2})) == []
+        assert found() == set()
+        assert commit(lambda one: changes({one.name: NOW})) == []
+        for one in keys[::2]:
+            cancel = changes({one.name: None})
+            self.commit(writer, Commit(one.object_key, None, alarms=cancel))
+        assert found() == set(keys[1::2])
+        for one in keys[1::2]:
+            self.commit(writer, Commit(one.object_key, None, alarms=changes(clear=True)))
+        assert found() == set()
+
+    def test_errors_come_back_as_they_were(self, writer: Writer, reader: Reader) -> None:
+        for n, error in enumerate(ERRORS):
+            self.schedule(writer, "x", "dead")
+            x, dead = alarm_key("x"), alarm_key("dead")
+            self.claim(writer, 2 * n + 1, x, dead)
+            writer.postpone(
+                [
+                    postponed(x, 2 * n + 1, NOW, 1, error),
+                    postponed(dead, 2 * n + 1, None, 1, error),
+                ]
+            )
+            assert [alarm.last_error for alarm in reader.list_alarms(key("a"))] == [error]
+            letters = reader.list_dead_letters("Cart", None, 9)
+            assert [letter.last_error for letter in letters] == [error]
+            assert writer.claim([x], 2 * n + 2, NOW, NOW)[0].last_error == error
+
+    def test_times_of_all_years(self, writer: Writer, reader: Reader) -> None:
+        for n, time in enumerate(TIMES):
+            claim = 3 * n + 1
+            x = alarm_key("x")
+            self.schedule(writer, "x", due_at=time)
+            assert self.alarms(reader) == {"x": time}
+            assert self.due(reader, time) == []
+            assert self.due(reader, time + 1) == [(time, "a", "x")]
+            assert self.claim(writer, claim, x, now=time - 1, until=time) == set()
+            assert self.claim(writer, claim + 1, x, now=time, until=time + 1) == {x}
+            assert self.due(reader, time + 1) == []
+            writer.renew([(x, claim + 1)], time - 7)
+            assert self.due(reader) == [(time - 7, "a", "x")]
+            writer.postpone([postponed(x, claim + 1, time + 7)])
+            assert self.due(reader) == [(time + 7, "a", "x")]
+            assert self.alarms(reader) == {"x": time}
+            self.claim(writer, claim + 2, x, now=time + 7, until=time + 8)
+            writer.postpone([postponed(x, claim + 2, None)])
+            assert writer.revive(x, time)
+            assert self.due(reader) == [(time, "a", "x")]
+
+    def test_times_of_all_years_in_order(self, writer: Writer, reader: Reader) -> None:
+        times = TIMES
+        # So that the names would give another order.
+        changed = changes({f"{len(times) - n:02}": time for n, time in enumerate(times)})
+        self.commit(writer, outside("a", changed))
+        assert [time for time, _, _ in self.due(reader)] == times
+        assert [alarm.due_at for alarm in reader.list_alarms(key("a"))] == times
+        after = None
+        for time in times:
+            (after,) = reader.due_alarms(FOREVER, after, 1, ())
+            assert after.available_at == time
+
+    # --- alarms: what a reader sees --------------------------------------------------------------
+
+    def test_a_reader_sees_every_change_of_alarms(self, storage: Storage, writer: Writer) -> None:
+        early = storage.open_reader()
+        x = alarm_key("x")
+
+        def seen(alarms: list[str], due: list[int], dead: list[str]) -> None:
+            late = storage.open_reader()
+            for reader in (early, late):
+                assert list(self.alarms(reader)) == alarms
+                assert [time for time, _, _ in self.due(reader)] == due
+                assert [name for _, name in self.dead(reader)] == dead
+            late.close()
+
+        seen([], [], [])
+        self.schedule(writer, "x")
+        seen(["x"], [NOW], [])
+        self.claim(writer, 1, x, until=NOW + 5)
+        seen(["x"], [NOW + 5], [])
+        writer.renew([(x, 1)], NOW + 6)
+        seen(["x"], [NOW + 6], [])
+        writer.postpone([postponed(x, 1, None)])
+        seen([], [], ["x"])
+        writer.revive(x, NOW)
+        seen(["x"], [NOW], [])
+        self.commit(writer, outside("a", changes({"x": None})))
+        seen([], [], [])
+        early.close()
+
+    def test_each_of_ten_thousand_objects_has_its_own_alarms(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        ids = [f"{n:05}" for n in range(10_000)]
+        for start in range(0, len(ids), 1000):
+            batch = ids[start : start + 1000]
+            self.commit(writer, *(outside(one, changes({"x": NOW + int(one)})) for one in batch))
+        assert [
+            (d.available_at, d.key.object_id) for d in reader.due_alarms(FOREVER, None, 3, ())
+        ] == [(NOW + n, f"{n:05}") for n in range(3)]
+        assert self.alarms(reader, "05000") == {"x": NOW + 5000}
+        after = DueAlarm(NOW + 9000, alarm_key("x", "09000"))
+        page = reader.due_alarms(NOW + 9003, after, 10, ())
+        assert [d.key.object_id for d in page] == ["09001", "09002"]
+
     # --- everything against a model --------------------------------------------------------------
 
     def test_like_a_dictionary(self, storage: Storage) -> None:
@@ -454,15 +1533,47 @@ class StorageConformance:
 _object_ids = st.sampled_from(["a", "A", "b", "0", "00", "é", "e\u0301", "\uffff", "👾", "'"])
 _type_names = st.sampled_from(["Cart", "cart", "Order"])
 _keys = st.builds(ObjectKey, _type_names, _object_ids)
+# Alarms are of fewer objects, so that claims meet changes.
+_alarm_names = st.sampled_from(["x", "X", "é", "0"])
+_alarm_keys = st.builds(
+    AlarmKey, st.sampled_from(["Cart", "cart"]), st.sampled_from(["a", "0", "👾"]), _alarm_names
+)
+_alarm_objects = _alarm_keys.map(lambda alarm: alarm.object_key)
+_delays = st.integers(-5, 20)
+_payloads = st.none() | st.just(b"null") | _states
+
+
+@attrs.define
+class _ModelAlarm:
+    """An alarm as it should be."""
+
+    due_at: int
+    payload: bytes | None
+    available_at: int | None
+    claim: int | None = None
+    failures: int = 0
+    last_error: str | None = None
+
+    def stored(self, one: AlarmKey) -> StoredAlarm:
+        return StoredAlarm(one, self.due_at, self.payload, self.failures, self.last_error)
+
+
+def _bytewise(one: AlarmKey) -> list[bytes]:
+    return [part.encode() for part in one]
 
 
 class _StorageMachine(RuleBasedStateMachine):
-    """Runs commits, reads and reopenings on a storage and on a dictionary."""
+    """Runs commits, claims, reads and reopenings on a storage and on two dictionaries."""
 
     def __init__(self, storage: Storage) -> None:
         super().__init__()
         self.storage = storage
         self.model: dict[ObjectKey, tuple[int, bytes]] = {}
+        self.alarms: dict[AlarmKey, _ModelAlarm] = {}
+        self.now = NOW
+        self.last_claim = 0
+        self.claims: list[tuple[AlarmKey, int]] = []
+        """All that were ever given, held or lost."""
         self.open()
 
     def open(self) -> None:
@@ -477,28 +1588,176 @@ class _StorageMachine(RuleBasedStateMachine):
     def nothing_is_stored(self) -> None:
         for type_name in ("Cart", "cart", "Order"):
             assert self.reader.list_ids(type_name, None, 10) == []
+            assert self.reader.list_dead_letters(type_name, None, 10) == []
+        assert self.reader.due_alarms(FOREVER, None, 10, ()) == []
+
+    # --- commits ---------------------------------------------------------------------------------
 
     @rule(data=st.data(), keys=st.lists(_keys, min_size=1, max_size=12, unique=True))
     def commit(self, data: st.DataObject, keys: list[ObjectKey]) -> None:
+        self.run_batch(data, keys, with_alarms=False)
+
+    @rule(data=st.data(), keys=st.lists(_alarm_objects, min_size=1, max_size=6, unique=True))
+    def commit_with_alarms(self, data: st.DataObject, keys: list[ObjectKey]) -> None:
+        self.run_batch(data, keys, with_alarms=True)
+
+    @rule(data=st.data(), keys=st.lists(_alarm_objects, min_size=1, max_size=6, unique=True))
+    def set_from_outside(self, data: st.DataObject, keys: list[ObjectKey]) -> None:
+        """Mostly a statement of its own."""
+        batch = []
+        for one in keys:
+            names = data.draw(st.lists(_alarm_names, min_size=1, max_size=3, unique=True))
+            changed = AlarmChanges(changed={name: self.draw_alarm(data) for name in names})
+            batch.append(Commit(one, None, alarms=changed))
+        self.apply(batch)
+
+    def run_batch(self, data: st.DataObject, keys: list[ObjectKey], *, with_alarms: bool) -> None:
         batch: list[Commit] = []
-        stale: list[int] = []
-        after = dict(self.model)
-        for position, one in enumerate(keys):
+        for one in keys:
             stored = self.model[one][0] if one in self.model else 0
             # Mostly the right one, for otherwise little gets stored.
-            revision = data.draw(st.just(stored) | st.just(stored) | st.integers(0, 5))
+            revision: int | None = data.draw(st.just(stored) | st.just(stored) | st.integers(0, 5))
             action = data.draw(st.sampled_from(["save", "save", "save", "delete", "nothing"]))
+            changed = None
+            if with_alarms and data.draw(st.integers(0, 3)):
+                changed = self.draw_changes(data, one)
+                if action == "nothing" and data.draw(st.booleans()):
+                    revision = None
             state = data.draw(_states) if action == "save" else None
-            batch.append(Commit(one, revision, state, delete=action == "delete"))
-            if revision != stored:
+            batch.append(Commit(one, revision, state, delete=action == "delete", alarms=changed))
+        self.apply(batch)
+
+    def draw_alarm(self, data: st.DataObject) -> NewAlarm:
+        return NewAlarm(self.now + data.draw(_delays), data.draw(_payloads))
+
+    def draw_changes(self, data: st.DataObject, one: ObjectKey) -> AlarmChanges:
+        acknowledged: dict[str, int] = {}
+        # Mostly one that is held, now and then one that was, or nobody's.
+        mine = [pair for pair in self.claims if pair[0].object_key == one]
+        held = [pair for pair in mine if self.holds(*pair)]
+        for pairs in (held, held, mine):
+            if data.draw(st.booleans()) and pairs:
+                alarm, claim = data.draw(st.sampled_from(pairs))
+                acknowledged[alarm.name] = claim
+        if not data.draw(st.integers(0, 9)):
+            acknowledged[data.draw(_alarm_names)] = self.last_claim + 1
+        changed: dict[str, NewAlarm | None] = {}
+        for name in data.draw(st.lists(_alarm_names, max_size=3, unique=True)):
+            changed[name] = self.draw_alarm(data) if data.draw(st.integers(0, 3)) else None
+        return AlarmChanges(acknowledged, not data.draw(st.integers(0, 7)), changed)
+
+    def holds(self, one: AlarmKey, claim: int) -> bool:
+        return one in self.alarms and self.alarms[one].claim == claim
+
+    def apply(self, batch: list[Commit]) -> None:
+        stale: list[int] = []
+        after = dict(self.model)
+        alarms = dict(self.alarms)
+        for position, commit in enumerate(batch):
+            one = commit.key
+            changed = commit.alarms or AlarmChanges()
+
+            def named(name: str, one: ObjectKey = one) -> AlarmKey:
+                return AlarmKey(one.type_name, one.object_id, name)
+
+            stored = self.model[one][0] if one in self.model else 0
+            if commit.revision not in (None, stored) or not all(
+                self.holds(named(name), claim) for name, claim in changed.acknowledged.items()
+            ):
                 stale.append(position)
-            elif action == "delete":
+                continue
+            if commit.delete:
                 after.pop(one, None)
-            elif state is not None:
-                after[one] = (revision + 1, state)
-        found: Collection[int] = self.writer.commit(batch, NOW)
+            elif commit.state is not None:
+                after[one] = (stored + 1, commit.state)
+            for name in changed.acknowledged:
+                del alarms[named(name)]
+            if changed.clear:
+                alarms = {k: alarm for k, alarm in alarms.items() if k.object_key != one}
+            for name, new in changed.changed.items():
+                alarms.pop(named(name), None)
+                if new is not None:
+                    alarms[named(name)] = _ModelAlarm(new.due_at, new.payload, new.due_at)
+        found: Collection[int] = self.writer.commit(batch, self.now)
         assert sorted(found) == stale
-        self.model = after
+        self.model, self.alarms = after, alarms
+
+    # --- delivery --------------------------------------------------------------------------------
+
+    @rule(by=st.integers(0, 15))
+    def time_passes(self, by: int) -> None:
+        self.now += by
+
+    @rule(
+        asked=st.lists(_alarm_keys, max_size=12, unique=True),
+        ttl=st.integers(0, 15),
+    )
+    def claim_some(self, asked: list[AlarmKey], ttl: int) -> None:
+        self.claim(asked, ttl)
+
+    @precondition(lambda self: self.alarms)
+    @rule(ttl=st.integers(5, 15))
+    def claim_all(self, ttl: int) -> None:
+        self.claim(list(self.alarms), ttl)
+
+    def claim(self, asked: list[AlarmKey], ttl: int) -> None:
+        self.last_claim += 1
+        expected = {}
+        for one in asked:
+            alarm = self.alarms.get(one)
+            if alarm and alarm.available_at is not None and alarm.available_at <= self.now:
+                expected[one] = alarm.stored(one)
+                alarm.claim, alarm.available_at = self.last_claim, self.now + ttl
+                self.claims.append((one, self.last_claim))
+        found = self.writer.claim(asked, self.last_claim, self.now, self.now + ttl)
+        assert len(found) == len(expected)
+        assert {alarm.key: alarm for alarm in found} == expected
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), by=st.integers(-5, 15))
+    def renew(self, data: st.DataObject, by: int) -> None:
+        claims = data.draw(st.lists(st.sampled_from(self.claims), max_size=5, unique=True))
+        for one, claim in claims:
+            if self.holds(one, claim):
+                self.alarms[one].available_at = self.now + by
+        self.writer.renew(claims, self.now + by)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def postpone(self, data: st.DataObject) -> None:
+        claims = data.draw(
+            st.lists(st.sampled_from(self.claims), max_size=5, unique_by=lambda pair: pair[0])
+        )
+        postponements = []
+        for one, claim in claims:
+            again_at = data.draw(st.none() | _delays.map(lambda delay: self.now + delay))
+            failures = data.draw(st.integers(0, 5))
+            error = data.draw(st.sampled_from([None, "", "no", 'it\'s "é"\n👾']))
+            postponements.append(Postponement(one, claim, again_at, failures, error))
+            if self.holds(one, claim):
+                alarm = self.alarms[one]
+                alarm.claim, alarm.available_at = None, again_at
+                alarm.failures, alarm.last_error = failures, error
+        self.writer.postpone(postponements)
+
+    @rule(one=_alarm_keys)
+    def revive(self, one: AlarmKey) -> None:
+        self.check_revive(one)
+
+    @precondition(lambda self: any(alarm.available_at is None for alarm in self.alarms.values()))
+    @rule(data=st.data())
+    def revive_a_dead_letter(self, data: st.DataObject) -> None:
+        dead = [one for one, alarm in self.alarms.items() if alarm.available_at is None]
+        self.check_revive(data.draw(st.sampled_from(dead)))
+
+    def check_revive(self, one: AlarmKey) -> None:
+        alarm = self.alarms.get(one)
+        is_dead = alarm is not None and alarm.available_at is None
+        assert self.writer.revive(one, self.now) is is_dead
+        if alarm is not None and is_dead:
+            alarm.available_at, alarm.failures = self.now, 0
+
+    # --- reading ---------------------------------------------------------------------------------
 
     @rule(keys=st.lists(_keys, max_size=12))
     def load(self, keys: list[ObjectKey]) -> None:
@@ -517,15 +1776,95 @@ class _StorageMachine(RuleBasedStateMachine):
             expected = [one for one in expected if one.encode() > after.encode()]
         assert self.reader.list_ids(type_name, after, limit) == expected[:limit]
 
-    @precondition(lambda self: self.model)
+    @rule(
+        before=_delays,
+        after=st.none() | st.tuples(_delays, _alarm_keys),
+        limit=st.integers(1, 30),
+        except_types=st.sets(_type_names),
+    )
+    def due_alarms(
+        self,
+        before: int,
+        after: tuple[int, AlarmKey] | None,
+        limit: int,
+        except_types: set[str],
+    ) -> None:
+        last = None if after is None else DueAlarm(self.now + after[0], after[1])
+        expected = [
+            each
+            for each in self.feed()
+            if each.available_at < self.now + before
+            and each.key.type_name not in except_types
+            and (last is None or self.place(each) > self.place(last))
+        ]
+        found = self.reader.due_alarms(self.now + before, last, limit, except_types)
+        assert found == expected[:limit]
+
+    @rule(
+        type_name=_type_names,
+        after=st.none() | _alarm_keys,
+        limit=st.integers(1, 12),
+    )
+    def list_dead_letters(self, type_name: str, after: AlarmKey | None, limit: int) -> None:
+        if after is not None:
+            after = after._replace(type_name=type_name)
+        expected = [
+            letter
+            for letter in self.dead_letters(type_name)
+            if after is None or _bytewise(letter.key) > _bytewise(after)
+        ]
+        assert self.reader.list_dead_letters(type_name, after, limit) == expected[:limit]
+
+    @precondition(lambda self: self.model or self.alarms)
     @rule()
     def reopen(self) -> None:
         self.close()
         self.open()
+        for alarm in self.alarms.values():
+            if alarm.claim is not None:
+                alarm.claim, alarm.available_at = None, alarm.due_at
+
+    # --- everything, after each step -------------------------------------------------------------
 
     @invariant()
     def all_is_as_in_the_model(self) -> None:
         self.check_load(list(self.model))
+        assert self.reader.due_alarms(FOREVER, None, 1000, ()) == self.feed()
+        for one in {alarm.object_key for alarm in self.alarms}:
+            expected = [
+                alarm.stored(k)
+                for k, alarm in self.alarms.items()
+                if k.object_key == one and alarm.available_at is not None
+            ]
+            expected.sort(key=lambda alarm: (alarm.due_at, _bytewise(alarm.key)))
+            assert self.reader.list_alarms(one) == expected
+        for type_name in ("Cart", "cart"):
+            letters = self.reader.list_dead_letters(type_name, None, 1000)
+            assert letters == self.dead_letters(type_name)
+
+    @staticmethod
+    def place(each: DueAlarm) -> tuple[int, list[bytes]]:
+        return each.available_at, _bytewise(each.key)
+
+    def feed(self) -> list[DueAlarm]:
+        return sorted(
+            (
+                DueAlarm(alarm.available_at, one)
+                for one, alarm in self.alarms.items()
+                if alarm.available_at is not None
+            ),
+            key=self.place,
+        )
+
+    def dead_letters(self, type_name: str) -> list[StoredAlarm]:
+        return sorted(
+            (
+                alarm.stored(one)
+                for one, alarm in self.alarms.items()
+                if one.type_name == type_name and alarm.available_at is None
+            ),
+            key=lambda alarm: _bytewise(alarm.key),
+        )
 
     def check_load(self, keys: Sequence[ObjectKey]) -> None:
         rows = self.reader.load(keys)
@@ -544,5 +1883,13 @@ class _StorageMachine(RuleBasedStateMachine):
                     if row
                 ],
                 NOW,
+            )
+            letters = self.reader.list_dead_letters(type_name, None, 1000)
+            alarms = {letter.key.object_key for letter in letters}
+            alarms.update(
+                each.key.object_key for each in self.reader.due_alarms(FOREVER, None, 1000, ())
+            )
+            self.writer.commit(
+                [Commit(k, None, alarms=AlarmChanges(clear=True)) for k in alarms], NOW
             )
         self.close()

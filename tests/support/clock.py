@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 
 import anyio.lowlevel
@@ -23,7 +24,7 @@ class _JumpingSelector(selectors.SelectSelector):
         ready = super().select(0)
         if not ready:
             # A hair more, or rounding may leave the timer a fraction of its due time away.
-            self.now += timeout + 1e-9
+            self.now = math.nextafter(self.now + timeout + 1e-9, math.inf)
         return ready
 
 

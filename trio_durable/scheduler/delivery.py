@@ -190,6 +190,7 @@ class Deliveries:
         now = self._clock.now()
         due, until = max(now, self._agenda.reached), now + self._claim_ttl
         began = self._loop.now()
+        stored: list[StoredAlarm] = []
         # Or what is claimed wouldn't be known, and so not be given back.
         with anyio.CancelScope(shield=True):
             stored = await self._group_commit.perform(

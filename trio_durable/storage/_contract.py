@@ -87,7 +87,7 @@ class Commit:
     state: bytes | None = None
     """The encoded state, or None if the turn left it as it was."""
     delete: bool = False
-    """Remove the object's row. ``state`` then has no meaning."""
+    """Remove the object's row. ``state`` then has no meaning, and ``revision`` isn't None."""
     alarms: AlarmChanges | None = None
 
 
@@ -131,6 +131,7 @@ class Postponement:
     """When it is due again; None makes it a dead letter, which is kept but never due."""
     failures: int
     last_error: str | None
+    """Without NUL and lone surrogates."""
 
 
 class Writer(ABC):

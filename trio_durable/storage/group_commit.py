@@ -249,7 +249,7 @@ class GroupCommit:
         pace = self._pace
         idle_for = perf_counter() - self._idle_since
         while True:
-            while self._jobs:
+            for _ in range(len(self._jobs)):
                 self._jobs.popleft()()
             batch = self._take(idle_for)
             if batch is None:

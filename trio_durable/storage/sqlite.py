@@ -358,7 +358,10 @@ class _SQLiteWriter(Writer):
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
     ) -> list[StoredAlarm]:
         with _faults():
-            return self._alarms.claim(alarms, claim, now, until)
+            if len(alarms) <= MAX_ROWS:
+                return self._alarms.claim(alarms, claim, now, until)
+            with self._transaction():
+                return self._alarms.claim(alarms, claim, now, until)
 
     def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
         with _faults():
