@@ -1,10 +1,11 @@
 """Kill a process under load, again and again, and count what is left: ``python -m examples.demo``.
 
 A child process keeps a few thousand durable objects in an SQLite file and serves a stream of
-calls, each of which changes one object. This process sends the calls, notes which of them were
-acknowledged, and kills the child with SIGKILL in the middle of it. Then it starts the next child
-on the same file and compares: every acknowledged change must be there, every other one wholly or
-not at all.
+calls, each of which changes one object; some of them set an alarm. This process sends the calls,
+notes which of them were acknowledged, and kills the child with SIGKILL in the middle of it. It lets
+a moment pass, in which alarms come due with nobody there. Then it starts the next child on the same
+file and compares: every acknowledged change must be there, every other one wholly or not at all,
+and every alarm must fire once, at its time or as soon as there is somebody again.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import sys
 import tempfile
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from time import monotonic
+from statistics import median
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Self
 
@@ -31,23 +34,65 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from .demo_worker import AMOUNT, CALLS_PER_TASK
+from .demo_worker import ALARM, AMOUNT, CALLS_PER_TASK
 
 # Requests that are under way together. Few enough that neither pipe ever fills up, so that neither
 # process ever waits for the other while that waits for it.
 MAX_UNDER_WAY = 1024
+ALARMS_PER_SECOND = 100
 
 
 class WorkerFailed(Exception):
     """The child ended by itself, which nobody asked it to do."""
 
 
+@attrs.frozen
+class Reminder:
+    """An alarm that was set, as the file has it."""
+
+    set_by: int
+    """The id of the process."""
+    due_at: float
+    fired: list[tuple[int, float]]
+    """Process and time, of each time that it was handled."""
+
+
+@attrs.frozen
+class Report:
+    """What a child found in the file, once it had let fire what was overdue."""
+
+    at: float
+    deposits: list[int]
+    """By account."""
+    torn: int
+    """Accounts that show half a deposit."""
+    reminders: list[list[Reminder]]
+    """By diary."""
+
+    @classmethod
+    def of(cls, line: bytes) -> Report:
+        """The report that a child wrote."""
+        at, accounts, diaries = json.loads(line)
+        return cls(
+            at,
+            [deposits for deposits, _ in accounts],
+            sum(balance != deposits * AMOUNT for deposits, balance in accounts),
+            [[Reminder(*each) for each in reminders] for reminders in diaries],
+        )
+
+    @property
+    def all_reminders(self) -> Iterable[Reminder]:
+        """Of all diaries."""
+        return chain.from_iterable(self.reminders)
+
+
 class Worker:
     """The child process. Starting it waits until it has reported what it found in the file."""
 
-    def __init__(self, path: Path, accounts: int) -> None:
+    def __init__(self, path: Path, accounts: int, diaries: int, within: float) -> None:
+        arguments = [str(path), str(accounts), str(diaries), str(within)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.demo_worker", str(path), str(accounts)],
+            [sys.executable, "-m", f"{__package__}.demo_worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -57,7 +102,7 @@ class Worker:
         self.killed = False
         self._rest = b""
         try:
-            self.found: list[tuple[int, int]] = json.loads(self._read_line())
+            self.found = Report.of(self._read_line())
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -79,15 +124,15 @@ class Worker:
         """Its process id."""
         return self._process.pid
 
-    def request(self, accounts: Sequence[int]) -> None:
-        """Ask for a deposit on each of these accounts."""
+    def request(self, requests: Sequence[int]) -> None:
+        """Ask for deposits on accounts; or, where `ALARM` is added, for alarms of diaries."""
         assert self._process.stdin is not None
         # If it is dead, that is noticed when there is nothing more to read.
         with contextlib.suppress(OSError):
-            self._process.stdin.write(array("I", accounts).tobytes())
+            self._process.stdin.write(array("I", requests).tobytes())
 
     def acknowledged(self) -> array[int]:
-        """Pairs of account and microseconds; none when the child has ended."""
+        """Pairs of a request and microseconds; none when the child has ended."""
         data = self._rest + self._read()
         whole = len(data) // 8 * 8
         self._rest = data[whole:]
@@ -98,12 +143,14 @@ class Worker:
         self.killed = True
         self._process.kill()
 
-    def finish(self) -> None:
-        """Let it close its runtime and end."""
+    def finish(self) -> Report:
+        """Let it wait for the last alarms, look around again, close its runtime and end."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+        report = Report.of(self._read_line())
         if self._process.wait(timeout=30) != 0:
             raise WorkerFailed(f"it ended with status {self._process.returncode}")
+        return report
 
     def _read(self) -> bytes:
         assert self._process.stdout is not None
@@ -114,7 +161,7 @@ class Worker:
         while not line.endswith(b"\n"):
             part = self._read()
             if not part:
-                raise WorkerFailed("it ended before it was ready")
+                raise WorkerFailed("it ended before it had reported")
             line += part
         return line
 
@@ -129,56 +176,120 @@ class Audit:
     recovered: int
     """Acknowledged changes that are there."""
     completed: int
-    """Unanswered changes that are there, wholly; the others are not at all."""
+    """Unanswered changes that are there."""
     missing: int
     """Acknowledged changes that are gone."""
     surplus: int
     """Changes that nobody requested."""
-    torn: int
-    """Objects that show half a change."""
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether the promise was kept."""
-        return not (self.missing or self.surplus or self.torn)
 
 
 class Ledger:
-    """How many deposits were requested and acknowledged, account by account."""
+    """How many changes of one kind were requested and acknowledged, object by object."""
 
-    def __init__(self, accounts: int) -> None:
-        self._before = [0] * accounts
-        self._requested = [0] * accounts
-        self._acknowledged = [0] * accounts
+    def __init__(self, objects: int) -> None:
+        self._before = [0] * objects
+        self._requested = [0] * objects
+        self._acknowledged = [0] * objects
 
-    def request(self, accounts: Sequence[int]) -> None:
+    def request(self, objects: Iterable[int]) -> None:
         """Note requests."""
-        for account in accounts:
-            self._requested[account] += 1
+        for number in objects:
+            self._requested[number] += 1
 
-    def acknowledge(self, accounts: Sequence[int]) -> None:
+    def acknowledge(self, objects: Iterable[int]) -> None:
         """Note acknowledgements."""
-        for account in accounts:
-            self._acknowledged[account] += 1
+        for number in objects:
+            self._acknowledged[number] += 1
 
-    def audit(self, found: Sequence[tuple[int, int]]) -> Audit:
-        """Compare with what is ``found`` after a restart, and go on from there."""
-        recovered = completed = missing = surplus = torn = 0
-        for (deposits, balance), before, acknowledged, requested in zip(
+    def audit(self, found: Sequence[int]) -> Audit:
+        """Compare with how many are ``found`` after a restart, and go on from there."""
+        recovered = completed = missing = surplus = 0
+        for count, before, acknowledged, requested in zip(
             found, self._before, self._acknowledged, self._requested, strict=True
         ):
-            new = deposits - before
+            new = count - before
             recovered += max(0, min(new, acknowledged))
             completed += max(0, min(new, requested) - acknowledged)
             missing += max(0, acknowledged - new)
             surplus += max(0, new - requested)
-            torn += balance != deposits * AMOUNT
         total_acknowledged = sum(self._acknowledged)
         unanswered = sum(self._requested) - total_acknowledged
-        self._before = [deposits for deposits, _ in found]
+        self._before = list(found)
         self._requested = [0] * len(found)
         self._acknowledged = [0] * len(found)
-        return Audit(total_acknowledged, unanswered, recovered, completed, missing, surplus, torn)
+        return Audit(total_acknowledged, unanswered, recovered, completed, missing, surplus)
+
+
+class Ledgers:
+    """The ledgers of deposits and of alarms."""
+
+    def __init__(self, accounts: int, diaries: int) -> None:
+        self.deposits = Ledger(accounts)
+        self.alarms = Ledger(diaries)
+
+    def request(self, requests: Sequence[int]) -> None:
+        """Note requests of both kinds."""
+        self.deposits.request(request for request in requests if not request & ALARM)
+        self.alarms.request(request ^ ALARM for request in requests if request & ALARM)
+
+    def acknowledge(self, requests: Sequence[int]) -> int:
+        """Note acknowledgements of both kinds; how many are of alarms."""
+        self.deposits.acknowledge(request for request in requests if not request & ALARM)
+        alarms = [request ^ ALARM for request in requests if request & ALARM]
+        self.alarms.acknowledge(alarms)
+        return len(alarms)
+
+
+@attrs.frozen
+class AlarmAudit:
+    """What became of the alarms that one child has set, when all is over."""
+
+    before: int
+    """Fired before the kill."""
+    while_dead: list[float]
+    """How many seconds late those were that came due while nobody was there."""
+    after: list[float]
+    """The same of those that came due in a later child's life."""
+    missing: int
+    """Set, but never fired; or acknowledged, but gone."""
+    doubled: int
+    """Fired more than once."""
+    early: int
+
+    @property
+    def fired(self) -> int:
+        """All that fired."""
+        return self.before + len(self.while_dead) + len(self.after)
+
+
+def audit_alarms(last: Report, process: int, up_at: Mapping[int, float], lost: int) -> AlarmAudit:
+    """What the last report says of the alarms that a process set.
+
+    Args:
+        last: The report.
+        process: The process.
+        up_at: When each process had started.
+        lost: How many of the alarms that were acknowledged aren't in the file.
+    """
+    before = doubled = early = 0
+    while_dead: list[float] = []
+    after: list[float] = []
+    for reminder in last.all_reminders:
+        if reminder.set_by != process:
+            continue
+        if not reminder.fired:
+            lost += 1
+            continue
+        doubled += len(reminder.fired) > 1
+        fired_by, fired_at = reminder.fired[0]
+        early += fired_at < reminder.due_at
+        if fired_by == process:
+            before += 1
+        elif reminder.due_at < up_at[fired_by]:
+            while_dead.append(fired_at - reminder.due_at)
+        else:
+            after.append(fired_at - reminder.due_at)
+    return AlarmAudit(before, while_dead, after, lost, doubled, early)
 
 
 @attrs.frozen
@@ -186,6 +297,8 @@ class Load:
     """What the calls of one child's life were like."""
 
     calls: int
+    alarms: int
+    """How many of the calls have set one."""
     seconds: float
     latencies: list[int]
     """In microseconds, sorted."""
@@ -202,11 +315,12 @@ class Load:
         return self.latencies[int((len(self.latencies) - 1) * percent / 100)] / 1000
 
 
-def load_and_kill(worker: Worker, ledger: Ledger, seconds: float, progress: Progress) -> Load:
+def load_and_kill(worker: Worker, ledgers: Ledgers, seconds: float, progress: Progress) -> Load:
     """Send calls for so many seconds, then kill the child in the middle of them."""
-    accounts = range(len(worker.found))
+    accounts = range(len(worker.found.deposits))
+    diaries = range(len(worker.found.reminders))
     latencies: list[int] = []
-    requested = 0
+    requested = alarms = alarms_acknowledged = 0
     [task] = progress.task_ids
     began = monotonic()
     elapsed = 0.0
@@ -218,16 +332,19 @@ def load_and_kill(worker: Worker, ledger: Ledger, seconds: float, progress: Prog
         while True:
             room = MAX_UNDER_WAY - (requested - len(latencies))
             if room >= CALLS_PER_TASK and not worker.killed:
-                chosen = random.choices(accounts, k=room)
+                alarms_now = min(room, int(elapsed * ALARMS_PER_SECOND) - alarms)
+                chosen = [ALARM | number for number in random.choices(diaries, k=alarms_now)]
+                chosen += random.choices(accounts, k=room - alarms_now)
                 # Noted first, because what is in the pipe may be carried out.
-                ledger.request(chosen)
+                ledgers.request(chosen)
                 worker.request(chosen)
                 requested += room
+                alarms += alarms_now
             # What the child acknowledged before it died is still in the pipe, and counts.
             pairs = worker.acknowledged()
             if not pairs:
                 break
-            ledger.acknowledge(pairs[::2])
+            alarms_acknowledged += ledgers.acknowledge(pairs[::2])
             latencies.extend(pairs[1::2])
             now = monotonic() - began
             progress.advance(task, now - elapsed)
@@ -236,12 +353,43 @@ def load_and_kill(worker: Worker, ledger: Ledger, seconds: float, progress: Prog
         killer.cancel()
     if not worker.killed:
         raise WorkerFailed("it ended under load")
-    return Load(len(latencies), elapsed, sorted(latencies))
+    return Load(len(latencies), alarms_acknowledged, elapsed, sorted(latencies))
+
+
+@attrs.frozen
+class Outcome:
+    """What there is to show in the end. One entry for each kill."""
+
+    loads: list[Load]
+    deposits: list[Audit]
+    torn: list[int]
+    """Accounts that showed half a deposit."""
+    alarms: list[AlarmAudit]
+    alarms_surplus: int
+    """Alarms that nobody requested."""
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """Promises that were not kept."""
+        return {
+            "missing": sum(a.missing for a in self.deposits) + sum(a.missing for a in self.alarms),
+            "never requested": sum(a.surplus for a in self.deposits) + self.alarms_surplus,
+            "torn": sum(self.torn),
+            "doubled": sum(audit.doubled for audit in self.alarms),
+            "early": sum(audit.early for audit in self.alarms),
+        }
 
 
 def run(
-    path: Path, objects: int, kills: int, seconds: float, console: Console
-) -> list[tuple[Load, Audit]]:
+    path: Path,
+    accounts: int,
+    diaries: int,
+    kills: int,
+    seconds: float,
+    within: float,
+    dead: float,
+    console: Console,
+) -> Outcome:
     """Let ``kills`` children die, one after the other, and audit what each has left behind."""
     columns = (
         TextColumn("{task.description}"),
@@ -249,29 +397,71 @@ def run(
         TextColumn("{task.percentage:3.0f} %"),
         TimeElapsedColumn(),
     )
-    ledger = Ledger(objects)
-    rounds: list[tuple[Load, Audit]] = []
+    ledgers = Ledgers(accounts, diaries)
+    processes: list[int] = []
+    up_at: dict[int, float] = {}
+    loads: list[Load] = []
+    deposits: list[Audit] = []
+    alarms: list[Audit] = []
+    torn: list[int] = []
     # A bar is for eyes: in a file or a pipe it would be noise.
     with Progress(
         *columns, console=console, transient=True, expand=True, disable=not console.is_terminal
     ) as progress:
-        task = progress.add_task("starting", total=kills * seconds)
-        load = None
+        task = progress.add_task("starting", total=kills * (seconds + dead))
         while True:
-            with Worker(path, objects) as worker:
-                audit = ledger.audit(worker.found)
-                if load is not None:
-                    rounds.append((load, audit))
-                    console.print(
-                        f"process {worker.pid} found {audit.recovered:,} of them, and "
-                        f"{audit.completed:,} that were not answered"
-                    )
-                if len(rounds) == kills:
-                    worker.finish()
-                    return rounds
-                progress.update(task, description=f"load {len(rounds) + 1} of {kills}")
-                load = load_and_kill(worker, ledger, seconds, progress)
-                console.print(f"process {worker.pid} killed after {load.calls:,} acknowledgements")
+            with Worker(path, accounts, diaries, within) as worker:
+                up_at[worker.pid] = worker.found.at
+                audit = ledgers.deposits.audit(worker.found.deposits)
+                alarm_audit = ledgers.alarms.audit(list(map(len, worker.found.reminders)))
+                if processes:
+                    deposits.append(audit)
+                    alarms.append(alarm_audit)
+                    torn.append(worker.found.torn)
+                    report_found(worker, audit, console)
+                if len(processes) == kills:
+                    progress.update(task, description="waiting for the last alarms")
+                    last = worker.finish()
+                    break
+                processes.append(worker.pid)
+                progress.update(task, description=f"load {len(processes)} of {kills}")
+                load = load_and_kill(worker, ledgers, seconds, progress)
+                loads.append(load)
+            console.print(
+                f"process {worker.pid} killed after {load.calls - load.alarms:,} deposits and "
+                f"{load.alarms:,} alarms were acknowledged"
+            )
+            progress.update(task, description=f"nobody there for {dead:g} s")
+            sleep(dead)
+            progress.advance(task, dead)
+    return Outcome(
+        loads,
+        deposits,
+        torn,
+        [
+            audit_alarms(last, process, up_at, lost=audit.missing)
+            for process, audit in zip(processes, alarms, strict=True)
+        ],
+        sum(audit.surplus for audit in alarms),
+    )
+
+
+def report_found(worker: Worker, audit: Audit, console: Console) -> None:
+    """Say what a new child found, and which alarms it let fire."""
+    found = worker.found
+    late = [
+        fired_at - reminder.due_at
+        for reminder in found.all_reminders
+        for process, fired_at in reminder.fired
+        if process == worker.pid
+    ]
+    to_come = sum(not reminder.fired for reminder in found.all_reminders)
+    console.print(
+        f"process {worker.pid} found {audit.recovered:,} deposits, and "
+        f"{audit.completed:,} that were not answered; it has\n"
+        f"  fired {len(late):,} alarms that were up to {max(late, default=0.0):.1f} s overdue, "
+        f"and {to_come:,} are to come"
+    )
 
 
 def speed_table(loads: Sequence[Load]) -> Table:
@@ -287,7 +477,7 @@ def speed_table(loads: Sequence[Load]) -> Table:
     return table
 
 
-def survival_table(audits: Sequence[Audit]) -> Table:
+def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
     """What came through each kill."""
     table = table_with(
         "kill",
@@ -299,7 +489,7 @@ def survival_table(audits: Sequence[Audit]) -> Table:
         "not at all",
         "half",
     )
-    for number, audit in enumerate(audits, 1):
+    for number, (audit, halves) in enumerate(zip(audits, torn, strict=True), 1):
         table.add_row(
             str(number),
             f"{audit.acknowledged:,}",
@@ -308,7 +498,27 @@ def survival_table(audits: Sequence[Audit]) -> Table:
             f"{audit.unanswered:,}",
             f"{audit.completed:,}",
             f"{audit.unanswered - audit.completed:,}",
-            number_of(audit.torn),
+            number_of(halves),
+        )
+    return table
+
+
+def alarm_table(audits: Sequence[AlarmAudit]) -> Table:
+    """What became of the alarms that were set before each kill."""
+    table = table_with(
+        "kill", "set", "before", "while dead", "late by", "after", "late by", "missing", "doubled"
+    )
+    for number, audit in enumerate(audits, 1):
+        table.add_row(
+            str(number),
+            f"{audit.fired + audit.missing:,}",
+            f"{audit.before:,}",
+            f"{len(audit.while_dead):,}",
+            f"{min(audit.while_dead, default=0.0):.1f}-{max(audit.while_dead, default=0.0):.1f} s",
+            f"{len(audit.after):,}",
+            f"{median(audit.after or [0.0]) * 1000:.1f} ms",
+            number_of(audit.missing),
+            number_of(audit.doubled),
         )
     return table
 
@@ -326,22 +536,17 @@ def number_of(faults: int) -> Text:
     return Text(f"{faults:,}", style="green" if faults == 0 else "bold red")
 
 
-def verdict_on(audits: Sequence[Audit]) -> Text:
+def verdict_on(outcome: Outcome) -> Text:
     """The last line."""
-    acknowledged = sum(audit.acknowledged for audit in audits)
-    faults = {
-        "missing": sum(audit.missing for audit in audits),
-        "never requested": sum(audit.surplus for audit in audits),
-        "torn": sum(audit.torn for audit in audits),
-    }
-    if not any(faults.values()):
-        return Text(
-            f"PASSED: kills: {len(audits)}, acknowledged changes: {acknowledged:,}; "
-            "none missing, doubled or torn.",
-            style="bold green",
-        )
-    counted = ", ".join(f"{count:,} {fault}" for fault, count in faults.items() if count)
-    return Text(f"FAILED: of {acknowledged:,} acknowledged changes: {counted}", style="bold red")
+    counted = (
+        f"kills: {len(outcome.loads)}, "
+        f"deposits: {sum(audit.acknowledged for audit in outcome.deposits):,}, "
+        f"alarms: {sum(audit.fired for audit in outcome.alarms):,}"
+    )
+    faults = ", ".join(f"{count:,} {fault}" for fault, count in outcome.faults.items() if count)
+    if not faults:
+        return Text(f"PASSED: {counted}; none lost, doubled or torn.", style="bold green")
+    return Text(f"FAILED: {counted}; of these {faults}", style="bold red")
 
 
 def main() -> int:
@@ -351,20 +556,39 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=4, help="how many (default 4)")
     parser.add_argument(
-        "--seconds", type=float, default=3.5, help="of load before each kill (default 3.5)"
+        "--seconds", type=float, default=3.0, help="of load before each kill (default 3)"
     )
-    parser.add_argument("--objects", type=int, default=3000, help="how many (default 3,000)")
+    parser.add_argument(
+        "--within", type=float, default=3.0, help="how many seconds alarms are due (default 3)"
+    )
+    parser.add_argument(
+        "--dead", type=float, default=1.0, help="how many seconds nobody is there (default 1)"
+    )
+    parser.add_argument(
+        "--objects", type=int, default=3000, help="how many accounts (default 3,000)"
+    )
     options = parser.parse_args()
+    diaries = max(1, options.objects // 10)
     console = Console(highlight=False)
     console.print(
-        f"{options.objects:,} durable objects in one SQLite file, every commit synced to disk.\n"
-        f"{MAX_UNDER_WAY // CALLS_PER_TASK} callers; {options.kills} times {options.seconds:g} s "
-        "of load, each ended by SIGKILL.\n"
+        f"{options.objects:,} accounts and {diaries:,} diaries are durable objects in one SQLite "
+        "file, every commit synced to disk. "
+        f"{MAX_UNDER_WAY // CALLS_PER_TASK} callers make deposits on accounts and let diaries set "
+        f"alarms that are due within {options.within:g} s. {options.kills} times, after "
+        f"{options.seconds:g} s of this, SIGKILL ends the process; then nobody is there for "
+        f"{options.dead:g} s, and alarms come due meanwhile.\n"
     )
     try:
         with tempfile.TemporaryDirectory(prefix="trio_durable-demo-") as folder:
-            rounds = run(
-                Path(folder, "demo.db"), options.objects, options.kills, options.seconds, console
+            outcome = run(
+                Path(folder, "demo.db"),
+                options.objects,
+                diaries,
+                options.kills,
+                options.seconds,
+                options.within,
+                options.dead,
+                console,
             )
     except WorkerFailed as failure:
         console.print(f"FAILED: the child process went wrong: {failure}", style="bold red")
@@ -372,15 +596,20 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("interrupted")
         return 130
-    audits = [audit for _, audit in rounds]
-    console.print(speed_table([load for load, _ in rounds]))
-    console.print(survival_table(audits))
+    console.print(speed_table(outcome.loads))
+    console.print(survival_table(outcome.deposits, outcome.torn))
     console.print(
         "In flight: requested, but not acknowledged when the process died. Each of these\n"
-        "changes may be there wholly or not at all. Half: objects that show part of one.\n"
+        "changes may be there wholly or not at all. Half: objects that show part of one."
     )
-    console.print(verdict_on(audits))
-    return 0 if all(audit.is_clean for audit in audits) else 1
+    console.print(alarm_table(outcome.alarms))
+    console.print(
+        "Alarms that were set. Before: they fired before the kill. While dead: they came\n"
+        "due when nobody was there, so the next process fired them when it started.\n"
+        "After: they came due later and fired at their time, in the median late by this.\n"
+    )
+    console.print(verdict_on(outcome))
+    return 1 if any(outcome.faults.values()) else 0
 
 
 if __name__ == "__main__":

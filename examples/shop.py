@@ -15,8 +15,11 @@ and go shopping::
 
 Kill the server whenever you like: what it has answered is there when it is back.
 
+A cart that nobody touches for a week is emptied, by an alarm that survives all that, too.
+
 ``SHOP_DB`` names the SQLite file (default shop.db), ``SHOP_REQUESTS_PER_MINUTE`` sets each user's
-limit (default 120). Run one worker process: the file belongs to one runtime.
+limit (default 120), ``SHOP_CART_SECONDS`` how long a cart is kept (default a week). Run one worker
+process: the file belongs to one runtime.
 """
 
 from __future__ import annotations
@@ -46,12 +49,14 @@ from trio_durable import (
     PersistenceError,
     RuntimeClosed,
     StateTooLarge,
+    alarm,
     handler,
 )
 
 REQUESTS_PER_MINUTE = int(os.environ.get("SHOP_REQUESTS_PER_MINUTE", "120"))
 WINDOW = timedelta(minutes=1)
 INTERVAL = WINDOW / REQUESTS_PER_MINUTE
+CART_LIFETIME = timedelta(seconds=float(os.environ.get("SHOP_CART_SECONDS", "604800")))
 
 # An object's state is written as a whole, so it is kept small. A client repeats a request within
 # seconds or not at all; so many later requests of one user don't come between.
@@ -106,6 +111,9 @@ class Cart(DurableObject, shutdown_after=timedelta(hours=1)):
     remembers the key and the answer in the same state, and so in the same commit, as the change
     itself: after a crash either both are there or neither, and a repeated request is answered
     from memory.
+
+    The alarm that empties a cart is set in that commit as well. There is no more than one, for
+    setting it again replaces it; and it goes along with what it was for.
     """
 
     items: dict[str, int] = attrs.field(factory=dict)
@@ -118,6 +126,7 @@ class Cart(DurableObject, shutdown_after=timedelta(hours=1)):
 
         def add() -> Json:
             self.items[sku] = self.items.get(sku, 0) + quantity
+            self._touched()
             return {"sku": sku, "quantity": self.items[sku]}
 
         return self._once(key, ["add", sku, quantity], add)
@@ -132,6 +141,7 @@ class Cart(DurableObject, shutdown_after=timedelta(hours=1)):
             self.orders += 1
             order = {"order": f"{self.ctx.object_id}-{self.orders}", "items": self.items}
             self.items = {}
+            self._touched()
             return order
 
         return self._once(key, ["check out"], check_out)
@@ -139,12 +149,25 @@ class Cart(DurableObject, shutdown_after=timedelta(hours=1)):
     @handler
     def remove(self, sku: str) -> None:
         """Take an article out. Harmless to repeat, so it needs no key."""
-        self.items.pop(sku, None)
+        if self.items.pop(sku, None) is not None:
+            self._touched()
+
+    @alarm
+    def expire(self) -> None:
+        """Empty the cart; nobody seems to want it. What was ordered and answered stays known."""
+        self.items = {}
 
     @handler(readonly=True)
     def contents(self) -> dict[str, int]:
         """What is in the cart."""
         return self.items
+
+    def _touched(self) -> None:
+        """Let the cart live for another CART_LIFETIME, if there is anything in it."""
+        if self.items:
+            self.ctx.schedule_alarm("expire", after=CART_LIFETIME)
+        else:
+            self.ctx.cancel_alarm("expire")
 
     def _once(self, key: str, request: list[str | int], change: Callable[[], Json]) -> Json:
         """Carry out ``change``, or give the answer of the first time."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import attrs
 import httpx
 import pytest
+
+from examples.shop import CART_LIFETIME, Cart
+from trio_durable import DurableRuntime
 
 ROOT = Path(__file__).parents[1]
 
@@ -276,11 +281,49 @@ def test_a_kill_under_load_loses_and_doubles_nothing(serve: Serve) -> None:
         anyio.run(check, server)
 
 
+@pytest.mark.anyio
+async def test_a_cart_that_nobody_touches_is_emptied() -> None:
+    almost = (CART_LIFETIME - timedelta(seconds=1)).total_seconds()
+    # Or the runtime would wake up a hundred thousand times in these two weeks.
+    seldom = timedelta(days=1)
+    async with DurableRuntime(
+        ":memory:", objects=[Cart], polling_interval=seldom, claim_ttl=seldom
+    ) as runtime:
+        cart = runtime.get(Cart, "ada")
+        await cart.add("1", "tea", 2)
+        await anyio.sleep(almost)
+        await cart.add("2", "milk", 1)
+        await anyio.sleep(almost)
+        assert await cart.contents() == {"tea": 2, "milk": 1}
+        await anyio.sleep(2)
+        assert await cart.contents() == {}
+        assert (await cart.add("2", "milk", 1))["quantity"] == 1, "the key is remembered"
+        assert await cart.contents() == {}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("emptied_by", ["checkout", "removal"])
+async def test_an_empty_cart_has_nothing_to_wait_for(emptied_by: str) -> None:
+    async with DurableRuntime(":memory:", objects=[Cart]) as runtime:
+        cart = runtime.get(Cart, "ada")
+        await cart.add("1", "tea", 2)
+        await cart.add("2", "milk", 1)
+        await cart.remove("milk")
+        [alarm] = await runtime.list_alarms(Cart, "ada")
+        assert alarm.name == "expire"
+        if emptied_by == "checkout":
+            await cart.check_out("3")
+        else:
+            await cart.remove("tea")
+        assert await runtime.list_alarms(Cart, "ada") == []
+
+
 def test_the_demo_passes_and_prints_plain_text_into_a_pipe() -> None:
     # Not what makes rich believe in a terminal, as some build services do.
     unwanted = {"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+    small = ["--kills=2", "--seconds=0.3", "--within=1.5", "--dead=0.2", "--objects=200"]
     demo = subprocess.run(
-        [sys.executable, "-m", "examples.demo", "--kills=2", "--seconds=0.3", "--objects=200"],
+        [sys.executable, "-m", "examples.demo", *small],
         cwd=ROOT,
         env={name: os.environ[name] for name in os.environ.keys() - unwanted} | {"COLUMNS": "80"},
         capture_output=True,
@@ -292,4 +335,5 @@ def test_the_demo_passes_and_prints_plain_text_into_a_pipe() -> None:
     assert "\x1b" not in demo.stdout
     assert "…" not in demo.stdout, "something was cut off"
     assert max(map(len, demo.stdout.splitlines())) <= 80
+    assert len(re.findall(r"fired [1-9]\d* alarms that were up to \d+\.\d s", demo.stdout)) == 2
     assert demo.stdout.splitlines()[-1].startswith("PASSED: kills: 2,")
