@@ -174,7 +174,7 @@ def encoded_payload(key: ObjectKey, name: str, payload: object) -> bytes | None:
         raise InvalidAlarm(key, name, f"the payload can't be stored: {error}") from error
     except Exception as error:
         unfit = as_unfit(error)
-        place = f" at {unfit.path}" if unfit.path else ""
+        place = f" at {unfit.path:.100}" if unfit.path else ""
         raise InvalidAlarm(
             key, name, f"the payload can't be stored{place}: {unfit.problem}"
         ) from error

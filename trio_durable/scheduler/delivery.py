@@ -202,16 +202,13 @@ class Deliveries:
         return {alarm.key: alarm for alarm in stored}
 
     async def _deliver(self, flight: Flight, stored: StoredAlarm) -> None:
-        delivery = flight.delivery
-        is_time = await self._is_time(stored.due_at)
-        if delivery.superseded or self._is_stopped or not is_time:
-            # The change may have come before the claim, which then is of the alarm as it is now.
+        if not await self._is_time(stored.due_at) or self._is_stopped:
             self._postpone(flight, _as_it_was(flight, stored))
             return
         try:
-            delivery.alarm = alarm_of(stored, stored.failures + 1)
+            flight.delivery.alarm = alarm_of(stored, stored.failures + 1)
             flight.retry = self._destination.retry_of(flight.key)
-            self._destination.deliver(delivery, flight)
+            self._destination.deliver(flight.delivery, flight)
         except Exception as error:
             flight.fail(error)
 
@@ -248,6 +245,8 @@ class Deliveries:
         if error is None or stored is None or delivery.acknowledged:
             self._settle(flight)
         elif isinstance(error, AlarmSuperseded) or delivery.superseded:
+            # The change may have come before the claim, which then is of the alarm as it is now;
+            # or it may have failed.
             self._postpone(flight, _as_it_was(flight, stored))
         else:
             self._postpone(flight, self._postponement(flight, stored, error))
