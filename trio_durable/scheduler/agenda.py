@@ -4,9 +4,10 @@ Ten million alarms in the table cost no memory, because the agenda knows only th
 before its horizon, and no more than its capacity; if there are more, the horizon is nearer.
 
 Invariant: every alarm of the table that is available before ``horizon`` is in the wheel, ready,
-parked, or taken. More may be, as nothing is said about later ones; and what is here may be there
-no longer, for the claim decides. `feed` moves the horizon outwards, `Agenda.arm` keeps what lies
-before it complete.
+parked, or taken; but of an object that is crowded, with more alarms due than are parked of one,
+the others are forgotten until those are done. Later ones may be known as well; and what is here may
+be there no longer, for the claim decides. `feed` moves the horizon outwards, `Agenda.arm` keeps what
+lies before it complete.
 
 Pure: time is an argument. Times are microseconds since 1970 UTC, the wheel's ticks milliseconds,
 rounded up, so that nothing is early.
@@ -21,6 +22,8 @@ from ..storage import DueAlarm
 from .wheel import TimingWheel
 
 _TICK = 1000
+_MAX_PARKED = 1024
+"""How many alarms of one object are parked."""
 _NEVER_LOOKED = -(2**63)
 
 
@@ -42,6 +45,8 @@ class Agenda:
         self._ready: dict[AlarmKey, None] = {}
         self._parked: dict[tuple[str, str], dict[AlarmKey, None]] = {}
         self._parked_count = 0
+        self._crowded: set[tuple[str, str]] = set()
+        self._wants_look = False
         self.now = now
         """The latest time it was told."""
         self.horizon = _NEVER_LOOKED
@@ -70,7 +75,7 @@ class Agenda:
     @property
     def wants_more(self) -> bool:
         """Whether there may be anything beyond the horizon that is worth looking for now."""
-        if self.is_cut and 2 * len(self) <= self._capacity:
+        if self._wants_look or (self.is_cut and 2 * len(self) <= self._capacity):
             return True
         # What is ready is older than what is beyond a horizon in the past, so comes before it.
         return self.now >= self.horizon and not (self.is_cut and self._ready)
@@ -80,15 +85,19 @@ class Agenda:
     def arm(self, key: AlarmKey, available_at: int) -> bool:
         """Let an alarm be ready at a time and only then. Whether that is before the horizon."""
         self.disarm(key)
-        return available_at < self.horizon and self._insert(key, available_at)
+        if available_at >= self.horizon or key[:2] in self._crowded:
+            return False
+        return self._insert(key, available_at)
 
     def disarm(self, key: AlarmKey) -> None:
         """Forget an alarm."""
         if self._changed is not None:
             self._changed.add(key)
         self._wheel.cancel(key)
-        self._ready.pop(key, None)
-        if self._is_parked(key):
+        if key in self._ready:
+            del self._ready[key]
+            self.unpark(key[:2])  # in its stead
+        elif self._is_parked(key):
             self._unpark(key)
 
     def begin_fill(self, horizon: int) -> None:
@@ -98,6 +107,7 @@ class Agenda:
         """
         self.horizon = horizon
         self.is_cut = False
+        self._wants_look = False
         self._changed = set()
 
     def fill(self, due: Iterable[DueAlarm], taken: Container[AlarmKey]) -> bool:
@@ -107,6 +117,8 @@ class Agenda:
             if self._changed is not None and key in self._changed:
                 continue
             if key in self._ready or key in taken or self._is_parked(key):
+                continue
+            if key[:2] in self._crowded:
                 continue
             if not self._insert(key, alarm.available_at):
                 return False
@@ -158,8 +170,12 @@ class Agenda:
             object_id = key[:2]
             if not is_full(object_id):
                 return key
-            self._parked.setdefault(object_id, {})[key] = None
-            self._parked_count += 1
+            parked = self._parked.setdefault(object_id, {})
+            if len(parked) < _MAX_PARKED:
+                parked[key] = None
+                self._parked_count += 1
+            else:
+                self._crowded.add(object_id)
         return None
 
     def unpark(self, object_id: tuple[str, str]) -> None:
@@ -171,11 +187,15 @@ class Agenda:
             self._ready[key] = None
 
     def _unpark(self, key: AlarmKey) -> None:
-        parked = self._parked[key[:2]]
+        object_id = key[:2]
+        parked = self._parked[object_id]
         del parked[key]
         self._parked_count -= 1
         if not parked:
-            del self._parked[key[:2]]
+            del self._parked[object_id]
+            if object_id in self._crowded:
+                self._crowded.remove(object_id)
+                self._wants_look = True
 
     def put_back(self, keys: Iterable[AlarmKey]) -> None:
         """Let what was taken be ready still, before all else."""
@@ -184,6 +204,7 @@ class Agenda:
     def next_time(self) -> int | None:
         """A time until which nothing more becomes ready; None if nothing is known to."""
         tick = self._wheel.next_tick()
-        if self.is_cut and (tick is None or self.horizon < tick * _TICK):
+        time = None if tick is None else tick * _TICK
+        if self.is_cut and self.now < self.horizon and (time is None or self.horizon < time):
             return self.horizon  # nobody knows what is due then
-        return None if tick is None else tick * _TICK
+        return time

@@ -178,7 +178,9 @@ class Deliveries:
             key = self._agenda.take(self.flights.is_full)
             if key is None:
                 break
-            if key not in self.flights:
+            if key in self.flights:
+                self._agenda.unpark(object_of(key))  # in its stead
+            else:
                 flight = Flight(self._ended, key, claim)
                 self.flights.add(flight, now)
                 flights.append(flight)
