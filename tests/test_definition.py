@@ -12,18 +12,32 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
 import attrs
 import pytest
 import trio
 
-from trio_durable import DefinitionError, DurableObject, NotInTurn, definition_of, handler
+from trio_durable import (
+    Alarm,
+    AlarmDefinition,
+    DefinitionError,
+    DurableObject,
+    DurableRuntime,
+    NotInTurn,
+    ObjectKey,
+    Retry,
+    alarm,
+    definition_of,
+    handler,
+)
 from trio_durable._definition import known_definitions, resolved_fields
 from trio_durable._durations import UNSET
 
 R = TypeVar("R")
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Counter(DurableObject):
@@ -763,6 +777,257 @@ def test_handlers_follow_the_method_resolution_order() -> None:
     assert definition_of(Both).handlers["note"].function(Both(), "x") == "right"
 
 
+# --- alarms --------------------------------------------------------------------------------------
+
+
+class Reminder(DurableObject):
+    """Has an alarm of each kind."""
+
+    rung: int = 0
+
+    @alarm
+    def ring(self) -> None:
+        """Ring."""
+        self.rung += 1
+
+    @alarm(retry=Retry(initial=1, attempts=3))
+    async def ring_slowly(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.rung += 10
+
+    @alarm()
+    def ring_quietly(self, volume: int = 0, *more: int, **named: int) -> int:
+        return volume
+
+    @handler
+    def ring_now(self) -> int:
+        self.ring()
+        return self.rung
+
+    @handler
+    async def ring_slowly_now(self) -> int:
+        await self.ring_slowly()
+        return self.rung
+
+
+def test_alarms_are_defined_by_their_names() -> None:
+    alarms = definition_of(Reminder).alarms
+    assert list(alarms) == ["ring", "ring_slowly", "ring_quietly"]
+    assert all(type(each) is AlarmDefinition for each in alarms.values())
+    assert [each.name for each in alarms.values()] == list(alarms)
+    assert [each.is_async for each in alarms.values()] == [False, True, False]
+    assert not any(each.readonly for each in alarms.values())
+    assert alarms["ring"].function is Reminder.ring
+    assert str(alarms["ring"].signature) == "() -> 'None'"
+
+
+def test_alarms_say_how_they_are_retried() -> None:
+    alarms = definition_of(Reminder).alarms
+    assert alarms["ring"].retry == alarms["ring_quietly"].retry == Retry()
+    assert alarms["ring_slowly"].retry == Retry(initial=1, attempts=3)
+
+
+def test_alarms_are_no_handlers_and_handlers_no_alarms() -> None:
+    definition = definition_of(Reminder)
+    assert list(definition.handlers) == ["ring_now", "ring_slowly_now"]
+    assert not definition.alarms.keys() & definition.handlers.keys()
+    with pytest.raises(TypeError):
+        definition.alarms["ring"] = definition.alarms["ring_slowly"]  # type: ignore[index]
+
+
+def test_a_class_without_alarms() -> None:
+    assert definition_of(Counter).alarms == {}
+    assert definition_of(Counter).handle_alarm is None
+
+
+def test_an_alarm_is_a_plain_method_too() -> None:
+    reminder = Reminder()
+    reminder.ring()
+    assert reminder.rung == 1
+    assert Reminder.ring.__doc__ == "Ring."
+    assert Reminder.ring.__name__ == "ring"
+    assert reminder.ring_quietly() == 0
+    run(reminder.ring_slowly())
+    assert reminder.rung == 11
+
+
+def test_handlers_call_alarms_as_plain_methods() -> None:
+    assert run(Reminder().ring_now()) == 1
+    assert run(Reminder().ring_slowly_now()) == 10
+
+    async def main() -> tuple[int, int]:
+        async with DurableRuntime(":memory:", objects=[Reminder]) as runtime:
+            reminder = runtime.get(Reminder, "r")
+            return await reminder.ring_now(), await reminder.ring_slowly_now()
+
+    assert trio.run(main) == (1, 11)
+
+
+def test_alarms_are_inherited() -> None:
+    class Quiet(Reminder):
+        pass
+
+    assert definition_of(Quiet).alarms == definition_of(Reminder).alarms
+
+
+def test_an_override_decides_anew_about_retry_and_async() -> None:
+    class Louder(Reminder):
+        @alarm(retry=Retry(attempts=1))
+        async def ring(self) -> None:  # type: ignore[override]
+            super().ring()
+            self.rung += 100
+
+        @alarm
+        async def ring_slowly(self) -> None:
+            await super().ring_slowly()
+
+    alarms = definition_of(Louder).alarms
+    assert list(alarms) == ["ring", "ring_slowly", "ring_quietly"]
+    assert alarms["ring"].is_async
+    assert alarms["ring"].retry == Retry(attempts=1)
+    # Nothing of the options comes from what was replaced.
+    assert alarms["ring_slowly"].retry == Retry()
+    assert not definition_of(Reminder).alarms["ring"].is_async
+    louder = Louder()
+    run(louder.ring())
+    assert louder.rung == 101
+
+
+def test_alarms_follow_the_method_resolution_order() -> None:
+    class First(DurableObject):
+        @alarm(retry=Retry(attempts=1))
+        def ring(self) -> None: ...
+
+    class Second(DurableObject):
+        @alarm(retry=Retry(attempts=2))
+        def ring(self) -> None: ...
+
+    class Both(First, Second):
+        pass
+
+    assert definition_of(Both).alarms["ring"].retry.attempts == 1
+    assert definition_of(Both).alarms["ring"].function is Both.ring
+
+
+class Nagging:
+    """A plain mixin that brings an alarm and catches the others."""
+
+    nagged: int = 0
+
+    @alarm(retry=Retry(attempts=2))
+    def nag(self) -> None:
+        self.nagged += 1
+
+    def handle_alarm(self, alarm: Alarm) -> None:
+        self.nagged += 100
+
+
+def test_alarms_of_plain_mixins() -> None:
+    class Nagger(Nagging, Reminder):
+        pass
+
+    definition = definition_of(Nagger)
+    assert definition.alarms.keys() == {"ring", "ring_slowly", "ring_quietly", "nag"}
+    assert definition.alarms["nag"].retry.attempts == 2
+    assert definition.handle_alarm is not None
+    assert definition.handle_alarm.function is Nagging.handle_alarm
+    assert "nagged" in definition.fields
+
+
+def test_abstract_alarms() -> None:
+    class Base(DurableObject, abc.ABC):
+        @alarm
+        @abc.abstractmethod
+        def ring(self) -> None: ...
+
+        @abc.abstractmethod
+        @alarm
+        def ring_again(self) -> None: ...
+
+    class Half(Base):
+        @alarm
+        def ring(self) -> None: ...
+
+    class Whole(Half):
+        @alarm
+        def ring_again(self) -> None: ...
+
+    assert definition_of(Base).is_abstract
+    assert definition_of(Half).is_abstract
+    assert not definition_of(Whole).is_abstract
+    assert definition_of(Base).alarms.keys() == definition_of(Whole).alarms.keys()
+    with pytest.raises(TypeError, match="abstract"):
+        Half()  # type: ignore[abstract]
+
+
+def test_alarms_under_other_decorators() -> None:
+    class Decorated(DurableObject):
+        @alarm(retry=Retry(attempts=4))
+        @logged
+        def inside(self) -> str:
+            return "inside"
+
+        # What `functools.wraps` copies is the mark, too.
+        @logged
+        @alarm(retry=Retry(attempts=5))
+        def outside(self) -> str:
+            return "outside"
+
+        in_short: ClassVar[Any] = alarm(lambda self: "in short")
+
+    alarms = definition_of(Decorated).alarms
+    assert {name: each.retry.attempts for name, each in alarms.items()} == {
+        "inside": 4,
+        "outside": 5,
+        "in_short": None,
+    }
+    assert [each.function(Decorated()) for each in alarms.values()] == [
+        ("logged", "inside"),
+        ("logged", "outside"),
+        "in short",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "is_async"),
+    [
+        ("def handle_alarm(self, alarm): ...", False),
+        ("async def handle_alarm(self, alarm): ...", True),
+        ("def handle_alarm(self, which): ...", False),
+        ("def handle_alarm(this, alarm, /): ...", False),
+        ("def handle_alarm(self, alarm, *, loud=False): ...", False),
+        ("def handle_alarm(self, *alarms): ...", False),
+        ("def handle_alarm(*everything): ...", False),
+    ],
+)
+def test_what_handles_alarms_of_other_names(body: str, is_async: bool) -> None:
+    cls = define("Reminder", body)
+    found = definition_of(cls).handle_alarm
+    assert found is not None
+    assert (found.name, found.is_async, found.retry) == ("handle_alarm", is_async, Retry())
+    assert found.function is cls.handle_alarm
+    assert "handle_alarm" not in definition_of(cls).alarms
+
+    class Heir(cls):  # type: ignore[misc, valid-type]
+        pass
+
+    heirs = definition_of(Heir).handle_alarm
+    assert heirs is not None
+    assert heirs.function is found.function
+
+
+def test_the_handle_alarm_that_every_class_has_does_nothing() -> None:
+    async def main() -> None:
+        given = Alarm(ObjectKey("Reminder", "r"), "x", due_at=EPOCH)
+        reminder = Reminder()
+        reminder.handle_alarm(given)  # dropped without a warning
+        hook = reminder.handle_alarm(given)
+        assert hook is not None
+        await hook  # and it may be awaited, as an override's may
+
+    trio.run(main)
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -814,6 +1079,62 @@ WRONG_BODIES = {
     "after_load = None": ("after_load", "plain method"),
     "@staticmethod\ndef after_load(): ...": ("after_load", "plain method"),
     "@property\ndef after_load(self): ...": ("after_load", "plain method"),
+    # Alarms.
+    "@alarm\ndef ctx(self): ...": ("ctx", "choose another name"),
+    "@alarm\ndef after_load(self): ...": ("after_load", "plain method"),
+    "@alarm\ndef handle_alarm(self): ...": ("handle_alarm", "plain method"),
+    "@alarm\ndef handle_alarm(self, alarm): ...": ("handle_alarm", "plain method"),
+    "@alarm\ndef _private(self): ...": ("_private", "a public name"),
+    "@alarm\ndef __len__(self): ...": ("__len__", "a public name"),
+    "@alarm\ndef __init__(self): ...": ("__init__", "after_load"),
+    "@alarm\ndef ring(self):\n    yield 1": ("ring", "can't yield"),
+    "@alarm\nasync def ring(self):\n    yield 1": ("ring", "can't yield"),
+    "@alarm(retry=Retry())\nasync def ring(self):\n    yield": ("ring", "can't yield"),
+    "@alarm\ndef ring(): ...": ("ring", "takes self"),
+    "@alarm\ndef ring(*, key): ...": ("ring", "takes self"),
+    "@alarm\ndef ring(**all): ...": ("ring", "takes self"),
+    "@alarm\ndef ring(self, alarm): ...": ("ring", "self.ctx.alarm.payload"),
+    "@alarm\nasync def ring(self, alarm): ...": ("ring", "self.ctx.alarm.payload"),
+    "@alarm\ndef ring(self, *, payload): ...": ("ring", "nothing but self"),
+    "@alarm\ndef ring(self, a=1, *, b): ...": ("ring", "nothing but self"),
+    "@alarm\n@handler\ndef ring(self): ...": ("ring", "both an alarm and a handler"),
+    "@handler\n@alarm\ndef ring(self): ...": ("ring", "both an alarm and a handler"),
+    "@alarm\n@handler(readonly=True)\ndef ring(self): ...": ("ring", "both an alarm and a"),
+    "@handler(readonly=True)\n@alarm\ndef ring(self): ...": ("ring", "both an alarm and a"),
+    "@alarm\n@staticmethod\ndef ring(): ...": ("ring", "comes last"),
+    "@alarm\n@classmethod\ndef ring(cls): ...": ("ring", "comes last"),
+    "@alarm\n@property\ndef ring(self): ...": ("ring", "comes last"),
+    "@alarm(retry=Retry())\n@property\ndef ring(self): ...": ("ring", "comes last"),
+    "@alarm\nclass ring: ...": ("ring", "def or async def"),
+    "ring = alarm(len)": ("ring", "def or async def"),
+    "ring = alarm(3)": ("ring", "def or async def"),
+    "ring = alarm(functools.partial(print))": ("ring", "def or async def"),
+    "handle_alarm = None": ("handle_alarm", "plain method"),
+    "def handle_alarm(self): ...": ("handle_alarm", "(self, alarm)"),
+    "async def handle_alarm(self): ...": ("handle_alarm", "(self, alarm)"),
+    "def handle_alarm(self, alarm, more): ...": ("handle_alarm", "(self, alarm)"),
+    "def handle_alarm(self, *, alarm): ...": ("handle_alarm", "(self, alarm)"),
+    "def handle_alarm(self, alarm, *, more): ...": ("handle_alarm", "(self, alarm)"),
+    "@staticmethod\ndef handle_alarm(self, alarm): ...": ("handle_alarm", "plain method"),
+    "@classmethod\ndef handle_alarm(cls, alarm): ...": ("handle_alarm", "plain method"),
+    "@property\ndef handle_alarm(self): ...": ("handle_alarm", "plain method"),
+    "def after_load(self, more): ...": ("after_load", "(self)"),
+    # Else the field would win, and the alarm be lost.
+    "ring: int = 0\n@alarm\ndef ring(self): ...": ("ring", "both a field and an alarm"),
+    "ring: int\n@alarm\ndef ring(self): ...": ("ring", "both a field and an alarm"),
+    "@alarm(retry=None)\ndef ring(self): ...": ("ring", "retry must be a Retry, not None"),
+    "@alarm(retry=5)\ndef ring(self): ...": ("ring", "retry must be a Retry, not 5"),
+    # The mark is out of sight.
+    "@staticmethod\n@alarm\ndef ring(self): ...": ("ring", "comes last"),
+    "@classmethod\n@alarm\ndef ring(self): ...": ("ring", "comes last"),
+    "@property\n@alarm\ndef ring(self): ...": ("ring", "comes last"),
+    "@staticmethod\n@handler\ndef work(self): ...": ("work", "@handler goes on a plain method"),
+    "@classmethod\n@handler\ndef work(self): ...": ("work", "@handler goes on a plain method"),
+    "@property\n@handler\ndef work(self): ...": ("work", "@handler goes on a plain method"),
+    "def handle_alarm(self, alarm):\n    yield": ("handle_alarm", "without yield"),
+    "async def handle_alarm(self, alarm):\n    yield": ("handle_alarm", "without yield"),
+    "def after_load(self):\n    yield": ("after_load", "without yield"),
+    "async def after_load(self):\n    yield": ("after_load", "without yield"),
 }
 
 WRONG_SUBCLASSES = {
@@ -825,6 +1146,19 @@ WRONG_SUBCLASSES = {
     "title = 'new'": ("title", "title: str = …"),
     "items: list[int] = []": ("items", "factory=list"),
     "volume: int": ("volume", "needs a default"),
+}
+
+WRONG_HEIRS_OF_ALARMS = {
+    "def ring(self): ...": ("ring", "@alarm"),
+    "async def ring_slowly(self): ...": ("ring_slowly", "@alarm"),
+    "ring = None": ("ring", "@alarm"),
+    "ring = 5": ("ring", "@alarm"),
+    "@property\ndef ring(self): ...": ("ring", "@alarm"),
+    "ring: int = 0": ("ring", "a field and an alarm"),
+    "@handler\ndef ring(self): ...": ("ring", "@alarm"),
+    "@alarm\ndef ring(self, loud): ...": ("ring", "nothing but self"),
+    "@alarm\ndef ring_now(self): ...": ("ring_now", "@handler"),
+    "@alarm\ndef rung(self): ...": ("rung", "a field and an alarm"),
 }
 
 WRONG_KEYWORDS = {
@@ -876,6 +1210,11 @@ def test_wrong_subclasses(body: str) -> None:
     refused("Counter", body, *WRONG_SUBCLASSES[body])
 
 
+@pytest.mark.parametrize("body", WRONG_HEIRS_OF_ALARMS)
+def test_wrong_subclasses_of_what_has_alarms(body: str) -> None:
+    refused("Reminder", body, *WRONG_HEIRS_OF_ALARMS[body])
+
+
 @pytest.mark.parametrize("keywords", WRONG_KEYWORDS)
 def test_wrong_keywords(keywords: str) -> None:
     refused(f"DurableObject, {keywords}", "", *WRONG_KEYWORDS[keywords])
@@ -894,6 +1233,26 @@ def test_a_field_and_a_handler_of_one_name() -> None:
         ("@handler\ndef tags(self):\n    yield 1", "Bad, DurableObject"),
         ("@handler\ndef _hidden(self): ...", "Bad, DurableObject"),
         ("@handler\ndef after_load(self): ...", "Bad, DurableObject"),
+        ("@alarm\ndef tags(self, more): ...", "Bad, DurableObject"),
+        ("@alarm\ndef tags(self):\n    yield 1", "Bad, DurableObject"),
+        ("@alarm\n@staticmethod\ndef tags(): ...", "Bad, DurableObject"),
+        ("@alarm\n@handler\ndef tags(self): ...", "Bad, DurableObject"),
+        ("@handler\n@alarm\ndef tags(self): ...", "Bad, DurableObject"),
+        ("@alarm\ndef _hidden(self): ...", "Bad, DurableObject"),
+        ("@alarm\ndef after_load(self): ...", "Bad, DurableObject"),
+        ("@alarm\ndef handle_alarm(self, alarm): ...", "Bad, DurableObject"),
+        ("@alarm(retry=None)\ndef tags(self): ...", "Bad, DurableObject"),
+        ("def handle_alarm(self): ...", "Bad, DurableObject"),
+        ("handle_alarm = None", "Bad, DurableObject"),
+        ("@staticmethod\ndef handle_alarm(alarm): ...", "Bad, DurableObject"),
+        ("def handle_alarm(self, alarm):\n    yield", "Bad, DurableObject"),
+        ("def after_load(self, more): ...", "Bad, DurableObject"),
+        ("after_load = None", "Bad, DurableObject"),
+        # A class behind the mixin that has an alarm of the name.
+        ("def ring(self): ...", "Bad, Reminder"),
+        ("ring = None", "Bad, Reminder"),
+        ("ring: int = 0", "Bad, Reminder"),
+        ("@alarm\ndef ring_now(self): ...", "Bad, Reminder"),
     ],
 )
 def test_wrong_plain_mixins(body: str, bases: str) -> None:

@@ -5,9 +5,9 @@ before its horizon, and no more than its capacity; if there are more, the horizo
 
 Invariant: every alarm of the table that is available before ``horizon`` is in the wheel, ready,
 parked, or taken; but of an object that is crowded, with more alarms due than are parked of one,
-the others are forgotten until those are done. Later ones may be known as well; and what is here may
-be there no longer, for the claim decides. `feed` moves the horizon outwards, `Agenda.arm` keeps what
-lies before it complete.
+the others are forgotten until those are done. Later ones may be known as well; and what is here
+may be there no longer, for the claim decides. `feed` moves the horizon outwards, `Agenda.arm` keeps
+what lies before it complete.
 
 Pure: time is an argument. Times are microseconds since 1970 UTC, the wheel's ticks milliseconds,
 rounded up, so that nothing is early.
