@@ -76,7 +76,9 @@ class Ticker(DurableObject, call_timeout=60):
 
     @handler
     def end(self) -> None:
-        self.limit = time.time_ns() // 1000
+        # It need not catch up with all that it has missed.
+        near = self.start + (self.count + 100) * self.interval
+        self.limit = min(time.time_ns() // 1000, near)
 
     def schedule_next(self) -> None:
         due_at = EPOCH + timedelta(microseconds=self.start + self.count * self.interval)
@@ -204,7 +206,7 @@ async def caller(runtime: DurableRuntime, run: str, number: int) -> None:
 async def work(runtime: DurableRuntime, run: str) -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(TICKERS):
-            await runtime.get(Ticker, f"ticker {number}").begin(5000 + 1000 * number)
+            await runtime.get(Ticker, f"ticker {number}").begin(10_000 + 1000 * number)
         for number in range(CALLERS):
             tasks.start_soon(caller, runtime, run, number)
 
