@@ -15,6 +15,7 @@ rounded up, so that nothing is early.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable
 
 from .._keys import AlarmKey
@@ -42,7 +43,8 @@ class Agenda:
 
     def _begin(self, now: int) -> None:
         self._wheel: TimingWheel[AlarmKey] = TimingWheel(now // _TICK)
-        self._ready: dict[AlarmKey, None] = {}
+        # Ordered, because the first of a plain dict is looked for behind all that were before it.
+        self._ready: OrderedDict[AlarmKey, None] = OrderedDict()
         self._parked: dict[tuple[str, str], dict[AlarmKey, None]] = {}
         self._parked_count = 0
         self._crowded: set[tuple[str, str]] = set()
@@ -165,8 +167,7 @@ class Agenda:
         Alarms of an object that ``is_full`` are parked until there is room for one, see `unpark`.
         """
         while self._ready:
-            key = next(iter(self._ready))
-            del self._ready[key]
+            key, _ = self._ready.popitem(last=False)
             object_id = key[:2]
             if not is_full(object_id):
                 return key
@@ -199,7 +200,9 @@ class Agenda:
 
     def put_back(self, keys: Iterable[AlarmKey]) -> None:
         """Let what was taken be ready still, before all else."""
-        self._ready = {**dict.fromkeys(keys), **self._ready}
+        for key in reversed(list(keys)):
+            self._ready[key] = None
+            self._ready.move_to_end(key, last=False)
 
     def next_time(self) -> int | None:
         """A time until which nothing more becomes ready; None if nothing is known to."""
