@@ -518,6 +518,8 @@ class History:
         self.runner = runner
         self.clock = LoopsClock()
         self.tokens = 0
+        self.attempts: Counter[str] = Counter()
+        """By token: how often its handler began."""
         self.withdrawn: set[str] = set()
         """Tokens of which somebody was told that they are cancelled or replaced."""
         self.violations: list[BaseException] = []
@@ -536,6 +538,8 @@ class History:
             assert self.together > 1 or token not in self.withdrawn, "withdrawn"
             now, due_at = self.clock.now(), LoopsClock.at(alarm)
             assert due_at <= now, "early"
+            self.attempts[token] += 1
+            assert alarm.attempt <= self.attempts[token], "an attempt too many, of another alarm"
             since = max(due_at, self.journal.armed_at[token])
             self.late = max(self.late, (now - since) / 1e6)
             # What is durable of it, this process may not know; another one must.

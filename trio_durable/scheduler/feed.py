@@ -14,7 +14,7 @@ from .flights import Flights
 
 logger = logging.getLogger("trio_durable.alarms")
 
-_PAGE = 1024
+_PAGE = 128
 
 
 class Feed:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trio_durable.alarms")
 
-CAPACITY = 65_536
+CAPACITY = 16_384
 """How many alarms are kept in memory at most."""
 _NAP = 1.0
 """Seconds between looks at a clock that may jump."""
