@@ -33,7 +33,7 @@ ORDER: list[set[str]] = [
     {"_context"},
     {"_definition"},
     {"_class_body", "_codec"},
-    {"_alarm", "_handler"},
+    {"_alarm", "_handler", "_upgrade"},
     {"_retry", "_json_types"},
     {"_json_classes"},
     {"_json_scalars"},

@@ -28,9 +28,11 @@ from trio_durable import (
     NotInTurn,
     ObjectKey,
     Retry,
+    UpgradeDefinition,
     alarm,
     definition_of,
     handler,
+    upgrade,
 )
 from trio_durable._definition import known_definitions, resolved_fields
 from trio_durable._durations import UNSET
@@ -1028,6 +1030,138 @@ def test_the_handle_alarm_that_every_class_has_does_nothing() -> None:
     trio.run(main)
 
 
+# --- schemas and upgrades ------------------------------------------------------------------------
+
+
+class Billed(DurableObject, schema=2):
+    cents: int = 0
+
+    @upgrade(from_schema=1)
+    @staticmethod
+    def to_cents(state: dict[str, Any]) -> dict[str, Any]:
+        """Count cents."""
+        state["cents"] = state.pop("price") * 100
+        return state
+
+    @handler
+    def pay(self) -> None: ...
+
+
+class Labelled(DurableObject, schema=2):
+    label: str = ""
+
+    @upgrade(from_schema=1)
+    @staticmethod
+    def to_label(state: dict[str, Any]) -> dict[str, Any]:
+        return state
+
+
+def test_a_class_has_schema_1_unless_it_says_otherwise() -> None:
+    definition = definition_of(Counter)
+    assert definition.schema == 1
+    assert definition.upgrades == {}
+
+
+def test_upgrades_in_the_definition() -> None:
+    definition = definition_of(Billed)
+    assert definition.schema == 2
+    assert definition.upgrades == {1: UpgradeDefinition("to_cents", Billed.to_cents, 1)}
+    assert definition.handlers.keys() == {"pay"}
+    assert definition.fields.keys() == {"cents"}
+
+
+def test_upgrades_are_listed_in_the_order_in_which_they_run() -> None:
+    steps = [UPGRADE.format(number, f"from_{number}") for number in (3, 1, 4, 2)]
+    definition = definition_of(define("DurableObject, schema=5", "".join(steps)))
+    assert list(definition.upgrades) == [1, 2, 3, 4]
+    assert [step.name for step in definition.upgrades.values()] == [
+        "from_1",
+        "from_2",
+        "from_3",
+        "from_4",
+    ]
+
+
+def test_an_upgrade_is_called_as_a_function() -> None:
+    assert Billed.to_cents({"price": 3}) == {"cents": 300}
+    assert Billed().to_cents({"price": 3}) == {"cents": 300}
+    assert Billed.to_cents.__doc__ == "Count cents."
+
+
+def test_upgrades_may_be_private_and_made_elsewhere() -> None:
+    cls = define(
+        "DurableObject, schema=3",
+        UPGRADE.format(1, "_quiet") + "loud = upgrade(from_schema=2)(staticmethod(as_it_is))",
+    )
+    upgrades = definition_of(cls).upgrades
+    assert [step.name for step in upgrades.values()] == ["_quiet", "loud"]
+    assert upgrades[2].function is as_it_is
+
+
+def as_it_is(state: dict[str, Any], note: str = "") -> dict[str, Any]:
+    return state
+
+
+def test_schema_and_upgrades_are_inherited_with_the_fields() -> None:
+    # What a subclass has stored so far holds the base's fields in their older form, too.
+    class Sub(Billed, hibernate_after=1):
+        title: str = ""
+
+    assert definition_of(Sub).schema == 2
+    assert definition_of(Sub).upgrades == definition_of(Billed).upgrades
+
+
+def test_a_subclass_counts_on_from_its_base() -> None:
+    class Sub(Billed, schema=3):
+        @upgrade(from_schema=2)
+        @staticmethod
+        def to_title(state: dict[str, Any]) -> dict[str, Any]:
+            return state
+
+    assert [step.name for step in definition_of(Sub).upgrades.values()] == ["to_cents", "to_title"]
+    assert definition_of(Billed).schema == 2
+
+
+def test_a_subclass_replaces_an_upgrade_under_its_name() -> None:
+    class Sub(Billed):
+        @upgrade(from_schema=1)
+        @staticmethod
+        def to_cents(state: dict[str, Any]) -> dict[str, Any]:
+            return {**Billed.to_cents(state), "rounded": True}
+
+    assert definition_of(Sub).upgrades[1].function({"price": 1}) == {"cents": 100, "rounded": True}
+
+
+def test_two_bases_with_upgrades_are_put_in_a_row() -> None:
+    class Both(Billed, Labelled, schema=3):
+        @upgrade(from_schema=2)
+        @staticmethod
+        def to_label(state: dict[str, Any]) -> dict[str, Any]:
+            return Labelled.to_label(state)
+
+    assert [step.name for step in definition_of(Both).upgrades.values()] == ["to_cents", "to_label"]
+
+
+def test_a_base_without_upgrades_beside_one_with() -> None:
+    class Both(Counter, Billed):
+        pass
+
+    assert definition_of(Both).schema == 2
+
+
+def test_upgrades_of_plain_mixins() -> None:
+    class Renaming:
+        @upgrade(from_schema=1)
+        @staticmethod
+        def rename(state: dict[str, Any]) -> dict[str, Any]:
+            return state
+
+    class Named(Renaming, DurableObject, schema=2):
+        title: str = ""
+
+    assert definition_of(Named).upgrades.keys() == {1}
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -1176,6 +1310,73 @@ WRONG_KEYWORDS = {
     "mailbox_size=1.5": ("", "mailbox_size must be"),
     "mailbox_size=True": ("", "mailbox_size must be"),
     "mailbox_size=None": ("", "mailbox_size must be"),
+    "schema=0": ("", "schema must be"),
+    "schema=-1": ("", "schema must be"),
+    "schema=2.0": ("", "schema must be"),
+    "schema=True": ("", "schema must be"),
+    "schema='2'": ("", "schema must be"),
+    "schema=None": ("", "schema must be"),
+    "schema=2": ("", "no upgrade from schema 1"),
+    "schema=10**18": ("", "no upgrade from schema 1"),
+}
+
+UPGRADE = "@upgrade(from_schema={})\n@staticmethod\ndef {}(state): return state\n"
+
+WRONG_UPGRADES = {
+    # Chains.
+    UPGRADE.format(2, "late"): ("", "no upgrade from schema 1; "),
+    UPGRADE.format(1, "early"): ("", "@upgrade(from_schema=2)"),
+    UPGRADE.format(3, "over"): ("over", "write schema=4"),
+    UPGRADE.format(1, "one") + UPGRADE.format(1, "two"): ("two", "one upgrades from schema 1"),
+    UPGRADE.format(0, "none"): ("none", "from_schema must be"),
+    UPGRADE.format("'1'", "text"): ("text", "from_schema must be"),
+    UPGRADE.format("True", "true"): ("true", "from_schema must be"),
+    UPGRADE.format("1.0", "real"): ("real", "from_schema must be"),
+    # Functions.
+    "@upgrade(from_schema=1)\ndef up(state): ...": ("up", "@staticmethod"),
+    "@upgrade(from_schema=1)\ndef up(self, state): ...": ("up", "@staticmethod"),
+    "@upgrade(from_schema=1)\n@classmethod\ndef up(cls, state): ...": ("up", "@staticmethod"),
+    "@upgrade(from_schema=1)\n@property\ndef up(self): ...": ("up", "@staticmethod"),
+    "@upgrade(from_schema=1)\n@handler\ndef up(self): ...": ("up", "@staticmethod"),
+    "@upgrade(from_schema=1)\n@alarm\ndef up(self): ...": ("up", "@staticmethod"),
+    "@upgrade(from_schema=1)\nclass up: ...": ("up", "@staticmethod"),
+    "up = upgrade(from_schema=1)(staticmethod(dict))": ("up", "@staticmethod"),
+    "@upgrade(from_schema=2)\n@upgrade(from_schema=1)\n@staticmethod\ndef up(state): ...": (
+        "up",
+        "@staticmethod",
+    ),
+    "@staticmethod\n@upgrade(from_schema=1)\ndef up(state): ...": ("up", "comes first"),
+    "@classmethod\n@upgrade(from_schema=1)\ndef up(cls, state): ...": ("up", "comes first"),
+    "@property\n@upgrade(from_schema=1)\ndef up(self): ...": ("up", "comes first"),
+    "@handler\n@upgrade(from_schema=1)\n@staticmethod\ndef up(state): ...": ("up", "@handler"),
+    "@alarm\n@upgrade(from_schema=1)\n@staticmethod\ndef up(state): ...": ("up", "@alarm"),
+    "@upgrade(from_schema=1)\n@staticmethod\ndef up(): ...": ("up", "takes one argument"),
+    "@upgrade(from_schema=1)\n@staticmethod\ndef up(a, b): ...": ("up", "takes one argument"),
+    "@upgrade(from_schema=1)\n@staticmethod\ndef up(*, state): ...": ("up", "takes one argument"),
+    "@upgrade(from_schema=1)\n@staticmethod\nasync def up(state): ...": ("up", "await or yield"),
+    "@upgrade(from_schema=1)\n@staticmethod\ndef up(state):\n    yield": ("up", "await or yield"),
+    "@upgrade(from_schema=1)\n@staticmethod\nasync def up(state):\n    yield": (
+        "up",
+        "await or yield",
+    ),
+    # Names.
+    "up: int = 0\n" + UPGRADE.format(1, "up"): ("up", "a field and an upgrade"),
+    UPGRADE.format(1, "ctx"): ("ctx", "reserved"),
+    UPGRADE.format(1, "after_load"): ("after_load", "plain method"),
+    UPGRADE.format(1, "handle_alarm"): ("handle_alarm", "plain method"),
+}
+
+WRONG_HEIRS_OF_UPGRADES = {
+    "def to_cents(state): ...": ("to_cents", "@upgrade"),
+    "@staticmethod\ndef to_cents(state): ...": ("to_cents", "@upgrade"),
+    "to_cents = None": ("to_cents", "@upgrade"),
+    "to_cents = 5": ("to_cents", "@upgrade"),
+    "to_cents: int = 0": ("to_cents", "a field and an upgrade"),
+    "@handler\ndef to_cents(self): ...": ("to_cents", "@upgrade"),
+    UPGRADE.format(1, "mine"): ("mine", "to_cents upgrades from schema 1"),
+    UPGRADE.format(2, "mine"): ("mine", "write schema=3"),
+    UPGRADE.format(2, "to_cents"): ("to_cents", "write schema=3"),
+    UPGRADE.format(1, "pay"): ("pay", "@handler"),
 }
 
 
@@ -1220,6 +1421,33 @@ def test_wrong_keywords(keywords: str) -> None:
     refused(f"DurableObject, {keywords}", "", *WRONG_KEYWORDS[keywords])
 
 
+@pytest.mark.parametrize("body", WRONG_UPGRADES)
+def test_wrong_upgrades(body: str) -> None:
+    refused("DurableObject, schema=3", body, *WRONG_UPGRADES[body])
+
+
+def test_an_upgrade_without_a_schema_for_it() -> None:
+    refused("DurableObject", UPGRADE.format(1, "up"), "up", "write schema=2")
+
+
+@pytest.mark.parametrize("body", WRONG_HEIRS_OF_UPGRADES)
+def test_wrong_subclasses_of_what_has_upgrades(body: str) -> None:
+    refused("Billed", body, *WRONG_HEIRS_OF_UPGRADES[body])
+
+
+def test_a_subclass_can_not_go_back() -> None:
+    refused("Billed, schema=1", "", "to_cents", "write schema=2")
+
+
+def test_a_subclass_that_counts_on_without_an_upgrade() -> None:
+    refused("Billed, schema=3", "", "", "no upgrade from schema 2")
+
+
+def test_bases_that_have_an_upgrade_from_one_schema_each() -> None:
+    refused("Billed, Labelled", "", "to_cents", "to_label upgrades from schema 1")
+    refused("Labelled, Billed, schema=3", "", "to_label", "to_cents upgrades from schema 1")
+
+
 def test_a_field_and_a_handler_of_one_name() -> None:
     refused("DurableObject", "work: int = 0\n@handler\ndef work(self): ...", "work", "")
 
@@ -1242,6 +1470,9 @@ def test_a_field_and_a_handler_of_one_name() -> None:
         ("@alarm\ndef after_load(self): ...", "Bad, DurableObject"),
         ("@alarm\ndef handle_alarm(self, alarm): ...", "Bad, DurableObject"),
         ("@alarm(retry=None)\ndef tags(self): ...", "Bad, DurableObject"),
+        ("@upgrade(from_schema=1)\ndef tags(state): ...", "Bad, DurableObject"),
+        ("@upgrade(from_schema=1)\n@staticmethod\ndef tags(state): ...", "Bad, DurableObject"),
+        ("@staticmethod\ndef to_cents(state): ...", "Bad, Billed"),
         ("def handle_alarm(self): ...", "Bad, DurableObject"),
         ("handle_alarm = None", "Bad, DurableObject"),
         ("@staticmethod\ndef handle_alarm(alarm): ...", "Bad, DurableObject"),

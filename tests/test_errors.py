@@ -38,7 +38,9 @@ SAMPLES: dict[str, object] = {
     "place": "$.total[3]",
     "problem": "it is broken",
     "revision": 42,
+    "schema": 3,
     "size": 2_000,
+    "stored_schema": 4,
     "timeout": 2.5,
     "type_name": "Cart",
     "unknown": ("0007_future",),
@@ -62,6 +64,9 @@ SILENT = {
     ("SchemaTooNew", "problem"),
     ("StateTooLarge", "field"),
     ("StateTooLarge", "problem"),
+    ("StateTooNew", "field"),
+    ("StateTooNew", "place"),
+    ("StateTooNew", "problem"),
     ("StaleObject", "action"),
     ("StaleObject", "problem"),
     ("CallFailed", "key"),
@@ -226,6 +231,7 @@ ADVICE = {
     "ReplyError": "Return plain data",
     "StateTooLarge": "max_state_size",
     "StateDecodeError": "mend the class (or the row)",
+    "StateTooNew": "upgrade the code",
     "StorageInUse": "stop its process first",
     "SchemaTooNew": "upgrade",
     "PersistenceError": "starts from what is stored",
@@ -311,6 +317,17 @@ def test_a_definition_error_without_member_names_the_class_only() -> None:
     assert str(trio_durable.DefinitionError("Cart", "", "is abstract")) == "Cart: is abstract"
     error = trio_durable.DefinitionError("Cart", "total", "is wrong")
     assert str(error) == "Cart.total: is wrong"
+
+
+@every_class
+def test_a_copy_keeps_the_cause(cls: type[DurableError]) -> None:
+    error = sample(cls)
+    assert copy.copy(error).__cause__ is None
+    error.__cause__ = ZeroDivisionError("oops")
+    error.add_note("in the handler add")
+    back = copy.copy(error)
+    assert back.__cause__ is error.__cause__
+    assert (back.args, back.__notes__) == (error.args, error.__notes__)
 
 
 def test_causes_are_not_part_of_the_data() -> None:

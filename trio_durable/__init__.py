@@ -39,6 +39,7 @@ from ._errors import (
     StateDecodeError,
     StateEncodeError,
     StateTooLarge,
+    StateTooNew,
     StorageError,
     StorageInUse,
     StorageUnavailable,
@@ -53,6 +54,7 @@ from ._keys import ObjectKey
 from ._retry import Retry
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime
+from ._upgrade import UpgradeDefinition, upgrade
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
 __all__ = [
@@ -105,6 +107,7 @@ __all__ = [
     "StateDecodeError",
     "StateEncodeError",
     "StateTooLarge",
+    "StateTooNew",
     "Storage",
     "StorageError",
     "StorageInUse",
@@ -113,10 +116,12 @@ __all__ = [
     "ThreadRunner",
     "UnknownHandler",
     "UnknownObjectType",
+    "UpgradeDefinition",
     "UsageError",
     "WrongEventLoop",
     "alarm",
     "current_runtime",
     "definition_of",
     "handler",
+    "upgrade",
 ]

@@ -16,6 +16,7 @@ from ._alarm import Misplaced, is_marked, retry_of
 from ._errors import DefinitionError
 from ._handler import Handler
 from ._retry import Retry
+from ._upgrade import Upgrade
 
 _HOOKS = {"after_load": "(self)", "handle_alarm": "(self, alarm)"}
 RESERVED = frozenset({"ctx", *_HOOKS})
@@ -35,6 +36,8 @@ def check_body(cls: type) -> None:
             raise DefinitionError(cls.__qualname__, name, "is both a field and a handler")
         if is_alarm(vars(cls).get(name)) and not _is_classvar(annotations[name]):
             raise DefinitionError(cls.__qualname__, name, "is both a field and an alarm")
+        if isinstance(vars(cls).get(name), Upgrade) and not _is_classvar(annotations[name]):
+            raise DefinitionError(cls.__qualname__, name, "is both a field and an upgrade")
     for name, value in vars(cls).items():
         if name == "ctx":
             raise _reserved(cls, name)
@@ -51,6 +54,10 @@ def check_body(cls: type) -> None:
             mark = "alarm" if is_alarm(inner) else "handler"
             raise DefinitionError(
                 cls.__qualname__, name, f"@{mark} goes on a plain method, and comes last"
+            )
+        if isinstance(inner, Upgrade):
+            raise DefinitionError(
+                cls.__qualname__, name, "@upgrade comes first, with @staticmethod below it"
             )
         if is_alarm(value):
             check_alarm(cls, name, value)
@@ -149,7 +156,7 @@ def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None
 
 
 def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None:
-    """Check that no base's handler or alarm is hidden by something else, and its hooks.
+    """Check that nothing else hides a base's handler, alarm or upgrade, and check the hooks.
 
     Raises:
         DefinitionError: Names the member and the mend.
@@ -159,13 +166,11 @@ def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> N
         for name, value in vars(base).items():
             if name in _HOOKS:
                 _check_hook(cls, name, value)
-            if isinstance(value, Handler):
-                kind, is_one = "handler", isinstance(inspect.getattr_static(cls, name), Handler)
-            elif is_alarm(value):
-                kind, is_one = "alarm", is_alarm(inspect.getattr_static(cls, name))
-            else:
+            kind = _kind(value)
+            if kind is None:
                 continue
-            article = "an" if kind == "alarm" else "a"
+            is_one = _kind(inspect.getattr_static(cls, name)) == kind
+            article = "a" if kind == "handler" else "an"
             if name in field_names:
                 raise DefinitionError(
                     cls.__qualname__,
@@ -208,11 +213,19 @@ def _looks_like_state(cls: type, name: str, value: object) -> bool:
         or any(
             _is_classvar(inspect.get_annotations(base).get(name))
             # Of these check_overrides speaks.
-            or isinstance(vars(base).get(name), Handler)
-            or is_alarm(vars(base).get(name))
+            or _kind(vars(base).get(name))
             for base in cls.__mro__[1:]
         )
     )
+
+
+def _kind(value: object) -> str | None:
+    """What a member of a class body was marked as."""
+    if isinstance(value, Handler):
+        return "handler"
+    if is_alarm(value):
+        return "alarm"
+    return "upgrade" if isinstance(value, Upgrade) else None
 
 
 def _is_attrs_field(value: object) -> bool:

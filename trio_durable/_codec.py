@@ -17,20 +17,31 @@ JSON.
 
 In a union with more than one member besides None, members that aren't plain JSON scalars are
 written as ``{"$type": name, "value": …}``, so that reading never has to guess.
+
+State of a schema other than 1 says so in a member ``"$schema"`` (see `_upgrade`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import attrs
 import orjson
 
-from ._errors import DefinitionError, StateDecodeError, StateEncodeError, StateTooLarge
+from ._errors import (
+    DefinitionError,
+    StateDecodeError,
+    StateEncodeError,
+    StateTooLarge,
+    StateTooNew,
+)
 from ._json_classes import as_unfit, check_reads_back, field_functions, is_constrained
 from ._json_scalars import shown
 from ._json_types import UnsupportedType, hooks_for, reader_for, writer_for
 from ._keys import ObjectKey
+from ._upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 
 DEFAULT_MAX_STATE_SIZE = 16 * 1024 * 1024
 
@@ -38,13 +49,27 @@ DEFAULT_MAX_STATE_SIZE = 16 * 1024 * 1024
 class StateCodec:
     """Encodes and decodes the state of one class.
 
+    Args:
+        cls: The class.
+        max_size: How many bytes of JSON may be stored.
+        schema: Which form of state the class has.
+        upgrades: What brings older forms to it, by the schema that they take.
+
     Raises:
         DefinitionError: A field's type has no exact JSON form, or a default doesn't survive it.
     """
 
-    def __init__(self, cls: type[Any], max_size: int = DEFAULT_MAX_STATE_SIZE) -> None:
+    def __init__(
+        self,
+        cls: type[Any],
+        max_size: int = DEFAULT_MAX_STATE_SIZE,
+        schema: int = 1,
+        upgrades: Mapping[int, UpgradeDefinition] = MappingProxyType({}),
+    ) -> None:
         self._cls = cls
         self._max_size = max_size
+        self._schema = schema
+        self._upgrades = upgrades
         self._fields = attrs.fields(cls)
         self._names = frozenset(field.name for field in self._fields)
         self._constrained = is_constrained(cls)
@@ -97,6 +122,8 @@ class StateCodec:
             data = self._write(instance)
             if self._constrained:
                 check_reads_back(data, self._write, lambda data: self._read(data, self._cls))
+            if self._schema != 1:
+                data[SCHEMA_MEMBER] = self._schema
             return orjson.dumps(data)
         except Exception as error:
             raise self._encode_error(key, instance, error) from None
@@ -111,12 +138,13 @@ class StateCodec:
             raise StateTooLarge(key, "", "", len(state), self._max_size)
 
     def decode(self, key: ObjectKey, state: bytes) -> Any:
-        """A new instance with the state that `encode` gave.
+        """A new instance with the state that `encode` gave, now or at an earlier schema.
 
         Fields missing in ``state`` get their defaults, unknown ones are dropped.
 
         Raises:
-            StateDecodeError: It isn't JSON, or a value doesn't fit its field.
+            StateTooNew: It was written at a later schema.
+            StateDecodeError: It isn't JSON, an upgrade failed, or a value doesn't fit its field.
         """
         try:
             data = orjson.loads(state)
@@ -125,10 +153,27 @@ class StateCodec:
             raise StateDecodeError(key, "", place, f"not JSON ({error.msg})") from error
         if type(data) is not dict:
             raise StateDecodeError(key, "", "$", f"{shown(data)} is not a JSON object")
+        schema = data.pop(SCHEMA_MEMBER, 1)
+        if type(schema) is not int or schema != self._schema:
+            data = self._at_this_schema(key, data, schema)
         try:
             return self._read(data, self._cls)
         except Exception as error:
-            raise self._decode_error(key, data, error) from error
+            failure = self._decode_error(key, data, error)
+            if schema != self._schema:
+                failure.problem += f" (upgraded from schema {schema})"
+            raise failure from error
+
+    def _at_this_schema(
+        self, key: ObjectKey, data: dict[str, Any], schema: object
+    ) -> dict[str, Any]:
+        if type(schema) is not int or schema < 1:
+            raise StateDecodeError(
+                key, "", f"$.{SCHEMA_MEMBER}", f"{shown(schema)} is not the number of a schema"
+            )
+        if schema > self._schema:
+            raise StateTooNew(key, "", "", "", schema, self._schema)
+        return upgraded(key, data, schema, self._upgrades)
 
     def _refuse_undeclared(self, key: ObjectKey, instance: Any) -> None:
         extra = sorted(instance.__dict__.keys() - self._names - {"ctx"})

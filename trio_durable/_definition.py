@@ -44,6 +44,7 @@ from ._errors import DefinitionError, NotInTurn
 from ._handler import Handler
 from ._keys import id_problem
 from ._retry import Retry
+from ._upgrade import UpgradeDefinition, upgrades_of
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -102,6 +103,7 @@ class DurableObject:
       None: never).
     - ``call_timeout``: how long a caller waits for a reply (default: the runtime's).
     - ``mailbox_size``: how many calls may be queued (default 1,024).
+    - ``schema``: which form of its state this is, counted from 1 (default 1); see `upgrade`.
 
     Every duration is a ``timedelta`` or a number of seconds. Instances that you make yourself,
     or get from `DurableRuntime.get_state`, are detached: plain attrs objects with no ``ctx``.
@@ -125,6 +127,7 @@ class DurableObject:
         shutdown_after: Duration | Unset | None = UNSET,
         call_timeout: Duration | Unset | None = UNSET,
         mailbox_size: int | Unset = UNSET,
+        schema: int | Unset = UNSET,
         **kwargs: object,
     ) -> None:
         try:
@@ -135,7 +138,7 @@ class DurableObject:
                 cls.__qualname__,
                 unknown,
                 f"no base takes this class keyword ({error}); those of a durable object are name, "
-                "hibernate_after, shutdown_after, call_timeout and mailbox_size",
+                "hibernate_after, shutdown_after, call_timeout, mailbox_size and schema",
             ) from error
         cls.__durable_keywords__ = _keywords(
             cls,
@@ -144,6 +147,7 @@ class DurableObject:
                 "shutdown_after": shutdown_after,
                 "call_timeout": call_timeout,
                 "mailbox_size": mailbox_size,
+                "schema": schema,
             },
         )
         cls.__durable_definition__ = _define(cls, name)
@@ -241,6 +245,10 @@ class ObjectDefinition:
     has_after_load: bool
     """Whether the class does something in ``after_load``."""
     after_load_is_async: bool
+    schema: int
+    """Which form of its state the class has."""
+    upgrades: Mapping[int, UpgradeDefinition]
+    """What brings older forms to it, by the schema that they take, in order."""
 
     @property
     def fields(self) -> Mapping[str, FieldDefinition]:
@@ -268,7 +276,7 @@ _classes: weakref.WeakSet[type[DurableObject]] = weakref.WeakSet()
 
 
 def definition_of(cls: type[DurableObject]) -> ObjectDefinition:
-    """What ``cls`` declares: fields, handlers, alarms, options, default state.
+    """What ``cls`` declares: fields, handlers, alarms, upgrades, options, default state.
 
     Raises:
         DefinitionError: ``cls`` is not a durable object class.
@@ -327,21 +335,21 @@ def _keywords(cls: type[DurableObject], given: dict[str, Any]) -> dict[str, Any]
     keywords = {name: value for name, value in given.items() if value is not UNSET}
     try:
         for name, value in keywords.items():
-            if name != "mailbox_size":
+            if name not in ("mailbox_size", "schema"):
                 keywords[name] = optional_seconds(value, name)
             elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"mailbox_size must be an int of 1 or more, not {value!r}")
+                raise ValueError(f"{name} must be an int of 1 or more, not {value!r}")
     except ValueError as error:
         raise DefinitionError(cls.__qualname__, "", str(error)) from None
     return keywords
 
 
-def _options(cls: type[DurableObject]) -> Options:
+def _merged_keywords(cls: type[DurableObject]) -> dict[str, Any]:
     """Each keyword from the first class in resolution order that gives it."""
     merged: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         merged.update(vars(base).get("__durable_keywords__", {}))
-    return Options(**merged)
+    return merged
 
 
 _order: weakref.WeakKeyDictionary[type[DurableObject], int] = weakref.WeakKeyDictionary()
@@ -359,15 +367,21 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
     check_body(cls)
     _make_attrs(cls)
     check_overrides(cls, cls.__attrs_attrs__)
+    keywords = _merged_keywords(cls)
+    # Inherited like the fields whose forms it counts, and with it the upgrades: state of a
+    # subclass was written in the base's older forms, too.
+    schema = keywords.pop("schema", 1)
     return ObjectDefinition(
         cls,
         type_name,
-        _options(cls),
+        Options(**keywords),
         _handlers(cls),
         _alarms(cls),
         _handle_alarm(cls),
         has_after_load=cls.after_load is not DurableObject.after_load,
         after_load_is_async=inspect.iscoroutinefunction(cls.after_load),
+        schema=schema,
+        upgrades=upgrades_of(cls, schema),
     )
 
 

@@ -68,7 +68,9 @@ class Directory:
             )
         resolved_fields(definition.cls)
         self.definition = definition
-        self.codec = StateCodec(definition.cls, max_state_size)
+        self.codec = StateCodec(
+            definition.cls, max_state_size, definition.schema, definition.upgrades
+        )
         timeout = definition.options.call_timeout
         self.timeout = timeout if isinstance(timeout, float) or timeout is None else default_timeout
         self._services = services

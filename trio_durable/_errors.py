@@ -20,6 +20,7 @@
     ├── StateEncodeError           live state that JSON can't carry exactly
     │   └── StateTooLarge
     ├── StateDecodeError           stored state that doesn't fit the class
+    │   └── StateTooNew            written at a later schema
     ├── StorageError
     │   ├── StorageUnavailable     it can't be opened
     │   │   ├── StorageInUse
@@ -38,6 +39,7 @@ Every error carries what it is about as fields, survives pickling, and ends with
 from __future__ import annotations
 
 import os
+from typing import Self
 
 import attrs
 
@@ -58,6 +60,13 @@ class DurableError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Not OSError's, which CallTimeout inherits with TimeoutError: it keeps two arguments.
         return (type(self), self.args, self.__dict__)
+
+    def __copy__(self) -> Self:
+        # Each of those who wait gets an error of its own, and all want to see what caused it.
+        other = type(self)(*self.args)
+        other.__dict__.update(self.__dict__)
+        other.__cause__ = self.__cause__
+        return other
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._message()!r})"
@@ -320,6 +329,20 @@ class StateDecodeError(DurableError, ValueError):
         return (
             f"stored state of {self.key} can't be read: {field} at {self.place}: {self.problem}; "
             "the row was left untouched: mend the class (or the row) and call again"
+        )
+
+
+@_error
+class StateTooNew(StateDecodeError):
+    """Stored state of a later schema than the class has. The row is left as it is."""
+
+    stored_schema: int
+    schema: int
+
+    def _message(self) -> str:
+        return (
+            f"stored state of {self.key} has schema {self.stored_schema}, and this code knows it "
+            f"up to schema {self.schema}; the row was left untouched: upgrade the code"
         )
 
 

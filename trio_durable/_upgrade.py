@@ -1,0 +1,187 @@
+"""State of an older form: `upgrade`, and bringing what is stored to the schema of the class.
+
+A class counts the forms that its state has had: its *schema*, 1 unless the class keyword says
+otherwise. What is stored carries the schema it was written at as a member of the JSON object,
+``"$schema"``, so that no storage needs to know; where it is missing, that is schema 1. No field can
+have that name. An upgrade is a function from the JSON data of one schema to that of the next.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import FunctionType, MappingProxyType
+from typing import Any, TypeVar, cast
+
+import attrs
+import orjson
+
+from ._errors import DefinitionError, StateDecodeError
+from ._json_classes import as_unfit
+from ._json_scalars import shown, write_json
+from ._keys import ObjectKey
+
+F = TypeVar("F", bound=Callable[[dict[str, Any]], dict[str, Any]])
+
+SCHEMA_MEMBER = "$schema"
+
+
+@attrs.frozen
+class UpgradeDefinition:
+    """One step from a schema to the next."""
+
+    name: str
+    function: Callable[[dict[str, Any]], dict[str, Any]]
+    from_schema: int
+
+
+class Upgrade:
+    """What ``@upgrade`` leaves in a class body; on the class it is the function."""
+
+    def __init__(self, thing: object, from_schema: object) -> None:
+        self.from_schema = from_schema
+        self._thing = thing
+
+    @property
+    def function(self) -> object:
+        """The function, or None if what was marked can't be an upgrade."""
+        return self._thing.__func__ if isinstance(self._thing, staticmethod) else None
+
+    def __get__(self, instance: object, owner: type, /) -> object:
+        return self.function
+
+
+def upgrade(*, from_schema: int) -> Callable[[F], F]:
+    """Make a static method what brings stored state from one schema to the next.
+
+    ::
+
+        class Cart(DurableObject, schema=2):
+            total_cents: int = 0
+
+            @upgrade(from_schema=1)
+            @staticmethod
+            def count_cents(state: dict[str, Any]) -> dict[str, Any]:
+                state["total_cents"] = round(state.pop("total", 0) * 100)
+                return state
+
+    It gets the plain JSON data that a class of schema ``from_schema`` has stored, which it may
+    change, and returns that of the schema after it. It runs when such a state is loaded; what it
+    made of it is stored when the object is next saved.
+
+    Args:
+        from_schema: The schema that it takes; there must be one upgrade from each below the
+            class's own.
+    """
+
+    def mark(function: F) -> F:
+        return cast("F", Upgrade(function, from_schema))
+
+    return mark
+
+
+def upgrades_of(cls: type, schema: int) -> Mapping[int, UpgradeDefinition]:
+    """The upgrades of ``cls``, inherited ones included, by the schema that they take.
+
+    Raises:
+        DefinitionError: One can't be an upgrade, or they don't lead step by step to ``schema``.
+    """
+    by_name = {
+        name: value
+        for base in reversed(cls.__mro__)
+        for name, value in vars(base).items()
+        if isinstance(value, Upgrade)
+    }
+    found: dict[int, UpgradeDefinition] = {}
+    for name, value in by_name.items():
+        step = _definition(cls, name, value)
+        number = step.from_schema
+        if number in found:
+            raise DefinitionError(
+                cls.__qualname__,
+                name,
+                f"{found[number].name} upgrades from schema {number} already; count on from there, "
+                "or replace an inherited upgrade under its own name",
+            )
+        if number >= schema:
+            raise DefinitionError(
+                cls.__qualname__,
+                name,
+                f"it upgrades from schema {number}, but the class has schema {schema}; write "
+                f"schema={number + 1} behind the bases, or drop it",
+            )
+        found[number] = step
+    for number in range(1, schema):
+        if number not in found:
+            raise DefinitionError(
+                cls.__qualname__,
+                "",
+                f"has schema {schema}, but no upgrade from schema {number}; add one, marked with "
+                f"@upgrade(from_schema={number})",
+            )
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def upgraded(
+    key: ObjectKey,
+    data: dict[str, Any],
+    stored: int,
+    upgrades: Mapping[int, UpgradeDefinition],
+) -> dict[str, Any]:
+    """``data`` of the schema ``stored``, brought through all ``upgrades`` from there.
+
+    Raises:
+        StateDecodeError: An upgrade failed, or returned something other than JSON data.
+    """
+    for number, step in upgrades.items():
+        if number >= stored:
+            data = _step(key, data, step)
+    return data
+
+
+def _step(key: ObjectKey, data: dict[str, Any], step: UpgradeDefinition) -> dict[str, Any]:
+    name = f"the upgrade {step.name} from schema {step.from_schema}"
+    try:
+        made: object = step.function(data)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise StateDecodeError(key, "", "$", f"{name} raised {reason}") from error
+    if type(made) is not dict:
+        raise StateDecodeError(key, "", "$", f"{name} returned {shown(made)}, not a dict")
+    try:
+        # A copy, so that no two objects share what a function put into both.
+        copy: dict[str, Any] = orjson.loads(orjson.dumps(write_json(made)))
+    except Exception as error:
+        unfit = as_unfit(error)
+        raise StateDecodeError(
+            key, "", f"${unfit.path:.100}", f"{name} returned what isn't JSON: {unfit.problem}"
+        ) from error
+    return copy
+
+
+def _definition(cls: type, name: str, value: Upgrade) -> UpgradeDefinition:
+    function, number = value.function, value.from_schema
+    problem = None
+    if type(number) is not int or number < 1:
+        problem = f"from_schema must be an int of 1 or more, not {number!r}"
+    elif not isinstance(function, FunctionType):
+        problem = "@upgrade goes on a function marked with @staticmethod, and comes first"
+    elif (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or inspect.isgeneratorfunction(function)
+    ):
+        problem = "an upgrade can't await or yield; it takes the dict and returns one"
+    elif not _takes_one(function):
+        problem = f"an upgrade takes one argument, the dict of schema {number}"
+    if problem:
+        raise DefinitionError(cls.__qualname__, name, problem)
+    return UpgradeDefinition(name, cast("Any", function), cast("int", number))
+
+
+def _takes_one(function: FunctionType) -> bool:
+    try:
+        inspect.signature(function).bind({})
+    except TypeError:
+        return False
+    return True
