@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .._keys import ObjectKey
+from .._keys import AlarmKey, ObjectKey
 from ..storage import AlarmChanges, NewAlarm, StoredAlarm
 
 
@@ -29,6 +29,17 @@ class Scheduler(Protocol):
 
     async def list(self, key: ObjectKey) -> list[StoredAlarm]:
         """The alarms of an object by ``due_at``, dead letters excepted."""
+        ...
+
+    async def fire(self, key: AlarmKey) -> bool:
+        """Have an alarm delivered now, whatever its time; return when its commit is durable.
+
+        Returns:
+            Whether there was such an alarm.
+
+        Raises:
+            Exception: What its handler raised. The alarm is tried again as any other.
+        """
         ...
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:

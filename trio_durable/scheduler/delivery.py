@@ -47,6 +47,8 @@ _SLICE = 8
 """How many deliveries begin without a break."""
 _MAX_LEAD = 20_000
 _NEVER = float("inf")
+_END_OF_TIME = 2**62
+"""Later than any alarm is available."""
 _PAUSE = 1.0
 """Seconds after which to write again what could not be written."""
 _MAX_ERROR = 1000
@@ -148,7 +150,8 @@ class Deliveries:
             return
         keys = [flight.key for flight in flights]
         try:
-            claimed = await self._claim(keys, flights[0].delivery.claim)
+            due = max(self._clock.now(), self._agenda.reached)
+            claimed = await self._claim(keys, flights[0].delivery.claim, due)
         except StorageFault:
             for flight in flights:
                 self._settle(flight)
@@ -171,8 +174,7 @@ class Deliveries:
 
     def _take(self) -> list[Flight]:
         """Take what may begin from the agenda."""
-        claim = secrets.randbits(62) + 1
-        now = self._loop.now()
+        claim = _new_claim()
         flights = []
         for _ in range(self.room):
             key = self._agenda.take(self.flights.is_full)
@@ -181,16 +183,20 @@ class Deliveries:
             if key in self.flights:
                 self._agenda.unpark(object_of(key))  # in its stead
             else:
-                flight = Flight(self._ended, key, claim)
-                self.flights.add(flight, now)
-                flights.append(flight)
-        if flights and self._renew_at == _NEVER:
-            self._to_mend.ring()
+                flights.append(self._begin_flight(key, claim))
         return flights
 
-    async def _claim(self, keys: Sequence[AlarmKey], claim: int) -> dict[AlarmKey, StoredAlarm]:
-        now = self._clock.now()
-        due, until = max(now, self._agenda.reached), now + self._claim_ttl
+    def _begin_flight(self, key: AlarmKey, claim: int) -> Flight:
+        flight = Flight(self._ended, key, claim)
+        self.flights.add(flight, self._loop.now())
+        if self._renew_at == _NEVER:
+            self._to_mend.ring()
+        return flight
+
+    async def _claim(
+        self, keys: Sequence[AlarmKey], claim: int, due: int
+    ) -> dict[AlarmKey, StoredAlarm]:
+        until = self._clock.now() + self._claim_ttl
         began = self._loop.now()
         stored: list[StoredAlarm] = []
         # Or what is claimed wouldn't be known, and so not be given back.
@@ -204,9 +210,14 @@ class Deliveries:
         return {alarm.key: alarm for alarm in stored}
 
     async def _deliver(self, flight: Flight, stored: StoredAlarm) -> None:
-        if not await self._is_time(stored.due_at) or self._is_stopped:
+        # One that has failed has a time of its own, which may be before the one it was set for.
+        is_time = stored.failures > 0 or await self._is_time(stored.due_at)
+        if not is_time or self._is_stopped:
             self._postpone(flight, _as_it_was(flight, stored))
-            return
+        else:
+            self._hand_over(flight, stored)
+
+    def _hand_over(self, flight: Flight, stored: StoredAlarm) -> None:
         try:
             flight.delivery.alarm = alarm_of(stored, stored.failures + 1)
             flight.retry = self._destination.retry_of(flight.key)
@@ -225,6 +236,65 @@ class Deliveries:
     def stop(self) -> None:
         """Begin no more."""
         self._is_stopped = True
+
+    # --- one out of its time ---------------------------------------------------------------------
+
+    async def fire(self, key: AlarmKey) -> bool:
+        """Have an alarm delivered now, whatever its time, and return when that is settled.
+
+        If it is under way already, that counts; but not under way in another runtime, from which
+        the claim is taken. Bounds on what is under way don't hold for it.
+
+        Returns:
+            Whether there was such an alarm.
+
+        Raises:
+            Exception: What its handler raised, or why it could not be handled or acknowledged. It
+                is tried again as any other, and that is written down.
+            StorageFault: It could not be claimed, as far as can be known.
+        """
+        while (flight := self.flights.find(key)) is not None:
+            # What has failed already, or was set anew since, doesn't count.
+            is_this = flight.delivery.is_current and not flight.ended
+            await self._settlement(flight)
+            if is_this and flight.stored is not None:
+                return _outcome(flight)
+        flight = await self._claim_now(key)
+        if flight is None:
+            return False
+        await self._settlement(flight)
+        return _outcome(flight)
+
+    async def _claim_now(self, key: AlarmKey) -> Flight | None:
+        """Claim an alarm before its time and let it be handled; None if there is none."""
+        flight = self._begin_flight(key, _new_claim())
+        try:
+            claimed = await self._claim([key], flight.delivery.claim, _END_OF_TIME)
+        except StorageFault:
+            self._settle(flight)
+            if not flight.delivery.superseded and key not in self._agenda:
+                self._agenda.put_back([key])  # it may have been taken, and dropped for this one
+            raise
+        stored = flight.stored = claimed.get(key)
+        if stored is None:
+            self._settle(flight)
+            return None
+        # From here to its delivery there is no checkpoint, or a cancelled caller would lose it.
+        if not flight.delivery.superseded:
+            self._agenda.disarm(key)  # what it knows is its old time
+        if self._is_stopped:
+            self._postpone(flight, _as_it_was(flight, stored))
+        else:
+            self._hand_over(flight, stored)
+        return flight
+
+    async def _settlement(self, flight: Flight) -> None:
+        waiter = self._loop.waiter()
+        if flight.watchers is None:
+            waiter.settle()
+        else:
+            flight.watchers.append(waiter)
+        await waiter.wait()
 
     # --- what becomes of it ----------------------------------------------------------------------
 
@@ -257,6 +327,9 @@ class Deliveries:
         self.flights.remove(flight)
         self._agenda.unpark(object_of(flight.key))
         self._room_made.ring()
+        watchers, flight.watchers = flight.watchers, None
+        for watcher in watchers or ():
+            watcher.settle()
 
     def _postpone(self, flight: Flight, postponement: Postponement) -> None:
         self._postponed.append((flight, postponement))
@@ -274,6 +347,8 @@ class Deliveries:
         if not (isinstance(error, PersistenceError) and error.key == key.object_key):
             failures += 1
             last_error = _described(error)
+        elif not failures and stored.due_at > self._clock.now():
+            return _as_it_was(flight, stored)  # it was fired before its time
         if failures > stored.failures and flight.retry.is_exhausted(failures):
             logger.error(
                 "alarm %s failed in attempt %d, the last; it is kept as a dead letter",
@@ -342,6 +417,21 @@ class Deliveries:
             if flight.stored is not None and id(flight) not in written:
                 self._postponed.append((flight, _as_it_was(flight, flight.stored)))
         await self._write_postponed()
+        for flight in list(self.flights):  # whoever waits for one waits for nothing
+            self._settle(flight)
+
+
+def _new_claim() -> int:
+    return secrets.randbits(62) + 1
+
+
+def _outcome(flight: Flight) -> bool:
+    """True; or raises what became of it instead."""
+    if flight.error is not None:
+        raise flight.error
+    if not flight.ended:
+        raise RuntimeClosed("the runtime closed before the alarm was handled")
+    return True
 
 
 def _as_it_was(flight: Flight, stored: StoredAlarm) -> Postponement:

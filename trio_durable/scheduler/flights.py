@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from .._alarm import Delivery
 from .._keys import AlarmKey
-from .._rendezvous import Told
+from .._rendezvous import Told, Waiter
 from .._retry import DEFAULT_RETRY, Retry
 from ..storage import StoredAlarm
 
@@ -34,7 +34,7 @@ def object_of(key: AlarmKey) -> ObjectId:
 class Flight(Told):
     """One alarm under way: a waiter that is released when its handler's commit is durable."""
 
-    __slots__ = ("began", "delivery", "is_recent", "retry", "stored")
+    __slots__ = ("began", "delivery", "is_recent", "retry", "stored", "watchers")
 
     def __init__(self, tell: Callable[[Flight], object], key: AlarmKey, claim: int) -> None:
         super().__init__(tell)
@@ -44,6 +44,8 @@ class Flight(Told):
         self.retry: Retry = DEFAULT_RETRY
         self.began = 0.0
         self.is_recent = False
+        self.watchers: list[Waiter] | None = []
+        """Who waits for it to be settled; None once it is."""
 
     @property
     def key(self) -> AlarmKey:

@@ -129,6 +129,10 @@ class WheelScheduler:
         """See `Scheduler.list`."""
         return await self._runner.run(lambda: self._reader.list_alarms(key))
 
+    async def fire(self, key: AlarmKey) -> bool:
+        """See `Scheduler.fire`."""
+        return await self.deliveries.fire(key)
+
     # --- from commits ----------------------------------------------------------------------------
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:

@@ -1,0 +1,69 @@
+"""What is stored of an object."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast, overload
+
+import attrs
+
+from .._definition import DurableObject
+from .._runtime import DurableRuntime
+
+T = TypeVar("T", bound=DurableObject)
+
+
+@overload
+async def get_persisted_state(
+    runtime: DurableRuntime, object_type: type[T], object_id: str, /
+) -> T | None: ...
+@overload
+async def get_persisted_state(
+    runtime: DurableRuntime, object_type: str, object_id: str, /
+) -> DurableObject | None: ...
+async def get_persisted_state(
+    runtime: DurableRuntime, object_type: type[T] | str, object_id: str, /
+) -> T | DurableObject | None:
+    """A detached instance with what the storage holds of an object, or None if it holds nothing.
+
+    The object isn't asked, and needn't run.
+
+    Raises:
+        StateDecodeError: What is stored doesn't fit the class.
+        StorageUnavailable: The storage can't be read.
+    """
+    directory = runtime._catalogue.directory(object_type)
+    key = directory.key(object_id)
+    [row] = await runtime._read(lambda reader: reader.load([key]))
+    return None if row is None else cast("T", directory.codec.decode(key, row.state))
+
+
+async def assert_persisted(
+    runtime: DurableRuntime,
+    object_type: type[DurableObject] | str,
+    object_id: str,
+    /,
+    **fields: object,
+) -> None:
+    """Assert that an object is stored, and with these values of its fields.
+
+    Raises:
+        AssertionError: It isn't.
+        TypeError: The class has no such field.
+    """
+    directory = runtime._catalogue.directory(object_type)
+    key = directory.key(object_id)
+    cls = directory.definition.cls
+    known = [field.name for field in attrs.fields(cls)]
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        has = ", ".join(known) or "none"
+        raise TypeError(f"{cls.__qualname__} has no field {', '.join(unknown)} (it has: {has})")
+    expected = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    stored: DurableObject | None = await get_persisted_state(runtime, cls, object_id)
+    if stored is None:
+        wanted = f" with {expected}" if expected else ""
+        raise AssertionError(f"expected {key} to be stored{wanted}, but nothing is stored of it")
+    wrong = [name for name, value in fields.items() if getattr(stored, name) != value]
+    if wrong:
+        found = ", ".join(f"{name}={getattr(stored, name)!r}" for name in wrong)
+        raise AssertionError(f"expected {key} to be stored with {expected}, but it has {found}")

@@ -1,0 +1,27 @@
+"""A pytest plugin: the fixture ``durable_runtime``.
+
+pytest finds it by itself where the library is installed. It works with the tests that AnyIO's own
+plugin runs, ``@pytest.mark.anyio``, on every backend that they run on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from .._runtime import DurableRuntime
+
+
+@pytest.fixture
+async def durable_runtime(
+    anyio_backend: object,  # noqa: ARG001  # AnyIO runs only what depends on it
+) -> AsyncIterator[DurableRuntime]:
+    """A runtime on ``:memory:``, open during the test, and its own: no test sees another's objects.
+
+    It serves every class that is imported, and is the current runtime of the test. Its time is
+    that of the event loop: virtual, if ``anyio_backend`` gives that a virtual clock.
+    """
+    # AnyIO enters and leaves it in the task that runs the test, as the runtime's nursery needs it.
+    async with DurableRuntime(":memory:") as runtime:
+        yield runtime
