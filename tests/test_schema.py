@@ -22,6 +22,7 @@ from trio_durable import (
     DurableRuntime,
     InlineRunner,
     ObjectKey,
+    Retry,
     StateDecodeError,
     StateTooNew,
     alarm,
@@ -546,3 +547,21 @@ async def test_an_alarm_leaves_a_state_that_is_too_new_as_it_is() -> None:
         (found,) = await runtime.list_alarms(Cart, "a")
         assert "has schema 4" in (found.last_error or "")
         assert storage.rows() == {"a": FOURTH}
+
+
+class Impatient(DurableObject):
+    """Of a release that knows one schema."""
+
+    @alarm(retry=Retry(initial=1, maximum=1, attempts=1))
+    def wake_up(self) -> None: ...
+
+
+async def test_an_older_release_makes_no_dead_letters_of_what_it_can_not_read() -> None:
+    storage = ScriptedStorage()
+    storage.overwrite("Impatient", "a", b'{"$schema":2}')
+    async with scripted_runtime(storage) as runtime:
+        await runtime.schedule_alarm(Impatient, "a", "wake_up", after=1)
+        await anyio.sleep(60)
+        assert await runtime.list_dead_letters(Impatient) == []
+        (found,) = await runtime.list_alarms(Impatient, "a")
+        assert found.attempt == 1

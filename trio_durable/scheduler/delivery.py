@@ -29,7 +29,7 @@ import anyio
 
 from .._alarm import LATEST, Delivery, alarm_of
 from .._clock import Clock
-from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed
+from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew
 from .._keys import AlarmKey, ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._retry import Retry
@@ -343,9 +343,9 @@ class Deliveries:
             return _as_it_was(flight, stored)
         self.failed += 1
         last_error = stored.last_error
-        # For what its own commit met the handler can do nothing.
+        # For what its own commit met the handler can do nothing, nor for being of an older release.
         if not (isinstance(error, PersistenceError) and error.key == key.object_key):
-            failures += 1
+            failures += not isinstance(error, StateTooNew)
             last_error = _described(error)
         elif not failures and stored.due_at > self._clock.now():
             return _as_it_was(flight, stored)  # it was fired before its time
