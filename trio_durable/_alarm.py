@@ -87,6 +87,15 @@ class Delivery:
         return not (self.superseded or self.acknowledged)
 
 
+def instant(microseconds: int) -> datetime:
+    """The instant so many microseconds since 1970 UTC.
+
+    Raises:
+        OverflowError: It is outside of the years 1 to 9999.
+    """
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
 def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
     """The record of a stored alarm.
 
@@ -95,7 +104,7 @@ def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
     """
     key = stored.key
     try:
-        due_at = _EPOCH + timedelta(microseconds=stored.due_at)
+        due_at = instant(stored.due_at)
         payload = None if stored.payload is None else orjson.loads(stored.payload)
     except (OverflowError, ValueError) as error:
         raise InvalidAlarm(

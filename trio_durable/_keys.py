@@ -19,6 +19,10 @@ class ObjectKey:
     def __str__(self) -> str:
         return f"{self.type_name}({self.object_id!r})"
 
+    def alarm(self, name: str) -> AlarmKey:
+        """The identity of the object's alarm of that name."""
+        return AlarmKey(self.type_name, self.object_id, name)
+
 
 class AlarmKey(NamedTuple):
     """The identity of an alarm: its object's, and its name.

@@ -343,7 +343,7 @@ class Objects:
         key = self._catalogue.directory(object_type).key(object_id)
         check_name(key, name)
         self._check_loop()
-        alarm_key = AlarmKey(key.type_name, key.object_id, str.__str__(name))
+        alarm_key = key.alarm(str.__str__(name))
         now = self._open().clock.now()
         revived = False
         # Shielded, so that what was revived is known at once.

@@ -73,9 +73,9 @@ class _Alarms:
     def apply(self, key: ObjectKey, changes: AlarmChanges) -> None:
         gone = [*(self._alarms.get(key, ()) if changes.clear else ()), *changes.acknowledged]
         for name in gone:
-            self.remove(AlarmKey(key.type_name, key.object_id, name))
+            self.remove(key.alarm(name))
         for name, new in changes.changed.items():
-            alarm_key = AlarmKey(key.type_name, key.object_id, name)
+            alarm_key = key.alarm(name)
             if new is None:
                 self.remove(alarm_key)
             else:
@@ -83,7 +83,7 @@ class _Alarms:
 
     def of_object(self, key: ObjectKey) -> list[StoredAlarm]:
         found = [
-            alarm.stored(AlarmKey(key.type_name, key.object_id, name))
+            alarm.stored(key.alarm(name))
             for name, alarm in list(self._alarms.get(key, {}).items())
             if alarm.available_at is not None
         ]
@@ -111,7 +111,7 @@ class _Alarms:
             for name, alarm in list(names.items()):
                 if alarm.claim is not None:
                     self.put(
-                        AlarmKey(key.type_name, key.object_id, name),
+                        key.alarm(name),
                         attrs.evolve(alarm, claim=None, available_at=alarm.due_at),
                     )
 
@@ -174,7 +174,7 @@ class _MemoryWriter(Writer):
         if commit.revision is not None and (row.revision if row else 0) != commit.revision:
             return True
         return changes is not None and not all(
-            self._alarms.holds(AlarmKey(key.type_name, key.object_id, name), claim)
+            self._alarms.holds(key.alarm(name), claim)
             for name, claim in changes.acknowledged.items()
         )
 

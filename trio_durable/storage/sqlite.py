@@ -246,7 +246,7 @@ class _SQLiteWriter(Writer):
         with self._transaction():
             stale = self._stale(enumerate(batch)) | self._alarms.lost(
                 [
-                    (position, AlarmKey(c.key.type_name, c.key.object_id, name), claim)
+                    (position, c.key.alarm(name), claim)
                     for position, c in enumerate(batch)
                     if c.alarms
                     for name, claim in c.alarms.acknowledged.items()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
-from .._alarm import Alarm, check_name
+from .._alarm import Alarm, check_name, instant
 from .._definition import DurableObject
 from .._durations import Duration, seconds
-from .._keys import AlarmKey, ObjectKey
+from .._keys import ObjectKey
 from .._runtime import DurableRuntime
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def all_scheduled_alarms(
@@ -162,7 +160,7 @@ async def _look(
 
 
 async def _fire(runtime: DurableRuntime, key: ObjectKey, name: str) -> bool:
-    alarm_key = AlarmKey(key.type_name, key.object_id, str.__str__(name))
+    alarm_key = key.alarm(str.__str__(name))
     with runtime._storage_errors():
         return await runtime._scheduler.fire(alarm_key)
 
@@ -172,7 +170,7 @@ def _named(alarms: Sequence[Alarm], name: str) -> Alarm | None:
 
 
 def _now(runtime: DurableRuntime) -> datetime:
-    return _EPOCH + timedelta(microseconds=runtime._open().clock.now())
+    return instant(runtime._open().clock.now())
 
 
 def _all(alarms: Sequence[Alarm], now: datetime) -> str:

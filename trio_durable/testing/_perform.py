@@ -31,7 +31,7 @@ from .._errors import (
     RuntimeClosed,
     UnknownHandler,
 )
-from .._keys import AlarmKey, ObjectKey, id_problem
+from .._keys import ObjectKey, id_problem
 from .._rendezvous import running_loop
 from .._runtime import DurableRuntime
 from .._values import copied, is_atom
@@ -141,7 +141,7 @@ async def perform_alarm_handler(
         raise InvalidAlarm(
             key, name, f"nothing handles it (@alarm methods: {known}; no handle_alarm)"
         )
-    alarm_key = AlarmKey(key.type_name, key.object_id, str.__str__(name))
+    alarm_key = key.alarm(str.__str__(name))
     delivery = Delivery(alarm_key, claim=1)
     delivery.alarm = alarm_of(StoredAlarm(alarm_key, due, encoded, attempt - 1, None), attempt)
     args = () if name in definition.alarms else (delivery.alarm,)
@@ -306,7 +306,7 @@ class _Performance(Generic[T]):
             self._staged.merge(staged)
 
     def _alarm(self, name: str, due_at: int, payload: bytes | None) -> Alarm:
-        key = AlarmKey(self.key.type_name, self.key.object_id, name)
+        key = self.key.alarm(name)
         return alarm_of(StoredAlarm(key, due_at, payload, 0, None), 1)
 
 
