@@ -31,6 +31,7 @@ from trio_durable import (
     InlineRunner,
     MemoryStorage,
     ObjectKey,
+    Objects,
     PersistenceError,
     Retry,
     Storage,
@@ -67,7 +68,7 @@ class Firing:
     at: float
     """By the loop's clock, since the test began."""
     late: timedelta
-    runtime: DurableRuntime
+    runtime: Objects
 
 
 Script = Callable[[Any], Any]
@@ -1245,7 +1246,7 @@ async def test_handlers_under_way_have_the_grace_period() -> None:
 def kept_claims(monkeypatch: pytest.MonkeyPatch) -> ScriptedStorage:
     """A storage that can't tell on opening that those who claimed something are gone."""
     storage = ScriptedStorage()
-    monkeypatch.setattr(storage.memory._alarms, "give_back", lambda: None)
+    monkeypatch.setattr(storage.memory._contents.alarms, "give_back", lambda: None)
     return storage
 
 

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given, register_random, settings
 from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop
+from support.forwarding import ForwardingReader, ForwardingWriter
 from support.tasks import calls
 from trio._core import _run as trio_run
 from trio.testing import MockClock
@@ -364,7 +365,7 @@ class Process(Storage):
         memory = self.storages.memory
         if self.storages.gives_back:
             memory.open_writer().close()
-        return _Writer(self, _MemoryWriter(memory, memory._rows, memory._alarms))
+        return _Writer(self, _MemoryWriter(memory, memory._contents))
 
     def open_reader(self) -> Reader:
         return _Reader(self, self.storages.memory.open_reader())
@@ -398,15 +399,15 @@ class Process(Storage):
         return result
 
 
-class _Writer(Writer):
+class _Writer(ForwardingWriter):
     def __init__(self, process: Process, inner: Writer) -> None:
+        super().__init__(inner)
         self._call = process.call
         self._journal = process.storages.journal
-        self._inner = inner
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         def work() -> Collection[int]:
-            stale = self._inner.commit(batch, now)
+            stale = self.inner.commit(batch, now)
             for position, commit in enumerate(batch):
                 if position not in stale:
                     with _kept():
@@ -418,46 +419,40 @@ class _Writer(Writer):
     def claim(
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
     ) -> list[StoredAlarm]:
-        return self._call("claim", lambda: self._inner.claim(alarms, claim, now, until))
+        return self._call("claim", lambda: self.inner.claim(alarms, claim, now, until))
 
     def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
-        self._call("renew", lambda: self._inner.renew(claims, until))
+        self._call("renew", lambda: self.inner.renew(claims, until))
 
     def postpone(self, postponements: Sequence[Postponement]) -> None:
-        self._call("postpone", lambda: self._inner.postpone(postponements))
+        self._call("postpone", lambda: self.inner.postpone(postponements))
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
-        return self._call("revive", lambda: self._inner.revive(alarm, now))
+        return self._call("revive", lambda: self.inner.revive(alarm, now))
 
     def close(self) -> None:
         pass
 
 
-class _Reader(Reader):
+class _Reader(ForwardingReader):
     def __init__(self, process: Process, inner: Reader) -> None:
+        super().__init__(inner)
         self._call = process.call
-        self._inner = inner
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        return self._call("load", lambda: self._inner.load(keys))
-
-    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
-        return self._inner.list_ids(type_name, after, limit)
+        return self._call("load", lambda: self.inner.load(keys))
 
     def due_alarms(
-        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+        self,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
     ) -> list[DueAlarm]:
         return self._call(
-            "due_alarms", lambda: self._inner.due_alarms(before, after, limit, except_types)
+            "due_alarms", lambda: self.inner.due_alarms(before, after, limit, except_types, tenant)
         )
-
-    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
-        return self._inner.list_alarms(key)
-
-    def list_dead_letters(
-        self, type_name: str, after: AlarmKey | None, limit: int
-    ) -> list[StoredAlarm]:
-        return self._inner.list_dead_letters(type_name, after, limit)
 
     def close(self) -> None:
         pass
@@ -606,7 +601,7 @@ class History:
     def check(self) -> None:
         journal = self.journal
         assert journal.armed == {}
-        assert self.storages.memory._alarms.due(2**62, None) == []
+        assert self.storages.memory._contents.alarms.due(2**62, None) == []
         assert [token for token, times in journal.effects.items() if times > 1] == []
         assert "never" not in journal.armed_at
 

@@ -25,6 +25,7 @@ from trio_durable import (
     MemoryStorage,
     NotInTurn,
     ObjectKey,
+    Objects,
     PersistenceError,
     ReadonlyViolation,
     alarm,
@@ -189,7 +190,7 @@ def begin(self: DurableObject) -> None:
     fired.append(Firing(self.ctx.object_id, current, wall(self.ctx.runtime)))
 
 
-def wall(runtime: DurableRuntime) -> datetime:
+def wall(runtime: Objects) -> datetime:
     """The time, as the runtime has it."""
     return _EPOCH + timedelta(microseconds=runtime._open().clock.now())
 

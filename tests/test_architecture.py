@@ -24,6 +24,7 @@ ORDER: list[set[str]] = [
         "testing.plugin",
     },
     {"_runtime"},
+    {"_tenant"},
     {"_objects"},
     {"scheduler"},
     {"scheduler.wheel_scheduler"},
@@ -48,7 +49,11 @@ ORDER: list[set[str]] = [
     {"storage"},
     {"storage.location"},
     {"storage.group_commit", "storage.batched_load", "storage.memory", "storage.sqlite"},
-    {"storage._lock", "storage._sqlite_alarms", "storage.migrations", "storage.pace"},
+    {"storage._sqlite_reader", "storage._sqlite_writer", "storage.pace"},
+    {"storage._lock"},
+    {"storage._sqlite_tables"},
+    {"storage._sqlite_alarms", "storage._sqlite_objects"},
+    {"storage.migrations"},
     {"storage._contract"},
     {"_runner", "_ambient", "_values"},
     {"_rendezvous"},
@@ -67,7 +72,10 @@ LOOPS = {"trio", "asyncio", "uvloop"}
 THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "sqlite_utils", "trio"}
 
 MAX_LINES = 500
-LONGER = {"_activation": 800}  # one state machine, whose parts all need each other's state
+LONGER = {
+    "_activation": 800,  # one state machine, whose parts all need each other's state
+    "_errors": 600,  # one tree, drawn at its head
+}
 
 
 def module_name(path: Path) -> str:

@@ -41,6 +41,7 @@ SAMPLES: dict[str, object] = {
     "schema": 3,
     "size": 2_000,
     "stored_schema": 4,
+    "tenant": "acme",
     "timeout": 2.5,
     "type_name": "Cart",
     "unknown": ("0007_future",),
@@ -220,6 +221,7 @@ ADVICE = {
     "UnknownObjectType": "import the module",
     "UnknownHandler": "marked with @handler",
     "InvalidObjectId": "1 to 512 bytes",
+    "InvalidTenant": "small letters",
     "CallTimeout": "check before you repeat it",
     "MailboxFull": "raise mailbox_size",
     "CallCycle": "plain method",
@@ -240,6 +242,7 @@ ADVICE = {
     "RuntimeClosed": "async with DurableRuntime",
     "WrongEventLoop": "anyio.from_thread.run()",
     "NotInTurn": "inside a handler",
+    "TenantDropped": "wait until drop_tenant() is done",
 }
 """What the last part of a message says."""
 
@@ -277,6 +280,7 @@ def test_errors_whose_text_comes_from_where_they_are_raised() -> None:
         ("UnknownObjectType", LookupError),
         ("UnknownHandler", AttributeError),
         ("InvalidObjectId", ValueError),
+        ("InvalidTenant", ValueError),
         ("ArgumentError", TypeError),
         ("CallTimeout", TimeoutError),
         ("MailboxFull", TimeoutError),

@@ -1537,7 +1537,9 @@ class ScriptedReader(ForwardingReader):
             self.script.popleft()()
         return super().load(keys)
 
-    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
+    def list_ids(
+        self, type_name: str, after: str | None, limit: int, tenant: str = ""
+    ) -> list[str]:
         raise AssertionError
 
     def close(self) -> None:

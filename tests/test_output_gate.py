@@ -470,7 +470,7 @@ async def test_a_row_that_appeared_or_went_is_not_overwritten() -> None:
         with pytest.raises(StaleObject):
             await counter.increment()
         assert await counter.increment() == 4
-        storage.memory._rows.clear()
+        storage.memory._contents.rows.clear()
         with pytest.raises(StaleObject):
             await counter.increment()
         assert storage.rows() == {}

@@ -26,6 +26,7 @@ from ._errors import (
     HandlerCancelled,
     InvalidAlarm,
     InvalidObjectId,
+    InvalidTenant,
     MailboxFull,
     NoRuntime,
     NotInTurn,
@@ -43,6 +44,7 @@ from ._errors import (
     StorageError,
     StorageInUse,
     StorageUnavailable,
+    TenantDropped,
     UnknownHandler,
     UnknownObjectType,
     UsageError,
@@ -51,9 +53,11 @@ from ._errors import (
 from ._handle import Handle
 from ._handler import BoundHandler, BoundSyncHandler, Client, Handler, SyncHandler, handler
 from ._keys import ObjectKey
+from ._objects import Objects
 from ._retry import Retry
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime
+from ._tenant import Tenant
 from ._upgrade import UpgradeDefinition, upgrade
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
@@ -86,6 +90,7 @@ __all__ = [
     "InlineRunner",
     "InvalidAlarm",
     "InvalidObjectId",
+    "InvalidTenant",
     "MailboxFull",
     "MemoryStorage",
     "NoRuntime",
@@ -93,6 +98,7 @@ __all__ = [
     "ObjectDefinition",
     "ObjectKey",
     "ObjectNotRunning",
+    "Objects",
     "Options",
     "PersistenceError",
     "ReadonlyViolation",
@@ -113,6 +119,8 @@ __all__ = [
     "StorageInUse",
     "StorageUnavailable",
     "SyncHandler",
+    "Tenant",
+    "TenantDropped",
     "ThreadRunner",
     "UnknownHandler",
     "UnknownObjectType",

@@ -65,7 +65,7 @@ from .storage.group_commit import Ticket
 
 if TYPE_CHECKING:
     from ._directory import Directory
-    from ._runtime import DurableRuntime
+    from ._objects import Objects
 
 Status = Literal["loading", "active", "hibernated"]
 
@@ -105,6 +105,7 @@ class Activation:
         "open",
         "revision",
         "running",
+        "runtime",
         "touched",
         "turn",
     )
@@ -120,6 +121,10 @@ class Activation:
         self.turn: Turn | None = None
         self._directory = directory
         self._services = services
+        self.runtime: Objects = services.runtime
+        """See `Host.runtime`."""
+        if key.tenant:
+            self.runtime = services.runtime.tenant(key.tenant)
         self.touched = services.loop.now()
         """When it was last used."""
         self._busy = False
@@ -140,11 +145,6 @@ class Activation:
         self._leaving = False
 
     # --- what a context and messages ask ---------------------------------------------------------
-
-    @property
-    def runtime(self) -> DurableRuntime:
-        """The runtime that the object lives in."""
-        return self._services.runtime
 
     @property
     def in_turn(self) -> bool:
@@ -198,7 +198,7 @@ class Activation:
         self.touched = services.loop.now()
         self._turning = True
         # Unless the caller is in it already, which is likely and costs nothing then.
-        entered = ambient.get(None) is services.runtime or ambient.set(services.runtime)
+        entered = ambient.get(None) is self.runtime or ambient.set(self.runtime)
         try:
             result = handler.function(self._instance, *args, **kwargs)
         except BaseException as error:
@@ -554,7 +554,7 @@ class Activation:
         else:
             try:
                 self._turning = True
-                first.context.run(ambient.set, self._services.runtime)
+                first.context.run(ambient.set, self.runtime)
                 try:
                     result = first.context.run(instance.after_load)
                 except anyio.get_cancelled_exc_class() as error:
@@ -692,7 +692,7 @@ class Activation:
         """Await what an ``async def`` made, in the caller's context variables, as a turn."""
         self.turn = turn = Turn(self, readonly)
         envelope.context.run(current_turn.set, turn)
-        envelope.context.run(ambient.set, self._services.runtime)
+        envelope.context.run(ambient.set, self.runtime)
         self._turning = True
         try:
             return await InContext(coroutine, envelope.context)
@@ -758,6 +758,12 @@ class Activation:
         self._drop_instance()
         self._fresh = True
         self._leaving = True
+
+    def send_away(self) -> Waiter:
+        """Leave memory behind the calls queued so far; the waiter is released when that is done."""
+        waiter = self._services.loop.waiter()
+        self.accept(Envelope(waiter, "stop", Activation.stop, needs_instance=False))
+        return waiter
 
     # --- leaving memory --------------------------------------------------------------------------
 

@@ -17,7 +17,12 @@ from ._errors import NoRuntime
 
 
 class Dispatcher(Protocol):
-    """The part of a runtime that a class's generated client uses."""
+    """The part of a runtime, or of a tenant of one, that a class's generated client uses."""
+
+    @property
+    def root(self) -> Dispatcher:
+        """The runtime itself."""
+        ...
 
     def dispatch(
         self,
@@ -57,7 +62,7 @@ def current(loop: object) -> Dispatcher:
     """
     runtimes = _open.get(loop, [])
     named = ambient.get(None)
-    if named is not None and named in runtimes:
+    if named is not None and named.root in runtimes:
         return named
     if len(runtimes) != 1:
         raise NoRuntime(len(runtimes))

@@ -14,7 +14,7 @@ from ._keys import ObjectKey
 from .storage import AlarmChanges, NewAlarm
 
 if TYPE_CHECKING:
-    from ._runtime import DurableRuntime
+    from ._objects import Objects
 
 
 @attrs.define
@@ -31,8 +31,8 @@ class Host(Protocol):
     key: ObjectKey
 
     @property
-    def runtime(self) -> DurableRuntime:
-        """The runtime that the object lives in."""
+    def runtime(self) -> Objects:
+        """The runtime that the object lives in, or its tenant of it."""
         ...
 
     @property
@@ -70,8 +70,12 @@ class Context:
         return self._host.key.object_id
 
     @property
-    def runtime(self) -> DurableRuntime:
-        """The runtime that the object lives in, to call other objects through."""
+    def runtime(self) -> Objects:
+        """The runtime that the object lives in, to call other objects through.
+
+        If the object belongs to a tenant, it is that `Tenant`, and so are the others; ``root`` is
+        the runtime itself then.
+        """
         return self._host.runtime
 
     @property

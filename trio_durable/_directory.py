@@ -1,7 +1,10 @@
-"""All objects of one type: from an id to its activation, and how a call gets there.
+"""All objects of one type: from an address to its activation, and how a call gets there.
 
-Between looking an id up and the place in its mailbox there is no checkpoint, so concurrent first
-calls meet at one activation, which loads once.
+An address is an id, together with the name of a tenant if the object has one; so the objects of
+all tenants are in here, and share one order of use and one bound.
+
+Between looking an address up and the place in its mailbox there is no checkpoint, so concurrent
+first calls meet at one activation, which loads once.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from ._errors import (
     UnknownHandler,
     WrongEventLoop,
 )
-from ._keys import ObjectKey, id_problem
+from ._keys import ObjectKey, address_of, at_address, id_problem
 from ._rendezvous import Expired, Waiter
 from ._residency import NEVER
 from ._services import Services
@@ -85,11 +88,11 @@ class Directory:
         self._hibernated: OrderedDict[str, Activation] = OrderedDict()
         services.residency.add(self)
 
-    def check_id(self, object_id: str) -> None:
-        """Refuse what can't name an object.
+    def address(self, object_id: str, tenant: str) -> str:
+        """Where an object of this type is.
 
         Raises:
-            InvalidObjectId: It can't.
+            InvalidObjectId: It can't be an id.
         """
         problem = id_problem(object_id)
         if problem is not None:
@@ -97,16 +100,12 @@ class Directory:
             raise InvalidObjectId(
                 self.definition.name, shown if len(shown) < 80 else shown[:77] + "…", problem
             )
-
-    def key(self, object_id: str) -> ObjectKey:
-        """The key of an object of this type.
-
-        Raises:
-            InvalidObjectId: It can't be an id.
-        """
-        self.check_id(object_id)
         # Of a str subclass only the text counts; an enum's own str() would say something else.
-        return ObjectKey(self.definition.name, str.__str__(object_id))
+        return address_of(str.__str__(object_id), tenant)
+
+    def key(self, address: str) -> ObjectKey:
+        """The key of what is at an address."""
+        return at_address(self.definition.name, address)
 
     def handler(self, name: str) -> HandlerDefinition:
         """The handler of that name.
@@ -125,37 +124,43 @@ class Directory:
         """Those in memory now."""
         return [*self._hibernated.values(), *self._active.values()]
 
-    def find(self, object_id: str) -> Activation | None:
+    def find(self, address: str) -> Activation | None:
         """The activation of an object, if it is in memory."""
-        return self._active.get(object_id) or self._hibernated.get(object_id)
+        return self._active.get(address) or self._hibernated.get(address)
 
     def holds(self, activation: Activation) -> bool:
         """Whether ``activation`` is the one of its object."""
-        return self.find(activation.key.object_id) is activation
+        return self.find(activation.key.address) is activation
 
     def remove(self, activation: Activation) -> None:
         """Forget ``activation``."""
-        object_id = activation.key.object_id
-        if self._active.pop(object_id, None) is None:
-            del self._hibernated[object_id]
+        address = activation.key.address
+        if self._active.pop(address, None) is None:
+            del self._hibernated[address]
         self._services.residency.leave()
 
-    def _use(self, object_id: str) -> Activation:
-        """The activation of an object, for a call: woken or made if need be, and last in order."""
-        activation = self._active.get(object_id)
+    def _use(self, address: str) -> Activation:
+        """The activation of an object, for a call: woken or made if need be, and last in order.
+
+        Raises:
+            TenantDropped: Its tenant is being dropped.
+        """
+        services = self._services
+        if services.dropping:
+            services.check_tenant(self.key(address))
+        activation = self._active.get(address)
         if activation is not None:
-            self._active.move_to_end(object_id)
+            self._active.move_to_end(address)
             return activation
-        activation = self._hibernated.pop(object_id, None)
+        activation = self._hibernated.pop(address, None)
         due = self._loop.now() + self._retires_after
         if activation is not None:
-            self._active[activation.key.object_id] = activation
-            self._services.residency.expect(due)
+            self._active[address] = activation
+            services.residency.expect(due)
         else:
-            key = self.key(object_id)
             # First, or the newcomer itself might have to make room: it is idle still.
-            self._services.residency.enter(due)
-            activation = self._active[key.object_id] = Activation(self, key, self._services)
+            services.residency.enter(due)
+            activation = self._active[address] = Activation(self, self.key(address), services)
         return activation
 
     def retire(self, now: float) -> float:
@@ -167,7 +172,7 @@ class Directory:
             (self._active, self._hibernate_after, self._hibernate),
         ):
             while objects and after < NEVER:
-                object_id, activation = next(iter(objects.items()))
+                address, activation = next(iter(objects.items()))
                 due = activation.touched + after
                 if due > now:
                     next_due = min(next_due, due)
@@ -176,13 +181,13 @@ class Directory:
                     retire(activation)
                 else:  # in use for longer than that: as if used just now, or a little later
                     activation.touched = max(now, now + _SOON - after)
-                    objects.move_to_end(object_id)
+                    objects.move_to_end(address)
         return next_due
 
     def _hibernate(self, activation: Activation) -> None:
-        object_id = activation.key.object_id
-        del self._active[object_id]
-        self._hibernated[object_id] = activation
+        address = activation.key.address
+        del self._active[address]
+        self._hibernated[address] = activation
         activation.hibernate()
 
     def oldest_use(self) -> float:
@@ -209,7 +214,7 @@ class Directory:
 
     async def call(
         self,
-        object_id: str,
+        address: str,
         handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
@@ -219,11 +224,9 @@ class Directory:
         loop = self._loop
         if self._services.closing or not loop.is_current():
             self._check_usable()
-        if not isinstance(object_id, str):
-            self.check_id(object_id)
         if args or kwargs:
-            args, kwargs = self._by_value(object_id, handler, args, kwargs)
-        activation = self._use(object_id)
+            args, kwargs = self._by_value(address, handler, args, kwargs)
+        activation = self._use(address)
         if handler.is_async or not (activation.open or activation.open_up()):
             envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
             return await self._queue(activation, envelope, timeout)
@@ -252,12 +255,11 @@ class Directory:
             ) from None
 
     async def operate(
-        self, object_id: str, name: str, operation: Operation, *, needs_instance: bool = False
+        self, address: str, name: str, operation: Operation, *, needs_instance: bool = False
     ) -> object:
         """Do something to the object itself, in a turn; reply once all before it is durable."""
         self._check_usable()
-        self.check_id(object_id)
-        activation = self._use(object_id)
+        activation = self._use(address)
         envelope = Envelope(self._loop.waiter(), name, operation, needs_instance=needs_instance)
         return await self._queue(activation, envelope, self.timeout)
 
@@ -267,7 +269,7 @@ class Directory:
         """Change an object's alarms from outside; return once that is durable."""
         self._check_usable()
         turn = current_turn.get()
-        activation = self._use(key.object_id)
+        activation = self._use(key.address)
         if turn is not None and turn.activation is activation:
             raise CallCycle(key, "a change of its alarms from outside", (key, key))
         waiter = self._loop.waiter()
@@ -291,7 +293,7 @@ class Directory:
         If nothing handles alarms of that name, the alarm just goes.
         """
         key = delivery.key
-        activation = self._use(key.object_id)
+        activation = self._use(key.address)
         handler = self.alarm_definition(key.name)
         if handler is None:
             if activation.is_superseded(delivery):
@@ -342,7 +344,7 @@ class Directory:
 
     def _by_value(
         self,
-        object_id: str,
+        address: str,
         handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
@@ -354,7 +356,7 @@ class Directory:
                 kwargs = {name: copied(value) for name, value in kwargs.items()}
         except TypeError as error:
             raise ArgumentError(
-                self.key(object_id), handler.name, f"an argument can't be passed by value: {error}"
+                self.key(address), handler.name, f"an argument can't be passed by value: {error}"
             ) from error
         return args, kwargs
 

@@ -5,6 +5,7 @@
     ├── UnknownObjectType          no such class
     ├── UnknownHandler             no such handler on it
     ├── InvalidObjectId            an id that can't name an object
+    ├── InvalidTenant              a name that can't be a tenant's
     ├── InvalidAlarm               an alarm that can't be set, or a payload that isn't as expected
     ├── ArgumentError              arguments that don't fit the handler, or can't be copied
     ├── CallFailed
@@ -31,6 +32,7 @@
         ├── NoRuntime              nothing is open here, or more than one
         ├── RuntimeClosed
         ├── WrongEventLoop
+        ├── TenantDropped          while a tenant is being dropped
         └── NotInTurn              self.ctx used where no turn runs
 
 Every error carries what it is about as fields, survives pickling, and ends with what to do.
@@ -131,6 +133,20 @@ class InvalidObjectId(DurableError, ValueError):
         return (
             f"{self.object_id} can't be the id of a {self.type_name}: {self.problem}; "
             "an id is a str of 1 to 512 bytes in UTF-8, without NUL"
+        )
+
+
+@_error
+class InvalidTenant(DurableError, ValueError):
+    """The name can't be a tenant's."""
+
+    tenant: str
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self.tenant} can't be the name of a tenant: {self.problem}; a name has 1 to 48 "
+            "small letters, digits, - and _, the first a letter or digit"
         )
 
 
@@ -466,6 +482,19 @@ class WrongEventLoop(UsageError):
         return (
             f"{self.problem}; a DurableRuntime serves the event loop it was entered in: "
             "hand the call over with anyio.from_thread.run(), or open a runtime of its own"
+        )
+
+
+@_error
+class TenantDropped(UsageError):
+    """The tenant is being dropped; its objects can't be used until that is done."""
+
+    tenant: str
+
+    def _message(self) -> str:
+        return (
+            f"tenant {self.tenant} is being dropped; wait until drop_tenant() is done, "
+            "then its objects begin anew"
         )
 
 

@@ -13,17 +13,16 @@ from typing import Any
 from ._definition import HandlerDefinition, ObjectDefinition
 from ._directory import Directory
 from ._errors import UnknownHandler
-from ._keys import ObjectKey
 
 
 class Handle:
     """Calls the handlers of one object. Touches nothing until it is called."""
 
-    __slots__ = ("_directory", "_object_id", "_timeout")
+    __slots__ = ("_address", "_directory", "_timeout")
 
-    def __init__(self, directory: Directory, object_id: str, timeout: float | None) -> None:
+    def __init__(self, directory: Directory, address: str, timeout: float | None) -> None:
         self._directory = directory
-        self._object_id = object_id
+        self._address = address
         self._timeout = timeout
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
@@ -34,13 +33,13 @@ class Handle:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Handle):
             return NotImplemented
-        return self._directory is other._directory and self._object_id == other._object_id
+        return self._directory is other._directory and self._address == other._address
 
     def __hash__(self) -> int:
-        return hash((id(self._directory), self._object_id))
+        return hash((id(self._directory), self._address))
 
     def __repr__(self) -> str:
-        return f"<handle of {ObjectKey(self._directory.definition.name, self._object_id)}>"
+        return f"<handle of {self._directory.key(self._address)}>"
 
 
 def handle_class(definition: ObjectDefinition) -> type[Handle]:
@@ -53,7 +52,7 @@ def handle_class(definition: ObjectDefinition) -> type[Handle]:
 
 def _method(handler: HandlerDefinition) -> Callable[..., Coroutine[Any, Any, object]]:
     def call(self: Handle, /, *args: object, **kwargs: object) -> Coroutine[Any, Any, object]:
-        return self._directory.call(self._object_id, handler, args, kwargs, self._timeout)
+        return self._directory.call(self._address, handler, args, kwargs, self._timeout)
 
     call.__name__ = handler.name
     call.__doc__ = handler.function.__doc__

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import attrs
 
 MAX_ID_BYTES = 512
+MAX_TENANT_LENGTH = 48
+"""So that Postgres, which cuts names at 63 bytes, can have schemas of these names."""
+
+# No capitals, for SQL's names don't tell them from small letters.
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+Owner = tuple[str, str, str]
+"""Type name, id and tenant of an object, as what is compared and hashed fast."""
 
 
 @attrs.frozen
 class ObjectKey:
-    """The identity of a durable object: its stored type name and its id."""
+    """The identity of a durable object: its stored type name, its id, and whose it is."""
 
     type_name: str
     object_id: str
+    tenant: str = ""
+    """The name of the tenant; "" for what belongs to none."""
 
     def __str__(self) -> str:
-        return f"{self.type_name}({self.object_id!r})"
+        name = f"{self.type_name}({self.object_id!r})"
+        return f"{name} of tenant {self.tenant}" if self.tenant else name
 
     def alarm(self, name: str) -> AlarmKey:
         """The identity of the object's alarm of that name."""
-        return AlarmKey(self.type_name, self.object_id, name)
+        return AlarmKey(self.type_name, self.object_id, name, self.tenant)
+
+    @property
+    def owner(self) -> Owner:
+        """What its alarms have as their owner."""
+        return self.type_name, self.object_id, self.tenant
+
+    @property
+    def address(self) -> str:
+        """See `address_of`."""
+        return address_of(self.object_id, self.tenant)
 
 
 class AlarmKey(NamedTuple):
@@ -33,14 +56,51 @@ class AlarmKey(NamedTuple):
     type_name: str
     object_id: str
     name: str
+    tenant: str = ""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose alarm it is."""
+        return self[0], self[1], self[3]
+
+    @property
+    def address(self) -> str:
+        """See `address_of`."""
+        return address_of(self.object_id, self.tenant)
 
     @property
     def object_key(self) -> ObjectKey:
         """Whose alarm it is."""
-        return ObjectKey(self.type_name, self.object_id)
+        return ObjectKey(self.type_name, self.object_id, self.tenant)
 
     def __str__(self) -> str:
         return f"{self.name} of {self.object_key}"
+
+
+def address_of(object_id: str, tenant: str) -> str:
+    """Where an object is among those of its type, those of all tenants together.
+
+    Neither ids nor names of tenants have a NUL in them, so addresses are distinct. A plain str,
+    because each call looks one up.
+    """
+    return f"{tenant}\0{object_id}" if tenant else object_id
+
+
+def at_address(type_name: str, address: str) -> ObjectKey:
+    """The key of what is at an address."""
+    tenant, separator, object_id = address.partition("\0")
+    return ObjectKey(type_name, object_id, tenant) if separator else ObjectKey(type_name, address)
+
+
+def tenant_problem(tenant: object) -> str | None:
+    """Say why ``tenant`` can't be the name of a tenant, or return None."""
+    if not isinstance(tenant, str):
+        return f"it is of type {type(tenant).__name__}"
+    if not 1 <= len(tenant) <= MAX_TENANT_LENGTH:
+        return f"it has {len(tenant)} characters"
+    if _TENANT.fullmatch(tenant) is None:
+        return "it has other characters"
+    return None
 
 
 def id_problem(object_id: object) -> str | None:

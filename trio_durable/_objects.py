@@ -1,11 +1,12 @@
-"""What can be done with the objects of a runtime from outside: the body of `DurableRuntime`."""
+"""What can be done with objects from outside: what a runtime and its tenants have in common."""
 
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import anyio
 
@@ -17,12 +18,15 @@ from ._directory import Directory
 from ._durations import UNSET, Duration, Unset, optional_seconds
 from ._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongEventLoop
 from ._handle import Handle, handle_class
-from ._keys import AlarmKey
+from ._keys import AlarmKey, ObjectKey
 from ._runner import Runner
 from ._services import Services
 from .scheduler import WheelScheduler
 from .storage import NewAlarm, Reader, Storage, StorageFault
 from .storage.group_commit import GroupCommit
+
+if TYPE_CHECKING:
+    from ._runtime import DurableRuntime
 
 T = TypeVar("T", bound=DurableObject)
 R = TypeVar("R")
@@ -30,12 +34,13 @@ R = TypeVar("R")
 _MOST = 1_000_000
 
 
-class Objects:
+class Objects(ABC):
     """Finds objects, calls them, and looks after their state and alarms.
 
-    Whoever inherits from this opens and closes what it works with.
+    A `DurableRuntime` does so for the objects that belong to no tenant, and a `Tenant` for its own.
     """
 
+    _tenant: str
     _storage: Storage
     _catalogue: Catalogue
     _services: Services | None
@@ -44,6 +49,11 @@ class Objects:
     _reader: Reader
     _scheduler: WheelScheduler
     _handle_classes: dict[Directory, type[Handle]]
+
+    @property
+    @abstractmethod
+    def root(self) -> DurableRuntime:
+        """The runtime that all of this is in; a runtime is its own."""
 
     # --- objects and calls -----------------------------------------------------------------------
 
@@ -76,8 +86,7 @@ class Objects:
             RuntimeClosed: The runtime isn't open.
         """
         self._open()
-        directory = self._catalogue.directory(object_type)
-        directory.check_id(object_id)
+        directory, address = self._locate(object_type, object_id)
         limit = (
             directory.timeout
             if isinstance(timeout, Unset)
@@ -87,7 +96,7 @@ class Objects:
         if kind is None:
             kind = self._handle_classes[directory] = handle_class(directory.definition)
         # What type checkers are told a handle is: see _handle.
-        return cast("T", kind(directory, object_id, limit))
+        return cast("T", kind(directory, address, limit))
 
     async def call(
         self,
@@ -108,9 +117,9 @@ class Objects:
             PersistenceError: What the turn changed could not be made durable.
             Exception: What the handler raised, after its turn was rolled back.
         """
-        directory = self._catalogue.directory(object_type)
+        directory, address = self._locate(object_type, object_id)
         handler = directory.handler(handler_name)
-        return await directory.call(object_id, handler, args, kwargs, directory.timeout)
+        return await directory.call(address, handler, args, kwargs, directory.timeout)
 
     def dispatch(
         self,
@@ -121,10 +130,8 @@ class Objects:
         kwargs: dict[str, object],
     ) -> Coroutine[Any, Any, object]:
         """See `_ambient.Dispatcher`."""
-        directory = self._catalogue.directory(cls)
-        return directory.call(
-            object_id, directory.handler(handler), args, kwargs, directory.timeout
-        )
+        directory, address = self._locate(cls, object_id)
+        return directory.call(address, directory.handler(handler), args, kwargs, directory.timeout)
 
     async def ensure_started(
         self, object_type: type[DurableObject] | str, object_id: str, /
@@ -136,32 +143,30 @@ class Objects:
             StateDecodeError: What is stored can't be read.
             PersistenceError: It could not be loaded, or what after_load did not be stored.
         """
-        directory = self._catalogue.directory(object_type)
+        directory, address = self._locate(object_type, object_id)
         await directory.operate(
-            object_id, "ensure_started", lambda activation: None, needs_instance=True
+            address, "ensure_started", lambda activation: None, needs_instance=True
         )
-        found = directory.find(object_id)
+        found = directory.find(address)
         if found is not None:
             return found.info()
         # Already gone again, in the moment between; it did start.
-        return ActivationInfo(directory.key(object_id), "hibernated", 0, 0)
+        return ActivationInfo(directory.key(address), "hibernated", 0, 0)
 
     def whereis(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> ActivationInfo | None:
         """What a running object is about, or None if it isn't in memory."""
         self._open()
-        directory = self._catalogue.directory(object_type)
-        directory.check_id(object_id)
-        activation = directory.find(object_id)
+        directory, address = self._locate(object_type, object_id)
+        activation = directory.find(address)
         return None if activation is None else activation.info()
 
     async def stop(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
         """Let an object leave memory, behind the calls queued so far. Fine if it isn't running."""
-        directory = self._catalogue.directory(object_type)
-        directory.check_id(object_id)
-        if directory.find(object_id) is not None:
-            await directory.operate(object_id, "stop", lambda activation: activation.stop())
+        directory, address = self._locate(object_type, object_id)
+        if directory.find(address) is not None:
+            await directory.operate(address, "stop", lambda activation: activation.stop())
 
     def count_objects(self) -> int:
         """How many objects are in memory, hibernated ones included."""
@@ -179,14 +184,13 @@ class Objects:
         Raises:
             ObjectNotRunning: It isn't in memory.
         """
-        directory = self._catalogue.directory(object_type)
-        key = directory.key(object_id)
-        if directory.find(object_id) is None:
-            raise ObjectNotRunning(key, "get_state")
+        directory, address = self._locate(object_type, object_id)
+        if directory.find(address) is None:
+            raise ObjectNotRunning(directory.key(address), "get_state")
         return cast(
             "T",
             await directory.operate(
-                object_id, "get_state", lambda activation: activation.read_state()
+                address, "get_state", lambda activation: activation.read_state()
             ),
         )
 
@@ -197,30 +201,30 @@ class Objects:
             TypeError: ``instance`` is of another class.
             StateEncodeError: The state can't be stored.
         """
-        directory = self._catalogue.directory(object_type)
+        directory, address = self._locate(object_type, object_id)
         cls = directory.definition.cls
         if type(instance) is not cls:
             raise TypeError(
                 f"put_state of a {cls.__qualname__} takes an instance of it, "
                 f"not {type(instance).__qualname__}"
             )
-        key = directory.key(object_id)
+        key = directory.key(address)
         state = directory.codec.encode(key, instance)
         directory.codec.check_size(key, state)
         await directory.operate(
-            object_id, "put_state", lambda activation: activation.write_state(state)
+            address, "put_state", lambda activation: activation.write_state(state)
         )
 
     async def exists(self, object_type: type[DurableObject] | str, object_id: str, /) -> bool:
         """Whether anything is stored of an object, in turn behind the calls queued so far."""
-        directory = self._catalogue.directory(object_type)
-        key = directory.key(object_id)
-        if directory.find(object_id) is not None:
+        directory, address = self._locate(object_type, object_id)
+        if directory.find(address) is not None:
             return bool(
                 await directory.operate(
-                    object_id, "exists", lambda activation: activation.is_stored()
+                    address, "exists", lambda activation: activation.is_stored()
                 )
             )
+        key = directory.key(address)
         rows = await self._read(lambda reader: reader.load([key]))
         return rows[0] is not None
 
@@ -229,9 +233,8 @@ class Objects:
 
         The object starts from its defaults again.
         """
-        await self._catalogue.directory(object_type).operate(
-            object_id, "delete", lambda activation: activation.delete()
-        )
+        directory, address = self._locate(object_type, object_id)
+        await directory.operate(address, "delete", lambda activation: activation.delete())
 
     async def list_objects(
         self,
@@ -250,9 +253,9 @@ class Objects:
         """
         directory = self._catalogue.directory(object_type)
         if after:
-            directory.check_id(after)
-        name, limit = directory.definition.name, _checked_limit(limit)
-        return await self._read(lambda reader: reader.list_ids(name, after, limit))
+            directory.address(after, self._tenant)
+        name, limit, tenant = directory.definition.name, checked_limit(limit), self._tenant
+        return await self._read(lambda reader: reader.list_ids(name, after, limit, tenant))
 
     # --- alarms from outside ---------------------------------------------------------------------
 
@@ -285,7 +288,7 @@ class Objects:
             InvalidAlarm: It can't be set like this.
             PersistenceError: It could not be made durable.
         """
-        key = self._catalogue.directory(object_type).key(object_id)
+        key = self._key(object_type, object_id)
         due_at = due_time(key, name, after, at, self._open().clock.now())
         new = NewAlarm(due_at, encoded_payload(key, name, payload))
         await self._scheduler.schedule(key, str.__str__(name), new)
@@ -294,7 +297,7 @@ class Objects:
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
     ) -> None:
         """Cancel an alarm, a dead letter too. Fine if there is none."""
-        key = self._catalogue.directory(object_type).key(object_id)
+        key = self._key(object_type, object_id)
         check_name(key, name)
         await self._scheduler.cancel(key, str.__str__(name))
 
@@ -302,14 +305,14 @@ class Objects:
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> None:
         """Cancel all alarms of an object, dead letters too."""
-        key = self._catalogue.directory(object_type).key(object_id)
+        key = self._key(object_type, object_id)
         await self._scheduler.cancel_all(key)
 
     async def list_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> list[Alarm]:
         """The alarms of an object, by ``due_at``; without dead letters."""
-        key = self._catalogue.directory(object_type).key(object_id)
+        key = self._key(object_type, object_id)
         self._check_loop()
         with self._storage_errors():
             stored = await self._scheduler.list(key)
@@ -332,15 +335,17 @@ class Objects:
         """
         type_name = self._catalogue.directory(object_type).definition.name
         last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
-        limit = _checked_limit(limit)
-        dead = await self._read(lambda reader: reader.list_dead_letters(type_name, last, limit))
+        limit, tenant = checked_limit(limit), self._tenant
+        dead = await self._read(
+            lambda reader: reader.list_dead_letters(type_name, last, limit, tenant)
+        )
         return [alarm_of(each, each.failures) for each in dead]
 
     async def retry_alarm(
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
     ) -> bool:
         """Let a dead letter be due at once, with all its attempts; whether there was one."""
-        key = self._catalogue.directory(object_type).key(object_id)
+        key = self._key(object_type, object_id)
         check_name(key, name)
         self._check_loop()
         alarm_key = key.alarm(str.__str__(name))
@@ -354,6 +359,22 @@ class Objects:
         return revived
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _locate(
+        self, object_type: type[DurableObject] | str, object_id: str
+    ) -> tuple[Directory, str]:
+        """Where to find an object: the directory of its type, and its address there.
+
+        Raises:
+            UnknownObjectType: No class goes by that name.
+            InvalidObjectId: It can't be an id.
+        """
+        directory = self._catalogue.directory(object_type)
+        return directory, directory.address(object_id, self._tenant)
+
+    def _key(self, object_type: type[DurableObject] | str, object_id: str) -> ObjectKey:
+        directory, address = self._locate(object_type, object_id)
+        return directory.key(address)
 
     def _open(self) -> Services:
         """The services of the open runtime.
@@ -384,7 +405,12 @@ class Objects:
             raise StorageUnavailable(self._storage.location, str(fault)) from fault
 
 
-def _checked_limit(limit: int) -> int:
+def checked_limit(limit: int) -> int:
+    """How many things to list at most.
+
+    Raises:
+        ValueError: It isn't a number of things.
+    """
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ValueError(f"limit must be an int of 1 or more, not {limit!r}")
     return min(limit, _MOST)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, cast
+from weakref import WeakValueDictionary
 
 import anyio
 import attrs
@@ -19,14 +20,16 @@ from ._deadlines import Deadlines
 from ._definition import DurableObject, ObjectDefinition
 from ._directory import Directory
 from ._durations import Duration, optional_seconds, seconds
-from ._errors import RuntimeClosed
+from ._envelope import current_turn
+from ._errors import CallCycle, RuntimeClosed, TenantDropped
 from ._handle import Handle
 from ._keys import ObjectKey
-from ._objects import Objects
+from ._objects import Objects, checked_limit
 from ._rendezvous import Loop, running_loop, running_loop_token
 from ._residency import DEFAULT_MAX_RESIDENT, Residency
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._services import Services
+from ._tenant import Tenant, check_tenant
 from .scheduler import WheelScheduler
 from .storage import AlarmChanges, Durability, MemoryStorage, Storage
 from .storage.batched_load import BatchedLoad
@@ -130,9 +133,87 @@ class DurableRuntime(Objects):
         self._entered = False
         self._services: Services | None = None
         self._handle_classes: dict[Directory, type[Handle]] = {}
+        self._tenant = ""
+        self._tenants: WeakValueDictionary[str, Tenant] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<DurableRuntime on {self._storage.location}>"
+
+    @property
+    def root(self) -> DurableRuntime:
+        """See `Objects.root`."""
+        return self
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    def tenant(self, name: str, /) -> Tenant:
+        """The objects of a tenant: the same interface, over tables of its own. Touches nothing.
+
+        The tables are made when something is first stored there.
+
+        Args:
+            name: 1 to 48 small letters, digits, ``-`` and ``_``, the first a letter or digit.
+
+        Raises:
+            InvalidTenant: It can't be a name.
+            RuntimeClosed: The runtime isn't open.
+        """
+        self._open()
+        tenant = self._tenants.get(name) if isinstance(name, str) else None
+        if tenant is None:
+            check_tenant(name)
+            tenant = self._tenants[name] = Tenant(self, str.__str__(name))
+        return tenant
+
+    async def list_tenants(self, *, after: str | None = None, limit: int = 100) -> list[str]:
+        """The names of the tenants of whom anything was ever stored, in order.
+
+        Args:
+            after: Only names behind this one; the last of a page gives the next page.
+            limit: At most so many; a million counts as no limit.
+        """
+        limit = checked_limit(limit)
+        return await self._read(lambda reader: reader.list_tenants(after, limit))
+
+    async def drop_tenant(self, name: str, /) -> bool:
+        """Remove a tenant, with all that is stored of it; whether there was one.
+
+        Turns of its objects that are under way or queued come first. New calls of them fail until
+        it is done; later ones find nothing, and make the tenant anew when they store something.
+
+        Raises:
+            InvalidTenant: There can't be such a name.
+            TenantDropped: Somebody else is dropping it.
+            CallCycle: This is called in a turn of one of its objects.
+            StorageUnavailable: It could not be removed; nothing was.
+        """
+        self._check_loop()
+        check_tenant(name)
+        services = self._open()
+        if name in services.dropping:
+            raise TenantDropped(name)
+        turn = current_turn.get()
+        if turn is not None and turn.activation is not None:
+            key = turn.activation.key
+            if key.tenant == name:
+                raise CallCycle(key, "drop_tenant", (key, key))
+        leaving = [
+            activation.send_away()
+            for directory in self._catalogue
+            for activation in directory.activations()
+            if activation.key.tenant == name
+        ]
+        services.dropping.add(name)
+        try:
+            for waiter in leaving:
+                await waiter.wait()
+            dropped = False
+            # Shielded, so that it is over before anybody uses the tenant again.
+            with self._storage_errors(), anyio.CancelScope(shield=True):
+                dropped = await self._group_commit.perform(lambda writer: writer.drop_tenant(name))
+        finally:
+            services.dropping.remove(name)
+        return dropped
 
     # --- opening and closing ---------------------------------------------------------------------
 
@@ -312,10 +393,12 @@ async def _run_in(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]])
         await task()
 
 
-def current_runtime() -> DurableRuntime:
+def current_runtime() -> Objects:
     """The runtime that is current here: the innermost open one, or the only one in this loop.
+
+    In a turn of an object that belongs to a tenant, it is that `Tenant`.
 
     Raises:
         NoRuntime: None is open in this event loop, or several and the context names none.
     """
-    return cast("DurableRuntime", _ambient.current(running_loop_token()))
+    return cast("Objects", _ambient.current(running_loop_token()))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ._clock import Clock
+from ._errors import TenantDropped
+from ._keys import ObjectKey
 from ._rendezvous import Loop, Waiter
 from ._residency import Residency
 from .storage.batched_load import BatchedLoad
@@ -37,6 +39,17 @@ class Services:
     busy: int = 0
     quiet: Waiter | None = None
     """Settled when ``busy`` falls to 0."""
+    dropping: set[str] = attrs.field(factory=set)
+    """The tenants that are being dropped; what is theirs may not be touched."""
+
+    def check_tenant(self, key: ObjectKey) -> None:
+        """Refuse what is of a tenant that is being dropped.
+
+        Raises:
+            TenantDropped: It is.
+        """
+        if key.tenant in self.dropping:
+            raise TenantDropped(key.tenant)
 
     def began(self) -> None:
         """One more object is busy."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trio_durable._keys import AlarmKey
+from trio_durable._keys import AlarmKey, Owner
 from trio_durable.scheduler.agenda import Agenda
 from trio_durable.storage import DueAlarm
 
@@ -26,11 +26,11 @@ def key(name: object, of: str = "id") -> AlarmKey:
     return AlarmKey("Type", of, str(name))
 
 
-def never(object_id: tuple[str, str]) -> bool:
+def never(object_id: Owner) -> bool:
     return False
 
 
-def always(object_id: tuple[str, str]) -> bool:
+def always(object_id: Owner) -> bool:
     return True
 
 
@@ -278,7 +278,7 @@ def test_alarms_of_full_objects_are_passed_over() -> None:
     for number, of in enumerate("aabab"):
         agenda.arm(key(number, of), START + number * MS)
     agenda.advance(START + SECOND)
-    full = {("Type", "a")}
+    full = {("Type", "a", "")}
     assert agenda.take(full.__contains__) == key(2, "b")
     assert agenda.take(full.__contains__) == key(4, "b")
     assert agenda.take(full.__contains__) is None
@@ -295,11 +295,11 @@ def test_each_unparking_lets_one_be_taken_oldest_first() -> None:
     assert agenda.take(always) is None
     for number in range(4):
         assert agenda.take(never) is None
-        agenda.unpark(("Type", "id"))
+        agenda.unpark(("Type", "id", ""))
         assert agenda.ready == 1
         assert agenda.take(never) == key(number)
     assert len(agenda) == 0
-    agenda.unpark(("Type", "id"))
+    agenda.unpark(("Type", "id", ""))
     assert agenda.take(never) is None
 
 
@@ -310,8 +310,8 @@ def test_what_is_parked_is_of_one_object_only() -> None:
     agenda.arm(key("x", "a"), START)
     agenda.advance(START)
     assert agenda.take(always) is None
-    agenda.unpark(("Type", "b"))
-    agenda.unpark(("Other", "a"))
+    agenda.unpark(("Type", "b", ""))
+    agenda.unpark(("Other", "a", ""))
     assert agenda.ready == 0
     assert key("x", "b") not in agenda
     agenda.disarm(key("x", "b"))
@@ -324,11 +324,11 @@ def test_what_is_unparked_in_vain_is_parked_again() -> None:
     filled(agenda, START + SECOND, ("x", START), ("y", START + MS))
     agenda.advance(START + SECOND)
     assert agenda.take(always) is None
-    agenda.unpark(("Type", "id"))
+    agenda.unpark(("Type", "id", ""))
     assert agenda.take(always) is None
     assert len(agenda) == 2
-    agenda.unpark(("Type", "id"))
-    agenda.unpark(("Type", "id"))
+    agenda.unpark(("Type", "id", ""))
+    agenda.unpark(("Type", "id", ""))
     assert sorted(names(taken(agenda, 5))) == ["x", "y"]
 
 
@@ -342,7 +342,7 @@ def test_a_parked_alarm_that_is_cancelled_is_gone() -> None:
     assert key("x") not in agenda
     assert len(agenda) == 1
     # The first of what is left.
-    agenda.unpark(("Type", "id"))
+    agenda.unpark(("Type", "id", ""))
     assert names(taken(agenda, 5)) == ["y"]
     assert len(agenda) == 0
 
@@ -354,7 +354,7 @@ def test_a_parked_alarm_that_is_set_anew_is_ready_at_its_new_time_only() -> None
     assert agenda.take(always) is None
     assert agenda.arm(key("x"), START + 5 * SECOND)
     assert len(agenda) == 1
-    agenda.unpark(("Type", "id"))
+    agenda.unpark(("Type", "id", ""))
     assert agenda.ready == 0
     assert agenda.next_time() is not None
     agenda.advance(START + 5 * SECOND)
@@ -386,7 +386,7 @@ def test_what_is_parked_takes_room() -> None:
     assert all(key(number) in agenda for number in range(4))
     # Nor is there room before some of it is gone.
     for _ in range(2):
-        agenda.unpark(("Type", "id"))
+        agenda.unpark(("Type", "id", ""))
         assert agenda.take(never)
     assert agenda.wants_more
     assert filled(agenda, START + 60 * SECOND, *alarms[4:])
@@ -401,7 +401,7 @@ def test_what_is_parked_is_forgotten_with_all_else_when_the_clock_is_set_back() 
     agenda.advance(START - SECOND)
     assert len(agenda) == 0
     assert key("x") not in agenda
-    agenda.unpark(("Type", "id"))
+    agenda.unpark(("Type", "id", ""))
     assert agenda.ready == 0
     filled(agenda, START + 60 * SECOND, ("x", START))
     agenda.advance(START)
@@ -417,7 +417,7 @@ def test_an_alarm_that_is_cancelled_when_it_was_unparked_leaves_its_turn_to_the_
     agenda.advance(START)
     assert agenda.take(always) is None
     # The last flight of the object is settled, so nothing will be unparked any more.
-    agenda.unpark(("Type", "id"))
+    agenda.unpark(("Type", "id", ""))
     if is_set_anew:
         agenda.arm(key("x"), START + 30 * SECOND)
     else:
@@ -688,8 +688,8 @@ class UnderWay:
     def __contains__(self, alarm: object) -> bool:
         return any(flight.is_current for flight in self.flights if flight.key == alarm)
 
-    def is_full(self, object_id: tuple[str, str]) -> bool:
-        return sum(flight.key[:2] == object_id for flight in self.flights) >= self.of_object
+    def is_full(self, object_id: Owner) -> bool:
+        return sum(flight.key.owner == object_id for flight in self.flights) >= self.of_object
 
 
 class AgainstATable(RuleBasedStateMachine):
@@ -768,7 +768,7 @@ class AgainstATable(RuleBasedStateMachine):
             if alarm is None:
                 break
             assert alarm not in self.agenda
-            assert not self.under_way.is_full(alarm[:2])
+            assert not self.under_way.is_full(alarm.owner)
             if alarm not in self.under_way:
                 due = max(self.now, self.agenda.reached)
                 self.under_way.flights.append(Flight(alarm, due))
@@ -829,7 +829,7 @@ class AgainstATable(RuleBasedStateMachine):
 
     def settle(self, flight: Flight) -> None:
         self.under_way.flights.remove(flight)
-        self.agenda.unpark(flight.key[:2])
+        self.agenda.unpark(flight.key.owner)
 
     # Reading it.
 
@@ -951,8 +951,8 @@ class AgainstATable(RuleBasedStateMachine):
         elif not self.agenda.ready and not self.agenda.wants_more:
             known = self.known_before_the_horizon()
             # What is parked waits for what is under way.
-            busy = {flight.key[:2] for flight in self.under_way.flights}
-            assert {each[:2] for each in known} <= busy
+            busy = {flight.key.owner for flight in self.under_way.flights}
+            assert {each.owner for each in known} <= busy
 
     def teardown(self) -> None:
         if hasattr(self, "agenda"):
@@ -968,7 +968,7 @@ def drained(agenda: Agenda, under_way: UnderWay) -> set[AlarmKey]:
             under_way.flights.append(Flight(alarm, 0))
         if not under_way.flights:
             return came
-        agenda.unpark(under_way.flights.pop(0).key[:2])
+        agenda.unpark(under_way.flights.pop(0).key.owner)
 
 
 TestAgainstATable = AgainstATable.TestCase
@@ -1047,7 +1047,7 @@ class Simulation:
     def land(self, agenda: Agenda) -> None:
         for until, alarm in [each for each in self.under_way if each[0] <= self.now]:
             self.under_way.remove((until, alarm))
-            agenda.unpark(alarm[:2])
+            agenda.unpark(alarm.owner)
 
     def look(self, agenda: Agenda) -> None:
         self.looks += 1
@@ -1060,8 +1060,8 @@ class Simulation:
                 break
         agenda.end_fill()
 
-    def is_full(self, object_id: tuple[str, str]) -> bool:
-        return sum(alarm[:2] == object_id for _, alarm in self.under_way) >= self.of_object
+    def is_full(self, object_id: Owner) -> bool:
+        return sum(alarm.owner == object_id for _, alarm in self.under_way) >= self.of_object
 
     def fire(self, agenda: Agenda) -> None:
         while len(self.under_way) < self.room:
@@ -1219,9 +1219,9 @@ def test_an_object_with_very_many_alarms_due_leaves_room_for_others(
             agenda.fill(left, ())
             agenda.end_fill()
         agenda.advance(START)
-        under_way: dict[tuple[str, str], AlarmKey] = {}  # one of each object
+        under_way: dict[Owner, AlarmKey] = {}  # one of each object
         while (each := agenda.take(under_way.__contains__)) is not None:
-            under_way[each[:2]] = each
+            under_way[each.owner] = each
         assert len(agenda) <= 2
         for object_id, each in under_way.items():
             done.append(each)

@@ -17,7 +17,6 @@ from trio_durable.scheduler.flights import (
     SLOW,
     Flight,
     Flights,
-    object_of,
 )
 
 CLAIM = 7
@@ -46,7 +45,7 @@ def test_a_flight_is_under_way_until_it_is_removed() -> None:
     flights.add(one, 1.5)
     assert one.key in flights
     assert flights.find(one.key) is one
-    assert list(flights) == list(flights.of_object(object_of(one.key))) == [one]
+    assert list(flights) == list(flights.of_object(one.key.owner)) == [one]
     assert (len(flights), one.began, one.delivery.claim) == (1, 1.5, CLAIM)
     flights.landed(one)
     # It may still have to be written down.
@@ -55,7 +54,7 @@ def test_a_flight_is_under_way_until_it_is_removed() -> None:
     flights.remove(one)
     assert one.key not in flights
     assert flights.find(one.key) is None
-    assert list(flights) == list(flights.of_object(object_of(one.key))) == []
+    assert list(flights) == list(flights.of_object(one.key.owner)) == []
     assert len(flights) == 0
 
 
@@ -82,7 +81,7 @@ def test_a_flight_that_was_released_ends_once() -> None:
 
 
 def test_whose_an_alarm_is() -> None:
-    assert object_of(AlarmKey("Type", "id", "name")) == ("Type", "id")
+    assert AlarmKey("Type", "id", "name", "acme").owner == ("Type", "id", "acme")
 
 
 @pytest.mark.parametrize("mark", ["superseded", "acknowledged"])
@@ -95,7 +94,7 @@ def test_a_flight_that_is_not_current_does_not_stand_for_its_alarm(mark: str) ->
     assert one.key not in flights
     # And yet it is under way: what commits find, what takes its claim and its object's time.
     assert list(flights) == [one]
-    assert list(flights.of_object(object_of(one.key))) == [one]
+    assert list(flights.of_object(one.key.owner)) == [one]
     assert len(flights) == 1
 
 
@@ -108,7 +107,7 @@ def test_a_later_flight_stands_for_the_alarm_and_both_are_under_way() -> None:
     assert not second.delivery.superseded
     assert flights.find(first.key) is second
     assert len(flights) == 2
-    assert list(flights.of_object(object_of(first.key))) == [first, second]
+    assert list(flights.of_object(first.key.owner)) == [first, second]
     flights.remove(first)
     assert second.key in flights
     flights.remove(second)
@@ -145,18 +144,18 @@ def test_an_object_is_full_with_so_many_of_whatever_state() -> None:
     flights = Flights()
     mine = [flight(number) for number in range(MAX_OF_OBJECT)]
     for each in mine:
-        assert not flights.is_full(object_of(each.key))
+        assert not flights.is_full(each.key.owner)
         flights.add(each, 0)
-    assert flights.is_full(("Type", "id"))
-    assert not flights.is_full(("Type", "another"))
-    assert not flights.is_full(("Other", "id"))
+    assert flights.is_full(("Type", "id", ""))
+    assert not flights.is_full(("Type", "another", ""))
+    assert not flights.is_full(("Other", "id", ""))
     # What waits to be written down or was superseded still counts, however long it takes.
     mine[0].delivery.superseded = True
     flights.landed(mine[1])
     flights.room(1000, are_calls=False)
-    assert flights.is_full(("Type", "id"))
+    assert flights.is_full(("Type", "id", ""))
     flights.remove(mine[0])
-    assert not flights.is_full(("Type", "id"))
+    assert not flights.is_full(("Type", "id", ""))
 
 
 # --- how many more -------------------------------------------------------------------------------
@@ -269,8 +268,8 @@ class AgainstAList(RuleBasedStateMachine):
         assert {id(each) for each in self.flights} == {id(each) for each in self.model}
         for of in "ab":
             mine = [each for each in self.model if each.key.object_id == of]
-            assert list(self.flights.of_object(("Type", of))) == mine
-            assert self.flights.is_full(("Type", of)) == (len(mine) >= MAX_OF_OBJECT)
+            assert list(self.flights.of_object(("Type", of, ""))) == mine
+            assert self.flights.is_full(("Type", of, "")) == (len(mine) >= MAX_OF_OBJECT)
             for name in range(6):
                 key = AlarmKey("Type", of, str(name))
                 latest = self.latest.get(key)

@@ -1532,11 +1532,15 @@ class StorageConformance:
 # Few, so that draws meet; some that differ only in what a careless encoding would drop.
 _object_ids = st.sampled_from(["a", "A", "b", "0", "00", "é", "e\u0301", "\uffff", "👾", "'"])
 _type_names = st.sampled_from(["Cart", "cart", "Order"])
-_keys = st.builds(ObjectKey, _type_names, _object_ids)
+_keys = st.builds(ObjectKey, _type_names, _object_ids, st.just(""))
 # Alarms are of fewer objects, so that claims meet changes.
 _alarm_names = st.sampled_from(["x", "X", "é", "0"])
 _alarm_keys = st.builds(
-    AlarmKey, st.sampled_from(["Cart", "cart"]), st.sampled_from(["a", "0", "👾"]), _alarm_names
+    AlarmKey,
+    st.sampled_from(["Cart", "cart"]),
+    st.sampled_from(["a", "0", "👾"]),
+    _alarm_names,
+    st.just(""),
 )
 _alarm_objects = _alarm_keys.map(lambda alarm: alarm.object_key)
 _delays = st.integers(-5, 20)

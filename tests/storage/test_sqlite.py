@@ -51,8 +51,8 @@ from trio_durable.storage import (
 )
 from trio_durable.storage._lock import FileLock
 from trio_durable.storage._sqlite_alarms import MAX_ROWS, AlarmTable
-from trio_durable.storage.migrations import known_names
-from trio_durable.storage.sqlite import _SQLiteWriter
+from trio_durable.storage._sqlite_writer import SQLiteWriter
+from trio_durable.storage.migrations import TableNames, migrations_of
 
 NOW = 1_767_225_600_000_000
 
@@ -91,7 +91,7 @@ def key(object_id: str) -> ObjectKey:
 
 
 def connection_of(writer: Writer) -> sqlite3.Connection:
-    assert isinstance(writer, _SQLiteWriter)
+    assert isinstance(writer, SQLiteWriter)
     return writer._connection
 
 
@@ -564,7 +564,7 @@ def test_the_lock_outlives_the_connection(path: Path, monkeypatch: pytest.Monkey
     with writing(SQLiteStorage(path)) as writer:
         writer.commit([Commit(key("a"), 0, b"{}")], NOW)
         order: list[str] = []
-        assert isinstance(writer, _SQLiteWriter)
+        assert isinstance(writer, SQLiteWriter)
         release = writer._lock.release
 
         def released() -> None:
@@ -858,6 +858,7 @@ def test_migrations_make_the_schema(path: Path) -> None:
         assert set(db.table_names()) == {
             "durable_objects",
             "durable_alarms",
+            "durable_tenants",
             "_sqlite_migrations",
         }
         table = db.table("durable_objects")
@@ -876,7 +877,7 @@ def test_migrations_are_applied_once(path: Path) -> None:
     with writing(SQLiteStorage(path)) as writer:
         writer.commit([Commit(key("a"), 0, b"{}")], NOW)
     first = schema(path)
-    assert first["applied"] == sorted(known_names())
+    assert first["applied"] == [m.name for m in migrations_of("")._migrations]
     SQLiteStorage(path).open_writer().close()
     assert schema(path) == first
     assert execute(path, "SELECT count(*) FROM durable_objects") == [(1,)]
@@ -885,7 +886,7 @@ def test_migrations_are_applied_once(path: Path) -> None:
 def test_an_empty_file_is_a_new_one(path: Path) -> None:
     path.touch()
     SQLiteStorage(path).open_writer().close()
-    assert schema(path)["applied"] == sorted(known_names())
+    assert schema(path)["applied"] == [m.name for m in migrations_of("")._migrations]
 
 
 # --- alarms: statements and their plans ----------------------------------------------------------
@@ -959,7 +960,8 @@ def test_a_file_from_before_alarms_is_migrated(path: Path) -> None:
         writer.commit([Commit(key("a"), 0, b"1")], NOW)
     after = schema(path)
     execute(path, "DROP TABLE durable_alarms")
-    execute(path, "DELETE FROM _sqlite_migrations WHERE name = 'm002_alarms'")
+    execute(path, "DROP TABLE durable_tenants")
+    execute(path, "DELETE FROM _sqlite_migrations WHERE name <> 'm001_objects'")
     with writing(SQLiteStorage(path)) as writer:
         assert schema(path) == after
         both = Commit(key("a"), 1, b"2", alarms=AlarmChanges(changed={"x": NewAlarm(NOW, None)}))
@@ -1003,7 +1005,7 @@ PLANS: dict[str, tuple[Work, list[str]]] = {
     ),
     "revive": (lambda writer, _, keys: writer.revive(keys[0], NOW), [BY_KEY]),
     "give back": (
-        lambda writer, _, __: AlarmTable(connection_of(writer)).give_back(),
+        lambda writer, _, __: AlarmTable(connection_of(writer), TableNames()).give_back(),
         ["durable_alarms_claimed"],
     ),
     "due": (
@@ -1292,7 +1294,7 @@ def another_writer(path: Path) -> Iterator[Writer]:
     """One that got past the lock, as on a file system that has none."""
     storage = SQLiteStorage(path, busy_timeout=60)
     lock = FileLock(path.with_name(f"another-{threading.get_ident()}-lock"), storage.location)
-    with closing(_SQLiteWriter(storage._connect(), lock)) as writer:
+    with closing(SQLiteWriter(storage._connect(), lock)) as writer:
         yield writer
 
 

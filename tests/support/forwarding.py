@@ -7,12 +7,16 @@ from collections.abc import Collection, Sequence
 from trio_durable import ObjectKey
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
+    AlarmRow,
+    AlarmStatus,
     Commit,
     DueAlarm,
+    ObjectRow,
     Postponement,
     Reader,
     StoredAlarm,
     StoredObject,
+    TypeSummary,
     Writer,
 )
 
@@ -40,6 +44,9 @@ class ForwardingWriter(Writer):
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         return self.inner.revive(alarm, now)
 
+    def drop_tenant(self, tenant: str) -> bool:
+        return self.inner.drop_tenant(tenant)
+
     def close(self) -> None:
         self.inner.close()
 
@@ -53,21 +60,50 @@ class ForwardingReader(Reader):
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         return self.inner.load(keys)
 
-    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
-        return self.inner.list_ids(type_name, after, limit)
+    def list_ids(
+        self, type_name: str, after: str | None, limit: int, tenant: str = ""
+    ) -> list[str]:
+        return self.inner.list_ids(type_name, after, limit, tenant)
 
     def due_alarms(
-        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+        self,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
     ) -> list[DueAlarm]:
-        return self.inner.due_alarms(before, after, limit, except_types)
+        return self.inner.due_alarms(before, after, limit, except_types, tenant)
 
     def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
         return self.inner.list_alarms(key)
 
     def list_dead_letters(
-        self, type_name: str, after: AlarmKey | None, limit: int
+        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
     ) -> list[StoredAlarm]:
-        return self.inner.list_dead_letters(type_name, after, limit)
+        return self.inner.list_dead_letters(type_name, after, limit, tenant)
+
+    def list_tenants(self, after: str | None, limit: int) -> list[str]:
+        return self.inner.list_tenants(after, limit)
+
+    def browse_objects(
+        self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[ObjectRow]:
+        return self.inner.browse_objects(type_name, after, limit, tenant)
+
+    def browse_alarms(
+        self,
+        status: AlarmStatus | None,
+        now: int,
+        type_name: str | None,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[AlarmRow]:
+        return self.inner.browse_alarms(status, now, type_name, after, limit, tenant)
+
+    def summarize(self, now: int, tenant: str = "") -> list[TypeSummary]:
+        return self.inner.summarize(now, tenant)
 
     def close(self) -> None:
         self.inner.close()

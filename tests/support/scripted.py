@@ -22,6 +22,7 @@ from trio_durable._rendezvous import Loop
 from trio_durable.storage import (
     Commit,
     DueAlarm,
+    ObjectRow,
     Postponement,
     Reader,
     Storage,
@@ -112,7 +113,7 @@ class ScriptedStorage(Storage):
 
     def rows(self) -> dict[str, bytes]:
         """The stored states by object id."""
-        return {key.object_id: row.state for key, row in self.memory._rows.items()}
+        return {key.object_id: row.state for key, row in self.memory._contents.rows.items()}
 
     def states(self) -> dict[str, dict[str, Any]]:
         """The stored states by object id, decoded."""
@@ -120,13 +121,14 @@ class ScriptedStorage(Storage):
 
     def revisions(self) -> dict[str, int]:
         """The stored revisions by object id."""
-        return {key.object_id: row.revision for key, row in self.memory._rows.items()}
+        return {key.object_id: row.revision for key, row in self.memory._contents.rows.items()}
 
     def overwrite(self, type_name: str, object_id: str, state: bytes) -> None:
         """Store a newer state behind the runtime's back."""
         key = ObjectKey(type_name, object_id)
-        row = self.memory._rows.get(key)
-        self.memory._rows[key] = StoredObject((row.revision if row else 0) + 1, state)
+        rows = self.memory._contents.rows
+        row = rows.get(key)
+        rows[key] = ObjectRow(key, (row.revision if row else 0) + 1, 0, state)
 
     # --- the storage -----------------------------------------------------------------------------
 
@@ -254,7 +256,12 @@ class _ScriptedReader(ForwardingReader):
         return super().load(keys)
 
     def due_alarms(
-        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+        self,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
     ) -> list[DueAlarm]:
         self._script.alarm_fault()
-        return super().due_alarms(before, after, limit, except_types)
+        return super().due_alarms(before, after, limit, except_types, tenant)

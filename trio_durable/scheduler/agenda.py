@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable
 
-from .._keys import AlarmKey
+from .._keys import AlarmKey, Owner
 from ..storage import DueAlarm
 from .wheel import TimingWheel
 
@@ -45,9 +45,9 @@ class Agenda:
         self._wheel: TimingWheel[AlarmKey] = TimingWheel(now // _TICK)
         # Ordered, because the first of a plain dict is looked for behind all that were before it.
         self._ready: OrderedDict[AlarmKey, None] = OrderedDict()
-        self._parked: dict[tuple[str, str], dict[AlarmKey, None]] = {}
+        self._parked: dict[Owner, dict[AlarmKey, None]] = {}
         self._parked_count = 0
-        self._crowded: set[tuple[str, str]] = set()
+        self._crowded: set[Owner] = set()
         self._wants_look = False
         self.now = now
         """The latest time it was told."""
@@ -62,7 +62,7 @@ class Agenda:
         return key in self._wheel or key in self._ready or self._is_parked(key)
 
     def _is_parked(self, key: AlarmKey) -> bool:
-        return key in self._parked.get(key[:2], ())
+        return key in self._parked.get(key.owner, ())
 
     @property
     def ready(self) -> int:
@@ -87,7 +87,7 @@ class Agenda:
     def arm(self, key: AlarmKey, available_at: int) -> bool:
         """Let an alarm be ready at a time and only then. Whether that is before the horizon."""
         self.disarm(key)
-        if available_at >= self.horizon or key[:2] in self._crowded:
+        if available_at >= self.horizon or key.owner in self._crowded:
             return False
         return self._insert(key, available_at)
 
@@ -98,7 +98,7 @@ class Agenda:
         self._wheel.cancel(key)
         if key in self._ready:
             del self._ready[key]
-            self.unpark(key[:2])  # in its stead
+            self.unpark(key.owner)  # in its stead
         elif self._is_parked(key):
             self._unpark(key)
 
@@ -120,7 +120,7 @@ class Agenda:
                 continue
             if key in self._ready or key in taken or self._is_parked(key):
                 continue
-            if key[:2] in self._crowded:
+            if key.owner in self._crowded:
                 continue
             if not self._insert(key, alarm.available_at):
                 return False
@@ -161,41 +161,41 @@ class Agenda:
         tick = max(self._wheel.now, (now + lead) // _TICK)
         self._ready.update(dict.fromkeys(self._wheel.advance(tick)))
 
-    def take(self, is_full: Callable[[tuple[str, str]], bool]) -> AlarmKey | None:
+    def take(self, is_full: Callable[[Owner], bool]) -> AlarmKey | None:
         """Take the first of what is ready, in the order in which it was available.
 
         Alarms of an object that ``is_full`` are parked until there is room for one, see `unpark`.
         """
         while self._ready:
             key, _ = self._ready.popitem(last=False)
-            object_id = key[:2]
-            if not is_full(object_id):
+            owner = key.owner
+            if not is_full(owner):
                 return key
-            parked = self._parked.setdefault(object_id, {})
+            parked = self._parked.setdefault(owner, {})
             if len(parked) < _MAX_PARKED:
                 parked[key] = None
                 self._parked_count += 1
             else:
-                self._crowded.add(object_id)
+                self._crowded.add(owner)
         return None
 
-    def unpark(self, object_id: tuple[str, str]) -> None:
+    def unpark(self, owner: Owner) -> None:
         """There is room for one alarm of an object: let the first that is parked be ready."""
-        parked = self._parked.get(object_id)
+        parked = self._parked.get(owner)
         if parked:
             key = next(iter(parked))
             self._unpark(key)
             self._ready[key] = None
 
     def _unpark(self, key: AlarmKey) -> None:
-        object_id = key[:2]
-        parked = self._parked[object_id]
+        owner = key.owner
+        parked = self._parked[owner]
         del parked[key]
         self._parked_count -= 1
         if not parked:
-            del self._parked[object_id]
-            if object_id in self._crowded:
-                self._crowded.remove(object_id)
+            del self._parked[owner]
+            if owner in self._crowded:
+                self._crowded.remove(owner)
                 self._wants_look = True
 
     def put_back(self, keys: Iterable[AlarmKey]) -> None:

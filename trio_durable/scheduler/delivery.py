@@ -29,7 +29,7 @@ import anyio
 
 from .._alarm import LATEST, Delivery, alarm_of
 from .._clock import Clock
-from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew
+from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from .._keys import AlarmKey, ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._retry import Retry
@@ -37,7 +37,7 @@ from ..storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
 from .agenda import Agenda
 from .bell import Bell
-from .flights import Flight, Flights, object_of
+from .flights import Flight, Flights
 
 logger = logging.getLogger("trio_durable.alarms")
 
@@ -181,7 +181,7 @@ class Deliveries:
             if key is None:
                 break
             if key in self.flights:
-                self._agenda.unpark(object_of(key))  # in its stead
+                self._agenda.unpark(key.owner)  # in its stead
             else:
                 flights.append(self._begin_flight(key, claim))
         return flights
@@ -300,7 +300,7 @@ class Deliveries:
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """Take note that alarms under way may not be any more what they were when claimed."""
-        for flight in self.flights.of_object((key.type_name, key.object_id)):
+        for flight in self.flights.of_object(key.owner):
             delivery = flight.delivery
             name = delivery.key.name
             if changes.acknowledged.get(name) == delivery.claim:
@@ -325,7 +325,7 @@ class Deliveries:
 
     def _settle(self, flight: Flight) -> None:
         self.flights.remove(flight)
-        self._agenda.unpark(object_of(flight.key))
+        self._agenda.unpark(flight.key.owner)
         self._room_made.ring()
         watchers, flight.watchers = flight.watchers, None
         for watcher in watchers or ():
@@ -343,9 +343,10 @@ class Deliveries:
             return _as_it_was(flight, stored)
         self.failed += 1
         last_error = stored.last_error
-        # For what its own commit met the handler can do nothing, nor for being of an older release.
+        # For what its own commit met the handler can do nothing, nor for being of an older release,
+        # nor for its tenant.
         if not (isinstance(error, PersistenceError) and error.key == key.object_key):
-            failures += not isinstance(error, StateTooNew)
+            failures += not isinstance(error, (StateTooNew, TenantDropped))
             last_error = _described(error)
         elif not failures and stored.due_at > self._clock.now():
             return _as_it_was(flight, stored)  # it was fired before its time

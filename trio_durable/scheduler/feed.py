@@ -15,6 +15,8 @@ from .flights import Flights
 logger = logging.getLogger("trio_durable.alarms")
 
 _PAGE = 128
+_TENANTS = 64
+"""How many tenants are looked at without letting other reads in between."""
 
 
 class Feed:
@@ -63,31 +65,48 @@ class Feed:
             StorageFault: It could not be read.
         """
         self._unknown = {name for name in self._unknown if self._is_unknown(name)}
-        horizon = self._clock.now() + self._reach
         agenda = self._agenda
-        agenda.begin_fill(horizon)
+        agenda.begin_fill(self._clock.now() + self._reach)
         try:
-            last: DueAlarm | None = None
-            while True:
-                page = await self._read(horizon, last)
-                due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
-                has_room = agenda.fill(due, self._flights)
-                if due:
-                    self._arrived.ring()
-                if not has_room or len(page) < _PAGE:
-                    return
-                last = page[-1]
+            tenants = [""]
+            while tenants:
+                for tenant, page in zip(tenants, await self._first_pages(tenants), strict=True):
+                    await self._fill(tenant, page)
+                tenants = await self._tenants_behind(tenants[-1])
         except BaseException:
             agenda.horizon = min(agenda.horizon, self._clock.now())
             raise
         finally:
             agenda.end_fill()
 
-    async def _read(self, horizon: int, last: DueAlarm | None) -> list[DueAlarm]:
-        unknown = sorted(self._unknown)
+    async def _fill(self, tenant: str, page: list[DueAlarm]) -> None:
+        """Take up what is due of a tenant, beginning with the first page."""
+        while True:
+            due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
+            has_room = self._agenda.fill(due, self._flights)
+            if due:
+                self._arrived.ring()
+            if not has_room or len(page) < _PAGE:
+                return
+            page = await self._page(tenant, page[-1])
+
+    async def _first_pages(self, tenants: list[str]) -> list[list[DueAlarm]]:
+        horizon, unknown = self._agenda.horizon, sorted(self._unknown)
         return await self._runner.run(
-            lambda: self._reader.due_alarms(horizon, last, _PAGE, unknown)
+            lambda: [
+                self._reader.due_alarms(horizon, None, _PAGE, unknown, tenant) for tenant in tenants
+            ]
         )
+
+    async def _page(self, tenant: str, last: DueAlarm) -> list[DueAlarm]:
+        # Nearer than it was, if there was no room for all.
+        horizon, unknown = self._agenda.horizon, sorted(self._unknown)
+        return await self._runner.run(
+            lambda: self._reader.due_alarms(horizon, last, _PAGE, unknown, tenant)
+        )
+
+    async def _tenants_behind(self, last: str) -> list[str]:
+        return await self._runner.run(lambda: self._reader.list_tenants(last, _TENANTS))
 
     def _is_of_unknown_type(self, alarm: DueAlarm) -> bool:
         name = alarm.key.type_name

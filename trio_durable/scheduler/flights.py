@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
 from .._alarm import Delivery
-from .._keys import AlarmKey
+from .._keys import AlarmKey, Owner
 from .._rendezvous import Told, Waiter
 from .._retry import DEFAULT_RETRY, Retry
 from ..storage import StoredAlarm
@@ -21,14 +21,6 @@ MAX_FLIGHTS = 16_384
 """How many there may be in all."""
 MAX_OF_OBJECT = 4
 """How many there may be of one object, which handles one after the other."""
-
-ObjectId = tuple[str, str]
-"""Type name and id."""
-
-
-def object_of(key: AlarmKey) -> ObjectId:
-    """Whose alarm it is."""
-    return key[:2]
 
 
 class Flight(Told):
@@ -61,7 +53,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._by_key: dict[AlarmKey, Flight] = {}
-        self._by_object: dict[ObjectId, list[Flight]] = {}
+        self._by_object: dict[Owner, list[Flight]] = {}
         self._count = 0
         self._recent: deque[Flight] = deque()
         self._recent_count = 0
@@ -82,13 +74,13 @@ class Flights:
         """The latest flight of an alarm."""
         return self._by_key.get(key)
 
-    def of_object(self, object_id: ObjectId) -> Collection[Flight]:
+    def of_object(self, owner: Owner) -> Collection[Flight]:
         """The flights of an object."""
-        return self._by_object.get(object_id, ())
+        return self._by_object.get(owner, ())
 
-    def is_full(self, object_id: ObjectId) -> bool:
+    def is_full(self, owner: Owner) -> bool:
         """Whether an object has enough to do."""
-        return len(self.of_object(object_id)) >= MAX_OF_OBJECT
+        return len(self.of_object(owner)) >= MAX_OF_OBJECT
 
     def room(self, now: float, *, are_calls: bool) -> int:
         """How many more may begin."""
@@ -105,7 +97,7 @@ class Flights:
         if before is not None and before.delivery.is_current:
             before.delivery.superseded = True
         self._by_key[key] = flight
-        self._by_object.setdefault(object_of(key), []).append(flight)
+        self._by_object.setdefault(key.owner, []).append(flight)
         self._count += 1
         flight.began = now
         flight.is_recent = True
@@ -122,12 +114,12 @@ class Flights:
         key = flight.key
         if self._by_key.get(key) is flight:
             del self._by_key[key]
-        of_object = self._by_object.get(object_of(key), [])
+        of_object = self._by_object.get(key.owner, [])
         if flight in of_object:
             of_object.remove(flight)
             self._count -= 1
             if not of_object:
-                del self._by_object[object_of(key)]
+                del self._by_object[key.owner]
 
     def _not_recent(self, flight: Flight) -> None:
         if flight.is_recent:

@@ -138,12 +138,11 @@ class WheelScheduler:
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Scheduler.committed`."""
         self.deliveries.committed(key, changes)
-        type_name, object_id = key.type_name, key.object_id
         for name in changes.acknowledged:
-            self._agenda.disarm(AlarmKey(type_name, object_id, name))
+            self._agenda.disarm(key.alarm(name))
         # If all were cancelled, some may be left here that can't be claimed any more.
         for name, new in changes.changed.items():
-            alarm_key = AlarmKey(type_name, object_id, name)
+            alarm_key = key.alarm(name)
             if new is None:
                 self._agenda.disarm(alarm_key)
             else:

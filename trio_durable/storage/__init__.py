@@ -2,15 +2,19 @@
 
 from ._contract import (
     AlarmChanges,
+    AlarmRow,
+    AlarmStatus,
     Commit,
     DueAlarm,
     NewAlarm,
+    ObjectRow,
     Postponement,
     Reader,
     Storage,
     StorageFault,
     StoredAlarm,
     StoredObject,
+    TypeSummary,
     Writer,
 )
 from .memory import MemoryStorage
@@ -18,11 +22,14 @@ from .sqlite import Durability, SQLiteStorage
 
 __all__ = [
     "AlarmChanges",
+    "AlarmRow",
+    "AlarmStatus",
     "Commit",
     "DueAlarm",
     "Durability",
     "MemoryStorage",
     "NewAlarm",
+    "ObjectRow",
     "Postponement",
     "Reader",
     "SQLiteStorage",
@@ -30,5 +37,6 @@ __all__ = [
     "StorageFault",
     "StoredAlarm",
     "StoredObject",
+    "TypeSummary",
     "Writer",
 ]

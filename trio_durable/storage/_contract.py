@@ -22,13 +22,17 @@ Conditions, which the conformance suite checks on every backend:
    after the time until which it was claimed.
 10. Where the storage can tell that all who claimed anything are dead, because it opens for one
     writer at a time, opening it gives their claims back.
+11. Tenants are apart: what has the same type and id under another tenant is another object. A
+    tenant comes into being with the first commit that writes something of it. One that isn't
+    there is empty to readers, and nothing of it can be claimed, renewed or postponed. The tenant
+    "" is always there.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import attrs
 
@@ -90,6 +94,18 @@ class Commit:
     """Remove the object's row. ``state`` then has no meaning, and ``revision`` isn't None."""
     alarms: AlarmChanges | None = None
 
+    @property
+    def writes_anything(self) -> bool:
+        """Whether there is something afterwards that there may not have been before."""
+        if self.state is not None and not self.delete:
+            return True
+        return self.alarms is not None and any(self.alarms.changed.values())
+
+    @property
+    def expects_anything(self) -> bool:
+        """Whether it is stale where nothing is stored."""
+        return bool(self.revision or (self.alarms and self.alarms.acknowledged))
+
 
 @attrs.frozen
 class StoredObject:
@@ -132,6 +148,43 @@ class Postponement:
     failures: int
     last_error: str | None
     """Without NUL and lone surrogates."""
+
+
+@attrs.frozen
+class ObjectRow:
+    """An object as it is kept, for those who look through a storage."""
+
+    key: ObjectKey
+    revision: int
+    updated_at: int
+    """When it was last written, in microseconds since 1970 UTC."""
+    state: bytes
+
+
+AlarmStatus = Literal["pending", "overdue", "dead"]
+"""Of an alarm: due later; due or claimed by now, and not acknowledged; a dead letter."""
+
+
+@attrs.frozen
+class AlarmRow:
+    """An alarm as it is kept, for those who look through a storage."""
+
+    alarm: StoredAlarm
+    available_at: int | None
+    """See `DueAlarm`; None for a dead letter."""
+    status: AlarmStatus
+
+
+@attrs.frozen
+class TypeSummary:
+    """What is kept of a type."""
+
+    type_name: str
+    objects: int
+    state_bytes: int
+    pending: int
+    overdue: int
+    dead: int
 
 
 class Writer(ABC):
@@ -196,6 +249,14 @@ class Writer(ABC):
         """
 
     @abstractmethod
+    def drop_tenant(self, tenant: str) -> bool:
+        """Remove a tenant and all that is stored of it, as one transaction; whether it was there.
+
+        Raises:
+            StorageFault: It could not be written.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of the storage."""
 
@@ -212,13 +273,16 @@ class Reader(ABC):
         """
 
     @abstractmethod
-    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
+    def list_ids(
+        self, type_name: str, after: str | None, limit: int, tenant: str = ""
+    ) -> list[str]:
         """The ids of stored objects of one type, in the order of their UTF-8 bytes.
 
         Args:
             type_name: The stored type name.
             after: Only ids behind this one.
             limit: At most so many.
+            tenant: Whose.
 
         Raises:
             StorageFault: The storage can't be read.
@@ -226,7 +290,12 @@ class Reader(ABC):
 
     @abstractmethod
     def due_alarms(
-        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+        self,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
     ) -> list[DueAlarm]:
         """Alarms that are available before the time ``before``, in order of time and then key.
 
@@ -238,6 +307,7 @@ class Reader(ABC):
             after: Only those behind this one; the last of a page gives the next page.
             limit: At most so many.
             except_types: Leave out alarms of these types.
+            tenant: Whose.
 
         Raises:
             StorageFault: The storage can't be read.
@@ -253,7 +323,7 @@ class Reader(ABC):
 
     @abstractmethod
     def list_dead_letters(
-        self, type_name: str, after: AlarmKey | None, limit: int
+        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
     ) -> list[StoredAlarm]:
         """The dead letters of one type, in the order of the UTF-8 bytes of object id and name.
 
@@ -261,6 +331,71 @@ class Reader(ABC):
             type_name: The stored type name.
             after: Only those behind this one.
             limit: At most so many.
+            tenant: Whose.
+
+        Raises:
+            StorageFault: The storage can't be read.
+        """
+
+    @abstractmethod
+    def list_tenants(self, after: str | None, limit: int) -> list[str]:
+        """The names of the tenants that are there, in order; without the nameless one.
+
+        Args:
+            after: Only names behind this one.
+            limit: At most so many.
+
+        Raises:
+            StorageFault: The storage can't be read.
+        """
+
+    @abstractmethod
+    def browse_objects(
+        self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[ObjectRow]:
+        """Objects, in the order of the UTF-8 bytes of type and id.
+
+        Args:
+            type_name: Only those of this type; None for all.
+            after: Only those behind this one.
+            limit: At most so many.
+            tenant: Whose.
+
+        Raises:
+            StorageFault: The storage can't be read.
+        """
+
+    @abstractmethod
+    def browse_alarms(
+        self,
+        status: AlarmStatus | None,
+        now: int,
+        type_name: str | None,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[AlarmRow]:
+        """Alarms, in the order of the UTF-8 bytes of type, id and name.
+
+        Args:
+            status: Only such; None for all.
+            now: The wall time.
+            type_name: Only those of this type; None for all.
+            after: Only those behind this one.
+            limit: At most so many.
+            tenant: Whose.
+
+        Raises:
+            StorageFault: The storage can't be read.
+        """
+
+    @abstractmethod
+    def summarize(self, now: int, tenant: str = "") -> list[TypeSummary]:
+        """What is kept of each type, in the order of their names. Looks at everything.
+
+        Args:
+            now: The wall time.
+            tenant: Whose.
 
         Raises:
             StorageFault: The storage can't be read.
@@ -291,11 +426,22 @@ class Storage(ABC):
 
     @abstractmethod
     def open_reader(self) -> Reader:
-        """Return the reading side; after `open_writer`.
+        """Return the reading side. It may be of use beside a writer of another process.
 
         Raises:
-            StorageUnavailable: It can't be opened.
+            SchemaTooNew: A newer release migrated it.
+            StorageUnavailable: It can't be opened, or there is nothing to read: nobody opened a
+                writer yet, or an older release did.
         """
+
+    def pending_migrations(self) -> list[str]:
+        """The names of what `open_writer` would do to bring the tables up to date. Only looks.
+
+        Raises:
+            SchemaTooNew: A newer release migrated it.
+            StorageUnavailable: It can't be opened, or isn't there.
+        """
+        return []
 
 
 class StorageFault(Exception):

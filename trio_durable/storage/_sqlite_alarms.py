@@ -7,14 +7,15 @@ most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import DueAlarm, NewAlarm, Postponement, StoredAlarm
+from ._contract import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from .migrations import TableNames
 
 _EARLIEST = -(2**63)
 
@@ -27,73 +28,86 @@ MAX_ROWS = 1024
 
 # What is rare gets its keys as JSON. To SQLite's planner a plain ``IN (VALUES …)`` means a scan.
 _CANCEL = """
-DELETE FROM durable_alarms WHERE (type_name, object_id, name) IN (
+DELETE FROM {alarms} WHERE (type_name, object_id, name) IN (
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
 """
 _CLEAR = """
-DELETE FROM durable_alarms WHERE (type_name, object_id) IN (
+DELETE FROM {alarms} WHERE (type_name, object_id) IN (
     SELECT value ->> 0, value ->> 1 FROM json_each(?))
 """
 _LOST = """
 SELECT json_group_array(k.value ->> 0)
 FROM json_each(?) AS k
-LEFT JOIN durable_alarms AS a
+LEFT JOIN {alarms} AS a
     ON a.type_name = k.value ->> 1 AND a.object_id = k.value ->> 2 AND a.name = k.value ->> 3
 WHERE a.claim IS NOT k.value ->> 4
 """
-_CLAIMED = "SELECT {} FROM durable_alarms WHERE claim = ?"
+_CLAIMED = "SELECT {columns} FROM {alarms} WHERE claim = ?"
 # +claim, or it would be looked up in the index of claims, where many rows have the same.
 _RENEW = """
-UPDATE durable_alarms SET available_at = ? FROM json_each(?) AS k
+UPDATE {alarms} SET available_at = ? FROM json_each(?) AS k
 WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value ->> 2
     AND +claim = k.value ->> 3
 """
 _POSTPONE = """
-UPDATE durable_alarms SET claim = NULL, available_at = k.value ->> 4,
+UPDATE {alarms} SET claim = NULL, available_at = k.value ->> 4,
     failures = k.value ->> 5, last_error = k.value ->> 6
 FROM json_each(?) AS k
 WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value ->> 2
     AND +claim = k.value ->> 3
 """
 _REVIVE = """
-UPDATE durable_alarms SET available_at = ?, failures = 0
+UPDATE {alarms} SET available_at = ?, failures = 0
 WHERE type_name = ? AND object_id = ? AND name = ? AND available_at IS NULL
 """
-_GIVE_BACK = "UPDATE durable_alarms SET claim = NULL, available_at = due_at WHERE claim IS NOT NULL"
+_GIVE_BACK = "UPDATE {alarms} SET claim = NULL, available_at = due_at WHERE claim IS NOT NULL"
 
 _DUE = """
 SELECT json_group_array(json_array(available_at, type_name, object_id, name)) FROM (
-    SELECT available_at, type_name, object_id, name FROM durable_alarms
+    SELECT available_at, type_name, object_id, name FROM {alarms}
     WHERE available_at < ? AND (available_at, type_name, object_id, name) > (?, ?, ?, ?)
         AND type_name NOT IN (SELECT value FROM json_each(?))
     ORDER BY available_at, type_name, object_id, name LIMIT ?)
 """
 _LIST = f"""
-SELECT {{}} FROM (
-    SELECT {_COLUMNS} FROM durable_alarms
+SELECT {{columns}} FROM (
+    SELECT {_COLUMNS} FROM {{alarms}}
     WHERE type_name = ? AND object_id = ? AND available_at IS NOT NULL ORDER BY due_at, name)
 """
 # By the primary key it would have to look at all the alarms of a type.
 _DEAD = f"""
-SELECT {{}} FROM (
-    SELECT {_COLUMNS} FROM durable_alarms INDEXED BY durable_alarms_by_time
+SELECT {{columns}} FROM (
+    SELECT {_COLUMNS} FROM {{alarms}} INDEXED BY {{by_time}}
     WHERE available_at IS NULL AND type_name = ? AND (object_id, name) > (?, ?)
     ORDER BY object_id, name LIMIT ?)
 """
+_STATUS = """
+CASE WHEN available_at IS NULL THEN 'dead' WHEN due_at <= :now THEN 'overdue' ELSE 'pending' END
+"""
+_BROWSE = f"""
+SELECT {_ONE_BY_ONE}, available_at, {_STATUS} AS status FROM {{alarms}}
+WHERE {{behind}} AND status = coalesce(:status, status)
+ORDER BY type_name, object_id, name LIMIT :limit
+"""
+_SUMMARIZE = f"""
+SELECT type_name, count(*) FILTER (WHERE status = 'pending'),
+    count(*) FILTER (WHERE status = 'overdue'), count(*) FILTER (WHERE status = 'dead')
+FROM (SELECT type_name, {_STATUS} AS status FROM {{alarms}}) GROUP BY type_name
+"""
 
 
-@lru_cache(maxsize=64)
-def _acknowledge_sql(rows: int) -> str:
+@lru_cache(maxsize=256)
+def _acknowledge_sql(table: str, rows: int) -> str:
     return f"""
-    DELETE FROM durable_alarms WHERE (type_name, object_id, name, claim) IN (
+    DELETE FROM {table} WHERE (type_name, object_id, name, claim) IN (
         SELECT column1, column2, column3, column4 FROM ({_values(rows, 4)}))
     """
 
 
-@lru_cache(maxsize=64)
-def _set_sql(rows: int) -> str:
+@lru_cache(maxsize=256)
+def _set_sql(table: str, rows: int) -> str:
     return f"""
-    INSERT INTO durable_alarms (type_name, object_id, name, due_at, available_at, payload)
+    INSERT INTO {table} (type_name, object_id, name, due_at, available_at, payload)
     SELECT column1, column2, column3, column4, column4, column5
     FROM ({_values(rows, 5)}) WHERE column1 IS NOT NULL
     ON CONFLICT (type_name, object_id, name) DO UPDATE SET
@@ -102,10 +116,10 @@ def _set_sql(rows: int) -> str:
     """
 
 
-@lru_cache(maxsize=64)
-def _claim_sql(rows: int) -> str:
+@lru_cache(maxsize=256)
+def _claim_sql(table: str, rows: int) -> str:
     return f"""
-    UPDATE durable_alarms SET claim = ?, available_at = ?
+    UPDATE {table} SET claim = ?, available_at = ?
     WHERE available_at <= ? AND (type_name, object_id, name) IN (
         SELECT column1, column2, column3 FROM ({_values(rows, 3)}))
     """
@@ -117,21 +131,22 @@ def _values(rows: int, columns: int) -> str:
 
 
 class AlarmTable:
-    """The table, through one connection. Errors are SQLite's own."""
+    """The table of one tenant, through one connection. Errors are SQLite's own."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._execute = connection.execute
+    def __init__(self, connection: sqlite3.Connection, names: TableNames) -> None:
+        self._connection = connection
+        self._names = names
 
     # --- as part of a commit ---------------------------------------------------------------------
 
     def acknowledge(self, claims: Sequence[tuple[AlarmKey, int]]) -> bool:
         """Remove alarms under their claims. False if one wasn't held; the others are gone then."""
-        rows = [(*key, claim) for key, claim in claims]
+        rows = [(*key[:3], claim) for key, claim in claims]
         return self._run(_acknowledge_sql, 4, (), rows) == len(rows)
 
     def lost(self, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
         """The numbers of those of (number, alarm, claim) that aren't held."""
-        listed = _json([(number, *key, claim) for number, key, claim in claims])
+        listed = _json([(number, *key[:3], claim) for number, key, claim in claims])
         return set(orjson.loads(self._execute(_LOST, (listed,)).fetchone()[0]))
 
     def clear(self, keys: Sequence[ObjectKey]) -> None:
@@ -140,12 +155,12 @@ class AlarmTable:
 
     def cancel(self, alarms: Sequence[AlarmKey]) -> None:
         """Remove alarms."""
-        self._execute(_CANCEL, (_json([tuple(key) for key in alarms]),))
+        self._execute(_CANCEL, (_json([key[:3] for key in alarms]),))
 
     def set(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
         """Set alarms, in the place of any that have their names."""
         rows = [
-            (*key, new.due_at, None if new.payload is None else new.payload.decode())
+            (*key[:3], new.due_at, None if new.payload is None else new.payload.decode())
             for key, new in alarms
         ]
         self._run(_set_sql, 5, (), rows)
@@ -156,22 +171,24 @@ class AlarmTable:
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
     ) -> list[StoredAlarm]:
         """See `Writer.claim`."""
-        if not self._run(_claim_sql, 3, (claim, until, now), alarms):
+        if not self._run(_claim_sql, 3, (claim, until, now), [key[:3] for key in alarms]):
             return []
         return self._stored(_CLAIMED, (claim,))
 
     def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
         """See `Writer.renew`."""
-        self._execute(_RENEW, (until, _json([(*key, claim) for key, claim in claims])))
+        self._execute(_RENEW, (until, _json([(*key[:3], claim) for key, claim in claims])))
 
     def postpone(self, postponements: Sequence[Postponement]) -> None:
         """See `Writer.postpone`."""
-        rows = [(*p.key, p.claim, p.available_at, p.failures, p.last_error) for p in postponements]
+        rows = [
+            (*p.key[:3], p.claim, p.available_at, p.failures, p.last_error) for p in postponements
+        ]
         self._execute(_POSTPONE, (_json(rows),))
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         """See `Writer.revive`."""
-        return self._execute(_REVIVE, (now, *alarm)).rowcount > 0
+        return self._execute(_REVIVE, (now, *alarm[:3])).rowcount > 0
 
     def give_back(self) -> None:
         """Let nothing be claimed."""
@@ -183,10 +200,14 @@ class AlarmTable:
         self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
     ) -> list[DueAlarm]:
         """See `Reader.due_alarms`."""
-        last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key)
+        last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key[:3])
         parameters = (before, *last, _json(list(except_types)), limit)
         rows = orjson.loads(self._execute(_DUE, parameters).fetchone()[0])
-        return [DueAlarm(available_at, AlarmKey(*key)) for available_at, *key in rows]
+        tenant = self._names.tenant
+        return [
+            DueAlarm(available_at, AlarmKey(type_name, object_id, name, tenant))
+            for available_at, type_name, object_id, name in rows
+        ]
 
     def of_object(self, key: ObjectKey) -> list[StoredAlarm]:
         """See `Reader.list_alarms`."""
@@ -197,11 +218,52 @@ class AlarmTable:
         last = ("", "") if after is None else (after.object_id, after.name)
         return self._stored(_DEAD, (type_name, *last, limit))
 
+    def browse(
+        self,
+        status: AlarmStatus | None,
+        now: int,
+        type_name: str | None,
+        after: AlarmKey | None,
+        limit: int,
+    ) -> list[AlarmRow]:
+        """See `Reader.browse_alarms`."""
+        # In the terms of the primary key, or each page would begin to look at the beginning.
+        behind = "type_name = :type AND (object_id, name) > (:id, :name)"
+        if type_name is None:
+            behind = "(type_name, object_id, name) > (:type, :id, :name)"
+            type_name = after.type_name if after else ""
+        parameters = {
+            "status": status,
+            "now": now,
+            "type": type_name,
+            "id": after.object_id if after else "",
+            "name": after.name if after else "",
+            "limit": limit,
+        }
+        return [
+            AlarmRow(self._alarm(*columns), available_at, its_status)
+            for *columns, available_at, its_status in self._execute(
+                _BROWSE, parameters, behind=behind
+            )
+        ]
+
+    def summarize(self, now: int) -> dict[str, tuple[int, int, int]]:
+        """Of each type, how many alarms are pending, overdue and dead."""
+        rows = self._execute(_SUMMARIZE, {"now": now})
+        return {name: (pending, overdue, dead) for name, pending, overdue, dead in rows}
+
     # --- inside ----------------------------------------------------------------------------------
+
+    def _execute(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = (), **parts: str
+    ) -> sqlite3.Cursor:
+        names = self._names
+        sql = sql.format(alarms=names.alarms, by_time=names.alarms_by_time, **parts)
+        return self._connection.execute(sql, parameters)
 
     def _run(
         self,
-        sql: Callable[[int], str],
+        sql: Callable[[str, int], str],
         columns: int,
         first: tuple[object, ...],
         rows: Sequence[Sequence[object]],
@@ -218,26 +280,35 @@ class AlarmTable:
             for row in piece:
                 parameters += row
             parameters += [None] * (columns * (size - len(piece)))
-            changed += self._execute(sql(size), parameters).rowcount
+            changed += self._connection.execute(sql(self._names.alarms, size), parameters).rowcount
         return changed
 
     def _stored(self, sql: str, parameters: tuple[object, ...]) -> list[StoredAlarm]:
         # In one row, so that it takes one step. But for that all payloads have to be text.
         try:
-            listed = self._execute(sql.format(_ALL_IN_ONE), parameters)
+            listed = self._execute(sql, parameters, columns=_ALL_IN_ONE)
             rows: Iterable[Any] = orjson.loads(listed.fetchone()[0])
         except (sqlite3.OperationalError, orjson.JSONDecodeError):
-            rows = self._execute(sql.format(_ONE_BY_ONE), parameters)
-        return [
-            StoredAlarm(
-                AlarmKey(type_name, object_id, name),
-                due_at,
-                payload.encode() if isinstance(payload, str) else payload,
-                failures,
-                last_error,
-            )
-            for type_name, object_id, name, due_at, payload, failures, last_error in rows
-        ]
+            rows = self._execute(sql, parameters, columns=_ONE_BY_ONE)
+        return [self._alarm(*row) for row in rows]
+
+    def _alarm(
+        self,
+        type_name: str,
+        object_id: str,
+        name: str,
+        due_at: int,
+        payload: str | bytes | None,
+        failures: int,
+        last_error: str | None,
+    ) -> StoredAlarm:
+        return StoredAlarm(
+            AlarmKey(type_name, object_id, name, self._names.tenant),
+            due_at,
+            payload.encode() if isinstance(payload, str) else payload,
+            failures,
+            last_error,
+        )
 
 
 def _json(value: object) -> str:

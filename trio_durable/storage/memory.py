@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import attrs
@@ -16,13 +17,17 @@ from .._errors import StorageInUse
 from .._keys import AlarmKey, ObjectKey
 from ._contract import (
     AlarmChanges,
+    AlarmRow,
+    AlarmStatus,
     Commit,
     DueAlarm,
+    ObjectRow,
     Postponement,
     Reader,
     Storage,
     StoredAlarm,
     StoredObject,
+    TypeSummary,
     Writer,
 )
 
@@ -35,6 +40,11 @@ class _Alarm:
     claim: int | None = None
     failures: int = 0
     last_error: str | None = None
+
+    def status(self, now: int) -> AlarmStatus:
+        if self.available_at is None:
+            return "dead"
+        return "overdue" if self.due_at <= now else "pending"
 
     def stored(self, key: AlarmKey) -> StoredAlarm:
         return StoredAlarm(key, self.due_at, self.payload, self.failures, self.last_error)
@@ -89,16 +99,15 @@ class _Alarms:
         ]
         return sorted(found, key=lambda alarm: (alarm.due_at, alarm.key))
 
-    def dead(self, type_name: str) -> list[StoredAlarm]:
+    def of_tenant(self, tenant: str) -> list[tuple[AlarmKey, _Alarm]]:
         # list(): the writer's thread may add something meanwhile.
         found = [
-            alarm.stored(AlarmKey(type_name, key.object_id, name))
+            (key.alarm(name), alarm)
             for key, names in list(self._alarms.items())
-            if key.type_name == type_name
+            if key.tenant == tenant
             for name, alarm in list(names.items())
-            if alarm.available_at is None
         ]
-        return sorted(found, key=lambda alarm: alarm.key)
+        return sorted(found, key=lambda each: each[0])
 
     def due(self, before: int, after: DueAlarm | None) -> list[DueAlarm]:
         by_time = self._by_time
@@ -116,12 +125,25 @@ class _Alarms:
                     )
 
 
+class _Contents:
+    """What is kept, shared by a storage and its sides."""
+
+    def __init__(self) -> None:
+        self.rows: dict[ObjectKey, ObjectRow] = {}
+        self.alarms = _Alarms()
+        self.tenants: set[str] = set()
+
+    def objects_of(self, tenant: str) -> list[ObjectRow]:
+        # list(): the writer's thread may add a row meanwhile.
+        found = [row for row in list(self.rows.values()) if row.key.tenant == tenant]
+        return sorted(found, key=lambda row: (row.key.type_name, row.key.object_id))
+
+
 class MemoryStorage(Storage):
     """Keeps objects in memory."""
 
     def __init__(self) -> None:
-        self._rows: dict[ObjectKey, StoredObject] = {}
-        self._alarms = _Alarms()
+        self._contents = _Contents()
         self._writer: Writer | None = None
 
     @property
@@ -133,25 +155,24 @@ class MemoryStorage(Storage):
         """See `Storage.open_writer`."""
         if self._writer is not None:
             raise StorageInUse(self.location, "another runtime holds it", os.getpid())
-        self._alarms.give_back()
-        self._writer = _MemoryWriter(self, self._rows, self._alarms)
+        self._contents.alarms.give_back()
+        self._writer = _MemoryWriter(self, self._contents)
         return self._writer
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
-        return _MemoryReader(self._rows, self._alarms)
+        return _MemoryReader(self._contents)
 
     def _release(self) -> None:
         self._writer = None
 
 
 class _MemoryWriter(Writer):
-    def __init__(
-        self, storage: MemoryStorage, rows: dict[ObjectKey, StoredObject], alarms: _Alarms
-    ) -> None:
+    def __init__(self, storage: MemoryStorage, contents: _Contents) -> None:
         self._storage = storage
-        self._rows = rows
-        self._alarms = alarms
+        self._contents = contents
+        self._rows = contents.rows
+        self._alarms = contents.alarms
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         stale = []
@@ -159,13 +180,16 @@ class _MemoryWriter(Writer):
             if self._is_stale(commit):
                 stale.append(position)
                 continue
+            key = commit.key
             if commit.delete:
-                self._rows.pop(commit.key, None)
+                self._rows.pop(key, None)
             elif commit.state is not None:
                 assert commit.revision is not None, "a state without the revision it is based on"
-                self._rows[commit.key] = StoredObject(commit.revision + 1, commit.state)
+                self._rows[key] = ObjectRow(key, commit.revision + 1, now, commit.state)
             if commit.alarms is not None:
-                self._alarms.apply(commit.key, commit.alarms)
+                self._alarms.apply(key, commit.alarms)
+            if key.tenant and commit.writes_anything:
+                self._contents.tenants.add(key.tenant)
         return stale
 
     def _is_stale(self, commit: Commit) -> bool:
@@ -215,40 +239,112 @@ class _MemoryWriter(Writer):
         self._alarms.put(alarm, attrs.evolve(found, available_at=now, failures=0))
         return True
 
+    def drop_tenant(self, tenant: str) -> bool:
+        if tenant not in self._contents.tenants:
+            return False
+        self._contents.tenants.remove(tenant)
+        for row in self._contents.objects_of(tenant):
+            del self._rows[row.key]
+        for key, _ in self._alarms.of_tenant(tenant):
+            self._alarms.remove(key)
+        return True
+
     def close(self) -> None:
         self._storage._release()
 
 
 class _MemoryReader(Reader):
-    def __init__(self, rows: dict[ObjectKey, StoredObject], alarms: _Alarms) -> None:
-        self._rows = rows
-        self._alarms = alarms
+    def __init__(self, contents: _Contents) -> None:
+        self._contents = contents
+        self._alarms = contents.alarms
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        return [self._rows.get(key) for key in keys]
+        rows = [self._contents.rows.get(key) for key in keys]
+        return [StoredObject(row.revision, row.state) if row else None for row in rows]
 
-    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
-        # list(): the writer's thread may add a row meanwhile.
-        ids = [key.object_id for key in list(self._rows) if key.type_name == type_name]
-        ids.sort(key=str.encode)
-        if after is not None:
-            ids = [object_id for object_id in ids if object_id.encode() > after.encode()]
-        return ids[:limit]
+    def list_ids(
+        self, type_name: str, after: str | None, limit: int, tenant: str = ""
+    ) -> list[str]:
+        rows = self.browse_objects(
+            type_name, ObjectKey(type_name, after) if after else None, limit, tenant
+        )
+        return [row.key.object_id for row in rows]
 
     def due_alarms(
-        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+        self,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
     ) -> list[DueAlarm]:
-        due = self._alarms.due(before, after)
-        return [each for each in due if each.key.type_name not in except_types][:limit]
+        due = [
+            each
+            for each in self._alarms.due(before, after)
+            if each.key.tenant == tenant and each.key.type_name not in except_types
+        ]
+        return due[:limit]
 
     def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
         return self._alarms.of_object(key)
 
     def list_dead_letters(
-        self, type_name: str, after: AlarmKey | None, limit: int
+        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
     ) -> list[StoredAlarm]:
-        dead = self._alarms.dead(type_name)
-        return [alarm for alarm in dead if after is None or alarm.key > after][:limit]
+        rows = self.browse_alarms("dead", 0, type_name, after, limit, tenant)
+        return [row.alarm for row in rows]
+
+    def list_tenants(self, after: str | None, limit: int) -> list[str]:
+        tenants = sorted(self._contents.tenants)
+        return [tenant for tenant in tenants if after is None or tenant > after][:limit]
+
+    def browse_objects(
+        self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[ObjectRow]:
+        last = ("", "") if after is None else (after.type_name, after.object_id)
+        rows = [
+            row
+            for row in self._contents.objects_of(tenant)
+            if type_name in (None, row.key.type_name)
+            and (row.key.type_name, row.key.object_id) > last
+        ]
+        return rows[:limit]
+
+    def browse_alarms(
+        self,
+        status: AlarmStatus | None,
+        now: int,
+        type_name: str | None,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[AlarmRow]:
+        last = ("", "", "") if after is None else after[:3]
+        rows = [
+            AlarmRow(alarm.stored(key), alarm.available_at, alarm.status(now))
+            for key, alarm in self._alarms.of_tenant(tenant)
+            if type_name in (None, key.type_name)
+            and status in (None, alarm.status(now))
+            and key[:3] > last
+        ]
+        return rows[:limit]
+
+    def summarize(self, now: int, tenant: str = "") -> list[TypeSummary]:
+        sizes: dict[str, list[int]] = {}
+        for row in self._contents.objects_of(tenant):
+            sizes.setdefault(row.key.type_name, []).append(len(row.state))
+        alarms: dict[str, Counter[AlarmStatus]] = {}
+        for key, alarm in self._alarms.of_tenant(tenant):
+            alarms.setdefault(key.type_name, Counter())[alarm.status(now)] += 1
+        return [
+            TypeSummary(
+                name,
+                len(sizes.get(name, ())),
+                sum(sizes.get(name, ())),
+                *(alarms.get(name, Counter())[status] for status in ("pending", "overdue", "dead")),
+            )
+            for name in sorted({*sizes, *alarms})
+        ]
 
     def close(self) -> None:
         pass

@@ -1,23 +1,47 @@
 """The tables of an SQLite file, as versioned migrations.
 
-Applied by sqlite-utils, each in a transaction of its own together with the note that it was.
+Each tenant has tables of its own, with its name before theirs, and a set of migrations of its own;
+the nameless tenant, which everybody has, also keeps the list of the others. Applied by
+sqlite-utils, each migration in a transaction of its own together with the note that it was.
 A migration that has been released is never edited.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import sqlite_utils
 from sqlite_utils import Migrations
 
-migrations = Migrations("trio_durable")
+_SET = "trio_durable"
 
 
-@migrations()
-def m001_objects(db: sqlite_utils.Database) -> None:
+class TableNames:
+    """What the tables of a tenant are called, quoted for SQL where they have to be.
+
+    Args:
+        tenant: A checked name; "" for the tables that have no prefix.
+    """
+
+    def __init__(self, tenant: str = "") -> None:
+        self.tenant = tenant
+        self.objects = self.of("durable_objects")
+        self.alarms = self.of("durable_alarms")
+        self.alarms_by_time = self.of("durable_alarms_by_time")
+
+    def of(self, name: str) -> str:
+        """What is called ``name`` where there is no prefix."""
+        if not self.tenant:
+            return name
+        quoted = f"{self.tenant}_{name}".replace('"', '""')
+        return f'"{quoted}"'
+
+
+def m001_objects(db: sqlite_utils.Database, names: TableNames) -> None:
     """One row an object."""
     db.execute(
-        """
-        CREATE TABLE durable_objects (
+        f"""
+        CREATE TABLE {names.objects} (
             type_name  TEXT NOT NULL,
             object_id  TEXT NOT NULL,
             revision   INTEGER NOT NULL,  -- the object's commit number, from 1
@@ -30,22 +54,21 @@ def m001_objects(db: sqlite_utils.Database) -> None:
     # The half of the fence that an upsert can't express: a save that finds its row gone would
     # insert it anew. It costs nothing where the row is there.
     db.execute(
-        """
-        CREATE TRIGGER durable_objects_begin_at_1 AFTER INSERT ON durable_objects
+        f"""
+        CREATE TRIGGER {names.of("durable_objects_begin_at_1")} AFTER INSERT ON {names.objects}
         WHEN NEW.revision <> 1
         BEGIN SELECT RAISE(ABORT, 'stale'); END
         """
     )
 
 
-@migrations()
-def m002_alarms(db: sqlite_utils.Database) -> None:
+def m002_alarms(db: sqlite_utils.Database, names: TableNames) -> None:
     """One row an alarm."""
     # Without rowid, so that the index by time holds the key and the horizon feed reads nothing
     # else.
     db.execute(
-        """
-        CREATE TABLE durable_alarms (
+        f"""
+        CREATE TABLE {names.alarms} (
             type_name    TEXT NOT NULL,
             object_id    TEXT NOT NULL,
             name         TEXT NOT NULL,
@@ -59,12 +82,115 @@ def m002_alarms(db: sqlite_utils.Database) -> None:
         ) WITHOUT ROWID
         """
     )
-    db.execute("CREATE INDEX durable_alarms_by_time ON durable_alarms (available_at)")
+    db.execute(f"CREATE INDEX {names.alarms_by_time} ON {names.alarms} (available_at)")
     db.execute(
-        "CREATE INDEX durable_alarms_claimed ON durable_alarms (claim) WHERE claim IS NOT NULL"
+        f"CREATE INDEX {names.of('durable_alarms_claimed')} ON {names.alarms} (claim) "
+        "WHERE claim IS NOT NULL"
     )
 
 
-def known_names() -> frozenset[str]:
-    """The names of all migrations of this release."""
-    return frozenset(migration.name for migration in migrations._migrations)
+def m003_tenants(db: sqlite_utils.Database, names: TableNames) -> None:
+    """One row a tenant."""
+    db.execute(
+        f"CREATE TABLE {names.of('durable_tenants')} (name TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID"
+    )
+
+
+_Step = Callable[[sqlite_utils.Database, TableNames], None]
+_OF_EVERYBODY: tuple[_Step, ...] = (m001_objects, m002_alarms)
+_OF_THE_FILE: tuple[_Step, ...] = (m003_tenants,)
+
+
+def migrations_of(tenant: str) -> Migrations:
+    """The migrations of a tenant's tables; those of the file, if it is the nameless one."""
+    migrations = Migrations(_set_of(tenant))
+    names = TableNames(tenant)
+
+    def register(step: _Step) -> None:
+        @migrations(name=step.__name__)
+        def apply(db: sqlite_utils.Database) -> None:
+            step(db, names)
+
+    for step in _steps_of(tenant):
+        register(step)
+    return migrations
+
+
+def _steps_of(tenant: str) -> tuple[_Step, ...]:
+    return _OF_EVERYBODY if tenant else (*_OF_EVERYBODY, *_OF_THE_FILE)
+
+
+def _set_of(tenant: str) -> str:
+    return f"{_SET}:{tenant}" if tenant else _SET
+
+
+class Schema:
+    """The migrations of an SQLite file, applied and to be applied."""
+
+    def __init__(self, db: sqlite_utils.Database) -> None:
+        self._db = db
+
+    def unknown(self) -> list[str]:
+        """The names of migrations that were applied and that this release doesn't know."""
+        known = {step.__name__ for step in _steps_of("")}
+        return sorted({name for _, name in self._applied()} - known)
+
+    def pending(self) -> Iterator[tuple[str, str]]:
+        """The migrations that are to be applied, as (tenant, name)."""
+        applied = set(self._applied())
+        for tenant in ("", *self.tenants()):
+            for step in _steps_of(tenant):
+                if (_set_of(tenant), step.__name__) not in applied:
+                    yield tenant, step.__name__
+
+    def apply(self) -> None:
+        """Apply what is pending."""
+        migrations_of("").apply(self._db)
+        for tenant in dict(self.pending()):
+            migrations_of(tenant).apply(self._db)
+
+    def _applied(self) -> Iterator[tuple[str, str]]:
+        if Migrations.migrations_table not in self._db.table_names():
+            return
+        yield from self._db.execute(
+            f"SELECT migration_set, name FROM {Migrations.migrations_table} "
+            "WHERE migration_set = ? OR migration_set GLOB ?",
+            (_SET, f"{_SET}:*"),
+        )
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    def tenants(self, after: str = "", limit: int = -1) -> list[str]:
+        """The names of the tenants behind ``after``, in order; all, if ``limit`` is negative."""
+        if "durable_tenants" not in self._db.table_names():
+            return []
+        rows = self._db.execute(
+            "SELECT name FROM durable_tenants WHERE name > ? ORDER BY name LIMIT ?", (after, limit)
+        )
+        return [name for (name,) in rows]
+
+    def has_tenant(self, tenant: str) -> bool:
+        """Whether there are tables of a tenant."""
+        found = self._db.execute("SELECT 1 FROM durable_tenants WHERE name = ?", (tenant,))
+        return found.fetchone() is not None
+
+    def add_tenant(self, tenant: str) -> None:
+        """Make the tables of a tenant that isn't there."""
+        # Noted first: what is noted and has no tables gets them when the file is opened.
+        self._db.execute("INSERT OR IGNORE INTO durable_tenants VALUES (?)", (tenant,))
+        migrations_of(tenant).apply(self._db)
+
+    def drop_tenant(self, tenant: str) -> bool:
+        """Remove all that is stored of a tenant, in one transaction; whether there was one."""
+        names = TableNames(tenant)
+        with self._db.atomic():
+            dropped = self._db.execute("DELETE FROM durable_tenants WHERE name = ?", (tenant,))
+            if not dropped.rowcount:
+                return False
+            self._db.execute(f"DROP TABLE IF EXISTS {names.objects}")
+            self._db.execute(f"DROP TABLE IF EXISTS {names.alarms}")
+            self._db.execute(
+                f"DELETE FROM {Migrations.migrations_table} WHERE migration_set = ?",
+                (_set_of(tenant),),
+            )
+        return True

@@ -9,18 +9,18 @@ from .._alarm import Alarm, check_name, instant
 from .._definition import DurableObject
 from .._durations import Duration, seconds
 from .._keys import ObjectKey
-from .._runtime import DurableRuntime
+from .._objects import Objects
 
 
 async def all_scheduled_alarms(
-    runtime: DurableRuntime, object_type: type[DurableObject] | str, object_id: str, /
+    runtime: Objects, object_type: type[DurableObject] | str, object_id: str, /
 ) -> list[Alarm]:
     """The alarms of an object as they are stored, by ``due_at``; without dead letters."""
     return await runtime.list_alarms(object_type, object_id)
 
 
 async def assert_alarm_scheduled(
-    runtime: DurableRuntime,
+    runtime: Objects,
     object_type: type[DurableObject] | str,
     object_id: str,
     name: str,
@@ -56,7 +56,7 @@ async def assert_alarm_scheduled(
 
 
 async def refute_alarm_scheduled(
-    runtime: DurableRuntime,
+    runtime: Objects,
     object_type: type[DurableObject] | str,
     object_id: str,
     name: str,
@@ -87,7 +87,7 @@ async def refute_alarm_scheduled(
 
 
 async def fire_alarm(
-    runtime: DurableRuntime, object_type: type[DurableObject] | str, object_id: str, name: str, /
+    runtime: Objects, object_type: type[DurableObject] | str, object_id: str, name: str, /
 ) -> None:
     """Let an alarm be delivered now, whatever its time; return when its commit is durable.
 
@@ -111,7 +111,7 @@ async def fire_alarm(
 
 
 async def drain_alarms(
-    runtime: DurableRuntime,
+    runtime: Objects,
     object_type: type[DurableObject] | str,
     object_id: str,
     /,
@@ -152,14 +152,14 @@ async def drain_alarms(
 
 
 async def _look(
-    runtime: DurableRuntime, object_type: type[DurableObject] | str, object_id: str, name: str
+    runtime: Objects, object_type: type[DurableObject] | str, object_id: str, name: str
 ) -> tuple[ObjectKey, list[Alarm]]:
-    key = runtime._catalogue.directory(object_type).key(object_id)
+    key = runtime._key(object_type, object_id)
     check_name(key, name)
     return key, await runtime.list_alarms(object_type, object_id)
 
 
-async def _fire(runtime: DurableRuntime, key: ObjectKey, name: str) -> bool:
+async def _fire(runtime: Objects, key: ObjectKey, name: str) -> bool:
     alarm_key = key.alarm(str.__str__(name))
     with runtime._storage_errors():
         return await runtime._scheduler.fire(alarm_key)
@@ -169,7 +169,7 @@ def _named(alarms: Sequence[Alarm], name: str) -> Alarm | None:
     return next((alarm for alarm in alarms if alarm.name == name), None)
 
 
-def _now(runtime: DurableRuntime) -> datetime:
+def _now(runtime: Objects) -> datetime:
     return instant(runtime._open().clock.now())
 
 

@@ -32,8 +32,8 @@ from .._errors import (
     UnknownHandler,
 )
 from .._keys import ObjectKey, id_problem
+from .._objects import Objects
 from .._rendezvous import running_loop
-from .._runtime import DurableRuntime
 from .._values import copied, is_atom
 from ..storage import AlarmChanges, StoredAlarm
 
@@ -180,7 +180,7 @@ class _Performance(Generic[T]):
     # --- what the context asks: see Host ---------------------------------------------------------
 
     @property
-    def runtime(self) -> DurableRuntime:
+    def runtime(self) -> Objects:
         """There is none."""
         raise RuntimeClosed(
             f"{self.key} is performed without a runtime, so there is no ctx.runtime; test what "

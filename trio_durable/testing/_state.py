@@ -7,21 +7,21 @@ from typing import TypeVar, cast, overload
 import attrs
 
 from .._definition import DurableObject
-from .._runtime import DurableRuntime
+from .._objects import Objects
 
 T = TypeVar("T", bound=DurableObject)
 
 
 @overload
 async def get_persisted_state(
-    runtime: DurableRuntime, object_type: type[T], object_id: str, /
+    runtime: Objects, object_type: type[T], object_id: str, /
 ) -> T | None: ...
 @overload
 async def get_persisted_state(
-    runtime: DurableRuntime, object_type: str, object_id: str, /
+    runtime: Objects, object_type: str, object_id: str, /
 ) -> DurableObject | None: ...
 async def get_persisted_state(
-    runtime: DurableRuntime, object_type: type[T] | str, object_id: str, /
+    runtime: Objects, object_type: type[T] | str, object_id: str, /
 ) -> T | DurableObject | None:
     """A detached instance with what the storage holds of an object, or None if it holds nothing.
 
@@ -31,14 +31,14 @@ async def get_persisted_state(
         StateDecodeError: What is stored doesn't fit the class.
         StorageUnavailable: The storage can't be read.
     """
-    directory = runtime._catalogue.directory(object_type)
-    key = directory.key(object_id)
+    directory, address = runtime._locate(object_type, object_id)
+    key = directory.key(address)
     [row] = await runtime._read(lambda reader: reader.load([key]))
     return None if row is None else cast("T", directory.codec.decode(key, row.state))
 
 
 async def assert_persisted(
-    runtime: DurableRuntime,
+    runtime: Objects,
     object_type: type[DurableObject] | str,
     object_id: str,
     /,
@@ -50,8 +50,8 @@ async def assert_persisted(
         AssertionError: It isn't.
         TypeError: The class has no such field.
     """
-    directory = runtime._catalogue.directory(object_type)
-    key = directory.key(object_id)
+    directory, address = runtime._locate(object_type, object_id)
+    key = directory.key(address)
     cls = directory.definition.cls
     known = [field.name for field in attrs.fields(cls)]
     unknown = [name for name in fields if name not in known]

@@ -6,7 +6,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
-from trio_durable import Client, DurableObject, DurableRuntime, Handle, current_runtime, handler
+from trio_durable import (
+    Client,
+    DurableObject,
+    DurableRuntime,
+    Handle,
+    Objects,
+    current_runtime,
+    handler,
+)
 
 
 class RateLimiter(DurableObject, hibernate_after=300, shutdown_after=timedelta(hours=1)):
@@ -91,5 +99,5 @@ async def passed_on(runtime: DurableRuntime) -> None:
 
 
 async def from_the_context() -> None:
-    assert_type(current_runtime(), DurableRuntime)
+    assert_type(current_runtime(), Objects)
     assert_type(await current_runtime().get(RateLimiter, "user-123").used(), int)

@@ -18,6 +18,7 @@ from trio_durable import (
     HandlerDefinition,
     ObjectDefinition,
     ObjectKey,
+    Objects,
     definition_of,
     handler,
 )
@@ -58,7 +59,7 @@ class Counter(
         assert_type(self.ctx, Context)
         assert_type(self.ctx.key, ObjectKey)
         assert_type(self.ctx.object_id, str)
-        assert_type(self.ctx.runtime, DurableRuntime)
+        assert_type(self.ctx.runtime, Objects)
         other = self.ctx.runtime.get(Counter, "total")
         assert_type(await other.increment(self.count), int)
         return await self.describe()

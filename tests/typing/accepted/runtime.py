@@ -12,9 +12,12 @@ from trio_durable import (
     DurableRuntime,
     InlineRunner,
     MemoryStorage,
+    Objects,
     SQLiteStorage,
+    Tenant,
     handler,
 )
+from trio_durable.testing import assert_persisted
 
 
 class Cart(DurableObject):
@@ -61,3 +64,17 @@ async def used(runtime: DurableRuntime) -> None:
     assert_type(await runtime.list_objects(Cart, after="b", limit=10), list[str])
     assert_type(runtime.count_objects(), int)
     assert_type(runtime.statistics().commits, int)
+
+
+async def tenants(runtime: DurableRuntime) -> None:
+    acme = runtime.tenant("acme")
+    assert_type(acme, Tenant)
+    assert_type(acme.get(Cart, "c"), Cart)
+    assert_type(acme.root, DurableRuntime)
+    assert_type(acme.name, str)
+    assert_type(await runtime.list_tenants(after="a", limit=10), list[str])
+    assert_type(await runtime.drop_tenant("acme"), bool)
+    await assert_persisted(acme, Cart, "c")
+    either: Objects = acme
+    either = runtime
+    assert_type(either.root, DurableRuntime)

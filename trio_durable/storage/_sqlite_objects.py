@@ -1,0 +1,196 @@
+"""The table of objects in an SQLite file: one statement for each thing done to many of them.
+
+The batch is one statement. Python's sqlite3 gives up the GIL around every step of a statement
+and, while the event loop is busy, waits up to the interpreter's switch interval (5 ms) to get it
+back; a batch of 64 rows stepped one by one could wait 64 times. So a batch goes in as one
+``INSERT … SELECT … FROM (VALUES …)``, padded to the next power of two so that a dozen prepared
+statements serve all sizes, in a transaction of its own (autocommit), which is one step in all.
+
+The fence is in the statement: a row whose stored revision isn't the expected one becomes a NULL
+revision, which the table refuses, and one that is gone would be inserted with a revision other
+than 1, which a trigger refuses; so the whole statement fails and nothing is applied.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import orjson
+
+from .._keys import ObjectKey
+from ._contract import Commit, ObjectRow, StoredObject
+from .migrations import TableNames
+
+_LARGE_STATE = 64 * 1024
+
+_LOAD = f"""
+SELECT json_group_array(json_array(
+    k.key, o.revision, CASE WHEN length(o.state) <= {_LARGE_STATE} THEN o.state END))
+FROM json_each(?) AS k
+CROSS JOIN {{objects}} AS o
+    ON o.type_name = k.value ->> 0 AND o.object_id = k.value ->> 1
+"""
+_LOAD_ONE = """
+SELECT revision, CAST(state AS BLOB) FROM {objects} WHERE type_name = ? AND object_id = ?
+"""
+
+_LIST = """
+SELECT json_group_array(object_id) FROM (
+    SELECT object_id FROM {objects}
+    WHERE type_name = ? AND object_id > ? ORDER BY object_id LIMIT ?)
+"""
+
+_BROWSE = """
+SELECT type_name, object_id, revision, updated_at, CAST(state AS BLOB) FROM {objects}
+WHERE {behind} ORDER BY type_name, object_id LIMIT :limit
+"""
+_SUMMARIZE = """
+SELECT type_name, count(*), sum(length(CAST(state AS BLOB))) FROM {objects} GROUP BY type_name
+"""
+
+# The positions of those whose stored revision isn't the expected one.
+_STALE = """
+SELECT json_group_array(k.value ->> 0)
+FROM json_each(?) AS k
+LEFT JOIN {objects} AS o
+    ON o.type_name = k.value ->> 1 AND o.object_id = k.value ->> 2
+WHERE ifnull(o.revision, 0) <> k.value ->> 3
+"""
+
+_DELETE = """
+DELETE FROM {objects} WHERE (type_name, object_id, revision) IN (
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+"""
+
+
+def _save_sql(table: str, rows: int) -> str:
+    """Save ``rows`` objects of (type_name, object_id, revision, state), or fail altogether."""
+    values = ",".join(["(?,?,?,?)"] * rows)
+    return f"""
+    INSERT INTO {table} (type_name, object_id, revision, updated_at, state)
+    SELECT column1, column2, column3 + 1, ?, CAST(column4 AS TEXT)
+    FROM (VALUES {values}) WHERE column1 IS NOT NULL
+    ON CONFLICT (type_name, object_id) DO UPDATE SET
+        revision = CASE WHEN revision = excluded.revision - 1 THEN excluded.revision END,
+        updated_at = excluded.updated_at,
+        state = excluded.state
+    """
+
+
+class NotOnlySaves(Exception):
+    """A batch has more in it than one statement for saves can do."""
+
+
+class ObjectTable:
+    """The table of one tenant, through one connection. Errors are SQLite's own."""
+
+    def __init__(self, connection: sqlite3.Connection, names: TableNames) -> None:
+        self._execute = connection.execute
+        self._tenant = names.tenant
+        self._table = names.objects
+        self._saves: dict[int, str] = {}
+        self._load = _LOAD.format(objects=names.objects)
+        self._load_one = _LOAD_ONE.format(objects=names.objects)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def save(self, batch: Sequence[Commit], now: int, *, only: bool = True) -> None:
+        """Save the states of a batch.
+
+        Args:
+            batch: Commits of distinct objects.
+            now: The wall time to note.
+            only: Nothing is known of the batch yet; there may be more to do than to save, or in
+                other tables.
+
+        Raises:
+            NotOnlySaves: There is. Nothing is saved.
+            sqlite3.IntegrityError: One of them is stale. Nothing is saved.
+        """
+        size = 1 << (len(batch) - 1).bit_length()
+        statement = self._saves.get(size)
+        if statement is None:
+            statement = self._saves[size] = _save_sql(self._table, size)
+        values: list[object] = [now]
+        tenant = self._tenant
+        for commit in batch:
+            state = commit.state
+            key = commit.key
+            if only and (
+                state is None or commit.delete or commit.alarms is not None or key.tenant != tenant
+            ):
+                raise NotOnlySaves
+            values += (key.type_name, key.object_id, commit.revision, state)
+        values += [None] * (4 * (size - len(batch)))
+        self._execute(statement, values)
+
+    def delete(self, batch: Sequence[Commit]) -> bool:
+        """Delete objects at their revisions. False if one is stale; the others are gone then."""
+        rows = [[c.key.type_name, c.key.object_id, c.revision] for c in batch]
+        deleted = self._execute(_DELETE.format(objects=self._table), (_json(rows),))
+        return deleted.rowcount == len(rows)
+
+    def stale(self, batch: Iterable[tuple[int, Commit]]) -> set[int]:
+        """The numbers of those of (number, commit) that are based on another revision."""
+        expected = [
+            [number, c.key.type_name, c.key.object_id, c.revision]
+            for number, c in batch
+            if c.revision is not None
+        ]
+        found = self._execute(_STALE.format(objects=self._table), (_json(expected),))
+        return set(orjson.loads(found.fetchone()[0]))
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def load(self, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
+        """See `Reader.load`."""
+        wanted = _json([[key.type_name, key.object_id] for key in keys])
+        try:
+            rows = orjson.loads(self._execute(self._load, (wanted,)).fetchone()[0])
+        except (sqlite3.OperationalError, orjson.JSONDecodeError):
+            # One of the states is no text, which must not keep the others from loading.
+            return [self._load_alone(key) for key in keys]
+        found: list[StoredObject | None] = [None] * len(keys)
+        for position, revision, state in rows:
+            found[position] = (
+                self._load_alone(keys[position])
+                if state is None
+                else StoredObject(revision, state.encode())
+            )
+        return found
+
+    def _load_alone(self, key: ObjectKey) -> StoredObject | None:
+        row = self._execute(self._load_one, (key.type_name, key.object_id)).fetchone()
+        return None if row is None else StoredObject(*row)
+
+    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
+        """See `Reader.list_ids`."""
+        found = self._execute(_LIST.format(objects=self._table), (type_name, after or "", limit))
+        ids: list[str] = orjson.loads(found.fetchone()[0])
+        return ids
+
+    def browse(self, type_name: str | None, after: ObjectKey | None, limit: int) -> list[ObjectRow]:
+        """See `Reader.browse_objects`."""
+        # In the terms of the primary key, or each page would begin to look at the beginning.
+        behind = "type_name = :type AND object_id > :id"
+        if type_name is None:
+            behind = "(type_name, object_id) > (:type, :id)"
+            type_name = after.type_name if after else ""
+        rows = self._execute(
+            _BROWSE.format(objects=self._table, behind=behind),
+            {"type": type_name, "id": after.object_id if after else "", "limit": limit},
+        )
+        return [
+            ObjectRow(ObjectKey(kind, object_id, self._tenant), revision, updated_at, state)
+            for kind, object_id, revision, updated_at, state in rows
+        ]
+
+    def summarize(self) -> dict[str, tuple[int, int]]:
+        """Of each type, how many objects there are and how many bytes of state."""
+        rows = self._execute(_SUMMARIZE.format(objects=self._table))
+        return {type_name: (objects, size) for type_name, objects, size in rows}
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,122 @@
+"""The reading side of an SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import sqlite_utils
+
+from .._keys import AlarmKey, ObjectKey
+from ._contract import (
+    AlarmRow,
+    AlarmStatus,
+    DueAlarm,
+    ObjectRow,
+    Reader,
+    StoredAlarm,
+    StoredObject,
+    TypeSummary,
+)
+from ._sqlite_tables import TenantTables, by_tenant, faults
+from .migrations import Schema
+
+
+class SQLiteReader(Reader):
+    """Sees what was committed before each read."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._schema = Schema(sqlite_utils.Database(connection))
+        self._common = TenantTables(connection, "")
+
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        with faults():
+            common = self._common.objects
+            if not any(key.tenant for key in keys):
+                return common.load(keys)
+            found: list[StoredObject | None] = [None] * len(keys)
+            for tenant, part in by_tenant(enumerate(keys), lambda each: each[1].tenant).items():
+                with self._reading(tenant) as tables:
+                    if tables is not None:
+                        rows = tables.objects.load([key for _, key in part])
+                        for (position, _), row in zip(part, rows, strict=True):
+                            found[position] = row
+            return found
+
+    def list_ids(
+        self, type_name: str, after: str | None, limit: int, tenant: str = ""
+    ) -> list[str]:
+        with self._reading(tenant) as tables:
+            return tables.objects.list_ids(type_name, after, limit) if tables else []
+
+    def due_alarms(
+        self,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
+    ) -> list[DueAlarm]:
+        with self._reading(tenant) as tables:
+            return tables.alarms.due(before, after, limit, except_types) if tables else []
+
+    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
+        with self._reading(key.tenant) as tables:
+            return tables.alarms.of_object(key) if tables else []
+
+    def list_dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
+    ) -> list[StoredAlarm]:
+        with self._reading(tenant) as tables:
+            return tables.alarms.dead(type_name, after, limit) if tables else []
+
+    def list_tenants(self, after: str | None, limit: int) -> list[str]:
+        with faults():
+            return self._schema.tenants(after or "", limit)
+
+    def browse_objects(
+        self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[ObjectRow]:
+        with self._reading(tenant) as tables:
+            return tables.objects.browse(type_name, after, limit) if tables else []
+
+    def browse_alarms(
+        self,
+        status: AlarmStatus | None,
+        now: int,
+        type_name: str | None,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[AlarmRow]:
+        with self._reading(tenant) as tables:
+            return tables.alarms.browse(status, now, type_name, after, limit) if tables else []
+
+    def summarize(self, now: int, tenant: str = "") -> list[TypeSummary]:
+        with self._reading(tenant) as tables:
+            if tables is None:
+                return []
+            objects, alarms = tables.objects.summarize(), tables.alarms.summarize(now)
+        return [
+            TypeSummary(name, *objects.get(name, (0, 0)), *alarms.get(name, (0, 0, 0)))
+            for name in sorted({*objects, *alarms}, key=str.encode)
+        ]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _reading(self, tenant: str) -> Iterator[TenantTables | None]:
+        """The tables of a tenant, None if there are none; they stay as they are meanwhile."""
+        with faults():
+            if not tenant:
+                yield self._common
+                return
+            self._connection.execute("BEGIN")
+            try:
+                is_there = self._schema.has_tenant(tenant)
+                yield TenantTables(self._connection, tenant) if is_there else None
+            finally:
+                self._connection.execute("COMMIT")

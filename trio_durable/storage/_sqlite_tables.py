@@ -1,0 +1,145 @@
+"""The tables of one tenant in an SQLite file, and what a batch does to them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from .._keys import AlarmKey, ObjectKey
+from ._contract import Commit, NewAlarm, StorageFault
+from ._sqlite_alarms import AlarmTable
+from ._sqlite_objects import ObjectTable
+from .migrations import Schema, TableNames
+
+T = TypeVar("T")
+
+_MAX_KNOWN = 256
+"""The statements of how many tenants are kept at hand."""
+
+
+class Stale(Exception):
+    """Something in a batch is not as it was expected."""
+
+
+class TenantTables:
+    """The tables of a tenant, through one connection. Errors are SQLite's own."""
+
+    def __init__(self, connection: sqlite3.Connection, tenant: str) -> None:
+        names = TableNames(tenant)
+        self.objects = ObjectTable(connection, names)
+        self.alarms = AlarmTable(connection, names)
+
+    def steps(self, batch: Sequence[Commit], now: int) -> Iterator[Callable[[], None]]:
+        """What there is to do for a batch: a statement for each kind of thing that is in it.
+
+        Each raises `Stale` or ``sqlite3.IntegrityError`` if something in it is stale; what the
+        others did has to be rolled back then.
+        """
+        saves = [c for c in batch if c.state is not None and not c.delete]
+        if saves:
+            yield lambda: self.objects.save(saves, now, only=False)
+        deleted = [c for c in batch if c.delete and c.revision]
+        if deleted:
+            yield lambda: _require(self.objects.delete(deleted))
+        untouched = [
+            c
+            for c in batch
+            if c.revision is not None and (not c.revision if c.delete else c.state is None)
+        ]
+        if untouched:
+            yield lambda: _require(not self.objects.stale(enumerate(untouched)))
+        acknowledged: list[tuple[AlarmKey, int]] = []
+        cleared: list[ObjectKey] = []
+        cancelled: list[AlarmKey] = []
+        set_anew: list[tuple[AlarmKey, NewAlarm]] = []
+        for commit in batch:
+            changes = commit.alarms
+            if changes is None:
+                continue
+            key = commit.key
+            for name, claim in changes.acknowledged.items():
+                acknowledged.append((key.alarm(name), claim))
+            if changes.clear:
+                cleared.append(key)
+            for name, new in changes.changed.items():
+                if new is not None:
+                    set_anew.append((key.alarm(name), new))
+                elif not changes.clear:
+                    cancelled.append(key.alarm(name))
+        # In the order of the fields of AlarmChanges; keys of different commits are distinct.
+        if acknowledged:
+            yield lambda: _require(self.alarms.acknowledge(acknowledged))
+        if cleared:
+            yield lambda: self.alarms.clear(cleared)
+        if cancelled:
+            yield lambda: self.alarms.cancel(cancelled)
+        if set_anew:
+            yield lambda: self.alarms.set(set_anew)
+
+    def stale(self, batch: Sequence[tuple[int, Commit]]) -> set[int]:
+        """The numbers of those of (number, commit) that are stale."""
+        return self.objects.stale(batch) | self.alarms.lost(
+            [
+                (number, commit.key.alarm(name), claim)
+                for number, commit in batch
+                if commit.alarms
+                for name, claim in commit.alarms.acknowledged.items()
+            ]
+        )
+
+
+def _require(is_fresh: bool) -> None:
+    if not is_fresh:
+        raise Stale
+
+
+class TablesOfTenants:
+    """Finds the tables of a tenant, and keeps those at hand that were used of late."""
+
+    def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._known: dict[str, TenantTables] = {}
+        self.common = TenantTables(connection, "")
+        """Those of the nameless tenant, which are always there."""
+
+    def find(self, tenant: str) -> TenantTables | None:
+        """The tables of a tenant, if it is there."""
+        if not tenant:
+            return self.common
+        tables = self._known.get(tenant)
+        if tables is None and self._schema.has_tenant(tenant):
+            if len(self._known) >= _MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+            tables = self._known[tenant] = TenantTables(self._connection, tenant)
+        return tables
+
+    def of(
+        self, items: Iterable[T], tenant_of: Callable[[T], str]
+    ) -> list[tuple[TenantTables, list[T]]]:
+        """The items of each tenant that is there, with its tables."""
+        found = [(self.find(tenant), part) for tenant, part in by_tenant(items, tenant_of).items()]
+        return [(tables, part) for tables, part in found if tables is not None]
+
+    def forget(self, tenant: str) -> None:
+        """Look anew whether a tenant is there."""
+        self._known.pop(tenant, None)
+
+
+def by_tenant(items: Iterable[T], tenant_of: Callable[[T], str]) -> dict[str, list[T]]:
+    """The items of each tenant."""
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(tenant_of(item), []).append(item)
+    return groups
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Let SQLite's errors be faults of the storage."""
+    try:
+        yield
+    except (sqlite3.Error, OverflowError) as error:
+        raise StorageFault.of(error) from error

@@ -1,0 +1,171 @@
+"""The writing side of an SQLite file.
+
+A batch that only saves is one statement, see `_sqlite_objects`; what else there may be goes along
+in a transaction of several. If something in it turns out stale, all of it fails, and only then the
+batch is taken apart, in a transaction: find the stale ones, apply the others. Stale commits are
+rare, so the common path pays nothing for them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import sqlite_utils
+
+from .._keys import AlarmKey
+from ._contract import Commit, Postponement, StoredAlarm, Writer
+from ._lock import FileLock
+from ._sqlite_alarms import MAX_ROWS
+from ._sqlite_objects import NotOnlySaves
+from ._sqlite_tables import Stale, TablesOfTenants, TenantTables, by_tenant, faults
+from .migrations import Schema
+
+
+class SQLiteWriter(Writer):
+    """Holds the file's lock until it is closed."""
+
+    def __init__(self, connection: sqlite3.Connection, lock: FileLock) -> None:
+        self._connection = connection
+        self._schema = Schema(sqlite_utils.Database(connection))
+        self._tables = TablesOfTenants(connection, self._schema)
+        self._lock = lock
+
+    # --- commits ---------------------------------------------------------------------------------
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        if not batch:
+            return ()
+        with faults():
+            try:
+                try:
+                    tables = self._tables.find(batch[0].key.tenant)
+                    if tables is None:
+                        raise NotOnlySaves
+                    tables.objects.save(batch, now)
+                except NotOnlySaves:
+                    self._commit_whole(batch, now)
+            except (sqlite3.IntegrityError, Stale):
+                return self._commit_apart(batch, now)
+            return ()
+
+    def _commit_whole(self, batch: Sequence[Commit], now: int) -> None:
+        """Apply a batch with more than saves in it, or nothing if something in it is stale."""
+        steps: list[Callable[[], None]] = []
+        for tables, part in self._by_tenant(batch):
+            if tables is not None:
+                steps += tables.steps([commit for _, commit in part], now)
+            elif any(commit.expects_anything for _, commit in part):
+                raise Stale
+        if len(steps) == 1 and _is_atomic(batch):
+            steps[0]()  # a transaction by itself
+            return
+        with self._transaction():
+            for step in steps:
+                step()
+
+    def _commit_apart(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        """Apply what isn't stale of a batch."""
+        parts = self._by_tenant(batch)
+        stale: set[int] = set()
+        with self._transaction():
+            for tables, part in parts:
+                if tables is None:
+                    stale.update(at for at, commit in part if commit.expects_anything)
+                    continue
+                stale |= tables.stale(part)
+                fresh = [commit for at, commit in part if at not in stale]
+                for step in tables.steps(fresh, now):
+                    step()
+        return stale
+
+    def _by_tenant(
+        self, batch: Sequence[Commit]
+    ) -> list[tuple[TenantTables | None, list[tuple[int, Commit]]]]:
+        """The commits of each tenant, with their positions, and its tables.
+
+        These are made for what there is to write; without that, they may be missing.
+        """
+        parts: list[tuple[TenantTables | None, list[tuple[int, Commit]]]] = []
+        for tenant, part in by_tenant(enumerate(batch), lambda each: each[1].key.tenant).items():
+            tables = self._tables.find(tenant)
+            if tables is None and any(commit.writes_anything for _, commit in part):
+                self._schema.add_tenant(tenant)
+                tables = self._tables.find(tenant)
+            parts.append((tables, part))
+        return parts
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    # --- alarms ----------------------------------------------------------------------------------
+
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        with faults():
+            parts = self._tables.of(alarms, lambda alarm: alarm.tenant)
+            if len(parts) == 1 and len(alarms) <= MAX_ROWS:
+                tables, part = parts[0]
+                return tables.alarms.claim(part, claim, now, until)
+            with self._transaction():
+                return [
+                    alarm
+                    for tables, part in parts
+                    for alarm in tables.alarms.claim(part, claim, now, until)
+                ]
+
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        with faults():
+            for tables, part in self._tables.of(claims, lambda claim: claim[0].tenant):
+                tables.alarms.renew(part, until)
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        with faults():
+            parts = self._tables.of(postponements, lambda each: each.key.tenant)
+            if len(parts) == 1:
+                tables, part = parts[0]
+                tables.alarms.postpone(part)
+                return
+            with self._transaction():
+                for tables, part in parts:
+                    tables.alarms.postpone(part)
+
+    def revive(self, alarm: AlarmKey, now: int) -> bool:
+        with faults():
+            tables = self._tables.find(alarm.tenant)
+            return tables is not None and tables.alarms.revive(alarm, now)
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    def drop_tenant(self, tenant: str) -> bool:
+        with faults():
+            self._tables.forget(tenant)
+            return self._schema.drop_tenant(tenant)
+
+    def close(self) -> None:
+        try:
+            self._connection.close()
+        finally:
+            self._lock.release()
+
+
+def _is_atomic(batch: Sequence[Commit]) -> bool:
+    """Whether all that a batch does is to change alarms, by one statement that can't be stale."""
+    return (
+        all(
+            commit.revision is None and commit.alarms is not None and not commit.alarms.acknowledged
+            for commit in batch
+        )
+        and sum(len(commit.alarms.changed) for commit in batch if commit.alarms) <= MAX_ROWS
+    )
