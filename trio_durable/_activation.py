@@ -128,11 +128,9 @@ class Activation:
         self.touched = services.loop.now()
         """When it was last used."""
         self._busy = False
-        self._since = 0.0
-        """Since when it is busy."""
+        self._since = 0.0  # when that began
         self._loaded = False
         self._fresh = True
-        """after_load has not run yet."""
         self._state: bytes | None = None
         """None if the object starts from its defaults and these weren't encoded yet."""
         self._instance: DurableObject | None = None
@@ -418,11 +416,10 @@ class Activation:
         """Run what is queued until nothing is, or something under way must be waited for."""
         mailbox = self._mailbox
         while mailbox and not self._busy:
-            if not self._loaded:
-                self._set_busy("loading")
-                self._services.batched_load.submit(self)
-                return
             first = mailbox.first()
+            if not self._loaded:
+                self._load(first)
+                return
             if not first.waiter.ended and first.needs_instance and self._fresh:
                 self._begin(first)
                 continue
@@ -446,7 +443,7 @@ class Activation:
             if envelope.needs_instance and self._instance is None:
                 self._revive()
             if not isinstance(handler, HandlerDefinition):
-                value = handler(self)
+                value = envelope.context.run(handler, self)
             elif handler.is_async:
                 self._set_busy(handler.name)
                 self._assign(envelope)
@@ -485,6 +482,11 @@ class Activation:
         self._services.ended()
 
     # --- loading and after_load ------------------------------------------------------------------
+
+    def _load(self, first: Envelope) -> None:
+        """Have read what is stored, for ``first`` and all behind it."""
+        self._set_busy("loading")
+        self._services.batched_load.submit(self)
 
     def loaded(self, row: StoredObject | None) -> None:
         """See `Loading.loaded`."""
@@ -553,22 +555,25 @@ class Activation:
             self._assign(first)
         else:
             try:
-                self._turning = True
-                first.context.run(ambient.set, self.runtime)
-                try:
-                    result = first.context.run(instance.after_load)
-                except anyio.get_cancelled_exc_class() as error:
-                    raise HandlerCancelled(self.key, "after_load") from error
-                finally:
-                    self._turning = False
-                if isinstance(result, Coroutine):
-                    result.close()
-                    raise TypeError("it returned a coroutine; write it with async def")
-                self._end_turn("after_load", False, None)
+                first.context.run(self._run_after_load_here, instance)
+                self._fresh = False
             except Exception as error:
                 self._begin_failed(error)
-            else:
-                self._fresh = False
+
+    def _run_after_load_here(self, instance: DurableObject) -> None:
+        """Run a ``def`` after_load, as a turn."""
+        ambient.set(self.runtime)
+        self._turning = True
+        try:
+            result = instance.after_load()
+        except anyio.get_cancelled_exc_class() as error:
+            raise HandlerCancelled(self.key, "after_load") from error
+        finally:
+            self._turning = False
+        if isinstance(result, Coroutine):
+            result.close()
+            raise TypeError("it returned a coroutine; write it with async def")
+        self._end_turn("after_load", False, None)
 
     def _begin_failed(self, error: Exception) -> None:
         """after_load raised: tell all who wait, and let the next call begin anew."""
@@ -591,11 +596,6 @@ class Activation:
                     self._reply(envelope.waiter, None, error())
 
     # --- async turns -----------------------------------------------------------------------------
-
-    def _dismiss_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.dismiss()
-            self._worker = None
 
     def _assign(self, envelope: Envelope) -> None:
         if self._worker is None:
@@ -684,10 +684,7 @@ class Activation:
             self._doomed = False
 
     async def _in_turn(
-        self,
-        envelope: Envelope,
-        readonly: bool,
-        coroutine: Coroutine[Any, Any, object],
+        self, envelope: Envelope, readonly: bool, coroutine: Coroutine[Any, Any, object]
     ) -> object:
         """Await what an ``async def`` made, in the caller's context variables, as a turn."""
         self.turn = turn = Turn(self, readonly)
@@ -775,7 +772,9 @@ class Activation:
     def hibernate(self) -> None:
         """Let the instance and the worker go; the encoded state stays. It must be idle."""
         self._drop_instance()
-        self._dismiss_worker()
+        if self._worker is not None:
+            self._worker.dismiss()
+            self._worker = None
 
     def shut_down(self) -> None:
         """Leave memory. It must be idle."""

@@ -26,7 +26,7 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
@@ -160,7 +160,7 @@ def due_time(
         )
     else:
         due_at = (at - _EPOCH) // _MICROSECOND
-    if not _EARLIEST <= due_at <= LATEST:
+    if not EARLIEST <= due_at <= LATEST:
         raise InvalidAlarm(key, name, "it would be due outside of the years 1 to 9999")
     return due_at
 

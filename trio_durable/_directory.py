@@ -160,8 +160,12 @@ class Directory:
         else:
             # First, or the newcomer itself might have to make room: it is idle still.
             services.residency.enter(due)
-            activation = self._active[address] = Activation(self, self.key(address), services)
+            activation = self._active[address] = self._new_activation(self.key(address))
         return activation
+
+    def _new_activation(self, key: ObjectKey) -> Activation:
+        """What the object is in memory from now on."""
+        return Activation(self, key, self._services)
 
     def retire(self, now: float) -> float:
         """See `Population.retire`."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import anyio
@@ -420,6 +420,10 @@ class Deliveries:
         await self._write_postponed()
         for flight in list(self.flights):  # whoever waits for one waits for nothing
             self._settle(flight)
+
+
+MakeDeliveries = Callable[[Loop, Clock, GroupCommit, Agenda, Destination, int, Bell], Deliveries]
+"""Makes `Deliveries`, or what tells of them as well."""
 
 
 def _new_claim() -> int:

@@ -26,7 +26,7 @@ from ..storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
 from .agenda import Agenda
 from .bell import Bell
-from .delivery import Deliveries, Destination
+from .delivery import Deliveries, Destination, MakeDeliveries
 from .feed import Feed
 from .flights import SLOW
 
@@ -59,6 +59,7 @@ class WheelScheduler:
         polling_interval: Seconds between looks at the table.
         claim_ttl: How many seconds a claim holds.
         capacity: How many alarms are kept in memory at most.
+        make_deliveries: Makes what delivers them.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class WheelScheduler:
         polling_interval: float,
         claim_ttl: float,
         capacity: int = CAPACITY,
+        make_deliveries: MakeDeliveries = Deliveries,
     ) -> None:
         self._clock = clock
         self._runner = runner
@@ -83,7 +85,7 @@ class WheelScheduler:
         self._to_fire = Bell(loop)
         self._to_feed = Bell(loop)
         self._sleeps_until = 0
-        self.deliveries = Deliveries(
+        self.deliveries = make_deliveries(
             loop,
             clock,
             group_commit,

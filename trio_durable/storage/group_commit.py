@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import islice
 from time import perf_counter, sleep
-from typing import Protocol, TypeVar, cast
+from typing import ClassVar, Protocol, TypeVar, cast
 
 from .._errors import PersistenceError, StaleObject
 from .._keys import ObjectKey
@@ -167,6 +167,8 @@ def _ignore(key: ObjectKey, changes: AlarmChanges) -> None:
 class GroupCommit:
     """Collects commits and hands them to the writer in batches."""
 
+    _ticket_type: ClassVar[type[Ticket]] = Ticket
+
     def __init__(
         self,
         loop: Loop,
@@ -208,7 +210,7 @@ class GroupCommit:
             revision = owner.revision
             if previous is not None and previous.revision is not None:
                 revision = previous.next_revision
-            ticket = Ticket(owner, revision, state, delete, alarms)
+            ticket = self._ticket_type(owner, revision, state, delete, alarms)
             if previous is not None:
                 ticket.preceding = previous
                 previous.following = ticket
@@ -277,9 +279,13 @@ class GroupCommit:
             self._loop.call_soon_threadsafe(waiter.settle, value)
 
     def _write(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
+        """Carry out one transaction; the positions of what was refused, or why all was."""
         for ticket in batch:
             if ticket.lost_its_base():
                 return self._write_apart(batch)
+        return self._commit(batch)
+
+    def _commit(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
         refused: Iterable[int]
         outcome: Collection[int] | StorageFault
         try:
@@ -299,7 +305,7 @@ class GroupCommit:
                 ticket.refused = True
             else:
                 kept.append(position)
-        outcome = self._write([batch[position] for position in kept]) if kept else ()
+        outcome = self._commit([batch[position] for position in kept]) if kept else ()
         if isinstance(outcome, StorageFault):
             return outcome
         applied = set(kept) - {kept[position] for position in outcome}
