@@ -23,8 +23,15 @@ ORDER: list[set[str]] = [
         "testing._state",
         "testing.plugin",
     },
+    {"telemetry"},
+    {"telemetry._logging"},
     {"_runtime"},
     {"_tenant"},
+    {"_parts"},
+    {"_instrumented.deliveries", "_instrumented.directory"},
+    {"_instrumented.activation", "_instrumented.group_commit"},
+    {"_instrumented"},
+    {"_instrumented.telemetry"},
     {"_objects"},
     {"scheduler"},
     {"scheduler.wheel_scheduler"},
@@ -57,7 +64,7 @@ ORDER: list[set[str]] = [
     {"storage._contract"},
     {"_runner", "_ambient", "_values"},
     {"_rendezvous"},
-    {"_clock", "_durations"},
+    {"_clock", "_durations", "_telemetry"},
     {"_errors"},
     {"_keys"},
 ]
@@ -71,6 +78,10 @@ RANK = {module: rank for rank, modules in enumerate(ORDER) for module in modules
 LOOPS = {"trio", "asyncio", "uvloop"}
 THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "sqlite_utils", "trio"}
 
+EXTRA = {
+    # No dependency: only pytest itself imports its plugin.
+    "testing.plugin": {"pytest"},
+}
 MAX_LINES = 500
 LONGER = {
     "_activation": 800,  # one state machine, whose parts all need each other's state
@@ -183,8 +194,7 @@ def test_storages_are_synchronous(module: str) -> None:
 @every_module
 def test_nothing_undeclared_is_imported(module: str) -> None:
     foreign = top_level(imports_of(module)) - sys.stdlib_module_names - {PACKAGE, "__future__"}
-    # pytest is no dependency: only pytest itself imports its plugin.
-    assert foreign <= (THIRD_PARTY | {"pytest"} if module == "testing.plugin" else THIRD_PARTY)
+    assert foreign <= THIRD_PARTY | EXTRA.get(module, set())
 
 
 @every_module

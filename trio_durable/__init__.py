@@ -57,6 +57,7 @@ from ._objects import Objects
 from ._retry import Retry
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime
+from ._telemetry import Instrument
 from ._tenant import Tenant
 from ._upgrade import UpgradeDefinition, upgrade
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
@@ -88,6 +89,7 @@ __all__ = [
     "HandlerCancelled",
     "HandlerDefinition",
     "InlineRunner",
+    "Instrument",
     "InvalidAlarm",
     "InvalidObjectId",
     "InvalidTenant",

@@ -23,17 +23,19 @@ from ._durations import Duration, optional_seconds, seconds
 from ._envelope import current_turn
 from ._errors import CallCycle, RuntimeClosed, TenantDropped
 from ._handle import Handle
+from ._instrumented.telemetry import Telemetry
 from ._keys import ObjectKey
 from ._objects import Objects, checked_limit
+from ._parts import PLAIN, instrumented
 from ._rendezvous import Loop, running_loop, running_loop_token
 from ._residency import DEFAULT_MAX_RESIDENT, Residency
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._services import Services
+from ._telemetry import Closed, Instrument, Opened
 from ._tenant import Tenant, check_tenant
 from .scheduler import WheelScheduler
 from .storage import AlarmChanges, Durability, MemoryStorage, Storage
 from .storage.batched_load import BatchedLoad
-from .storage.group_commit import GroupCommit
 from .storage.location import storage_at
 
 DEFAULT_CALL_TIMEOUT = 5.0
@@ -94,6 +96,7 @@ class DurableRuntime(Objects):
         runner: Where storage work runs; a thread unless the storage is in memory.
         clock: Where the time of alarms comes from; the system's, or if the event loop has a
             virtual clock, that.
+        instruments: Who is told what the runtime does, see `trio_durable.telemetry`.
 
     Durations are a ``timedelta`` or a number of seconds.
 
@@ -115,6 +118,7 @@ class DurableRuntime(Objects):
         max_state_size: int = DEFAULT_MAX_STATE_SIZE,
         runner: type[Runner] | None = None,
         clock: Clock | None = None,
+        instruments: Iterable[Instrument] = (),
     ) -> None:
         for name, number in (("max_resident", max_resident), ("max_state_size", max_state_size)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
@@ -126,6 +130,7 @@ class DurableRuntime(Objects):
         self._polling_interval = _interval(polling_interval, "polling_interval")
         self._claim_ttl = _interval(claim_ttl, "claim_ttl")
         self._clock = clock
+        self._instruments = _checked(instruments)
         self._max_resident = max_resident
         self._max_state_size = max_state_size
         in_memory = isinstance(self._storage, MemoryStorage)
@@ -250,7 +255,9 @@ class DurableRuntime(Objects):
         clock = self._clock
         if clock is None:
             clock = LoopClock(loop.time_source, loop.now) if loop.is_virtual else SystemClock()
-        self._group_commit = GroupCommit(
+        telemetry = self._telemetry = Telemetry(loop.now, self._instruments)
+        self._parts = instrumented(telemetry) if self._instruments else PLAIN
+        self._group_commit = self._parts.group_commit(
             loop, self._writer_runner, self._writer, clock.now, self._alarms_changed
         )
         self._batched_load = BatchedLoad(loop, self._reader_runner, self._reader)
@@ -275,6 +282,7 @@ class DurableRuntime(Objects):
             self._catalogue,
             polling_interval=self._polling_interval,
             claim_ttl=self._claim_ttl,
+            make_deliveries=self._parts.deliveries,
         )
         self._catalogue.prepare()
         await self._tasks.__aenter__()
@@ -290,6 +298,7 @@ class DurableRuntime(Objects):
             self._tasks.start_soon(_run_in, scope, task, name=f"trio_durable {task.__qualname__}")
         _ambient.opened(loop.token, self)
         self._token = _ambient.ambient.set(self)
+        telemetry.tell(Opened(self))
 
     def _alarms_changed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         self._scheduler.committed(key, changes)
@@ -334,7 +343,10 @@ class DurableRuntime(Objects):
                         await self._group_commit.drained()
                         await self._scheduler.give_back()
                     finally:
-                        await self._close_storage()
+                        try:
+                            await self._close_storage()
+                        finally:
+                            self._telemetry.tell(Closed(self))
         return swallow if cancelled else None
 
     async def _finish_turns(self, services: Services) -> None:
@@ -374,9 +386,20 @@ class DurableRuntime(Objects):
     # --- inside ----------------------------------------------------------------------------------
 
     def _make_directory(self, definition: ObjectDefinition) -> Directory:
-        return Directory(
-            definition, self._open(), self._deadlines, self._call_timeout, self._max_state_size
+        services = self._open()
+        return self._parts.directory(
+            definition, services, self._deadlines, self._call_timeout, self._max_state_size
         )
+
+
+def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:
+    checked = tuple(instruments)
+    for instrument in checked:
+        if not isinstance(instrument, Instrument):
+            raise ValueError(f"instruments must be instances of Instrument, not {instrument!r}")
+        if checked.count(instrument) > 1:
+            raise ValueError(f"{instrument!r} is given twice in instruments")
+    return checked
 
 
 def _interval(value: Duration, name: str) -> float:

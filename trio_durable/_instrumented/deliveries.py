@@ -1,0 +1,82 @@
+"""Deliveries that tell of the alarms under way."""
+
+from __future__ import annotations
+
+from contextvars import Context, copy_context
+
+from .._alarm import EARLIEST, LATEST, instant
+from .._clock import Clock
+from .._errors import RuntimeClosed
+from .._rendezvous import Loop
+from .._telemetry import AlarmDelivery, DeadLettered
+from ..scheduler.agenda import Agenda
+from ..scheduler.bell import Bell
+from ..scheduler.delivery import Deliveries, Destination
+from ..scheduler.flights import Flight
+from ..storage import Postponement, StoredAlarm
+from ..storage.group_commit import GroupCommit
+from .telemetry import Telemetry, request
+
+
+class InstrumentedDeliveries(Deliveries):
+    """Tells of every alarm from when it is handed over until it is acknowledged or has failed."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        loop: Loop,
+        clock: Clock,
+        group_commit: GroupCommit,
+        agenda: Agenda,
+        destination: Destination,
+        claim_ttl: int,
+        room_made: Bell,
+    ) -> None:
+        super().__init__(loop, clock, group_commit, agenda, destination, claim_ttl, room_made)
+        self._telemetry = telemetry
+        self._told: dict[Flight, tuple[AlarmDelivery, Context, float]] = {}
+        """What was handed over: its event, the context that is told in, and when it began."""
+
+    def _hand_over(self, flight: Flight, stored: StoredAlarm) -> None:
+        context = copy_context()
+        # A row that somebody else wrote may say anything; its handing over is refused below.
+        due_at = instant(min(max(stored.due_at, EARLIEST), LATEST))
+        delivery = AlarmDelivery(
+            key=flight.key.object_key,
+            name=flight.key.name,
+            due_at=due_at,
+            lateness=(self._clock.now() - stored.due_at) / 1e6,
+            attempt=stored.failures + 1,
+        )
+        self._told[flight] = delivery, context, context.run(self._telemetry.start, delivery)
+        context.run(request.set, delivery)
+        # In a copy, for it may end on the spot, and a context can't be entered twice.
+        context.copy().run(super()._hand_over, flight, stored)
+
+    def _ended(self, flight: Flight) -> None:
+        self._tell_end(flight, flight.error)
+        super()._ended(flight)
+
+    def _settle(self, flight: Flight) -> None:
+        self._tell_end(flight, RuntimeClosed("the runtime closed before the alarm was handled"))
+        super()._settle(flight)
+
+    def _tell_end(self, flight: Flight, error: BaseException | None) -> None:
+        told = self._told.pop(flight, None)
+        if told is None:
+            return  # it was never handed over, or has ended before
+        delivery, context, began = told
+        duration = self._telemetry.now() - began
+        if error is None:
+            context.run(self._telemetry.stop, delivery, duration)
+        else:
+            context.run(self._telemetry.fail, delivery, duration, error)
+
+    def _postponement(
+        self, flight: Flight, stored: StoredAlarm, error: BaseException
+    ) -> Postponement:
+        postponement = super()._postponement(flight, stored, error)
+        if postponement.available_at is None:
+            key = flight.key
+            self._telemetry.tell(DeadLettered(key.object_key, key.name, postponement.failures))
+        return postponement

@@ -1,0 +1,51 @@
+"""Which classes a runtime is made of: plain ones, or if it has instruments, those that tell them.
+
+They are chosen when the runtime opens, so that a runtime without instruments does not so much as
+look whether it has any: a call would have to, several times, and there are some 8 µs in one. The
+price is that instruments can't be attached later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+
+from ._deadlines import Deadlines
+from ._definition import ObjectDefinition
+from ._directory import Directory
+from ._instrumented.deliveries import InstrumentedDeliveries
+from ._instrumented.directory import InstrumentedDirectory
+from ._instrumented.group_commit import InstrumentedGroupCommit
+from ._instrumented.telemetry import Telemetry
+from ._keys import ObjectKey
+from ._rendezvous import Loop
+from ._runner import Runner
+from ._services import Services
+from .scheduler.delivery import Deliveries, MakeDeliveries
+from .storage import AlarmChanges, Writer
+from .storage.group_commit import GroupCommit
+
+_AlarmsChanged = Callable[[ObjectKey, AlarmChanges], None]
+
+
+@attrs.frozen
+class Parts:
+    """How to make those parts of a runtime that instruments make a difference to."""
+
+    group_commit: Callable[[Loop, Runner, Writer, Callable[[], int], _AlarmsChanged], GroupCommit]
+    directory: Callable[[ObjectDefinition, Services, Deadlines, float | None, int], Directory]
+    deliveries: MakeDeliveries
+
+
+PLAIN = Parts(GroupCommit, Directory, Deliveries)
+
+
+def instrumented(telemetry: Telemetry) -> Parts:
+    """The parts that tell what they do. An object's activation comes from its directory."""
+    return Parts(
+        partial(InstrumentedGroupCommit, telemetry),
+        partial(InstrumentedDirectory, telemetry),
+        partial(InstrumentedDeliveries, telemetry),
+    )
