@@ -24,7 +24,8 @@ ORDER: list[set[str]] = [
         "testing.plugin",
     },
     {"telemetry"},
-    {"telemetry._logging"},
+    {"telemetry._logging", "telemetry.opentelemetry"},
+    {"telemetry._metrics"},
     {"_runtime"},
     {"_tenant"},
     {"_parts"},
@@ -81,6 +82,9 @@ THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "sqlite_utils", "trio"}
 EXTRA = {
     # No dependency: only pytest itself imports its plugin.
     "testing.plugin": {"pytest"},
+    # In an extra of the same name; nothing else imports these modules.
+    "telemetry.opentelemetry": {"opentelemetry"},
+    "telemetry._metrics": {"opentelemetry"},
 }
 MAX_LINES = 500
 LONGER = {

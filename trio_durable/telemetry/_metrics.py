@@ -1,0 +1,210 @@
+"""The metrics of the OpenTelemetry instrument: what is counted and measured.
+
+Histograms have their failures in them, told apart by ``error.type``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeAlias
+
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+
+from .._errors import AlarmSuperseded, RuntimeClosed
+from .._keys import ObjectKey
+from .._runtime import DurableRuntime, RuntimeStatistics
+from .._telemetry import (
+    AlarmDelivery,
+    Call,
+    Closed,
+    Commit,
+    DeadLettered,
+    Entered,
+    Left,
+    Load,
+    Opened,
+    Point,
+    Save,
+    Stale,
+    Timed,
+    Turn,
+)
+
+Attributes: TypeAlias = dict[str, str | int | float | bool]
+
+_SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_BYTES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 16777216)
+
+
+class Metrics:
+    """Those of all runtimes that share an instrument."""
+
+    def __init__(self, meter: Meter) -> None:
+        def seconds(name: str, description: str) -> Histogram:
+            return meter.create_histogram(
+                name, "s", description, explicit_bucket_boundaries_advisory=_SECONDS
+            )
+
+        self._call = seconds("trio_durable.call.duration", "from a call to its outcome")
+        self._turn = seconds("trio_durable.turn.duration", "how long turns take")
+        self._load = seconds("trio_durable.load.duration", "how long objects wait to be loaded")
+        self._commit = seconds("trio_durable.commit.duration", "how long transactions take")
+        self._lateness = seconds(
+            "trio_durable.alarm.lateness", "from when alarms are due to their first delivery"
+        )
+        self._objects_per_commit = meter.create_histogram(
+            "trio_durable.commit.objects",
+            "{object}",
+            "objects changed in a transaction",
+            explicit_bucket_boundaries_advisory=_COUNTS,
+        )
+        self._state_size = meter.create_histogram(
+            "trio_durable.state.size",
+            "By",
+            "encoded states as they are saved",
+            explicit_bucket_boundaries_advisory=_BYTES,
+        )
+        self._mailbox_depth = meter.create_histogram(
+            "trio_durable.mailbox.depth",
+            "{request}",
+            "what calls find waiting before them",
+            explicit_bucket_boundaries_advisory=(0, *_COUNTS),
+        )
+        self._failures = meter.create_counter(
+            "trio_durable.failures", "{failure}", "calls, turns, loads and commits that failed"
+        )
+        self._stale = meter.create_counter(
+            "trio_durable.stale_objects", "{object}", "objects that a newer owner has written"
+        )
+        self._alarms = meter.create_counter(
+            "trio_durable.alarms", "{alarm}", "alarms delivered, by outcome"
+        )
+        self._dead_letters = meter.create_counter(
+            "trio_durable.dead_letters", "{alarm}", "alarms that have used up their attempts"
+        )
+        self._objects = meter.create_up_down_counter(
+            "trio_durable.objects", "{object}", "objects in memory"
+        )
+        self._waiting = meter.create_up_down_counter(
+            "trio_durable.mailbox.waiting", "{request}", "calls and alarms whose turn has not begun"
+        )
+        self._before_turn: set[Call | AlarmDelivery] = set()
+        self._runtimes: tuple[DurableRuntime, ...] = ()
+        for name, description, figure in (
+            ("waiting", "alarms in memory, due soon or overdue", _alarms_waiting),
+            ("in_flight", "alarms whose handlers run or wait to", _alarms_in_flight),
+        ):
+            meter.create_observable_gauge(
+                f"trio_durable.alarms.{name}",
+                [self._observe(figure)],
+                "{alarm}",
+                description,
+            )
+
+    def started(self, event: Timed) -> None:
+        """Something begins."""
+        match event:
+            case Turn():
+                if event.request is not None:
+                    self._no_longer_before_turn(event.request)
+            case Call():
+                self._mailbox_depth.record(event.mailbox_depth, type_of(event.key))
+                self._wait_for_turn(event)
+            case Commit():
+                self._objects_per_commit.record(len(event.changes))
+            case AlarmDelivery():
+                if event.attempt == 1:
+                    self._lateness.record(max(0.0, event.lateness), type_of(event.key))
+                self._wait_for_turn(event)
+
+    def _wait_for_turn(self, request: Call | AlarmDelivery) -> None:
+        self._before_turn.add(request)
+        self._waiting.add(1, type_of(request.key))
+
+    def _no_longer_before_turn(self, request: Call | AlarmDelivery) -> None:
+        if request in self._before_turn:
+            self._before_turn.remove(request)
+            self._waiting.add(-1, type_of(request.key))
+
+    def ended(self, event: Timed, duration: float, error: BaseException | None) -> None:
+        """Something has ended, well or with ``error``."""
+        match event:
+            case Turn() | Call():
+                histogram = self._turn if isinstance(event, Turn) else self._call
+                attributes = {**type_of(event.key), "trio_durable.handler": event.handler}
+                if isinstance(event, Call):
+                    self._no_longer_before_turn(event)
+            case Load():
+                histogram, attributes = self._load, type_of(event.key)
+            case Commit():
+                histogram, attributes = self._commit, {}
+            case Save():
+                if error is None:
+                    self._state_size.record(event.size, type_of(event.key))
+                return
+            case AlarmDelivery():
+                self._no_longer_before_turn(event)
+                outcome = {**type_of(event.key), "trio_durable.alarm.outcome": _outcome(error)}
+                self._alarms.add(1, outcome)
+                return
+            case _:
+                return
+        if error is not None:
+            attributes = {**attributes, "error.type": type(error).__qualname__}
+            kind = {"trio_durable.event": type(event).__name__.lower()}
+            self._failures.add(1, {**attributes, **kind})
+        histogram.record(duration, attributes)
+
+    def noted(self, event: Point) -> None:
+        """Something is the case."""
+        match event:
+            case Entered():
+                self._objects.add(1, type_of(event.key))
+            case Left():
+                self._objects.add(-1, type_of(event.key))
+            case Stale():
+                self._stale.add(1, type_of(event.key))
+            case DeadLettered():
+                self._dead_letters.add(1, type_of(event.key))
+            case Opened():
+                self._runtimes = (*self._runtimes, event.runtime)
+            case Closed():
+                self._runtimes = tuple(r for r in self._runtimes if r is not event.runtime)
+
+    def _observe(
+        self, figure: Callable[[RuntimeStatistics], int]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions, /) -> Iterable[Observation]:
+            total = 0
+            for runtime in self._runtimes:  # in the exporter's thread; a tuple doesn't change
+                with suppress(RuntimeClosed):  # it may close just now
+                    total += figure(runtime.statistics())
+            return [Observation(total)]
+
+        return observe
+
+
+def _alarms_waiting(statistics: RuntimeStatistics) -> int:
+    return statistics.alarms_waiting
+
+
+def _alarms_in_flight(statistics: RuntimeStatistics) -> int:
+    return statistics.alarms_in_flight
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "handled"
+    if isinstance(error, AlarmSuperseded):
+        return "superseded"
+    return "given_back" if isinstance(error, RuntimeClosed) else "failed"
+
+
+def type_of(key: ObjectKey) -> Attributes:
+    """What metrics and spans say of an object: not which one it is, but of what type."""
+    return {"trio_durable.object.type": key.type_name}

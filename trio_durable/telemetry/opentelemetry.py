@@ -1,0 +1,189 @@
+"""An instrument that speaks OpenTelemetry: spans and metrics.
+
+The call's span is current while the caller waits, and the turn's while the handler runs, so that
+the turn's is a child of the call's, the handler's own spans are children of the turn's, and a call
+to another object begins below the turn that makes it. A transaction serves many turns, hence its
+span has no parent but links to them.
+
+Ids of objects and names of alarms are attributes of spans only: metrics with a series for each of
+them would be too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import Token
+from importlib.metadata import version
+from weakref import WeakKeyDictionary
+
+try:
+    from opentelemetry import context as contexts
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import (
+        Link,
+        Span,
+        SpanContext,
+        SpanKind,
+        Status,
+        StatusCode,
+        TracerProvider,
+    )
+except ImportError as error:
+    raise ImportError(
+        "trio_durable.telemetry.opentelemetry needs OpenTelemetry; "
+        "install it with trio-durable[opentelemetry]"
+    ) from error
+
+from .._keys import ObjectKey
+from .._telemetry import AlarmDelivery, Call, Commit, Instrument, Load, Point, Timed, Turn
+from ._metrics import Attributes, Metrics, type_of
+
+
+class OpenTelemetryInstrument(Instrument):
+    """Spans of calls, turns, loads, commits and alarms, and metrics of these and of objects.
+
+    One instrument may serve several runtimes.
+
+    Args:
+        tracer_provider: Makes the spans; the global one by default.
+        meter_provider: Makes the metrics; the global one by default.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        release = version("trio-durable")
+        self._tracer = trace.get_tracer("trio_durable", release, tracer_provider)
+        self._metrics = Metrics(metrics.get_meter("trio_durable", release, meter_provider))
+        self._spans: dict[Timed, tuple[Span, Token[Context] | None]] = {}
+        """What is under way. The token says what was current before, if the span is now."""
+        self._turns: WeakKeyDictionary[Turn, SpanContext] = WeakKeyDictionary()
+        """What commits can link to. A turn is kept by the commit that it waits for."""
+
+    def on_start(self, event: Timed) -> None:
+        """See `Instrument.on_start`."""
+        self._metrics.started(event)
+        match event:
+            case Turn():
+                self._make_current(event, self._start_turn(event))
+            case Call():
+                self._make_current(event, self._start_call(event))
+            case AlarmDelivery():
+                self._make_current(event, self._start_alarm(event), Context())
+            case Load():
+                self._spans[event] = self._start_load(event), None
+            case Commit():
+                self._spans[event] = self._start_commit(event), None
+
+    def _make_current(self, event: Timed, span: Span, base: Context | None = None) -> None:
+        token = contexts.attach(trace.set_span_in_context(span, base))
+        self._spans[event] = span, token
+
+    def _start_call(self, call: Call) -> Span:
+        return self._tracer.start_span(
+            f"call {call.key.type_name}.{call.handler}",
+            attributes={
+                **_of(call.key),
+                "trio_durable.handler": call.handler,
+                "trio_durable.mailbox.depth": call.mailbox_depth,
+            },
+        )
+
+    def _start_turn(self, turn: Turn) -> Span:
+        attributes = {
+            **_of(turn.key),
+            "trio_durable.handler": turn.handler,
+            "trio_durable.readonly": turn.readonly,
+        }
+        if turn.function is not None:
+            function = f"{turn.function.__module__}.{turn.function.__qualname__}"
+            attributes["code.function.name"] = function
+        name = f"turn {turn.key.type_name}.{turn.handler}"
+        span = self._tracer.start_span(name, attributes=attributes)
+        self._turns[turn] = span.get_span_context()
+        return span
+
+    def _start_load(self, load: Load) -> Span:
+        return self._tracer.start_span(
+            f"load {load.key.type_name}",
+            kind=SpanKind.CLIENT,
+            attributes={**_of(load.key), "db.operation.name": "load"},
+        )
+
+    def _start_commit(self, commit: Commit) -> Span:
+        links = [
+            Link(self._turns[turn])
+            for change in commit.changes
+            for turn in change.turns
+            if turn in self._turns
+        ]
+        objects = len(commit.changes)
+        attributes: Attributes = {
+            "db.operation.name": "commit",
+            "trio_durable.commit.objects": objects,
+            "trio_durable.commit.size": commit.size,
+        }
+        if objects > 1:  # the conventions say that one is no batch
+            attributes["db.operation.batch.size"] = objects
+        return self._tracer.start_span(
+            "commit", Context(), kind=SpanKind.CLIENT, attributes=attributes, links=links
+        )
+
+    def _start_alarm(self, alarm: AlarmDelivery) -> Span:
+        # Not in the context of whoever has opened the runtime, which is where its tasks are.
+        return self._tracer.start_span(
+            f"alarm {alarm.key.type_name}",
+            Context(),
+            kind=SpanKind.CONSUMER,
+            attributes={
+                **_of(alarm.key),
+                "trio_durable.alarm.name": alarm.name,
+                "trio_durable.alarm.due_at": alarm.due_at.isoformat(),
+                "trio_durable.alarm.lateness": alarm.lateness,
+                "trio_durable.alarm.attempt": alarm.attempt,
+            },
+        )
+
+    def on_stop(self, event: Timed, duration: float) -> None:
+        """See `Instrument.on_stop`."""
+        self._metrics.ended(event, duration, None)
+        self._end(event, None)
+
+    def on_exception(self, event: Timed, duration: float, error: BaseException) -> None:
+        """See `Instrument.on_exception`."""
+        self._metrics.ended(event, duration, error)
+        self._end(event, error)
+
+    def _end(self, event: Timed, error: BaseException | None) -> None:
+        found = self._spans.pop(event, None)
+        if found is None:
+            return
+        span, token = found
+        if error is not None and span.is_recording():
+            _record(span, error)
+        span.end()
+        if token is not None:
+            contexts.detach(token)
+
+    def on_event(self, event: Point) -> None:
+        """See `Instrument.on_event`."""
+        self._metrics.noted(event)
+
+
+def _of(key: ObjectKey) -> Attributes:
+    return {**type_of(key), "trio_durable.object.id": key.object_id}
+
+
+def _record(span: Span, error: BaseException) -> None:
+    name = type(error).__qualname__
+    attributes: Mapping[str, str] = {"exception.type": name}
+    span.set_attribute("error.type", name)
+    span.set_status(Status(StatusCode.ERROR, name))
+    try:
+        span.record_exception(error)
+    except Exception:  # it is a stranger's, and may raise anything when asked for its text
+        span.add_event("exception", attributes)
