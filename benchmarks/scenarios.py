@@ -14,10 +14,11 @@ import attrs
 
 from trio_durable import Durability, DurableRuntime
 
-from . import loops, memory
+from . import instruments, loops, memory
 from .alarm_scenarios import Backlog, Lateness, ManyAlarms, StartUp
 from .alarms import AlarmChanges, AlarmsAtOnce, HeapOperations, WheelOperations
 from .callers import call_each
+from .instruments import INSTRUMENTS
 from .limits import BareRequestReply, RawBatches, RawRows, RawSelects
 from .loops import LOOPS
 from .measurements import Latency, Measurement, Sample, Target
@@ -43,7 +44,11 @@ class Comparison(Scenario):
         return self.ours.title
 
     def obstacle(self) -> str | None:
-        return None if isinstance(self.ours, WheelOperations) else loops.obstacle(self.ours.loop)
+        if isinstance(self.ours, WheelOperations):
+            return None
+        if isinstance(self.ours, RuntimeCalls) and self.ours.instrument is not None:
+            return instruments.obstacle(self.ours.instrument)
+        return loops.obstacle(self.ours.loop)
 
     def measure(self, folder: Path, effort: Effort) -> Measurement:
         our_folder, limit_folder = folder / "ours", folder / "limit"
@@ -204,6 +209,19 @@ def _async_changes() -> Iterator[Scenario]:
         )
 
 
+def _telemetry() -> Iterator[Scenario]:
+    operations: tuple[Operation, ...] = ("read", "change", "async change")
+    for instrument in INSTRUMENTS:
+        for operation in operations:
+            plain = RuntimeCalls(operation, 64, 1000, "trio")
+            yield Comparison(
+                name=f"telemetry-{instrument}-{operation.replace(' ', '-')}s",
+                group="With an instrument, beside none",
+                ours=attrs.evolve(plain, instrument=instrument),
+                limit=plain,
+            )
+
+
 def _scaling() -> Iterator[Scenario]:
     for loop in LOOPS:
         few, many, most = (
@@ -316,6 +334,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *_reads(),
     *_changes(),
     *_async_changes(),
+    *_telemetry(),
     *_scaling(),
     *_first_calls(),
     *_memory(),

@@ -22,6 +22,7 @@ import attrs
 from trio_durable import Durability, DurableRuntime
 
 from .callers import Call, Period, Queue, TimedWalk, Walk, call_each
+from .instruments import InstrumentName, instruments
 from .loops import LoopName, run
 from .objects import Counter, object_ids
 
@@ -66,6 +67,7 @@ class RuntimeCalls(Workload):
     objects: int
     loop: LoopName
     durability: Durability = "full"
+    instrument: InstrumentName | None = None
 
     @property
     def title(self) -> str:
@@ -73,7 +75,8 @@ class RuntimeCalls(Workload):
         objects = "1 object" if self.objects == 1 else f"{self.objects:,} objects"
         prefix = "async def, " if self.operation == "async change" else ""
         suffix = "" if self.operation == "read" else f", {self.durability.upper()}"
-        return f"{prefix}{callers} x {objects}, {self.loop}{suffix}"
+        instrument = f", {self.instrument} instrument" if self.instrument else ""
+        return f"{prefix}{callers} x {objects}, {self.loop}{suffix}{instrument}"
 
     def prepare(self, folder: Path) -> None:
         make_file(folder / "objects.db", self.objects)
@@ -101,7 +104,7 @@ class RuntimeCalls(Workload):
         self, folder: Path, measured: Callable[[list[Call]], Awaitable[T]]
     ) -> T:
         async def main() -> T:
-            async with _runtime(folder, self.durability) as runtime:
+            async with _runtime(folder, self.durability, self.instrument) as runtime:
                 operation = _OPERATIONS[self.operation]
                 counters = [runtime.get(Counter, key) for key in object_ids(self.objects)]
                 calls = [operation(counter) for counter in counters]
@@ -144,8 +147,15 @@ class FirstCalls(Workload):
         return run(self.loop, main)
 
 
-def _runtime(folder: Path, durability: Durability) -> DurableRuntime:
-    return DurableRuntime(folder / "objects.db", objects=[Counter], durability=durability)
+def _runtime(
+    folder: Path, durability: Durability, instrument: InstrumentName | None = None
+) -> DurableRuntime:
+    return DurableRuntime(
+        folder / "objects.db",
+        objects=[Counter],
+        durability=durability,
+        instruments=instruments(instrument),
+    )
 
 
 def make_file(path: Path, objects: int) -> None:

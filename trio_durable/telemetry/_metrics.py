@@ -5,6 +5,7 @@ Histograms have their failures in them, told apart by ``error.type``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeAlias
@@ -87,24 +88,25 @@ class Metrics:
         self._dead_letters = meter.create_counter(
             "trio_durable.dead_letters", "{alarm}", "alarms that have used up their attempts"
         )
-        self._objects = meter.create_up_down_counter(
-            "trio_durable.objects", "{object}", "objects in memory"
-        )
-        self._waiting = meter.create_up_down_counter(
-            "trio_durable.mailbox.waiting", "{request}", "calls and alarms whose turn has not begun"
-        )
+        # Counted here and asked for by the exporter, since counting there takes much longer.
+        self._objects: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
+        count = meter.create_observable_up_down_counter
+        waiting = "calls and alarms whose turn has not begun"
+        in_memory = [_observer(self._objects)]
+        count("trio_durable.objects", in_memory, "{object}", "objects in memory")
+        requests = [_observer(self._waiting)]
+        count("trio_durable.mailbox.waiting", requests, "{request}", waiting)
         self._before_turn: set[Call | AlarmDelivery] = set()
         self._runtimes: tuple[DurableRuntime, ...] = ()
-        for name, description, figure in (
-            ("waiting", "alarms in memory, due soon or overdue", _alarms_waiting),
-            ("in_flight", "alarms whose handlers run or wait to", _alarms_in_flight),
-        ):
-            meter.create_observable_gauge(
-                f"trio_durable.alarms.{name}",
-                [self._observe(figure)],
-                "{alarm}",
-                description,
-            )
+        observe = meter.create_observable_gauge
+        due = [self._observe(_alarms_waiting)]
+        observe(
+            "trio_durable.alarms.waiting", due, "{alarm}", "alarms in memory, due soon or overdue"
+        )
+        flying = [self._observe(_alarms_in_flight)]
+        handled = "alarms whose handlers run, or wait for their turn or their commit"
+        observe("trio_durable.alarms.in_flight", flying, "{alarm}", handled)
 
     def started(self, event: Timed) -> None:
         """Something begins."""
@@ -124,12 +126,12 @@ class Metrics:
 
     def _wait_for_turn(self, request: Call | AlarmDelivery) -> None:
         self._before_turn.add(request)
-        self._waiting.add(1, type_of(request.key))
+        self._waiting[request.key.type_name] += 1
 
     def _no_longer_before_turn(self, request: Call | AlarmDelivery) -> None:
         if request in self._before_turn:
             self._before_turn.remove(request)
-            self._waiting.add(-1, type_of(request.key))
+            self._waiting[request.key.type_name] -= 1
 
     def ended(self, event: Timed, duration: float, error: BaseException | None) -> None:
         """Something has ended, well or with ``error``."""
@@ -156,17 +158,18 @@ class Metrics:
                 return
         if error is not None:
             attributes = {**attributes, "error.type": type(error).__qualname__}
-            kind = {"trio_durable.event": type(event).__name__.lower()}
-            self._failures.add(1, {**attributes, **kind})
+            if isinstance(error, Exception):  # and not a cancellation
+                kind = {"trio_durable.event": type(event).__name__.lower()}
+                self._failures.add(1, {**attributes, **kind})
         histogram.record(duration, attributes)
 
     def noted(self, event: Point) -> None:
         """Something is the case."""
         match event:
             case Entered():
-                self._objects.add(1, type_of(event.key))
+                self._objects[event.key.type_name] += 1
             case Left():
-                self._objects.add(-1, type_of(event.key))
+                self._objects[event.key.type_name] -= 1
             case Stale():
                 self._stale.add(1, type_of(event.key))
             case DeadLettered():
@@ -189,6 +192,14 @@ class Metrics:
         return observe
 
 
+def _observer(counts: Counter[str]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions, /) -> Iterable[Observation]:
+        # A list made at once, since this runs in the exporter's thread.
+        return [Observation(count, _of_type(name)) for name, count in list(counts.items())]
+
+    return observe
+
+
 def _alarms_waiting(statistics: RuntimeStatistics) -> int:
     return statistics.alarms_waiting
 
@@ -207,4 +218,8 @@ def _outcome(error: BaseException | None) -> str:
 
 def type_of(key: ObjectKey) -> Attributes:
     """What metrics and spans say of an object: not which one it is, but of what type."""
-    return {"trio_durable.object.type": key.type_name}
+    return _of_type(key.type_name)
+
+
+def _of_type(name: str) -> Attributes:
+    return {"trio_durable.object.type": name}
