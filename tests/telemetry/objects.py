@@ -108,6 +108,23 @@ class Unwelcoming(DurableObject):
     def noop(self) -> None: ...
 
 
+class SlowlyUnwelcoming(DurableObject):
+    async def after_load(self) -> None:
+        await anyio.sleep(1)
+        raise Wrong("after_load")
+
+    @handler
+    def noop(self) -> None: ...
+
+
+class Lasting(DurableObject, hibernate_after=1e9):
+    count: int = 0
+
+    @handler
+    def add(self) -> None:
+        self.count += 1
+
+
 class Fleeting(DurableObject, shutdown_after=timedelta(seconds=5)):
     count: int = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,20 +20,24 @@ from support.scripted import ScriptedStorage
 from support.tasks import calls
 
 from trio_durable import (
+    ActivationFailed,
     CallTimeout,
     DurableRuntime,
+    InvalidAlarm,
     InvalidObjectId,
     ObjectKey,
     PersistenceError,
     RuntimeClosed,
     StaleObject,
+    ThreadRunner,
     WrongEventLoop,
 )
 from trio_durable._activation import Activation
 from trio_durable._directory import Directory
 from trio_durable._errors import AlarmSuperseded
 from trio_durable.scheduler.delivery import Deliveries
-from trio_durable.storage import StorageFault
+from trio_durable.storage import AlarmChanges, NewAlarm, StorageFault
+from trio_durable.storage import Commit as Commit_
 from trio_durable.storage.group_commit import GroupCommit
 from trio_durable.telemetry import (
     Activated,
@@ -58,7 +62,16 @@ from trio_durable.telemetry import (
     Woken,
 )
 
-from .objects import Counter, Fleeting, SlowlyWelcoming, Unwelcoming, Welcoming, Wrong
+from .objects import (
+    Counter,
+    Fleeting,
+    Lasting,
+    SlowlyUnwelcoming,
+    SlowlyWelcoming,
+    Unwelcoming,
+    Welcoming,
+    Wrong,
+)
 
 KEY = ObjectKey("Counter", "a")
 
@@ -304,10 +317,13 @@ async def test_after_load_is_a_turn_of_nobody(
 
 
 @pytest.mark.anyio
-async def test_an_after_load_that_raises_is_told_and_activates_nothing() -> None:
+@pytest.mark.parametrize("cls", [Unwelcoming, SlowlyUnwelcoming])
+async def test_an_after_load_that_raises_is_told_and_activates_nothing(
+    cls: type[Unwelcoming | SlowlyUnwelcoming],
+) -> None:
     async with recorded() as (_, recorder):
-        with pytest.raises(Exception, match="after_load"):
-            await Unwelcoming.noop("a")
+        with pytest.raises(ActivationFailed):
+            await cls.noop("a")
         assert isinstance(recorder.end_of(recorder.one(Turn)).error, Wrong)
         assert recorder.all(Activated) == []
         assert recorder.one(Left).reason == "ended"
@@ -336,6 +352,39 @@ async def test_a_load_that_fails_ends_with_the_fault() -> None:
             await Counter.add("a")
         assert recorder.end_of(recorder.one(Load)).error is fault
         assert recorder.all(Turn) == []
+
+
+@pytest.mark.anyio
+async def test_what_a_closing_runtime_cuts_off_ends_with_that() -> None:
+    storage = ScriptedStorage()
+    recorder = Recorder()
+
+    async def release_later() -> None:
+        await anyio.sleep(10)
+        await held.aclose()
+
+    async with (
+        calls() as others,
+        AsyncExitStack() as held,
+        DurableRuntime(storage, runner=storage.runner, instruments=[recorder], grace_period=1),
+    ):
+        await Counter.add("saving")
+        others.start(Counter.add_slowly, "turning", 60)
+        await settle()
+        held.enter_context(storage.held("reader"))
+        held.enter_context(storage.held("writer"))
+        others.start(Counter.add, "loading")
+        # It wants to leave memory, which it can't before its commit is durable.
+        others.start(Counter.forget, "saving")
+        others.start(release_later)
+        await settle()
+    [turn] = [turn for turn in recorder.all(Turn) if turn.handler == "add_slowly"][:1]
+    assert isinstance(recorder.end_of(turn).error, anyio.get_cancelled_exc_class())
+    load = recorder.all(Load)[-1]
+    assert load.key.object_id == "loading"
+    assert isinstance(recorder.end_of(load).error, RuntimeClosed)
+    assert [left.reason for left in recorder.all(Left)] == ["closed"] * 3
+    recorder.check()
 
 
 # --- commits -------------------------------------------------------------------------------------
@@ -380,6 +429,39 @@ async def test_a_stale_object_is_told_and_the_others_of_its_commit_are_fine() ->
         }
         assert isinstance(ends["a"], StaleObject)
         assert ends["b"] is None
+
+
+@pytest.mark.anyio
+async def test_what_builds_on_a_stale_commit_is_refused_but_not_stale_itself() -> None:
+    storage, recorder = ScriptedStorage(), Recorder()
+    async with (
+        DurableRuntime(
+            storage, runner=ThreadRunner, call_timeout=None, instruments=[recorder]
+        ) as runtime,
+        calls() as others,
+    ):
+        counter = runtime.get(Lasting, "a")
+        await counter.add()
+        await Lasting.add("b")
+        storage.overwrite("Lasting", "a", b"{}")
+        with storage.blocked_writer():
+            others.start(counter.add)
+            await settle()
+            storage.writer_busy.wait()
+            behind = others.start(counter.add)
+            others.start(Lasting.add, "b")
+            await settle()
+            storage.writer_busy.clear()
+        # The loop stands still here, so it knows of the first only when the second is written.
+        storage.writer_busy.wait()
+        await behind.wait()
+        assert isinstance(behind.error, StaleObject)
+        await Lasting.add("b")
+        assert recorder.one(Stale).revision == 1
+        first, second = recorder.all(Save, "exception")
+        assert isinstance(recorder.end_of(first).error, StaleObject)
+        assert type(recorder.end_of(second).error) is PersistenceError
+    recorder.check()
 
 
 @pytest.mark.anyio
@@ -446,6 +528,21 @@ async def test_an_alarm_that_nothing_handles_has_no_turn() -> None:
         await anyio.sleep(2)
         assert recorder.end_of(recorder.one(AlarmDelivery)).error is None
         assert recorder.all(Turn) == []
+
+
+@pytest.mark.anyio
+async def test_an_alarm_whose_row_cant_be_read_is_told_as_well() -> None:
+    storage = ScriptedStorage()
+    async with recorded(storage, polling_interval=5) as (_, recorder):
+        assert storage._inner is not None
+        before_christ = NewAlarm(due_at=-(10**17), payload=None)
+        changes = AlarmChanges(changed={"ring": before_christ})
+        storage._inner.commit([Commit_(KEY, None, alarms=changes)], 0)
+        await anyio.sleep(6)
+        delivery = recorder.all(AlarmDelivery, "exception")[0]
+        assert delivery.due_at == datetime.min.replace(tzinfo=UTC)
+        assert isinstance(recorder.end_of(delivery).error, InvalidAlarm)
+        assert not recorder.all(Turn)
 
 
 @pytest.mark.anyio

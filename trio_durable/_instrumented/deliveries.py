@@ -6,7 +6,6 @@ from contextvars import Context, copy_context
 
 from .._alarm import EARLIEST, LATEST, instant
 from .._clock import Clock
-from .._errors import RuntimeClosed
 from .._rendezvous import Loop
 from .._telemetry import AlarmDelivery, DeadLettered
 from ..scheduler.agenda import Agenda
@@ -54,23 +53,13 @@ class InstrumentedDeliveries(Deliveries):
         context.copy().run(super()._hand_over, flight, stored)
 
     def _ended(self, flight: Flight) -> None:
-        self._tell_end(flight, flight.error)
-        super()._ended(flight)
-
-    def _settle(self, flight: Flight) -> None:
-        self._tell_end(flight, RuntimeClosed("the runtime closed before the alarm was handled"))
-        super()._settle(flight)
-
-    def _tell_end(self, flight: Flight, error: BaseException | None) -> None:
-        told = self._told.pop(flight, None)
-        if told is None:
-            return  # it was never handed over, or has ended before
-        delivery, context, began = told
+        delivery, context, began = self._told.pop(flight)
         duration = self._telemetry.now() - began
-        if error is None:
+        if flight.error is None:
             context.run(self._telemetry.stop, delivery, duration)
         else:
-            context.run(self._telemetry.fail, delivery, duration, error)
+            context.run(self._telemetry.fail, delivery, duration, flight.error)
+        super()._ended(flight)
 
     def _postponement(
         self, flight: Flight, stored: StoredAlarm, error: BaseException
