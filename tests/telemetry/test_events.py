@@ -533,7 +533,7 @@ async def test_an_alarm_that_nothing_handles_has_no_turn() -> None:
 @pytest.mark.anyio
 async def test_an_alarm_whose_row_cant_be_read_is_told_as_well() -> None:
     storage = ScriptedStorage()
-    async with recorded(storage, polling_interval=5) as (_, recorder):
+    async with recorded(storage, objects=[Counter], polling_interval=5) as (_, recorder):
         assert storage._inner is not None
         before_christ = NewAlarm(due_at=-(10**17), payload=None)
         changes = AlarmChanges(changed={"ring": before_christ})
