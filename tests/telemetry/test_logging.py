@@ -228,3 +228,12 @@ async def test_logger_and_level_can_be_chosen(caplog: pytest.LogCaptureFixture) 
 def test_slow_must_be_a_duration() -> None:
     with pytest.raises(ValueError, match="slow"):
         LoggingInstrument(slow=-1)
+
+
+@pytest.mark.anyio
+async def test_a_tenant_s_objects_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    async with logged() as runtime:
+        await runtime.tenant("acme").get(Counter, "a").add()
+        assert record_of(caplog, "turn add of ")["durable_tenant"] == "acme"
+        await runtime.get(Counter, "b").add()
+    assert "durable_tenant" not in record_of(caplog, "turn add of Counter('b')")

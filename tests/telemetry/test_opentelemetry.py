@@ -153,6 +153,19 @@ async def test_load_and_turn_are_children_of_the_call_and_the_commit_links_to_th
 
 
 @pytest.mark.anyio
+async def test_spans_say_whose_object_it_is_and_metrics_do_not(telemetry: Telemetry) -> None:
+    async with traced(telemetry) as runtime:
+        await runtime.tenant("acme").get(Counter, "a").add()
+        await runtime.tenant("acme").schedule_alarm(Counter, "a", "ring", after=60)
+    tenants = {
+        span.name: attributes_of(span).get("trio_durable.tenant") for span in telemetry.spans
+    }
+    assert tenants.pop("commit") is None
+    assert set(tenants.values()) == {"acme"}
+    assert "acme" not in str(telemetry.metrics)
+
+
+@pytest.mark.anyio
 async def test_spans_say_what_they_are_about(telemetry: Telemetry) -> None:
     async with traced(telemetry):
         await Counter.add("a")

@@ -38,37 +38,35 @@ class InstrumentedDirectory(Directory):
 
     async def call(
         self,
-        object_id: str,
+        address: str,
         handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
         timeout: float | None,
     ) -> object:
-        calling = super().call(object_id, handler, args, kwargs, timeout)
-        return await self._told(object_id, handler.name, calling)
+        calling = super().call(address, handler, args, kwargs, timeout)
+        return await self._told(address, handler.name, calling)
 
     async def operate(
-        self, object_id: str, name: str, operation: Operation, *, needs_instance: bool = False
+        self, address: str, name: str, operation: Operation, *, needs_instance: bool = False
     ) -> object:
         def told(activation: Activation) -> object:
             assert isinstance(activation, InstrumentedActivation)
             return activation.operate(name, operation)
 
-        operating = super().operate(object_id, name, told, needs_instance=needs_instance)
-        return await self._told(object_id, name, operating)
+        operating = super().operate(address, name, told, needs_instance=needs_instance)
+        return await self._told(address, name, operating)
 
     async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        await self._told(key.object_id, "change_alarms", super().change_alarms(key, changes))
+        await self._told(key.address, "change_alarms", super().change_alarms(key, changes))
 
-    async def _told(
-        self, object_id: str, name: str, calling: Coroutine[Any, Any, object]
-    ) -> object:
+    async def _told(self, address: str, name: str, calling: Coroutine[Any, Any, object]) -> object:
         telemetry = self._telemetry
         try:
             # Nobody is told of what can't be called, and nobody in another thread.
             self._check_usable()
-            activation = self.find(object_id) if isinstance(object_id, str) else None
-            key = self.key(object_id) if activation is None else activation.key
+            activation = self.find(address)
+            key = self.key(address) if activation is None else activation.key
         except BaseException:
             calling.close()
             raise
@@ -89,9 +87,9 @@ class InstrumentedDirectory(Directory):
         self._telemetry.tell(Entered(key))
         return InstrumentedActivation(self, key, self._services, self._telemetry)
 
-    def _use(self, object_id: str) -> Activation:
-        is_hibernated = object_id in self._hibernated
-        activation = super()._use(object_id)
+    def _use(self, address: str) -> Activation:
+        is_hibernated = address in self._hibernated
+        activation = super()._use(address)
         if is_hibernated:
             self._telemetry.tell(Woken(activation.key))
         return activation

@@ -39,8 +39,8 @@ class LoggingInstrument(Instrument):
 
     What is merely cancelled doesn't count as a failure. Each line carries its figures as attributes
     of the log record, for formatters that write JSON: ``durable_event``, ``durable_type``,
-    ``durable_id``, ``durable_name`` (of a handler or an alarm), ``durable_duration`` in seconds,
-    ``durable_error``, and others as far as the event has them.
+    ``durable_id``, ``durable_tenant`` if there is one, ``durable_name`` (of a handler or an alarm),
+    ``durable_duration`` in seconds, ``durable_error``, and others as far as the event has them.
 
     Args:
         logger: Where to; ``trio_durable.telemetry`` by default.
@@ -138,6 +138,8 @@ def _fields(event: Timed | Point) -> dict[str, object]:
         name, value = attribute.name, getattr(event, attribute.name)
         if name == "key":
             fields["durable_type"], fields["durable_id"] = value.type_name, value.object_id
+            if value.tenant:
+                fields["durable_tenant"] = value.tenant
         elif name == "changes":
             fields["durable_objects"] = len(value)
         elif name == "handler":

@@ -5,8 +5,8 @@ the turn's is a child of the call's, the handler's own spans are children of the
 to another object begins below the turn that makes it. A transaction serves many turns, hence its
 span has no parent but links to them.
 
-Ids of objects and names of alarms are attributes of spans only: metrics with a series for each of
-them would be too many.
+Ids of objects, tenants and names of alarms are attributes of spans only: metrics with a series for
+each of them would be too many.
 """
 
 from __future__ import annotations
@@ -175,7 +175,10 @@ class OpenTelemetryInstrument(Instrument):
 
 
 def _of(key: ObjectKey) -> Attributes:
-    return {**type_of(key), "trio_durable.object.id": key.object_id}
+    identity = {"trio_durable.object.id": key.object_id}
+    if key.tenant:
+        identity["trio_durable.tenant"] = key.tenant
+    return {**type_of(key), **identity}
 
 
 def _record(span: Span, error: BaseException) -> None:
