@@ -22,11 +22,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --group test --group examples --editable .
+		--constraint constraints.txt --group test --group examples --editable '.[cli]'
 	@touch $(READY)
 
 demo: $(READY)
-	@$(BIN)/python -m examples.demo
+	@$(BIN)/trio-durable demo
 
 test: lint
 	$(BIN)/python -m pytest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -316,24 +315,3 @@ async def test_an_empty_cart_has_nothing_to_wait_for(emptied_by: str) -> None:
         else:
             await cart.remove("tea")
         assert await runtime.list_alarms(Cart, "ada") == []
-
-
-def test_the_demo_passes_and_prints_plain_text_into_a_pipe() -> None:
-    # Not what makes rich believe in a terminal, as some build services do.
-    unwanted = {"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
-    small = ["--kills=2", "--seconds=0.3", "--within=1.5", "--dead=0.2", "--objects=200"]
-    demo = subprocess.run(
-        [sys.executable, "-m", "examples.demo", *small],
-        cwd=ROOT,
-        env={name: os.environ[name] for name in os.environ.keys() - unwanted} | {"COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
-    assert (demo.returncode, demo.stderr) == (0, "")
-    assert "\x1b" not in demo.stdout
-    assert "…" not in demo.stdout, "something was cut off"
-    assert max(map(len, demo.stdout.splitlines())) <= 80
-    assert len(re.findall(r"fired [1-9]\d* alarms that were up to \d+\.\d s", demo.stdout)) == 2
-    assert demo.stdout.splitlines()[-1].startswith("PASSED: kills: 2,")

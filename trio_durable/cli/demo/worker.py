@@ -1,8 +1,8 @@
 """The process that the demo kills: accounts and diaries in a `DurableRuntime`.
 
-Run by `examples.demo` as ``python -m examples.demo_worker FILE ACCOUNTS DIARIES SECONDS``. It lets
-the alarms fire that came due while nobody was there, and writes one line of JSON with all that the
-file holds, see `Objects.report`. Then it serves:
+Run by the demo as ``python -m trio_durable.cli.demo.worker FILE ACCOUNTS DIARIES SECONDS``. It
+lets the alarms fire that came due while nobody was there, and writes one line of JSON with all that
+the file holds, see `Objects.report`. Then it serves:
 
 - in come words of four bytes: an account's number requests a deposit; a diary's with `ALARM` added,
   an alarm that is due at a random time within so many seconds,
@@ -27,12 +27,9 @@ from time import perf_counter_ns, time
 import attrs
 import trio
 
-from trio_durable import Alarm, DurableObject, DurableRuntime, handler
+from ... import Alarm, DurableObject, DurableRuntime, handler
+from .protocol import ALARM, AMOUNT, CALLS_PER_TASK
 
-AMOUNT = 5
-CALLS_PER_TASK = 8
-ALARM = 1 << 31
-"""What tells the request of an alarm from that of a deposit."""
 PATIENCE = 10
 """Seconds that an alarm may be late before it counts as lost."""
 
@@ -162,7 +159,8 @@ class Objects:
             ]
             for diary in self.diaries
         ]
-        print(json.dumps([time(), totals, reminders]), flush=True)
+        sys.stdout.write(json.dumps([time(), totals, reminders]) + "\n")
+        sys.stdout.flush()
 
 
 async def serve(path: str, accounts: int, diaries: int, within: float) -> None:

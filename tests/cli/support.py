@@ -1,0 +1,66 @@
+"""Running the command, in this process and in others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from trio_durable.cli.application import application
+
+ROOT = Path(__file__).parents[2]
+
+# Not what makes rich believe in a terminal, as some build services do, nor what hides colours.
+_UNWANTED = {"FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TRIO_DURABLE_STORAGE"}
+
+
+def environment() -> dict[str, str]:
+    """For other processes: they find the library that is tested, wherever they run."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    kept = {name: os.environ[name] for name in os.environ.keys() - _UNWANTED}
+    return kept | {"PYTHONPATH": path, "MYPYPATH": str(ROOT), "COLUMNS": "80"}
+
+
+def run(*args: str, env: Mapping[str, str] | None = None) -> Result:
+    """Run the command in this process; what it should have caught comes out of here."""
+    outer: dict[str, str | None] = dict.fromkeys(_UNWANTED)
+    runner = CliRunner(env={**outer, "COLUMNS": "80", **(env or {})})
+    # As wide as in a window of 80 columns or more; else the runner has an idea of its own.
+    return runner.invoke(application, args, catch_exceptions=False, terminal_width=78)
+
+
+def python(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run an interpreter."""
+    return subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """All that there is in a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def assert_refused(folder: Path, says: str, *args: str) -> None:
+    """A command tells what is wrong in one line, with status 2, and changes nothing."""
+    before = contents(folder)
+    result = run(*args)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert result.stderr.startswith("trio-durable")
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.endswith("\n")
+    assert says in result.stderr
+    assert contents(folder) == before
