@@ -82,7 +82,7 @@ assert all(name.startswith("trio_durable.") for name in known_definitions()), kn
 def test_help_comes_with_examples(args: tuple[str, ...]) -> None:
     result = run(*args)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "Examples:\n    trio-durable demo  " in result.stdout
+    assert "Examples:\n    trio-durable init shop  " in result.stdout
 
 
 @pytest.mark.parametrize("name", sorted(application.commands))

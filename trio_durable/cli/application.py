@@ -20,6 +20,8 @@ import click
 from .._errors import DurableError
 from .completion import completion
 from .demo.command import demo
+from .init import init
+from .new import new
 
 REFUSED = 2
 INTERRUPTED = 130  # as shells tell it of what SIGINT has ended
@@ -88,6 +90,8 @@ def application(context: click.Context) -> None:
 
     \b
     Examples:
+      trio-durable init shop                       start an app
+      trio-durable new Cart --fields total:int     add an object to it
       trio-durable demo                            see a crash and a recovery
 
     Exit status: 0 if all is well, 1 if the answer is no, 2 if the input was bad
@@ -97,5 +101,5 @@ def application(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (demo, completion):
+for _command in (init, new, demo, completion):
     application.add_command(_command)

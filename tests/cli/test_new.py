@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_durable import DurableObject, ObjectKey, definition_of
+from trio_durable._codec import StateCodec
+from trio_durable.cli.annotations import SCALARS
+from trio_durable.cli.fields import parse_fields
+from trio_durable.cli.layout import WIDTH
+from trio_durable.cli.names import module_of
+from trio_durable.cli.new_object import NewObject
+from trio_durable.cli.refusal import Refusal
+
+from .support import assert_refused, python, run
+
+# Every type, composed in every way, and names that could be in the way of something.
+SPREAD: dict[str, list[str]] = {
+    "Counter": ["count:int,name:str", "--alarm=expire"],
+    "Flag": ["on:bool", "--alarm", "reset"],
+    "Item": ["items:list[str]", "--alarm=reset"],
+    "Instants": [
+        "at:datetime,on:date,clock:time,wait:timedelta,seen:datetime|None",
+        "--alarm=wake",
+    ],
+    "Values": ["price:Decimal,ref:UUID,blob:bytes,ratio:float,anything:Any"],
+    "HTTPServer": ["any:Any, routes : dict[str,str]|None"],
+    "Containers": [
+        ",".join(
+            [
+                "a:dict[str, list[int]],b:tuple[list[int], int],c:set[str],d:frozenset[UUID]",
+                "e:tuple[int, ...],f:int|str,g:dict[int, Any],h:tuple[int],i:dict[UUID, date]",
+                "j:list[dict[str, datetime|None]],k:set[tuple[int, str]],l:bytes|None",
+                "m:None|list[str]",
+            ]
+        )
+    ],
+    # Parameters of what the tests call, modules that they import, and soft keywords.
+    "Match": ["object_id:str,name:str,key:int,runtime:int,type:str,match:int,pytest:int,turn:int"],
+    "Date": ["day:date|None,id:int"],
+    "Handle": ["handle:int,cls:str,durable_runtime:str,perform_handler:str,value:str"],
+    "A" * 30: [",".join(f"field_{'x' * n}:dict[str, int]" for n in range(20))],
+}
+
+
+def test_an_app_with_new_objects_passes_all_checks(folder: Path) -> None:
+    assert run("init", "--name", "app").exit_code == 0
+    for name, (fields, *more) in SPREAD.items():
+        result = run("new", name, "--fields", fields, *more)
+        assert (result.exit_code, result.stderr) == (0, ""), name
+    for check in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+        ran = python("-m", *check, cwd=folder)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    # On the one backend of the app's conftest, with warnings as errors.
+    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider"]
+    ran = python("-m", "pytest", "-q", "-W", "error", *plugin, cwd=folder)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    tests = 4 + 2 * len(SPREAD) + sum(bool(more) for _, *more in SPREAD.values())
+    assert f"{tests} passed" in ran.stdout
+    for total in (1, 2):
+        ran = python("-m", "app", cwd=folder)
+        assert ran.stdout == f"{total} visits today, {total} in all\n", ran.stderr
+
+
+SCALAR = st.sampled_from(sorted(SCALARS))
+ANNOTATION = st.recursive(
+    SCALAR,
+    lambda inner: st.one_of(
+        inner.map("list[{}]".format),
+        inner.map("set[{}]".format),
+        inner.map("frozenset[{}]".format),
+        inner.map("tuple[{}, ...]".format),
+        inner.map("{} | None".format),
+        st.lists(inner, min_size=1, max_size=3).map(lambda each: f"tuple[{', '.join(each)}]"),
+        st.tuples(inner, inner).map(lambda two: f"dict[{two[0]}, {two[1]}]"),
+        st.tuples(inner, inner).map(" | ".join),
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.lists(ANNOTATION, min_size=1, max_size=4))
+def test_whatever_is_accepted_makes_a_class_that_can_be_stored(annotations: list[str]) -> None:
+    written = ",".join(f"field{n}:{text}" for n, text in enumerate(annotations))
+    try:
+        fields = parse_fields(written)
+        new = NewObject("Thing", fields, "wake")
+        source, test = new.source(), new.test("app")
+    except Refusal:
+        return
+    ast.parse(test)
+    assert max(map(len, (source + test).splitlines())) <= WIDTH
+    module: dict[str, object] = {"__name__": "app.thing"}
+    # Not with the __future__ of this module.
+    exec(compile(source, "thing.py", "exec", dont_inherit=True), module)
+    cls = module["Thing"]
+    assert isinstance(cls, type)
+    assert issubclass(cls, DurableObject)
+    assert definition_of(cls).handlers.keys() == {"update", "get_field0"}
+    assert definition_of(cls).alarms.keys() == {"wake"}
+    codec = StateCodec(cls)
+    default = cls()
+    values = {field.name: eval(field.annotation.example, _imported(test)) for field in fields}
+    changed = cls(**values)
+    for key, state in ((ObjectKey("Thing", "1"), default), (ObjectKey("Thing", "2"), changed)):
+        assert codec.decode(key, codec.encode(key, state)) == state
+    for name in values:
+        assert getattr(default, name) != values[name]
+        # No two new objects share what can be changed.
+        mine, other = getattr(default, name), getattr(cls(), name)
+        assert mine == other
+        if type(mine).__hash__ is None:
+            assert mine is not other
+
+
+def _imported(test: str) -> dict[str, object]:
+    """What a test's module has imported from the standard library."""
+    names: dict[str, object] = {}
+    for node in ast.parse(test).body:
+        if isinstance(node, ast.ImportFrom) and node.module in ("datetime", "decimal", "uuid"):
+            exec(ast.unparse(node), names)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("class_name", "module"),
+    [
+        ("Cart", "cart"),
+        ("ShoppingCart", "shopping_cart"),
+        ("HTTPServer", "http_server"),
+        ("Room2", "room2"),
+        ("IPv4Address", "i_pv4_address"),
+    ],
+)
+def test_modules_are_named_after_classes(class_name: str, module: str) -> None:
+    assert module_of(class_name) == module
+
+
+# --- where it puts them --------------------------------------------------------------------------
+
+
+def app(folder: Path, name: str = "shop", *, src: bool = False) -> Path:
+    """A folder with an app that this command didn't make."""
+    (folder / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n')
+    package = folder / "src" / "shop" if src else folder / "shop"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    return package
+
+
+def made_by(folder: Path, *args: str) -> set[str]:
+    before = set(folder.rglob("*.py"))
+    result = run("new", "Cart", "--fields=paid:bool", *args)
+    assert (result.exit_code, result.stderr) == (0, "")
+    made = {str(path.relative_to(folder)) for path in {*folder.rglob("*.py")} - before}
+    assert {line.removeprefix("created ") for line in result.stdout.splitlines()[:-1]} == made
+    return made
+
+
+@pytest.mark.parametrize("name", ["shop", "Shop", "another"])
+def test_the_package_is_the_project_s_or_the_only_one(folder: Path, name: str) -> None:
+    app(folder, name)
+    assert made_by(folder) == {"shop/cart.py", "tests/test_cart.py"}
+    assert "from shop.cart import Cart\n" in (folder / "tests" / "test_cart.py").read_text()
+
+
+def test_the_package_may_be_in_src(folder: Path) -> None:
+    app(folder, src=True)
+    assert made_by(folder) == {"src/shop/cart.py", "tests/test_cart.py"}
+    assert "from shop.cart import Cart\n" in (folder / "tests" / "test_cart.py").read_text()
+
+
+def test_of_several_packages_it_is_the_project_s(folder: Path) -> None:
+    app(folder)
+    for other in ("tools", "tests"):
+        (folder / other).mkdir()
+        (folder / other / "__init__.py").touch()
+    assert made_by(folder) == {"shop/cart.py", "tests/test_cart.py"}
+
+
+def test_the_package_can_be_named(folder: Path) -> None:
+    inner = app(folder, src=True) / "objects"
+    inner.mkdir()
+    (inner / "__init__.py").touch()
+    (folder / "pyproject.toml").unlink()
+    made = made_by(folder, "--package", "shop.objects")
+    assert made == {"src/shop/objects/cart.py", "tests/test_cart.py"}
+    test = (folder / "tests" / "test_cart.py").read_text()
+    assert "from shop.objects.cart import Cart\n" in test
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "says"),
+    [
+        (None, "there is no pyproject.toml here; change to the folder of your app"),
+        ("[project", "pyproject.toml can't be read"),
+        (b"\xff", "pyproject.toml can't be read"),
+        ("project = 1", "can't tell which package is the app's (there is: one, two)"),
+        ("[project]\nname = 1", "can't tell which"),
+        ("[project]\nname = 'three'", "can't tell which"),
+        ("", "name it with --package"),
+    ],
+)
+def test_no_package_is_found(folder: Path, pyproject: str | bytes | None, says: str) -> None:
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").touch()
+    if pyproject is not None:
+        data = pyproject.encode() if isinstance(pyproject, str) else pyproject
+        (folder / "pyproject.toml").write_bytes(data)
+    assert_refused(folder, says, "new", "Cart", "--fields=paid:bool")
+
+
+# --- what it refuses -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", ["shop/cart.py", "tests/test_cart.py"])
+def test_nothing_is_replaced(folder: Path, taken: str) -> None:
+    app(folder)
+    (folder / taken).parent.mkdir(exist_ok=True)
+    (folder / taken).write_text("mine")
+    says = f"{taken}: there already; move it away"
+    assert_refused(folder, says, "new", "Cart", "--fields=paid:bool")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ("", "field '': write it as name:type, such as count:int"),
+        ("count", "field 'count': write it as name:type"),
+        ("count:int,", "field '': write it as name:type"),
+        (":int", "field ':int': write it as name:type"),
+        ("2nd:int", "field '2nd': not a name; begin with a letter"),
+        ("_count:int", "field '_count': not a name"),
+        ("a b:int", "field 'a b': not a name"),
+        ("größe:int", "not a name"),
+        ("class:int", "field 'class': a keyword of Python"),
+        ("None:int", "a keyword"),
+        ("ctx:int", "field 'ctx': the name is reserved"),
+        ("after_load:int", "reserved"),
+        ("handle_alarm:int", "reserved"),
+        ("self:int", "reserved"),
+        ("int:int", "field 'int': would hide int from the rest of the class"),
+        ("date:date", "field 'date': would hide date"),
+        ("handler:int", "would hide handler"),
+        ("attrs:int", "would hide attrs"),
+        ("update:int", "field 'update': a handler has this name"),
+        ("count:int,get_count:int", "field 'get_count': a handler has this name"),
+        ("count:int,name:str,count:int", "field 'count': given twice"),
+        ("x" * 41 + ":int", "longer than 40 characters"),
+        ("count:", "field count: '' is no type; a field may be of int, float"),
+        ("count:integer", "'integer' has an unknown type, integer, in it"),
+        ("count:list", "'list' doesn't say what is in its list"),
+        ("count:dict[str]", "says of 1 types that they are in its dict"),
+        ("count:list[int,str]", "says of 2 types that they are in its list"),
+        ("count:list[]", "is no type"),
+        ("count:tuple[()]", "says of 0 types"),
+        ("count:tuple[..., int]", "is no type"),
+        ("count:list[int", "is no type"),
+        ("count:int]", "is no type"),
+        ("count:None", "is no type"),
+        ("count:None|None", "is no type"),
+        ("count:int=3", "is no type"),
+        ("count:int[str]", "is no type"),
+        ("count:set[list[int]]", "has list[int] in its set, which can't be hashed"),
+        ("count:dict[dict[str, int], str]", "can't be hashed"),
+        ("count:set[Any]", "can't be hashed"),
+        ("count:dict[float, int]", "can't be the key of a dict in JSON"),
+        ("count:int|Any|str", "Any swallows the other members"),
+        ("count:list[int]|list[str]", "can't be told apart"),
+        ("count:'int'", "is no type"),
+        ("count:'\\d'", "is no type"),
+        ("count:1or int", "is no type"),
+        ("count:__import__('os').abort()", "is no type"),
+        ("count:[x for x in list]", "is no type"),
+        ("count:" + "list[" * 20 + "int" + "]" * 20, "is longer than 80 characters"),
+        ("count:" + "list[" * 12 + "int" + "]" * 12, "makes a line of more than 88 characters"),
+    ],
+)
+def test_bad_fields(folder: Path, fields: str, says: str, recwarn: pytest.WarningsRecorder) -> None:
+    app(folder)
+    assert_refused(folder, says, "new", "Cart", "--fields", fields)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["cart", "--fields=a:int"], "class 'cart': classes are named LikeThis; try Cart"),
+        (["my_cart", "--fields=a:int"], "try MyCart"),
+        (["My Cart", "--fields=a:int"], "class 'My Cart': not a name"),
+        (["", "--fields=a:int"], "class '': not a name"),
+        (["../Cart", "--fields=a:int"], "not a name"),
+        (["True", "--fields=a:int"], "a keyword of Python"),
+        (["Class", "--fields=a:int"], "its module would be class.py, which is a keyword"),
+        (["DurableObject", "--fields=a:int"], "taken by Python or this library"),
+        (["DurableRuntime", "--fields=a:int"], "taken"),
+        (["Decimal", "--fields=a:int"], "taken"),
+        (["Exception", "--fields=a:int"], "taken"),
+        (["C" * 41, "--fields=a:int"], "longer than 40 characters"),
+        (["Cart"], "Missing option '--fields'"),
+        (["--fields=a:int"], "Missing argument 'NAME'"),
+        (["Cart", "Basket", "--fields=a:int"], "unexpected extra argument"),
+        (["Cart", "--fields=a:int", "--alarm=ctx"], "alarm 'ctx': the name is reserved"),
+        (["Cart", "--fields=a:int", "--alarm=a"], "alarm 'a': a field or a handler has this name"),
+        (["Cart", "--fields=a:int", "--alarm=update"], "a field or a handler has this name"),
+        (["Cart", "--fields=a:int", "--alarm=get_a"], "a field or a handler has this name"),
+        (["Cart", "--fields=a:int", "--alarm=2nd"], "alarm '2nd': not a name"),
+        (["Cart", "--fields=a:int", "--alarm=timedelta"], "would hide timedelta"),
+        (["Cart", "--fields=a:int", "--package=nowhere"], "neither nowhere/__init__.py nor"),
+        (["Cart", "--fields=a:int", "--package=shop.inner"], "neither shop/inner/__init__.py"),
+        (["Cart", "--fields=a:int", "--package=../shop"], "package '': not a name"),
+        (["Cart", "--fields=a:int", "--package=shop."], "package '': not a name"),
+        (["Cart", "--fields=a:int", "--package="], "package '': not a name"),
+    ],
+)
+def test_bad_input(folder: Path, args: list[str], says: str) -> None:
+    app(folder)
+    assert_refused(folder, says, "new", *args)
