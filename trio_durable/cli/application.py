@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from .._errors import DurableError
+from .bench.command import bench
 from .completion import completion
 from .demo.command import demo
 from .init import init
@@ -101,5 +102,5 @@ def application(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (init, new, demo, completion):
+for _command in (init, new, demo, bench, completion):
     application.add_command(_command)

@@ -1,0 +1,130 @@
+"""What is measured, one thing after the other."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from ... import Durability, DurableRuntime
+from .callers import calls_per_second, make_once
+from .figures import DURABILITIES, Figure, compared, rate
+from .objects import Reminder, Tally, lateness
+from .plain import BATCH, PlainTable
+
+ROUNDS = 3
+CALLERS = 64
+OBJECTS = 1000
+COLD_PER_SECOND = 40_000
+"""How many objects are loaded in each round, per second that a round is meant to take."""
+ALARMS = 300
+AHEAD = 0.3
+"""Seconds until the first alarm is due, by when all have been set."""
+GAP = 0.003
+
+STEPS = 2 * ROUNDS + ROUNDS + ROUNDS + 1
+"""How often `measure` says that it has come further."""
+
+
+async def measure(folder: Path, seconds: float, step: Callable[[], None]) -> list[Figure]:
+    """Measure everything.
+
+    Args:
+        folder: Where to put the files. They stay there.
+        seconds: What each measurement takes; there are three of each.
+        step: Called from time to time.
+    """
+    figures: list[Figure] = []
+    for durability in DURABILITIES:
+        figures += await _changes(folder, durability, seconds, step)
+    figures += await _reads(folder, seconds, step)
+    figures += await _alarms(folder)
+    step()
+    return figures
+
+
+async def _changes(
+    folder: Path, durability: Durability, seconds: float, step: Callable[[], None]
+) -> list[Figure]:
+    """Changes: by one caller beside single upserts, and by many beside batches of them."""
+    ids = [str(number) for number in range(OBJECTS)]
+    one: list[tuple[float, float]] = []
+    many: list[tuple[float, float]] = []
+    path = folder / f"{durability}.db"
+    with PlainTable(folder / f"plain-{durability}.db", durability, ids) as plain:
+        async with DurableRuntime(path, objects=[Tally], durability=durability) as runtime:
+            calls = [runtime.get(Tally, each).add for each in ids]
+            await make_once(calls, CALLERS)
+            for _ in range(ROUNDS):
+                mine = await calls_per_second(calls, 1, seconds)
+                one.append((mine, plain.upserts_per_second(seconds, 1)))
+                mine = await calls_per_second(calls, CALLERS, seconds)
+                many.append((mine, plain.upserts_per_second(seconds, BATCH)))
+                step()
+    singles = rate("plain-upserts", "plain: an upsert, a commit", durability, (b for _, b in one))
+    batches = rate(
+        "plain-batches", f"plain: {BATCH} upserts a commit", durability, (b for _, b in many)
+    )
+    return [
+        singles,
+        compared(("changes-by-1", "changes, 1 caller"), singles, one),
+        batches,
+        compared(
+            ("changes-by-64", f"changes, {CALLERS} callers, {OBJECTS:,} objects"), batches, many
+        ),
+    ]
+
+
+async def _reads(folder: Path, seconds: float, step: Callable[[], None]) -> list[Figure]:
+    """Calls that change nothing, of objects in memory and of such that have to be loaded first."""
+    ids = [str(number) for number in range(max(OBJECTS, int(COLD_PER_SECOND * seconds)))]
+    path = folder / "reads.db"
+    warm: list[tuple[float, float]] = []
+    cold: list[tuple[float, float]] = []
+    with PlainTable(folder / "plain-reads.db", "full", ids) as plain:
+        async with DurableRuntime(path, objects=[Tally]) as runtime:
+            await make_once([runtime.get(Tally, each).add for each in ids], CALLERS)
+            calls = [runtime.get(Tally, each).value for each in ids[:OBJECTS]]
+            for _ in range(ROUNDS):
+                mine = await calls_per_second(calls, CALLERS, seconds)
+                warm.append((mine, plain.selects_per_second(seconds)))
+                step()
+        for _ in range(ROUNDS):
+            async with DurableRuntime(path, objects=[Tally]) as runtime:
+                mine = await make_once([runtime.get(Tally, each).value for each in ids], CALLERS)
+                cold.append((mine, plain.selects_per_second(seconds)))
+                step()
+    selects = rate("plain-selects", "plain: a select", "full", (b for _, b in warm + cold))
+    return [
+        selects,
+        compared(("reads", f"calls that change nothing, {CALLERS} callers"), selects, warm),
+        compared(("loads", f"objects loaded, {CALLERS} callers"), selects, cold),
+    ]
+
+
+async def _alarms(folder: Path) -> list[Figure]:
+    """How long after its time an alarm's handler begins, where nothing else goes on."""
+    lateness.clear()
+    async with DurableRuntime(folder / "alarms.db", objects=[Reminder]) as runtime:
+        async with anyio.create_task_group() as tasks:
+            for number in range(ALARMS):
+                tasks.start_soon(_set, runtime, str(number), AHEAD + number * GAP)
+        while len(lateness) < ALARMS:
+            await anyio.sleep(0.01)
+    percentiles = statistics.quantiles(lateness, n=100, method="inclusive")
+    return [
+        Figure(
+            f"alarm-lateness-p{percent}",
+            f"alarms late by, {title}",
+            "full",
+            1000 * percentiles[percent - 1],
+            "milliseconds",
+        )
+        for percent, title in ((50, "median"), (99, "99 of 100"))
+    ]
+
+
+async def _set(runtime: DurableRuntime, object_id: str, after: float) -> None:
+    await runtime.schedule_alarm(Reminder, object_id, "ring", after=after)
