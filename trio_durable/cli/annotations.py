@@ -138,6 +138,9 @@ def _check(tree: ast.expr) -> None:
             if name in ("set", "frozenset", "dict") and not _is_hashable(items[0]):
                 raise _Unfit(f"has {ast.unparse(items[0])} in its {name}, which can't be hashed")
         case ast.BinOp(left, ast.BitOr(), right):
+            members = [ast.unparse(member) for member in _members(tree)]
+            if len(set(members)) < len(members):
+                raise _Unfit("has something twice in its union")
             for side in (left, right):
                 if not _is_constant(side, None):
                     _check(side)

@@ -50,11 +50,12 @@ def _lines(line: str) -> list[str]:
         head, _, names = line.partition(" import ")
         return [f"{head} import (", *(f"    {name}," for name in names.split(", ")), ")"]
     code = line.removesuffix(" -> None:")
-    if not code.endswith(")"):
+    if code[-1] not in ")]}":
         return [line]
     opening = _opening(code)
     indent = " " * (len(line) - len(line.lstrip()))
-    items = split_outside_brackets(code[opening + 1 : -1])
+    # The comma of a tuple of one has nothing behind it.
+    items = filter(None, split_outside_brackets(code[opening + 1 : -1]))
     tail = line[len(code) - 1 :]
     return [code[: opening + 1], *(f"{indent}    {item}," for item in items), f"{indent}{tail}"]
 
@@ -63,7 +64,7 @@ def _opening(code: str) -> int:
     """Where the bracket is that the last one closes."""
     depth = 0
     for place in range(len(code) - 1, -1, -1):
-        depth += (code[place] == ")") - (code[place] == "(")
+        depth += (code[place] in ")]}") - (code[place] in "([{")
         if depth == 0:
             return place
     raise AssertionError(code)
