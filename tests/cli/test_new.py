@@ -34,7 +34,7 @@ SPREAD: dict[str, list[str]] = {
             [
                 "a:dict[str, list[int]],b:tuple[list[int], int],c:set[str],d:frozenset[UUID]",
                 "e:tuple[int, ...],f:int|str,g:dict[int, Any],h:tuple[int],i:dict[UUID, date]",
-                "j:list[dict[str, datetime|None]],k:set[tuple[int, str]],l:bytes|None",
+                "j:list[dict[str, datetime|None]],k:set[tuple[int, str]],n:bytes|None",
                 "m:None|list[str]",
             ]
         )
@@ -246,6 +246,7 @@ def test_nothing_is_replaced(folder: Path, taken: str) -> None:
         ("größe:int", "not a name"),
         ("class:int", "field 'class': a keyword of Python"),
         ("None:int", "a keyword"),
+        ("l:int", "field 'l': reads like a digit"),
         ("ctx:int", "field 'ctx': the name is reserved"),
         ("after_load:int", "reserved"),
         ("handle_alarm:int", "reserved"),
@@ -278,6 +279,7 @@ def test_nothing_is_replaced(folder: Path, taken: str) -> None:
         ("count:dict[float, int]", "can't be the key of a dict in JSON"),
         ("count:int|Any|str", "Any swallows the other members"),
         ("count:int|str|int", "has something twice in its union"),
+        ("count:int|float|None", "has int beside float"),
         ("count:list[int]|list[str]", "can't be told apart"),
         ("count:'int'", "is no type"),
         ("count:'\\d'", "is no type"),

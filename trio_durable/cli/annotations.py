@@ -141,6 +141,8 @@ def _check(tree: ast.expr) -> None:
             members = [ast.unparse(member) for member in _members(tree)]
             if len(set(members)) < len(members):
                 raise _Unfit("has something twice in its union")
+            if {"int", "float"} <= set(members):
+                raise _Unfit("has int beside float, which takes integers as well")
             for side in (left, right):
                 if not _is_constant(side, None):
                     _check(side)

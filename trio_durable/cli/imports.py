@@ -23,16 +23,12 @@ def imports_of(code: str, modules: Mapping[str, str]) -> str:
             names[modules[name]].append(name)
         else:
             whole.append(name)
+    # By code point: capitals come first, which is where formatters want classes and constants.
     single = {
-        module: f"from {module} import {', '.join(sorted(found, key=_place))}"
+        module: f"from {module} import {', '.join(sorted(found))}"
         for module, found in sorted(names.items())
     }
     standard = [line for module, line in single.items() if module in sys.stdlib_module_names]
     others = [line for module, line in single.items() if module not in sys.stdlib_module_names]
     others = [*(f"import {name}" for name in sorted(whole)), *others]
     return "\n\n".join("\n".join(lines) for lines in (standard, others) if lines)
-
-
-def _place(name: str) -> tuple[int, str]:
-    """Where a name stands among others: constants, then classes, then the rest."""
-    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)

@@ -47,6 +47,8 @@ def check_identifier(what: str, name: str) -> None:
             f"{what} {name!r}: not a name; begin with a letter, and go on with letters, digits "
             "and underscores"
         )
+    if name in ("I", "O", "l"):  # E741 of pycodestyle and ruff
+        raise Refusal(f"{what} {name!r}: reads like a digit; choose another name")
     if len(name) > MAX_LENGTH:
         raise Refusal(f"{what} {name!r}: longer than {MAX_LENGTH} characters; choose a shorter one")
     if keyword.iskeyword(name):

@@ -30,6 +30,9 @@ files = ["$package", "tests"]
 testpaths = ["tests"]
 # So that the tests find the package where it isn't installed.
 pythonpath = ["."]
+
+[tool.ruff.lint]
+extend-select = ["B", "E", "F", "I", "UP"]
 """,
     "README.md": """\
 # $package
