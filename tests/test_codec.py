@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import re
+import types
 import typing
 import zoneinfo
 from collections import OrderedDict, deque
@@ -868,6 +869,10 @@ class Holds:
         type[int],
         typing.Callable[[], int],
         enum.Enum,
+        types.GenericAlias(list, (int, str)),
+        types.GenericAlias(set, (int, int)),
+        types.GenericAlias(dict, (str,)),
+        types.GenericAlias(dict, (str, int, int)),
     ],
     ids=str,
 )

@@ -149,9 +149,17 @@ def _literal_hooks(tp: Any) -> tuple[Hook, Hook]:
     return check, check
 
 
+def _arguments(tp: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What stands in the brackets of a generic type; without brackets, ``default``."""
+    arguments = get_args(tp) or default
+    if len(arguments) != len(default):  # which Python itself doesn't mind
+        raise UnsupportedType(f"{tp} needs {len(default)} in its brackets, not {len(arguments)}")
+    return arguments
+
+
 def _collection_hooks(tp: Any) -> tuple[Hook, Hook]:
     origin = get_origin(tp) or tp
-    (item_type,) = get_args(tp) or (Any,)
+    (item_type,) = _arguments(tp, (Any,))
     write_items = _writes_items(writer_for(item_type), item_type)
     read_item = reader_for(item_type)
     kind = origin if origin in _SETS else list
@@ -221,7 +229,7 @@ def _row_hooks(
 
 
 def _dict_hooks(tp: Any) -> tuple[Hook, Hook]:
-    key_type, value_type = get_args(tp) or (str, Any)
+    key_type, value_type = _arguments(tp, (str, Any))
     write_key, read_key = _key_hooks(key_type)
     write_value = writer_for(value_type)
     read_value = reader_for(value_type)
