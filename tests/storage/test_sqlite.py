@@ -889,6 +889,98 @@ def test_an_empty_file_is_a_new_one(path: Path) -> None:
     assert schema(path)["applied"] == [m.name for m in migrations_of("")._migrations]
 
 
+# --- tenants -------------------------------------------------------------------------------------
+
+
+ODD_TENANTS = [
+    "a",
+    "0",
+    "a-b",
+    "a_b",
+    "a--",
+    "a__",
+    "sqlite",
+    "sqlite_master",
+    "pg_catalog",
+    "select",
+    "durable",
+    "durable_objects",
+    "tenant_a",
+    "0123456789abcdefghijklmnopqrstuvwxyz_-" + 10 * "x",
+    48 * "z",
+]
+"""Every character that a name may have, names of SQL's, and names that are nearly each other's."""
+
+
+def theirs(tenant: str, object_id: str = "a") -> ObjectKey:
+    return ObjectKey("Counter", object_id, tenant)
+
+
+def of_tenant(
+    tenant: str,
+    object_id: str,
+    *names: str,
+    state: bytes | None = None,
+    revision: int | None = None,
+) -> Commit:
+    """Save an object of a tenant and set alarms of it."""
+    changed: dict[str, NewAlarm | None] = {name: NewAlarm(NOW, None) for name in names}
+    if revision is None and state is not None:
+        revision = 0
+    alarms = AlarmChanges(changed=changed) if names else None
+    return Commit(theirs(tenant, object_id), revision, state, alarms=alarms)
+
+
+def test_any_name_that_a_tenant_may_have_can_have_tables(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    for opening in range(2):
+        with writing(storage) as writer, closing(storage.open_reader()) as reader:
+            for n, tenant in enumerate(ODD_TENANTS):
+                commit = of_tenant(tenant, "a", "x", state=f"{n}".encode(), revision=opening)
+                assert writer.commit([commit], NOW) == (), tenant
+            assert reader.list_tenants(None, 100) == sorted(ODD_TENANTS)
+            rows = reader.load([theirs(tenant) for tenant in ODD_TENANTS])
+            assert rows == [
+                StoredObject(opening + 1, f"{n}".encode()) for n, _ in enumerate(ODD_TENANTS)
+            ]
+            for tenant in ODD_TENANTS:
+                alarm = AlarmKey("Counter", "a", "x", tenant)
+                due = reader.due_alarms(NOW + 1, None, 10, (), tenant)
+                assert due == [DueAlarm(NOW, alarm)]
+                assert len(writer.claim([alarm], 1 + opening, NOW, NOW)) == 1
+
+
+def test_what_the_tables_of_a_tenant_are_called(path: Path) -> None:
+    with writing(SQLiteStorage(path)) as writer:
+        common = names_in(path)
+        writer.commit([of_tenant("a-b", "a", state=b"1")], NOW)
+        assert names_in(path) - common == {
+            "tenant_a-b_durable_objects",
+            "tenant_a-b_durable_objects_begin_at_1",
+            "tenant_a-b_durable_alarms",
+            "tenant_a-b_durable_alarms_by_time",
+            "tenant_a-b_durable_alarms_claimed",
+        }
+        assert writer.drop_tenant("a-b")
+        assert names_in(path) == common
+
+
+def test_the_tables_of_a_tenant_are_as_those_of_the_file(path: Path) -> None:
+    with writing(SQLiteStorage(path)) as writer:
+        writer.commit([of_tenant("a-b", "a", state=b"1")], NOW)
+    schema = dict(execute(path, "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL"))
+    made = [name for name in schema if str(name).startswith("tenant_a-b_")]
+    assert len(made) == 5
+    for name in made:
+        common = str(schema[name]).replace("tenant_a-b_", "").replace('"', "")
+        assert common == schema[str(name).removeprefix("tenant_a-b_")]
+
+
+def names_in(path: Path) -> set[object]:
+    """The tables, triggers and indexes that were made by name."""
+    return {name for (name,) in execute(path, "SELECT name FROM sqlite_master WHERE sql NOT NULL")}
+
+
 # --- alarms: statements and their plans ----------------------------------------------------------
 
 

@@ -1,8 +1,9 @@
 """The tables of an SQLite file, as versioned migrations.
 
-Each tenant has tables of its own, with its name before theirs, and a set of migrations of its own;
-the nameless tenant, which everybody has, also keeps the list of the others. Applied by
-sqlite-utils, each migration in a transaction of its own together with the note that it was.
+Each tenant has tables of its own, with ``tenant_`` and its name before theirs, and a set of
+migrations of its own; the nameless tenant, which everybody has, also keeps the list of the others.
+Applied by sqlite-utils, each migration in a transaction of its own together with the note that it
+was.
 A migration that has been released is never edited.
 """
 
@@ -33,7 +34,8 @@ class TableNames:
         """What is called ``name`` where there is no prefix."""
         if not self.tenant:
             return name
-        quoted = f"{self.tenant}_{name}".replace('"', '""')
+        # Not the name alone: what begins with "sqlite_" is SQLite's own.
+        quoted = f"tenant_{self.tenant}_{name}".replace('"', '""')
         return f'"{quoted}"'
 
 
