@@ -976,6 +976,63 @@ def test_the_tables_of_a_tenant_are_as_those_of_the_file(path: Path) -> None:
         assert common == schema[str(name).removeprefix("tenant_a-b_")]
 
 
+def test_tables_are_made_in_the_transaction_that_first_writes_something(path: Path) -> None:
+    """Nobody sees them half made: neither a reader, nor who opens the file after a crash."""
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        seen: list[tuple[StoredObject | None, list[str]]] = []
+
+        def look(_: str) -> None:
+            (row,) = reader.load([theirs("acme")])
+            seen.append((row, reader.list_tenants(None, 10)))
+            storage.open_reader().close()
+
+        connection_of(writer).set_trace_callback(look)
+        writer.commit([of_tenant("acme", "a", "x", state=b"1")], NOW)
+        connection_of(writer).set_trace_callback(None)
+        assert len(seen) > 10
+        assert set(map(repr, seen)) == {repr((None, []))}
+        assert reader.load([theirs("acme")]) == [StoredObject(1, b"1")]
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["", "taken apart"])
+def test_a_batch_that_fails_leaves_no_tables_of_a_new_tenant(path: Path, stale: bool) -> None:
+    """Wherever it is interrupted."""
+    storage = SQLiteStorage(path)
+    batch = [
+        Commit(key("a"), 0, b"1"),
+        of_tenant("acme", "a", "x", state=b"1"),
+        of_tenant("beta", "a", state=b"1"),
+    ]
+    if stale:
+        batch.append(of_tenant("acme", "b", state=b"1", revision=7))
+    other = SQLiteStorage(path.with_name("other.db"))
+    with writing(other) as writer, closing(other.open_reader()) as reader:
+        steps = steps_of(writer, reader, lambda: writer.commit(batch, NOW))
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        before = names_in(path)
+        connection = connection_of(writer)
+        for place in range(1, 20):
+            left = steps * place // 20
+
+            def interrupt() -> int:
+                nonlocal left
+                left -= 1
+                return left == 0
+
+            connection.set_progress_handler(interrupt, 1)
+            with pytest.raises(StorageFault, match="interrupted"):
+                writer.commit(batch, NOW)
+            connection.set_progress_handler(None, 1)
+            assert not connection.in_transaction
+            assert names_in(path) == before
+            assert reader.list_tenants(None, 10) == []
+            assert reader.load([c.key for c in batch]) == [None] * len(batch)
+        assert sorted(writer.commit(batch, NOW)) == ([3] if stale else [])
+        assert reader.list_tenants(None, 10) == ["acme", "beta"]
+        assert reader.load([c.key for c in batch[:3]]) == [StoredObject(1, b"1")] * 3
+
+
 def names_in(path: Path) -> set[object]:
     """The tables, triggers and indexes that were made by name."""
     return {name for (name,) in execute(path, "SELECT name FROM sqlite_master WHERE sql NOT NULL")}

@@ -53,11 +53,10 @@ class SQLiteWriter(Writer):
     def _commit_whole(self, batch: Sequence[Commit], now: int) -> None:
         """Apply a batch with more than saves in it, or nothing if something in it is stale."""
         steps: list[Callable[[], None]] = []
-        for tables, part in self._by_tenant(batch):
-            if tables is not None:
-                steps += tables.steps([commit for _, commit in part], now)
-            elif any(commit.expects_anything for _, commit in part):
+        for tenant, part in by_tenant(batch, lambda commit: commit.key.tenant).items():
+            if self._tables.find(tenant) is None and any(c.expects_anything for c in part):
                 raise Stale
+            steps += self._steps(tenant, part, now)
         if len(steps) == 1 and _is_atomic(batch):
             steps[0]()  # a transaction by itself
             return
@@ -67,34 +66,34 @@ class SQLiteWriter(Writer):
 
     def _commit_apart(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         """Apply what isn't stale of a batch."""
-        parts = self._by_tenant(batch)
         stale: set[int] = set()
         with self._transaction():
-            for tables, part in parts:
+            for tenant, part in by_tenant(enumerate(batch), lambda at: at[1].key.tenant).items():
+                tables = self._tables.find(tenant)
                 if tables is None:
                     stale.update(at for at, commit in part if commit.expects_anything)
-                    continue
-                stale |= tables.stale(part)
+                else:
+                    stale |= tables.stale(part)
                 fresh = [commit for at, commit in part if at not in stale]
-                for step in tables.steps(fresh, now):
+                for step in self._steps(tenant, fresh, now):
                     step()
         return stale
 
-    def _by_tenant(
-        self, batch: Sequence[Commit]
-    ) -> list[tuple[TenantTables | None, list[tuple[int, Commit]]]]:
-        """The commits of each tenant, with their positions, and its tables.
+    def _steps(
+        self, tenant: str, batch: Sequence[Commit], now: int
+    ) -> Iterator[Callable[[], None]]:
+        """What there is to do for a batch of one tenant, see `TenantTables.steps`.
 
-        These are made for what there is to write; without that, they may be missing.
+        If it isn't there, its tables are made for what there is to write; in the transaction, so
+        that they are there with that or not at all.
         """
-        parts: list[tuple[TenantTables | None, list[tuple[int, Commit]]]] = []
-        for tenant, part in by_tenant(enumerate(batch), lambda each: each[1].key.tenant).items():
-            tables = self._tables.find(tenant)
-            if tables is None and any(commit.writes_anything for _, commit in part):
-                self._schema.add_tenant(tenant)
-                tables = self._tables.find(tenant)
-            parts.append((tables, part))
-        return parts
+        tables = self._tables.find(tenant)
+        if tables is None:
+            if not any(commit.writes_anything for commit in batch):
+                return
+            yield lambda: self._schema.add_tenant(tenant)
+            tables = TenantTables(self._connection, tenant)
+        yield from tables.steps(batch, now)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

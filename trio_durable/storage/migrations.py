@@ -177,8 +177,7 @@ class Schema:
         return found.fetchone() is not None
 
     def add_tenant(self, tenant: str) -> None:
-        """Make the tables of a tenant that isn't there."""
-        # Noted first: what is noted and has no tables gets them when the file is opened.
+        """Make the tables of a tenant that isn't there, as part of a transaction."""
         self._db.execute("INSERT OR IGNORE INTO durable_tenants VALUES (?)", (tenant,))
         migrations_of(tenant).apply(self._db)
 
