@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,7 +52,7 @@ from trio_durable.storage import (
 from trio_durable.storage._lock import FileLock
 from trio_durable.storage._sqlite_alarms import MAX_ROWS, AlarmTable
 from trio_durable.storage._sqlite_writer import SQLiteWriter
-from trio_durable.storage.migrations import TableNames, migrations_of
+from trio_durable.storage.migrations import Schema, TableNames, migrations_of
 
 NOW = 1_767_225_600_000_000
 
@@ -968,12 +968,13 @@ def test_what_the_tables_of_a_tenant_are_called(path: Path) -> None:
 def test_the_tables_of_a_tenant_are_as_those_of_the_file(path: Path) -> None:
     with writing(SQLiteStorage(path)) as writer:
         writer.commit([of_tenant("a-b", "a", state=b"1")], NOW)
-    schema = dict(execute(path, "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL"))
-    made = [name for name in schema if str(name).startswith("tenant_a-b_")]
+    rows = execute(path, "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL")
+    schema = {str(name): str(sql) for name, sql in rows}
+    made = [name for name in schema if name.startswith("tenant_a-b_")]
     assert len(made) == 5
     for name in made:
-        common = str(schema[name]).replace("tenant_a-b_", "").replace('"', "")
-        assert common == schema[str(name).removeprefix("tenant_a-b_")]
+        common = schema[name].replace("tenant_a-b_", "").replace('"', "")
+        assert common == schema[name.removeprefix("tenant_a-b_")]
 
 
 def test_tables_are_made_in_the_transaction_that_first_writes_something(path: Path) -> None:
@@ -1031,6 +1032,49 @@ def test_a_batch_that_fails_leaves_no_tables_of_a_new_tenant(path: Path, stale: 
         assert sorted(writer.commit(batch, NOW)) == ([3] if stale else [])
         assert reader.list_tenants(None, 10) == ["acme", "beta"]
         assert reader.load([c.key for c in batch[:3]]) == [StoredObject(1, b"1")] * 3
+
+
+def test_a_tenant_that_is_made_while_a_reader_opens_does_not_keep_it_from_that(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of tenants and that of migrations are of one moment."""
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer:
+        names = (f"n{n}" for n in count())
+        applied = Schema._applied
+
+        def made_meanwhile(schema: Schema) -> list[tuple[str, str]]:
+            found = list(applied(schema))
+            writer.commit([of_tenant(next(names), "a", state=b"1")], NOW)
+            return found
+
+        monkeypatch.setattr(Schema, "_applied", made_meanwhile)
+        with closing(storage.open_reader()) as reader:
+            assert reader.load([theirs("n0")]) == [StoredObject(1, b"1")]
+        assert storage.pending_migrations() == []
+
+
+@pytest.mark.parametrize("work", ["list tenants", "load", "due", "commit", "claim"])
+def test_what_is_done_for_one_tenant_does_not_grow_with_their_number(path: Path, work: str) -> None:
+    found = []
+    for tenants in (20, 100):
+        storage = SQLiteStorage(path.with_name(f"{tenants}.db"))
+        with writing(storage) as writer, closing(storage.open_reader()) as reader:
+            names = [f"{n:03}" for n in range(tenants)]
+            writer.commit([of_tenant(name, "a", "x", state=b"1") for name in names], NOW)
+            alarm = AlarmKey("Counter", "a", "x", "010")
+            jobs: dict[str, Callable[[], object]] = {
+                "list tenants": partial(reader.list_tenants, "009", 5),
+                "load": partial(reader.load, [theirs("010")]),
+                "due": partial(reader.due_alarms, NOW, None, 10, (), "010"),
+                "commit": lambda: writer.commit([of_tenant("010", "b", state=b"1")], NOW),
+                "claim": partial(writer.claim, [alarm], 1, NOW, NOW),
+            }
+            writer.commit([of_tenant("010", "c", state=b"1")], NOW)
+            reader.load([theirs("010")])  # the first reads the schema as well
+            found.append(steps_of(writer, reader, jobs[work]))
+    few, many = found
+    assert 0 < many <= few * 1.05 + 5
 
 
 def names_in(path: Path) -> set[object]:

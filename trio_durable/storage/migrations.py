@@ -137,13 +137,18 @@ class Schema:
         known = {step.__name__ for step in _steps_of("")}
         return sorted({name for _, name in self._applied()} - known)
 
-    def pending(self) -> Iterator[tuple[str, str]]:
+    def pending(self) -> list[tuple[str, str]]:
         """The migrations that are to be applied, as (tenant, name)."""
-        applied = set(self._applied())
-        for tenant in ("", *self.tenants()):
-            for step in _steps_of(tenant):
-                if (_set_of(tenant), step.__name__) not in applied:
-                    yield tenant, step.__name__
+        # In one transaction, for another process may make a tenant meanwhile.
+        with self._db.atomic():
+            applied = set(self._applied())
+            has_list = (_SET, m003_tenants.__name__) in applied
+            return [
+                (tenant, step.__name__)
+                for tenant in ("", *(self.tenants() if has_list else ()))
+                for step in _steps_of(tenant)
+                if (_set_of(tenant), step.__name__) not in applied
+            ]
 
     def apply(self) -> None:
         """Apply what is pending."""
@@ -164,8 +169,6 @@ class Schema:
 
     def tenants(self, after: str = "", limit: int = -1) -> list[str]:
         """The names of the tenants behind ``after``, in order; all, if ``limit`` is negative."""
-        if "durable_tenants" not in self._db.table_names():
-            return []
         rows = self._db.execute(
             "SELECT name FROM durable_tenants WHERE name > ? ORDER BY name LIMIT ?", (after, limit)
         )

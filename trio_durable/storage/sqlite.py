@@ -98,7 +98,7 @@ class SQLiteStorage(Storage):
             with self._opening():
                 connection.execute("PRAGMA query_only = ON")
                 schema = self._checked_schema(connection)
-                if any(schema.pending()):
+                if schema.pending():
                     raise StorageUnavailable(
                         self.location,
                         "its tables are of an older release; bring them up to date with "
