@@ -176,7 +176,12 @@ class DurableRuntime(Objects):
         Args:
             after: Only names behind this one; the last of a page gives the next page.
             limit: At most so many; a million counts as no limit.
+
+        Raises:
+            InvalidTenant: ``after`` can't be a name.
         """
+        if after:
+            check_tenant(after)
         limit = checked_limit(limit)
         return await self._read(lambda reader: reader.list_tenants(after, limit))
 
@@ -194,6 +199,7 @@ class DurableRuntime(Objects):
         """
         self._check_loop()
         check_tenant(name)
+        name = str.__str__(name)  # an enum's own text would say something else
         services = self._open()
         if name in services.dropping:
             raise TenantDropped(name)
