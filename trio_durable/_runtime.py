@@ -13,6 +13,7 @@ import anyio
 import attrs
 
 from . import _ambient
+from ._activation import Activation
 from ._catalogue import Catalogue
 from ._clock import Clock, LoopClock, SystemClock
 from ._codec import DEFAULT_MAX_STATE_SIZE
@@ -20,8 +21,8 @@ from ._deadlines import Deadlines
 from ._definition import DurableObject, ObjectDefinition
 from ._directory import Directory
 from ._durations import Duration, optional_seconds, seconds
-from ._envelope import current_turn
-from ._errors import CallCycle, RuntimeClosed, TenantDropped
+from ._envelope import Turn, circle, current_turn
+from ._errors import CallCycle, PersistenceError, RuntimeClosed, TenantDropped
 from ._handle import Handle
 from ._instrumented.telemetry import Telemetry
 from ._keys import ObjectKey
@@ -194,7 +195,8 @@ class DurableRuntime(Objects):
         Raises:
             InvalidTenant: There can't be such a name.
             TenantDropped: Somebody else is dropping it.
-            CallCycle: This is called in a turn of one of its objects.
+            CallCycle: This is called in a turn of one of its objects, or in one that such a turn
+                waits for.
             StorageUnavailable: It could not be removed; nothing was.
         """
         self._check_loop()
@@ -203,27 +205,32 @@ class DurableRuntime(Objects):
         services = self._open()
         if name in services.dropping:
             raise TenantDropped(name)
-        turn = current_turn.get()
-        if turn is not None and turn.activation is not None:
-            key = turn.activation.key
-            if key.tenant == name:
-                raise CallCycle(key, "drop_tenant", (key, key))
-        leaving = [
-            activation.send_away()
+        theirs = [
+            activation
             for directory in self._catalogue
             for activation in directory.activations()
             if activation.key.tenant == name
         ]
+        turn = current_turn.get()
+        if turn is not None:
+            _check_circle(turn, theirs)
+            turn.waits_for += theirs
+        leaving = [activation.send_away() for activation in theirs]
         services.dropping.add(name)
         try:
             for waiter in leaving:
-                await waiter.wait()
+                with contextlib.suppress(PersistenceError):  # then it has left memory all the more
+                    await waiter.wait()
+            self._open()  # or the storage may be closed by now
             dropped = False
             # Shielded, so that it is over before anybody uses the tenant again.
             with self._storage_errors(), anyio.CancelScope(shield=True):
                 dropped = await self._group_commit.perform(lambda writer: writer.drop_tenant(name))
         finally:
             services.dropping.remove(name)
+            if turn is not None:
+                for activation in theirs:
+                    turn.waits_for.remove(activation)
         return dropped
 
     # --- opening and closing ---------------------------------------------------------------------
@@ -406,6 +413,18 @@ def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:
         if checked.count(instrument) > 1:
             raise ValueError(f"{instrument!r} is given twice in instruments")
     return checked
+
+
+def _check_circle(turn: Turn, theirs: Iterable[Activation]) -> None:
+    """Refuse to let a turn wait for all of ``theirs`` if one of them waits for it."""
+    origin = turn.activation
+    if origin is None:
+        return
+    for activation in theirs:
+        path = circle(origin, activation)
+        if path is not None:
+            keys = tuple(member.key for member in (origin, *path))
+            raise CallCycle(activation.key, "drop_tenant", keys)
 
 
 def _interval(value: Duration, name: str) -> float:

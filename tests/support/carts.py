@@ -105,6 +105,11 @@ class Cart(DurableObject, hibernate_after=10, call_timeout=60):
         return await self.ctx.runtime.root.get(Cart, other).drop(tenant)
 
     @handler
+    async def sleep_and_add(self, seconds: float, other: str) -> list[str]:
+        await anyio.sleep(seconds)
+        return await self.ctx.runtime.get(Cart, other).add("from another")
+
+    @handler
     async def sleep_and_follow(self, seconds: float, other: str) -> str:
         """Call somebody without a tenant, after a while."""
         await anyio.sleep(seconds)

@@ -55,6 +55,7 @@ class ScriptedStorage(Storage):
         self._commit_faults: deque[Exception | None] = deque()
         self._alarm_faults: deque[Exception | None] = deque()
         self._load_faults: deque[Exception | None] = deque()
+        self._drop_faults: deque[Exception] = deque()
         self._sides: dict[str, _Side] = {"writer": _Side(), "reader": _Side()}
         self._inner: Writer | None = None
 
@@ -85,6 +86,10 @@ class ScriptedStorage(Storage):
     def fail_loads(self, *faults: Exception | None) -> None:
         """Let the next loads fail with these; None lets one through."""
         self._load_faults.extend(faults)
+
+    def fail_drops(self, *faults: Exception) -> None:
+        """Let the next tenants not be dropped, with these."""
+        self._drop_faults.extend(faults)
 
     @contextmanager
     def held(self, side: str) -> Iterator[None]:
@@ -169,6 +174,11 @@ class ScriptedStorage(Storage):
         if fault is not None:
             raise fault
 
+    def drop_fault(self) -> None:
+        """Raise what the script has for this drop of a tenant."""
+        if self._drop_faults:
+            raise self._drop_faults.popleft()
+
     def load_fault(self) -> None:
         """Raise what the script has for this load."""
         fault = self._load_faults.popleft() if self._load_faults else None
@@ -239,6 +249,10 @@ class _ScriptedWriter(ForwardingWriter):
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         self._script.alarm_fault()
         return super().revive(alarm, now)
+
+    def drop_tenant(self, tenant: str) -> bool:
+        self._script.drop_fault()
+        return super().drop_tenant(tenant)
 
     def close(self) -> None:
         self._closed = True
