@@ -26,6 +26,7 @@ from trio_durable import (
 from trio_durable.storage import StorageFault
 from trio_durable.testing import (
     all_scheduled_alarms,
+    fire_alarm,
 )
 
 pytestmark = pytest.mark.anyio
@@ -321,6 +322,111 @@ async def test_a_drop_that_is_cancelled_while_the_storage_works_is_done() -> Non
                     await acme.get(Cart, "a").read()
         assert dropping.done
         await nothing_is_left(runtime)
+
+
+# --- alarms under way ----------------------------------------------------------------------------
+
+
+async def test_an_alarm_whose_handler_runs_comes_first() -> None:
+    async with opened() as runtime:
+        acme = runtime.tenant("acme")
+        await acme.schedule_alarm(Cart, "a", "ring_slowly", after=1)
+        await anyio.sleep(2)
+        async with calls() as group:
+            dropping = group.start(runtime.drop_tenant, "acme")
+            await settle()
+            assert not dropping.done
+        assert dropping.value is True
+        assert rung == ["Cart('a') of tenant acme"]
+        await nothing_is_left(runtime)
+        await anyio.sleep(100)
+        assert len(rung) == 1
+        assert runtime.statistics().alarms_delivered == 1
+
+
+async def test_an_alarm_that_waits_in_the_mailbox_comes_first() -> None:
+    async with opened() as runtime:
+        acme = runtime.tenant("acme")
+        await acme.schedule_alarm(Cart, "a", "ring", after=1)
+        async with calls() as group:
+            group.start(acme.get(Cart, "a").add_slowly, "slow", 3)
+            await anyio.sleep(2)
+            assert runtime.statistics().alarms_in_flight == 1
+            dropping = group.start(runtime.drop_tenant, "acme")
+        assert dropping.value is True
+        assert rung == ["Cart('a') of tenant acme"]
+        await nothing_is_left(runtime)
+
+
+async def test_an_alarm_that_is_being_claimed_never_fires() -> None:
+    storage = ScriptedStorage()
+    async with scripted_runtime(storage) as runtime:
+        acme = runtime.tenant("acme")
+        await acme.schedule_alarm(Cart, "a", "ring", after=1)
+        async with calls() as group:
+            with storage.held("writer"):
+                await anyio.sleep(2)
+                assert runtime.statistics().alarms_in_flight == 1
+                dropping = group.start(runtime.drop_tenant, "acme")
+                await settle()
+        assert dropping.value is True
+        await anyio.sleep(100)
+        assert rung == []
+        assert runtime.statistics().alarms_in_flight == 0
+        await nothing_is_left(runtime)
+
+
+async def test_an_alarm_that_was_claimed_ahead_never_fires() -> None:
+    """Its row is gone when its time comes, and the object is another by then."""
+    storage = ScriptedStorage()
+    async with scripted_runtime(storage) as runtime:
+        acme = runtime.tenant("acme")
+        await runtime.schedule_alarm(Cart, "slow", "ring", after=1)
+        with storage.held("writer"):
+            await anyio.sleep(2)  # so that claims are made well ahead, as they take so long
+        await settle()
+        rung.clear()
+        start = anyio.current_time()
+        await acme.schedule_alarm(Cart, "a", "ring", after=1)
+        await anyio.sleep(start + 0.99 - anyio.current_time())
+        assert runtime.statistics().alarms_in_flight == 1
+        assert await runtime.drop_tenant("acme") is True
+        assert await acme.get(Cart, "a").add("anew") == ["anew"]
+        await anyio.sleep(1)
+        assert await acme.get(Cart, "a").add("later") == ["anew", "later"]
+        assert rung == []
+        assert runtime.statistics().alarms_in_flight == 0
+
+
+async def test_an_alarm_that_fires_early_while_its_tenant_goes_is_settled() -> None:
+    storage = ScriptedStorage()
+    async with scripted_runtime(storage) as runtime:
+        acme = runtime.tenant("acme")
+        await acme.schedule_alarm(Cart, "a", "ring", after=100)
+        async with calls() as group:
+            with storage.held("writer"):
+                firing = group.start(fire_alarm, acme, Cart, "a", "ring")
+                await settle()
+                dropping = group.start(runtime.drop_tenant, "acme")
+                await settle()
+        assert dropping.value is True
+        assert isinstance(firing.error, TenantDropped)
+        await nothing_is_left(runtime)
+
+
+async def test_alarms_of_a_tenant_that_begins_anew_are_its_new_ones() -> None:
+    async with opened() as runtime:
+        acme = runtime.tenant("acme")
+        for delay in (5, 20):
+            for object_id in ("a", "b"):
+                await acme.schedule_alarm(Cart, object_id, "ring", after=delay)
+            await acme.schedule_alarm(Cart, "c", "ring", after=delay)
+            assert await runtime.drop_tenant("acme") is True
+        await acme.schedule_alarm(Cart, "a", "ring", after=30)
+        await anyio.sleep(29)
+        assert rung == []
+        await anyio.sleep(2)
+        assert rung == ["Cart('a') of tenant acme"]
 
 
 # --- circles -------------------------------------------------------------------------------------

@@ -226,6 +226,7 @@ class DurableRuntime(Objects):
             # Shielded, so that it is over before anybody uses the tenant again.
             with self._storage_errors(), anyio.CancelScope(shield=True):
                 dropped = await self._group_commit.perform(lambda writer: writer.drop_tenant(name))
+                self._scheduler.dropped(name)
         finally:
             services.dropping.remove(name)
             if turn is not None:

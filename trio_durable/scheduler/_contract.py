@@ -46,6 +46,10 @@ class Scheduler(Protocol):
         """Take note of what a durable commit did to an object's alarms."""
         ...
 
+    def dropped(self, tenant: str) -> None:
+        """Take note that a tenant is gone, with all its alarms."""
+        ...
+
     async def run(self) -> None:
         """Deliver what is due, for ever."""
         ...

@@ -308,6 +308,12 @@ class Deliveries:
             elif changes.touches(name):
                 delivery.superseded = True
 
+    def dropped(self, tenant: str) -> None:
+        """Take note that alarms under way have gone with their tenant."""
+        for flight in self.flights:
+            if flight.key.tenant == tenant:
+                flight.delivery.superseded = True
+
     def _ended(self, flight: Flight) -> None:
         # Where this is called from, in the middle of a commit's settling, nothing may be raised.
         delivery, error, stored = flight.delivery, flight.error, flight.stored

@@ -150,6 +150,10 @@ class WheelScheduler:
             else:
                 self.expect(alarm_key, new.due_at)
 
+    def dropped(self, tenant: str) -> None:
+        """See `Scheduler.dropped`."""
+        self.deliveries.dropped(tenant)
+
     def expect(self, key: AlarmKey, available_at: int) -> None:
         """Take note that an alarm is available at a time."""
         is_known = self._agenda.arm(key, available_at)
