@@ -35,14 +35,18 @@ from trio_durable import ObjectKey, StorageInUse
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     AlarmChanges,
+    AlarmRow,
+    AlarmStatus,
     Commit,
     DueAlarm,
     NewAlarm,
+    ObjectRow,
     Postponement,
     Reader,
     Storage,
     StoredAlarm,
     StoredObject,
+    TypeSummary,
     Writer,
 )
 
@@ -135,8 +139,12 @@ def _is_utf8(state: bytes) -> bool:
     return True
 
 
-def key(object_id: str, type_name: str = "Cart") -> ObjectKey:
-    return ObjectKey(type_name, object_id)
+TENANTS = ["", "a-b", "acme"]
+"""In order; the first one is everybody's."""
+
+
+def key(object_id: str, type_name: str = "Cart", tenant: str = "") -> ObjectKey:
+    return ObjectKey(type_name, object_id, tenant)
 
 
 def save(object_id: str, revision: int, state: bytes = b"{}") -> Commit:
@@ -147,8 +155,10 @@ def delete(object_id: str, revision: int) -> Commit:
     return Commit(key(object_id), revision, delete=True)
 
 
-def alarm_key(name: str, object_id: str = "a", type_name: str = "Cart") -> AlarmKey:
-    return AlarmKey(type_name, object_id, name)
+def alarm_key(
+    name: str, object_id: str = "a", type_name: str = "Cart", tenant: str = ""
+) -> AlarmKey:
+    return AlarmKey(type_name, object_id, name, tenant)
 
 
 def changes(
@@ -1532,16 +1542,18 @@ class StorageConformance:
 # Few, so that draws meet; some that differ only in what a careless encoding would drop.
 _object_ids = st.sampled_from(["a", "A", "b", "0", "00", "é", "e\u0301", "\uffff", "👾", "'"])
 _type_names = st.sampled_from(["Cart", "cart", "Order"])
-_keys = st.builds(ObjectKey, _type_names, _object_ids, st.just(""))
+_tenants = st.sampled_from(TENANTS)
+_keys = st.builds(ObjectKey, _type_names, _object_ids, _tenants)
 # Alarms are of fewer objects, so that claims meet changes.
 _alarm_names = st.sampled_from(["x", "X", "é", "0"])
 _alarm_keys = st.builds(
     AlarmKey,
     st.sampled_from(["Cart", "cart"]),
-    st.sampled_from(["a", "0", "👾"]),
+    st.sampled_from(["a", "👾"]),
     _alarm_names,
-    st.just(""),
+    _tenants,
 )
+_statuses = st.sampled_from([None, "pending", "overdue", "dead"])
 _alarm_objects = _alarm_keys.map(lambda alarm: alarm.object_key)
 _delays = st.integers(-5, 20)
 _payloads = st.none() | st.just(b"null") | _states
@@ -1561,19 +1573,31 @@ class _ModelAlarm:
     def stored(self, one: AlarmKey) -> StoredAlarm:
         return StoredAlarm(one, self.due_at, self.payload, self.failures, self.last_error)
 
+    def row(self, one: AlarmKey, now: int) -> AlarmRow:
+        status: AlarmStatus = "overdue" if self.due_at <= now else "pending"
+        if self.available_at is None:
+            status = "dead"
+        return AlarmRow(self.stored(one), self.available_at, status)
+
 
 def _bytewise(one: AlarmKey) -> list[bytes]:
     return [part.encode() for part in one]
 
 
+def _in_order(one: ObjectKey) -> tuple[bytes, bytes]:
+    return one.type_name.encode(), one.object_id.encode()
+
+
 class _StorageMachine(RuleBasedStateMachine):
-    """Runs commits, claims, reads and reopenings on a storage and on two dictionaries."""
+    """Runs commits, claims, drops, reads and reopenings on a storage and on some dictionaries."""
 
     def __init__(self, storage: Storage) -> None:
         super().__init__()
         self.storage = storage
         self.model: dict[ObjectKey, tuple[int, bytes]] = {}
+        self.updated: dict[ObjectKey, int] = {}
         self.alarms: dict[AlarmKey, _ModelAlarm] = {}
+        self.tenants: set[str] = set()
         self.now = NOW
         self.last_claim = 0
         self.claims: list[tuple[AlarmKey, int]] = []
@@ -1594,6 +1618,7 @@ class _StorageMachine(RuleBasedStateMachine):
             assert self.reader.list_ids(type_name, None, 10) == []
             assert self.reader.list_dead_letters(type_name, None, 10) == []
         assert self.reader.due_alarms(FOREVER, None, 10, ()) == []
+        assert self.reader.list_tenants(None, 10) == []
 
     # --- commits ---------------------------------------------------------------------------------
 
@@ -1660,13 +1685,9 @@ class _StorageMachine(RuleBasedStateMachine):
         for position, commit in enumerate(batch):
             one = commit.key
             changed = commit.alarms or AlarmChanges()
-
-            def named(name: str, one: ObjectKey = one) -> AlarmKey:
-                return AlarmKey(one.type_name, one.object_id, name)
-
             stored = self.model[one][0] if one in self.model else 0
             if commit.revision not in (None, stored) or not all(
-                self.holds(named(name), claim) for name, claim in changed.acknowledged.items()
+                self.holds(one.alarm(name), claim) for name, claim in changed.acknowledged.items()
             ):
                 stale.append(position)
                 continue
@@ -1674,17 +1695,31 @@ class _StorageMachine(RuleBasedStateMachine):
                 after.pop(one, None)
             elif commit.state is not None:
                 after[one] = (stored + 1, commit.state)
+                self.updated[one] = self.now
             for name in changed.acknowledged:
-                del alarms[named(name)]
+                del alarms[one.alarm(name)]
             if changed.clear:
                 alarms = {k: alarm for k, alarm in alarms.items() if k.object_key != one}
             for name, new in changed.changed.items():
-                alarms.pop(named(name), None)
+                alarms.pop(one.alarm(name), None)
                 if new is not None:
-                    alarms[named(name)] = _ModelAlarm(new.due_at, new.payload, new.due_at)
+                    alarms[one.alarm(name)] = _ModelAlarm(new.due_at, new.payload, new.due_at)
+            is_saved = commit.state is not None and not commit.delete
+            if one.tenant and (is_saved or any(changed.changed.values())):
+                self.tenants.add(one.tenant)
         found: Collection[int] = self.writer.commit(batch, self.now)
         assert sorted(found) == stale
         self.model, self.alarms = after, alarms
+
+    @precondition(lambda self: self.model or self.alarms)
+    @rule(tenant=st.sampled_from(TENANTS[1:]), really=st.integers(0, 2))
+    def drop_tenant(self, tenant: str, really: int) -> None:
+        if really:  # not every time, for otherwise little gets stored
+            return
+        assert self.writer.drop_tenant(tenant) is (tenant in self.tenants)
+        self.tenants.discard(tenant)
+        self.model = {k: row for k, row in self.model.items() if k.tenant != tenant}
+        self.alarms = {k: alarm for k, alarm in self.alarms.items() if k.tenant != tenant}
 
     # --- delivery --------------------------------------------------------------------------------
 
@@ -1771,20 +1806,77 @@ class _StorageMachine(RuleBasedStateMachine):
         type_name=_type_names,
         after=st.none() | _object_ids | st.just("") | st.just("zz"),
         limit=st.integers(1, 12),
+        tenant=_tenants,
     )
-    def list_ids(self, type_name: str, after: str | None, limit: int) -> None:
+    def list_ids(self, type_name: str, after: str | None, limit: int, tenant: str) -> None:
         expected = sorted(
-            (k.object_id for k in self.model if k.type_name == type_name), key=str.encode
+            (k.object_id for k in self.model if (k.type_name, k.tenant) == (type_name, tenant)),
+            key=str.encode,
         )
         if after is not None:
             expected = [one for one in expected if one.encode() > after.encode()]
-        assert self.reader.list_ids(type_name, after, limit) == expected[:limit]
+        assert self.reader.list_ids(type_name, after, limit, tenant) == expected[:limit]
+
+    @rule(after=st.none() | st.sampled_from(["a", "a-b", "acmd", "z"]), limit=st.integers(1, 3))
+    def list_tenants(self, after: str | None, limit: int) -> None:
+        expected = [one for one in sorted(self.tenants) if after is None or one > after]
+        assert self.reader.list_tenants(after, limit) == expected[:limit]
+
+    @rule(
+        type_name=st.none() | _type_names,
+        after=st.none() | _keys,
+        limit=st.integers(1, 12),
+        tenant=_tenants,
+    )
+    def browse_objects(
+        self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str
+    ) -> None:
+        if after is not None and type_name is not None:
+            after = attrs.evolve(after, type_name=type_name)
+        expected = [
+            row
+            for row in self.objects_of(tenant)
+            if type_name in (None, row.key.type_name)
+            and (after is None or _in_order(row.key) > _in_order(after))
+        ]
+        assert self.reader.browse_objects(type_name, after, limit, tenant) == expected[:limit]
+
+    @rule(
+        status=_statuses,
+        later=_delays,
+        type_name=st.none() | _type_names,
+        after=st.none() | _alarm_keys,
+        limit=st.integers(1, 12),
+        tenant=_tenants,
+    )
+    def browse_alarms(
+        self,
+        status: AlarmStatus | None,
+        later: int,
+        type_name: str | None,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str,
+    ) -> None:
+        if after is not None and type_name is not None:
+            after = after._replace(type_name=type_name)
+        now = self.now + later
+        expected = [
+            row
+            for row in self.alarms_of(tenant, now)
+            if type_name in (None, row.alarm.key.type_name)
+            and status in (None, row.status)
+            and (after is None or _bytewise(row.alarm.key)[:3] > _bytewise(after)[:3])
+        ]
+        found = self.reader.browse_alarms(status, now, type_name, after, limit, tenant)
+        assert found == expected[:limit]
 
     @rule(
         before=_delays,
         after=st.none() | st.tuples(_delays, _alarm_keys),
         limit=st.integers(1, 30),
         except_types=st.sets(_type_names),
+        tenant=_tenants,
     )
     def due_alarms(
         self,
@@ -1792,32 +1884,38 @@ class _StorageMachine(RuleBasedStateMachine):
         after: tuple[int, AlarmKey] | None,
         limit: int,
         except_types: set[str],
+        tenant: str,
     ) -> None:
-        last = None if after is None else DueAlarm(self.now + after[0], after[1])
+        last = None
+        if after is not None:
+            last = DueAlarm(self.now + after[0], after[1]._replace(tenant=tenant))
         expected = [
             each
-            for each in self.feed()
+            for each in self.feed(tenant)
             if each.available_at < self.now + before
             and each.key.type_name not in except_types
             and (last is None or self.place(each) > self.place(last))
         ]
-        found = self.reader.due_alarms(self.now + before, last, limit, except_types)
+        found = self.reader.due_alarms(self.now + before, last, limit, except_types, tenant)
         assert found == expected[:limit]
 
     @rule(
         type_name=_type_names,
         after=st.none() | _alarm_keys,
         limit=st.integers(1, 12),
+        tenant=_tenants,
     )
-    def list_dead_letters(self, type_name: str, after: AlarmKey | None, limit: int) -> None:
+    def list_dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str
+    ) -> None:
         if after is not None:
-            after = after._replace(type_name=type_name)
+            after = after._replace(type_name=type_name, tenant=tenant)
         expected = [
             letter
-            for letter in self.dead_letters(type_name)
+            for letter in self.dead_letters(type_name, tenant)
             if after is None or _bytewise(letter.key) > _bytewise(after)
         ]
-        assert self.reader.list_dead_letters(type_name, after, limit) == expected[:limit]
+        assert self.reader.list_dead_letters(type_name, after, limit, tenant) == expected[:limit]
 
     @precondition(lambda self: self.model or self.alarms)
     @rule()
@@ -1833,7 +1931,9 @@ class _StorageMachine(RuleBasedStateMachine):
     @invariant()
     def all_is_as_in_the_model(self) -> None:
         self.check_load(list(self.model))
-        assert self.reader.due_alarms(FOREVER, None, 1000, ()) == self.feed()
+        assert self.reader.list_tenants(None, 1000) == sorted(self.tenants)
+        for tenant in TENANTS:
+            self.all_of_a_tenant_is_as_in_the_model(tenant)
         for one in {alarm.object_key for alarm in self.alarms}:
             expected = [
                 alarm.stored(k)
@@ -1842,30 +1942,57 @@ class _StorageMachine(RuleBasedStateMachine):
             ]
             expected.sort(key=lambda alarm: (alarm.due_at, _bytewise(alarm.key)))
             assert self.reader.list_alarms(one) == expected
+
+    def all_of_a_tenant_is_as_in_the_model(self, tenant: str) -> None:
+        reader = self.reader
+        assert reader.due_alarms(FOREVER, None, 1000, (), tenant) == self.feed(tenant)
         for type_name in ("Cart", "cart"):
-            letters = self.reader.list_dead_letters(type_name, None, 1000)
-            assert letters == self.dead_letters(type_name)
+            letters = reader.list_dead_letters(type_name, None, 1000, tenant)
+            assert letters == self.dead_letters(type_name, tenant)
+        objects, alarms = self.objects_of(tenant), self.alarms_of(tenant, self.now)
+        assert reader.browse_objects(None, None, 1000, tenant) == objects
+        assert reader.browse_alarms(None, self.now, None, None, 1000, tenant) == alarms
+        types = {row.key.type_name for row in objects} | {row.alarm.key.type_name for row in alarms}
+        summaries = []
+        for type_name in sorted(types, key=str.encode):
+            sizes = [len(row.state) for row in objects if row.key.type_name == type_name]
+            found = [row.status for row in alarms if row.alarm.key.type_name == type_name]
+            counts = [found.count(status) for status in ("pending", "overdue", "dead")]
+            summaries.append(TypeSummary(type_name, len(sizes), sum(sizes), *counts))
+        assert reader.summarize(self.now, tenant) == summaries
+
+    def objects_of(self, tenant: str) -> list[ObjectRow]:
+        rows = [
+            ObjectRow(one, revision, self.updated[one], state)
+            for one, (revision, state) in self.model.items()
+            if one.tenant == tenant
+        ]
+        return sorted(rows, key=lambda row: _in_order(row.key))
+
+    def alarms_of(self, tenant: str, now: int) -> list[AlarmRow]:
+        rows = [alarm.row(k, now) for k, alarm in self.alarms.items() if k.tenant == tenant]
+        return sorted(rows, key=lambda row: _bytewise(row.alarm.key))
 
     @staticmethod
     def place(each: DueAlarm) -> tuple[int, list[bytes]]:
         return each.available_at, _bytewise(each.key)
 
-    def feed(self) -> list[DueAlarm]:
+    def feed(self, tenant: str) -> list[DueAlarm]:
         return sorted(
             (
                 DueAlarm(alarm.available_at, one)
                 for one, alarm in self.alarms.items()
-                if alarm.available_at is not None
+                if alarm.available_at is not None and one.tenant == tenant
             ),
             key=self.place,
         )
 
-    def dead_letters(self, type_name: str) -> list[StoredAlarm]:
+    def dead_letters(self, type_name: str, tenant: str) -> list[StoredAlarm]:
         return sorted(
             (
                 alarm.stored(one)
                 for one, alarm in self.alarms.items()
-                if one.type_name == type_name and alarm.available_at is None
+                if (one.type_name, one.tenant) == (type_name, tenant) and alarm.available_at is None
             ),
             key=lambda alarm: _bytewise(alarm.key),
         )
@@ -1877,6 +2004,8 @@ class _StorageMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         # One storage serves all examples: leave it empty for the next, whatever is in it.
+        for tenant in self.reader.list_tenants(None, 100):
+            self.writer.drop_tenant(tenant)
         for type_name in ("Cart", "cart", "Order"):
             keys = [key(one, type_name) for one in self.reader.list_ids(type_name, None, 100)]
             rows = self.reader.load(keys)
