@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import attrs
 import pytest
@@ -1520,6 +1522,394 @@ class StorageConformance:
         after = DueAlarm(NOW + 9000, alarm_key("x", "09000"))
         page = reader.due_alarms(NOW + 9003, after, 10, ())
         assert [d.key.object_id for d in page] == ["09001", "09002"]
+
+    # --- tenants, condition 11 -------------------------------------------------------------------
+
+    def fill_tenants(self, writer: Writer) -> None:
+        """An object with alarms, a due one and a dead one, for everybody."""
+        for n, tenant in enumerate(TENANTS):
+            k = key("a", tenant=tenant)
+            alarms = changes({"due": NOW, "dead": NOW})
+            assert self.commit(writer, Commit(k, 0, f"{n}".encode(), alarms=alarms)) == []
+            dead = k.alarm("dead")
+            assert self.claim(writer, 900 + n, dead) == {dead}
+            writer.postpone([postponed(dead, 900 + n, None, 1, tenant)])
+
+    @staticmethod
+    def seen_of(reader: Reader, tenant: str) -> object:
+        """All that a reader says of a tenant."""
+        return (
+            reader.load([key("a", tenant=tenant)]),
+            reader.list_ids("Cart", None, 10, tenant),
+            reader.due_alarms(FOREVER, None, 10, (), tenant),
+            reader.list_alarms(key("a", tenant=tenant)),
+            reader.list_dead_letters("Cart", None, 10, tenant),
+            reader.browse_objects(None, None, 10, tenant),
+            reader.browse_alarms(None, NOW, None, None, 10, tenant),
+            reader.summarize(NOW, tenant),
+        )
+
+    NOTHING: ClassVar[object] = ([None], [], [], [], [], [], [], [])
+
+    def test_what_is_of_one_tenant_is_seen_there_alone(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        self.fill_tenants(writer)
+        for n, tenant in enumerate(TENANTS):
+            k, state = key("a", tenant=tenant), f"{n}".encode()
+            due = StoredAlarm(k.alarm("due"), NOW, None, 0, None)
+            dead = StoredAlarm(k.alarm("dead"), NOW, None, 1, tenant)
+            assert self.seen_of(reader, tenant) == (
+                [StoredObject(1, state)],
+                ["a"],
+                [DueAlarm(NOW, due.key)],
+                [due],
+                [dead],
+                [ObjectRow(k, 1, NOW, state)],
+                [AlarmRow(dead, None, "dead"), AlarmRow(due, NOW, "overdue")],
+                [TypeSummary("Cart", 1, 1, 0, 1, 1)],
+            )
+        keys = [key("a", tenant=tenant) for tenant in ("acme", "", "none", "a-b", "acme")]
+        found = [row.state if row else None for row in reader.load(keys)]
+        assert found == [b"2", b"0", None, b"1", b"2"]
+
+    def test_a_tenant_that_is_not_there_is_empty(self, writer: Writer, reader: Reader) -> None:
+        self.fill_tenants(writer)
+        assert self.seen_of(reader, "none") == self.NOTHING
+        alarm = alarm_key("due", tenant="none")
+        assert writer.claim([alarm], 1, NOW, NOW) == []
+        writer.renew([(alarm, 1)], NOW + 5)
+        writer.postpone([postponed(alarm, 1, NOW)])
+        assert writer.revive(alarm, NOW) is False
+        assert writer.drop_tenant("none") is False
+        assert self.seen_of(reader, "none") == self.NOTHING
+        assert reader.list_tenants(None, 10) == TENANTS[1:]
+
+    def test_a_tenant_comes_into_being_with_what_is_first_written(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        def one(object_id: str = "a") -> ObjectKey:
+            return key(object_id, tenant="acme")
+
+        nothing = [
+            Commit(one("a"), 0),
+            Commit(one("b"), 0, delete=True, alarms=changes(clear=True)),
+            Commit(one("c"), None, alarms=changes({"x": None})),
+            Commit(one("d"), None, alarms=changes(clear=True)),
+        ]
+        assert self.commit(writer, *nothing) == []
+        stale = [
+            Commit(one("a"), 3, b"1"),
+            Commit(one("b"), 1, delete=True),
+            Commit(one("c"), 2),
+            Commit(one("d"), None, alarms=changes({"y": NOW}, acknowledged={"x": 1})),
+            Commit(one("e"), 1, b"1", alarms=changes({"y": NOW})),
+        ]
+        for commit in stale:
+            assert self.commit(writer, commit) == [0]
+        assert self.commit(writer, *stale) == [0, 1, 2, 3, 4]
+        assert self.commit(writer, *nothing, save("a", 0)) == []
+        assert reader.list_tenants(None, 10) == []
+        for n, first in enumerate(
+            [
+                Commit(one(), 0, b"1"),
+                Commit(one(), None, alarms=changes({"x": NOW})),
+                Commit(one(), 0, alarms=changes({"x": NOW})),
+            ]
+        ):
+            batch = [first] if n % 2 else [*stale[1:], first]
+            assert self.commit(writer, *batch) == list(range(len(batch) - 1))
+            assert reader.list_tenants(None, 10) == ["acme"]
+            assert writer.drop_tenant("acme") is True
+
+    @pytest.mark.parametrize("size", [2, 9, 1000])
+    def test_a_batch_of_several_tenants(self, writer: Writer, reader: Reader, size: int) -> None:
+        """Fresh commits beside stale ones, of tenants that are there and of one that isn't."""
+        self.commit(writer, save("s", 0), Commit(key("s", tenant="a-b"), 0, b"0"))
+        keys = [key(f"{n:04}", tenant=TENANTS[n % 3]) for n in range(size)]
+        alarms = changes({"x": NOW})
+        assert self.commit(writer, *(Commit(k, 0, b"1", alarms=alarms) for k in keys)) == []
+        assert reader.load(keys) == [StoredObject(1, b"1")] * size
+        for tenant in TENANTS:
+            mine = [k.alarm("x") for k in keys if k.tenant == tenant]
+            due = reader.due_alarms(FOREVER, None, size, (), tenant)
+            assert [each.key for each in due] == mine
+        claimed = [k.alarm("x") for k in keys]
+        assert self.claim(writer, 1, *claimed) == set(claimed)
+        done = changes({"y": NOW}, acknowledged={"x": 1})
+        batch, stale, expected = [], [], []
+        for n, k in enumerate(keys):
+            commit, row = [
+                (Commit(k, 1, b"2", alarms=done), StoredObject(2, b"2")),
+                (Commit(k, 0, b"2", alarms=done), StoredObject(1, b"1")),
+                (Commit(k, 1, delete=True, alarms=changes(clear=True)), None),
+                (
+                    Commit(k, 1, b"2", alarms=changes(acknowledged={"x": 2})),
+                    StoredObject(1, b"1"),
+                ),
+            ][n % 4]
+            batch.append(commit)
+            expected.append(row)
+            if n % 4 in (1, 3):
+                stale.append(n)
+        assert self.commit(writer, *batch) == stale
+        assert reader.load(keys) == expected
+        for n, k in enumerate(keys):
+            left = {0: ["y"], 1: ["x"], 2: [], 3: ["x"]}[n % 4]
+            if n < 50:
+                assert [alarm.key for alarm in reader.list_alarms(k)] == [k.alarm(x) for x in left]
+
+    @pytest.mark.parametrize("refused", TENANTS)
+    def test_what_is_stale_of_one_tenant_does_not_hold_back_another(
+        self, writer: Writer, reader: Reader, refused: str
+    ) -> None:
+        self.commit(writer, *(Commit(key("a", tenant=one), 0, b"1") for one in TENANTS))
+        batch = [Commit(key("a", tenant=one), 7 if one == refused else 1, b"2") for one in TENANTS]
+        assert self.commit(writer, *batch) == [TENANTS.index(refused)]
+        rows = reader.load([key("a", tenant=one) for one in TENANTS])
+        assert [row.state if row else None for row in rows] == [
+            b"1" if one == refused else b"2" for one in TENANTS
+        ]
+
+    def test_alarms_of_several_tenants_in_one_call(self, writer: Writer, reader: Reader) -> None:
+        names = ["x", "y", "z"]
+        for tenant in TENANTS:
+            k = key("a", tenant=tenant)
+            self.commit(writer, Commit(k, None, alarms=changes(dict.fromkeys(names, NOW))))
+        keys = [alarm_key(name, tenant=tenant) for name in names for tenant in (*TENANTS, "none")]
+        there = [one for one in keys if one.tenant != "none"]
+        mixed = [one for one in there if one.name != "z"]
+        claimed = writer.claim([*mixed, alarm_key("x", tenant="none")], 1, NOW, NOW + 10)
+        assert sorted(alarm.key for alarm in claimed) == sorted(mixed)
+        assert writer.claim(mixed, 2, NOW, NOW + 10) == []
+        writer.renew([(one, 1) for one in keys], NOW + 20)
+
+        def available() -> dict[AlarmKey, int]:
+            return {
+                each.key: each.available_at
+                for tenant in TENANTS
+                for each in reader.due_alarms(FOREVER, None, 10, (), tenant)
+            }
+
+        assert available() == {one: NOW + 20 if one in mixed else NOW for one in there}
+        # By another claim nothing moves.
+        writer.renew([(one, 2) for one in keys], NOW + 30)
+        writer.postpone([postponed(one, 2, NOW + 30) for one in keys])
+        assert available() == {one: NOW + 20 if one in mixed else NOW for one in there}
+        writer.postpone([postponed(one, 1, NOW + 5 if one.name == "x" else None) for one in keys])
+        times = {"x": NOW + 5, "z": NOW}
+        assert available() == {one: times[one.name] for one in there if one.name in times}
+        for tenant in TENANTS:
+            letters = reader.list_dead_letters("Cart", None, 10, tenant)
+            assert [letter.key for letter in letters] == [alarm_key("y", tenant=tenant)]
+            assert writer.revive(alarm_key("y", tenant=tenant), NOW + 7) is True
+            assert reader.list_dead_letters("Cart", None, 10, tenant) == []
+            assert available()[alarm_key("y", tenant=tenant)] == NOW + 7
+
+    def test_a_claim_is_of_one_tenants_alarm(self, writer: Writer, reader: Reader) -> None:
+        for tenant in TENANTS:
+            commit = Commit(key("a", tenant=tenant), None, alarms=changes({"x": NOW}))
+            self.commit(writer, commit)
+        mine = alarm_key("x", tenant="acme")
+        assert self.claim(writer, 1, mine) == {mine}
+        done = changes(acknowledged={"x": 1})
+        assert self.commit(writer, Commit(key("a"), None, alarms=done)) == [0]
+        assert self.commit(writer, Commit(key("a", tenant="a-b"), None, alarms=done)) == [0]
+        assert self.commit(writer, Commit(key("a", tenant="acme"), None, alarms=done)) == []
+        assert len(reader.list_alarms(key("a"))) == len(reader.list_alarms(key("a", "Cart", "a-b")))
+        assert reader.list_alarms(key("a", tenant="acme")) == []
+
+    def test_claims_of_tenants_are_given_back_when_the_storage_is_opened(
+        self, storage: Storage
+    ) -> None:
+        keys = [alarm_key("x", tenant=tenant) for tenant in TENANTS]
+        with closing(storage.open_writer()) as writer:
+            for one in keys:
+                commit = Commit(one.object_key, None, alarms=changes({"x": NOW}))
+                self.commit(writer, commit)
+            assert self.claim(writer, 1, *keys, until=FOREVER) == set(keys)
+        with closing(storage.open_writer()) as writer:
+            assert self.claim(writer, 2, *keys) == set(keys)
+
+    @pytest.mark.parametrize("dropped", TENANTS[1:])
+    def test_a_dropped_tenant_leaves_the_others(
+        self, writer: Writer, reader: Reader, dropped: str
+    ) -> None:
+        self.fill_tenants(writer)
+        before = {tenant: self.seen_of(reader, tenant) for tenant in TENANTS}
+        assert writer.drop_tenant(dropped) is True
+        assert writer.drop_tenant(dropped) is False
+        for tenant in TENANTS:
+            expected = self.NOTHING if tenant == dropped else before[tenant]
+            assert self.seen_of(reader, tenant) == expected
+        assert reader.list_tenants(None, 10) == [one for one in TENANTS[1:] if one != dropped]
+        # Nothing that was known of it counts any more, and it begins anew.
+        stale = Commit(key("a", tenant=dropped), 1, b"2")
+        assert self.commit(writer, stale) == [0]
+        assert reader.list_tenants(None, 10) == [one for one in TENANTS[1:] if one != dropped]
+        assert self.commit(writer, Commit(key("a", tenant=dropped), 0, b"3")) == []
+        assert reader.load([key("a", tenant=dropped)]) == [StoredObject(1, b"3")]
+        assert reader.list_dead_letters("Cart", None, 10, dropped) == []
+        assert reader.list_tenants(None, 10) == TENANTS[1:]
+
+    def test_a_dropped_tenant_stays_away(self, storage: Storage) -> None:
+        with closing(storage.open_writer()) as writer:
+            self.fill_tenants(writer)
+            writer.drop_tenant("acme")
+        for _ in range(2):
+            with closing(storage.open_writer()) as writer, closing(storage.open_reader()) as reader:
+                assert reader.list_tenants(None, 10) == ["a-b"]
+                assert self.seen_of(reader, "acme") == self.NOTHING
+                assert self.commit(writer, Commit(key("a", tenant="acme"), 0, b"1")) == []
+                assert writer.drop_tenant("acme") is True
+
+    def test_lists_of_tenants_page_through_in_order(self, writer: Writer, reader: Reader) -> None:
+        names = ["0", "9", "a", "a-", "a-0", "a0", "a_", "aa", "ab", "b", "zz", "x" * 48]
+        self.commit(writer, *(Commit(key("a", tenant=one), 0, b"1") for one in names))
+        for limit in (1, 3, 12, 100):
+            paged: list[str] = []
+            while page := reader.list_tenants(paged[-1] if paged else None, limit):
+                assert len(page) <= limit
+                paged += page
+            assert paged == sorted(names)
+        assert reader.list_tenants("a1", 2) == ["a_", "aa"]
+
+    # --- looking through -------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("tenant", TENANTS)
+    def test_objects_are_looked_through_in_pages(
+        self, writer: Writer, reader: Reader, tenant: str
+    ) -> None:
+        keys = [key(one, kind, tenant) for one in ODD_IDS for kind in ("Cart", "cart", "é", "Z")]
+        self.commit(writer, *(Commit(k, 0, k.object_id.encode()) for k in keys))
+        writer.commit([Commit(key("\uffff", "cart", tenant), 1, b"2")], NOW + 5)
+        rows = [ObjectRow(k, 1, NOW, k.object_id.encode()) for k in sorted(keys, key=_in_order)]
+        rows = [
+            ObjectRow(row.key, 2, NOW + 5, b"2")
+            if (row.key.object_id, row.key.type_name) == ("\uffff", "cart")
+            else row
+            for row in rows
+        ]
+        for type_name in (None, "Cart", "cart", "é", "none"):
+            expected = [row for row in rows if type_name in (None, row.key.type_name)]
+            for limit in (1, 7, 1000):
+                paged: list[ObjectRow] = []
+                while page := reader.browse_objects(
+                    type_name, paged[-1].key if paged else None, limit, tenant
+                ):
+                    assert len(page) <= limit
+                    paged += page
+                assert paged == expected
+        # From behind one that isn't there.
+        found = reader.browse_objects(None, key("", "cart", tenant), 1, tenant)
+        assert found[0].key.type_name == "cart"
+        assert reader.browse_objects("Cart", key("👾" * 129, "Cart", tenant), 1, tenant) == []
+
+    @pytest.mark.parametrize("state", STATES.values(), ids=STATES.keys())
+    def test_states_are_looked_at_as_they_were(
+        self, writer: Writer, reader: Reader, state: bytes
+    ) -> None:
+        self.commit(writer, Commit(key("a", tenant="acme"), 0, state), save("b", 0, b"1"))
+        (row,) = reader.browse_objects(None, None, 10, "acme")
+        assert type(row.state) is bytes
+        assert row.state == state
+        (summary,) = reader.summarize(NOW, "acme")
+        assert summary == TypeSummary("Cart", 1, len(state), 0, 0, 0)
+
+    @pytest.mark.parametrize("tenant", TENANTS)
+    def test_alarms_are_looked_through_in_pages(
+        self, writer: Writer, reader: Reader, tenant: str
+    ) -> None:
+        keys = [
+            alarm_key(name, one, kind, tenant)
+            for name in ("x", "é", "'")
+            for one in ("a", "👾", "\uffff")
+            for kind in ("Cart", "cart")
+        ]
+        for n, one in enumerate(keys):
+            alarms = changes({one.name: NOW + n}, payload=json.dumps(n).encode())
+            self.commit(writer, Commit(one.object_key, None, alarms=alarms))
+        later = NOW + len(keys)
+        dead, claimed, retried = keys[::4], keys[1::4], keys[2::4]
+        self.claim(writer, 1, *dead, *claimed, *retried, now=later, until=later + 50)
+        writer.postpone([postponed(one, 1, None, 3, "no") for one in dead])
+        writer.postpone([postponed(one, 1, later + 9, 1, "retry") for one in retried])
+        now = NOW + 7
+        rows = []
+        for n, one in enumerate(keys):
+            payload = json.dumps(n).encode()
+            status: AlarmStatus = "overdue" if n <= 7 else "pending"
+            if one in dead:
+                stored, at = StoredAlarm(one, NOW + n, payload, 3, "no"), None
+                status = "dead"
+            elif one in retried:
+                stored, at = StoredAlarm(one, NOW + n, payload, 1, "retry"), later + 9
+            else:
+                stored = StoredAlarm(one, NOW + n, payload, 0, None)
+                at = later + 50 if one in claimed else NOW + n
+            rows.append(AlarmRow(stored, at, status))
+        rows.sort(key=lambda row: _bytewise(row.alarm.key))
+        statuses: list[AlarmStatus | None] = [None, "pending", "overdue", "dead"]
+        for status_asked in statuses:
+            for type_name in (None, "Cart", "cart", "none"):
+                expected = [
+                    row
+                    for row in rows
+                    if type_name in (None, row.alarm.key.type_name)
+                    and status_asked in (None, row.status)
+                ]
+                for limit in (1, 5, 100):
+                    paged: list[AlarmRow] = []
+                    while page := reader.browse_alarms(
+                        status_asked,
+                        now,
+                        type_name,
+                        paged[-1].alarm.key if paged else None,
+                        limit,
+                        tenant,
+                    ):
+                        assert len(page) <= limit
+                        paged += page
+                    assert paged == expected
+        assert reader.summarize(now, tenant) == [
+            TypeSummary(
+                type_name,
+                0,
+                0,
+                *(
+                    sum(
+                        (row.alarm.key.type_name, row.status) == (type_name, status) for row in rows
+                    )
+                    for status in ("pending", "overdue", "dead")
+                ),
+            )
+            for type_name in ("Cart", "cart")
+        ]
+
+    def test_a_summary_has_types_with_objects_or_alarms_or_both(
+        self, writer: Writer, reader: Reader
+    ) -> None:
+        assert reader.summarize(NOW) == []
+        self.commit(
+            writer,
+            Commit(key("a", "é"), 0, "é".encode()),
+            Commit(key("b", "é"), 0, b"123"),
+            Commit(key("a", "Both"), 0, b"1", alarms=changes({"x": NOW, "y": NOW + 1})),
+            Commit(key("a", "Alarms"), None, alarms=changes({"x": NOW + 1})),
+            Commit(key("a", "Theirs", "acme"), 0, b"1"),
+        )
+        assert reader.summarize(NOW) == [
+            TypeSummary("Alarms", 0, 0, 1, 0, 0),
+            TypeSummary("Both", 1, 1, 1, 1, 0),
+            TypeSummary("é", 2, 5, 0, 0, 0),
+        ]
+        assert reader.summarize(NOW + 1)[0] == TypeSummary("Alarms", 0, 0, 0, 1, 0)
+
+    def test_nothing_is_pending_of_what_was_opened(self, storage: Storage) -> None:
+        with closing(storage.open_writer()) as writer:
+            self.fill_tenants(writer)
+            assert storage.pending_migrations() == []
+        assert storage.pending_migrations() == []
 
     # --- everything against a model --------------------------------------------------------------
 

@@ -357,7 +357,7 @@ class Reader(ABC):
 
         Args:
             type_name: Only those of this type; None for all.
-            after: Only those behind this one.
+            after: Only those behind this one, which is of that type if one is given.
             limit: At most so many.
             tenant: Whose.
 
@@ -381,7 +381,7 @@ class Reader(ABC):
             status: Only such; None for all.
             now: The wall time.
             type_name: Only those of this type; None for all.
-            after: Only those behind this one.
+            after: Only those behind this one, which is of that type if one is given.
             limit: At most so many.
             tenant: Whose.
 
