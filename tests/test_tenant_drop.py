@@ -15,6 +15,7 @@ from support.scripted import ScriptedStorage
 from support.tasks import calls
 
 from trio_durable import (
+    AlarmSuperseded,
     CallCycle,
     DurableRuntime,
     ObjectKey,
@@ -410,7 +411,7 @@ async def test_an_alarm_that_fires_early_while_its_tenant_goes_is_settled() -> N
                 dropping = group.start(runtime.drop_tenant, "acme")
                 await settle()
         assert dropping.value is True
-        assert isinstance(firing.error, TenantDropped)
+        assert isinstance(firing.error, (TenantDropped, AlarmSuperseded))  # whichever comes first
         await nothing_is_left(runtime)
 
 
