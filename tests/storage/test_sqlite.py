@@ -16,6 +16,7 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import ClassVar
 
+import attrs
 import pytest
 import sqlite_utils
 import trio
@@ -38,6 +39,7 @@ from trio_durable import (
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     AlarmChanges,
+    AlarmStatus,
     Commit,
     DueAlarm,
     Durability,
@@ -51,6 +53,7 @@ from trio_durable.storage import (
 )
 from trio_durable.storage._lock import FileLock
 from trio_durable.storage._sqlite_alarms import MAX_ROWS, AlarmTable
+from trio_durable.storage._sqlite_tables import _MAX_KNOWN
 from trio_durable.storage._sqlite_writer import SQLiteWriter
 from trio_durable.storage.migrations import Schema, TableNames, migrations_of
 
@@ -1075,6 +1078,284 @@ def test_what_is_done_for_one_tenant_does_not_grow_with_their_number(path: Path,
             found.append(steps_of(writer, reader, jobs[work]))
     few, many = found
     assert 0 < many <= few * 1.05 + 5
+
+
+def undo(path: Path, tenant: str, migration: str, *drops: str) -> None:
+    """Let a migration of a tenant not have been applied."""
+    for drop in drops:
+        execute(path, drop)
+    execute(
+        path,
+        "DELETE FROM _sqlite_migrations WHERE migration_set = ? AND name = ?",
+        *(f"trio_durable:{tenant}" if tenant else "trio_durable", migration),
+    )
+
+
+def test_the_migrations_of_a_tenant_are_its_own(path: Path) -> None:
+    with writing(SQLiteStorage(path)) as writer:
+        writer.commit([of_tenant("acme", "a", state=b"1")], NOW)
+    found = execute(path, "SELECT migration_set, name FROM _sqlite_migrations ORDER BY id")
+    of_everybody = ["m001_objects", "m002_alarms"]
+    assert found == [
+        *(("trio_durable", name) for name in [*of_everybody, "m003_tenants"]),
+        *(("trio_durable:acme", name) for name in of_everybody),
+    ]
+
+
+def test_a_tenant_that_lacks_a_migration_is_brought_up_to_date(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer:
+        writer.commit([of_tenant(name, "a", state=b"1") for name in ("acme", "beta")], NOW)
+    undo(path, "acme", "m002_alarms", 'DROP TABLE "tenant_acme_durable_alarms"')
+    assert storage.pending_migrations() == ["m002_alarms of tenant acme"]
+    with pytest.raises(StorageUnavailable, match="bring them up to date"):
+        storage.open_reader()
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        assert storage.pending_migrations() == []
+        assert reader.load([theirs("acme")]) == [StoredObject(1, b"1")]
+        assert writer.commit([of_tenant("acme", "a", "x", state=b"2", revision=1)], NOW) == ()
+        assert len(reader.list_alarms(theirs("acme"))) == 1
+
+
+def test_a_tenant_that_was_noted_and_has_no_tables_gets_them(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    storage.open_writer().close()
+    execute(path, "INSERT INTO durable_tenants VALUES ('acme')")
+    assert storage.pending_migrations() == [
+        "m001_objects of tenant acme",
+        "m002_alarms of tenant acme",
+    ]
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        assert reader.load([theirs("acme")]) == [None]
+        assert writer.commit([of_tenant("acme", "a", "x", state=b"1")], NOW) == ()
+
+
+def test_a_file_from_before_tenants_is_migrated(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer:
+        writer.commit([Commit(key("a"), 0, b"1")], NOW)
+    undo(path, "", "m003_tenants", "DROP TABLE durable_tenants")
+    assert storage.pending_migrations() == ["m003_tenants"]
+    with pytest.raises(StorageUnavailable, match="trio-durable migrate"):
+        storage.open_reader()
+    assert storage.pending_migrations() == ["m003_tenants"]  # looking changes nothing
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        assert reader.load([key("a")]) == [StoredObject(1, b"1")]
+        writer.commit([of_tenant("acme", "a", state=b"1")], NOW)
+        assert reader.list_tenants(None, 10) == ["acme"]
+
+
+@pytest.mark.parametrize("tenant", ["", "acme", "unheard-of"])
+def test_a_newer_migration_of_anybody_is_refused(path: Path, tenant: str) -> None:
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer:
+        writer.commit([of_tenant("acme", "a", state=b"1")], NOW)
+    execute(
+        path,
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)",
+        *(f"trio_durable:{tenant}" if tenant else "trio_durable", "m999_from_the_future", "2099"),
+    )
+    for attempt in (storage.open_writer, storage.open_reader, storage.pending_migrations):
+        with pytest.raises(SchemaTooNew) as caught:
+            attempt()
+        assert caught.value.unknown == ("m999_from_the_future",)
+
+
+def test_more_tenants_than_are_kept_at_hand(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    names = [f"t{n:03}" for n in range(_MAX_KNOWN + 20)]
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        for revision in range(2):
+            batch = [of_tenant(one, "a", "x", state=b"1", revision=revision) for one in names]
+            assert writer.commit(batch, NOW) == ()
+            for one in (*names[:3], *names[-3:]):
+                commit = of_tenant(one, f"{revision}", state=b"1")
+                assert writer.commit([commit], NOW) == ()
+        rows = reader.load([theirs(one) for one in names])
+        assert rows == [StoredObject(2, b"1")] * len(names)
+        alarms = [AlarmKey("Counter", "a", "x", one) for one in names]
+        assert [a.key for a in writer.claim(alarms, 1, NOW, NOW + 9)] == alarms
+        assert writer.drop_tenant(names[0]) is True
+        assert writer.drop_tenant(names[-1]) is True
+        stale = [of_tenant(one, "a", state=b"1", revision=2) for one in (names[0], names[-1])]
+        assert sorted(writer.commit(stale, NOW)) == [0, 1]
+        assert reader.list_tenants(None, 1000) == names[1:-1]
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["fresh", "stale"])
+def test_what_a_batch_of_several_tenants_costs(path: Path, stale: bool) -> None:
+    """One transaction, and a statement for each thing that is done in each of them."""
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        counts = []
+        for tenants, rows in ((1, 8), (2, 8), (4, 8), (4, 400)):
+            names = [f"t{n}" for n in range(tenants)]
+            ids = [f"{tenants}/{rows}/{n}" for n in range(rows)]
+            batch = [of_tenant(names[n % tenants], one, state=b"1") for n, one in enumerate(ids)]
+            writer.commit(batch, NOW)  # makes the tables
+            again = [attrs.evolve(commit, revision=1) for commit in batch]
+            if stale:
+                again[-1].revision = 5
+            with traced(writer, reader) as statements:
+                assert sorted(writer.commit(again, NOW)) == ([rows - 1] if stale else [])
+            made = [text.split()[0] for text in executed(statements)]
+            counts.append((made.count("BEGIN"), made.count("COMMIT"), made.count("INSERT")))
+        if stale:
+            # Tried as a whole first, for all tenants before the one that is refused.
+            assert [begun for begun, _, _ in counts] == [1, 2, 2, 2]
+            assert [done for _, done, _ in counts] == [1, 1, 1, 1]
+            assert counts[2] == counts[3]
+        else:
+            assert counts == [(0, 0, 1), (1, 1, 2), (1, 1, 4), (1, 1, 4)]
+
+
+def test_the_first_commit_of_a_tenant_is_one_transaction(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        with traced(writer, reader) as statements:
+            writer.commit([of_tenant("acme", "a", "x", state=b"1")], NOW)
+        made = [text.split()[0] for text in executed(statements)]
+        assert made.count("BEGIN") == made.count("COMMIT") == 1
+
+
+@pytest.mark.parametrize("tenant", ["", "acme"])
+def test_no_page_that_is_looked_through_begins_at_the_beginning(path: Path, tenant: str) -> None:
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        ids = [f"{n:04}" for n in range(1000)]
+        writer.commit([of_tenant(tenant, one, "x", "y", state=b"1") for one in ids], NOW)
+        pages: list[Callable[[str], Sequence[object]]] = [
+            lambda one: reader.browse_objects(None, theirs(tenant, one), 10, tenant),
+            lambda one: reader.browse_objects("Counter", theirs(tenant, one), 10, tenant),
+            lambda one: reader.list_ids("Counter", one, 10, tenant),
+            *(
+                partial(browsed_alarms, reader, tenant, status, type_name)
+                for status in (None, "overdue")
+                for type_name in (None, "Counter")
+            ),
+        ]
+        for page in pages:
+            with traced(writer, reader) as statements:
+                assert len(page("0500")) == 10
+            (select,) = [text for text in statements if "ORDER BY" in text]
+            plan = connection_of(writer).execute(f"EXPLAIN QUERY PLAN {select}").fetchall()
+            details = [step[3] for step in plan if "durable_" in step[3]]
+            assert len(details) == 1, details
+            assert details[0].startswith("SEARCH"), details
+            assert "(type_name" in details[0], details
+            assert not any("TEMP B-TREE" in step[3] for step in plan), plan
+            steps = [steps_of(writer, reader, partial(page, one)) for one in ("0001", "0980")]
+            assert max(steps) <= min(steps) * 1.1
+
+
+def browsed_alarms(
+    reader: Reader, tenant: str, status: AlarmStatus | None, type_name: str | None, after: str
+) -> Sequence[object]:
+    last = AlarmKey("Counter", after, "y", tenant)
+    return reader.browse_alarms(status, NOW, type_name, last, 10, tenant)
+
+
+# --- a reader by itself --------------------------------------------------------------------------
+
+
+def test_a_reader_without_a_file_makes_none(path: Path) -> None:
+    for attempt in (SQLiteStorage(path).open_reader, SQLiteStorage(path).pending_migrations):
+        with pytest.raises(StorageUnavailable, match="there is no such file"):
+            attempt()
+    nowhere = SQLiteStorage(path.parent / "nowhere" / "objects.db")
+    with pytest.raises(StorageUnavailable, match="there is no such file"):
+        nowhere.open_reader()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_reader_of_what_is_no_database(path: Path) -> None:
+    path.write_bytes(b"Dear diary, " * 100)
+    for attempt in (SQLiteStorage(path).open_reader, SQLiteStorage(path).pending_migrations):
+        with pytest.raises(StorageUnavailable, match="it is not an SQLite file"):
+            attempt()
+    assert path.read_bytes() == b"Dear diary, " * 100
+    with pytest.raises(StorageUnavailable):
+        SQLiteStorage(path.parent).open_reader()
+
+
+def test_a_reader_of_a_file_that_nobody_has_opened_to_write(path: Path) -> None:
+    path.touch()
+    storage = SQLiteStorage(path)
+    with pytest.raises(StorageUnavailable, match="bring them up to date"):
+        storage.open_reader()
+    assert storage.pending_migrations() == ["m001_objects", "m002_alarms", "m003_tenants"]
+    assert path.read_bytes() == b""
+
+
+def test_a_reader_that_is_refused_leaves_nothing_open(path: Path) -> None:
+    path.touch()
+    storage = SQLiteStorage(path)
+    for _ in range(3):
+        with pytest.raises(StorageUnavailable):
+            storage.open_reader()
+    storage.open_writer().close()
+    assert sorted(f.name for f in path.parent.iterdir()) == ["objects.db", "objects.db-lock"]
+
+
+BESIDE = """
+import sys
+from trio_durable import ObjectKey, SQLiteStorage
+from trio_durable.storage import Commit
+
+writer = SQLiteStorage(sys.argv[1]).open_writer()
+print("open", flush=True)
+for n, line in enumerate(sys.stdin):
+    tenant, _, done = line.strip().partition(" ")
+    if done:
+        writer.drop_tenant(tenant)
+    else:
+        writer.commit([Commit(ObjectKey("Counter", f"{n}", tenant), 0, b"1")], n)
+    print(n, flush=True)
+"""
+
+
+def test_a_reader_beside_a_writer_in_another_process(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", BESIDE, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+
+        def tell(line: str) -> None:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            assert process.stdout.readline()
+
+        with closing(storage.open_reader()) as reader:
+            with pytest.raises(StorageInUse) as caught:
+                storage.open_writer()
+            assert caught.value.pid == process.pid
+            assert storage.pending_migrations() == []
+            tell("")
+            assert [row.key for row in reader.browse_objects(None, None, 10)] == [key("0")]
+            assert reader.list_tenants(None, 10) == []
+            assert reader.browse_objects(None, None, 10, "acme") == []
+            # Seen though this reader has known that it wasn't there.
+            tell("acme")
+            assert reader.list_tenants(None, 10) == ["acme"]
+            assert reader.load([theirs("acme", "1")]) == [StoredObject(1, b"1")]
+            assert [row.key for row in reader.browse_objects(None, None, 10, "acme")] == [
+                theirs("acme", "1")
+            ]
+            tell("acme gone")
+            assert reader.list_tenants(None, 10) == []
+            assert reader.load([theirs("acme", "1")]) == [None]
+            assert reader.summarize(NOW, "acme") == []
+            tell("acme")
+            assert reader.list_ids("Counter", None, 10, "acme") == ["3"]
+        process.stdin.close()
 
 
 def names_in(path: Path) -> set[object]:
