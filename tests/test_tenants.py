@@ -552,8 +552,18 @@ async def test_a_tenants_dead_letters_are_retried_there() -> None:
         assert rung[2:] == ["Cart('a') of tenant acme"]
 
 
-async def test_at_most_one_of_alarms_with_one_name_is_superseded() -> None:
-    """What is under way of one tenant isn't taken for another's."""
+async def test_slow_alarms_of_one_tenant_leave_room_to_those_of_another() -> None:
+    """Of one object only some are under way; those of one id are several objects here."""
+    async with opened() as runtime:
+        for n in range(10):
+            await runtime.tenant(f"t{n}").schedule_alarm(Cart, "a", "ring_slowly", after=1)
+        await anyio.sleep(1.5)
+        assert runtime.statistics().alarms_in_flight == 10
+        await anyio.sleep(2)
+        assert len(rung) == 10
+
+
+async def test_what_is_under_way_of_one_tenant_is_not_taken_for_another_s() -> None:
     async with opened() as runtime:
         _, acme, beta = everybody(runtime)
         for objects in (acme, beta):
