@@ -374,8 +374,8 @@ async def test_an_alarm_that_is_being_claimed_never_fires() -> None:
         await anyio.sleep(100)
         assert rung == []
         assert runtime.statistics().alarms_in_flight == 0
-        # If the drop was over before the claim was known, the delivery has loaded the object to find
-        # that out.
+        # If the drop was over before the claim was known, the delivery has loaded the object, to
+        # find that out.
         await acme.stop(Cart, "a")
         await nothing_is_left(runtime)
 
@@ -400,6 +400,26 @@ async def test_an_alarm_that_was_claimed_ahead_never_fires() -> None:
         assert await acme.get(Cart, "a").add("later") == ["anew", "later"]
         assert rung == []
         assert runtime.statistics().alarms_in_flight == 0
+
+
+async def test_an_alarm_that_meets_a_drop_uses_up_no_attempt() -> None:
+    async with opened() as runtime:
+        acme = runtime.tenant("acme")
+        await acme.schedule_alarm(Cart, "b", "fail", after=1)  # which has one
+        async with calls() as group:
+            group.start(acme.get(Cart, "a").add_slowly, "slow", 3)
+            await settle()
+            dropping = group.start(runtime.drop_tenant, "acme")
+            await anyio.sleep(2)
+            assert rung == []
+            assert await acme.list_dead_letters(Cart) == []
+            (waiting,) = await acme.list_alarms(Cart, "b")
+            assert waiting.attempt == 1
+            dropping.cancel()
+            await anyio.sleep(5)
+        assert rung == ["Cart('b') of tenant acme"]
+        (dead,) = await acme.list_dead_letters(Cart)
+        assert dead.attempt == 1
 
 
 async def test_an_alarm_that_fires_early_while_its_tenant_goes_is_settled() -> None:

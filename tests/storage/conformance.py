@@ -1771,6 +1771,7 @@ class StorageConformance:
             while page := reader.list_tenants(paged[-1] if paged else None, limit):
                 assert len(page) <= limit
                 paged += page
+                assert len(paged) <= len(names)
             assert paged == sorted(names)
         assert reader.list_tenants("a1", 2) == ["a_", "aa"]
 
@@ -1799,6 +1800,7 @@ class StorageConformance:
                 ):
                     assert len(page) <= limit
                     paged += page
+                    assert len(paged) <= len(expected)  # or it might never end
                 assert paged == expected
         # From behind one that isn't there.
         found = reader.browse_objects(None, key("", "cart", tenant), 1, tenant)
@@ -1870,6 +1872,7 @@ class StorageConformance:
                     ):
                         assert len(page) <= limit
                         paged += page
+                        assert len(paged) <= len(expected)
                     assert paged == expected
         assert reader.summarize(now, tenant) == [
             TypeSummary(
