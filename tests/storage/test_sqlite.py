@@ -1057,6 +1057,25 @@ def test_a_tenant_that_is_made_while_a_reader_opens_does_not_keep_it_from_that(
         assert storage.pending_migrations() == []
 
 
+def test_a_tenant_that_is_dropped_while_it_is_read_is_read_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = SQLiteStorage(path)
+    with writing(storage) as writer, closing(storage.open_reader()) as reader:
+        writer.commit([of_tenant("acme", "a", state=b"1")], NOW)
+        has_tenant = Schema.has_tenant
+
+        def dropped_meanwhile(schema: Schema, tenant: str) -> bool:
+            found = has_tenant(schema, tenant)
+            monkeypatch.undo()
+            assert writer.drop_tenant("acme") is True
+            return found
+
+        monkeypatch.setattr(Schema, "has_tenant", dropped_meanwhile)
+        assert reader.load([theirs("acme")]) == [StoredObject(1, b"1")]
+        assert reader.load([theirs("acme")]) == [None]
+
+
 @pytest.mark.parametrize("work", ["list tenants", "load", "due", "commit", "claim"])
 def test_what_is_done_for_one_tenant_does_not_grow_with_their_number(path: Path, work: str) -> None:
     found = []
