@@ -182,7 +182,15 @@ class Schema:
     def add_tenant(self, tenant: str) -> None:
         """Make the tables of a tenant that isn't there, as part of a transaction."""
         self._db.execute("INSERT OR IGNORE INTO durable_tenants VALUES (?)", (tenant,))
-        migrations_of(tenant).apply(self._db)
+        names = TableNames(tenant)
+        for step in _steps_of(tenant):
+            step(self._db, names)
+            # As sqlite-utils would, but that lists all tables of the file several times for it.
+            self._db.execute(
+                f"INSERT INTO {Migrations.migrations_table} (migration_set, name, applied_at) "
+                "VALUES (?, ?, datetime())",
+                (_set_of(tenant), step.__name__),
+            )
 
     def drop_tenant(self, tenant: str) -> bool:
         """Remove all that is stored of a tenant, in one transaction; whether there was one."""
