@@ -31,6 +31,7 @@ class _Owner:
     def __init__(self) -> None:
         self.key = ObjectKey("Counter", "a")
         self.revision: int | None = 1
+        self.epoch = 0
         self.gate: Ticket | None = None
 
     def committed(self) -> None:
@@ -87,7 +88,7 @@ async def _parts() -> None:
         _forget(group)
 
         def settle() -> None:
-            ticket = Ticket(_Owner(), 1, b"", False, None)
+            ticket = Ticket(_Owner(), 1, b"", False, None, 0)
             ticket.hold(loop.waiter())
             group._settle([ticket], ())
 

@@ -161,7 +161,10 @@ class ScriptedWriter(ForwardingWriter):
         before = [(c.key, c.revision, c.state, c.delete) for c in batch]
         alarms = [deepcopy(c.alarms) for c in batch]
         self.batches.append(
-            [Commit(*fields, its) for fields, its in zip(before, alarms, strict=True)]
+            [
+                Commit(*fields, its, c.epoch)
+                for c, fields, its in zip(batch, before, alarms, strict=True)
+            ]
         )
         self.times.append(now)
         if self.script:
@@ -176,6 +179,9 @@ class ScriptedWriter(ForwardingWriter):
     def stored(self, owner: FakeOwner) -> tuple[int, bytes] | None:
         (row,) = self.storage.open_reader().load([owner.key])
         return None if row is None else (row.revision, row.state)
+
+    def commits_of(self, object_id: str) -> list[Commit]:
+        return [c for batch in self.batches for c in batch if c.key.object_id == object_id]
 
     def alarms(self, owner: FakeOwner) -> dict[str, int]:
         """The times of an owner's alarms."""
@@ -239,6 +245,7 @@ class FakeOwner:
         self.bench = bench
         self.key = ObjectKey("T", object_id)
         self.revision: int | None = 0
+        self.epoch = 0
         self.gate: Ticket | None = None
         self.failures = 0
         self.commits = 0
@@ -834,6 +841,57 @@ def _raise_after(step: Callable[[], object]) -> Callable[[], object]:
 
 def _like(owner: FakeOwner, revision: int, state: bytes) -> _Like:
     return _Like(owner.key, revision, state)
+
+
+# --- epochs --------------------------------------------------------------------------------------
+
+
+def test_an_object_that_begins_from_nothing_gets_an_epoch_and_keeps_it() -> None:
+    bench = Bench()
+    one, other = bench.owner("one"), bench.owner("other")
+    one.save(b"1")
+    other.save(b"1")
+    bench.runner.step()
+    one.save(b"2")  # on top of one that isn't known to be durable yet
+    bench.finish()
+    one.save(b"3")
+    bench.finish()
+    assert other.epoch not in (0, one.epoch)
+    assert one.revision == 3
+    epochs = [(c.revision, c.epoch) for c in bench.writer.commits_of("one")]
+    assert epochs == [(0, one.epoch), (1, one.epoch), (2, one.epoch)]
+
+
+@pytest.mark.parametrize("step", [False, True], ids=["in flight", "durable"])
+def test_what_is_deleted_begins_with_another_epoch(step: bool) -> None:
+    bench = Bench()
+    one = bench.owner("one")
+    one.save(b"1")
+    bench.finish()
+    first = one.epoch
+    one.delete()
+    bench.runner.step()
+    if step:
+        bench.finish()
+    one.save(b"2")
+    bench.finish()
+    epochs = [(c.revision, c.epoch) for c in bench.writer.commits_of("one")]
+    assert epochs == [(0, first), (1, first), (0, one.epoch)]
+    assert one.epoch not in (0, first)
+
+
+@pytest.mark.parametrize("stored", [0, 7])
+def test_a_change_from_outside_that_a_turn_joins_takes_the_epoch_of_the_turn(stored: int) -> None:
+    bench = Bench()
+    one = bench.owner("one")
+    one.revision = None
+    one.change(AlarmChanges(clear=True))
+    one.revision, one.epoch = stored, 42 if stored else 0  # it was loaded meanwhile
+    one.save(b"1")
+    bench.runner.step()
+    (commit,) = bench.writer.commits_of("one")
+    assert commit.revision == stored
+    assert commit.epoch == 42 if stored else commit.epoch not in (0, 42)
 
 
 class _Like:

@@ -100,6 +100,7 @@ class Activation:
         "_state",
         "_turning",
         "_worker",
+        "epoch",
         "gate",
         "key",
         "open",
@@ -113,6 +114,7 @@ class Activation:
     def __init__(self, directory: Directory, key: ObjectKey, services: Services) -> None:
         self.key = key
         self.revision: int | None = None
+        self.epoch = 0
         self.gate: Ticket | None = None
         self.open = False
         self._turning = False
@@ -491,10 +493,8 @@ class Activation:
     def loaded(self, row: StoredObject | None) -> None:
         """See `Loading.loaded`."""
         self._loaded = True
-        if row is not None:
-            self.revision, self._state = row.revision, row.state
-        else:
-            self.revision, self._state = 0, None
+        self.revision, self._state = (row.revision, row.state) if row else (0, None)
+        self.epoch = row.epoch if row else 0
         self._set_idle()
         self._drain()
 

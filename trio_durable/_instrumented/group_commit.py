@@ -34,8 +34,9 @@ class InstrumentedTicket(Ticket):
         state: bytes | None,
         delete: bool,
         alarms: AlarmChanges | None,
+        epoch: int,
     ) -> None:
-        super().__init__(owner, revision, state, delete, alarms)
+        super().__init__(owner, revision, state, delete, alarms, epoch)
         self.turns: dict[Turn, None] = {}  # in order, and once each: a turn may commit twice
         self._note_turn()
 

@@ -9,7 +9,10 @@ Conditions, which the conformance suite checks on every backend:
 2. A batch is one transaction: if `Writer.commit` raises, nothing of the batch is applied.
 3. A commit is conditional: it applies only if the stored revision equals `Commit.revision`,
    where 0 stands for no row. Commits that don't apply are reported by their positions and change
-   nothing; the others of the batch apply all the same.
+   nothing; the others of the batch apply all the same. A deletion lets revisions begin anew, so a
+   storage that several may write to at once also compares epochs: a new row gets `Commit.epoch`,
+   and what is based on a row applies only to the epoch of that row. Others may ignore epochs, and
+   load 0.
 4. Durable: when `Writer.commit` returns, what it applied survives a kill of the process, and a
    loss of power where the storage's durability promises that.
 5. Exact: state bytes come back as they were written.
@@ -93,6 +96,9 @@ class Commit:
     delete: bool = False
     """Remove the object's row. ``state`` then has no meaning, and ``revision`` isn't None."""
     alarms: AlarmChanges | None = None
+    epoch: int = 0
+    """Which of the objects that were ever stored under this key it is about: a number that a new
+    one is given, up to 2**63 - 1, and that its row keeps."""
 
     @property
     def writes_anything(self) -> bool:
@@ -113,6 +119,7 @@ class StoredObject:
 
     revision: int
     state: bytes
+    epoch: int = 0
 
 
 @attrs.frozen
@@ -159,6 +166,7 @@ class ObjectRow:
     updated_at: int
     """When it was last written, in microseconds since 1970 UTC."""
     state: bytes
+    epoch: int = 0
 
 
 AlarmStatus = Literal["pending", "overdue", "dead"]

@@ -16,12 +16,15 @@ Invariants:
 - Revisions are assigned when a ticket is opened, each on top of the ticket before. If one fails,
   those behind it fail with it: in the loop at once, and in the writer's thread by `refused`. The
   storage's fence alone would not do, for a deletion starts revisions over.
+- An object that begins from nothing gets an epoch that nobody ever had, so that another runtime on
+  the same storage, which knew an object that is gone, can't take the new one for it.
 - A ticket's commit may change only while it is pending; `_lock` guards that against the writer's
   taking it. Its waiters belong to the loop.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -49,6 +52,8 @@ class Owner(Protocol):
     key: ObjectKey
     revision: int | None
     """The revision that is stored; 0 for none, None if that isn't known."""
+    epoch: int
+    """The epoch that is stored with it."""
     gate: Ticket | None
     """The last of its tickets that hasn't ended, which holds back its replies."""
 
@@ -82,6 +87,7 @@ class Ticket(Commit):
         state: bytes | None,
         delete: bool,
         alarms: AlarmChanges | None,
+        epoch: int,
     ) -> None:
         # Commit's own fields, without the way through its constructor: one of these is made for
         # nearly every call.
@@ -90,6 +96,7 @@ class Ticket(Commit):
         self.state = state
         self.delete = delete
         self.alarms = alarms
+        self.epoch = epoch if revision != 0 else _new_epoch()
         self._alarms_size = alarms.size if alarms is not None else 0
         self.owner = owner
         self.ended = False
@@ -122,6 +129,7 @@ class Ticket(Commit):
             self.delete = delete
         if self.revision is None:
             self.revision = self.owner.revision
+            self.epoch = self.owner.epoch if self.revision != 0 else _new_epoch()
         if alarms is not None:
             self._alarms_size += alarms.size
             if self.alarms is None:
@@ -158,6 +166,10 @@ class Ticket(Commit):
         if self._waiter is not None:
             for waiter in (self._waiter, *(self._others or ())):
                 waiter.fail(error())
+
+
+def _new_epoch() -> int:
+    return secrets.randbits(62)
 
 
 def _ignore(key: ObjectKey, changes: AlarmChanges) -> None:
@@ -207,10 +219,10 @@ class GroupCommit:
                 self._pending_bytes += ticket.size
                 return ticket
             previous = owner.gate
-            revision = owner.revision
+            revision, epoch = owner.revision, owner.epoch
             if previous is not None and previous.revision is not None:
-                revision = previous.next_revision
-            ticket = self._ticket_type(owner, revision, state, delete, alarms)
+                revision, epoch = previous.next_revision, previous.epoch
+            ticket = self._ticket_type(owner, revision, state, delete, alarms, epoch)
             if previous is not None:
                 ticket.preceding = previous
                 previous.following = ticket
@@ -355,7 +367,7 @@ class GroupCommit:
                 if not ticket.ended:
                     owner = ticket.owner
                     if ticket.state is not None or ticket.delete:
-                        owner.revision = ticket.next_revision
+                        owner.revision, owner.epoch = ticket.next_revision, ticket.epoch
                     if owner.gate is ticket:
                         owner.gate = None
                     if ticket.alarms is not None:
