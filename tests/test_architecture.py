@@ -74,7 +74,7 @@ ORDER: list[set[str]] = [
     {"storage._lock"},
     {"storage._sqlite_tables"},
     {"storage._sqlite_alarms", "storage._sqlite_objects"},
-    {"storage.migrations"},
+    {"storage.migrations", "storage._batch"},
     {"storage._contract"},
     {"_runner", "_ambient", "_values"},
     {"_rendezvous"},

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import sqlite_utils
 
 from .._keys import AlarmKey, ObjectKey
+from ._batch import by_tenant
 from ._contract import (
     AlarmRow,
     AlarmStatus,
@@ -19,7 +20,7 @@ from ._contract import (
     StoredObject,
     TypeSummary,
 )
-from ._sqlite_tables import TenantTables, by_tenant, faults
+from ._sqlite_tables import TenantTables, faults
 from .migrations import Schema
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from .._keys import AlarmKey, ObjectKey
-from ._contract import Commit, NewAlarm, StorageFault
+from ._batch import Stale, Work, by_tenant
+from ._contract import Commit, StorageFault
 from ._sqlite_alarms import AlarmTable
 from ._sqlite_objects import ObjectTable
 from .migrations import Schema, TableNames
@@ -17,10 +17,6 @@ T = TypeVar("T")
 
 _MAX_KNOWN = 256
 """The statements of how many tenants are kept at hand."""
-
-
-class Stale(Exception):
-    """Something in a batch is not as it was expected."""
 
 
 class TenantTables:
@@ -37,46 +33,21 @@ class TenantTables:
         Each raises `Stale` or ``sqlite3.IntegrityError`` if something in it is stale; what the
         others did has to be rolled back then.
         """
-        saves = [c for c in batch if c.state is not None and not c.delete]
-        if saves:
-            yield lambda: self.objects.save(saves, now, only=False)
-        deleted = [c for c in batch if c.delete and c.revision]
-        if deleted:
-            yield lambda: _require(self.objects.delete(deleted))
-        untouched = [
-            c
-            for c in batch
-            if c.revision is not None and (not c.revision if c.delete else c.state is None)
-        ]
-        if untouched:
-            yield lambda: _require(not self.objects.stale(enumerate(untouched)))
-        acknowledged: list[tuple[AlarmKey, int]] = []
-        cleared: list[ObjectKey] = []
-        cancelled: list[AlarmKey] = []
-        set_anew: list[tuple[AlarmKey, NewAlarm]] = []
-        for commit in batch:
-            changes = commit.alarms
-            if changes is None:
-                continue
-            key = commit.key
-            for name, claim in changes.acknowledged.items():
-                acknowledged.append((key.alarm(name), claim))
-            if changes.clear:
-                cleared.append(key)
-            for name, new in changes.changed.items():
-                if new is not None:
-                    set_anew.append((key.alarm(name), new))
-                elif not changes.clear:
-                    cancelled.append(key.alarm(name))
-        # In the order of the fields of AlarmChanges; keys of different commits are distinct.
-        if acknowledged:
-            yield lambda: _require(self.alarms.acknowledge(acknowledged))
-        if cleared:
-            yield lambda: self.alarms.clear(cleared)
-        if cancelled:
-            yield lambda: self.alarms.cancel(cancelled)
-        if set_anew:
-            yield lambda: self.alarms.set(set_anew)
+        work = Work(batch)
+        if work.saved:
+            yield lambda: self.objects.save(work.saved, now, only=False)
+        if work.deleted:
+            yield lambda: _require(self.objects.delete(work.deleted))
+        if work.untouched:
+            yield lambda: _require(not self.objects.stale(enumerate(work.untouched)))
+        if work.acknowledged:
+            yield lambda: _require(self.alarms.acknowledge(work.acknowledged))
+        if work.cleared:
+            yield lambda: self.alarms.clear(work.cleared)
+        if work.cancelled:
+            yield lambda: self.alarms.cancel(work.cancelled)
+        if work.set_anew:
+            yield lambda: self.alarms.set(work.set_anew)
 
     def stale(self, batch: Sequence[tuple[int, Commit]]) -> set[int]:
         """The numbers of those of (number, commit) that are stale."""
@@ -126,14 +97,6 @@ class TablesOfTenants:
     def forget(self, tenant: str) -> None:
         """Look anew whether a tenant is there."""
         self._known.pop(tenant, None)
-
-
-def by_tenant(items: Iterable[T], tenant_of: Callable[[T], str]) -> dict[str, list[T]]:
-    """The items of each tenant."""
-    groups: dict[str, list[T]] = {}
-    for item in items:
-        groups.setdefault(tenant_of(item), []).append(item)
-    return groups
 
 
 @contextmanager

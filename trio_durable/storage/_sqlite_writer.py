@@ -15,11 +15,12 @@ from contextlib import contextmanager
 import sqlite_utils
 
 from .._keys import AlarmKey
+from ._batch import Stale, by_tenant
 from ._contract import Commit, Postponement, StoredAlarm, Writer
 from ._lock import FileLock
 from ._sqlite_alarms import MAX_ROWS
 from ._sqlite_objects import NotOnlySaves
-from ._sqlite_tables import Stale, TablesOfTenants, TenantTables, by_tenant, faults
+from ._sqlite_tables import TablesOfTenants, TenantTables, faults
 from .migrations import Schema
 
 
