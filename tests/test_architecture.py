@@ -69,7 +69,20 @@ ORDER: list[set[str]] = [
     {"_json_scalars"},
     {"storage"},
     {"storage.location"},
-    {"storage.group_commit", "storage.batched_load", "storage.memory", "storage.sqlite"},
+    {
+        "storage.group_commit",
+        "storage.batched_load",
+        "storage.memory",
+        "storage.postgres",
+        "storage.sqlite",
+    },
+    {"storage._postgres_reader", "storage._postgres_writer"},
+    {"storage._postgres_tables"},
+    {"storage._postgres_alarms"},
+    {"storage._postgres_link"},
+    {"storage._postgres_objects", "storage._postgres_migrations"},
+    {"storage._postgres_arrays", "storage._postgres_conninfo", "storage._postgres_names"},
+    {"storage._postgres_problems"},
     {"storage._sqlite_reader", "storage._sqlite_writer", "storage.pace"},
     {"storage._lock"},
     {"storage._sqlite_tables"},
@@ -90,7 +103,7 @@ A module may import from the ranks below its own. Whoever adds one decides here 
 RANK = {module: rank for rank, modules in enumerate(ORDER) for module in modules}
 
 LOOPS = {"trio", "asyncio", "uvloop"}
-THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "sqlite_utils", "trio"}
+THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "psycopg", "sqlite_utils", "trio"}
 
 EXTRA = {
     # No dependency: only pytest itself imports its plugin.
@@ -191,10 +204,10 @@ def test_only_the_rendezvous_knows_the_loop(module: str) -> None:
 
 
 @every_module
-def test_only_storage_knows_sqlite(module: str) -> None:
+def test_only_storage_knows_databases(module: str) -> None:
     # The benchmark measures plain sqlite3, too.
     if module.partition(".")[0] != "storage" and not module.startswith("cli.bench."):
-        assert not top_level(imports_of(module)) & {"sqlite3", "sqlite_utils"}
+        assert not top_level(imports_of(module)) & {"psycopg", "sqlite3", "sqlite_utils"}
 
 
 @pytest.mark.parametrize(

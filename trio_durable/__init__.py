@@ -1,5 +1,7 @@
 """Durable objects for Python, on Trio: named, stateful, crash-safe objects in your own process."""
 
+from typing import TYPE_CHECKING
+
 from ._activation import ActivationInfo
 from ._alarm import Alarm, alarm
 from ._clock import Clock
@@ -61,6 +63,9 @@ from ._telemetry import Instrument
 from ._tenant import Tenant
 from ._upgrade import UpgradeDefinition, upgrade
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
+
+if TYPE_CHECKING:
+    from .storage.postgres import PostgresStorage as PostgresStorage
 
 __all__ = [
     "ActivationFailed",
@@ -135,3 +140,12 @@ __all__ = [
     "handler",
     "upgrade",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Not with the others, nor in __all__: it needs psycopg, which is an extra.
+    if name == "PostgresStorage":
+        from .storage.postgres import PostgresStorage
+
+        return PostgresStorage
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -81,10 +81,11 @@ class DurableRuntime(Objects):
     commits and closes.
 
     Args:
-        storage: The path of an SQLite file or ``sqlite:///path``; ``":memory:"`` for objects that
-            go with the runtime; or a `Storage`.
+        storage: The path of an SQLite file or ``sqlite:///path``; the URL of a PostgreSQL database,
+            ``postgresql://user@host/database``; ``":memory:"`` for objects that go with the
+            runtime; or a `Storage`.
         objects: The classes to serve; None for every one that is imported.
-        durability: ``"full"`` or ``"normal"``, see `SQLiteStorage`.
+        durability: ``"full"`` or ``"normal"``, see `SQLiteStorage` and `PostgresStorage`.
         call_timeout: How long callers wait for a reply unless class or handle say otherwise;
             None for ever.
         polling_interval: How often to look in the storage for alarms that are due soon. Those

@@ -195,6 +195,13 @@ def postponed(
 class StorageConformance:
     """Subclasses provide ``storage``, empty and not open."""
 
+    opens_for_one: ClassVar[bool] = True
+    """Whether a second writer is refused, so that opening gives claims back."""
+
+    def needs_one_writer(self) -> None:
+        if not self.opens_for_one:
+            pytest.skip("this storage opens for several writers at a time")
+
     @pytest.fixture
     def storage(self) -> Storage:
         raise NotImplementedError
@@ -367,6 +374,7 @@ class StorageConformance:
             writer.close()
 
     def test_one_writer_at_a_time(self, storage: Storage, writer: Writer) -> None:
+        self.needs_one_writer()
         with pytest.raises(StorageInUse) as caught:
             storage.open_writer()
         assert caught.value.location == storage.location
@@ -1142,7 +1150,7 @@ class StorageConformance:
     # --- giving claims back, condition 10 --------------------------------------------------------
 
     def test_opening_gives_claims_back(self, storage: Storage) -> None:
-        """The storages that come with the library open for one writer at a time."""
+        self.needs_one_writer()
         writer = storage.open_writer()
         # One to an object, many to an object, claimed or not.
         for object_id, names in {"a": "x", "b": "xyz", "c": "x", "d": "xy", "e": "x"}.items():
@@ -1181,6 +1189,7 @@ class StorageConformance:
         writer.close()
 
     def test_claims_given_back_keep_failures(self, storage: Storage) -> None:
+        self.needs_one_writer()
         writer = storage.open_writer()
         self.schedule(writer, "x", "y")
         self.claim(writer, 1, alarm_key("x"))
@@ -1198,6 +1207,7 @@ class StorageConformance:
         writer.close()
 
     def test_many_claims_given_back(self, storage: Storage) -> None:
+        self.needs_one_writer()
         keys = [alarm_key("x", f"{n:03}") for n in range(300)]
         writer = storage.open_writer()
         self.commit(writer, *(outside(one.object_id, changes({"x": NOW})) for one in keys))
@@ -1917,9 +1927,11 @@ class StorageConformance:
     # --- everything against a model --------------------------------------------------------------
 
     def test_like_a_dictionary(self, storage: Storage) -> None:
+        opens_for_one = self.opens_for_one
+
         class Machine(_StorageMachine):
             def __init__(self) -> None:
-                super().__init__(storage)
+                super().__init__(storage, opens_for_one)
 
         run_state_machine_as_test(
             Machine,
@@ -1984,9 +1996,10 @@ def _in_order(one: ObjectKey) -> tuple[bytes, bytes]:
 class _StorageMachine(RuleBasedStateMachine):
     """Runs commits, claims, drops, reads and reopenings on a storage and on some dictionaries."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, opens_for_one: bool) -> None:
         super().__init__()
         self.storage = storage
+        self.opens_for_one = opens_for_one
         self.model: dict[ObjectKey, tuple[int, bytes]] = {}
         self.updated: dict[ObjectKey, int] = {}
         self.alarms: dict[AlarmKey, _ModelAlarm] = {}
@@ -2316,7 +2329,7 @@ class _StorageMachine(RuleBasedStateMachine):
         self.close()
         self.open()
         for alarm in self.alarms.values():
-            if alarm.claim is not None:
+            if self.opens_for_one and alarm.claim is not None:
                 alarm.claim, alarm.available_at = None, alarm.due_at
 
     # --- everything, after each step -------------------------------------------------------------

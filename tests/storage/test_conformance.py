@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trio_durable.storage import Durability, MemoryStorage, SQLiteStorage, Storage
+from trio_durable.storage.postgres import PostgresStorage
 
 from .conformance import StorageConformance
 
@@ -22,3 +23,11 @@ class TestSQLiteStorage(StorageConformance):
     @pytest.fixture
     def storage(self, tmp_path: Path, durability: Durability) -> Storage:
         return SQLiteStorage(tmp_path / "objects.db", durability=durability)
+
+
+class TestPostgresStorage(StorageConformance):
+    opens_for_one = False
+
+    @pytest.fixture
+    def storage(self, postgres: str) -> Storage:
+        return PostgresStorage(postgres)

@@ -6,6 +6,7 @@ from ._contract import (
     AlarmStatus,
     Commit,
     DueAlarm,
+    Durability,
     NewAlarm,
     ObjectRow,
     Postponement,
@@ -18,7 +19,7 @@ from ._contract import (
     Writer,
 )
 from .memory import MemoryStorage
-from .sqlite import Durability, SQLiteStorage
+from .sqlite import SQLiteStorage
 
 __all__ = [
     "AlarmChanges",

@@ -41,6 +41,9 @@ import attrs
 
 from .._keys import AlarmKey, ObjectKey
 
+Durability = Literal["full", "normal"]
+"""Whether a commit that returned also survives a loss of power, or a crash of the server."""
+
 
 @attrs.define(eq=False)
 class NewAlarm:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ._contract import Storage
+from ._contract import Durability, Storage
 from .memory import MemoryStorage
-from .sqlite import Durability, SQLiteStorage
+from .sqlite import SQLiteStorage
 
 
 def storage_at(storage: object, durability: Durability) -> Storage:
@@ -15,6 +15,7 @@ def storage_at(storage: object, durability: Durability) -> Storage:
     Raises:
         TypeError: ``storage`` is none of these.
         ValueError: It is no path or URL that is known.
+        ModuleNotFoundError: What its kind of storage needs isn't installed.
     """
     if isinstance(storage, Storage):
         return storage
@@ -24,8 +25,13 @@ def storage_at(storage: object, durability: Durability) -> Storage:
     if isinstance(path, bytes):
         path = os.fsdecode(path)
     scheme, separator, rest = path.partition("://")
+    if separator and scheme in ("postgresql", "postgres"):
+        return _postgres_storage(path, durability)
     if separator and scheme != "sqlite":
-        raise ValueError(f"no storage is known for {scheme}:// URLs; give a path or sqlite:///path")
+        raise ValueError(
+            f"no storage is known for {scheme}:// URLs; give a path, sqlite:///path, or "
+            "postgresql://user@host/database"
+        )
     if separator:
         # As elsewhere: three slashes and a relative path, or four and an absolute one.
         if not rest.startswith("/"):
@@ -34,3 +40,10 @@ def storage_at(storage: object, durability: Durability) -> Storage:
     if not path:
         raise ValueError("the storage path is empty")
     return MemoryStorage() if path == ":memory:" else SQLiteStorage(path, durability=durability)
+
+
+def _postgres_storage(conninfo: str, durability: Durability) -> Storage:
+    # Only now, for nobody else has psycopg, nor needs to wait for it.
+    from .postgres import PostgresStorage
+
+    return PostgresStorage(conninfo, durability=durability)

@@ -12,20 +12,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
 
 import sqlite_utils
 
 from .._durations import Duration, seconds
 from .._errors import SchemaTooNew, StorageUnavailable
-from ._contract import Reader, Storage, Writer
+from ._contract import Durability, Reader, Storage, Writer
 from ._lock import FileLock
 from ._sqlite_reader import SQLiteReader
 from ._sqlite_tables import TenantTables
 from ._sqlite_writer import SQLiteWriter
 from .migrations import Schema
-
-Durability = Literal["full", "normal"]
 
 _OLDEST = (3, 38)
 """The first SQLite with the ``->>`` operator."""

@@ -1,0 +1,310 @@
+"""The table of alarms in a PostgreSQL database: one statement for each thing done to many of them.
+
+Claims skip what somebody else has just locked instead of waiting for it: who has it locked is about
+to claim, change or acknowledge it, and in each case it isn't free any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import psycopg
+
+from .._keys import AlarmKey, ObjectKey
+from ._contract import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from ._postgres_arrays import Integers, Texts, texts
+from ._postgres_names import Names
+from ._postgres_objects import REQUIRE_ALL
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_EARLIEST = -(2**63)
+
+_COLUMNS = """
+a.type_name, a.object_id, a.name, a.due_at, convert_to(a.payload, 'UTF8'), a.failures, a.last_error
+"""
+_OBJECTS = "unnest(%s::text[], %s::text[])"
+_KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
+_CLAIMS = "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])"
+_IS_K = "a.type_name = k.t AND a.object_id = k.i AND a.name = k.m"
+
+# Locked in the order of their keys, see `_postgres_objects`.
+_IN_ORDER = "ORDER BY a.type_name, a.object_id, a.name FOR UPDATE OF a"
+_HELD = f"""
+WITH k AS MATERIALIZED (
+    SELECT a.type_name AS t, a.object_id AS i, a.name AS m, {{columns}}
+    FROM {{claims}} AS k (t, i, m, {{names}})
+    JOIN {{{{alarms}}}} AS a ON {_IS_K} AND a.claim = k.c
+    {_IN_ORDER}
+)
+"""
+_ACKNOWLEDGE_ALL = f"""
+{_HELD.format(columns="1", claims=_CLAIMS, names="c")}, done AS (
+    DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K} RETURNING 1
+) {REQUIRE_ALL}
+"""
+_LOST = f"""
+WITH held AS MATERIALIZED (
+    SELECT k.n FROM {_CLAIMS} WITH ORDINALITY AS k (t, i, m, c, n)
+    JOIN {{alarms}} AS a ON {_IS_K} AND a.claim = k.c
+    {_IN_ORDER}
+)
+SELECT n FROM generate_series(1, %s) AS n WHERE n NOT IN (SELECT n FROM held)
+"""
+_RENEW = f"""
+{_HELD.format(columns="1", claims=_CLAIMS, names="c")}
+UPDATE {{alarms}} AS a SET available_at = %s FROM k WHERE {_IS_K}
+"""
+_POSTPONE = f"""
+{
+    _HELD.format(
+        columns="k.v, k.f, k.l",
+        claims="unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
+        "%s::bigint[], %s::bigint[], %s::text[])",
+        names="c, v, f, l",
+    )
+}
+UPDATE {{alarms}} AS a SET claim = NULL, available_at = k.v, failures = k.f, last_error = k.l
+FROM k WHERE {_IS_K}
+"""
+_CLAIM = f"""
+WITH k AS MATERIALIZED (
+    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_KEYS} AS k (t, i, m)
+    JOIN {{alarms}} AS a ON {_IS_K}
+    WHERE a.available_at <= %s
+    {_IN_ORDER} SKIP LOCKED
+)
+UPDATE {{alarms}} AS a SET claim = %s, available_at = %s FROM k WHERE {_IS_K}
+RETURNING {_COLUMNS}
+"""
+_CANCEL = f"""
+WITH k AS MATERIALIZED (
+    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_KEYS} AS k (t, i, m)
+    JOIN {{alarms}} AS a ON {_IS_K}
+    {_IN_ORDER}
+)
+DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K}
+"""
+_CLEAR = f"""
+WITH k AS MATERIALIZED (
+    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_OBJECTS} AS k (t, i)
+    JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i
+    {_IN_ORDER}
+)
+DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K}
+"""
+_SET = """
+INSERT INTO {alarms} (type_name, object_id, name, due_at, available_at, payload)
+SELECT t, i, m, d, d, p
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[]) AS k (t, i, m, d, p)
+ORDER BY t COLLATE "C", i COLLATE "C", m COLLATE "C"
+ON CONFLICT (type_name, object_id, name) DO UPDATE SET
+    due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
+    claim = NULL, failures = 0, last_error = NULL
+"""
+_REVIVE = """
+UPDATE {alarms} SET available_at = %s, failures = 0
+WHERE type_name = %s AND object_id = %s AND name = %s AND available_at IS NULL
+"""
+
+_DUE = """
+SELECT available_at, type_name, object_id, name FROM {alarms}
+WHERE available_at < %s AND (available_at, type_name, object_id, name) > (%s, %s, %s, %s)
+    AND type_name <> ALL (%s::text[])
+ORDER BY available_at, type_name, object_id, name LIMIT %s
+"""
+_LIST = f"""
+SELECT {_COLUMNS} FROM {{alarms}} AS a
+WHERE type_name = %s AND object_id = %s AND available_at IS NOT NULL ORDER BY due_at, name
+"""
+_DEAD = f"""
+SELECT {_COLUMNS} FROM {{alarms}} AS a
+WHERE available_at IS NULL AND type_name = %s AND (object_id, name) > (%s, %s)
+ORDER BY object_id, name LIMIT %s
+"""
+_STATUS = """
+CASE WHEN available_at IS NULL THEN 'dead' WHEN due_at <= %s THEN 'overdue' ELSE 'pending' END
+"""
+_BROWSE = f"""
+SELECT * FROM (
+    SELECT {_COLUMNS}, available_at, {_STATUS} AS status
+    FROM {{alarms}} AS a WHERE {{behind}}
+) AS a
+WHERE %s::text IS NULL OR status = %s ORDER BY type_name, object_id, name LIMIT %s
+"""
+_SUMMARIZE = f"""
+SELECT type_name, count(*) FILTER (WHERE status = 'pending'),
+    count(*) FILTER (WHERE status = 'overdue'), count(*) FILTER (WHERE status = 'dead')
+FROM (SELECT type_name, {_STATUS} AS status FROM {{alarms}}) AS a GROUP BY type_name
+"""
+
+
+class AlarmTable:
+    """The table of one tenant. Errors are psycopg's own."""
+
+    def __init__(self, names: Names) -> None:
+        self._tenant = names.tenant
+        self._acknowledge_all = names.query(_ACKNOWLEDGE_ALL)
+        self._lost = names.query(_LOST)
+        self._renew = names.query(_RENEW)
+        self._postpone = names.query(_POSTPONE)
+        self._claim = names.query(_CLAIM)
+        self._cancel = names.query(_CANCEL)
+        self._clear = names.query(_CLEAR)
+        self._set = names.query(_SET)
+        self._revive = names.query(_REVIVE)
+        self._due = names.query(_DUE)
+        self._list = names.query(_LIST)
+        self._dead = names.query(_DEAD)
+        # In the terms of the primary key, or each page would begin to look at the beginning.
+        self._browse = names.query(_BROWSE, behind="(type_name, object_id, name) > (%s, %s, %s)")
+        self._browse_type = names.query(
+            _BROWSE, behind="type_name = %s AND (object_id, name) > (%s, %s)"
+        )
+        self._summarize = names.query(_SUMMARIZE)
+
+    # --- as part of a commit ---------------------------------------------------------------------
+
+    def acknowledge_all(
+        self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
+    ) -> None:
+        """Remove alarms under their claims. This and what follows fail if one isn't held."""
+        connection.execute(self._acknowledge_all, (*_claims(claims), len(claims)))
+
+    def lost(self, connection: Connection, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
+        """The numbers of those of (number, alarm, claim) that aren't held.
+
+        Those that are held are locked, until the transaction ends.
+        """
+        parameters = (*_claims([(key, claim) for _, key, claim in claims]), len(claims))
+        return {claims[n - 1][0] for (n,) in connection.execute(self._lost, parameters)}
+
+    def clear(self, connection: Connection, keys: Sequence[ObjectKey]) -> None:
+        """Remove all alarms of these objects."""
+        types, ids = texts(key.type_name for key in keys), texts(key.object_id for key in keys)
+        connection.execute(self._clear, (types, ids))
+
+    def cancel(self, connection: Connection, alarms: Sequence[AlarmKey]) -> None:
+        """Remove alarms."""
+        connection.execute(self._cancel, _keys(alarms))
+
+    def set(self, connection: Connection, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
+        """Set alarms, in the place of any that have their names."""
+        due = Integers([new.due_at for _, new in alarms])
+        payloads = Texts([new.payload for _, new in alarms])
+        connection.execute(self._set, (*_keys([key for key, _ in alarms]), due, payloads))
+
+    # --- delivery --------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        connection: Connection,
+        alarms: Sequence[AlarmKey],
+        claim: int,
+        now: int,
+        until: int,
+    ) -> list[StoredAlarm]:
+        """See `Writer.claim`."""
+        parameters = (*_keys(alarms), now, claim, until)
+        return self._stored(connection.execute(self._claim, parameters, binary=True))
+
+    def renew(
+        self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]], until: int
+    ) -> None:
+        """See `Writer.renew`."""
+        connection.execute(self._renew, (*_claims(claims), until))
+
+    def postpone(self, connection: Connection, postponements: Sequence[Postponement]) -> None:
+        """See `Writer.postpone`."""
+        parameters = (
+            *_claims([(each.key, each.claim) for each in postponements]),
+            Integers([each.available_at for each in postponements]),
+            Integers([each.failures for each in postponements]),
+            texts(each.last_error for each in postponements),
+        )
+        connection.execute(self._postpone, parameters)
+
+    def revive(self, connection: Connection, alarm: AlarmKey, now: int) -> bool:
+        """See `Writer.revive`."""
+        return connection.execute(self._revive, (now, *alarm[:3])).rowcount > 0
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def due(
+        self,
+        connection: Connection,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+    ) -> list[DueAlarm]:
+        """See `Reader.due_alarms`."""
+        last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key[:3])
+        parameters = (before, *last, texts(except_types), limit)
+        rows = connection.execute(self._due, parameters, binary=True)
+        return [
+            DueAlarm(available_at, AlarmKey(type_name, object_id, name, self._tenant))
+            for available_at, type_name, object_id, name in rows
+        ]
+
+    def of_object(self, connection: Connection, key: ObjectKey) -> list[StoredAlarm]:
+        """See `Reader.list_alarms`."""
+        parameters = (key.type_name, key.object_id)
+        return self._stored(connection.execute(self._list, parameters, binary=True))
+
+    def dead(
+        self, connection: Connection, type_name: str, after: AlarmKey | None, limit: int
+    ) -> list[StoredAlarm]:
+        """See `Reader.list_dead_letters`."""
+        last = ("", "") if after is None else (after.object_id, after.name)
+        parameters = (type_name, *last, limit)
+        return self._stored(connection.execute(self._dead, parameters, binary=True))
+
+    def browse(
+        self,
+        connection: Connection,
+        status: AlarmStatus | None,
+        now: int,
+        type_name: str | None,
+        after: AlarmKey | None,
+        limit: int,
+    ) -> list[AlarmRow]:
+        """See `Reader.browse_alarms`."""
+        query = self._browse_type
+        if type_name is None:
+            query = self._browse
+            type_name = after.type_name if after else ""
+        last = (after.object_id, after.name) if after else ("", "")
+        parameters = (now, type_name, *last, status, status, limit)
+        return [
+            AlarmRow(self._alarm(*columns), available_at, its_status)
+            for *columns, available_at, its_status in connection.execute(
+                query, parameters, binary=True
+            )
+        ]
+
+    def summarize(self, connection: Connection, now: int) -> dict[str, tuple[int, int, int]]:
+        """Of each type, how many alarms are pending, overdue and dead."""
+        rows = connection.execute(self._summarize, (now,))
+        return {name: (pending, overdue, dead) for name, pending, overdue, dead in rows}
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _stored(self, rows: psycopg.Cursor[tuple[Any, ...]]) -> list[StoredAlarm]:
+        return [self._alarm(*row) for row in rows]
+
+    def _alarm(self, type_name: str, object_id: str, name: str, *rest: Any) -> StoredAlarm:
+        return StoredAlarm(AlarmKey(type_name, object_id, name, self._tenant), *rest)
+
+
+def _keys(alarms: Sequence[AlarmKey]) -> tuple[Texts, Texts, Texts]:
+    return (
+        texts(key.type_name for key in alarms),
+        texts(key.object_id for key in alarms),
+        texts(key.name for key in alarms),
+    )
+
+
+def _claims(claims: Sequence[tuple[AlarmKey, int]]) -> tuple[Texts, Texts, Texts, Integers]:
+    return *_keys([key for key, _ in claims]), Integers([claim for _, claim in claims])

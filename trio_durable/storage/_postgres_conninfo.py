@@ -1,0 +1,106 @@
+"""Where a PostgreSQL database is and how it is reached, with the password kept inside.
+
+libpq reads the string, from a URL or ``key=value`` pairs, and fills in what is missing from the
+environment, a password file or a service file. What it says about a string that it can't read
+quotes parts of it, which may be parts of a password, so that is not passed on; and a URL whose
+password isn't escaped would be read as another host or database, so such URLs are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo as Defaults
+
+_HELP = (
+    "check its parameters' names, and write special characters of user, password and database as "
+    "%XX in a URL (p%40ss for p@ss) or in quotes between spaces (password='p@ss')"
+)
+_SECRETS = ("password", "sslpassword")
+_PORTS = re.compile(r"[0-9]*(,[0-9]*)*")
+
+
+class Conninfo:
+    """A connection string that was understood.
+
+    Raises:
+        TypeError: It isn't a str.
+        ValueError: It can't be read. The text says nothing of what is in it.
+    """
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"a connection string is a str, not {type(text).__name__}")
+        parameters = _parsed(text)
+        if parameters is None:
+            raise ValueError(f"the PostgreSQL connection string can't be read; {_HELP}")
+        self._parameters = parameters
+        self._secrets = [parameters[name] for name in _SECRETS if parameters.get(name)]
+        self.location = _location(parameters)
+        """As a URL, without secrets."""
+
+    def __repr__(self) -> str:
+        return f"<Conninfo of {self.location}>"
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these parameters is given."""
+        return any(name in self._parameters for name in names)
+
+    @property
+    def options(self) -> str:
+        """Its command-line options for the server."""
+        return self._parameters.get("options", "")
+
+    def parameters(self, **defaults: object) -> dict[str, str]:
+        """All parameters, and of ``defaults`` those that aren't given."""
+        return {**{name: str(value) for name, value in defaults.items()}, **self._parameters}
+
+    def censored(self, text: str) -> str:
+        """``text`` without the secrets, wherever it has them from."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _parsed(text: str) -> dict[str, str] | None:
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme in ("postgresql", "postgres"):
+        authority, _, path = rest.partition("?")[0].partition("/")
+        if "@" in path or authority.count("@") > 1:
+            return None
+    try:
+        found = conninfo_to_dict(text)
+    except psycopg.Error:
+        return None
+    parameters = {name: str(value) for name, value in found.items() if value is not None}
+    if _PORTS.fullmatch(parameters.get("port", "")) is None or "@" in parameters.get("host", ""):
+        return None
+    return parameters
+
+
+def _location(parameters: Mapping[str, str]) -> str:
+    defaults = {
+        option.keyword.decode(): option.val.decode(errors="replace")
+        for option in Defaults.get_defaults()
+        if option.val
+    }
+
+    def part(name: str) -> str:
+        return parameters.get(name) or defaults.get(name, "")
+
+    user, host, port = part("user"), part("host") or part("hostaddr"), part("port")
+    service = f"?service={quote(part('service'))}" if part("service") else ""
+    return "".join(
+        (
+            "postgresql://",
+            f"{quote(user, safe='')}@" if user else "",
+            quote(host, safe=",[]:"),
+            f":{port}" if port and not host.startswith("/") else "",
+            f"/{quote(part('dbname') or user, safe='')}",
+            service,
+        )
+    )

@@ -1,0 +1,267 @@
+"""The tables of a PostgreSQL database, as versioned migrations.
+
+Each tenant has a schema of its own with the same tables; the nameless tenant, which everybody has,
+also keeps the list of the others and of what was applied to whom. A migration is applied in a
+transaction of its own, together with the note that it was, under an advisory lock, so that of
+processes that start at once each finds the work of the one before done. A migration that has been
+released is never edited.
+
+Own code rather than a library: Alembic asks for SQLAlchemy, yoyo keeps its list and its lock in
+tables without regard to schemas, and neither applies one set of migrations to many schemas or
+prints them for somebody else to run. What remains of their work here is a list and a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+import psycopg
+
+from ._postgres_names import Names
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+GONE = "DU001"
+"""The state of the error with which a save fails that finds its row gone."""
+
+
+@attrs.frozen
+class Migration:
+    """One step from an older schema to a newer, and back."""
+
+    name: str
+    up: tuple[str, ...]
+    down: tuple[str, ...]
+
+
+_OBJECTS = Migration(
+    "m001_objects",
+    (
+        # Text in the order of its UTF-8 bytes. Room is left in each page, and nothing but the key
+        # is indexed, so that a save finds its place beside the old row and touches no index.
+        """CREATE TABLE {objects} (
+    type_name  text COLLATE "C" NOT NULL,
+    object_id  text COLLATE "C" NOT NULL,
+    owner      uuid,             -- for runtimes that share objects; not used yet
+    epoch      bigint NOT NULL,  -- which of the objects that ever had this key
+    revision   bigint NOT NULL,  -- the object's commit number, from 1
+    updated_at bigint NOT NULL,  -- microseconds since 1970 UTC
+    state      text NOT NULL,    -- JSON
+    CONSTRAINT durable_objects_pkey PRIMARY KEY (type_name, object_id)
+) WITH (fillfactor = 70)""",
+        # The half of the fence that an upsert can't express: a save that finds its row gone would
+        # insert it anew. It costs nothing where the row is there.
+        f"""CREATE FUNCTION {{begin_at_1}}() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'stale: the object is gone' USING ERRCODE = '{GONE}';
+END
+$$""",
+        """CREATE TRIGGER durable_objects_begin_at_1 AFTER INSERT ON {objects}
+    FOR EACH ROW WHEN (NEW.revision <> 1) EXECUTE FUNCTION {begin_at_1}()""",
+    ),
+    ("DROP TABLE {objects}", "DROP FUNCTION {begin_at_1}()"),
+)
+_ALARMS = Migration(
+    "m002_alarms",
+    (
+        """CREATE TABLE {alarms} (
+    type_name    text COLLATE "C" NOT NULL,
+    object_id    text COLLATE "C" NOT NULL,
+    name         text COLLATE "C" NOT NULL,
+    due_at       bigint NOT NULL,  -- microseconds since 1970 UTC
+    available_at bigint,           -- the same; NULL for a dead letter
+    claim        bigint,           -- whose it is, until available_at
+    failures     bigint NOT NULL DEFAULT 0,
+    last_error   text,
+    payload      text,             -- JSON
+    CONSTRAINT durable_alarms_pkey PRIMARY KEY (type_name, object_id, name)
+)""",
+        # With the key, so that the horizon feed reads nothing else, and dead letters come in order.
+        """CREATE INDEX durable_alarms_by_time
+    ON {alarms} (available_at, type_name, object_id, name)""",
+    ),
+    ("DROP TABLE {alarms}",),
+)
+_TENANTS = Migration(
+    "m003_tenants",
+    (
+        """CREATE TABLE {tenants} (
+    name text COLLATE "C" NOT NULL,
+    CONSTRAINT durable_tenants_pkey PRIMARY KEY (name)
+)""",
+    ),
+    ("DROP TABLE {tenants}",),
+)
+
+_OF_EVERYBODY = (_OBJECTS, _ALARMS)
+_OF_THE_DATABASE = (_TENANTS,)
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('trio_durable migrations', 0))"
+_LIST = """CREATE TABLE IF NOT EXISTS {migrations} (
+    tenant     text COLLATE "C" NOT NULL,
+    name       text COLLATE "C" NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT durable_migrations_pkey PRIMARY KEY (tenant, name)
+)"""
+_NOTE = "INSERT INTO {{migrations}} (tenant, name) VALUES ('{tenant}', '{name}')"
+_UNNOTE = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}' AND name = '{name}'"
+_ADD_TENANT = "INSERT INTO {{tenants}} (name) VALUES ('{tenant}')"
+
+
+def names_of_all() -> list[str]:
+    """The names of all migrations that this release knows, in order."""
+    return [step.name for step in _steps_of("")]
+
+
+def _steps_of(tenant: str) -> tuple[Migration, ...]:
+    return _OF_EVERYBODY if tenant else (*_OF_EVERYBODY, *_OF_THE_DATABASE)
+
+
+def _up(step: Migration, tenant: str) -> list[str]:
+    """The statements that apply a step. The names of tenants and steps need no quoting."""
+    return [_LOCK, _LIST, *step.up, _NOTE.format(tenant=tenant, name=step.name)]
+
+
+def _new_tenant(tenant: str) -> list[str]:
+    """The statements that make a tenant."""
+    statements = [_LOCK, "CREATE SCHEMA {schema}", _ADD_TENANT.format(tenant=tenant)]
+    for step in _steps_of(tenant):
+        statements += (*step.up, _NOTE.format(tenant=tenant, name=step.name))
+    return statements
+
+
+def script(home: str | None, pending: Sequence[tuple[str, str]]) -> str:
+    """The SQL that applies migrations, given as (tenant, name)."""
+    return _script(
+        (Names(home, tenant), _up(step, tenant))
+        for tenant, name in pending
+        for step in _steps_of(tenant)
+        if step.name == name
+    )
+
+
+def tenant_script(home: str | None, tenant: str) -> str:
+    """The SQL that makes a tenant."""
+    return _script([(Names(home, tenant), _new_tenant(tenant))])
+
+
+def _script(transactions: Iterable[tuple[Names, Sequence[str]]]) -> str:
+    lines: list[str] = []
+    for names, statements in transactions:
+        lines += ("BEGIN;", *(f"{names.statement(each)};" for each in statements), "COMMIT;", "")
+    return "\n".join(lines)
+
+
+class Schema:
+    """The migrations of a database, applied and to be applied.
+
+    Args:
+        home: The schema of the nameless tenant.
+    """
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self._names = Names(home)
+        self._query_applied = self._names.query("SELECT tenant, name FROM {migrations}")
+        self._query_tenants = self._names.query(
+            "SELECT name FROM {tenants} WHERE name > %s ORDER BY name LIMIT %s"
+        )
+        self._query_tenant = self._names.query("SELECT FROM {tenants} WHERE name = %s")
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def applied(self, connection: Connection) -> set[tuple[str, str]]:
+        """The migrations that were applied, as (tenant, name)."""
+        with connection.transaction():  # or a list that isn't there would be an error
+            listed = self._names.statement("{migrations}")
+            if connection.execute("SELECT to_regclass(%s)", (listed,)).fetchone() == (None,):
+                return set()
+            return set(connection.execute(self._query_applied))
+
+    def pending(self, applied: set[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The migrations that are to be applied to those who have any, as (tenant, name)."""
+        tenants = {tenant for tenant, _ in applied} - {""}
+        return [
+            (tenant, step.name)
+            for tenant in ("", *sorted(tenants))
+            for step in _steps_of(tenant)
+            if (tenant, step.name) not in applied
+        ]
+
+    # --- applying --------------------------------------------------------------------------------
+
+    def apply(self, connection: Connection) -> None:
+        """Apply what is pending."""
+        for tenant, name in self.pending(self.applied(connection)):
+            (step,) = (step for step in _steps_of(tenant) if step.name == name)
+            with connection.transaction():
+                connection.execute(_LOCK)
+                if (tenant, name) not in self.applied(connection):
+                    self._execute(connection, tenant, _up(step, tenant))
+
+    def undo(self, connection: Connection, kept: Sequence[str]) -> list[str]:
+        """Undo all migrations but those that are called so, with all that is in their tables.
+
+        Without the list of tenants no tenant is left. Returns what was undone, in that order.
+        """
+        undone = []
+        if _TENANTS.name not in kept:
+            for tenant in {tenant for tenant, _ in self.applied(connection)} - {""}:
+                self.drop_tenant(connection, tenant)
+        tenants = {tenant for tenant, _ in self.applied(connection)}
+        for step in reversed(_steps_of("")):
+            if step.name in kept:
+                continue
+            with connection.transaction():
+                connection.execute(_LOCK)
+                applied = self.applied(connection)
+                for tenant in sorted(tenants):
+                    if (tenant, step.name) in applied:
+                        note = _UNNOTE.format(tenant=tenant, name=step.name)
+                        self._execute(connection, tenant, [*step.down, note])
+                        undone.append(step.name)
+        if not kept:
+            connection.execute(self._names.statement("DROP TABLE IF EXISTS {migrations}").encode())
+        return list(dict.fromkeys(undone))
+
+    def _execute(self, connection: Connection, tenant: str, statements: Sequence[str]) -> None:
+        names = Names(self.home, tenant)
+        for statement in statements:
+            connection.execute(names.statement(statement).encode())
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    def tenants(self, connection: Connection, after: str, limit: int) -> list[str]:
+        """The names of the tenants behind ``after``, in order."""
+        return [name for (name,) in connection.execute(self._query_tenants, (after, limit))]
+
+    def has_tenant(self, connection: Connection, tenant: str) -> bool:
+        """Whether there are tables of a tenant."""
+        return connection.execute(self._query_tenant, (tenant,)).fetchone() is not None
+
+    def add_tenant(self, connection: Connection, tenant: str) -> None:
+        """Make the tables of a tenant, as part of a transaction. Fine if it is there."""
+        connection.execute(_LOCK)
+        if not self.has_tenant(connection, tenant):
+            self._execute(connection, tenant, _new_tenant(tenant))
+
+    def drop_tenant(self, connection: Connection, tenant: str) -> bool:
+        """Remove all that is stored of a tenant, in one transaction; whether there was one."""
+        names = Names(self.home, tenant)
+        with connection.transaction():
+            connection.execute(_LOCK)
+            gone = connection.execute(
+                names.query("DELETE FROM {tenants} WHERE name = %s"), (tenant,)
+            )
+            if not gone.rowcount:
+                return False
+            connection.execute(names.statement("DROP SCHEMA {schema} CASCADE").encode())
+            connection.execute(names.query("DELETE FROM {migrations} WHERE tenant = %s"), (tenant,))
+        return True
+
+
+def unknown(applied: set[tuple[str, str]]) -> list[str]:
+    """The names of migrations that were applied and that this release doesn't know."""
+    return sorted({name for _, name in applied} - set(names_of_all()))

@@ -1,0 +1,158 @@
+"""The reading side of a PostgreSQL database.
+
+Each read is a statement, which sees what was committed before it began. What is of a tenant is read
+without asking whether the tenant is there; if it isn't, that is one failed statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+from .._keys import AlarmKey, ObjectKey
+from ._batch import by_tenant
+from ._contract import (
+    AlarmRow,
+    AlarmStatus,
+    DueAlarm,
+    ObjectRow,
+    Reader,
+    StorageFault,
+    StoredAlarm,
+    StoredObject,
+    TypeSummary,
+)
+from ._postgres_link import Connection, Link
+from ._postgres_migrations import Schema
+from ._postgres_tables import MISSING, TablesOfTenants, TenantTables
+
+T = TypeVar("T")
+
+
+class PostgresReader(Reader):
+    """Sees what was committed before each read."""
+
+    def __init__(self, link: Link, schema: Schema) -> None:
+        self._link = link
+        self._schema = schema
+        self._tables = TablesOfTenants(schema.home)
+
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        if not any(key.tenant for key in keys):
+            return self._load_of("", keys)
+        found: list[StoredObject | None] = [None] * len(keys)
+        for tenant, part in by_tenant(enumerate(keys), lambda each: each[1].tenant).items():
+            rows = self._load_of(tenant, [key for _, key in part])
+            for (position, _), row in zip(part, rows, strict=True):
+                found[position] = row
+        return found
+
+    def _load_of(self, tenant: str, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
+        return self._read(
+            tenant,
+            [None] * len(keys),
+            lambda connection, tables: tables.objects.load(connection, keys),
+        )
+
+    def list_ids(
+        self, type_name: str, after: str | None, limit: int, tenant: str = ""
+    ) -> list[str]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.objects.list_ids(connection, type_name, after, limit),
+        )
+
+    def due_alarms(
+        self,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
+    ) -> list[DueAlarm]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.alarms.due(
+                connection, before, after, limit, except_types
+            ),
+        )
+
+    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
+        return self._read(
+            key.tenant, [], lambda connection, tables: tables.alarms.of_object(connection, key)
+        )
+
+    def list_dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
+    ) -> list[StoredAlarm]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.alarms.dead(connection, type_name, after, limit),
+        )
+
+    def list_tenants(self, after: str | None, limit: int) -> list[str]:
+        return self._link.run(
+            lambda connection: self._schema.tenants(connection, after or "", limit)
+        )
+
+    def browse_objects(
+        self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[ObjectRow]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.objects.browse(connection, type_name, after, limit),
+        )
+
+    def browse_alarms(
+        self,
+        status: AlarmStatus | None,
+        now: int,
+        type_name: str | None,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[AlarmRow]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.alarms.browse(
+                connection, status, now, type_name, after, limit
+            ),
+        )
+
+    def summarize(self, now: int, tenant: str = "") -> list[TypeSummary]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: _summary(
+                tables.objects.summarize(connection), tables.alarms.summarize(connection, now)
+            ),
+        )
+
+    def close(self) -> None:
+        self._link.close()
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _read(self, tenant: str, nothing: T, read: Callable[[Connection, TenantTables], T]) -> T:
+        """Read from a tenant's tables; ``nothing`` if it isn't there."""
+        tables = self._tables.of(tenant)
+        try:
+            return self._link.run(lambda connection: read(connection, tables))
+        except StorageFault as fault:
+            if tenant and isinstance(fault.__cause__, MISSING):
+                return nothing
+            raise
+
+
+def _summary(
+    objects: dict[str, tuple[int, int]], alarms: dict[str, tuple[int, int, int]]
+) -> list[TypeSummary]:
+    return [
+        TypeSummary(name, *objects.get(name, (0, 0)), *alarms.get(name, (0, 0, 0)))
+        for name in sorted({*objects, *alarms}, key=str.encode)
+    ]

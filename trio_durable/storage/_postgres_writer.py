@@ -1,0 +1,194 @@
+"""The writing side of a PostgreSQL database.
+
+A batch that only saves is one statement in a transaction of its own, and says itself what was
+stale. Any other batch goes to the server as a pipeline: all its statements together, in one
+transaction and one round trip, each of which fails if something in it is stale. Then the batch is
+taken apart: what it is based on is locked, in the order of keys, what is stale is found, and the
+rest applied.
+
+Several runtimes may write at once, each with a writer. The rows' locks keep them apart; there is
+nothing that one of them holds beyond its transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeVar
+
+from .._keys import AlarmKey
+from ._batch import Stale, by_tenant
+from ._contract import Commit, Postponement, StorageFault, StoredAlarm, Writer
+from ._postgres_link import Connection, Link
+from ._postgres_migrations import Schema
+from ._postgres_tables import MISSING, TablesOfTenants, TenantTables
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_ATTEMPTS = 10
+"""How often a batch is taken apart while others change what it is based on."""
+
+
+class PostgresWriter(Writer):
+    """One of any number of writers of a database."""
+
+    def __init__(self, link: Link, schema: Schema) -> None:
+        self._link = link
+        self._schema = schema
+        self._tables = TablesOfTenants(schema.home)
+        self._there: set[str] = {""}
+        """The tenants that were there when they were last looked for."""
+
+    # --- commits ---------------------------------------------------------------------------------
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        if not batch:
+            return ()
+        try:
+            return self._run(lambda connection: self._commit_whole(connection, batch, now))
+        except Stale:
+            pass
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._run(lambda connection: self._commit_apart(connection, batch, now))
+            except Stale:  # changed by others between two statements
+                continue
+        raise StorageFault("others change what is to be changed here, again and again")
+
+    def _commit_whole(
+        self, connection: Connection, batch: Sequence[Commit], now: int
+    ) -> Collection[int]:
+        """Apply a batch, or if more than saves are in it, maybe nothing and raise `Stale`."""
+        parts = by_tenant(batch, lambda commit: commit.key.tenant)
+        found = [(self._find(connection, tenant), part) for tenant, part in parts.items()]
+        (tables, _), *others = found
+        if tables is not None and not others and all(map(_only_saves, batch)):
+            return tables.objects.save_any(connection, batch, now)
+        if any(
+            tables is None and any(c.writes_anything or c.expects_anything for c in part)
+            for tables, part in found
+        ):
+            raise Stale  # there is a tenant to be made, or something is stale
+
+        def send() -> None:
+            for tables, part in found:
+                if tables is not None:
+                    tables.apply_all(connection, part, now)
+
+        connection.together(send)
+        return ()
+
+    def _commit_apart(
+        self, connection: Connection, batch: Sequence[Commit], now: int
+    ) -> Collection[int]:
+        """Apply what isn't stale of a batch. Raises `Stale` if that changed in the meantime."""
+        stale: set[int] = set()
+        fresh: list[tuple[TenantTables, list[Commit]]] = []
+        parts = by_tenant(enumerate(batch), lambda each: each[1].key.tenant)
+        with connection.transaction():
+            for tenant, part in sorted(parts.items()):
+                tables = self._find(connection, tenant)
+                if tables is not None:
+                    stale |= tables.stale(connection, part)
+                else:
+                    stale.update(at for at, commit in part if commit.expects_anything)
+                    if any(commit.writes_anything for at, commit in part if at not in stale):
+                        self._schema.add_tenant(connection, tenant)
+                        tables = self._tables.of(tenant)
+                if tables is not None:
+                    fresh.append((tables, [commit for at, commit in part if at not in stale]))
+            for tables, kept in fresh:
+                tables.apply_all(connection, kept, now)
+        return stale
+
+    # --- alarms ----------------------------------------------------------------------------------
+
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        return [
+            alarm
+            for each in self._apply(
+                alarms,
+                lambda alarm: alarm.tenant,
+                lambda connection, tables, part: tables.alarms.claim(
+                    connection, part, claim, now, until
+                ),
+            )
+            for alarm in each
+        ]
+
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        self._apply(
+            claims,
+            lambda claim: claim[0].tenant,
+            lambda connection, tables, part: tables.alarms.renew(connection, part, until),
+        )
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        self._apply(
+            postponements,
+            lambda each: each.key.tenant,
+            lambda connection, tables, part: tables.alarms.postpone(connection, part),
+        )
+
+    def revive(self, alarm: AlarmKey, now: int) -> bool:
+        revived = self._apply(
+            [alarm],
+            lambda alarm: alarm.tenant,
+            lambda connection, tables, part: tables.alarms.revive(connection, alarm, now),
+        )
+        return any(revived)
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    def drop_tenant(self, tenant: str) -> bool:
+        self._there.discard(tenant)
+        return self._run(lambda connection: self._schema.drop_tenant(connection, tenant))
+
+    def close(self) -> None:
+        self._link.close()
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        """`Link.run`, once more if a tenant was dropped by somebody else meanwhile."""
+        try:
+            return self._link.run(work)
+        except StorageFault as fault:
+            if self._there == {""} or not isinstance(fault.__cause__, MISSING):
+                raise
+        self._there = {""}
+        return self._link.run(work)
+
+    def _apply(
+        self,
+        items: Iterable[T],
+        tenant_of: Callable[[T], str],
+        work: Callable[[Connection, TenantTables, list[T]], R],
+    ) -> list[R]:
+        """Do ``work`` for the items of each tenant that is there, in one transaction."""
+        parts = sorted(by_tenant(items, tenant_of).items())
+
+        def run(connection: Connection) -> list[R]:
+            found = [(self._find(connection, tenant), part) for tenant, part in parts]
+            there = [(tables, part) for tables, part in found if tables is not None]
+            if len(there) == 1:
+                ((tables, part),) = there
+                return [work(connection, tables, part)]  # a statement is one by itself
+            with connection.transaction():
+                return [work(connection, tables, part) for tables, part in there]
+
+        return self._run(run) if parts else []
+
+    def _find(self, connection: Connection, tenant: str) -> TenantTables | None:
+        """The tables of a tenant, if it is there."""
+        if tenant not in self._there:
+            if not self._schema.has_tenant(connection, tenant):
+                return None
+            self._there.add(tenant)
+        return self._tables.of(tenant)
+
+
+def _only_saves(commit: Commit) -> bool:
+    return commit.state is not None and not commit.delete and commit.alarms is None

@@ -1,0 +1,273 @@
+"""Objects in a PostgreSQL database: how it is opened.
+
+Any number of runtimes may use one database. What keeps them apart is in the rows: a save applies
+only to the revision and epoch that it is based on, and an alarm is delivered by whoever holds its
+claim. So nobody is told that the storage is in use, and opening it gives no claims back: those of a
+runtime that died run out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+try:
+    import psycopg
+except ModuleNotFoundError as error:
+    if error.name != "psycopg":
+        raise
+    raise ModuleNotFoundError(
+        "objects in PostgreSQL need psycopg: pip install 'trio-durable[postgres]'", name="psycopg"
+    ) from None
+
+from .._durations import Duration, seconds
+from .._errors import SchemaTooNew, StorageUnavailable
+from . import _postgres_problems as problems
+from ._contract import Durability, Reader, Storage, StorageFault, Writer
+from ._postgres_arrays import texts
+from ._postgres_conninfo import Conninfo
+from ._postgres_link import Connection, Link, Settings, Unreachable
+from ._postgres_migrations import Schema, names_of_all, script, tenant_script, unknown
+from ._postgres_names import Names
+from ._postgres_reader import PostgresReader
+from ._postgres_writer import PostgresWriter
+
+_OLDEST = 14
+_YEAR = 366 * 86400.0
+
+_MAY_WRITE = """
+SELECT bool_and(has_table_privilege(name, privilege))
+FROM unnest(%s::text[]) AS name, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+"""
+
+
+class PostgresStorage(Storage):
+    """Objects in a PostgreSQL database, 14 or newer.
+
+    The tables are made in the first schema of the connection's search path, and the tables of each
+    tenant in a schema of its own.
+
+    Args:
+        conninfo: A URL, ``postgresql://user:password@host:5432/database``, or ``key=value`` pairs,
+            as libpq takes them. What is missing comes from the environment (``PGHOST``,
+            ``PGPASSWORD``, …) and the password file.
+        durability: ``"full"`` waits for the server to have each commit on its disk; ``"normal"``
+            may lose the latest commits when the server crashes, never in part.
+        connect_timeout: For how long to try to connect again when the connection was lost.
+        statement_timeout: For how long a statement may run, unless the role, the database or
+            ``options`` of the connection string say otherwise.
+        prepared_statements: Whether to prepare statements on the server, which poolers that share
+            connections between clients may not allow.
+
+    Raises:
+        ValueError: An argument makes no sense, or the string can't be read.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        durability: Durability = "full",
+        connect_timeout: Duration = 10.0,
+        statement_timeout: Duration = 30.0,
+        prepared_statements: bool = True,
+    ) -> None:
+        if durability not in ("full", "normal"):
+            raise ValueError(f'durability must be "full" or "normal", not {durability!r}')
+        self._settings = Settings(
+            Conninfo(conninfo),
+            durability,
+            _timeout(connect_timeout, "connect_timeout"),
+            _timeout(statement_timeout, "statement_timeout"),
+            prepared_statements,
+        )
+
+    def __repr__(self) -> str:
+        return f"<PostgresStorage at {self.location}>"
+
+    @property
+    def location(self) -> str:
+        """The database as a URL, without a password."""
+        return self._settings.conninfo.location
+
+    def open_writer(self) -> Writer:
+        """See `Storage.open_writer`. Any number of runtimes may have one each."""
+        with self._connecting() as (connection, schema):
+            self._bring_up_to_date(connection, schema)
+            names = Names(schema.home)
+            tables = texts(names.statement(table) for table in ("{objects}", "{alarms}"))
+            if connection.execute(_MAY_WRITE, (tables,)).fetchone() != (True,):
+                raise StorageUnavailable(
+                    self.location,
+                    f"the role may not read and write the tables in schema {schema.home}; have it "
+                    "granted that, see docs/postgres.md",
+                )
+            return PostgresWriter(Link(self._settings, connection, repeats=False), schema)
+
+    def open_reader(self) -> Reader:
+        """See `Storage.open_reader`."""
+        with self._connecting() as (connection, schema):
+            applied = self._checked(schema.applied(connection))
+            if not applied:
+                raise StorageUnavailable(
+                    self.location,
+                    f"there are no tables in schema {schema.home} yet; open a runtime here first, "
+                    "or make them with `trio-durable migrate`",
+                )
+            if schema.pending(applied):
+                raise StorageUnavailable(
+                    self.location,
+                    "its tables are of an older release; bring them up to date with "
+                    "`trio-durable migrate`",
+                )
+            return PostgresReader(Link(self._settings, connection, repeats=True), schema)
+
+    # --- migrations ------------------------------------------------------------------------------
+
+    def pending_migrations(self) -> list[str]:
+        """See `Storage.pending_migrations`."""
+        with self._looking() as (connection, schema):
+            pending = schema.pending(self._checked(schema.applied(connection)))
+        return [f"{name} of tenant {tenant}" if tenant else name for tenant, name in pending]
+
+    def applied_migrations(self) -> list[str]:
+        """The names of the migrations that were applied, in order; the last is the version.
+
+        Those that this release doesn't know come last. Tenants' aren't listed.
+
+        Raises:
+            StorageUnavailable: It can't be opened.
+        """
+        with self._looking() as (connection, schema):
+            applied = schema.applied(connection)
+        names = {name for tenant, name in applied if not tenant}
+        known = [name for name in names_of_all() if name in names]
+        return known + sorted(names - set(known))
+
+    def migrate_down(self, to: str | None) -> list[str]:
+        """Go back to an older schema. What only the newer one can hold is lost.
+
+        For whoever runs the database, while no runtime uses it.
+
+        Args:
+            to: The name of the last migration to keep; None keeps none, and removes everything.
+
+        Returns:
+            The names of those that were undone, the last one first.
+
+        Raises:
+            ValueError: There is no migration of that name.
+            SchemaTooNew: A newer release migrated it; that one can undo it.
+            StorageUnavailable: It can't be opened, or something can't be undone.
+        """
+        names = names_of_all()
+        if to is not None and to not in names:
+            raise ValueError(f"there is no migration {to!r}, only {', '.join(names)}")
+        kept = names[: names.index(to) + 1] if to is not None else []
+        with self._looking() as (connection, schema):
+            self._checked(schema.applied(connection))
+            return schema.undo(connection, kept)
+
+    def migration_sql(self, *, tenant: str = "", everything: bool = False) -> str:
+        """What `open_writer` would do to bring the tables up to date, as SQL for somebody else.
+
+        Args:
+            tenant: Instead, the SQL that makes this tenant, for a role that may not make schemas.
+            everything: All of it from the beginning, for the schema that is the first in the
+                search path of whoever runs it. Takes no connection.
+
+        Raises:
+            SchemaTooNew: A newer release migrated it.
+            StorageUnavailable: It can't be opened.
+        """
+        if everything:
+            pending = [("", name) for name in names_of_all()]
+            return tenant_script(None, tenant) if tenant else script(None, pending)
+        with self._looking() as (connection, schema):
+            if tenant:
+                return tenant_script(schema.home, tenant)
+            return script(schema.home, schema.pending(self._checked(schema.applied(connection))))
+
+    def _bring_up_to_date(self, connection: Connection, schema: Schema) -> None:
+        if not schema.pending(self._checked(schema.applied(connection))):
+            return
+        try:
+            schema.apply(connection)
+        except psycopg.errors.InsufficientPrivilege as error:
+            said = problems.of_statement(error)
+        else:
+            return
+        raise StorageUnavailable(
+            self.location,
+            f"its tables aren't up to date, and the role may not change that ({said}); have it "
+            f"granted CREATE on schema {schema.home}, or the SQL applied that `trio-durable "
+            "migrate --sql` prints",
+        )
+
+    def _checked(self, applied: set[tuple[str, str]]) -> set[tuple[str, str]]:
+        if newer := unknown(applied):
+            raise SchemaTooNew(self.location, "", tuple(newer))
+        return applied
+
+    # --- connecting ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _looking(self) -> Iterator[tuple[Connection, Schema]]:
+        """A connection for the block."""
+        with self._connecting() as (connection, schema):
+            try:
+                yield connection, schema
+            finally:
+                connection.discard()
+
+    @contextmanager
+    def _connecting(self) -> Iterator[tuple[Connection, Schema]]:
+        """A checked connection, for whoever takes it over; closed if the block fails.
+
+        Raises:
+            StorageUnavailable: There is none to be had, or it is of no use.
+        """
+        connection = self._connect()
+        try:
+            yield connection, Schema(self._home(connection))
+        except psycopg.Error as error:
+            connection.discard()
+            fault = StorageFault(self._settings.conninfo.censored(problems.of_statement(error)))
+            raise StorageUnavailable(self.location, str(fault)) from error
+        except BaseException:
+            connection.discard()
+            raise
+
+    def _connect(self) -> Connection:
+        try:
+            return self._settings.connect_patiently(lambda problem: problem.starting)
+        except Unreachable as error:
+            problem = error.problem.text
+        raise StorageUnavailable(self.location, problem)
+
+    def _home(self, connection: Connection) -> str:
+        version = connection.info.server_version // 10000
+        problem = None
+        if version < _OLDEST:
+            problem = f"the server is PostgreSQL {version}; {_OLDEST} or newer is needed"
+        elif connection.encoding != "UTF8":
+            problem = (
+                f"the database has the encoding {connection.encoding}; make one with UTF8: "
+                "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            )
+        elif connection.schema is None:
+            problem = (
+                "no schema of the search path is there, or the role may not use it; make one, or "
+                "name one: ?options=-c%20search_path%3D…"
+            )
+        if problem is not None:
+            raise StorageUnavailable(self.location, problem)
+        assert connection.schema is not None
+        return connection.schema
+
+
+def _timeout(value: Duration, name: str) -> float:
+    length = seconds(value, name)
+    if not 0.001 <= length <= _YEAR:
+        raise ValueError(f"{name} must be between a millisecond and a year, not {value!r}")
+    return length
