@@ -114,6 +114,10 @@ class Server:
             self._process.wait()
             self._process = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def execute(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run statements as the superuser; the rows of the last."""
         with psycopg.connect(self.conninfo(dbname=database), autocommit=True) as connection:

@@ -8,6 +8,7 @@ password isn't escaped would be read as another host or database, so such URLs a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -46,18 +47,20 @@ class Conninfo:
     def __repr__(self) -> str:
         return f"<Conninfo of {self.location}>"
 
-    def has(self, *names: str) -> bool:
-        """Whether one of these parameters is given."""
-        return any(name in self._parameters for name in names)
-
     @property
     def options(self) -> str:
         """Its command-line options for the server."""
         return self._parameters.get("options", "")
 
     def parameters(self, **defaults: object) -> dict[str, str]:
-        """All parameters, and of ``defaults`` those that aren't given."""
-        return {**{name: str(value) for name, value in defaults.items()}, **self._parameters}
+        """All parameters, and of ``defaults`` those that neither they nor the environment give."""
+        given = {
+            option.keyword.decode()
+            for option in Defaults.get_defaults()
+            if option.envvar and option.envvar.decode() in os.environ
+        }
+        own = {name: str(value) for name, value in defaults.items() if name not in given}
+        return {**own, **self._parameters}
 
     def censored(self, text: str) -> str:
         """``text`` without the secrets, wherever it has them from."""
@@ -99,7 +102,7 @@ def _location(parameters: Mapping[str, str]) -> str:
             "postgresql://",
             f"{quote(user, safe='')}@" if user else "",
             quote(host, safe=",[]:"),
-            f":{port}" if port and not host.startswith("/") else "",
+            f":{port}" if port else "",
             f"/{quote(part('dbname') or user, safe='')}",
             service,
         )

@@ -90,6 +90,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     patience: float | None = None
     """Seconds of silence after which it gives up."""
+    silence: NoAnswer | None = None
+    """That it has given up."""
     idle: selectors.BaseSelector
     encoding = ""
     """The database's."""
@@ -99,7 +101,11 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         if self.patience is not None:
             gen = _bounded(gen, self.patience)
-        return super().wait(gen, *args, **kwargs)
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except NoAnswer as error:
+            self.patience, self.silence = 0, error  # none for what psycopg does to tidy up
+            raise
 
     def together(self, send: Callable[[], None]) -> None:
         """Let the statements that ``send`` executes go to the server together, and wait for all.
@@ -121,7 +127,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             # psycopg believes that it prepared what was cut off. A rollback lets it forget all.
             with self.transaction(force_rollback=True):
                 pass
-        raise failure
+        raise self.silence or failure
 
     def is_usable(self) -> bool:
         """Whether it is idle and, as far as a look at its socket tells, still open."""

@@ -1,0 +1,115 @@
+"""A network between a client and a PostgreSQL server, for as long as a test lets it be one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+class Proxy:
+    """Passes on what comes in on a port of this machine to a Unix socket, and back."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._flows = threading.Event()
+        self._flows.set()
+        self._losing: str | None = None
+        self._refuses = False
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.connections = 0
+        """How many were accepted."""
+        self.lost = threading.Event()
+        """Set when what was to be lost is."""
+        self._start(self._accept)
+
+    def url(self, query: str = "") -> str:
+        """Where to connect to."""
+        port = self._listener.getsockname()[1]
+        return f"postgresql://postgres@127.0.0.1:{port}/postgres{query}"
+
+    # --- what a test does to it ------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Cut off all connections."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            _close(*pair)
+
+    def freeze(self) -> None:
+        """Let nothing through in either direction, without a sign of it."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        self._flows.set()
+
+    def refuse(self, refuses: bool = True) -> None:
+        """Hang up on whoever connects."""
+        self._refuses = refuses
+
+    def lose_next(self, what: str) -> None:
+        """Cut off the connection on which the next "request" or "reply" comes, in its stead."""
+        self.lost.clear()
+        self._losing = what
+
+    def close(self) -> None:
+        # Closing alone would leave the thread in accept().
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._flows.set()
+        self.cut()
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _start(self, target: Callable[..., object], *args: object) -> None:
+        threading.Thread(target=target, args=args, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.connections += 1
+                server = socket.socket(socket.AF_UNIX)
+                try:
+                    if self._refuses:
+                        raise ConnectionRefusedError
+                    server.connect(str(self._target))
+                except OSError:
+                    _close(client, server)
+                    continue
+                self._pairs.append((client, server))
+                self._start(self._pump, client, server, "request")
+                self._start(self._pump, server, client, "reply")
+
+    def _pump(self, source: socket.socket, target: socket.socket, what: str) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._flows.wait()
+                if self._losing == what:
+                    self._losing = None
+                    self.lost.set()
+                    break
+                target.sendall(data)
+        _close(source, target)
+
+
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        # Closing alone would leave the thread in recv().
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
+
+
+@contextlib.contextmanager
+def proxied(target: Path) -> Iterator[Proxy]:
+    """A proxy for the block."""
+    proxy = Proxy(target)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
