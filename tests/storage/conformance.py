@@ -1732,6 +1732,7 @@ class StorageConformance:
     def test_claims_of_tenants_are_given_back_when_the_storage_is_opened(
         self, storage: Storage
     ) -> None:
+        self.needs_one_writer()
         keys = [alarm_key("x", tenant=tenant) for tenant in TENANTS]
         with closing(storage.open_writer()) as writer:
             for one in keys:
