@@ -23,6 +23,12 @@ from .completion import completion
 from .demo.command import demo
 from .init import init
 from .new import new
+from .stored.alarms import alarms
+from .stored.ls import ls
+from .stored.migrate import migrate
+from .stored.show import show
+from .stored.stats import stats
+from .stored.tenants import tenants
 
 REFUSED = 2
 INTERRUPTED = 130  # as shells tell it of what SIGINT has ended
@@ -94,6 +100,7 @@ def application(context: click.Context) -> None:
       trio-durable init shop                       start an app
       trio-durable new Cart --fields total:int     add an object to it
       trio-durable demo                            see a crash and a recovery
+      trio-durable ls -s app.db Cart               look at what is stored
 
     Exit status: 0 if all is well, 1 if the answer is no, 2 if the input was bad
     or refused and nothing was changed, 130 after Control-C.
@@ -102,5 +109,8 @@ def application(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (init, new, demo, bench, completion):
+_ABOUT_APPS = (init, new, demo, bench, completion)
+_ABOUT_STORAGES = (alarms, ls, migrate, show, stats, tenants)
+
+for _command in (*_ABOUT_APPS, *_ABOUT_STORAGES):
     application.add_command(_command)

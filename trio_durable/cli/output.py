@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(value: object) -> None:
@@ -44,3 +45,34 @@ def numbers(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def listing(*headings: str) -> Table:
+    """An empty table of what is stored; a column whose heading begins with > is of numbers.
+
+    Long names are folded, not cut: what people see here, they may want to copy.
+    """
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
+    for heading in headings:
+        is_number = heading.startswith(">")
+        table.add_column(
+            heading.removeprefix(">"),
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+            overflow="fold",
+        )
+    return table
+
+
+def add_row(table: Table, *cells: object) -> None:
+    """Add a row of values, which are shown as they are, whatever they have in them."""
+    table.add_row(*(Text(printable(str(cell))) for cell in cells))
+
+
+def printable(text: str) -> str:
+    """``text`` as one line that does nothing to a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )

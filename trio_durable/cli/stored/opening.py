@@ -1,0 +1,91 @@
+"""From what ``--storage`` and ``--tenant`` say to the sides of a storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from ..._keys import ObjectKey, id_problem
+from ..._tenant import check_tenant
+from ...storage import MemoryStorage, Reader, Storage, StorageFault, Writer
+from ...storage.location import storage_at
+from ..refusal import Refusal
+from .rows import has_tenant
+
+
+def storage_named(name: str) -> Storage:
+    """The storage at a path or URL; nothing is opened yet.
+
+    Raises:
+        Refusal: There can't be one.
+    """
+    try:
+        storage = storage_at(name, "full")
+    except ValueError as error:
+        raise Refusal(f"--storage: {error}") from None
+    if isinstance(storage, MemoryStorage):
+        raise Refusal("--storage: objects in memory are gone with their process; name a file")
+    return storage
+
+
+@contextmanager
+def reading(storage: Storage, tenant: str | None = None) -> Iterator[Reader]:
+    """The reading side, for a tenant that has to be there if one is named.
+
+    Raises:
+        InvalidTenant: None can have that name.
+        Refusal: There is no such tenant, or something can't be read.
+        StorageUnavailable: There is nothing to read.
+    """
+    if tenant is not None:
+        check_tenant(tenant)
+    with _faults(storage), closing(storage.open_reader()) as reader:
+        if tenant is not None and not has_tenant(reader, tenant):
+            raise Refusal(
+                f"there is no tenant {tenant} in {storage.location}; `trio-durable tenants` lists "
+                "those that there are"
+            )
+        yield reader
+
+
+@contextmanager
+def writing(storage: Storage) -> Iterator[Writer]:
+    """The writing side.
+
+    Raises:
+        Refusal: Something can't be written.
+        StorageUnavailable: It can't be opened; most of all, a runtime has it.
+    """
+    with _faults(storage), closing(storage.open_writer()) as writer:
+        yield writer
+
+
+@contextmanager
+def _faults(storage: Storage) -> Iterator[None]:
+    try:
+        yield
+    except StorageFault as fault:
+        raise Refusal(f"can't use {storage.location}: {fault}") from fault
+
+
+def key_of(type_name: str, object_id: str, tenant: str | None) -> ObjectKey:
+    """The key of what a user names.
+
+    Raises:
+        Refusal: Nothing can be called that.
+    """
+    for what, name in (("type", type_name), ("id", object_id)):
+        problem = id_problem(name)
+        if problem is not None:
+            raise Refusal(
+                f"{name!r:.80} can't be {'a type' if what == 'type' else 'an id'}: {problem}"
+            )
+    return ObjectKey(type_name, object_id, tenant or "")
+
+
+def nothing_stored(key: ObjectKey) -> Refusal:
+    """What to raise where a user names an object that isn't there."""
+    of = f" -t {key.tenant}" if key.tenant else ""
+    return Refusal(
+        f"nothing is stored of {key}; `trio-durable ls{of} {key.type_name}` lists what is"
+    )
