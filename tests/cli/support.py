@@ -25,12 +25,14 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": path, "MYPYPATH": str(ROOT), "COLUMNS": "80"}
 
 
-def run(*args: str, env: Mapping[str, str] | None = None) -> Result:
+def run(
+    *args: str, env: Mapping[str, str] | None = None, stdin: str | bytes | None = None
+) -> Result:
     """Run the command in this process; what it should have caught comes out of here."""
     outer: dict[str, str | None] = dict.fromkeys(_UNWANTED)
     runner = CliRunner(env={**outer, "COLUMNS": "80", **(env or {})})
     # As wide as in a window of 80 columns or more; else the runner has an idea of its own.
-    return runner.invoke(application, args, catch_exceptions=False, terminal_width=78)
+    return runner.invoke(application, args, input=stdin, catch_exceptions=False, terminal_width=78)
 
 
 def python(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -54,10 +56,10 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def assert_refused(folder: Path, says: str, *args: str) -> None:
+def assert_refused(folder: Path, says: str, *args: str, stdin: str | bytes | None = None) -> None:
     """A command tells what is wrong in one line, with status 2, and changes nothing."""
     before = contents(folder)
-    result = run(*args)
+    result = run(*args, stdin=stdin)
     assert (result.exit_code, result.stdout) == (2, ""), result.output
     assert result.stderr.startswith("trio-durable")
     assert result.stderr.count("\n") == 1, result.stderr

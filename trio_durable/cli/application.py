@@ -24,8 +24,10 @@ from .demo.command import demo
 from .init import init
 from .new import new
 from .stored.alarms import alarms
+from .stored.edit import edit
 from .stored.ls import ls
 from .stored.migrate import migrate
+from .stored.rm import rm
 from .stored.show import show
 from .stored.stats import stats
 from .stored.tenants import tenants
@@ -110,7 +112,7 @@ def application(context: click.Context) -> None:
 
 
 _ABOUT_APPS = (init, new, demo, bench, completion)
-_ABOUT_STORAGES = (alarms, ls, migrate, show, stats, tenants)
+_ABOUT_STORAGES = (alarms, edit, ls, migrate, rm, show, stats, tenants)
 
 for _command in (*_ABOUT_APPS, *_ABOUT_STORAGES):
     application.add_command(_command)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import get_args
 
 import click
 
 from ..._clock import SystemClock
-from ...storage import AlarmRow, AlarmStatus, Reader
+from ...storage import AlarmChanges, AlarmRow, AlarmStatus, Commit, Reader
 from ..options import json_option, required_storage, storage_options
 from ..output import console, print_json
 from ..refusal import Refusal
 from .alarm_table import alarm_table
-from .opening import key_of, reading, storage_named
-from .rows import alarms_in, alarms_of
-from .shown import alarm_json
+from .opening import alarm_key_of, key_of, reading, storage_named, writing
+from .rows import alarms_in, alarms_of, find_alarm
+from .shown import alarm_json, counted
 from .type_argument import TypeName
 
 _LIMIT = 100
@@ -58,6 +58,7 @@ def alarms(
       trio-durable alarms -s app.db
       trio-durable alarms -s app.db --status dead --type Cart
       trio-durable alarms -s app.db --type Cart --id ada
+      trio-durable alarms retry -s app.db Cart ada remind
     """
     if context.invoked_subcommand is not None:
         _refuse_filters(context)
@@ -102,3 +103,75 @@ def _rows(
     if type_name is not None and object_id is not None:
         return alarms_of(reader, key_of(type_name, object_id, tenant), now, status=status)
     return alarms_in(reader, now, type_name, tenant or "", status=status)
+
+
+@alarms.command()
+@click.argument("type_name", metavar="[TYPE]", type=TypeName(), required=False)
+@click.argument("object_id", metavar="[ID]", required=False)
+@click.argument("name", metavar="[NAME]", required=False)
+@storage_options()
+@click.option("--all", "every", is_flag=True, help="All dead letters; of TYPE, of ID if given.")
+def retry(
+    type_name: str | None,
+    object_id: str | None,
+    name: str | None,
+    storage: str,
+    tenant: str | None,
+    every: bool,
+) -> None:
+    """Make dead letters due again: now, and as if they had never failed.
+
+    \b
+    Examples:
+      trio-durable alarms retry -s app.db Cart ada remind
+      trio-durable alarms retry -s app.db --all
+      trio-durable alarms retry -s app.db Cart --all
+    """
+    if every and name is not None:
+        raise Refusal("--all is about all dead letters of an object; leave NAME out")
+    if not every and name is None:
+        raise Refusal("name a dead letter by TYPE, ID and NAME, or say --all")
+    kept = storage_named(storage)
+    now = SystemClock().now()
+    with reading(kept, tenant) as reader:
+        if type_name is None or object_id is None or name is None:
+            if type_name is not None:
+                key_of(type_name, "x" if object_id is None else object_id, tenant)
+            rows = _rows(reader, now, type_name, object_id, tenant, "dead")
+        else:
+            alarm = alarm_key_of(type_name, object_id, name, tenant)
+            row = find_alarm(reader, alarm, now)
+            if row is None or row.status != "dead":
+                raise Refusal(f"there is no dead letter {alarm}; `alarms` lists what there is")
+            rows = iter([row])
+        first = next(rows, None)
+        retried = 0
+        if first is not None:
+            with writing(kept) as writer:
+                for row in chain([first], rows):
+                    retried += writer.revive(row.alarm.key, now)
+    click.echo(f"Made {counted(retried, 'dead letter')} due." if retried else "There are none.")
+
+
+@alarms.command()
+@click.argument("type_name", metavar="TYPE", type=TypeName())
+@click.argument("object_id", metavar="ID")
+@click.argument("name", metavar="NAME")
+@storage_options()
+def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str | None) -> None:
+    """Remove an alarm, or a dead letter.
+
+    \b
+    Examples:
+      trio-durable alarms cancel -s app.db Cart ada remind
+    """
+    alarm = alarm_key_of(type_name, object_id, name, tenant)
+    kept = storage_named(storage)
+    now = SystemClock().now()
+    with reading(kept, tenant) as reader:
+        if find_alarm(reader, alarm, now) is None:
+            raise Refusal(f"there is no alarm {alarm}; `alarms` lists what there is")
+        with writing(kept) as writer:
+            changes = AlarmChanges(changed={name: None})
+            writer.commit([Commit(alarm.object_key, None, alarms=changes)], now)
+    click.echo(f"Cancelled {alarm}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from ..._keys import ObjectKey, id_problem
+from ..._keys import AlarmKey, ObjectKey, id_problem
 from ..._tenant import check_tenant
 from ...storage import MemoryStorage, Reader, Storage, StorageFault, Writer
 from ...storage.location import storage_at
@@ -74,13 +74,25 @@ def key_of(type_name: str, object_id: str, tenant: str | None) -> ObjectKey:
     Raises:
         Refusal: Nothing can be called that.
     """
-    for what, name in (("type", type_name), ("id", object_id)):
-        problem = id_problem(name)
-        if problem is not None:
-            raise Refusal(
-                f"{name!r:.80} can't be {'a type' if what == 'type' else 'an id'}: {problem}"
-            )
+    _check("a type", type_name)
+    _check("an id", object_id)
     return ObjectKey(type_name, object_id, tenant or "")
+
+
+def alarm_key_of(type_name: str, object_id: str, name: str, tenant: str | None) -> AlarmKey:
+    """The key of an alarm that a user names.
+
+    Raises:
+        Refusal: None can be called that.
+    """
+    _check("the name of an alarm", name)
+    return key_of(type_name, object_id, tenant).alarm(name)
+
+
+def _check(what: str, name: str) -> None:
+    problem = id_problem(name)
+    if problem is not None:
+        raise Refusal(f"{name!r:.80} can't be {what}: {problem}")
 
 
 def nothing_stored(key: ObjectKey) -> Refusal:

@@ -11,6 +11,7 @@ from ..._keys import AlarmKey, ObjectKey
 from ..._upgrade import SCHEMA_MEMBER
 from ...storage import AlarmRow
 from ..output import printable
+from . import exact_json
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -98,8 +99,8 @@ def schema_of(state: bytes) -> object:
 def pretty(state: bytes) -> str:
     """A state to read, and to edit: as JSON if it is that, else as it is."""
     try:
-        data = orjson.loads(state)
-    except orjson.JSONDecodeError:
+        data = exact_json.parse(state.decode())
+    except ValueError:
         return state.decode(errors="replace")
     return orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import click
 
 from ..._clock import SystemClock
-from ..options import json_option, required_storage, storage_option_of_group
+from ..asking import confirmed, yes_option
+from ..options import json_option, required_storage, storage_option, storage_option_of_group
 from ..output import add_row, console, listing, print_json
-from .opening import reading, storage_named
+from ..refusal import Refusal
+from .opening import reading, storage_named, writing
 from .rows import tenants_in
+from .shown import counted
 from .totals import Total
 
 
@@ -23,8 +26,11 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
     Examples:
       trio-durable tenants -s app.db
       trio-durable tenants -s app.db --json
+      trio-durable tenants drop -s app.db acme
     """
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise Refusal("--json is about the list; leave it out")
         return
     now = SystemClock().now()
     table = listing("tenant", ">objects", ">alarms")
@@ -40,3 +46,30 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
         console().print(table)
     else:
         click.echo("There are no tenants.", err=True)
+
+
+@tenants.command()
+@click.argument("name")
+@storage_option
+@yes_option
+def drop(name: str, storage: str, yes: bool) -> int:
+    """Remove a tenant and all that is stored of it.
+
+    Exit status 1 if you say no.
+
+    \b
+    Examples:
+      trio-durable tenants drop -s app.db acme
+      trio-durable tenants drop -s app.db acme --yes
+    """
+    kept = storage_named(storage)
+    with reading(kept, name) as reader:
+        total = Total.of(reader.summarize(SystemClock().now(), name))
+    with writing(kept) as writer:
+        what = f"{counted(total.objects, 'object')} and {counted(total.alarms, 'alarm')}"
+        if not confirmed(f"Drop tenant {name} with {what}?", yes=yes):
+            click.echo("Nothing was dropped.", err=True)
+            return 1
+        writer.drop_tenant(name)
+    click.echo(f"Dropped tenant {name} with {what}.")
+    return 0
