@@ -20,6 +20,8 @@ ORDER: list[set[str]] = [
     {
         "cli.stored.alarms",
         "cli.stored.edit",
+        "cli.stored.export",
+        "cli.stored.importing",
         "cli.stored.ls",
         "cli.stored.migrate",
         "cli.stored.rm",
@@ -27,9 +29,12 @@ ORDER: list[set[str]] = [
         "cli.stored.stats",
         "cli.stored.tenants",
     },
+    {"cli.stored.export_file"},
     {
         "cli.stored.alarm_table",
         "cli.stored.app_classes",
+        "cli.stored.lines",
+        "cli.stored.restore",
         "cli.stored.totals",
         "cli.stored.type_argument",
     },
@@ -46,6 +51,7 @@ ORDER: list[set[str]] = [
     {"cli.bench", "cli.demo", "cli.demo.protocol"},
     {
         "cli.asking",
+        "cli.input_file",
         "cli.annotations",
         "cli.files",
         "cli.layout",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import attrs
 import click
@@ -16,6 +16,7 @@ from ..._keys import ObjectKey
 from ..._upgrade import SCHEMA_MEMBER
 from ...storage import Commit
 from ..asking import can_ask, confirmed
+from ..input_file import input_file
 from ..options import storage_options
 from ..refusal import Refusal
 from . import exact_json
@@ -41,7 +42,6 @@ from .type_argument import TypeName
     "--input",
     "source",
     metavar="FILE",
-    type=click.File("rb"),
     help="Take the whole state from a file; - is standard input.",
 )
 @app_option(required=False, help="Import this, and check that the new state fits the class.")
@@ -51,7 +51,7 @@ def edit(
     storage: str,
     tenant: str | None,
     assignments: tuple[str, ...],
-    source: BinaryIO | None,
+    source: str | None,
     apps: tuple[str, ...],
 ) -> None:
     """Change the state of an object that is stored.
@@ -138,7 +138,7 @@ _Change = Callable[[bytes, _Check], bytes | None]
 """From the state that is stored to the new one, or None if that is the same."""
 
 
-def _change(assignments: tuple[str, ...], source: BinaryIO | None) -> _Change:
+def _change(assignments: tuple[str, ...], source: str | None) -> _Change:
     """What a user asks for.
 
     Raises:
@@ -146,7 +146,8 @@ def _change(assignments: tuple[str, ...], source: BinaryIO | None) -> _Change:
     """
     if source is not None:
         try:
-            text = source.read().decode()
+            with input_file(source) as file:
+                text = file.read().decode()
         except UnicodeDecodeError as error:
             raise Refusal(f"--input: not UTF-8: {error}") from None
         return lambda state, check: check(text)

@@ -7,20 +7,20 @@ from contextlib import closing, contextmanager
 
 from ..._keys import AlarmKey, ObjectKey, id_problem
 from ..._tenant import check_tenant
-from ...storage import MemoryStorage, Reader, Storage, StorageFault, Writer
+from ...storage import Durability, MemoryStorage, Reader, Storage, StorageFault, Writer
 from ...storage.location import storage_at
 from ..refusal import Refusal
 from .rows import has_tenant
 
 
-def storage_named(name: str) -> Storage:
+def storage_named(name: str, durability: Durability = "full") -> Storage:
     """The storage at a path or URL; nothing is opened yet.
 
     Raises:
         Refusal: There can't be one.
     """
     try:
-        storage = storage_at(name, "full")
+        storage = storage_at(name, durability)
     except ValueError as error:
         raise Refusal(f"--storage: {error}") from None
     if isinstance(storage, MemoryStorage):

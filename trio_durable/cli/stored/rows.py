@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
+from itertools import groupby, takewhile
 
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow, AlarmStatus, ObjectRow, Reader
@@ -81,13 +81,13 @@ def alarms_in(
     *,
     status: AlarmStatus | None = None,
     after: AlarmKey | None = None,
+    limit: int = 100,
 ) -> Iterator[AlarmRow]:
-    """Alarms as `Reader.browse_alarms` has them."""
-    limit = 100
+    """Alarms as `Reader.browse_alarms` has them, at first ``limit`` at a time."""
     while page := reader.browse_alarms(status, now, type_name, after, limit, tenant):
         yield from page
         after = page[-1].alarm.key
-        limit = _PAGE_ROWS
+        limit = min(_PAGE_ROWS, 4 * limit)
 
 
 def alarms_of(
@@ -98,3 +98,40 @@ def alarms_of(
     before = AlarmKey(key.type_name, key.object_id, "", key.tenant)
     rows = alarms_in(reader, now, key.type_name, key.tenant, status=status, after=before)
     return takewhile(lambda row: row.alarm.key.object_key == key, rows)
+
+
+def present_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[AlarmKey]:
+    """Those of ``keys`` that are there, dead letters too.
+
+    Args:
+        reader: Of the storage.
+        keys: In order of object and then name.
+        now: The wall time.
+    """
+    present: set[AlarmKey] = set()
+    for owner, its_keys in groupby(keys, key=lambda key: key.object_key):
+        wanted = list(its_keys)
+        last = wanted[-1].name.encode()
+        # Only what is between the first and the last: an object may have very many.
+        rows = alarms_in(
+            reader,
+            now,
+            owner.type_name,
+            owner.tenant,
+            after=owner.alarm(just_before(wanted[0].name)),
+            limit=len(wanted),
+        )
+        for row in rows:
+            present.add(row.alarm.key)
+            if row.alarm.key.object_key != owner or row.alarm.key.name.encode() >= last:
+                break  # without a look at the next page
+    return present.intersection(keys)
+
+
+def is_empty(reader: Reader) -> bool:
+    """Whether nothing is stored, of no tenant."""
+    return not (
+        reader.list_tenants(None, 1)
+        or reader.browse_objects(None, None, 1)
+        or reader.browse_alarms(None, 0, None, None, 1)
+    )

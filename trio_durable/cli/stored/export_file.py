@@ -1,0 +1,153 @@
+"""An export to read: checked once as a whole, and then read as often as need be.
+
+Checked means: each line can be stored exactly as it says, they are in the order in which they are
+exported, which finds what is there twice in constant memory, and nothing is missing at the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import attrs
+import orjson
+
+from ...storage import AlarmRow, ObjectRow
+from ..refusal import Refusal
+from . import exact_json
+from .lines import End, decode, is_header
+
+_PIECE_ROWS = 500
+_PIECE_BYTES = 4 * 1024 * 1024
+
+
+@contextmanager
+def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
+    """``file``, or a copy of what it has if it can be read only once."""
+    if file.seekable():
+        yield file
+        return
+    with tempfile.TemporaryFile(prefix="trio_durable-import-") as copy:
+        shutil.copyfileobj(file, copy)
+        yield copy
+
+
+def check(file: BinaryIO, advance: Callable[[int], None]) -> None:
+    """Read it all.
+
+    Args:
+        file: The export.
+        advance: Is told how many bytes were read.
+
+    Raises:
+        Refusal: A line can't be imported; says which, and why.
+    """
+    checker = _Checker()
+    file.seek(0)
+    number = 0
+    for number, line in enumerate(file, 1):
+        try:
+            checker.take(exact_json.parse(line.decode()))
+        except ValueError as error:
+            raise Refusal(f"line {number}: {error}") from None
+        advance(len(line))
+    if not checker.has_ended:
+        raise Refusal(
+            f"line {number + 1}: the end is missing; the file was cut off, or is no export"
+        )
+
+
+class _Checker:
+    """Takes the lines one by one."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self._has_begun = False
+        self._objects = self._alarms = 0
+        self._last: tuple[bytes, ...] = ()
+
+    def take(self, data: object) -> None:
+        """Check a line.
+
+        Raises:
+            ValueError: It can't be there.
+        """
+        if not self._has_begun:
+            if not is_header(data):
+                raise ValueError("no export begins like this; the header is missing")
+            self._has_begun = True
+            return
+        line = decode(data)
+        if self.has_ended:
+            raise ValueError("the end came before")
+        if isinstance(line, End):
+            if line != End(self._objects, self._alarms):
+                raise ValueError(
+                    f"here should be {line.objects} objects and {line.alarms} alarms, and there "
+                    f"were {self._objects} and {self._alarms}; lines are missing or were added"
+                )
+            self.has_ended = True
+            return
+        self._check_order(line)
+        if isinstance(line, ObjectRow):
+            self._objects += 1
+        else:
+            self._alarms += 1
+
+    def _check_order(self, line: ObjectRow | AlarmRow) -> None:
+        key = line.key if isinstance(line, ObjectRow) else line.alarm.key
+        names = [key.type_name, key.object_id]
+        if isinstance(line, AlarmRow):
+            names.append(line.alarm.key.name)
+        kind = b"0" if isinstance(line, ObjectRow) else b"1"
+        place = (key.tenant.encode(), kind, *(name.encode() for name in names))
+        if place == self._last:
+            raise ValueError(f"{key} is there twice")
+        if place < self._last:
+            raise ValueError(
+                f"{key} is not in order; lines go by tenant, then objects before alarms, then by "
+                "type, id and name"
+            )
+        self._last = place
+
+
+@attrs.define
+class Piece:
+    """Some rows, with the numbers of their lines."""
+
+    objects: list[tuple[int, ObjectRow]] = attrs.field(factory=list)
+    alarms: list[tuple[int, AlarmRow]] = attrs.field(factory=list)
+
+
+def pieces(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) -> Iterator[Piece]:
+    """The rows of a checked export, as many at a time as fit into memory.
+
+    Args:
+        file: The export.
+        tenant: Only those of a tenant; None for all.
+        advance: Is told how many bytes were read.
+    """
+    piece = Piece()
+    rows = size = 0
+    file.seek(0)
+    for number, text in enumerate(file, 1):
+        advance(len(text))
+        # Checked, so nothing is lost by a parser that is fast and lenient.
+        line = None if number == 1 else decode(orjson.loads(text))
+        if isinstance(line, ObjectRow) and tenant in (None, line.key.tenant):
+            piece.objects.append((number, line))
+        elif isinstance(line, AlarmRow) and tenant in (None, line.alarm.key.tenant):
+            piece.alarms.append((number, line))
+        else:
+            continue
+        rows += 1
+        size += len(text)
+        if rows >= _PIECE_ROWS or size >= _PIECE_BYTES:
+            yield piece
+            piece = Piece()
+            rows = size = 0
+    if rows:
+        yield piece
