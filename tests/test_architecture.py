@@ -19,6 +19,7 @@ ORDER: list[set[str]] = [
     {"cli.application"},
     {
         "cli.stored.alarms",
+        "cli.stored.copying",
         "cli.stored.edit",
         "cli.stored.export",
         "cli.stored.importing",

@@ -24,6 +24,7 @@ from .demo.command import demo
 from .init import init
 from .new import new
 from .stored.alarms import alarms
+from .stored.copying import copy_
 from .stored.edit import edit
 from .stored.export import export
 from .stored.importing import import_
@@ -114,7 +115,7 @@ def application(context: click.Context) -> None:
 
 
 _ABOUT_APPS = (init, new, demo, bench, completion)
-_ABOUT_STORAGES = (alarms, edit, export, import_, ls, migrate, rm, show, stats, tenants)
+_ABOUT_STORAGES = (alarms, copy_, edit, export, import_, ls, migrate, rm, show, stats, tenants)
 
 for _command in (*_ABOUT_APPS, *_ABOUT_STORAGES):
     application.add_command(_command)

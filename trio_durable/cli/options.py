@@ -56,11 +56,11 @@ def _storage_option(required: bool) -> Callable[[F], F]:
         "--storage",
         "-s",
         cls=Inherited,
-        metavar="PATH",
+        metavar="WHERE",
         envvar="TRIO_DURABLE_STORAGE",
         show_envvar=True,
         required=required,
-        help="Where the objects are: an SQLite file, or sqlite:///path.",
+        help="Where the objects are: an SQLite file, or the URL of a database.",
     )
 
 

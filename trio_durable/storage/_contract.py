@@ -454,6 +454,15 @@ class Storage(ABC):
         """
         return []
 
+    def migration_sql(self) -> str | None:
+        """The same as SQL, for somebody else to apply; None where nobody else does. Only looks.
+
+        Raises:
+            SchemaTooNew: A newer release migrated it.
+            StorageUnavailable: It can't be opened.
+        """
+        return None
+
 
 class StorageFault(Exception):
     """The storage failed to read or write; the text says how, for a `PersistenceError`."""

@@ -13,18 +13,25 @@ from ..refusal import Refusal
 from .rows import has_tenant
 
 
-def storage_named(name: str, durability: Durability = "full") -> Storage:
+def storage_named(
+    name: str, durability: Durability = "full", *, what: str = "--storage"
+) -> Storage:
     """The storage at a path or URL; nothing is opened yet.
+
+    Args:
+        name: The path or URL.
+        durability: See `SQLiteStorage`.
+        what: What the user has named by it.
 
     Raises:
         Refusal: There can't be one.
     """
     try:
         storage = storage_at(name, durability)
-    except ValueError as error:
-        raise Refusal(f"--storage: {error}") from None
+    except (ValueError, ModuleNotFoundError) as error:
+        raise Refusal(f"{what}: {error}") from None
     if isinstance(storage, MemoryStorage):
-        raise Refusal("--storage: objects in memory are gone with their process; name a file")
+        raise Refusal(f"{what}: objects in memory are gone with their process; name a file")
     return storage
 
 

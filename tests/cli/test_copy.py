@@ -1,0 +1,169 @@
+"""Moving house: everything arrives, or it is told what didn't."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from trio_durable import ObjectKey, SQLiteStorage
+from trio_durable.cli.stored import copying
+from trio_durable.cli.stored.restore import restore_objects
+from trio_durable.storage import Commit, ObjectRow
+
+from .kept import ADA, NOW, everything, save, writer_of
+from .support import assert_refused, contents, run
+
+
+@pytest.fixture
+def database(postgres: str) -> str:
+    """The URL of an empty one."""
+    parameters = conninfo_to_dict(postgres)
+    return f"postgresql:///?{urlencode(parameters, quote_via=quote)}"
+
+
+def copied(source: object, target: object, *args: str) -> str:
+    result = run("copy", str(source), str(target), *args)
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result.stdout
+
+
+def without_revisions(rows: list[ObjectRow]) -> list[tuple[ObjectKey, bytes, int]]:
+    return [(row.key, row.state, row.updated_at) for row in rows]
+
+
+def same(one: Path, other: Path) -> bool:
+    (objects, alarms), (others, other_alarms) = everything(one), everything(other)
+    return alarms == other_alarms and without_revisions(objects) == without_revisions(others)
+
+
+def test_everything_arrives(db: Path) -> None:
+    said = copied("app.db", "sqlite:///new.db")
+    assert said == "Copied 4 objects and 4 alarms, and found both storages equal, row by row.\n"
+    assert same(db, Path("new.db"))
+
+
+def test_there_and_back_again_through_postgres(db: Path, database: str) -> None:
+    assert "Copied 4 objects and 4 alarms" in copied("app.db", database)
+    assert "Copied 4 objects and 4 alarms" in copied(database, "back.db")
+    assert same(db, Path("back.db"))
+
+
+def test_of_one_tenant_only(db: Path) -> None:
+    assert "Copied 1 object and 1 alarm" in copied("app.db", "new.db", "-t", "acme")
+    objects, _ = everything(Path("new.db"))
+    assert {row.key.tenant for row in objects} == {"acme"}
+
+
+def test_much_arrives_in_batches(folder: Path) -> None:
+    with writer_of(folder / "app.db") as writer:
+        for n in range(1234):
+            alarms = {"x": (NOW, None)} if n % 2 else {}
+            save(writer, ObjectKey("Cart", str(n)), {"n": n}, alarms, now=n)
+        save(writer, ObjectKey("Cart", "large"), {"text": 5_000_000 * "x"})
+    assert "Copied 1,235 objects and 617 alarms" in copied("app.db", "new.db")
+    assert same(Path("app.db"), Path("new.db"))
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_copy_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, db: Path
+) -> None:
+    monkeypatch.setattr(copying, "_BATCH_ROWS", 1)
+    left = 3
+
+    def restore(*args: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Interrupted
+        real(*args)  # type: ignore[arg-type]
+
+    real = restore_objects
+    monkeypatch.setattr(copying, "restore_objects", restore)
+    with pytest.raises(Interrupted):
+        run("copy", "app.db", "new.db")
+    objects, _ = everything(Path("new.db"))
+    assert len(objects) == 2
+    assert_refused(
+        folder, "isn't empty; name an empty storage, or go on", "copy", "app.db", "new.db"
+    )
+    assert "Copied 2 objects and 4 alarms" in copied("app.db", "new.db", "--resume")
+    assert same(db, Path("new.db"))
+    assert "Copied 0 objects and 0 alarms" in copied("app.db", "new.db", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (Commit(ADA, 1, b"{}"), "Cart('ada') isn't the same in both"),
+        (Commit(ADA, 1, None, delete=True), "Cart('ada') isn't the same in both"),
+        (Commit(ObjectKey("A", "a"), 0, b"{}"), "A('a') isn't the same in both"),
+        (Commit(ObjectKey("Z", "z", "acme"), 0, b"{}"), "Z('z') of tenant acme isn't the same"),
+    ],
+    ids=["changed", "gone", "first", "last"],
+)
+def test_what_differs_is_told(
+    db: Path, monkeypatch: pytest.MonkeyPatch, change: Commit, what: str
+) -> None:
+    def compare(self: object, tenants: object, to: object) -> object:
+        with closing(SQLiteStorage("new.db").open_writer()) as writer:
+            assert not writer.commit([change], NOW)
+        return real(self, tenants, to)  # type: ignore[arg-type]
+
+    real = copying._Copy.differences
+    monkeypatch.setattr(copying._Copy, "differences", compare)
+    result = run("copy", "app.db", "new.db")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"trio-durable copy: {what}")
+
+
+def test_what_was_left_there_otherwise_is_told(db: Path) -> None:
+    copied("app.db", "new.db")
+    with writer_of(Path("new.db")) as writer:
+        save(writer, ADA, {"total": 1000}, revision=1)
+    result = run("copy", "app.db", "new.db", "--resume")
+    assert result.exit_code == 1
+    assert "Cart('ada') isn't the same in both" in result.stderr
+
+
+def test_a_source_that_a_runtime_has_open_is_refused(db: Path, folder: Path) -> None:
+    with writer_of(db):
+        before = contents(folder)
+        result = run("copy", "app.db", "new.db")
+        assert result.exit_code == 2
+        assert "is in use by a runtime" in result.stderr
+        assert contents(folder) == before
+
+
+def test_bad_input_is_refused(db: Path, folder: Path) -> None:
+    for source, target, says in [
+        ("none.db", "new.db", "there is no such file"),
+        ("app.db", "./app.db", "SOURCE and TARGET are the same"),
+        ("redis://x", "new.db", "SOURCE: no storage is known for redis:// URLs"),
+        ("app.db", ":memory:", "TARGET: objects in memory are gone with their process"),
+        ("app.db", "nowhere/new.db", "there is no folder"),
+    ]:
+        assert_refused(folder, says, "copy", source, target)
+    assert_refused(folder, "there is no tenant other", "copy", "app.db", "new.db", "-t", "other")
+
+
+def test_a_password_is_not_told(db: Path) -> None:
+    result = run("copy", "app.db", "postgresql://me:open-sesame@127.0.0.1:1/x?connect_timeout=1")
+    assert result.exit_code == 2
+    assert "open-sesame" not in result.output
+
+
+def test_migrate_prints_sql_for_whoever_may_apply_it(db: Path, database: str) -> None:
+    result = run("migrate", "-s", database, "--sql")
+    assert result.exit_code == 0
+    assert "CREATE TABLE" in result.stdout
+    result = run("migrate", "-s", "app.db", "--sql")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "has no SQL to apply" in result.stderr
