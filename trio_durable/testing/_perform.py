@@ -162,7 +162,7 @@ class _Performance(Generic[T]):
         if problem is not None:
             raise InvalidObjectId(self.definition.name, f"{object_id!r:.80}", problem)
         self.key = ObjectKey(self.definition.name, str.__str__(object_id))
-        self._codec = _codec_of(type(instance))
+        self._codec = codec_of(type(instance))
         self._instance: T = self._codec.decode(self.key, self._codec.encode(self.key, instance))
         self._before = self._codec.encode(self.key, self._instance)
         self._ctx = Context(self)
@@ -313,7 +313,8 @@ class _Performance(Generic[T]):
 _codecs: WeakKeyDictionary[type[DurableObject], StateCodec] = WeakKeyDictionary()
 
 
-def _codec_of(cls: type[DurableObject]) -> StateCodec:
+def codec_of(cls: type[DurableObject]) -> StateCodec:
+    """What encodes the state of ``cls``."""
     codec = _codecs.get(cls)
     if codec is None:
         resolved_fields(cls)

@@ -1,0 +1,339 @@
+"""What hypothesis finds: every kind of fault, every mistake that is planted, and short stories."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+from hypothesis import Phase
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant
+
+from examples.simulations import Carts, HastyPayments, Payments
+from trio_durable import CallCycle, DurableObject, handler
+from trio_durable._activation import Activation
+from trio_durable._context import Context
+from trio_durable.storage import AlarmChanges, Commit
+from trio_durable.storage.group_commit import Ticket
+from trio_durable.testing.simulate import Simulation
+from trio_durable.testing.simulate._disk import _Writer
+from trio_durable.testing.simulate._faults import Faults
+from trio_durable.testing.simulate._process import Process
+from trio_durable.testing.simulate._simulation import Simulation as Steps
+from trio_durable.testing.simulate._strategies import strategy_of
+
+from .objects import Account, Accounts, Clerk, Office, Overdrawn, simulate, story_of
+
+# --- that it is sound, and goes everywhere -------------------------------------------------------
+
+
+def test_the_tests_own_objects_stand_it() -> None:
+    simulate(Accounts)
+    simulate(Office, stories=30)
+
+
+@pytest.mark.parametrize("simulation", [Carts, Payments])
+def test_the_examples_stand_it(simulation: type[Simulation]) -> None:
+    simulate(simulation)
+
+
+def test_every_kind_of_fault_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    struck = set()
+    begin_step = Faults.begin_step
+
+    def noted(self: Faults, expected: Any) -> None:
+        if getattr(self, "struck", None) is not None:
+            assert self.struck is not None
+            struck.add(str(self.struck)[:-2])
+        begin_step(self, expected)
+
+    monkeypatch.setattr(Faults, "begin_step", noted)
+    simulate(Office, stories=100)
+    assert struck == {
+        "crash before commit",
+        "crash after commit",
+        "crash after claim",
+        "crash after effect",
+        "fail before commit",
+        "fail after commit",
+        "fail before claim",
+        "fail after claim",
+        "fail before effect",
+        "fail after effect",
+        "fail before load",
+    }
+
+
+def test_every_kind_of_step_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = set()
+    step = Steps._step
+
+    def noted(self: Steps, *args: Any) -> None:
+        step(self, *args)
+        taken.add(self._told[0])
+
+    monkeypatch.setattr(Steps, "_step", noted)
+    simulate(Accounts, stories=20)
+    assert taken == {"call", "together", "wait", "wait_for_alarm", "crash", "restart"}
+
+
+def test_the_same_seed_tells_the_same_stories(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    step = Steps._step
+
+    def noted(self: Steps, *args: Any) -> None:
+        step(self, *args)
+        told.append((self._told, str(self._faults.struck), self.now, self.stored(Clerk)))
+
+    monkeypatch.setattr(Steps, "_step", noted)
+    simulate(Office, stories=15)
+    first, told = told, []
+    simulate(Office, stories=15)
+    assert len(first) > 100
+    assert told == first
+
+
+# --- that it finds what is wrong -----------------------------------------------------------------
+
+
+def reply_at_once(ticket: Ticket, waiter: Any) -> None:
+    waiter.release()
+
+
+def keep_what_failed(activation: Activation) -> None:
+    activation._turning = False
+
+
+def forget_nothing(activation: Activation) -> None:
+    pass
+
+
+def acknowledge_nothing(context: Context, delivery: Any) -> None:
+    context.delivery = delivery
+    context._stage_alarms()
+
+
+def apart(part: Callable[[Commit], Commit], rest: Callable[[Commit], Commit]) -> Any:
+    """A storage that writes a commit in two."""
+    commit = _Writer.commit
+
+    def commit_apart(self: _Writer, batch: Sequence[Commit], now: int) -> Collection[int]:
+        stale = commit(self, [part(each) for each in batch], now)
+        commit(self, [rest(each) for n, each in enumerate(batch) if n not in stale], now)
+        return stale
+
+    return commit_apart
+
+
+def later(commit: Commit, alarms: AlarmChanges) -> Commit:
+    return Commit(commit.key, None, alarms=alarms)
+
+
+acknowledge_later = apart(
+    lambda commit: attrs.evolve(plain(commit), alarms=None),
+    lambda commit: later(commit, commit.alarms or AlarmChanges()),
+)
+set_later = apart(
+    lambda commit: attrs.evolve(
+        plain(commit),
+        alarms=AlarmChanges(commit.alarms.acknowledged) if commit.alarms else None,
+    ),
+    lambda commit: later(
+        commit, AlarmChanges(changed=commit.alarms.changed) if commit.alarms else AlarmChanges()
+    ),
+)
+
+
+def plain(commit: Commit) -> Commit:
+    return Commit(commit.key, commit.revision, commit.state, commit.delete, commit.alarms)
+
+
+def never_stale(self: Any, commit: Commit) -> bool:
+    return False
+
+
+MISTAKES: dict[str, tuple[Any, str, Any]] = {
+    "a reply before its commit": (Ticket, "hold", reply_at_once),
+    "no roll-back of a turn that failed": (Activation, "_roll_back", keep_what_failed),
+    "memory kept although its commit failed": (Activation, "_forget", forget_nothing),
+    "an alarm that is never acknowledged": (Context, "begin_delivery", acknowledge_nothing),
+    "an acknowledgement in a commit of its own": (_Writer, "commit", acknowledge_later),
+    "alarms set in a commit of their own": (_Writer, "commit", set_later),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_of_the_runtime_are_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Brief(Accounts):
+        delays = (60,)  # what is broken may go on breaking for as long as it is let
+        left_out = tuple(f"Account.{name}" for name in ("move", "note_later", "deposit_in_parts"))
+
+    monkeypatch.setattr(*MISTAKES[mistake])
+    with pytest.raises(AssertionError) as raised:
+        simulate(Brief, stories=200, phases=[Phase.generate])
+    assert story_of(raised.value)[0] == "state = Brief()"
+
+
+STORY = re.compile(
+    r"""state = HastyPayments\(\)
+from examples\.payments import HastyOrder
+state\.call\(HastyOrder, '(.)', 'pay', cents=0, fault='(.*)'\)
+state\.call\(HastyOrder, '\1', 'pay', cents=0\)
+state\.teardown\(\)"""
+)
+
+
+def test_the_planted_mistake_is_found_in_the_fewest_steps() -> None:
+    with pytest.raises(AssertionError) as raised:
+        simulate(HastyPayments, stories=200)
+    story = "\n".join(story_of(raised.value))
+    found = STORY.fullmatch(story)
+    assert found, story
+    # Its card is charged, and it knows nothing of it.
+    assert found[2] in {
+        "crash after effect 1",
+        "fail after effect 1",
+        "crash before commit 1",
+        "fail before commit 1",
+    }
+    # What is printed is code, and fails as well where it is pasted.
+    with pytest.raises(AssertionError):
+        exec(story, {"HastyPayments": HastyPayments})
+
+
+def test_it_is_the_commit_before_the_effect_that_mends_it() -> None:
+    # The two orders differ in nothing else that matters to this.
+    state = Payments()
+    try:
+        for order, fault in [("a", "crash after effect 1"), ("b", "crash before commit 2")]:
+            state.call(Payments.objects[0], order, "pay", cents=1, fault=fault)
+            state.call(Payments.objects[0], order, "pay", cents=2)
+            assert list(state.charged.values()).count(order) == 1
+        state.call(Payments.objects[0], "c", "pay", cents=1, fault="crash after commit 1")
+        state.wait_for_alarm()
+        assert list(state.charged.values()).count("c") == 1
+    finally:
+        state.teardown()
+
+
+# --- what is drawn -------------------------------------------------------------------------------
+
+
+def test_handlers_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: set[str] = set()
+    make = Process.make
+
+    def noted(self: Process, calls: Any) -> None:
+        called.update(call.handler for call in calls)
+        make(self, calls)
+
+    class Few(Accounts):
+        left_out = ("Account.move", "Account.look", "Account.deposit_in_parts")
+
+    monkeypatch.setattr(Process, "make", noted)
+    simulate(Few, stories=20)
+    assert called == {"deposit", "withdraw", "pay_interest", "note_later"}
+
+
+def test_a_subclass_simulates_its_own_objects() -> None:
+    class Both(Simulation):
+        objects: ClassVar[Sequence[type[DurableObject]]] = (Clerk, Account)
+        left_out: ClassVar[Sequence[str]] = ("Clerk.cling", "Clerk.dawdle", "Clerk.later")
+        allowed = (NotImplementedError, Overdrawn, CallCycle)
+        arguments: ClassVar = {"Account.move.to": st.sampled_from("ab")}
+
+    class One(Both):
+        objects = (Account,)
+        left_out = ()
+
+    simulate(Both, stories=5)
+    simulate(One, stories=5)
+
+
+class Odd(DurableObject, name="simulate.Odd"):
+    seen: int = 0
+
+    @handler
+    def take(self, fault: str, /, other: int = 1, *more: int, last: bool = False) -> None:
+        assert fault in ("x", "y")
+        assert isinstance(other, int)
+        assert not more
+        assert isinstance(last, bool)
+        self.seen += 1
+
+    @handler
+    def blame(self, who: str, fault: str = "x") -> None:
+        assert (who, fault) in [("w", "x"), ("w", "y")]
+        self.seen += 1
+
+
+def test_parameters_of_all_kinds_are_given() -> None:
+    most = 0
+
+    class Odds(Simulation):
+        objects = (Odd,)
+        arguments: ClassVar = {
+            "Odd.take.fault": st.sampled_from("xy"),
+            "Odd.blame.who": st.just("w"),
+            "Odd.blame.fault": st.sampled_from("xy"),
+        }
+
+        @invariant()
+        def count(self) -> None:
+            nonlocal most
+            most = max([most, *(odd.seen for odd in self.stored(Odd).values())])
+
+    simulate(Odds, stories=20)
+    assert most > 2
+
+
+@pytest.mark.parametrize(
+    ("annotation", "accepts"),
+    [
+        (int, lambda value: -1000 <= value <= 1000),
+        (float, lambda value: isinstance(value, float) and abs(value) <= 1000),
+        (str, lambda value: set(value) <= set("abc")),
+        (int | None, lambda value: value is None or abs(value) <= 1000),
+        (list[int], lambda value: len(value) <= 3 and all(abs(each) <= 1000 for each in value)),
+        (set[str], lambda value: len(value) <= 3),
+        (dict[str, int], lambda value: len(value) <= 3),
+        (tuple[int, str], lambda value: isinstance(value[0], int) and isinstance(value[1], str)),
+        (bool, lambda value: value in (True, False)),
+    ],
+)
+def test_values_are_small(annotation: Any, accepts: Callable[[Any], bool]) -> None:
+    seen = []
+
+    class Draws(Accounts):
+        arguments: ClassVar = {
+            **Accounts.arguments,
+            "Account.deposit.cents": strategy_of(annotation).map(
+                lambda value: seen.append(value) or 1  # type: ignore[func-returns-value]
+            ),
+        }
+
+    simulate(Draws, stories=10)
+    assert len(seen) > 5
+    assert all(map(accepts, seen))
+
+
+# --- and where hypothesis is missing -------------------------------------------------------------
+
+
+def test_without_hypothesis_it_says_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["hypothesis"] = None
+import trio_durable.testing
+try:
+    import trio_durable.testing.simulate
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip().endswith("install trio-durable[simulate]")

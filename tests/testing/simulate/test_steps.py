@@ -1,0 +1,538 @@
+"""One step at a time, as a story that was pasted into a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, TypeVar
+
+import anyio
+import attrs
+import pytest
+import trio
+from hypothesis.stateful import invariant, rule
+
+from trio_durable import (
+    Alarm,
+    CallTimeout,
+    DefinitionError,
+    DurableObject,
+    PersistenceError,
+    UnknownHandler,
+    UnknownObjectType,
+    handler,
+)
+from trio_durable.testing.simulate import Call, Simulation, outside
+
+from . import objects as world
+from .objects import Account, AccountModel, Accounts, Clerk, Office, Overdrawn
+
+S = TypeVar("S", bound=Simulation)
+
+
+@contextmanager
+def told(kind: type[S]) -> Iterator[S]:
+    state = kind()
+    try:
+        yield state
+    finally:
+        state.teardown()
+
+
+def balances(state: Simulation) -> dict[str, int]:
+    return {object_id: account.balance for object_id, account in state.stored(Account).items()}
+
+
+# --- calls and faults ----------------------------------------------------------------------------
+
+
+def test_a_call_has_its_result_and_its_effect() -> None:
+    with told(Accounts) as state:
+        call = state.call(Account, "a", "deposit", cents=5)
+        assert (call.has_ended, call.result, call.error) == (True, 5, None)
+        assert balances(state) == {"a": 5}
+        assert state.call(Account, "a", "look").result == 5
+        refused = state.call(Account, "a", "withdraw", 6)
+        assert isinstance(refused.error, Overdrawn)
+        assert balances(state) == {"a": 5}
+
+
+@pytest.mark.parametrize(
+    ("fault", "stored", "ended"),
+    [
+        ("crash before commit 1", 0, False),
+        ("crash after commit 1", 5, False),
+        ("fail before commit 1", 0, True),
+        ("fail after commit 1", 5, True),
+        ("fail before load 1", 0, True),
+        ("crash before load 1", 0, False),
+        ("crash after load 1", 0, False),
+        ("crash before commit 2", 5, True),
+    ],
+)
+def test_a_fault_comes_where_it_is_said(fault: str, stored: int, ended: bool) -> None:
+    with told(Accounts) as state:
+        call = state.call(Account, "a", "deposit", cents=5, fault=fault)
+        assert balances(state).get("a", 0) == stored
+        assert call.has_ended == ended
+        assert isinstance(call.error, PersistenceError) == fault.startswith("fail")
+        # The next process, or the same one, goes on from what is stored.
+        assert state.call(Account, "a", "deposit", cents=1).result == stored + 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "mails", "sent"),
+    [
+        ("crash before effect 1", 0, 0),
+        ("crash after effect 1", 1, 0),
+        ("crash after effect 2", 2, 0),
+        ("fail before effect 2", 1, 0),
+        ("fail after effect 2", 2, 0),
+        ("crash after effect 3", 2, 2),
+    ],
+)
+def test_effects_outside_outlive_the_process(fault: str, mails: int, sent: int) -> None:
+    with told(Office) as state:
+        call = state.call(Clerk, "a", "send", 2, fault=fault)
+        assert len(state.mails) == mails
+        assert sum(clerk.sent for clerk in state.stored(Clerk).values()) == sent
+        assert isinstance(call.error, OSError) == fault.startswith("fail")
+
+
+def test_a_commit_in_the_middle_of_a_turn_is_a_point_like_others() -> None:
+    with told(Office) as state:
+        state.call(Clerk, "a", "send_after_commit", fault="crash after commit 1")
+        assert (state.stored(Clerk)["a"].log, state.mails) == (["meant"], [])
+        state.call(Clerk, "b", "send_after_commit", fault="crash before commit 2")
+        assert (state.stored(Clerk)["b"].log, state.mails) == (["meant"], ["b"])
+        state.call(Clerk, "c", "send_after_commit", fault="crash after commit 2")
+        assert state.stored(Clerk)["c"].log == ["meant", "done"]
+
+
+def test_what_a_dying_process_tries_on_its_way_out_counts_for_nothing() -> None:
+    with told(Office) as state:
+        state.call(Clerk, "a", "cling", fault="crash after effect 1")
+        assert state.mails == ["a"]
+        assert state.stored(Clerk) == {}
+        state.call(Clerk, "a", "cling")
+        assert state.mails == ["a", "a", "clung"]
+
+
+def test_a_def_stand_in_is_one_as_well() -> None:
+    with told(Office) as state:
+        assert state.call(Clerk, "a", "print").result == "A"
+        assert not state.call(Clerk, "b", "print", fault="crash after effect 1").has_ended
+        assert state.mails == ["a", "b"]
+    assert world.print_line.__module__ == world.__name__
+    with pytest.raises(NotImplementedError):
+        world.print_line("")
+
+
+def test_calls_together_come_in_one_commit() -> None:
+    with told(Accounts) as state:
+        calls = state.together(
+            Call(Account, "a", "deposit", 1),
+            Call(Account, "b", "deposit", 2),
+            Call(Account, "a", "deposit", 3),
+            fault="crash before commit 2",
+        )
+        assert max(calls[0].result, calls[2].result) == 4
+        assert calls[1].result == 2
+        assert balances(state) == {"a": 4, "b": 2}
+        state.together(
+            Call(Account, "a", "deposit", 1),
+            Call(Account, "b", "deposit", 2),
+            fault="crash before commit 1",
+        )
+        assert balances(state) == {"a": 4, "b": 2}
+
+
+def test_a_call_that_outlasts_its_caller_is_waited_for() -> None:
+    class Patient(Office):
+        allowed = (CallTimeout,)
+
+    with told(Patient) as state:
+        call = state.call(Clerk, "a", "dawdle", 7)
+        assert isinstance(call.error, CallTimeout)
+        assert state.stored(Clerk)["a"].sent == 1
+        with pytest.raises(AssertionError, match="still under way"):
+            state.call(Clerk, "b", "dawdle", 7200)
+
+
+# --- time and alarms -----------------------------------------------------------------------------
+
+
+def test_time_passes_when_it_is_let() -> None:
+    with told(Office) as state:
+        began = datetime(2030, 1, 1, tzinfo=UTC)
+        assert state.now == began
+        state.call(Clerk, "a", "later", 60)
+        assert [alarm.due_at for alarm in state.alarms(Clerk, "a")] == [
+            began + timedelta(minutes=1)
+        ]
+        state.wait(59)
+        assert (state.mails, state.has_alarms) == ([], True)
+        state.wait(timedelta(seconds=1))
+        assert (state.mails, state.has_alarms) == (["a"], False)
+        assert abs(state.now - began - timedelta(seconds=60)) < timedelta(seconds=1)
+
+
+def test_the_next_alarm_is_waited_for() -> None:
+    with told(Office) as state:
+        state.wait_for_alarm()
+        assert state.now == datetime(2030, 1, 1, tzinfo=UTC)
+        state.call(Clerk, "a", "later", 86400 * 365.0)
+        state.wait_for_alarm()
+        assert state.mails == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "mails"),
+    [
+        ("crash after claim 1", 1),
+        ("crash after effect 1", 2),
+        ("crash before commit 1", 2),
+        ("crash after commit 1", 1),
+        ("fail before claim 1", 1),
+        ("fail after claim 1", 1),
+        ("fail after effect 1", 2),
+        ("fail before commit 1", 2),
+        ("fail after commit 1", 1),
+    ],
+)
+def test_an_alarm_changes_state_once_whatever_happens(fault: str, mails: int) -> None:
+    with told(Office) as state:
+        state.call(Clerk, "a", "later", 60)
+        state.wait_for_alarm(fault)
+        state.wait(7 * 3600)  # beyond all retries, and the next look at the table
+        assert state.stored(Clerk)["a"].sent == 1
+        assert len(state.mails) == mails
+        assert not state.has_alarms
+
+
+def test_alarms_that_come_due_while_nothing_runs_fire_afterwards() -> None:
+    with told(Office) as state:
+        state.call(Clerk, "a", "later", 60)
+        state.crash()
+        assert state.mails == []
+        state.crash(down_for=timedelta(hours=1))
+        assert state.mails == ["a"]
+        assert state.now >= datetime(2030, 1, 1, 1, tzinfo=UTC)
+
+
+def test_a_process_may_also_end_in_order() -> None:
+    with told(Accounts) as state:
+        state.call(Account, "a", "deposit", 5)
+        state.restart()
+        assert state.call(Account, "a", "look").result == 5
+
+
+def test_a_wait_that_a_crash_interrupts_goes_on() -> None:
+    with told(Office) as state:
+        state.call(Clerk, "a", "later", 60)
+        state.wait(120, fault="crash after claim 1")
+        assert state.mails == ["a"]
+        assert state.now >= datetime(2030, 1, 1, 0, 2, tzinfo=UTC)
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def test_a_model_takes_either_outcome_of_a_call_that_nobody_heard_of() -> None:
+    for fault in ("crash before commit 1", "crash after commit 1", "crash after commit 2"):
+        with told(Accounts) as state:
+            state.call(Account, "a", "deposit_in_parts", 5, fault=fault)
+            state.call(Account, "a", "deposit", 1)
+
+
+def test_calls_of_other_objects_are_known_to_their_models() -> None:
+    with told(Accounts) as state:
+        state.call(Account, "a", "deposit", 5)
+        state.call(Account, "a", "move", "b", 3)
+        assert balances(state) == {"a": 2, "b": 3}
+
+
+class Wrong(AccountModel):
+    def deposit(self, cents: int) -> int:
+        super().deposit(cents)
+        self.balance = min(self.balance, 7)
+        return self.balance
+
+
+class WrongReply(AccountModel):
+    def deposit(self, cents: int) -> int:
+        return super().deposit(cents) + (self.balance > 7)
+
+
+class WrongError(AccountModel):
+    def withdraw(self, cents: int) -> int:
+        if cents > self.balance:
+            raise ValueError
+        return super().withdraw(cents)
+
+
+class WrongAlarm(AccountModel):
+    def interest(self) -> None:
+        pass
+
+
+def modelled_by(model: type) -> type[Simulation]:
+    class Modelled(Simulation):
+        objects = (Account,)
+        models: ClassVar = {Account: model}
+        arguments: ClassVar = Accounts.arguments
+
+    return Modelled
+
+
+def test_a_model_that_does_otherwise_fails_the_step() -> None:
+    with told(modelled_by(Wrong)) as state:
+        state.call(Account, "a", "deposit", 7)
+        with pytest.raises(
+            AssertionError, match=r"(?s)simulate.Account\('a'\).*deposit\(1\), which"
+        ):
+            state.call(Account, "a", "deposit", 1)
+    with told(modelled_by(WrongReply)) as state:
+        state.call(Account, "a", "deposit", 7)
+        with pytest.raises(AssertionError, match="the model has another result"):
+            state.call(Account, "a", "deposit", 1)
+    with (
+        told(modelled_by(WrongError)) as state,
+        pytest.raises(AssertionError, match="which raised"),
+    ):
+        state.call(Account, "a", "withdraw", 1)
+    with told(modelled_by(WrongAlarm)) as state:
+        state.call(Account, "a", "pay_interest")
+        with pytest.raises(AssertionError, match=r"interest\(\)"):
+            state.wait_for_alarm()
+
+
+def test_a_model_must_agree_with_one_outcome_even_if_nobody_heard_of_it() -> None:
+    with told(modelled_by(Wrong)) as state:
+        state.call(Account, "a", "deposit", 7)
+        with pytest.raises(AssertionError, match="of which nobody knows if it was done"):
+            state.call(Account, "a", "deposit", 5, fault="crash after commit 1")
+
+
+def test_a_change_that_nobody_made_fails_the_step() -> None:
+    with told(Accounts) as state:
+        state.call(Account, "a", "deposit", 7)
+        key = next(iter(state._rows))
+        row = state._disk.row(key)
+        assert row is not None
+        state._disk._memory._rows[key] = attrs.evolve(row, state=row.state.replace(b"7", b"8"))
+        with pytest.raises(AssertionError, match="nothing was done to it"):
+            state.crash()
+
+
+# --- what else is checked ------------------------------------------------------------------------
+
+
+def test_invariants_are_checked_after_each_step() -> None:
+    class Strict(Simulation):
+        objects = (Account,)
+        models: ClassVar = {Account: AccountModel}
+
+        @invariant()
+        def nobody_is_rich(self) -> None:
+            assert all(balance < 9 for balance in balances(self).values())
+
+    with told(Strict) as state:
+        state.call(Account, "a", "deposit", 8)
+        with pytest.raises(AssertionError, match="assert"):
+            state.call(Account, "a", "deposit", 1)
+
+
+def test_what_isnt_allowed_fails_the_step() -> None:
+    class Bare(Simulation):
+        objects = (Account, Clerk)
+
+        @outside(world, "send_mail")
+        async def send_mail(self, to: str) -> None:
+            raise KeyError(to)
+
+    with told(Bare) as state, pytest.raises(Overdrawn):
+        state.call(Account, "a", "withdraw", 1)
+    with told(Bare) as state, pytest.raises(KeyError, match="a"):
+        state.call(Clerk, "a", "send")
+    with told(Bare) as state:
+        state.call(Clerk, "b", "later", 60)
+        with pytest.raises(KeyError, match="b"):
+            state.wait_for_alarm()  # which would only be logged otherwise
+
+
+def test_a_story_ends_with_the_step_that_fails() -> None:
+    with told(modelled_by(WrongError)) as state:
+        with pytest.raises(AssertionError, match="which raised"):
+            state.call(Account, "a", "withdraw", 1)
+        # Its event loop is gone, or no other could run now.
+        trio.run(trio.sleep, 0)
+        with pytest.raises(AssertionError, match="the story has ended"):
+            state.call(Account, "a", "look")
+
+
+def test_what_never_comes_to_an_end_fails_the_step() -> None:
+    class Restless(DurableObject, name="simulate.Restless"):
+        count: int = 0
+
+        @handler
+        async def spin(self) -> None:
+            while True:
+                await anyio.sleep(0)
+
+        @handler
+        def begin(self, after: float) -> None:
+            self.ctx.schedule_alarm("again", after=after, payload=after)
+
+        def handle_alarm(self, alarm: Alarm) -> None:
+            self.begin.function(alarm.payload_as(float))
+
+        @handler
+        async def hold_on(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(86400)
+
+    class Restlessness(Simulation):
+        objects = (Restless,)
+        allowed = (CallTimeout,)
+
+    for handler_name, args, message in [
+        ("spin", (), "went round"),
+        ("begin", (0.0,), "something happened at|storage worked"),
+        ("hold_on", (), "hasn't ended|still under way"),
+    ]:
+        with told(Restlessness) as state, pytest.raises(AssertionError, match=message):
+            state.call(Restless, "a", handler_name, *args)
+        trio.run(trio.sleep, 0)
+
+
+def test_state_that_changes_outside_of_turns_fails_the_step() -> None:
+    kept: list[Any] = []
+
+    class Leaky(DurableObject, name="simulate.Leaky"):
+        items: list[int] = attrs.field(factory=list)
+
+        @handler
+        def keep(self) -> None:
+            self.items.append(1)
+            kept.append(self.items)
+
+        @handler
+        async def meddle(self) -> None:
+            await anyio.sleep(0)
+            kept[0].append(2)
+
+    class Leaks(Simulation):
+        objects = (Leaky,)
+
+    with told(Leaks) as state:
+        state.call(Leaky, "a", "keep")
+        with pytest.raises(AssertionError, match=r"Leaky\('a'\) was changed outside of a turn"):
+            state.call(Leaky, "b", "meddle")
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_what_makes_no_sense_in_a_step_is_refused() -> None:
+    with told(Office) as state:
+        for fault in (
+            "crash",
+            "crash after commit 0",
+            "stop after commit 1",
+            "fail  after claim 1",
+        ):
+            with pytest.raises(ValueError, match="is no fault"):
+                state.call(Clerk, "a", "send", fault=fault)
+        with pytest.raises(ValueError, match="not in objects of Office"):
+            state.stored(Account)
+        with pytest.raises(ValueError, match="delay"):
+            state.wait(-1)
+
+    with told(Office) as state, pytest.raises(UnknownHandler):
+        state.call(Clerk, "a", "sent")
+    with told(Office) as state, pytest.raises(UnknownObjectType):
+        state.call(Account, "a", "look")
+
+    class Certain(Simulation):
+        objects = (Clerk,)
+
+        @outside(world, "send_mail")
+        async def send_mail(self, to: str) -> None: ...
+
+    with told(Certain) as other, pytest.raises(ValueError, match="send_mail has no fails_with"):
+        other.call(Clerk, "a", "send", fault="fail after effect 1")
+
+
+class Short:
+    balance = 0
+
+
+class Slotted(AccountModel):
+    __slots__ = ("a",)
+
+
+class Unlike(AccountModel):
+    def __init__(self) -> None:
+        self.other = 0
+
+
+class Untyped(DurableObject, name="simulate.Untyped"):
+    @handler
+    def take(self, what) -> None: ...  # type: ignore[no-untyped-def]
+
+
+def stand_in_for(name: str) -> Callable[..., object]:
+    def stand_in(self: Simulation, to: str) -> None: ...
+
+    return outside(world, name)(stand_in)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"objects": (int,)}, "int: is not a subclass of DurableObject"),
+        ({"objects": (Account,), "ids": ("", "a")}, "ids: '': it is empty"),
+        (
+            {"objects": (Account,), "starts_at": datetime(2030, 1, 1)},
+            "starts_at: needs a time zone",
+        ),
+        (
+            {"objects": (Account,), "left_out": ["Account.go"]},
+            "there is no handler 'Account.go', but",
+        ),
+        ({"objects": (Account,), "arguments": {"Account.go.x": None}}, "there is no handler"),
+        ({"objects": (Account,), "arguments": {"Account.look.x": None}}, "has no parameter x"),
+        ({"objects": (Account,), "models": {Clerk: AccountModel}}, "Clerk is not in objects"),
+        ({"objects": (Account,), "models": {Account: Short}}, "Short lacks deposit, withdraw, dep"),
+        ({"objects": (Account,), "models": {Account: Unlike}}, "none of the fields of Account"),
+        ({"objects": (Untyped,)}, "Untyped.take.what has no annotation that can be resolved"),
+        ({"objects": (Account,), "go": stand_in_for("nowhere")}, "has no nowhere to stand for"),
+        ({"objects": (Account,), "go": stand_in_for("send_mail")}, "must be async def, as send_"),
+    ],
+)
+def test_a_simulation_that_cant_work_is_refused_where_it_is_defined(
+    body: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        type("Bad", (Simulation,), body)
+
+
+def test_a_simulation_of_nothing_is_refused() -> None:
+    class Nothing(Simulation):
+        @rule()
+        def go(self) -> None: ...
+
+    with pytest.raises(DefinitionError, match="names no classes"):
+        Nothing()
+
+
+def test_alarms_are_told_as_they_are() -> None:
+    with told(Accounts) as state:
+        state.call(Account, "a", "note_later", "x")
+        [alarm] = state.alarms(Account, "a")
+        assert isinstance(alarm, Alarm)
+        assert (alarm.name, alarm.payload) == ("note x", "x")
+        state.wait_for_alarm()
+        assert state.stored(Account)["a"].noted == ["x"]

@@ -1,0 +1,202 @@
+"""A disk that outlives the processes that write to it, and fails when it is told to.
+
+What is stored follows the storage contract, by way of `MemoryStorage`. A process that has died
+changes nothing any more, whatever its clean-ups try; and it doesn't close what it had open, which
+the operating system does for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from ..._keys import AlarmKey, ObjectKey
+from ...storage import (
+    Commit,
+    DueAlarm,
+    MemoryStorage,
+    Postponement,
+    Reader,
+    Storage,
+    StorageFault,
+    StoredAlarm,
+    StoredObject,
+    Writer,
+)
+from ._faults import Life, ProcessDied, What, When
+
+
+class Journal(Protocol):
+    """Whom to tell what is written."""
+
+    def claimed(self, stored: StoredAlarm, claim: int) -> None:
+        """An alarm was given to a process, under a claim."""
+        ...
+
+    def written(self, key: ObjectKey) -> None:
+        """A new state of an object is written, or its deletion."""
+        ...
+
+    def acknowledged(self, key: AlarmKey, claim: int) -> None:
+        """The commit that acknowledges it was written."""
+        ...
+
+
+class Disk:
+    """What is left when a process is gone."""
+
+    def __init__(self) -> None:
+        self._memory = MemoryStorage()
+        self._writer: Writer | None = None
+        self._reader = self._memory.open_reader()
+
+    def mount(self, life: Life, journal: Journal) -> Storage:
+        """The disk as one process sees it."""
+        return _Mounted(self, life, journal)
+
+    def release(self) -> None:
+        """Let go what a dead process had open."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def open_writer(self) -> Writer:
+        """Open the writing side for a process."""
+        self._writer = self._memory.open_writer()
+        return self._writer
+
+    def open_reader(self) -> Reader:
+        """Open the reading side for a process."""
+        return self._memory.open_reader()
+
+    def row(self, key: ObjectKey) -> StoredObject | None:
+        """What is stored of an object."""
+        return self._reader.load([key])[0]
+
+    def ids(self, type_name: str) -> list[str]:
+        """The ids of all objects that are stored of one type."""
+        return self._reader.list_ids(type_name, None, 2**31)
+
+    def alarms(self, key: ObjectKey) -> list[StoredAlarm]:
+        """The alarms of an object, dead letters excepted."""
+        return self._reader.list_alarms(key)
+
+    def next_alarm(self) -> int | None:
+        """When the next alarm is available, in microseconds since 1970 UTC."""
+        due = self._reader.due_alarms(2**62, None, 1, ())
+        return due[0].available_at if due else None
+
+
+class _Mounted(Storage):
+    def __init__(self, disk: Disk, life: Life, journal: Journal) -> None:
+        self._disk = disk
+        self._life = life
+        self._journal = journal
+
+    @property
+    def location(self) -> str:
+        return ":simulated:"
+
+    def open_writer(self) -> Writer:
+        return _Writer(self._disk, self._life, self._journal)
+
+    def open_reader(self) -> Reader:
+        return _Reader(self._disk, self._life)
+
+
+def _pass(life: Life, when: When, what: What) -> None:
+    try:
+        life.pass_point(when, what, lambda: StorageFault(f"as the story says, {when} the {what}"))
+    except ProcessDied:
+        # The storage runs between the ticks of the loop, where nothing else may be raised; and
+        # nobody is there any more who could be told anything.
+        raise StorageFault("the process has died") from None
+
+
+def _require_alive(life: Life) -> None:
+    if life.is_over:
+        raise StorageFault("the process has died")
+
+
+class _Writer(Writer):
+    def __init__(self, disk: Disk, life: Life, journal: Journal) -> None:
+        self._inner = disk.open_writer()
+        self._disk = disk
+        self._life = life
+        self._journal = journal
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        _pass(self._life, "before", "commit")
+        stale = self._inner.commit(batch, now)
+        for position, commit in enumerate(batch):
+            if position not in stale:
+                self._note(commit)
+        _pass(self._life, "after", "commit")
+        return stale
+
+    def _note(self, commit: Commit) -> None:
+        if commit.state is not None or commit.delete:
+            self._journal.written(commit.key)
+        if commit.alarms is not None:
+            for name, claim in commit.alarms.acknowledged.items():
+                self._journal.acknowledged(commit.key.alarm(name), claim)
+
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        _pass(self._life, "before", "claim")
+        claimed = self._inner.claim(alarms, claim, now, until)
+        _pass(self._life, "after", "claim")
+        for alarm in claimed:
+            self._journal.claimed(alarm, claim)
+        return claimed
+
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        _require_alive(self._life)
+        self._inner.renew(claims, until)
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        _require_alive(self._life)
+        self._inner.postpone(postponements)
+
+    def revive(self, alarm: AlarmKey, now: int) -> bool:
+        _require_alive(self._life)
+        return self._inner.revive(alarm, now)
+
+    def close(self) -> None:
+        self._disk.release()
+
+
+class _Reader(Reader):
+    def __init__(self, disk: Disk, life: Life) -> None:
+        self._inner = disk.open_reader()
+        self._life = life
+
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        _pass(self._life, "before", "load")
+        found = self._inner.load(keys)
+        _pass(self._life, "after", "load")
+        return found
+
+    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
+        _require_alive(self._life)
+        return self._inner.list_ids(type_name, after, limit)
+
+    def due_alarms(
+        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
+    ) -> list[DueAlarm]:
+        _require_alive(self._life)
+        return self._inner.due_alarms(before, after, limit, except_types)
+
+    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
+        _require_alive(self._life)
+        return self._inner.list_alarms(key)
+
+    def list_dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int
+    ) -> list[StoredAlarm]:
+        _require_alive(self._life)
+        return self._inner.list_dead_letters(type_name, after, limit)
+
+    def close(self) -> None:
+        pass
