@@ -66,6 +66,8 @@ ORDER: list[set[str]] = [
     {"testing.simulate._simulation"},
     {"testing.simulate._rules"},
     {
+        "testing.simulate._alarm_log",
+        "testing.simulate._contents",
         "testing.simulate._models",
         "testing.simulate._outside",
         "testing.simulate._process",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
 from examples.simulations import Carts, HastyPayments, Payments
-from trio_durable import CallCycle, DurableObject, handler
+from trio_durable import CallCycle, DurableError, DurableObject, handler
 from trio_durable._activation import Activation
 from trio_durable._context import Context
 from trio_durable.storage import AlarmChanges, Commit
@@ -53,7 +53,7 @@ def test_every_kind_of_fault_happens(monkeypatch: pytest.MonkeyPatch) -> None:
         begin_step(self, expected)
 
     monkeypatch.setattr(Faults, "begin_step", noted)
-    simulate(Office, stories=100)
+    simulate(Office, stories=60)
     assert struck == {
         "crash before commit",
         "crash after commit",
@@ -174,33 +174,29 @@ def test_mistakes_of_the_runtime_are_found(mistake: str, monkeypatch: pytest.Mon
         left_out = tuple(f"Account.{name}" for name in ("move", "note_later", "deposit_in_parts"))
 
     monkeypatch.setattr(*MISTAKES[mistake])
-    with pytest.raises(AssertionError) as raised:
-        simulate(Brief, stories=200, phases=[Phase.generate])
+    with pytest.raises((AssertionError, DurableError)) as raised:
+        simulate(Brief, stories=100, phases=[Phase.generate])
     assert story_of(raised.value)[0] == "state = Brief()"
 
 
-STORY = re.compile(
-    r"""state = HastyPayments\(\)
-from examples\.payments import HastyOrder
-state\.call\(HastyOrder, '(.)', 'pay', cents=0, fault='(.*)'\)
-state\.call\(HastyOrder, '\1', 'pay', cents=0\)
-state\.teardown\(\)"""
-)
+# It may be told in two ways: the second call comes after the first, or at the same moment.
+PAY = r"HastyOrder, '(?P<id>.)', 'pay', cents=0"
+PAY_AGAIN = r"HastyOrder, '(?P=id)', 'pay', cents=0"
+FAULT = r"fault='(crash|fail) (before commit|after effect) 1'"
+BEGIN = r"state = HastyPayments\(\)\nfrom examples\.payments import HastyOrder\n"
+STORIES = [
+    rf"{BEGIN}state\.call\({PAY}, {FAULT}\)\nstate\.call\({PAY_AGAIN}\)\nstate\.teardown\(\)",
+    rf"{BEGIN}from trio_durable\.testing\.simulate import Call\n"
+    rf"state\.together\(Call\({PAY}\), Call\({PAY_AGAIN}\), {FAULT}\)\nstate\.teardown\(\)",
+]
 
 
 def test_the_planted_mistake_is_found_in_the_fewest_steps() -> None:
-    with pytest.raises(AssertionError) as raised:
-        simulate(HastyPayments, stories=200)
-    story = "\n".join(story_of(raised.value))
-    found = STORY.fullmatch(story)
-    assert found, story
     # Its card is charged, and it knows nothing of it.
-    assert found[2] in {
-        "crash after effect 1",
-        "fail after effect 1",
-        "crash before commit 1",
-        "fail before commit 1",
-    }
+    with pytest.raises(AssertionError) as raised:
+        simulate(HastyPayments, stories=100)
+    story = "\n".join(story_of(raised.value))
+    assert any(re.fullmatch(pattern, story) for pattern in STORIES), story
     # What is printed is code, and fails as well where it is pasted.
     with pytest.raises(AssertionError):
         exec(story, {"HastyPayments": HastyPayments})

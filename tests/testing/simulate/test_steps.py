@@ -445,7 +445,7 @@ def test_what_makes_no_sense_in_a_step_is_refused() -> None:
         ):
             with pytest.raises(ValueError, match="is no fault"):
                 state.call(Clerk, "a", "send", fault=fault)
-        with pytest.raises(ValueError, match="not in objects of Office"):
+        with pytest.raises(ValueError, match="not in objects of the simulation"):
             state.stored(Account)
         with pytest.raises(ValueError, match="delay"):
             state.wait(-1)

@@ -21,3 +21,6 @@ from ._simulation import Simulation
 __all__ = ["Call", "Simulation", "outside"]
 
 del _hypothesis
+
+# Where a story imports it from.
+Call.__module__ = __name__

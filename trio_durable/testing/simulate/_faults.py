@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Self, get_args
 
 import attrs
@@ -100,20 +100,30 @@ class Faults:
     """What is to go wrong in a step, and what has.
 
     Args:
-        effects_fail: Whether effects outside may fail.
+        unfailing: The names of effects outside that can't fail.
     """
 
-    def __init__(self, effects_fail: bool) -> None:
-        self._effects_fail = effects_fail
+    def __init__(self, unfailing: Sequence[str]) -> None:
+        self._unfailing = unfailing
         self.begin_step(None)
 
-    def begin_step(self, expected: Fault | Chance | None) -> None:
-        """Begin a step in which ``expected`` is to happen, if there is such a point."""
+    def begin_step(self, expected: str | Chance | None) -> None:
+        """Begin a step in which ``expected`` is to happen, if there is such a point.
+
+        Raises:
+            ValueError: There can be no such fault.
+        """
         self.struck: Fault | None = None
         """What has happened in this step."""
-        self._expected = expected
+        self._expected = self._given(expected) if isinstance(expected, str) else expected
         self._passed: Counter[tuple[When, What]] = Counter()
         self._chances = 0
+
+    def _given(self, text: str) -> Fault:
+        fault = Fault.of(text)
+        if (fault.verb, fault.what) == ("fail", "effect") and self._unfailing:
+            raise ValueError(f"{text!r}: {', '.join(self._unfailing)} has no fails_with")
+        return fault
 
     def strikes(self, when: When, what: What) -> Verb | None:
         """What goes wrong at this point, if something does."""
@@ -123,9 +133,9 @@ class Faults:
             return None
         fault = Fault(expected.verb, when, what, self._passed[point])
         if isinstance(expected, Chance):
-            if point not in _DRAWN[expected.verb] or not (
-                self._effects_fail or (expected.verb, what) != ("fail", "effect")
-            ):
+            if point not in _DRAWN[expected.verb]:
+                return None
+            if (expected.verb, what) == ("fail", "effect") and self._unfailing:
                 return None
             self._chances += 1
             if self._chances < expected.point:

@@ -175,12 +175,20 @@ def _shown(model: object, stored: DurableObject) -> str:
     return ", ".join(f"{name}={getattr(model, name)!r}" for name in names)
 
 
-def check_model(owner: str, cls: type[DurableObject], make: Callable[[], object]) -> None:
-    """Refuse what can't be a model of ``cls``.
+def check_models(owner: str, models: ModelClasses, objects: Sequence[type[DurableObject]]) -> None:
+    """Refuse what can't be a model of one of ``objects``.
 
     Raises:
         DefinitionError: It lacks something.
     """
+    for cls, make in models.items():
+        if cls not in objects:
+            name = getattr(cls, "__qualname__", repr(cls))
+            raise DefinitionError(owner, "models", f"{name} is not in objects")
+        _check_model(owner, cls, make)
+
+
+def _check_model(owner: str, cls: type[DurableObject], make: Callable[[], object]) -> None:
     definition = definition_of(cls)
     model = make()
     name = type(model).__qualname__

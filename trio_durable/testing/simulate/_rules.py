@@ -7,11 +7,12 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule
 from hypothesis.strategies import SearchStrategy
 
 from ..._definition import DurableObject, HandlerDefinition, ObjectDefinition
 from ..._errors import DefinitionError
+from ..._keys import id_problem
 from ._faults import Chance
 from ._process import Call
 from ._strategies import arguments_of, split
@@ -43,6 +44,10 @@ def add_rules(
     Raises:
         DefinitionError: What is given doesn't fit.
     """
+    for object_id in ids:
+        problem = id_problem(object_id)
+        if problem is not None:
+            raise DefinitionError(cls.__qualname__, "ids", f"{object_id!r}: {problem}")
     calls = _calls(cls.__qualname__, definitions, ids, given, left_out)
     chances = st.sampled_from(_chances())
     for name in dir(cls):
@@ -68,7 +73,7 @@ def add_rules(
 def _add(
     cls: type[Simulation], name: str, step: Callable[..., None], **drawn: SearchStrategy[Any]
 ) -> None:
-    # A function of its own, for hypothesis leaves rules out of a story by the names of these.
+    # A function of its own, by whose name hypothesis sorts the rules.
     @wraps(step)
     def function(*args: Any, **kwargs: Any) -> None:
         step(*args, **kwargs)
@@ -76,10 +81,7 @@ def _add(
     function.__name__ = name
     setattr(function, TOLD, True)
     decorate: Any = rule
-    made = decorate(**drawn)(function)
-    if step is _wait_for_alarm:
-        made = precondition(lambda self: self.has_alarms)(made)
-    setattr(cls, f"{_PREFIX}{name}", made)
+    setattr(cls, f"{_PREFIX}{name}", decorate(**drawn)(function))
 
 
 def _nothing(self: Simulation) -> None:
@@ -118,15 +120,22 @@ def _have_alarms(definitions: Definitions) -> bool:
     return any(d.alarms or d.handle_alarm for d in definitions.values())
 
 
-def switches() -> SearchStrategy[Any]:
-    """What hypothesis draws once in a story: with what probability a rule is left out of it.
+class _AllSwitchedOn:
+    """In the place of hypothesis' own choice of the rules that it leaves out of a story.
 
-    It draws that with the first step, unless it was drawn before; then that step could not be
-    taken out of a story to make it shorter.
+    What it draws for that, with each step and some more with the first, is in the way when a story
+    is to be shortened.
     """
-    return st.runner().flatmap(
-        lambda machine: getattr(machine._rules_strategy, "enabled_rules_strategy", st.none())
-    )
+
+    def is_enabled(self, _name: str) -> bool:
+        return True
+
+
+def leave_no_rule_out(machine: RuleBasedStateMachine) -> None:
+    """Let every rule be in every story. Were hypothesis to change inside, stories are longer."""
+    strategy: Any = getattr(machine, "_rules_strategy", None)
+    if hasattr(strategy, "enabled_rules_strategy"):
+        strategy.enabled_rules_strategy = st.just(_AllSwitchedOn())
 
 
 Calls = dict[tuple[ObjectDefinition, str], SearchStrategy[Call]]

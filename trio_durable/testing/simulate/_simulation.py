@@ -11,35 +11,33 @@ doesn't say, and it is the same whenever it is told.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 from hypothesis import Phase, currently_in_test_context, settings
 from hypothesis.internal.entropy import deterministic_PRNG
-from hypothesis.stateful import RuleBasedStateMachine, initialize
+from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.strategies import SearchStrategy
 
-from ..._alarm import Alarm, alarm_of, instant
+from ..._alarm import Alarm, instant
 from ..._definition import DurableObject, ObjectDefinition, definition_of
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError, DurableError
-from ..._keys import ObjectKey, id_problem
+from ..._keys import ObjectKey
 from ...storage import StoredObject
-from .._perform import codec_of
+from ._alarm_log import alarm_errors
+from ._contents import Contents, check_memory
 from ._disk import Disk
-from ._faults import Chance, Fault, Faults, Life
-from ._models import ModelClasses, Models, check_model
+from ._faults import Chance, Faults, Life
+from ._models import ModelClasses, Models, check_models
 from ._operations import Operation, Record
 from ._outside import StandIn, stand_ins
 from ._process import LONGEST, Call, Process
-from ._rules import TOLD, add_rules, switches
+from ._rules import TOLD, add_rules, leave_no_rule_out
 
 T = TypeVar("T", bound=DurableObject)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Simulation(RuleBasedStateMachine):
@@ -84,8 +82,8 @@ class Simulation(RuleBasedStateMachine):
     """How long to wait."""
     starts_at: ClassVar[datetime] = datetime(2030, 1, 1, tzinfo=UTC)
     """The time of the runtime's clock when a story begins."""
-    polling_interval: ClassVar[Duration] = 6 * 3600
-    """The runtime's. Longer than it is by default, for a week of waiting takes all its looks."""
+    polling_interval: ClassVar[Duration | None] = None
+    """The runtime's. None: a quarter of the longest delay, as waiting takes all the looks."""
 
     _stand_ins: ClassVar[Mapping[str, StandIn]] = {}
     _definitions: ClassVar[Mapping[type[DurableObject], ObjectDefinition]] = {}
@@ -96,17 +94,9 @@ class Simulation(RuleBasedStateMachine):
             return
         cls._definitions = {each: definition_of(each) for each in cls.objects}
         cls._stand_ins = stand_ins(cls, cls.__qualname__)
-        for object_id in cls.ids:
-            problem = id_problem(object_id)
-            if problem is not None:
-                raise DefinitionError(cls.__qualname__, "ids", f"{object_id!r}: {problem}")
         if cls.starts_at.utcoffset() is None:
             raise DefinitionError(cls.__qualname__, "starts_at", "needs a time zone")
-        for modelled, make in cls.models.items():
-            if modelled not in cls._definitions:
-                name = getattr(modelled, "__qualname__", repr(modelled))
-                raise DefinitionError(cls.__qualname__, "models", f"{name} is not in objects")
-            check_model(cls.__qualname__, modelled, make)
+        check_models(cls.__qualname__, cls.models, cls.objects)
         add_rules(
             cls,
             cls._definitions,
@@ -115,38 +105,38 @@ class Simulation(RuleBasedStateMachine):
             left_out=cls.left_out,
             delays=[seconds(delay, "delays") for delay in cls.delays],
         )
-        # Explaining a failure traces every line that runs, which takes many times as long; and
-        # the story explains it.
+        # Explaining a failure traces every line that runs, which takes many times as long.
         phases = [phase for phase in Phase if phase is not Phase.explain]
-        # Many short stories rather than a few long ones: most goes wrong where things are new.
-        cls.TestCase.settings = settings(
-            cls.TestCase.settings, phases=phases, max_examples=200, stateful_step_count=20
-        )
+        # Short stories, for most goes wrong where things are new.
+        chosen = settings(cls.TestCase.settings, phases=phases, stateful_step_count=30)
+        cls.TestCase.settings = chosen
 
     def __init__(self) -> None:
         if not self.objects:
             raise DefinitionError(type(self).__qualname__, "objects", "names no classes")
         super().__init__()
+        leave_no_rule_out(self)
         self._disk = Disk()
-        self._chance: Chance | None = None
-        """What is drawn to go wrong in the next step."""
-        fails = [stand_in.fails_with is not None for stand_in in self._stand_ins.values()]
-        self._faults = Faults(all(fails))
+        self._contents = Contents(self._disk, self._definitions)
+        self._chance: Chance | None = None  # of something going wrong in the next step
+        self._faults = Faults([n for n, s in self._stand_ins.items() if s.fails_with is None])
         self._record = Record({d.name: d for d in self._definitions.values()})
         self._models = Models(self.models)
-        self._epoch = (self.starts_at - _EPOCH).total_seconds()
+        longest = max([120.0, *(seconds(delay, "delays") for delay in self.delays)])
+        interval = longest / 4 if self.polling_interval is None else self.polling_interval
+        self._polling_interval = seconds(interval, "polling_interval")
+        self._epoch = self.starts_at.timestamp()
         self._now = 0.0
         self._rows: dict[ObjectKey, StoredObject | None] = {}
-        self._alarm_errors: list[BaseException] = []
-        self._told: tuple[str, ...] = ()
-        """The step: its method and arguments."""
+        self._told: tuple[str, ...] = ()  # the step: its method and arguments
+        self._imported: set[type] = set()
         self._is_checked = False
         self._has_ended = False
         with ExitStack() as stack:
             if not currently_in_test_context():
                 # Outside of hypothesis, which does it itself: so that a story is the same there.
                 stack.enter_context(deterministic_PRNG())
-            self._mute_alarm_log(stack)
+            self._alarm_errors = stack.enter_context(alarm_errors())
             for name, stand_in in self._stand_ins.items():
                 stack.enter_context(stand_in.in_place(getattr(self, name), lambda: self._life))
             self._process = self._start()
@@ -158,10 +148,6 @@ class Simulation(RuleBasedStateMachine):
             self._has_ended = True
             with self._undo:
                 self._process.bury()
-
-    @initialize(switches=switches())
-    def _begin(self, switches: object) -> None:
-        pass
 
     # --- steps -----------------------------------------------------------------------------------
 
@@ -180,13 +166,13 @@ class Simulation(RuleBasedStateMachine):
         Args:
             object_type: The class.
             object_id: The object's id.
-            handler: The handler's name.
-            *args: What it is called with.
+            handler: The handler's name, and then what it is called with.
+            *args: By position.
             fault: What goes wrong meanwhile: ``"crash"`` or ``"fail"``, ``"before"`` or
                 ``"after"``, ``"commit"``, ``"claim"``, ``"load"`` or ``"effect"``, and which one,
                 counted from 1. If there are fewer of these in the step, it goes wrong in a later
                 one, unless that has a fault of its own.
-            **kwargs: What it is called with.
+            **kwargs: By name.
 
         Returns:
             The call, with what came of it.
@@ -204,11 +190,8 @@ class Simulation(RuleBasedStateMachine):
         """Make calls at the same moment, in whatever order they arrive, and wait for all replies.
 
         Args:
-            *calls: What to call: ``Call(Cart, "a", "add", "tea")``.
+            *calls: What to call: ``Call(Cart, "a", "add", "tea")``. They are returned, too.
             fault: As in `call`.
-
-        Returns:
-            The calls, with what came of them.
         """
         self._told = ("together", *map(repr, calls))
         self._make(calls, fault)
@@ -271,20 +254,15 @@ class Simulation(RuleBasedStateMachine):
 
     def stored(self, object_type: type[T], /) -> dict[str, T]:
         """What is stored, by object id: detached instances. Every object is as it is stored."""
-        name = self._definition(object_type).name
-        return {
-            object_id: cast("T", self._decoded(object_type, ObjectKey(name, object_id)))
-            for object_id in self._disk.ids(name)
-        }
+        return self._contents.all_of(object_type)
 
     def alarms(self, object_type: type[DurableObject], object_id: str, /) -> list[Alarm]:
         """The alarms of an object, by ``due_at``; without dead letters."""
-        key = ObjectKey(self._definition(object_type).name, object_id)
-        return [alarm_of(stored, stored.failures + 1) for stored in self._disk.alarms(key)]
+        return self._contents.alarms(object_type, object_id)
 
     @property
     def has_alarms(self) -> bool:
-        """Whether any object has one."""
+        """Whether any object has an alarm."""
         return self._disk.next_alarm() is not None
 
     # --- how a step goes -------------------------------------------------------------------------
@@ -302,7 +280,7 @@ class Simulation(RuleBasedStateMachine):
 
         def wait(_process: Process) -> None:
             while self._process.now < end:
-                self._process.run_until(_never, end - self._process.now)
+                self._process.run_until(lambda: False, end - self._process.now)
                 if self._life.is_over:
                     self._recover(0)
 
@@ -314,7 +292,7 @@ class Simulation(RuleBasedStateMachine):
         if self._has_ended:
             raise AssertionError("the story has ended, with teardown() or with a step that failed")
         chance, self._chance = self._chance, None
-        self._faults.begin_step(chance if fault is None else self._checked_fault(fault))
+        self._faults.begin_step(chance if fault is None else fault)
         try:
             act(self._process)
             self._come_to_rest()
@@ -334,10 +312,8 @@ class Simulation(RuleBasedStateMachine):
             elif is_quiet:
                 return
             else:
-                raise AssertionError(
-                    "after an hour of virtual time something is still under way: "
-                    f"{self._process.runtime.statistics()}"
-                )
+                statistics = self._process.runtime.statistics()
+                raise AssertionError(f"after an hour something is still under way: {statistics}")
 
     def _recover(self, down_for: float) -> None:
         """Start the next process, after one that is over."""
@@ -357,62 +333,34 @@ class Simulation(RuleBasedStateMachine):
             self._record,
             self._now,
             round(self._epoch * 1e6),
-            seconds(self.polling_interval, "polling_interval"),
+            self._polling_interval,
         )
-
-    def _checked_fault(self, text: str) -> Fault:
-        fault = Fault.of(text)
-        if (fault.verb, fault.what) == ("fail", "effect"):
-            mute = [name for name, s in self._stand_ins.items() if s.fails_with is None]
-            if mute:
-                raise ValueError(f"{text!r}: {', '.join(mute)} has no fails_with")
-        return fault
 
     # --- what is checked -------------------------------------------------------------------------
 
     def _check(self, calls: Sequence[Call]) -> None:
         struck = self._faults.struck is not None
-        alarm_errors, self._alarm_errors = self._alarm_errors, []
-        errors: list[tuple[BaseException, bool]] = [
-            (call.error, call.object_type in self.models) for call in calls if call.error
-        ]
-        errors += [(error, False) for error in alarm_errors]
-        for error, is_modelled in errors:
-            expected = struck or isinstance(error, self.allowed)
-            if not expected and not (is_modelled and not isinstance(error, DurableError)):
+        errors: list[BaseException] = list(self._alarm_errors)
+        self._alarm_errors.clear()
+        for call in calls:
+            # What a modelled class raises its model decides on, but for what the library refuses.
+            is_modelled = call.object_type in self.models
+            if call.error and (not is_modelled or isinstance(call.error, DurableError)):
+                errors.append(call.error)
+        for error in errors:
+            if not (struck or isinstance(error, self.allowed)):
                 raise error
-        self._check_memory()
+        check_memory(self._process.runtime, self._contents)
         self._check_models(struck)
         for invariant in self.invariants:
             if all(precondition(self) for precondition in invariant.preconditions):
                 invariant.function(self)
         self._is_checked = True
 
-    def _check_memory(self) -> None:
-        """Whether the objects in memory are as they are stored."""
-        for directory in self._process.runtime._catalogue:
-            for activation in directory.activations():
-                key, instance = activation.key, activation._instance
-                if not activation.is_idle or instance is None or activation._state is None:
-                    continue
-                if directory.codec.encode(key, instance) != activation._state:
-                    raise AssertionError(
-                        f"{key} was changed outside of a turn: it is {instance!r}, and the turn "
-                        f"before left {activation.read_state()!r}"
-                    )
-                row = self._disk.row(key)
-                stored = self._decoded(directory.definition.cls, key)
-                if row is not None and row.state == activation._state:
-                    continue
-                if directory.codec.encode(key, stored) != activation._state:
-                    raise AssertionError(
-                        f"{key} is {instance!r} in memory, and is stored as {stored!r}"
-                    )
-
     def _check_models(self, struck: bool) -> None:
         taken = self._record.take()
         for cls in self.models:
-            name = self._definition(cls).name
+            name = self._definitions[cls].name
             keys = {key for key in taken if key.type_name == name}
             keys |= {key for key in self._rows if key.type_name == name}
             for key in sorted(keys, key=str):
@@ -422,32 +370,8 @@ class Simulation(RuleBasedStateMachine):
                     for operation in operations if struck else ():
                         # What it raised may come from the fault, of which the model knows nothing.
                         operation.is_known &= operation.error is None
-                    self._models.check(key, operations, self._decoded(cls, key))
+                    self._models.check(key, operations, self._contents.state(cls, key))
                 self._rows[key] = row
-
-    def _definition(self, cls: type[DurableObject]) -> ObjectDefinition:
-        definition = self._definitions.get(cls)
-        if definition is None:
-            raise ValueError(f"{cls!r} is not in objects of {type(self).__qualname__}")
-        return definition
-
-    def _decoded(self, cls: type[DurableObject], key: ObjectKey) -> DurableObject:
-        row = self._disk.row(key)
-        if row is None:
-            return self._definition(cls).default_state()
-        return cast("DurableObject", codec_of(cls).decode(key, row.state))
-
-    def _mute_alarm_log(self, stack: ExitStack) -> None:
-        """Take what alarms fail with from the log, where it goes otherwise."""
-        logger = logging.getLogger("trio_durable.alarms")
-
-        def take(record: logging.LogRecord) -> bool:
-            if record.exc_info and record.exc_info[1] is not None:
-                self._alarm_errors.append(record.exc_info[1])
-            return False
-
-        logger.addFilter(take)
-        stack.callback(logger.removeFilter, take)
 
     # --- how hypothesis tells it -----------------------------------------------------------------
 
@@ -459,20 +383,18 @@ class Simulation(RuleBasedStateMachine):
 
     def _repr_step(self, rule: Any, data: Any, result: Any) -> str:
         # Were hypothesis to call something else one day, stories would look less well.
-        name: str = rule.function.__name__
-        if name == "_begin":
-            names = sorted((cls.__module__, cls.__name__) for cls in self.objects)
-            return "\n".join(f"from {module} import {name}" for module, name in names)
         if not getattr(rule.function, TOLD, False):
             return super()._repr_step(rule, data, result)
         if not rule.arguments:
             return "pass"
         method, *arguments = self._told
-        struck = self._faults.struck
-        if struck is not None:
-            arguments.append(f"fault={str(struck)!r}")
-        return f"state.{method}({', '.join(arguments)})"
+        if self._faults.struck is not None:
+            arguments.append(f"fault={str(self._faults.struck)!r}")
+        return "\n".join([*self._imports(method), f"state.{method}({', '.join(arguments)})"])
 
-
-def _never() -> bool:
-    return False
+    def _imports(self, method: str) -> Iterator[str]:
+        """What the story needs from here on."""
+        needed = {*self.objects, *([Call] if method == "together" else ())} - self._imported
+        self._imported |= needed
+        for module, name in sorted((cls.__module__, cls.__name__) for cls in needed):
+            yield f"from {module} import {name}"

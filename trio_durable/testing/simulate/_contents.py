@@ -1,0 +1,80 @@
+"""What is stored, as instances; and whether what is in memory is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar, cast
+
+from ..._alarm import Alarm, alarm_of
+from ..._definition import DurableObject, ObjectDefinition
+from ..._keys import ObjectKey
+from ..._runtime import DurableRuntime
+from .._perform import codec_of
+from ._disk import Disk
+
+T = TypeVar("T", bound=DurableObject)
+
+
+class Contents:
+    """What is on a disk.
+
+    Args:
+        disk: The disk.
+        definitions: What the classes declare whose objects are there.
+    """
+
+    def __init__(
+        self, disk: Disk, definitions: Mapping[type[DurableObject], ObjectDefinition]
+    ) -> None:
+        self._disk = disk
+        self._definitions = definitions
+
+    def all_of(self, cls: type[T]) -> dict[str, T]:
+        """All objects of a class, by id."""
+        name = self._definition(cls).name
+        return {
+            object_id: self.state(cls, ObjectKey(name, object_id))
+            for object_id in self._disk.ids(name)
+        }
+
+    def state(self, cls: type[T], key: ObjectKey) -> T:
+        """An object as it is stored, or if it isn't, with its defaults."""
+        row = self._disk.row(key)
+        if row is None:
+            return cast("T", self._definition(cls).default_state())
+        return cast("T", codec_of(cls).decode(key, row.state))
+
+    def alarms(self, cls: type[DurableObject], object_id: str) -> list[Alarm]:
+        """The alarms of an object, by ``due_at``."""
+        key = ObjectKey(self._definition(cls).name, object_id)
+        return [alarm_of(stored, stored.failures + 1) for stored in self._disk.alarms(key)]
+
+    def _definition(self, cls: type[DurableObject]) -> ObjectDefinition:
+        definition = self._definitions.get(cls)
+        if definition is None:
+            raise ValueError(f"{cls!r} is not in objects of the simulation")
+        return definition
+
+
+def check_memory(runtime: DurableRuntime, contents: Contents) -> None:
+    """Check that idle objects are in memory as their last turns left them, and as they are stored.
+
+    Raises:
+        AssertionError: One isn't.
+    """
+    for directory in runtime._catalogue:
+        for activation in directory.activations():
+            key, instance, left = activation.key, activation._instance, activation._state
+            if not activation.is_idle or instance is None or left is None:
+                continue
+            codec = directory.codec
+            if codec.encode(key, instance) != left:
+                raise AssertionError(
+                    f"{key} was changed outside of a turn: it is {instance!r}, and the turn before "
+                    f"left {activation.read_state()!r}"
+                )
+            stored = contents.state(directory.definition.cls, key)
+            if codec.encode(key, stored) != left:
+                raise AssertionError(
+                    f"{key} is {instance!r} in memory, and is stored as {stored!r}"
+                )
