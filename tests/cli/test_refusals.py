@@ -78,6 +78,13 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("import -s folder good.jsonl", "it is a folder; name a file in it"),
         ("import -s none/new.db good.jsonl", "make it first"),
     ],
+    "migrate-states": [
+        ("migrate-states -s app.db", "Missing option '--app'"),
+        ("migrate-states -s app.db --app nomodule", "--app: nomodule can't be imported: ModuleNot"),
+        ("migrate-states -s app.db --app json:None", "json has no durable object 'None'"),
+        (f"migrate-states -s app.db --app {APP},", "no durable object ''"),
+        (f"migrate-states -s app.db --app {APP} -t none", "there is no tenant none"),
+    ],
     "rm": [
         ("rm -s app.db Cart", "Missing argument 'ID...'"),
         ("rm -s app.db Cart ada eve --yes", "nothing is stored of Cart('eve')"),
@@ -124,6 +131,7 @@ PLAIN = {
     "import": "good.jsonl",
     "ls": "",
     "migrate": "",
+    "migrate-states": f"--app {APP}",
     "rm": "Cart ada --yes",
     "show": "Cart ada",
     "stats": "",

@@ -30,6 +30,7 @@ from .stored.export import export
 from .stored.importing import import_
 from .stored.ls import ls
 from .stored.migrate import migrate
+from .stored.migrate_states import migrate_states
 from .stored.rm import rm
 from .stored.show import show
 from .stored.stats import stats
@@ -115,7 +116,20 @@ def application(context: click.Context) -> None:
 
 
 _ABOUT_APPS = (init, new, demo, bench, completion)
-_ABOUT_STORAGES = (alarms, copy_, edit, export, import_, ls, migrate, rm, show, stats, tenants)
+_ABOUT_STORAGES = (
+    alarms,
+    copy_,
+    edit,
+    export,
+    import_,
+    ls,
+    migrate,
+    migrate_states,
+    rm,
+    show,
+    stats,
+    tenants,
+)
 
 for _command in (*_ABOUT_APPS, *_ABOUT_STORAGES):
     application.add_command(_command)

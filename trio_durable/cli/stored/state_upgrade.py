@@ -1,0 +1,93 @@
+"""All stored states of a class, upgraded in place.
+
+Nothing notes how far it has come, for each state says so itself: those that have the schema of the
+class are passed over. A batch is one transaction, and each save in it is conditional on the
+revision that was read, so it can end at any moment and begin again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from ..._clock import SystemClock
+from ..._definition import ObjectDefinition
+from ..._errors import StateDecodeError, StateEncodeError
+from ..._keys import ObjectKey
+from ...storage import Commit, Reader, Writer
+from .app_classes import codec_of
+from .rows import objects_in
+from .shown import schema_of
+
+_BATCH_ROWS = 500
+_BATCH_BYTES = 4 * 1024 * 1024
+
+
+@attrs.frozen
+class Failure:
+    """A state that stays as it is."""
+
+    key: ObjectKey
+    problem: str
+
+
+class StateUpgrade:
+    """Upgrades the states of a class, and counts.
+
+    Args:
+        definition: Of the class.
+
+    Raises:
+        DefinitionError: The class can't be stored.
+    """
+
+    def __init__(self, definition: ObjectDefinition) -> None:
+        self.definition = definition
+        self.upgraded = 0
+        self.current = 0
+        """How many had the schema of the class already."""
+        self.failed = 0
+        self._codec = codec_of(definition)
+
+    def run(
+        self, reader: Reader, writer: Writer | None, tenant: str, advance: Callable[[], None]
+    ) -> Iterator[Failure]:
+        """Upgrade those of a tenant; yield what can't be.
+
+        Args:
+            reader: Of the storage.
+            writer: Of the same; None to count only.
+            tenant: Whose.
+            advance: Is called once for each state.
+
+        Raises:
+            StorageFault: The storage can't be read, or written.
+        """
+        batch: list[Commit] = []
+        size = 0
+        for row in objects_in(reader, self.definition.name, tenant):
+            advance()
+            if schema_of(row.state) == self.definition.schema:
+                self.current += 1
+                continue
+            try:
+                state = self._codec.encode(row.key, self._codec.decode(row.key, row.state))
+            except (StateDecodeError, StateEncodeError) as error:
+                self.failed += 1
+                yield Failure(row.key, str(error))
+                continue
+            batch.append(Commit(row.key, row.revision, state))
+            size += len(state)
+            if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES:
+                yield from self._save(writer, batch)
+                batch, size = [], 0
+        yield from self._save(writer, batch)
+
+    def _save(self, writer: Writer | None, batch: list[Commit]) -> Iterator[Failure]:
+        stale = writer.commit(batch, SystemClock().now()) if writer else ()
+        self.upgraded += len(batch) - len(stale)
+        self.failed += len(stale)
+        for position in stale:
+            key = batch[position].key
+            yield Failure(key, f"{key} was written by somebody else meanwhile; run this again")
