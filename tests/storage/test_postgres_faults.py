@@ -355,7 +355,7 @@ def test_too_many_clients(server: Server, opened: Callable[..., Sides]) -> None:
 # --- locks ---------------------------------------------------------------------------------------
 
 
-def test_a_deadlock_with_another_program_is_tried_once_more(
+def test_after_a_deadlock_with_another_program_it_is_tried_again(
     server: Server, opened: Callable[..., Sides]
 ) -> None:
     sides = opened(server.conninfo())

@@ -12,7 +12,7 @@ Invariants:
 - A connection that fails in the middle is never used again. Whether what was under way has been
   applied is unknown then: that is a `StorageFault`, and nothing is repeated, unless it only reads.
 - What the server says it has not applied, for others stood in the way or it takes no changes, is
-  tried once more.
+  tried again, after a moment in which the others can go on.
 - Nothing waits for ever: for a connection no longer than the connect timeout, for the result of a
   statement no longer than the server's own timeout for statements and a second.
 - No error of psycopg from connecting is kept as a cause: it holds the connection's parameters.
@@ -52,6 +52,9 @@ _MARGIN = 1.0
 
 _MAX_PREPARED = 1000
 """Statements kept prepared; there are some for each tenant."""
+
+_ATTEMPTS = 3
+_MOMENT = (0.01, 0.05)
 
 _STALE = {GONE, "22012"}  # a division by zero, see `_postgres_objects.REQUIRE_ALL`
 _READ_ONLY = "25006"
@@ -271,8 +274,9 @@ class Link:
             Stale: Something in a batch isn't as it was expected. All of it was undone.
             StorageFault: It failed; nothing was applied, or nobody knows whether it was.
         """
-        again = True
+        attempts = 0
         while True:
+            attempts += 1
             connection = self._usable()
             try:
                 return work(connection)
@@ -282,9 +286,12 @@ class Link:
                 is_lost = _is_lost(connection, error)
                 if is_lost or error.sqlstate == _READ_ONLY:
                     self._drop()
-                if again and (error.sqlstate in _NOT_APPLIED or (is_lost and self._repeats)):
-                    again = False
-                    continue
+                if attempts < _ATTEMPTS:
+                    if error.sqlstate in _NOT_APPLIED:
+                        sleep(attempts * random.uniform(*_MOMENT))
+                        continue
+                    if is_lost and self._repeats:
+                        continue
                 text = problems.of_statement(error)
                 if is_lost and not self._repeats:
                     text = (
