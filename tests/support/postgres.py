@@ -156,10 +156,10 @@ class Database:
         self._admin = psycopg.connect(conninfo, autocommit=True)
         self._schemas = 0
 
-    def new_schema(self) -> str:
+    def new_schema(self, name: str = "") -> str:
         """The connection string to an empty schema."""
         self._schemas += 1
-        name = f"test_{self._schemas}"
+        name = name or f"test_{self._schemas}"
         self._admin.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
         return make_conninfo(self._conninfo, options=f"-csearch_path={name}")
 

@@ -164,7 +164,7 @@ class Schema:
     def __init__(self, home: str) -> None:
         self.home = home
         self._names = Names(home)
-        self._query_applied = self._names.query("SELECT tenant, name FROM {migrations}")
+        self._list = self._names.statement("SELECT tenant, name FROM {migrations}").encode()
         self._query_tenants = self._names.query(
             "SELECT name FROM {tenants} WHERE name > %s ORDER BY name LIMIT %s"
         )
@@ -178,7 +178,7 @@ class Schema:
             listed = self._names.statement("{migrations}")
             if connection.execute("SELECT to_regclass(%s)", (listed,)).fetchone() == (None,):
                 return set()
-            return set(connection.execute(self._query_applied))
+            return set(connection.execute(self._list))
 
     def pending(self, applied: set[tuple[str, str]]) -> list[tuple[str, str]]:
         """The migrations that are to be applied to those who have any, as (tenant, name)."""

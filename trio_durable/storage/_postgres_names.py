@@ -36,9 +36,9 @@ class Names:
     def _of(self, name: str) -> str:
         return _of(self.schema, name)
 
-    def statement(self, template: str, **others: str) -> str:
+    def statement(self, template: str) -> str:
         """A statement without parameters."""
-        return template.format(**self._names, **others)
+        return template.format(**self._names)
 
     def query(self, template: str, **others: str) -> bytes:
         """A statement with parameters, for which psycopg looks at every percent sign."""

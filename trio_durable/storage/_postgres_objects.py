@@ -102,7 +102,7 @@ class ObjectTable:
         self._list = names.query(_LIST)
         self._browse = names.query(_BROWSE, behind="(type_name, object_id) > (%s, %s)")
         self._browse_type = names.query(_BROWSE, behind="type_name = %s AND object_id > %s")
-        self._summarize = names.query(_SUMMARIZE)
+        self._summarize = names.statement(_SUMMARIZE).encode()
 
     # --- writing ---------------------------------------------------------------------------------
 
