@@ -16,7 +16,6 @@ import anyio
 import attrs
 import pytest
 from support.clock import VirtualTimeLoop, settle
-from support.forwarding import ForwardingWriter
 from support.scripted import ScriptedStorage
 from support.tasks import calls
 from trio.testing import MockClock
@@ -50,6 +49,7 @@ from trio_durable.storage import (
     StoredAlarm,
     Writer,
 )
+from trio_durable.storage._forwarding import ForwardingWriter
 
 pytestmark = pytest.mark.anyio
 

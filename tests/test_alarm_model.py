@@ -24,7 +24,6 @@ import pytest
 from hypothesis import given, register_random, settings
 from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop
-from support.forwarding import ForwardingReader, ForwardingWriter
 from support.tasks import calls
 from trio._core import _run as trio_run
 from trio.testing import MockClock
@@ -57,6 +56,7 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
+from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
 from trio_durable.storage.memory import _MemoryWriter
 
 T = TypeVar("T")

@@ -123,7 +123,7 @@ ORDER: list[set[str]] = [
         "storage.postgres",
         "storage.sqlite",
     },
-    {"storage._postgres_reader", "storage._postgres_writer"},
+    {"storage._forwarding", "storage._postgres_reader", "storage._postgres_writer"},
     {"storage._postgres_tables"},
     {"storage._postgres_alarms"},
     {"storage._postgres_link"},
@@ -245,7 +245,7 @@ def test_imports_point_downwards(module: str) -> None:
 
 @every_module
 def test_only_the_rendezvous_knows_the_loop(module: str) -> None:
-    # The demo is an app as a user of Trio writes it; and a simulation is the host of the loop itself,
+    # The demo is an app as a user of Trio writes it; a simulation is the host of the loop itself,
     # which anyio can't run as a guest.
     if module not in ("_rendezvous", "cli.demo.worker", "testing.simulate._loop"):
         assert not top_level(imports_of(module)) & LOOPS

@@ -17,7 +17,6 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.forwarding import ForwardingReader, ForwardingWriter
 
 from trio_durable import ObjectKey, PersistenceError, StaleObject
 from trio_durable._keys import AlarmKey
@@ -35,6 +34,7 @@ from trio_durable.storage import (
     batched_load,
     group_commit,
 )
+from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
 from trio_durable.storage.batched_load import BatchedLoad
 from trio_durable.storage.group_commit import GroupCommit, Ticket
 

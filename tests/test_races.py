@@ -11,7 +11,6 @@ import anyio
 import attrs
 import pytest
 from support.clock import settle
-from support.forwarding import ForwardingWriter
 from support.tasks import calls
 
 from trio_durable import (
@@ -28,6 +27,7 @@ from trio_durable import (
     handler,
 )
 from trio_durable.storage import Commit, StorageFault, Writer
+from trio_durable.storage._forwarding import ForwardingWriter
 
 pytestmark = pytest.mark.anyio
 

@@ -142,18 +142,6 @@ def test_a_source_that_a_runtime_has_open_is_refused(db: Path, folder: Path) -> 
         assert contents(folder) == before
 
 
-def test_bad_input_is_refused(db: Path, folder: Path) -> None:
-    for source, target, says in [
-        ("none.db", "new.db", "there is no such file"),
-        ("app.db", "./app.db", "SOURCE and TARGET are the same"),
-        ("redis://x", "new.db", "SOURCE: no storage is known for redis:// URLs"),
-        ("app.db", ":memory:", "TARGET: objects in memory are gone with their process"),
-        ("app.db", "nowhere/new.db", "there is no folder"),
-    ]:
-        assert_refused(folder, says, "copy", source, target)
-    assert_refused(folder, "there is no tenant other", "copy", "app.db", "new.db", "-t", "other")
-
-
 def test_a_password_is_not_told(db: Path) -> None:
     result = run("copy", "app.db", "postgresql://me:open-sesame@127.0.0.1:1/x?connect_timeout=1")
     assert result.exit_code == 2

@@ -31,8 +31,7 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-
-from .forwarding import ForwardingReader, ForwardingWriter
+from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
 
 T = TypeVar("T")
 

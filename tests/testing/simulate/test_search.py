@@ -186,8 +186,10 @@ FAULT = r"fault='(crash|fail) (before commit|after effect) 1'"
 BEGIN = r"state = HastyPayments\(\)\nfrom examples\.payments import HastyOrder\n"
 STORIES = [
     rf"{BEGIN}state\.call\({PAY}, {FAULT}\)\nstate\.call\({PAY_AGAIN}\)\nstate\.teardown\(\)",
-    rf"{BEGIN}from trio_durable\.testing\.simulate import Call\n"
-    rf"state\.together\(Call\({PAY}\), Call\({PAY_AGAIN}\), {FAULT}\)\nstate\.teardown\(\)",
+    (
+        rf"{BEGIN}from trio_durable\.testing\.simulate import Call\n"
+        rf"state\.together\(Call\({PAY}\), Call\({PAY_AGAIN}\), {FAULT}\)\nstate\.teardown\(\)"
+    ),
 ]
 
 

@@ -319,9 +319,9 @@ def test_a_change_that_nobody_made_fails_the_step() -> None:
     with told(Accounts) as state:
         state.call(Account, "a", "deposit", 7)
         key = next(iter(state._rows))
-        row = state._disk.row(key)
-        assert row is not None
-        state._disk._memory._rows[key] = attrs.evolve(row, state=row.state.replace(b"7", b"8"))
+        rows = state._disk._memory._contents.rows
+        row = rows[key]
+        rows[key] = attrs.evolve(row, state=row.state.replace(b"7", b"8"))
         with pytest.raises(AssertionError, match="nothing was done to it"):
             state.crash()
 

@@ -13,9 +13,7 @@ from typing import Protocol
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import (
     Commit,
-    DueAlarm,
     MemoryStorage,
-    Postponement,
     Reader,
     Storage,
     StorageFault,
@@ -23,6 +21,7 @@ from ...storage import (
     StoredObject,
     Writer,
 )
+from ...storage._forwarding import ForwardingReader, ForwardingWriter
 from ._faults import Life, ProcessDied, What, When
 
 
@@ -118,16 +117,21 @@ def _require_alive(life: Life) -> None:
         raise StorageFault("the process has died")
 
 
-class _Writer(Writer):
+class _Writer(ForwardingWriter):
     def __init__(self, disk: Disk, life: Life, journal: Journal) -> None:
-        self._inner = disk.open_writer()
+        super().__init__(disk.open_writer())
         self._disk = disk
         self._life = life
         self._journal = journal
 
+    @property
+    def inner(self) -> Writer:
+        _require_alive(self._life)
+        return super().inner
+
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         _pass(self._life, "before", "commit")
-        stale = self._inner.commit(batch, now)
+        stale = self.inner.commit(batch, now)
         for position, commit in enumerate(batch):
             if position not in stale:
                 self._note(commit)
@@ -145,58 +149,31 @@ class _Writer(Writer):
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
     ) -> list[StoredAlarm]:
         _pass(self._life, "before", "claim")
-        claimed = self._inner.claim(alarms, claim, now, until)
+        claimed = self.inner.claim(alarms, claim, now, until)
         _pass(self._life, "after", "claim")
         for alarm in claimed:
             self._journal.claimed(alarm, claim)
         return claimed
 
-    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
-        _require_alive(self._life)
-        self._inner.renew(claims, until)
-
-    def postpone(self, postponements: Sequence[Postponement]) -> None:
-        _require_alive(self._life)
-        self._inner.postpone(postponements)
-
-    def revive(self, alarm: AlarmKey, now: int) -> bool:
-        _require_alive(self._life)
-        return self._inner.revive(alarm, now)
-
     def close(self) -> None:
         self._disk.release()
 
 
-class _Reader(Reader):
+class _Reader(ForwardingReader):
     def __init__(self, disk: Disk, life: Life) -> None:
-        self._inner = disk.open_reader()
+        super().__init__(disk.open_reader())
         self._life = life
+
+    @property
+    def inner(self) -> Reader:
+        _require_alive(self._life)
+        return super().inner
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         _pass(self._life, "before", "load")
-        found = self._inner.load(keys)
+        found = self.inner.load(keys)
         _pass(self._life, "after", "load")
         return found
-
-    def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
-        _require_alive(self._life)
-        return self._inner.list_ids(type_name, after, limit)
-
-    def due_alarms(
-        self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
-    ) -> list[DueAlarm]:
-        _require_alive(self._life)
-        return self._inner.due_alarms(before, after, limit, except_types)
-
-    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
-        _require_alive(self._life)
-        return self._inner.list_alarms(key)
-
-    def list_dead_letters(
-        self, type_name: str, after: AlarmKey | None, limit: int
-    ) -> list[StoredAlarm]:
-        _require_alive(self._life)
-        return self._inner.list_dead_letters(type_name, after, limit)
 
     def close(self) -> None:
         pass

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from trio_durable import ObjectKey
-from trio_durable._keys import AlarmKey
-from trio_durable.storage import (
+from .._keys import AlarmKey, ObjectKey
+from ._contract import (
     AlarmRow,
     AlarmStatus,
     Commit,
@@ -25,7 +24,12 @@ class ForwardingWriter(Writer):
     """Does what ``inner`` does."""
 
     def __init__(self, inner: Writer) -> None:
-        self.inner = inner
+        self._inner = inner
+
+    @property
+    def inner(self) -> Writer:
+        """What does it."""
+        return self._inner
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         return self.inner.commit(batch, now)
@@ -55,7 +59,12 @@ class ForwardingReader(Reader):
     """Does what ``inner`` does."""
 
     def __init__(self, inner: Reader) -> None:
-        self.inner = inner
+        self._inner = inner
+
+    @property
+    def inner(self) -> Reader:
+        """What does it."""
+        return self._inner
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         return self.inner.load(keys)
