@@ -128,7 +128,9 @@ def test_at_a_terminal_one_can_go_on_editing(editor: Path, monkeypatch: pytest.M
     (editor / "new0").write_text('{"total": 7,}', encoding="utf-8")
     (editor / "new1").write_text('{"total": 7}', encoding="utf-8")
     result = run("edit", "-s", "app.db", "Cart", "ada", stdin="y\n")
-    assert (result.exit_code, result.stdout) == (0, "Saved as revision 3.\n")
+    # Where the runner of tests shows an answer depends on the release of click, here and below.
+    assert result.exit_code == 0
+    assert result.stdout.endswith("Saved as revision 3.\n")
     assert "not JSON" in result.stderr
     assert "Go on editing? [y/N]" in result.stderr
     assert (editor / "seen1").read_text(encoding="utf-8").strip() == '{"total": 7,}'
@@ -214,7 +216,7 @@ def test_all_else_is_taken_as_it_is() -> None:
 def test_rm_removes_objects_and_their_alarms(db: Path) -> None:
     result = run("rm", "-s", "app.db", "Cart", "ada", "bob", "ada", stdin="y\n")
     assert result.exit_code == 0
-    assert result.stderr == "Remove 2 objects of 'Cart' with 3 alarms? [y/N]: y\n"
+    assert result.stderr.startswith("Remove 2 objects of 'Cart' with 3 alarms? [y/N]:")
     assert result.stdout.endswith("Removed 2 objects of 'Cart' with 3 alarms.\n")
     objects, alarms = everything(db)
     assert [(row.key.type_name, row.key.tenant) for row in objects] == [
@@ -243,7 +245,7 @@ def test_no_means_that_nothing_happens(db: Path, done: str, args: tuple[str, ...
     before = everything(db)
     result = run(*args, "-s", "app.db", stdin="n\n")
     assert result.exit_code == 1
-    assert "[y/N]: " in result.stderr
+    assert "[y/N]:" in result.stderr
     assert result.stderr.endswith(f"Nothing was {done}.\n")
     assert everything(db) == before
 
@@ -323,7 +325,7 @@ def test_options_may_be_given_to_the_group(db: Path) -> None:
 def test_a_tenant_is_dropped(db: Path) -> None:
     result = run("tenants", "drop", "-s", "app.db", "acme", stdin="y\n")
     assert result.exit_code == 0
-    assert result.stderr == "Drop tenant acme with 1 object and 1 alarm? [y/N]: y\n"
+    assert result.stderr.startswith("Drop tenant acme with 1 object and 1 alarm? [y/N]:")
     assert result.stdout.endswith("Dropped tenant acme with 1 object and 1 alarm.\n")
     with closing(SQLiteStorage(db).open_reader()) as reader:
         assert reader.list_tenants(None, 10) == []

@@ -32,7 +32,8 @@ def progress_on(console: Console) -> Progress:
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:3.0f} %"),
         TimeElapsedColumn(),
-        console=console,
+        # Older releases of rich end even what is disabled with an empty line.
+        console=console if console.is_terminal else Console(quiet=True),
         transient=True,
         expand=True,
         disable=not console.is_terminal,

@@ -64,7 +64,7 @@ class AppClasses:
         if found is None:
             found = [each for same in known_definitions().values() for each in same]
         fit = [each for each in found if not each.is_abstract and not _is_own(each)]
-        return iter(sorted(fit, key=lambda each: each.name))
+        return iter(sorted(fit, key=lambda each: (each.name, _path(each))))
 
     def of_type(self, type_name: str) -> ObjectDefinition:
         """The class that is stored under this name.

@@ -52,7 +52,8 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
         rereadable(given) as file,
         progress_on(console(stderr=True)) as progress,
     ):
-        task = progress.add_task("importing", total=3 * file.seek(0, 2))
+        size = file.seek(0, 2)
+        task = progress.add_task("importing", total=3 * size)  # for each time that it is read
 
         def advance(count: int) -> None:
             progress.advance(task, count)
@@ -63,6 +64,8 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
             may_clash = not is_empty(reader)
             if may_clash and not (replace or skip):
                 _refuse_clashes(reader, file, tenant, advance)
+            else:
+                advance(size)
             work = _Import(reader, writer, SystemClock().now(), skip, may_clash)
             for piece in pieces(file, tenant, advance):
                 work.write(piece)

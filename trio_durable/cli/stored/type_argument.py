@@ -13,7 +13,7 @@ from .opening import reading, storage_named
 from .rows import types_in
 
 
-class TypeName(click.ParamType[str]):
+class TypeName(click.types.StringParamType):
     """The stored name of a type."""
 
     name = "type"
