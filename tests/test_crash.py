@@ -58,7 +58,7 @@ class Heard:
             self.acknowledged[name] = (object_id, int(position))
 
 
-def run_and_kill(path: Path, backend: str, run: int, lines: int, heard: Heard) -> None:
+def run_and_kill(path: Path | str, backend: str, run: int, lines: int, heard: Heard) -> None:
     process = subprocess.Popen(
         [sys.executable, str(CHILD), str(path), backend, str(run)],
         stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import pairwise
 
 import psycopg
@@ -27,7 +28,7 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-from trio_durable.storage._postgres_migrations import GONE, names_of_all
+from trio_durable.storage._postgres_migrations import _LOCK, GONE, names_of_all
 from trio_durable.storage.postgres import PostgresStorage
 
 NOW = 1_767_225_600_000_000
@@ -673,9 +674,26 @@ def test_a_tenant_is_brought_up_to_date(
 def test_ten_that_start_at_once_apply_each_migration_once(
     storage: PostgresStorage, admin: Admin
 ) -> None:
-    race(storage, 10, lambda number, writer: commit(writer, save(f"{number}", 0)))
+    """All of them have seen that nothing is there when the first begins."""
+    threads = []
+    outcomes = []
+    with admin.transaction():
+        admin.execute(_LOCK.encode())
+        for number in range(10):
+            outcome, thread = in_thread(partial(opened_and_saved, storage, f"{number}"))
+            outcomes.append(outcome)
+            threads.append(thread)
+        wait_until(lambda: waits(admin) == 10)
+    for thread in threads:
+        thread.join()
+    assert outcomes == [[[]]] * 10
     found = admin.execute("SELECT name, count(*) FROM durable_migrations GROUP BY 1 ORDER BY 1")
     assert found.fetchall() == [(name, 1) for name in names_of_all()]
+
+
+def opened_and_saved(storage: PostgresStorage, object_id: str) -> list[int]:
+    with closing(storage.open_writer()) as writer:
+        return commit(writer, save(object_id, 0))
 
 
 def test_ten_that_make_the_same_tenant_at_once(storage: PostgresStorage, writer: Writer) -> None:

@@ -16,7 +16,7 @@ class Proxy:
         self._target = target
         self._flows = threading.Event()
         self._flows.set()
-        self._losing: str | None = None
+        self._losing: tuple[str, int | None] | None = None
         self._refuses = False
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -50,10 +50,13 @@ class Proxy:
         """Hang up on whoever connects."""
         self._refuses = refuses
 
-    def lose_next(self, what: str) -> None:
-        """Cut off the connection on which the next "request" or "reply" comes, in its stead."""
+    def lose_next(self, what: str, connection: int | None = None) -> None:
+        """Cut off a connection where the next "request" or "reply" comes on it, in its stead.
+
+        The one of that number, from 1 in the order in which they were made; or any.
+        """
         self.lost.clear()
-        self._losing = what
+        self._losing = (what, connection)
 
     def close(self) -> None:
         # Closing alone would leave the thread in accept().
@@ -82,14 +85,14 @@ class Proxy:
                     _close(client, server)
                     continue
                 self._pairs.append((client, server))
-                self._start(self._pump, client, server, "request")
-                self._start(self._pump, server, client, "reply")
+                self._start(self._pump, client, server, "request", self.connections)
+                self._start(self._pump, server, client, "reply", self.connections)
 
-    def _pump(self, source: socket.socket, target: socket.socket, what: str) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, what: str, number: int) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._flows.wait()
-                if self._losing == what:
+                if self._losing in ((what, None), (what, number)):
                     self._losing = None
                     self.lost.set()
                     break

@@ -174,11 +174,13 @@ class Schema:
 
     def applied(self, connection: Connection) -> set[tuple[str, str]]:
         """The migrations that were applied, as (tenant, name)."""
-        with connection.transaction():  # or a list that isn't there would be an error
-            listed = self._names.statement("{migrations}")
-            if connection.execute("SELECT to_regclass(%s)", (listed,)).fetchone() == (None,):
-                return set()
-            return set(connection.execute(self._list))
+        # Not by asking whether the list is there: what a connection once found missing it takes for
+        # missing, until it locks something in the catalogue.
+        try:
+            with connection.transaction():
+                return set(connection.execute(self._list))
+        except psycopg.errors.UndefinedTable:
+            return set()
 
     def pending(self, applied: set[tuple[str, str]]) -> list[tuple[str, str]]:
         """The migrations that are to be applied to those who have any, as (tenant, name)."""
