@@ -490,7 +490,7 @@ async def test_arguments_of_the_runtime_are_checked(tmp_path: Path) -> None:
     for arguments in bad:
         with pytest.raises(ValueError, match=next(iter(arguments))):
             DurableRuntime(tmp_path / "app.db", **arguments)
-    for storage in ("", "postgres://host/db", "sqlite://app.db"):
+    for storage in ("", "mysql://host/db", "sqlite://app.db"):
         with pytest.raises(ValueError):  # noqa: PT011
             DurableRuntime(storage)
     with pytest.raises(TypeError):

@@ -12,9 +12,9 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from trio_durable import MemoryStorage, ObjectKey, Runner
 from trio_durable._keys import AlarmKey
@@ -39,8 +39,11 @@ T = TypeVar("T")
 class ScriptedStorage(Storage):
     """Objects in memory, behind a writer and a reader that follow the test's script."""
 
+    backing: ClassVar[Callable[[], Storage]] = MemoryStorage
+    """What keeps them; tests may run over others."""
+
     def __init__(self) -> None:
-        self.memory = MemoryStorage()
+        self.inner = type(self).backing()
         self.batches: list[list[Commit]] = []
         """Every batch that reached the writer, failed ones included."""
         self.loads: list[list[ObjectKey]] = []
@@ -57,6 +60,12 @@ class ScriptedStorage(Storage):
         self._drop_faults: deque[Exception] = deque()
         self._sides: dict[str, _Side] = {"writer": _Side(), "reader": _Side()}
         self._inner: Writer | None = None
+
+    @property
+    def memory(self) -> MemoryStorage:
+        """What keeps them, for tests that look into it."""
+        assert isinstance(self.inner, MemoryStorage)
+        return self.inner
 
     @property
     def commits(self) -> int:
@@ -117,7 +126,7 @@ class ScriptedStorage(Storage):
 
     def rows(self) -> dict[str, bytes]:
         """The stored states by object id."""
-        return {key.object_id: row.state for key, row in self.memory._contents.rows.items()}
+        return {row.key.object_id: row.state for row in self._browse()}
 
     def states(self) -> dict[str, dict[str, Any]]:
         """The stored states by object id, decoded."""
@@ -125,14 +134,25 @@ class ScriptedStorage(Storage):
 
     def revisions(self) -> dict[str, int]:
         """The stored revisions by object id."""
-        return {key.object_id: row.revision for key, row in self.memory._contents.rows.items()}
+        return {row.key.object_id: row.revision for row in self._browse()}
+
+    def _browse(self) -> list[ObjectRow]:
+        with closing(self.inner.open_reader()) as reader:
+            return reader.browse_objects(None, None, 1_000_000)
 
     def overwrite(self, type_name: str, object_id: str, state: bytes) -> None:
         """Store a newer state behind the runtime's back."""
         key = ObjectKey(type_name, object_id)
-        rows = self.memory._contents.rows
-        row = rows.get(key)
-        rows[key] = ObjectRow(key, (row.revision if row else 0) + 1, 0, state)
+        if self._inner is None:
+            with closing(self.inner.open_writer()) as writer:
+                self._overwrite(writer, key, state)
+        else:
+            self._overwrite(self._inner, key, state)
+
+    def _overwrite(self, writer: Writer, key: ObjectKey, state: bytes) -> None:
+        row = next((row for row in self._browse() if row.key == key), None)
+        revision, epoch = (row.revision, row.epoch) if row else (0, 0)
+        assert not writer.commit([Commit(key, revision, state, epoch=epoch)], 0)
 
     # --- the storage -----------------------------------------------------------------------------
 
@@ -153,11 +173,11 @@ class ScriptedStorage(Storage):
         return Stepped
 
     def open_writer(self) -> Writer:
-        self._inner = self.memory.open_writer()
+        self._inner = self.inner.open_writer()
         return _ScriptedWriter(self, self._inner)
 
     def open_reader(self) -> Reader:
-        return _ScriptedReader(self, self.memory.open_reader())
+        return _ScriptedReader(self, self.inner.open_reader())
 
     def commit_fault(self) -> None:
         """Raise what the script has for this batch, when the writer may go."""

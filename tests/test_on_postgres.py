@@ -1,0 +1,49 @@
+"""Tests of the runtime that script their storage, once more with PostgreSQL behind the script.
+
+Those that look into the memory of a `MemoryStorage`, or stop the writer in a thread of its own, are
+left out: each of the others is taken.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import test_alarms
+import test_lifecycle
+import test_output_gate
+from support.scripted import ScriptedStorage
+
+from trio_durable.storage.postgres import PostgresStorage
+
+pytestmark = pytest.mark.anyio
+
+MODULES = (test_output_gate, test_lifecycle, test_alarms)
+
+
+def _scripted(module: ModuleType) -> Iterator[tuple[str, object]]:
+    for name, function in vars(module).items():
+        if name.startswith("test_") and inspect.isfunction(function):
+            source = inspect.getsource(function)
+            if "ScriptedStorage()" in source and not any(
+                word in source for word in (".memory", "threaded_runtime")
+            ):
+                yield name, function
+
+
+for _module in MODULES:
+    globals().update(_scripted(_module))
+
+
+@pytest.fixture(autouse=True)
+def _on_postgres(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScriptedStorage, "backing", lambda: PostgresStorage(postgres))
+    for module in MODULES:
+        module._fresh.__wrapped__()  # what each of them does before its tests
+
+
+def test_there_are_some_of_each() -> None:
+    for module in MODULES:
+        assert len(list(_scripted(module))) >= 10
