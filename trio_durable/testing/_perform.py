@@ -318,5 +318,8 @@ def codec_of(cls: type[DurableObject]) -> StateCodec:
     codec = _codecs.get(cls)
     if codec is None:
         resolved_fields(cls)
-        codec = _codecs[cls] = StateCodec(cls)
+        definition = definition_of(cls)
+        codec = _codecs[cls] = StateCodec(
+            cls, schema=definition.schema, upgrades=definition.upgrades
+        )
     return codec

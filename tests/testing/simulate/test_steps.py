@@ -22,6 +22,7 @@ from trio_durable import (
     UnknownHandler,
     UnknownObjectType,
     handler,
+    upgrade,
 )
 from trio_durable.testing.simulate import Call, Simulation, outside
 
@@ -42,6 +43,41 @@ def told(kind: type[S]) -> Iterator[S]:
 
 def balances(state: Simulation) -> dict[str, int]:
     return {object_id: account.balance for object_id, account in state.stored(Account).items()}
+
+
+class Versioned(DurableObject, schema=2):
+    amount: int = 0
+
+    @upgrade(from_schema=1)
+    @staticmethod
+    def rename(state: dict[str, Any]) -> dict[str, Any]:
+        return {"amount": state["total"]}
+
+    @handler
+    def add(self) -> int:
+        self.amount += 1
+        return self.amount
+
+
+class VersionedModel:
+    def __init__(self) -> None:
+        self.amount = 0
+
+    def add(self) -> int:
+        self.amount += 1
+        return self.amount
+
+
+class OfLaterSchema(Simulation):
+    objects = (Versioned,)
+    models: ClassVar = {Versioned: VersionedModel}
+
+
+def test_states_of_a_later_schema_are_read() -> None:
+    with told(OfLaterSchema) as state:
+        state.call(Versioned, "a", "add", fault="crash after commit 1")
+        state.call(Versioned, "a", "add")
+        assert state.stored(Versioned) == {"a": Versioned(amount=2)}
 
 
 # --- calls and faults ----------------------------------------------------------------------------
