@@ -265,6 +265,11 @@ class Odd(DurableObject, name="simulate.Odd"):
         self.seen += 1
 
     @handler
+    def pair(self, number: int = 1, text: str = "", /) -> None:
+        assert isinstance(number, int)
+        assert isinstance(text, str)
+
+    @handler
     def blame(self, who: str, fault: str = "x") -> None:
         assert (who, fault) in [("w", "x"), ("w", "y")]
         self.seen += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,20 @@ from trio_durable import (
     CallTimeout,
     DefinitionError,
     DurableObject,
+    ObjectKey,
     PersistenceError,
     UnknownHandler,
     UnknownObjectType,
     handler,
     upgrade,
 )
+from trio_durable._activation import Activation
+from trio_durable.storage import Commit, Postponement, StorageFault
 from trio_durable.testing.simulate import Call, Simulation, outside
+from trio_durable.testing.simulate._disk import Disk
+from trio_durable.testing.simulate._faults import Faults, Life
+from trio_durable.testing.simulate._models import _outcomes
+from trio_durable.testing.simulate._operations import Operation, Record
 
 from . import objects as world
 from .objects import Account, AccountModel, Accounts, Clerk, Office, Overdrawn
@@ -362,6 +370,34 @@ def test_a_change_that_nobody_made_fails_the_step() -> None:
             state.crash()
 
 
+def test_what_ended_before_something_else_began_was_done_before_it() -> None:
+    class Register:
+        value = 0
+
+        def put(self, value: int) -> None:
+            self.value = value
+
+    key = ObjectKey("Register", "a")
+    first = Operation(key, "put", (1,), began=1, ended=2, is_known=True)
+    second = Operation(key, "put", (2,), began=3, ended=4, is_known=True)
+    assert [vars(after)["value"] for after in _outcomes(Register(), [second, first])] == [2]
+    second.began = 1
+    assert {vars(after)["value"] for after in _outcomes(Register(), [second, first])} == {1, 2}
+
+
+def test_what_nobody_heard_of_has_done_nothing_if_nothing_was_written() -> None:
+    key = ObjectKey("Register", "a")
+    record = Record({})
+    early, late = Operation(key, "put", (1,)), Operation(key, "put", (2,))
+    record.begin(early)
+    record.cut()
+    record.begin(late)
+    record.written(key)
+    record.cut()
+    assert record.take() == {key: [late]}
+    assert record.take() == {}
+
+
 # --- what else is checked ------------------------------------------------------------------------
 
 
@@ -396,6 +432,60 @@ def test_what_isnt_allowed_fails_the_step() -> None:
         state.call(Clerk, "b", "later", 60)
         with pytest.raises(KeyError, match="b"):
             state.wait_for_alarm()  # which would only be logged otherwise
+
+
+def test_state_in_memory_that_isnt_stored_fails_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unmodelled(Simulation):
+        objects = (Account,)
+
+    monkeypatch.setattr(Activation, "_forget", lambda self: None)
+    with told(Unmodelled) as state:
+        state.call(Account, "a", "deposit", 1)
+        with pytest.raises(AssertionError, match=r"balance=6.*in memory, and is stored as.*=1"):
+            state.call(Account, "a", "deposit", 5, fault="fail before commit 1")
+
+
+def test_what_the_library_refuses_fails_the_step_of_a_modelled_class_too() -> None:
+    with told(Accounts) as state, pytest.raises(UnknownHandler):
+        state.call(Account, "a", "open")
+
+
+def test_a_dead_process_has_no_disk() -> None:
+    life = Life(Faults([]))
+    storage = Disk().mount(life, Record({}))
+    writer, reader = storage.open_writer(), storage.open_reader()
+    key = ObjectKey("Account", "a")
+    life.is_over = True
+    for work in (
+        lambda: writer.commit([Commit(key, 0, b"{}")], 0),
+        lambda: writer.claim([key.alarm("x")], 1, 0, 1),
+        lambda: writer.renew([(key.alarm("x"), 1)], 1),
+        lambda: writer.postpone([Postponement(key.alarm("x"), 1, 0, 0, None)]),
+        lambda: writer.revive(key.alarm("x"), 0),
+        lambda: reader.load([key]),
+        lambda: reader.list_ids("Account", None, 1),
+        lambda: reader.due_alarms(1, None, 1, ()),
+        lambda: reader.list_alarms(key),
+        lambda: reader.list_dead_letters("Account", None, 1),
+    ):
+        with pytest.raises(StorageFault, match="has died"):
+            work()
+
+
+def test_a_pasted_story_is_the_same_each_time() -> None:
+    class Dice(DurableObject, name="simulate.Dice"):
+        @handler
+        def roll(self) -> float:
+            return random.random()
+
+    class Game(Simulation):
+        objects = (Dice,)
+
+    rolled = []
+    for _ in range(2):
+        with told(Game) as state:
+            rolled.append(state.call(Dice, "a", "roll").result)
+    assert rolled[0] == rolled[1]
 
 
 def test_a_story_ends_with_the_step_that_fails() -> None:

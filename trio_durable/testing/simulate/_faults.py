@@ -127,7 +127,8 @@ class Faults:
 
     def strikes(self, when: When, what: What) -> Verb | None:
         """What goes wrong at this point, if something does."""
-        expected, point = self._expected, (when, what)
+        expected = self._expected
+        point: tuple[When, What] = (when, what)
         self._passed[point] += 1
         if expected is None or self.struck is not None:
             return None

@@ -56,7 +56,7 @@ class _Watch(trio.abc.Instrument):
     def __init__(self) -> None:
         self.ran = False
 
-    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self.ran = True
 
 
