@@ -130,18 +130,18 @@ class ObservedDirectory(Directory):
 
     async def call(
         self,
-        object_id: str,
+        address: str,
         handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
         timeout: float | None,
     ) -> object:
         """See `Directory.call`."""
-        args, kwargs = self._by_value(object_id, handler, args, kwargs)
-        operation = Operation(self.key(object_id), handler.name, args, kwargs)
+        args, kwargs = self._by_value(address, handler, args, kwargs)
+        operation = Operation(self.key(address), handler.name, args, kwargs)
         self.record.begin(operation)
         try:
-            result = await super().call(object_id, handler, args, kwargs, timeout)
+            result = await super().call(address, handler, args, kwargs, timeout)
         except Exception as error:
             # Of what the library refuses or fails with, some is done and some is not.
             if not self.life.is_over and not isinstance(error, DurableError):
