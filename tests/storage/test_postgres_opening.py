@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import pickle
+import re
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -202,6 +203,27 @@ def test_a_role_without_the_right_to_make_tables_serves_where_somebody_else_made
         assert list(writer.commit([theirs], NOW)) == []
         assert reader.list_ids("Cart", None, 9, "acme") == ["a"]
     server.execute("DROP SCHEMA durable_acme CASCADE")
+
+
+def test_the_rights_that_the_documentation_asks_for_are_enough(server: Server) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "postgres.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## Roles and rights\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    owning, granting = re.findall(r"^```sql\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    server.execute("CREATE DATABASE shop")
+    server.execute(owning, database="shop")
+    query = "?options=-csearch_path%3Dapp"
+    storage = PostgresStorage(server.url("app", database="shop") + query)
+    keys = ObjectKey("Cart", "a"), ObjectKey("Cart", "a", "acme")
+    with closing(storage.open_writer()) as writer:
+        assert list(writer.commit([Commit(key, 0, b"1") for key in keys], NOW)) == []
+    # The same for one that may not make tables.
+    server.execute("DROP SCHEMA app, durable_acme CASCADE", "CREATE SCHEMA app", database="shop")
+    admin = PostgresStorage(server.url(database="shop") + query)
+    of_tenant = granting.replace("SCHEMA app", "SCHEMA durable_acme")
+    for script in (admin.migration_sql(), admin.migration_sql(tenant="acme"), granting, of_tenant):
+        server.execute(script, database="shop")
+    with closing(storage.open_writer()) as writer:
+        assert list(writer.commit([Commit(key, 0, b"1") for key in keys], NOW)) == []
 
 
 # --- connection strings --------------------------------------------------------------------------
