@@ -130,6 +130,7 @@ async def test_a_turn_under_way_and_the_calls_behind_it_come_first() -> None:
                 lambda: acme.delete(Cart, "a"),
                 lambda: acme.schedule_alarm(Cart, "a", "ring", after=1),
                 lambda: acme.cancel_all_alarms(Cart, "a"),
+                lambda: acme.retry_alarm(Cart, "a", "ring"),
             ]
             for operation in operations:
                 with pytest.raises(TenantDropped) as caught:

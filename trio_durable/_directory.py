@@ -147,7 +147,7 @@ class Directory:
         """
         services = self._services
         if services.dropping:
-            services.check_tenant(self.key(address))
+            services.refuse_dropped(self.key(address))
         activation = self._active.get(address)
         if activation is not None:
             self._active.move_to_end(address)

@@ -348,6 +348,7 @@ class Objects(ABC):
         key = self._key(object_type, object_id)
         check_name(key, name)
         self._check_loop()
+        self._open().refuse_dropped(key)
         alarm_key = key.alarm(str.__str__(name))
         now = self._open().clock.now()
         revived = False

@@ -222,7 +222,8 @@ class DurableRuntime(Objects):
             for waiter in leaving:
                 with contextlib.suppress(PersistenceError):  # then it has left memory all the more
                     await waiter.wait()
-            self._open()  # or the storage may be closed by now
+            if services.closed:  # and so may be the storage
+                raise RuntimeClosed(f"the runtime closed before tenant {name} could be dropped")
             dropped = False
             # Shielded, so that it is over before anybody uses the tenant again.
             with self._storage_errors(), anyio.CancelScope(shield=True):

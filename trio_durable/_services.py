@@ -42,7 +42,7 @@ class Services:
     dropping: set[str] = attrs.field(factory=set)
     """The tenants that are being dropped; what is theirs may not be touched."""
 
-    def check_tenant(self, key: ObjectKey) -> None:
+    def refuse_dropped(self, key: ObjectKey) -> None:
         """Refuse what is of a tenant that is being dropped.
 
         Raises:
