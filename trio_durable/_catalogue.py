@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from ._alarm import Delivery
 from ._definition import DurableObject, ObjectDefinition, definition_of, known_definitions
@@ -31,9 +32,11 @@ class Catalogue:
         self._make_directory = make_directory
         self._by_class: dict[type[DurableObject], Directory] = {}
         self._by_name: dict[str, Directory] = {}
+        self._elsewhere: dict[str, Directory] = {}
+        """By name, of types that others serve."""
 
     def __iter__(self) -> Iterator[Directory]:
-        return iter(self._by_class.values())
+        return chain(self._by_class.values(), self._elsewhere.values())
 
     def prepare(self) -> None:
         """Make the directories of all classes that were named, to find out what is wrong early."""
@@ -49,12 +52,35 @@ class Catalogue:
         """
         if isinstance(object_type, str):
             directory = self._by_name.get(object_type)
-            return directory or self.directory(self._class_named(object_type))
+            return directory or self.directory(self._class_named(object_type, self._objects))
         try:
             directory = self._by_class.get(object_type)
         except TypeError:  # unhashable, so no class: definition_of says so
             directory = None
         return directory or self._add(definition_of(object_type))
+
+    def directory_for_alarms(self, object_type: type[DurableObject] | str) -> Directory:
+        """The directory of a type whose alarms are looked after, be they delivered here or not.
+
+        For a type that is imported but not among those to serve it is one that only ever sees
+        alarms being changed.
+
+        Raises:
+            UnknownObjectType: No class goes by that name.
+            DefinitionError: The class can't have objects.
+        """
+        if isinstance(object_type, str) and object_type in self._elsewhere:
+            return self._elsewhere[object_type]
+        try:
+            return self.directory(object_type)
+        except UnknownObjectType:
+            if isinstance(object_type, str):
+                object_type = self._class_named(object_type, None)
+        definition = definition_of(object_type)
+        directory = self._elsewhere.get(definition.name)
+        if directory is None:
+            directory = self._elsewhere[definition.name] = self._make_directory(definition)
+        return directory
 
     # --- alarms, which come by name: see scheduler.delivery.Destination ---------------------------
 
@@ -77,7 +103,7 @@ class Catalogue:
 
     async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Destination.change_alarms`."""
-        await self.directory(key.type_name).change_alarms(key, changes)
+        await self.directory_for_alarms(key.type_name).change_alarms(key, changes)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -97,9 +123,11 @@ class Catalogue:
         self._by_class[definition.cls] = self._by_name[definition.name] = directory
         return directory
 
-    def _class_named(self, name: str) -> type[DurableObject]:
-        if self._objects is not None:
-            found = [cls for cls in self._objects if definition_of(cls).name == name]
+    def _class_named(
+        self, name: str, among: Iterable[type[DurableObject]] | None
+    ) -> type[DurableObject]:
+        if among is not None:
+            found = [cls for cls in among if definition_of(cls).name == name]
         else:
             found = [d.cls for d in known_definitions().get(name, ()) if not d.is_abstract]
         if not found:

@@ -374,8 +374,9 @@ class Objects(ABC):
         return directory, directory.address(object_id, self._tenant)
 
     def _key(self, object_type: type[DurableObject] | str, object_id: str) -> ObjectKey:
-        directory, address = self._locate(object_type, object_id)
-        return directory.key(address)
+        """The key of an object whose alarms are looked after; it may be one that others serve."""
+        directory = self._catalogue.directory_for_alarms(object_type)
+        return directory.key(directory.address(object_id, self._tenant))
 
     def _open(self) -> Services:
         """The services of the open runtime.

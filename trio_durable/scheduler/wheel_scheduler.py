@@ -156,6 +156,8 @@ class WheelScheduler:
 
     def expect(self, key: AlarmKey, available_at: int) -> None:
         """Take note that an alarm is available at a time."""
+        if self._destination.obstacle(key.type_name) is not None:
+            return  # it is for those who serve its type
         is_known = self._agenda.arm(key, available_at)
         if available_at < self._sleeps_until and (is_known or self._agenda.is_cut):
             self._sleeps_until = available_at
