@@ -123,7 +123,12 @@ ORDER: list[set[str]] = [
         "storage.postgres",
         "storage.sqlite",
     },
-    {"storage._forwarding", "storage._postgres_reader", "storage._postgres_writer"},
+    {
+        "storage._forwarding",
+        "storage._postgres_hints",
+        "storage._postgres_reader",
+        "storage._postgres_writer",
+    },
     {"storage._postgres_tables"},
     {"storage._postgres_alarms"},
     {"storage._postgres_link"},

@@ -35,7 +35,7 @@ from ._services import Services
 from ._telemetry import Closed, Instrument, Opened
 from ._tenant import Tenant, check_tenant
 from .scheduler import WheelScheduler
-from .storage import AlarmChanges, Durability, MemoryStorage, Storage
+from .storage import AlarmChanges, Durability, Hints, MemoryStorage, Storage
 from .storage.batched_load import BatchedLoad
 from .storage.location import storage_at
 
@@ -139,6 +139,7 @@ class DurableRuntime(Objects):
         self._runner_class = runner or (InlineRunner if in_memory else ThreadRunner)
         self._entered = False
         self._services: Services | None = None
+        self._hints: Hints | None = None
         self._handle_classes: dict[Directory, type[Handle]] = {}
         self._tenant = ""
         self._tenants: WeakValueDictionary[str, Tenant] = WeakValueDictionary()
@@ -296,6 +297,7 @@ class DurableRuntime(Objects):
             self._reader_runner,
             self._reader,
             self._catalogue,
+            self._tell_others,
             polling_interval=self._polling_interval,
             claim_ttl=self._claim_ttl,
             make_deliveries=self._parts.deliveries,
@@ -312,12 +314,19 @@ class DurableRuntime(Objects):
             scope = anyio.CancelScope(shield=True)
             self._housekeeping.append(scope)
             self._tasks.start_soon(_run_in, scope, task, name=f"trio_durable {task.__qualname__}")
+        self._hints = self._storage.open_hints(
+            lambda available_at: loop.call_soon_threadsafe(self._scheduler.hinted, available_at)
+        )
         _ambient.opened(loop.token, self)
         self._token = _ambient.ambient.set(self)
         telemetry.tell(Opened(self))
 
     def _alarms_changed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         self._scheduler.committed(key, changes)
+
+    def _tell_others(self, available_at: int) -> None:
+        if self._hints is not None:
+            self._hints.send(available_at)
 
     def _start_task(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         self._tasks.start_soon(task, name=name)
@@ -374,6 +383,8 @@ class DurableRuntime(Objects):
     async def _close_storage(self) -> None:
         """Close both sides, each in its own thread."""
         try:
+            if self._hints is not None:
+                await self._reader_runner.run(self._hints.close)
             await self._reader_runner.run(self._reader.close)
         finally:
             try:

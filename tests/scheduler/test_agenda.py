@@ -268,6 +268,75 @@ def test_a_horizon_in_the_past_is_no_time_to_wait_for() -> None:
     assert time is None or time > START
 
 
+# --- hints ---------------------------------------------------------------------------------------
+
+
+def hinted(*times: int) -> Agenda:
+    """An agenda whose horizon is an hour away, after hints of these times."""
+    agenda = Agenda(START, 10)
+    filled(agenda, START + 3600 * SECOND)
+    for time in times:
+        agenda.hint(time)
+    return agenda
+
+
+def test_a_look_is_wanted_a_moment_before_the_earliest_time_that_was_hinted_at() -> None:
+    agenda = hinted(START + 70 * SECOND, START + 10 * SECOND, START + 20 * SECOND)
+    assert not agenda.wants_more
+    assert agenda.next_time() == START + 10 * SECOND - 250 * MS
+    agenda.advance(START + 10 * SECOND - 251 * MS)
+    assert not agenda.wants_more
+    agenda.advance(START + 10 * SECOND - 250 * MS)
+    assert agenda.wants_more
+    # Who sleeps until there is something to do doesn't wake again and again until it is done.
+    assert agenda.next_time() is None
+
+
+def test_a_hint_of_a_time_that_has_come_wants_a_look_at_once() -> None:
+    for time in (START, START - SECOND, 0):
+        agenda = hinted(time)
+        assert agenda.wants_more
+        assert agenda.next_time() is None
+
+
+def test_a_look_answers_the_hints_that_came_before_it_and_not_those_that_come_during_it() -> None:
+    agenda = hinted(START + SECOND)
+    agenda.begin_fill(START + 3600 * SECOND)
+    assert agenda.next_time() is None
+    agenda.hint(START + 5 * SECOND)
+    agenda.end_fill()
+    assert agenda.next_time() == START + 5 * SECOND - 250 * MS
+
+
+def test_a_hint_of_what_is_beyond_the_horizon_is_left_to_the_look_that_moves_it() -> None:
+    assert hinted(START + 3600 * SECOND).next_time() is None
+    assert hinted(START + 3600 * SECOND - 1).next_time() is not None
+
+
+def test_a_hint_before_the_first_look_is_left_to_that() -> None:
+    agenda = Agenda(START, 10)
+    agenda.hint(START + SECOND)
+    assert agenda.wants_more
+    filled(agenda, START + 60 * SECOND)
+    assert not agenda.wants_more
+    assert agenda.next_time() is None
+
+
+def test_a_hint_is_looked_after_as_far_ahead_as_alarms_are_claimed() -> None:
+    agenda = hinted(START + SECOND)
+    agenda.advance(START + 735 * MS, 15 * MS)
+    assert agenda.wants_more
+
+
+def test_what_comes_before_a_hint_comes_first() -> None:
+    agenda = hinted(START + 10 * SECOND)
+    agenda.arm(key("a"), START + 3 * MS)
+    assert agenda.next_time() == START + 3 * MS
+    agenda.disarm(key("a"))
+    agenda.arm(key("a"), START + 30 * SECOND)
+    assert agenda.next_time() == START + 10 * SECOND - 250 * MS
+
+
 # --- parking -------------------------------------------------------------------------------------
 
 
@@ -898,6 +967,10 @@ class AgainstATable(RuleBasedStateMachine):
             self.now -= step
             self.agenda.advance(self.now)
             self.put_back = 0
+
+    @rule(ahead=TIMES)
+    def hint(self, ahead: int) -> None:
+        self.agenda.hint(self.now + ahead)
 
     # What holds.
 

@@ -18,6 +18,8 @@ class Proxy:
         self._flows.set()
         self._losing: tuple[str, int | None] | None = None
         self._refuses = False
+        self.alter: Callable[[bytes], bytes] | None = None
+        """What to make of what the server says."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.connections = 0
@@ -96,6 +98,8 @@ class Proxy:
                     self._losing = None
                     self.lost.set()
                     break
+                if self.alter is not None and what == "reply":
+                    data = self.alter(data)
                 target.sendall(data)
         _close(source, target)
 

@@ -50,6 +50,13 @@ class Scheduler(Protocol):
         """Take note that a tenant is gone, with all its alarms."""
         ...
 
+    def hinted(self, available_at: int) -> None:
+        """Take note that another runtime leaves an alarm to others, which is available at a time.
+
+        It may be 0, for an alarm of any time.
+        """
+        ...
+
     async def run(self) -> None:
         """Deliver what is due, for ever."""
         ...
@@ -59,5 +66,5 @@ class Scheduler(Protocol):
         ...
 
     async def give_back(self) -> None:
-        """Let others have what was claimed and will not be handled any more; after `run`."""
+        """Let others have what is left, claimed or not, and know of it; after `run`."""
         ...

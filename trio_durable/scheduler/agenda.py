@@ -26,6 +26,9 @@ _TICK = 1000
 _MAX_PARKED = 1024
 """How many alarms of one object are parked."""
 _NEVER_LOOKED = -(2**63)
+_NEVER = 2**63
+_AHEAD = 250_000
+"""How long before a hint's time to look: a look takes a moment, and may have to wait for one."""
 
 
 class Agenda:
@@ -49,6 +52,7 @@ class Agenda:
         self._parked_count = 0
         self._crowded: set[Owner] = set()
         self._wants_look = False
+        self._look_at = _NEVER
         self.now = now
         """The latest time it was told."""
         self.horizon = _NEVER_LOOKED
@@ -77,7 +81,9 @@ class Agenda:
     @property
     def wants_more(self) -> bool:
         """Whether there may be anything beyond the horizon that is worth looking for now."""
-        if self._wants_look or (self.is_cut and 2 * len(self) <= self._capacity):
+        if self._wants_look or self._look_at <= self.reached:
+            return True
+        if self.is_cut and 2 * len(self) <= self._capacity:
             return True
         # What is ready is older than what is beyond a horizon in the past, so comes before it.
         return self.now >= self.horizon and not (self.is_cut and self._ready)
@@ -102,6 +108,16 @@ class Agenda:
         elif self._is_parked(key):
             self._unpark(key)
 
+    def hint(self, available_at: int) -> None:
+        """Somebody else has set an alarm that is available at a time: look before that.
+
+        Not before it must be, as one look may do for many. If it is beyond the horizon, or nobody
+        has looked yet, the look that is to come anyhow does.
+        """
+        if available_at < self.horizon:
+            tick = -(-(available_at - _AHEAD) // _TICK)
+            self._look_at = min(self._look_at, tick * _TICK)
+
     def begin_fill(self, horizon: int) -> None:
         """What is available before ``horizon`` is going to be told by `fill`, from the beginning.
 
@@ -110,6 +126,7 @@ class Agenda:
         self.horizon = horizon
         self.is_cut = False
         self._wants_look = False
+        self._look_at = _NEVER
         self._changed = set()
 
     def fill(self, due: Iterable[DueAlarm], taken: Container[AlarmKey]) -> bool:
@@ -207,7 +224,9 @@ class Agenda:
     def next_time(self) -> int | None:
         """A time until which nothing more becomes ready; None if nothing is known to."""
         tick = self._wheel.next_tick()
-        time = None if tick is None else tick * _TICK
-        if self.is_cut and self.now < self.horizon and (time is None or self.horizon < time):
-            return self.horizon  # nobody knows what is due then
-        return time
+        times = [] if tick is None else [tick * _TICK]
+        if self.is_cut and self.now < self.horizon:
+            times.append(self.horizon)  # nobody knows what is due then
+        if self.reached < self._look_at < _NEVER:
+            times.append(self._look_at)
+        return min(times, default=None)

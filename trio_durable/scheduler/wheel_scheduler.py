@@ -7,6 +7,11 @@ Oban and other job queues on SQL for the table. Those poll; here the table is re
 polling interval, and what this runtime's own commits set goes to the wheel directly, so that an
 alarm is late by one claim and no more.
 
+Other runtimes on the same storage learn of an alarm when they look. They are told to look earlier
+when this one leaves an alarm to them: one of a type that it doesn't serve, one that it has no room
+for, and when it closes all of them. Not of those that it delivers itself, for they would compete
+for these, and what two processes write to one object in turns is stale for one of them each time.
+
 Three tasks: one claims and begins what is due, one reads ahead, one writes down what failed.
 """
 
@@ -14,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -56,6 +62,7 @@ class WheelScheduler:
         runner: The reader's.
         reader: Where alarms are read.
         destination: Where alarms go.
+        tell_others: Lets other runtimes on the storage know that there is one for them at a time.
         polling_interval: Seconds between looks at the table.
         claim_ttl: How many seconds a claim holds.
         capacity: How many alarms are kept in memory at most.
@@ -70,6 +77,7 @@ class WheelScheduler:
         runner: Runner,
         reader: Reader,
         destination: Destination,
+        tell_others: Callable[[int], object],
         *,
         polling_interval: float,
         claim_ttl: float,
@@ -80,6 +88,7 @@ class WheelScheduler:
         self._runner = runner
         self._reader = reader
         self._destination = destination
+        self._tell_others = tell_others
         self._polling_interval = polling_interval
         self._agenda = Agenda(clock.now(), capacity)
         self._to_fire = Bell(loop)
@@ -157,11 +166,19 @@ class WheelScheduler:
     def expect(self, key: AlarmKey, available_at: int) -> None:
         """Take note that an alarm is available at a time."""
         if self._destination.obstacle(key.type_name) is not None:
-            return  # it is for those who serve its type
+            self._tell_others(available_at)  # it is for those who serve its type
+            return
         is_known = self._agenda.arm(key, available_at)
+        if not is_known and self._agenda.is_cut:
+            self._tell_others(available_at)  # maybe they come to it earlier
         if available_at < self._sleeps_until and (is_known or self._agenda.is_cut):
             self._sleeps_until = available_at
             self._to_fire.ring()
+
+    def hinted(self, available_at: int) -> None:
+        """See `Scheduler.hinted`."""
+        self._agenda.hint(available_at)
+        self._to_fire.ring()
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -180,6 +197,7 @@ class WheelScheduler:
     async def give_back(self) -> None:
         """See `Scheduler.give_back`."""
         await self.deliveries.give_back()
+        self._tell_others(self._clock.now())
 
     async def _run_fire(self) -> None:
         agenda = self._agenda

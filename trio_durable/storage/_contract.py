@@ -34,7 +34,7 @@ Conditions, which the conformance suite checks on every backend:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, Self
 
 import attrs
@@ -417,6 +417,26 @@ class Reader(ABC):
         """Let go of the storage."""
 
 
+class Hints(ABC):
+    """Word between the runtimes of one storage that there are alarms for others to deliver.
+
+    Nothing depends on it: a runtime looks for alarms at every polling interval, and a hint only
+    lets it look earlier. So hints may be lost, come late, twice or for nothing; but they hold up
+    nothing, and fail nothing. Used from any thread.
+    """
+
+    @abstractmethod
+    def send(self, available_at: int) -> None:
+        """Tell the others that an alarm is available at a time. Returns at once; never raises.
+
+        Only the earliest of what waits to be sent is.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Send what waits, if that takes no more than a moment, and hear no more."""
+
+
 class Storage(ABC):
     """A place for objects. Opens at most one writer at a time."""
 
@@ -444,6 +464,17 @@ class Storage(ABC):
             StorageUnavailable: It can't be opened, or there is nothing to read: nobody opened a
                 writer yet, or an older release did.
         """
+
+    def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
+        """The way to and from other runtimes on this storage; None if there can't be any.
+
+        Returns at once, whether anybody can be reached or not; never raises.
+
+        Args:
+            heard: Called with what others send, from any thread; and with 0 whenever some of it
+                may have been missed.
+        """
+        return None
 
     def pending_migrations(self) -> list[str]:
         """The names of what `open_writer` would do to bring the tables up to date. Only looks.

@@ -54,7 +54,7 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
     (r"no pg_hba.conf entry", "have the server admit this user from here (pg_hba.conf)", False),
     (
         r"too many clients|too many connections|connection slots are reserved|no more connections",
-        "a runtime takes two connections: close others, raise max_connections, or use a pooler",
+        "a runtime takes three connections: close others, raise max_connections, or use a pooler",
         True,
     ),
     (

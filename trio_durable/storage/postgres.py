@@ -8,7 +8,7 @@ runtime that died run out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 try:
@@ -23,9 +23,10 @@ except ModuleNotFoundError as error:
 from .._durations import Duration, seconds
 from .._errors import SchemaTooNew, StorageUnavailable
 from . import _postgres_problems as problems
-from ._contract import Durability, Reader, Storage, StorageFault, Writer
+from ._contract import Durability, Hints, Reader, Storage, StorageFault, Writer
 from ._postgres_arrays import texts
 from ._postgres_conninfo import Conninfo
+from ._postgres_hints import PostgresHints
 from ._postgres_link import Connection, Link, Settings, Unreachable
 from ._postgres_migrations import Schema, names_of_all, script, tenant_script, unknown
 from ._postgres_names import Names
@@ -58,6 +59,8 @@ class PostgresStorage(Storage):
             ``options`` of the connection string say otherwise.
         prepared_statements: Whether to prepare statements on the server, which poolers that share
             connections between clients may not allow.
+        hints: Whether runtimes have a third connection, by which they tell each other at once of
+            alarms that the others are to deliver. Without, these are found at the polling interval.
 
     Raises:
         ValueError: An argument makes no sense, or the string can't be read.
@@ -71,6 +74,7 @@ class PostgresStorage(Storage):
         connect_timeout: Duration = 10.0,
         statement_timeout: Duration = 30.0,
         prepared_statements: bool = True,
+        hints: bool = True,
     ) -> None:
         if durability not in ("full", "normal"):
             raise ValueError(f'durability must be "full" or "normal", not {durability!r}')
@@ -81,6 +85,7 @@ class PostgresStorage(Storage):
             _timeout(statement_timeout, "statement_timeout"),
             prepared_statements,
         )
+        self._has_hints = hints
 
     def __repr__(self) -> str:
         return f"<PostgresStorage at {self.location}>"
@@ -121,6 +126,10 @@ class PostgresStorage(Storage):
                     "`trio-durable migrate`",
                 )
             return PostgresReader(Link(self._settings, connection, repeats=True), schema)
+
+    def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
+        """See `Storage.open_hints`."""
+        return PostgresHints(self._settings, heard) if self._has_hints else None
 
     # --- migrations ------------------------------------------------------------------------------
 
