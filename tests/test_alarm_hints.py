@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 import pytest
 from support.clock import settle
-from support.forwarding import ForwardingReader, ForwardingWriter
 
 from trio_durable import (
     DurableObject,
@@ -21,6 +20,7 @@ from trio_durable import (
 )
 from trio_durable.scheduler import WheelScheduler
 from trio_durable.storage import Commit, DueAlarm, Hints, Reader, Storage, StorageFault, Writer
+from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
 
 pytestmark = pytest.mark.anyio
 
