@@ -100,7 +100,7 @@ async def test_alarms_of_classes_that_are_served_elsewhere_can_be_cancelled() ->
             await runtime.schedule_alarm(Export, "e", name, after=1)
         await runtime.cancel_alarm(Export, "e", "run")
         assert [listed.name for listed in await runtime.list_alarms(Export, "e")] == ["other"]
-        await runtime.cancel_all_alarms("Export", "e")
+        await runtime.cancel_all_alarms("Elsewhere", "e")
         assert await runtime.list_alarms(Export, "e") == []
     assert await delivered(storage) == 0
 
@@ -123,7 +123,7 @@ async def test_objects_of_classes_that_are_served_elsewhere_are_still_refused() 
     async with web(MemoryStorage()) as runtime:
         await runtime.schedule_alarm(Export, "e", "run", after=1)
         for attempt in (
-            runtime.call("Export", "e", "count"),
+            runtime.call("Elsewhere", "e", "count"),
             runtime.ensure_started(Export, "e"),
             runtime.put_state(Export, "e", Export()),
             runtime.exists(Export, "e"),

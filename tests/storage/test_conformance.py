@@ -8,8 +8,7 @@ import pytest
 
 from trio_durable.storage import Durability, MemoryStorage, SQLiteStorage, Storage
 from trio_durable.storage.postgres import PostgresStorage
-
-from .conformance import StorageConformance
+from trio_durable.testing.conformance import StorageConformance
 
 
 class TestMemoryStorage(StorageConformance):

@@ -339,4 +339,4 @@ except ImportError as error:
     print(error)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip().endswith("install trio-durable[simulate]")
+    assert run.stdout.strip().endswith("install trio-durable[testing]")

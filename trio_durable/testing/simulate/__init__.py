@@ -10,7 +10,7 @@ except ModuleNotFoundError as error:
     if error.name != "hypothesis":
         raise
     raise ImportError(
-        "trio_durable.testing.simulate needs hypothesis; install trio-durable[simulate]",
+        "trio_durable.testing.simulate needs hypothesis; install trio-durable[testing]",
         name="hypothesis",
     ) from error
 

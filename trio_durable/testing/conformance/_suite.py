@@ -33,9 +33,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from trio_durable import ObjectKey, StorageInUse
-from trio_durable._keys import AlarmKey
-from trio_durable.storage import (
+from ..._errors import StorageInUse
+from ..._keys import AlarmKey, ObjectKey
+from ...storage import (
     AlarmChanges,
     AlarmRow,
     AlarmStatus,
