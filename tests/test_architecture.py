@@ -65,6 +65,19 @@ ORDER: list[set[str]] = [
     {"trio_durable"},
     {"testing", "testing.conformance", "testing.simulate"},
     {"testing.conformance._suite"},
+    {
+        "testing.conformance._alarm_batches",
+        "testing.conformance._alarms",
+        "testing.conformance._browsing",
+        "testing.conformance._claims",
+        "testing.conformance._feed",
+        "testing.conformance._machine",
+        "testing.conformance._objects",
+        "testing.conformance._tenants",
+    },
+    {"testing.conformance._model", "testing.conformance._tests"},
+    {"testing.conformance._builders", "testing.conformance._strategies"},
+    {"testing.conformance._values"},
     {"testing.simulate._simulation"},
     {"testing.simulate._rules"},
     {
@@ -170,7 +183,6 @@ LONGER = {
     "_activation": 800,  # one state machine, whose parts all need each other's state
     "_errors": 600,  # one tree, drawn at its head
     "storage._contract": 550,  # docstrings mostly, and whoever writes a storage wants one place
-    "testing.conformance._suite": 2500,  # as it was moved here; to be taken apart
 }
 
 

@@ -3,7 +3,8 @@
 Storages are synchronous and know no event loop: the runtime runs a writer and a reader in a
 thread each (or inline, where a test wants virtual time). They see bytes, never objects.
 
-Conditions, which the conformance suite checks on every backend:
+Conditions, which `trio_durable.testing.conformance` checks on every backend, as far as one process
+sees them:
 
 1. A commit is atomic: all of a `Commit` is applied, or nothing.
 2. A batch is one transaction: if `Writer.commit` raises, nothing of the batch is applied.

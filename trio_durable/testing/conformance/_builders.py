@@ -1,0 +1,66 @@
+"""Short words for what the conformance suite hands to a storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..._keys import AlarmKey, ObjectKey
+from ...storage import AlarmChanges, Commit, NewAlarm, Postponement
+
+
+def key(object_id: str, type_name: str = "Cart", tenant: str = "") -> ObjectKey:
+    return ObjectKey(type_name, object_id, tenant)
+
+
+def save(object_id: str, revision: int, state: bytes = b"{}") -> Commit:
+    return Commit(key(object_id), revision, state)
+
+
+def delete(object_id: str, revision: int) -> Commit:
+    return Commit(key(object_id), revision, delete=True)
+
+
+def alarm_key(
+    name: str, object_id: str = "a", type_name: str = "Cart", tenant: str = ""
+) -> AlarmKey:
+    return AlarmKey(type_name, object_id, name, tenant)
+
+
+def changes(
+    changed: Mapping[str, int | None] | None = None,
+    *,
+    acknowledged: Mapping[str, int] | None = None,
+    clear: bool = False,
+    payload: bytes | None = None,
+) -> AlarmChanges:
+    """Set alarms for the times of ``changed``, or cancel them."""
+    return AlarmChanges(
+        dict(acknowledged or {}),
+        clear,
+        {
+            name: None if due_at is None else NewAlarm(due_at, payload)
+            for name, due_at in (changed or {}).items()
+        },
+    )
+
+
+def outside(object_id: str, changed: AlarmChanges) -> Commit:
+    """Changes that come from outside of the object, whatever its revision."""
+    return Commit(key(object_id), None, alarms=changed)
+
+
+def postponed(
+    alarm: AlarmKey, claim: int, available_at: int | None, failures: int = 1, error: str = "no"
+) -> Postponement:
+    """A failure; ``available_at`` None makes it a dead letter."""
+    return Postponement(alarm, claim, available_at, failures, error)
+
+
+def bytewise(one: AlarmKey) -> list[bytes]:
+    """To sort by, as pages of alarms are sorted."""
+    return [part.encode() for part in one]
+
+
+def in_order(one: ObjectKey) -> tuple[bytes, bytes]:
+    """To sort by, as pages of objects are sorted."""
+    return one.type_name.encode(), one.object_id.encode()
