@@ -19,6 +19,7 @@ from ._contract import (
     TypeSummary,
     Writer,
 )
+from ._forwarding import ForwardingReader, ForwardingWriter
 from .memory import MemoryStorage
 from .sqlite import SQLiteStorage
 
@@ -29,6 +30,8 @@ __all__ = [
     "Commit",
     "DueAlarm",
     "Durability",
+    "ForwardingReader",
+    "ForwardingWriter",
     "Hints",
     "MemoryStorage",
     "NewAlarm",
