@@ -170,11 +170,9 @@ def in_thread(work: Callable[[], object]) -> tuple[list[object], threading.Threa
     return outcome, thread
 
 
-def waits(admin: psycopg.Connection[tuple[object, ...]]) -> object:
+def waits(admin: psycopg.Connection[tuple[object, ...]]) -> int:
     """How many connections wait for a lock."""
-    row = admin.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-    assert row is not None
-    return row[0]
+    return count(admin, "SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
 # --- several writers: races ----------------------------------------------------------------------
@@ -201,12 +199,31 @@ def race(storage: PostgresStorage, count: int, work: Callable[[int, Writer], obj
     assert errors == []
 
 
+def deadlocks(admin: psycopg.Connection[tuple[object, ...]], left: int) -> object:
+    """How many there have been, once no more than ``left`` connections are open."""
+    # A backend tells of what it did when it ends, at the latest.
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    wait_until(lambda: count(admin, sessions) <= left)
+    return count(admin, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+
+
+def count(admin: psycopg.Connection[tuple[object, ...]], query: str) -> int:
+    row = admin.execute(query.encode()).fetchone()
+    assert row is not None
+    assert isinstance(row[0], int)
+    return row[0]
+
+
 def test_batches_of_several_writers_on_the_same_objects_never_lock_in_a_circle(
-    storage: PostgresStorage, writer: Writer, reader: Reader
+    storage: PostgresStorage,
+    writer: Writer,
+    reader: Reader,
+    admin: psycopg.Connection[tuple[object, ...]],
 ) -> None:
     """Each comes with the objects in another order; every one that applied counts one."""
     ids = [f"{n:03}" for n in range(100)]
     applied = [0] * 4
+    before = deadlocks(admin, 4)
 
     def work(number: int, mine: Writer) -> None:
         order = ids[number * 25 :] + ids[: number * 25]
@@ -222,6 +239,7 @@ def test_batches_of_several_writers_on_the_same_objects_never_lock_in_a_circle(
     with ExitStack() as stack:
         reader_of = [stack.enter_context(closing(storage.open_reader())) for _ in range(4)]
         race(storage, 4, work)
+    assert deadlocks(admin, 4) == before
     rows = reader.load([key(one) for one in ids])
     assert sum(row.revision for row in rows if row) == sum(applied) >= 1500
 

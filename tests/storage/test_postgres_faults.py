@@ -27,6 +27,7 @@ from trio_durable.storage import (
     StorageFault,
     StoredObject,
     Writer,
+    _postgres_link,
 )
 from trio_durable.storage.postgres import PostgresStorage
 
@@ -35,7 +36,7 @@ NOW = 1_767_225_600_000_000
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
-    with running(max_connections=12) as server:
+    with running(max_connections=12, deadlock_timeout="50ms") as server:
         yield server
 
 
@@ -216,15 +217,21 @@ def test_a_network_that_comes_back_is_gone_on_with(
     assert sides.load("a") == StoredObject(2, b"2")
 
 
-def test_attempts_to_connect_become_rarer(proxy: Proxy, opened: Callable[..., Sides]) -> None:
+def test_attempts_to_connect_become_rarer(
+    proxy: Proxy, opened: Callable[..., Sides], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(_postgres_link, "sleep", pauses.append)
     sides = opened(proxy.url(), connect_timeout=0.5)
     proxy.refuse()
     proxy.cut()
     before = proxy.connections
     with pytest.raises(StorageFault):
         sides.save("a", 0)
-    # Without pauses there would be hundreds; with pauses of the first length, ten or more.
-    assert 2 <= proxy.connections - before <= 8
+    assert 2 <= len(pauses) == proxy.connections - before - 1
+    for n, pause in enumerate(pauses):
+        assert 0.025 * 2**n <= pause <= 0.05 * 2**n
+    assert len({pause / 2**n for n, pause in enumerate(pauses)}) > 1  # not all at once
 
 
 @pytest.mark.parametrize("kind", ["saves", "mixed"])

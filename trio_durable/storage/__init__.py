@@ -18,6 +18,7 @@ from ._contract import (
     StoredObject,
     TypeSummary,
     Writer,
+    new_epoch,
 )
 from ._forwarding import ForwardingReader, ForwardingWriter
 from .memory import MemoryStorage
@@ -45,4 +46,5 @@ __all__ = [
     "StoredObject",
     "TypeSummary",
     "Writer",
+    "new_epoch",
 ]

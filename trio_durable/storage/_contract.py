@@ -34,6 +34,7 @@ sees them:
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal, Self
@@ -85,6 +86,11 @@ class AlarmChanges:
         """The bytes that they take, roughly."""
         payloads = sum(len(new.payload) for new in self.changed.values() if new and new.payload)
         return payloads + 64 * (len(self.changed) + len(self.acknowledged))
+
+
+def new_epoch() -> int:
+    """An epoch for an object that begins, which no other ever had."""
+    return secrets.randbits(62)
 
 
 @attrs.define(eq=False)

@@ -24,7 +24,6 @@ Invariants:
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -37,7 +36,7 @@ from .._errors import PersistenceError, StaleObject
 from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._runner import Job, Runner
-from ._contract import AlarmChanges, Commit, StorageFault, Writer
+from ._contract import AlarmChanges, Commit, StorageFault, Writer, new_epoch
 from .pace import Pace
 
 T = TypeVar("T")
@@ -96,7 +95,7 @@ class Ticket(Commit):
         self.state = state
         self.delete = delete
         self.alarms = alarms
-        self.epoch = epoch if revision != 0 else _new_epoch()
+        self.epoch = epoch if revision != 0 else new_epoch()
         self._alarms_size = alarms.size if alarms is not None else 0
         self.owner = owner
         self.ended = False
@@ -129,7 +128,7 @@ class Ticket(Commit):
             self.delete = delete
         if self.revision is None:
             self.revision = self.owner.revision
-            self.epoch = self.owner.epoch if self.revision != 0 else _new_epoch()
+            self.epoch = self.owner.epoch if self.revision != 0 else new_epoch()
         if alarms is not None:
             self._alarms_size += alarms.size
             if self.alarms is None:
@@ -166,10 +165,6 @@ class Ticket(Commit):
         if self._waiter is not None:
             for waiter in (self._waiter, *(self._others or ())):
                 waiter.fail(error())
-
-
-def _new_epoch() -> int:
-    return secrets.randbits(62)
 
 
 def _ignore(key: ObjectKey, changes: AlarmChanges) -> None:

@@ -85,7 +85,8 @@ def edit(
             if state is None or state == _canonical(row.state):
                 click.echo("Nothing has changed.")
                 return
-            if writer.commit([Commit(key, row.revision, state)], SystemClock().now()):
+            commit = Commit(key, row.revision, state, epoch=row.epoch)
+            if writer.commit([commit], SystemClock().now()):
                 raise Refusal(f"{key} was changed meanwhile; edit what it is now")
     click.echo(f"Saved as revision {row.revision + 1:,}.")
 

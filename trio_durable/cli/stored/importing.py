@@ -9,8 +9,9 @@ import attrs
 import click
 
 from ..._clock import SystemClock
+from ..._keys import ObjectKey
 from ..._tenant import check_tenant
-from ...storage import Reader, Writer
+from ...storage import Reader, StoredObject, Writer
 from ..input_file import input_file
 from ..options import storage_options
 from ..output import console, progress_on
@@ -119,19 +120,19 @@ class _Import:
         """
         objects = [row for _, row in piece.objects]
         alarms = [row for _, row in piece.alarms]
-        revisions = {}
+        stored: dict[ObjectKey, StoredObject] = {}
         if self._may_clash:
             keys = [row.key for row in objects]
-            stored = zip(keys, self._reader.load(keys), strict=True)
-            revisions = {key: row.revision for key, row in stored if row is not None}
+            found = zip(keys, self._reader.load(keys), strict=True)
+            stored = {key: row for key, row in found if row is not None}
         if self._may_clash and self._skip:
             present = present_alarms(self._reader, [row.alarm.key for row in alarms], self._now)
-            self.skipped_objects += len(revisions)
+            self.skipped_objects += len(stored)
             self.skipped_alarms += len(present)
-            objects = [row for row in objects if row.key not in revisions]
+            objects = [row for row in objects if row.key not in stored]
             alarms = [row for row in alarms if row.alarm.key not in present]
         if objects:
-            restore_objects(self._writer, objects, revisions)
+            restore_objects(self._writer, objects, stored)
         if alarms:
             restore_alarms(self._writer, alarms, self._now)
         self.objects += len(objects)

@@ -22,26 +22,30 @@ from ...storage import (
     ObjectRow,
     Postponement,
     StorageFault,
+    StoredObject,
     Writer,
+    new_epoch,
 )
 
 
 def restore_objects(
-    writer: Writer, rows: Sequence[ObjectRow], revisions: Mapping[ObjectKey, int]
+    writer: Writer, rows: Sequence[ObjectRow], stored: Mapping[ObjectKey, StoredObject]
 ) -> None:
     """Save objects.
 
     Args:
         writer: Of the storage.
         rows: Of distinct objects.
-        revisions: Of those among them that are stored.
+        stored: What there is of them.
 
     Raises:
         StorageFault: Some of them can't be.
     """
     batches: dict[int, list[Commit]] = defaultdict(list)
     for row in rows:
-        commit = Commit(row.key, revisions.get(row.key, 0), row.state)
+        old = stored.get(row.key)
+        revision, epoch = (old.revision, old.epoch) if old else (0, new_epoch())
+        commit = Commit(row.key, revision, row.state, epoch=epoch)
         batches[row.updated_at].append(commit)
     for updated_at, batch in batches.items():
         stale = writer.commit(batch, updated_at)

@@ -51,7 +51,11 @@ def rm(
             # Anew, for by now nobody else writes.
             batch = [
                 Commit(
-                    key, row.revision if row else 0, delete=True, alarms=AlarmChanges(clear=True)
+                    key,
+                    row.revision if row else 0,
+                    delete=True,
+                    alarms=AlarmChanges(clear=True),
+                    epoch=row.epoch if row else 0,
                 )
                 for key, row in zip(keys, reader.load(keys), strict=True)
             ]

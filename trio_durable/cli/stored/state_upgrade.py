@@ -77,7 +77,7 @@ class StateUpgrade:
                 self.failed += 1
                 yield Failure(row.key, str(error))
                 continue
-            batch.append(Commit(row.key, row.revision, state))
+            batch.append(Commit(row.key, row.revision, state, epoch=row.epoch))
             size += len(state)
             if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES:
                 yield from self._save(writer, batch)

@@ -1,0 +1,75 @@
+"""Commands that change what is stored in PostgreSQL, where an object's epoch counts as well."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from trio_durable import DurableObject, ObjectKey, PostgresStorage, upgrade
+from trio_durable.storage import Commit, StoredObject
+
+from .kept import ADA, NOW
+from .support import run
+
+
+class Cart(DurableObject, name="cli.postgres.Cart", schema=2):
+    cents: int = 0
+
+    @upgrade(from_schema=1)
+    @staticmethod
+    def count_cents(state: dict[str, object]) -> dict[str, object]:
+        return {"cents": state["total"]}
+
+
+OLD = ObjectKey("cli.postgres.Cart", "old")
+
+
+@pytest.fixture
+def database(postgres: str) -> str:
+    """A database with an object in it, as a runtime has stored it."""
+    parameters = conninfo_to_dict(postgres)
+    with closing(PostgresStorage(postgres).open_writer()) as writer:
+        batch = [Commit(key, 0, b'{"total":3}', epoch=42) for key in (ADA, OLD)]
+        assert not writer.commit(batch, NOW)
+    return f"postgresql:///?{urlencode(parameters, quote_via=quote)}"
+
+
+def stored(database: str, key: ObjectKey) -> StoredObject | None:
+    with closing(PostgresStorage(database).open_reader()) as reader:
+        return reader.load([key])[0]
+
+
+def succeeds(*args: str) -> None:
+    result = run(*args)
+    assert result.exit_code == 0, result.output
+
+
+def test_edit(database: str) -> None:
+    succeeds("edit", "-s", database, "Cart", "ada", "--set", "total=5")
+    assert stored(database, ADA) == StoredObject(2, b'{"total":5}', 42)
+
+
+def test_rm(database: str) -> None:
+    succeeds("rm", "-s", database, "Cart", "ada", "--yes")
+    assert stored(database, ADA) is None
+
+
+def test_export_and_import(database: str, folder: Path) -> None:
+    succeeds("export", "-s", database, "all.jsonl")
+    succeeds("import", "-s", database, "all.jsonl", "--replace")
+    assert stored(database, ADA) == StoredObject(2, b'{"total":3}', 42)
+    succeeds("rm", "-s", database, "Cart", "ada", "--yes")
+    succeeds("import", "-s", database, "all.jsonl", "--skip")
+    row = stored(database, ADA)
+    assert row is not None
+    assert row.revision == 1
+    assert row.epoch not in (0, 42)  # it begins anew
+
+
+def test_migrate_states(database: str, folder: Path) -> None:
+    succeeds("migrate-states", "-s", database, "--app", f"{__name__}:Cart")
+    assert stored(database, OLD) == StoredObject(2, b'{"cents":3,"$schema":2}', 42)
