@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
-from trio_durable import Alarm, CallCycle, DurableObject, alarm, handler
+from trio_durable import Alarm, CallCycle, CallTimeout, DurableObject, alarm, handler
 from trio_durable.testing.simulate import Simulation, outside
 
 
@@ -225,6 +225,38 @@ class Office(Simulation):
     def print_line(self, line: str) -> str:
         self.mails.append(line)
         return line.upper()
+
+
+class Restless(DurableObject, name="simulate.Restless"):
+    """Never comes to an end."""
+
+    @handler
+    async def spin(self) -> None:
+        while True:
+            await anyio.sleep(0)
+
+    @handler
+    def begin(self, after: float, interval: float) -> None:
+        self.ctx.schedule_alarm("again", after=after, payload=interval)
+
+    def handle_alarm(self, alarm: Alarm) -> None:
+        interval = alarm.payload_as(float)
+        self.ctx.schedule_alarm("again", after=interval, payload=interval)
+
+    @handler
+    async def hold_on(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(86400)
+
+
+class Restlessness(Simulation):
+    objects = (Restless,)
+    allowed = (CallTimeout,)
+    left_out = ("Restless.spin", "Restless.hold_on")
+    arguments: ClassVar = {
+        "Restless.begin.after": st.just(30.0),
+        "Restless.begin.interval": st.just(0.0),
+    }
 
 
 def simulate(simulation: type[Simulation], *, stories: int = 60, **kwargs: Any) -> None:

@@ -27,7 +27,7 @@ from trio_durable.testing.simulate._process import Process
 from trio_durable.testing.simulate._simulation import Simulation as Steps
 from trio_durable.testing.simulate._strategies import strategy_of
 
-from .objects import Account, Accounts, Clerk, Office, Overdrawn, simulate, story_of
+from .objects import Account, Accounts, Clerk, Office, Overdrawn, Restlessness, simulate, story_of
 
 # --- that it is sound, and goes everywhere -------------------------------------------------------
 
@@ -96,6 +96,19 @@ def test_the_same_seed_tells_the_same_stories(monkeypatch: pytest.MonkeyPatch) -
     simulate(Office, stories=15)
     assert len(first) > 100
     assert told == first
+
+
+def test_a_story_whose_next_process_never_settles_is_told_as_such() -> None:
+    class NoWaiting(Restlessness):
+        delays = (60,)
+
+        def wait(self, *args: Any) -> None: ...
+
+        def wait_for_alarm(self, *args: Any) -> None: ...
+
+    with pytest.raises(AssertionError, match="sets itself again for now") as caught:
+        simulate(NoWaiting, stories=30)
+    assert "state.crash(down_for=60)" in story_of(caught.value)
 
 
 # --- that it finds what is wrong -----------------------------------------------------------------

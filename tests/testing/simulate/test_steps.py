@@ -35,7 +35,16 @@ from trio_durable.testing.simulate._models import _outcomes
 from trio_durable.testing.simulate._operations import Operation, Record
 
 from . import objects as world
-from .objects import Account, AccountModel, Accounts, Clerk, Office, Overdrawn
+from .objects import (
+    Account,
+    AccountModel,
+    Accounts,
+    Clerk,
+    Office,
+    Overdrawn,
+    Restless,
+    Restlessness,
+)
 
 S = TypeVar("S", bound=Simulation)
 
@@ -499,38 +508,22 @@ def test_a_story_ends_with_the_step_that_fails() -> None:
 
 
 def test_what_never_comes_to_an_end_fails_the_step() -> None:
-    class Restless(DurableObject, name="simulate.Restless"):
-        count: int = 0
-
-        @handler
-        async def spin(self) -> None:
-            while True:
-                await anyio.sleep(0)
-
-        @handler
-        def begin(self, after: float) -> None:
-            self.ctx.schedule_alarm("again", after=after, payload=after)
-
-        def handle_alarm(self, alarm: Alarm) -> None:
-            self.begin.function(alarm.payload_as(float))
-
-        @handler
-        async def hold_on(self) -> None:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(86400)
-
-    class Restlessness(Simulation):
-        objects = (Restless,)
-        allowed = (CallTimeout,)
-
     for handler_name, args, message in [
         ("spin", (), "went round"),
-        ("begin", (0.0,), "something happened at|storage worked"),
+        ("begin", (0.0, 0.0), "something happened at|storage worked"),
         ("hold_on", (), "hasn't ended|still under way"),
     ]:
         with told(Restlessness) as state, pytest.raises(AssertionError, match=message):
             state.call(Restless, "a", handler_name, *args)
         trio.run(trio.sleep, 0)
+
+
+def test_a_process_that_never_gets_started_leaves_no_event_loop() -> None:
+    with told(Restlessness) as state:
+        state.call(Restless, "a", "begin", 30.0, 0.0)
+        with pytest.raises(AssertionError, match="sets itself again for now"):
+            state.crash(down_for=60)
+    trio.run(trio.sleep, 0)
 
 
 def test_state_that_changes_outside_of_turns_fails_the_step() -> None:

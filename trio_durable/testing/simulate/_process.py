@@ -159,7 +159,12 @@ class Process:
         )
         runtime.observed, runtime.life, runtime.record = observed, life, record
         self._loop = clock.loop = SteppedLoop(self._main, now)
-        self.settle()
+        try:
+            self.settle()
+        except BaseException:
+            # Nobody else has it yet, and while one event loop runs no other one can.
+            self.bury()
+            raise
 
     async def _main(self) -> None:
         with anyio.CancelScope() as self._scope:
