@@ -555,19 +555,11 @@ def test_state_that_changes_outside_of_turns_fails_the_step() -> None:
 
 
 def test_what_makes_no_sense_in_a_step_is_refused() -> None:
-    with told(Office) as state:
-        for fault in (
-            "crash",
-            "crash after commit 0",
-            "stop after commit 1",
-            "fail  after claim 1",
-        ):
-            with pytest.raises(ValueError, match="is no fault"):
-                state.call(Clerk, "a", "send", fault=fault)
-        with pytest.raises(ValueError, match="not in objects of the simulation"):
-            state.stored(Account)
-        with pytest.raises(ValueError, match="delay"):
-            state.wait(-1)
+    for fault in ("crash", "crash after commit 0", "stop after commit 1", "fail  after claim 1"):
+        with told(Office) as state, pytest.raises(ValueError, match="is no fault"):
+            state.call(Clerk, "a", "send", fault=fault)
+    with told(Office) as state, pytest.raises(ValueError, match="not in objects of the simulation"):
+        state.stored(Account)
 
     with told(Office) as state, pytest.raises(UnknownHandler):
         state.call(Clerk, "a", "sent")
@@ -582,6 +574,22 @@ def test_what_makes_no_sense_in_a_step_is_refused() -> None:
 
     with told(Certain) as other, pytest.raises(ValueError, match="send_mail has no fails_with"):
         other.call(Clerk, "a", "send", fault="fail after effect 1")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda state: state.call(Clerk, "a", "send", fault="nonsense"),
+        lambda state: state.wait(1, fault="nonsense"),
+        lambda state: state.wait(-1),
+        lambda state: state.crash(down_for=-1),
+    ],
+)
+def test_a_step_that_makes_no_sense_ends_the_story(step: Callable[[Office], object]) -> None:
+    state = Office()
+    with pytest.raises(ValueError, match=r"nonsense|delay|down_for"):
+        step(state)
+    trio.run(trio.sleep, 0)
 
 
 class Short:

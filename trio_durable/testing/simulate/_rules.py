@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from hypothesis.strategies import SearchStrategy
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 TOLD = "__durable_told__"
 """Marks the functions of rules that tell themselves how they are to be printed."""
+
+PHASES = [phase for phase in Phase if phase is not Phase.explain]
+"""Explaining a failure traces every line that runs, which takes many times as long."""
+
+STEPS = 30
+"""How many a story has at most: few, for most goes wrong where things are new."""
 
 _PREFIX = "_drawn_"
 _OTHERS = (0, 0, 0, 1, 2)

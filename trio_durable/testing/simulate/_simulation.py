@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import Phase, currently_in_test_context, settings
+from hypothesis import currently_in_test_context, settings
 from hypothesis.internal.entropy import deterministic_PRNG
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.strategies import SearchStrategy
@@ -35,7 +35,7 @@ from ._models import ModelClasses, Models, check_models
 from ._operations import Operation, Record
 from ._outside import StandIn, stand_ins
 from ._process import LONGEST, Call, Process
-from ._rules import TOLD, add_rules, leave_no_rule_out
+from ._rules import PHASES, STEPS, TOLD, add_rules, leave_no_rule_out
 
 T = TypeVar("T", bound=DurableObject)
 
@@ -105,11 +105,9 @@ class Simulation(RuleBasedStateMachine):
             left_out=cls.left_out,
             delays=[seconds(delay, "delays") for delay in cls.delays],
         )
-        # Explaining a failure traces every line that runs, which takes many times as long.
-        phases = [phase for phase in Phase if phase is not Phase.explain]
-        # Short stories, for most goes wrong where things are new.
-        chosen = settings(cls.TestCase.settings, phases=phases, stateful_step_count=30)
-        cls.TestCase.settings = chosen
+        cls.TestCase.settings = settings(
+            cls.TestCase.settings, phases=PHASES, stateful_step_count=STEPS
+        )
 
     def __init__(self) -> None:
         if not self.objects:
@@ -204,7 +202,7 @@ class Simulation(RuleBasedStateMachine):
             delay: How much.
             fault: As in `call`.
         """
-        length = seconds(delay, "delay")
+        length = self._length(delay, "delay")
         self._told = ("wait", f"{length:g}")
         self._pass(length, fault)
 
@@ -225,7 +223,7 @@ class Simulation(RuleBasedStateMachine):
         Args:
             down_for: How long nothing runs.
         """
-        length = seconds(down_for, "down_for")
+        length = self._length(down_for, "down_for")
         self._told = ("crash", *([f"down_for={length:g}"] if length else []))
 
         def crash(_process: Process) -> None:
@@ -292,8 +290,8 @@ class Simulation(RuleBasedStateMachine):
         if self._has_ended:
             raise AssertionError("the story has ended, with teardown() or with a step that failed")
         chance, self._chance = self._chance, None
-        self._faults.begin_step(chance if fault is None else fault)
         try:
+            self._faults.begin_step(chance if fault is None else fault)
             act(self._process)
             self._come_to_rest()
             self._record.cut()
@@ -301,6 +299,13 @@ class Simulation(RuleBasedStateMachine):
         except BaseException:
             # Not left to whoever tells the story: while one event loop runs no other one can.
             self.teardown()
+            raise
+
+    def _length(self, duration: Duration, name: str) -> float:
+        try:
+            return seconds(duration, name)
+        except ValueError:
+            self.teardown()  # as after any other step that failed
             raise
 
     def _come_to_rest(self) -> None:
