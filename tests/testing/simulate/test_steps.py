@@ -526,6 +526,15 @@ def test_a_process_that_never_gets_started_leaves_no_event_loop() -> None:
     trio.run(trio.sleep, 0)
 
 
+def test_alarms_may_fire_often_in_a_wait_but_not_for_ever() -> None:
+    with told(Restlessness) as state:
+        state.call(Restless, "a", "begin", 60.0, 60.0)
+        state.wait(86400)
+        state.call(Restless, "a", "begin", 1.0, 1.0)
+        with pytest.raises(AssertionError, match=r"more than 2000 times in one wait.* delays"):
+            state.wait(86400)
+
+
 def test_state_that_changes_outside_of_turns_fails_the_step() -> None:
     kept: list[Any] = []
 

@@ -20,6 +20,10 @@ When = Literal["before", "after"]
 What = Literal["commit", "claim", "load", "effect"]
 
 
+_MOST_CLAIMS = 2000
+"""In a step. An alarm each minute of a day is less; these take about a second."""
+
+
 class ProcessDied(BaseException):
     """Ends what still runs in a process that has crashed, as nothing there runs on.
 
@@ -124,6 +128,19 @@ class Faults:
         if (fault.verb, fault.what) == ("fail", "effect") and self._unfailing:
             raise ValueError(f"{text!r}: {', '.join(self._unfailing)} has no fails_with")
         return fault
+
+    def check_claims(self) -> Literal[False]:
+        """Look after the alarms that fire in the step.
+
+        Raises:
+            AssertionError: So many that a search would take for ever.
+        """
+        if self._passed["before", "claim"] > _MOST_CLAIMS:
+            raise AssertionError(
+                f"alarms fired more than {_MOST_CLAIMS} times in one wait; let less time pass, by "
+                "delays of the simulation that are nearer to those of its alarms"
+            )
+        return False
 
     def strikes(self, when: When, what: What) -> Verb | None:
         """What goes wrong at this point, if something does."""

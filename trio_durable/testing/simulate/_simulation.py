@@ -278,7 +278,7 @@ class Simulation(RuleBasedStateMachine):
 
         def wait(_process: Process) -> None:
             while self._process.now < end:
-                self._process.run_until(lambda: False, end - self._process.now)
+                self._process.run_until(self._faults.check_claims, end - self._process.now)
                 if self._life.is_over:
                     self._recover(0)
 
