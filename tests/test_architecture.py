@@ -82,6 +82,7 @@ ORDER: list[set[str]] = [
     {"testing.simulate._rules"},
     {
         "testing.simulate._alarm_log",
+        "testing.simulate._attributes",
         "testing.simulate._contents",
         "testing.simulate._models",
         "testing.simulate._outside",

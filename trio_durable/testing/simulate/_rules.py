@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import Phase
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from hypothesis.strategies import SearchStrategy
 
 from ..._definition import DurableObject, HandlerDefinition, ObjectDefinition
 from ..._errors import DefinitionError
-from ..._keys import id_problem
 from ._faults import Chance
 from ._process import Call
 from ._strategies import arguments_of, split
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 
 TOLD = "__durable_told__"
 """Marks the functions of rules that tell themselves how they are to be printed."""
-
-PHASES = [phase for phase in Phase if phase is not Phase.explain]
-"""Explaining a failure traces every line that runs, which takes many times as long."""
-
-STEPS = 30
-"""How many a story has at most: few, for most goes wrong where things are new."""
 
 _PREFIX = "_drawn_"
 _OTHERS = (0, 0, 0, 1, 2)
@@ -41,7 +34,6 @@ def add_rules(
     cls: type[Simulation],
     definitions: Definitions,
     *,
-    ids: Sequence[str],
     given: Mapping[str, SearchStrategy[Any]],
     left_out: Sequence[str],
     delays: Sequence[float],
@@ -51,11 +43,7 @@ def add_rules(
     Raises:
         DefinitionError: What is given doesn't fit.
     """
-    for object_id in ids:
-        problem = id_problem(object_id)
-        if problem is not None:
-            raise DefinitionError(cls.__qualname__, "ids", f"{object_id!r}: {problem}")
-    calls = _calls(cls.__qualname__, definitions, ids, given, left_out)
+    calls = _calls(cls.__qualname__, definitions, cls.ids, given, left_out)
     chances = st.sampled_from(_chances())
     for name in dir(cls):
         if name.startswith(_PREFIX):
@@ -125,6 +113,14 @@ def _wait_for_alarm(self: Simulation, chance: Chance | None) -> None:
 
 def _have_alarms(definitions: Definitions) -> bool:
     return any(d.alarms or d.handle_alarm for d in definitions.values())
+
+
+def story_settings(base: settings) -> settings:
+    """Those of a simulation, unless its user changes them."""
+    # Explaining a failure traces every line that runs, which takes many times as long.
+    phases = [phase for phase in Phase if phase is not Phase.explain]
+    # Short stories, for most goes wrong where things are new.
+    return settings(base, phases=phases, stateful_step_count=30)
 
 
 class _AllSwitchedOn:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import currently_in_test_context, settings
+from hypothesis import currently_in_test_context
 from hypothesis.internal.entropy import deterministic_PRNG
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.strategies import SearchStrategy
@@ -28,6 +28,7 @@ from ..._errors import DefinitionError, DurableError
 from ..._keys import ObjectKey
 from ...storage import StoredObject
 from ._alarm_log import alarm_errors
+from ._attributes import check_attributes, polling_interval
 from ._contents import Contents, check_memory
 from ._disk import Disk
 from ._faults import Chance, Faults, Life
@@ -35,7 +36,7 @@ from ._models import ModelClasses, Models, check_models
 from ._operations import Operation, Record
 from ._outside import StandIn, stand_ins
 from ._process import LONGEST, Call, Process
-from ._rules import PHASES, STEPS, TOLD, add_rules, leave_no_rule_out
+from ._rules import TOLD, add_rules, leave_no_rule_out, story_settings
 
 T = TypeVar("T", bound=DurableObject)
 
@@ -90,24 +91,20 @@ class Simulation(RuleBasedStateMachine):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
+        check_attributes(cls)
         if not cls.objects:
             return
         cls._definitions = {each: definition_of(each) for each in cls.objects}
         cls._stand_ins = stand_ins(cls, cls.__qualname__)
-        if cls.starts_at.utcoffset() is None:
-            raise DefinitionError(cls.__qualname__, "starts_at", "needs a time zone")
         check_models(cls.__qualname__, cls.models, cls.objects)
         add_rules(
             cls,
             cls._definitions,
-            ids=cls.ids,
             given=cls.arguments,
             left_out=cls.left_out,
             delays=[seconds(delay, "delays") for delay in cls.delays],
         )
-        cls.TestCase.settings = settings(
-            cls.TestCase.settings, phases=PHASES, stateful_step_count=STEPS
-        )
+        cls.TestCase.settings = story_settings(cls.TestCase.settings)
 
     def __init__(self) -> None:
         if not self.objects:
@@ -120,9 +117,7 @@ class Simulation(RuleBasedStateMachine):
         self._faults = Faults([n for n, s in self._stand_ins.items() if s.fails_with is None])
         self._record = Record({d.name: d for d in self._definitions.values()})
         self._models = Models(self.models)
-        longest = max([120.0, *(seconds(delay, "delays") for delay in self.delays)])
-        interval = longest / 4 if self.polling_interval is None else self.polling_interval
-        self._polling_interval = seconds(interval, "polling_interval")
+        self._polling_interval = polling_interval(self)
         self._epoch = self.starts_at.timestamp()
         self._now = 0.0
         self._rows: dict[ObjectKey, StoredObject | None] = {}

@@ -1,0 +1,63 @@
+"""What a simulation says in its class, checked before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ..._durations import Duration, seconds
+from ..._errors import DefinitionError
+from ..._keys import id_problem
+
+if TYPE_CHECKING:
+    from ._simulation import Simulation
+
+_LONGEST_DELAY_AT_LEAST = 120.0
+
+
+def check_attributes(cls: type[Simulation]) -> None:
+    """Check what classes are made from; what concerns handlers and models is checked with them.
+
+    Raises:
+        DefinitionError: Something can't be.
+    """
+    owner = cls.__qualname__
+    for name in ("objects", "ids", "delays"):
+        _check_sequence(owner, name, getattr(cls, name))
+    for object_id in cls.ids:
+        problem = id_problem(object_id)
+        if problem is not None:
+            raise DefinitionError(owner, "ids", f"{object_id!r}: {problem}")
+    if not cls.ids:
+        raise DefinitionError(owner, "ids", "names none, so nothing could be called")
+    if not cls.delays:
+        raise DefinitionError(owner, "delays", "names none, so no time could pass")
+    for delay in cls.delays:
+        _checked_seconds(owner, "delays", delay)
+    if not isinstance(cls.starts_at, datetime) or cls.starts_at.utcoffset() is None:
+        raise DefinitionError(owner, "starts_at", "needs to be a datetime with a time zone")
+    interval = cls.polling_interval
+    if interval is not None and not _checked_seconds(owner, "polling_interval", interval):
+        raise DefinitionError(owner, "polling_interval", "must be more than zero")
+
+
+def polling_interval(simulation: Simulation) -> float:
+    """The runtime's, in seconds."""
+    if simulation.polling_interval is not None:
+        return seconds(simulation.polling_interval, "polling_interval")
+    delays = [seconds(delay, "delays") for delay in simulation.delays]
+    return max([_LONGEST_DELAY_AT_LEAST, *delays]) / 4
+
+
+def _check_sequence(owner: str, name: str, value: object) -> None:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise DefinitionError(owner, name, f"must be a tuple or a list, not {value!r:.60}")
+
+
+def _checked_seconds(owner: str, name: str, value: Duration) -> float:
+    try:
+        return seconds(value, name)
+    except ValueError as error:
+        problem = str(error).removeprefix(f"{name} ")
+        raise DefinitionError(owner, name, problem) from None
