@@ -86,6 +86,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("import -s app.db note.txt", "line 1: not JSON"),
         ("import -s app.db --skip --replace note.txt", "exclude each other; use one of them"),
         ("import -s app.db -t No note.txt", "'No' can't be the name of a tenant"),
+        ("import -s new.db -t other good.jsonl", "the export has nothing of a tenant other"),
         ("import -s folder good.jsonl", "it is a folder; name a file in it"),
         ("import -s none/new.db good.jsonl", "make it first"),
     ],

@@ -35,17 +35,18 @@ def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
         yield copy
 
 
-def check(file: BinaryIO, advance: Callable[[int], None]) -> None:
+def check(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) -> None:
     """Read it all.
 
     Args:
         file: The export.
+        tenant: Whose rows are wanted, so that there have to be some; None for all.
         advance: Is told how many bytes were read.
 
     Raises:
-        Refusal: A line can't be imported; says which, and why.
+        Refusal: A line can't be imported; says which, and why. Or the tenant has none.
     """
-    checker = _Checker()
+    checker = _Checker(tenant)
     file.seek(0)
     number = 0
     for number, line in enumerate(file, 1):
@@ -58,13 +59,19 @@ def check(file: BinaryIO, advance: Callable[[int], None]) -> None:
         raise Refusal(
             f"line {number + 1}: the end is missing; the file was cut off, or is no export"
         )
+    if not (tenant is None or checker.has_wanted):
+        raise Refusal(
+            f"the export has nothing of a tenant {tenant}; check the name, or leave out -t"
+        )
 
 
 class _Checker:
     """Takes the lines one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: str | None) -> None:
         self.has_ended = False
+        self.has_wanted = False
+        self._wanted = wanted
         self._has_begun = False
         self._objects = self._alarms = 0
         self._last: tuple[bytes, ...] = ()
@@ -103,6 +110,7 @@ class _Checker:
         if isinstance(line, AlarmRow):
             names.append(line.alarm.key.name)
         kind = b"0" if isinstance(line, ObjectRow) else b"1"
+        self.has_wanted |= key.tenant == self._wanted
         place = (key.tenant.encode(), kind, *(name.encode() for name in names))
         if place == self._last:
             raise ValueError(f"{key} is there twice")

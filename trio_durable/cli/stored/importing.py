@@ -59,7 +59,7 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
         def advance(count: int) -> None:
             progress.advance(task, count)
 
-        check(file, advance)
+        check(file, tenant, advance)
         # The reader goes first: what closes an SQLite file last syncs it, as its commits did not.
         with writing(kept) as writer, reading(kept) as reader:
             may_clash = not is_empty(reader)
