@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,7 @@ ON_ANY: list[tuple[str, str]] = [
     ("-s sqlite://x", "--storage: an SQLite URL has three slashes"),
     ("-s folder", "can't use"),
     ("-s note.txt", "it is not an SQLite file"),
+    ("-s foreign.db", "no durable objects; check the path"),
     ("-s app.db --nonsense", "No such option"),
 ]
 
@@ -131,8 +134,11 @@ ON_TENANTS: list[tuple[str, str]] = [
     ("-s app.db -t {''}", "'' can't be the name of a tenant: it has 0 characters"),
 ]
 
-EXCEPTIONS = {("import", f"-s {path}") for path in ("nowhere.db", "folder", "note.txt")}
-"""It makes a storage where none is. To find that it can't, it takes the lock beside the file."""
+EXCEPTIONS = {
+    ("import", f"-s {path}") for path in ("nowhere.db", "folder", "note.txt", "foreign.db")
+}
+"""It makes a storage where none is, or adds one to others' tables. To find that it
+can't, it takes the lock beside the file."""
 
 PLAIN = {
     "alarms": "",
@@ -173,6 +179,8 @@ CASES = [
 def test_bad_input_is_refused(db: Path, line: str, says: str) -> None:
     (db.parent / "folder").mkdir()
     (db.parent / "note.txt").write_text("not a database, but some text that is long enough " * 20)
+    with closing(sqlite3.connect(db.parent / "foreign.db")) as foreign:
+        foreign.execute("CREATE TABLE theirs (x)")
     (db.parent / "good.jsonl").write_text("\n".join(GOOD), encoding="utf-8")
     args = ["" if word == "{''}" else word for word in line.split()]
     assert_refused(db.parent, says, *args)

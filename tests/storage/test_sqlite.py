@@ -1300,10 +1300,30 @@ def test_a_reader_of_what_is_no_database(path: Path) -> None:
 def test_a_reader_of_a_file_that_nobody_has_opened_to_write(path: Path) -> None:
     path.touch()
     storage = SQLiteStorage(path)
-    with pytest.raises(StorageUnavailable, match="bring them up to date"):
+    with pytest.raises(StorageUnavailable, match="it holds no durable objects; check the path"):
         storage.open_reader()
     assert storage.pending_migrations() == ["m001_objects", "m002_alarms", "m003_tenants"]
     assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("migrated", [False, True], ids=["plain", "migrated"])
+def test_a_file_that_others_have_made_is_taken_by_writers_only(path: Path, migrated: bool) -> None:
+    execute(path, "CREATE TABLE theirs (x)")
+    if migrated:
+        execute(path, "CREATE TABLE _sqlite_migrations (migration_set, name, applied_at)")
+        execute(path, "INSERT INTO _sqlite_migrations VALUES ('others', 'm001_objects', '')")
+    before = path.read_bytes()
+    storage = SQLiteStorage(path)
+    with pytest.raises(StorageUnavailable, match="it holds no durable objects; check the path"):
+        storage.open_reader()
+    with pytest.raises(StorageUnavailable, match="no durable objects; check the path"):
+        storage.pending_migrations()
+    assert path.read_bytes() == before
+    path.unlink()
+    execute(path, "CREATE TABLE theirs (x)")
+    storage.open_writer().close()
+    assert storage.pending_migrations() == []
+    storage.open_reader().close()
 
 
 def test_a_reader_that_is_refused_leaves_nothing_open(path: Path) -> None:

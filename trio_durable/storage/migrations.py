@@ -132,6 +132,14 @@ class Schema:
     def __init__(self, db: sqlite_utils.Database) -> None:
         self._db = db
 
+    def is_new(self) -> bool:
+        """Whether no release has made its tables yet."""
+        return not any(self._applied())
+
+    def is_of_others(self) -> bool:
+        """Whether there are tables, and none of them ours."""
+        return self.is_new() and bool(self._db.table_names())
+
     def unknown(self) -> list[str]:
         """The names of migrations that were applied and that this release doesn't know."""
         known = {step.__name__ for step in _steps_of("")}

@@ -95,6 +95,10 @@ class SQLiteStorage(Storage):
             with self._opening():
                 connection.execute("PRAGMA query_only = ON")
                 schema = self._checked_schema(connection)
+                if schema.is_new():
+                    raise StorageUnavailable(
+                        self.location, "it holds no durable objects; check the path"
+                    )
                 if schema.pending():
                     raise StorageUnavailable(
                         self.location,
@@ -109,9 +113,17 @@ class SQLiteStorage(Storage):
     def pending_migrations(self) -> list[str]:
         """See `Storage.pending_migrations`."""
         with closing(self._connect_to_existing()) as connection, self._opening():
+            schema = self._checked_schema(connection)
+            # Only a runtime adds its tables to those of others: a slip of the pen must not.
+            if schema.is_of_others():
+                raise StorageUnavailable(
+                    self.location,
+                    "it holds tables, but no durable objects; check the path (a runtime would add "
+                    "its own tables)",
+                )
             return [
                 f"{name} of tenant {tenant}" if tenant else name
-                for tenant, name in self._checked_schema(connection).pending()
+                for tenant, name in schema.pending()
             ]
 
     def _connect_to_existing(self) -> sqlite3.Connection:
