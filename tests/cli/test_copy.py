@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -140,6 +141,30 @@ def test_a_source_that_a_runtime_has_open_is_refused(db: Path, folder: Path) -> 
         assert result.exit_code == 2
         assert "is in use by a runtime" in result.stderr
         assert contents(folder) == before
+
+
+@pytest.mark.parametrize("tenant", ["", "acme"])
+def test_an_alarm_that_cannot_be_carried_is_refused_before_the_target_is_made(
+    folder: Path, db: Path, tenant: str
+) -> None:
+    key = ObjectKey("Cart", "eve", tenant)
+    with writer_of(db) as writer:
+        save(writer, key, None, {"never": (2**63 - 1, None)})
+    with closing(sqlite3.connect(db)) as connection, connection:  # as a hand would
+        table = '"tenant_acme_durable_alarms"' if tenant else "durable_alarms"
+        connection.execute(f"UPDATE {table} SET failures = 3 WHERE name = 'never'")
+    before = set(contents(folder)) - {"app.db-shm", "app.db-wal"}
+    result = run("copy", "app.db", "new.db")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "has a time outside of the years 1 to 9999; set or save it anew" in result.stderr
+    assert set(contents(folder)) == before
+
+
+def test_an_alarm_that_is_due_after_all_calendars_is_carried_if_it_has_not_failed(db: Path) -> None:
+    with writer_of(db) as writer:
+        save(writer, ADA, None, {"never": (2**63 - 1, None)})
+    assert "Copied 4 objects and 5 alarms" in copied("app.db", "new.db")
+    assert same(db, Path("new.db"))
 
 
 def test_a_password_is_not_told(db: Path) -> None:

@@ -14,8 +14,9 @@ from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow, ObjectRow, Reader, Writer
 from ..output import console, progress_on
 from ..refusal import Refusal
+from .lines import outside_of_calendars
 from .opening import reading, storage_named, writing
-from .restore import restore_alarms, restore_objects
+from .restore import can_restore, restore_alarms, restore_objects
 from .rows import alarms_in, is_empty, objects_in, present_alarms, tenants_in
 from .shown import counted
 from .totals import Total
@@ -61,6 +62,11 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
     ):
         tenants = [tenant] if tenant else ["", *tenants_in(from_)]
         now = SystemClock().now()
+        # Found now, while the target is as it was.
+        for name in tenants:
+            for row in alarms_in(from_, now, None, name):
+                if not can_restore(row):
+                    raise outside_of_calendars(row.alarm.key)
         total = [Total.of(from_.summarize(now, name)) for name in tenants]
         task = progress.add_task("copying", total=2 * sum(s.objects + s.alarms for s in total))
 

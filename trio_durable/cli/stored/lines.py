@@ -89,9 +89,14 @@ def _moment(key: ObjectKey | AlarmKey, microseconds: int) -> str:
     try:
         return instant(microseconds).isoformat()
     except OverflowError:
-        raise Refusal(
-            f"{key} has a time outside of the years 1 to 9999; set or save it anew, or remove it"
-        ) from None
+        raise outside_of_calendars(key) from None
+
+
+def outside_of_calendars(key: ObjectKey | AlarmKey) -> Refusal:
+    """What to raise where a time of something keeps it from being carried elsewhere."""
+    return Refusal(
+        f"{key} has a time outside of the years 1 to 9999; set or save it anew, or remove it"
+    )
 
 
 def _embedded(name: str, data: bytes, kind: type) -> dict[str, object]:

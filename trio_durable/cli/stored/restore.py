@@ -58,7 +58,7 @@ def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
 
     Args:
         writer: Of the storage.
-        rows: Of distinct alarms.
+        rows: Of distinct alarms, which `can_restore`.
         now: The wall time.
 
     Raises:
@@ -75,6 +75,11 @@ def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
     claim = secrets.randbits(62) + 1
     claimed = writer.claim(list(marked), claim, now=LATEST, until=LATEST)
     writer.postpone([_postponement(marked[alarm.key], alarm.key, claim) for alarm in claimed])
+
+
+def can_restore(row: AlarmRow) -> bool:
+    """Whether an alarm can be set as it is: what is due later than all calendars isn't claimed."""
+    return row.alarm.due_at <= LATEST or _is_as_set(row)
 
 
 def _is_as_set(row: AlarmRow) -> bool:
