@@ -246,6 +246,15 @@ def test_stats_count_types_tenants_and_all(db: Path) -> None:
     assert of_acme["total"]["objects"] == 1
 
 
+def test_the_size_of_the_file_has_that_of_its_log(db: Path) -> None:
+    with writer_of(db) as writer:
+        save(writer, ObjectKey("Cart", "large"), {"text": 100_000 * "x"})
+        log = db.with_name("app.db-wal").stat().st_size
+        assert log > 100_000
+        stats = json_of("stats", "-s", "app.db", "--json")
+        assert stats["file_size"] == db.stat().st_size + log
+
+
 def test_migrate_brings_tables_up_to_date(folder: Path) -> None:
     path = folder / "app.db"
     path.touch()  # as empty a storage as can be

@@ -37,8 +37,7 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
         summaries = {name: reader.summarize(now, name) for name in names}
     totals = {name: Total.of(types) for name, types in summaries.items()}
     total = Total.of(totals.values())
-    file = Path(kept.location)
-    file_bytes = file.stat().st_size if file.is_file() else None
+    file_bytes = _size_of(Path(kept.location))
     if as_json:
         print_json(
             {
@@ -63,6 +62,17 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
     console().print(table)
     if file_bytes is not None:
         click.echo(f"The file takes {size(file_bytes)}.")
+
+
+def _size_of(file: Path) -> int | None:
+    """What a storage takes on the disk, if it is a file: with its log, which may be the larger."""
+    if not file.is_file():
+        return None
+    try:
+        log = file.with_name(f"{file.name}-wal").stat().st_size
+    except FileNotFoundError:
+        log = 0
+    return file.stat().st_size + log
 
 
 def _figures(part: TypeSummary | Total) -> dict[str, int]:
