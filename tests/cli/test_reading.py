@@ -145,6 +145,7 @@ def test_what_is_not_json_is_shown_as_it_is(folder: Path) -> None:
         save(writer, ObjectKey("Cart", "odd"), b"{not json\x1b[31m")
     result = run("show", "-s", "app.db", "Cart", "odd")
     assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1].startswith("revision 1, 14 B, updated ")
     assert result.stdout.splitlines()[2] == "{not json\\x1b[31m"
     shown = json_of("show", "-s", "app.db", "Cart", "odd", "--json")
     assert (shown["state_text"], shown["schema"]) == ("{not json\x1b[31m", None)

@@ -61,8 +61,10 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_js
     if row is None:
         click.echo("no state is stored, only alarms")
     else:
+        schema = schema_of(row.state)
+        known = "" if schema is None else f"schema {schema}, "
         click.echo(
-            f"revision {row.revision:,}, schema {schema_of(row.state)}, {size(len(row.state))}, "
+            f"revision {row.revision:,}, {known}{size(len(row.state))}, "
             f"updated {at(row.updated_at)} UTC ({relative(row.updated_at, now)})"
         )
         click.echo(safe_lines(pretty(row.state)))
