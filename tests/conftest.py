@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from support.clock import VirtualTimeLoop
-from support.postgres import postgres, postgres_database
+from support.postgres import fresh_server, own_server, postgres, postgres_database
 from trio.testing import MockClock
 
-__all__ = ["postgres", "postgres_database"]  # fixtures for all
+__all__ = ["fresh_server", "own_server", "postgres", "postgres_database"]  # fixtures for all
 
 
 @pytest.fixture(params=["trio", "asyncio"])

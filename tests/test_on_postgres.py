@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 import test_alarms
 import test_lifecycle
 import test_output_gate
 from support.scripted import ScriptedStorage
+from trio.testing import MockClock
 
 from trio_durable.storage.postgres import PostgresStorage
 
@@ -35,6 +37,12 @@ def _scripted(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 for _module in MODULES:
     globals().update(_scripted(_module))
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """One of the two loops; what they have in common is tested in memory."""
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from support.clock import settle
-from support.postgres import Server, running
+from support.postgres import Server
 from support.proxy import Proxy, proxied
 from test_crash import Heard, Row, check, run_and_kill
 
@@ -271,23 +271,9 @@ def stored(conninfo: str) -> dict[str, Row]:
 # --- faults under a runtime ----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running() as server:
-        yield server
-
-
 @pytest.fixture
-def fresh(server: Server) -> Iterator[Server]:
-    server.execute("DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
-    yield server
-    if not server.is_running:
-        server.start()
-
-
-@pytest.fixture
-def proxy(fresh: Server) -> Iterator[Proxy]:
-    with proxied(fresh.socket) as proxy:
+def proxy(fresh_server: Server) -> Iterator[Proxy]:
+    with proxied(fresh_server.socket) as proxy:
         yield proxy
 
 
@@ -311,7 +297,7 @@ def test_a_commit_with_an_unknown_outcome_drops_the_object(
 
 
 def test_servers_that_restart_under_load_lose_nothing_that_was_acknowledged(
-    fresh: Server, real_backend: tuple[str, dict[str, Any]]
+    fresh_server: Server, real_backend: tuple[str, dict[str, Any]]
 ) -> None:
     acknowledged: Tally[str] = Tally()
     unknown: Tally[str] = Tally()
@@ -328,7 +314,7 @@ def test_servers_that_restart_under_load_lose_nothing_that_was_acknowledged(
     async def main() -> None:
         ended = anyio.Event()
         async with (
-            DurableRuntime(PostgresStorage(fresh.conninfo()), objects=[Counter]) as runtime,
+            DurableRuntime(PostgresStorage(fresh_server.conninfo()), objects=[Counter]) as runtime,
             anyio.create_task_group() as tasks,
         ):
             for n in range(12):
@@ -337,14 +323,14 @@ def test_servers_that_restart_under_load_lose_nothing_that_was_acknowledged(
                 before = acknowledged.total()
                 while acknowledged.total() < before + 200:
                     await anyio.sleep(0.005)
-                await anyio.to_thread.run_sync(restart, fresh, how)
+                await anyio.to_thread.run_sync(restart, fresh_server, how)
             before = acknowledged.total()
             while acknowledged.total() < before + 200:
                 await anyio.sleep(0.005)
             ended.set()
 
     anyio.run(main, backend=real_backend[0], backend_options=real_backend[1])
-    with psycopg.connect(fresh.conninfo()) as connection:
+    with psycopg.connect(fresh_server.conninfo()) as connection:
         rows = connection.execute("SELECT object_id, state FROM durable_objects").fetchall()
     assert len(rows) == 6
     for object_id, state in rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support.postgres import Server, running, wait_until
+from support.postgres import Server, wait_until
 from support.proxy import Proxy, proxied
 
 from trio_durable import ObjectKey, StorageUnavailable
@@ -34,19 +34,9 @@ from trio_durable.storage.postgres import PostgresStorage
 NOW = 1_767_225_600_000_000
 
 
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[Server]:
-    with running(max_connections=12, deadlock_timeout="50ms") as server:
-        yield server
-
-
 @pytest.fixture
-def server(own_server: Server) -> Iterator[Server]:
-    """A server with nothing in it, whatever was done to it before."""
-    own_server.execute("DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
-    yield own_server
-    if not own_server.is_running:
-        own_server.start()
+def server(fresh_server: Server) -> Server:
+    return fresh_server
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ And passwords, which are nowhere to be seen, whatever happens.
 from __future__ import annotations
 
 import copy
-import gc
 import logging
 import os
 import pickle
@@ -16,11 +15,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from support.postgres import Server, running, wait_until
+from support.postgres import Server, wait_until
 
 from trio_durable import DurableRuntime, ObjectKey, StorageUnavailable
 from trio_durable.storage import Commit, StorageFault
@@ -29,29 +29,25 @@ from trio_durable.storage.postgres import PostgresStorage
 NOW = 1_767_225_600_000_000
 SECRET = "opensesame"
 
-HBA = """
-host    all strong    127.0.0.1/32 scram-sha-256
-hostssl all encrypted 127.0.0.1/32 trust
-host    all encrypted 127.0.0.1/32 reject
-host    all all       127.0.0.1/32 trust
-"""
-
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running(HBA) as server:
-        server.execute(
-            f"CREATE ROLE strong LOGIN PASSWORD '{SECRET}'",
-            "CREATE ROLE encrypted LOGIN",
-            "CREATE ROLE limited LOGIN CONNECTION LIMIT 0",
-            "CREATE ROLE frozen LOGIN",
-            "ALTER ROLE frozen SET default_transaction_read_only = on",
-            "CREATE ROLE guest LOGIN",
-            "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0",
-            "CREATE DATABASE closed",
-            "REVOKE CONNECT ON DATABASE closed FROM PUBLIC",
-        )
-        yield server
+def server(own_server: Server) -> Server:
+    """With roles that each have something in their way."""
+    own_server.execute(
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",
+        f"CREATE ROLE strong LOGIN PASSWORD '{SECRET}'",
+        "CREATE ROLE encrypted LOGIN",
+        "CREATE ROLE limited LOGIN CONNECTION LIMIT 0",
+        "CREATE ROLE frozen LOGIN",
+        "ALTER ROLE frozen SET default_transaction_read_only = on",
+        "CREATE ROLE guest LOGIN",
+        "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0",
+        "CREATE DATABASE closed",
+        "REVOKE CONNECT ON DATABASE closed FROM PUBLIC",
+    )
+    return own_server
 
 
 def refused(storage: PostgresStorage) -> str:
@@ -319,13 +315,30 @@ def assert_secret(error: BaseException) -> None:
         left += [each.__cause__, each.__context__]
         shown = [str(each), repr(each), repr(each.args), *map(repr, vars(each).values())]
         shown += [repr(getattr(each, name, None)) for name in ("pgconn", "diag", "pgresult")]
+        shown.append(repr(parameters_of(getattr(each, "pgconn", None))))
         shown += traceback.format_exception(each)
         for text in shown:
             # Lines of source code in a traceback name the variable, never the value.
             assert SECRET not in text
 
 
+def test_the_search_for_passwords_finds_what_psycopg_keeps() -> None:
+    with pytest.raises(psycopg.OperationalError) as caught:
+        psycopg.connect(f"host=/nowhere password={SECRET}")
+    with pytest.raises(AssertionError):
+        assert_secret(caught.value)
+
+
 OF_STRONG = "FROM pg_stat_activity WHERE usename = 'strong'"
+
+
+def parameters_of(connection: Any) -> object:
+    """What a connection that hangs on an error was made with."""
+    try:
+        return connection.info
+    except (AttributeError, psycopg.Error):  # there is none, or it is closed
+        return None
+
 
 SPELLINGS: dict[str, Callable[[Server, pytest.MonkeyPatch, Path], str]] = {
     "URL": lambda server, env, folder: server.url("strong", SECRET),
@@ -395,4 +408,3 @@ def test_passwords_are_nowhere_to_be_seen(
     shown += [record.getMessage() for record in caplog.records]
     for text in shown:
         assert SECRET not in text
-    gc.collect()

@@ -148,6 +148,31 @@ def running(hba: str = "host all all 127.0.0.1/32 trust", **settings: object) ->
         server.remove()
 
 
+HBA = """
+host    all strong    127.0.0.1/32 scram-sha-256
+hostssl all encrypted 127.0.0.1/32 trust
+host    all encrypted 127.0.0.1/32 reject
+host    all all       127.0.0.1/32 trust
+"""
+"""Who is admitted to the server that tests stop: these two only so, all others in any way."""
+
+
+@pytest.fixture(scope="session")
+def own_server() -> Iterator[Server]:
+    """A server for tests to stop and to change; see `fresh_server`."""
+    with running(HBA, max_connections=12, deadlock_timeout="50ms") as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_server(own_server: Server) -> Iterator[Server]:
+    """A server with nothing in it, whatever was done to it before."""
+    own_server.execute("DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+    yield own_server
+    if not own_server.is_running:
+        own_server.start()
+
+
 class Database:
     """A database in which each test gets a schema of its own."""
 
