@@ -47,7 +47,7 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
         False,
     ),
     (
-        r"certificate verify failed|SSL error|root certificate",
+        r"certificate verify failed|SSL error|root certificate|server certificate",
         "check sslmode, sslrootcert and the server's certificate",
         False,
     ),

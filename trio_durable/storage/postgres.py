@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 from .._durations import Duration, seconds
 from .._errors import SchemaTooNew, StorageUnavailable
 from . import _postgres_problems as problems
-from ._contract import Durability, Hints, Reader, Storage, StorageFault, Writer
+from ._contract import Durability, Hints, Reader, Storage, Writer
 from ._postgres_arrays import texts
 from ._postgres_conninfo import Conninfo
 from ._postgres_hints import PostgresHints
@@ -241,8 +241,8 @@ class PostgresStorage(Storage):
             yield connection, Schema(self._home(connection))
         except psycopg.Error as error:
             connection.discard()
-            fault = StorageFault(self._settings.conninfo.censored(problems.of_statement(error)))
-            raise StorageUnavailable(self.location, str(fault)) from error
+            problem = self._settings.conninfo.censored(problems.of_statement(error))
+            raise StorageUnavailable(self.location, problem) from error
         except BaseException:
             connection.discard()
             raise
