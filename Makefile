@@ -14,7 +14,7 @@ help:
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
 	@echo "make bench        all benchmarks (several minutes)"
-	@echo "make bench-short  the same, smaller (about a minute)"
+	@echo "make bench-short  the same, smaller (about two minutes)"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

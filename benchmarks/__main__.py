@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--short",
         action="store_true",
-        help="only what has a target, with fewer and shorter rounds (about a minute)",
+        help="only what has a target, with fewer and shorter rounds (about two minutes)",
     )
     parser.add_argument(
         "--only",

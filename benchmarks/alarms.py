@@ -24,7 +24,7 @@ from . import loops, memory
 from .callers import Call, Period, Walk, call_each
 from .loops import LoopName
 from .objects import object_ids
-from .workloads import WARM_UP, Workload
+from .workloads import WARM_UP, StorageName, Workload, storage_in
 
 _AHEAD = 0.2
 _FAR = timedelta(days=365)
@@ -97,6 +97,7 @@ class AlarmsAtOnce(Workload):
     warm: bool
     """Whether the objects are in memory."""
     loop: LoopName
+    storage: StorageName = "sqlite"
 
     @property
     def title(self) -> str:
@@ -149,7 +150,7 @@ class AlarmsAtOnce(Workload):
         )
 
     def _runtime(self, folder: Path) -> DurableRuntime:
-        return DurableRuntime(folder / "alarms.db", objects=[Reminder])
+        return DurableRuntime(storage_in(folder, self.storage), objects=[Reminder])
 
 
 @attrs.frozen

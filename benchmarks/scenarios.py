@@ -5,16 +5,17 @@ from __future__ import annotations
 import gc
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import anyio
 import attrs
 
 from trio_durable import Durability, DurableRuntime
 
-from . import instruments, loops, memory
+from . import instruments, loops, memory, postgres_server
 from .alarm_scenarios import Backlog, Lateness, ManyAlarms, StartUp
 from .alarms import AlarmChanges, AlarmsAtOnce, HeapOperations, WheelOperations
 from .callers import call_each
@@ -23,6 +24,7 @@ from .limits import BareRequestReply, RawBatches, RawRows, RawSelects
 from .loops import LOOPS
 from .measurements import Latency, Measurement, Sample, Target
 from .objects import Counter, SleepyCounter
+from .postgres_limits import RawPostgresSelects, RawRecordsets, RawUpserts
 from .scenario import Effort, Scenario
 from .workloads import FirstCalls, Operation, RuntimeCalls, Workload
 
@@ -53,7 +55,7 @@ class Comparison(Scenario):
     def measure(self, folder: Path, effort: Effort) -> Measurement:
         our_folder, limit_folder = folder / "ours", folder / "limit"
         for workload, its_folder in ((self.limit, limit_folder), (self.ours, our_folder)):
-            its_folder.mkdir()
+            its_folder.mkdir(exist_ok=True)
             workload.prepare(its_folder)
             # A short round that doesn't count: imports, caches and the interpreter's own warming.
             workload.rate(its_folder, effort.seconds / 4)
@@ -77,6 +79,27 @@ class Comparison(Scenario):
             latency=latency,
             headline=self.headline,
         )
+
+
+@attrs.frozen(kw_only=True)
+class PostgresComparison(Comparison):
+    """The same on a PostgreSQL server, which both have to themselves; in turns."""
+
+    def obstacle(self) -> str | None:
+        return postgres_server.obstacle() or super().obstacle()
+
+    def measure(self, folder: Path, effort: Effort) -> Measurement:
+        with postgres_server.running(folder) as server, ExitStack() as schemas:
+            for name in ("ours", "limit"):
+                (folder / name).mkdir()
+                schemas.enter_context(server.schema(folder / name))
+            measurement = super().measure(folder, effort)
+            # Beside the figures, that they are what they are said to be.
+            before, began = server.wal_syncs(), perf_counter()
+            self.ours.rate(folder / "ours", effort.seconds)
+            syncs = (server.wal_syncs() - before) / (perf_counter() - began)
+            details = {"postgres": float(server.version), "wal_syncs_per_second": syncs}
+            return attrs.evolve(measurement, details=details)
 
 
 @attrs.frozen(kw_only=True)
@@ -330,6 +353,47 @@ def _alarms() -> Iterator[Scenario]:
         )
 
 
+def _postgres() -> Iterator[Scenario]:
+    for loop in LOOPS:
+        is_shown = loop == "trio"
+        changes = partial(RuntimeCalls, "change", loop=loop, storage="postgres")
+        cases: tuple[tuple[str, Ours, Workload, float], ...] = (
+            ("1x1000", changes(1, 1000), RawUpserts(1000), 0.6),
+            ("64x1000", changes(64, 1000), RawRecordsets(1000), 0.5),
+            ("64x1000-singly", changes(64, 1000), RawUpserts(1000, connections=16), 3.0),
+            ("64x1", changes(64, 1), RawRecordsets(1000), 0.0),
+            ("512x1000", changes(512, 1000), RawRecordsets(1000), 0.0),
+        )
+        for name, ours, limit, bound in cases:
+            yield PostgresComparison(
+                name=f"postgres-changes-{name}-{loop}",
+                group="PostgreSQL, durable changes",
+                ours=ours,
+                limit=limit,
+                target=Target("ratio", bound) if bound else None,
+                headline=is_shown and bound > 0,
+            )
+        operations: tuple[Operation, ...] = ("read", "change")
+        for operation in operations:
+            yield PostgresComparison(
+                name=f"postgres-cold-stored-{operation}-{loop}",
+                group="PostgreSQL, cold first calls, 64 callers",
+                ours=FirstCalls(operation, STORED_OBJECTS, loop, "postgres"),
+                limit=RawPostgresSelects(STORED_OBJECTS),
+                target=Target("rate", 10_000),
+                headline=is_shown,
+            )
+        for warm in (True, False):
+            yield PostgresComparison(
+                name=f"postgres-alarms-at-once-{'warm' if warm else 'cold'}-{loop}",
+                group="PostgreSQL, alarms, each with a change of state",
+                ours=AlarmsAtOnce(10_000, warm, loop, "postgres"),
+                limit=RawRecordsets(10_000),
+                target=Target("rate", 5_000),
+                headline=is_shown,
+            )
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     *_reads(),
     *_changes(),
@@ -339,6 +403,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *_first_calls(),
     *_memory(),
     *_alarms(),
+    *_postgres(),
 )
 
 

