@@ -117,6 +117,18 @@ def test_an_editor_that_is_closed_without_saving_changes_nothing(editor: Path) -
     assert edit() == "Nothing has changed.\n"
 
 
+@pytest.mark.parametrize("program", ["false", "no-such-editor"])
+def test_an_editor_that_fails_changes_nothing(
+    editor: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    monkeypatch.setenv("VISUAL", program)
+    result = run("edit", "-s", "app.db", "Cart", "ada")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"the editor failed ({program}: Editing failed" in result.stderr
+    assert "set $VISUAL or $EDITOR to another, or use --set or --input" in result.stderr
+    assert state_of("ada") == {"total": 4, "items": ["é"]}
+
+
 def test_bad_json_from_an_editor_is_refused(editor: Path) -> None:
     (editor / "new0").write_text('{"total": 7,}', encoding="utf-8")
     assert run("edit", "-s", "app.db", "Cart", "ada").exit_code == 2
@@ -194,7 +206,7 @@ BAD_STATES = {
     "nothing": ("", "not JSON: Expecting value (line 1 column 1)"),
     "a list": ("[1]", "is not a JSON object"),
     "null": ("null", "is not a JSON object"),
-    "not UTF-8": (b'{"x": "\xff"}', "--input: not UTF-8"),
+    "not UTF-8": (b'{"x": "\xff"}', "--input -: not UTF-8"),
 }
 
 

@@ -93,11 +93,16 @@ def codec_of(definition: ObjectDefinition) -> StateCodec:
 
 
 def _imported(name: str) -> object:
+    if not all(name.split(".")):
+        raise Refusal(
+            f"--app {name!r:.80}: not the name of a module; write it as shop.objects or "
+            "shop.objects:Cart"
+        )
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # whatever the user's module may raise
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise Refusal(f"--app: {name or 'nothing'} can't be imported: {reason:.400}") from error
+        raise Refusal(f"--app: {name} can't be imported: {reason:.400}") from error
 
 
 def _class_in(module: object, name: str) -> ObjectDefinition:

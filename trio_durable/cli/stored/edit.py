@@ -149,8 +149,8 @@ def _change(assignments: tuple[str, ...], source: str | None) -> _Change:
         try:
             with input_file(source) as file:
                 text = file.read().decode()
-        except UnicodeDecodeError as error:
-            raise Refusal(f"--input: not UTF-8: {error}") from None
+        except UnicodeDecodeError:
+            raise Refusal(f"--input {source}: not UTF-8 text; name a file with JSON") from None
         return lambda state, check: check(text)
     if not assignments:
         return _by_hand
@@ -162,7 +162,7 @@ def _change(assignments: tuple[str, ...], source: str | None) -> _Change:
         try:
             fields[field] = exact_json.parse(value)
         except ValueError as error:
-            raise Refusal(f"--set {field:.80}: {error}; a text is written as '\"…\"'") from None
+            raise Refusal(f"--set {field:.80}: {error}; strings are written as '\"…\"'") from None
 
     def assign(state: bytes, check: _Check) -> bytes:
         members = _members(state)
@@ -176,7 +176,13 @@ def _change(assignments: tuple[str, ...], source: str | None) -> _Change:
 def _by_hand(state: bytes, check: _Check) -> bytes | None:
     text = pretty(state)
     while True:
-        edited = click.edit(text, extension=".json")
+        try:
+            edited = click.edit(text, extension=".json")
+        except click.ClickException as error:
+            raise Refusal(
+                f"the editor failed ({error.format_message()}), so nothing is changed; set $VISUAL "
+                "or $EDITOR to another, or use --set or --input"
+            ) from None
         if edited is None or edited.rstrip("\n") == pretty(state):
             return None
         try:

@@ -51,7 +51,11 @@ def check(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) ->
     number = 0
     for number, line in enumerate(file, 1):
         try:
-            checker.take(exact_json.parse(line.decode()))
+            text = line.decode()
+        except UnicodeDecodeError:
+            raise Refusal(f"line {number}: not UTF-8 text; is the file an export?") from None
+        try:
+            checker.take(exact_json.parse(text))
         except ValueError as error:
             raise Refusal(f"line {number}: {error}") from None
         advance(len(line))

@@ -166,7 +166,10 @@ def _alarm(data: dict[str, Any]) -> AlarmRow:
     )
     payload = _bytes(data, "payload", object)
     if payload is not None:
-        payload.decode()  # as storages want it; what isn't UTF-8 is a ValueError
+        try:
+            payload.decode()  # as storages want it
+        except UnicodeDecodeError:
+            raise ValueError("payload_base64 is not UTF-8 text") from None
     error = data["last_error"]
     if error is not None and (not isinstance(error, str) or "\0" in error):
         raise ValueError("last_error is neither null nor a string without NUL")
