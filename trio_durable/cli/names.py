@@ -97,6 +97,11 @@ def check_class(name: str, taken: frozenset[str]) -> None:
     if not name[0].isupper() or "_" in name:
         better = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
         raise Refusal(f"class {name!r}: classes are named LikeThis; try {better}")
+    if name.startswith("Test"):
+        raise Refusal(
+            f"class {name!r}: pytest would take it for tests; choose a name that doesn't begin "
+            "with Test"
+        )
     if name in taken or hasattr(builtins, name):
         raise Refusal(f"class {name!r}: taken by Python or this library; choose another name")
     if keyword.iskeyword(module_of(name)):
