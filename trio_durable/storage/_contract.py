@@ -488,7 +488,7 @@ class Storage(ABC):
 
         Raises:
             SchemaTooNew: A newer release migrated it.
-            StorageUnavailable: It can't be opened, or isn't there.
+            StorageUnavailable: It can't be opened, isn't there, or is a file of others.
         """
         return []
 
