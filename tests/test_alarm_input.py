@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from support.ids import stable
 from support.scripted import ScriptedStorage
 
 from trio_durable import (
@@ -318,7 +319,7 @@ async def test_any_other_str_is_a_name(how: str, name: str) -> None:
         (_endless(), "deep"),
         (datetime(2100, 1, 1, tzinfo=Nowhere()), "Nowhere"),
     ],
-    ids=lambda each: repr(each)[:30],
+    ids=lambda each: stable(each)[:30],
 )
 async def test_a_payload_that_json_can_not_carry_is_refused(
     how: str, payload: object, problem: str

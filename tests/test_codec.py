@@ -23,6 +23,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.ids import stable
 
 from trio_durable import (
     DefinitionError,
@@ -528,7 +529,7 @@ def test_whatever_is_stored_is_read_or_refused(
         (Literal[0, False], False),
         (Literal[0], 0),
     ],
-    ids=repr,
+    ids=stable,
 )
 def test_exact(annotation: Any, value: Any) -> None:
     cls = box(annotation, value)

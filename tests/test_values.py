@@ -17,6 +17,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.ids import stable
 
 from trio_durable._values import copied, is_atom
 
@@ -157,7 +158,7 @@ def test_what_cannot_change_is_not_copied(value: object) -> None:
         Text("x"),
         lambda: None,
     ],
-    ids=repr,
+    ids=stable,
 )
 def test_what_is_no_atom(value: object) -> None:
     assert not is_atom(value)
