@@ -120,7 +120,7 @@ def test_tls_that_the_server_asks_for(server: Server) -> None:
 
 def test_too_many_connections_of_a_role(server: Server) -> None:
     problem = refused(PostgresStorage(server.url("limited")))
-    assert 'too many connections for role "limited"; a runtime takes two' in problem
+    assert 'too many connections for role "limited"; a runtime takes three' in problem
 
 
 def test_a_server_that_takes_no_changes(server: Server) -> None:
