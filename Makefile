@@ -29,7 +29,7 @@ demo: $(READY)
 	@$(BIN)/trio-durable demo
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .
