@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -66,3 +67,8 @@ def assert_refused(folder: Path, says: str, *args: str, stdin: str | bytes | Non
     assert result.stderr.endswith("\n")
     assert says in result.stderr
     assert contents(folder) == before
+
+
+def interruptible() -> None:
+    """For a new process: Control-C counts, though whoever runs the tests may ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

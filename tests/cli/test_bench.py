@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import assert_refused, contents, environment, run
+from .support import assert_refused, contents, environment, interruptible, run
 
 
 def test_it_measures_and_leaves_nothing_behind(folder: Path) -> None:
@@ -54,7 +54,12 @@ def test_the_table_fits_a_terminal(folder: Path, tmp_path: Path) -> None:
 def test_control_c_removes_its_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trio_durable", "bench", "--seconds=60", f"--dir={tmp_path}"]
     with subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     ) as bench:
         try:
             while not list(tmp_path.glob("*/full.db-wal")):

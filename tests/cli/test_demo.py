@@ -12,7 +12,7 @@ from trio_durable.cli.demo.child import Reminder, Report
 from trio_durable.cli.demo.ledger import AlarmAudit, Audit, Ledger, audit_alarms
 from trio_durable.cli.demo.outcome import Outcome, verdict_on
 
-from .support import assert_refused, environment, python
+from .support import assert_refused, environment, interruptible, python
 
 SMALL = ["--kills=2", "--seconds=0.3", "--within=1.5", "--dead=0.2", "--objects=200"]
 
@@ -40,6 +40,7 @@ def test_control_c_takes_the_child_along(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=interruptible,
     ) as demo:
         try:
             while not list(temporary.glob("*/demo.db-wal")):
