@@ -97,6 +97,7 @@ class PostgresHints(Hints):
             pause = _FIRST_PAUSE
             while True:
                 began = monotonic()
+                problem = "it ended"
                 try:
                     self._serve(waiting)
                 except Unreachable as error:
