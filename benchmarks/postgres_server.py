@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -76,6 +77,17 @@ class Server:
                 connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(quoted))
 
 
+def cannot_part() -> str | None:
+    """Why no server can have a core of its own here, or None if one can."""
+    if _GIVEN in os.environ:
+        return f"the server that {_GIVEN} names runs where it runs"
+    if sys.platform != "linux":
+        return "only Linux lets a process say on which cores it runs"
+    if len(os.sched_getaffinity(0)) < 2:
+        return "there is one core"
+    return None
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[Server]:
     """A server for the block, with its files in ``folder`` if it is its own."""
@@ -90,6 +102,20 @@ def running(folder: Path) -> Iterator[Server]:
                 data.mkdir()
                 given = stack.enter_context(get_server(data, cleanup_mode="stop")).get_uri()
         yield Server(given)
+
+
+@contextmanager
+def running_apart(folder: Path) -> Iterator[Server]:
+    """The same, with this process on one core and the server on the others."""
+    assert sys.platform == "linux"
+    own, *others = cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, others)  # which the server inherits
+    try:
+        with running(folder) as server:
+            os.sched_setaffinity(0, [own])
+            yield server
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def conninfo(folder: Path) -> str:

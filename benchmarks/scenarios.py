@@ -85,11 +85,20 @@ class Comparison(Scenario):
 class PostgresComparison(Comparison):
     """The same on a PostgreSQL server, which both have to themselves; in turns."""
 
+    apart: bool = False
+    """Whether the server has cores of its own, as on most machines with more than two."""
+
+    @property
+    def title(self) -> str:
+        return super().title + (", server on a core of its own" if self.apart else "")
+
     def obstacle(self) -> str | None:
-        return postgres_server.obstacle() or super().obstacle()
+        obstacle = postgres_server.obstacle() or super().obstacle()
+        return obstacle or (postgres_server.cannot_part() if self.apart else None)
 
     def measure(self, folder: Path, effort: Effort) -> Measurement:
-        with postgres_server.running(folder) as server, ExitStack() as schemas:
+        running = postgres_server.running_apart if self.apart else postgres_server.running
+        with running(folder) as server, ExitStack() as schemas:
             for name in ("ours", "limit"):
                 (folder / name).mkdir()
                 schemas.enter_context(server.schema(folder / name))
@@ -372,6 +381,15 @@ def _postgres() -> Iterator[Scenario]:
                 limit=limit,
                 target=Target("ratio", bound) if bound else None,
                 headline=is_shown and bound > 0,
+            )
+        for name, ours, limit, bound in cases[:2]:
+            yield PostgresComparison(
+                name=f"postgres-changes-{name}-apart-{loop}",
+                group="PostgreSQL, durable changes",
+                ours=ours,
+                limit=limit,
+                target=Target("ratio", bound),
+                apart=True,
             )
         operations: tuple[Operation, ...] = ("read", "change")
         for operation in operations:
