@@ -163,6 +163,88 @@ def test_a_row_that_changes_while_something_waits_for_it_makes_that_stale(
     assert reader.list_alarms(key("a")) == []
 
 
+ALARM = {"x": NewAlarm(NOW, None)}
+MIXES: dict[str, Callable[[], list[Commit]]] = {
+    "save and leave": lambda: [save("b", 1), setting("a", "y", revision=1)],
+    "save and delete": lambda: [save("b", 1), Commit(key("a"), 1, delete=True)],
+    "delete and leave": lambda: [
+        Commit(key("b"), 1, delete=True),
+        setting("a", "y", revision=1),
+    ],
+    "cancel and set": lambda: [
+        Commit(key("b"), None, alarms=AlarmChanges(changed={"x": None})),
+        setting("a", "x"),
+    ],
+    "acknowledge and clear": lambda: [
+        Commit(key("b"), None, alarms=AlarmChanges({"x": 1})),
+        Commit(key("a"), None, alarms=AlarmChanges(clear=True)),
+    ],
+    "several tenants": lambda: [Commit(key("b", "acme"), 1, b"2"), save("a", 1)],
+}
+
+
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
+def test_a_batch_that_waits_for_its_first_key_has_locked_none_behind_it(
+    writer: Writer,
+    reader: Reader,
+    admin: psycopg.Connection[tuple[object, ...]],
+    mix: Callable[[], list[Commit]],
+) -> None:
+    """Or another batch could have locked the first, and wait for what is behind it."""
+    changes = AlarmChanges(changed={**ALARM})
+    both = [Commit(key(one), 0, b"1", alarms=changes) for one in "ab"]
+    assert commit(writer, *both, Commit(key("b", "acme"), 0, b"1")) == []
+    assert writer.claim([alarm_key("b")], 1, NOW, NOW + SECOND)
+    tables = ("durable_objects", "durable_alarms")
+    with admin.transaction():
+        for table in tables:
+            admin.execute(f"SELECT FROM {table} WHERE object_id = 'a' FOR UPDATE".encode())
+        outcome, thread = in_thread(lambda: commit(writer, *mix()))
+        wait_until(lambda: waits(admin) == 1)
+        for table in (*tables, "durable_acme.durable_objects"):
+            rest = f"SELECT FROM {table} WHERE object_id <> 'a' FOR UPDATE SKIP LOCKED"
+            assert len(admin.execute(rest.encode()).fetchall()) == 1
+    thread.join()
+    assert outcome == [[]]
+
+
+@pytest.mark.parametrize("how", ["delete", "set"])
+def test_an_object_that_is_made_while_another_runtime_depends_on_there_being_none_waits(
+    writer: Writer,
+    other: Writer,
+    reader: Reader,
+    admin: psycopg.Connection[tuple[object, ...]],
+    how: str,
+) -> None:
+    """Or its alarms could be taken for those that were there before it."""
+    commit(writer, setting("v", "held"))
+    assert writer.claim([alarm_key("v", "held")], 1, NOW, NOW + SECOND)
+    changes = {"delete": AlarmChanges(clear=True), "set": AlarmChanges(changed={**ALARM})}[how]
+    acknowledging = Commit(key("v"), 0, b"1", alarms=AlarmChanges({"held": 1}))
+    from_nothing = Commit(key("u"), 0, delete=how == "delete", alarms=changes)
+    later = AlarmChanges(changed={"x": NewAlarm(NOW + 7, None)})
+    with admin.transaction():
+        admin.execute("SELECT FROM durable_alarms WHERE object_id = 'v' FOR UPDATE")
+        first, one = in_thread(lambda: commit(writer, from_nothing, acknowledging))
+        wait_until(lambda: waits(admin) == 1)
+        second, two = in_thread(lambda: commit(other, Commit(key("u"), 0, b"1", alarms=later)))
+        wait_until(lambda: waits(admin) == 2 or second)
+    one.join()
+    two.join()
+    assert (first, second) == ([[]], [[]])
+    assert reader.load([key("u")]) == [StoredObject(1, b"1")]
+    assert [alarm.due_at for alarm in reader.list_alarms(key("u"))] == [NOW + 7]
+
+
+def test_what_depends_on_there_being_nothing_leaves_nothing(
+    writer: Writer, reader: Reader, admin: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    assert commit(writer, setting("a", "x", revision=0), save("b", 0)) == []
+    assert commit(writer, setting("a", "y", revision=0), setting("b", "y", revision=0)) == [1]
+    assert reader.load([key("a"), key("b")]) == [None, StoredObject(1, b"1")]
+    assert [alarm.key.name for alarm in reader.list_alarms(key("a"))] == ["x", "y"]
+
+
 def in_thread(work: Callable[[], object]) -> tuple[list[object], threading.Thread]:
     outcome: list[object] = []
     thread = threading.Thread(target=lambda: outcome.append(work()))
@@ -399,6 +481,26 @@ QUERIES: dict[str, Callable[[Writer, Reader, list[AlarmKey]], object]] = {
     ),
     "clear": lambda w, r, keys: w.commit(
         [Commit(k.object_key, None, alarms=AlarmChanges(clear=True)) for k in keys], NOW
+    ),
+    "depend on nothing": lambda w, r, keys: w.commit(
+        [setting("new" + k.object_id, "x", revision=0) for k in keys], NOW
+    ),
+    "save and delete": lambda w, r, keys: w.commit(
+        [save(keys[0].object_id, 1), Commit(keys[1].object_key, 2, delete=True)], NOW
+    ),
+    "cancel and set": lambda w, r, keys: w.commit(
+        [
+            Commit(k.object_key, None, alarms=AlarmChanges(changed={"x": None, "y": ALARM["x"]}))
+            for k in keys
+        ],
+        NOW,
+    ),
+    "clear and set": lambda w, r, keys: w.commit(
+        [
+            Commit(k.object_key, None, alarms=AlarmChanges(clear=True, changed={**ALARM}))
+            for k in keys
+        ],
+        NOW,
     ),
     "due": lambda w, r, keys: r.due_alarms(NOW + 1, None, 5, ()),
     "alarms": lambda w, r, keys: r.list_alarms(keys[0].object_key),

@@ -39,6 +39,14 @@ WITH k AS MATERIALIZED (
     {_IN_ORDER}
 )
 """
+_LOCK = f"""
+WITH locked AS MATERIALIZED (
+    SELECT FROM {_KEYS} AS k (t, i, m)
+    JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i AND {{is_m}}
+    {_IN_ORDER}
+)
+SELECT count(*) FROM locked
+"""
 _ACKNOWLEDGE_ALL = f"""
 {_HELD.format(columns="1", claims=_CLAIMS, names="c")}, done AS (
     DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K} RETURNING 1
@@ -145,6 +153,8 @@ class AlarmTable:
 
     def __init__(self, names: Names) -> None:
         self._tenant = names.tenant
+        self._lock = names.query(_LOCK, is_m="a.name = k.m")
+        self._lock_all = names.query(_LOCK, is_m="(a.name = k.m OR k.m IS NULL)")
         self._acknowledge_all = names.query(_ACKNOWLEDGE_ALL)
         self._lost = names.query(_LOST)
         self._renew = names.query(_RENEW)
@@ -165,6 +175,15 @@ class AlarmTable:
         self._summarize = names.query(_SUMMARIZE)
 
     # --- as part of a commit ---------------------------------------------------------------------
+
+    def lock(
+        self, connection: Connection, alarms: Sequence[AlarmKey], objects: Sequence[ObjectKey]
+    ) -> None:
+        """Lock alarms, and all alarms of objects, until the transaction ends."""
+        keys: list[tuple[str, str, str | None]] = [alarm[:3] for alarm in alarms]
+        keys += ((key.type_name, key.object_id, None) for key in objects)
+        query = self._lock_all if objects else self._lock
+        connection.execute(query, [texts(key[part] for key in keys) for part in range(3)])
 
     def acknowledge_all(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]

@@ -63,12 +63,14 @@ WITH found AS MATERIALIZED (
     ORDER BY o.type_name, o.object_id FOR NO KEY UPDATE OF o
 )
 """
-_REQUIRE_UNTOUCHED = f"""
-{_FOUND} SELECT 1 / (count(*) = %s AND coalesce(bool_and(is_fresh), true))::int FROM found
-"""
+_REQUIRE_FRESH = f"{_FOUND} SELECT 1 / (count(*) = %s AND bool_and(is_fresh))::int FROM found"
 _STALE = f"""
 {_FOUND} SELECT w.n FROM unnest(%s::bigint[]) WITH ORDINALITY AS w (r, n) LEFT JOIN found USING (n)
 WHERE CASE WHEN w.r = 0 THEN found.n IS NOT NULL ELSE is_fresh IS NOT TRUE END
+"""
+
+_REMOVE = f"""
+DELETE FROM {{objects}} AS o USING {_KEYS} AS k (t, i) WHERE o.type_name = t AND o.object_id = i
 """
 
 _LOAD = f"""
@@ -96,7 +98,8 @@ class ObjectTable:
         self._save_any = names.query(_SAVE_ANY)
         self._save_all = names.query(_SAVE_ALL)
         self._delete_all = names.query(_DELETE_ALL)
-        self._require_untouched = names.query(_REQUIRE_UNTOUCHED)
+        self._require_fresh = names.query(_REQUIRE_FRESH)
+        self._remove = names.query(_REMOVE)
         self._stale = names.query(_STALE)
         self._load = names.query(_LOAD)
         self._list = names.query(_LIST)
@@ -125,17 +128,26 @@ class ObjectTable:
         ]
 
     def save_all(self, connection: Connection, batch: Sequence[Commit], now: int) -> None:
-        """Save the states of a batch. This and what follows fail if one is stale."""
+        """Save the states of a batch; an empty one, where there is none.
+
+        This and what follows fail if one is stale.
+        """
         connection.execute(self._save_all, (*_rows(batch, now), len(batch)))
 
     def delete_all(self, connection: Connection, batch: Sequence[Commit]) -> None:
         """Delete objects at their revisions. Fails if one is stale."""
         connection.execute(self._delete_all, (*_expected(batch), len(batch)))
 
-    def require_untouched(self, connection: Connection, batch: Sequence[Commit]) -> None:
-        """Fail if one of these is based on something else than what is stored."""
-        stored = sum(bool(commit.revision) for commit in batch)
-        connection.execute(self._require_untouched, (*_expected(batch), stored))
+    def require_fresh(self, connection: Connection, batch: Sequence[Commit]) -> None:
+        """Fail if one of these isn't based on what is stored, where something is to be stored.
+
+        All of it is locked, until the transaction ends.
+        """
+        connection.execute(self._require_fresh, (*_expected(batch), len(batch)))
+
+    def remove(self, connection: Connection, batch: Sequence[Commit]) -> None:
+        """Remove what this transaction itself has saved."""
+        connection.execute(self._remove, _keys([commit.key for commit in batch]))
 
     def stale(self, connection: Connection, batch: Sequence[Commit]) -> set[int]:
         """The positions of those that are based on something else than what is stored.
@@ -193,4 +205,4 @@ def _expected(batch: Sequence[Commit]) -> tuple[Texts, Texts, Integers, Integers
 
 
 def _rows(batch: Sequence[Commit], now: int) -> tuple[object, ...]:
-    return (now, *_expected(batch), Texts([commit.state for commit in batch]))
+    return (now, *_expected(batch), Texts([commit.state or b"" for commit in batch]))

@@ -32,16 +32,28 @@ class TenantTables:
     def apply_all(self, connection: Connection, batch: Sequence[Commit], now: int) -> None:
         """Apply a batch, by a statement for each kind of thing that is in it.
 
+        What is there and several statements would lock, one locks before them, in the order of
+        keys: two batches that lock one thing first and another second could wait for each other.
+
         Looks at no results, so the statements may go to the server together. If something is
         stale one of them fails; what the others did has to be undone then.
         """
         work = Work(batch)
-        if work.saved:
-            self.objects.save_all(connection, work.saved, now)
+        untouched = [commit for commit in work.untouched if commit.revision]
+        # What isn't there can't be locked. So it is made, which whoever else makes it waits for,
+        # and removed again.
+        missing = [commit for commit in work.untouched if not commit.revision]
+        if untouched or (work.deleted and work.saved):
+            self.objects.require_fresh(connection, [commit for commit in batch if commit.revision])
+        if work.saved or missing:
+            self.objects.save_all(connection, [*work.saved, *missing], now)
+        if missing:
+            self.objects.remove(connection, missing)
         if work.deleted:
             self.objects.delete_all(connection, work.deleted)
-        if work.untouched:
-            self.objects.require_untouched(connection, work.untouched)
+        changes = (work.acknowledged, work.cleared, work.cancelled, work.set_anew)
+        if sum(map(bool, changes)) > 1:
+            self._lock_alarms(connection, work)
         if work.acknowledged:
             self.alarms.acknowledge_all(connection, work.acknowledged)
         if work.cleared:
@@ -58,6 +70,8 @@ class TenantTables:
         """
         conditional = [(number, commit) for number, commit in batch if commit.revision is not None]
         positions = self.objects.stale(connection, [commit for _, commit in conditional])
+        if any(commit.alarms for _, commit in batch):
+            self._lock_alarms(connection, Work(commit for _, commit in batch))
         claims = [
             (number, commit.key.alarm(name), claim)
             for number, commit in batch
@@ -67,6 +81,11 @@ class TenantTables:
         return {conditional[position][0] for position in positions} | (
             self.alarms.lost(connection, claims) if claims else set()
         )
+
+    def _lock_alarms(self, connection: Connection, work: Work) -> None:
+        """Lock all alarms that are to be changed, by whichever statements."""
+        named = [key for changes in (work.acknowledged, work.set_anew) for key, _ in changes]
+        self.alarms.lock(connection, named + work.cancelled, work.cleared)
 
 
 class TablesOfTenants:

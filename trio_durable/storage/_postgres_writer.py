@@ -60,7 +60,7 @@ class PostgresWriter(Writer):
     ) -> Collection[int]:
         """Apply a batch, or if more than saves are in it, maybe nothing and raise `Stale`."""
         parts = by_tenant(batch, lambda commit: commit.key.tenant)
-        found = [(self._find(connection, tenant), part) for tenant, part in parts.items()]
+        found = [(self._find(connection, tenant), part) for tenant, part in sorted(parts.items())]
         (tables, _), *others = found
         if tables is not None and not others and all(map(_only_saves, batch)):
             return tables.objects.save_any(connection, batch, now)
