@@ -79,6 +79,7 @@ class Side(Storage):
         self.place = place
         self.looks = 0
         self.fails = False
+        self.loses_answers = False
 
     @property
     def location(self) -> str:
@@ -104,7 +105,10 @@ class _Writer(ForwardingWriter):
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         if self._side.fails:
             raise StorageFault("on purpose")
-        return super().commit(batch, now)
+        stale = super().commit(batch, now)
+        if self._side.loses_answers:
+            raise StorageFault("on purpose, after it was applied")
+        return stale
 
     def close(self) -> None:
         pass  # the others go on
@@ -264,6 +268,27 @@ async def test_nobody_is_told_of_what_was_not_committed() -> None:
         assert place.sent == []
         await web.cancel_alarm(Export, "e", "run")
         assert place.sent == []
+
+
+@pytest.mark.parametrize("how", ["turn", "outside"])
+async def test_an_alarm_of_a_commit_whose_outcome_is_unknown_fires_on_time(how: str) -> None:
+    """Not when somebody looks the next time by habit: it may have been set all the same."""
+    place = Place()
+    own = place.process()
+    async with serving(own, Export) as runtime:
+        await passed(10)
+        began = anyio.current_time()
+        own.loses_answers = True
+        setting = (
+            runtime.get(Export, "e").begin(5)
+            if how == "turn"
+            else runtime.schedule_alarm(Export, "e", "run", after=5)
+        )
+        with pytest.raises(PersistenceError):
+            await setting
+        own.loses_answers = False
+        await passed(6)
+        assert since(began) == [pytest.approx(5, abs=0.02)]
 
 
 async def test_a_storage_without_hints_has_none() -> None:

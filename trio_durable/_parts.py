@@ -34,7 +34,9 @@ _AlarmsChanged = Callable[[ObjectKey, AlarmChanges], None]
 class Parts:
     """How to make those parts of a runtime that instruments make a difference to."""
 
-    group_commit: Callable[[Loop, Runner, Writer, Callable[[], int], _AlarmsChanged], GroupCommit]
+    group_commit: Callable[
+        [Loop, Runner, Writer, Callable[[], int], _AlarmsChanged, Callable[[], None]], GroupCommit
+    ]
     directory: Callable[[ObjectDefinition, Services, Deadlines, float | None, int], Directory]
     deliveries: MakeDeliveries
 

@@ -275,7 +275,12 @@ class DurableRuntime(Objects):
         telemetry = self._telemetry = Telemetry(loop.now, self._instruments)
         self._parts = instrumented(telemetry) if self._instruments else PLAIN
         self._group_commit = self._parts.group_commit(
-            loop, self._writer_runner, self._writer, clock.now, self._alarms_changed
+            loop,
+            self._writer_runner,
+            self._writer,
+            clock.now,
+            self._alarms_changed,
+            self._alarms_uncertain,
         )
         self._batched_load = BatchedLoad(loop, self._reader_runner, self._reader)
         self._deadlines = Deadlines(loop)
@@ -323,6 +328,9 @@ class DurableRuntime(Objects):
 
     def _alarms_changed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         self._scheduler.committed(key, changes)
+
+    def _alarms_uncertain(self) -> None:
+        self._scheduler.hinted(0)
 
     def _tell_others(self, available_at: int) -> None:
         if self._hints is not None:

@@ -72,8 +72,9 @@ class InstrumentedGroupCommit(GroupCommit):
         writer: Writer,
         wall_time: Callable[[], int],
         alarms_changed: Callable[[ObjectKey, AlarmChanges], None],
+        alarms_uncertain: Callable[[], None],
     ) -> None:
-        super().__init__(loop, runner, writer, wall_time, alarms_changed)
+        super().__init__(loop, runner, writer, wall_time, alarms_changed, alarms_uncertain)
         self._telemetry = telemetry
         self._written: deque[tuple[Commit, float]] = deque()
         """Transactions that have ended, and how long each took, on the way to the loop."""

@@ -183,6 +183,7 @@ class GroupCommit:
         writer: Writer,
         wall_time: Callable[[], int],
         alarms_changed: Callable[[ObjectKey, AlarmChanges], None] = _ignore,
+        alarms_uncertain: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._runner = runner
@@ -190,6 +191,8 @@ class GroupCommit:
         self._wall_time = wall_time
         self._alarms_changed = alarms_changed
         """Told of every commit that is durable and had to do with alarms."""
+        self._alarms_uncertain = alarms_uncertain
+        """Told when a transaction failed that would have set alarms, and may have done so."""
         self._lock = threading.Lock()
         self._pending: dict[Owner, Ticket] = {}
         self._pending_bytes = 0
@@ -354,6 +357,8 @@ class GroupCommit:
         if isinstance(outcome, StorageFault):
             for ticket in batch:
                 self._fail(ticket, outcome)
+            if any(ticket.alarms is not None for ticket in batch):
+                self._alarms_uncertain()
         else:
             self.rows += len(batch) - len(outcome)
             for position in outcome:
