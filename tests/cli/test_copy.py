@@ -9,8 +9,9 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from support.postgres import Database
 
-from trio_durable import ObjectKey, SQLiteStorage
+from trio_durable import ObjectKey, PostgresStorage, SQLiteStorage
 from trio_durable.cli.stored import copying
 from trio_durable.cli.stored.restore import restore_objects
 from trio_durable.storage import Commit, ObjectRow
@@ -51,6 +52,28 @@ def test_there_and_back_again_through_postgres(db: Path, database: str) -> None:
     assert "Copied 4 objects and 4 alarms" in copied("app.db", database)
     assert "Copied 4 objects and 4 alarms" in copied(database, "back.db")
     assert same(db, Path("back.db"))
+
+
+def test_between_two_schemas_of_a_database(
+    db: Path, database: str, postgres_database: Database
+) -> None:
+    copied("app.db", database, "-t", "acme")
+    parameters = conninfo_to_dict(postgres_database.new_schema())
+    other = f"postgresql:///?{urlencode(parameters, quote_via=quote)}"
+    assert "Copied 0 objects" in copied(database, other, "--resume")
+    assert_refused(Path.cwd(), "are the same", "copy", database, database)
+
+
+def test_a_role_that_may_only_read_can_copy_from_postgres(
+    db: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied("app.db", database)
+
+    def refuse(self: object) -> None:
+        raise AssertionError("it was opened for writing")
+
+    monkeypatch.setattr(PostgresStorage, "open_writer", refuse)
+    assert "Copied 4 objects and 4 alarms" in copied(database, "back.db")
 
 
 def test_of_one_tenant_only(db: Path) -> None:

@@ -244,6 +244,10 @@ def test_the_storage_of_the_documentation_is_one() -> None:
         ("host=/run/pg user='a b' dbname=x/y", "postgresql://a%20b@%2Frun%2Fpg/x%2Fy"),
         (f"postgresql://db/app?user=me&password={SECRET}", "postgresql://me@db/app"),
         (f"postgresql://me:{SECRET}%40%2F%3F@[::1]:1/app", "postgresql://me@::1:1/app"),
+        (
+            f"host=db user=me options='-cmy.secret={SECRET} -c search_path=shop'",
+            "postgresql://me@db/me?options=-csearch_path%3Dshop",
+        ),
         ("service=shop user=me", "postgresql://me@/me?service=shop"),
     ],
 )

@@ -22,6 +22,7 @@ _HELP = (
     "%XX in a URL (p%40ss for p@ss) or in quotes between spaces (password='p@ss')"
 )
 _SECRETS = ("password", "sslpassword")
+_SEARCH_PATH = re.compile(r"(?:-c\s*|--)search_path=((?:\\.|\S)+)")
 _PORTS = re.compile(r"[0-9]*(,[0-9]*)*")
 
 
@@ -96,7 +97,10 @@ def _location(parameters: Mapping[str, str]) -> str:
         return parameters.get(name) or defaults.get(name, "")
 
     user, host, port = part("user"), part("host") or part("hostaddr"), part("port")
-    service = f"?service={quote(part('service'))}" if part("service") else ""
+    query = [f"service={quote(part('service'))}"] if part("service") else []
+    # It says which tables are meant; what else is in the options is nobody's business.
+    if path := _SEARCH_PATH.search(part("options")):
+        query.append(f"options={quote(f'-csearch_path={path[1]}', safe='')}")
     return "".join(
         (
             "postgresql://",
@@ -104,6 +108,6 @@ def _location(parameters: Mapping[str, str]) -> str:
             quote(host, safe=",[]:"),
             f":{port}" if port else "",
             f"/{quote(part('dbname') or user, safe='')}",
-            service,
+            f"?{'&'.join(query)}" if query else "",
         )
     )

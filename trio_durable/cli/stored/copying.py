@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ import click
 
 from ..._clock import SystemClock
 from ..._keys import AlarmKey, ObjectKey
-from ...storage import AlarmRow, ObjectRow, Reader, Writer
+from ...storage import AlarmRow, ObjectRow, Reader, SQLiteStorage, Writer
 from ..output import console, progress_on
 from ..refusal import Refusal
 from .lines import outside_of_calendars
@@ -54,10 +55,11 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
     new = storage_named(target, "normal", what="TARGET")
     if old.location == new.location:
         raise Refusal(f"SOURCE and TARGET are the same, {old.location}; name two storages")
-    # Whoever holds the writing side of an SQLite file keeps others from changing it meanwhile.
+    # Whoever holds the writing side of an SQLite file keeps others from changing it meanwhile. For
+    # others to read is enough.
     with (
         reading(old, tenant) as from_,
-        writing(old),
+        writing(old) if isinstance(old, SQLiteStorage) else nullcontext(),
         progress_on(console(stderr=True)) as progress,
     ):
         tenants = [tenant] if tenant else ["", *tenants_in(from_)]
