@@ -128,6 +128,20 @@ def test_a_backend_that_is_terminated_while_idle_costs_nothing(
     assert sides.load("a") == StoredObject(2, b"2")
 
 
+def test_a_server_that_has_said_that_it_ends_is_left_before_it_closes_its_side(
+    proxy: Proxy, opened: Callable[..., Sides]
+) -> None:
+    """Both come one after the other, and between them a statement would be lost."""
+    sides = opened(proxy.url())
+    sides.save("a", 0)
+    fields = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
+    proxy.say(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+    wait_until(lambda: sides.writer._link._connection.idle.select(0))  # type: ignore[attr-defined]
+    before = proxy.connections
+    assert sides.save("a", 1, b"2") == []
+    assert proxy.connections == before + 1
+
+
 def terminate(server: Server) -> None:
     """End the server's side of all connections of the library."""
     of_library = "FROM pg_stat_activity WHERE application_name = 'trio_durable'"

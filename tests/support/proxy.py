@@ -41,6 +41,11 @@ class Proxy:
         for pair in pairs:
             _close(*pair)
 
+    def say(self, message: bytes) -> None:
+        """Let all clients hear this, as if the server had said it."""
+        for client, _ in self._pairs:
+            client.sendall(message)
+
     def freeze(self) -> None:
         """Let nothing through in either direction, without a sign of it."""
         self._flows.clear()

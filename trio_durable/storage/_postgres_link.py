@@ -95,6 +95,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """Seconds of silence after which it gives up."""
     silence: NoAnswer | None = None
     """That it has given up."""
+    has_parted = False
+    """The server has said that it is about to close its side."""
     idle: selectors.BaseSelector
     encoding = ""
     """The database's."""
@@ -140,11 +142,20 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                     return False
                 if not self.idle.select(0):
                     return True
-                # Its end, or news of settings, which the server sends without being asked.
+                # Its end, or news of settings, which the server sends without being asked. What it
+                # says at its end may be here before the end is.
                 self.pgconn.consume_input()
+                self.pgconn.is_busy()  # which reads it
+                if self.has_parted:
+                    return False
         except (psycopg.Error, OSError, ValueError):
             pass
         return False
+
+    def note(self, said: psycopg.errors.Diagnostic) -> None:
+        """Hear what the server says without being asked."""
+        if said.severity_nonlocalized in ("FATAL", "PANIC"):
+            self.has_parted = True
 
     def discard(self) -> None:
         """Close it, whatever its state."""
@@ -206,6 +217,7 @@ class Settings:
             problem = problems.of_connecting(error)
         else:
             connection.idle = _selector()
+            connection.add_notice_handler(connection.note)
             try:
                 self._set_up(connection, own, str(milliseconds))
                 return connection
