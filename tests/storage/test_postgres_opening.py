@@ -294,6 +294,13 @@ def test_a_string_that_cannot_be_read_is_refused_without_a_word_of_it(conninfo: 
         assert_secret(caught.value)
 
 
+@pytest.mark.parametrize("text", [f"host=db password={SECRET}", f"postgresql:/me:{SECRET}@db/app"])
+def test_what_is_meant_for_postgres_is_not_taken_for_the_path_of_a_file(text: str) -> None:
+    with pytest.raises(ValueError, match="looks like a PostgreSQL connection string") as caught:
+        DurableRuntime(text)
+    assert_secret(caught.value)
+
+
 @pytest.mark.parametrize("bad", [None, 7, b"postgresql://"])
 def test_what_is_no_string_is_refused(bad: object) -> None:
     with pytest.raises(TypeError, match="a connection string is a str, not "):

@@ -27,6 +27,12 @@ def storage_at(storage: object, durability: Durability) -> Storage:
     scheme, separator, rest = path.partition("://")
     if separator and scheme in ("postgresql", "postgres"):
         return _postgres_storage(path, durability)
+    if not separator and (path.startswith(("postgresql:", "postgres:")) or "password=" in path):
+        # Not a word of it: as the path of a file it would be in every message.
+        raise ValueError(
+            "this looks like a PostgreSQL connection string; give postgresql://user@host/database, "
+            "or PostgresStorage(…), which also takes key=value pairs"
+        )
     if separator and scheme != "sqlite":
         raise ValueError(
             f"no storage is known for {scheme}:// URLs; give a path, sqlite:///path, or "
