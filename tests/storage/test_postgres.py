@@ -427,10 +427,29 @@ def test_stale_saves_take_no_second_round_trip(writer: Writer) -> None:
     assert len(sent) == 1
 
 
+def catch_up(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Wait until the statistics have what backends did that have ended."""
+    if connection.info.server_version >= 150000:
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        return
+    # There they go to a process, one after the other: wait until something newer got through.
+    connection.execute("CREATE TEMPORARY TABLE newer (n int)")
+
+    def is_counted() -> bool:
+        connection.execute("SELECT * FROM newer")
+        counted = connection.execute(
+            "SELECT seq_scan > 0 FROM pg_stat_user_tables WHERE relid = 'newer'::regclass"
+        )
+        return counted.fetchone() == (True,)
+
+    wait_until(is_counted)
+    connection.execute("DROP TABLE newer")
+
+
 def rows_changed(postgres: str, table: str) -> tuple[int, int]:
     """How many rows of a table were updated, and how many of these within their page."""
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("SELECT pg_stat_force_next_flush()")
+        catch_up(connection)
         found = connection.execute(
             "SELECT pg_stat_get_tuples_updated(oid), pg_stat_get_tuples_hot_updated(oid) "
             "FROM pg_class WHERE oid = %s::regclass",
@@ -538,7 +557,7 @@ def test_no_statement_looks_at_a_whole_table(
     with psycopg.connect(conninfo, autocommit=True) as admin:
 
         def scans() -> object:
-            admin.execute("SELECT pg_stat_force_next_flush()")
+            catch_up(admin)
             return admin.execute(
                 "SELECT relname, seq_scan FROM pg_stat_user_tables "
                 "WHERE schemaname = 'large_tables' AND relname IN "
