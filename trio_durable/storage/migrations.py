@@ -160,7 +160,12 @@ class Schema:
 
     def apply(self) -> None:
         """Apply what is pending."""
-        migrations_of("").apply(self._db)
+        of_the_file = migrations_of("")
+        # By itself it makes its table first and then the index on it, which would stay away if the
+        # process died in between.
+        with self._db.atomic():
+            of_the_file.ensure_migrations_table(self._db)
+        of_the_file.apply(self._db)
         for tenant in dict(self.pending()):
             migrations_of(tenant).apply(self._db)
 

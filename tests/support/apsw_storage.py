@@ -1,0 +1,334 @@
+"""The storage in SQLite files as it is, on files that a test has in its hands.
+
+The standard library's sqlite3 lets nobody come between SQLite and its files; apsw does, by a VFS
+written in Python, and brings an SQLite of its own. So a connection of apsw is dressed as the few
+methods of ``sqlite3.Connection`` that the storage and sqlite-utils use, and everything above that
+is the library's own code.
+"""
+# ruff: noqa: N802 (the methods of a VFS have SQLite's names)
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import apsw
+import attrs
+
+from trio_durable import SQLiteStorage
+from trio_durable.storage import Durability
+
+from .disk import (
+    Created,
+    Event,
+    Mark,
+    Removed,
+    Resized,
+    Synced,
+    SyncFailed,
+    Written,
+)
+
+_ERRORS: list[tuple[type[apsw.Error], type[sqlite3.Error]]] = [
+    (apsw.ConstraintError, sqlite3.IntegrityError),
+    (apsw.MismatchError, sqlite3.IntegrityError),
+    (apsw.CorruptError, sqlite3.DatabaseError),
+    (apsw.NotADBError, sqlite3.DatabaseError),
+    (apsw.TooBigError, sqlite3.DataError),
+    (apsw.Error, sqlite3.OperationalError),
+]
+"""As which of sqlite3's errors each of SQLite's codes is raised."""
+
+_TEXTS = {
+    apsw.IOError: "disk I/O error",
+    apsw.FullError: "database or disk is full",
+    apsw.CantOpenError: "unable to open database file",
+}
+"""What sqlite3 says; apsw repeats the text of the exception that a VFS has raised."""
+
+_CHECKPOINT_AFTER = 12
+"""Pages in the log. By default it's a thousand, for which a test would have to write a lot."""
+
+
+def _raised_by_sqlite3(error: apsw.Error) -> sqlite3.Error:
+    kind = next(ours for theirs, ours in _ERRORS if isinstance(error, theirs))
+    raised = kind(_TEXTS.get(type(error)) or str(error).partition(": ")[2] or str(error))
+    raised.__cause__ = error
+    return raised
+
+
+class Cursor:
+    """The rows of a statement that has run to its end."""
+
+    def __init__(
+        self,
+        rows: list[tuple[Any, ...]],
+        description: Sequence[tuple[Any, ...]] | None,
+        rowcount: int,
+        lastrowid: int,
+    ) -> None:
+        self._rows = iter(rows)
+        self.description = description
+        self.rowcount = rowcount
+        self.lastrowid = lastrowid
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return self._rows
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return list(self._rows)
+
+
+class Connection:
+    """What of ``sqlite3.Connection`` is used, in autocommit mode, on a connection of apsw."""
+
+    def __init__(
+        self, path: Path, vfs: str, busy_timeout: float, instead: Mapping[str, str]
+    ) -> None:
+        self._instead = instead
+        try:
+            self._apsw = apsw.Connection(str(path), vfs=vfs)
+        except apsw.Error as error:
+            raise _raised_by_sqlite3(error) from error
+        self._apsw.set_busy_timeout(round(busy_timeout * 1000))
+        # As SQLite's own hook does. But with that one, apsw would raise what a VFS raised while
+        # SQLite makes a checkpoint, after a commit that has succeeded.
+        self._apsw.set_wal_hook(_checkpoint)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._apsw.in_transaction
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Cursor:
+        connection = self._apsw
+        changes = connection.total_changes()
+        description: Sequence[tuple[Any, ...]] = ()
+
+        def note_description(cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
+            nonlocal description
+            description = cursor.get_description()
+            return True
+
+        try:
+            cursor = connection.cursor()
+            # Afterwards, apsw no longer knows it.
+            cursor.exec_trace = note_description
+            cursor.execute(self._instead.get(sql, sql), parameters)
+            rows = cursor.fetchall()
+        except apsw.Error as error:
+            raise _raised_by_sqlite3(error) from error
+        changed = connection.changes() if connection.total_changes() != changes else 0
+        return Cursor(rows, description, changed, connection.last_insert_rowid())
+
+    def close(self) -> None:
+        try:
+            self._apsw.close()
+        except apsw.Error:
+            # SQLite's close tells nobody of a checkpoint that didn't succeed, apsw's does.
+            self._apsw.close()
+
+
+def _checkpoint(connection: apsw.Connection, name: str, pages: int) -> int:
+    if pages >= _CHECKPOINT_AFTER:
+        with contextlib.suppress(apsw.Error):
+            connection.wal_checkpoint(name)
+    return apsw.SQLITE_OK
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+Operation = Literal["open", "read", "write", "truncate", "sync", "delete", "size"]
+
+
+@attrs.frozen
+class Call:
+    """Something that SQLite asks of its files."""
+
+    number: int
+    operation: Operation
+    name: str
+
+
+Fault = Callable[[Call], apsw.Error | None]
+"""What goes wrong with a call, if anything does."""
+
+_CODES: dict[Operation, int] = {
+    "open": apsw.SQLITE_CANTOPEN,
+    "read": apsw.SQLITE_IOERR_READ,
+    "write": apsw.SQLITE_IOERR_WRITE,
+    "truncate": apsw.SQLITE_IOERR_TRUNCATE,
+    "sync": apsw.SQLITE_IOERR_FSYNC,
+    "delete": apsw.SQLITE_IOERR_DELETE,
+    "size": apsw.SQLITE_IOERR_FSTAT,
+}
+"""With which SQLite's own VFS answers if the system call has failed."""
+
+
+def failure(call: Call) -> apsw.Error:
+    """The error that a failing disk makes of a call."""
+    error: apsw.Error = (
+        apsw.CantOpenError(str(call)) if call.operation == "open" else apsw.IOError(str(call))
+    )
+    error.extendedresult = _CODES[call.operation]
+    return error
+
+
+def disk_full(call: Call) -> apsw.Error:
+    """The error that a full disk makes of a write."""
+    error = apsw.FullError(str(call))
+    error.extendedresult = apsw.SQLITE_FULL
+    return error
+
+
+class WatchedDisk(apsw.VFS):
+    """Files of the operating system, with a record of what is done to them.
+
+    Reads see what was written, as through the cache of the system; ``events`` says what a power cut
+    may leave of it. ``fault`` may let calls fail.
+
+    Which syncs reach the folder is as in SQLite's VFS for Unix: the first one of a new journal or
+    log, and a deletion that asks for it.
+    """
+
+    _numbers = count()
+
+    def __init__(self, folder: Path) -> None:
+        self.name = f"watched-{next(self._numbers)}"
+        self.folder = folder
+        self.events: list[Event] = []
+        self.calls = 0
+        self.failed = 0
+        self.fault: Fault | None = None
+        self.forgets = False
+        """A sync that fails throws what it was about out of the cache, so that reads miss it."""
+        self._files = count()
+        self._numbers_of: dict[str, int] = {}
+        super().__init__(self.name, "")
+
+    def mark(self, value: object) -> None:
+        """Note what is known outside at this moment."""
+        self.events.append(Mark(value))
+
+    def asked(self, operation: Operation, name: str | None) -> None:
+        """Count a call, and raise what goes wrong with it."""
+        call = Call(self.calls, operation, name or "a temporary file")
+        self.calls += 1
+        error = self.fault(call) if self.fault else None
+        if error is not None:
+            self.failed += 1
+            raise error
+
+    def file_number(self, name: str) -> int:
+        """Of the file that has this name, which may be new."""
+        number = self._numbers_of.get(name)
+        if number is None:
+            number = self._numbers_of[name] = next(self._files)
+            self.events.append(Created(number, name))
+        return number
+
+    # --- what SQLite calls -----------------------------------------------------------------------
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> _WatchedFile:
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        self.asked("open", path and Path(path).name)
+        is_new = path is not None and not Path(path).exists()
+        return _WatchedFile(self, name, flags, path and Path(path).name, is_new)
+
+    def xDelete(self, path: str, sync_folder: bool) -> None:
+        name = Path(path).name
+        self.asked("delete", name)
+        super().xDelete(path, sync_folder)
+        if self._numbers_of.pop(name, None) is not None:
+            self.events.append(Removed(name, sync_folder))
+
+
+_NEEDS_FOLDER = (
+    apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL | apsw.SQLITE_OPEN_WAL
+)
+
+
+class _WatchedFile(apsw.VFSFile):
+    def __init__(
+        self,
+        disk: WatchedDisk,
+        path: str | apsw.URIFilename | None,
+        flags: list[int],
+        name: str | None,
+        is_new: bool,
+    ) -> None:
+        super().__init__("", path, flags)
+        self._disk = disk
+        self._name = name
+        # Temporary files have no name and nothing to lose.
+        self._number = None if name is None else disk.file_number(name)
+        self._syncs_folder = is_new and bool(flags[0] & _NEEDS_FOLDER)
+        self._unsynced: list[tuple[int, bytes]] = []
+        """Where something was written since the last sync, and what was there before."""
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        self._disk.asked("read", self._name)
+        return super().xRead(amount, offset)
+
+    def xWrite(self, data: bytes, offset: int) -> None:
+        self._disk.asked("write", self._name)
+        if self._disk.forgets:
+            self._unsynced.append((offset, super().xRead(len(data), offset)))
+        super().xWrite(data, offset)
+        if self._number is not None:
+            self._disk.events.append(Written(self._number, offset, bytes(data)))
+
+    def xTruncate(self, size: int) -> None:
+        self._disk.asked("truncate", self._name)
+        super().xTruncate(size)
+        if self._number is not None:
+            self._disk.events.append(Resized(self._number, size))
+
+    def xFileSize(self) -> int:
+        self._disk.asked("size", self._name)
+        return super().xFileSize()
+
+    def xSync(self, flags: int) -> None:
+        try:
+            self._disk.asked("sync", self._name)
+        except apsw.Error:
+            if self._number is not None:
+                self._disk.events.append(SyncFailed(self._number))
+            for offset, data in reversed(self._unsynced):
+                super().xWrite(data, offset)
+            self._unsynced.clear()
+            raise
+        super().xSync(flags)
+        self._unsynced.clear()
+        if self._number is not None:
+            self._disk.events.append(Synced(self._number, self._syncs_folder))
+            self._syncs_folder = False
+
+
+class StorageOnDisk(SQLiteStorage):
+    """The storage itself, with its file ``objects.db`` on a watched disk.
+
+    ``instead`` replaces statements, to weaken it.
+    """
+
+    def __init__(
+        self,
+        disk: WatchedDisk,
+        *,
+        durability: Durability = "full",
+        instead: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(disk.folder / "objects.db", durability=durability)
+        self._disk = disk
+        self._instead = dict(instead or {})
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._opening():
+            connection = Connection(self._path, self._disk.name, self._busy_timeout, self._instead)
+            return cast("sqlite3.Connection", connection)
