@@ -1,0 +1,213 @@
+"""The disk fails: whoever asked hears of it, nothing that was acknowledged is lost, work goes on.
+
+Every call that SQLite makes to its files fails in turn, once: each read, write, sync, change of
+size, opening and removal. The storage has to say that it failed, to have done nothing then, to go
+on with what comes next, and to hold all that it has acknowledged when it is opened the next time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import apsw
+import pytest
+import trio
+import trio.testing
+from support.apsw_storage import Call, Fault, StorageOnDisk, WatchedDisk, disk_full, failure
+from support.disk import Event, Mark, Written
+
+from trio_durable import PersistenceError, SQLiteStorage, StorageUnavailable
+from trio_durable.storage import StorageFault
+
+from .history import Contents, Work, opened
+from .served import HOUR, Told, check, serve, stored
+from .workload import integrity, watched, work_on
+
+EVERY = int(os.environ.get("TRIO_DURABLE_FAULT_EVERY", "9"))
+"""Which of the calls fail, every so manieth; 1 for each of them."""
+
+
+def once(number: int) -> Fault:
+    """The call with that number fails."""
+    return lambda call: failure(call) if call.number == number else None
+
+
+def allowed_at_end(events: list[Event]) -> object:
+    return [event.value for event in events if isinstance(event, Mark)][-1]
+
+
+def calls_of(folder: Path, seed: object, steps: int, times: int = 3) -> int:
+    """How many calls a history makes when all of them succeed."""
+    with watched(folder) as disk:
+        work_on(disk, StorageOnDisk(disk), Work(seed), steps=steps, times=times)
+        return disk.calls
+
+
+def check_end(folder: Path, events: list[Event]) -> None:
+    """The next process finds what was promised."""
+    path = folder / "objects.db"
+    with opened(SQLiteStorage(path)) as (_, reader):
+        assert Contents.read(reader) in allowed_at_end(events)
+    assert integrity(path) == []
+
+
+@pytest.mark.parametrize("offset", range(EVERY) if EVERY < 4 else [4])
+def test_a_call_that_fails_once_undoes_what_was_asked_for_and_no_more(
+    folder: Path, offset: int
+) -> None:
+    seed, steps = f"once {offset}", 6
+    calls = calls_of(folder / "well", seed, steps)
+    assert calls > 400
+    for number in range(offset % EVERY, calls, EVERY):
+        place = folder / str(number)
+        with watched(place) as disk:
+            disk.fault = once(number)
+            work_on(disk, StorageOnDisk(disk), Work(seed), steps=steps)
+            assert disk.failed == 1
+        check_end(place, disk.events)
+
+
+@pytest.mark.parametrize("length", [1, 7, 60])
+def test_a_full_disk_that_is_emptied_again(folder: Path, length: int) -> None:
+    """From some write on, so many find no room, whether they are a commit's or a checkpoint's."""
+    seed, steps = f"full {length}", 6
+    with watched(folder / "well") as disk:
+        work_on(disk, StorageOnDisk(disk), Work(seed), steps=steps)
+        writes = sum(isinstance(event, Written) for event in disk.events)
+    for number in range(length % EVERY, writes, EVERY):
+        place = folder / str(number)
+        with watched(place) as disk:
+            disk.fault = full_from(number, length)
+            work_on(disk, StorageOnDisk(disk), Work(seed), steps=steps)
+            assert 1 <= disk.failed <= length
+        check_end(place, disk.events)
+
+
+def full_from(number: int, length: int) -> Fault:
+    """The write with that number finds no room, nor do those after it, so many in all."""
+    writes = 0
+
+    def fault(call: Call) -> apsw.Error | None:
+        nonlocal writes
+        if call.operation != "write":
+            return None
+        writes += 1
+        return disk_full(call) if number < writes <= number + length else None
+
+    return fault
+
+
+def test_a_disk_that_fails_for_good_is_said_to_and_let_go(folder: Path) -> None:
+    """From some call on, all fail: nothing hangs, and what was acknowledged is there later on."""
+    seed = "for good"
+    calls = calls_of(folder / "well", seed, 12, times=1)
+    for number in range(0, calls, EVERY):
+        place = folder / str(number)
+        with watched(place) as disk:
+            disk.fault = lambda call, first=number: failure(call) if call.number >= first else None
+            work = Work(seed)
+            disk.mark((work.contents(),))
+            try:
+                with opened(StorageOnDisk(disk)) as (writer, _):
+                    for _ in range(12):
+                        job = work.draw()
+                        disk.mark((work.contents(), work.after(job)))
+                        outcome = job.do(writer)
+                        assert outcome == work.done(job)
+                        disk.mark((work.contents(),))
+            except (StorageFault, StorageUnavailable):
+                pass
+            # Once a call has failed nothing succeeds any more that needs the disk; and the lock is
+            # free, or what follows would be refused.
+            assert disk.failed
+        check_end(place, disk.events)
+
+
+# --- a runtime on such a disk --------------------------------------------------------------------
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """In virtual time, of which there is enough for whatever doesn't hang."""
+
+    async def main() -> None:
+        with trio.fail_after(100 * HOUR):
+            await scenario()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.fixture
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    # Alarms that fail are logged, with tracebacks, and pytest would keep a thousand of them.
+    caplog.set_level(logging.CRITICAL, "trio_durable.alarms")
+
+
+def runtime_calls(folder: Path) -> int:
+    """How many calls to its files a runtime makes when all of them succeed."""
+    with watched(folder) as disk:
+        told = Told()
+        run(lambda: serve(StorageOnDisk(disk), told, then=lambda: None))
+        run(lambda: check_later(folder, told))
+        assert told.errors == []
+        return disk.calls
+
+
+async def check_later(folder: Path, told: Told) -> None:
+    """As the next process finds it."""
+    check(await stored(SQLiteStorage(folder / "objects.db")), told)
+    assert integrity(folder / "objects.db") == []
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_a_runtime_outlives_a_call_that_fails(folder: Path) -> None:
+    """Those whose commits met it are told; later calls succeed, and every alarm has its effect."""
+    told_of_failures = 0
+    for number in range(0, runtime_calls(folder / "well"), EVERY):
+        place = folder / str(number)
+        with watched(place) as disk:
+            disk.fault = once(number)
+            told = Told()
+            try:
+                run(partial(serve, StorageOnDisk(disk), told, then=lambda: None))
+            except StorageUnavailable:
+                assert not told.acknowledged  # it failed to open
+            run(partial(check_later, place, told))
+            assert disk.failed
+            told_of_failures += bool(told.errors)
+    assert told_of_failures > 3
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_a_runtime_on_a_disk_that_fails_for_a_while(folder: Path) -> None:
+    """Every call that needs it fails, none hangs, and when the disk is well all is as before."""
+    for number in range(0, runtime_calls(folder / "well"), 3 * EVERY):
+        place = folder / str(number)
+        with watched(place) as disk:
+            disk.fault = lambda call, first=number: failure(call) if call.number >= first else None
+            told = Told()
+
+            def mend(disk: WatchedDisk = disk) -> None:
+                disk.fault = None
+
+            try:
+                run(partial(serve, StorageOnDisk(disk), told, then=mend))
+            except StorageUnavailable:
+                assert not told.acknowledged
+            run(partial(check_later, place, told))
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_a_runtime_closes_on_a_disk_that_fails_for_good(folder: Path) -> None:
+    for number in range(0, runtime_calls(folder / "well"), 3 * EVERY):
+        place = folder / str(number)
+        with watched(place) as disk:
+            disk.fault = lambda call, first=number: failure(call) if call.number >= first else None
+            told = Told()
+            with suppress(PersistenceError, StorageUnavailable):
+                run(partial(serve, StorageOnDisk(disk), told, then=lambda: None, wait=5))
+            run(partial(check_later, place, told))

@@ -1,0 +1,170 @@
+"""The power is cut at every moment: what was acknowledged is there, what wasn't is whole or not.
+
+SQLite's files are on a disk of which the test knows every write and sync. A piece of work after the
+other is done by the storage as it is; then the power is cut after each single write, sync, change
+of size, and making and removal of a file, and the storage opened on what may be left. There must be
+all that was acknowledged before the cut, and of what was under way then all or nothing.
+`support.disk` says what may be left; here it is drawn twice for each moment.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+
+import apsw
+import pytest
+from support.apsw_storage import Call, Fault, StorageOnDisk, failure
+from support.disk import LOSSES, Event, Mark, Platter, SyncFailed
+
+from trio_durable import SQLiteStorage, StorageUnavailable
+from trio_durable.storage import Durability, StorageFault
+
+from .history import Contents, Work, opened
+from .workload import Allowed, integrity, watched, work_on
+
+SEEDS = range(int(os.environ.get("TRIO_DURABLE_POWER_SEEDS", "1")))
+"""Histories per test, each cut at some hundred moments; more for a search through the night."""
+
+Moment = tuple[Platter, Allowed, list[Contents]]
+"""What is on the disk and on its way there, what may be found now, and what ever might be."""
+
+
+def moments(events: list[Event]) -> Iterator[tuple[int, Moment]]:
+    """After each thing that was done to the disk."""
+    platter = Platter()
+    allowed: Allowed = ()
+    ever: list[Contents] = []
+    for number, event in enumerate(events):
+        platter.take(event)
+        if isinstance(event, Mark):
+            assert isinstance(event.value, tuple)
+            allowed = event.value
+            ever.extend(allowed)
+        else:
+            yield number, (platter, allowed, ever)
+
+
+def found_after_cut(folder: Path, survivors: dict[str, bytes]) -> Contents:
+    """Start the machine again: what the storage finds, which then goes on."""
+    for path in folder.iterdir():
+        path.unlink()
+    for name, content in survivors.items():
+        (folder / name).write_bytes(content)
+    path = folder / "objects.db"
+    with opened(SQLiteStorage(path)) as (_, reader):
+        contents = Contents.read(reader)
+    assert integrity(path) == []
+    return contents
+
+
+def recorded(
+    folder: Path,
+    seed: str,
+    *,
+    steps: int = 5,
+    durability: Durability = "full",
+    instead: Mapping[str, str] | None = None,
+    fault: Fault | None = None,
+    forgets: bool = False,
+) -> list[Event]:
+    """What a history of work does to the disk."""
+    with watched(folder) as disk:
+        disk.fault, disk.forgets = fault, forgets
+        storage = StorageOnDisk(disk, durability=durability, instead=instead)
+        work_on(disk, storage, Work(seed), steps=steps)
+        return disk.events
+
+
+def cut_everywhere(events: list[Event], folder: Path, seed: int, *, tail_may_go: bool) -> int:
+    """Cut the power at every moment; how often that was."""
+    rng = random.Random(seed)
+    folder.mkdir()
+    tried = 0
+    for _, (platter, allowed, ever) in moments(events):
+        for loss in ("all", rng.choice(LOSSES[2:])):
+            found = found_after_cut(folder, platter.survivors(rng, loss))
+            assert found in (ever if tail_may_go else allowed), f"{loss} lost at {tried}"
+            tried += 1
+    return tried
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_that_was_acknowledged_is_lost(folder: Path, seed: int) -> None:
+    events = recorded(folder / "disk", f"power {seed}")
+    assert cut_everywhere(events, folder / "again", seed, tail_may_go=False) > 500
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_normal_durability_loses_the_latest_at_most_and_nothing_amid(
+    folder: Path, seed: int
+) -> None:
+    events = recorded(folder / "disk", f"power {seed}", durability="normal")
+    assert cut_everywhere(events, folder / "again", seed, tail_may_go=True) > 500
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_power_cut_finds_out_a_storage_that_syncs_later_than_it_says(
+    folder: Path, seed: int
+) -> None:
+    """What normal durability may lose the full one must not."""
+    events = recorded(folder / "disk", f"power {seed}", durability="normal")
+    with pytest.raises(AssertionError):
+        cut_everywhere(events, folder / "again", seed, tail_may_go=False)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_power_cut_finds_out_a_storage_that_does_not_sync(folder: Path, seed: int) -> None:
+    """It doesn't only lose the latest."""
+    weak = {"PRAGMA synchronous = full": "PRAGMA synchronous = off"}
+    events = recorded(folder / "disk", f"power {seed}", instead=weak)
+    with pytest.raises((AssertionError, StorageUnavailable, StorageFault, sqlite3.DatabaseError)):
+        cut_everywhere(events, folder / "again", seed, tail_may_go=True)
+
+
+# --- a sync that fails ---------------------------------------------------------------------------
+
+
+def sync_that_fails(number: int) -> Fault:
+    """The sync with that number, from 0, fails; those after it succeed again."""
+    syncs = 0
+
+    def fault(call: Call) -> apsw.Error | None:
+        nonlocal syncs
+        if call.operation != "sync":
+            return None
+        syncs += 1
+        return failure(call) if syncs == number + 1 else None
+
+    return fault
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["cached", "out of the cache"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_lost_behind_a_sync_that_failed(folder: Path, seed: int, forgets: bool) -> None:
+    """What it was about never gets to the disk, though each sync after it reports success.
+
+    Nor does it stay for reading, where the kernel needs its memory.
+    """
+    rng = random.Random(seed)
+    again = folder / "again"
+    again.mkdir()
+    for number in count():
+        fault = sync_that_fails(number)
+        events = recorded(
+            folder / f"{number}", f"sync {seed}", steps=3, fault=fault, forgets=forgets
+        )
+        failed = [at for at, event in enumerate(events) if isinstance(event, SyncFailed)]
+        if not failed:
+            break
+        later = range(failed[0], len(events))
+        chosen = {later[-1], *rng.sample(later, min(5, len(later)))}
+        for at, (platter, allowed, _) in moments(events):
+            if at in chosen:
+                for loss in ("all", "some"):
+                    assert found_after_cut(again, platter.survivors(rng, loss)) in allowed
+    assert number > 20
