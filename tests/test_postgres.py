@@ -21,11 +21,11 @@ from urllib.parse import quote, urlencode
 import anyio
 import psycopg
 import pytest
+from crash.test_kills import Heard, Row, check, run_and_kill
 from psycopg.conninfo import conninfo_to_dict
 from support.clock import settle
 from support.postgres import Server
 from support.proxy import Proxy, proxied
-from test_crash import Heard, Row, check, run_and_kill
 
 from trio_durable import (
     DurableObject,

@@ -22,7 +22,7 @@ from typing import Any
 import attrs
 import pytest
 
-CHILD = Path(__file__).parent / "support" / "alarm_crash_child.py"
+CHILD = Path(__file__).with_name("alarms_child.py")
 KILLS = int(os.environ.get("TRIO_DURABLE_KILLS", "5"))
 """Per backend; more of them for a search through the night."""
 

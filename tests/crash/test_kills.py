@@ -22,7 +22,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-CHILD = Path(__file__).parent / "support" / "crash_child.py"
+CHILD = Path(__file__).with_name("calls_child.py")
 KILLS = int(os.environ.get("TRIO_DURABLE_KILLS", "8"))
 """Per backend; more of them for a search through the night."""
 

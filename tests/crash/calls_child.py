@@ -1,6 +1,6 @@
 """A process that is meant to be killed: callers call counters and note what was acknowledged.
 
-    python crash_child.py PATH BACKEND RUN
+    python calls_child.py PATH BACKEND RUN
 
 Each call has a name of its own. Before it is made, ``? NAME`` goes to standard output, or
 ``! NAME`` if its handler will raise, and when its reply is there, ``= NAME OBJECT POSITION``.

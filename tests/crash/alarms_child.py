@@ -1,7 +1,7 @@
 """A process that is meant to be killed while alarms fire.
 
-    python alarm_crash_child.py PATH BACKEND RUN
-    python alarm_crash_child.py PATH BACKEND last
+    python alarms_child.py PATH BACKEND RUN
+    python alarms_child.py PATH BACKEND last
 
 Tickers have an alarm that sets itself again every few milliseconds. Ledgers have single ones, that
 callers set through a handler or from outside; each carries a token, which its handler notes. Some
