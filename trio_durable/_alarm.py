@@ -16,7 +16,7 @@ from ._json_scalars import shown, write_json
 from ._json_types import UnsupportedType, hooks_for
 from ._keys import AlarmKey, ObjectKey, id_problem
 from ._retry import DEFAULT_RETRY, Retry
-from .storage import StoredAlarm
+from .storage import NO_TIME, StoredAlarm
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -104,6 +104,8 @@ def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
     """
     key = stored.key
     try:
+        if stored.due_at == NO_TIME:
+            raise ValueError("when it is due is no number")
         due_at = instant(stored.due_at)
         payload = None if stored.payload is None else orjson.loads(stored.payload)
     except (OverflowError, ValueError) as error:

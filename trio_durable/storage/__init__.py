@@ -1,6 +1,7 @@
 """Where objects are kept: the contract, and the storages that come with the library."""
 
 from ._contract import (
+    NO_TIME,
     AlarmChanges,
     AlarmRow,
     AlarmStatus,
@@ -12,6 +13,7 @@ from ._contract import (
     ObjectRow,
     Postponement,
     Reader,
+    SpoiltRow,
     Storage,
     StorageFault,
     StoredAlarm,
@@ -25,6 +27,7 @@ from .memory import MemoryStorage
 from .sqlite import SQLiteStorage
 
 __all__ = [
+    "NO_TIME",
     "AlarmChanges",
     "AlarmRow",
     "AlarmStatus",
@@ -40,6 +43,7 @@ __all__ = [
     "Postponement",
     "Reader",
     "SQLiteStorage",
+    "SpoiltRow",
     "Storage",
     "StorageFault",
     "StoredAlarm",

@@ -37,7 +37,7 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import attrs
 
@@ -132,13 +132,18 @@ class StoredObject:
     epoch: int = 0
 
 
+NO_TIME = -(2**63)
+"""Stands for the time of an alarm whose row has something else in its place. Not a time that an
+alarm can be set for."""
+
+
 @attrs.frozen
 class StoredAlarm:
     """An alarm as it was read."""
 
     key: AlarmKey
     due_at: int
-    """When it was set for, in microseconds since 1970 UTC."""
+    """When it was set for, in microseconds since 1970 UTC; or `NO_TIME`."""
     payload: bytes | None
     failures: int
     """How often it was handled in vain."""
@@ -287,6 +292,7 @@ class Reader(ABC):
         """Read objects, in the order of ``keys``; None where nothing is stored.
 
         Raises:
+            SpoiltRow: One of them can't be read, whatever the others are; without it they may be.
             StorageFault: The storage can't be read.
         """
 
@@ -506,6 +512,18 @@ class StorageFault(Exception):
     """The storage failed to read or write; the text says how, for a `PersistenceError`."""
 
     @classmethod
-    def of(cls, error: Exception) -> Self:
+    def of(cls, error: Exception) -> StorageFault:
         """The fault that ``error`` of the driver amounts to."""
-        return cls(str(error) or type(error).__name__)
+        return StorageFault(str(error) or type(error).__name__)
+
+
+class SpoiltRow(StorageFault):
+    """The row of one object is not as a storage writes it, by no fault of others."""
+
+    def __init__(self, key: ObjectKey, problem: str) -> None:
+        super().__init__(key, problem)
+        self.key = key
+        self._problem = problem
+
+    def __str__(self) -> str:
+        return self._problem

@@ -6,16 +6,28 @@ most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; 
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from ._contract import (
+    NO_TIME,
+    AlarmRow,
+    AlarmStatus,
+    DueAlarm,
+    NewAlarm,
+    Postponement,
+    StoredAlarm,
+)
 from .migrations import TableNames
+
+logger = logging.getLogger("trio_durable.storage")
 
 _EARLIEST = -(2**63)
 
@@ -62,8 +74,14 @@ WHERE type_name = ? AND object_id = ? AND name = ? AND available_at IS NULL
 """
 _GIVE_BACK = "UPDATE {alarms} SET claim = NULL, available_at = due_at WHERE claim IS NOT NULL"
 
+_DUE_IN_ONE = "json_group_array(json_array(available_at, type_name, object_id, name))"
+# What is text as its bytes, which may be none; what isn't, as SQLite would write it.
+_DUE_ONE_BY_ONE = "available_at, " + ", ".join(
+    f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) ELSE quote({column}) END"
+    for column in ("type_name", "object_id", "name")
+)
 _DUE = """
-SELECT json_group_array(json_array(available_at, type_name, object_id, name)) FROM (
+SELECT {columns} FROM (
     SELECT available_at, type_name, object_id, name FROM {alarms}
     WHERE available_at < ? AND (available_at, type_name, object_id, name) > (?, ?, ?, ?)
         AND type_name NOT IN (SELECT value FROM json_each(?))
@@ -201,13 +219,35 @@ class AlarmTable:
     ) -> list[DueAlarm]:
         """See `Reader.due_alarms`."""
         last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key[:3])
-        parameters = (before, *last, _json(list(except_types)), limit)
-        rows = orjson.loads(self._execute(_DUE, parameters).fetchone()[0])
+        parameters = (before, *last, _json(list(except_types)))
+        try:
+            listed = self._execute(_DUE, (*parameters, limit), columns=_DUE_IN_ONE)
+            rows: Iterable[Any] = orjson.loads(listed.fetchone()[0])
+            if not all(map(_is_due_row, rows)):
+                raise ValueError
+        except (sqlite3.OperationalError, ValueError):
+            # One of them is spoilt, which must not keep the others from being delivered.
+            found = self._execute(_DUE, (*parameters, -1), columns=_DUE_ONE_BY_ONE)
+            rows = islice(self._unspoilt(found), limit)
         tenant = self._names.tenant
         return [
             DueAlarm(available_at, AlarmKey(type_name, object_id, name, tenant))
             for available_at, type_name, object_id, name in rows
         ]
+
+    def _unspoilt(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+        for available_at, *key in rows:
+            try:
+                row = (available_at, *map(bytes.decode, key))
+            except (TypeError, UnicodeDecodeError):
+                row = ()
+            if row and _is_due_row(row):
+                yield row
+            else:
+                logger.warning(
+                    "an alarm in %s can't be delivered, for its row is spoilt: %s; mend or delete it",
+                    *(self._names.alarms, (available_at, *key)),
+                )
 
     def of_object(self, key: ObjectKey) -> list[StoredAlarm]:
         """See `Reader.list_alarms`."""
@@ -302,13 +342,25 @@ class AlarmTable:
         failures: int,
         last_error: str | None,
     ) -> StoredAlarm:
+        if not isinstance(name, str):
+            raise sqlite3.DataError(
+                f"the name of an alarm of {ObjectKey(type_name, object_id, self._names.tenant)} is "
+                f"{name!r:.40}, no text; delete its row"
+            )
+        # What others have spoilt is refused by name when it is used, and not before: it comes
+        # together with what isn't.
         return StoredAlarm(
             AlarmKey(type_name, object_id, name, self._names.tenant),
-            due_at,
+            due_at if type(due_at) is int else NO_TIME,
             payload.encode() if isinstance(payload, str) else payload,
-            failures,
-            last_error,
+            failures if type(failures) is int and failures >= 0 else 0,
+            last_error if isinstance(last_error, str) else None,
         )
+
+
+def _is_due_row(row: Sequence[object]) -> bool:
+    available_at, *key = row
+    return type(available_at) is int and all(isinstance(part, str) for part in key)
 
 
 def _json(value: object) -> str:

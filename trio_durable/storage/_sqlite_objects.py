@@ -19,10 +19,12 @@ from collections.abc import Iterable, Sequence
 import orjson
 
 from .._keys import ObjectKey
-from ._contract import Commit, ObjectRow, StoredObject
+from ._contract import Commit, ObjectRow, SpoiltRow, StoredObject
 from .migrations import TableNames
 
 _LARGE_STATE = 64 * 1024
+_REVISIONS_END = 2**62
+"""More than there can have been, but not so many that one more is no integer of SQLite's."""
 
 _LOAD = f"""
 SELECT json_group_array(json_array(
@@ -32,7 +34,9 @@ CROSS JOIN {{objects}} AS o
     ON o.type_name = k.value ->> 0 AND o.object_id = k.value ->> 1
 """
 _LOAD_ONE = """
-SELECT revision, CAST(state AS BLOB) FROM {objects} WHERE type_name = ? AND object_id = ?
+SELECT CASE typeof(revision) WHEN 'integer' THEN revision ELSE CAST(revision AS BLOB) END,
+    CAST(state AS BLOB)
+FROM {objects} WHERE type_name = ? AND object_id = ?
 """
 
 _LIST = """
@@ -156,13 +160,13 @@ class ObjectTable:
             found[position] = (
                 self._load_alone(keys[position])
                 if state is None
-                else StoredObject(revision, state.encode())
+                else _stored(keys[position], revision, state.encode())
             )
         return found
 
     def _load_alone(self, key: ObjectKey) -> StoredObject | None:
         row = self._execute(self._load_one, (key.type_name, key.object_id)).fetchone()
-        return None if row is None else StoredObject(*row)
+        return None if row is None else _stored(key, *row)
 
     def list_ids(self, type_name: str, after: str | None, limit: int) -> list[str]:
         """See `Reader.list_ids`."""
@@ -190,6 +194,15 @@ class ObjectTable:
         """Of each type, how many objects there are and how many bytes of state."""
         rows = self._execute(_SUMMARIZE.format(objects=self._table))
         return {type_name: (objects, size) for type_name, objects, size in rows}
+
+
+def _stored(key: ObjectKey, revision: object, state: bytes) -> StoredObject:
+    # On another revision the fence can't be relied on, nor can the next one be told.
+    if type(revision) is not int or not 1 <= revision < _REVISIONS_END:
+        raise SpoiltRow(
+            key, f"the revision in its row is {revision!r:.40}, no number of commits; mend the row"
+        )
+    return StoredObject(revision, state)
 
 
 def _json(value: object) -> str:

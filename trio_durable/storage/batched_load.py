@@ -14,7 +14,7 @@ from typing import Protocol
 from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._runner import Runner
-from ._contract import Reader, StorageFault, StoredObject
+from ._contract import Reader, SpoiltRow, StorageFault, StoredObject
 
 MAX_BATCH_KEYS = 1024
 
@@ -78,12 +78,25 @@ class BatchedLoad:
 
     def _drain(self) -> None:
         while batch := self._take():
-            outcome: Sequence[StoredObject | None] | StorageFault
-            try:
-                outcome = self._reader.load([loading.key for loading in batch])
-            except Exception as error:
-                outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
-            self._loop.call_soon_threadsafe(self._arrive, batch, outcome)
+            while batch:
+                batch = self._load(batch)
+
+    def _load(self, batch: list[Loading]) -> list[Loading]:
+        """Load a batch; what of it has to be loaded without the rest."""
+        others: list[Loading] = []
+        outcome: Sequence[StoredObject | None] | StorageFault
+        try:
+            outcome = self._reader.load([loading.key for loading in batch])
+        except SpoiltRow as fault:
+            outcome = fault
+            spoilt = [loading for loading in batch if loading.key == fault.key]
+            if spoilt:
+                others = [loading for loading in batch if loading.key != fault.key]
+                batch = spoilt
+        except Exception as error:
+            outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
+        self._loop.call_soon_threadsafe(self._arrive, batch, outcome)
+        return others
 
     def _take(self) -> list[Loading]:
         with self._lock:
