@@ -245,7 +245,7 @@ class AlarmTable:
                 yield row
             else:
                 logger.warning(
-                    "an alarm in %s can't be delivered, for its row is spoilt: %s; mend or delete it",
+                    "an alarm in %s can't be delivered, its row is spoilt: %s; mend or delete it",
                     *(self._names.alarms, (available_at, *key)),
                 )
 

@@ -15,6 +15,9 @@ from .migrations import Schema, TableNames
 
 T = TypeVar("T")
 
+GARBLED = "database disk image is malformed, and what SQLite says of it is no text"
+"""For the error that sqlite3 raises when it can't even decode the message of SQLite's."""
+
 _MAX_KNOWN = 256
 """The statements of how many tenants are kept at hand."""
 
@@ -106,3 +109,5 @@ def faults() -> Iterator[None]:
         yield
     except (sqlite3.Error, OverflowError) as error:
         raise StorageFault.of(error) from error
+    except UnicodeDecodeError as error:
+        raise StorageFault(GARBLED) from error

@@ -20,7 +20,7 @@ from .._errors import SchemaTooNew, StorageUnavailable
 from ._contract import Durability, Reader, Storage, Writer
 from ._lock import FileLock
 from ._sqlite_reader import SQLiteReader
-from ._sqlite_tables import TenantTables
+from ._sqlite_tables import GARBLED, TenantTables
 from ._sqlite_writer import SQLiteWriter
 from .migrations import Schema
 
@@ -168,6 +168,9 @@ class SQLiteStorage(Storage):
                 "file is not a database": "; it is not an SQLite file: choose another path",
                 "attempt to write a readonly database": "; make the file and its folder writable",
                 "unable to open database file": "; check the path and its permissions",
+                "database disk image is malformed": "; the file is damaged: restore a backup of it",
                 "database is locked": "; another program has it locked: close that first",
             }.get(text, "")
             raise StorageUnavailable(self.location, text + mend) from error
+        except UnicodeDecodeError as error:
+            raise StorageUnavailable(self.location, GARBLED) from error
