@@ -32,7 +32,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import anyio
 import attrs
@@ -107,9 +107,9 @@ class TrappedConnection(sqlite3.Connection):
         trap.pass_by(f"{self.work} done")
         self.work = ""
 
-    def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         trap.pass_by(f"{self.work} before a statement")
-        cursor = super().execute(sql, parameters)  # type: ignore[arg-type]
+        cursor = super().execute(sql, parameters)
         trap.pass_by(f"{self.work} behind a statement")
         return cursor
 
@@ -321,7 +321,7 @@ async def client(runtime: DurableRuntime, script: Script) -> None:
                     await objects.get(Page, page).fail(name)
                 reply = -1
             case _:
-                reply = await objects.call(Page, page, what, name)
+                reply = cast("int", await objects.call(Page, page, what, name))
         say("=", script.client, number, reply)
         if number % 10 == 0:
             await anyio.sleep(0.03)  # so that its page leaves memory
@@ -354,6 +354,7 @@ async def work(path: str, run: int, backend_closes: bool) -> None:
 def child(path: str, run: int, point: str, number: int) -> NoReturn:
     logging.getLogger("trio_durable.alarms").disabled = True  # some fail, as they should
     trap.point, trap.left = point, number
+    signal.alarm(int(2 * _PATIENCE))  # if it can't even close
     anyio.run(work, path, run, point.startswith("closing"), backend="trio")
     os._exit(NOT_PASSED)
 

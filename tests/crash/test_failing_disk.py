@@ -26,7 +26,7 @@ from trio_durable.storage import StorageFault
 
 from .history import Contents, Work, opened
 from .served import HOUR, Told, check, serve, stored
-from .workload import integrity, watched, work_on
+from .workload import Allowed, integrity, watched, work_on
 
 EVERY = int(os.environ.get("TRIO_DURABLE_FAULT_EVERY", "9"))
 """Which of the calls fail, every so manieth; 1 for each of them."""
@@ -37,8 +37,10 @@ def once(number: int) -> Fault:
     return lambda call: failure(call) if call.number == number else None
 
 
-def allowed_at_end(events: list[Event]) -> object:
-    return [event.value for event in events if isinstance(event, Mark)][-1]
+def allowed_at_end(events: list[Event]) -> Allowed:
+    last = [event.value for event in events if isinstance(event, Mark)][-1]
+    assert isinstance(last, tuple)
+    return last
 
 
 def calls_of(folder: Path, seed: object, steps: int, times: int = 3) -> int:

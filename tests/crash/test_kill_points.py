@@ -14,7 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -80,8 +80,8 @@ class Processes:
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    errors = tmp_path / "errors"
+def processes(folder: Path) -> Iterator[Processes]:
+    errors = folder / "errors"
     with (
         errors.open("w") as stderr,
         subprocess.Popen(
@@ -114,6 +114,7 @@ class Found:
                 for row in reader.browse_alarms(None, 0, None, None, ALL, tenant):
                     alarms.setdefault(row.alarm.key.object_id, set()).add(row.alarm.key.name)
         assert integrity(path) == []
+        check_tables(path)
         objects = {(row.key.tenant, row.key.type_name, row.key.object_id): row for row in rows}
         assert len(objects) == len(rows)
         return cls(objects, alarms)
@@ -130,6 +131,22 @@ class Found:
                 assert state["last"] == state["names"][-1]
                 found[page] = state["names"]
         return found
+
+
+def check_tables(path: Path) -> None:
+    """There are the tables of the tenants that there are, and no others."""
+    with closing(sqlite3.connect(path)) as connection:
+        tenants = {name for (name,) in connection.execute("SELECT name FROM durable_tenants")}
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'tenant_%s'")
+        noted = connection.execute(
+            "SELECT DISTINCT migration_set FROM _sqlite_migrations WHERE migration_set LIKE '%:%'"
+        )
+        assert {name for (name,) in tables if name.endswith(("_objects", "_alarms"))} == {
+            f"tenant_{tenant}_{table}"
+            for tenant in tenants
+            for table in ("durable_objects", "durable_alarms")
+        }
+        assert {name for (name,) in noted} == {f"trio_durable:{tenant}" for tenant in tenants}
 
 
 def check_clients(found: Found, run: int, heard: Heard) -> None:
@@ -154,8 +171,8 @@ def check_chimes(found: Found, tokens: set[str]) -> None:
 
 
 @pytest.mark.parametrize("work", killed.WORKS)
-def test_killed_at_every_point(tmp_path: Path, processes: Processes, work: str) -> None:
-    path = tmp_path / "objects.db"
+def test_killed_at_every_point(folder: Path, processes: Processes, work: str) -> None:
+    path = folder / "objects.db"
     rng = random.Random(work)
     tokens: set[str] = set()
     acknowledged = 0
@@ -208,22 +225,32 @@ def old_file(path: Path) -> None:
         connection.execute("DELETE FROM _sqlite_migrations WHERE name <> 'm001_objects'")
 
 
-@pytest.mark.parametrize("kind", ["new", "old"])
-@pytest.mark.parametrize("point", killed.points_of("opening"))
+OPENINGS = [
+    ("new", "opening behind a statement", range(1, 71, 2)),
+    ("new", "opening amid a statement", range(1, 41, 8)),
+    ("new", "opening done", [1]),
+    ("old", "opening behind a statement", range(1, 55, 4)),
+    ("old", "opening amid a statement", range(1, 41, 8)),
+    ("old", "opening done", [1]),
+]
+"""Each with how often the point is passed before the process dies."""
+
+
+@pytest.mark.parametrize(("kind", "point", "numbers"), OPENINGS)
 def test_killed_while_a_file_is_opened(
-    tmp_path: Path, processes: Processes, kind: str, point: str
+    folder: Path, processes: Processes, kind: str, point: str, numbers: Sequence[int]
 ) -> None:
     """A file that is made, or migrated, is made wholly by the next one who opens it."""
-    last = 1 if point.endswith(("begins", "done")) else 18
-    for number in sorted({1, 2, 3, 5, 8, 13, last}) if last > 1 else [1]:
-        path = tmp_path / f"{number}.db"
+    current = current_schema(folder)
+    for number in numbers:
+        path = folder / f"{number}.db"
         if kind == "old":
             old_file(path)
         processes.kill_at(path, point, number)
         found = Found.read(path)
         assert len(found.objects) == (9 if kind == "old" else 0)
         with closing(sqlite3.connect(path)) as connection:
-            assert schema_of(connection) == current_schema(tmp_path)
+            assert schema_of(connection) == current
 
 
 def schema_of(connection: sqlite3.Connection) -> list[tuple[str, str]]:

@@ -176,14 +176,14 @@ def failure(call: Call) -> apsw.Error:
     error: apsw.Error = (
         apsw.CantOpenError(str(call)) if call.operation == "open" else apsw.IOError(str(call))
     )
-    error.extendedresult = _CODES[call.operation]
+    error.extendedresult = _CODES[call.operation]  # type: ignore[attr-defined]  # see apsw's docs
     return error
 
 
 def disk_full(call: Call) -> apsw.Error:
     """The error that a full disk makes of a write."""
     error = apsw.FullError(str(call))
-    error.extendedresult = apsw.SQLITE_FULL
+    error.extendedresult = apsw.SQLITE_FULL  # type: ignore[attr-defined]
     return error
 
 
