@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from copy import deepcopy
+from pathlib import Path
 
 import attrs
 
-from trio_durable import MemoryStorage, ObjectKey
+from trio_durable import MemoryStorage, ObjectKey, SQLiteStorage
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     AlarmChanges,
@@ -195,3 +197,15 @@ class Work:
             elif rng.random() < 0.2:
                 changes.changed[name] = None
         return changes
+
+
+def old_file(path: Path) -> None:
+    """A file of the first release, before there were alarms and tenants."""
+    with opened(SQLiteStorage(path)) as (writer, _):
+        writer.commit(
+            [Commit(ObjectKey("Page", f"old {n}"), 0, b'{"total":1}') for n in range(9)], 0
+        )
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE durable_alarms")
+        connection.execute("DROP TABLE durable_tenants")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name <> 'm001_objects'")

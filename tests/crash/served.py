@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
+import trio.testing
 
 from trio_durable import (
     Alarm,
@@ -55,6 +56,13 @@ class Told:
     acknowledged: dict[str, tuple[str, int]] = attrs.field(factory=dict)
     """By name: the object, and the place that the reply gave."""
     errors: list[PersistenceError] = attrs.field(factory=list)
+    heard: Callable[[str, tuple[str, int]], object] = lambda name, place: None
+    """Called with what is acknowledged."""
+
+    def acknowledge(self, name: str, object_id: str, place: int) -> None:
+        """Note a reply."""
+        self.acknowledged[name] = object_id, place
+        self.heard(name, (object_id, place))
 
 
 async def note(runtime: DurableRuntime, object_id: str, name: str, told: Told) -> bool:
@@ -62,11 +70,11 @@ async def note(runtime: DurableRuntime, object_id: str, name: str, told: Told) -
     notebook = runtime.get(Notebook, object_id)
     try:
         if len(name) % 3:
-            told.acknowledged[name] = object_id, await notebook.note(name)
+            told.acknowledge(name, object_id, await notebook.note(name))
         else:
             place = await notebook.note_in_two_commits(name)
-            told.acknowledged[f"{name}a"] = object_id, place - 1
-            told.acknowledged[f"{name}b"] = object_id, place
+            told.acknowledge(f"{name}a", object_id, place - 1)
+            told.acknowledge(f"{name}b", object_id, place)
     except PersistenceError as error:
         assert error.key.object_id == object_id  # noqa: PT017
         told.errors.append(error)
@@ -110,6 +118,16 @@ def check(found: dict[str, Notebook], told: Told) -> None:
         assert max(Counter(notebook.names).values()) == 1
         # Each alarm was set with its note, and has had its effect once.
         assert sorted(notebook.echoes) == sorted(notebook.names)
+
+
+def in_virtual_time(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Of which there is enough for whatever doesn't hang."""
+
+    async def main() -> None:
+        with trio.fail_after(100 * HOUR):
+            await scenario()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def serve(

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import apsw
 import pytest
-import trio
-import trio.testing
 from support.apsw_storage import Call, Fault, StorageOnDisk, WatchedDisk, disk_full, failure
 from support.disk import Event, Mark, Written
 
@@ -25,7 +22,7 @@ from trio_durable import PersistenceError, SQLiteStorage, StorageUnavailable
 from trio_durable.storage import StorageFault
 
 from .history import Contents, Work, opened
-from .served import HOUR, Told, check, serve, stored
+from .served import Told, check, in_virtual_time, serve, stored
 from .workload import Allowed, integrity, watched, work_on
 
 EVERY = int(os.environ.get("TRIO_DURABLE_FAULT_EVERY", "9"))
@@ -133,16 +130,6 @@ def test_a_disk_that_fails_for_good_is_said_to_and_let_go(folder: Path) -> None:
 # --- a runtime on such a disk --------------------------------------------------------------------
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    """In virtual time, of which there is enough for whatever doesn't hang."""
-
-    async def main() -> None:
-        with trio.fail_after(100 * HOUR):
-            await scenario()
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
 @pytest.fixture
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     # Alarms that fail are logged, with tracebacks, and pytest would keep a thousand of them.
@@ -153,8 +140,8 @@ def runtime_calls(folder: Path) -> int:
     """How many calls to its files a runtime makes when all of them succeed."""
     with watched(folder) as disk:
         told = Told()
-        run(lambda: serve(StorageOnDisk(disk), told, then=lambda: None))
-        run(lambda: check_later(folder, told))
+        in_virtual_time(lambda: serve(StorageOnDisk(disk), told, then=lambda: None))
+        in_virtual_time(lambda: check_later(folder, told))
         assert told.errors == []
         return disk.calls
 
@@ -175,10 +162,10 @@ def test_a_runtime_outlives_a_call_that_fails(folder: Path) -> None:
             disk.fault = once(number)
             told = Told()
             try:
-                run(partial(serve, StorageOnDisk(disk), told, then=lambda: None))
+                in_virtual_time(partial(serve, StorageOnDisk(disk), told, then=lambda: None))
             except StorageUnavailable:
                 assert not told.acknowledged  # it failed to open
-            run(partial(check_later, place, told))
+            in_virtual_time(partial(check_later, place, told))
             assert disk.failed
             told_of_failures += bool(told.errors)
     assert told_of_failures > 3
@@ -197,10 +184,10 @@ def test_a_runtime_on_a_disk_that_fails_for_a_while(folder: Path) -> None:
                 disk.fault = None
 
             try:
-                run(partial(serve, StorageOnDisk(disk), told, then=mend))
+                in_virtual_time(partial(serve, StorageOnDisk(disk), told, then=mend))
             except StorageUnavailable:
                 assert not told.acknowledged
-            run(partial(check_later, place, told))
+            in_virtual_time(partial(check_later, place, told))
 
 
 @pytest.mark.usefixtures("_quiet")
@@ -211,5 +198,7 @@ def test_a_runtime_closes_on_a_disk_that_fails_for_good(folder: Path) -> None:
             disk.fault = lambda call, first=number: failure(call) if call.number >= first else None
             told = Told()
             with suppress(PersistenceError, StorageUnavailable):
-                run(partial(serve, StorageOnDisk(disk), told, then=lambda: None, wait=5))
-            run(partial(check_later, place, told))
+                in_virtual_time(
+                    partial(serve, StorageOnDisk(disk), told, then=lambda: None, wait=5)
+                )
+            in_virtual_time(partial(check_later, place, told))

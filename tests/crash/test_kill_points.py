@@ -23,11 +23,11 @@ import pytest
 import trio
 import trio.testing
 
-from trio_durable import DurableRuntime, InlineRunner, ObjectKey, SQLiteStorage
-from trio_durable.storage import Commit, ObjectRow
+from trio_durable import DurableRuntime, InlineRunner, SQLiteStorage
+from trio_durable.storage import ObjectRow
 
 from . import killed
-from .history import ALL, opened
+from .history import ALL, old_file, opened
 from .workload import integrity
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and fork")
@@ -211,18 +211,6 @@ def let_all_alarms_go_off(path: Path) -> None:
 
 
 # --- opening -------------------------------------------------------------------------------------
-
-
-def old_file(path: Path) -> None:
-    """A file of the first release, before there were alarms and tenants."""
-    with opened(SQLiteStorage(path)) as (writer, _):
-        writer.commit(
-            [Commit(ObjectKey("Page", f"old {n}"), 0, b'{"total":1}') for n in range(9)], 0
-        )
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP TABLE durable_alarms")
-        connection.execute("DROP TABLE durable_tenants")
-        connection.execute("DELETE FROM _sqlite_migrations WHERE name <> 'm001_objects'")
 
 
 OPENINGS = [

@@ -13,6 +13,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from support.disk import LOSSES, Event, Mark, Platter, SyncFailed
 from trio_durable import SQLiteStorage, StorageUnavailable
 from trio_durable.storage import Durability, StorageFault
 
-from .history import Contents, Work, opened
+from .history import Contents, Work, old_file, opened
+from .served import Told, check, in_virtual_time, serve, stored
 from .workload import Allowed, integrity, watched, work_on
 
 SEEDS = range(int(os.environ.get("TRIO_DURABLE_POWER_SEEDS", "1")))
@@ -45,16 +47,21 @@ def moments(events: list[Event]) -> Iterator[tuple[int, Moment]]:
             assert isinstance(event.value, tuple)
             allowed = event.value
             ever.extend(allowed)
-        else:
+        elif allowed:
             yield number, (platter, allowed, ever)
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    """Let a folder hold these files alone."""
+    for path in folder.iterdir():
+        path.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def found_after_cut(folder: Path, survivors: dict[str, bytes]) -> Contents:
     """Start the machine again: what the storage finds, which then goes on."""
-    for path in folder.iterdir():
-        path.unlink()
-    for name, content in survivors.items():
-        (folder / name).write_bytes(content)
+    put(folder, survivors)
     path = folder / "objects.db"
     with opened(SQLiteStorage(path)) as (_, reader):
         contents = Contents.read(reader)
@@ -124,6 +131,48 @@ def test_the_power_cut_finds_out_a_storage_that_does_not_sync(folder: Path, seed
     events = recorded(folder / "disk", f"power {seed}", instead=weak)
     with pytest.raises((AssertionError, StorageUnavailable, StorageFault, sqlite3.DatabaseError)):
         cut_everywhere(events, folder / "again", seed, tail_may_go=True)
+
+
+# --- a file of an older release ------------------------------------------------------------------
+
+
+def test_a_file_of_an_older_release_is_migrated_wholly_or_goes_on_being_one(folder: Path) -> None:
+    with watched(folder / "disk") as disk:
+        old_file(disk.folder / "objects.db")
+        disk.adopt("objects.db")
+        adopted = len(disk.events)
+        with opened(StorageOnDisk(disk)) as (_, reader):
+            expected = Contents.read(reader)
+        assert len(expected.objects) == 9
+        disk.events.insert(adopted, Mark((expected,)))
+    assert cut_everywhere(disk.events, folder / "again", 0, tail_may_go=False) > 50
+
+
+# --- a runtime -----------------------------------------------------------------------------------
+
+
+def test_a_runtime_has_after_a_power_cut_all_that_its_callers_were_told(folder: Path) -> None:
+    """And each alarm that was set with it has its effect, once."""
+    with watched(folder / "disk") as disk:
+        told = Told(heard=lambda name, place: disk.mark((name, place)))
+        in_virtual_time(lambda: serve(StorageOnDisk(disk), told, then=lambda: None))
+    rng = random.Random(0)
+    again = folder / "again"
+    again.mkdir()
+    platter, told = Platter(), Told()
+    for number, event in enumerate(disk.events):
+        platter.take(event)
+        if isinstance(event, Mark):
+            assert isinstance(event.value, tuple)
+            name, told.acknowledged[name] = event.value[0], event.value[1]
+        elif number % 6 == 0 or isinstance(disk.events[number - 1], Mark):
+            put(again, platter.survivors(rng, rng.choice(LOSSES)))
+            in_virtual_time(partial(check_later, again / "objects.db", told))
+    assert len(told.acknowledged) > 15
+
+
+async def check_later(path: Path, told: Told) -> None:
+    check(await stored(SQLiteStorage(path)), told)
 
 
 # --- a sync that fails ---------------------------------------------------------------------------

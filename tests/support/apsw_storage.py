@@ -216,6 +216,12 @@ class WatchedDisk(apsw.VFS):
         """Note what is known outside at this moment."""
         self.events.append(Mark(value))
 
+    def adopt(self, name: str) -> None:
+        """Take a file that is there already for one that has been there for long."""
+        number = self.file_number(name)
+        content = (self.folder / name).read_bytes()
+        self.events += [Written(number, 0, content), Synced(number, folder_synced=True)]
+
     def asked(self, operation: Operation, name: str | None) -> None:
         """Count a call, and raise what goes wrong with it."""
         call = Call(self.calls, operation, name or "a temporary file")
