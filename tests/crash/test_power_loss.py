@@ -192,6 +192,32 @@ def sync_that_fails(number: int) -> Fault:
     return fault
 
 
+def cut_behind_failed_syncs(
+    folder: Path, seed: int, *, durability: Durability, cuts: int, forgets: bool = False
+) -> int:
+    """Let each sync of a history fail in turn, and cut the power later on; how many there were."""
+    rng = random.Random(seed)
+    again = folder / "again"
+    again.mkdir()
+    for number in count():
+        fault = sync_that_fails(number)
+        place = folder / f"{number}"
+        events = recorded(
+            place, f"sync {seed}", steps=3, durability=durability, fault=fault, forgets=forgets
+        )
+        failed = [at for at, event in enumerate(events) if isinstance(event, SyncFailed)]
+        if not failed:
+            return number
+        later = range(failed[0], len(events))
+        chosen = {later[-1], *rng.sample(later, min(cuts, len(later)))}
+        for at, (platter, allowed, ever) in moments(events):
+            if at in chosen:
+                for loss in ("all", "some"):
+                    found = found_after_cut(again, platter.survivors(rng, loss))
+                    assert found in (allowed if durability == "full" else ever)
+    raise AssertionError
+
+
 @pytest.mark.parametrize("forgets", [False, True], ids=["cached", "out of the cache"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_lost_behind_a_sync_that_failed(folder: Path, seed: int, forgets: bool) -> None:
@@ -199,21 +225,12 @@ def test_nothing_is_lost_behind_a_sync_that_failed(folder: Path, seed: int, forg
 
     Nor does it stay for reading, where the kernel needs its memory.
     """
-    rng = random.Random(seed)
-    again = folder / "again"
-    again.mkdir()
-    for number in count():
-        fault = sync_that_fails(number)
-        events = recorded(
-            folder / f"{number}", f"sync {seed}", steps=3, fault=fault, forgets=forgets
-        )
-        failed = [at for at, event in enumerate(events) if isinstance(event, SyncFailed)]
-        if not failed:
-            break
-        later = range(failed[0], len(events))
-        chosen = {later[-1], *rng.sample(later, min(5, len(later)))}
-        for at, (platter, allowed, _) in moments(events):
-            if at in chosen:
-                for loss in ("all", "some"):
-                    assert found_after_cut(again, platter.survivors(rng, loss)) in allowed
-    assert number > 20
+    syncs = cut_behind_failed_syncs(folder, seed, durability="full", cuts=3, forgets=forgets)
+    assert syncs > 20
+
+
+def test_a_failed_sync_finds_out_who_counts_on_the_next_one(folder: Path) -> None:
+    """As normal durability does: it writes its log anew only with the next commits, not the old
+    ones. This is a limit of it, and it shows that the test above can fail."""
+    with pytest.raises((AssertionError, StorageUnavailable, StorageFault)):
+        cut_behind_failed_syncs(folder, 0, durability="normal", cuts=20)

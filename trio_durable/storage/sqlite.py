@@ -3,6 +3,12 @@
 WAL with ``synchronous=FULL`` syncs the log at every commit; ``NORMAL`` leaves that to the next
 checkpoint, so that a loss of power (not of the process) may undo the latest commits, never in
 part.
+
+A sync that fails is not to be tried again: the kernel has dropped what it was about, and the next
+one succeeds without it. With ``FULL`` nothing depends on that, for a commit that failed is no part
+of the log; the next one writes over it. With ``NORMAL`` a checkpoint relies on older parts of the
+log, so that a disk that has failed to sync them, and a loss of power after that, may damage the
+file.
 """
 
 from __future__ import annotations
