@@ -184,10 +184,14 @@ AVAILABLE = {"text": "'soon'", "a fraction": "due_at + 0.5", "bytes": "x'ff'"}
 
 
 @pytest.mark.parametrize("time", AVAILABLE.values(), ids=AVAILABLE.keys())
-def test_an_alarm_that_can_not_become_due_keeps_no_other_from_it(path: Path, time: str) -> None:
+def test_an_alarm_that_can_not_become_due_keeps_no_other_from_it(
+    path: Path, time: str, caplog: pytest.LogCaptureFixture
+) -> None:
     execute(path, f"UPDATE durable_alarms SET available_at = {time} WHERE object_id = 'bad'")
     serving(path, others_work)
     assert len(execute(path, "SELECT * FROM durable_alarms WHERE object_id = 'bad'")) == 1
+    said = [record for record in caplog.records if record.name == "trio_durable.storage"]
+    assert "in durable_alarms can't" in said[0].message
 
 
 KEYS = {

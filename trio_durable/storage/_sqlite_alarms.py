@@ -74,6 +74,9 @@ WHERE type_name = ? AND object_id = ? AND name = ? AND available_at IS NULL
 """
 _GIVE_BACK = "UPDATE {alarms} SET claim = NULL, available_at = due_at WHERE claim IS NOT NULL"
 
+# Text and bytes are behind all numbers, in the index as well.
+_TIMELESS = "SELECT count(*) FROM {alarms} WHERE available_at >= ''"
+
 _DUE_IN_ONE = "json_group_array(json_array(available_at, type_name, object_id, name))"
 # What is text as its bytes, which may be none; what isn't, as SQLite would write it.
 _DUE_ONE_BY_ONE = "available_at, " + ", ".join(
@@ -211,6 +214,16 @@ class AlarmTable:
     def give_back(self) -> None:
         """Let nothing be claimed."""
         self._execute(_GIVE_BACK)
+
+    def look_for_timeless(self) -> None:
+        """Warn of alarms that can never become due, for what says when is no number."""
+        count = self._execute(_TIMELESS).fetchone()[0]
+        if count:
+            logger.warning(
+                "%d alarms in %s can't become due, their available_at is no number; mend or delete "
+                "them",
+                *(count, self._names.alarms),
+            )
 
     # --- reading ---------------------------------------------------------------------------------
 

@@ -162,7 +162,9 @@ class SQLiteStorage(Storage):
             # Beginning to write isn't enough for that.
             connection.execute("DELETE FROM durable_objects WHERE 0")
             for tenant in ("", *schema.tenants()):
-                TenantTables(connection, tenant).alarms.give_back()
+                alarms = TenantTables(connection, tenant).alarms
+                alarms.give_back()
+                alarms.look_for_timeless()
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
