@@ -15,8 +15,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-from support.apsw_storage import Call, Fault, StorageOnDisk, WatchedDisk, disk_full, failure
 from support.disk import Event, Mark, Written
+from support.watched_disk import Call, Fault, StorageOnDisk, WatchedDisk, disk_full, failure
 
 from trio_durable import PersistenceError, SQLiteStorage, StorageUnavailable
 from trio_durable.storage import StorageFault

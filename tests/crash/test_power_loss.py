@@ -19,8 +19,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-from support.apsw_storage import Call, Fault, StorageOnDisk, failure
 from support.disk import LOSSES, Event, Mark, Platter, SyncFailed
+from support.watched_disk import Call, Fault, StorageOnDisk, failure
 
 from trio_durable import SQLiteStorage, StorageUnavailable
 from trio_durable.storage import Durability, StorageFault

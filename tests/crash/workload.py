@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from support.apsw_storage import StorageOnDisk, WatchedDisk
+from support.watched_disk import StorageOnDisk, WatchedDisk
 
 from trio_durable import StorageUnavailable
 from trio_durable.storage import Reader, StorageFault, Writer

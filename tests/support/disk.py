@@ -22,7 +22,6 @@ The trade-off: it is harsher than the usual file systems, which order more than 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import attrs
@@ -225,16 +224,3 @@ class Platter:
             if file is not None:
                 found[name] = self._files[file].survivor(rng, loss)
         return found
-
-
-def marks(events: Iterable[Event]) -> list[object]:
-    """What was marked, in order."""
-    return [event.value for event in events if isinstance(event, Mark)]
-
-
-def describe(events: Sequence[Event], names: dict[int, str]) -> str:
-    """The last of the events, for the message of a failed test."""
-    return "\n".join(
-        f"  {event}" + (f"  {names.get(file)}" if (file := getattr(event, "file", None)) else "")
-        for event in events[-12:]
-    )
