@@ -19,7 +19,7 @@ from support.disk import (
     Written,
 )
 
-NEW = [Created(0, "a"), Synced(0, folder_synced=True)]
+NEW: list[Event] = [Created(0, "a"), Synced(0, folder_synced=True)]
 
 
 def left(*events: Event, loss: Loss = "some", tries: int = 60) -> set[bytes | None]:

@@ -12,7 +12,7 @@ from support.watched_disk import StorageOnDisk, WatchedDisk
 from trio_durable import StorageUnavailable
 from trio_durable.storage import Reader, StorageFault, Writer
 
-from .history import Contents, Work, opened
+from .history import Contents, Job, Work, opened
 
 Allowed = tuple[Contents, ...]
 """A mark: what may be found from now on, whatever happens."""
@@ -37,31 +37,43 @@ def work_on(
     Only what the disk does wrong may fail, and then as a whole.
     """
     disk.mark((work.contents(),))
+    failed: list[Job] = []
+    """What failed since something succeeded. It is not there, but when the file is opened anew one
+    of these may be: if all of it had got into the log, and nothing came to be written over it."""
     for _ in range(times):
         with opened_at_last(disk, storage) as (writer, reader):
             work.reopen()
+            found = read_at_last(disk, reader)
+            if found != work.contents():
+                work.done(next(job for job in failed if work.after(job) == found))
+                work.reopen()
+            failed = []
             for _ in range(steps):
-                if not one_job(disk, work, writer, reader):
+                if not one_job(disk, work, writer, reader, failed):
                     break  # what it may have claimed nobody knows; to open gives it back
 
 
-def one_job(disk: WatchedDisk, work: Work, writer: Writer, reader: Reader) -> bool:
+def one_job(
+    disk: WatchedDisk, work: Work, writer: Writer, reader: Reader, failed: list[Job]
+) -> bool:
     """Do one thing; False if nobody can tell whether it was done."""
     job = work.draw()
     before, after = work.contents(), work.after(job)
-    disk.mark((before, after))
-    failed = disk.failed
+    disk.mark((before, after, *map(work.after, failed)))
+    faults = disk.failed
     try:
         outcome = job.do(writer)
     except StorageFault:
-        assert disk.failed > failed, "it failed, and the disk did not"
+        assert disk.failed > faults, "it failed, and the disk did not"
+        failed.append(job)
         if job.kind == "claim":
             return False
-        # It is not there, though it may be when the machine is started again.
         assert work.unclaimed(read_at_last(disk, reader)) == before
         return True
-    disk.mark((after,))
+    if after != before:
+        failed.clear()
     assert outcome == work.done(job)
+    disk.mark((after, *map(work.after, failed)))
     return True
 
 
