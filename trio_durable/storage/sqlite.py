@@ -8,8 +8,8 @@ A sync that fails is not to be tried again: the kernel has dropped what it was a
 one succeeds without it. With ``FULL`` nothing depends on that, for a commit that failed is no part
 of the log; the next one writes over it. (If the process ends before one does, a commit that failed
 last may be there when the file is opened anew: as a whole, as one whose outcome nobody heard of.)
-With ``NORMAL`` a checkpoint relies on older parts of the log, so that a disk that has failed to sync
-them, and a loss of power after that, may damage the file.
+With ``NORMAL`` a checkpoint relies on older parts of the log, so that a disk that has failed to
+sync them, and a loss of power after that, may damage the file.
 """
 
 from __future__ import annotations
