@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from trio_durable.storage import StorageFault
 from .history import Contents, Work, opened
 from .served import Told, check, in_virtual_time, serve, stored
 from .workload import Allowed, integrity, watched, work_on
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the disk is one of POSIX")
 
 EVERY = int(os.environ.get("TRIO_DURABLE_FAULT_EVERY", "9"))
 """Which of the calls fail, every so manieth; 1 for each of them."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
@@ -28,6 +29,8 @@ from trio_durable.storage import Durability, StorageFault
 from .history import Contents, Work, old_file, opened
 from .served import Told, check, in_virtual_time, serve, stored
 from .workload import Allowed, integrity, watched, work_on
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the disk is one of POSIX")
 
 SEEDS = range(int(os.environ.get("TRIO_DURABLE_POWER_SEEDS", "1")))
 """Histories per test, each cut at some hundred moments; more for a search through the night."""
