@@ -33,7 +33,12 @@ def left(*events: Event, loss: Loss = "some", tries: int = 60) -> set[bytes | No
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_is_synced_is_there(loss: Loss) -> None:
-    events = [Created(0, "a"), Written(0, 0, b"abc"), Resized(0, 2), Synced(0, folder_synced=True)]
+    events: list[Event] = [
+        Created(0, "a"),
+        Written(0, 0, b"abc"),
+        Resized(0, 2),
+        Synced(0, folder_synced=True),
+    ]
     assert left(*events, loss=loss) == {b"ab"}
 
 
@@ -45,7 +50,7 @@ def test_what_is_not_synced_may_be_there() -> None:
 
 
 def test_writes_are_torn_between_sectors_and_reordered() -> None:
-    base = [*NEW, Written(0, 0, b"." * 2 * SECTOR), Synced(0, folder_synced=False)]
+    base: list[Event] = [*NEW, Written(0, 0, b"." * 2 * SECTOR), Synced(0, folder_synced=False)]
     found = left(*base, Written(0, SECTOR - 1, b"12"))
     assert {(content or b"")[SECTOR - 1 : SECTOR + 1] for content in found} == {
         b"..",
@@ -54,7 +59,7 @@ def test_writes_are_torn_between_sectors_and_reordered() -> None:
         b"12",
     }
     # The earlier of two may be lost and the later one not, but in one sector they have an order.
-    two = [Written(0, 0, b"1"), Written(0, SECTOR, b"2")]
+    two: list[Event] = [Written(0, 0, b"1"), Written(0, SECTOR, b"2")]
     assert {(content or b"")[0::SECTOR] for content in left(*base, *two)} == {
         b"..",
         b"1.",
@@ -66,7 +71,7 @@ def test_writes_are_torn_between_sectors_and_reordered() -> None:
 
 
 def test_a_file_is_there_for_sure_when_its_folder_is_synced() -> None:
-    made = [Created(0, "a"), Written(0, 0, b"x"), Synced(0, folder_synced=False)]
+    made: list[Event] = [Created(0, "a"), Written(0, 0, b"x"), Synced(0, folder_synced=False)]
     assert left(*made) == {None, b"x"}
     gone = [*NEW, Removed("a", folder_synced=False)]
     assert left(*gone) == {None, b""}
@@ -77,7 +82,12 @@ def test_a_file_is_there_for_sure_when_its_folder_is_synced() -> None:
 
 
 def test_what_was_cut_off_may_be_there() -> None:
-    base = [*NEW, Written(0, 0, b"abcd"), Synced(0, folder_synced=False), Resized(0, 1)]
+    base: list[Event] = [
+        *NEW,
+        Written(0, 0, b"abcd"),
+        Synced(0, folder_synced=False),
+        Resized(0, 1),
+    ]
     assert left(*base) == {b"abcd", b"a"}
 
 
