@@ -1,4 +1,4 @@
-"""What crashes, power cuts and failing disks leave, and what can be read of a file that was damaged.
+"""What crashes, power cuts and failing disks leave, and what can be read of a damaged file.
 
     test_kills, test_alarm_kills   killed at any moment under load, by another process
     test_kill_points               killed at named points of the library's work, by itself
@@ -10,6 +10,6 @@
     test_disk                      the disk of these tests itself
 
 All search a little each time. For longer searches set ``TRIO_DURABLE_KILLS`` (kills per point, or
-per test), ``TRIO_DURABLE_POWER_SEEDS`` (histories), ``TRIO_DURABLE_FAULT_EVERY`` (1: no call is left
-out) and ``TRIO_DURABLE_DAMAGES`` (damaged files).
+per test), ``TRIO_DURABLE_POWER_SEEDS`` (histories), ``TRIO_DURABLE_FAULT_EVERY`` (1: no call is
+left out) and ``TRIO_DURABLE_DAMAGES`` (damaged files).
 """
