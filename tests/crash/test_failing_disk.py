@@ -180,6 +180,7 @@ def test_a_runtime_outlives_a_call_that_fails(folder: Path) -> None:
 @pytest.mark.usefixtures("_quiet")
 def test_a_runtime_on_a_disk_that_fails_for_a_while(folder: Path) -> None:
     """Every call that needs it fails, none hangs, and when the disk is well all is as before."""
+    failures = 0
     for number in range(0, runtime_calls(folder / "well"), 3 * EVERY):
         place = folder / str(number)
         with watched(place) as disk:
@@ -194,6 +195,8 @@ def test_a_runtime_on_a_disk_that_fails_for_a_while(folder: Path) -> None:
             except StorageUnavailable:
                 assert not told.acknowledged
             in_virtual_time(partial(check_later, place, told))
+            failures += len(told.errors)
+    assert failures > 20
 
 
 @pytest.mark.usefixtures("_quiet")
