@@ -43,10 +43,10 @@ def allowed_at_end(events: list[Event]) -> Allowed:
     return last
 
 
-def calls_of(folder: Path, seed: object, steps: int, times: int = 3) -> int:
+def calls_of(folder: Path, seed: object, steps: int) -> int:
     """How many calls a history makes when all of them succeed."""
     with watched(folder) as disk:
-        work_on(disk, StorageOnDisk(disk), Work(seed), steps=steps, times=times)
+        work_on(disk, StorageOnDisk(disk), Work(seed), steps=steps)
         return disk.calls
 
 
@@ -106,28 +106,32 @@ def full_from(number: int, length: int) -> Fault:
 
 def test_a_disk_that_fails_for_good_is_said_to_and_let_go(folder: Path) -> None:
     """From some call on, all fail: nothing hangs, and what was acknowledged is there later on."""
-    seed = "for good"
-    calls = calls_of(folder / "well", seed, 12, times=1)
+    with watched(folder / "well") as disk:
+        work_until_it_fails(disk)
+        calls = disk.calls
+    assert calls > 200
     for number in range(0, calls, EVERY):
         place = folder / str(number)
         with watched(place) as disk:
             disk.fault = lambda call, first=number: failure(call) if call.number >= first else None
-            work = Work(seed)
-            disk.mark((work.contents(),))
-            try:
-                with opened(StorageOnDisk(disk)) as (writer, _):
-                    for _ in range(12):
-                        job = work.draw()
-                        disk.mark((work.contents(), work.after(job)))
-                        outcome = job.do(writer)
-                        assert outcome == work.done(job)
-                        disk.mark((work.contents(),))
-            except (StorageFault, StorageUnavailable):
-                pass
-            # Once a call has failed nothing succeeds any more that needs the disk; and the lock is
-            # free, or what follows would be refused.
+            with suppress(StorageFault, StorageUnavailable):
+                work_until_it_fails(disk)
             assert disk.failed
+        # The lock is free, or this would be refused.
         check_end(place, disk.events)
+
+
+def work_until_it_fails(disk: WatchedDisk) -> None:
+    """Do things, one after the other."""
+    work = Work("for good")
+    disk.mark((work.contents(),))
+    with opened(StorageOnDisk(disk)) as (writer, _):
+        for _ in range(12):
+            job = work.draw()
+            disk.mark((work.contents(), work.after(job)))
+            outcome = job.do(writer)
+            assert outcome == work.done(job)
+            disk.mark((work.contents(),))
 
 
 # --- a runtime on such a disk --------------------------------------------------------------------
