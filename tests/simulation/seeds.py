@@ -1,0 +1,5 @@
+"""The seeds that the tests run, for the library as it is and for what is broken of it."""
+
+SEEDS = range(30)
+SQLITE_SEEDS = range(6)
+"""Those that run on SQLite as well, which takes longer."""

@@ -1,0 +1,167 @@
+"""A database that outlives the processes that use it, and what may go wrong on the way to it.
+
+What is stored is kept by a storage of the library's, with the epochs that a database needs which
+several may write to. Everything a process asks of it may fail, before or after
+it was done; and a commit of which a process was told that it failed may be applied later still, as
+where a connection breaks with a commit on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from trio_durable import ObjectKey
+from trio_durable._keys import AlarmKey
+from trio_durable.storage import (
+    Commit,
+    DueAlarm,
+    Postponement,
+    Reader,
+    Storage,
+    StorageFault,
+    StoredAlarm,
+    StoredObject,
+    Writer,
+)
+from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
+
+if TYPE_CHECKING:
+    from .world import Process
+
+T = TypeVar("T")
+
+
+class Database:
+    """What is left when a process is gone.
+
+    Args:
+        storage: What keeps it. All processes share its one writer, which a crash leaves alone.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.writer = storage.open_writer()
+        self.reader = storage.open_reader()
+        self._epochs: dict[ObjectKey, int] = {}
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+    def give_back_claims(self) -> None:
+        """What a storage does that opens for one writer at a time."""
+        self.writer.close()
+        self.writer = self._storage.open_writer()
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        stale = {n for n, each in enumerate(batch) if self._is_of_another(each)}
+        kept = [n for n in range(len(batch)) if n not in stale]
+        stale |= {kept[n] for n in self.writer.commit([batch[n] for n in kept], now)}
+        for n, each in enumerate(batch):
+            if n not in stale and each.delete:
+                self._epochs.pop(each.key, None)
+            elif n not in stale and each.state is not None:
+                self._epochs[each.key] = each.epoch
+        return stale
+
+    def _is_of_another(self, commit: Commit) -> bool:
+        return bool(commit.revision) and self._epochs.get(commit.key) != commit.epoch
+
+    def load(self, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
+        return [
+            row and attrs.evolve(row, epoch=self._epochs[key])
+            for key, row in zip(keys, self.reader.load(keys), strict=True)
+        ]
+
+    def alarms(self) -> list[DueAlarm]:
+        """All that are set."""
+        return self.reader.due_alarms(2**62, None, 2**31, ())
+
+
+class Mounted(Storage):
+    """The database as one process sees it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def location(self) -> str:
+        return ":simulated:"
+
+    def open_writer(self) -> Writer:
+        return _Writer(self._process)
+
+    def open_reader(self) -> Reader:
+        return _Reader(self._process)
+
+
+class _Writer(ForwardingWriter):
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.world.database.writer)
+        self._call = process.call_storage
+        self._process = process
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        database = self._process.world.database
+        if self._process.loses_connection():
+            copies = [_copied(each) for each in batch]
+            self._process.world.apply_later(copies, now)
+            raise StorageFault("the connection broke")
+        return self._call("commit", lambda: database.commit(batch, now))
+
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        return self._call("claim", lambda: self.inner.claim(alarms, claim, now, until))
+
+    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
+        self._call("renew", lambda: self.inner.renew(claims, until))
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        self._call("postpone", lambda: self.inner.postpone(postponements))
+
+    def close(self) -> None:
+        pass
+
+
+class _Reader(ForwardingReader):
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.world.database.reader)
+        self._call = process.call_storage
+        self._process = process
+
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        return self._call("load", lambda: self._process.world.database.load(keys))
+
+    def due_alarms(
+        self,
+        before: int,
+        after: DueAlarm | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
+    ) -> list[DueAlarm]:
+        return self._call(
+            "due_alarms", lambda: self.inner.due_alarms(before, after, limit, except_types, tenant)
+        )
+
+    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
+        return self._call("list_alarms", lambda: self.inner.list_alarms(key))
+
+    def close(self) -> None:
+        pass
+
+
+def _copied(commit: Commit) -> Commit:
+    return Commit(
+        commit.key,
+        commit.revision,
+        commit.state,
+        commit.delete,
+        deepcopy(commit.alarms),
+        commit.epoch,
+    )

@@ -1,0 +1,353 @@
+"""The world of one seed: processes with a runtime each, one database, callers, and what goes wrong.
+
+Prior art: the deterministic simulation of FoundationDB and TigerBeetle; Jepsen for what is recorded
+and how it is judged. Everything that is drawn comes from the seed, trio's schedule included, and
+time is virtual, so a seed tells the same story each time.
+
+`trio_durable.testing.simulate` simulates as well, for those who test their objects: one process at
+a time that comes to rest after each step, so that a model can follow. Here nothing ever rests: its
+crashes come in the middle of everything, which is why what happened is recorded and judged later.
+
+A process is a runtime and the callers that speak to it. When it crashes nothing that it does
+reaches the database or the history any more; its tasks are cancelled, as Python has no other way to
+be rid of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import TypeVar
+
+import attrs
+import trio
+
+from trio_durable import (
+    Alarm,
+    CallTimeout,
+    Clock,
+    DurableError,
+    DurableRuntime,
+    MailboxFull,
+    ObjectKey,
+    PersistenceError,
+    RuntimeClosed,
+    StaleObject,
+)
+from trio_durable._objects import Objects
+from trio_durable.storage import Commit, Storage, StorageFault
+
+from .effects import Attempt, Ordered
+from .history import History, Key
+from .network import Network, SimulatedLoop, SimulatedRunner
+from .objects import OBJECTS, Ledger, Order, Refused
+from .storage import Database, Mounted
+
+T = TypeVar("T")
+
+_START = 1_900_000_000_000_000
+
+
+@attrs.frozen
+class Setting:
+    """What a seed has drawn of its world."""
+
+    kind: str
+    """``file``: one process at a time, which gets back what its predecessor has claimed.
+    ``server``: one at a time, whose claims run out and whose commits may come late.
+    ``pair``: two of these at once."""
+    callers: int
+    operations: int
+    """Of each caller."""
+    crash: float
+    """How likely the process dies at a commit."""
+    failure: float
+    """How likely it is that what the storage is asked fails."""
+    lost: float
+    """How likely the connection breaks at a commit."""
+    max_resident: int
+    unrest: float
+    """Seconds between two disturbances, about."""
+
+
+class World:
+    """One simulation, under way."""
+
+    def __init__(self, seed: int, setting: Setting, storage: Storage) -> None:
+        self.setting = setting
+        self.rng = Random(f"{seed} world")
+        self.history = History(trio.current_time)
+        self.database = Database(storage)
+        self.network = Network(Random(f"{seed} network"))
+        self.clock = WallClock(self)
+        self.is_faulty = True
+        self.slots = [Slot(self) for _ in range(2 if setting.kind == "pair" else 1)]
+        self.opening: Process | None = None
+        self.ordered: dict[str, Ordered] = {}
+        self.plans: dict[str, str] = {}
+        self.forwarded: dict[str, str] = {}
+        """By name: the other ledger that a ledger appends it to as well."""
+        self.processes: dict[object, Process] = {}
+        """By their runtimes."""
+        self.surprises: list[Exception] = []
+        """What callers met that is neither an error of the library's nor of their objects'."""
+        self.crashes = self.faults = self.jumps = 0
+
+    # --- what handlers ask -----------------------------------------------------------------------
+
+    async def pause(self) -> None:
+        """Wait for a while, perhaps."""
+        await trio.sleep(self.rng.choice([0, 0, 0.001, 0.02, 0.2]))
+
+    async def append_at(self, runtime: Objects, key: Key, name: str) -> None:
+        """Append to another ledger, in the middle of a turn."""
+        number = self.history.invoke(self.processes[runtime], key, "append", name)
+        await self.tell(number, key, runtime.get(Ledger, key.object_id).append(number, name))
+
+    def fires(self, runtime: Objects, alarm: Alarm) -> None:
+        """The handler of an alarm begins."""
+        process = self.processes[runtime]
+        if process.is_dead:
+            return
+        token = alarm.payload_as(Order).token
+        ordered = self.ordered[token]
+        if not ordered.attempts:
+            key, plan = ordered.key, self.plans[token]
+            self.history.invoke(None, key, "fire", alarm.name, token, plan, has_begun=True)
+        by = ordered.by
+        wall = self.clock.latest_since(by.start if by else 0)
+        ordered.attempts.append(Attempt(self.history.tick(), wall))
+
+    def orders(self, call: int, token: str, after: float) -> None:
+        """The turn begins that sets an alarm."""
+        self.history.begins(call)
+        self.ordered[token].due_at = self.clock.now() + round(after * 1e6)
+
+    def reschedule(self, object_id: str, name: str, token: str, plan: str, after: float) -> float:
+        """The handler of an alarm sets the next one."""
+        if token not in self.ordered:
+            due_at = self.clock.now() + round(after * 1e6)
+            key = Key("Clerk", object_id)
+            self.ordered[token] = Ordered(key, name, token, due_at, None)
+            self.plans[token] = plan
+        return after
+
+    # --- what becomes of calls -------------------------------------------------------------------
+
+    async def tell(self, number: int, key: Key, call: Awaitable[T]) -> T:
+        """Note what a caller is told."""
+        history = self.history
+        try:
+            result = await call
+        except Refused as error:
+            history.succeed(number, frozen(error.seen), SEEN[key.type_name])
+            raise
+        except trio.Cancelled:
+            history.give_up(number)
+            raise
+        except DurableError as error:
+            # Of another object it is what a handler met, whose turn was rolled back.
+            is_own = getattr(error, "key", None) == ObjectKey(*key)
+            if is_own and isinstance(error, CallTimeout) and not isinstance(error, MailboxFull):
+                history.give_up(number)
+            elif (is_own and _may_be_saved(error)) or (
+                # It closed in the middle of a turn, which had begun to commit.
+                isinstance(error, RuntimeClosed) and history.is_on_its_way(number)
+            ):
+                history.doubt(number)
+            else:
+                history.refuse(number)
+            raise
+        except Exception as error:
+            history.doubt(number)
+            self.surprises.append(error)
+            raise
+        history.succeed(number, frozen(result))
+        return result
+
+    # --- storage ---------------------------------------------------------------------------------
+
+    def apply_later(self, batch: Sequence[Commit], now: int) -> None:
+        """A commit on a broken connection arrives all the same."""
+        self.faults += 1
+        slow_keys = self.history.slow_keys
+        keys = [Key(each.key.type_name, each.key.object_id) for each in batch]
+        slow_keys.update(keys)
+
+        def apply() -> None:
+            self.database.commit(batch, now)
+            slow_keys.subtract(keys)
+
+        self.network.post(trio.current_time() + self.rng.uniform(0, 1), apply)
+
+    def fails(self, likely: float) -> bool:
+        """Whether something goes wrong."""
+        return self.is_faulty and self.rng.random() < likely
+
+
+SEEN = {"Register": "read", "Counter": "read", "Ledger": "read", "Clerk": "see"}
+"""What a handler does that raises: it tells what it saw."""
+
+
+def _may_be_saved(error: DurableError) -> bool:
+    return (
+        isinstance(error, PersistenceError)
+        and not isinstance(error, StaleObject)
+        and error.action == "save"
+    )
+
+
+def frozen(value: object) -> object:
+    """As models have it."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+class WallClock(Clock):
+    """Goes as the loop does, but for its jumps."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._offset = 0
+        self._peaks: list[tuple[int, int]] = []
+
+    @property
+    def may_jump(self) -> bool:
+        return True
+
+    def now(self) -> int:
+        return _START + round(trio.current_time() * 1e6) + self._offset
+
+    def jump(self, seconds: float) -> None:
+        """Be set."""
+        self._peaks.append((self._world.history.tick(), self.now()))
+        self._offset += round(seconds * 1e6)
+
+    def latest_since(self, event: float) -> int:
+        """The latest that it has shown since then."""
+        return max([self.now(), *(wall for jumped, wall in self._peaks if jumped >= event)])
+
+
+class Slot:
+    """Where one process runs at a time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.process: Process | None = None
+        self._changed = trio.Event()
+        self.is_over = False
+
+    async def up(self) -> Process:
+        """The process that runs, once one does."""
+        while self.process is None or not self.process.is_ready:
+            await self._changed.wait()
+        return self.process
+
+    def change(self) -> None:
+        """Let those look again who wait for a process."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def run(self) -> None:
+        """One process after the other."""
+        rng = self._world.rng
+        while not self.is_over:
+            self.process = Process(self._world, self)
+            await self.process.live()
+            if not self.is_over:
+                await trio.sleep(rng.choice([0, 0, 0.1, 3]))
+
+    def end(self) -> None:
+        """No more after this one, which comes to its end."""
+        self.is_over = True
+        if self.process is not None:
+            self.process.close()
+
+
+class Process:
+    """One process, from its start to its end."""
+
+    def __init__(self, world: World, slot: Slot) -> None:
+        self.world = world
+        self._slot = slot
+        self.is_ready = False
+        self.is_dead = False
+        self.callers: set[trio.CancelScope] = set()
+        self._scope = trio.CancelScope()
+        self._to_close = trio.Event()
+        setting = world.setting
+        self.runtime = DurableRuntime(
+            Mounted(self),
+            objects=OBJECTS,
+            runner=SimulatedRunner,
+            clock=world.clock,
+            polling_interval=2,
+            claim_ttl=3,
+            grace_period=1,
+            max_resident=setting.max_resident,
+        )
+
+    async def live(self) -> None:
+        """From opening the storage until it is closed, or until it crashes."""
+        world = self.world
+        if world.setting.kind == "file":
+            world.database.give_back_claims()
+        with self._scope:
+            world.opening = self
+            world.processes[self.runtime] = self
+            async with self.runtime:
+                self.is_ready = True
+                self._slot.change()
+                await self._to_close.wait()
+                self.is_ready = False
+        world.history.end_process(self)
+        self.is_ready = False
+
+    def new_loop(self) -> SimulatedLoop:
+        """The loop as its runtime is to see it."""
+        return SimulatedLoop(self.world.network, self)
+
+    def close(self) -> None:
+        """Come to an end in order."""
+        self.is_ready = False
+        self._to_close.set()
+
+    def crash(self) -> None:
+        """Be gone."""
+        if self.is_dead or not self.is_ready:
+            return
+        self.is_dead, self.is_ready = True, False
+        self.world.crashes += 1
+        self.world.history.end_process(self)
+        self._scope.cancel()
+        for scope in self.callers:
+            scope.cancel()
+
+    # --- its storage -----------------------------------------------------------------------------
+
+    def loses_connection(self) -> bool:
+        """Whether a commit is on its way when the connection breaks."""
+        return not self.is_dead and self.world.fails(self.world.setting.lost)
+
+    def call_storage(self, kind: str, work: Callable[[], T]) -> T:
+        """Do what is asked: wholly, or not at all, or both and then fail."""
+        world = self.world
+        if self.is_dead:
+            raise StorageFault("the process is dead")
+        fault = ""
+        if kind == "commit" and world.fails(world.setting.crash):
+            fault = "crash"
+        elif world.fails(world.setting.failure):
+            fault = "failure"
+        when = world.rng.choice(["before", "after"]) if fault else ""
+        world.faults += bool(fault)
+        if when == "before":
+            self._fail(fault)
+        result = work()
+        if when == "after":
+            self._fail(fault)
+        return result
+
+    def _fail(self, fault: str) -> None:
+        if fault == "crash":
+            self.crash()
+        raise StorageFault(f"as drawn: {fault}")
