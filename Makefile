@@ -6,11 +6,12 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format bench bench-short clean
+.PHONY: help demo test soak lint format bench bench-short clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
 	@echo "make test         lint, types and all tests"
+	@echo "make soak         random crashes and faults until Control-C, or for MINUTES=10"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
 	@echo "make bench        all benchmarks (several minutes)"
@@ -30,6 +31,9 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+soak: $(READY)
+	@$(BIN)/python -m tests.simulation.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,86 @@
+"""Simulates with fresh seeds, for as long as wanted.
+
+    python -m tests.simulation.soak [--minutes N] [--seed N] [--count N]
+
+Without an end of its own it goes on until Control-C. Every few seconds it says what it has done. If
+something isn't as it must be, it says what, with the seed and the command that shows it again, and
+exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from itertools import count
+from random import SystemRandom
+
+from .run import Broken, Undecided, Violation, simulate
+
+_BETWEEN_LINES = 10.0
+_SEEDS = 2**31
+_COUNTED = ("operations", "unknown", "crashes", "faults", "attempts", "histories")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Simulate until told to stop; 1 if something was wrong."""
+    parser = argparse.ArgumentParser(prog="soak", description="Simulates with fresh seeds.")
+    parser.add_argument("--minutes", type=float, help="how long; until Control-C if not given")
+    parser.add_argument("--count", type=int, help="how many seeds; without end if not given")
+    parser.add_argument("--seed", type=int, help="the first seed; a fresh one if not given")
+    options = parser.parse_args(arguments)
+    first = SystemRandom().randrange(_SEEDS) if options.seed is None else options.seed
+    seeds = count(first) if options.count is None else range(first, first + options.count)
+    began = told = time.monotonic()
+    deadline = began + (float("inf") if options.minutes is None else options.minutes * 60)
+    total: Counter[str] = Counter()
+    say(f"seeds from {first} on")
+    try:
+        for seed in seeds:
+            total["seeds"] += 1
+            try:
+                report = simulate(seed)
+            except Undecided:
+                total["undecided"] += 1
+            else:
+                for name in _COUNTED:
+                    total[name] += getattr(report, name)
+            now = time.monotonic()
+            if now >= deadline:
+                break
+            if now - told >= _BETWEEN_LINES:
+                told = now
+                say(line(total, now - began))
+    except KeyboardInterrupt:
+        say("\nstopped")
+    except (Violation, Broken) as violation:
+        say(line(total, time.monotonic() - began))
+        say(f"{violation}\n\nto see it again:\n    {REPLAY} --seed {seed} --count 1")
+        return 1
+    say(f"{line(total, time.monotonic() - began)}\nnothing was wrong")
+    return 0
+
+
+REPLAY = "python -m tests.simulation.soak"
+
+
+def line(total: Counter[str], seconds: float) -> str:
+    """What there was by now."""
+    return (
+        f"{seconds:6.0f} s: {total['seeds']:,} seeds, {total['operations']:,} operations "
+        f"({total['unknown']:,} of unknown outcome), {total['crashes']:,} crashes, "
+        f"{total['faults']:,} faults of the storage, {total['attempts']:,} deliveries of alarms, "
+        f"{total['histories']:,} histories checked"
+        + (f"; {total['undecided']} seeds too hard to judge" if total["undecided"] else "")
+    )
+
+
+def say(text: str) -> None:
+    """Write a line, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
