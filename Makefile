@@ -6,13 +6,14 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format bench bench-short clean
+.PHONY: help demo test lint format api bench bench-short clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
 	@echo "make test         lint, types and all tests"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
+	@echo "make api          record the public surface anew, in tests/api.txt"
 	@echo "make bench        all benchmarks (several minutes)"
 	@echo "make bench-short  the same, smaller (about two minutes)"
 
@@ -39,6 +40,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+api: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m support.api
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
