@@ -6,14 +6,17 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak lint format bench bench-short clean
+.PHONY: help demo test soak lint format api changelog package bench bench-short clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
 	@echo "make test         lint, types and all tests"
 	@echo "make soak         random crashes and faults until Control-C, or for MINUTES=10"
-	@echo "make lint         ruff and mypy only"
+	@echo "make lint         ruff, mypy and docstrings only"
 	@echo "make format       let ruff lay out the code"
+	@echo "make api          record the public surface anew, in tests/api.txt"
+	@echo "make changelog    show what changes/ will add to the changelog"
+	@echo "make package      wheel and sdist in dist/, and all tests over the installed wheel"
 	@echo "make bench        all benchmarks (several minutes)"
 	@echo "make bench-short  the same, smaller (about two minutes)"
 
@@ -39,10 +42,31 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/interrogate trio_durable
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+api: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m support.api
+
+changelog: $(READY)
+	@$(BIN)/towncrier build --draft
+
+# The wheel is built from the sdist, and tested where no source of the library is near: with what
+# the sdist has besides it, in an environment that is made anew.
+package: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
+	mkdir "$$place/sdist"; tar -xzf dist/*.tar.gz -C "$$place/sdist" --strip-components=1; \
+	rm -r "$$place/sdist/trio_durable"; \
+	$(PYTHON) -m venv "$$place/venv"; \
+	"$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check 'pip>=25.1'; \
+	"$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --group test --group examples "$$(echo dist/*.whl)[cli]"; \
+	cd "$$place/sdist"; TRIO_DURABLE_DIST="$(CURDIR)/dist" "$$place/venv/bin/python" -m pytest
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "trio_durable"
+import trio_durable
+
+ROOT = Path(trio_durable.__file__).parent
 PACKAGE = "trio_durable"
 
 ORDER: list[set[str]] = [

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+import trio_durable
+
 TESTS = Path(__file__).parent
 SNIPPETS = TESTS / "typing"
 PROJECT = TESTS.parent
@@ -114,5 +116,8 @@ def test_accepted_code_runs() -> None:
         subprocess.run([sys.executable, "-W", "error", str(path)], check=True)
 
 
-def test_pyright_accepts_the_library_itself() -> None:
-    assert pyright(PROJECT) == {}
+def test_pyright_accepts_the_library_itself(tmp_path: Path) -> None:
+    # With the settings of the project, wherever the library is installed.
+    shutil.copytree(Path(trio_durable.__file__).parent, tmp_path / "trio_durable")
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    assert pyright(tmp_path) == {}

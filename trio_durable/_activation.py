@@ -76,6 +76,7 @@ class ActivationInfo:
 
     key: ObjectKey
     status: Status
+    """``"loading"``, ``"active"``, or ``"hibernated"``: idle, with only its bytes in memory."""
     mailbox_depth: int
     """Calls that wait for their turn."""
     revision: int

@@ -33,11 +33,13 @@ class Unfit(ValueError):
 
 
 def shown(value: object) -> str:
+    """A value as a message shows it: at most 60 characters of its repr."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 
 def expected(what: str, value: object) -> Unfit:
+    """The error of a ``value`` that isn't ``what`` its field declares."""
     return Unfit(f"{shown(value)} is of type {type(value).__name__}, not {what}")
 
 
@@ -234,4 +236,5 @@ def write_json(value: Any) -> Any:
 
 
 def read_json(value: Any) -> Any:
+    """Take back a value of a field whose type says nothing: it is as JSON has it."""
     return value

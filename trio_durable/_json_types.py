@@ -108,10 +108,12 @@ def _make_hooks(tp: Any) -> tuple[Hook, Hook]:
 
 
 def writer_for(tp: Any) -> Hook:
+    """How values of the type become JSON."""
     return hooks_for(tp)[0]
 
 
 def reader_for(tp: Any) -> Hook:
+    """How values of the type come back from JSON."""
     return hooks_for(tp)[1]
 
 

@@ -38,6 +38,16 @@ class Objects(ABC):
     """Finds objects, calls them, and looks after their state and alarms.
 
     A `DurableRuntime` does so for the objects that belong to no tenant, and a `Tenant` for its own.
+
+    A type is a class or its stored name, an id any str of 1 to 512 bytes without NUL. All but
+    `root` need the runtime open, and what is awaited belongs in its event loop.
+
+    Raises:
+        UnknownObjectType: No class goes by that name.
+        InvalidObjectId: It can't be an id.
+        RuntimeClosed: The runtime isn't open, or closed meanwhile.
+        WrongEventLoop: It is used from another thread or event loop.
+        TenantDropped: The tenant is being dropped.
     """
 
     _tenant: str
@@ -183,6 +193,7 @@ class Objects(ABC):
 
         Raises:
             ObjectNotRunning: It isn't in memory.
+            CallTimeout: Its turn didn't come within the class's or runtime's timeout.
         """
         directory, address = self._locate(object_type, object_id)
         if directory.find(address) is None:
@@ -200,6 +211,8 @@ class Objects(ABC):
         Raises:
             TypeError: ``instance`` is of another class.
             StateEncodeError: The state can't be stored.
+            CallTimeout: Its turn didn't come within the class's or runtime's timeout.
+            PersistenceError: It could not be made durable.
         """
         directory, address = self._locate(object_type, object_id)
         cls = directory.definition.cls
@@ -216,7 +229,12 @@ class Objects(ABC):
         )
 
     async def exists(self, object_type: type[DurableObject] | str, object_id: str, /) -> bool:
-        """Whether anything is stored of an object, in turn behind the calls queued so far."""
+        """Whether anything is stored of an object, in turn behind the calls queued so far.
+
+        Raises:
+            CallTimeout: Its turn didn't come within the class's or runtime's timeout.
+            StorageUnavailable: It could not be looked up.
+        """
         directory, address = self._locate(object_type, object_id)
         if directory.find(address) is not None:
             return bool(
@@ -232,6 +250,10 @@ class Objects(ABC):
         """Delete what is stored of an object, behind the calls queued so far. Fine if nothing is.
 
         The object starts from its defaults again.
+
+        Raises:
+            CallTimeout: Its turn didn't come within the class's or runtime's timeout.
+            PersistenceError: It could not be made durable.
         """
         directory, address = self._locate(object_type, object_id)
         await directory.operate(address, "delete", lambda activation: activation.delete())
@@ -250,6 +272,10 @@ class Objects(ABC):
             object_type: The class, or its stored name.
             after: Only ids behind this one; the last of a page gives the next page.
             limit: At most so many; a million counts as no limit.
+
+        Raises:
+            ValueError: ``limit`` isn't an int of 1 or more.
+            StorageUnavailable: They could not be looked up.
         """
         directory = self._catalogue.directory(object_type)
         if after:
@@ -286,6 +312,7 @@ class Objects(ABC):
 
         Raises:
             InvalidAlarm: It can't be set like this.
+            CallTimeout: It wasn't durable within the class's or runtime's timeout.
             PersistenceError: It could not be made durable.
         """
         key = self._key(object_type, object_id)
@@ -296,7 +323,13 @@ class Objects(ABC):
     async def cancel_alarm(
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
     ) -> None:
-        """Cancel an alarm, a dead letter too. Fine if there is none."""
+        """Cancel an alarm, a dead letter too. Fine if there is none.
+
+        Raises:
+            InvalidAlarm: There can't be such a name.
+            CallTimeout: It wasn't durable within the class's or runtime's timeout.
+            PersistenceError: It could not be made durable.
+        """
         key = self._key(object_type, object_id)
         check_name(key, name)
         await self._scheduler.cancel(key, str.__str__(name))
@@ -304,14 +337,24 @@ class Objects(ABC):
     async def cancel_all_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> None:
-        """Cancel all alarms of an object, dead letters too."""
+        """Cancel all alarms of an object, dead letters too.
+
+        Raises:
+            CallTimeout: It wasn't durable within the class's or runtime's timeout.
+            PersistenceError: It could not be made durable.
+        """
         key = self._key(object_type, object_id)
         await self._scheduler.cancel_all(key)
 
     async def list_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> list[Alarm]:
-        """The alarms of an object, by ``due_at``; without dead letters."""
+        """The alarms of an object, by ``due_at``; without dead letters.
+
+        Raises:
+            InvalidAlarm: What is stored of one can't be read.
+            StorageUnavailable: They could not be looked up.
+        """
         key = self._key(object_type, object_id)
         self._check_loop()
         with self._storage_errors():
@@ -332,6 +375,10 @@ class Objects(ABC):
             object_type: The class, or its stored name.
             after: Only those behind this one; the last of a page gives the next page.
             limit: At most so many; a million counts as no limit.
+
+        Raises:
+            ValueError: ``limit`` isn't an int of 1 or more.
+            StorageUnavailable: They could not be looked up.
         """
         type_name = self._catalogue.directory(object_type).definition.name
         last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
@@ -344,7 +391,12 @@ class Objects(ABC):
     async def retry_alarm(
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
     ) -> bool:
-        """Let a dead letter be due at once, with all its attempts; whether there was one."""
+        """Let a dead letter be due at once, with all its attempts; whether there was one.
+
+        Raises:
+            InvalidAlarm: There can't be such a name.
+            StorageUnavailable: It could not be made durable.
+        """
         key = self._key(object_type, object_id)
         check_name(key, name)
         self._check_loop()

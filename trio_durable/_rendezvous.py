@@ -100,11 +100,13 @@ class Told(Waiter):
         self._tell = tell
 
     def release(self) -> None:
+        """Tell the function."""
         if not self.ended:
             self.ended = True
             self._tell(self)
 
     async def wait(self) -> object:
+        """Not for this one."""
         raise TypeError("nobody waits for this one")
 
 

@@ -65,9 +65,11 @@ class ThreadRunner(Runner):
             del job
 
     def post(self, job: Job) -> None:
+        """Run ``job`` in the thread, after the earlier ones."""
         self._jobs.put(job)
 
     def stop(self) -> None:
+        """End the thread after the jobs that are posted; doesn't wait for it."""
         self._jobs.put(None)
 
 
@@ -75,7 +77,8 @@ class InlineRunner(Runner):
     """Runs jobs in the event loop itself: deterministic, and blocking it meanwhile."""
 
     def post(self, job: Job) -> None:
+        """Run ``job`` in the event loop, after what it has to do already."""
         self._loop.call_soon_threadsafe(job)
 
     def stop(self) -> None:
-        pass
+        """There is nothing to end."""

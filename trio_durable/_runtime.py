@@ -104,6 +104,9 @@ class DurableRuntime(Objects):
 
     Raises:
         ValueError: An argument makes no sense.
+        StorageInUse: Another runtime has the storage; from entering.
+        StorageUnavailable: The storage can't be opened; from entering. `SchemaTooNew`, if a newer
+            release has migrated it.
     """
 
     def __init__(
@@ -182,6 +185,8 @@ class DurableRuntime(Objects):
 
         Raises:
             InvalidTenant: ``after`` can't be a name.
+            ValueError: ``limit`` isn't an int of 1 or more.
+            StorageUnavailable: They could not be looked up.
         """
         if after:
             check_tenant(after)

@@ -104,6 +104,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """The first of the search path that is there."""
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
+        """What psycopg does with the server, within `patience`."""
         if self.patience is not None:
             gen = _bounded(gen, self.patience)
         try:

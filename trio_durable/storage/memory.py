@@ -140,7 +140,11 @@ class _Contents:
 
 
 class MemoryStorage(Storage):
-    """Keeps objects in memory."""
+    """Keeps objects in memory, for as long as it is there itself.
+
+    A runtime that is opened on it after another one has closed finds what that one has left, as
+    after a restart. One runtime at a time may have it.
+    """
 
     def __init__(self) -> None:
         self._contents = _Contents()

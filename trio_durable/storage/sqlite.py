@@ -42,7 +42,13 @@ class SQLiteStorage(Storage):
         path: The file; made if it isn't there, in a folder that is.
         durability: ``"full"`` syncs every commit to the disk; ``"normal"`` may lose the latest
             commits with the power, not with the process.
-        busy_timeout: How long to wait for another process that has the file locked.
+        busy_timeout: How long to wait for another process that has the file locked, a
+            ``timedelta`` or seconds.
+
+    One runtime at a time may write; any number of processes may read beside it.
+
+    Raises:
+        ValueError: An argument makes no sense.
     """
 
     def __init__(

@@ -40,6 +40,8 @@ from .._keys import ObjectKey
 from .._telemetry import AlarmDelivery, Call, Commit, Instrument, Load, Point, Timed, Turn
 from ._metrics import Attributes, Metrics, type_of
 
+__all__ = ["OpenTelemetryInstrument"]
+
 
 class OpenTelemetryInstrument(Instrument):
     """Spans of calls, turns, loads, commits and alarms, and metrics of these and of objects.

@@ -12,6 +12,8 @@ import pytest
 
 from .._runtime import DurableRuntime
 
+__all__ = ["durable_runtime"]
+
 
 @pytest.fixture
 async def durable_runtime(

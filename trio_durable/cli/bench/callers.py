@@ -20,6 +20,7 @@ async def calls_per_second(calls: Sequence[Call], callers: int, seconds: float) 
     end = began + seconds
 
     async def caller(order: Sequence[Call]) -> None:
+        """Make them in this order, and again, until the time is over."""
         nonlocal done
         for call in cycle(order):
             await call()
@@ -40,6 +41,7 @@ async def make_once(calls: Iterable[Call], callers: int) -> float:
     began = perf_counter()
 
     async def caller() -> None:
+        """Make the next one that nobody has made, until there is none."""
         nonlocal done
         for call in shared:
             await call()

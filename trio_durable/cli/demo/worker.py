@@ -143,6 +143,7 @@ class Objects:
         totals: list[tuple[int, int]] = [(0, 0)] * len(self.accounts)
 
         async def look(number: int) -> None:
+            """Ask one account."""
             totals[number] = await self.accounts[number].totals()
 
         async with trio.open_nursery() as lookers:
@@ -173,6 +174,7 @@ async def serve(path: str, accounts: int, diaries: int, within: float) -> None:
         acknowledgements = Acknowledgements()
 
         async def carry_out(requests: array[int]) -> None:
+            """Do what is requested, one after the other, and acknowledge each."""
             for request in requests:
                 began = perf_counter_ns()
                 if request & ALARM:
@@ -185,6 +187,7 @@ async def serve(path: str, accounts: int, diaries: int, within: float) -> None:
                 acknowledgements.send(request, (perf_counter_ns() - began) // 1000)
 
         async def receive() -> bytes:
+            """More requests; nothing once the parent has closed the pipe."""
             # Abandoned if a deposit fails, so that the process ends and the parent learns of it.
             return await trio.to_thread.run_sync(
                 os.read, sys.stdin.fileno(), 1 << 16, abandon_on_cancel=True
