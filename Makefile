@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak lint format bench bench-short clean
+.PHONY: help demo test soak lint format docs bench bench-short clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
@@ -14,6 +14,7 @@ help:
 	@echo "make soak         random crashes and faults until Control-C, or for MINUTES=10"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
+	@echo "make docs         the documentation as a site, in docs/_build"
 	@echo "make bench        all benchmarks (several minutes)"
 	@echo "make bench-short  the same, smaller (about two minutes)"
 
@@ -44,6 +45,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build
+	@echo "Open docs/_build/index.html."
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
@@ -51,4 +56,4 @@ bench-short: $(READY)
 	$(BIN)/python -m benchmarks --short
 
 clean:
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build docs/_build
