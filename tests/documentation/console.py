@@ -14,6 +14,8 @@ from pathlib import Path
 from cli.support import ROOT, environment
 from cli.support import run as trio_durable
 
+from .server import WebServer
+
 SLOW = {"bench", "demo"}
 """Commands of ours that take too long here; their own tests run them."""
 
@@ -28,7 +30,14 @@ class Console:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.server_programs: Path | None = None
+        """Where the programs are that came with the PostgreSQL server of the page."""
         self._done = ""
+        self._server = WebServer()
+
+    def close(self) -> None:
+        """End what still runs in the background."""
+        self._server.stop()
 
     def run(self, text: str) -> None:
         """Run the commands of a block, one after the other."""
@@ -54,6 +63,7 @@ class Console:
     def _run(self, line: str) -> tuple[str, int]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.commenters = "#"
+        lexer.whitespace_split = True
         words = list(lexer)
         if "|" in words or ">" in words or ">>" in words or "<" in words:
             return self._process(["sh", "-c", line])
@@ -85,14 +95,32 @@ class Console:
                 return self.pytest(*rest)
             case "pytest", _:
                 return self.pytest(*arguments)
+            case (("hypercorn" | "uvicorn"), _):
+                self._server.start(name, *arguments, folder=self.folder)
+                return "", 0
+            case "python", ["-m", package] if self._is_a_server(package):
+                self._server.start(package, folder=self.folder)
+                return "", 0
+            case "pkill", [*signal, "-f", _]:
+                self._server.stop(kill=signal == ["-9"])
+                return "", 0
+            case "curl", _:
+                return self._server.curl(*arguments), 0
             case "python", _:
                 return self._process([sys.executable, "-W", "error", *arguments])
-            case (("cat" | "echo" | "ls" | "mkdir" | "mv" | "rm" | "touch"), _):
+            case (("pg_dump" | "pg_restore"), _):
+                assert self.server_programs, "there is no server yet"
+                return self._process([str(self.server_programs / name), *arguments])
+            case (("cat" | "cp" | "echo" | "ls" | "mkdir" | "mv" | "rm" | "touch"), _):
                 return self._process(words)
         stand_in = STAND_INS.get(name)
         assert stand_in, f"nothing stands for {name!r}; see STAND_INS"
         stand_in(arguments)
         return "", 0
+
+    def _is_a_server(self, package: str) -> bool:
+        program = self.folder / package / "__main__.py"
+        return program.exists() and "import serve" in program.read_text(encoding="utf-8")
 
     def _process(self, command: list[str]) -> tuple[str, int]:
         done = subprocess.run(
@@ -154,8 +182,28 @@ def _asks_for_what_there_is(arguments: list[str]) -> None:
             assert set(asked[1].split(",")) <= project["optional-dependencies"].keys(), word
 
 
+def _needs_a_machine_of_its_own(arguments: list[str]) -> None:
+    """What changes the system, or needs one with other things on it, is tried by hand."""
+
+
+def _makes_an_environment(arguments: list[str]) -> None:
+    """The one that the tests run in is there already."""
+    assert arguments == ["-m", "venv", ".venv"]
+
+
+def _makes_active(arguments: list[str]) -> None:
+    """Such an environment."""
+    assert arguments == [".venv/bin/activate"]
+
+
 STAND_INS: dict[str, Callable[[list[str]], None]] = {
     "make": _is_a_target,
     "pip": _asks_for_what_there_is,
+    "python3": _makes_an_environment,
+    ".": _makes_active,
+    **dict.fromkeys(
+        ("docker", "journalctl", "litestream", "sudo", "systemctl", "systemd-analyze"),
+        _needs_a_machine_of_its_own,
+    ),
 }
 """What is looked at where a command can't be run."""

@@ -63,6 +63,7 @@ class Page:
         names["within"] = self._within
         sys.modules[self._module.__name__] = self._module
         with self._stack:
+            self._stack.callback(self._console.close)
             self._stack.callback(sys.modules.pop, self._module.__name__)
             for example in document.examples():
                 example.evaluate()
@@ -139,6 +140,7 @@ class Page:
             server.execute(*drop, "CREATE ROLE app LOGIN", "CREATE DATABASE shop OWNER app")
             self._stack.callback(server.execute, *drop)
             self._url = server.url("app", database="shop")
+            self._console.server_programs = server.programs
         return self._url
 
     def _write(self, example: Example) -> bool:
@@ -159,7 +161,7 @@ class Page:
         if tests and not self._console.has_run("pytest"):
             self._console.run("$ cd " + str(self._folder) + "; pytest -q\n")
         for path in python:
-            if path in tests or self._console.has_run(path.name) or self._is_imported(path):
+            if path in tests or self._console.has_run(_started_by(path)) or self._is_imported(path):
                 continue
             self._console.run(f"$ cd {path.parent}; python {path.name}\n")
 
@@ -170,6 +172,10 @@ class Page:
             for other in self._written
             if other != path
         )
+
+
+def _started_by(path: Path) -> str:
+    return f"-m {path.parent.name}" if path.name == "__main__.py" else path.name
 
 
 LANGUAGES = {
