@@ -63,6 +63,7 @@ class Page:
         names["within"] = self._within
         sys.modules[self._module.__name__] = self._module
         with self._stack:
+            self._stack.callback(self._forget_modules)
             self._stack.callback(self._console.close)
             self._stack.callback(sys.modules.pop, self._module.__name__)
             for example in document.examples():
@@ -117,6 +118,12 @@ class Page:
 
     def _look(self, example: Example) -> None:
         """What is only looked at: drawings, and what something prints."""
+
+    def _forget_modules(self) -> None:
+        """Another page may have files of the same names."""
+        for name, module in list(sys.modules.items()):
+            if self._folder in Path(getattr(module, "__file__", None) or "").parents:
+                del sys.modules[name]
 
     # --- what they share --------------------------------------------------------------------------
 
