@@ -73,6 +73,8 @@ def run_page(folder: Path, text: str) -> None:
         "```console\n$ make nothing\n```",
         "```console\n$ pip install 'trio-durable[nothing]'\n```",
         "```console\n$ unheard-of\n```",
+        "```console\n$ curl -s localhost:8000/\n```",
+        "```console\n$ hypercorn nothing:app\n```",
         "```json\n{\n```",
         "```toml\n[\n```",
     ],
