@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import AsyncMock
 from weakref import WeakSet
 
 import anyio
@@ -74,24 +75,20 @@ def booking(
 
 
 def test_each_error_has_its_status(booking: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def free(_concert: str) -> int:
-        raise error
+    statuses = documented()
 
     async def main() -> None:
-        nonlocal error
         app = httpx.ASGITransport(booking.app)
         async with (
             serving(booking.app),
             httpx.AsyncClient(transport=app, base_url="http://booking") as client,
         ):
             for error in ERRORS:
+                monkeypatch.setattr(booking.Concert, "free", AsyncMock(side_effect=error))
                 answer = await client.get("/concerts/jazz")
                 name = type(error).__name__
                 assert answer.status_code == statuses[name], name
                 assert ("Retry-After" in answer.headers) == (answer.status_code >= 503), name
                 assert str(error) not in answer.text, name
 
-    error = ERRORS[0]
-    statuses = documented()
-    monkeypatch.setattr(booking.Concert, "free", free)
     anyio.run(main, backend="trio")
