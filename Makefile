@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak lint format api changelog package bench bench-short clean
+.PHONY: help demo test soak lint format api changelog docs package bench bench-short clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
@@ -16,6 +16,7 @@ help:
 	@echo "make format       let ruff lay out the code"
 	@echo "make api          record the public surface anew, in tests/api.txt"
 	@echo "make changelog    show what changes/ will add to the changelog"
+	@echo "make docs         the documentation as a site, in docs/_build"
 	@echo "make package      wheel and sdist in dist/, and all tests over the installed wheel"
 	@echo "make bench        all benchmarks (several minutes)"
 	@echo "make bench-short  the same, smaller (about two minutes)"
@@ -54,6 +55,10 @@ api: $(READY)
 changelog: $(READY)
 	@$(BIN)/towncrier build --draft
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build
+	@echo "Open docs/_build/index.html."
+
 # The wheel is built from the sdist, and tested where no source of the library is near: with what
 # the sdist has besides it, in an environment that is made anew.
 package: $(READY)
@@ -75,4 +80,4 @@ bench-short: $(READY)
 	$(BIN)/python -m benchmarks --short
 
 clean:
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build docs/_build

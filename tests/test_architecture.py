@@ -162,7 +162,7 @@ ORDER: list[set[str]] = [
     {"_rendezvous"},
     {"_clock", "_durations", "_telemetry"},
     {"_errors"},
-    {"_keys"},
+    {"_keys", "_reason"},
 ]
 """All modules, top to bottom; modules beside each other know nothing of each other.
 

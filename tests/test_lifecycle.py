@@ -296,6 +296,24 @@ async def test_an_after_load_that_raises_fails_all_who_wait_and_is_tried_again(
         assert await runtime.get(cls, "a").call() == (1, 1)
 
 
+async def test_an_after_load_whose_error_has_no_text_harms_nobody_else() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    class Speechless(DurableObject):
+        async def after_load(self) -> None:
+            raise Mute
+
+        @handler
+        def call(self) -> None: ...
+
+    async with DurableRuntime(":memory:") as runtime:
+        with pytest.raises(ActivationFailed, match="raised Mute, so the object could not begin"):
+            await runtime.get(Speechless, "a").call()
+        assert await runtime.get(Counter, "a").increment() == 1
+
+
 async def test_a_caller_that_gives_up_during_after_load_does_not_stop_it() -> None:
     async with DurableRuntime(":memory:") as runtime, calls() as group:
         first = group.start(runtime.get(LoadedSlowly, "a").call)

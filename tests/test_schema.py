@@ -327,6 +327,18 @@ def test_an_upgrade_that_raises_without_a_word() -> None:
     assert error.problem == "the upgrade mend from schema 1 raised AssertionError"
 
 
+def test_an_upgrade_that_raises_what_can_not_be_shown() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    def function(state: State) -> State:
+        raise Mute
+
+    error = refusal(with_upgrade(function), b"{}")
+    assert error.problem == "the upgrade mend from schema 1 raised Mute"
+
+
 @pytest.mark.parametrize("returned", [None, [], "x", 1, attrs.make_class("Other", [])()])
 def test_an_upgrade_that_returns_no_dict(returned: object) -> None:
     error = refusal(with_upgrade(lambda state: returned), b"{}")

@@ -56,6 +56,7 @@ from ._errors import (
 )
 from ._keys import ObjectKey
 from ._mailbox import Mailbox
+from ._reason import reason
 from ._rendezvous import Waiter
 from ._services import Services
 from ._values import copied, is_atom
@@ -578,7 +579,7 @@ class Activation:
 
     def _begin_failed(self, error: Exception) -> None:
         """after_load raised: tell all who wait, and let the next call begin anew."""
-        problem = f"{type(error).__name__}: {error}"
+        problem = reason(error)
 
         def failure() -> Exception:
             failed = ActivationFailed(self.key, "after_load", problem)

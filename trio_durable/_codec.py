@@ -41,6 +41,7 @@ from ._json_classes import as_unfit, check_reads_back, field_functions, is_const
 from ._json_scalars import shown
 from ._json_types import UnsupportedType, hooks_for, reader_for, writer_for
 from ._keys import ObjectKey
+from ._reason import reason
 from ._upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 
 DEFAULT_MAX_STATE_SIZE = 16 * 1024 * 1024
@@ -208,7 +209,7 @@ class StateCodec:
                     place = _short(f"$.{field.name}{unfit.path}")
                     return StateDecodeError(key, field.name, place, unfit.problem)
         # Each value is of its type, so a validator refused one.
-        return StateDecodeError(key, "", "$", f"{type(error).__name__}: {error}")
+        return StateDecodeError(key, "", "$", reason(error))
 
 
 def compact(encoded: bytes) -> bytes:

@@ -16,6 +16,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from ._json_scalars import SCALARS, Hook, Unfit, expected, shown
+from ._reason import reason
 
 HooksFor = Callable[[Any], tuple[Hook, Hook]]
 """Finds the functions that write and read a type."""
@@ -173,4 +174,4 @@ def as_unfit(error: Exception) -> Unfit:
         return Unfit("it is nested too deeply, or contains itself")
     if isinstance(error, KeyError):
         return Unfit(f"{error} is missing")
-    return Unfit(f"{type(error).__name__}: {error}")
+    return Unfit(reason(error))

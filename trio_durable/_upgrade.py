@@ -20,6 +20,7 @@ from ._errors import DefinitionError, StateDecodeError
 from ._json_classes import as_unfit
 from ._json_scalars import shown, write_json
 from ._keys import ObjectKey
+from ._reason import reason
 
 F = TypeVar("F", bound=Callable[[dict[str, Any]], dict[str, Any]])
 
@@ -144,8 +145,7 @@ def _step(key: ObjectKey, data: dict[str, Any], step: UpgradeDefinition) -> dict
     try:
         made: object = step.function(data)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise StateDecodeError(key, "", "$", f"{name} raised {reason}") from error
+        raise StateDecodeError(key, "", "$", f"{name} raised {reason(error)}") from error
     if type(made) is not dict:
         raise StateDecodeError(key, "", "$", f"{name} returned {shown(made)}, not a dict")
     try:

@@ -1,27 +1,23 @@
-"""The examples in docs/storages.md, run as their readers run them."""
+"""The storage of docs/storages.md in use, and broken in ways that the suite must find."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from documentation.page import files
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "storages.md"
-BLOCK = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where a reader has saved all the examples."""
-    text = GUIDE.read_text(encoding="utf-8")
-    blocks = BLOCK.findall(text)
-    assert len(blocks) == text.count("```python") == 3
-    for name, code in blocks:
+    for name, code in files(GUIDE).items():
         (tmp_path / name).write_text(code, encoding="utf-8")
     return tmp_path
 
@@ -42,14 +38,6 @@ def run_suite(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     """The suite, by a user's pytest, which has none of this project's settings."""
     settings = ["-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir=."]
     return run(folder, "-m", "pytest", *settings, *arguments)
-
-
-def test_the_suite_passes_over_the_storage_of_the_guide(folder: Path) -> None:
-    suite = run_suite(folder)
-    assert suite.returncode == 0, suite.stdout + suite.stderr
-    found = re.search(r"(\d+) passed", suite.stdout)
-    assert found
-    assert int(found[1]) > 200
 
 
 def test_a_runtime_works_with_the_storage_of_the_guide(folder: Path) -> None:

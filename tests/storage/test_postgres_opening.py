@@ -222,14 +222,6 @@ def test_the_rights_that_the_documentation_asks_for_are_enough(server: Server) -
         assert list(writer.commit([Commit(key, 0, b"1") for key in keys], NOW)) == []
 
 
-def test_the_storage_of_the_documentation_is_one() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "postgres.md").read_text(encoding="utf-8")
-    _, making = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(making, names)
-    assert names["storage"].location.replace(":5432", "") == "postgresql://app@db.example.com/shop"
-
-
 # --- connection strings --------------------------------------------------------------------------
 
 

@@ -75,6 +75,11 @@ class Server:
         """Where it listens."""
         return self.folder / f".s.PGSQL.{self.port}"
 
+    @property
+    def programs(self) -> Path:
+        """Where pg_dump and the others are."""
+        return self._command.parent
+
     def conninfo(self, **parameters: str) -> str:
         """A connection string for the Unix socket."""
         return make_conninfo(

@@ -49,6 +49,10 @@ class Counter(DurableObject, hibernate_after=10, shutdown_after=100):
         raise Wrong("async")
 
     @handler
+    def fail_silently(self) -> None:
+        raise Wrong
+
+    @handler
     def forget(self) -> None:
         self.ctx.delete()
 

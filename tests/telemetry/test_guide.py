@@ -1,4 +1,4 @@
-"""docs/telemetry.md says what there is, and its examples run."""
+"""docs/telemetry.md says what there is, and its example of OpenTelemetry makes what it draws."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import attrs
 import pytest
+from documentation.page import files
 from opentelemetry.metrics import Meter
 
 from trio_durable import telemetry
@@ -20,8 +21,6 @@ from trio_durable.telemetry._metrics import Metrics
 
 GUIDE = Path(__file__).parents[2] / "docs" / "telemetry.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
-EXAMPLE = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLES = dict(EXAMPLE.findall(TEXT))
 
 
 def table(start: str) -> list[tuple[str, list[str]]]:
@@ -63,16 +62,12 @@ def test_the_table_has_all_metrics() -> None:
     assert len(set(made)) == len(made)
 
 
-def run(name: str, tmp_path: Path) -> str:
-    (tmp_path / name).write_text(EXAMPLES[name], encoding="utf-8")
-    command = [sys.executable, "-W", "error", name]
+def test_the_example_of_opentelemetry_makes_the_spans_that_are_drawn(tmp_path: Path) -> None:
+    (tmp_path / "traced.py").write_text(files(GUIDE)["traced.py"], encoding="utf-8")
+    command = [sys.executable, "-W", "error", "traced.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_example_of_opentelemetry_makes_the_spans_that_are_drawn(tmp_path: Path) -> None:
-    output = run("traced.py", tmp_path)
+    output = done.stdout
     drawn = TEXT.partition("It makes these spans:")[2].partition("```\n\n")[0]
     names = [line.strip(" │├└─") for line in drawn.splitlines()[2:]]
     expected = sorted(re.sub(" ⇢ .*", "", name) for name in names if name and "`" not in name)
@@ -80,9 +75,3 @@ def test_the_example_of_opentelemetry_makes_the_spans_that_are_drawn(tmp_path: P
     assert sorted(spans) == expected
     assert "7" in output.splitlines()  # the reply
     assert "trio_durable.call.duration" in output
-
-
-def test_the_example_of_an_own_instrument_runs(tmp_path: Path) -> None:
-    check, add = run("busiest.py", tmp_path).splitlines()
-    assert check.startswith("Cart.check: 0.01")
-    assert add == "Cart.add: 0.000 s"

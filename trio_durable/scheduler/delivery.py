@@ -31,6 +31,7 @@ from .._alarm import LATEST, Delivery, alarm_of
 from .._clock import Clock
 from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from .._keys import AlarmKey, ObjectKey
+from .._reason import reason
 from .._rendezvous import Loop, Waiter
 from .._retry import Retry
 from ..storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
@@ -451,9 +452,4 @@ def _as_it_was(flight: Flight, stored: StoredAlarm) -> Postponement:
 
 
 def _described(error: BaseException) -> str:
-    name = type(error).__name__
-    try:
-        text = f"{name}: {error}"
-    except Exception:  # it is a stranger's, and may raise anything when asked for its text
-        text = name
-    return text[:_MAX_ERROR].replace("\0", "").encode(errors="replace").decode()
+    return reason(error)[:_MAX_ERROR].replace("\0", "").encode(errors="replace").decode()

@@ -10,6 +10,7 @@ from weakref import WeakSet
 import attrs
 
 from .._durations import Duration, optional_seconds
+from .._reason import reason
 from .._telemetry import (
     AlarmDelivery,
     Call,
@@ -98,7 +99,7 @@ class LoggingInstrument(Instrument):
                     _subject(event),
                     "failed" if is_failure else "was cut off",
                     _time(duration),
-                    _said(error),
+                    reason(error),
                 ),
                 extra={
                     **_fields(event),
@@ -153,11 +154,3 @@ def _fields(event: Timed | Point) -> dict[str, object]:
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
-def _said(error: BaseException) -> str:
-    name = type(error).__qualname__
-    try:
-        return f"{name}: {error}"
-    except Exception:  # it is a stranger's, and may raise anything when asked for its text
-        return name

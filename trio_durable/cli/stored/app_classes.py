@@ -18,6 +18,7 @@ from ..._definition import (
     known_definitions,
     resolved_fields,
 )
+from ..._reason import reason
 from ..refusal import Refusal
 
 _OWN = __name__.partition(".")[0]
@@ -101,8 +102,7 @@ def _imported(name: str) -> object:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # whatever the user's module may raise
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise Refusal(f"--app: {name} can't be imported: {reason:.400}") from error
+        raise Refusal(f"--app: {name} can't be imported: {reason(error):.400}") from error
 
 
 def _class_in(module: object, name: str) -> ObjectDefinition:

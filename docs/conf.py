@@ -1,0 +1,105 @@
+"""How Sphinx makes a site of these pages: ``make docs``. It asks nothing of the network."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon import GoogleDocstring
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+project = "trio_durable"
+author = "The trio_durable authors"
+release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"trio_durable {release}"
+
+nitpicky = True
+suppress_warnings = [
+    # What a command prints is no code of any language.
+    "misc.highlighting_failure",
+]
+
+# Links to headings work as they do on GitHub.
+myst_heading_anchors = 4
+
+napoleon_numpy_docstring = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+# What stands in single backticks in a docstring is code, and a link if it is something public.
+default_role = "py:obj"
+
+ELSEWHERE = {*sys.stdlib_module_names, "hypothesis", "opentelemetry"}
+"""Packages whose names are no links, for there is no network to ask where they are described."""
+
+INSIDE = {
+    # Parameters of types.
+    *("F", "P", "R", "R_co", "S", "T", "typing.~P"),
+    # Types of what users are given and never make.
+    *("AlarmKey", "Delivery", "Directory", "Host", "Loop", "ModelClasses", "SearchStrategy"),
+    *("Unset", "_AlarmDecorator", "_HandlerDecorator"),
+}
+"""What signatures name that isn't public."""
+
+PUBLIC = {
+    name: f"{module}.{name}"
+    for module in (
+        "trio_durable.testing.simulate",
+        "trio_durable.testing",
+        "trio_durable.telemetry",
+        "trio_durable.storage",
+        "trio_durable",
+    )
+    for name in import_module(module).__all__
+}
+"""Where a name is to be found, if a docstring says nothing but the name."""
+
+OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!\w+\.md|explanation|howto|coming-from)[^)]*\)")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", unlink)
+    app.connect("missing-reference", resolve)
+
+
+def unlink(_app: Sphinx, _name: str, source: list[str]) -> None:
+    """Links to what is in the repository, but not on the site, become plain text."""
+    source[0] = OUTSIDE.sub(r"\1", source[0])
+
+
+def resolve(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
+) -> nodes.Node | None:
+    """Look for a reference once more; what is returned is shown in its place."""
+    target = node["reftarget"]
+    first, _, rest = target.partition(".")
+    if first in PUBLIC:
+        full = ".".join(filter(None, [PUBLIC[first], rest]))
+        domain = env.get_domain("py")
+        found = domain.resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, text)
+        if found is not None:
+            return found
+    is_code = node["reftype"] == "obj"  # of a docstring
+    is_known = first in ELSEWHERE or target in INSIDE or target.rpartition(".")[2] in INSIDE
+    return text if is_code or is_known else None
+
+
+def _whole(docstring: GoogleDocstring) -> tuple[str, list[str]]:
+    return "", docstring._consume_to_end()
+
+
+# Else it takes what stands before the first colon of an attribute's docstring for a type.
+GoogleDocstring._consume_inline_attribute = _whole  # type: ignore[method-assign]

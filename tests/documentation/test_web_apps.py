@@ -1,0 +1,94 @@
+"""The apps of the how-tos on web frameworks give each error the status that http-errors.md says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import AsyncMock
+from weakref import WeakSet
+
+import anyio
+import httpx
+import pytest
+from cli.support import ROOT
+
+from trio_durable import (
+    CallTimeout,
+    InvalidObjectId,
+    MailboxFull,
+    ObjectKey,
+    PersistenceError,
+    RuntimeClosed,
+    StaleObject,
+    _definition,
+)
+
+from .page import files
+
+HOWTO = ROOT / "docs" / "howto"
+KEY = ObjectKey("Concert", "jazz")
+ERRORS = [
+    InvalidObjectId("Concert", "jazz", "so it is"),
+    MailboxFull(KEY, "free", 5, "queued", 1024),
+    CallTimeout(KEY, "free", 5, "running"),
+    PersistenceError(KEY, "save", "the disk is full"),
+    StaleObject(KEY, "save", "stale", 7),
+    RuntimeClosed("the runtime is closed"),
+]
+
+
+def serving(app: Any) -> AbstractAsyncContextManager[Any]:
+    """The lifespan of an app, as the pages' own tests open it."""
+    lifespans: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {
+        "FastAPI": lambda: app.router.lifespan_context(app),
+        "Starlette": lambda: app.router.lifespan_context(app),
+        "Litestar": lambda: app.lifespan(),
+        "QuartTrio": lambda: app.test_app(),
+    }
+    return lifespans[type(app).__name__]()
+
+
+def documented() -> dict[str, int]:
+    """The statuses in the table, by the names of errors."""
+    text = (HOWTO / "http-errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`.*?) \| (\d+)", text, re.MULTILINE)
+    return {name: int(status) for names, status in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+@pytest.fixture(params=["fastapi", "starlette", "litestar", "quart-trio"])
+def booking(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """The program of a page."""
+    source = files(HOWTO / f"{request.param}.md")["booking.py"]
+    module = ModuleType("booking")
+    monkeypatch.setitem(sys.modules, "booking", module)
+    monkeypatch.setattr(_definition, "_classes", WeakSet())
+    monkeypatch.setenv("BOOKING_DB", str(tmp_path / "booking.db"))
+    exec(compile(source, "booking.py", "exec", dont_inherit=True), vars(module))
+    return module
+
+
+def test_each_error_has_its_status(booking: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = documented()
+
+    async def main() -> None:
+        app = httpx.ASGITransport(booking.app)
+        async with (
+            serving(booking.app),
+            httpx.AsyncClient(transport=app, base_url="http://booking") as client,
+        ):
+            for error in ERRORS:
+                monkeypatch.setattr(booking.Concert, "free", AsyncMock(side_effect=error))
+                answer = await client.get("/concerts/jazz")
+                name = type(error).__name__
+                assert answer.status_code == statuses[name], name
+                assert ("Retry-After" in answer.headers) == (answer.status_code >= 503), name
+                assert str(error) not in answer.text, name
+
+    anyio.run(main, backend="trio")
