@@ -31,6 +31,7 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NoReturn, cast
 
@@ -85,6 +86,7 @@ class Trap:
         if point == self.point:
             self.left -= 1
             if self.left == 0:
+                time.sleep(0.02)  # what was let out too early is heard by then
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
