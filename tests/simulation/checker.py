@@ -25,7 +25,7 @@ from typing import Protocol
 from .history import Operation
 
 State = object
-MOST_STEPS = 50_000
+MOST_STEPS = 200_000
 
 
 class Model(Protocol):

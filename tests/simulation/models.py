@@ -22,6 +22,7 @@ class ObjectModel(ABC):
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self._places = _places(operations)
+        self._next = {place[0]: name for name, place in self._places.items() if len(place) == 2}
 
     @abstractmethod
     def initial(self) -> State: ...
@@ -42,8 +43,11 @@ class ObjectModel(ABC):
         Without that, a wrong guess shows only when somebody reads the list, and until then there
         are many more.
         """
-        place = self._places.get(names[-1])
-        return place is None or place == names[-2:]
+        *_, last = names
+        place = self._places.get(last)
+        if place is not None and place != names[-2:]:
+            return False
+        return len(names) == 1 or self._next.get(names[-2], last) == last
 
     def only_reads(self, operation: Operation) -> bool:
         """See `Model.only_reads`."""
