@@ -117,6 +117,7 @@ ORDER: list[set[str]] = [
     {"scheduler.wheel"},
     {"_handle", "_catalogue"},
     {"_directory"},
+    {"_admission"},
     {"_activation"},
     {"_worker", "_mailbox"},
     {"_services"},
@@ -150,7 +151,7 @@ ORDER: list[set[str]] = [
     {"storage._postgres_objects", "storage._postgres_migrations"},
     {"storage._postgres_arrays", "storage._postgres_conninfo", "storage._postgres_names"},
     {"storage._postgres_problems"},
-    {"storage._sqlite_reader", "storage._sqlite_writer", "storage.pace"},
+    {"storage._sqlite_reader", "storage._sqlite_writer", "storage.pace", "storage.ticket"},
     {"storage._lock"},
     {"storage._sqlite_tables"},
     {"storage._sqlite_alarms", "storage._sqlite_objects"},
@@ -158,7 +159,7 @@ ORDER: list[set[str]] = [
     {"storage._contract"},
     {"_runner", "_ambient", "_values"},
     {"_rendezvous"},
-    {"_clock", "_durations", "_telemetry"},
+    {"_backlog", "_clock", "_durations", "_telemetry"},
     {"_errors"},
     {"_keys"},
 ]
@@ -284,8 +285,8 @@ def test_only_storage_knows_databases(module: str) -> None:
     [name for name in SOURCES if name.startswith("storage.")],
 )
 def test_storages_are_synchronous(module: str) -> None:
-    # They run in threads; what stands between them and the loop are these two.
-    if module in ("storage.group_commit", "storage.batched_load"):
+    # They run in threads; what stands between them and the loop are these.
+    if module in ("storage.group_commit", "storage.ticket", "storage.batched_load"):
         return
     found = imports_of(module)
     assert not top_level(found) & {"anyio", *LOOPS}

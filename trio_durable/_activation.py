@@ -61,7 +61,7 @@ from ._services import Services
 from ._values import copied, is_atom
 from ._worker import InContext, Worker
 from .storage import AlarmChanges, StorageFault, StoredObject
-from .storage.group_commit import Ticket
+from .storage.ticket import Ticket
 
 if TYPE_CHECKING:
     from ._directory import Directory
@@ -396,6 +396,10 @@ class Activation:
         if not self._busy:
             self._drain()
 
+    def expected_wait(self) -> float:
+        """Seconds until the turn of a call that comes now has ended, as far as can be told."""
+        return self._mailbox.expected_wait(self._services.loop.now()) if self._mailbox else 0.0
+
     def is_queued(self, envelope: Envelope) -> bool:
         """Whether the turn of ``envelope`` hasn't begun."""
         return self._mailbox is not None and envelope in self._mailbox
@@ -427,6 +431,7 @@ class Activation:
                 continue
             mailbox.discard(first)
             if not first.waiter.ended:
+                mailbox.begin_turn(self._services.loop.now())
                 self._serve(first)
         if self._busy:
             return

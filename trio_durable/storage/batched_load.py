@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Protocol
 
+from .._backlog import Backlog
 from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._runner import Runner
@@ -43,8 +45,21 @@ class BatchedLoad:
         self._lock = threading.Lock()
         self._pending: list[Loading] = []
         self._scheduled = False
+        self._backlog = Backlog()
         self._arrived: list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]] = []
         self._arrival: Waiter | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits than fits into the next read."""
+        return len(self._pending) > MAX_BATCH_KEYS
+
+    def expected_wait(self) -> float:
+        """Seconds until what is asked for now is read, as far as can be told."""
+        now = perf_counter()
+        whole = len(self._pending) // MAX_BATCH_KEYS
+        # The disk may hang: what has taken so long will likely take as long again.
+        return max(self._backlog.wait(whole + 1, now), self._backlog.elapsed(now))
 
     def submit(self, loading: Loading) -> None:
         """Load ``loading.key`` and tell it."""
@@ -79,10 +94,12 @@ class BatchedLoad:
     def _drain(self) -> None:
         while batch := self._take():
             outcome: Sequence[StoredObject | None] | StorageFault
+            self._backlog.begin(perf_counter())
             try:
                 outcome = self._reader.load([loading.key for loading in batch])
             except Exception as error:
                 outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
+            self._backlog.end(perf_counter(), counts=len(batch) == MAX_BATCH_KEYS)
             self._loop.call_soon_threadsafe(self._arrive, batch, outcome)
 
     def _take(self) -> list[Loading]:
