@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format bench bench-short clean
+.PHONY: help demo test lint format bench bench-short load clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
@@ -15,6 +15,7 @@ help:
 	@echo "make format       let ruff lay out the code"
 	@echo "make bench        all benchmarks (several minutes)"
 	@echo "make bench-short  the same, smaller (about two minutes)"
+	@echo "make load         a million objects, ten minutes, a slow disk, overload (20 minutes)"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -45,6 +46,9 @@ bench: $(READY)
 
 bench-short: $(READY)
 	$(BIN)/python -m benchmarks --short
+
+load: $(READY)
+	$(BIN)/python -m benchmarks.load
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

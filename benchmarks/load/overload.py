@@ -26,7 +26,7 @@ from typing import Literal, get_args
 import attrs
 import trio
 
-from trio_durable import CallTimeout, DurableRuntime, MailboxFull, SQLiteStorage
+from trio_durable import CallTimeout, DurableRuntime, MailboxFull, Overloaded, SQLiteStorage
 
 from .. import memory
 from ..plot import Line, Panel
@@ -243,8 +243,10 @@ class _Storm:
         self._waiting += 1
         try:
             await call()
-        except CallTimeout as error:
-            outcome = "refused" if isinstance(error, MailboxFull) else "timed out"
+        except (Overloaded, MailboxFull):
+            outcome = "refused"
+        except CallTimeout:
+            outcome = "timed out"
         else:
             outcome = "done"
         finally:
