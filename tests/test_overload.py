@@ -229,7 +229,7 @@ async def test_changes_from_outside_are_refused_as_well(
 ) -> None:
     async with DurableRuntime(":memory:", objects=[Worker]) as runtime:
         behind(monkeypatch, group_commit.GroupCommit, 4.5)
-        changes: dict[str, Callable[[], Awaitable[None]]] = {
+        changes: dict[str, Callable[[], Awaitable[object]]] = {
             "put_state": lambda: runtime.put_state(Worker, "a", Worker(done=3)),
             "delete": lambda: runtime.delete(Worker, "a"),
             "schedule_alarm": lambda: runtime.schedule_alarm(Worker, "a", "ring", after=1),

@@ -46,13 +46,10 @@ class BatchedLoad:
         self._pending: list[Loading] = []
         self._scheduled = False
         self._backlog = Backlog()
+        self.is_behind = False
+        """Whether more waits than fits into the next read."""
         self._arrived: list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]] = []
         self._arrival: Waiter | None = None
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether more waits than fits into the next read."""
-        return len(self._pending) > MAX_BATCH_KEYS
 
     def expected_wait(self) -> float:
         """Seconds until what is asked for now is read, as far as can be told."""
@@ -65,6 +62,8 @@ class BatchedLoad:
         """Load ``loading.key`` and tell it."""
         with self._lock:
             self._pending.append(loading)
+            if len(self._pending) > MAX_BATCH_KEYS:
+                self.is_behind = True
             scheduled, self._scheduled = self._scheduled, True
         if not scheduled:
             self._runner.post(self._drain)
@@ -108,6 +107,7 @@ class BatchedLoad:
                 self._pending[:MAX_BATCH_KEYS],
                 self._pending[MAX_BATCH_KEYS:],
             )
+            self.is_behind = len(self._pending) > MAX_BATCH_KEYS
             if not batch:
                 self._scheduled = False
         return batch

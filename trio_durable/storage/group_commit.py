@@ -95,7 +95,8 @@ class GroupCommit:
                 self._pending_bytes -= ticket.size
                 ticket.add(state, delete, alarms)
                 self._pending_bytes += ticket.size
-                self._note_length()
+                if self._pending_bytes > MAX_BATCH_BYTES:
+                    self.is_behind = True
                 return ticket
             previous = owner.gate
             revision, epoch = owner.revision, owner.epoch
@@ -108,16 +109,13 @@ class GroupCommit:
             self._pending[owner] = ticket
             if state is not None or alarms is not None:
                 self._pending_bytes += ticket.size
-            self._note_length()
+            if len(self._pending) > MAX_BATCH_ROWS or self._pending_bytes > MAX_BATCH_BYTES:
+                self.is_behind = True
             scheduled, self._scheduled = self._scheduled, True
         self._unsettled += 1
         if not scheduled:
             self._runner.post(self._drain)
         return ticket
-
-    def _note_length(self) -> None:
-        rows, size = len(self._pending), self._pending_bytes
-        self.is_behind = rows > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES
 
     def expected_wait(self) -> float:
         """Seconds until what is submitted now is durable, as far as can be told."""
@@ -240,7 +238,8 @@ class GroupCommit:
                 for ticket in batch:
                     del pending[ticket.owner]
                 self._pending_bytes -= size
-            self._note_length()
+            rows, size = len(self._pending), self._pending_bytes
+            self.is_behind = rows > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES
             if not batch and not self._jobs:
                 self._scheduled = False
                 self._idle_since = perf_counter()
