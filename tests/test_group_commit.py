@@ -1812,7 +1812,7 @@ def test_loads_that_wait_are_expected_to_take_as_long_as_the_last_full_reads(
 
     loading_with(backend, scenario)
     # At first only how long one has been under way is known.
-    assert expected == [(True, 1), (True, 2 + 2 * 3), (False, 2 + 3), (False, 2 + 3)]
+    assert expected == [(True, 3), (True, 2 + 2 * 3), (False, 2 + 3), (False, 2 + 3)]
 
 
 @backends

@@ -13,12 +13,14 @@ no more than an estimate: it refuses the clear cases, and the timeouts remain.
 
 from __future__ import annotations
 
-PATIENCE = 0.8
+PATIENCE = 0.7
 """The share of its timeout that a call may be expected to take. The rest is for what the estimate
 is off by."""
 
 _WEIGHT = 0.25
 """Of the last one, in the average."""
+_TELLING = 1 / 8
+"""The least share of a whole one that tells how long a whole one takes."""
 
 
 class Backlog:
@@ -36,12 +38,19 @@ class Backlog:
             self.end(now)
         self._began = now
 
-    def end(self, now: float, *, counts: bool = True) -> None:
-        """The one that began has ended; it goes into the average, if it ``counts``."""
-        if counts and self._began is not None:
+    def end(self, now: float, share: float = 1.0) -> None:
+        """The one that began has ended; it goes into the average.
+
+        If it was less than a whole one, a ``share`` of it, a whole one would have taken longer, but
+        who knows by how much: then it counts only while nothing is known, if it was large enough.
+        """
+        if self._began is not None:
             took = now - self._began
-            change = took - self._average
-            self._average += change * _WEIGHT if self._average else change
+            if share >= 1.0:
+                change = took - self._average
+                self._average += change * _WEIGHT if self._average else change
+            elif share >= _TELLING and not self._average:
+                self._average = took / share
         self._began = None
 
     def elapsed(self, now: float) -> float:
@@ -50,6 +59,13 @@ class Backlog:
         return 0.0 if began is None else max(now - began, 0.0)
 
     def wait(self, ahead: int, now: float) -> float:
-        """How long until the one under way and ``ahead`` more have ended; 0 if nothing is known."""
+        """How long until the one under way and ``ahead`` more have ended; 0 if nothing is known.
+
+        Whether the one under way takes longer than the others doesn't matter.
+        """
         rest = max(self._average - self.elapsed(now), 0.0) if self._began is not None else 0.0
         return rest + ahead * self._average
+
+    def wait_of_late(self, ahead: int, now: float) -> float:
+        """The same, if each takes as long at least as the one under way already has."""
+        return max(self.wait(ahead, now), ahead * self.elapsed(now))

@@ -55,8 +55,7 @@ class BatchedLoad:
         """Seconds until what is asked for now is read, as far as can be told."""
         now = perf_counter()
         whole = len(self._pending) // MAX_BATCH_KEYS
-        # The disk may hang: what has taken so long will likely take as long again.
-        return max(self._backlog.wait(whole + 1, now), self._backlog.elapsed(now))
+        return self._backlog.wait_of_late(whole + 1, now)  # for the disk may hang
 
     def submit(self, loading: Loading) -> None:
         """Load ``loading.key`` and tell it."""
@@ -98,7 +97,7 @@ class BatchedLoad:
                 outcome = self._reader.load([loading.key for loading in batch])
             except Exception as error:
                 outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
-            self._backlog.end(perf_counter(), counts=len(batch) == MAX_BATCH_KEYS)
+            self._backlog.end(perf_counter(), len(batch) / MAX_BATCH_KEYS)
             self._loop.call_soon_threadsafe(self._arrive, batch, outcome)
 
     def _take(self) -> list[Loading]:

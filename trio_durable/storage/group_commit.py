@@ -121,8 +121,7 @@ class GroupCommit:
         """Seconds until what is submitted now is durable, as far as can be told."""
         now = perf_counter()
         whole = max(len(self._pending) // MAX_BATCH_ROWS, self._pending_bytes // MAX_BATCH_BYTES)
-        # The disk may hang: what has taken so long will likely take as long again.
-        return max(self._backlog.wait(whole + 1, now), self._backlog.elapsed(now))
+        return self._backlog.wait_of_late(whole + 1, now)  # for the disk may hang
 
     async def perform(self, job: Callable[[Writer], T]) -> T:
         """Let ``job`` do something else with the writer, between two transactions.
@@ -154,7 +153,7 @@ class GroupCommit:
         while True:
             for _ in range(len(self._jobs)):
                 self._jobs.popleft()()
-            is_full = self.is_behind
+            was_behind = self.is_behind
             batch = self._take(idle_for)
             if batch is None:
                 return
@@ -164,7 +163,7 @@ class GroupCommit:
             self._backlog.begin(began)
             outcome = self._write(batch)
             ended = perf_counter()
-            self._backlog.end(ended, counts=is_full)
+            self._backlog.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
             pace.done(len(batch), ended - began)
             self._loop.call_soon_threadsafe(self._settle, batch, outcome)
             pending = len(self._pending)
