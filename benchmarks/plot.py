@@ -60,8 +60,9 @@ def draw(title: str, footnote: str, panels: Sequence[Panel]) -> str:
 def _panel(panel: Panel, x: float, y: float, width: float) -> Iterator[str]:
     left, right = x + _LABELS, x + width
     top, bottom = y + _TITLE, y + _PANEL - _SCALE
-    across = _Scale.of([p[0] for line in panel.lines for p in line.points], panel.logarithmic_x)
-    up = _Scale.of([p[1] for line in panel.lines for p in line.points], panel.logarithmic_y)
+    points = [point for line in panel.lines for point in line.points]
+    across = _Scale.of([x for x, _ in points], panel.logarithmic_x, ends_with_them=True)
+    up = _Scale.of([y for _, y in points], panel.logarithmic_y)
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         return (
@@ -111,7 +112,9 @@ class _Scale:
     logarithmic: bool
 
     @classmethod
-    def of(cls, values: Sequence[float], logarithmic: bool) -> _Scale:
+    def of(
+        cls, values: Sequence[float], logarithmic: bool, *, ends_with_them: bool = False
+    ) -> _Scale:
         """One that has room for ``values``."""
         if logarithmic:
             positive = [value for value in values if value > 0] or [1.0]
@@ -122,8 +125,11 @@ class _Scale:
         most = max([*values, 1e-9])
         step = 10.0 ** math.floor(math.log10(most))
         step = next(step * part for part in (0.2, 0.25, 0.5, 1, 2) if most / (step * part) <= 6)
-        count = math.ceil(most / step)
-        return cls(0.0, count * step, [number * step for number in range(count + 1)], False)
+        if ends_with_them:
+            ticks = [number * step for number in range(int(most / step) + 1)]
+            return cls(0.0, most, ticks, False)
+        ticks = [number * step for number in range(math.ceil(most / step) + 1)]
+        return cls(0.0, ticks[-1], ticks, False)
 
     def share(self, value: float) -> float:
         """How far along it ``value`` is, from 0 to 1."""

@@ -398,7 +398,9 @@ class Activation:
 
     def expected_wait(self) -> float:
         """Seconds until the turn of a call that comes now has ended, as far as can be told."""
-        return self._mailbox.expected_wait(self._services.loop.now()) if self._mailbox else 0.0
+        if self._mailbox is None or self._mailbox.backlog is None:
+            return 0.0
+        return self._mailbox.backlog.wait(self.depth + 1, self._services.loop.now())
 
     def is_queued(self, envelope: Envelope) -> bool:
         """Whether the turn of ``envelope`` hasn't begun."""
@@ -431,7 +433,6 @@ class Activation:
                 continue
             mailbox.discard(first)
             if not first.waiter.ended:
-                mailbox.begin_turn(self._services.loop.now())
                 self._serve(first)
         if self._busy:
             return
@@ -443,6 +444,8 @@ class Activation:
     def _serve(self, envelope: Envelope) -> None:
         """Run or start the turn of one request."""
         self.touched = self._services.loop.now()
+        if self._mailbox is not None and self._mailbox.backlog is not None:
+            self._mailbox.backlog.begin(self.touched)
         handler, delivery = envelope.handler, envelope.delivery
         try:
             if delivery is not None and self.is_superseded(delivery):

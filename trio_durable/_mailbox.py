@@ -3,8 +3,7 @@
 The mailbox holds a bounded number. Callers who find it full stand in line for a place in it, each
 within its own timeout; to them it looks the same but for the error they get.
 
-Once several wait, it is noted how long turns take, so that it can be told how long who comes next
-will wait.
+Once several wait it is noted how long turns take, to tell how long who comes next will wait.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ from ._envelope import Envelope
 class Mailbox:
     """The queue of one object, and the line before it. Every operation takes constant time."""
 
-    __slots__ = ("_backlog", "_line", "_queue", "_size")
+    __slots__ = ("_line", "_queue", "_size", "backlog")
 
     def __init__(self, size: int) -> None:
         self._size = size
         # Ordered dictionaries, because callers give up in the middle as well.
         self._queue: OrderedDict[Envelope, None] = OrderedDict()
         self._line: OrderedDict[Envelope, None] = OrderedDict()
-        self._backlog: Backlog | None = None
+        self.backlog: Backlog | None = None
+        """How long turns take, once somebody waits behind somebody else."""
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._line)
@@ -35,8 +35,8 @@ class Mailbox:
 
     def put(self, envelope: Envelope) -> None:
         """Let ``envelope`` wait behind all others."""
-        if self._queue and self._backlog is None:
-            self._backlog = Backlog()
+        if self._queue and self.backlog is None:
+            self.backlog = Backlog()
         if len(self._queue) < self._size:
             self._queue[envelope] = None
         else:
@@ -56,15 +56,6 @@ class Mailbox:
                 self._queue[next_in_line] = None
         else:
             self._line.pop(envelope, None)
-
-    def begin_turn(self, now: float) -> None:
-        """The turn of who was first begins, and that of who was before it has ended."""
-        if self._backlog is not None:
-            self._backlog.begin(now)
-
-    def expected_wait(self, now: float) -> float:
-        """Seconds until the turn of who comes now has ended, as far as can be told."""
-        return 0.0 if self._backlog is None else self._backlog.wait(len(self) + 1, now)
 
     def everything(self) -> list[Envelope]:
         """All that wait, in order."""
