@@ -165,13 +165,11 @@ class _Storm:
         self._tick = Tick(0)
 
     async def run(self) -> Run:
-        runtime = DurableRuntime(
-            self._storage, objects=[Cell], max_resident=_RESIDENT, call_timeout=TIMEOUT
-        )
-        async with runtime:
-            call = self._calls(runtime)
-            await self._closed_loop(call, self._plan.calm / 3)
-            capacity = await self._closed_loop(call, self._plan.calm)
+        async with DurableRuntime(self._storage, objects=[Cell], max_resident=_RESIDENT) as runtime:
+            patient = self._calls(runtime, None)
+            await self._closed_loop(patient, self._plan.calm / 3)
+            capacity = await self._closed_loop(patient, self._plan.calm)
+            call = self._calls(runtime, TIMEOUT)
             before = memory.resident_bytes()
             async with trio.open_nursery() as nursery:
                 began = trio.current_time()
@@ -184,12 +182,14 @@ class _Storm:
                 nursery.cancel_scope.cancel()
         return Run(self._kind, self._factor, capacity, before, storm, after)
 
-    def _calls(self, runtime: DurableRuntime) -> Callable[[], Awaitable[object]]:
+    def _calls(
+        self, runtime: DurableRuntime, timeout: float | None
+    ) -> Callable[[], Awaitable[object]]:
         if self._kind == "one object":
-            return lambda: runtime.get(Cell, "the one").take(0.001)
+            return lambda: runtime.get(Cell, "the one", timeout=timeout).take(0.001)
         if self._kind == "the disk":
-            return lambda: runtime.get(Cell, self._new_id()).add(1)
-        return lambda: runtime.get(Cell, self._new_id()).value()
+            return lambda: runtime.get(Cell, self._new_id(), timeout=timeout).add(1)
+        return lambda: runtime.get(Cell, self._new_id(), timeout=timeout).value()
 
     def _new_id(self) -> str:
         return f"{self._random.getrandbits(64):016x}"
