@@ -31,6 +31,7 @@ def tick(at: float, done: int, refused: int, grown: int = 0) -> Tick:
         outcomes=Counter(done=done, refused=refused),
         latencies=[0.1] * done,
         told_after=[0.0] * refused,
+        turned_away=refused,
     )
 
 
