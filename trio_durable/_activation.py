@@ -398,9 +398,10 @@ class Activation:
 
     def expected_wait(self) -> float:
         """Seconds until the turn of a call that comes now has ended, as far as can be told."""
-        if self._mailbox is None or self._mailbox.backlog is None:
+        mailbox = self._mailbox
+        if mailbox is None or mailbox.backlog is None:
             return 0.0
-        return self._mailbox.backlog.wait(self.depth + 1, self._services.loop.now())
+        return mailbox.backlog.wait(len(mailbox) + 1, self._services.loop.now())
 
     def is_queued(self, envelope: Envelope) -> bool:
         """Whether the turn of ``envelope`` hasn't begun."""

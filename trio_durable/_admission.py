@@ -49,13 +49,13 @@ def admit(
         raise Overloaded(key, name, timeout, f"what waits to be loaded takes {wait:.3g} s")
 
 
-def admit_to(activation: Activation, name: str, timeout: float | None) -> None:
+def admit_to(activation: Activation, name: str, timeout: float) -> None:
     """Refuse a call whose turn would come too late.
 
     Raises:
         Overloaded: It would hardly be done in time.
     """
     wait = activation.expected_wait()
-    if timeout is not None and wait > PATIENCE * timeout:
+    if wait > PATIENCE * timeout:
         problem = f"{activation.depth:,} calls wait before it, with which it takes {wait:.3g} s"
         raise Overloaded(activation.key, name, timeout, problem)

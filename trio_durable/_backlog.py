@@ -35,7 +35,7 @@ class Backlog:
     def begin(self, now: float) -> None:
         """One begins; the one before it, if that hasn't ended yet, ends."""
         if self._began is not None:
-            self.end(now)
+            self._note(now - self._began)
         self._began = now
 
     def end(self, now: float, share: float = 1.0) -> None:
@@ -47,11 +47,14 @@ class Backlog:
         if self._began is not None:
             took = now - self._began
             if share >= 1.0:
-                change = took - self._average
-                self._average += change * _WEIGHT if self._average else change
+                self._note(took)
             elif share >= _TELLING and not self._average:
                 self._average = took / share
         self._began = None
+
+    def _note(self, took: float) -> None:
+        average = self._average
+        self._average = average + (took - average) * _WEIGHT if average else took
 
     def elapsed(self, now: float) -> float:
         """For how long one has been under way."""
@@ -63,8 +66,9 @@ class Backlog:
 
         Whether the one under way takes longer than the others doesn't matter.
         """
-        rest = max(self._average - self.elapsed(now), 0.0) if self._began is not None else 0.0
-        return rest + ahead * self._average
+        average, began = self._average, self._began
+        rest = 0.0 if began is None else average - (now - began)
+        return ahead * average + rest if rest > 0.0 else ahead * average
 
     def wait_of_late(self, ahead: int, now: float) -> float:
         """The same, if each takes as long at least as the one under way already has."""

@@ -337,7 +337,7 @@ class Directory:
             if path is not None:
                 keys = tuple(member.key for member in (origin, *path))
                 raise CallCycle(activation.key, envelope.name, keys)
-        if activation.depth:
+        if timeout is not None:
             admit_to(activation, envelope.name, timeout)
         if turn is not None and origin is not None:
             turn.waits_for.append(activation)
