@@ -17,18 +17,21 @@ PATIENCE = 0.7
 """The share of its timeout that a call may be expected to take. The rest is for what the estimate
 is off by."""
 
-_WEIGHT = 0.25
-"""Of the last one, in the average."""
 _TELLING = 1 / 8
 """The least share of a whole one that tells how long a whole one takes."""
 
 
 class Backlog:
-    """What is done one after the other. Times in seconds, of whatever clock."""
+    """What is done one after the other. Times in seconds, of whatever clock.
 
-    __slots__ = ("_average", "_began")
+    Args:
+        weight: Of the last one in the average; less where there are many of different lengths.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_average", "_began", "_weight")
+
+    def __init__(self, weight: float = 1 / 4) -> None:
+        self._weight = weight
         self._average = 0.0
         self._began: float | None = None
 
@@ -54,7 +57,7 @@ class Backlog:
 
     def _note(self, took: float) -> None:
         average = self._average
-        self._average = average + (took - average) * _WEIGHT if average else took
+        self._average = average + (took - average) * self._weight if average else took
 
     def elapsed(self, now: float) -> float:
         """For how long one has been under way."""
