@@ -31,16 +31,17 @@ def tick(at: float, done: int, refused: int, grown: int = 0) -> Tick:
         outcomes=Counter(done=done, refused=refused),
         latencies=[0.1] * done,
         told_after=[0.0] * refused,
+        arrived=done + refused,
         turned_away=refused,
     )
 
 
 def test_a_run_is_judged_by_the_second_half_of_its_overload() -> None:
     storm = [tick(0.25, 0, 9), tick(0.5, 0, 9, 40), tick(0.75, 8, 9), tick(1.0, 12, 9)]
-    run = Run("loads", 5, 50.0, 100, storm, [tick(1.25, 5, 1), tick(1.5, 5, 0, 7)])
+    run = Run("loads", 5, 50.0, 100, storm, [tick(1.25, 5, 1), tick(2.25, 7, 3)])
     assert run.kept == pytest.approx(10 / 0.25 / 50)
     assert run.grown == 40
-    assert run.recovered == pytest.approx(0.25)
+    assert run.recovered == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])

@@ -41,6 +41,8 @@ KEPT = 0.8
 """The share of the capacity that must be left under overload."""
 MEMORY = 100e6
 """Bytes by which the resident set may grow, at any rate of arrivals."""
+WELL = 0.9
+"""The share of callers that must be served again soon after."""
 TIMEOUT = 5.0
 _TICK = 0.25
 _DELAYS: dict[Kind, Delays] = {
@@ -79,6 +81,7 @@ class Tick:
     """Of those who were served."""
     told_after: list[float] = attrs.field(factory=list)
     """Of those who were not."""
+    arrived: int = 0
     turned_away: int = 0
     """How many of those who arrived in it were not served, then or later."""
 
@@ -124,9 +127,9 @@ class Run:
 
     @property
     def recovered(self) -> float:
-        """Seconds after the overload until everybody who comes is served."""
-        end = self.storm[-1].at
-        return max([tick.at for tick in self.after if tick.turned_away], default=end) - end
+        """The share of those served who came later than a second after the overload."""
+        ticks = [tick for tick in self.after if tick.at > self.storm[-1].at + 1]
+        return 1 - sum(t.turned_away for t in ticks) / sum(t.arrived for t in ticks)
 
 
 def measure(folder: Path, short: bool) -> Result:
@@ -147,8 +150,8 @@ def measure(folder: Path, short: bool) -> Result:
                 all(run.grown < MEMORY for run in runs),
             ),
             Verdict(
-                f"who comes {TIMEOUT / 2:g} s later is served",
-                all(run.recovered <= TIMEOUT / 2 for run in runs),
+                f"of those who come a second later or more, {WELL:.0%} are served",
+                all(run.recovered >= WELL for run in runs),
             ),
         ],
         panels=[panel for kind in get_args(Kind) for panel in _panels(kind, runs)],
@@ -247,6 +250,7 @@ class _Storm:
     async def _arrive(self, call: Callable[[], Awaitable[object]]) -> None:
         began = trio.current_time()
         arrival = self._tick
+        arrival.arrived += 1
         self._waiting += 1
         try:
             await call()
@@ -279,7 +283,7 @@ _HEADINGS = (
     "timed out/s",
     "waiting at most",
     "memory",
-    "well again after",
+    "served after it",
 )
 
 
@@ -301,7 +305,7 @@ def _row(run: Run) -> list[str]:
         f"{outcomes['timed out'] / seconds:,.0f}",
         f"{max(tick.waiting for tick in run.storm):,}",
         f"{run.grown / 1e6:+.0f} MB",
-        f"{run.recovered:.2f} s",
+        f"{run.recovered:.1%}",
     ]
 
 
@@ -341,6 +345,8 @@ def _record(run: Run) -> dict[str, object]:
                 "at": tick.at,
                 "resident_bytes": tick.resident_bytes - run.before_bytes,
                 "waiting": tick.waiting,
+                "arrived": tick.arrived,
+                "turned_away": tick.turned_away,
                 "objects": tick.objects,
                 **tick.outcomes,
             }
