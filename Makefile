@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak lint format api changelog docs package bench bench-short clean
+.PHONY: help demo test soak lint format api changelog docs package bench bench-short load clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
@@ -20,6 +20,7 @@ help:
 	@echo "make package      wheel and sdist in dist/, and all tests over the installed wheel"
 	@echo "make bench        all benchmarks (several minutes)"
 	@echo "make bench-short  the same, smaller (about two minutes)"
+	@echo "make load         a million objects, ten minutes, a slow disk, overload (20 minutes)"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -78,6 +79,9 @@ bench: $(READY)
 
 bench-short: $(READY)
 	$(BIN)/python -m benchmarks --short
+
+load: $(READY)
+	$(BIN)/python -m benchmarks.load
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build docs/_build

@@ -134,10 +134,11 @@ def _measure(
             outcome = measure_in_child(scenario, folder, SHORT if short else FULL)
         print(f"{report.progress(outcome)}  ({perf_counter() - began:.1f} s)")
         outcomes.append(outcome)
-    return outcomes, {**_machine(), "disk": str(probed), **attrs.asdict(probed)}
+    return outcomes, {**machine(), "disk": str(probed), **attrs.asdict(probed)}
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """What the figures are of."""
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

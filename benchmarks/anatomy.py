@@ -17,7 +17,8 @@ import trio
 
 from trio_durable import DurableRuntime, MemoryStorage, ObjectKey, ThreadRunner
 from trio_durable.storage import Commit, SQLiteStorage, Storage, Writer
-from trio_durable.storage.group_commit import GroupCommit, Ticket
+from trio_durable.storage.group_commit import GroupCommit
+from trio_durable.storage.ticket import Ticket
 
 from .objects import Counter
 

@@ -187,7 +187,7 @@ def make_objects(folder: Path, storage: StorageName, objects: int) -> None:
         connection.execute("VACUUM ANALYZE durable_objects")
 
 
-def make_file(path: Path, objects: int) -> None:
+def make_file(path: Path, objects: int, cls: type[Counter] = Counter) -> None:
     """Make a file with so many stored counters in it.
 
     The library makes its own table and stores one object; the others are copies of that row, so
@@ -195,8 +195,8 @@ def make_file(path: Path, objects: int) -> None:
     """
 
     async def main() -> None:
-        async with DurableRuntime(path, objects=[Counter]) as runtime:
-            await runtime.get(Counter, "the first").add(1)
+        async with DurableRuntime(path, objects=[cls]) as runtime:
+            await runtime.get(cls, "the first").add(1)
 
     run("trio", main)
     with closing(sqlite3.connect(path)) as connection, connection:

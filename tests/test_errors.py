@@ -224,6 +224,7 @@ ADVICE = {
     "InvalidTenant": "small letters",
     "CallTimeout": "check before you repeat it",
     "MailboxFull": "raise mailbox_size",
+    "Overloaded": "call again later",
     "CallCycle": "plain method",
     "ObjectNotRunning": "ensure_started()",
     "ActivationFailed": "the next call activates it again",

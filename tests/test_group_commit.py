@@ -11,6 +11,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
 from copy import deepcopy
+from itertools import islice
 from typing import TypeVar, TypeVarTuple, cast
 
 import anyio
@@ -36,7 +37,8 @@ from trio_durable.storage import (
 )
 from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
 from trio_durable.storage.batched_load import BatchedLoad
-from trio_durable.storage.group_commit import GroupCommit, Ticket
+from trio_durable.storage.group_commit import GroupCommit
+from trio_durable.storage.ticket import Ticket
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -586,6 +588,81 @@ def test_a_fast_disk_is_not_waited_for(bench: Bench, stopwatch: Stopwatch) -> No
     a.save(b"1")
     bench.finish()
     assert stopwatch.sleeps == []
+
+
+@pytest.mark.parametrize("slowness", [1, 5, 20, 200])
+def test_transactions_grow_with_what_one_takes(
+    bench: Bench, stopwatch: Stopwatch, slowness: int
+) -> None:
+    """One change comes each millisecond: however slow the disk, it keeps up with them."""
+    owners = bench.owners(2000)
+    coming = iter(owners)
+    held: list[Held] = []
+
+    def slowly(transactions: int) -> None:
+        for _ in range(slowness):
+            stopwatch.time += 1e-3
+            held.extend(owner.save(b"1") for owner in islice(coming, 1))
+        if transactions:
+            bench.writer.then(lambda: slowly(transactions - 1))
+
+    bench.writer.then(lambda: slowly(8))
+    held.append(next(coming).save(b"1"))
+    bench.finish()
+    rows = [len(batch) for batch in bench.writer.batches]
+    # All that came during one, and what came first.
+    assert rows[:9] == [1, *[slowness] * 8]
+    assert all(told(waiter) for waiter in held)
+
+
+def test_what_waits_is_expected_to_take_as_long_as_the_last_full_transactions(
+    bench: Bench, stopwatch: Stopwatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH_ROWS", 4)
+    group = bench.group_commit
+    expected: list[tuple[bool, float]] = []
+
+    def slowly() -> None:
+        expected.append((group.is_behind, group.expected_wait()))
+        stopwatch.time += 2
+
+    bench.writer.then(slowly, slowly, slowly, slowly)
+    for owner in bench.owners(13):
+        owner.save(b"1")
+    assert group.is_behind
+    assert group.expected_wait() == 0  # nothing is known yet
+    bench.finish()
+    assert [len(batch) for batch in bench.writer.batches] == [4, 4, 4, 1]
+    # 9 wait for three transactions, of which the last has room, behind the one under way.
+    assert expected == [(True, 0), (True, 2 + 2 * 2), (False, 2 + 2), (False, 2 + 2)]
+    assert not group.is_behind
+
+
+def test_large_states_are_behind_though_they_are_few(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH_BYTES", 100)
+    owners = bench.owners(3)
+    for owner in owners[:2]:
+        owner.save(b"1" * 50)
+    assert not bench.group_commit.is_behind
+    owners[0].save(b"1" * 51)
+    assert bench.group_commit.is_behind
+    bench.finish()
+    assert not bench.group_commit.is_behind
+
+
+def test_callers_that_have_given_up_do_not_pile_up_while_the_disk_hangs(bench: Bench) -> None:
+    a = bench.owner("a")
+    live = [a.save(b"1")]
+    for _ in range(20):
+        live.append(a.read())
+        for _ in range(1000):
+            a.read().ended = True
+    assert a.gate is not None
+    assert len(a.gate._others or ()) <= 2 * 1024
+    bench.finish()
+    assert all(waiter.ended and waiter.error is None for waiter in live)
 
 
 def test_a_divided_share_leaves_nobody_behind(bench: Bench, stopwatch: Stopwatch) -> None:
@@ -1711,6 +1788,31 @@ def test_reads_are_bounded(backend: str, monkeypatch: pytest.MonkeyPatch) -> Non
     loading_with(backend, scenario)
     assert batches == [["0", "1"], ["2", "3"], ["4"]]
     assert [len(loading.outcomes) for loading in loadings] == [1] * 5
+
+
+@backends
+def test_loads_that_wait_are_expected_to_take_as_long_as_the_last_full_reads(
+    backend: str, monkeypatch: pytest.MonkeyPatch, stopwatch: Stopwatch
+) -> None:
+    monkeypatch.setattr(batched_load, "MAX_BATCH_KEYS", 2)
+    monkeypatch.setattr(batched_load, "perf_counter", lambda: stopwatch.time)
+    expected: list[tuple[bool, float]] = []
+
+    def scenario(load: BatchedLoad, reader: ScriptedReader, runner: SteppedRunner) -> None:
+        def slowly() -> None:
+            stopwatch.time += 1
+            expected.append((load.is_behind, load.expected_wait()))
+            stopwatch.time += 2
+
+        reader.script.extend([slowly] * 4)
+        for number in range(7):
+            load.submit(FakeLoading(f"{number}"))
+        runner.step()
+        assert not load.is_behind
+
+    loading_with(backend, scenario)
+    # At first only how long one has been under way is known.
+    assert expected == [(True, 3), (True, 2 + 2 * 3), (False, 2 + 3), (False, 2 + 3)]
 
 
 @backends

@@ -62,7 +62,7 @@ from ._services import Services
 from ._values import copied, is_atom
 from ._worker import InContext, Worker
 from .storage import AlarmChanges, StorageFault, StoredObject
-from .storage.group_commit import Ticket
+from .storage.ticket import Ticket
 
 if TYPE_CHECKING:
     from ._directory import Directory
@@ -398,6 +398,13 @@ class Activation:
         if not self._busy:
             self._drain()
 
+    def expected_wait(self) -> float:
+        """Seconds until the turn of a call that comes now has ended, as far as can be told."""
+        mailbox = self._mailbox
+        if mailbox is None or mailbox.backlog is None:
+            return 0.0
+        return mailbox.backlog.wait(len(mailbox) + 1, self._services.loop.now())
+
     def is_queued(self, envelope: Envelope) -> bool:
         """Whether the turn of ``envelope`` hasn't begun."""
         return self._mailbox is not None and envelope in self._mailbox
@@ -440,6 +447,8 @@ class Activation:
     def _serve(self, envelope: Envelope) -> None:
         """Run or start the turn of one request."""
         self.touched = self._services.loop.now()
+        if self._mailbox is not None and self._mailbox.backlog is not None:
+            self._mailbox.backlog.begin(self.touched)
         handler, delivery = envelope.handler, envelope.delivery
         try:
             if delivery is not None and self.is_superseded(delivery):

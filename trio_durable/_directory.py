@@ -17,6 +17,7 @@ from itertools import islice
 import anyio
 
 from ._activation import Activation
+from ._admission import admit, admit_to
 from ._alarm import Delivery
 from ._codec import StateCodec
 from ._deadlines import Deadlines
@@ -230,6 +231,16 @@ class Directory:
             self._check_usable()
         if args or kwargs:
             args, kwargs = self._by_value(address, handler, args, kwargs)
+        services = self._services
+        if services.group_commit.is_behind or services.batched_load.is_behind:
+            admit(
+                services,
+                self.key(address),
+                handler.name,
+                timeout,
+                saves=not handler.readonly,
+                loads=self.find(address) is None,
+            )
         activation = self._use(address)
         if handler.is_async or not (activation.open or activation.open_up()):
             envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
@@ -263,6 +274,7 @@ class Directory:
     ) -> object:
         """Do something to the object itself, in a turn; reply once all before it is durable."""
         self._check_usable()
+        admit(self._services, self.key(address), name, self.timeout)
         activation = self._use(address)
         envelope = Envelope(self._loop.waiter(), name, operation, needs_instance=needs_instance)
         return await self._queue(activation, envelope, self.timeout)
@@ -273,6 +285,7 @@ class Directory:
         """Change an object's alarms from outside; return once that is durable."""
         self._check_usable()
         turn = current_turn.get()
+        admit(self._services, key, "a change of its alarms", self.timeout, loads=False)
         activation = self._use(key.address)
         if turn is not None and turn.activation is activation:
             raise CallCycle(key, "a change of its alarms from outside", (key, key))
@@ -324,6 +337,9 @@ class Directory:
             if path is not None:
                 keys = tuple(member.key for member in (origin, *path))
                 raise CallCycle(activation.key, envelope.name, keys)
+        if timeout is not None:
+            admit_to(activation, envelope.name, timeout)
+        if turn is not None and origin is not None:
             turn.waits_for.append(activation)
         activation.accept(envelope)
         if timeout is not None and not waiter.ended:

@@ -11,6 +11,7 @@
     ├── CallFailed
     │   ├── CallTimeout            (also a TimeoutError)
     │   │   └── MailboxFull
+    │   ├── Overloaded             it would hardly be done in time
     │   ├── CallCycle
     │   ├── ObjectNotRunning
     │   ├── ActivationFailed       after_load raised
@@ -213,6 +214,20 @@ class MailboxFull(CallTimeout):
             f"{self._where()} found the mailbox full, with {self.mailbox_size} calls queued, and "
             f"its turn did not come within {self.timeout:g} s ({self.activity}); it was not run: "
             "slow the callers down, shorten the handler, or raise mailbox_size"
+        )
+
+
+@_error
+class Overloaded(CallFailed):
+    """The call would hardly be done in time, because of all that waits before it. It never ran."""
+
+    timeout: float
+    activity: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} would hardly be done within {self.timeout:g} s ({self.activity}); "
+            "it was not run: slow the callers down, and call again later"
         )
 
 

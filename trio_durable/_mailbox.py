@@ -2,25 +2,30 @@
 
 The mailbox holds a bounded number. Callers who find it full stand in line for a place in it, each
 within its own timeout; to them it looks the same but for the error they get.
+
+Once several wait it is noted how long turns take, to tell how long who comes next will wait.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
+from ._backlog import Backlog
 from ._envelope import Envelope
 
 
 class Mailbox:
     """The queue of one object, and the line before it. Every operation takes constant time."""
 
-    __slots__ = ("_line", "_queue", "_size")
+    __slots__ = ("_line", "_queue", "_size", "backlog")
 
     def __init__(self, size: int) -> None:
         self._size = size
         # Ordered dictionaries, because callers give up in the middle as well.
         self._queue: OrderedDict[Envelope, None] = OrderedDict()
         self._line: OrderedDict[Envelope, None] = OrderedDict()
+        self.backlog: Backlog | None = None
+        """How long turns take, once somebody waits behind somebody else."""
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._line)
@@ -30,6 +35,8 @@ class Mailbox:
 
     def put(self, envelope: Envelope) -> None:
         """Let ``envelope`` wait behind all others."""
+        if self._queue and self.backlog is None:
+            self.backlog = Backlog(1 / 16)
         if len(self._queue) < self._size:
             self._queue[envelope] = None
         else:

@@ -15,7 +15,7 @@ from .._keys import ObjectKey
 from .._services import Services
 from .._telemetry import Activated, Left, Load, Turn
 from ..storage import AlarmChanges, StorageFault, StoredObject
-from ..storage.group_commit import Ticket
+from ..storage.ticket import Ticket
 from .telemetry import Telemetry, request
 
 P = ParamSpec("P")

@@ -12,7 +12,8 @@ from .._rendezvous import Loop
 from .._runner import Runner
 from .._telemetry import AlarmUpdate, Commit, Delete, Save, Stale, Turn
 from ..storage import AlarmChanges, StorageFault, Writer
-from ..storage.group_commit import GroupCommit, Owner, Ticket
+from ..storage.group_commit import GroupCommit
+from ..storage.ticket import Owner, Ticket
 from .telemetry import Telemetry
 
 

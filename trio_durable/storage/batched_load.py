@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Protocol
 
+from .._backlog import Backlog
 from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._runner import Runner
@@ -43,13 +45,24 @@ class BatchedLoad:
         self._lock = threading.Lock()
         self._pending: list[Loading] = []
         self._scheduled = False
+        self._backlog = Backlog()
+        self.is_behind = False
+        """Whether more waits than fits into the next read."""
         self._arrived: list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]] = []
         self._arrival: Waiter | None = None
+
+    def expected_wait(self) -> float:
+        """Seconds until what is asked for now is read, as far as can be told."""
+        now = perf_counter()
+        whole = len(self._pending) // MAX_BATCH_KEYS
+        return self._backlog.wait_of_late(whole + 1, now)  # for the disk may hang
 
     def submit(self, loading: Loading) -> None:
         """Load ``loading.key`` and tell it."""
         with self._lock:
             self._pending.append(loading)
+            if len(self._pending) > MAX_BATCH_KEYS:
+                self.is_behind = True
             scheduled, self._scheduled = self._scheduled, True
         if not scheduled:
             self._runner.post(self._drain)
@@ -78,8 +91,11 @@ class BatchedLoad:
 
     def _drain(self) -> None:
         while batch := self._take():
+            share = len(batch) / MAX_BATCH_KEYS
+            self._backlog.begin(perf_counter())
             while batch:
                 batch = self._load(batch)
+            self._backlog.end(perf_counter(), share)
 
     def _load(self, batch: list[Loading]) -> list[Loading]:
         """Load a batch; what of it has to be loaded without the rest."""
@@ -104,6 +120,7 @@ class BatchedLoad:
                 self._pending[:MAX_BATCH_KEYS],
                 self._pending[MAX_BATCH_KEYS:],
             )
+            self.is_behind = len(self._pending) > MAX_BATCH_KEYS
             if not batch:
                 self._scheduled = False
         return batch

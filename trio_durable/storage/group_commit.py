@@ -30,141 +30,21 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import islice
 from time import perf_counter, sleep
-from typing import ClassVar, Protocol, TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
+from .._backlog import Backlog
 from .._errors import PersistenceError, StaleObject
 from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._runner import Job, Runner
-from ._contract import AlarmChanges, Commit, StorageFault, Writer, new_epoch
+from ._contract import AlarmChanges, StorageFault, Writer
 from .pace import Pace
+from .ticket import Owner, Ticket
 
 T = TypeVar("T")
 
 MAX_BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 32 * 1024 * 1024
-
-
-class Owner(Protocol):
-    """Whose commits these are: an activation."""
-
-    key: ObjectKey
-    revision: int | None
-    """The revision that is stored; 0 for none, None if that isn't known."""
-    epoch: int
-    """The epoch that is stored with it."""
-    gate: Ticket | None
-    """The last of its tickets that hasn't ended, which holds back its replies."""
-
-    def committed(self) -> None:
-        """A ticket became durable."""
-        ...
-
-    def commit_failed(self) -> None:
-        """A ticket failed, and those behind it. Its effects are lost."""
-        ...
-
-
-class Ticket(Commit):
-    """One commit on its way, and the replies that wait for it."""
-
-    __slots__ = (
-        "_alarms_size",
-        "_others",
-        "_waiter",
-        "ended",
-        "following",
-        "owner",
-        "preceding",
-        "refused",
-    )
-
-    def __init__(
-        self,
-        owner: Owner,
-        revision: int | None,
-        state: bytes | None,
-        delete: bool,
-        alarms: AlarmChanges | None,
-        epoch: int,
-    ) -> None:
-        # Commit's own fields, without the way through its constructor: one of these is made for
-        # nearly every call.
-        self.key = owner.key
-        self.revision = revision
-        self.state = state
-        self.delete = delete
-        self.alarms = alarms
-        self.epoch = epoch if revision != 0 else new_epoch()
-        self._alarms_size = alarms.size if alarms is not None else 0
-        self.owner = owner
-        self.ended = False
-        self.preceding: Ticket | None = None
-        """The owner's ticket that this one is based on, while that isn't durable."""
-        self.following: Ticket | None = None
-        """The owner's next ticket, based on this one."""
-        self.refused = False
-        """The writer's thread knows that it didn't apply, though the loop may not know yet."""
-        # Nearly always one, and a list of one is one more thing for the garbage collector.
-        self._waiter: Waiter | None = None
-        self._others: list[Waiter] | None = None
-
-    @property
-    def next_revision(self) -> int | None:
-        """What is stored once this is durable; None if it isn't known, for it stays what it is."""
-        if self.delete:
-            return 0
-        return self.revision if self.state is None else (self.revision or 0) + 1
-
-    @property
-    def size(self) -> int:
-        """The bytes that it takes to the storage, or somewhat more."""
-        return (len(self.state) if self.state is not None else 0) + self._alarms_size
-
-    def add(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> None:
-        """Take up what a later turn did; while nobody has it in hands."""
-        if state is not None or delete:
-            self.state = state
-            self.delete = delete
-        if self.revision is None:
-            self.revision = self.owner.revision
-            self.epoch = self.owner.epoch if self.revision != 0 else new_epoch()
-        if alarms is not None:
-            self._alarms_size += alarms.size
-            if self.alarms is None:
-                self.alarms = alarms
-            else:
-                self.alarms.merge(alarms)
-
-    def lost_its_base(self) -> bool:
-        """Whether what it is based on was refused. For the writer's thread."""
-        preceding = self.preceding  # once: the loop may take it away meanwhile
-        return preceding is not None and preceding.refused
-
-    def hold(self, waiter: Waiter) -> None:
-        """Release ``waiter`` once this is durable, with the value or error it carries."""
-        if self._waiter is None:
-            self._waiter = waiter
-        elif self._others is None:
-            self._others = [waiter]
-        else:
-            self._others.append(waiter)
-
-    def succeed(self) -> None:
-        """Release what is held."""
-        self.ended = True
-        self.preceding = None
-        if self._waiter is not None:
-            self._waiter.release()
-            for waiter in self._others or ():
-                waiter.release()
-
-    def fail(self, error: Callable[[], PersistenceError]) -> None:
-        """Fail what is held, each waiter with an error of its own."""
-        self.ended = True
-        if self._waiter is not None:
-            for waiter in (self._waiter, *(self._others or ())):
-                waiter.fail(error())
 
 
 def _ignore(key: ObjectKey, changes: AlarmChanges) -> None:
@@ -202,6 +82,9 @@ class GroupCommit:
         self._pace = Pace()
         self._idle_since = perf_counter()
         self._idle: Waiter | None = None
+        self._backlog = Backlog()
+        self.is_behind = False
+        """Whether more waits than fits into the next transaction."""
         self.batches = 0
         self.rows = 0
 
@@ -215,6 +98,8 @@ class GroupCommit:
                 self._pending_bytes -= ticket.size
                 ticket.add(state, delete, alarms)
                 self._pending_bytes += ticket.size
+                if self._pending_bytes > MAX_BATCH_BYTES:
+                    self.is_behind = True
                 return ticket
             previous = owner.gate
             revision, epoch = owner.revision, owner.epoch
@@ -227,11 +112,19 @@ class GroupCommit:
             self._pending[owner] = ticket
             if state is not None or alarms is not None:
                 self._pending_bytes += ticket.size
+            if len(self._pending) > MAX_BATCH_ROWS or self._pending_bytes > MAX_BATCH_BYTES:
+                self.is_behind = True
             scheduled, self._scheduled = self._scheduled, True
         self._unsettled += 1
         if not scheduled:
             self._runner.post(self._drain)
         return ticket
+
+    def expected_wait(self) -> float:
+        """Seconds until what is submitted now is durable, as far as can be told."""
+        now = perf_counter()
+        whole = max(len(self._pending) // MAX_BATCH_ROWS, self._pending_bytes // MAX_BATCH_BYTES)
+        return self._backlog.wait_of_late(whole + 1, now)  # for the disk may hang
 
     async def perform(self, job: Callable[[Writer], T]) -> T:
         """Let ``job`` do something else with the writer, between two transactions.
@@ -263,14 +156,18 @@ class GroupCommit:
         while True:
             for _ in range(len(self._jobs)):
                 self._jobs.popleft()()
+            was_behind = self.is_behind
             batch = self._take(idle_for)
             if batch is None:
                 return
             if not batch:
                 continue  # a job came meanwhile
             began = perf_counter()
+            self._backlog.begin(began)
             outcome = self._write(batch)
-            pace.done(len(batch), perf_counter() - began)
+            ended = perf_counter()
+            self._backlog.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
+            pace.done(len(batch), ended - began)
             self._loop.call_soon_threadsafe(self._settle, batch, outcome)
             pending = len(self._pending)
             wait = pace.wait(pending)
@@ -343,6 +240,8 @@ class GroupCommit:
                 for ticket in batch:
                     del pending[ticket.owner]
                 self._pending_bytes -= size
+            rows, size = len(self._pending), self._pending_bytes
+            self.is_behind = rows > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES
             if not batch and not self._jobs:
                 self._scheduled = False
                 self._idle_since = perf_counter()

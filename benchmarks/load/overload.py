@@ -1,0 +1,355 @@
+"""More calls than can be done: what becomes of those that can?
+
+Calls arrive by a schedule and wait for nobody, as requests from the internet do, at two to ten
+times the rate that callers reach who wait for their replies. Three things are overloaded, each of
+which is slow enough that the rest isn't:
+
+- *one object*, whose handler takes two milliseconds;
+- *the disk*, which takes a millisecond for each object that is saved, under calls that change
+  other objects each time;
+- *loads*, which take a millisecond for each object, under calls that read other objects each
+  time.
+
+It is well if as much is done as without the overload, those who are served don't wait for long,
+the others hear soon that they aren't, memory stays bounded, and all is as before right after.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter as Counts
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Literal, get_args
+
+import attrs
+import trio
+
+from trio_durable import CallTimeout, DurableRuntime, MailboxFull, Overloaded, SQLiteStorage
+
+from .. import memory
+from ..plot import Line, Panel
+from .objects import Cell
+from .result import Result, Table, Verdict, in_child
+from .samples import percentile
+from .slow import Delays, SlowStorage
+
+Kind = Literal["one object", "the disk", "loads"]
+
+KEPT = 0.8
+"""The share of the capacity that must be left under overload."""
+MEMORY = 100e6
+"""Bytes by which the resident set may grow, at any rate of arrivals."""
+WELL = 0.9
+"""The share of callers that must be served again soon after."""
+TIMEOUT = 5.0
+_TICK = 0.25
+_DELAYS: dict[Kind, Delays] = {
+    "one object": Delays(),
+    "the disk": Delays(per_row=0.001),
+    "loads": Delays(per_loaded=0.001),
+}
+_RESIDENT = 1_000
+
+
+@attrs.frozen
+class _Plan:
+    factors: tuple[int, ...]
+    calm: float
+    """Seconds in which to find the capacity."""
+    storm: float
+    after: float
+
+
+_FULL = _Plan(factors=(2, 5, 10), calm=2, storm=14, after=4)
+_SHORT = _Plan(factors=(5,), calm=1.5, storm=10, after=2)
+
+
+@attrs.define
+class Tick:
+    """What happened in a stretch of time."""
+
+    at: float
+    """When it ended, in seconds since the overload began."""
+    resident_bytes: int = 0
+    waiting: int = 0
+    """Callers that had no answer yet."""
+    objects: int = 0
+    outcomes: Counts[str] = attrs.field(factory=Counts)
+    latencies: list[float] = attrs.field(factory=list)
+    """Of those who were served."""
+    told_after: list[float] = attrs.field(factory=list)
+    """Of those who were not."""
+    arrived: int = 0
+    turned_away: int = 0
+    """How many of those who arrived in it were not served, then or later."""
+
+
+@attrs.frozen
+class Run:
+    """One kind of overload at one rate."""
+
+    kind: Kind
+    factor: int
+    capacity: float
+    before_bytes: int
+    storm: list[Tick]
+    after: list[Tick]
+
+    def done(self, ticks: list[Tick]) -> float:
+        """Calls served a second."""
+        return sum(tick.outcomes["done"] for tick in ticks) / (len(ticks) * _TICK)
+
+    @property
+    def settled(self) -> list[Tick]:
+        """The second half of the overload, when everything has filled up that does."""
+        return self.storm[len(self.storm) // 2 :]
+
+    @property
+    def kept(self) -> float:
+        """The share of the capacity that was left."""
+        return self.done(self.settled) / self.capacity
+
+    def served(self) -> list[tuple[float, float]]:
+        """The share of the capacity that was served in the two seconds before each moment."""
+        ticks = self.storm + self.after
+        window = round(2 / _TICK)
+        return [
+            (ticks[end - 1].at, self.done(ticks[end - window : end]) / self.capacity)
+            for end in range(window, len(ticks) + 1)
+        ]
+
+    @property
+    def grown(self) -> int:
+        """By how many bytes the process grew."""
+        return max(tick.resident_bytes for tick in self.storm + self.after) - self.before_bytes
+
+    @property
+    def recovered(self) -> float:
+        """The share of those served who came later than a second after the overload."""
+        ticks = [tick for tick in self.after if tick.at > self.storm[-1].at + 1]
+        return 1 - sum(t.turned_away for t in ticks) / sum(t.arrived for t in ticks)
+
+
+def measure(folder: Path, short: bool) -> Result:
+    """Do it."""
+    plan = _SHORT if short else _FULL
+    runs = [
+        in_child(_run, folder / f"{kind} {factor}.db", plan, kind, factor)
+        for kind in get_args(Kind)
+        for factor in plan.factors
+    ]
+    return Result(
+        title="Overload",
+        tables=[Table(_HEADINGS, [_row(run) for run in runs])],
+        verdicts=[
+            Verdict(f"{KEPT:.0%} of the capacity is left", all(run.kept >= KEPT for run in runs)),
+            Verdict(
+                f"memory grows by less than {MEMORY / 1e6:.0f} MB",
+                all(run.grown < MEMORY for run in runs),
+            ),
+            Verdict(
+                f"of those who come a second later or more, {WELL:.0%} are served",
+                all(run.recovered >= WELL for run in runs),
+            ),
+        ],
+        panels=[panel for kind in get_args(Kind) for panel in _panels(kind, runs)],
+        raw={"runs": [_record(run) for run in runs]},
+    )
+
+
+def _run(path: Path, plan: _Plan, kind: Kind, factor: int) -> Run:
+    return trio.run(_Storm(path, plan, kind, factor).run)
+
+
+class _Storm:
+    def __init__(self, path: Path, plan: _Plan, kind: Kind, factor: int) -> None:
+        self._storage = SlowStorage(SQLiteStorage(path), _DELAYS[kind])
+        self._plan = plan
+        self._kind = kind
+        self._factor = factor
+        self._random = random.Random(7)
+        self._waiting = 0
+        self._tick = Tick(0)
+
+    async def run(self) -> Run:
+        async with DurableRuntime(self._storage, objects=[Cell], max_resident=_RESIDENT) as runtime:
+            patient = self._calls(runtime, None)
+            await self._closed_loop(patient, self._plan.calm / 3)
+            capacity = await self._closed_loop(patient, self._plan.calm)
+            call = self._calls(runtime, TIMEOUT)
+            before = memory.resident_bytes()
+            async with trio.open_nursery() as nursery:
+                began = trio.current_time()
+                storm = await self._open_loop(
+                    nursery, runtime, call, self._factor * capacity, self._plan.storm, began
+                )
+                after = await self._open_loop(
+                    nursery, runtime, call, capacity / 2, self._plan.after, began
+                )
+                nursery.cancel_scope.cancel()
+        return Run(self._kind, self._factor, capacity, before, storm, after)
+
+    def _calls(
+        self, runtime: DurableRuntime, timeout: float | None
+    ) -> Callable[[], Awaitable[object]]:
+        if self._kind == "one object":
+            return lambda: runtime.get(Cell, "the one", timeout=timeout).take(0.002)
+        if self._kind == "the disk":
+            return lambda: runtime.get(Cell, self._new_id(), timeout=timeout).add(1)
+        return lambda: runtime.get(Cell, self._new_id(), timeout=timeout).value()
+
+    def _new_id(self) -> str:
+        return f"{self._random.getrandbits(64):016x}"
+
+    async def _closed_loop(self, call: Callable[[], Awaitable[object]], seconds: float) -> float:
+        """The calls per second of callers who wait for their replies."""
+        done = 0
+
+        async def caller() -> None:
+            nonlocal done
+            while trio.current_time() < end:
+                await call()
+                done += 1
+
+        began = perf_counter()
+        end = trio.current_time() + seconds
+        async with trio.open_nursery() as nursery:
+            for _ in range(256):
+                nursery.start_soon(caller)
+        return done / (perf_counter() - began)
+
+    async def _open_loop(
+        self,
+        nursery: trio.Nursery,
+        runtime: DurableRuntime,
+        call: Callable[[], Awaitable[object]],
+        rate: float,
+        seconds: float,
+        origin: float,
+    ) -> list[Tick]:
+        """Let calls arrive at a rate, whatever becomes of those before them."""
+        ticks = []
+        began = trio.current_time()
+        arrived = 0
+        for number in range(1, round(seconds / _TICK) + 1):
+            self._tick = Tick(began + number * _TICK - origin)
+            while (now := trio.current_time()) < began + number * _TICK:
+                due = round((now - began) * rate)
+                for _ in range(due - arrived):
+                    nursery.start_soon(self._arrive, call)
+                arrived = due
+                await trio.sleep(0.002)
+            self._tick.resident_bytes = memory.resident_bytes()
+            self._tick.waiting = self._waiting
+            self._tick.objects = runtime.count_objects()
+            ticks.append(self._tick)
+        return ticks
+
+    async def _arrive(self, call: Callable[[], Awaitable[object]]) -> None:
+        began = trio.current_time()
+        arrival = self._tick
+        arrival.arrived += 1
+        self._waiting += 1
+        try:
+            await call()
+        except (Overloaded, MailboxFull):
+            outcome = "refused"
+        except CallTimeout:
+            outcome = "timed out"
+        else:
+            outcome = "done"
+        finally:
+            self._waiting -= 1
+        took = trio.current_time() - began
+        self._tick.outcomes[outcome] += 1
+        if outcome == "done":
+            self._tick.latencies.append(took)
+        else:
+            self._tick.told_after.append(took)
+            arrival.turned_away += 1
+
+
+_HEADINGS = (
+    "overloaded",
+    "capacity/s",
+    "offered",
+    "served/s",
+    "of capacity",
+    "served after p50 / p99",
+    "refused/s",
+    "after p50",
+    "timed out/s",
+    "waiting at most",
+    "memory",
+    "served after it",
+)
+
+
+def _row(run: Run) -> list[str]:
+    settled = run.settled
+    seconds = len(settled) * _TICK
+    latencies = [latency for tick in settled for latency in tick.latencies]
+    told = [after for tick in settled for after in tick.told_after]
+    outcomes = sum((tick.outcomes for tick in settled), Counts[str]())
+    return [
+        run.kind,
+        f"{run.capacity:,.0f}",
+        f"{run.factor} x",
+        f"{run.done(settled):,.0f}",
+        f"{run.kept:.2f}",
+        f"{percentile(latencies, 50):.2f} / {percentile(latencies, 99):.2f} s",
+        f"{outcomes['refused'] / seconds:,.0f}",
+        f"{percentile(told, 50):.3f} s",
+        f"{outcomes['timed out'] / seconds:,.0f}",
+        f"{max(tick.waiting for tick in run.storm):,}",
+        f"{run.grown / 1e6:+.0f} MB",
+        f"{run.recovered:.1%}",
+    ]
+
+
+def _panels(kind: Kind, runs: list[Run]) -> list[Panel]:
+    mine = [run for run in runs if run.kind == kind]
+
+    def lines(figure: Callable[[Run, Tick], float]) -> list[Line]:
+        return [
+            Line(
+                f"{run.factor} x", [(tick.at, figure(run, tick)) for tick in run.storm + run.after]
+            )
+            for run in mine
+        ]
+
+    return [
+        Panel(
+            title=f"{kind}: calls served, of the capacity",
+            x_label="seconds",
+            lines=[Line(f"{run.factor} x", run.served()) for run in mine],
+        ),
+        Panel(
+            title=f"{kind}: memory it grew by",
+            x_label="seconds",
+            unit=" MB",
+            lines=lines(lambda run, tick: max(tick.resident_bytes - run.before_bytes, 0) / 1e6),
+        ),
+    ]
+
+
+def _record(run: Run) -> dict[str, object]:
+    return {
+        "kind": run.kind,
+        "factor": run.factor,
+        "capacity": run.capacity,
+        "ticks": [
+            {
+                "at": tick.at,
+                "resident_bytes": tick.resident_bytes - run.before_bytes,
+                "waiting": tick.waiting,
+                "arrived": tick.arrived,
+                "turned_away": tick.turned_away,
+                "objects": tick.objects,
+                **tick.outcomes,
+            }
+            for tick in run.storm + run.after
+        ],
+    }
