@@ -22,6 +22,7 @@ from trio_durable import (
     InvalidObjectId,
     MailboxFull,
     ObjectKey,
+    Overloaded,
     PersistenceError,
     RuntimeClosed,
     StaleObject,
@@ -34,6 +35,7 @@ HOWTO = ROOT / "docs" / "howto"
 KEY = ObjectKey("Concert", "jazz")
 ERRORS = [
     InvalidObjectId("Concert", "jazz", "so it is"),
+    Overloaded(KEY, "free", 5, "queued"),
     MailboxFull(KEY, "free", 5, "queued", 1024),
     CallTimeout(KEY, "free", 5, "running"),
     PersistenceError(KEY, "save", "the disk is full"),
