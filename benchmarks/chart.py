@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from xml.sax.saxutils import escape
 
 from .measurements import Measurement
 from .report import figure
+from .shapes import GRID, INK, SOFT, bar, document, text
 
 _WIDTH = 1000
 _MARGIN = 28
@@ -23,9 +23,6 @@ _GROUP = 44
 _ROW = 40
 _FOOT = 20
 
-_INK = "#1f2933"
-_SOFT = "#66727f"
-_GRID = "#e4e8ec"
 _LIMIT = "#b6c0ca"
 _MET = "#2f7d6d"
 _MISSED = "#d1603d"
@@ -39,19 +36,12 @@ def draw(measurements: Sequence[Measurement], footnote: str) -> str:
     height = _HEAD + len(groups) * _GROUP + len(measurements) * _ROW + _FOOT
     span = _span(measurements)
     body = "\n".join([*_head(footnote), *_grid(span, height), *_groups(groups, span)])
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" \
-width="{_WIDTH}" height="{height}" font-family="system-ui, 'Segoe UI', 'Helvetica Neue', \
-'DejaVu Sans', sans-serif">
-<title>trio_durable beside its limits</title>
-<rect width="{_WIDTH}" height="{height}" rx="10" fill="#ffffff"/>
-{body}
-</svg>
-"""
+    return document("trio_durable beside its limits", _WIDTH, height, body)
 
 
 def _head(footnote: str) -> Iterator[str]:
-    yield _text(_MARGIN, 40, "trio_durable beside its limits", 21, weight=600)
-    yield _text(_MARGIN, 62, footnote, 12, _SOFT)
+    yield text(_MARGIN, 40, "trio_durable beside its limits", 21, weight=600)
+    yield text(_MARGIN, 62, footnote, 12, SOFT)
     keys = (
         (12, _MET, "target met", 112),
         (12, _MISSED, "target missed", 130),
@@ -60,11 +50,11 @@ def _head(footnote: str) -> Iterator[str]:
     )
     x = _MARGIN
     for thickness, colour, label, width in keys:
-        yield _bar(x, 86 - thickness / 2, 22, thickness, colour)
-        yield _text(x + 29, 90, label, 12, _SOFT)
+        yield bar(x, 86 - thickness / 2, 22, thickness, colour)
+        yield text(x + 29, 90, label, 12, SOFT)
         x += width
     yield _mark(x, 77)
-    yield _text(x + 9, 90, "target", 12, _SOFT)
+    yield text(x + 9, 90, "target", 12, SOFT)
 
 
 def _grid(span: float, height: int) -> Iterator[str]:
@@ -72,16 +62,16 @@ def _grid(span: float, height: int) -> Iterator[str]:
         x = _BARS + quarters / 4 / span * _BARS_WIDTH
         yield (
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_HEAD + 14}" y2="{height - _FOOT}" '
-            f'stroke="{_GRID}" stroke-width="{2 if quarters == 4 else 1}"/>'
+            f'stroke="{GRID}" stroke-width="{2 if quarters == 4 else 1}"/>'
         )
         if quarters % 2 == 0:
-            yield _text(x, _HEAD + 8, f"{quarters / 4:g}x", 11, _SOFT, anchor="middle")
+            yield text(x, _HEAD + 8, f"{quarters / 4:g}x", 11, SOFT, anchor="middle")
 
 
 def _groups(groups: Sequence[tuple[str, Sequence[Measurement]]], span: float) -> Iterator[str]:
     y = _HEAD
     for title, members in groups:
-        yield _text(_MARGIN, y + 32, title, 14, weight=600)
+        yield text(_MARGIN, y + 32, title, 14, weight=600)
         y += _GROUP
         for member in members:
             yield from _row(member, y, span)
@@ -95,19 +85,19 @@ def _row(measurement: Measurement, y: int, span: float) -> Iterator[str]:
     unit = _unit(measurement)
     ours = measurement.ours.median / unit
     note = "beside its target" if measurement.limit is None else measurement.limit_title
-    yield _text(_MARGIN, y + 12, measurement.title, 13)
-    yield _text(_MARGIN, y + 27, note, 11, _SOFT)
-    yield _bar(_BARS, y + 1, x(ours), 14, _COLOURS[measurement.verdict])
+    yield text(_MARGIN, y + 12, measurement.title, 13)
+    yield text(_MARGIN, y + 27, note, 11, SOFT)
+    yield bar(_BARS, y + 1, x(ours), 14, _COLOURS[measurement.verdict])
     if ours > span:
         yield _break(_BARS + _BARS_WIDTH - 12, y + 1)
     right = _BARS + _BARS_WIDTH + 14
     label = figure(measurement.ours.median, measurement)
     if measurement.ratio is not None:
         label += f"  ·  {measurement.ratio.median:.2f}x"
-    yield _text(right, y + 12, label, 13, weight=600)
+    yield text(right, y + 12, label, 13, weight=600)
     if measurement.limit is not None:
-        yield _bar(_BARS, y + 19, x(1), 6, _LIMIT)
-        yield _text(right, y + 27, figure(measurement.limit.median, measurement), 11, _SOFT)
+        yield bar(_BARS, y + 19, x(1), 6, _LIMIT)
+        yield text(right, y + 27, figure(measurement.limit.median, measurement), 11, SOFT)
     target = _target(measurement)
     if target is not None:
         yield _mark(_BARS + x(target), y - 2)
@@ -135,13 +125,6 @@ def _target(measurement: Measurement) -> float | None:
     return measurement.target.bound / _unit(measurement)
 
 
-def _bar(x: float, y: float, width: float, height: float, colour: str) -> str:
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{height}" rx="2" '
-        f'fill="{colour}"/>'
-    )
-
-
 def _break(x: float, y: float) -> str:
     """The sign that a bar is longer than drawn."""
     return f'<path d="M{x:.1f} {y + 16} l5 -18" stroke="#ffffff" stroke-width="3"/>'
@@ -150,23 +133,7 @@ def _break(x: float, y: float) -> str:
 def _mark(x: float, y: float) -> str:
     """The sign of a target: a line with a head, around the bar that has to reach it."""
     return (
-        f'<path d="M{x - 4:.1f} {y} h8 l-4 5 z" fill="{_INK}"/>'
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 19}" stroke="{_INK}" '
+        f'<path d="M{x - 4:.1f} {y} h8 l-4 5 z" fill="{INK}"/>'
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 19}" stroke="{INK}" '
         'stroke-width="1.5"/>'
-    )
-
-
-def _text(
-    x: float,
-    y: float,
-    content: str,
-    size: int,
-    colour: str = _INK,
-    *,
-    weight: int = 400,
-    anchor: str = "start",
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" '
-        f'fill="{colour}" text-anchor="{anchor}">{escape(content)}</text>'
     )
