@@ -25,6 +25,7 @@ from .results import Stretch, WorkloadName
 OBJECTS = 1_000
 _PATIENCE = 60.0
 """Seconds until alarms that don't come are given up."""
+_ATTEMPTS = 3
 
 
 class WrongCount(Exception):
@@ -120,17 +121,20 @@ async def _call(counters: Counters, effort: Effort) -> list[Stretch]:
 
 
 async def _ring(alarms: Alarms, count: int) -> Stretch:
-    before = await alarms.handled()
-    lead = 2 + alarms.lead * count / 1000
-    due_at = datetime.now(UTC) + timedelta(seconds=lead)
-    # Other objects than those that were called, so that none is in memory for that reason.
-    await alarms.schedule([f"alarm-{number:06}" for number in range(count)], due_at)
-    wait = due_at.timestamp() - time.time()
-    if wait < 0:
-        raise TimeoutError(f"setting {count} alarms took {lead - wait:.1f} s; they are due by then")
-    gc.collect()
-    await anyio.sleep(wait)
-    with anyio.fail_after(_PATIENCE):
-        while await alarms.handled() < before + count:
-            await anyio.sleep(0.002)
-    return Stretch("alarms", count, due_at.timestamp(), time.time())
+    lead = 1 + alarms.lead * count / 1000
+    for attempt in range(_ATTEMPTS):
+        handled = await alarms.handled() + count
+        due_at = datetime.now(UTC) + timedelta(seconds=lead)
+        # Other objects than those that were called, so that none is in memory for that reason.
+        await alarms.schedule([f"alarm-{attempt}-{number:06}" for number in range(count)], due_at)
+        wait = due_at.timestamp() - time.time()
+        gc.collect()
+        await anyio.sleep(max(wait, 0))
+        with anyio.fail_after(_PATIENCE):
+            while await alarms.handled() < handled:
+                await anyio.sleep(0.002)
+        if wait > 0:
+            return Stretch("alarms", count, due_at.timestamp(), time.time())
+        # Some were due before the last was set; that is another thing than what is measured.
+        lead *= 2
+    raise TimeoutError(f"{count} alarms weren't set within {lead / 2:.1f} s")

@@ -30,7 +30,7 @@ _PATIENCE = 20.0
 
 
 class _Served(Counters, Alarms):
-    lead = 8.0
+    lead = 5.0
 
     def __init__(self, client: Client) -> None:
         self._number = client.number
