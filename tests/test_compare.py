@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,7 @@ from benchmarks.compare import bars, child, syncs
 from benchmarks.compare.catalogue import ENTRIES, Entry
 from benchmarks.compare.contender import Alarms, Contender, Counters, Step
 from benchmarks.compare.driver import Effort, WrongCount, drive
+from benchmarks.compare.http_client import Client, UnexpectedAnswer
 from benchmarks.compare.results import WORKLOADS, Result, Stretch, WorkloadName, collect
 from benchmarks.measurements import Sample
 
@@ -174,6 +176,27 @@ def test_the_rounds_of_a_contender_become_a_result_each() -> None:
         Result("x", "one", Sample((10, 30, 20)), 1000.0),
         Result("x", "reads", Sample((50, 100, 150)), None),
     ]
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
+    answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n42", b"HTTP/1.1 500 No\r\n\r\n"]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers.pop(0))
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, Client(server.sockets[0].getsockname()[1]) as client:
+            assert await client.number("GET", "/") == 42
+            [(reader, _)] = client._idle
+            while not reader.at_eof():
+                await asyncio.sleep(0)
+            with pytest.raises(UnexpectedAnswer, match="500"):
+                await client.number("GET", "/")
+
+    asyncio.run(main())
 
 
 LOG = """\

@@ -40,10 +40,7 @@ class Client:
         Raises:
             UnexpectedAnswer: Not a number.
         """
-        if self._idle:
-            reader, writer = self._idle.pop()
-        else:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await self._connection()
         writer.write(
             f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
         )
@@ -55,3 +52,11 @@ class Client:
         body = await reader.readexactly(int(rest[: rest.index(b"\r")]))
         self._idle.append((reader, writer))
         return int(body)
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()  # the server has closed it: it was idle for too long
+        return await asyncio.open_connection("127.0.0.1", self._port)
