@@ -76,7 +76,10 @@ def main() -> int:
         print(f"Databases in {arguments.dir}: {probed}")
         workloads = tuple(arguments.workload or WORKLOADS)
         plan = SHORT if arguments.short else FULL
-        results, absent = compare(entries, folder, plan, workloads)
+        try:
+            results, absent = compare(entries, folder, plan, workloads)
+        except KeyboardInterrupt:
+            return 130
     tables.show(results, absent, Console(width=None if sys.stdout.isatty() else 160))
     _write(
         arguments.json, orjson.dumps(_document(results, absent, probed), option=orjson.OPT_INDENT_2)

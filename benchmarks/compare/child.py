@@ -5,10 +5,13 @@ Prints one line of JSON, a list of `Stretch`. The parent's side is `put_through`
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from .driver import Effort, drive
 from .results import Stretch, WorkloadName
 
 _TIMEOUT = 180
+_GRACE = 10
 _converter = make_converter()
 
 
@@ -43,16 +47,35 @@ def put_through(
     with tempfile.TemporaryDirectory(prefix="", dir=folder) as own_folder:
         plan = orjson.dumps(attrs.asdict(effort)).decode()
         command = [sys.executable, "-m", __spec__.name, entry.name, own_folder, plan]
-        try:
-            done = subprocess.run(
-                [*tracer, *command], capture_output=True, text=True, timeout=_TIMEOUT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise ContenderFailed(f"it took longer than {_TIMEOUT} s") from None
-    if done.returncode:
-        raise ContenderFailed((done.stderr.strip() or f"exit status {done.returncode}")[-2000:])
+        # In a session of its own, so that all it has started can be ended with it.
+        with subprocess.Popen(
+            [*tracer, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                said, complaints = process.communicate(timeout=_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                _end(process)
+                raise ContenderFailed(f"it took longer than {_TIMEOUT} s") from None
+            except BaseException:
+                _end(process)
+                raise
+    if process.returncode:
+        raise ContenderFailed((complaints.strip() or f"exit status {process.returncode}")[-2000:])
     # Others print, too.
-    return _converter.loads(done.stdout.splitlines()[-1], list[Stretch])
+    return _converter.loads(said.splitlines()[-1], list[Stretch])
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End it, with a chance to stop the servers that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_GRACE)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def count_syncs(entry: Entry, folder: Path, effort: Effort) -> dict[WorkloadName, float]:
