@@ -124,6 +124,7 @@ def compare(
     absent: dict[str, Absent] = {}
     rounds: dict[str, list[list[Stretch]]] = {}
     counted: dict[str, dict[WorkloadName, float]] = {}
+    entries = [entry for entry in entries if set(workloads) - set(entry.cannot)]
     for entry in entries:
         obstacle = entry.obstacle()
         if obstacle is not None:
@@ -148,7 +149,9 @@ def compare(
                     )
                     said = "syncs counted"
             except ContenderFailed as error:
-                absent[entry.name] = Absent(entry.name, str(error), failed=True)
+                # Its figures stand though its syncs couldn't be counted.
+                if number < plan.rounds:
+                    absent[entry.name] = Absent(entry.name, str(error), failed=True)
                 said = f"FAILED: {str(error).splitlines()[-1]}"
             what = f"round {number + 1}" if number < plan.rounds else "counting"
             print(f"[{what}] {entry.name}: {said}  ({perf_counter() - began:.1f} s)", flush=True)
