@@ -13,8 +13,8 @@ WorkloadName = Literal["one", "many", "reads", "alarms"]
 WORKLOADS: tuple[WorkloadName, ...] = get_args(WorkloadName)
 
 TITLES: dict[WorkloadName, str] = {
-    "one": "durable increments, 1 caller",
-    "many": "durable increments, 64 callers x 1,000 objects",
+    "one": "increments, 1 caller",
+    "many": "increments, 64 callers x 1,000 objects",
     "reads": "reads, 64 callers x 1,000 objects",
     "alarms": "alarms due at once, each with a durable change",
 }
