@@ -122,17 +122,16 @@ async def test_a_contender_that_loses_a_change_has_no_figures(tmp_path: Path) ->
 
 def test_callers_of_what_blocks_have_a_thread_each() -> None:
     period = Period(math.inf)
-    all_four = threading.Barrier(4, timeout=60)
+    all_four = threading.Barrier(4, timeout=10)
 
     def step() -> None:
         all_four.wait()
         period.over = True
 
     async def main() -> None:
-        threads = anyio.CapacityLimiter(4)
         async with anyio.create_task_group() as tasks:
             for number in range(4):
-                tasks.start_soon(BlockingWalk([step], number, threads), period)
+                tasks.start_soon(BlockingWalk([step], number), period)
 
     anyio.run(main)
     assert period.calls == 4

@@ -47,13 +47,13 @@ class Effort:
 class BlockingWalk(Walk):
     """A caller in a thread of its own."""
 
-    def __init__(self, steps: Sequence[Step], number: int, threads: anyio.CapacityLimiter) -> None:
+    def __init__(self, steps: Sequence[Step], number: int) -> None:
         super().__init__(steps, number)
         self._steps = steps
-        self._threads = threads
 
     async def __call__(self, period: Period) -> None:
-        done = await anyio.to_thread.run_sync(self._walk, period, limiter=self._threads)
+        # With a limiter of its own, so that it doesn't wait for the others' threads.
+        done = await anyio.to_thread.run_sync(self._walk, period, limiter=anyio.CapacityLimiter(1))
         period.calls += done
 
     def _walk(self, period: Period) -> int:
@@ -86,12 +86,10 @@ async def _call(counters: Counters, effort: Effort) -> list[Stretch]:
     ids = object_ids(OBJECTS)
     increments = [counters.increment(key) for key in ids]
     values = [counters.value(key) for key in ids]
-    threads = anyio.CapacityLimiter(effort.callers)
 
     def walks(steps: Sequence[Step], callers: int) -> list[Walk]:
-        if counters.blocking:
-            return [BlockingWalk(steps, number, threads) for number in range(callers)]
-        return [Walk(steps, number) for number in range(callers)]
+        kind = BlockingWalk if counters.blocking else Walk
+        return [kind(steps, number) for number in range(callers)]
 
     plan: dict[WorkloadName, tuple[Sequence[Step], int]] = {
         "one": (increments[:1], 1),
