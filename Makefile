@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak lint format api changelog docs package bench bench-short load clean
+.PHONY: help demo test soak lint format api changelog docs package bench bench-short load compare clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench        all benchmarks (several minutes)"
 	@echo "make bench-short  the same, smaller (about two minutes)"
 	@echo "make load         a million objects, ten minutes, a slow disk, overload (20 minutes)"
+	@echo "make compare      the same workloads on DBOS, procrastinate, workerd and others"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -83,5 +84,22 @@ bench-short: $(READY)
 load: $(READY)
 	$(BIN)/python -m benchmarks.load
 
+# What is compared with has an environment of its own, so that its versions bind nobody else's.
+COMPARED := .venv-compare/.ready
+WORKERD := benchmarks/compare/workerd
+
+$(COMPARED): pyproject.toml benchmarks/compare/constraints.txt $(WORKERD)/package.json
+	$(PYTHON) -m venv .venv-compare
+	.venv-compare/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	.venv-compare/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint benchmarks/compare/constraints.txt --group compare --editable .
+	@if command -v npm >/dev/null; \
+		then npm install --prefix $(WORKERD) --no-package-lock --no-audit --no-fund; \
+		else echo "There is no npm, so workerd will be left out."; fi
+	@touch $@
+
+compare: $(COMPARED)
+	.venv-compare/bin/python -m benchmarks.compare
+
 clean:
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build docs/_build
+	rm -rf .venv .venv-* $(WORKERD)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build docs/_build

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import sqlite3
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
@@ -20,6 +15,7 @@ from rich.console import Console
 
 from . import chart, disk, report
 from .child import measure_in_child, skipped
+from .machine import describe
 from .measurements import Measurement, Outcome, as_record
 from .scenario import FULL, SHORT, Scenario
 from .scenarios import SCENARIOS
@@ -134,20 +130,7 @@ def _measure(
             outcome = measure_in_child(scenario, folder, SHORT if short else FULL)
         print(f"{report.progress(outcome)}  ({perf_counter() - began:.1f} s)")
         outcomes.append(outcome)
-    return outcomes, {**machine(), "disk": str(probed), **attrs.asdict(probed)}
-
-
-def machine() -> dict[str, object]:
-    """What the figures are of."""
-    return {
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "sqlite": sqlite3.sqlite_version,
-        "trio": version("trio"),
-        "trio_durable": version("trio-durable"),
-    }
+    return outcomes, {**describe(), "disk": str(probed), **attrs.asdict(probed)}
 
 
 def _document(outcomes: Sequence[Outcome], machine: dict[str, object]) -> dict[str, object]:

