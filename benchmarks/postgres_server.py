@@ -113,11 +113,11 @@ def own(folder: Path) -> Iterator[str]:
 def running_apart(folder: Path) -> Iterator[Server]:
     """The same, with this process on one core and the server on the others."""
     assert sys.platform == "linux"
-    own, *others = cores = sorted(os.sched_getaffinity(0))
+    this, *others = cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, others)  # which the server inherits
     try:
         with running(folder) as server:
-            os.sched_setaffinity(0, [own])
+            os.sched_setaffinity(0, [this])
             yield server
     finally:
         os.sched_setaffinity(0, cores)
