@@ -36,7 +36,7 @@ demo: $(READY)
 	@$(BIN)/trio-durable demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 soak: $(READY)
 	@$(BIN)/python -m tests.simulation.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
@@ -73,7 +73,8 @@ package: $(READY)
 	"$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check 'pip>=25.1'; \
 	"$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --group test --group examples "$$(echo dist/*.whl)[cli]"; \
-	cd "$$place/sdist"; TRIO_DURABLE_DIST="$(CURDIR)/dist" "$$place/venv/bin/python" -m pytest
+	cd "$$place/sdist"; TRIO_DURABLE_DIST="$(CURDIR)/dist" "$$place/venv/bin/python" -m pytest \
+		--numprocesses auto --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
