@@ -106,6 +106,11 @@ class Console:
                 return "", 0
             case "curl", _:
                 return self._server.curl(*arguments), 0
+            case (("python" | ".venv-compare/bin/python"), ["-m", module, *options]) if (
+                module.startswith("benchmarks")
+            ):
+                _has_options(module, options)
+                return "", 0
             case "python", _:
                 return self._process([sys.executable, "-W", "error", *arguments])
             case (("pg_dump" | "pg_restore"), _):
@@ -171,6 +176,15 @@ def _is_a_target(arguments: list[str]) -> None:
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     names = [word for word in arguments if "=" not in word]
     assert set(names) <= set(targets), f"make has no {' '.join(names)}"
+
+
+def _has_options(module: str, options: list[str]) -> None:
+    """Of benchmarks, which take minutes."""
+    command = [sys.executable, "-m", module, "--help"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    known = re.findall(r"(?<!\S)--[a-z-]+", text)
+    missing = [each for each in options if each.startswith("--") and each not in known]
+    assert not missing, f"{module} has no {' '.join(missing)}"
 
 
 def _asks_for_what_there_is(arguments: list[str]) -> None:

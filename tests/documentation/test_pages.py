@@ -71,6 +71,7 @@ def run_page(folder: Path, text: str) -> None:
         "```console\n$ trio-durable nothing\n```",
         "```console\n$ trio-durable --version\ntrio-durable, version none\n```",
         "```console\n$ make nothing\n```",
+        "```console\n$ python -m benchmarks.load --nothing\n```",
         "```console\n$ pip install 'trio-durable[nothing]'\n```",
         "```console\n$ unheard-of\n```",
         "```console\n$ curl -s localhost:8000/\n```",

@@ -14,9 +14,9 @@ import pytest
 
 from trio_durable import SQLiteStorage
 
-from .mutants import MUTANTS, OF_TWO_OWNERS, sqlite_without_fence
+from .mutants import MUTANTS, OF_TWO_OWNERS, SELDOM_SEEN, sqlite_without_fence
 from .run import Broken, Undecided, Violation, draw, simulate
-from .seeds import SEEDS, SQLITE_SEEDS
+from .seeds import MORE_SEEDS, SEEDS, SQLITE_SEEDS
 
 
 def simulate_all(seeds: Iterable[int], folder: Path | None = None) -> None:
@@ -42,7 +42,8 @@ def _finds(name: str) -> Any:
             simulate_all(seeds)
 
     pairs_only = name in OF_TWO_OWNERS
-    seeds = [seed for seed in SEEDS if not pairs_only or draw(seed).kind == "pair"]
+    all_seeds = [*SEEDS, *MORE_SEEDS] if name in SELDOM_SEEN else SEEDS
+    seeds = [seed for seed in all_seeds if not pairs_only or draw(seed).kind == "pair"]
     test.__doc__ = MUTANTS[name].__doc__
     return test
 

@@ -16,7 +16,7 @@ import pytest
 from trio_durable import SQLiteStorage
 
 from .run import KINDS, Report, draw, simulate
-from .seeds import SEEDS, SQLITE_SEEDS
+from .seeds import MORE_SEEDS, SEEDS, SQLITE_SEEDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +37,12 @@ def test_every_history_is_as_it_must_be(reports: list[Report]) -> None:
     assert sum(each.alarms for each in reports) > 200
     # Handlers of alarms begin in vain as well.
     assert sum(each.attempts for each in reports) > 2 * sum(each.alarms for each in reports)
+
+
+def test_what_more_seeds_tell_is_as_it_must_be() -> None:
+    """Those in which mutants are found that show seldom."""
+    for seed in MORE_SEEDS:
+        simulate(seed)
 
 
 def test_a_history_of_thousands_of_operations() -> None:
