@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import apsw
 import attrs
@@ -159,7 +159,7 @@ class _WatchedFile(apsw.VFSFile):
         self._disk.asked("read", self._name)
         return super().xRead(amount, offset)
 
-    def xWrite(self, data: bytes, offset: int) -> None:
+    def xWrite(self, data: Any, offset: int) -> None:  # a Buffer, which 3.11 has no name for
         self._disk.asked("write", self._name)
         if self._disk.forgets:
             self._unsynced.append((offset, super().xRead(len(data), offset)))
