@@ -486,6 +486,9 @@ async def test_arguments_of_the_runtime_are_checked(tmp_path: Path) -> None:
         {"grace_period": None},
         {"grace_period": float("nan")},
         {"durability": "some"},
+        {"objects": Counter},
+        {"objects": 3},
+        {"instruments": None},
     ]
     for arguments in bad:
         with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -28,6 +28,8 @@ class Catalogue:
         objects: Iterable[type[DurableObject]] | None,
         make_directory: Callable[[ObjectDefinition], Directory],
     ) -> None:
+        if objects is not None and not isinstance(objects, Iterable):
+            raise ValueError(f"objects must be a list of classes, not {objects!r:.80}")
         self._objects = None if objects is None else tuple(objects)
         self._make_directory = make_directory
         self._by_class: dict[type[DurableObject], Directory] = {}

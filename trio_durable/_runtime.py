@@ -433,6 +433,10 @@ class DurableRuntime(Objects):
 
 
 def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:
+    if not isinstance(instruments, Iterable):
+        raise ValueError(
+            f"instruments must be a list of instances of Instrument, not {instruments!r:.80}"
+        )
     checked = tuple(instruments)
     for instrument in checked:
         if not isinstance(instrument, Instrument):

@@ -755,9 +755,14 @@ def test_instruments_are_told_in_the_loops_thread_only(
 
 @pytest.mark.parametrize(
     ("instruments", "problem"),
-    [([Recorder], "instances of Instrument"), (["x"], "instances of Instrument")],
+    [
+        ([Recorder], "instances of Instrument"),
+        (["x"], "instances of Instrument"),
+        (None, "list of instances of Instrument, not None"),
+        (Recorder(), "list of instances of Instrument, not <"),
+    ],
 )
-def test_what_is_no_instrument_is_refused(instruments: list[Any], problem: str) -> None:
+def test_what_is_no_instrument_is_refused(instruments: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         DurableRuntime(":memory:", instruments=instruments)
 
