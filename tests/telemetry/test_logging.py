@@ -227,9 +227,19 @@ async def test_logger_and_level_can_be_chosen(caplog: pytest.LogCaptureFixture) 
     assert lines(caplog) == []
 
 
-def test_slow_must_be_a_duration() -> None:
-    with pytest.raises(ValueError, match="slow"):
-        LoggingInstrument(slow=-1)
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"slow": -1}, "slow must be"),
+        ({"logger": "app.objects"}, "logger must be a logging.Logger, not 'app.objects'"),
+        ({"logger": ""}, "logger must be"),
+        ({"level": "INFO"}, "level must be an int such as logging.INFO, not 'INFO'"),
+        ({"level": True}, "level must be"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        LoggingInstrument(**arguments)
 
 
 @pytest.mark.anyio

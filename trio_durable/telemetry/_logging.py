@@ -50,7 +50,7 @@ class LoggingInstrument(Instrument):
             seconds.
 
     Raises:
-        ValueError: ``slow`` is no duration.
+        ValueError: An argument makes no sense.
     """
 
     def __init__(
@@ -59,7 +59,13 @@ class LoggingInstrument(Instrument):
         level: int = logging.DEBUG,
         slow: Duration | None = 1.0,
     ) -> None:
-        self._logger = logger or logging.getLogger("trio_durable.telemetry")
+        if logger is None:
+            logger = logging.getLogger("trio_durable.telemetry")
+        if not isinstance(logger, logging.Logger):
+            raise ValueError(f"logger must be a logging.Logger, not {logger!r:.80}")
+        if isinstance(level, bool) or not isinstance(level, int):
+            raise ValueError(f"level must be an int such as logging.INFO, not {level!r:.80}")
+        self._logger = logger
         self._level = level
         self._slow = optional_seconds(slow, "slow")
         self._told: WeakSet[Timed] = WeakSet()
