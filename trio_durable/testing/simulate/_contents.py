@@ -31,7 +31,7 @@ class Contents:
 
     def all_of(self, cls: type[T]) -> dict[str, T]:
         """All objects of a class, by id."""
-        name = self._definition(cls).name
+        name = self.definition(cls).name
         return {
             object_id: self.state(cls, ObjectKey(name, object_id))
             for object_id in self._disk.ids(name)
@@ -41,15 +41,20 @@ class Contents:
         """An object as it is stored, or if it isn't, with its defaults."""
         row = self._disk.row(key)
         if row is None:
-            return cast("T", self._definition(cls).default_state())
+            return cast("T", self.definition(cls).default_state())
         return cast("T", codec_of(cls).decode(key, row.state))
 
     def alarms(self, cls: type[DurableObject], object_id: str) -> list[Alarm]:
         """The alarms of an object, by ``due_at``."""
-        key = ObjectKey(self._definition(cls).name, object_id)
+        key = ObjectKey(self.definition(cls).name, object_id)
         return [alarm_of(stored, stored.failures + 1) for stored in self._disk.alarms(key)]
 
-    def _definition(self, cls: type[DurableObject]) -> ObjectDefinition:
+    def definition(self, cls: type[DurableObject]) -> ObjectDefinition:
+        """What a class declares.
+
+        Raises:
+            ValueError: It isn't one of the simulation's.
+        """
         definition = self._definitions.get(cls)
         if definition is None:
             raise ValueError(f"{cls!r} is not in objects of the simulation")

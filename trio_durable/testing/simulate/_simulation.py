@@ -173,10 +173,10 @@ class Simulation(RuleBasedStateMachine):
         Raises:
             AssertionError: Something isn't as it must be.
             Exception: The handler raised something that isn't allowed.
+            ValueError: The class isn't in ``objects``, or there can be no such fault.
         """
         call = Call(object_type, object_id, handler, *args, **kwargs)
-        self._told = ("call", *call.told())
-        self._make([call], fault)
+        self._make([call], fault, lambda: ("call", *call.told()))
         return call
 
     def together(self, *calls: Call, fault: str | None = None) -> Sequence[Call]:
@@ -186,8 +186,7 @@ class Simulation(RuleBasedStateMachine):
             *calls: What to call: ``Call(Cart, "a", "add", "tea")``. They are returned, too.
             fault: As in `call`.
         """
-        self._told = ("together", *map(repr, calls))
-        self._make(calls, fault)
+        self._make(calls, fault, lambda: ("together", *map(repr, calls)))
         return calls
 
     def wait(self, delay: Duration, fault: str | None = None) -> None:
@@ -260,8 +259,13 @@ class Simulation(RuleBasedStateMachine):
 
     # --- how a step goes -------------------------------------------------------------------------
 
-    def _make(self, calls: Sequence[Call], fault: str | None) -> None:
+    def _make(
+        self, calls: Sequence[Call], fault: str | None, told: Callable[[], tuple[str, ...]]
+    ) -> None:
         def make(process: Process) -> None:
+            for call in calls:
+                self._contents.definition(call.object_type)
+            self._told = told()
             process.make(calls)
             process.run_until(lambda: all(call.has_ended for call in calls), LONGEST)
 
