@@ -14,6 +14,7 @@ from trio_durable import DurableRuntime, current_runtime
 from trio_durable.testing import assert_persisted
 
 from .objects import Tally
+from .test_guide import run_pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,14 +52,7 @@ async def test_after_a_failure(durable_runtime):
 
 def test_it_works_on_every_backend_without_settings(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE, encoding="utf-8")
-    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", *plugin, "--rootdir=."],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_pytest(tmp_path)
     assert "2 failed, 8 passed" in run.stdout, run.stdout + run.stderr
     # Each once in its traceback; the summary's lines depend on the terminal.
     assert run.stdout.count("E       AssertionError: on purpose\n") == 2

@@ -23,7 +23,6 @@ from hypothesis.vendor.pretty import pretty
 from ..._clock import Clock
 from ..._definition import DurableObject, ObjectDefinition
 from ..._directory import Directory
-from ..._rendezvous import Loop
 from ..._runner import Job, Runner
 from ..._runtime import DurableRuntime
 from ...storage import Storage
@@ -140,9 +139,6 @@ class Process:
         jobs = self._jobs
 
         class BetweenTicks(Runner):
-            def __init__(self, loop: Loop, name: str) -> None:
-                super().__init__(loop, name)
-
             def post(self, job: Job) -> None:
                 jobs.append(job)
 
