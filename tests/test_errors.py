@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import re
+import traceback
 
 import attrs
 import pytest
@@ -86,7 +87,7 @@ def classes() -> list[type[DurableError]]:
                 visit(sub)
 
     visit(DurableError)
-    return [cls for cls in found if cls.__module__.startswith("trio_durable.")]
+    return [cls for cls in found if cls.__module__.partition(".")[0] == "trio_durable"]
 
 
 def fields(cls: type[DurableError]) -> list[str]:
@@ -153,6 +154,12 @@ def test_what_is_exported_exists_once() -> None:
     for name in trio_durable.__all__:
         assert hasattr(trio_durable, name)
         assert not name.startswith("_")
+
+
+@every_class
+def test_a_traceback_names_an_error_as_it_is_imported(cls: type[DurableError]) -> None:
+    [last] = traceback.format_exception_only(sample(cls))
+    assert last.rstrip().partition(": ")[0] == f"trio_durable.{cls.__name__}"
 
 
 @every_class
@@ -247,6 +254,41 @@ ADVICE = {
 }
 """What the last part of a message says."""
 
+WHAT_HAPPENED = {
+    "DefinitionError": "Cart.total: ",
+    "UnknownObjectType": "no durable object class is known as 'Cart'",
+    "UnknownHandler": "Cart has no handler 'add'",
+    "InvalidObjectId": "'user-123' can't be the id of a Cart: ",
+    "InvalidTenant": "acme can't be the name of a tenant: ",
+    "InvalidAlarm": "alarm remind of Cart('user-123'): ",
+    "ArgumentError": "call of add on Cart('user-123'): ",
+    "CallTimeout": "add on Cart('user-123') gave no reply within 2.5 s",
+    "MailboxFull": "add on Cart('user-123') found the mailbox full, with 16 calls queued",
+    "Overloaded": "add on Cart('user-123') would hardly be done within 2.5 s",
+    "CallCycle": "add on Cart('user-123') would wait for itself",
+    "ObjectNotRunning": "add on Cart('user-123'): the object is not running",
+    "ActivationFailed": "add on Cart('user-123') raised it is broken, so the object could not ",
+    "HandlerCancelled": "add on Cart('user-123') was cancelled from within and rolled back",
+    "ReadonlyViolation": "add on Cart('user-123') is marked readonly but ",
+    "AlarmSuperseded": "add on Cart('user-123') handled an alarm that was set anew or cancelled",
+    "ReplyError": "add on Cart('user-123') returned what can't be copied: ",
+    "StateEncodeError": "state of Cart('user-123') can't be stored: field total: ",
+    "StateTooLarge": "state of Cart('user-123') takes 2,000 bytes of JSON, over the limit of 1,000",
+    "StateDecodeError": "stored state of Cart('user-123') can't be read: field total at $.total",
+    "StateTooNew": "stored state of Cart('user-123') has schema 4, and this code knows it up to ",
+    "StorageUnavailable": "can't use /data/app.db: ",
+    "StorageInUse": "/data/app.db is in use by a runtime of process 4711",
+    "SchemaTooNew": "/data/app.db was migrated by a newer release of trio_durable",
+    "PersistenceError": "could not load Cart('user-123'): ",
+    "StaleObject": "Cart('user-123') was written by another owner since revision 42",
+    "NoRuntime": "2 runtimes are open in this event loop and none is current here",
+    "RuntimeClosed": "it is broken; calls are served inside",
+    "WrongEventLoop": "it is broken; a DurableRuntime serves the event loop it was entered in",
+    "TenantDropped": "tenant acme is being dropped",
+    "NotInTurn": "it is broken; use self.ctx",
+}
+"""How a message begins, with `SAMPLES`."""
+
 FROM_THE_SOURCE = {
     "DefinitionError",
     "ArgumentError",
@@ -264,9 +306,14 @@ def test_the_message_ends_with_what_to_do(name: str, advice: str) -> None:
     assert advice in last
 
 
-def test_every_error_says_what_to_do() -> None:
+@pytest.mark.parametrize(("name", "happened"), WHAT_HAPPENED.items())
+def test_the_message_begins_with_what_happened(name: str, happened: str) -> None:
+    assert str(sample(getattr(trio_durable, name))).startswith(happened)
+
+
+def test_every_error_says_what_happened_and_what_to_do() -> None:
     speaking = {cls.__name__ for cls in classes() if "_message" in vars(cls)} - {"DurableError"}
-    assert speaking == ADVICE.keys() | FROM_THE_SOURCE
+    assert speaking == WHAT_HAPPENED.keys() == ADVICE.keys() | FROM_THE_SOURCE
 
 
 def test_errors_whose_text_comes_from_where_they_are_raised() -> None:

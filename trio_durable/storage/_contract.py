@@ -511,6 +511,8 @@ class Storage(ABC):
 class StorageFault(Exception):
     """The storage failed to read or write; the text says how, for a `PersistenceError`."""
 
+    __module__ = "trio_durable.storage"  # where it is imported from, for tracebacks
+
     @classmethod
     def of(cls, error: Exception) -> StorageFault:
         """The fault that ``error`` of the driver amounts to."""
@@ -519,6 +521,8 @@ class StorageFault(Exception):
 
 class SpoiltRow(StorageFault):
     """The row of one object is not as a storage writes it, by no fault of others."""
+
+    __module__ = "trio_durable.storage"
 
     def __init__(self, key: ObjectKey, problem: str) -> None:
         super().__init__(key, problem)
