@@ -48,7 +48,7 @@ INSIDE = {
     # Parameters of types.
     *("F", "P", "R", "R_co", "S", "T", "typing.~P"),
     # Types of what users are given and never make.
-    *("AlarmKey", "Delivery", "Directory", "Host", "Loop", "ModelClasses", "SearchStrategy"),
+    *("AlarmKey", "Directory", "Host", "Loop", "ModelClasses", "SearchStrategy"),
     *("Unset", "_AlarmDecorator", "_HandlerDecorator"),
 }
 """What signatures name that isn't public."""

@@ -221,15 +221,15 @@ class Activation:
         assert instance is not None
         try:
             if not is_atom(result):
-                if instance.ctx.delivery is not None and not isinstance(result, Coroutine):
+                if instance.ctx._delivery is not None and not isinstance(result, Coroutine):
                     result = None  # nobody waits for it
                 try:
                     result = copied(result)
                 except TypeError as error:
                     raise ReplyError(self.key, name, str(error)) from error
-            effects = instance.ctx.effects
-            if instance.ctx.delivery is not None:
-                self._check_current(instance.ctx.delivery, name)
+            effects = instance.ctx._effects
+            if instance.ctx._delivery is not None:
+                self._check_current(instance.ctx._delivery, name)
             state = self._directory.codec.encode(self.key, instance)
             if readonly:
                 self._check_unchanged(name, state, effects)
@@ -239,7 +239,7 @@ class Activation:
             self._roll_back()
             raise
         if effects is not None or self._deleted:
-            instance.ctx.effects = None
+            instance.ctx._effects = None
             self._commit_effects(state, effects or Effects())
         elif state != self._state:
             self._save(state)
@@ -312,20 +312,20 @@ class Activation:
         instance = self._instance
         assert instance is not None
         if not self._doomed:
-            if instance.ctx.delivery is not None:
-                self._check_current(instance.ctx.delivery, self.running)
-            effects = instance.ctx.effects
+            if instance.ctx._delivery is not None:
+                self._check_current(instance.ctx._delivery, self.running)
+            effects = instance.ctx._effects
             state = self._directory.codec.encode(self.key, instance)
             if self.turn is not None and self.turn.readonly:
                 self._check_unchanged(self.running, state, effects)
             if effects is not None and effects.delete:
                 effects.delete = False
-                self._delete(instance.ctx.take_alarms())
+                self._delete(instance.ctx._take_alarms())
                 self._deleted = True
             elif state != self._state and not self._deleted:
                 self._directory.codec.check_size(self.key, state)
-                self._save(state, instance.ctx.take_alarms())
-            elif (alarms := instance.ctx.take_alarms()) is not None:
+                self._save(state, instance.ctx._take_alarms())
+            elif (alarms := instance.ctx._take_alarms()) is not None:
                 self._change_alarms(alarms)
         if self._doomed:
             raise self._lost()
@@ -369,11 +369,11 @@ class Activation:
             yield
             return
         ctx = instance.ctx
-        ctx.begin_delivery(delivery)
+        ctx._begin_delivery(delivery)
         try:
             yield
         finally:
-            ctx.delivery = None
+            ctx._delivery = None
 
     def is_superseded(self, delivery: Delivery) -> bool:
         """Whether the alarm isn't any more what was claimed, be that durable yet or not."""

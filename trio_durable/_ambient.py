@@ -24,7 +24,7 @@ class Dispatcher(Protocol):
         """The runtime itself."""
         ...
 
-    def dispatch(
+    def _dispatch(
         self,
         cls: type,
         object_id: str,

@@ -52,12 +52,12 @@ class Host(Protocol):
 class Context:
     """What ``self.ctx`` is. It is the object's for as long as the instance lives."""
 
-    __slots__ = ("_host", "delivery", "effects")
+    __slots__ = ("_delivery", "_effects", "_host")
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self.effects: Effects | None = None
-        self.delivery: Delivery | None = None
+        self._effects: Effects | None = None
+        self._delivery: Delivery | None = None
 
     @property
     def key(self) -> ObjectKey:
@@ -81,7 +81,7 @@ class Context:
     @property
     def alarm(self) -> Alarm | None:
         """The alarm that is being handled; None in any other turn."""
-        return None if self.delivery is None else self.delivery.alarm
+        return None if self._delivery is None else self._delivery.alarm
 
     def schedule_alarm(
         self,
@@ -162,18 +162,20 @@ class Context:
         self._stage_alarms().merge(AlarmChanges(clear=True))
         self._stage().delete = True
 
-    def begin_delivery(self, delivery: Delivery) -> None:
+    # --- for who runs the turn: an activation, or a test's stand-in for one ----------------------
+
+    def _begin_delivery(self, delivery: Delivery) -> None:
         """Let the turn that begins handle an alarm."""
-        self.delivery = delivery
+        self._delivery = delivery
         self._stage_alarms().acknowledged[delivery.key.name] = delivery.claim
 
-    def take_alarms(self) -> AlarmChanges | None:
+    def _take_alarms(self) -> AlarmChanges | None:
         """What `commit` is to do to alarms; what it leaves is for the end of the turn.
 
         The acknowledgement of the alarm that is being handled is left, unless the turn has put
         something in the place of the alarm.
         """
-        effects, delivery = self.effects, self.delivery
+        effects, delivery = self._effects, self._delivery
         if effects is None or effects.alarms is None:
             return None
         staged, effects.alarms = effects.alarms, None
@@ -189,9 +191,9 @@ class Context:
         return staged
 
     def _stage(self) -> Effects:
-        if self.effects is None:
-            self.effects = Effects()
-        return self.effects
+        if self._effects is None:
+            self._effects = Effects()
+        return self._effects
 
     def _stage_alarms(self) -> AlarmChanges:
         effects = self._stage()

@@ -100,7 +100,7 @@ class _Client:
         self, object_id: str, /, *args: object, **kwargs: object
     ) -> Coroutine[Any, Any, object]:
         runtime = _ambient.current(running_loop_token())
-        return runtime.dispatch(self._owner, object_id, self._handler.name, args, kwargs)
+        return runtime._dispatch(self._owner, object_id, self._handler.name, args, kwargs)
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]

@@ -131,7 +131,7 @@ class Objects(ABC):
         handler = directory.handler(handler_name)
         return await directory.call(address, handler, args, kwargs, directory.timeout)
 
-    def dispatch(
+    def _dispatch(
         self,
         cls: type,
         object_id: str,

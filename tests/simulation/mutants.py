@@ -209,7 +209,7 @@ def no_rollback() -> AbstractContextManager[object]:
 
     def roll_back(self: Activation) -> None:
         if self._instance is not None:
-            self._instance.ctx.effects = None
+            self._instance.ctx._effects = None
 
     return patch.object(Activation, "_roll_back", roll_back)
 
@@ -220,7 +220,7 @@ def effects_survive_a_rollback() -> AbstractContextManager[object]:
 
     def roll_back(self: Activation) -> None:
         instance = self._instance
-        effects = None if instance is None else instance.ctx.effects
+        effects = None if instance is None else instance.ctx._effects
         original(self)
         if effects is not None and effects.alarms is not None:
             self._change_alarms(effects.alarms)
@@ -307,7 +307,7 @@ def never_acknowledged() -> AbstractContextManager[object]:
 @mutant
 def acknowledged_before_its_turn() -> AbstractContextManager[object]:
     """The acknowledgement of an alarm is in the commit in the middle of its turn."""
-    return rewritten(Context, "take_alarms", ("staged.clear or name in staged.changed", "True"))
+    return rewritten(Context, "_take_alarms", ("staged.clear or name in staged.changed", "True"))
 
 
 @mutant

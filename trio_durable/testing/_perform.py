@@ -203,7 +203,7 @@ class _Performance(Generic[T]):
         assert handler is not None
         self._check(handler)
         self._commits += 1
-        effects = self._ctx.effects
+        effects = self._ctx._effects
         if effects is not None and effects.delete:
             effects.delete = False
             self._deleted = True
@@ -222,7 +222,7 @@ class _Performance(Generic[T]):
         """Run the turn and record what it came to."""
         args, kwargs = self._by_value(handler, args, kwargs)
         if delivery is not None:
-            self._ctx.begin_delivery(delivery)
+            self._ctx._begin_delivery(delivery)
         self._handler = handler
         try:
             function: Callable[..., Any] = handler.function
@@ -264,9 +264,9 @@ class _Performance(Generic[T]):
                 result.close()
             raise ReplyError(self.key, handler.name, str(error)) from error
         after = self._check(handler)
-        effects = self._ctx.effects
+        effects = self._ctx._effects
         self._deleted = self._deleted or (effects is not None and effects.delete)
-        self._ctx.delivery = None
+        self._ctx._delivery = None
         self._take_alarms()
         if self._deleted:
             after = self._codec.encode(self.key, self.definition.default_state())
@@ -294,14 +294,14 @@ class _Performance(Generic[T]):
         if handler.readonly:
             if state != self._before:
                 raise ReadonlyViolation(self.key, handler.name, "changed the object's state")
-            if self._ctx.effects is not None:
+            if self._ctx._effects is not None:
                 problem = "staged effects through self.ctx"
                 raise ReadonlyViolation(self.key, handler.name, problem)
         self._codec.check_size(self.key, state)
         return state
 
     def _take_alarms(self) -> None:
-        staged = self._ctx.take_alarms()
+        staged = self._ctx._take_alarms()
         if staged is not None:
             self._staged.merge(staged)
 

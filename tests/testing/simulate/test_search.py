@@ -127,7 +127,7 @@ def forget_nothing(activation: Activation) -> None:
 
 
 def acknowledge_nothing(context: Context, delivery: Any) -> None:
-    context.delivery = delivery
+    context._delivery = delivery
     context._stage_alarms()
 
 
@@ -174,7 +174,7 @@ MISTAKES: dict[str, tuple[Any, str, Any]] = {
     "a reply before its commit": (Ticket, "hold", reply_at_once),
     "no roll-back of a turn that failed": (Activation, "_roll_back", keep_what_failed),
     "memory kept although its commit failed": (Activation, "_forget", forget_nothing),
-    "an alarm that is never acknowledged": (Context, "begin_delivery", acknowledge_nothing),
+    "an alarm that is never acknowledged": (Context, "_begin_delivery", acknowledge_nothing),
     "an acknowledgement in a commit of its own": (_Writer, "commit", acknowledge_later),
     "alarms set in a commit of their own": (_Writer, "commit", set_later),
 }
