@@ -1,6 +1,6 @@
-"""Simulates with fresh seeds, for as long as wanted.
+"""Simulates with fresh seeds, for as long as wanted, and kills real processes now and then.
 
-    python -m tests.simulation.soak [--minutes N] [--seed N] [--count N]
+    python -m tests.simulation.soak [--minutes N] [--seed N] [--count N] [--kills]
 
 Without an end of its own it goes on until Control-C. Every few seconds it says what it has done. If
 something isn't as it must be, it says what, with the seed and the command that shows it again, and
@@ -10,34 +10,48 @@ exits with 1.
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import time
 from collections import Counter
 from itertools import count
+from pathlib import Path
 from random import SystemRandom
 
 from .run import Broken, Undecided, Violation, simulate
 
 _BETWEEN_LINES = 10.0
+_BETWEEN_KILLS = 300.0
 _SEEDS = 2**31
 _COUNTED = ("operations", "unknown", "crashes", "faults", "attempts", "histories")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Simulate until told to stop; 1 if something was wrong."""
+    """Simulate, and kill, until told to stop; 1 if something was wrong."""
     parser = argparse.ArgumentParser(prog="soak", description="Simulates with fresh seeds.")
     parser.add_argument("--minutes", type=float, help="how long; until Control-C if not given")
     parser.add_argument("--count", type=int, help="how many seeds; without end if not given")
     parser.add_argument("--seed", type=int, help="the first seed; a fresh one if not given")
+    parser.add_argument(
+        "--kills", action="store_true", help="kill real processes, too, every five minutes"
+    )
     options = parser.parse_args(arguments)
     first = SystemRandom().randrange(_SEEDS) if options.seed is None else options.seed
     seeds = count(first) if options.count is None else range(first, first + options.count)
     began = told = time.monotonic()
     deadline = began + (float("inf") if options.minutes is None else options.minutes * 60)
     total: Counter[str] = Counter()
+    kill_at = began if options.kills else float("inf")
     say(f"seeds from {first} on")
     try:
         for seed in seeds:
+            if time.monotonic() >= kill_at:
+                if problem := kill():
+                    say(problem)
+                    return 1
+                total["kills"] += 1
+                kill_at = time.monotonic() + _BETWEEN_KILLS
             total["seeds"] += 1
             try:
                 report = simulate(seed)
@@ -63,6 +77,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 REPLAY = "python -m tests.simulation.soak"
+KILLS = ("tests/crash/test_kills.py", "tests/crash/test_alarm_kills.py")
+KILLS_EACH = 20
+"""Of each test; at moments that are never the same."""
+
+
+def kill() -> str:
+    """Kill processes under load; what was wrong, if anything was."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *KILLS],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TRIO_DURABLE_KILLS": str(KILLS_EACH)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if not done.returncode:
+        return ""
+    again = f"TRIO_DURABLE_KILLS={KILLS_EACH} python -m pytest {' '.join(KILLS)}"
+    return f"{done.stdout}\nto try it again:\n    {again}"
 
 
 def line(total: Counter[str], seconds: float) -> str:
@@ -72,6 +106,7 @@ def line(total: Counter[str], seconds: float) -> str:
         f"({total['unknown']:,} of unknown outcome), {total['crashes']:,} crashes, "
         f"{total['faults']:,} faults of the storage, {total['attempts']:,} deliveries of alarms, "
         f"{total['histories']:,} histories checked"
+        + (f"; rounds of SIGKILL: {total['kills']}" if total["kills"] else "")
         + (f"; {total['undecided']} seeds too hard to judge" if total["undecided"] else "")
     )
 

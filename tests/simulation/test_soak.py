@@ -23,6 +23,24 @@ def test_it_ends_in_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 seeds" in capsys.readouterr().out
 
 
+def test_it_kills_at_the_beginning_if_it_should(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "KILLS", ("tests/test_retry.py",))
+    assert soak.main(["--count", "2", "--kills"]) == 0
+    assert "rounds of SIGKILL: 1" in capsys.readouterr().out
+
+
+def test_kills_that_show_something_wrong_end_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "KILLS", ("tests/nothing.py",))
+    assert soak.main(["--count", "2", "--kills"]) == 1
+    output = capsys.readouterr().out
+    assert "file or directory not found: tests/nothing.py" in output
+    assert "TRIO_DURABLE_KILLS=20 python -m pytest tests/nothing.py" in output
+
+
 def test_control_c_ends_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
