@@ -28,8 +28,6 @@ from .workloads import WARM_UP, StorageName, Workload, storage_in
 
 _AHEAD = 0.2
 _FAR = timedelta(days=365)
-_WITHIN = 30.0
-"""Seconds until alarms that are within the horizon, as measured for memory, are due."""
 
 
 class Reminder(DurableObject, hibernate_after=3600):

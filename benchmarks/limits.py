@@ -25,7 +25,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from time import perf_counter, time_ns
+from time import time_ns
 
 import attrs
 import trio
@@ -35,7 +35,7 @@ from trio_durable import Durability
 from .callers import Period
 from .loops import run
 from .objects import object_ids
-from .workloads import WARM_UP, Workload, make_file, new_ids, shuffled
+from .workloads import WARM_UP, Workload, make_file, new_ids, repeat, shuffled
 
 _UPSERT = """
 INSERT INTO durable_objects (type_name, object_id, revision, updated_at, state)
@@ -104,8 +104,8 @@ class _Raw(Workload):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self.durability}")
             step = self._step(connection)
-            _repeat(step, WARM_UP)
-            return _repeat(step, seconds)
+            repeat(step, WARM_UP)
+            return repeat(step, seconds)
 
     @abstractmethod
     def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
@@ -196,14 +196,3 @@ def _template(connection: sqlite3.Connection) -> tuple[str, str]:
         "SELECT type_name, state FROM durable_objects LIMIT 1"
     ).fetchone()
     return type_name, state
-
-
-def _repeat(step: Callable[[], int], seconds: float) -> float:
-    """Do ``step`` for so long; how many rows a second that were."""
-    done = 0
-    began = now = perf_counter()
-    end = began + seconds
-    while now < end:
-        done += step()
-        now = perf_counter()
-    return done / (now - began)

@@ -19,14 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Barrier
-from time import perf_counter, time_ns
+from time import time_ns
 
 import attrs
 import orjson
 
 from .objects import object_ids
 from .postgres_server import Connection, connect
-from .workloads import WARM_UP, Workload, make_objects, shuffled
+from .workloads import WARM_UP, Workload, make_objects, repeat, shuffled
 
 _UPSERT = """
 INSERT INTO durable_objects (type_name, object_id, epoch, revision, updated_at, state)
@@ -56,8 +56,8 @@ class _Raw(Workload):
     def rate(self, folder: Path, seconds: float) -> float:
         with connect(folder) as connection:
             step = self._step(connection)
-            _repeat(step, WARM_UP)
-            return _repeat(step, seconds)
+            repeat(step, WARM_UP)
+            return repeat(step, seconds)
 
     @abstractmethod
     def _step(self, connection: Connection) -> Callable[[], int]:
@@ -84,9 +84,9 @@ class RawUpserts(_Raw):
 
         def work(connection: Connection) -> float:
             step = self._step(connection)
-            _repeat(step, WARM_UP)
+            repeat(step, WARM_UP)
             start.wait()
-            return _repeat(step, seconds)
+            return repeat(step, seconds)
 
         with ExitStack() as stack:
             connections = [stack.enter_context(connect(folder)) for _ in range(self.connections)]
@@ -160,14 +160,3 @@ def _template(connection: Connection) -> tuple[str, str]:
     row = connection.execute("SELECT type_name, state FROM durable_objects LIMIT 1").fetchone()
     assert row is not None
     return row[0], row[1]
-
-
-def _repeat(step: Callable[[], int], seconds: float) -> float:
-    """Do ``step`` for so long; how many rows a second that were."""
-    done = 0
-    began = now = perf_counter()
-    end = began + seconds
-    while now < end:
-        done += step()
-        now = perf_counter()
-    return done / (now - began)

@@ -42,7 +42,7 @@ class Server:
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
-        self.version = self._setting("server_version")
+        self.version = int(self._setting("server_version_num")) // 10000
         for name in ("fsync", "synchronous_commit"):
             if self._setting(name) == "off":
                 raise RuntimeError(f"the server has {name} off, so nothing durable is measured")
@@ -57,7 +57,7 @@ class Server:
 
     def wal_syncs(self) -> int:
         """How often the log was synced since the server began, as far as it has counted yet."""
-        if self._setting("server_version_num") < "180000":
+        if self.version < 18:
             return int(str(self._ask("SELECT wal_sync FROM pg_stat_wal")))
         return int(str(self._ask("SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal'")))
 

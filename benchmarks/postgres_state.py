@@ -117,4 +117,6 @@ def main(conninfo: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m benchmarks.postgres_state postgresql://…")
+    main(sys.argv[1])

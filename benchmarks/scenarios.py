@@ -107,7 +107,7 @@ class PostgresComparison(Comparison):
             before, began = server.wal_syncs(), perf_counter()
             self.ours.rate(folder / "ours", effort.seconds)
             syncs = (server.wal_syncs() - before) / (perf_counter() - began)
-            details = {"postgres": float(server.version), "wal_syncs_per_second": syncs}
+            details = {"postgres": server.version, "wal_syncs_per_second": syncs}
             return attrs.evolve(measurement, details=details)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Literal, TypeVar
 
 import attrs
@@ -151,6 +152,17 @@ class FirstCalls(Workload):
                 return await Period(seconds).run(callers)
 
         return run(self.loop, main)
+
+
+def repeat(step: Callable[[], int], seconds: float) -> float:
+    """Do ``step`` for so long; how many rows a second that were."""
+    done = 0
+    began = now = perf_counter()
+    end = began + seconds
+    while now < end:
+        done += step()
+        now = perf_counter()
+    return done / (now - began)
 
 
 def _runtime(storage: Storage, instrument: InstrumentName | None = None) -> DurableRuntime:
