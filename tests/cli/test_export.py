@@ -210,7 +210,7 @@ def alarm_of(path: Path, name: str) -> StoredAlarm:
 
 
 def test_what_is_stored_is_not_touched_unasked(db: Path, changed: bytes) -> None:
-    says = "line 2: Cart('ada') is stored already; import with --replace or --skip"
+    says = "standard input, line 2: Cart('ada') is stored already; import with --replace or --skip"
     assert_refused(db.parent, says, "import", "-s", "app.db", stdin=changed)
 
 
@@ -305,16 +305,20 @@ def changed_alarm(old: str, new: str) -> list[str]:
 TIME = '"2026-01-31T09:30:00+00:00"'
 NUMBER = "not a number from 0 to 2**63 - 1"
 BAD_FILES: dict[str, tuple[list[str], str]] = {
-    "empty": ([], "line 1: the end is missing; the file was cut off, or is no export"),
+    "empty": ([], "line 1: the end is missing; the file was cut off, or is no export: export anew"),
     "not one": (["{}", END], "line 1: no export begins like this"),
     "no header": (GOOD[1:], "line 1: no export begins like this"),
-    "no JSON": (["what?"], "line 1: not JSON: Expecting value"),
-    "later": (['{"trio_durable": "export", "version": 2}'], "line 1: the export has version 2"),
+    "no JSON": (["what?"], "standard input, line 1: not JSON from column 1 on: 'what?'; mend"),
+    "later": (['{"trio_durable": "export", "version": 2}'], "the export has version 2, and this"),
+    "no version": (['{"trio_durable": "export", "version": true}'], "the export has version True"),
+    "a longer header": (['{"trio_durable":"export","version":1,"x":1}'], "line 1: 'x' is unknown"),
     "cut off": (GOOD[:-1], "line 4: the end is missing"),
-    "cut in a line": ([HEADER, OBJECT[:40]], "line 2: not JSON"),
+    "cut in a line": ([HEADER, OBJECT[:39]], "line 2: not JSON: it ends too early; mend the file"),
+    "cut in a string": ([HEADER, OBJECT[:43]], "line 2: not JSON: it ends too early"),
+    "a comma": ([HEADER, OBJECT.replace(', "id"', ' "id"')], "line 2: not JSON from column 35 on"),
     "line missing": ([HEADER, OBJECT, END], "line 3: here should be 1 objects and 1 alarms"),
     "more": ([*GOOD, OBJECT], "line 5: the end came before"),
-    "empty line": ([HEADER, "", *GOOD[1:]], "line 2: not JSON"),
+    "empty line": ([HEADER, "", *GOOD[1:]], "line 2: not JSON: it is empty; mend the file, or"),
     "list": ([HEADER, "[]"], "line 2: not a JSON object"),
     "kind": (changed_object('"object"', '"thing"'), "kind is 'thing', not one of object, alarm"),
     "kind 2": (changed_object('"object"', "[]"), "line 2: kind is []"),
@@ -330,7 +334,11 @@ BAD_FILES: dict[str, tuple[list[str], str]] = {
     "no state": (changed_object('"state": {}', '"x": 1'), "line 2: state is missing"),
     "state": (changed_object("{}", "[]"), "line 2: state is not a JSON object"),
     "both": (changed_object("{}", '{}, "state_base64": ""'), "both state and state_base64"),
-    "base64": (changed_object('"state": {}', '"state_base64": "&"'), "state_base64 is no base64"),
+    "base64": (changed_object('"state": {}', '"state_base64": "&"'), "state_base64 is no base64;"),
+    "base64 2": (
+        changed_object('"state": {}', '"state_base64": "é"'),
+        "state_base64 is no base64;",
+    ),
     "NaN": (changed_object("{}", '{"x": NaN}'), "line 2: JSON has no NaN"),
     "int": (changed_object("{}", '{"x": 99999999999999999999}'), "doesn't fit into 64 bits"),
     "two": (changed_object("{}", '{"x": 1, "x": 1}'), "line 2: 'x' is there twice"),
@@ -369,7 +377,7 @@ def test_other_encodings_are_refused(folder: Path) -> None:
     data = "\n".join(GOOD).encode("utf-16")
     assert_refused(
         folder,
-        "line 1: not UTF-8 text; is the file an export?",
+        "standard input, line 1: not UTF-8 text; name a file that `trio-durable export` wrote",
         "import",
         "-s",
         "new.db",

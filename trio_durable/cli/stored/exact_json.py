@@ -31,14 +31,24 @@ def parse(text: str) -> Any:
         )
         orjson.dumps(value)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"not JSON: {error.msg} (line {error.lineno} column {error.colno})"
-        ) from None
+        raise ValueError(_not_json(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except orjson.JSONEncodeError as error:
         raise ValueError(str(error)) from None
     return value
+
+
+def _not_json(error: json.JSONDecodeError) -> str:
+    """Where it stops being JSON. What a parser expected there is rarely what was meant."""
+    text = error.doc.rstrip()
+    if not text:
+        return "not JSON: it is empty"
+    rest = text[error.pos :]
+    if not rest:
+        return "not JSON: it ends too early"
+    line = f"line {error.lineno} " if "\n" in text else ""
+    return f"not JSON from {line}column {error.colno} on: {rest.splitlines()[0]!r:.40}"
 
 
 def _refuse_constant(name: str) -> NoReturn:

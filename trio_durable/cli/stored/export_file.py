@@ -35,11 +35,12 @@ def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
         yield copy
 
 
-def check(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) -> None:
+def check(file: BinaryIO, name: str, tenant: str | None, advance: Callable[[int], None]) -> None:
     """Read it all.
 
     Args:
         file: The export.
+        name: What it is called, for messages.
         tenant: Whose rows are wanted, so that there have to be some; None for all.
         advance: Is told how many bytes were read.
 
@@ -53,20 +54,24 @@ def check(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) ->
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            raise Refusal(f"line {number}: not UTF-8 text; is the file an export?") from None
+            raise Refusal(
+                f"{name}, line {number}: not UTF-8 text; name a file that `trio-durable export` "
+                "wrote"
+            ) from None
         try:
             checker.take(exact_json.parse(text))
         except ValueError as error:
-            raise Refusal(f"line {number}: {error}") from None
+            raise Refusal(
+                f"{name}, line {number}: {error}; mend the file, or export anew"
+            ) from None
         advance(len(line))
     if not checker.has_ended:
         raise Refusal(
-            f"line {number + 1}: the end is missing; the file was cut off, or is no export"
+            f"{name}, line {number + 1}: the end is missing; the file was cut off, or is no "
+            "export: export anew"
         )
     if not (tenant is None or checker.has_wanted):
-        raise Refusal(
-            f"the export has nothing of a tenant {tenant}; check the name, or leave out -t"
-        )
+        raise Refusal(f"{name} has nothing of a tenant {tenant}; check the name, or leave out -t")
 
 
 class _Checker:

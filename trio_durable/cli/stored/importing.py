@@ -47,6 +47,7 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
         raise Refusal("--replace and --skip exclude each other; use one of them")
     if tenant is not None:
         check_tenant(tenant)
+    name = "standard input" if source == "-" else source
     kept = storage_named(storage, "normal")
     with (
         input_file(source) as given,
@@ -59,12 +60,12 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
         def advance(count: int) -> None:
             progress.advance(task, count)
 
-        check(file, tenant, advance)
+        check(file, name, tenant, advance)
         # The reader goes first: what closes an SQLite file last syncs it, as its commits did not.
         with writing(kept) as writer, reading(kept) as reader:
             may_clash = not is_empty(reader)
             if may_clash and not (replace or skip):
-                _refuse_clashes(reader, file, tenant, advance)
+                _refuse_clashes(reader, file, name, tenant, advance)
             else:
                 advance(size)
             work = _Import(reader, writer, SystemClock().now(), skip, may_clash)
@@ -76,7 +77,9 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
     click.echo(message)
 
 
-def _refuse_clashes(reader: Reader, file: BinaryIO, tenant: str | None, advance: Advance) -> None:
+def _refuse_clashes(
+    reader: Reader, file: BinaryIO, name: str, tenant: str | None, advance: Advance
+) -> None:
     now = SystemClock().now()
     for piece in pieces(file, tenant, advance):
         stored = reader.load([row.key for _, row in piece.objects])
@@ -94,7 +97,7 @@ def _refuse_clashes(reader: Reader, file: BinaryIO, tenant: str | None, advance:
         if clashes:
             number, what = min(clashes)
             raise Refusal(
-                f"line {number}: {what} is stored already; import with --replace or --skip"
+                f"{name}, line {number}: {what} is stored already; import with --replace or --skip"
             )
 
 

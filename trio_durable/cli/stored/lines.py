@@ -8,7 +8,6 @@ that byte for byte, else as base64.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -116,15 +115,18 @@ def is_header(data: object) -> bool:
     """Whether it begins an export that this release can read.
 
     Raises:
-        ValueError: It is of a later one.
+        Refusal: It is of another one.
+        ValueError: It has more than a header.
     """
     if not isinstance(data, dict) or data.get("trio_durable") != "export":
         return False
-    if data != HEADER:
-        raise ValueError(
-            f"the export has version {data.get('version')!r:.20}, and this release knows version "
-            f"{VERSION}; upgrade this installation"
+    version = data.get("version")
+    if type(version) is not int or version != VERSION:
+        raise Refusal(
+            f"the export has version {version!r:.20}, and this release knows version {VERSION}; "
+            "import it with the release that wrote it, or a later one"
         )
+    _check_members(data, HEADER.keys())
     return True
 
 
@@ -247,8 +249,8 @@ def _bytes(data: dict[str, Any], member: str, kind: type) -> bytes | None:
             raise ValueError(f"both {member} and {encoded} are there")
         try:
             return base64.b64decode(data[encoded], validate=True)
-        except (TypeError, binascii.Error) as error:
-            raise ValueError(f"{encoded} is no base64: {error}") from None
+        except (TypeError, ValueError):
+            raise ValueError(f"{encoded} is no base64") from None
     if member not in data:
         return None
     if not isinstance(data[member], kind):
