@@ -62,6 +62,7 @@ ORDER: list[set[str]] = [
         "cli.names",
         "cli.options",
         "cli.output",
+        "cli.system_errors",
     },
     {"cli.refusal"},
     {"trio_durable"},

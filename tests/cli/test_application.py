@@ -174,8 +174,17 @@ ERRORS: dict[str, tuple[Exception, str]] = {
     "of a nursery": (ExceptionGroup("", [ExceptionGroup("", [Refusal("no way")])]), "no way"),
     "the system's": (
         PermissionError(13, "Permission denied", "/somewhere"),
-        "/somewhere: Permission denied",
+        "/somewhere: the permission for it is missing; have it granted, or choose another place",
     ),
+    "the system's, about no path": (
+        OSError(28, "No space left on device"),
+        "the disk is full; make room",
+    ),
+    "in somebody's own words": (
+        FileNotFoundError(2, "No folder for it in /x"),
+        "No folder for it in /x",
+    ),
+    "with a stranger's name": (Refusal("\x1b[2Jname is bad"), "\\x1b[2Jname is bad"),
     "the system's, about nothing": (TimeoutError("too slow"), "too slow"),
 }
 

@@ -159,7 +159,9 @@ def test_files_and_pipes_are_the_same(db: Path) -> None:
 
 def test_no_file_is_replaced(db: Path) -> None:
     (db.parent / "app.jsonl").write_text("mine", encoding="utf-8")
-    assert_refused(db.parent, "app.jsonl is there already", "export", "-s", "app.db", "app.jsonl")
+    assert_refused(
+        db.parent, "app.jsonl: it is there already", "export", "-s", "app.db", "app.jsonl"
+    )
 
 
 def test_an_export_that_fails_leaves_no_file(db: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_package_is_named_after_the_folder(folder_name: str, package: str) -
         (["file/shop"], "file: not a folder; move it away"),
         (["file", "--name", "shop"], "file: not a folder"),
         (["dangling", "--name", "shop"], "dangling: not a folder"),
-        (["n" * 300, "--name", "shop"], "File name too long"),
+        (["n" * 300, "--name", "shop"], "the name is too long; choose a shorter one"),
     ],
 )
 def test_bad_input(folder: Path, args: list[str], says: str) -> None:
@@ -135,4 +135,4 @@ def test_what_was_made_before_a_failure_goes_again(
 @pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_can_t_be_written_to(folder: Path) -> None:
     (folder / "locked").mkdir(mode=0o500)
-    assert_refused(folder, "Permission denied", "init", "locked/shop")
+    assert_refused(folder, "locked/shop: the permission for it is missing", "init", "locked/shop")

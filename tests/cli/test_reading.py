@@ -158,7 +158,7 @@ WIDE = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "200"}
 def test_names_do_nothing_to_a_terminal(folder: Path) -> None:
     name = "[red]\x1b[2J\n]"
     with writer_of(folder / "app.db") as writer:
-        save(writer, ObjectKey(name, name), {"x": name}, {name: (NOW, None)})
+        save(writer, ObjectKey(name, name), {"x": name, "$schema": name}, {name: (NOW, None)})
     for args in [("ls",), ("ls", name), ("show", name, name), ("alarms",), ("stats",)]:
         result = run(*args, "-s", "app.db", env=WIDE)
         assert result.exit_code == 0

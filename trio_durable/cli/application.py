@@ -23,6 +23,7 @@ from .completion import completion
 from .demo.command import demo
 from .init import init
 from .new import new
+from .output import printable
 from .stored.alarms import alarms
 from .stored.copying import copy_
 from .stored.edit import edit
@@ -35,6 +36,7 @@ from .stored.rm import rm
 from .stored.show import show
 from .stored.stats import stats
 from .stored.tenants import tenants
+from .system_errors import told
 
 REFUSED = 2
 INTERRUPTED = 130  # as shells tell it of what SIGINT has ended
@@ -83,11 +85,10 @@ def _line_of(error: Exception) -> str | None:
     elif isinstance(error, DurableError):
         message = str(error)
     elif isinstance(error, OSError):
-        where = "" if error.filename is None else f"{error.filename}: "
-        message = f"{where}{error.strerror or error}"
+        message = told(error)
     else:
         return None
-    return f"{path}: {' '.join(message.split())}{more}"
+    return f"{path}: {printable(' '.join(message.split()))}{more}"
 
 
 @click.group(

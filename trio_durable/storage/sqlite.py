@@ -81,8 +81,7 @@ class SQLiteStorage(Storage):
             raise StorageUnavailable(
                 self.location, f"there is no folder {self._path.parent}; make it first"
             )
-        if self._path.is_dir():
-            raise StorageUnavailable(self.location, "it is a folder; name a file in it")
+        self._refuse_a_folder()
         try:
             lock = FileLock(self._path.with_name(self._path.name + "-lock"), self.location)
         except OSError as error:
@@ -142,7 +141,12 @@ class SQLiteStorage(Storage):
     def _connect_to_existing(self) -> sqlite3.Connection:
         if not self._path.exists():  # or SQLite would make it
             raise StorageUnavailable(self.location, "there is no such file; check the path")
+        self._refuse_a_folder()
         return self._connect()
+
+    def _refuse_a_folder(self) -> None:
+        if self._path.is_dir():
+            raise StorageUnavailable(self.location, "it is a folder; name a file in it")
 
     def _checked_schema(self, connection: sqlite3.Connection) -> Schema:
         schema = Schema(sqlite_utils.Database(connection))

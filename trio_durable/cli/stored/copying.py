@@ -13,7 +13,7 @@ import click
 from ..._clock import SystemClock
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow, ObjectRow, Reader, SQLiteStorage, Writer
-from ..output import console, progress_on
+from ..output import console, printable, progress_on
 from ..refusal import Refusal
 from .lines import outside_of_calendars
 from .opening import reading, storage_named, writing
@@ -90,7 +90,7 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
         with reading(new) as to:
             difference = next(copy.differences(tenants, to), None)
     if difference is not None:
-        click.echo(f"trio-durable copy: {difference}", err=True)
+        click.echo(printable(f"trio-durable copy: {difference}"), err=True)
         return 1
     click.echo(
         f"Copied {counted(copy.objects, 'object')} and {counted(copy.alarms, 'alarm')}, and found "

@@ -77,7 +77,11 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("xb")
     except FileExistsError:
-        raise Refusal(f"{path} is there already; choose another name, or remove it") from None
+        if path.is_dir():
+            raise Refusal(f"{path}: it is a folder; name a file in it") from None
+        raise Refusal(f"{path}: it is there already; choose another name, or remove it") from None
+    except FileNotFoundError:
+        raise Refusal(f"{path}: there is no folder {path.parent}; make it first") from None
     try:
         with file:
             yield file

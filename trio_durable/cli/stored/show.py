@@ -62,7 +62,7 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_js
         click.echo("no state is stored, only alarms")
     else:
         schema = schema_of(row.state)
-        known = "" if schema is None else f"schema {schema}, "
+        known = "" if schema is None else printable(f"schema {schema}, ")
         click.echo(
             f"revision {row.revision:,}, {known}{size(len(row.state))}, "
             f"updated {at(row.updated_at)} UTC ({relative(row.updated_at, now)})"
