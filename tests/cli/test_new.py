@@ -188,6 +188,15 @@ def test_of_several_packages_it_is_the_project_s(folder: Path) -> None:
     assert made_by(folder) == {"shop/cart.py", "tests/test_cart.py"}
 
 
+@pytest.mark.parametrize("args", [(), ("--package", "shop")])
+def test_of_two_of_one_name_it_is_the_one_beside_the_project(
+    folder: Path, args: tuple[str, ...]
+) -> None:
+    app(folder)
+    app(folder, src=True)
+    assert made_by(folder, *args) == {"shop/cart.py", "tests/test_cart.py"}
+
+
 def test_the_package_can_be_named(folder: Path) -> None:
     inner = app(folder, src=True) / "objects"
     inner.mkdir()
@@ -203,8 +212,8 @@ def test_the_package_can_be_named(folder: Path) -> None:
     ("pyproject", "says"),
     [
         (None, "there is no pyproject.toml here; change to the folder of your app"),
-        ("[project", "pyproject.toml can't be read"),
-        (b"\xff", "pyproject.toml can't be read"),
+        ("[project", "pyproject.toml: not TOML: "),
+        (b"\xff", "pyproject.toml: not UTF-8 text; mend it, or use --package"),
         ("project = 1", "can't tell which package is the app's (there is: one, two)"),
         ("[project]\nname = 1", "can't tell which"),
         ("[project]\nname = 'three'", "can't tell which"),

@@ -30,7 +30,7 @@ class AppPackage:
         parts = name.split(".")
         for part in parts:
             check_identifier("package", part)
-        for base in (app, app / "src"):
+        for base in _homes(app):
             folder = base.joinpath(*parts)
             if (folder / "__init__.py").is_file():
                 return cls(name, folder)
@@ -54,15 +54,15 @@ class AppPackage:
                 "there is no pyproject.toml here; change to the folder of your app, or name its "
                 "package with --package"
             ) from None
-        except ValueError as error:
-            raise Refusal(
-                f"pyproject.toml can't be read: {error}; mend it, or use --package"
-            ) from None
+        except UnicodeDecodeError:
+            raise Refusal("pyproject.toml: not UTF-8 text; mend it, or use --package") from None
+        except tomllib.TOMLDecodeError as error:
+            raise Refusal(f"pyproject.toml: not TOML: {error}; mend it, or use --package") from None
         project = document.get("project")
         name = project.get("name") if isinstance(project, dict) else None
         found = {
             init.parent.name: init.parent
-            for base in (app, app / "src")
+            for base in reversed(_homes(app))  # of two of one name the first counts
             for init in sorted(base.glob("*/__init__.py"))
             if init.parent.name.isidentifier() and init.parent.name not in ("tests", "test")
         }
@@ -75,3 +75,8 @@ class AppPackage:
                 f"can't tell which package is the app's (there is: {which}); name it with --package"
             )
         return cls(named, found[named])
+
+
+def _homes(app: Path) -> tuple[Path, ...]:
+    """Where packages are looked for, in this order."""
+    return app, app / "src"
