@@ -367,5 +367,7 @@ def test_while_a_runtime_has_the_storage_nothing_is_changed(
         result = run(*args, "-s", "app.db")
         assert (result.exit_code, result.stdout) == (2, "")
         assert "is in use by a runtime of this process" in result.stderr
+        says_how = "or let the app drop it: await runtime.drop_tenant('acme')" in result.stderr
+        assert says_how == (args[0] == "tenants")
         assert result.stderr.count("\n") == 1
         assert contents(db.parent) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ..._clock import SystemClock
+from ..._errors import StorageInUse
 from ..asking import confirmed, yes_option
 from ..options import json_option, required_storage, storage_option, storage_option_of_group
 from ..output import add_row, console, listing, print_json
@@ -65,11 +66,16 @@ def drop(name: str, storage: str, yes: bool) -> int:
     kept = storage_named(storage)
     with reading(kept, name) as reader:
         total = Total.of(reader.summarize(SystemClock().now(), name))
-    with writing(kept) as writer:
-        what = f"{counted(total.objects, 'object')} and {counted(total.alarms, 'alarm')}"
-        if not confirmed(f"Drop tenant {name} with {what}?", yes=yes):
-            click.echo("Nothing was dropped.", err=True)
-            return 1
-        writer.drop_tenant(name)
+    what = f"{counted(total.objects, 'object')} and {counted(total.alarms, 'alarm')}"
+    try:
+        with writing(kept) as writer:
+            if not confirmed(f"Drop tenant {name} with {what}?", yes=yes):
+                click.echo("Nothing was dropped.", err=True)
+                return 1
+            writer.drop_tenant(name)
+    except StorageInUse as error:
+        raise Refusal(
+            f"{error}, or let the app drop it: await runtime.drop_tenant({name!r})"
+        ) from error
     click.echo(f"Dropped tenant {name} with {what}.")
     return 0
