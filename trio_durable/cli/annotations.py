@@ -126,8 +126,8 @@ def _check(tree: ast.expr) -> None:
             raise _Unfit(f"doesn't say what is in its {name}")
         case ast.Name(name):
             raise _Unfit(f"has an unknown type, {name}, in it")
-        case ast.Subscript(ast.Name(name), inside) if name in CONTAINERS:
-            items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
+        case ast.Subscript(ast.Name(name)) as subscript if name in CONTAINERS:
+            items = _items(subscript)
             if name == "tuple" and len(items) == 2 and _is_constant(items[1], ...):
                 items = items[:1]
             count = {"dict": 2, "tuple": len(items)}.get(name, 1)

@@ -40,16 +40,8 @@ def progress_on(console: Console) -> Progress:
     )
 
 
-def numbers(*headings: str) -> Table:
-    """An empty table whose columns are numbers."""
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def listing(*headings: str) -> Table:
-    """An empty table of what is stored; a column whose heading begins with > is of numbers.
+    """An empty table; a column whose heading begins with > is of numbers.
 
     Long names are folded, not cut: what people see here, they may want to copy.
     """

@@ -10,7 +10,7 @@ import attrs
 from rich.table import Table
 
 from ... import Durability
-from ..output import numbers
+from ..output import listing
 
 DURABILITIES: tuple[Durability, ...] = ("full", "normal")
 
@@ -56,8 +56,7 @@ def compared(ours: tuple[str, str], plain: Figure, rounds: Sequence[tuple[float,
 
 def table_of(figures: Sequence[Figure]) -> Table:
     """All of them, a line for each name."""
-    table = numbers("", *(heading for each in DURABILITIES for heading in (each, "ratio")))
-    table.columns[0].justify = "left"
+    table = listing("", *(heading for each in DURABILITIES for heading in (f">{each}", ">ratio")))
     by_name: dict[str, dict[Durability, Figure]] = {}
     for figure in figures:
         by_name.setdefault(figure.name, {})[figure.durability] = figure

@@ -68,9 +68,6 @@ def demo(kills: int, seconds: float, within: float, dead: float, objects: int) -
     except WorkerFailed as failure:
         out.print(f"FAILED: the child process went wrong: {failure}", style="bold red")
         return 1
-    except KeyboardInterrupt:
-        out.print("interrupted")
-        return 130
     out.print(speed_table(outcome.loads))
     out.print(survival_table(outcome.deposits, outcome.torn))
     out.print(

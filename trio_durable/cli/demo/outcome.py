@@ -9,7 +9,7 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
-from ..output import numbers
+from ..output import listing
 from .ledger import AlarmAudit, Audit
 from .load import Load
 
@@ -40,7 +40,7 @@ class Outcome:
 
 def speed_table(loads: Sequence[Load]) -> Table:
     """How fast it was before and after each kill."""
-    table = numbers("life", "calls/s", "p50", "p99")
+    table = listing(">life", ">calls/s", ">p50", ">p99")
     for number, load in enumerate(loads, 1):
         table.add_row(
             str(number),
@@ -53,15 +53,15 @@ def speed_table(loads: Sequence[Load]) -> Table:
 
 def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
     """What came through each kill."""
-    table = numbers(
-        "kill",
-        "acknowledged",
-        "found again",
-        "missing",
-        "in flight",
-        "whole",
-        "not at all",
-        "half",
+    table = listing(
+        ">kill",
+        ">acknowledged",
+        ">found again",
+        ">missing",
+        ">in flight",
+        ">whole",
+        ">not at all",
+        ">half",
     )
     for number, (audit, halves) in enumerate(zip(audits, torn, strict=True), 1):
         table.add_row(
@@ -79,8 +79,16 @@ def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
 
 def alarm_table(audits: Sequence[AlarmAudit]) -> Table:
     """What became of the alarms that were set before each kill."""
-    table = numbers(
-        "kill", "set", "before", "while dead", "late by", "after", "late by", "missing", "doubled"
+    table = listing(
+        ">kill",
+        ">set",
+        ">before",
+        ">while dead",
+        ">late by",
+        ">after",
+        ">late by",
+        ">missing",
+        ">doubled",
     )
     for number, audit in enumerate(audits, 1):
         table.add_row(
