@@ -37,6 +37,7 @@ ORDER: list[set[str]] = [
     {
         "cli.stored.alarm_table",
         "cli.stored.app_classes",
+        "cli.stored.batches",
         "cli.stored.lines",
         "cli.stored.restore",
         "cli.stored.totals",

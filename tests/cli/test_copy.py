@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from support.postgres import Database
 
 from trio_durable import ObjectKey, PostgresStorage, SQLiteStorage
-from trio_durable.cli.stored import copying
+from trio_durable.cli.stored import batches, copying
 from trio_durable.cli.stored.restore import restore_objects
 from trio_durable.storage import Commit, ObjectRow
 
@@ -99,7 +99,7 @@ class Interrupted(Exception):
 def test_an_interrupted_copy_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, db: Path
 ) -> None:
-    monkeypatch.setattr(copying, "_BATCH_ROWS", 1)
+    monkeypatch.setattr(batches, "_ROWS", 1)
     left = 3
 
     def restore(*args: object) -> None:

@@ -34,6 +34,8 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     "alarms": [
         ("alarms -s app.db --status lost", "'lost' is not one of 'pending', 'overdue', 'dead'"),
         ("alarms -s app.db --id ada", "name that with --type"),
+        ("alarms -s app.db --type {''}", "'' can't be a type: it is empty"),
+        ("alarms -s app.db --type Cart --id {''}", "'' can't be an id: it is empty"),
         ("alarms -s app.db nonsense", "No such command 'nonsense'"),
     ],
     "alarms retry": [
@@ -41,6 +43,8 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("alarms retry -s app.db Cart ada", "name a dead letter by TYPE, ID and NAME"),
         ("alarms retry -s app.db Cart ada lost --all", "leave NAME out"),
         ("alarms retry -s app.db Cart ada remind", "there is no dead letter remind of Cart('ada')"),
+        ("alarms retry -s app.db --all {''}", "'' can't be a type: it is empty"),
+        ("alarms retry -s app.db --all Cart {''}", "'' can't be an id: it is empty"),
         ("alarms retry -s app.db Cart ada {''}", "'' can't be the name of an alarm"),
         ("alarms --json -s app.db retry --all", "alarms retry takes its own options"),
         ("alarms --type Cart -s app.db retry --all", "alarms retry takes its own options"),

@@ -14,7 +14,7 @@ from ..options import json_option, required_storage, storage_options
 from ..output import console, print_json
 from ..refusal import Refusal
 from .alarm_table import alarm_table
-from .opening import alarm_key_of, key_of, reading, storage_named, writing
+from .opening import alarm_key_of, check_type, key_of, reading, storage_named, writing
 from .rows import alarms_in, alarms_of, find_alarm
 from .shown import alarm_json, counted
 from .type_argument import TypeName
@@ -65,8 +65,6 @@ def alarms(
         return
     if object_id is not None and type_name is None:
         raise Refusal("--id is an object's among those of a type; name that with --type")
-    if type_name is not None:
-        key_of(type_name, "x" if object_id is None else object_id, tenant)
     now = SystemClock().now()
     with reading(storage_named(required_storage(context, storage)), tenant) as reader:
         rows = _rows(reader, now, type_name, object_id, tenant, status)
@@ -100,8 +98,10 @@ def _rows(
     tenant: str | None,
     status: AlarmStatus | None,
 ) -> Iterator[AlarmRow]:
-    if type_name is not None and object_id is not None:
-        return alarms_of(reader, key_of(type_name, object_id, tenant), now, status=status)
+    if type_name is not None:
+        check_type(type_name)
+        if object_id is not None:
+            return alarms_of(reader, key_of(type_name, object_id, tenant), now, status=status)
     return alarms_in(reader, now, type_name, tenant or "", status=status)
 
 
@@ -135,8 +135,6 @@ def retry(
     now = SystemClock().now()
     with reading(kept, tenant) as reader:
         if type_name is None or object_id is None or name is None:
-            if type_name is not None:
-                key_of(type_name, "x" if object_id is None else object_id, tenant)
             rows = _rows(reader, now, type_name, object_id, tenant, "dead")
         else:
             alarm = alarm_key_of(type_name, object_id, name, tenant)

@@ -15,10 +15,11 @@ from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow, ObjectRow, Reader, SQLiteStorage, Writer
 from ..output import console, printable, progress_on
 from ..refusal import Refusal
+from .batches import batches
 from .lines import outside_of_calendars
 from .opening import reading, storage_named, writing
 from .restore import can_restore, restore_alarms, restore_objects
-from .rows import alarms_in, is_empty, objects_in, present_alarms, tenants_in
+from .rows import alarms_in, chosen_tenants, is_empty, objects_in, present_alarms
 from .shown import counted
 from .totals import Total
 
@@ -26,9 +27,6 @@ R = TypeVar("R", ObjectRow, AlarmRow)
 K = TypeVar("K", ObjectKey, AlarmKey)
 
 Advance = Callable[[int], None]
-
-_BATCH_ROWS = 500
-_BATCH_BYTES = 4 * 1024 * 1024
 
 
 @click.command("copy")
@@ -62,7 +60,7 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
         writing(old) if isinstance(old, SQLiteStorage) else nullcontext(),
         progress_on(console(stderr=True)) as progress,
     ):
-        tenants = [tenant] if tenant else ["", *tenants_in(from_)]
+        tenants = chosen_tenants(from_, tenant)
         now = SystemClock().now()
         # Found now, while the target is as it was.
         for name in tenants:
@@ -141,7 +139,7 @@ class _Copy:
     def _batches(self, tenants: Iterable[str]) -> Iterator[_Batch]:
         """What is to be written, without what is there already."""
         for tenant in tenants:
-            for objects in _batched(objects_in(self._old, None, tenant), _size_of_object):
+            for objects in batches(objects_in(self._old, None, tenant), _size_of_object):
                 self._advance(len(objects))
                 if self._resume:
                     stored = self._new.load([row.key for row in objects])
@@ -149,7 +147,7 @@ class _Copy:
                     objects = [row for row, found in pairs if found is None]
                 if objects:
                     yield _Batch(objects=objects)
-            for alarms in _batched(alarms_in(self._old, self._now, None, tenant), _size_of_alarm):
+            for alarms in batches(alarms_in(self._old, self._now, None, tenant), _size_of_alarm):
                 self._advance(len(alarms))
                 if self._resume:
                     keys = [row.alarm.key for row in alarms]
@@ -196,16 +194,3 @@ def _size_of_object(row: ObjectRow) -> int:
 
 def _size_of_alarm(row: AlarmRow) -> int:
     return len(row.alarm.payload or b"")
-
-
-def _batched(rows: Iterable[R], size_of: Callable[[R], int]) -> Iterator[list[R]]:
-    batch: list[R] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += size_of(row)
-        if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

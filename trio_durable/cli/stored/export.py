@@ -17,7 +17,7 @@ from ..output import console, progress_on
 from ..refusal import Refusal
 from .lines import End, encode, header
 from .opening import reading, storage_named
-from .rows import alarms_in, objects_in, tenants_in
+from .rows import alarms_in, chosen_tenants, objects_in
 from .shown import counted
 from .totals import Total
 
@@ -38,7 +38,7 @@ def export(path: Path | None, storage: str, tenant: str | None) -> None:
     """
     to_file = path is not None and str(path) != "-"
     with reading(storage_named(storage), tenant) as reader:
-        names = [tenant] if tenant else ["", *tenants_in(reader)]
+        names = chosen_tenants(reader, tenant)
         with _new_file(path) if path and to_file else _standard_output() as file:
             count = _export(reader, names, file, bar=to_file or not sys.stdout.isatty())
     click.echo(
@@ -55,7 +55,7 @@ def _export(reader: Reader, tenants: Iterable[str], file: BinaryIO, *, bar: bool
     sums = [Total.of(reader.summarize(now, name)) for name in tenants] if bar else []
     objects = alarms = 0
     with progress_on(err) as progress:
-        progress.disable = progress.disable or not bar
+        progress.disable = not bar
         task = progress.add_task("exporting", total=sum(s.objects + s.alarms for s in sums))
         file.write(header())
         for name in tenants:

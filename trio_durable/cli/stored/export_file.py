@@ -18,10 +18,8 @@ import orjson
 from ...storage import AlarmRow, ObjectRow
 from ..refusal import Refusal
 from . import exact_json
+from .batches import batches
 from .lines import End, decode, is_header
-
-_PIECE_ROWS = 500
-_PIECE_BYTES = 4 * 1024 * 1024
 
 
 @contextmanager
@@ -131,12 +129,12 @@ class _Checker:
         self._last = place
 
 
-@attrs.define
+@attrs.frozen
 class Piece:
     """Some rows, with the numbers of their lines."""
 
-    objects: list[tuple[int, ObjectRow]] = attrs.field(factory=list)
-    alarms: list[tuple[int, AlarmRow]] = attrs.field(factory=list)
+    objects: list[tuple[int, ObjectRow]]
+    alarms: list[tuple[int, AlarmRow]]
 
 
 def pieces(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) -> Iterator[Piece]:
@@ -147,24 +145,24 @@ def pieces(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) -
         tenant: Only those of a tenant; None for all.
         advance: Is told how many bytes were read.
     """
-    piece = Piece()
-    rows = size = 0
+    for batch in batches(_rows(file, tenant, advance), lambda row: row[2]):
+        yield Piece(
+            [(number, line) for number, line, _ in batch if isinstance(line, ObjectRow)],
+            [(number, line) for number, line, _ in batch if isinstance(line, AlarmRow)],
+        )
+
+
+def _rows(
+    file: BinaryIO, tenant: str | None, advance: Callable[[int], None]
+) -> Iterator[tuple[int, ObjectRow | AlarmRow, int]]:
+    """Each with the number of its line, and how long that is."""
     file.seek(0)
     for number, text in enumerate(file, 1):
         advance(len(text))
         # Checked, so nothing is lost by a parser that is fast and lenient.
         line = None if number == 1 else decode(orjson.loads(text))
-        if isinstance(line, ObjectRow) and tenant in (None, line.key.tenant):
-            piece.objects.append((number, line))
-        elif isinstance(line, AlarmRow) and tenant in (None, line.alarm.key.tenant):
-            piece.alarms.append((number, line))
-        else:
+        if line is None or isinstance(line, End):
             continue
-        rows += 1
-        size += len(text)
-        if rows >= _PIECE_ROWS or size >= _PIECE_BYTES:
-            yield piece
-            piece = Piece()
-            rows = size = 0
-    if rows:
-        yield piece
+        key = line.key if isinstance(line, ObjectRow) else line.alarm.key
+        if tenant in (None, key.tenant):
+            yield number, line, len(text)

@@ -12,9 +12,10 @@ from ...storage import ObjectRow, Reader
 from ..options import json_option, storage_options
 from ..output import add_row, console, listing, print_json
 from ..refusal import Refusal
-from .opening import key_of, reading, storage_named
+from .opening import check_type, key_of, reading, storage_named
 from .rows import objects_in
 from .shown import iso, length, named, size
+from .totals import Total
 from .type_argument import TypeName
 
 _LIMIT = 100
@@ -57,9 +58,10 @@ def ls(
         with reading(storage_named(storage), tenant) as reader:
             _list_types(reader, tenant or "", as_json)
         return
-    first = key_of(type_name, "x" if after is None else after, tenant)
+    check_type(type_name)
+    last = None if after is None else key_of(type_name, after, tenant)
     with reading(storage_named(storage), tenant) as reader:
-        rows = objects_in(reader, type_name, tenant or "", None if after is None else first)
+        rows = objects_in(reader, type_name, tenant or "", last)
         if as_json:
             for row in islice(rows, limit):
                 print_json(
@@ -77,7 +79,7 @@ def ls(
 def _list_types(reader: Reader, tenant: str, as_json: bool) -> None:
     table = listing("type", ">objects", ">size", ">alarms")
     for each in reader.summarize(SystemClock().now(), tenant):
-        alarms = each.pending + each.overdue + each.dead
+        alarms = Total.of([each]).alarms
         if as_json:
             of = {"tenant": tenant} if tenant else {}
             print_json(

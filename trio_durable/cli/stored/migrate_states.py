@@ -13,7 +13,7 @@ from ..options import json_option, storage_options
 from ..output import console, print_json, printable, progress_on
 from .app_classes import AppClasses, app_option
 from .opening import reading, storage_named, writing
-from .rows import tenants_in
+from .rows import chosen_tenants
 from .shown import counted, named
 from .state_upgrade import Failure, StateUpgrade
 
@@ -49,7 +49,7 @@ def migrate_states(
         nullcontext() if dry_run else writing(kept) as writer,
         progress_on(err) as progress,
     ):
-        tenants = [tenant] if tenant else ["", *tenants_in(reader)]
+        tenants = chosen_tenants(reader, tenant)
         total = _count(reader, tenants, found.keys()) if err.is_terminal else None
         task = progress.add_task("upgrading", total=total)
         for upgrade in upgrades:

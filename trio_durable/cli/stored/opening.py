@@ -75,13 +75,22 @@ def _faults(storage: Storage) -> Iterator[None]:
         raise Refusal(f"can't use {storage.location}: {fault}") from fault
 
 
+def check_type(name: str) -> None:
+    """Check the name of a type.
+
+    Raises:
+        Refusal: None can be called that.
+    """
+    _check("a type", name)
+
+
 def key_of(type_name: str, object_id: str, tenant: str | None) -> ObjectKey:
     """The key of what a user names.
 
     Raises:
         Refusal: Nothing can be called that.
     """
-    _check("a type", type_name)
+    check_type(type_name)
     _check("an id", object_id)
     return ObjectKey(type_name, object_id, tenant or "")
 

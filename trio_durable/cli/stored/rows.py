@@ -51,6 +51,11 @@ def tenants_in(reader: Reader) -> Iterator[str]:
         after = page[-1]
 
 
+def chosen_tenants(reader: Reader, tenant: str | None) -> list[str]:
+    """The one that was named, or else all: the nameless one first."""
+    return ["", *tenants_in(reader)] if tenant is None else [tenant]
+
+
 def types_in(reader: Reader, tenant: str = "") -> Iterator[str]:
     """The types that a tenant has objects of, in order; looks at one object of each."""
     after = None

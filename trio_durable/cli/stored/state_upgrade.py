@@ -17,11 +17,9 @@ from ..._errors import StateDecodeError, StateEncodeError
 from ..._keys import ObjectKey
 from ...storage import Commit, Reader, Writer
 from .app_classes import codec_of
+from .batches import batches
 from .rows import objects_in
 from .shown import schema_of
-
-_BATCH_ROWS = 500
-_BATCH_BYTES = 4 * 1024 * 1024
 
 
 @attrs.frozen
@@ -64,8 +62,13 @@ class StateUpgrade:
         Raises:
             StorageFault: The storage can't be read, or written.
         """
-        batch: list[Commit] = []
-        size = 0
+        for batch in batches(self._upgrades(reader, tenant, advance), _size_of):
+            yield from (each for each in batch if isinstance(each, Failure))
+            yield from self._save(writer, [each for each in batch if isinstance(each, Commit)])
+
+    def _upgrades(
+        self, reader: Reader, tenant: str, advance: Callable[[], None]
+    ) -> Iterator[Commit | Failure]:
         for row in objects_in(reader, self.definition.name, tenant):
             advance()
             if schema_of(row.state) == self.definition.schema:
@@ -76,13 +79,8 @@ class StateUpgrade:
             except (StateDecodeError, StateEncodeError) as error:
                 self.failed += 1
                 yield Failure(row.key, str(error))
-                continue
-            batch.append(Commit(row.key, row.revision, state, epoch=row.epoch))
-            size += len(state)
-            if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                yield from self._save(writer, batch)
-                batch, size = [], 0
-        yield from self._save(writer, batch)
+            else:
+                yield Commit(row.key, row.revision, state, epoch=row.epoch)
 
     def _save(self, writer: Writer | None, batch: list[Commit]) -> Iterator[Failure]:
         stale = writer.commit(batch, SystemClock().now()) if writer else ()
@@ -91,3 +89,7 @@ class StateUpgrade:
         for position in stale:
             key = batch[position].key
             yield Failure(key, f"{key} was written by somebody else meanwhile; run this again")
+
+
+def _size_of(each: Commit | Failure) -> int:
+    return len(each.state or b"") if isinstance(each, Commit) else 0

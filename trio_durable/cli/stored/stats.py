@@ -11,7 +11,7 @@ from ...storage import TypeSummary
 from ..options import json_option, storage_options
 from ..output import add_row, console, listing, print_json
 from .opening import reading, storage_named
-from .rows import tenants_in
+from .rows import chosen_tenants
 from .shown import size
 from .totals import Total
 
@@ -33,7 +33,7 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
     kept = storage_named(storage)
     now = SystemClock().now()
     with reading(kept, tenant) as reader:
-        names = [tenant] if tenant else ["", *tenants_in(reader)]
+        names = chosen_tenants(reader, tenant)
         summaries = {name: reader.summarize(now, name) for name in names}
     totals = {name: Total.of(types) for name, types in summaries.items()}
     total = Total.of(totals.values())
