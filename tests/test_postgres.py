@@ -16,15 +16,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import anyio
 import psycopg
 import pytest
 from crash.test_kills import Heard, Row, check, run_and_kill
-from psycopg.conninfo import conninfo_to_dict
 from support.clock import settle
-from support.postgres import Server
+from support.postgres import Server, url_of
 from support.proxy import Proxy, proxied
 
 from trio_durable import (
@@ -93,10 +91,6 @@ async def inline(conninfo: str, **options: Any) -> AsyncIterator[DurableRuntime]
 async def two_runtimes(conninfo: str) -> AsyncIterator[tuple[DurableRuntime, DurableRuntime]]:
     async with inline(conninfo) as one, inline(conninfo) as other:
         yield one, other
-
-
-def url_of(conninfo: str) -> str:
-    return f"postgresql:///?{urlencode(conninfo_to_dict(conninfo), quote_via=quote)}"
 
 
 # --- two runtimes --------------------------------------------------------------------------------

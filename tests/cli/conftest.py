@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.postgres import url_of
 
 from .kept import fill
 
@@ -20,3 +21,9 @@ def db(folder: Path) -> Path:
     path = folder / "app.db"
     fill(path)
     return path
+
+
+@pytest.fixture
+def database(postgres: str) -> str:
+    """The URL of an empty PostgreSQL database."""
+    return url_of(postgres)

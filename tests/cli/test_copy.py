@@ -5,11 +5,9 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, urlencode
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
-from support.postgres import Database
+from support.postgres import Database, url_of
 
 from trio_durable import ObjectKey, PostgresStorage, SQLiteStorage
 from trio_durable.cli.stored import batches, copying
@@ -18,13 +16,6 @@ from trio_durable.storage import Commit, ObjectRow
 
 from .kept import ADA, NOW, everything, save, writer_of
 from .support import assert_refused, contents, run
-
-
-@pytest.fixture
-def database(postgres: str) -> str:
-    """The URL of an empty one."""
-    parameters = conninfo_to_dict(postgres)
-    return f"postgresql:///?{urlencode(parameters, quote_via=quote)}"
 
 
 def copied(source: object, target: object, *args: str) -> str:
@@ -58,8 +49,7 @@ def test_between_two_schemas_of_a_database(
     db: Path, database: str, postgres_database: Database
 ) -> None:
     copied("app.db", database, "-t", "acme")
-    parameters = conninfo_to_dict(postgres_database.new_schema())
-    other = f"postgresql:///?{urlencode(parameters, quote_via=quote)}"
+    other = url_of(postgres_database.new_schema())
     assert "Copied 0 objects" in copied(database, other, "--resume")
     assert_refused(Path.cwd(), "are the same", "copy", database, database)
 
@@ -194,12 +184,3 @@ def test_a_password_is_not_told(db: Path) -> None:
     result = run("copy", "app.db", "postgresql://me:open-sesame@127.0.0.1:1/x?connect_timeout=1")
     assert result.exit_code == 2
     assert "open-sesame" not in result.output
-
-
-def test_migrate_prints_sql_for_whoever_may_apply_it(db: Path, database: str) -> None:
-    result = run("migrate", "-s", database, "--sql")
-    assert result.exit_code == 0
-    assert "CREATE TABLE" in result.stdout
-    result = run("migrate", "-s", "app.db", "--sql")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "has no SQL to apply" in result.stderr

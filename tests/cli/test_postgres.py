@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, urlencode
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from trio_durable import DurableObject, ObjectKey, PostgresStorage, upgrade
 from trio_durable.storage import Commit, StoredObject
@@ -28,14 +26,12 @@ class Cart(DurableObject, name="cli.postgres.Cart", schema=2):
 OLD = ObjectKey("cli.postgres.Cart", "old")
 
 
-@pytest.fixture
-def database(postgres: str) -> str:
-    """A database with an object in it, as a runtime has stored it."""
-    parameters = conninfo_to_dict(postgres)
-    with closing(PostgresStorage(postgres).open_writer()) as writer:
+@pytest.fixture(autouse=True)
+def fill(database: str) -> None:
+    """Store two objects, as a runtime does."""
+    with closing(PostgresStorage(database).open_writer()) as writer:
         batch = [Commit(key, 0, b'{"total":3}', epoch=42) for key in (ADA, OLD)]
         assert not writer.commit(batch, NOW)
-    return f"postgresql:///?{urlencode(parameters, quote_via=quote)}"
 
 
 def stored(database: str, key: ObjectKey) -> StoredObject | None:

@@ -20,12 +20,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns of folders that are not there
@@ -176,6 +177,11 @@ def fresh_server(own_server: Server) -> Iterator[Server]:
     yield own_server
     if not own_server.is_running:
         own_server.start()
+
+
+def url_of(conninfo: str) -> str:
+    """The same as a URL."""
+    return f"postgresql:///?{urlencode(conninfo_to_dict(conninfo), quote_via=quote)}"
 
 
 class Database:
