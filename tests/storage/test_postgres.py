@@ -785,6 +785,34 @@ def test_migrations_down_and_up_with_tenants(
             assert reader.load([key("a")]) == [StoredObject(1, b"1")]  # what they had in common
 
 
+@pytest.mark.parametrize("to", [*names_of_all(), None])
+def test_the_sql_of_migrations_down_does_the_same(
+    storage: PostgresStorage, admin: Admin, to: str | None
+) -> None:
+    def fill() -> None:
+        with closing(storage.open_writer()) as writer:
+            commit(writer, save("a", 0), Commit(key("a", "acme"), 0, b"1"))
+
+    def found() -> list[object]:
+        of_tenant = admin.execute("SELECT to_regnamespace('durable_acme')").fetchone()
+        return [catalogue(admin), of_tenant, storage.applied_migrations()]
+
+    fill()
+    before = found()
+    printed = storage.migrate_down_sql(to)
+    assert found() == before  # looking changes nothing
+    storage.migrate_down(to)
+    after = found()
+    if after != before:
+        admin.execute("DROP SCHEMA IF EXISTS durable_acme CASCADE")
+        storage.migrate_down(None)
+        fill()
+        assert found() == before
+    run_script(admin, printed)
+    assert found() == after
+    assert storage.migrate_down_sql(to) == ""
+
+
 def test_the_tables_of_a_tenant_are_those_of_everybody(
     storage: PostgresStorage, admin: Admin, writer: Writer
 ) -> None:
@@ -854,6 +882,7 @@ def test_a_newer_schema_is_refused(storage: PostgresStorage, admin: Admin) -> No
         storage.pending_migrations,
         storage.migration_sql,
         lambda: storage.migrate_down(None),
+        lambda: storage.migrate_down_sql(None),
     ]
     for work in works:
         with pytest.raises(SchemaTooNew) as caught:
@@ -863,8 +892,9 @@ def test_a_newer_schema_is_refused(storage: PostgresStorage, admin: Admin) -> No
 
 
 def test_a_migration_down_to_nowhere_is_refused(storage: PostgresStorage) -> None:
-    with pytest.raises(ValueError, match=r"no migration 'm9', only m001_objects, "):
-        storage.migrate_down("m9")
+    for work in (storage.migrate_down, storage.migrate_down_sql):
+        with pytest.raises(ValueError, match=r"no migration 'm9', only m001_objects, "):
+            work("m9")
 
 
 def test_nothing_to_read_yet(storage: PostgresStorage, admin: Admin) -> None:

@@ -108,6 +108,9 @@ _LIST = """CREATE TABLE IF NOT EXISTS {migrations} (
 _NOTE = "INSERT INTO {{migrations}} (tenant, name) VALUES ('{tenant}', '{name}')"
 _UNNOTE = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}' AND name = '{name}'"
 _ADD_TENANT = "INSERT INTO {{tenants}} (name) VALUES ('{tenant}')"
+_REMOVE_TENANT = "DELETE FROM {{tenants}} WHERE name = '{tenant}'"
+_FORGET_TENANT = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}'"
+_DROP_LIST = "DROP TABLE IF EXISTS {migrations}"
 
 
 def names_of_all() -> list[str]:
@@ -130,6 +133,49 @@ def _new_tenant(tenant: str) -> list[str]:
     for step in _steps_of(tenant):
         statements += (*step.up, _NOTE.format(tenant=tenant, name=step.name))
     return statements
+
+
+def _down(step: Migration, tenant: str) -> list[str]:
+    """The statements that undo a step."""
+    return [_LOCK, *step.down, _UNNOTE.format(tenant=tenant, name=step.name)]
+
+
+def _gone_tenant(tenant: str) -> list[str]:
+    """The statements that remove a tenant. The count of the second tells whether it was there."""
+    return [
+        _LOCK,
+        _REMOVE_TENANT.format(tenant=tenant),
+        "DROP SCHEMA {schema} CASCADE",
+        _FORGET_TENANT.format(tenant=tenant),
+    ]
+
+
+def _undoing(
+    applied: set[tuple[str, str]], kept: Sequence[str]
+) -> tuple[list[str], list[tuple[str, Migration]]]:
+    """What undoes all migrations but ``kept``: tenants to remove, then steps with their tenants.
+
+    Without the list of tenants no tenant is left.
+    """
+    tenants = sorted({tenant for tenant, _ in applied} - {""})
+    gone = [] if _TENANTS.name in kept else tenants
+    steps = [
+        (tenant, step)
+        for step in reversed(_steps_of(""))
+        for tenant in ("", *tenants)
+        if step.name not in kept and tenant not in gone and (tenant, step.name) in applied
+    ]
+    return gone, steps
+
+
+def down_script(home: str, applied: set[tuple[str, str]], kept: Sequence[str]) -> str:
+    """The SQL that undoes all migrations but ``kept``, of those that were applied."""
+    gone, steps = _undoing(applied, kept)
+    transactions = [(Names(home, tenant), _gone_tenant(tenant)) for tenant in gone]
+    transactions += [(Names(home, tenant), _down(step, tenant)) for tenant, step in steps]
+    if applied and not kept:
+        transactions.append((Names(home), [_LOCK, _DROP_LIST]))
+    return _script(transactions)
 
 
 def script(home: str | None, pending: Sequence[tuple[str, str]]) -> str:
@@ -209,23 +255,17 @@ class Schema:
         Without the list of tenants no tenant is left. Returns what was undone, in that order.
         """
         undone = []
-        if _TENANTS.name not in kept:
-            for tenant in {tenant for tenant, _ in self.applied(connection)} - {""}:
-                self.drop_tenant(connection, tenant)
-        tenants = {tenant for tenant, _ in self.applied(connection)}
-        for step in reversed(_steps_of("")):
-            if step.name in kept:
-                continue
+        gone, steps = _undoing(self.applied(connection), kept)
+        for tenant in gone:
+            self.drop_tenant(connection, tenant)
+        for tenant, step in steps:
             with connection.transaction():
                 connection.execute(_LOCK)
-                applied = self.applied(connection)
-                for tenant in sorted(tenants):
-                    if (tenant, step.name) in applied:
-                        note = _UNNOTE.format(tenant=tenant, name=step.name)
-                        self._execute(connection, tenant, [*step.down, note])
-                        undone.append(step.name)
+                if (tenant, step.name) in self.applied(connection):
+                    self._execute(connection, tenant, _down(step, tenant))
+                    undone.append(step.name)
         if not kept:
-            connection.execute(self._names.statement("DROP TABLE IF EXISTS {migrations}").encode())
+            connection.execute(self._names.statement(_DROP_LIST).encode())
         return list(dict.fromkeys(undone))
 
     def _execute(self, connection: Connection, tenant: str, statements: Sequence[str]) -> None:
@@ -251,17 +291,13 @@ class Schema:
 
     def drop_tenant(self, connection: Connection, tenant: str) -> bool:
         """Remove all that is stored of a tenant, in one transaction; whether there was one."""
-        names = Names(self.home, tenant)
+        lock, remove, *others = _gone_tenant(tenant)
         with connection.transaction():
-            connection.execute(_LOCK)
-            gone = connection.execute(
-                names.query("DELETE FROM {tenants} WHERE name = %s"), (tenant,)
-            )
-            if not gone.rowcount:
-                return False
-            connection.execute(names.statement("DROP SCHEMA {schema} CASCADE").encode())
-            connection.execute(names.query("DELETE FROM {migrations} WHERE tenant = %s"), (tenant,))
-        return True
+            self._execute(connection, tenant, [lock])
+            gone = connection.execute(Names(self.home, tenant).statement(remove).encode())
+            if gone.rowcount:
+                self._execute(connection, tenant, others)
+        return gone.rowcount > 0
 
 
 def unknown(applied: set[tuple[str, str]]) -> list[str]:

@@ -28,7 +28,14 @@ from ._postgres_arrays import texts
 from ._postgres_conninfo import Conninfo
 from ._postgres_hints import PostgresHints
 from ._postgres_link import Connection, Link, Settings, Unreachable
-from ._postgres_migrations import Schema, names_of_all, script, tenant_script, unknown
+from ._postgres_migrations import (
+    Schema,
+    down_script,
+    names_of_all,
+    script,
+    tenant_script,
+    unknown,
+)
 from ._postgres_names import Names
 from ._postgres_reader import PostgresReader
 from ._postgres_writer import PostgresWriter
@@ -169,13 +176,25 @@ class PostgresStorage(Storage):
             SchemaTooNew: A newer release migrated it; that one can undo it.
             StorageUnavailable: It can't be opened, or something can't be undone.
         """
-        names = names_of_all()
-        if to is not None and to not in names:
-            raise ValueError(f"there is no migration {to!r}, only {', '.join(names)}")
-        kept = names[: names.index(to) + 1] if to is not None else []
+        kept = _up_to(to)
         with self._looking() as (connection, schema):
             self._checked(schema.applied(connection))
             return schema.undo(connection, kept)
+
+    def migrate_down_sql(self, to: str | None) -> str:
+        """What `migrate_down` would do, as SQL for somebody else. Only looks.
+
+        Args:
+            to: As there.
+
+        Raises:
+            ValueError: There is no migration of that name.
+            SchemaTooNew: A newer release migrated it; that one can undo it.
+            StorageUnavailable: It can't be opened.
+        """
+        kept = _up_to(to)
+        with self._looking() as (connection, schema):
+            return down_script(schema.home, self._checked(schema.applied(connection)), kept)
 
     def migration_sql(self, *, tenant: str = "", everything: bool = False) -> str:
         """What `open_writer` would do to bring the tables up to date, as SQL for somebody else.
@@ -273,6 +292,14 @@ class PostgresStorage(Storage):
             raise StorageUnavailable(self.location, problem)
         assert connection.schema is not None
         return connection.schema
+
+
+def _up_to(to: str | None) -> list[str]:
+    """The names of all migrations to the one that is called so; none for None."""
+    names = names_of_all()
+    if to is not None and to not in names:
+        raise ValueError(f"there is no migration {to!r}, only {', '.join(names)}")
+    return [] if to is None else names[: names.index(to) + 1]
 
 
 def _timeout(value: Duration, name: str) -> float:

@@ -24,6 +24,8 @@ async def opened() -> None:
     assert_type(storage.pending_migrations(), list[str])
     assert_type(storage.migrate_down("m001_objects"), list[str])
     assert_type(storage.migrate_down(None), list[str])
+    assert_type(storage.migrate_down_sql("m001_objects"), str)
+    assert_type(storage.migrate_down_sql(None), str)
     assert_type(storage.migration_sql(tenant="acme"), str)
     assert_type(storage.migration_sql(everything=True), str)
     async with DurableRuntime(kept):
