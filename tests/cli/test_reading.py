@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -207,7 +206,7 @@ def test_alarms_tell_when_and_why(db: Path) -> None:
     assert cut.stderr == "There are more: raise --limit, or narrow it down.\n"
 
 
-# --- tenants, stats, migrate ---------------------------------------------------------------------
+# --- tenants, stats ------------------------------------------------------------------------------
 
 
 def test_tenants_are_listed_with_counts(db: Path) -> None:
@@ -254,24 +253,6 @@ def test_the_size_of_the_file_has_that_of_its_log(db: Path) -> None:
         assert log > 100_000
         stats = json_of("stats", "-s", "app.db", "--json")
         assert stats["file_size"] == db.stat().st_size + log
-
-
-def test_migrate_brings_tables_up_to_date(folder: Path) -> None:
-    path = folder / "app.db"
-    path.touch()  # as empty a storage as can be
-    before = contents(folder)
-    check = run("migrate", "-s", "app.db", "--check")
-    assert (check.exit_code, check.stderr) == (1, "")
-    assert check.stdout.splitlines()[0] == "m001_objects is pending"
-    assert contents(folder) == before
-    pending = run("migrate", "-s", "app.db", "--check", "--json")
-    assert pending.exit_code == 1
-    names = json.loads(pending.stdout)["pending"]
-    assert json_of("migrate", "-s", "app.db", "--json") == {"applied": names}
-    assert json_of("migrate", "-s", "app.db", "--json") == {"applied": []}
-    check = run("migrate", "-s", "app.db", "--check")
-    assert (check.exit_code, check.stdout) == (0, "The tables are up to date.\n")
-    assert run("ls", "-s", "app.db").exit_code == 0
 
 
 # --- beside a running runtime --------------------------------------------------------------------

@@ -131,7 +131,17 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     ],
     "stats": [("stats -s app.db x", "unexpected extra argument (x)")],
     "tenants": [("tenants -s app.db nonsense", "No such command 'nonsense'")],
-    "migrate": [("migrate -s app.db x", "unexpected extra argument (x)")],
+    "migrate": [
+        ("migrate -s app.db x", "unexpected extra argument (x)"),
+        ("migrate -s app.db --sql", "app.db has no SQL to apply; whoever opens it brings it up"),
+        ("migrate -s app.db --sql --json", "leave out --check and --json"),
+        ("migrate -s app.db --down m001_objects --check", "--check is about what is pending"),
+        (
+            "migrate -s app.db --down m001_objects --yes",
+            "app.db: the migrations of SQLite files only go up; restore a backup from before",
+        ),
+        ("migrate -s app.db --down none --sql", "only go up; restore a backup"),
+    ],
 }
 
 ON_ANY: list[tuple[str, str]] = [

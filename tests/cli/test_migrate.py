@@ -1,0 +1,112 @@
+"""Tables are brought up to date; those of PostgreSQL also back."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from trio_durable import ObjectKey, PostgresStorage
+from trio_durable.storage import Commit
+
+from .kept import ADA, NOW, json_of
+from .support import assert_refused, contents, run
+
+
+def test_migrate_brings_tables_up_to_date(folder: Path) -> None:
+    path = folder / "app.db"
+    path.touch()  # as empty a storage as can be
+    before = contents(folder)
+    check = run("migrate", "-s", "app.db", "--check")
+    assert (check.exit_code, check.stderr) == (1, "")
+    assert check.stdout.splitlines()[0] == "m001_objects is pending"
+    assert contents(folder) == before
+    pending = run("migrate", "-s", "app.db", "--check", "--json")
+    assert pending.exit_code == 1
+    names = json.loads(pending.stdout)["pending"]
+    assert json_of("migrate", "-s", "app.db", "--json") == {"applied": names}
+    assert json_of("migrate", "-s", "app.db", "--json") == {"applied": []}
+    check = run("migrate", "-s", "app.db", "--check")
+    assert (check.exit_code, check.stdout) == (0, "The tables are up to date.\n")
+    assert run("ls", "-s", "app.db").exit_code == 0
+
+
+def test_migrate_prints_sql_for_whoever_may_apply_it(database: str) -> None:
+    result = run("migrate", "-s", database, "--sql")
+    assert result.exit_code == 0
+    assert "CREATE TABLE" in result.stdout
+
+
+# --- down ----------------------------------------------------------------------------------------
+
+ALL = ["m003_tenants", "m002_alarms", "m001_objects"]
+
+
+@pytest.fixture
+def filled(database: str) -> str:
+    """The URL of a database with an object, and one of a tenant."""
+    with closing(PostgresStorage(database).open_writer()) as writer:
+        batch = [Commit(key, 0, b"{}") for key in (ADA, ObjectKey("Cart", "ada", "acme"))]
+        assert not writer.commit(batch, NOW)
+    return database
+
+
+def applied(database: str) -> list[str]:
+    return PostgresStorage(database).applied_migrations()
+
+
+@pytest.mark.parametrize("last", [*ALL, "none"])
+def test_down_undoes_what_was_applied_later(filled: str, last: str) -> None:
+    undone = ALL[: (*ALL, "none").index(last)]
+    args = ("migrate", "-s", filled, "--down", last, "--yes")
+    result = run(*args)
+    assert (result.exit_code, result.stderr) == (0, "")
+    says = [f"undid {name}" for name in undone] or ["There is nothing to undo."]
+    assert result.stdout.splitlines() == says
+    assert applied(filled) == [*reversed(ALL[len(undone) :])]
+    assert run(*args).stdout == "There is nothing to undo.\n"
+    assert run("migrate", "-s", filled).exit_code == 0
+    if last != "none":
+        assert json_of("ls", "-s", filled, "--json")["objects"] == 1
+
+
+def test_down_in_json(filled: str) -> None:
+    args = ("migrate", "-s", filled, "--down", "m002_alarms", "--yes", "--json")
+    assert json_of(*args) == {"undone": ["m003_tenants"]}
+    assert json_of(*args) == {"undone": []}
+
+
+@pytest.mark.parametrize("last", ALL[1:])
+def test_down_prints_sql_for_whoever_may_apply_it(filled: str, last: str) -> None:
+    result = run("migrate", "-s", filled, "--down", last, "--sql")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "DROP TABLE" in result.stdout
+    assert applied(filled) == [*reversed(ALL)]
+    with psycopg.connect(filled, autocommit=True) as connection:
+        connection.execute(result.stdout.encode(), prepare=False)
+    assert applied(filled) == [*reversed(ALL[ALL.index(last) :])]
+    again = run("migrate", "-s", filled, "--down", last, "--sql")
+    assert (again.exit_code, again.stdout) == (0, "")
+
+
+def test_down_asks_first(filled: str) -> None:
+    result = run("migrate", "-s", filled, "--down", "none", stdin="n\n")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Undo all migrations in postgresql://")
+    assert result.stderr.endswith("Nothing was undone.\n")
+    result = run("migrate", "-s", filled, "--down", "m001_objects")
+    assert result.exit_code == 2
+    assert "there is nobody here to ask; say --yes" in result.stderr
+    assert applied(filled) == [*reversed(ALL)]
+
+
+def test_down_to_nowhere_is_refused(filled: str, folder: Path) -> None:
+    says = (
+        "--down: there is no migration 'm9', only m001_objects, m002_alarms, m003_tenants; "
+        "name one of these, or none"
+    )
+    assert_refused(folder, says, "migrate", "-s", filled, "--down", "m9", "--yes")
+    assert applied(filled) == [*reversed(ALL)]
