@@ -163,6 +163,9 @@ def test_names_do_nothing_to_a_terminal(folder: Path) -> None:
         assert result.exit_code == 0
         assert "\x1b[2J" not in result.stdout
         assert "[red]\\x1b" in result.stdout
+    # Where there is no terminal, click itself leaves out such sequences, but no new lines.
+    shown = run("show", name, name, "-s", "app.db").stdout.splitlines()
+    assert shown[1].startswith("revision 1, schema [red]\\x1b[2J\\n], ")
 
 
 def test_times_that_no_calendar_has_are_shown(folder: Path) -> None:
