@@ -87,12 +87,14 @@ def test_the_package_is_named_after_the_folder(folder_name: str, package: str) -
         (["file/shop"], "file: not a folder; move it away"),
         (["file", "--name", "shop"], "file: not a folder"),
         (["dangling", "--name", "shop"], "dangling: not a folder"),
+        (["circle"], "circle: not a folder; move it away"),
         (["n" * 300, "--name", "shop"], "the name is too long; choose a shorter one"),
     ],
 )
 def test_bad_input(folder: Path, args: list[str], says: str) -> None:
     (folder / "file").write_text("mine")
     (folder / "dangling").symlink_to("nowhere")
+    (folder / "circle").symlink_to("circle")
     assert_refused(folder, says, "init", *args)
 
 

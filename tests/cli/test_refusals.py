@@ -101,6 +101,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     ],
     "import": [
         ("import -s app.db none.jsonl", "none.jsonl: there is no such file or folder; check the"),
+        ("import -s app.db circle", "circle: its links lead in a circle; check where they lead"),
         ("import -s app.db note.txt/x", "note.txt/x: a part of the path is a file, and no folder"),
         ("import -s app.db folder", "folder: it is a folder; name a file in it"),
         ("import -s app.db app.db", "app.db, line 1: not UTF-8 text; name a file"),
@@ -207,6 +208,7 @@ CASES = [
 @pytest.mark.parametrize(("line", "says"), CASES, ids=[line[:60] for line, _ in CASES])
 def test_bad_input_is_refused(db: Path, line: str, says: str) -> None:
     (db.parent / "folder").mkdir()
+    (db.parent / "circle").symlink_to("circle")
     (db.parent / "note.txt").write_text("not a database, but some text that is long enough " * 20)
     with closing(sqlite3.connect(db.parent / "foreign.db")) as foreign:
         foreign.execute("CREATE TABLE theirs (x)")

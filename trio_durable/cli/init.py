@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -26,7 +27,8 @@ def init(folder: Path, name: str | None) -> None:
       trio-durable init --name shop
     """
     if name is None:
-        name = package_from(folder.resolve().name)
+        # Not Path.resolve, to which links that lead in a circle are a mistake of the program.
+        name = package_from(os.path.basename(os.path.realpath(folder)))
     else:
         check_package(name)
     for path in create_files(folder, skeleton(name)):

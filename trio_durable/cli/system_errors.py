@@ -10,6 +10,7 @@ _WORDS = {
     errno.EDQUOT: "the quota is used up; make room",
     errno.EEXIST: "it is there already; choose another name, or move it away",
     errno.EISDIR: "it is a folder; name a file in it",
+    errno.ELOOP: "its links lead in a circle; check where they lead",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ENOENT: "there is no such file or folder; check the path",
     errno.ENOSPC: "the disk is full; make room",
