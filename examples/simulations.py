@@ -35,7 +35,7 @@ class CartModel:
             self.items[sku] = self.items.get(sku, 0) + quantity
             answer = {"sku": sku, "quantity": self.items[sku]}
             self.requests[key] = (["add", sku, quantity], answer)
-        return self.answer(key, ["add", sku, quantity])
+        return self._answer(key, ["add", sku, quantity])
 
     def check_out(self, key: str) -> Any:
         if key not in self.requests:
@@ -45,13 +45,7 @@ class CartModel:
             answer = {"order": f"{self.object_id}-{self.orders}", "items": self.items}
             self.requests[key] = (["check out"], answer)
             self.items = {}
-        return self.answer(key, ["check out"])
-
-    def answer(self, key: str, request: list[Any]) -> Any:
-        first, answer = self.requests[key]
-        if first != request:
-            raise KeyReused
-        return answer
+        return self._answer(key, ["check out"])
 
     def remove(self, sku: str) -> None:
         self.items.pop(sku, None)
@@ -61,6 +55,12 @@ class CartModel:
 
     def expire(self) -> None:
         self.items = {}
+
+    def _answer(self, key: str, request: list[Any]) -> Any:
+        first, answer = self.requests[key]
+        if first != request:
+            raise KeyReused
+        return answer
 
 
 class Carts(Simulation):
