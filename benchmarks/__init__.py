@@ -11,4 +11,6 @@ it). What counts is the median of the ratios of the rounds.
 - `scenarios`: which workload stands beside which, and what is to be reached
 - `child`: one scenario, in a process of its own
 - `measurements`: the records that come out; `report` and `chart` show them
+
+`compare`, `load`, `anatomy`, `simulation` and `postgres_state` are programs of their own.
 """
