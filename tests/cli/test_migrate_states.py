@@ -230,7 +230,12 @@ def test_an_app_is_what_its_modules_bring(folder: Path, monkeypatch: pytest.Monk
         one = AppClasses(["cli_twins:One", APP])
         assert one.of_type("cli.Twin").cls.__name__ == "One"
         assert [each.name for each in one] == ["cli.Plain", "cli.Purse", "cli.Twin"]
-        with pytest.raises(Refusal, match="cli_broken can't be imported: ZeroDivisionError"):
+        says = "cli_broken can't be imported: ZeroDivisionError: division by zero; mend that first"
+        with pytest.raises(Refusal, match=says):
             AppClasses(["cli_broken"])
+        (folder / "cli_lacking.py").write_text("import cli_nothing", encoding="utf-8")
+        says = "cli_lacking can't be imported: ModuleNotFoundError: No module named 'cli_nothing';"
+        with pytest.raises(Refusal, match=says):
+            AppClasses(["cli_lacking"])
     finally:
         sys.modules.pop("cli_twins", None)

@@ -66,7 +66,11 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("edit -s app.db Cart ada --input none.json", "there is no such file or folder; check"),
         ("edit -s app.db Cart ada --input folder", "folder: it is a folder; name a file in it"),
         ("edit -s app.db Cart ada --input note.txt --set x=1", "use one of them"),
-        ("edit -s app.db Cart ada --app nomodule --set x=1", "--app: nomodule can't be imported"),
+        (
+            "edit -s app.db Cart ada --app nomodule --set x=1",
+            "--app: there is no module nomodule; check",
+        ),
+        ("edit -s app.db Cart ada --app json.x --set x=1", "--app: there is no module json.x;"),
         ("edit -s app.db Cart ada --app json:JSONDecoder", "json has no durable object"),
         (
             f"edit -s app.db Counter hits --app {APP}",
@@ -114,7 +118,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     ],
     "migrate-states": [
         ("migrate-states -s app.db", "Missing option '--app'"),
-        ("migrate-states -s app.db --app nomodule", "--app: nomodule can't be imported: ModuleNot"),
+        ("migrate-states -s app.db --app nomodule", "--app: there is no module nomodule; check"),
         ("migrate-states -s app.db --app json:None", "json has no durable object 'None'"),
         (f"migrate-states -s app.db --app {APP},", "no durable object ''"),
         (f"migrate-states -s app.db --app {APP} -t none", "there is no tenant none"),

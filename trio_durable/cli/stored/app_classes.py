@@ -102,13 +102,21 @@ def _imported(name: str) -> object:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # whatever the user's module may raise
-        raise Refusal(f"--app: {name} can't be imported: {reason(error):.400}") from error
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise Refusal(
+                f"--app: there is no module {error.name}; check the name, or change to the folder "
+                "of your app"
+            ) from error
+        raise Refusal(
+            f"--app: {name} can't be imported: {reason(error):.400}; mend that first"
+        ) from error
 
 
 def _class_in(module: object, name: str) -> ObjectDefinition:
     cls = getattr(module, name, None)
     if not (isinstance(cls, type) and issubclass(cls, DurableObject)):
-        raise Refusal(f"--app: {getattr(module, '__name__', '')} has no durable object {name!r}")
+        where = getattr(module, "__name__", "")
+        raise Refusal(f"--app: {where} has no durable object {name!r}; check the name")
     return definition_of(cls)
 
 
