@@ -135,8 +135,12 @@ class Agenda:
             key = alarm.key
             if self._changed is not None and key in self._changed:
                 continue
-            if key in self._ready or key in taken or self._is_parked(key):
+            if key in taken or self._is_parked(key):
                 continue
+            if key in self._ready:
+                if alarm.available_at <= self.reached:
+                    continue
+                del self._ready[key]  # it was to be had once, and has another time by now
             if key.owner in self._crowded:
                 continue
             if not self._insert(key, alarm.available_at):
