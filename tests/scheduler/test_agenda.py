@@ -218,6 +218,19 @@ def test_a_look_corrects_what_is_ready_too_early() -> None:
     assert names(taken(agenda, 1)) == ["a"]
 
 
+def test_what_is_parked_takes_the_place_of_what_a_look_corrects() -> None:
+    """The room that was made is its own now; nothing may come that would make more."""
+    agenda = Agenda(START, 10)
+    filled(agenda, START + 10 * SECOND)
+    for name in ("a", "b"):
+        agenda.arm(key(name), START - SECOND)
+    agenda.advance(START)
+    assert agenda.take(lambda _: True) is None
+    agenda.unpark(key("a").owner)
+    filled(agenda, START + 60 * SECOND, ("a", START + SECOND))
+    assert names(taken(agenda, 2)) == ["b"]
+
+
 # --- ahead of time -------------------------------------------------------------------------------
 
 

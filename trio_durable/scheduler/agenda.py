@@ -103,8 +103,7 @@ class Agenda:
             self._changed.add(key)
         self._wheel.cancel(key)
         if key in self._ready:
-            del self._ready[key]
-            self.unpark(key.owner)  # in its stead
+            self._unready(key)
         elif self._is_parked(key):
             self._unpark(key)
 
@@ -140,7 +139,7 @@ class Agenda:
             if key in self._ready:
                 if alarm.available_at <= self.reached:
                     continue
-                del self._ready[key]  # it was to be had once, and has another time by now
+                self._unready(key)  # it was to be had once, and has another time by now
             if key.owner in self._crowded:
                 continue
             if not self._insert(key, alarm.available_at):
@@ -207,6 +206,10 @@ class Agenda:
             key = next(iter(parked))
             self._unpark(key)
             self._ready[key] = None
+
+    def _unready(self, key: AlarmKey) -> None:
+        del self._ready[key]
+        self.unpark(key.owner)  # in its stead
 
     def _unpark(self, key: AlarmKey) -> None:
         owner = key.owner
