@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import Commit, NewAlarm
+from ._records import Commit, NewAlarm
 
 T = TypeVar("T")
 

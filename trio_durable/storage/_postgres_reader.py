@@ -11,20 +11,20 @@ from typing import TypeVar
 
 from .._keys import AlarmKey, ObjectKey
 from ._batch import by_tenant
-from ._contract import (
+from ._contract import Reader, StorageFault
+from ._postgres_connection import Connection
+from ._postgres_link import Link
+from ._postgres_migrations import Schema
+from ._postgres_tables import MISSING, TablesOfTenants, TenantTables
+from ._records import (
     AlarmRow,
     AlarmStatus,
     DueAlarm,
     ObjectRow,
-    Reader,
-    StorageFault,
     StoredAlarm,
     StoredObject,
     TypeSummary,
 )
-from ._postgres_link import Connection, Link
-from ._postgres_migrations import Schema
-from ._postgres_tables import MISSING, TablesOfTenants, TenantTables
 
 T = TypeVar("T")
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import psycopg
 
 from ._batch import Work
-from ._contract import Commit
 from ._postgres_alarms import AlarmTable
+from ._postgres_connection import Connection
 from ._postgres_names import Names
 from ._postgres_objects import ObjectTable
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from ._records import Commit
 
 MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 """The errors of statements on the tables of a tenant that isn't there."""

@@ -17,10 +17,12 @@ from typing import TypeVar
 
 from .._keys import AlarmKey
 from ._batch import Stale, by_tenant
-from ._contract import Commit, Postponement, StorageFault, StoredAlarm, Writer
-from ._postgres_link import Connection, Link
+from ._contract import StorageFault, Writer
+from ._postgres_connection import Connection
+from ._postgres_link import Link
 from ._postgres_migrations import Schema
 from ._postgres_tables import MISSING, TablesOfTenants, TenantTables
+from ._records import Commit, Postponement, StoredAlarm
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,7 +1,8 @@
 """The table of alarms in an SQLite file: one statement for each thing done to many of them.
 
-For the same reason as objects are saved by one statement a batch, see `sqlite`. What is done to
-most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; the rest, as JSON.
+For the same reason as objects are saved by one statement a batch, see `_sqlite_objects`. What is
+done to most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; the rest, as
+JSON.
 """
 
 from __future__ import annotations
@@ -16,16 +17,8 @@ from typing import Any
 import orjson
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import (
-    NO_TIME,
-    AlarmRow,
-    AlarmStatus,
-    DueAlarm,
-    NewAlarm,
-    Postponement,
-    StoredAlarm,
-)
-from .migrations import TableNames
+from ._records import NO_TIME, AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from ._sqlite_migrations import TableNames
 
 logger = logging.getLogger("trio_durable.storage")
 

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Sequence
 import orjson
 
 from .._keys import ObjectKey
-from ._contract import Commit, ObjectRow, SpoiltRow, StoredObject
-from .migrations import TableNames
+from ._contract import SpoiltRow
+from ._records import Commit, ObjectRow, StoredObject
+from ._sqlite_migrations import TableNames
 
 _LARGE_STATE = 64 * 1024
 _REVISIONS_END = 2**62

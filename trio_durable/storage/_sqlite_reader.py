@@ -10,18 +10,18 @@ import sqlite_utils
 
 from .._keys import AlarmKey, ObjectKey
 from ._batch import by_tenant
-from ._contract import (
+from ._contract import Reader
+from ._records import (
     AlarmRow,
     AlarmStatus,
     DueAlarm,
     ObjectRow,
-    Reader,
     StoredAlarm,
     StoredObject,
     TypeSummary,
 )
+from ._sqlite_migrations import Schema
 from ._sqlite_tables import TenantTables, faults
-from .migrations import Schema
 
 
 class SQLiteReader(Reader):

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from ._batch import Stale, Work, by_tenant
-from ._contract import Commit, StorageFault
+from ._contract import StorageFault
+from ._records import Commit
 from ._sqlite_alarms import AlarmTable
+from ._sqlite_migrations import Schema, TableNames
 from ._sqlite_objects import ObjectTable
-from .migrations import Schema, TableNames
 
 T = TypeVar("T")
 

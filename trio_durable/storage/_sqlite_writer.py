@@ -16,12 +16,13 @@ import sqlite_utils
 
 from .._keys import AlarmKey
 from ._batch import Stale, by_tenant
-from ._contract import Commit, Postponement, StoredAlarm, Writer
+from ._contract import Writer
 from ._lock import FileLock
+from ._records import Commit, Postponement, StoredAlarm
 from ._sqlite_alarms import MAX_ROWS
+from ._sqlite_migrations import Schema
 from ._sqlite_objects import NotOnlySaves
 from ._sqlite_tables import TablesOfTenants, TenantTables, faults
-from .migrations import Schema
 
 
 class SQLiteWriter(Writer):

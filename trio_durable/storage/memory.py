@@ -15,7 +15,8 @@ import attrs
 
 from .._errors import StorageInUse
 from .._keys import AlarmKey, ObjectKey
-from ._contract import (
+from ._contract import Reader, Storage, Writer
+from ._records import (
     AlarmChanges,
     AlarmRow,
     AlarmStatus,
@@ -23,12 +24,9 @@ from ._contract import (
     DueAlarm,
     ObjectRow,
     Postponement,
-    Reader,
-    Storage,
     StoredAlarm,
     StoredObject,
     TypeSummary,
-    Writer,
 )
 
 

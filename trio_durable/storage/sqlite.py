@@ -26,10 +26,10 @@ from .._durations import Duration, seconds
 from .._errors import SchemaTooNew, StorageUnavailable
 from ._contract import Durability, Reader, Storage, Writer
 from ._lock import FileLock
+from ._sqlite_migrations import Schema
 from ._sqlite_reader import SQLiteReader
 from ._sqlite_tables import GARBLED, TenantTables
 from ._sqlite_writer import SQLiteWriter
-from .migrations import Schema
 
 _OLDEST = (3, 38)
 """The first SQLite with the ``->>`` operator."""
