@@ -15,7 +15,7 @@ from ._contract import Reader, StorageFault
 from ._postgres_connection import Connection
 from ._postgres_link import Link
 from ._postgres_migrations import Schema
-from ._postgres_tables import MISSING, TablesOfTenants, TenantTables
+from ._postgres_tables import MISSING, TenantTables, tables_by_tenant
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -35,7 +35,7 @@ class PostgresReader(Reader):
     def __init__(self, link: Link, schema: Schema) -> None:
         self._link = link
         self._schema = schema
-        self._tables = TablesOfTenants(schema.home)
+        self._tables_of = tables_by_tenant(schema.home)
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         if not any(key.tenant for key in keys):
@@ -140,7 +140,7 @@ class PostgresReader(Reader):
 
     def _read(self, tenant: str, nothing: T, read: Callable[[Connection, TenantTables], T]) -> T:
         """Read from a tenant's tables; ``nothing`` if it isn't there."""
-        tables = self._tables.of(tenant)
+        tables = self._tables_of(tenant)
         try:
             return self._link.run(lambda connection: read(connection, tables))
         except StorageFault as fault:
