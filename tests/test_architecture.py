@@ -158,6 +158,7 @@ ORDER: list[set[str]] = [
     {"storage._lock"},
     {"storage._sqlite_tables"},
     {"storage._sqlite_alarms", "storage._sqlite_objects"},
+    {"storage._reads"},
     {"storage._batch", "storage._sqlite_migrations"},
     {"storage._contract"},
     {"storage._records"},

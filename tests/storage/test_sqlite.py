@@ -1807,7 +1807,9 @@ def another_writer(path: Path) -> Iterator[Writer]:
     """One that got past the lock, as on a file system that has none."""
     storage = SQLiteStorage(path, busy_timeout=60)
     lock = FileLock(path.with_name(f"another-{threading.get_ident()}-lock"), storage.location)
-    with closing(SQLiteWriter(storage._connect(), lock)) as writer:
+    connection = storage._connect()
+    schema = Schema(sqlite_utils.Database(connection))
+    with closing(SQLiteWriter(connection, schema, lock)) as writer:
         yield writer
 
 

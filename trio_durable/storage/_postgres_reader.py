@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from .._keys import AlarmKey, ObjectKey
-from ._batch import by_tenant
 from ._contract import Reader, StorageFault
 from ._postgres_connection import Connection
 from ._postgres_link import Link
 from ._postgres_migrations import Schema
 from ._postgres_tables import MISSING, TenantTables, tables_by_tenant
+from ._reads import load_by_tenant, summaries
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -38,14 +38,7 @@ class PostgresReader(Reader):
         self._tables_of = tables_by_tenant(schema.home)
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        if not any(key.tenant for key in keys):
-            return self._load_of("", keys)
-        found: list[StoredObject | None] = [None] * len(keys)
-        for tenant, part in by_tenant(enumerate(keys), lambda each: each[1].tenant).items():
-            rows = self._load_of(tenant, [key for _, key in part])
-            for (position, _), row in zip(part, rows, strict=True):
-                found[position] = row
-        return found
+        return load_by_tenant(keys, self._load_of)
 
     def _load_of(self, tenant: str, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
         return self._read(
@@ -128,7 +121,7 @@ class PostgresReader(Reader):
         return self._read(
             tenant,
             [],
-            lambda connection, tables: _summary(
+            lambda connection, tables: summaries(
                 tables.objects.summarize(connection), tables.alarms.summarize(connection, now)
             ),
         )
@@ -147,12 +140,3 @@ class PostgresReader(Reader):
             if tenant and isinstance(fault.__cause__, MISSING):
                 return nothing
             raise
-
-
-def _summary(
-    objects: dict[str, tuple[int, int]], alarms: dict[str, tuple[int, int, int]]
-) -> list[TypeSummary]:
-    return [
-        TypeSummary(name, *objects.get(name, (0, 0)), *alarms.get(name, (0, 0, 0)))
-        for name in sorted({*objects, *alarms}, key=str.encode)
-    ]

@@ -92,14 +92,14 @@ class SQLiteStorage(Storage):
         try:
             connection = self._connect()
             try:
-                self._prepare(connection)
+                schema = self._prepare(connection)
             except BaseException:
                 connection.close()
                 raise
         except BaseException:
             lock.release()
             raise
-        return SQLiteWriter(connection, lock)
+        return SQLiteWriter(connection, schema, lock)
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
@@ -118,7 +118,7 @@ class SQLiteStorage(Storage):
                         "its tables are of an older release; bring them up to date with "
                         "`trio-durable migrate`",
                     )
-                return SQLiteReader(connection)
+                return SQLiteReader(connection, schema)
         except BaseException:
             connection.close()
             raise
@@ -155,7 +155,7 @@ class SQLiteStorage(Storage):
         with self._opening():
             return sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: sqlite3.Connection) -> Schema:
         with self._opening():
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
@@ -172,6 +172,7 @@ class SQLiteStorage(Storage):
                 alarms = TenantTables(connection, tenant).alarms
                 alarms.give_back()
                 alarms.look_for_timeless()
+            return schema
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
