@@ -159,7 +159,7 @@ ORDER: list[set[str]] = [
     {"storage._sqlite_tables"},
     {"storage._sqlite_alarms", "storage._sqlite_objects"},
     {"storage._reads"},
-    {"storage._batch", "storage._sqlite_migrations"},
+    {"storage._batch", "storage._sqlite_migrations", "storage._sqlite_parameters"},
     {"storage._contract"},
     {"storage._records"},
     {"_runner", "_ambient", "_values"},
