@@ -282,6 +282,20 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     assert "there is no folder" in refused(tmp_path / "file" / "objects.db")
 
 
+@pytest.mark.parametrize(
+    "use",
+    [SQLiteStorage.open_writer, SQLiteStorage.open_reader, SQLiteStorage.pending_migrations],
+)
+def test_an_sqlite_that_is_too_old(
+    path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[SQLiteStorage], object]
+) -> None:
+    """Where the file comes from a newer one, whoever only reads would meet it first."""
+    SQLiteStorage(path).open_writer().close()
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
+    with pytest.raises(StorageUnavailable, match=r"3\.38 or newer is needed"):
+        use(SQLiteStorage(path))
+
+
 def test_a_newer_schema(path: Path) -> None:
     SQLiteStorage(path).open_writer().close()
     execute(

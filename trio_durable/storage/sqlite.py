@@ -72,11 +72,7 @@ class SQLiteStorage(Storage):
 
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`."""
-        if sqlite3.sqlite_version_info < _OLDEST:
-            raise StorageUnavailable(
-                self.location,
-                f"this Python has SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed",
-            )
+        self._require_sqlite()
         if not self._path.parent.is_dir():
             raise StorageUnavailable(
                 self.location, f"there is no folder {self._path.parent}; make it first"
@@ -139,7 +135,15 @@ class SQLiteStorage(Storage):
                 for tenant, name in schema.pending()
             ]
 
+    def _require_sqlite(self) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise StorageUnavailable(
+                self.location,
+                f"this Python has SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed",
+            )
+
     def _connect_to_existing(self) -> sqlite3.Connection:
+        self._require_sqlite()
         if not self._path.exists():  # or SQLite would make it
             raise StorageUnavailable(self.location, "there is no such file; check the path")
         return self._connect()
