@@ -21,7 +21,8 @@ from urllib.parse import quote, urlencode
 import anyio
 import psycopg
 import pytest
-from crash.test_kills import Heard, Row, check, run_and_kill
+from crash.child import run_child
+from crash.test_kills import CHILD, Heard, Row, check
 from psycopg.conninfo import conninfo_to_dict
 from support.clock import settle
 from support.postgres import Server
@@ -247,7 +248,7 @@ def test_killed_again_and_again(postgres: str, backend: str) -> None:
     heard = Heard()
     rows: dict[str, Row] = {}
     for run in range(3):
-        run_and_kill(url_of(postgres), backend, run, rng.choice([20, 100, 400]), heard)
+        run_child(rng.choice([20, 100, 400]), heard.line, CHILD, url_of(postgres), backend, run)
         found = stored(postgres)
         check(rows, found, heard)
         rows = found
