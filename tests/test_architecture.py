@@ -115,8 +115,7 @@ ORDER: list[set[str]] = [
     {"_objects"},
     {"scheduler"},
     {"scheduler.wheel_scheduler"},
-    {"scheduler.feed"},
-    {"scheduler.delivery"},
+    {"scheduler.delivery", "scheduler.feed"},
     {"scheduler.agenda", "scheduler.bell", "scheduler.flights", "scheduler._contract"},
     {"scheduler.wheel"},
     {"_handle", "_catalogue"},
@@ -153,14 +152,17 @@ ORDER: list[set[str]] = [
     {"storage._postgres_alarms"},
     {"storage._postgres_link"},
     {"storage._postgres_objects", "storage._postgres_migrations"},
+    {"storage._postgres_connection"},
     {"storage._postgres_arrays", "storage._postgres_conninfo", "storage._postgres_names"},
     {"storage._postgres_problems"},
     {"storage._sqlite_reader", "storage._sqlite_writer", "storage.pace", "storage.ticket"},
     {"storage._lock"},
     {"storage._sqlite_tables"},
     {"storage._sqlite_alarms", "storage._sqlite_objects"},
-    {"storage.migrations", "storage._batch"},
+    {"storage._reads"},
+    {"storage._batch", "storage._sqlite_migrations", "storage._sqlite_parameters"},
     {"storage._contract"},
+    {"storage._records"},
     {"_runner", "_ambient", "_values"},
     {"_rendezvous"},
     {"_backlog", "_clock", "_durations", "_telemetry"},
@@ -188,7 +190,6 @@ MAX_LINES = 500
 LONGER = {
     "_activation": 810,  # one state machine, whose parts all need each other's state
     "_errors": 600,  # one tree, drawn at its head
-    "storage._contract": 550,  # docstrings mostly, and whoever writes a storage wants one place
 }
 
 

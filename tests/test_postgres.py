@@ -20,7 +20,8 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from crash.test_kills import Heard, Row, check, run_and_kill
+from crash.child import run_child
+from crash.test_kills import CHILD, Heard, Row, check
 from support.clock import settle
 from support.postgres import Server, url_of
 from support.proxy import Proxy, proxied
@@ -241,7 +242,7 @@ def test_killed_again_and_again(postgres: str, backend: str) -> None:
     heard = Heard()
     rows: dict[str, Row] = {}
     for run in range(3):
-        run_and_kill(url_of(postgres), backend, run, rng.choice([20, 100, 400]), heard)
+        run_child(rng.choice([20, 100, 400]), heard.line, CHILD, url_of(postgres), backend, run)
         found = stored(postgres)
         check(rows, found, heard)
         rows = found

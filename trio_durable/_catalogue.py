@@ -84,7 +84,7 @@ class Catalogue:
             directory = self._elsewhere[definition.name] = self._make_directory(definition)
         return directory
 
-    # --- alarms, which come by name: see scheduler.delivery.Destination ---------------------------
+    # --- alarms, which come by name: a `Destination` of the scheduler ----------------------------
 
     def obstacle(self, type_name: str) -> str | None:
         """See `Destination.obstacle`."""

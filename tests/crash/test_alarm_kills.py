@@ -12,7 +12,6 @@ import json
 import os
 import random
 import sqlite3
-import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
@@ -21,6 +20,8 @@ from typing import Any
 
 import attrs
 import pytest
+
+from .child import run_child
 
 CHILD = Path(__file__).with_name("alarms_child.py")
 KILLS = int(os.environ.get("TRIO_DURABLE_KILLS", "5"))
@@ -93,32 +94,6 @@ class Found:
         )
 
 
-def run_child(path: Path, backend: str, run: str, lines: int | None, heard: Heard) -> None:
-    """Kill it after so many lines, or let it come to its end."""
-    process = subprocess.Popen(
-        [sys.executable, str(CHILD), str(path), backend, run],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        try:
-            for _ in range(lines or 1):
-                line = process.stdout.readline()
-                assert line, process.stderr.read()
-                if line != "done\n":
-                    heard.line(line)
-        finally:
-            if lines is not None:
-                process.kill()
-        # What it said between our last look and its death is as binding.
-        for line in process.stdout:
-            heard.line(line)
-        assert process.stderr.read() == ""
-
-
 def check_tickers(found: Found) -> None:
     for object_id, ticker in found.of_type("Ticker").items():
         assert ticker["wrong"] == []
@@ -159,15 +134,17 @@ def test_killed_again_and_again_while_alarms_fire(tmp_path: Path, backend: str) 
     heard = Heard()
     seen: Counter[str] = Counter()
     killed_while_waiting = 0
+    said: list[str] = []
     for run in range(KILLS):
-        run_child(path, backend, str(run), rng.choice([1, 50, 200, 600, 1500]), heard)
+        run_child(rng.choice([1, 50, 200, 600, 1500]), heard.line, CHILD, path, backend, run)
         found = Found.read(path)
         check_tickers(found)
         check_ledgers(found, heard)
         assert seen <= found.fired
         seen = found.fired
         killed_while_waiting += sum(map(len, found.alarms.values()))
-    run_child(path, backend, "last", None, heard)
+    run_child(None, said.append, CHILD, path, backend, "last")
+    assert said == ["done\n"]
     found = Found.read(path)
     check_tickers(found)
     check_ledgers(found, heard)

@@ -13,7 +13,6 @@ import os
 import random
 import re
 import sqlite3
-import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
@@ -21,6 +20,8 @@ from pathlib import Path
 
 import attrs
 import pytest
+
+from .child import run_child
 
 CHILD = Path(__file__).with_name("calls_child.py")
 KILLS = int(os.environ.get("TRIO_DURABLE_KILLS", "8"))
@@ -56,29 +57,6 @@ class Heard:
             _, name, object_id, position = words
             assert name not in self.acknowledged
             self.acknowledged[name] = (object_id, int(position))
-
-
-def run_and_kill(path: Path | str, backend: str, run: int, lines: int, heard: Heard) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(CHILD), str(path), backend, str(run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        try:
-            for _ in range(lines):
-                line = process.stdout.readline()
-                assert line, process.stderr.read()
-                heard.line(line)
-        finally:
-            process.kill()
-        # What it said between our last look and its death is as binding.
-        for line in process.stdout:
-            heard.line(line)
-        assert process.stderr.read() == ""
 
 
 def read(path: Path) -> dict[str, Row]:
@@ -126,7 +104,7 @@ def test_killed_again_and_again(tmp_path: Path, backend: str) -> None:
     rows: dict[str, Row] = {}
     for run in range(KILLS):
         # Sometimes amid the first loads, sometimes in the thick of it.
-        run_and_kill(path, backend, run, rng.choice([1, 20, 100, 400, 1500]), heard)
+        run_child(rng.choice([1, 20, 100, 400, 1500]), heard.line, CHILD, path, backend, run)
         found = read(path)
         check(rows, found, heard)
         rows = found
@@ -140,7 +118,7 @@ def test_the_next_process_goes_on_where_the_killed_one_was(tmp_path: Path) -> No
     path = tmp_path / "crash.db"
     heard = Heard()
     for run in range(2):
-        run_and_kill(path, "trio", run, 200, heard)
+        run_child(200, heard.line, CHILD, path, "trio", run)
     for row in read(path).values():
         runs = [int(name.split(".")[0]) for name in row.names]
         assert runs == sorted(runs)

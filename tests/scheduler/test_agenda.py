@@ -199,12 +199,36 @@ def test_what_is_taken_or_ready_is_not_taken_up_again() -> None:
     agenda.advance(START)
     agenda.disarm(key("taken"))
     agenda.begin_fill(START + 10 * SECOND)
-    # The row of the one that is ready may be read with a claim that is about to run out.
-    read = due(("taken", START), ("ready", START + 9 * SECOND))
+    read = due(("taken", START), ("ready", START))
     agenda.fill(read, {key("taken")})
     agenda.end_fill()
     assert names(taken(agenda, 5)) == ["ready"]
     assert len(agenda) == 0
+
+
+def test_a_look_corrects_what_is_ready_too_early() -> None:
+    """As when one that is under way is set anew for later, and then put back as it was."""
+    agenda = Agenda(START, 10)
+    filled(agenda, START + 10 * SECOND)
+    agenda.arm(key("a"), START - SECOND)
+    agenda.advance(START)
+    filled(agenda, START + 60 * SECOND, ("a", START + 30 * MS))
+    assert taken(agenda, 1) == []
+    agenda.advance(START + 30 * MS)
+    assert names(taken(agenda, 1)) == ["a"]
+
+
+def test_what_is_parked_takes_the_place_of_what_a_look_corrects() -> None:
+    """The room that was made is its own now; nothing may come that would make more."""
+    agenda = Agenda(START, 10)
+    filled(agenda, START + 10 * SECOND)
+    for name in ("a", "b"):
+        agenda.arm(key(name), START - SECOND)
+    agenda.advance(START)
+    assert agenda.take(lambda _: True) is None
+    agenda.unpark(key("a").owner)
+    filled(agenda, START + 60 * SECOND, ("a", START + SECOND))
+    assert names(taken(agenda, 2)) == ["b"]
 
 
 # --- ahead of time -------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from trio_durable.storage import (
     StorageFault,
     StoredObject,
     Writer,
-    _postgres_link,
+    _postgres_connection,
 )
 from trio_durable.storage.postgres import PostgresStorage
 
@@ -225,7 +225,7 @@ def test_attempts_to_connect_become_rarer(
     proxy: Proxy, opened: Callable[..., Sides], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(_postgres_link, "sleep", pauses.append)
+    monkeypatch.setattr(_postgres_connection, "sleep", pauses.append)
     sides = opened(proxy.url(), connect_timeout=0.5)
     proxy.refuse()
     proxy.cut()

@@ -53,9 +53,9 @@ from trio_durable.storage import (
 )
 from trio_durable.storage._lock import FileLock
 from trio_durable.storage._sqlite_alarms import MAX_ROWS, AlarmTable
+from trio_durable.storage._sqlite_migrations import Schema, TableNames, migrations_of
 from trio_durable.storage._sqlite_tables import _MAX_KNOWN
 from trio_durable.storage._sqlite_writer import SQLiteWriter
-from trio_durable.storage.migrations import Schema, TableNames, migrations_of
 
 NOW = 1_767_225_600_000_000
 
@@ -280,6 +280,20 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "there is no folder" in refused(tmp_path / "file" / "objects.db")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [SQLiteStorage.open_writer, SQLiteStorage.open_reader, SQLiteStorage.pending_migrations],
+)
+def test_an_sqlite_that_is_too_old(
+    path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[SQLiteStorage], object]
+) -> None:
+    """Where the file comes from a newer one, whoever only reads would meet it first."""
+    SQLiteStorage(path).open_writer().close()
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
+    with pytest.raises(StorageUnavailable, match=r"3\.38 or newer is needed"):
+        use(SQLiteStorage(path))
 
 
 def test_a_newer_schema(path: Path) -> None:
@@ -1807,7 +1821,9 @@ def another_writer(path: Path) -> Iterator[Writer]:
     """One that got past the lock, as on a file system that has none."""
     storage = SQLiteStorage(path, busy_timeout=60)
     lock = FileLock(path.with_name(f"another-{threading.get_ident()}-lock"), storage.location)
-    with closing(SQLiteWriter(storage._connect(), lock)) as writer:
+    connection = storage._connect()
+    schema = Schema(sqlite_utils.Database(connection))
+    with closing(SQLiteWriter(connection, schema, lock)) as writer:
         yield writer
 
 

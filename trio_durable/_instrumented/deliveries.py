@@ -8,9 +8,10 @@ from .._alarm import EARLIEST, LATEST, instant
 from .._clock import Clock
 from .._rendezvous import Loop
 from .._telemetry import AlarmDelivery, DeadLettered
+from ..scheduler._contract import Destination
 from ..scheduler.agenda import Agenda
 from ..scheduler.bell import Bell
-from ..scheduler.delivery import Deliveries, Destination
+from ..scheduler.delivery import Deliveries
 from ..scheduler.flights import Flight
 from ..storage import Postponement, StoredAlarm
 from ..storage.group_commit import GroupCommit

@@ -1,10 +1,13 @@
-"""What the runtime asks of a scheduler."""
+"""What the runtime asks of a scheduler, and what a scheduler asks of the runtime."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from .._alarm import Delivery
 from .._keys import AlarmKey, ObjectKey
+from .._rendezvous import Waiter
+from .._retry import Retry
 from ..storage import AlarmChanges, NewAlarm, StoredAlarm
 
 
@@ -67,4 +70,28 @@ class Scheduler(Protocol):
 
     async def give_back(self) -> None:
         """Let others have what is left, claimed or not, and know of it; after `run`."""
+        ...
+
+
+class Destination(Protocol):
+    """Where alarms go: the objects of a runtime."""
+
+    def obstacle(self, type_name: str) -> str | None:
+        """Why no alarm of this type can be delivered, if none can."""
+        ...
+
+    def retry_of(self, key: AlarmKey) -> Retry:
+        """When an alarm whose handler failed is tried again."""
+        ...
+
+    def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
+        """Let an alarm be handled in a turn of its object; ``waiter`` learns of the outcome.
+
+        Raises:
+            Exception: There is no way to.
+        """
+        ...
+
+    async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Change an object's alarms from outside of its turns; return when that is durable."""
         ...

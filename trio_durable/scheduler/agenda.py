@@ -103,8 +103,7 @@ class Agenda:
             self._changed.add(key)
         self._wheel.cancel(key)
         if key in self._ready:
-            del self._ready[key]
-            self.unpark(key.owner)  # in its stead
+            self._unready(key)
         elif self._is_parked(key):
             self._unpark(key)
 
@@ -135,8 +134,12 @@ class Agenda:
             key = alarm.key
             if self._changed is not None and key in self._changed:
                 continue
-            if key in self._ready or key in taken or self._is_parked(key):
+            if key in taken or self._is_parked(key):
                 continue
+            if key in self._ready:
+                if alarm.available_at <= self.reached:
+                    continue
+                self._unready(key)  # it was to be had once, and has another time by now
             if key.owner in self._crowded:
                 continue
             if not self._insert(key, alarm.available_at):
@@ -203,6 +206,10 @@ class Agenda:
             key = next(iter(parked))
             self._unpark(key)
             self._ready[key] = None
+
+    def _unready(self, key: AlarmKey) -> None:
+        del self._ready[key]
+        self.unpark(key.owner)  # in its stead
 
     def _unpark(self, key: AlarmKey) -> None:
         owner = key.owner

@@ -23,19 +23,18 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import anyio
 
-from .._alarm import LATEST, Delivery, alarm_of
+from .._alarm import LATEST, alarm_of
 from .._clock import Clock
 from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from .._keys import AlarmKey, ObjectKey
 from .._reason import reason
-from .._rendezvous import Loop, Waiter
-from .._retry import Retry
+from .._rendezvous import Loop
 from ..storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
+from ._contract import Destination
 from .agenda import Agenda
 from .bell import Bell
 from .flights import Flight, Flights
@@ -53,30 +52,6 @@ _END_OF_TIME = 2**62
 _PAUSE = 1.0
 """Seconds after which to write again what could not be written."""
 _MAX_ERROR = 1000
-
-
-class Destination(Protocol):
-    """Where alarms go: the objects of a runtime."""
-
-    def obstacle(self, type_name: str) -> str | None:
-        """Why no alarm of this type can be delivered, if none can."""
-        ...
-
-    def retry_of(self, key: AlarmKey) -> Retry:
-        """When an alarm whose handler failed is tried again."""
-        ...
-
-    def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
-        """Let an alarm be handled in a turn of its object; ``waiter`` learns of the outcome.
-
-        Raises:
-            Exception: There is no way to.
-        """
-        ...
-
-    async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        """Change an object's alarms from outside of its turns; return when that is durable."""
-        ...
 
 
 class Deliveries:

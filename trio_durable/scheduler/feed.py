@@ -7,9 +7,9 @@ import logging
 from .._clock import Clock
 from .._runner import Runner
 from ..storage import DueAlarm, Reader
+from ._contract import Destination
 from .agenda import Agenda
 from .bell import Bell
-from .delivery import Destination
 from .flights import Flights
 
 logger = logging.getLogger("trio_durable.alarms")

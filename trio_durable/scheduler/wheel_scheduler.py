@@ -30,14 +30,12 @@ from .._rendezvous import Loop
 from .._runner import Runner
 from ..storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
+from ._contract import Destination, Scheduler
 from .agenda import Agenda
 from .bell import Bell
-from .delivery import Deliveries, Destination, MakeDeliveries
+from .delivery import Deliveries, MakeDeliveries
 from .feed import Feed
 from .flights import SLOW
-
-if TYPE_CHECKING:
-    from ._contract import Scheduler
 
 logger = logging.getLogger("trio_durable.alarms")
 
@@ -216,12 +214,11 @@ class WheelScheduler:
                 await self._sleep(now)
 
     async def _sleep(self, now: int) -> None:
-        next_time = self._agenda.next_time()
-        self._sleeps_until = _FAR_AWAY if next_time is None else next_time
-        self._sleeps_until -= self.deliveries.lead
+        self._sleeps_until = _FAR_AWAY
         seconds = math.inf
-        if next_time is not None:
-            seconds = max(0.0, (next_time - self.deliveries.lead - now) / 1e6)
+        if (next_time := self._agenda.next_time()) is not None:
+            self._sleeps_until = next_time - self.deliveries.lead
+            seconds = max(0.0, (self._sleeps_until - now) / 1e6)
         if self._clock.may_jump:
             seconds = min(seconds, _NAP)
         if self._agenda.ready and not self._is_stopped:

@@ -1,28 +1,22 @@
 """Where objects are kept: the contract, and the storages that come with the library."""
 
-from ._contract import (
+from ._contract import Durability, Hints, Reader, SpoiltRow, Storage, StorageFault, Writer
+from ._forwarding import ForwardingReader, ForwardingWriter
+from ._records import (
     NO_TIME,
     AlarmChanges,
     AlarmRow,
     AlarmStatus,
     Commit,
     DueAlarm,
-    Durability,
-    Hints,
     NewAlarm,
     ObjectRow,
     Postponement,
-    Reader,
-    SpoiltRow,
-    Storage,
-    StorageFault,
     StoredAlarm,
     StoredObject,
     TypeSummary,
-    Writer,
     new_epoch,
 )
-from ._forwarding import ForwardingReader, ForwardingWriter
 from .memory import MemoryStorage
 from .sqlite import SQLiteStorage
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import Commit, NewAlarm
+from ._records import Commit, NewAlarm
 
 T = TypeVar("T")
 
@@ -63,3 +63,13 @@ def by_tenant(items: Iterable[T], tenant_of: Callable[[T], str]) -> dict[str, li
     for item in items:
         groups.setdefault(tenant_of(item), []).append(item)
     return groups
+
+
+def acknowledgements(batch: Iterable[tuple[int, Commit]]) -> list[tuple[int, AlarmKey, int]]:
+    """Of a batch of (number, commit), what is acknowledged, as (number, alarm, claim)."""
+    return [
+        (number, commit.key.alarm(name), claim)
+        for number, commit in batch
+        if commit.alarms
+        for name, claim in commit.alarms.acknowledged.items()
+    ]

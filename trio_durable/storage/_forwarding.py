@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import (
+from ._contract import Reader, Writer
+from ._records import (
     AlarmRow,
     AlarmStatus,
     Commit,
     DueAlarm,
     ObjectRow,
     Postponement,
-    Reader,
     StoredAlarm,
     StoredObject,
     TypeSummary,
-    Writer,
 )
 
 

@@ -12,12 +12,11 @@ from typing import Any
 import psycopg
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
 from ._postgres_arrays import Integers, Texts, texts
+from ._postgres_connection import Connection
 from ._postgres_names import Names
 from ._postgres_objects import REQUIRE_ALL
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from ._records import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
 
 _EARLIEST = -(2**63)
 

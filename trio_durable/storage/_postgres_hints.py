@@ -34,7 +34,7 @@ import psycopg
 from psycopg import sql
 
 from ._contract import Hints
-from ._postgres_link import Connection, Settings, Unreachable
+from ._postgres_connection import Connection, Settings, Unreachable
 from ._postgres_problems import of_statement
 
 logger = logging.getLogger("trio_durable.storage")

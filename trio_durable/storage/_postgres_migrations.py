@@ -14,14 +14,12 @@ prints them for somebody else to run. What remains of their work here is a list 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import attrs
 import psycopg
 
+from ._postgres_connection import Connection
 from ._postgres_names import Names
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 GONE = "DU001"
 """The state of the error with which a save fails that finds its row gone."""

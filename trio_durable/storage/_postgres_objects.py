@@ -11,16 +11,12 @@ the same objects, wait for each other but never in a circle.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
-
-import psycopg
 
 from .._keys import ObjectKey
-from ._contract import Commit, ObjectRow, StoredObject
 from ._postgres_arrays import Integers, Texts, texts
+from ._postgres_connection import Connection
 from ._postgres_names import Names
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from ._records import Commit, ObjectRow, StoredObject
 
 REQUIRE_ALL = "SELECT 1 / (count(*) = %s)::int FROM done"
 """Fails by a division by zero unless so many rows were changed: then all that went to the server

@@ -10,21 +10,21 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from .._keys import AlarmKey, ObjectKey
-from ._batch import by_tenant
-from ._contract import (
+from ._contract import Reader, StorageFault
+from ._postgres_connection import Connection
+from ._postgres_link import Link
+from ._postgres_migrations import Schema
+from ._postgres_tables import MISSING, TenantTables, tables_by_tenant
+from ._reads import load_by_tenant, summaries
+from ._records import (
     AlarmRow,
     AlarmStatus,
     DueAlarm,
     ObjectRow,
-    Reader,
-    StorageFault,
     StoredAlarm,
     StoredObject,
     TypeSummary,
 )
-from ._postgres_link import Connection, Link
-from ._postgres_migrations import Schema
-from ._postgres_tables import MISSING, TablesOfTenants, TenantTables
 
 T = TypeVar("T")
 
@@ -35,17 +35,10 @@ class PostgresReader(Reader):
     def __init__(self, link: Link, schema: Schema) -> None:
         self._link = link
         self._schema = schema
-        self._tables = TablesOfTenants(schema.home)
+        self._tables_of = tables_by_tenant(schema.home)
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        if not any(key.tenant for key in keys):
-            return self._load_of("", keys)
-        found: list[StoredObject | None] = [None] * len(keys)
-        for tenant, part in by_tenant(enumerate(keys), lambda each: each[1].tenant).items():
-            rows = self._load_of(tenant, [key for _, key in part])
-            for (position, _), row in zip(part, rows, strict=True):
-                found[position] = row
-        return found
+        return load_by_tenant(keys, self._load_of)
 
     def _load_of(self, tenant: str, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
         return self._read(
@@ -128,7 +121,7 @@ class PostgresReader(Reader):
         return self._read(
             tenant,
             [],
-            lambda connection, tables: _summary(
+            lambda connection, tables: summaries(
                 tables.objects.summarize(connection), tables.alarms.summarize(connection, now)
             ),
         )
@@ -140,19 +133,10 @@ class PostgresReader(Reader):
 
     def _read(self, tenant: str, nothing: T, read: Callable[[Connection, TenantTables], T]) -> T:
         """Read from a tenant's tables; ``nothing`` if it isn't there."""
-        tables = self._tables.of(tenant)
+        tables = self._tables_of(tenant)
         try:
             return self._link.run(lambda connection: read(connection, tables))
         except StorageFault as fault:
             if tenant and isinstance(fault.__cause__, MISSING):
                 return nothing
             raise
-
-
-def _summary(
-    objects: dict[str, tuple[int, int]], alarms: dict[str, tuple[int, int, int]]
-) -> list[TypeSummary]:
-    return [
-        TypeSummary(name, *objects.get(name, (0, 0)), *alarms.get(name, (0, 0, 0)))
-        for name in sorted({*objects, *alarms}, key=str.encode)
-    ]

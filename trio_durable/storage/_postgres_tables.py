@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import psycopg
 
-from ._batch import Work
-from ._contract import Commit
+from ._batch import Work, acknowledgements
 from ._postgres_alarms import AlarmTable
+from ._postgres_connection import Connection
 from ._postgres_names import Names
 from ._postgres_objects import ObjectTable
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from ._records import Commit
 
 MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 """The errors of statements on the tables of a tenant that isn't there."""
@@ -72,12 +71,7 @@ class TenantTables:
         positions = self.objects.stale(connection, [commit for _, commit in conditional])
         if any(commit.alarms for _, commit in batch):
             self._lock_alarms(connection, Work(commit for _, commit in batch))
-        claims = [
-            (number, commit.key.alarm(name), claim)
-            for number, commit in batch
-            if commit.alarms
-            for name, claim in commit.alarms.acknowledged.items()
-        ]
+        claims = acknowledgements(batch)
         return {conditional[position][0] for position in positions} | (
             self.alarms.lost(connection, claims) if claims else set()
         )
@@ -88,26 +82,10 @@ class TenantTables:
         self.alarms.lock(connection, named + work.cancelled, work.cleared)
 
 
-class TablesOfTenants:
-    """The tables of each tenant, whether it is there or not.
+def tables_by_tenant(home: str) -> Callable[[str], TenantTables]:
+    """What tells the tables of a tenant, whether it is there or not.
 
     Args:
         home: The schema of the nameless tenant.
     """
-
-    def __init__(self, home: str) -> None:
-        self._home = home
-        self._known: dict[str, TenantTables] = {}
-        self.common = TenantTables(Names(home))
-        """Those of the nameless tenant, which are always there."""
-
-    def of(self, tenant: str) -> TenantTables:
-        """The tables of a tenant."""
-        if not tenant:
-            return self.common
-        tables = self._known.get(tenant)
-        if tables is None:
-            if len(self._known) >= _MAX_KNOWN:
-                del self._known[next(iter(self._known))]
-            tables = self._known[tenant] = TenantTables(Names(self._home, tenant))
-        return tables
+    return lru_cache(_MAX_KNOWN)(lambda tenant: TenantTables(Names(home, tenant)))

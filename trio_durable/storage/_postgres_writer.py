@@ -17,10 +17,12 @@ from typing import TypeVar
 
 from .._keys import AlarmKey
 from ._batch import Stale, by_tenant
-from ._contract import Commit, Postponement, StorageFault, StoredAlarm, Writer
-from ._postgres_link import Connection, Link
+from ._contract import StorageFault, Writer
+from ._postgres_connection import Connection
+from ._postgres_link import Link
 from ._postgres_migrations import Schema
-from ._postgres_tables import MISSING, TablesOfTenants, TenantTables
+from ._postgres_tables import MISSING, TenantTables, tables_by_tenant
+from ._records import Commit, Postponement, StoredAlarm
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +37,7 @@ class PostgresWriter(Writer):
     def __init__(self, link: Link, schema: Schema) -> None:
         self._link = link
         self._schema = schema
-        self._tables = TablesOfTenants(schema.home)
+        self._tables_of = tables_by_tenant(schema.home)
         self._there: set[str] = {""}
         """The tenants that were there when they were last looked for."""
 
@@ -94,7 +96,7 @@ class PostgresWriter(Writer):
                     stale.update(at for at, commit in part if commit.expects_anything)
                     if any(commit.writes_anything for at, commit in part if at not in stale):
                         self._schema.add_tenant(connection, tenant)
-                        tables = self._tables.of(tenant)
+                        tables = self._tables_of(tenant)
                 if tables is not None:
                     fresh.append((tables, [commit for at, commit in part if at not in stale]))
             for tables, kept in fresh:
@@ -187,7 +189,7 @@ class PostgresWriter(Writer):
             if not self._schema.has_tenant(connection, tenant):
                 return None
             self._there.add(tenant)
-        return self._tables.of(tenant)
+        return self._tables_of(tenant)
 
 
 def _only_saves(commit: Commit) -> bool:

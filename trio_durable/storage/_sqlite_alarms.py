@@ -1,7 +1,8 @@
 """The table of alarms in an SQLite file: one statement for each thing done to many of them.
 
-For the same reason as objects are saved by one statement a batch, see `sqlite`. What is done to
-most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; the rest, as JSON.
+For the same reason as objects are saved by one statement a batch, see `_sqlite_objects`. What is
+done to most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; the rest, as
+JSON.
 """
 
 from __future__ import annotations
@@ -16,16 +17,9 @@ from typing import Any
 import orjson
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import (
-    NO_TIME,
-    AlarmRow,
-    AlarmStatus,
-    DueAlarm,
-    NewAlarm,
-    Postponement,
-    StoredAlarm,
-)
-from .migrations import TableNames
+from ._records import NO_TIME, AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from ._sqlite_migrations import TableNames
+from ._sqlite_parameters import as_json, padded, values
 
 logger = logging.getLogger("trio_durable.storage")
 
@@ -121,7 +115,7 @@ FROM (SELECT type_name, {_STATUS} AS status FROM {{alarms}}) GROUP BY type_name
 def _acknowledge_sql(table: str, rows: int) -> str:
     return f"""
     DELETE FROM {table} WHERE (type_name, object_id, name, claim) IN (
-        SELECT column1, column2, column3, column4 FROM ({_values(rows, 4)}))
+        SELECT column1, column2, column3, column4 FROM ({values(rows, 4)}))
     """
 
 
@@ -130,7 +124,7 @@ def _set_sql(table: str, rows: int) -> str:
     return f"""
     INSERT INTO {table} (type_name, object_id, name, due_at, available_at, payload)
     SELECT column1, column2, column3, column4, column4, column5
-    FROM ({_values(rows, 5)}) WHERE column1 IS NOT NULL
+    FROM ({values(rows, 5)}) WHERE column1 IS NOT NULL
     ON CONFLICT (type_name, object_id, name) DO UPDATE SET
         due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
         claim = NULL, failures = 0, last_error = NULL
@@ -142,13 +136,8 @@ def _claim_sql(table: str, rows: int) -> str:
     return f"""
     UPDATE {table} SET claim = ?, available_at = ?
     WHERE available_at <= ? AND (type_name, object_id, name) IN (
-        SELECT column1, column2, column3 FROM ({_values(rows, 3)}))
+        SELECT column1, column2, column3 FROM ({values(rows, 3)}))
     """
-
-
-def _values(rows: int, columns: int) -> str:
-    row = f"({','.join('?' * columns)})"
-    return f"VALUES {','.join([row] * rows)}"
 
 
 class AlarmTable:
@@ -167,16 +156,16 @@ class AlarmTable:
 
     def lost(self, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
         """The numbers of those of (number, alarm, claim) that aren't held."""
-        listed = _json([(number, *key[:3], claim) for number, key, claim in claims])
+        listed = as_json([(number, *key[:3], claim) for number, key, claim in claims])
         return set(orjson.loads(self._execute(_LOST, (listed,)).fetchone()[0]))
 
     def clear(self, keys: Sequence[ObjectKey]) -> None:
         """Remove all alarms of these objects."""
-        self._execute(_CLEAR, (_json([(key.type_name, key.object_id) for key in keys]),))
+        self._execute(_CLEAR, (as_json([(key.type_name, key.object_id) for key in keys]),))
 
     def cancel(self, alarms: Sequence[AlarmKey]) -> None:
         """Remove alarms."""
-        self._execute(_CANCEL, (_json([key[:3] for key in alarms]),))
+        self._execute(_CANCEL, (as_json([key[:3] for key in alarms]),))
 
     def set(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
         """Set alarms, in the place of any that have their names."""
@@ -198,14 +187,14 @@ class AlarmTable:
 
     def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
         """See `Writer.renew`."""
-        self._execute(_RENEW, (until, _json([(*key[:3], claim) for key, claim in claims])))
+        self._execute(_RENEW, (until, as_json([(*key[:3], claim) for key, claim in claims])))
 
     def postpone(self, postponements: Sequence[Postponement]) -> None:
         """See `Writer.postpone`."""
         rows = [
             (*p.key[:3], p.claim, p.available_at, p.failures, p.last_error) for p in postponements
         ]
-        self._execute(_POSTPONE, (_json(rows),))
+        self._execute(_POSTPONE, (as_json(rows),))
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         """See `Writer.revive`."""
@@ -232,7 +221,7 @@ class AlarmTable:
     ) -> list[DueAlarm]:
         """See `Reader.due_alarms`."""
         last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key[:3])
-        parameters = (before, *last, _json(list(except_types)))
+        parameters = (before, *last, as_json(list(except_types)))
         try:
             listed = self._execute(_DUE, (*parameters, limit), columns=_DUE_IN_ONE)
             rows: Iterable[Any] = orjson.loads(listed.fetchone()[0])
@@ -328,7 +317,7 @@ class AlarmTable:
         changed = 0
         for start in range(0, len(rows), MAX_ROWS):
             piece = rows[start : start + MAX_ROWS]
-            size = 1 << (len(piece) - 1).bit_length()
+            size = padded(len(piece))
             parameters: list[object] = [*first]
             for row in piece:
                 parameters += row
@@ -374,7 +363,3 @@ class AlarmTable:
 def _is_due_row(row: Sequence[object]) -> bool:
     available_at, *key = row
     return type(available_at) is int and all(isinstance(part, str) for part in key)
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()

@@ -3,8 +3,8 @@
 The batch is one statement. Python's sqlite3 gives up the GIL around every step of a statement
 and, while the event loop is busy, waits up to the interpreter's switch interval (5 ms) to get it
 back; a batch of 64 rows stepped one by one could wait 64 times. So a batch goes in as one
-``INSERT … SELECT … FROM (VALUES …)``, padded to the next power of two so that a dozen prepared
-statements serve all sizes, in a transaction of its own (autocommit), which is one step in all.
+``INSERT … SELECT … FROM (VALUES …)``, in a transaction of its own (autocommit), which is one step
+in all.
 
 The fence is in the statement: a row whose stored revision isn't the expected one becomes a NULL
 revision, which the table refuses, and one that is gone would be inserted with a revision other
@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import orjson
 
 from .._keys import ObjectKey
-from ._contract import Commit, ObjectRow, SpoiltRow, StoredObject
-from .migrations import TableNames
+from ._contract import SpoiltRow
+from ._records import Commit, ObjectRow, StoredObject
+from ._sqlite_migrations import TableNames
+from ._sqlite_parameters import as_json, padded, values
 
 _LARGE_STATE = 64 * 1024
 _REVISIONS_END = 2**62
@@ -68,13 +71,13 @@ DELETE FROM {objects} WHERE (type_name, object_id, revision) IN (
 """
 
 
+@lru_cache(maxsize=256)
 def _save_sql(table: str, rows: int) -> str:
     """Save ``rows`` objects of (type_name, object_id, revision, state), or fail altogether."""
-    values = ",".join(["(?,?,?,?)"] * rows)
     return f"""
     INSERT INTO {table} (type_name, object_id, revision, updated_at, state)
     SELECT column1, column2, column3 + 1, ?, CAST(column4 AS TEXT)
-    FROM (VALUES {values}) WHERE column1 IS NOT NULL
+    FROM ({values(rows, 4)}) WHERE column1 IS NOT NULL
     ON CONFLICT (type_name, object_id) DO UPDATE SET
         revision = CASE WHEN revision = excluded.revision - 1 THEN excluded.revision END,
         updated_at = excluded.updated_at,
@@ -93,7 +96,6 @@ class ObjectTable:
         self._execute = connection.execute
         self._tenant = names.tenant
         self._table = names.objects
-        self._saves: dict[int, str] = {}
         self._load = _LOAD.format(objects=names.objects)
         self._load_one = _LOAD_ONE.format(objects=names.objects)
 
@@ -112,11 +114,8 @@ class ObjectTable:
             NotOnlySaves: There is. Nothing is saved.
             sqlite3.IntegrityError: One of them is stale. Nothing is saved.
         """
-        size = 1 << (len(batch) - 1).bit_length()
-        statement = self._saves.get(size)
-        if statement is None:
-            statement = self._saves[size] = _save_sql(self._table, size)
-        values: list[object] = [now]
+        size = padded(len(batch))
+        parameters: list[object] = [now]
         tenant = self._tenant
         for commit in batch:
             state = commit.state
@@ -125,14 +124,14 @@ class ObjectTable:
                 state is None or commit.delete or commit.alarms is not None or key.tenant != tenant
             ):
                 raise NotOnlySaves
-            values += (key.type_name, key.object_id, commit.revision, state)
-        values += [None] * (4 * (size - len(batch)))
-        self._execute(statement, values)
+            parameters += (key.type_name, key.object_id, commit.revision, state)
+        parameters += [None] * (4 * (size - len(batch)))
+        self._execute(_save_sql(self._table, size), parameters)
 
     def delete(self, batch: Sequence[Commit]) -> bool:
         """Delete objects at their revisions. False if one is stale; the others are gone then."""
         rows = [[c.key.type_name, c.key.object_id, c.revision] for c in batch]
-        deleted = self._execute(_DELETE.format(objects=self._table), (_json(rows),))
+        deleted = self._execute(_DELETE.format(objects=self._table), (as_json(rows),))
         return deleted.rowcount == len(rows)
 
     def stale(self, batch: Iterable[tuple[int, Commit]]) -> set[int]:
@@ -142,14 +141,14 @@ class ObjectTable:
             for number, c in batch
             if c.revision is not None
         ]
-        found = self._execute(_STALE.format(objects=self._table), (_json(expected),))
+        found = self._execute(_STALE.format(objects=self._table), (as_json(expected),))
         return set(orjson.loads(found.fetchone()[0]))
 
     # --- reading ---------------------------------------------------------------------------------
 
     def load(self, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
         """See `Reader.load`."""
-        wanted = _json([[key.type_name, key.object_id] for key in keys])
+        wanted = as_json([[key.type_name, key.object_id] for key in keys])
         try:
             rows = orjson.loads(self._execute(self._load, (wanted,)).fetchone()[0])
         except (sqlite3.OperationalError, orjson.JSONDecodeError):
@@ -203,7 +202,3 @@ def _stored(key: ObjectKey, revision: object, state: bytes) -> StoredObject:
             key, f"the revision in its row is {revision!r:.40}, no number of commits; mend the row"
         )
     return StoredObject(revision, state)
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()

@@ -6,45 +6,36 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-import sqlite_utils
-
 from .._keys import AlarmKey, ObjectKey
-from ._batch import by_tenant
-from ._contract import (
+from ._contract import Reader
+from ._reads import load_by_tenant, summaries
+from ._records import (
     AlarmRow,
     AlarmStatus,
     DueAlarm,
     ObjectRow,
-    Reader,
     StoredAlarm,
     StoredObject,
     TypeSummary,
 )
+from ._sqlite_migrations import Schema
 from ._sqlite_tables import TenantTables, faults
-from .migrations import Schema
 
 
 class SQLiteReader(Reader):
     """Sees what was committed before each read."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
         self._connection = connection
-        self._schema = Schema(sqlite_utils.Database(connection))
+        self._schema = schema
         self._common = TenantTables(connection, "")
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        with faults():
-            common = self._common.objects
-            if not any(key.tenant for key in keys):
-                return common.load(keys)
-            found: list[StoredObject | None] = [None] * len(keys)
-            for tenant, part in by_tenant(enumerate(keys), lambda each: each[1].tenant).items():
-                with self._reading(tenant) as tables:
-                    if tables is not None:
-                        rows = tables.objects.load([key for _, key in part])
-                        for (position, _), row in zip(part, rows, strict=True):
-                            found[position] = row
-            return found
+        return load_by_tenant(keys, self._load_of)
+
+    def _load_of(self, tenant: str, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        with self._reading(tenant) as tables:
+            return tables.objects.load(keys) if tables else [None] * len(keys)
 
     def list_ids(
         self, type_name: str, after: str | None, limit: int, tenant: str = ""
@@ -99,11 +90,7 @@ class SQLiteReader(Reader):
         with self._reading(tenant) as tables:
             if tables is None:
                 return []
-            objects, alarms = tables.objects.summarize(), tables.alarms.summarize(now)
-        return [
-            TypeSummary(name, *objects.get(name, (0, 0)), *alarms.get(name, (0, 0, 0)))
-            for name in sorted({*objects, *alarms}, key=str.encode)
-        ]
+            return summaries(tables.objects.summarize(), tables.alarms.summarize(now))
 
     def close(self) -> None:
         self._connection.close()

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from ._batch import Stale, Work, by_tenant
-from ._contract import Commit, StorageFault
+from ._batch import Stale, Work, acknowledgements, by_tenant
+from ._contract import StorageFault
+from ._records import Commit
 from ._sqlite_alarms import AlarmTable
+from ._sqlite_migrations import Schema, TableNames
 from ._sqlite_objects import ObjectTable
-from .migrations import Schema, TableNames
 
 T = TypeVar("T")
 
@@ -54,14 +55,7 @@ class TenantTables:
 
     def stale(self, batch: Sequence[tuple[int, Commit]]) -> set[int]:
         """The numbers of those of (number, commit) that are stale."""
-        return self.objects.stale(batch) | self.alarms.lost(
-            [
-                (number, commit.key.alarm(name), claim)
-                for number, commit in batch
-                if commit.alarms
-                for name, claim in commit.alarms.acknowledged.items()
-            ]
-        )
+        return self.objects.stale(batch) | self.alarms.lost(acknowledgements(batch))
 
 
 def _require(is_fresh: bool) -> None:
@@ -70,19 +64,18 @@ def _require(is_fresh: bool) -> None:
 
 
 class TablesOfTenants:
-    """Finds the tables of a tenant, and keeps those at hand that were used of late."""
+    """Finds the tables of a tenant, and keeps those of some at hand."""
 
     def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
         self._connection = connection
         self._schema = schema
         self._known: dict[str, TenantTables] = {}
-        self.common = TenantTables(connection, "")
-        """Those of the nameless tenant, which are always there."""
+        self._common = TenantTables(connection, "")  # always there
 
     def find(self, tenant: str) -> TenantTables | None:
         """The tables of a tenant, if it is there."""
         if not tenant:
-            return self.common
+            return self._common
         tables = self._known.get(tenant)
         if tables is None and self._schema.has_tenant(tenant):
             if len(self._known) >= _MAX_KNOWN:

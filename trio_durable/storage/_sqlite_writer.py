@@ -11,26 +11,29 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-
-import sqlite_utils
+from typing import TypeVar
 
 from .._keys import AlarmKey
 from ._batch import Stale, by_tenant
-from ._contract import Commit, Postponement, StoredAlarm, Writer
+from ._contract import Writer
 from ._lock import FileLock
+from ._records import Commit, Postponement, StoredAlarm
 from ._sqlite_alarms import MAX_ROWS
+from ._sqlite_migrations import Schema
 from ._sqlite_objects import NotOnlySaves
 from ._sqlite_tables import TablesOfTenants, TenantTables, faults
-from .migrations import Schema
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class SQLiteWriter(Writer):
     """Holds the file's lock until it is closed."""
 
-    def __init__(self, connection: sqlite3.Connection, lock: FileLock) -> None:
+    def __init__(self, connection: sqlite3.Connection, schema: Schema, lock: FileLock) -> None:
         self._connection = connection
-        self._schema = Schema(sqlite_utils.Database(connection))
-        self._tables = TablesOfTenants(connection, self._schema)
+        self._schema = schema
+        self._tables = TablesOfTenants(connection, schema)
         self._lock = lock
 
     # --- commits ---------------------------------------------------------------------------------
@@ -113,38 +116,49 @@ class SQLiteWriter(Writer):
     def claim(
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
     ) -> list[StoredAlarm]:
-        with faults():
-            parts = self._tables.of(alarms, lambda alarm: alarm.tenant)
-            if len(parts) == 1 and len(alarms) <= MAX_ROWS:
-                tables, part = parts[0]
-                return tables.alarms.claim(part, claim, now, until)
-            with self._transaction():
-                return [
-                    alarm
-                    for tables, part in parts
-                    for alarm in tables.alarms.claim(part, claim, now, until)
-                ]
+        return [
+            alarm
+            for each in self._apply(
+                alarms,
+                lambda alarm: alarm.tenant,
+                lambda tables, part: tables.alarms.claim(part, claim, now, until),
+            )
+            for alarm in each
+        ]
 
     def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
-        with faults():
-            for tables, part in self._tables.of(claims, lambda claim: claim[0].tenant):
-                tables.alarms.renew(part, until)
+        self._apply(
+            claims,
+            lambda claim: claim[0].tenant,
+            lambda tables, part: tables.alarms.renew(part, until),
+        )
 
     def postpone(self, postponements: Sequence[Postponement]) -> None:
-        with faults():
-            parts = self._tables.of(postponements, lambda each: each.key.tenant)
-            if len(parts) == 1:
-                tables, part = parts[0]
-                tables.alarms.postpone(part)
-                return
-            with self._transaction():
-                for tables, part in parts:
-                    tables.alarms.postpone(part)
+        self._apply(
+            postponements,
+            lambda each: each.key.tenant,
+            lambda tables, part: tables.alarms.postpone(part),
+        )
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         with faults():
             tables = self._tables.find(alarm.tenant)
             return tables is not None and tables.alarms.revive(alarm, now)
+
+    def _apply(
+        self,
+        items: Sequence[T],
+        tenant_of: Callable[[T], str],
+        work: Callable[[TenantTables, list[T]], R],
+    ) -> list[R]:
+        """Do ``work`` for the items of each tenant that is there, in one transaction."""
+        with faults():
+            parts = self._tables.of(items, tenant_of)
+            if len(parts) == 1 and len(items) <= MAX_ROWS:
+                ((tables, part),) = parts
+                return [work(tables, part)]  # a statement is one by itself
+            with self._transaction():
+                return [work(tables, part) for tables, part in parts]
 
     # --- tenants ---------------------------------------------------------------------------------
 

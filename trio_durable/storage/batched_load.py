@@ -16,7 +16,8 @@ from .._backlog import Backlog
 from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._runner import Runner
-from ._contract import Reader, SpoiltRow, StorageFault, StoredObject
+from ._contract import Reader, SpoiltRow, StorageFault
+from ._records import StoredObject
 
 MAX_BATCH_KEYS = 1024
 

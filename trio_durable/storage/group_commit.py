@@ -37,7 +37,8 @@ from .._errors import PersistenceError, StaleObject
 from .._keys import ObjectKey
 from .._rendezvous import Loop, Waiter
 from .._runner import Job, Runner
-from ._contract import AlarmChanges, StorageFault, Writer
+from ._contract import StorageFault, Writer
+from ._records import AlarmChanges
 from .pace import Pace
 from .ticket import Owner, Ticket
 

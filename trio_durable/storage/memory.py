@@ -15,7 +15,9 @@ import attrs
 
 from .._errors import StorageInUse
 from .._keys import AlarmKey, ObjectKey
-from ._contract import (
+from ._contract import Reader, Storage, Writer
+from ._reads import summaries
+from ._records import (
     AlarmChanges,
     AlarmRow,
     AlarmStatus,
@@ -23,12 +25,9 @@ from ._contract import (
     DueAlarm,
     ObjectRow,
     Postponement,
-    Reader,
-    Storage,
     StoredAlarm,
     StoredObject,
     TypeSummary,
-    Writer,
 )
 
 
@@ -340,15 +339,10 @@ class _MemoryReader(Reader):
         alarms: dict[str, Counter[AlarmStatus]] = {}
         for key, alarm in self._alarms.of_tenant(tenant):
             alarms.setdefault(key.type_name, Counter())[alarm.status(now)] += 1
-        return [
-            TypeSummary(
-                name,
-                len(sizes.get(name, ())),
-                sum(sizes.get(name, ())),
-                *(alarms.get(name, Counter())[status] for status in ("pending", "overdue", "dead")),
-            )
-            for name in sorted({*sizes, *alarms})
-        ]
+        return summaries(
+            {name: (len(each), sum(each)) for name, each in sizes.items()},
+            {name: (of["pending"], of["overdue"], of["dead"]) for name, of in alarms.items()},
+        )
 
     def close(self) -> None:
         pass

@@ -25,9 +25,10 @@ from .._errors import SchemaTooNew, StorageUnavailable
 from . import _postgres_problems as problems
 from ._contract import Durability, Hints, Reader, Storage, Writer
 from ._postgres_arrays import texts
+from ._postgres_connection import Connection, Settings, Unreachable
 from ._postgres_conninfo import Conninfo
 from ._postgres_hints import PostgresHints
-from ._postgres_link import Connection, Link, Settings, Unreachable
+from ._postgres_link import Link
 from ._postgres_migrations import (
     Schema,
     down_script,

@@ -26,10 +26,10 @@ from .._durations import Duration, seconds
 from .._errors import SchemaTooNew, StorageUnavailable
 from ._contract import Durability, Reader, Storage, Writer
 from ._lock import FileLock
+from ._sqlite_migrations import Schema
 from ._sqlite_reader import SQLiteReader
 from ._sqlite_tables import GARBLED, TenantTables
 from ._sqlite_writer import SQLiteWriter
-from .migrations import Schema
 
 _OLDEST = (3, 38)
 """The first SQLite with the ``->>`` operator."""
@@ -72,11 +72,7 @@ class SQLiteStorage(Storage):
 
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`."""
-        if sqlite3.sqlite_version_info < _OLDEST:
-            raise StorageUnavailable(
-                self.location,
-                f"this Python has SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed",
-            )
+        self._require_sqlite()
         if not self._path.parent.is_dir():
             raise StorageUnavailable(
                 self.location, f"there is no folder {self._path.parent}; make it first"
@@ -91,14 +87,14 @@ class SQLiteStorage(Storage):
         try:
             connection = self._connect()
             try:
-                self._prepare(connection)
+                schema = self._prepare(connection)
             except BaseException:
                 connection.close()
                 raise
         except BaseException:
             lock.release()
             raise
-        return SQLiteWriter(connection, lock)
+        return SQLiteWriter(connection, schema, lock)
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
@@ -117,7 +113,7 @@ class SQLiteStorage(Storage):
                         "its tables are of an older release; bring them up to date with "
                         "`trio-durable migrate`",
                     )
-                return SQLiteReader(connection)
+                return SQLiteReader(connection, schema)
         except BaseException:
             connection.close()
             raise
@@ -138,7 +134,15 @@ class SQLiteStorage(Storage):
                 for tenant, name in schema.pending()
             ]
 
+    def _require_sqlite(self) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise StorageUnavailable(
+                self.location,
+                f"this Python has SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed",
+            )
+
     def _connect_to_existing(self) -> sqlite3.Connection:
+        self._require_sqlite()
         if not self._path.exists():  # or SQLite would make it
             raise StorageUnavailable(self.location, "there is no such file; check the path")
         self._refuse_a_folder()
@@ -159,7 +163,7 @@ class SQLiteStorage(Storage):
         with self._opening():
             return sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: sqlite3.Connection) -> Schema:
         with self._opening():
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
@@ -176,6 +180,7 @@ class SQLiteStorage(Storage):
                 alarms = TenantTables(connection, tenant).alarms
                 alarms.give_back()
                 alarms.look_for_timeless()
+            return schema
 
     @contextmanager
     def _opening(self) -> Iterator[None]:

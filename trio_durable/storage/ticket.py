@@ -12,7 +12,7 @@ from typing import Protocol
 from .._errors import PersistenceError
 from .._keys import ObjectKey
 from .._rendezvous import Waiter
-from ._contract import AlarmChanges, Commit, new_epoch
+from ._records import AlarmChanges, Commit, new_epoch
 
 _SPARE = 1024
 """Waiters among which it isn't worth it to look for those that have ended."""

@@ -194,7 +194,7 @@ class Schema:
 
     def add_tenant(self, tenant: str) -> None:
         """Make the tables of a tenant that isn't there, as part of a transaction."""
-        self._db.execute("INSERT OR IGNORE INTO durable_tenants VALUES (?)", (tenant,))
+        self._db.execute("INSERT INTO durable_tenants VALUES (?)", (tenant,))
         names = TableNames(tenant)
         for step in _steps_of(tenant):
             step(self._db, names)
