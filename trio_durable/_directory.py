@@ -270,11 +270,18 @@ class Directory:
             ) from None
 
     async def operate(
-        self, address: str, name: str, operation: Operation, *, needs_instance: bool = False
+        self,
+        address: str,
+        name: str,
+        operation: Operation,
+        *,
+        needs_instance: bool = False,
+        saves: bool = True,
     ) -> object:
         """Do something to the object itself, in a turn; reply once all before it is durable."""
         self._check_usable()
-        admit(self._services, self.key(address), name, self.timeout)
+        loads = self.find(address) is None
+        admit(self._services, self.key(address), name, self.timeout, saves=saves, loads=loads)
         activation = self._use(address)
         envelope = Envelope(self._loop.waiter(), name, operation, needs_instance=needs_instance)
         return await self._queue(activation, envelope, self.timeout)
@@ -284,9 +291,9 @@ class Directory:
     async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """Change an object's alarms from outside; return once that is durable."""
         self._check_usable()
-        turn = current_turn.get()
         admit(self._services, key, "a change of its alarms", self.timeout, loads=False)
         activation = self._use(key.address)
+        turn = current_turn.get()
         if turn is not None and turn.activation is activation:
             raise CallCycle(key, "a change of its alarms from outside", (key, key))
         waiter = self._loop.waiter()
