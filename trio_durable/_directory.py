@@ -22,7 +22,7 @@ from ._alarm import Delivery
 from ._codec import StateCodec
 from ._deadlines import Deadlines
 from ._definition import AlarmDefinition, HandlerDefinition, ObjectDefinition, resolved_fields
-from ._envelope import Envelope, Operation, circle, current_turn
+from ._envelope import Envelope, Operation, check_circle, current_turn
 from ._errors import (
     AlarmSuperseded,
     ArgumentError,
@@ -339,11 +339,8 @@ class Directory:
         waiter = envelope.waiter
         turn = current_turn.get()
         origin = None if turn is None else turn.activation
-        if turn is not None and origin is not None:
-            path = circle(origin, activation)
-            if path is not None:
-                keys = tuple(member.key for member in (origin, *path))
-                raise CallCycle(activation.key, envelope.name, keys)
+        if origin is not None:
+            check_circle(origin, activation, envelope.name)
         if timeout is not None:
             admit_to(activation, envelope.name, timeout)
         if turn is not None and origin is not None:
