@@ -638,6 +638,25 @@ def test_what_waits_is_expected_to_take_as_long_as_the_last_full_transactions(
     assert not group.is_behind
 
 
+def test_what_waits_behind_a_hanging_job_is_expected_to_take_long_and_only_then(
+    bench: Bench, stopwatch: Stopwatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH_ROWS", 4)
+    group = bench.group_commit
+    expected: list[float] = []
+
+    def hangs(writer: Writer) -> None:
+        for owner in bench.owners(5):
+            owner.save(b"1")
+        stopwatch.time += 3
+        expected.append(group.expected_wait())
+
+    Performed(bench, hangs)
+    bench.finish()
+    assert expected == [2 * 3]
+    assert group.expected_wait() == 0  # a job says nothing about transactions
+
+
 def test_large_states_are_behind_though_they_are_few(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1813,6 +1832,24 @@ def test_loads_that_wait_are_expected_to_take_as_long_as_the_last_full_reads(
     loading_with(backend, scenario)
     # At first only how long one has been under way is known.
     assert expected == [(True, 3), (True, 2 + 2 * 3), (False, 2 + 3), (False, 2 + 3)]
+
+
+@backends
+def test_loads_behind_a_hanging_reader_are_expected_to_take_long_and_only_then(
+    backend: str, monkeypatch: pytest.MonkeyPatch, stopwatch: Stopwatch
+) -> None:
+    monkeypatch.setattr(batched_load, "MAX_BATCH_KEYS", 2)
+    monkeypatch.setattr(batched_load, "perf_counter", lambda: stopwatch.time)
+
+    def scenario(load: BatchedLoad, reader: ScriptedReader, runner: SteppedRunner) -> None:
+        for number in range(3):
+            load.submit(FakeLoading(f"{number}"))
+        stopwatch.time += 3  # while the reader's thread does something else
+        assert load.expected_wait() == 2 * 3
+        runner.step()
+        assert load.expected_wait() == 0
+
+    loading_with(backend, scenario)
 
 
 @backends

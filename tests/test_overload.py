@@ -16,6 +16,7 @@ from trio_durable import (
     DurableObject,
     DurableRuntime,
     Overloaded,
+    alarm,
     handler,
 )
 from trio_durable._backlog import PATIENCE, Backlog
@@ -40,6 +41,24 @@ class Worker(DurableObject):
     @handler(readonly=True)
     def read(self) -> int:
         return self.done
+
+    @handler
+    async def hand_on(self, to: str, seconds: float) -> int:
+        self.done += 1
+        self.ctx.schedule_alarm("ring", after=1000)
+        return await self.ctx.runtime.get(Worker, to, timeout=5).work(seconds)
+
+    @handler
+    async def hand_on_or_do_without(self, to: str, seconds: float) -> None:
+        try:
+            await self.hand_on(to, seconds)
+        except Overloaded:
+            self.done += 10
+            await anyio.sleep(20)
+
+    @alarm
+    def ring(self) -> None:
+        self.done += 100
 
 
 # --- what is expected ----------------------------------------------------------------------------
@@ -81,14 +100,33 @@ def test_a_part_tells_only_where_nothing_is_known() -> None:
     for share, took, expected in (
         (0.1, 3, 0),
         (0.25, 3, 12),
-        (0.5, 3, 12),
-        (1, 4, 10),
-        (1, 4, 8.5),
+        (0.125, 3, 12),
+        (0.5, 3, 6),
+        (1, 4, 4),
+        (0.5, 1, 4),
+        (1, 6, 5),
     ):
         line.begin(200)
         line.end(200 + took, share)
         assert line.wait(1, 300) == expected
         assert line.elapsed(300) == 0
+
+
+def test_a_first_one_that_was_long_does_not_count_for_long() -> None:
+    assert backlog(10, *[0] * 9).wait(1, 200) == pytest.approx(10 / 4 * 0.75**6)
+    line = Backlog(16)
+    for took in (10, *[0] * 9):
+        line.begin(100)
+        line.end(100 + took)
+    assert line.wait(1, 200) == pytest.approx(1)
+
+
+def test_one_that_woke_a_sleeping_disk_says_nothing_of_those_after_it() -> None:
+    line = Backlog()
+    for took in (5, 0.01):
+        line.begin(100)
+        line.end(100 + took, share=0.2)
+    assert line.wait(2, 200) == pytest.approx(0.1)
 
 
 def test_what_takes_longer_than_ever_is_taken_for_the_measure() -> None:
@@ -141,6 +179,27 @@ async def test_who_is_refused_is_told_why_and_never_run() -> None:
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
         await anyio.sleep(20)
         assert await worker.read() == 12
+
+
+@pytest.mark.anyio
+async def test_a_turn_whose_call_is_refused_is_rolled_back_unless_it_does_without() -> None:
+    async with DurableRuntime(":memory:") as runtime, calls() as group:
+        for _ in range(12):
+            group.start(runtime.get(Worker, "busy", timeout=None).work, 1)
+        await anyio.sleep(2.5)
+        outer = runtime.get(Worker, "outer")
+        with pytest.raises(Overloaded) as caught:
+            await outer.hand_on("busy", 1)
+        assert caught.value.key.object_id == "busy"
+        assert await outer.read() == 0
+        assert await runtime.list_alarms(Worker, "outer") == []
+        outer = runtime.get(Worker, "outer", timeout=None)
+        without = group.start(outer.hand_on_or_do_without, "busy", 1)
+        await anyio.sleep(17)
+        # It doesn't wait for the other any more, so this closes no circle.
+        assert await runtime.get(Worker, "busy").hand_on("outer", 1) == 12
+        assert without.error is None
+        assert await outer.read() == 12
 
 
 @pytest.mark.anyio
@@ -234,6 +293,10 @@ async def test_a_lot_to_save_is_no_overload_while_the_disk_keeps_up(
         behind(monkeypatch, group_commit.GroupCommit, 1000)
         assert await runtime.get(Worker, "a", timeout=None).work_quickly() == 3
         assert await runtime.get(Worker, "a").read() == 3
+        assert (await runtime.get_state(Worker, "a")).done == 3
+        assert await runtime.exists(Worker, "a")
+        await runtime.stop(Worker, "a")
+        assert runtime.whereis(Worker, "a") is None
 
 
 @pytest.mark.anyio
@@ -265,9 +328,22 @@ async def test_who_would_have_to_be_loaded_is_refused_where_loads_are_too_many(
             await runtime.get(Worker, "absent").read()
         assert runtime.whereis(Worker, "absent") is None
         assert await present.work_quickly() == 2
+        await runtime.put_state(Worker, "present", Worker(done=2))
+        assert (await runtime.get_state(Worker, "present")).done == 2
         assert await runtime.get(Worker, "absent", timeout=None).read() == 0
         behind(monkeypatch, BatchedLoad, 3.4)
         assert await runtime.get(Worker, "another").read() == 0
+
+
+@pytest.mark.anyio
+async def test_alarms_go_off_however_much_there_is_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with DurableRuntime(":memory:", objects=[Worker]) as runtime:
+        await runtime.schedule_alarm(Worker, "a", "ring", after=1)
+        behind(monkeypatch, group_commit.GroupCommit, 1000)
+        behind(monkeypatch, BatchedLoad, 1000)
+        await anyio.sleep(2)
+        assert (await runtime.get_state(Worker, "a")).done == 100
+        assert await runtime.list_alarms(Worker, "a") == []
 
 
 def behind(

@@ -25,13 +25,14 @@ class Backlog:
     """What is done one after the other. Times in seconds, of whatever clock.
 
     Args:
-        weight: Of the last one in the average; less where there are many of different lengths.
+        last: Over about how many the average goes; more where they are of different lengths.
     """
 
-    __slots__ = ("_average", "_began", "_weight")
+    __slots__ = ("_average", "_began", "_last", "_noted")
 
-    def __init__(self, weight: float = 1 / 4) -> None:
-        self._weight = weight
+    def __init__(self, last: int = 4) -> None:
+        self._last = last
+        self._noted = 0
         self._average = 0.0
         self._began: float | None = None
 
@@ -45,19 +46,22 @@ class Backlog:
         """The one that began has ended; it goes into the average.
 
         If it was less than a whole one, a ``share`` of it, a whole one would have taken longer, but
-        who knows by how much: then it counts only while nothing is known, if it was large enough.
+        who knows by how much: at most in proportion. So, if it was large enough, it is a guess, the
+        lowest of which counts until a whole one has ended: one that woke a sleeping disk says
+        nothing of those after it.
         """
         if self._began is not None:
             took = now - self._began
             if share >= 1.0:
                 self._note(took)
-            elif share >= _TELLING and not self._average:
-                self._average = took / share
+            elif share >= _TELLING and not self._noted:
+                self._average = min(took / share, self._average or took / share)
         self._began = None
 
     def _note(self, took: float) -> None:
-        average = self._average
-        self._average = average + (took - average) * self._weight if average else took
+        # All alike at first, or a first one that was long would count for long.
+        self._noted = noted = min(self._noted + 1, self._last)
+        self._average += (took - self._average) / noted
 
     def elapsed(self, now: float) -> float:
         """For how long one has been under way."""

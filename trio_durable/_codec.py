@@ -38,8 +38,8 @@ from ._errors import (
     StateTooNew,
 )
 from ._json_classes import as_unfit, check_reads_back, field_functions, is_constrained
-from ._json_scalars import shown
-from ._json_types import UnsupportedType, hooks_for, reader_for, writer_for
+from ._json_scalars import UnsupportedType, shown
+from ._json_types import hooks_for, reader_for, writer_for
 from ._keys import ObjectKey
 from ._reason import reason
 from ._upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded

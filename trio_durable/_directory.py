@@ -22,7 +22,7 @@ from ._alarm import Delivery
 from ._codec import StateCodec
 from ._deadlines import Deadlines
 from ._definition import AlarmDefinition, HandlerDefinition, ObjectDefinition, resolved_fields
-from ._envelope import Envelope, Operation, circle, current_turn
+from ._envelope import Envelope, Operation, check_circle, current_turn
 from ._errors import (
     AlarmSuperseded,
     ArgumentError,
@@ -270,11 +270,18 @@ class Directory:
             ) from None
 
     async def operate(
-        self, address: str, name: str, operation: Operation, *, needs_instance: bool = False
+        self,
+        address: str,
+        name: str,
+        operation: Operation,
+        *,
+        needs_instance: bool = False,
+        saves: bool = True,
     ) -> object:
         """Do something to the object itself, in a turn; reply once all before it is durable."""
         self._check_usable()
-        admit(self._services, self.key(address), name, self.timeout)
+        loads = self.find(address) is None
+        admit(self._services, self.key(address), name, self.timeout, saves=saves, loads=loads)
         activation = self._use(address)
         envelope = Envelope(self._loop.waiter(), name, operation, needs_instance=needs_instance)
         return await self._queue(activation, envelope, self.timeout)
@@ -284,9 +291,9 @@ class Directory:
     async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """Change an object's alarms from outside; return once that is durable."""
         self._check_usable()
-        turn = current_turn.get()
         admit(self._services, key, "a change of its alarms", self.timeout, loads=False)
         activation = self._use(key.address)
+        turn = current_turn.get()
         if turn is not None and turn.activation is activation:
             raise CallCycle(key, "a change of its alarms from outside", (key, key))
         waiter = self._loop.waiter()
@@ -332,11 +339,8 @@ class Directory:
         waiter = envelope.waiter
         turn = current_turn.get()
         origin = None if turn is None else turn.activation
-        if turn is not None and origin is not None:
-            path = circle(origin, activation)
-            if path is not None:
-                keys = tuple(member.key for member in (origin, *path))
-                raise CallCycle(activation.key, envelope.name, keys)
+        if origin is not None:
+            check_circle(origin, activation, envelope.name)
         if timeout is not None:
             admit_to(activation, envelope.name, timeout)
         if turn is not None and origin is not None:

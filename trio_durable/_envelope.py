@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._alarm import Delivery
 from ._definition import HandlerDefinition
+from ._errors import CallCycle
 from ._rendezvous import Waiter
 
 if TYPE_CHECKING:
@@ -74,11 +75,20 @@ class Turn:
 current_turn: ContextVar[Turn | None] = ContextVar("trio_durable.turn", default=None)
 
 
-def circle(origin: Activation, target: Activation) -> list[Activation] | None:
-    """The path from ``target`` back to ``origin`` along the objects' waits, if there is one.
+def check_circle(origin: Activation, target: Activation, name: str) -> None:
+    """Refuse to let a turn of ``origin`` wait for ``target``, in which it calls ``name``.
 
-    If there is, a call from a turn of ``origin`` to ``target`` would never be answered.
+    Raises:
+        CallCycle: It would never be answered, for ``target`` waits for ``origin``.
     """
+    path = _path(origin, target)
+    if path is not None:
+        keys = tuple(member.key for member in (origin, *path))
+        raise CallCycle(target.key, name, keys)
+
+
+def _path(origin: Activation, target: Activation) -> list[Activation] | None:
+    """From ``target`` back to ``origin`` along the objects' waits, if that leads there."""
     path: list[Activation] = []
     seen: set[Activation] = set()
 

@@ -32,6 +32,10 @@ class Unfit(ValueError):
         return self
 
 
+class UnsupportedType(TypeError):
+    """An annotation that there is no exact JSON for."""
+
+
 def shown(value: object) -> str:
     """A value as a message shows it: at most 60 characters of its repr."""
     text = repr(value)

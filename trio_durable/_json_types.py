@@ -1,6 +1,7 @@
 """JSON for annotations: what writes and reads a value of a given type, however it is composed.
 
-Composed from `_json_scalars` and `_json_classes` by the rules that `_codec` states.
+Composed from `_json_scalars`, `_json_choices`, `_json_keys` and `_json_classes` by the rules that
+`_codec` states.
 """
 
 from __future__ import annotations
@@ -8,9 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import is_dataclass
-from datetime import date, datetime
-from decimal import Decimal
-from enum import Enum, Flag
+from enum import Enum
 from typing import (
     Annotated,
     Any,
@@ -24,27 +23,24 @@ from typing import (
     get_type_hints,
     is_typeddict,
 )
-from uuid import UUID
 
 import attrs
 import orjson
 
+from ._json_choices import enum_hooks, literal_hooks
 from ._json_classes import class_hooks
+from ._json_keys import key_hooks
 from ._json_scalars import (
     JSON_SCALARS,
     SCALARS,
     Hook,
     Unfit,
+    UnsupportedType,
     expected,
     read_json,
     shown,
     write_json,
 )
-
-
-class UnsupportedType(TypeError):
-    """An annotation that there is no exact JSON for."""
-
 
 _pairs: dict[Any, tuple[Hook, Hook]] = {}
 
@@ -85,7 +81,7 @@ def _make_hooks(tp: Any) -> tuple[Hook, Hook]:
     if origin in (Union, types.UnionType):
         return _union_hooks(tp)
     if origin is Literal:
-        return _literal_hooks(tp)
+        return literal_hooks(tp)
     if origin is tuple:
         return _tuple_hooks(tp)
     if origin in _LISTS or origin in _SETS:
@@ -96,7 +92,7 @@ def _make_hooks(tp: Any) -> tuple[Hook, Hook]:
         return _typeddict_hooks(tp)
     if isinstance(tp, type):
         if issubclass(tp, Enum):
-            return _enum_hooks(tp)
+            return enum_hooks(tp)
         if issubclass(tp, tuple) and hasattr(tp, "_fields"):
             return _namedtuple_hooks(tp)
         if attrs.has(tp) or is_dataclass(tp):
@@ -115,40 +111,6 @@ def writer_for(tp: Any) -> Hook:
 def reader_for(tp: Any) -> Hook:
     """How values of the type come back from JSON."""
     return hooks_for(tp)[1]
-
-
-def _enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:
-    for member in tp:
-        if type(member.value) not in (str, int):
-            raise UnsupportedType(
-                f"{tp.__qualname__}.{member.name} has a value that is neither str nor int"
-            )
-
-    def write(value: Any) -> Any:
-        if type(value) is not tp:
-            raise expected(tp.__qualname__, value)
-        return value.value
-
-    def read(value: Any) -> Any:
-        if type(value) not in (str, int):
-            raise expected(f"a value of {tp.__qualname__}", value)
-        return tp(value)
-
-    return write, read
-
-
-def _literal_hooks(tp: Any) -> tuple[Hook, Hook]:
-    members = get_args(tp)
-    if any(type(member) not in JSON_SCALARS for member in members):
-        raise UnsupportedType(f"{tp} has members that aren't plain JSON")
-
-    def check(value: Any) -> Any:
-        for member in members:
-            if type(value) is type(member) and value == member:
-                return value
-        raise Unfit(f"{shown(value)} is none of {', '.join(map(repr, members))}")
-
-    return check, check
 
 
 def _arguments(tp: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -232,7 +194,7 @@ def _row_hooks(
 
 def _dict_hooks(tp: Any) -> tuple[Hook, Hook]:
     key_type, value_type = _arguments(tp, (str, Any))
-    write_key, read_key = _key_hooks(key_type)
+    write_key, read_key = key_hooks(key_type)
     write_value = writer_for(value_type)
     read_value = reader_for(value_type)
 
@@ -259,40 +221,6 @@ def _dict_hooks(tp: Any) -> tuple[Hook, Hook]:
         return made
 
     return write, read
-
-
-def _key_hooks(tp: Any) -> tuple[Hook, Hook]:
-    if tp is Any or tp is object:
-        tp = str
-    while hasattr(tp, "__supertype__"):  # NewType
-        tp = tp.__supertype__
-    if tp is int:
-        # bool is an int too, but "True" is not how JSON spells it.
-        def write_int_key(value: Any) -> str:
-            if type(value) is not int:
-                raise expected("int", value)
-            return str(value)
-
-        return write_int_key, int
-    if isinstance(tp, type) and issubclass(tp, Enum):
-        write, _ = _enum_hooks(tp)
-        by_text = {str(member.value): member for member in tp}
-        if len(by_text) != len(tp):
-            raise UnsupportedType(f"two members of {tp.__qualname__} would be the same JSON key")
-        if issubclass(tp, Flag):  # combinations are values too, but no members
-            return lambda value: str(write(value)), lambda text: tp(int(text))
-
-        def read_enum_key(text: str) -> Enum:
-            if text not in by_text:
-                raise Unfit(f"{text!r} is no value of {tp.__qualname__}")
-            return by_text[text]
-
-        return lambda value: str(write(value)), read_enum_key
-    if tp in (str, UUID, date, datetime, Decimal) or get_origin(tp) is Literal:
-        write, read = writer_for(tp), reader_for(tp)
-        if get_origin(tp) is not Literal or all(type(m) is str for m in get_args(tp)):
-            return write, read
-    raise UnsupportedType(f"{tp} can't be the key of a dict in JSON; str, int and enums can")
 
 
 def _union_hooks(tp: Any) -> tuple[Hook, Hook]:

@@ -36,7 +36,7 @@ class Mailbox:
     def put(self, envelope: Envelope) -> None:
         """Let ``envelope`` wait behind all others."""
         if self._queue and self.backlog is None:
-            self.backlog = Backlog(1 / 16)
+            self.backlog = Backlog(16)
         if len(self._queue) < self._size:
             self._queue[envelope] = None
         else:

@@ -48,6 +48,7 @@ class Objects(ABC):
         RuntimeClosed: The runtime isn't open, or closed meanwhile.
         WrongEventLoop: It is used from another thread or event loop.
         TenantDropped: The tenant is being dropped.
+        Overloaded: A call, or a change from outside, would hardly be done in time. It wasn't run.
     """
 
     _tenant: str
@@ -176,7 +177,9 @@ class Objects(ABC):
         """Let an object leave memory, behind the calls queued so far. Fine if it isn't running."""
         directory, address = self._locate(object_type, object_id)
         if directory.find(address) is not None:
-            await directory.operate(address, "stop", lambda activation: activation.stop())
+            await directory.operate(
+                address, "stop", lambda activation: activation.stop(), saves=False
+            )
 
     def count_objects(self) -> int:
         """How many objects are in memory, hibernated ones included."""
@@ -201,7 +204,7 @@ class Objects(ABC):
         return cast(
             "T",
             await directory.operate(
-                address, "get_state", lambda activation: activation.read_state()
+                address, "get_state", lambda activation: activation.read_state(), saves=False
             ),
         )
 
@@ -239,7 +242,7 @@ class Objects(ABC):
         if directory.find(address) is not None:
             return bool(
                 await directory.operate(
-                    address, "exists", lambda activation: activation.is_stored()
+                    address, "exists", lambda activation: activation.is_stored(), saves=False
                 )
             )
         key = directory.key(address)

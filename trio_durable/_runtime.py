@@ -13,7 +13,6 @@ import anyio
 import attrs
 
 from . import _ambient
-from ._activation import Activation
 from ._catalogue import Catalogue
 from ._clock import Clock, LoopClock, SystemClock
 from ._codec import DEFAULT_MAX_STATE_SIZE
@@ -21,8 +20,8 @@ from ._deadlines import Deadlines
 from ._definition import DurableObject, ObjectDefinition
 from ._directory import Directory
 from ._durations import Duration, optional_seconds, seconds
-from ._envelope import Turn, circle, current_turn
-from ._errors import CallCycle, PersistenceError, RuntimeClosed, TenantDropped
+from ._envelope import check_circle, current_turn
+from ._errors import PersistenceError, RuntimeClosed, TenantDropped
 from ._handle import Handle
 from ._instrumented.telemetry import Telemetry
 from ._keys import ObjectKey
@@ -220,7 +219,9 @@ class DurableRuntime(Objects):
         ]
         turn = current_turn.get()
         if turn is not None:
-            _check_circle(turn, theirs)
+            if turn.activation is not None:
+                for activation in theirs:
+                    check_circle(turn.activation, activation, "drop_tenant")
             turn.waits_for += theirs
         leaving = [activation.send_away() for activation in theirs]
         services.dropping.add(name)
@@ -444,18 +445,6 @@ def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:
         if checked.count(instrument) > 1:
             raise ValueError(f"{instrument!r} is given twice in instruments")
     return checked
-
-
-def _check_circle(turn: Turn, theirs: Iterable[Activation]) -> None:
-    """Refuse to let a turn wait for all of ``theirs`` if one of them waits for it."""
-    origin = turn.activation
-    if origin is None:
-        return
-    for activation in theirs:
-        path = circle(origin, activation)
-        if path is not None:
-            keys = tuple(member.key for member in (origin, *path))
-            raise CallCycle(activation.key, "drop_tenant", keys)
 
 
 def _interval(value: Duration, name: str) -> float:

@@ -48,13 +48,19 @@ class InstrumentedDirectory(Directory):
         return await self._told(address, handler.name, calling)
 
     async def operate(
-        self, address: str, name: str, operation: Operation, *, needs_instance: bool = False
+        self,
+        address: str,
+        name: str,
+        operation: Operation,
+        *,
+        needs_instance: bool = False,
+        saves: bool = True,
     ) -> object:
         def told(activation: Activation) -> object:
             assert isinstance(activation, InstrumentedActivation)
             return activation.operate(name, operation)
 
-        operating = super().operate(address, name, told, needs_instance=needs_instance)
+        operating = super().operate(address, name, told, needs_instance=needs_instance, saves=saves)
         return await self._told(address, name, operating)
 
     async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:

@@ -18,7 +18,8 @@ from uuid import UUID
 
 import attrs
 
-from .._json_types import UnsupportedType, hooks_for
+from .._json_scalars import UnsupportedType
+from .._json_types import hooks_for
 from .refusal import Refusal
 
 

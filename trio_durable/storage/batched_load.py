@@ -66,6 +66,8 @@ class BatchedLoad:
                 self.is_behind = True
             scheduled, self._scheduled = self._scheduled, True
         if not scheduled:
+            # Until the reader comes to it, which may hang in something else.
+            self._backlog.begin(perf_counter())
             self._runner.post(self._drain)
 
     async def run(self) -> None:
@@ -91,6 +93,7 @@ class BatchedLoad:
     # In the reader's thread.
 
     def _drain(self) -> None:
+        self._backlog.end(perf_counter(), 0.0)
         while batch := self._take():
             share = len(batch) / MAX_BATCH_KEYS
             self._backlog.begin(perf_counter())

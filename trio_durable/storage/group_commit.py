@@ -155,8 +155,8 @@ class GroupCommit:
         pace = self._pace
         idle_for = perf_counter() - self._idle_since
         while True:
-            for _ in range(len(self._jobs)):
-                self._jobs.popleft()()
+            if self._jobs:
+                self._do_jobs()
             was_behind = self.is_behind
             batch = self._take(idle_for)
             if batch is None:
@@ -176,6 +176,12 @@ class GroupCommit:
                 sleep(wait)
                 pace.waited(len(self._pending) - pending)
             idle_for = 0.0
+
+    def _do_jobs(self) -> None:
+        self._backlog.begin(perf_counter())  # one of these may find the disk hanging, too
+        for _ in range(len(self._jobs)):
+            self._jobs.popleft()()
+        self._backlog.end(perf_counter(), 0.0)
 
     def _answer(self, waiter: Waiter, job: Callable[[Writer], object]) -> None:
         try:

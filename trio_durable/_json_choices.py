@@ -1,0 +1,52 @@
+"""JSON for one of a fixed set of values: enums and literals."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, get_args
+
+from ._json_scalars import JSON_SCALARS, Hook, Unfit, UnsupportedType, expected, shown
+
+
+def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:
+    """The functions that write a member of an enum as its value and read it back.
+
+    Raises:
+        UnsupportedType: It has members with values of other types.
+    """
+    for member in tp:
+        if type(member.value) not in (str, int):
+            raise UnsupportedType(
+                f"{tp.__qualname__}.{member.name} has a value that is neither str nor int"
+            )
+
+    def write(value: Any) -> Any:
+        if type(value) is not tp:
+            raise expected(tp.__qualname__, value)
+        return value.value
+
+    def read(value: Any) -> Any:
+        if type(value) not in (str, int):
+            raise expected(f"a value of {tp.__qualname__}", value)
+        return tp(value)
+
+    return write, read
+
+
+def literal_hooks(tp: Any) -> tuple[Hook, Hook]:
+    """The functions that write a member of a ``Literal`` as it is and read it back.
+
+    Raises:
+        UnsupportedType: It has members that aren't plain JSON.
+    """
+    members = get_args(tp)
+    if any(type(member) not in JSON_SCALARS for member in members):
+        raise UnsupportedType(f"{tp} has members that aren't plain JSON")
+
+    def check(value: Any) -> Any:
+        for member in members:
+            if type(value) is type(member) and value == member:
+                return value
+        raise Unfit(f"{shown(value)} is none of {', '.join(map(repr, members))}")
+
+    return check, check

@@ -1,0 +1,51 @@
+"""JSON for the keys of dicts, of which it has but one type, str."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum, Flag
+from typing import Any, Literal, get_args, get_origin
+from uuid import UUID
+
+from ._json_choices import enum_hooks, literal_hooks
+from ._json_scalars import SCALARS, Hook, Unfit, UnsupportedType, expected
+
+
+def key_hooks(tp: Any) -> tuple[Hook, Hook]:
+    """The functions that write a key of a dict as a str and read it back.
+
+    Raises:
+        UnsupportedType: Keys of that type can't be.
+    """
+    if tp is Any or tp is object:
+        tp = str
+    while hasattr(tp, "__supertype__"):  # NewType
+        tp = tp.__supertype__
+    if tp is int:
+        # bool is an int too, but "True" is not how JSON spells it.
+        def write_int_key(value: Any) -> str:
+            if type(value) is not int:
+                raise expected("int", value)
+            return str(value)
+
+        return write_int_key, int
+    if isinstance(tp, type) and issubclass(tp, Enum):
+        write, _ = enum_hooks(tp)
+        by_text = {str(member.value): member for member in tp}
+        if len(by_text) != len(tp):
+            raise UnsupportedType(f"two members of {tp.__qualname__} would be the same JSON key")
+        if issubclass(tp, Flag):  # combinations are values too, but no members
+            return lambda value: str(write(value)), lambda text: tp(int(text))
+
+        def read_enum_key(text: str) -> Enum:
+            if text not in by_text:
+                raise Unfit(f"{text!r} is no value of {tp.__qualname__}")
+            return by_text[text]
+
+        return lambda value: str(write(value)), read_enum_key
+    if tp in (str, UUID, date, datetime, Decimal):
+        return SCALARS[tp]
+    if get_origin(tp) is Literal and all(type(member) is str for member in get_args(tp)):
+        return literal_hooks(tp)
+    raise UnsupportedType(f"{tp} can't be the key of a dict in JSON; str, int and enums can")
