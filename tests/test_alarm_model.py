@@ -23,6 +23,7 @@ import attrs
 import pytest
 from hypothesis import given, register_random, settings
 from hypothesis import strategies as st
+from simulation.intercepted import InterceptedReader, InterceptedWriter
 from support.clock import VirtualTimeLoop
 from support.tasks import calls
 from trio._core import _run as trio_run
@@ -35,7 +36,6 @@ from trio_durable import (
     DurableRuntime,
     InlineRunner,
     MemoryStorage,
-    ObjectKey,
     PersistenceError,
     Retry,
     Runner,
@@ -44,19 +44,14 @@ from trio_durable import (
     alarm,
     handler,
 )
-from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     Commit,
     DueAlarm,
-    Postponement,
     Reader,
     Storage,
     StorageFault,
-    StoredAlarm,
-    StoredObject,
     Writer,
 )
-from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
 from trio_durable.storage.memory import _MemoryWriter
 
 T = TypeVar("T")
@@ -368,7 +363,7 @@ class Process(Storage):
         return _Writer(self, _MemoryWriter(memory, memory._contents))
 
     def open_reader(self) -> Reader:
-        return _Reader(self, self.storages.memory.open_reader())
+        return InterceptedReader(self.storages.memory.open_reader(), self.call)
 
     def crash(self) -> None:
         self.is_dead = True
@@ -399,63 +394,18 @@ class Process(Storage):
         return result
 
 
-class _Writer(ForwardingWriter):
+class _Writer(InterceptedWriter):
     def __init__(self, process: Process, inner: Writer) -> None:
-        super().__init__(inner)
-        self._call = process.call
+        super().__init__(inner, process.call)
         self._journal = process.storages.journal
 
-    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        def work() -> Collection[int]:
-            stale = self.inner.commit(batch, now)
-            for position, commit in enumerate(batch):
-                if position not in stale:
-                    with _kept():
-                        self._journal.applied(commit, now)
-            return stale
-
-        return self._call("commit", work)
-
-    def claim(
-        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
-    ) -> list[StoredAlarm]:
-        return self._call("claim", lambda: self.inner.claim(alarms, claim, now, until))
-
-    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
-        self._call("renew", lambda: self.inner.renew(claims, until))
-
-    def postpone(self, postponements: Sequence[Postponement]) -> None:
-        self._call("postpone", lambda: self.inner.postpone(postponements))
-
-    def revive(self, alarm: AlarmKey, now: int) -> bool:
-        return self._call("revive", lambda: self.inner.revive(alarm, now))
-
-    def close(self) -> None:
-        pass
-
-
-class _Reader(ForwardingReader):
-    def __init__(self, process: Process, inner: Reader) -> None:
-        super().__init__(inner)
-        self._call = process.call
-
-    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        return self._call("load", lambda: self.inner.load(keys))
-
-    def due_alarms(
-        self,
-        before: int,
-        after: DueAlarm | None,
-        limit: int,
-        except_types: Collection[str],
-        tenant: str = "",
-    ) -> list[DueAlarm]:
-        return self._call(
-            "due_alarms", lambda: self.inner.due_alarms(before, after, limit, except_types, tenant)
-        )
-
-    def close(self) -> None:
-        pass
+    def apply(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        stale = super().apply(batch, now)
+        for position, commit in enumerate(batch):
+            if position not in stale:
+                with _kept():
+                    self._journal.applied(commit, now)
+        return stale
 
 
 @contextmanager

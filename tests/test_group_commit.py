@@ -27,7 +27,6 @@ from trio_durable.storage import (
     AlarmChanges,
     Commit,
     MemoryStorage,
-    NewAlarm,
     StorageFault,
     StoredAlarm,
     StoredObject,
@@ -39,6 +38,7 @@ from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
 from trio_durable.storage.batched_load import BatchedLoad
 from trio_durable.storage.group_commit import GroupCommit
 from trio_durable.storage.ticket import Ticket
+from trio_durable.testing.conformance._builders import changes as changed
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -195,24 +195,6 @@ class ScriptedWriter(ForwardingWriter):
         key = AlarmKey(owner.key.type_name, owner.key.object_id, name)
         self.inner.commit([Commit(owner.key, None, alarms=changed({name: 0}))], 0)
         assert self.inner.claim([key], claim, 0, 2**62)
-
-
-def changed(
-    times: dict[str, int | None] | None = None,
-    *,
-    acknowledged: dict[str, int] | None = None,
-    clear: bool = False,
-    payload: bytes | None = None,
-) -> AlarmChanges:
-    """Set alarms for ``times``, or cancel them."""
-    return AlarmChanges(
-        dict(acknowledged or {}),
-        clear,
-        {
-            name: None if time is None else NewAlarm(time, payload)
-            for name, time in (times or {}).items()
-        },
-    )
 
 
 Fields = tuple[dict[str, int], bool, dict[str, tuple[int, bytes | None] | None]]

@@ -10,10 +10,10 @@ import pytest
 from support.runtimes import threaded_runtime
 from support.scripted import ScriptedStorage
 from support.tasks import Outcome, calls
+from support.workers import Worker
 
 from trio_durable import (
     CallFailed,
-    DurableObject,
     DurableRuntime,
     Overloaded,
     alarm,
@@ -24,29 +24,12 @@ from trio_durable.storage import batched_load, group_commit
 from trio_durable.storage.batched_load import BatchedLoad
 
 
-class Worker(DurableObject):
-    done: int = 0
-
-    @handler
-    async def work(self, seconds: float) -> int:
-        await anyio.sleep(seconds)
-        self.done += 1
-        return self.done
-
-    @handler
-    def work_quickly(self) -> int:
-        self.done += 1
-        return self.done
-
-    @handler(readonly=True)
-    def read(self) -> int:
-        return self.done
-
+class Colleague(Worker):
     @handler
     async def hand_on(self, to: str, seconds: float) -> int:
         self.done += 1
         self.ctx.schedule_alarm("ring", after=1000)
-        return await self.ctx.runtime.get(Worker, to, timeout=5).work(seconds)
+        return await self.ctx.runtime.get(Colleague, to, timeout=5).work(seconds)
 
     @handler
     async def hand_on_or_do_without(self, to: str, seconds: float) -> None:
@@ -147,7 +130,7 @@ async def test_an_overloaded_object_does_as_much_as_it_can_for_callers_who_still
     """Without the refusals each would be served just when its time is up, and nobody in time."""
     outcomes: list[Outcome[int]] = []
     async with DurableRuntime(":memory:") as runtime, calls() as group:
-        worker = runtime.get(Worker, "a")
+        worker = runtime.get(Colleague, "a")
         await worker.read()
         for _ in range(round(2 * 20 / turn)):  # twice what can be done, for 20 seconds
             outcomes.append(group.start(worker.work, turn))
@@ -166,13 +149,13 @@ async def test_an_overloaded_object_does_as_much_as_it_can_for_callers_who_still
 @pytest.mark.anyio
 async def test_who_is_refused_is_told_why_and_never_run() -> None:
     async with DurableRuntime(":memory:") as runtime, calls() as group:
-        worker = runtime.get(Worker, "a", timeout=None)
+        worker = runtime.get(Colleague, "a", timeout=None)
         for _ in range(12):
             group.start(worker.work, 1)
         await anyio.sleep(2.5)
         began = anyio.current_time()
         with pytest.raises(Overloaded, match=r"9 calls wait before it, .* takes 10\.5 s") as caught:
-            await runtime.get(Worker, "a", timeout=10).work(1)
+            await runtime.get(Colleague, "a", timeout=10).work(1)
         assert anyio.current_time() == began
         assert isinstance(caught.value, CallFailed)
         assert caught.value.timeout == 10
@@ -185,19 +168,19 @@ async def test_who_is_refused_is_told_why_and_never_run() -> None:
 async def test_a_turn_whose_call_is_refused_is_rolled_back_unless_it_does_without() -> None:
     async with DurableRuntime(":memory:") as runtime, calls() as group:
         for _ in range(12):
-            group.start(runtime.get(Worker, "busy", timeout=None).work, 1)
+            group.start(runtime.get(Colleague, "busy", timeout=None).work, 1)
         await anyio.sleep(2.5)
-        outer = runtime.get(Worker, "outer")
+        outer = runtime.get(Colleague, "outer")
         with pytest.raises(Overloaded) as caught:
             await outer.hand_on("busy", 1)
         assert caught.value.key.object_id == "busy"
         assert await outer.read() == 0
-        assert await runtime.list_alarms(Worker, "outer") == []
-        outer = runtime.get(Worker, "outer", timeout=None)
+        assert await runtime.list_alarms(Colleague, "outer") == []
+        outer = runtime.get(Colleague, "outer", timeout=None)
         without = group.start(outer.hand_on_or_do_without, "busy", 1)
         await anyio.sleep(17)
         # It doesn't wait for the other any more, so this closes no circle.
-        assert await runtime.get(Worker, "busy").hand_on("outer", 1) == 12
+        assert await runtime.get(Colleague, "busy").hand_on("outer", 1) == 12
         assert without.error is None
         assert await outer.read() == 12
 
@@ -205,7 +188,7 @@ async def test_a_turn_whose_call_is_refused_is_rolled_back_unless_it_does_withou
 @pytest.mark.anyio
 async def test_who_would_be_served_in_time_is_let_in() -> None:
     async with DurableRuntime(":memory:") as runtime, calls() as group:
-        worker = runtime.get(Worker, "a", timeout=10)
+        worker = runtime.get(Colleague, "a", timeout=10)
         outcomes = []
         for _ in range(7):
             outcomes.append(group.start(worker.work, 1))
@@ -217,7 +200,7 @@ async def test_who_would_be_served_in_time_is_let_in() -> None:
 @pytest.mark.anyio
 async def test_who_waits_for_ever_is_never_refused() -> None:
     async with DurableRuntime(":memory:", call_timeout=None) as runtime, calls() as group:
-        worker = runtime.get(Worker, "a")
+        worker = runtime.get(Colleague, "a")
         outcomes = []
         for _ in range(100):
             outcomes.append(group.start(worker.work, 1))
@@ -229,7 +212,7 @@ async def test_who_waits_for_ever_is_never_refused() -> None:
 @pytest.mark.anyio
 async def test_all_is_as_before_right_after_an_overload() -> None:
     async with DurableRuntime(":memory:") as runtime, calls() as group:
-        worker = runtime.get(Worker, "a")
+        worker = runtime.get(Colleague, "a")
         for _ in range(40):
             group.start(worker.work, 0.5)
             await anyio.sleep(0.1)
@@ -257,28 +240,28 @@ async def test_while_the_disk_hangs_changes_are_refused_and_reads_go_on(
     storage = ScriptedStorage()
     async with threaded_runtime(storage) as runtime, calls() as group:
         for name in "abcdef":
-            await runtime.get(Worker, name).read()
+            await runtime.get(Colleague, name).read()
         with storage.blocked_writer():
-            under_way = group.start(runtime.get(Worker, "a").work_quickly)
+            under_way = group.start(runtime.get(Colleague, "a").work_quickly)
             await anyio.to_thread.run_sync(storage.writer_busy.wait)
-            waiting = [group.start(runtime.get(Worker, name).work_quickly) for name in "bcd"]
+            waiting = [group.start(runtime.get(Colleague, name).work_quickly) for name in "bcd"]
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
             assert runtime.count_objects() == 6
             seconds[0] += 4.5
-            hasty = runtime.get(Worker, "e", timeout=5)
+            hasty = runtime.get(Colleague, "e", timeout=5)
             with pytest.raises(Overloaded, match=r"what waits to be saved takes 9 s"):
                 await hasty.work_quickly()
             with pytest.raises(Overloaded):
                 await hasty.work(0)
             with pytest.raises(Overloaded):
-                await runtime.get(Worker, "new", timeout=5).work_quickly()
-            assert runtime.whereis(Worker, "new") is None  # nothing is left of it
+                await runtime.get(Colleague, "new", timeout=5).work_quickly()
+            assert runtime.whereis(Colleague, "new") is None  # nothing is left of it
             assert await hasty.read() == 0
         await under_way.wait()
         for outcome in waiting:
             await outcome.wait()
-        assert await runtime.get(Worker, "e").work_quickly() == 1
+        assert await runtime.get(Colleague, "e").work_quickly() == 1
         assert storage.states() == {name: {"done": 1} for name in "abcde"}
 
 
@@ -286,17 +269,17 @@ async def test_while_the_disk_hangs_changes_are_refused_and_reads_go_on(
 async def test_a_lot_to_save_is_no_overload_while_the_disk_keeps_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with DurableRuntime(":memory:", objects=[Worker]) as runtime:
+    async with DurableRuntime(":memory:", objects=[Colleague]) as runtime:
         behind(monkeypatch, group_commit.GroupCommit, 3.4)
-        assert await runtime.get(Worker, "a").work_quickly() == 1
-        assert await runtime.get(Worker, "a").work(1) == 2
+        assert await runtime.get(Colleague, "a").work_quickly() == 1
+        assert await runtime.get(Colleague, "a").work(1) == 2
         behind(monkeypatch, group_commit.GroupCommit, 1000)
-        assert await runtime.get(Worker, "a", timeout=None).work_quickly() == 3
-        assert await runtime.get(Worker, "a").read() == 3
-        assert (await runtime.get_state(Worker, "a")).done == 3
-        assert await runtime.exists(Worker, "a")
-        await runtime.stop(Worker, "a")
-        assert runtime.whereis(Worker, "a") is None
+        assert await runtime.get(Colleague, "a", timeout=None).work_quickly() == 3
+        assert await runtime.get(Colleague, "a").read() == 3
+        assert (await runtime.get_state(Colleague, "a")).done == 3
+        assert await runtime.exists(Colleague, "a")
+        await runtime.stop(Colleague, "a")
+        assert runtime.whereis(Colleague, "a") is None
 
 
 @pytest.mark.anyio
@@ -304,46 +287,46 @@ async def test_a_lot_to_save_is_no_overload_while_the_disk_keeps_up(
 async def test_changes_from_outside_are_refused_as_well(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with DurableRuntime(":memory:", objects=[Worker]) as runtime:
+    async with DurableRuntime(":memory:", objects=[Colleague]) as runtime:
         behind(monkeypatch, group_commit.GroupCommit, 4.5)
         changes: dict[str, Callable[[], Awaitable[object]]] = {
-            "put_state": lambda: runtime.put_state(Worker, "a", Worker(done=3)),
-            "delete": lambda: runtime.delete(Worker, "a"),
-            "schedule_alarm": lambda: runtime.schedule_alarm(Worker, "a", "ring", after=1),
+            "put_state": lambda: runtime.put_state(Colleague, "a", Colleague(done=3)),
+            "delete": lambda: runtime.delete(Colleague, "a"),
+            "schedule_alarm": lambda: runtime.schedule_alarm(Colleague, "a", "ring", after=1),
         }
         with pytest.raises(Overloaded, match="to be saved"):
             await changes[what]()
-        assert runtime.whereis(Worker, "a") is None
+        assert runtime.whereis(Colleague, "a") is None
 
 
 @pytest.mark.anyio
 async def test_who_would_have_to_be_loaded_is_refused_where_loads_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with DurableRuntime(":memory:", objects=[Worker]) as runtime:
-        present = runtime.get(Worker, "present")
+    async with DurableRuntime(":memory:", objects=[Colleague]) as runtime:
+        present = runtime.get(Colleague, "present")
         assert await present.work_quickly() == 1
         behind(monkeypatch, BatchedLoad, 4.5)
         with pytest.raises(Overloaded, match=r"what waits to be loaded takes 4\.5 s"):
-            await runtime.get(Worker, "absent").read()
-        assert runtime.whereis(Worker, "absent") is None
+            await runtime.get(Colleague, "absent").read()
+        assert runtime.whereis(Colleague, "absent") is None
         assert await present.work_quickly() == 2
-        await runtime.put_state(Worker, "present", Worker(done=2))
-        assert (await runtime.get_state(Worker, "present")).done == 2
-        assert await runtime.get(Worker, "absent", timeout=None).read() == 0
+        await runtime.put_state(Colleague, "present", Colleague(done=2))
+        assert (await runtime.get_state(Colleague, "present")).done == 2
+        assert await runtime.get(Colleague, "absent", timeout=None).read() == 0
         behind(monkeypatch, BatchedLoad, 3.4)
-        assert await runtime.get(Worker, "another").read() == 0
+        assert await runtime.get(Colleague, "another").read() == 0
 
 
 @pytest.mark.anyio
 async def test_alarms_go_off_however_much_there_is_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with DurableRuntime(":memory:", objects=[Worker]) as runtime:
-        await runtime.schedule_alarm(Worker, "a", "ring", after=1)
+    async with DurableRuntime(":memory:", objects=[Colleague]) as runtime:
+        await runtime.schedule_alarm(Colleague, "a", "ring", after=1)
         behind(monkeypatch, group_commit.GroupCommit, 1000)
         behind(monkeypatch, BatchedLoad, 1000)
         await anyio.sleep(2)
-        assert (await runtime.get_state(Worker, "a")).done == 100
-        assert await runtime.list_alarms(Worker, "a") == []
+        assert (await runtime.get_state(Colleague, "a")).done == 100
+        assert await runtime.list_alarms(Colleague, "a") == []
 
 
 def behind(

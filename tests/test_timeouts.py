@@ -14,6 +14,7 @@ from support.clock import settle
 from support.runtimes import scripted_runtime
 from support.scripted import ScriptedStorage
 from support.tasks import calls
+from support.workers import Worker
 
 from trio_durable import (
     CallTimeout,
@@ -25,25 +26,6 @@ from trio_durable import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-class Worker(DurableObject):
-    done: int = 0
-
-    @handler
-    async def work(self, seconds: float) -> int:
-        await anyio.sleep(seconds)
-        self.done += 1
-        return self.done
-
-    @handler
-    def work_quickly(self) -> int:
-        self.done += 1
-        return self.done
-
-    @handler(readonly=True)
-    def read(self) -> int:
-        return self.done
 
 
 class Hasty(Worker, call_timeout=timedelta(seconds=2)):

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import attrs
 
 from trio_durable import ObjectKey
-from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     Commit,
     DueAlarm,
-    Postponement,
     Reader,
     Storage,
     StorageFault,
@@ -27,12 +25,11 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
+
+from .intercepted import InterceptedReader, InterceptedWriter
 
 if TYPE_CHECKING:
     from .world import Process
-
-T = TypeVar("T")
 
 
 class Database:
@@ -99,61 +96,32 @@ class Mounted(Storage):
         return _Reader(self._process)
 
 
-class _Writer(ForwardingWriter):
+class _Writer(InterceptedWriter):
     def __init__(self, process: Process) -> None:
-        super().__init__(process.world.database.writer)
-        self._call = process.call_storage
+        super().__init__(process.world.database.writer, process.call_storage)
         self._process = process
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        database = self._process.world.database
         if self._process.loses_connection():
             copies = [_copied(each) for each in batch]
             self._process.world.apply_later(copies, now)
             raise StorageFault("the connection broke")
-        return self._call("commit", lambda: database.commit(batch, now))
+        return super().commit(batch, now)
 
-    def claim(
-        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
-    ) -> list[StoredAlarm]:
-        return self._call("claim", lambda: self.inner.claim(alarms, claim, now, until))
-
-    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
-        self._call("renew", lambda: self.inner.renew(claims, until))
-
-    def postpone(self, postponements: Sequence[Postponement]) -> None:
-        self._call("postpone", lambda: self.inner.postpone(postponements))
-
-    def close(self) -> None:
-        pass
+    def apply(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        return self._process.world.database.commit(batch, now)
 
 
-class _Reader(ForwardingReader):
+class _Reader(InterceptedReader):
     def __init__(self, process: Process) -> None:
-        super().__init__(process.world.database.reader)
-        self._call = process.call_storage
+        super().__init__(process.world.database.reader, process.call_storage)
         self._process = process
 
-    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        return self._call("load", lambda: self._process.world.database.load(keys))
-
-    def due_alarms(
-        self,
-        before: int,
-        after: DueAlarm | None,
-        limit: int,
-        except_types: Collection[str],
-        tenant: str = "",
-    ) -> list[DueAlarm]:
-        return self._call(
-            "due_alarms", lambda: self.inner.due_alarms(before, after, limit, except_types, tenant)
-        )
+    def fetch(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        return self._process.world.database.load(keys)
 
     def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
         return self._call("list_alarms", lambda: self.inner.list_alarms(key))
-
-    def close(self) -> None:
-        pass
 
 
 def _copied(commit: Commit) -> Commit:
