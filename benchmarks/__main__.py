@@ -48,10 +48,12 @@ def main() -> int:
         return 130
     # A table in a file or a pipe has no window to fit into.
     report.show(outcomes, Console(width=None if sys.stdout.isatty() else 140))
-    _write(arguments.json, orjson.dumps(_document(outcomes, machine), option=orjson.OPT_INDENT_2))
+    report.write(
+        arguments.json, orjson.dumps(_document(outcomes, machine), option=orjson.OPT_INDENT_2)
+    )
     measured = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
     headlines = [m for m in measured if m.headline] or measured
-    _write(arguments.svg, chart.draw(headlines, f"{machine['disk']}").encode())
+    report.write(arguments.svg, chart.draw(headlines, f"{machine['disk']}").encode())
     return int(len(measured) < len([o for o in outcomes if isinstance(o, Measurement) or o.failed]))
 
 
@@ -135,12 +137,6 @@ def _measure(
 
 def _document(outcomes: Sequence[Outcome], machine: dict[str, object]) -> dict[str, object]:
     return {"machine": machine, "scenarios": [as_record(outcome) for outcome in outcomes]}
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The results as text: a line of progress for each scenario, and a table at the end."""
+"""The results as text: a line of progress for each scenario, a table at the end, and files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -87,3 +88,10 @@ def _latency(latency: Latency | None) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds * 1e6:,.0f} µs" if seconds < 0.001 else f"{seconds * 1e3:.2f} ms"
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put results into a file, and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    print(f"wrote {path}")

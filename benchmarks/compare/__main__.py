@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmarks import disk, machine
 from benchmarks.disk import Disk
+from benchmarks.report import write
 
 from . import bars, syncs, tables
 from .catalogue import ENTRIES, Entry
@@ -81,10 +82,10 @@ def main() -> int:
         except KeyboardInterrupt:
             return 130
     tables.show(results, absent, Console(width=None if sys.stdout.isatty() else 160))
-    _write(
+    write(
         arguments.json, orjson.dumps(_document(results, absent, probed), option=orjson.OPT_INDENT_2)
     )
-    _write(arguments.svg, bars.draw(results, str(probed)).encode())
+    write(arguments.svg, bars.draw(results, str(probed)).encode())
     return int(any(contender.failed for contender in absent))
 
 
@@ -184,12 +185,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,16 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import apsw
 import pytest
 from support.disk import Event, Mark, Written
-from support.watched_disk import Call, Fault, StorageOnDisk, WatchedDisk, disk_full, failure
+from support.watched_disk import (
+    Fault,
+    StorageOnDisk,
+    WatchedDisk,
+    disk_full,
+    failure,
+    from_then_on,
+)
 
 from trio_durable import PersistenceError, SQLiteStorage, StorageUnavailable
 from trio_durable.storage import StorageFault
@@ -84,24 +90,10 @@ def test_a_full_disk_that_is_emptied_again(folder: Path, length: int) -> None:
     for number in range(length % EVERY, writes, EVERY):
         place = folder / str(number)
         with watched(place) as disk:
-            disk.fault = full_from(number, length)
+            disk.fault = from_then_on("write", number, length, disk_full)
             work_on(disk, StorageOnDisk(disk), Work(seed), steps=steps)
             assert 1 <= disk.failed <= length
         check_end(place, disk.events)
-
-
-def full_from(number: int, length: int) -> Fault:
-    """The write with that number finds no room, nor do those after it, so many in all."""
-    writes = 0
-
-    def fault(call: Call) -> apsw.Error | None:
-        nonlocal writes
-        if call.operation != "write":
-            return None
-        writes += 1
-        return disk_full(call) if number < writes <= number + length else None
-
-    return fault
 
 
 def test_a_disk_that_fails_for_good_is_said_to_and_let_go(folder: Path) -> None:

@@ -18,10 +18,9 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-import apsw
 import pytest
 from support.disk import LOSSES, Event, Mark, Platter, SyncFailed
-from support.watched_disk import Call, Fault, StorageOnDisk, failure
+from support.watched_disk import Fault, StorageOnDisk, failure, from_then_on
 
 from trio_durable import SQLiteStorage, StorageUnavailable
 from trio_durable.storage import Durability, StorageFault
@@ -181,20 +180,6 @@ async def check_later(path: Path, told: Told) -> None:
 # --- a sync that fails ---------------------------------------------------------------------------
 
 
-def sync_that_fails(number: int) -> Fault:
-    """The sync with that number, from 0, fails; those after it succeed again."""
-    syncs = 0
-
-    def fault(call: Call) -> apsw.Error | None:
-        nonlocal syncs
-        if call.operation != "sync":
-            return None
-        syncs += 1
-        return failure(call) if syncs == number + 1 else None
-
-    return fault
-
-
 def cut_behind_failed_syncs(
     folder: Path, seed: int, *, durability: Durability, cuts: int, forgets: bool = False
 ) -> int:
@@ -203,7 +188,7 @@ def cut_behind_failed_syncs(
     again = folder / "again"
     again.mkdir()
     for number in count():
-        fault = sync_that_fails(number)
+        fault = from_then_on("sync", number, 1, failure)
         place = folder / f"{number}"
         events = recorded(
             place, f"sync {seed}", steps=3, durability=durability, fault=fault, forgets=forgets

@@ -64,6 +64,22 @@ def disk_full(call: Call) -> apsw.Error:
     return error
 
 
+def from_then_on(
+    operation: Operation, number: int, length: int, error: Callable[[Call], apsw.Error]
+) -> Fault:
+    """That call of an operation fails, counted from 0, and those after it, so many in all."""
+    calls = 0
+
+    def fault(call: Call) -> apsw.Error | None:
+        nonlocal calls
+        if call.operation != operation:
+            return None
+        calls += 1
+        return error(call) if number < calls <= number + length else None
+
+    return fault
+
+
 class WatchedDisk(apsw.VFS):
     """Files of the operating system, with a record of what is done to them.
 
