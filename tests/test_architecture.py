@@ -166,9 +166,9 @@ ORDER: list[set[str]] = [
     {"storage._records"},
     {"_runner", "_ambient", "_values"},
     {"_rendezvous"},
-    {"_backlog", "_clock", "_durations", "_telemetry"},
+    {"_backlog", "_clock", "_durations", "_telemetry.events"},
     {"_errors"},
-    {"_keys", "_reason"},
+    {"_keys", "_text", "_telemetry"},
 ]
 """All modules, top to bottom; modules beside each other know nothing of each other.
 

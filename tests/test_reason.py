@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_durable._reason import reason
+from trio_durable._text import reason
 
 
 class Mute(Exception):

@@ -60,7 +60,7 @@ from ._objects import Objects
 from ._retry import Retry
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime
-from ._telemetry import Instrument
+from ._telemetry.events import Instrument
 from ._tenant import Tenant
 from ._upgrade import UpgradeDefinition, upgrade
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage

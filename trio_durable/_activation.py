@@ -56,9 +56,9 @@ from ._errors import (
 )
 from ._keys import ObjectKey
 from ._mailbox import Mailbox
-from ._reason import reason
 from ._rendezvous import Waiter
 from ._services import Services
+from ._text import reason
 from ._values import copied, is_atom
 from ._worker import InContext, Worker
 from .storage import AlarmChanges, StorageFault, StoredObject

@@ -41,7 +41,7 @@ from ._json_classes import as_unfit, check_reads_back, field_functions, is_const
 from ._json_scalars import UnsupportedType, shown
 from ._json_types import hooks_for, reader_for, writer_for
 from ._keys import ObjectKey
-from ._reason import reason
+from ._text import reason
 from ._upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 
 DEFAULT_MAX_STATE_SIZE = 16 * 1024 * 1024

@@ -16,7 +16,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from ._json_scalars import SCALARS, Hook, Unfit, expected, shown
-from ._reason import reason
+from ._text import reason
 
 HooksFor = Callable[[Any], tuple[Hook, Hook]]
 """Finds the functions that write and read a type."""

@@ -31,7 +31,7 @@ from ._rendezvous import Loop, running_loop, running_loop_token
 from ._residency import DEFAULT_MAX_RESIDENT, Residency
 from ._runner import InlineRunner, Runner, ThreadRunner
 from ._services import Services
-from ._telemetry import Closed, Instrument, Opened
+from ._telemetry.events import Closed, Instrument, Opened
 from ._tenant import Tenant, check_tenant
 from .scheduler import WheelScheduler
 from .storage import AlarmChanges, Durability, Hints, MemoryStorage, Storage

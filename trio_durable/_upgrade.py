@@ -20,7 +20,7 @@ from ._errors import DefinitionError, StateDecodeError
 from ._json_classes import as_unfit
 from ._json_scalars import shown, write_json
 from ._keys import ObjectKey
-from ._reason import reason
+from ._text import reason
 
 F = TypeVar("F", bound=Callable[[dict[str, Any]], dict[str, Any]])
 

@@ -13,7 +13,7 @@ from .._envelope import Envelope, Operation
 from .._errors import RuntimeClosed
 from .._keys import ObjectKey
 from .._services import Services
-from .._telemetry import Activated, Left, Load, Turn
+from .._telemetry.events import Activated, Left, Load, Turn
 from ..storage import AlarmChanges, StorageFault, StoredObject
 from ..storage.ticket import Ticket
 from .telemetry import Telemetry, request

@@ -7,7 +7,7 @@ from contextvars import Context, copy_context
 from .._alarm import EARLIEST, LATEST, instant
 from .._clock import Clock
 from .._rendezvous import Loop
-from .._telemetry import AlarmDelivery, DeadLettered
+from .._telemetry.events import AlarmDelivery, DeadLettered
 from ..scheduler._contract import Destination
 from ..scheduler.agenda import Agenda
 from ..scheduler.bell import Bell

@@ -12,7 +12,7 @@ from .._directory import Directory
 from .._envelope import Operation
 from .._keys import ObjectKey
 from .._services import Services
-from .._telemetry import Call, Entered, Hibernated, Woken
+from .._telemetry.events import Call, Entered, Hibernated, Woken
 from ..storage import AlarmChanges
 from .activation import InstrumentedActivation
 from .telemetry import Telemetry, request

@@ -10,7 +10,7 @@ from .._errors import PersistenceError, StaleObject
 from .._keys import ObjectKey
 from .._rendezvous import Loop
 from .._runner import Runner
-from .._telemetry import AlarmUpdate, Commit, Delete, Save, Stale, Turn
+from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
 from ..storage import AlarmChanges, StorageFault, Writer
 from ..storage.group_commit import GroupCommit
 from ..storage.ticket import Owner, Ticket

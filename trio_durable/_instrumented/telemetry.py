@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
-from .._telemetry import AlarmDelivery, Call, Instrument, Point, Timed
+from .._telemetry.events import AlarmDelivery, Call, Instrument, Point, Timed
 
 logger = logging.getLogger("trio_durable.telemetry")
 

@@ -30,8 +30,8 @@ from .._alarm import LATEST, alarm_of
 from .._clock import Clock
 from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from .._keys import AlarmKey, ObjectKey
-from .._reason import reason
 from .._rendezvous import Loop
+from .._text import reason
 from ..storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
 from ._contract import Destination

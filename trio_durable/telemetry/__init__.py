@@ -5,7 +5,7 @@ what it hears. `LoggingInstrument` writes them to a log. The one for OpenTelemet
 `trio_durable.telemetry.opentelemetry`, as it needs more to be installed.
 """
 
-from .._telemetry import (
+from .._telemetry.events import (
     Activated,
     AlarmDelivery,
     AlarmUpdate,

@@ -10,8 +10,7 @@ from weakref import WeakSet
 import attrs
 
 from .._durations import Duration, optional_seconds
-from .._reason import reason
-from .._telemetry import (
+from .._telemetry.events import (
     AlarmDelivery,
     Call,
     Closed,
@@ -25,6 +24,7 @@ from .._telemetry import (
     Timed,
     Turn,
 )
+from .._text import reason
 
 
 class LoggingInstrument(Instrument):

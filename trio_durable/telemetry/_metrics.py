@@ -15,7 +15,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from .._errors import AlarmSuperseded, RuntimeClosed
 from .._keys import ObjectKey
 from .._runtime import DurableRuntime, RuntimeStatistics
-from .._telemetry import (
+from .._telemetry.events import (
     AlarmDelivery,
     Call,
     Closed,

@@ -37,7 +37,7 @@ except ImportError as error:
     ) from error
 
 from .._keys import ObjectKey
-from .._telemetry import AlarmDelivery, Call, Commit, Instrument, Load, Point, Timed, Turn
+from .._telemetry.events import AlarmDelivery, Call, Commit, Instrument, Load, Point, Timed, Turn
 from ._metrics import Attributes, Metrics, type_of
 
 __all__ = ["OpenTelemetryInstrument"]

@@ -18,7 +18,7 @@ from ..._definition import (
     known_definitions,
     resolved_fields,
 )
-from ..._reason import reason
+from ..._text import reason
 from ..refusal import Refusal
 
 _OWN = __name__.partition(".")[0]

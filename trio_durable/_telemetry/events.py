@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
-from ._keys import ObjectKey
+from .._keys import ObjectKey
 
 if TYPE_CHECKING:
-    from ._runtime import DurableRuntime
+    from .._runtime import DurableRuntime
 
 # --- what takes time -----------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Telemetry inside the runtime: the records, and the notifier that hands them to instruments."""
