@@ -116,7 +116,7 @@ ORDER: list[set[str]] = [
     {"scheduler"},
     {"scheduler.wheel_scheduler"},
     {"scheduler.delivery", "scheduler.feed"},
-    {"scheduler.agenda", "scheduler.bell", "scheduler.flights", "scheduler._contract"},
+    {"scheduler.agenda", "_eventloop.wakeup", "scheduler.flights", "scheduler._contract"},
     {"scheduler.wheel"},
     {"_handle", "_catalogue"},
     {"_directory"},
@@ -124,16 +124,16 @@ ORDER: list[set[str]] = [
     {"_activation"},
     {"_worker", "_mailbox"},
     {"_services"},
-    {"_residency", "_deadlines"},
+    {"_residency", "_eventloop.timeouts"},
     {"_envelope"},
     {"_context"},
     {"_definition"},
-    {"_class_body", "_codec"},
+    {"_class_body", "_json.state"},
     {"_alarm", "_handler", "_upgrade"},
-    {"_retry", "_json_types"},
-    {"_json_classes", "_json_keys"},
-    {"_json_choices"},
-    {"_json_scalars"},
+    {"_retry", "_json.hooks"},
+    {"_json.classes", "_json.keys"},
+    {"_json.choices"},
+    {"_json.scalars"},
     {"storage"},
     {"storage.location"},
     {
@@ -164,11 +164,11 @@ ORDER: list[set[str]] = [
     {"storage._batch", "storage._sqlite_migrations", "storage._sqlite_parameters"},
     {"storage._contract"},
     {"storage._records"},
-    {"_runner", "_ambient", "_values"},
-    {"_rendezvous"},
+    {"_eventloop.runner", "_eventloop.current", "_values"},
+    {"_eventloop.loop"},
     {"_backlog", "_clock", "_durations", "_telemetry.events"},
     {"_errors"},
-    {"_keys", "_text", "_telemetry"},
+    {"_keys", "_text", "_telemetry", "_eventloop", "_json"},
 ]
 """All modules, top to bottom; modules beside each other know nothing of each other.
 
@@ -275,7 +275,7 @@ def test_imports_point_downwards(module: str) -> None:
 def test_only_the_rendezvous_knows_the_loop(module: str) -> None:
     # The demo is an app as a user of Trio writes it; a simulation is the host of the loop itself,
     # which anyio can't run as a guest.
-    if module not in ("_rendezvous", "cli.demo.worker", "testing.simulate._loop"):
+    if module not in ("_eventloop.loop", "cli.demo.worker", "testing.simulate._loop"):
         assert not top_level(imports_of(module)) & LOOPS
 
 
@@ -296,7 +296,7 @@ def test_storages_are_synchronous(module: str) -> None:
         return
     found = imports_of(module)
     assert not top_level(found) & {"anyio", *LOOPS}
-    assert not set(own(found)) & {"_rendezvous", "_runner", "_ambient"}
+    assert not set(own(found)) & {"_eventloop.loop", "_eventloop.runner", "_eventloop.current"}
 
 
 @every_module
@@ -324,18 +324,18 @@ def test_the_reader_of_imports_reads_them_all() -> None:
 from __future__ import annotations
 import os.path, trio
 from typing import TYPE_CHECKING
-from . import _ambient
-from ._codec import StateCodec
-from .storage import Storage, sqlite
+from . import _clock
+from ._keys import ObjectKey
+from .storage import Storage, memory
 if TYPE_CHECKING:
-    from ._runtime import DurableRuntime
+    from ._text import reason
 else:
-    from ._handle import Handle
+    from ._durations import Duration
 if os.name == "nt":
     import msvcrt
 def lazy():
-    from trio_durable._context import Context
-    from trio_durable import DurableObject, _values
+    from trio_durable._errors import NoRuntime
+    from trio_durable import DurableObject, telemetry
 """
     assert imports(source, [PACKAGE]) == {
         "__future__",
@@ -343,16 +343,16 @@ def lazy():
         "os.path",
         "trio",
         "trio_durable",
-        "trio_durable._ambient",
-        "trio_durable._codec",
-        "trio_durable._context",
-        "trio_durable._handle",
-        "trio_durable._values",
+        "trio_durable._clock",
+        "trio_durable._durations",
+        "trio_durable._errors",
+        "trio_durable._keys",
         "trio_durable.storage",
-        "trio_durable.storage.sqlite",
+        "trio_durable.storage.memory",
+        "trio_durable.telemetry",
         "typing",
     }
     assert imports("from .._keys import ObjectKey", [PACKAGE, "storage"]) == {"trio_durable._keys"}
-    assert imports("from ._lock import FileLock", [PACKAGE, "storage"]) == {
-        "trio_durable.storage._lock"
+    assert imports("from ._batch import Batch", [PACKAGE, "storage"]) == {
+        "trio_durable.storage._batch"
     }

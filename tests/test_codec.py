@@ -33,8 +33,8 @@ from trio_durable import (
     StateEncodeError,
     StateTooLarge,
 )
-from trio_durable._codec import StateCodec
 from trio_durable._definition import resolved_fields
+from trio_durable._json.state import StateCodec
 
 KEY = ObjectKey("Box", "b")
 counter = itertools.count()

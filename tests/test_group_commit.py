@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_durable import ObjectKey, PersistenceError, StaleObject
+from trio_durable._eventloop.loop import Loop, Waiter, running_loop
+from trio_durable._eventloop.runner import Runner, ThreadRunner
 from trio_durable._keys import AlarmKey
-from trio_durable._rendezvous import Loop, Waiter, running_loop
-from trio_durable._runner import Runner, ThreadRunner
 from trio_durable.storage import (
     AlarmChanges,
     Commit,

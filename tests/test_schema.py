@@ -30,8 +30,8 @@ from trio_durable import (
     handler,
     upgrade,
 )
-from trio_durable._codec import StateCodec
 from trio_durable._definition import resolved_fields
+from trio_durable._json.state import StateCodec
 
 pytestmark = pytest.mark.anyio
 

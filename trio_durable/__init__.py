@@ -53,12 +53,12 @@ from ._errors import (
     UsageError,
     WrongEventLoop,
 )
+from ._eventloop.runner import InlineRunner, Runner, ThreadRunner
 from ._handle import Handle
 from ._handler import BoundHandler, BoundSyncHandler, Client, Handler, SyncHandler, handler
 from ._keys import ObjectKey
 from ._objects import Objects
 from ._retry import Retry
-from ._runner import InlineRunner, Runner, ThreadRunner
 from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime
 from ._telemetry.events import Instrument
 from ._tenant import Tenant

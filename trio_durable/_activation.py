@@ -37,8 +37,6 @@ import anyio
 import attrs
 
 from ._alarm import Delivery
-from ._ambient import ambient
-from ._codec import compact
 from ._context import Context, Effects
 from ._definition import DurableObject, HandlerDefinition
 from ._envelope import Envelope, Turn, current_turn
@@ -54,9 +52,11 @@ from ._errors import (
     StateDecodeError,
     StateEncodeError,
 )
+from ._eventloop.current import ambient
+from ._eventloop.loop import Waiter
+from ._json.state import compact
 from ._keys import ObjectKey
 from ._mailbox import Mailbox
-from ._rendezvous import Waiter
 from ._services import Services
 from ._text import reason
 from ._values import copied, is_atom

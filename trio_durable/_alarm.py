@@ -11,9 +11,9 @@ import orjson
 
 from ._durations import Duration, seconds
 from ._errors import InvalidAlarm
-from ._json_classes import as_unfit
-from ._json_scalars import UnsupportedType, shown, write_json
-from ._json_types import hooks_for
+from ._json.classes import as_unfit
+from ._json.hooks import hooks_for
+from ._json.scalars import UnsupportedType, shown, write_json
 from ._keys import AlarmKey, ObjectKey, id_problem
 from ._retry import DEFAULT_RETRY, Retry
 from .storage import NO_TIME, StoredAlarm

@@ -9,8 +9,8 @@ from ._alarm import Delivery
 from ._definition import DurableObject, ObjectDefinition, definition_of, known_definitions
 from ._directory import Directory
 from ._errors import DefinitionError, UnknownObjectType
+from ._eventloop.loop import Waiter
 from ._keys import AlarmKey, ObjectKey
-from ._rendezvous import Waiter
 from ._retry import DEFAULT_RETRY, Retry
 from .storage import AlarmChanges
 

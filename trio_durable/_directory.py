@@ -19,8 +19,6 @@ import anyio
 from ._activation import Activation
 from ._admission import admit, admit_to
 from ._alarm import Delivery
-from ._codec import StateCodec
-from ._deadlines import Deadlines
 from ._definition import AlarmDefinition, HandlerDefinition, ObjectDefinition, resolved_fields
 from ._envelope import Envelope, Operation, check_circle, current_turn
 from ._errors import (
@@ -35,8 +33,10 @@ from ._errors import (
     UnknownHandler,
     WrongEventLoop,
 )
+from ._eventloop.loop import Expired, Waiter
+from ._eventloop.timeouts import Deadlines
+from ._json.state import StateCodec
 from ._keys import ObjectKey, address_of, at_address, id_problem
-from ._rendezvous import Expired, Waiter
 from ._residency import NEVER
 from ._services import Services
 from ._values import copied, is_atom

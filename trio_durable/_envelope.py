@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ._alarm import Delivery
 from ._definition import HandlerDefinition
 from ._errors import CallCycle
-from ._rendezvous import Waiter
+from ._eventloop.loop import Waiter
 
 if TYPE_CHECKING:
     from ._activation import Activation

@@ -17,9 +17,9 @@ from ._definition import DurableObject
 from ._directory import Directory
 from ._durations import UNSET, Duration, Unset, optional_seconds
 from ._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongEventLoop
+from ._eventloop.runner import Runner
 from ._handle import Handle, handle_class
 from ._keys import AlarmKey, ObjectKey
-from ._runner import Runner
 from ._services import Services
 from .scheduler import WheelScheduler
 from .storage import NewAlarm, Reader, Storage, StorageFault

@@ -12,16 +12,16 @@ from functools import partial
 
 import attrs
 
-from ._deadlines import Deadlines
 from ._definition import ObjectDefinition
 from ._directory import Directory
+from ._eventloop.loop import Loop
+from ._eventloop.runner import Runner
+from ._eventloop.timeouts import Deadlines
 from ._instrumented.deliveries import InstrumentedDeliveries
 from ._instrumented.directory import InstrumentedDirectory
 from ._instrumented.group_commit import InstrumentedGroupCommit
 from ._instrumented.telemetry import Telemetry
 from ._keys import ObjectKey
-from ._rendezvous import Loop
-from ._runner import Runner
 from ._services import Services
 from .scheduler.delivery import Deliveries, MakeDeliveries
 from .storage import AlarmChanges, Writer

@@ -12,24 +12,24 @@ from weakref import WeakValueDictionary
 import anyio
 import attrs
 
-from . import _ambient
 from ._catalogue import Catalogue
 from ._clock import Clock, LoopClock, SystemClock
-from ._codec import DEFAULT_MAX_STATE_SIZE
-from ._deadlines import Deadlines
 from ._definition import DurableObject, ObjectDefinition
 from ._directory import Directory
 from ._durations import Duration, optional_seconds, seconds
 from ._envelope import check_circle, current_turn
 from ._errors import PersistenceError, RuntimeClosed, TenantDropped
+from ._eventloop import current as _ambient
+from ._eventloop.loop import Loop, running_loop, running_loop_token
+from ._eventloop.runner import InlineRunner, Runner, ThreadRunner
+from ._eventloop.timeouts import Deadlines
 from ._handle import Handle
 from ._instrumented.telemetry import Telemetry
+from ._json.state import DEFAULT_MAX_STATE_SIZE
 from ._keys import ObjectKey
 from ._objects import Objects, checked_limit
 from ._parts import PLAIN, instrumented
-from ._rendezvous import Loop, running_loop, running_loop_token
 from ._residency import DEFAULT_MAX_RESIDENT, Residency
-from ._runner import InlineRunner, Runner, ThreadRunner
 from ._services import Services
 from ._telemetry.events import Closed, Instrument, Opened
 from ._tenant import Tenant, check_tenant

@@ -9,8 +9,8 @@ import attrs
 
 from ._clock import Clock
 from ._errors import TenantDropped
+from ._eventloop.loop import Loop, Waiter
 from ._keys import ObjectKey
-from ._rendezvous import Loop, Waiter
 from ._residency import Residency
 from .storage.batched_load import BatchedLoad
 from .storage.group_commit import GroupCommit

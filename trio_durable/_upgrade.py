@@ -17,8 +17,8 @@ import attrs
 import orjson
 
 from ._errors import DefinitionError, StateDecodeError
-from ._json_classes import as_unfit
-from ._json_scalars import shown, write_json
+from ._json.classes import as_unfit
+from ._json.scalars import shown, write_json
 from ._keys import ObjectKey
 from ._text import reason
 

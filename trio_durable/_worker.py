@@ -7,7 +7,7 @@ from contextvars import Context
 from typing import Any
 
 from ._envelope import Envelope
-from ._rendezvous import Loop, Waiter
+from ._eventloop.loop import Loop, Waiter
 from ._services import StartTask
 
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_durable import DurableObject, ObjectKey, definition_of
-from trio_durable._codec import StateCodec
+from trio_durable._json.state import StateCodec
 from trio_durable.cli.annotations import SCALARS
 from trio_durable.cli.fields import parse_fields
 from trio_durable.cli.layout import WIDTH

@@ -9,8 +9,8 @@ import pytest
 from support.clock import settle
 from support.tasks import calls
 
-from trio_durable._rendezvous import running_loop
-from trio_durable.scheduler.bell import Bell
+from trio_durable._eventloop.loop import running_loop
+from trio_durable._eventloop.wakeup import Bell
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import trio
 
 from trio_durable import Runner
-from trio_durable._rendezvous import Loop, _TrioLoop
-from trio_durable._runner import Job
+from trio_durable._eventloop.loop import Loop, _TrioLoop
+from trio_durable._eventloop.runner import Job
 
 if TYPE_CHECKING:
     from .world import Process

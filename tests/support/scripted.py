@@ -17,8 +17,8 @@ from copy import deepcopy
 from typing import Any, ClassVar, TypeVar
 
 from trio_durable import MemoryStorage, ObjectKey, Runner
+from trio_durable._eventloop.loop import Loop
 from trio_durable._keys import AlarmKey
-from trio_durable._rendezvous import Loop
 from trio_durable.storage import (
     Commit,
     DueAlarm,

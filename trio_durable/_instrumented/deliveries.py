@@ -6,11 +6,11 @@ from contextvars import Context, copy_context
 
 from .._alarm import EARLIEST, LATEST, instant
 from .._clock import Clock
-from .._rendezvous import Loop
+from .._eventloop.loop import Loop
+from .._eventloop.wakeup import Bell
 from .._telemetry.events import AlarmDelivery, DeadLettered
 from ..scheduler._contract import Destination
 from ..scheduler.agenda import Agenda
-from ..scheduler.bell import Bell
 from ..scheduler.delivery import Deliveries
 from ..scheduler.flights import Flight
 from ..storage import Postponement, StoredAlarm

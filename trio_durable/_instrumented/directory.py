@@ -6,10 +6,10 @@ from collections.abc import Coroutine
 from typing import Any, Literal
 
 from .._activation import Activation
-from .._deadlines import Deadlines
 from .._definition import HandlerDefinition, ObjectDefinition
 from .._directory import Directory
 from .._envelope import Operation
+from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
 from .._services import Services
 from .._telemetry.events import Call, Entered, Hibernated, Woken

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from typing import Protocol, cast
 
 from .._errors import PersistenceError, StaleObject
+from .._eventloop.loop import Loop
+from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from .._rendezvous import Loop
-from .._runner import Runner
 from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
 from ..storage import AlarmChanges, StorageFault, Writer
 from ..storage.group_commit import GroupCommit

@@ -18,8 +18,8 @@ from uuid import UUID
 
 import attrs
 
-from .._json_scalars import UnsupportedType
-from .._json_types import hooks_for
+from .._json.hooks import hooks_for
+from .._json.scalars import UnsupportedType
 from .refusal import Refusal
 
 

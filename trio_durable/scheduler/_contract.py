@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from .._alarm import Delivery
+from .._eventloop.loop import Waiter
 from .._keys import AlarmKey, ObjectKey
-from .._rendezvous import Waiter
 from .._retry import Retry
 from ..storage import AlarmChanges, NewAlarm, StoredAlarm
 

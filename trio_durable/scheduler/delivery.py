@@ -29,14 +29,14 @@ import anyio
 from .._alarm import LATEST, alarm_of
 from .._clock import Clock
 from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
+from .._eventloop.loop import Loop
+from .._eventloop.wakeup import Bell
 from .._keys import AlarmKey, ObjectKey
-from .._rendezvous import Loop
 from .._text import reason
 from ..storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
 from ._contract import Destination
 from .agenda import Agenda
-from .bell import Bell
 from .flights import Flight, Flights
 
 logger = logging.getLogger("trio_durable.alarms")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 
 from .._clock import Clock
-from .._runner import Runner
+from .._eventloop.runner import Runner
+from .._eventloop.wakeup import Bell
 from ..storage import DueAlarm, Reader
 from ._contract import Destination
 from .agenda import Agenda
-from .bell import Bell
 from .flights import Flights
 
 logger = logging.getLogger("trio_durable.alarms")

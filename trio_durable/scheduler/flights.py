@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
 from .._alarm import Delivery
+from .._eventloop.loop import Told, Waiter
 from .._keys import AlarmKey, Owner
-from .._rendezvous import Told, Waiter
 from .._retry import DEFAULT_RETRY, Retry
 from ..storage import StoredAlarm
 

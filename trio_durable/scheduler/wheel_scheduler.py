@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .._clock import Clock
+from .._eventloop.loop import Loop
+from .._eventloop.runner import Runner
+from .._eventloop.wakeup import Bell
 from .._keys import AlarmKey, ObjectKey
-from .._rendezvous import Loop
-from .._runner import Runner
 from ..storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
 from ..storage.group_commit import GroupCommit
 from ._contract import Destination, Scheduler
 from .agenda import Agenda
-from .bell import Bell
 from .delivery import Deliveries, MakeDeliveries
 from .feed import Feed
 from .flights import SLOW

@@ -13,9 +13,9 @@ from time import perf_counter
 from typing import Protocol
 
 from .._backlog import Backlog
+from .._eventloop.loop import Loop, Waiter
+from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from .._rendezvous import Loop, Waiter
-from .._runner import Runner
 from ._contract import Reader, SpoiltRow, StorageFault
 from ._records import StoredObject
 

@@ -34,9 +34,9 @@ from typing import ClassVar, TypeVar, cast
 
 from .._backlog import Backlog
 from .._errors import PersistenceError, StaleObject
+from .._eventloop.loop import Loop, Waiter
+from .._eventloop.runner import Job, Runner
 from .._keys import ObjectKey
-from .._rendezvous import Loop, Waiter
-from .._runner import Job, Runner
 from ._contract import StorageFault, Writer
 from ._records import AlarmChanges
 from .pace import Pace

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .._errors import PersistenceError
+from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
-from .._rendezvous import Waiter
 from ._records import AlarmChanges, Commit, new_epoch
 
 _SPARE = 1024

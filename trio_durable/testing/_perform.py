@@ -18,7 +18,6 @@ import attrs
 
 from .._alarm import Alarm, Delivery, alarm_of, due_time, encoded_payload
 from .._clock import LoopClock, SystemClock
-from .._codec import StateCodec
 from .._context import Context
 from .._definition import DurableObject, HandlerDefinition, definition_of, resolved_fields
 from .._durations import UNSET, Unset
@@ -31,9 +30,10 @@ from .._errors import (
     RuntimeClosed,
     UnknownHandler,
 )
+from .._eventloop.loop import running_loop
+from .._json.state import StateCodec
 from .._keys import ObjectKey, id_problem
 from .._objects import Objects
-from .._rendezvous import running_loop
 from .._values import copied, is_atom
 from ..storage import AlarmChanges, StoredAlarm
 

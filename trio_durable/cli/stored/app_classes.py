@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from ..._codec import StateCodec
 from ..._definition import (
     DurableObject,
     ObjectDefinition,
@@ -18,6 +17,7 @@ from ..._definition import (
     known_definitions,
     resolved_fields,
 )
+from ..._json.state import StateCodec
 from ..._text import reason
 from ..refusal import Refusal
 

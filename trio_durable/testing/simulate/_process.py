@@ -23,7 +23,7 @@ from hypothesis.vendor.pretty import pretty
 from ..._clock import Clock
 from ..._definition import DurableObject, ObjectDefinition
 from ..._directory import Directory
-from ..._runner import Job, Runner
+from ..._eventloop.runner import Job, Runner
 from ..._runtime import DurableRuntime
 from ...storage import Storage
 from ._faults import Life

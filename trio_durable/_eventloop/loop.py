@@ -38,7 +38,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
-from ._errors import WrongEventLoop
+from .._errors import WrongEventLoop
 
 Ts = TypeVarTuple("Ts")
 

@@ -15,8 +15,8 @@ import orjson
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from ._json_scalars import SCALARS, Hook, Unfit, expected, shown
-from ._text import reason
+from .._text import reason
+from .scalars import SCALARS, Hook, Unfit, expected, shown
 
 HooksFor = Callable[[Any], tuple[Hook, Hook]]
 """Finds the functions that write and read a type."""

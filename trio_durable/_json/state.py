@@ -30,19 +30,19 @@ from typing import Any
 import attrs
 import orjson
 
-from ._errors import (
+from .._errors import (
     DefinitionError,
     StateDecodeError,
     StateEncodeError,
     StateTooLarge,
     StateTooNew,
 )
-from ._json_classes import as_unfit, check_reads_back, field_functions, is_constrained
-from ._json_scalars import UnsupportedType, shown
-from ._json_types import hooks_for, reader_for, writer_for
-from ._keys import ObjectKey
-from ._text import reason
-from ._upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded
+from .._keys import ObjectKey
+from .._text import reason
+from .._upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded
+from .classes import as_unfit, check_reads_back, field_functions, is_constrained
+from .hooks import hooks_for, reader_for, writer_for
+from .scalars import UnsupportedType, shown
 
 DEFAULT_MAX_STATE_SIZE = 16 * 1024 * 1024
 

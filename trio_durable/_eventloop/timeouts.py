@@ -12,7 +12,7 @@ from collections import deque
 
 import anyio
 
-from ._rendezvous import Loop, Waiter
+from .loop import Loop, Waiter
 
 _SPARE = 1024
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, get_args
 
-from ._json_scalars import JSON_SCALARS, Hook, Unfit, UnsupportedType, expected, shown
+from .scalars import JSON_SCALARS, Hook, Unfit, UnsupportedType, expected, shown
 
 
 def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from ._errors import NoRuntime
+from .._errors import NoRuntime
 
 
 class Dispatcher(Protocol):

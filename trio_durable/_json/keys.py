@@ -8,8 +8,8 @@ from enum import Enum, Flag
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
-from ._json_choices import enum_hooks, literal_hooks
-from ._json_scalars import SCALARS, Hook, Unfit, UnsupportedType, expected
+from .choices import enum_hooks, literal_hooks
+from .scalars import SCALARS, Hook, Unfit, UnsupportedType, expected
 
 
 def key_hooks(tp: Any) -> tuple[Hook, Hook]:

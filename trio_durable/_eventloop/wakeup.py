@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from .._rendezvous import Loop, Waiter
+from .loop import Loop, Waiter
 
 
 class Bell:

@@ -27,10 +27,10 @@ from typing import (
 import attrs
 import orjson
 
-from ._json_choices import enum_hooks, literal_hooks
-from ._json_classes import class_hooks
-from ._json_keys import key_hooks
-from ._json_scalars import (
+from .choices import enum_hooks, literal_hooks
+from .classes import class_hooks
+from .keys import key_hooks
+from .scalars import (
     JSON_SCALARS,
     SCALARS,
     Hook,

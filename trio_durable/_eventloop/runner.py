@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar, cast
 
-from ._rendezvous import Loop, Waiter
+from .loop import Loop, Waiter
 
 T = TypeVar("T")
 Job = Callable[[], object]

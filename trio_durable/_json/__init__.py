@@ -1,0 +1,1 @@
+"""The JSON codec: an object's state to bytes and back, exactly."""
