@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from trio_durable.storage._postgres_arrays import Integers, Texts, register, texts
+from trio_durable.storage.postgres._arrays import Integers, Texts, register, texts
 
 ROWS, BATCH, ROUNDS, SECONDS = 2_000, 64, 9, 0.3
 

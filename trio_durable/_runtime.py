@@ -35,8 +35,8 @@ from ._telemetry.events import Closed, Instrument, Opened
 from ._tenant import Tenant, check_tenant
 from .scheduler import WheelScheduler
 from .storage import AlarmChanges, Durability, Hints, MemoryStorage, Storage
+from .storage._urls import storage_at
 from .storage.batched_load import BatchedLoad
-from .storage.location import storage_at
 
 DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0

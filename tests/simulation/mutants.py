@@ -19,15 +19,11 @@ from trio_durable._activation import Activation
 from trio_durable._context import Context
 from trio_durable._directory import Directory
 from trio_durable.scheduler.delivery import Deliveries
-from trio_durable.storage import (
-    AlarmChanges,
-    Commit,
-    StorageFault,
-    _sqlite_objects,
-)
-from trio_durable.storage._sqlite_objects import _save_sql
+from trio_durable.storage import AlarmChanges, Commit, StorageFault
 from trio_durable.storage.group_commit import GroupCommit
 from trio_durable.storage.memory import _Alarms, _MemoryWriter
+from trio_durable.storage.sqlite import _objects as _sqlite_objects
+from trio_durable.storage.sqlite._objects import _save_sql
 from trio_durable.storage.ticket import Ticket
 
 Mutant = Callable[[], AbstractContextManager[object]]

@@ -28,8 +28,8 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-from trio_durable.storage._postgres_migrations import _LOCK, GONE, names_of_all
 from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres._migrations import _LOCK, GONE, names_of_all
 
 NOW = 1_767_225_600_000_000
 SECOND = 1_000_000

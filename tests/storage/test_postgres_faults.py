@@ -27,9 +27,9 @@ from trio_durable.storage import (
     StorageFault,
     StoredObject,
     Writer,
-    _postgres_connection,
 )
 from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres import _connection as _postgres_connection
 
 NOW = 1_767_225_600_000_000
 

@@ -51,11 +51,11 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-from trio_durable.storage._lock import FileLock
-from trio_durable.storage._sqlite_alarms import MAX_ROWS, AlarmTable
-from trio_durable.storage._sqlite_migrations import Schema, TableNames, migrations_of
-from trio_durable.storage._sqlite_tables import _MAX_KNOWN
-from trio_durable.storage._sqlite_writer import SQLiteWriter
+from trio_durable.storage.sqlite._alarms import MAX_ROWS, AlarmTable
+from trio_durable.storage.sqlite._lock import FileLock
+from trio_durable.storage.sqlite._migrations import Schema, TableNames, migrations_of
+from trio_durable.storage.sqlite._tables import _MAX_KNOWN
+from trio_durable.storage.sqlite._writer import SQLiteWriter
 
 NOW = 1_767_225_600_000_000
 

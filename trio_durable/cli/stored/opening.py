@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from ..._keys import AlarmKey, ObjectKey, id_problem
 from ..._tenant import check_tenant
 from ...storage import Durability, MemoryStorage, Reader, Storage, StorageFault, Writer
-from ...storage.location import storage_at
+from ...storage._urls import storage_at
 from ..refusal import Refusal
 from .rows import has_tenant
 

@@ -13,15 +13,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from .._keys import AlarmKey
-from ._batch import Stale, by_tenant
-from ._contract import Writer
+from ..._keys import AlarmKey
+from .._batch import Stale, by_tenant
+from .._contract import Writer
+from .._records import Commit, Postponement, StoredAlarm
+from ._alarms import MAX_ROWS
 from ._lock import FileLock
-from ._records import Commit, Postponement, StoredAlarm
-from ._sqlite_alarms import MAX_ROWS
-from ._sqlite_migrations import Schema
-from ._sqlite_objects import NotOnlySaves
-from ._sqlite_tables import TablesOfTenants, TenantTables, faults
+from ._migrations import Schema
+from ._objects import NotOnlySaves
+from ._tables import TablesOfTenants, TenantTables, faults
 
 T = TypeVar("T")
 R = TypeVar("R")

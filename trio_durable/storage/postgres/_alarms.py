@@ -11,12 +11,12 @@ from typing import Any
 
 import psycopg
 
-from .._keys import AlarmKey, ObjectKey
-from ._postgres_arrays import Integers, Texts, texts
-from ._postgres_connection import Connection
-from ._postgres_names import Names
-from ._postgres_objects import REQUIRE_ALL
-from ._records import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from ..._keys import AlarmKey, ObjectKey
+from .._records import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from ._arrays import Integers, Texts, texts
+from ._connection import Connection
+from ._names import Names
+from ._objects import REQUIRE_ALL
 
 _EARLIEST = -(2**63)
 

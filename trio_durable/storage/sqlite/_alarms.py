@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 
-from .._keys import AlarmKey, ObjectKey
-from ._records import NO_TIME, AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
-from ._sqlite_migrations import TableNames
-from ._sqlite_parameters import as_json, padded, values
+from ..._keys import AlarmKey, ObjectKey
+from .._records import NO_TIME, AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from ._migrations import TableNames
+from ._parameters import as_json, padded, values
 
 logger = logging.getLogger("trio_durable.storage")
 

@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
-from .._keys import AlarmKey, ObjectKey
-from ._contract import Reader, StorageFault
-from ._postgres_connection import Connection
-from ._postgres_link import Link
-from ._postgres_migrations import Schema
-from ._postgres_tables import MISSING, TenantTables, tables_by_tenant
-from ._reads import load_by_tenant, summaries
-from ._records import (
+from ..._keys import AlarmKey, ObjectKey
+from .._contract import Reader, StorageFault
+from .._reads import load_by_tenant, summaries
+from .._records import (
     AlarmRow,
     AlarmStatus,
     DueAlarm,
@@ -25,6 +21,10 @@ from ._records import (
     StoredObject,
     TypeSummary,
 )
+from ._connection import Connection
+from ._migrations import Schema
+from ._reconnecting import Link
+from ._tables import MISSING, TenantTables, tables_by_tenant
 
 T = TypeVar("T")
 

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 import psycopg
 
-from ._batch import Work, acknowledgements
-from ._postgres_alarms import AlarmTable
-from ._postgres_connection import Connection
-from ._postgres_names import Names
-from ._postgres_objects import ObjectTable
-from ._records import Commit
+from .._batch import Work, acknowledgements
+from .._records import Commit
+from ._alarms import AlarmTable
+from ._connection import Connection
+from ._names import Names
+from ._objects import ObjectTable
 
 MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 """The errors of statements on the tables of a tenant that isn't there."""

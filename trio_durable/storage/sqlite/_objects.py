@@ -19,11 +19,11 @@ from functools import lru_cache
 
 import orjson
 
-from .._keys import ObjectKey
-from ._contract import SpoiltRow
-from ._records import Commit, ObjectRow, StoredObject
-from ._sqlite_migrations import TableNames
-from ._sqlite_parameters import as_json, padded, values
+from ..._keys import ObjectKey
+from .._contract import SpoiltRow
+from .._records import Commit, ObjectRow, StoredObject
+from ._migrations import TableNames
+from ._parameters import as_json, padded, values
 
 _LARGE_STATE = 64 * 1024
 _REVISIONS_END = 2**62

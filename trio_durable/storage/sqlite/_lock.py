@@ -14,7 +14,7 @@ import sys
 import weakref
 from pathlib import Path
 
-from .._errors import StorageInUse
+from ..._errors import StorageInUse
 
 
 class FileLock:

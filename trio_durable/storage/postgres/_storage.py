@@ -20,26 +20,19 @@ except ModuleNotFoundError as error:
         "objects in PostgreSQL need psycopg: pip install 'trio-durable[postgres]'", name="psycopg"
     ) from None
 
-from .._durations import Duration, seconds
-from .._errors import SchemaTooNew, StorageUnavailable
-from . import _postgres_problems as problems
-from ._contract import Durability, Hints, Reader, Storage, Writer
-from ._postgres_arrays import texts
-from ._postgres_connection import Connection, Settings, Unreachable
-from ._postgres_conninfo import Conninfo
-from ._postgres_hints import PostgresHints
-from ._postgres_link import Link
-from ._postgres_migrations import (
-    Schema,
-    down_script,
-    names_of_all,
-    script,
-    tenant_script,
-    unknown,
-)
-from ._postgres_names import Names
-from ._postgres_reader import PostgresReader
-from ._postgres_writer import PostgresWriter
+from ..._durations import Duration, seconds
+from ..._errors import SchemaTooNew, StorageUnavailable
+from .._contract import Durability, Hints, Reader, Storage, Writer
+from . import _errors as problems
+from ._arrays import texts
+from ._connection import Connection, Settings, Unreachable
+from ._conninfo import Conninfo
+from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
+from ._names import Names
+from ._notify import PostgresHints
+from ._reader import PostgresReader
+from ._reconnecting import Link
+from ._writer import PostgresWriter
 
 _OLDEST = 14
 _YEAR = 366 * 86400.0

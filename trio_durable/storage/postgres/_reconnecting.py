@@ -27,11 +27,11 @@ from typing import TypeVar
 import psycopg
 from psycopg import pq
 
-from . import _postgres_problems as problems
-from ._batch import Stale
-from ._contract import StorageFault
-from ._postgres_connection import Connection, NoAnswer, Settings, Unreachable
-from ._postgres_migrations import GONE
+from .._batch import Stale
+from .._contract import StorageFault
+from . import _errors as problems
+from ._connection import Connection, NoAnswer, Settings, Unreachable
+from ._migrations import GONE
 
 logger = logging.getLogger("trio_durable.storage")
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from .._keys import ObjectKey
-from ._postgres_arrays import Integers, Texts, texts
-from ._postgres_connection import Connection
-from ._postgres_names import Names
-from ._records import Commit, ObjectRow, StoredObject
+from ..._keys import ObjectKey
+from .._records import Commit, ObjectRow, StoredObject
+from ._arrays import Integers, Texts, texts
+from ._connection import Connection
+from ._names import Names
 
 REQUIRE_ALL = "SELECT 1 / (count(*) = %s)::int FROM done"
 """Fails by a division by zero unless so many rows were changed: then all that went to the server

@@ -33,9 +33,9 @@ from time import monotonic
 import psycopg
 from psycopg import sql
 
-from ._contract import Hints
-from ._postgres_connection import Connection, Settings, Unreachable
-from ._postgres_problems import of_statement
+from .._contract import Hints
+from ._connection import Connection, Settings, Unreachable
+from ._errors import of_statement
 
 logger = logging.getLogger("trio_durable.storage")
 

@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-from .._keys import AlarmKey, ObjectKey
-from ._contract import Reader
-from ._reads import load_by_tenant, summaries
-from ._records import (
+from ..._keys import AlarmKey, ObjectKey
+from .._contract import Reader
+from .._reads import load_by_tenant, summaries
+from .._records import (
     AlarmRow,
     AlarmStatus,
     DueAlarm,
@@ -18,8 +18,8 @@ from ._records import (
     StoredObject,
     TypeSummary,
 )
-from ._sqlite_migrations import Schema
-from ._sqlite_tables import TenantTables, faults
+from ._migrations import Schema
+from ._tables import TenantTables, faults
 
 
 class SQLiteReader(Reader):

@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
-from .._keys import AlarmKey
-from ._batch import Stale, by_tenant
-from ._contract import StorageFault, Writer
-from ._postgres_connection import Connection
-from ._postgres_link import Link
-from ._postgres_migrations import Schema
-from ._postgres_tables import MISSING, TenantTables, tables_by_tenant
-from ._records import Commit, Postponement, StoredAlarm
+from ..._keys import AlarmKey
+from .._batch import Stale, by_tenant
+from .._contract import StorageFault, Writer
+from .._records import Commit, Postponement, StoredAlarm
+from ._connection import Connection
+from ._migrations import Schema
+from ._reconnecting import Link
+from ._tables import MISSING, TenantTables, tables_by_tenant
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from ._batch import Stale, Work, acknowledgements, by_tenant
-from ._contract import StorageFault
-from ._records import Commit
-from ._sqlite_alarms import AlarmTable
-from ._sqlite_migrations import Schema, TableNames
-from ._sqlite_objects import ObjectTable
+from .._batch import Stale, Work, acknowledgements, by_tenant
+from .._contract import StorageFault
+from .._records import Commit
+from ._alarms import AlarmTable
+from ._migrations import Schema, TableNames
+from ._objects import ObjectTable
 
 T = TypeVar("T")
 

@@ -22,14 +22,14 @@ from pathlib import Path
 
 import sqlite_utils
 
-from .._durations import Duration, seconds
-from .._errors import SchemaTooNew, StorageUnavailable
-from ._contract import Durability, Reader, Storage, Writer
+from ..._durations import Duration, seconds
+from ..._errors import SchemaTooNew, StorageUnavailable
+from .._contract import Durability, Reader, Storage, Writer
 from ._lock import FileLock
-from ._sqlite_migrations import Schema
-from ._sqlite_reader import SQLiteReader
-from ._sqlite_tables import GARBLED, TenantTables
-from ._sqlite_writer import SQLiteWriter
+from ._migrations import Schema
+from ._reader import SQLiteReader
+from ._tables import GARBLED, TenantTables
+from ._writer import SQLiteWriter
 
 _OLDEST = (3, 38)
 """The first SQLite with the ``->>`` operator."""

@@ -25,11 +25,11 @@ from psycopg import pq
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
 
-from . import _postgres_problems as problems
-from ._contract import Durability
-from ._postgres_arrays import register
-from ._postgres_conninfo import Conninfo
-from ._postgres_problems import Problem
+from .._contract import Durability
+from . import _errors as problems
+from ._arrays import register
+from ._conninfo import Conninfo
+from ._errors import Problem
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _MARGIN = 1.0

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 import attrs
 import psycopg
 
-from ._postgres_connection import Connection
-from ._postgres_names import Names
+from ._connection import Connection
+from ._names import Names
 
 GONE = "DU001"
 """The state of the error with which a save fails that finds its row gone."""
