@@ -16,9 +16,9 @@ from time import perf_counter, sleep
 import trio
 
 from trio_durable import DurableRuntime, MemoryStorage, ObjectKey, ThreadRunner
+from trio_durable._persistence.group_commit import GroupCommit
+from trio_durable._persistence.ticket import Ticket
 from trio_durable.storage import Commit, SQLiteStorage, Storage, Writer
-from trio_durable.storage.group_commit import GroupCommit
-from trio_durable.storage.ticket import Ticket
 
 from .objects import Counter
 

@@ -129,8 +129,8 @@ ORDER: list[set[str]] = [
     {"_context"},
     {"_definition"},
     {"_class_body", "_json.state"},
-    {"_alarm", "_handler", "_upgrade"},
-    {"_retry", "_json.hooks"},
+    {"_alarms.alarm", "_handler", "_upgrade"},
+    {"_alarms.retry", "_json.hooks"},
     {"_json.classes", "_json.keys"},
     {"_json.choices"},
     {"_json.scalars"},
@@ -138,8 +138,8 @@ ORDER: list[set[str]] = [
     {"storage._urls"},
     {"storage.postgres", "storage.sqlite"},
     {
-        "storage.group_commit",
-        "storage.batched_load",
+        "_persistence.group_commit",
+        "_persistence.batched_load",
         "storage.memory",
         "storage.postgres._storage",
         "storage.sqlite._storage",
@@ -157,7 +157,12 @@ ORDER: list[set[str]] = [
     {"storage.postgres._connection"},
     {"storage.postgres._arrays", "storage.postgres._conninfo", "storage.postgres._names"},
     {"storage.postgres._errors"},
-    {"storage.sqlite._reader", "storage.sqlite._writer", "storage.pace", "storage.ticket"},
+    {
+        "storage.sqlite._reader",
+        "storage.sqlite._writer",
+        "_persistence.batching",
+        "_persistence.ticket",
+    },
     {"storage.sqlite._lock"},
     {"storage.sqlite._tables"},
     {"storage.sqlite._alarms", "storage.sqlite._objects"},
@@ -167,9 +172,9 @@ ORDER: list[set[str]] = [
     {"storage._records"},
     {"_eventloop.runner", "_eventloop.current", "_values"},
     {"_eventloop.loop"},
-    {"_backlog", "_clock", "_durations", "_telemetry.events"},
+    {"_persistence.wait_estimate", "_clock", "_durations", "_telemetry.events"},
     {"_errors"},
-    {"_keys", "_text", "_telemetry", "_eventloop", "_json"},
+    {"_keys", "_text", "_telemetry", "_eventloop", "_json", "_alarms", "_persistence"},
 ]
 """All modules, top to bottom; modules beside each other know nothing of each other.
 
@@ -293,7 +298,7 @@ def test_only_storage_knows_databases(module: str) -> None:
 )
 def test_storages_are_synchronous(module: str) -> None:
     # They run in threads; what stands between them and the loop are these.
-    if module in ("storage.group_commit", "storage.ticket", "storage.batched_load"):
+    if module in ("_persistence.group_commit", "_persistence.ticket", "_persistence.batched_load"):
         return
     found = imports_of(module)
     assert not top_level(found) & {"anyio", *LOOPS}

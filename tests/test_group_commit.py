@@ -23,6 +23,10 @@ from trio_durable import ObjectKey, PersistenceError, StaleObject
 from trio_durable._eventloop.loop import Loop, Waiter, running_loop
 from trio_durable._eventloop.runner import Runner, ThreadRunner
 from trio_durable._keys import AlarmKey
+from trio_durable._persistence import batched_load, group_commit
+from trio_durable._persistence.batched_load import BatchedLoad
+from trio_durable._persistence.group_commit import GroupCommit
+from trio_durable._persistence.ticket import Ticket
 from trio_durable.storage import (
     AlarmChanges,
     Commit,
@@ -31,13 +35,8 @@ from trio_durable.storage import (
     StoredAlarm,
     StoredObject,
     Writer,
-    batched_load,
-    group_commit,
 )
 from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
-from trio_durable.storage.batched_load import BatchedLoad
-from trio_durable.storage.group_commit import GroupCommit
-from trio_durable.storage.ticket import Ticket
 from trio_durable.testing.conformance._builders import changes as changed
 
 T = TypeVar("T")

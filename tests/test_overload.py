@@ -19,9 +19,9 @@ from trio_durable import (
     alarm,
     handler,
 )
-from trio_durable._backlog import PATIENCE, Backlog
-from trio_durable.storage import batched_load, group_commit
-from trio_durable.storage.batched_load import BatchedLoad
+from trio_durable._persistence import batched_load, group_commit
+from trio_durable._persistence.batched_load import BatchedLoad
+from trio_durable._persistence.wait_estimate import PATIENCE, Backlog
 
 
 class Colleague(Worker):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_durable.storage.pace import Pace
+from trio_durable._persistence.batching import Pace
 
 FAST, SLOW = 250e-6, 5e-3
 

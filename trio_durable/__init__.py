@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ._activation import ActivationInfo
-from ._alarm import Alarm, alarm
+from ._alarms.alarm import Alarm, alarm
+from ._alarms.retry import Retry
 from ._clock import Clock
 from ._context import Context
 from ._definition import (
@@ -58,7 +59,6 @@ from ._handle import Handle
 from ._handler import BoundHandler, BoundSyncHandler, Client, Handler, SyncHandler, handler
 from ._keys import ObjectKey
 from ._objects import Objects
-from ._retry import Retry
 from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime
 from ._telemetry.events import Instrument
 from ._tenant import Tenant

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import attrs
 
-from ._alarm import Delivery
+from ._alarms.alarm import Delivery
 from ._context import Context, Effects
 from ._definition import DurableObject, HandlerDefinition
 from ._envelope import Envelope, Turn, current_turn
@@ -57,12 +57,12 @@ from ._eventloop.loop import Waiter
 from ._json.state import compact
 from ._keys import ObjectKey
 from ._mailbox import Mailbox
+from ._persistence.ticket import Ticket
 from ._services import Services
 from ._text import reason
 from ._values import copied, is_atom
 from ._worker import InContext, Worker
 from .storage import AlarmChanges, StorageFault, StoredObject
-from .storage.ticket import Ticket
 
 if TYPE_CHECKING:
     from ._directory import Directory

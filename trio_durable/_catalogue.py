@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-from ._alarm import Delivery
+from ._alarms.alarm import Delivery
+from ._alarms.retry import DEFAULT_RETRY, Retry
 from ._definition import DurableObject, ObjectDefinition, definition_of, known_definitions
 from ._directory import Directory
 from ._errors import DefinitionError, UnknownObjectType
 from ._eventloop.loop import Waiter
 from ._keys import AlarmKey, ObjectKey
-from ._retry import DEFAULT_RETRY, Retry
 from .storage import AlarmChanges
 
 

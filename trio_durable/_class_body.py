@@ -12,10 +12,10 @@ from typing import ClassVar, get_origin
 
 import attrs
 
-from ._alarm import Misplaced, is_marked, retry_of
+from ._alarms.alarm import Misplaced, is_marked, retry_of
+from ._alarms.retry import Retry
 from ._errors import DefinitionError
 from ._handler import Handler
-from ._retry import Retry
 from ._upgrade import Upgrade
 
 _HOOKS = {"after_load": "(self)", "handle_alarm": "(self, alarm)"}

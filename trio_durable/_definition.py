@@ -29,7 +29,8 @@ from typing import (
 
 import attrs
 
-from ._alarm import Alarm, retry_of
+from ._alarms.alarm import Alarm, retry_of
+from ._alarms.retry import Retry
 from ._class_body import (
     check_alarm,
     check_body,
@@ -43,7 +44,6 @@ from ._durations import UNSET, Duration, Unset, optional_seconds
 from ._errors import DefinitionError, NotInTurn
 from ._handler import Handler
 from ._keys import id_problem
-from ._retry import Retry
 from ._upgrade import UpgradeDefinition, upgrades_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import anyio
 
 from ._activation import Activation
 from ._admission import admit, admit_to
-from ._alarm import Delivery
+from ._alarms.alarm import Delivery
 from ._definition import AlarmDefinition, HandlerDefinition, ObjectDefinition, resolved_fields
 from ._envelope import Envelope, Operation, check_circle, current_turn
 from ._errors import (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING
 
-from ._alarm import Delivery
+from ._alarms.alarm import Delivery
 from ._definition import HandlerDefinition
 from ._errors import CallCycle
 from ._eventloop.loop import Waiter

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 import anyio
 
 from ._activation import ActivationInfo
-from ._alarm import Alarm, alarm_of, check_name, due_time, encoded_payload
+from ._alarms.alarm import Alarm, alarm_of, check_name, due_time, encoded_payload
 from ._catalogue import Catalogue
 from ._definition import DurableObject
 from ._directory import Directory
@@ -20,10 +20,10 @@ from ._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongE
 from ._eventloop.runner import Runner
 from ._handle import Handle, handle_class
 from ._keys import AlarmKey, ObjectKey
+from ._persistence.group_commit import GroupCommit
 from ._services import Services
 from .scheduler import WheelScheduler
 from .storage import NewAlarm, Reader, Storage, StorageFault
-from .storage.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from ._runtime import DurableRuntime

@@ -22,10 +22,10 @@ from ._instrumented.directory import InstrumentedDirectory
 from ._instrumented.group_commit import InstrumentedGroupCommit
 from ._instrumented.telemetry import Telemetry
 from ._keys import ObjectKey
+from ._persistence.group_commit import GroupCommit
 from ._services import Services
 from .scheduler.delivery import Deliveries, MakeDeliveries
 from .storage import AlarmChanges, Writer
-from .storage.group_commit import GroupCommit
 
 _AlarmsChanged = Callable[[ObjectKey, AlarmChanges], None]
 

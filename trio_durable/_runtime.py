@@ -29,6 +29,7 @@ from ._json.state import DEFAULT_MAX_STATE_SIZE
 from ._keys import ObjectKey
 from ._objects import Objects, checked_limit
 from ._parts import PLAIN, instrumented
+from ._persistence.batched_load import BatchedLoad
 from ._residency import DEFAULT_MAX_RESIDENT, Residency
 from ._services import Services
 from ._telemetry.events import Closed, Instrument, Opened
@@ -36,7 +37,6 @@ from ._tenant import Tenant, check_tenant
 from .scheduler import WheelScheduler
 from .storage import AlarmChanges, Durability, Hints, MemoryStorage, Storage
 from .storage._urls import storage_at
-from .storage.batched_load import BatchedLoad
 
 DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0

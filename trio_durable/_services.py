@@ -11,9 +11,9 @@ from ._clock import Clock
 from ._errors import TenantDropped
 from ._eventloop.loop import Loop, Waiter
 from ._keys import ObjectKey
+from ._persistence.batched_load import BatchedLoad
+from ._persistence.group_commit import GroupCommit
 from ._residency import Residency
-from .storage.batched_load import BatchedLoad
-from .storage.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from ._runtime import DurableRuntime

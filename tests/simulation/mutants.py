@@ -18,13 +18,13 @@ from unittest.mock import patch
 from trio_durable._activation import Activation
 from trio_durable._context import Context
 from trio_durable._directory import Directory
+from trio_durable._persistence.group_commit import GroupCommit
+from trio_durable._persistence.ticket import Ticket
 from trio_durable.scheduler.delivery import Deliveries
 from trio_durable.storage import AlarmChanges, Commit, StorageFault
-from trio_durable.storage.group_commit import GroupCommit
 from trio_durable.storage.memory import _Alarms, _MemoryWriter
 from trio_durable.storage.sqlite import _objects as _sqlite_objects
 from trio_durable.storage.sqlite._objects import _save_sql
-from trio_durable.storage.ticket import Ticket
 
 Mutant = Callable[[], AbstractContextManager[object]]
 MUTANTS: dict[str, Mutant] = {}
@@ -83,7 +83,7 @@ def no_fence() -> AbstractContextManager[object]:
 @of_two_owners
 def no_epochs() -> AbstractContextManager[object]:
     """What begins after a deletion is taken for what was there before, if revisions agree."""
-    return patch("trio_durable.storage.ticket.new_epoch", lambda: 1)
+    return patch("trio_durable._persistence.ticket.new_epoch", lambda: 1)
 
 
 # --- the output gate -----------------------------------------------------------------------------

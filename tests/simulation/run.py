@@ -18,7 +18,8 @@ from trio._core import _run as trio_run
 from trio.testing import MockClock
 
 from trio_durable import MemoryStorage, _runtime
-from trio_durable.storage import Storage, group_commit
+from trio_durable._persistence import group_commit
+from trio_durable.storage import Storage
 
 from . import objects
 from .callers import IDS, Caller

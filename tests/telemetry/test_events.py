@@ -35,10 +35,10 @@ from trio_durable import (
 from trio_durable._activation import Activation
 from trio_durable._directory import Directory
 from trio_durable._errors import AlarmSuperseded
+from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable.scheduler.delivery import Deliveries
 from trio_durable.storage import AlarmChanges, NewAlarm, StorageFault
 from trio_durable.storage import Commit as Commit_
-from trio_durable.storage.group_commit import GroupCommit
 from trio_durable.telemetry import (
     Activated,
     AlarmDelivery,

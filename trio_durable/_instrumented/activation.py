@@ -12,10 +12,10 @@ from .._directory import Directory
 from .._envelope import Envelope, Operation
 from .._errors import RuntimeClosed
 from .._keys import ObjectKey
+from .._persistence.ticket import Ticket
 from .._services import Services
 from .._telemetry.events import Activated, Left, Load, Turn
 from ..storage import AlarmChanges, StorageFault, StoredObject
-from ..storage.ticket import Ticket
 from .telemetry import Telemetry, request
 
 P = ParamSpec("P")

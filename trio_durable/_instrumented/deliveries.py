@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from contextvars import Context, copy_context
 
-from .._alarm import EARLIEST, LATEST, instant
+from .._alarms.alarm import EARLIEST, LATEST, instant
 from .._clock import Clock
 from .._eventloop.loop import Loop
 from .._eventloop.wakeup import Bell
+from .._persistence.group_commit import GroupCommit
 from .._telemetry.events import AlarmDelivery, DeadLettered
 from ..scheduler._contract import Destination
 from ..scheduler.agenda import Agenda
 from ..scheduler.delivery import Deliveries
 from ..scheduler.flights import Flight
 from ..storage import Postponement, StoredAlarm
-from ..storage.group_commit import GroupCommit
 from .telemetry import Telemetry, request
 
 

@@ -10,10 +10,10 @@ from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
+from .._persistence.group_commit import GroupCommit
+from .._persistence.ticket import Owner, Ticket
 from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
 from ..storage import AlarmChanges, StorageFault, Writer
-from ..storage.group_commit import GroupCommit
-from ..storage.ticket import Owner, Ticket
 from .telemetry import Telemetry
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .._alarm import Delivery
+from .._alarms.alarm import Delivery
+from .._alarms.retry import Retry
 from .._eventloop.loop import Waiter
 from .._keys import AlarmKey, ObjectKey
-from .._retry import Retry
 from ..storage import AlarmChanges, NewAlarm, StoredAlarm
 
 

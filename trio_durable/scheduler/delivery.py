@@ -26,15 +26,15 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from .._alarm import LATEST, alarm_of
+from .._alarms.alarm import LATEST, alarm_of
 from .._clock import Clock
 from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from .._eventloop.loop import Loop
 from .._eventloop.wakeup import Bell
 from .._keys import AlarmKey, ObjectKey
+from .._persistence.group_commit import GroupCommit
 from .._text import reason
 from ..storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
-from ..storage.group_commit import GroupCommit
 from ._contract import Destination
 from .agenda import Agenda
 from .flights import Flight, Flights

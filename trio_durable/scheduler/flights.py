@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
-from .._alarm import Delivery
+from .._alarms.alarm import Delivery
+from .._alarms.retry import DEFAULT_RETRY, Retry
 from .._eventloop.loop import Told, Waiter
 from .._keys import AlarmKey, Owner
-from .._retry import DEFAULT_RETRY, Retry
 from ..storage import StoredAlarm
 
 MAX_RECENT = 256

@@ -29,8 +29,8 @@ from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
 from .._eventloop.wakeup import Bell
 from .._keys import AlarmKey, ObjectKey
+from .._persistence.group_commit import GroupCommit
 from ..storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
-from ..storage.group_commit import GroupCommit
 from ._contract import Destination, Scheduler
 from .agenda import Agenda
 from .delivery import Deliveries, MakeDeliveries

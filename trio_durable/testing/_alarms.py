@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from .._alarm import Alarm, check_name, instant
+from .._alarms.alarm import Alarm, check_name, instant
 from .._definition import DurableObject
 from .._durations import Duration, seconds
 from .._keys import ObjectKey

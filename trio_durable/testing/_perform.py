@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from .._alarm import Alarm, Delivery, alarm_of, due_time, encoded_payload
+from .._alarms.alarm import Alarm, Delivery, alarm_of, due_time, encoded_payload
 from .._clock import LoopClock, SystemClock
 from .._context import Context
 from .._definition import DurableObject, HandlerDefinition, definition_of, resolved_fields

@@ -18,8 +18,8 @@ from examples.simulations import Carts, HastyPayments, Payments
 from trio_durable import CallCycle, DurableError, DurableObject, handler
 from trio_durable._activation import Activation
 from trio_durable._context import Context
+from trio_durable._persistence.ticket import Ticket
 from trio_durable.storage import AlarmChanges, Commit
-from trio_durable.storage.ticket import Ticket
 from trio_durable.testing.simulate import Simulation
 from trio_durable.testing.simulate._disk import _Writer
 from trio_durable.testing.simulate._faults import Faults

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import orjson
 
-from ..._alarm import instant
+from ..._alarms.alarm import instant
 from ..._keys import AlarmKey, ObjectKey
 from ..._upgrade import SCHEMA_MEMBER
 from ...storage import AlarmRow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar, cast
 
-from ..._alarm import Alarm, alarm_of
+from ..._alarms.alarm import Alarm, alarm_of
 from ..._definition import DurableObject, ObjectDefinition
 from ..._keys import ObjectKey
 from ..._runtime import DurableRuntime

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from ..._alarm import Alarm, alarm_of
+from ..._alarms.alarm import Alarm, alarm_of
 from ..._definition import HandlerDefinition, ObjectDefinition
 from ..._directory import Directory
 from ..._errors import DurableError

@@ -21,7 +21,7 @@ from hypothesis.internal.entropy import deterministic_PRNG
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.strategies import SearchStrategy
 
-from ..._alarm import Alarm, instant
+from ..._alarms.alarm import Alarm, instant
 from ..._definition import DurableObject, ObjectDefinition, definition_of
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError, DurableError

@@ -7,7 +7,7 @@ import random
 
 import attrs
 
-from ._durations import Duration, seconds
+from .._durations import Duration, seconds
 
 
 def _initial(value: Duration) -> float:

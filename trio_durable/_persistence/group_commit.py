@@ -32,15 +32,15 @@ from itertools import islice
 from time import perf_counter, sleep
 from typing import ClassVar, TypeVar, cast
 
-from .._backlog import Backlog
 from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Job, Runner
 from .._keys import ObjectKey
-from ._contract import StorageFault, Writer
-from ._records import AlarmChanges
-from .pace import Pace
+from ..storage._contract import StorageFault, Writer
+from ..storage._records import AlarmChanges
+from .batching import Pace
 from .ticket import Owner, Ticket
+from .wait_estimate import Backlog
 
 T = TypeVar("T")
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Protocol
 
-from .._backlog import Backlog
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from ._contract import Reader, SpoiltRow, StorageFault
-from ._records import StoredObject
+from ..storage._contract import Reader, SpoiltRow, StorageFault
+from ..storage._records import StoredObject
+from .wait_estimate import Backlog
 
 MAX_BATCH_KEYS = 1024
 

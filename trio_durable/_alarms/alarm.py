@@ -9,14 +9,14 @@ from typing import Any, Final, Protocol, TypeVar, overload
 import attrs
 import orjson
 
-from ._durations import Duration, seconds
-from ._errors import InvalidAlarm
-from ._json.classes import as_unfit
-from ._json.hooks import hooks_for
-from ._json.scalars import UnsupportedType, shown, write_json
-from ._keys import AlarmKey, ObjectKey, id_problem
-from ._retry import DEFAULT_RETRY, Retry
-from .storage import NO_TIME, StoredAlarm
+from .._durations import Duration, seconds
+from .._errors import InvalidAlarm
+from .._json.classes import as_unfit
+from .._json.hooks import hooks_for
+from .._json.scalars import UnsupportedType, shown, write_json
+from .._keys import AlarmKey, ObjectKey, id_problem
+from ..storage import NO_TIME, StoredAlarm
+from .retry import DEFAULT_RETRY, Retry
 
 T = TypeVar("T")
 S = TypeVar("S")

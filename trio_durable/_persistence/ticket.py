@@ -12,7 +12,7 @@ from typing import Protocol
 from .._errors import PersistenceError
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
-from ._records import AlarmChanges, Commit, new_epoch
+from ..storage._records import AlarmChanges, Commit, new_epoch
 
 _SPARE = 1024
 """Waiters among which it isn't worth it to look for those that have ended."""

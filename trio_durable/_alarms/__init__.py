@@ -1,0 +1,1 @@
+"""Alarms as values: the record, its validation, its delivery, and the retry policy."""
