@@ -33,7 +33,7 @@ from trio_durable import (
     StateEncodeError,
     StateTooLarge,
 )
-from trio_durable._definition import resolved_fields
+from trio_durable._api.durable_object import resolved_fields
 from trio_durable._json.state import StateCodec
 
 KEY = ObjectKey("Box", "b")

@@ -34,7 +34,7 @@ from trio_durable import (
     handler,
     upgrade,
 )
-from trio_durable._definition import known_definitions, resolved_fields
+from trio_durable._api.durable_object import known_definitions, resolved_fields
 from trio_durable._durations import UNSET
 
 R = TypeVar("R")

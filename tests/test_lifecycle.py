@@ -26,7 +26,7 @@ from trio_durable import (
     StateDecodeError,
     handler,
 )
-from trio_durable._activation import Activation
+from trio_durable._activations.activation import Activation
 from trio_durable.storage import StorageFault
 
 pytestmark = pytest.mark.anyio

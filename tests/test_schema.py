@@ -30,7 +30,7 @@ from trio_durable import (
     handler,
     upgrade,
 )
-from trio_durable._definition import resolved_fields
+from trio_durable._api.durable_object import resolved_fields
 from trio_durable._json.state import StateCodec
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.ids import stable
 
-from trio_durable._values import copied, is_atom
+from trio_durable._activations.by_value import copied, is_atom
 
 
 class Colour(Enum):

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from ._activation import ActivationInfo
+from ._activations.activation import ActivationInfo
 from ._alarms.alarm import Alarm, alarm
 from ._alarms.retry import Retry
-from ._clock import Clock
-from ._context import Context
-from ._definition import (
+from ._api.context import Context
+from ._api.durable_object import (
     AlarmDefinition,
     DurableObject,
     FieldDefinition,
@@ -16,6 +15,20 @@ from ._definition import (
     Options,
     definition_of,
 )
+from ._api.handle import Handle
+from ._api.objects import Objects
+from ._api.runtime import DurableRuntime, RuntimeStatistics, current_runtime
+from ._api.tenant import Tenant
+from ._clock import Clock
+from ._declarations.handler import (
+    BoundHandler,
+    BoundSyncHandler,
+    Client,
+    Handler,
+    SyncHandler,
+    handler,
+)
+from ._declarations.upgrade import UpgradeDefinition, upgrade
 from ._durations import Duration
 from ._errors import (
     ActivationFailed,
@@ -55,14 +68,8 @@ from ._errors import (
     WrongEventLoop,
 )
 from ._eventloop.runner import InlineRunner, Runner, ThreadRunner
-from ._handle import Handle
-from ._handler import BoundHandler, BoundSyncHandler, Client, Handler, SyncHandler, handler
 from ._keys import ObjectKey
-from ._objects import Objects
-from ._runtime import DurableRuntime, RuntimeStatistics, current_runtime
 from ._telemetry.events import Instrument
-from ._tenant import Tenant
-from ._upgrade import UpgradeDefinition, upgrade
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from functools import partial
 
 import attrs
 
-from ._definition import ObjectDefinition
-from ._directory import Directory
+from ._activations.directory import Directory
+from ._activations.services import Services
+from ._api.durable_object import ObjectDefinition
 from ._eventloop.loop import Loop
 from ._eventloop.runner import Runner
 from ._eventloop.timeouts import Deadlines
@@ -23,8 +24,7 @@ from ._instrumented.group_commit import InstrumentedGroupCommit
 from ._instrumented.telemetry import Telemetry
 from ._keys import ObjectKey
 from ._persistence.group_commit import GroupCommit
-from ._services import Services
-from .scheduler.delivery import Deliveries, MakeDeliveries
+from .scheduler._wheel.delivery import Deliveries, MakeDeliveries
 from .storage import AlarmChanges, Writer
 
 _AlarmsChanged = Callable[[ObjectKey, AlarmChanges], None]

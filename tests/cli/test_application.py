@@ -71,7 +71,7 @@ def test_what_it_defines_is_in_nobody_s_way(tmp_path: Path) -> None:
     # A runtime serves every class that is imported, by its name.
     code = """
 import trio_durable.cli.application
-from trio_durable._definition import known_definitions
+from trio_durable._api.durable_object import known_definitions
 assert all(name.startswith("trio_durable.") for name in known_definitions()), known_definitions()
 """
     ran = python("-c", code, cwd=tmp_path)

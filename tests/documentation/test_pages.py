@@ -14,7 +14,7 @@ from support.postgres import Server
 from sybil import Document
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
-from trio_durable import _definition
+from trio_durable._api import durable_object as _definition
 
 from .console import matches
 from .page import LANGUAGES, Page, pages

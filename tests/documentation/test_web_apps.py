@@ -26,8 +26,8 @@ from trio_durable import (
     PersistenceError,
     RuntimeClosed,
     StaleObject,
-    _definition,
 )
+from trio_durable._api import durable_object as _definition
 
 from .page import files
 

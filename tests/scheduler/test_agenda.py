@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_durable._keys import AlarmKey, Owner
-from trio_durable.scheduler.agenda import Agenda
+from trio_durable.scheduler._wheel.upcoming import Agenda
 from trio_durable.storage import DueAlarm
 
 MS = 1000
@@ -1304,7 +1304,7 @@ def test_an_object_with_much_to_do_keeps_no_others_waiting(
 def test_an_object_with_very_many_alarms_due_leaves_room_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trio_durable.scheduler.agenda._MAX_PARKED", 2)
+    monkeypatch.setattr("trio_durable.scheduler._wheel.upcoming._MAX_PARKED", 2)
     agenda = Agenda(START, 6)
     crowd = [DueAlarm(START - 20 + n, key(f"{n:02}", "crowded")) for n in range(20)]
     other = DueAlarm(START, key("x", "other"))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trio_durable._keys import AlarmKey
-from trio_durable.scheduler import flights as module
-from trio_durable.scheduler.flights import (
+from trio_durable.scheduler._wheel import in_flight as module
+from trio_durable.scheduler._wheel.in_flight import (
     MAX_FLIGHTS,
     MAX_OF_OBJECT,
     MAX_RECENT,

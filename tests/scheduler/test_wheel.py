@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_durable.scheduler import TimingWheel
-from trio_durable.scheduler.wheel import MAX_TICK
+from trio_durable.scheduler._wheel.timing_wheel import MAX_TICK
 
 KEYS = st.integers(0, 30)
 # Distances that lie around the ends of slots and levels: 1, 64, 4096 and so on.

@@ -15,12 +15,12 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 from unittest.mock import patch
 
-from trio_durable._activation import Activation
-from trio_durable._context import Context
-from trio_durable._directory import Directory
+from trio_durable._activations.activation import Activation
+from trio_durable._activations.directory import Directory
+from trio_durable._api.context import Context
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
-from trio_durable.scheduler.delivery import Deliveries
+from trio_durable.scheduler._wheel.delivery import Deliveries
 from trio_durable.storage import AlarmChanges, Commit, StorageFault
 from trio_durable.storage.memory import _Alarms, _MemoryWriter
 from trio_durable.storage.sqlite import _objects as _sqlite_objects

@@ -17,7 +17,8 @@ import trio
 from trio._core import _run as trio_run
 from trio.testing import MockClock
 
-from trio_durable import MemoryStorage, _runtime
+from trio_durable import MemoryStorage
+from trio_durable._api import runtime as _runtime
 from trio_durable._persistence import group_commit
 from trio_durable.storage import Storage
 

@@ -34,7 +34,7 @@ from trio_durable import (
     RuntimeClosed,
     StaleObject,
 )
-from trio_durable._objects import Objects
+from trio_durable._api.objects import Objects
 from trio_durable.storage import Commit, Storage, StorageFault
 
 from .effects import Attempt, Ordered

@@ -32,11 +32,11 @@ from trio_durable import (
     ThreadRunner,
     WrongEventLoop,
 )
-from trio_durable._activation import Activation
-from trio_durable._directory import Directory
+from trio_durable._activations.activation import Activation
+from trio_durable._activations.directory import Directory
 from trio_durable._errors import AlarmSuperseded
 from trio_durable._persistence.group_commit import GroupCommit
-from trio_durable.scheduler.delivery import Deliveries
+from trio_durable.scheduler._wheel.delivery import Deliveries
 from trio_durable.storage import AlarmChanges, NewAlarm, StorageFault
 from trio_durable.storage import Commit as Commit_
 from trio_durable.telemetry import (

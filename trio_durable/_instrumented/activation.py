@@ -6,14 +6,14 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from .._activation import Activation
-from .._definition import DurableObject, HandlerDefinition
-from .._directory import Directory
-from .._envelope import Envelope, Operation
+from .._activations.activation import Activation
+from .._activations.directory import Directory
+from .._activations.envelope import Envelope, Operation
+from .._activations.services import Services
+from .._api.durable_object import DurableObject, HandlerDefinition
 from .._errors import RuntimeClosed
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
-from .._services import Services
 from .._telemetry.events import Activated, Left, Load, Turn
 from ..storage import AlarmChanges, StorageFault, StoredObject
 from .telemetry import Telemetry, request

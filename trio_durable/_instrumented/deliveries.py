@@ -11,9 +11,9 @@ from .._eventloop.wakeup import Bell
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.events import AlarmDelivery, DeadLettered
 from ..scheduler._contract import Destination
-from ..scheduler.agenda import Agenda
-from ..scheduler.delivery import Deliveries
-from ..scheduler.flights import Flight
+from ..scheduler._wheel.delivery import Deliveries
+from ..scheduler._wheel.in_flight import Flight
+from ..scheduler._wheel.upcoming import Agenda
 from ..storage import Postponement, StoredAlarm
 from .telemetry import Telemetry, request
 

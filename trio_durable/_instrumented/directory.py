@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Literal
 
-from .._activation import Activation
-from .._definition import HandlerDefinition, ObjectDefinition
-from .._directory import Directory
-from .._envelope import Operation
+from .._activations.activation import Activation
+from .._activations.directory import Directory
+from .._activations.envelope import Operation
+from .._activations.services import Services
+from .._api.durable_object import HandlerDefinition, ObjectDefinition
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
-from .._services import Services
 from .._telemetry.events import Call, Entered, Hibernated, Woken
 from ..storage import AlarmChanges
 from .activation import InstrumentedActivation

@@ -30,6 +30,7 @@ from typing import Any
 import attrs
 import orjson
 
+from .._declarations.upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 from .._errors import (
     DefinitionError,
     StateDecodeError,
@@ -39,7 +40,6 @@ from .._errors import (
 )
 from .._keys import ObjectKey
 from .._text import reason
-from .._upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 from .classes import as_unfit, check_reads_back, field_functions, is_constrained
 from .hooks import hooks_for, reader_for, writer_for
 from .scalars import UnsupportedType, shown

@@ -25,7 +25,7 @@ import attrs
 from .._keys import ObjectKey
 
 if TYPE_CHECKING:
-    from .._runtime import DurableRuntime
+    from .._api.runtime import DurableRuntime
 
 # --- what takes time -----------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Who delivers alarms: the contract, and the timing wheel that comes with the library."""
 
 from ._contract import Scheduler
-from .wheel import TimingWheel
-from .wheel_scheduler import WheelScheduler
+from ._wheel.scheduler import WheelScheduler
+from ._wheel.timing_wheel import TimingWheel
 
 __all__ = ["Scheduler", "TimingWheel", "WheelScheduler"]

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
+from .._api.runtime import DurableRuntime, RuntimeStatistics
 from .._errors import AlarmSuperseded, RuntimeClosed
 from .._keys import ObjectKey
-from .._runtime import DurableRuntime, RuntimeStatistics
 from .._telemetry.events import (
     AlarmDelivery,
     Call,

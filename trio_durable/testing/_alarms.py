@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from .._alarms.alarm import Alarm, check_name, instant
-from .._definition import DurableObject
+from .._api.durable_object import DurableObject
+from .._api.objects import Objects
 from .._durations import Duration, seconds
 from .._keys import ObjectKey
-from .._objects import Objects
 
 
 async def all_scheduled_alarms(

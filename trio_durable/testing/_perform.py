@@ -16,10 +16,12 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
+from .._activations.by_value import copied, is_atom
 from .._alarms.alarm import Alarm, Delivery, alarm_of, due_time, encoded_payload
+from .._api.context import Context
+from .._api.durable_object import DurableObject, HandlerDefinition, definition_of, resolved_fields
+from .._api.objects import Objects
 from .._clock import LoopClock, SystemClock
-from .._context import Context
-from .._definition import DurableObject, HandlerDefinition, definition_of, resolved_fields
 from .._durations import UNSET, Unset
 from .._errors import (
     ArgumentError,
@@ -33,8 +35,6 @@ from .._errors import (
 from .._eventloop.loop import running_loop
 from .._json.state import StateCodec
 from .._keys import ObjectKey, id_problem
-from .._objects import Objects
-from .._values import copied, is_atom
 from ..storage import AlarmChanges, StoredAlarm
 
 T = TypeVar("T", bound=DurableObject)

@@ -6,8 +6,8 @@ from typing import TypeVar, cast, overload
 
 import attrs
 
-from .._definition import DurableObject
-from .._objects import Objects
+from .._api.durable_object import DurableObject
+from .._api.objects import Objects
 
 T = TypeVar("T", bound=DurableObject)
 

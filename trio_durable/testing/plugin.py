@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .._runtime import DurableRuntime
+from .._api.runtime import DurableRuntime
 
 __all__ = ["durable_runtime"]
 

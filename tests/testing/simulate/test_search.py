@@ -16,8 +16,8 @@ from hypothesis.stateful import invariant
 
 from examples.simulations import Carts, HastyPayments, Payments
 from trio_durable import CallCycle, DurableError, DurableObject, handler
-from trio_durable._activation import Activation
-from trio_durable._context import Context
+from trio_durable._activations.activation import Activation
+from trio_durable._api.context import Context
 from trio_durable._persistence.ticket import Ticket
 from trio_durable.storage import AlarmChanges, Commit
 from trio_durable.testing.simulate import Simulation

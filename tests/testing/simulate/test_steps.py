@@ -25,7 +25,7 @@ from trio_durable import (
     handler,
     upgrade,
 )
-from trio_durable._activation import Activation
+from trio_durable._activations.activation import Activation
 from trio_durable.storage import Commit, Postponement, StorageFault
 from trio_durable.testing.simulate import Call, Simulation, outside
 from trio_durable.testing.simulate._disk import Disk

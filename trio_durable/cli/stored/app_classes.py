@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..._definition import (
+from ..._api.durable_object import (
     DurableObject,
     ObjectDefinition,
     definition_of,

@@ -9,11 +9,11 @@ import attrs
 import click
 import orjson
 
+from ..._api.durable_object import ObjectDefinition
 from ..._clock import SystemClock
-from ..._definition import ObjectDefinition
+from ..._declarations.upgrade import SCHEMA_MEMBER
 from ..._errors import StateDecodeError
 from ..._keys import ObjectKey
-from ..._upgrade import SCHEMA_MEMBER
 from ...storage import Commit
 from ..asking import can_ask, confirmed
 from ..input_file import input_file

@@ -8,9 +8,9 @@ from typing import BinaryIO
 import attrs
 import click
 
+from ..._api.tenant import check_tenant
 from ..._clock import SystemClock
 from ..._keys import ObjectKey
-from ..._tenant import check_tenant
 from ...storage import Reader, StoredObject, Writer
 from ..input_file import input_file
 from ..options import storage_options

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+from ..._api.tenant import check_tenant
 from ..._keys import AlarmKey, ObjectKey, id_problem
-from ..._tenant import check_tenant
 from ...storage import Durability, MemoryStorage, Reader, Storage, StorageFault, Writer
 from ...storage._urls import storage_at
 from ..refusal import Refusal

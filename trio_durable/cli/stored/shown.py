@@ -7,8 +7,8 @@ from datetime import datetime
 import orjson
 
 from ..._alarms.alarm import instant
+from ..._declarations.upgrade import SCHEMA_MEMBER
 from ..._keys import AlarmKey, ObjectKey
-from ..._upgrade import SCHEMA_MEMBER
 from ...storage import AlarmRow
 from ..output import printable
 from . import exact_json

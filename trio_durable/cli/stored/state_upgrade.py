@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from ..._api.durable_object import ObjectDefinition
 from ..._clock import SystemClock
-from ..._definition import ObjectDefinition
 from ..._errors import StateDecodeError, StateEncodeError
 from ..._keys import ObjectKey
 from ...storage import Commit, Reader, Writer

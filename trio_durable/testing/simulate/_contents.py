@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TypeVar, cast
 
 from ..._alarms.alarm import Alarm, alarm_of
-from ..._definition import DurableObject, ObjectDefinition
+from ..._api.durable_object import DurableObject, ObjectDefinition
+from ..._api.runtime import DurableRuntime
 from ..._keys import ObjectKey
-from ..._runtime import DurableRuntime
 from .._perform import codec_of
 from ._disk import Disk
 

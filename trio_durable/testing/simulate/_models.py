@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from ..._definition import DurableObject, ObjectDefinition, definition_of
+from ..._api.durable_object import DurableObject, ObjectDefinition, definition_of
 from ..._errors import DefinitionError
 from ..._keys import ObjectKey
 from ._operations import Operation

@@ -7,12 +7,12 @@ from typing import Any
 
 import attrs
 
+from ..._activations.by_value import copied
+from ..._activations.directory import Directory
 from ..._alarms.alarm import Alarm, alarm_of
-from ..._definition import HandlerDefinition, ObjectDefinition
-from ..._directory import Directory
+from ..._api.durable_object import HandlerDefinition, ObjectDefinition
 from ..._errors import DurableError
 from ..._keys import AlarmKey, ObjectKey
-from ..._values import copied
 from ...storage import StoredAlarm
 from ._faults import Life
 

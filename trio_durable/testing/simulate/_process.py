@@ -20,11 +20,11 @@ from typing import Any
 import anyio
 from hypothesis.vendor.pretty import pretty
 
+from ..._activations.directory import Directory
+from ..._api.durable_object import DurableObject, ObjectDefinition
+from ..._api.runtime import DurableRuntime
 from ..._clock import Clock
-from ..._definition import DurableObject, ObjectDefinition
-from ..._directory import Directory
 from ..._eventloop.runner import Job, Runner
-from ..._runtime import DurableRuntime
 from ...storage import Storage
 from ._faults import Life
 from ._loop import SteppedLoop

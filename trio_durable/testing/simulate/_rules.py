@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from hypothesis.strategies import SearchStrategy
 
-from ..._definition import DurableObject, HandlerDefinition, ObjectDefinition
+from ..._api.durable_object import DurableObject, HandlerDefinition, ObjectDefinition
 from ..._errors import DefinitionError
 from ._faults import Chance
 from ._process import Call

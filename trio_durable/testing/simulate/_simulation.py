@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.strategies import SearchStrategy
 
 from ..._alarms.alarm import Alarm, instant
-from ..._definition import DurableObject, ObjectDefinition, definition_of
+from ..._api.durable_object import DurableObject, ObjectDefinition, definition_of
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError, DurableError
 from ..._keys import ObjectKey

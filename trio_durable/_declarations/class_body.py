@@ -12,11 +12,11 @@ from typing import ClassVar, get_origin
 
 import attrs
 
-from ._alarms.alarm import Misplaced, is_marked, retry_of
-from ._alarms.retry import Retry
-from ._errors import DefinitionError
-from ._handler import Handler
-from ._upgrade import Upgrade
+from .._alarms.alarm import Misplaced, is_marked, retry_of
+from .._alarms.retry import Retry
+from .._errors import DefinitionError
+from .handler import Handler
+from .upgrade import Upgrade
 
 _HOOKS = {"after_load": "(self)", "handle_alarm": "(self, alarm)"}
 RESERVED = frozenset({"ctx", *_HOOKS})

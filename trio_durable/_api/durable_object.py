@@ -29,9 +29,9 @@ from typing import (
 
 import attrs
 
-from ._alarms.alarm import Alarm, retry_of
-from ._alarms.retry import Retry
-from ._class_body import (
+from .._alarms.alarm import Alarm, retry_of
+from .._alarms.retry import Retry
+from .._declarations.class_body import (
     check_alarm,
     check_body,
     check_fields,
@@ -40,14 +40,14 @@ from ._class_body import (
     is_alarm,
     unannotated_fields,
 )
-from ._durations import UNSET, Duration, Unset, optional_seconds
-from ._errors import DefinitionError, NotInTurn
-from ._handler import Handler
-from ._keys import id_problem
-from ._upgrade import UpgradeDefinition, upgrades_of
+from .._declarations.handler import Handler
+from .._declarations.upgrade import UpgradeDefinition, upgrades_of
+from .._durations import UNSET, Duration, Unset, optional_seconds
+from .._errors import DefinitionError, NotInTurn
+from .._keys import id_problem
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from .context import Context
 
 DEFAULT_HIBERNATE_AFTER = 300.0
 DEFAULT_MAILBOX_SIZE = 1024

@@ -12,31 +12,31 @@ from weakref import WeakValueDictionary
 import anyio
 import attrs
 
-from ._catalogue import Catalogue
-from ._clock import Clock, LoopClock, SystemClock
-from ._definition import DurableObject, ObjectDefinition
-from ._directory import Directory
-from ._durations import Duration, optional_seconds, seconds
-from ._envelope import check_circle, current_turn
-from ._errors import PersistenceError, RuntimeClosed, TenantDropped
-from ._eventloop import current as _ambient
-from ._eventloop.loop import Loop, running_loop, running_loop_token
-from ._eventloop.runner import InlineRunner, Runner, ThreadRunner
-from ._eventloop.timeouts import Deadlines
-from ._handle import Handle
-from ._instrumented.telemetry import Telemetry
-from ._json.state import DEFAULT_MAX_STATE_SIZE
-from ._keys import ObjectKey
-from ._objects import Objects, checked_limit
-from ._parts import PLAIN, instrumented
-from ._persistence.batched_load import BatchedLoad
-from ._residency import DEFAULT_MAX_RESIDENT, Residency
-from ._services import Services
-from ._telemetry.events import Closed, Instrument, Opened
-from ._tenant import Tenant, check_tenant
-from .scheduler import WheelScheduler
-from .storage import AlarmChanges, Durability, Hints, MemoryStorage, Storage
-from .storage._urls import storage_at
+from .._activations.directory import Directory
+from .._activations.envelope import check_circle, current_turn
+from .._activations.eviction import DEFAULT_MAX_RESIDENT, Residency
+from .._activations.services import Services
+from .._clock import Clock, LoopClock, SystemClock
+from .._durations import Duration, optional_seconds, seconds
+from .._errors import PersistenceError, RuntimeClosed, TenantDropped
+from .._eventloop import current as _ambient
+from .._eventloop.loop import Loop, running_loop, running_loop_token
+from .._eventloop.runner import InlineRunner, Runner, ThreadRunner
+from .._eventloop.timeouts import Deadlines
+from .._instrumented.telemetry import Telemetry
+from .._json.state import DEFAULT_MAX_STATE_SIZE
+from .._keys import ObjectKey
+from .._parts import PLAIN, instrumented
+from .._persistence.batched_load import BatchedLoad
+from .._telemetry.events import Closed, Instrument, Opened
+from ..scheduler import WheelScheduler
+from ..storage import AlarmChanges, Durability, Hints, MemoryStorage, Storage
+from ..storage._urls import storage_at
+from .durable_object import DurableObject, ObjectDefinition
+from .handle import Handle
+from .objects import Objects, checked_limit
+from .registry import Catalogue
+from .tenant import Tenant, check_tenant
 
 DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0

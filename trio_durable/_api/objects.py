@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import anyio
 
-from ._activation import ActivationInfo
-from ._alarms.alarm import Alarm, alarm_of, check_name, due_time, encoded_payload
-from ._catalogue import Catalogue
-from ._definition import DurableObject
-from ._directory import Directory
-from ._durations import UNSET, Duration, Unset, optional_seconds
-from ._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongEventLoop
-from ._eventloop.runner import Runner
-from ._handle import Handle, handle_class
-from ._keys import AlarmKey, ObjectKey
-from ._persistence.group_commit import GroupCommit
-from ._services import Services
-from .scheduler import WheelScheduler
-from .storage import NewAlarm, Reader, Storage, StorageFault
+from .._activations.activation import ActivationInfo
+from .._activations.directory import Directory
+from .._activations.services import Services
+from .._alarms.alarm import Alarm, alarm_of, check_name, due_time, encoded_payload
+from .._durations import UNSET, Duration, Unset, optional_seconds
+from .._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongEventLoop
+from .._eventloop.runner import Runner
+from .._keys import AlarmKey, ObjectKey
+from .._persistence.group_commit import GroupCommit
+from ..scheduler import WheelScheduler
+from ..storage import NewAlarm, Reader, Storage, StorageFault
+from .durable_object import DurableObject
+from .handle import Handle, handle_class
+from .registry import Catalogue
 
 if TYPE_CHECKING:
-    from ._runtime import DurableRuntime
+    from .runtime import DurableRuntime
 
 T = TypeVar("T", bound=DurableObject)
 R = TypeVar("R")

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio
 
-from ._eventloop.loop import Loop
+from .._eventloop.loop import Loop
 
 DEFAULT_MAX_RESIDENT = 1_000_000
 NEVER = float("inf")

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from ._definition import HandlerDefinition, ObjectDefinition
-from ._directory import Directory
-from ._errors import UnknownHandler
+from .._activations.directory import Directory
+from .._errors import UnknownHandler
+from .durable_object import HandlerDefinition, ObjectDefinition
 
 
 class Handle:

@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable
 
-from .._keys import AlarmKey, Owner
-from ..storage import DueAlarm
-from .wheel import TimingWheel
+from ..._keys import AlarmKey, Owner
+from ...storage import DueAlarm
+from .timing_wheel import TimingWheel
 
 _TICK = 1000
 _MAX_PARKED = 1024

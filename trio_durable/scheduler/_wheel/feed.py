@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from .._clock import Clock
-from .._eventloop.runner import Runner
-from .._eventloop.wakeup import Bell
-from ..storage import DueAlarm, Reader
-from ._contract import Destination
-from .agenda import Agenda
-from .flights import Flights
+from ..._clock import Clock
+from ..._eventloop.runner import Runner
+from ..._eventloop.wakeup import Bell
+from ...storage import DueAlarm, Reader
+from .._contract import Destination
+from .in_flight import Flights
+from .upcoming import Agenda
 
 logger = logging.getLogger("trio_durable.alarms")
 

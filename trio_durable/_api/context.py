@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from ._alarms.alarm import Alarm, Delivery, check_name, due_time, encoded_payload
-from ._durations import Duration
-from ._errors import NotInTurn
-from ._keys import ObjectKey
-from .storage import AlarmChanges, NewAlarm
+from .._alarms.alarm import Alarm, Delivery, check_name, due_time, encoded_payload
+from .._durations import Duration
+from .._errors import NotInTurn
+from .._keys import ObjectKey
+from ..storage import AlarmChanges, NewAlarm
 
 if TYPE_CHECKING:
-    from ._objects import Objects
+    from .objects import Objects
 
 
 @attrs.define

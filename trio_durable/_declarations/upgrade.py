@@ -16,11 +16,11 @@ from typing import Any, TypeVar, cast
 import attrs
 import orjson
 
-from ._errors import DefinitionError, StateDecodeError
-from ._json.classes import as_unfit
-from ._json.scalars import shown, write_json
-from ._keys import ObjectKey
-from ._text import reason
+from .._errors import DefinitionError, StateDecodeError
+from .._json.classes import as_unfit
+from .._json.scalars import shown, write_json
+from .._keys import ObjectKey
+from .._text import reason
 
 F = TypeVar("F", bound=Callable[[dict[str, Any]], dict[str, Any]])
 

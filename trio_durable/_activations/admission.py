@@ -11,11 +11,11 @@ claimed only when there is room.
 
 from __future__ import annotations
 
-from ._activation import Activation
-from ._errors import Overloaded
-from ._keys import ObjectKey
-from ._persistence.wait_estimate import PATIENCE
-from ._services import Services
+from .._errors import Overloaded
+from .._keys import ObjectKey
+from .._persistence.wait_estimate import PATIENCE
+from .activation import Activation
+from .services import Services
 
 
 def admit(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from ._envelope import Envelope
-from ._persistence.wait_estimate import Backlog
+from .._persistence.wait_estimate import Backlog
+from .envelope import Envelope
 
 
 class Mailbox:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING
 
-from ._alarms.alarm import Delivery
-from ._definition import HandlerDefinition
-from ._errors import CallCycle
-from ._eventloop.loop import Waiter
+from .._alarms.alarm import Delivery
+from .._api.durable_object import HandlerDefinition
+from .._errors import CallCycle
+from .._eventloop.loop import Waiter
 
 if TYPE_CHECKING:
-    from ._activation import Activation
+    from .activation import Activation
 
 
 Operation = Callable[["Activation"], object]

@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .._clock import Clock
-from .._eventloop.loop import Loop
-from .._eventloop.runner import Runner
-from .._eventloop.wakeup import Bell
-from .._keys import AlarmKey, ObjectKey
-from .._persistence.group_commit import GroupCommit
-from ..storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
-from ._contract import Destination, Scheduler
-from .agenda import Agenda
+from ..._clock import Clock
+from ..._eventloop.loop import Loop
+from ..._eventloop.runner import Runner
+from ..._eventloop.wakeup import Bell
+from ..._keys import AlarmKey, ObjectKey
+from ..._persistence.group_commit import GroupCommit
+from ...storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
+from .._contract import Destination, Scheduler
 from .delivery import Deliveries, MakeDeliveries
 from .feed import Feed
-from .flights import SLOW
+from .in_flight import SLOW
+from .upcoming import Agenda
 
 logger = logging.getLogger("trio_durable.alarms")
 

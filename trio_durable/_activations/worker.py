@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any
 
-from ._envelope import Envelope
-from ._eventloop.loop import Loop, Waiter
-from ._services import StartTask
+from .._eventloop.loop import Loop, Waiter
+from .envelope import Envelope
+from .services import StartTask
 
 
 class Worker:

@@ -26,18 +26,18 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from .._alarms.alarm import LATEST, alarm_of
-from .._clock import Clock
-from .._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
-from .._eventloop.loop import Loop
-from .._eventloop.wakeup import Bell
-from .._keys import AlarmKey, ObjectKey
-from .._persistence.group_commit import GroupCommit
-from .._text import reason
-from ..storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
-from ._contract import Destination
-from .agenda import Agenda
-from .flights import Flight, Flights
+from ..._alarms.alarm import LATEST, alarm_of
+from ..._clock import Clock
+from ..._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
+from ..._eventloop.loop import Loop
+from ..._eventloop.wakeup import Bell
+from ..._keys import AlarmKey, ObjectKey
+from ..._persistence.group_commit import GroupCommit
+from ..._text import reason
+from ...storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
+from .._contract import Destination
+from .in_flight import Flight, Flights
+from .upcoming import Agenda
 
 logger = logging.getLogger("trio_durable.alarms")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._errors import InvalidTenant
-from ._keys import tenant_problem
-from ._objects import Objects
+from .._errors import InvalidTenant
+from .._keys import tenant_problem
+from .objects import Objects
 
 if TYPE_CHECKING:
-    from ._runtime import DurableRuntime
+    from .runtime import DurableRuntime
 
 
 class Tenant(Objects):

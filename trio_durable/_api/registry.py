@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-from ._alarms.alarm import Delivery
-from ._alarms.retry import DEFAULT_RETRY, Retry
-from ._definition import DurableObject, ObjectDefinition, definition_of, known_definitions
-from ._directory import Directory
-from ._errors import DefinitionError, UnknownObjectType
-from ._eventloop.loop import Waiter
-from ._keys import AlarmKey, ObjectKey
-from .storage import AlarmChanges
+from .._activations.directory import Directory
+from .._alarms.alarm import Delivery
+from .._alarms.retry import DEFAULT_RETRY, Retry
+from .._errors import DefinitionError, UnknownObjectType
+from .._eventloop.loop import Waiter
+from .._keys import AlarmKey, ObjectKey
+from ..storage import AlarmChanges
+from .durable_object import DurableObject, ObjectDefinition, definition_of, known_definitions
 
 
 class Catalogue:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ._clock import Clock
-from ._errors import TenantDropped
-from ._eventloop.loop import Loop, Waiter
-from ._keys import ObjectKey
-from ._persistence.batched_load import BatchedLoad
-from ._persistence.group_commit import GroupCommit
-from ._residency import Residency
+from .._clock import Clock
+from .._errors import TenantDropped
+from .._eventloop.loop import Loop, Waiter
+from .._keys import ObjectKey
+from .._persistence.batched_load import BatchedLoad
+from .._persistence.group_commit import GroupCommit
+from .eviction import Residency
 
 if TYPE_CHECKING:
-    from ._runtime import DurableRuntime
+    from .._api.runtime import DurableRuntime
 
 StartTask = Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
 """Starts a named task in the runtime's nursery."""

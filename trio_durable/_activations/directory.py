@@ -16,12 +16,14 @@ from itertools import islice
 
 import anyio
 
-from ._activation import Activation
-from ._admission import admit, admit_to
-from ._alarms.alarm import Delivery
-from ._definition import AlarmDefinition, HandlerDefinition, ObjectDefinition, resolved_fields
-from ._envelope import Envelope, Operation, check_circle, current_turn
-from ._errors import (
+from .._alarms.alarm import Delivery
+from .._api.durable_object import (
+    AlarmDefinition,
+    HandlerDefinition,
+    ObjectDefinition,
+    resolved_fields,
+)
+from .._errors import (
     AlarmSuperseded,
     ArgumentError,
     CallCycle,
@@ -33,14 +35,17 @@ from ._errors import (
     UnknownHandler,
     WrongEventLoop,
 )
-from ._eventloop.loop import Expired, Waiter
-from ._eventloop.timeouts import Deadlines
-from ._json.state import StateCodec
-from ._keys import ObjectKey, address_of, at_address, id_problem
-from ._residency import NEVER
-from ._services import Services
-from ._values import copied, is_atom
-from .storage import AlarmChanges
+from .._eventloop.loop import Expired, Waiter
+from .._eventloop.timeouts import Deadlines
+from .._json.state import StateCodec
+from .._keys import ObjectKey, address_of, at_address, id_problem
+from ..storage import AlarmChanges
+from .activation import Activation
+from .admission import admit, admit_to
+from .by_value import copied, is_atom
+from .envelope import Envelope, Operation, check_circle, current_turn
+from .eviction import NEVER
+from .services import Services
 
 logger = logging.getLogger("trio_durable.alarms")
 

@@ -36,11 +36,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import attrs
 
-from ._alarms.alarm import Delivery
-from ._context import Context, Effects
-from ._definition import DurableObject, HandlerDefinition
-from ._envelope import Envelope, Turn, current_turn
-from ._errors import (
+from .._alarms.alarm import Delivery
+from .._api.context import Context, Effects
+from .._api.durable_object import DurableObject, HandlerDefinition
+from .._errors import (
     ActivationFailed,
     AlarmSuperseded,
     ArgumentError,
@@ -52,21 +51,22 @@ from ._errors import (
     StateDecodeError,
     StateEncodeError,
 )
-from ._eventloop.current import ambient
-from ._eventloop.loop import Waiter
-from ._json.state import compact
-from ._keys import ObjectKey
-from ._mailbox import Mailbox
-from ._persistence.ticket import Ticket
-from ._services import Services
-from ._text import reason
-from ._values import copied, is_atom
-from ._worker import InContext, Worker
-from .storage import AlarmChanges, StorageFault, StoredObject
+from .._eventloop.current import ambient
+from .._eventloop.loop import Waiter
+from .._json.state import compact
+from .._keys import ObjectKey
+from .._persistence.ticket import Ticket
+from .._text import reason
+from ..storage import AlarmChanges, StorageFault, StoredObject
+from .by_value import copied, is_atom
+from .envelope import Envelope, Turn, current_turn
+from .mailbox import Mailbox
+from .services import Services
+from .worker import InContext, Worker
 
 if TYPE_CHECKING:
-    from ._directory import Directory
-    from ._objects import Objects
+    from .._api.objects import Objects
+    from .directory import Directory
 
 Status = Literal["loading", "active", "hibernated"]
 

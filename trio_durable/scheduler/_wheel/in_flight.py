@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
-from .._alarms.alarm import Delivery
-from .._alarms.retry import DEFAULT_RETRY, Retry
-from .._eventloop.loop import Told, Waiter
-from .._keys import AlarmKey, Owner
-from ..storage import StoredAlarm
+from ..._alarms.alarm import Delivery
+from ..._alarms.retry import DEFAULT_RETRY, Retry
+from ..._eventloop.loop import Told, Waiter
+from ..._keys import AlarmKey, Owner
+from ...storage import StoredAlarm
 
 MAX_RECENT = 256
 """How many flights that began just now there may be."""

@@ -1,0 +1,1 @@
+"""Activations: live objects, their turns, and the path of a call to them."""

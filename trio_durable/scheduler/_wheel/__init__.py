@@ -1,0 +1,1 @@
+"""The default scheduler: a timing wheel over the table of alarms."""
