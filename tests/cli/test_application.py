@@ -14,9 +14,9 @@ import trio
 
 from trio_durable import DurableObject, DurableRuntime, ObjectKey, StateDecodeError
 from trio_durable.cli.application import application
+from trio_durable.cli.errors import Refusal
 from trio_durable.cli.options import json_option, storage_option
 from trio_durable.cli.output import console, print_json, progress_on
-from trio_durable.cli.refusal import Refusal
 
 from .support import ROOT, assert_refused, python, run
 

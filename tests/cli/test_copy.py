@@ -10,8 +10,9 @@ import pytest
 from support.postgres import Database, url_of
 
 from trio_durable import ObjectKey, PostgresStorage, SQLiteStorage
-from trio_durable.cli.stored import batches, copying
-from trio_durable.cli.stored.restore import restore_objects
+from trio_durable.cli.commands import copy as copying
+from trio_durable.cli.transfer import batches
+from trio_durable.cli.transfer.restore import restore_objects
 from trio_durable.storage import Commit, ObjectRow
 
 from .kept import ADA, NOW, everything, save, writer_of

@@ -10,7 +10,7 @@ import pytest
 
 from trio_durable.cli.demo.child import Reminder, Report
 from trio_durable.cli.demo.ledger import AlarmAudit, Audit, Ledger, audit_alarms
-from trio_durable.cli.demo.outcome import Outcome, verdict_on
+from trio_durable.cli.demo.report import Outcome, verdict_on
 
 from .support import assert_refused, environment, interruptible, python
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable._keys import AlarmKey
-from trio_durable.cli.stored.rows import present_alarms
+from trio_durable.cli.storage.paging import present_alarms
 from trio_durable.storage import AlarmRow, StoredAlarm
 
 from .kept import ADA, DAY, LATEST, NOW, everything, fail, save, writer_of

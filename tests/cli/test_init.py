@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_durable.cli.names import package_from
+from trio_durable.cli.scaffold.names import package_from
 
 from .support import assert_refused, contents, run
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from trio_durable import DurableObject, ObjectKey, SQLiteStorage, upgrade
-from trio_durable.cli.refusal import Refusal
-from trio_durable.cli.stored.app_classes import AppClasses
+from trio_durable.cli.errors import Refusal
+from trio_durable.cli.storage.app_classes import AppClasses
 
 from .kept import NOW, everything, json_of, save, writer_of
 from .support import contents, environment, run

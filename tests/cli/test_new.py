@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from trio_durable import DurableObject, ObjectKey, definition_of
 from trio_durable._json.state import StateCodec
-from trio_durable.cli.annotations import SCALARS
-from trio_durable.cli.fields import parse_fields
-from trio_durable.cli.layout import WIDTH
-from trio_durable.cli.names import module_of
-from trio_durable.cli.new_object import NewObject
-from trio_durable.cli.refusal import Refusal
+from trio_durable.cli.errors import Refusal
+from trio_durable.cli.scaffold.annotations import SCALARS
+from trio_durable.cli.scaffold.fields import parse_fields
+from trio_durable.cli.scaffold.line_breaks import WIDTH
+from trio_durable.cli.scaffold.names import module_of
+from trio_durable.cli.scaffold.new_object import NewObject
 
 from .support import assert_refused, python, run
 

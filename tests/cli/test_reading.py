@@ -12,7 +12,7 @@ import pytest
 
 from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable._keys import AlarmKey
-from trio_durable.cli.stored.rows import (
+from trio_durable.cli.storage.paging import (
     alarms_in,
     find_alarm,
     find_object,

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from trio_durable import DurableObject, ObjectKey, SQLiteStorage, upgrade
-from trio_durable.cli.stored import exact_json
+from trio_durable.cli.storage import exact_json
 
 from .kept import ADA, DAY, NOW, everything, fail, json_of, lines_of, save, writer_of
 from .support import assert_refused, contents, run
@@ -136,7 +136,7 @@ def test_bad_json_from_an_editor_is_refused(editor: Path) -> None:
 
 
 def test_at_a_terminal_one_can_go_on_editing(editor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_durable.cli.stored.edit.can_ask", lambda: True)
+    monkeypatch.setattr("trio_durable.cli.commands.edit.can_ask", lambda: True)
     (editor / "new0").write_text('{"total": 7,}', encoding="utf-8")
     (editor / "new1").write_text('{"total": 7}', encoding="utf-8")
     result = run("edit", "-s", "app.db", "Cart", "ada", stdin="y\n")

@@ -18,25 +18,25 @@ from typing import Any
 import click
 
 from .._errors import DurableError
-from .bench.command import bench
-from .completion import completion
-from .demo.command import demo
-from .init import init
-from .new import new
+from .commands.alarms import alarms
+from .commands.bench import bench
+from .commands.completion import completion
+from .commands.copy import copy_
+from .commands.demo import demo
+from .commands.edit import edit
+from .commands.export import export
+from .commands.import_ import import_
+from .commands.init import init
+from .commands.ls import ls
+from .commands.migrate import migrate
+from .commands.migrate_states import migrate_states
+from .commands.new import new
+from .commands.rm import rm
+from .commands.show import show
+from .commands.stats import stats
+from .commands.tenants import tenants
+from .errors import told
 from .output import printable
-from .stored.alarms import alarms
-from .stored.copying import copy_
-from .stored.edit import edit
-from .stored.export import export
-from .stored.importing import import_
-from .stored.ls import ls
-from .stored.migrate import migrate
-from .stored.migrate_states import migrate_states
-from .stored.rm import rm
-from .stored.show import show
-from .stored.stats import stats
-from .stored.tenants import tenants
-from .system_errors import told
 
 REFUSED = 2
 INTERRUPTED = 130  # as shells tell it of what SIGINT has ended

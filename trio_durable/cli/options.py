@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -96,3 +98,17 @@ class Seconds(click.FloatRange):
         if math.isnan(seconds):  # which is beyond no bound
             self.fail(f"{value!r} is not a number.", param, ctx)
         return seconds
+
+
+@contextmanager
+def input_file(name: str) -> Iterator[BinaryIO]:
+    """The file of that name; standard input, if it is ``-``.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    with open(name, "rb") as file:
+        yield file

@@ -1,0 +1,174 @@
+"""``trio-durable alarms``, and what can be done to alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import get_args
+
+import click
+
+from ..._clock import SystemClock
+from ...storage import AlarmChanges, AlarmRow, AlarmStatus, Commit, Reader
+from ..errors import Refusal
+from ..options import json_option, required_storage, storage_options
+from ..output import console, print_json
+from ..storage.formatting import alarm_json, alarm_table, counted
+from ..storage.open import alarm_key_of, check_type, key_of, reading, storage_named, writing
+from ..storage.paging import alarms_in, alarms_of, find_alarm
+from ..storage.type_argument import TypeName
+
+_LIMIT = 100
+
+
+@click.group(invoke_without_command=True)
+@storage_options(required=False)
+@click.option("--type", "type_name", metavar="TYPE", type=TypeName(), help="Only those of a type.")
+@click.option("--id", "object_id", metavar="ID", help="Only those of one object of that type.")
+@click.option(
+    "--status",
+    type=click.Choice(get_args(AlarmStatus)),
+    help="Only those that are due later, due by now, or dead letters.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help=f"At most so many; else {_LIMIT}, or all with --json.",
+)
+@json_option
+@click.pass_context
+def alarms(
+    context: click.Context,
+    storage: str | None,
+    tenant: str | None,
+    type_name: str | None,
+    object_id: str | None,
+    status: AlarmStatus | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List alarms: those due later, those due by now, and dead letters.
+
+    They come in the order of type, id and name. With --json, one line of JSON
+    each, as they are read.
+
+    \b
+    Examples:
+      trio-durable alarms -s app.db
+      trio-durable alarms -s app.db --status dead --type Cart
+      trio-durable alarms -s app.db --type Cart --id ada
+      trio-durable alarms retry -s app.db Cart ada remind
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_filters(context)
+        return
+    if object_id is not None and type_name is None:
+        raise Refusal("--id is an object's among those of a type; name that with --type")
+    now = SystemClock().now()
+    with reading(storage_named(required_storage(context, storage)), tenant) as reader:
+        rows = _rows(reader, now, type_name, object_id, tenant, status)
+        if as_json:
+            for row in islice(rows, limit):
+                print_json(alarm_json(row))
+            return
+        shown = list(islice(rows, limit or _LIMIT))
+        is_cut = next(rows, None) is not None
+    if shown:
+        console().print(alarm_table(shown, now))
+    else:
+        click.echo("There are no such alarms.", err=True)
+    if is_cut:
+        click.echo("There are more: raise --limit, or narrow it down.", err=True)
+
+
+def _refuse_filters(context: click.Context) -> None:
+    for name in ("type_name", "object_id", "status", "limit", "as_json"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise Refusal(
+                f"alarms {context.invoked_subcommand} takes its own options, behind its name"
+            )
+
+
+def _rows(
+    reader: Reader,
+    now: int,
+    type_name: str | None,
+    object_id: str | None,
+    tenant: str | None,
+    status: AlarmStatus | None,
+) -> Iterator[AlarmRow]:
+    if type_name is not None:
+        check_type(type_name)
+        if object_id is not None:
+            return alarms_of(reader, key_of(type_name, object_id, tenant), now, status=status)
+    return alarms_in(reader, now, type_name, tenant or "", status=status)
+
+
+@alarms.command()
+@click.argument("type_name", metavar="[TYPE]", type=TypeName(), required=False)
+@click.argument("object_id", metavar="[ID]", required=False)
+@click.argument("name", metavar="[NAME]", required=False)
+@storage_options()
+@click.option("--all", "every", is_flag=True, help="All dead letters; of TYPE, of ID if given.")
+def retry(
+    type_name: str | None,
+    object_id: str | None,
+    name: str | None,
+    storage: str,
+    tenant: str | None,
+    every: bool,
+) -> None:
+    """Make dead letters due again: now, and as if they had never failed.
+
+    \b
+    Examples:
+      trio-durable alarms retry -s app.db Cart ada remind
+      trio-durable alarms retry -s app.db --all
+      trio-durable alarms retry -s app.db Cart --all
+    """
+    if every and name is not None:
+        raise Refusal("--all is about all dead letters of an object; leave NAME out")
+    if not every and name is None:
+        raise Refusal("name a dead letter by TYPE, ID and NAME, or say --all")
+    kept = storage_named(storage)
+    now = SystemClock().now()
+    with reading(kept, tenant) as reader:
+        if type_name is None or object_id is None or name is None:
+            rows = _rows(reader, now, type_name, object_id, tenant, "dead")
+        else:
+            alarm = alarm_key_of(type_name, object_id, name, tenant)
+            row = find_alarm(reader, alarm, now)
+            if row is None or row.status != "dead":
+                raise Refusal(f"there is no dead letter {alarm}; `alarms` lists what there is")
+            rows = iter([row])
+        first = next(rows, None)
+        retried = 0
+        if first is not None:
+            with writing(kept) as writer:
+                for row in chain([first], rows):
+                    retried += writer.revive(row.alarm.key, now)
+    click.echo(f"Made {counted(retried, 'dead letter')} due." if retried else "There are none.")
+
+
+@alarms.command()
+@click.argument("type_name", metavar="TYPE", type=TypeName())
+@click.argument("object_id", metavar="ID")
+@click.argument("name", metavar="NAME")
+@storage_options()
+def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str | None) -> None:
+    """Remove an alarm, or a dead letter.
+
+    \b
+    Examples:
+      trio-durable alarms cancel -s app.db Cart ada remind
+    """
+    alarm = alarm_key_of(type_name, object_id, name, tenant)
+    kept = storage_named(storage)
+    now = SystemClock().now()
+    with reading(kept, tenant) as reader:
+        if find_alarm(reader, alarm, now) is None:
+            raise Refusal(f"there is no alarm {alarm}; `alarms` lists what there is")
+        with writing(kept) as writer:
+            changes = AlarmChanges(changed={name: None})
+            writer.commit([Commit(alarm.object_key, None, alarms=changes)], now)
+    click.echo(f"Cancelled {alarm}.")

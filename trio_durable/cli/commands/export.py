@@ -1,0 +1,96 @@
+"""``trio-durable export``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from ..._clock import SystemClock
+from ...storage import Reader
+from ..errors import Refusal
+from ..options import storage_options
+from ..output import console, progress_on
+from ..storage.formatting import counted
+from ..storage.open import reading, storage_named
+from ..storage.paging import alarms_in, chosen_tenants, objects_in
+from ..storage.totals import Total
+from ..transfer.format import End, encode, header
+
+
+@click.command()
+@click.argument("path", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
+@storage_options(whose="Only what it has; else all there is.")
+def export(path: Path | None, storage: str, tenant: str | None) -> None:
+    """Write objects and alarms as lines of JSON, to FILE or standard output.
+
+    All tenants, or one. No file is ever replaced. Beside a running runtime each
+    object is as it was at some moment, but not all at the same one.
+
+    \b
+    Examples:
+      trio-durable export -s app.db app.jsonl
+      trio-durable export -s app.db -t acme | gzip > acme.jsonl.gz
+    """
+    to_file = path is not None and str(path) != "-"
+    with reading(storage_named(storage), tenant) as reader:
+        names = chosen_tenants(reader, tenant)
+        with _new_file(path) if path and to_file else _standard_output() as file:
+            count = _export(reader, names, file, bar=to_file or not sys.stdout.isatty())
+    click.echo(
+        f"Exported {counted(count.objects, 'object')} and {counted(count.alarms, 'alarm')}.",
+        err=True,
+    )
+
+
+def _export(reader: Reader, tenants: Iterable[str], file: BinaryIO, *, bar: bool) -> End:
+    now = SystemClock().now()
+    err = console(stderr=True)
+    bar = bar and err.is_terminal
+    # To count is to look at everything, so not for nobody.
+    sums = [Total.of(reader.summarize(now, name)) for name in tenants] if bar else []
+    objects = alarms = 0
+    with progress_on(err) as progress:
+        progress.disable = not bar
+        task = progress.add_task("exporting", total=sum(s.objects + s.alarms for s in sums))
+        file.write(header())
+        for name in tenants:
+            for row in objects_in(reader, None, name):
+                file.write(encode(row))
+                objects += 1
+                progress.advance(task)
+            for alarm in alarms_in(reader, now, None, name):
+                file.write(encode(alarm))
+                alarms += 1
+                progress.advance(task)
+    end = End(objects, alarms)
+    file.write(encode(end))
+    return end
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        if path.is_dir():
+            raise Refusal(f"{path}: it is a folder; name a file in it") from None
+        raise Refusal(f"{path}: it is there already; choose another name, or remove it") from None
+    except FileNotFoundError:
+        raise Refusal(f"{path}: there is no folder {path.parent}; make it first") from None
+    try:
+        with file:
+            yield file
+    except BaseException:
+        path.unlink()
+        raise
+
+
+@contextmanager
+def _standard_output() -> Iterator[BinaryIO]:
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()

@@ -1,0 +1,122 @@
+"""``trio-durable ls``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import click
+
+from ..._clock import SystemClock
+from ...storage import ObjectRow, Reader
+from ..errors import Refusal
+from ..options import json_option, storage_options
+from ..output import add_row, console, listing, print_json
+from ..storage.formatting import iso, length, named, size
+from ..storage.open import check_type, key_of, reading, storage_named
+from ..storage.paging import objects_in
+from ..storage.totals import Total
+from ..storage.type_argument import TypeName
+
+_LIMIT = 100
+
+
+@click.command()
+@click.argument("type_name", metavar="[TYPE]", type=TypeName(), required=False)
+@storage_options()
+@click.option("--after", metavar="ID", help="Only objects whose ids come behind this one.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help=f"At most so many objects; else {_LIMIT}, or all with --json.",
+)
+@json_option
+def ls(
+    type_name: str | None,
+    storage: str,
+    tenant: str | None,
+    after: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List the types that are stored, or the objects of a TYPE.
+
+    Objects come in the order of their ids (of the UTF-8 bytes of these), with
+    revision, size of the state, and time since the last change. With --json,
+    one line of JSON each, as they are read.
+
+    \b
+    Examples:
+      trio-durable ls -s app.db
+      trio-durable ls -s app.db Cart --after ada --limit 20
+      trio-durable ls -s app.db Cart --json
+    """
+    if type_name is None:
+        for option, value in (("--after", after), ("--limit", limit)):
+            if value is not None:
+                raise Refusal(f"{option} is about the objects of a TYPE; name one")
+        with reading(storage_named(storage), tenant) as reader:
+            _list_types(reader, tenant or "", as_json)
+        return
+    check_type(type_name)
+    last = None if after is None else key_of(type_name, after, tenant)
+    with reading(storage_named(storage), tenant) as reader:
+        rows = objects_in(reader, type_name, tenant or "", last)
+        if as_json:
+            for row in islice(rows, limit):
+                print_json(
+                    {
+                        **named(row.key),
+                        "revision": row.revision,
+                        "size": len(row.state),
+                        "updated_at": iso(row.updated_at),
+                    }
+                )
+        else:
+            _list_objects(rows, limit or _LIMIT)
+
+
+def _list_types(reader: Reader, tenant: str, as_json: bool) -> None:
+    table = listing("type", ">objects", ">size", ">alarms")
+    for each in reader.summarize(SystemClock().now(), tenant):
+        alarms = Total.of([each]).alarms
+        if as_json:
+            of = {"tenant": tenant} if tenant else {}
+            print_json(
+                {
+                    **of,
+                    "type": each.type_name,
+                    "objects": each.objects,
+                    "size": each.state_bytes,
+                    "alarms": alarms,
+                }
+            )
+        row = (each.type_name, f"{each.objects:,}", size(each.state_bytes), f"{alarms:,}")
+        add_row(table, *row)
+    if as_json:
+        return
+    if table.row_count:
+        console().print(table)
+    else:
+        click.echo("Nothing is stored.", err=True)
+
+
+def _list_objects(rows: Iterator[ObjectRow], limit: int) -> None:
+    now = SystemClock().now()
+    table = listing("id", ">revision", ">size", ">age")
+    last = None
+    for row in islice(rows, limit):
+        add_row(
+            table,
+            row.key.object_id,
+            f"{row.revision:,}",
+            size(len(row.state)),
+            length(max(0, now - row.updated_at)),
+        )
+        last = row.key.object_id
+    if last is None:
+        click.echo("There are no such objects.", err=True)
+        return
+    console().print(table)
+    if next(rows, None) is not None:
+        click.echo(f"There are more: go on with --after {last!r}", err=True)

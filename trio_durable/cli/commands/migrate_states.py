@@ -1,0 +1,104 @@
+"""``trio-durable migrate-states``."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from contextlib import nullcontext
+
+import click
+
+from ..._clock import SystemClock
+from ...storage import Reader
+from ..options import json_option, storage_options
+from ..output import console, print_json, printable, progress_on
+from ..storage.app_classes import AppClasses, app_option
+from ..storage.formatting import counted, named
+from ..storage.open import reading, storage_named, writing
+from ..storage.paging import chosen_tenants
+from ..storage.state_upgrade import Failure, StateUpgrade
+
+
+@click.command("migrate-states")
+@storage_options(whose="Only its objects; else all that there are.")
+@app_option(required=True, help="Where the classes are.")
+@click.option("--dry-run", is_flag=True, help="Count, and write nothing.")
+@json_option
+def migrate_states(
+    storage: str, tenant: str | None, apps: tuple[str, ...], dry_run: bool, as_json: bool
+) -> int:
+    """Upgrade all stored states to the schemas of their classes.
+
+    States are upgraded anyway when they are loaded; this does it once for all,
+    and finds those that can't be. It may be interrupted at any moment: what is
+    done stays done, and the next run does the rest. States that can't be
+    upgraded are listed and left as they are; exit status 1 then.
+
+    \b
+    Examples:
+      trio-durable migrate-states -s app.db --app shop --dry-run
+      trio-durable migrate-states -s app.db --app shop.objects:Cart,Basket
+    """
+    classes = AppClasses(apps)
+    # By name, which finds two that are stored under one.
+    found = {each.name: classes.of_type(each.name) for each in classes if each.schema > 1}
+    upgrades = [StateUpgrade(definition) for definition in found.values()]
+    kept = storage_named(storage)
+    err = console(stderr=True)
+    with (
+        reading(kept, tenant) as reader,
+        nullcontext() if dry_run else writing(kept) as writer,
+        progress_on(err) as progress,
+    ):
+        tenants = chosen_tenants(reader, tenant)
+        total = _count(reader, tenants, found.keys()) if err.is_terminal else None
+        task = progress.add_task("upgrading", total=total)
+        for upgrade in upgrades:
+            for name in tenants:
+                for failure in upgrade.run(reader, writer, name, lambda: progress.advance(task)):
+                    _tell(failure, as_json)
+    failed = sum(upgrade.failed for upgrade in upgrades)
+    if as_json:
+        print_json({"types": [_figures(each) for each in upgrades]})
+    else:
+        _tell_all(upgrades, dry_run)
+    return 1 if failed else 0
+
+
+def _count(reader: Reader, tenants: Sequence[str], types: Container[str]) -> int:
+    now = SystemClock().now()
+    return sum(
+        each.objects
+        for name in tenants
+        for each in reader.summarize(now, name)
+        if each.type_name in types
+    )
+
+
+def _tell(failure: Failure, as_json: bool) -> None:
+    if as_json:
+        print_json({**named(failure.key), "error": failure.problem})
+    else:
+        click.echo(printable(failure.problem), err=True)
+
+
+def _tell_all(upgrades: Sequence[StateUpgrade], dry_run: bool) -> None:
+    if not upgrades:
+        click.echo("No class there has a schema above 1.")
+    for each in upgrades:
+        definition = each.definition
+        failed = f", {each.failed:,} can't be" if each.failed else ""
+        click.echo(
+            f"{printable(definition.name)}: {counted(each.upgraded, 'state')} "
+            f"{'to upgrade' if dry_run else 'upgraded'} to schema {definition.schema}, "
+            f"{each.current:,} had it already{failed}."
+        )
+
+
+def _figures(upgrade: StateUpgrade) -> dict[str, object]:
+    return {
+        "type": upgrade.definition.name,
+        "schema": upgrade.definition.schema,
+        "upgraded": upgrade.upgraded,
+        "current": upgrade.current,
+        "failed": upgrade.failed,
+    }

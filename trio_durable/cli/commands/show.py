@@ -1,0 +1,72 @@
+"""``trio-durable show``."""
+
+from __future__ import annotations
+
+import click
+
+from ..._clock import SystemClock
+from ..options import json_option, storage_options
+from ..output import console, print_json, printable
+from ..storage.formatting import (
+    alarm_json,
+    alarm_table,
+    at,
+    embedded,
+    iso,
+    named,
+    pretty,
+    relative,
+    safe_lines,
+    schema_of,
+    size,
+)
+from ..storage.open import key_of, nothing_stored, reading, storage_named
+from ..storage.paging import alarms_of, find_object
+from ..storage.type_argument import TypeName
+
+
+@click.command()
+@click.argument("type_name", metavar="TYPE", type=TypeName())
+@click.argument("object_id", metavar="ID")
+@storage_options()
+@json_option
+def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_json: bool) -> None:
+    """Show an object: its state as it is stored, and its alarms.
+
+    \b
+    Examples:
+      trio-durable show -s app.db Cart ada
+      trio-durable show -s app.db -t acme Cart ada --json
+    """
+    key = key_of(type_name, object_id, tenant)
+    now = SystemClock().now()
+    with reading(storage_named(storage), tenant) as reader:
+        row = find_object(reader, key)
+        alarms = list(alarms_of(reader, key, now))
+    if row is None and not alarms:
+        raise nothing_stored(key)
+    if as_json:
+        print_json(
+            {
+                **named(key),
+                "revision": row.revision if row else 0,
+                "updated_at": iso(row.updated_at) if row else None,
+                "schema": schema_of(row.state) if row else None,
+                **embedded("state", row.state if row else None),
+                "alarms": [alarm_json(each) for each in alarms],
+            }
+        )
+        return
+    click.echo(printable(str(key)))
+    if row is None:
+        click.echo("no state is stored, only alarms")
+    else:
+        schema = schema_of(row.state)
+        known = "" if schema is None else printable(f"schema {schema}, ")
+        click.echo(
+            f"revision {row.revision:,}, {known}{size(len(row.state))}, "
+            f"updated {at(row.updated_at)} UTC ({relative(row.updated_at, now)})"
+        )
+        click.echo(safe_lines(pretty(row.state)))
+    if alarms:
+        console().print(alarm_table(alarms, now, of_one=True))

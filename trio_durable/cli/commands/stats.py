@@ -1,0 +1,90 @@
+"""``trio-durable stats``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..._clock import SystemClock
+from ...storage import TypeSummary
+from ..options import json_option, storage_options
+from ..output import add_row, console, listing, print_json
+from ..storage.formatting import size
+from ..storage.open import reading, storage_named
+from ..storage.paging import chosen_tenants
+from ..storage.totals import Total
+
+
+@click.command()
+@storage_options(whose="Count only what it has.")
+@json_option
+def stats(storage: str, tenant: str | None, as_json: bool) -> None:
+    """Count what is stored: objects, bytes of state, and alarms.
+
+    By type and tenant, and in all. Looks at everything, which takes its time
+    where there is much.
+
+    \b
+    Examples:
+      trio-durable stats -s app.db
+      trio-durable stats -s app.db -t acme --json
+    """
+    kept = storage_named(storage)
+    now = SystemClock().now()
+    with reading(kept, tenant) as reader:
+        names = chosen_tenants(reader, tenant)
+        summaries = {name: reader.summarize(now, name) for name in names}
+    totals = {name: Total.of(types) for name, types in summaries.items()}
+    total = Total.of(totals.values())
+    file_bytes = _size_of(Path(kept.location))
+    if as_json:
+        print_json(
+            {
+                "types": [
+                    {"tenant": name, "type": each.type_name, **_figures(each)}
+                    for name, types in summaries.items()
+                    for each in types
+                ],
+                "tenants": [{"tenant": name, **_figures(each)} for name, each in totals.items()],
+                "total": _figures(total),
+                "file_size": file_bytes,
+            }
+        )
+        return
+    table = listing("tenant", "type", ">objects", ">size", ">pending", ">overdue", ">dead")
+    for name, types in summaries.items():
+        for each in types:
+            add_row(table, name, each.type_name, *_cells(each))
+        if name and len(types) > 1:
+            add_row(table, name, "(all)", *_cells(totals[name]))
+    add_row(table, "", "(all)", *_cells(total))
+    console().print(table)
+    if file_bytes is not None:
+        click.echo(f"The file takes {size(file_bytes)}.")
+
+
+def _size_of(file: Path) -> int | None:
+    """What a storage takes on the disk, if it is a file: with its log, which may be the larger."""
+    if not file.is_file():
+        return None
+    try:
+        log = file.with_name(f"{file.name}-wal").stat().st_size
+    except FileNotFoundError:
+        log = 0
+    return file.stat().st_size + log
+
+
+def _figures(part: TypeSummary | Total) -> dict[str, int]:
+    return {
+        "objects": part.objects,
+        "size": part.state_bytes,
+        "pending": part.pending,
+        "overdue": part.overdue,
+        "dead": part.dead,
+    }
+
+
+def _cells(part: TypeSummary | Total) -> tuple[str, ...]:
+    counts = (part.pending, part.overdue, part.dead)
+    return (f"{part.objects:,}", size(part.state_bytes), *(f"{count:,}" for count in counts))

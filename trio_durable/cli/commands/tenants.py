@@ -1,0 +1,81 @@
+"""``trio-durable tenants``, and dropping one."""
+
+from __future__ import annotations
+
+import click
+
+from ..._clock import SystemClock
+from ..._errors import StorageInUse
+from ..errors import Refusal
+from ..options import json_option, required_storage, storage_option, storage_option_of_group
+from ..output import add_row, console, listing, print_json
+from ..prompts import confirmed, yes_option
+from ..storage.formatting import counted
+from ..storage.open import reading, storage_named, writing
+from ..storage.paging import tenants_in
+from ..storage.totals import Total
+
+
+@click.group(invoke_without_command=True)
+@storage_option_of_group
+@json_option
+@click.pass_context
+def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
+    """List the tenants, and count what they have.
+
+    \b
+    Examples:
+      trio-durable tenants -s app.db
+      trio-durable tenants -s app.db --json
+      trio-durable tenants drop -s app.db acme
+    """
+    if context.invoked_subcommand is not None:
+        if as_json:
+            raise Refusal("--json is about the list; leave it out")
+        return
+    now = SystemClock().now()
+    table = listing("tenant", ">objects", ">alarms")
+    with reading(storage_named(required_storage(context, storage))) as reader:
+        for name in tenants_in(reader):
+            total = Total.of(reader.summarize(now, name))
+            if as_json:
+                print_json({"tenant": name, "objects": total.objects, "alarms": total.alarms})
+            add_row(table, name, f"{total.objects:,}", f"{total.alarms:,}")
+    if as_json:
+        return
+    if table.row_count:
+        console().print(table)
+    else:
+        click.echo("There are no tenants.", err=True)
+
+
+@tenants.command()
+@click.argument("name")
+@storage_option
+@yes_option
+def drop(name: str, storage: str, yes: bool) -> int:
+    """Remove a tenant and all that is stored of it.
+
+    Exit status 1 if you say no.
+
+    \b
+    Examples:
+      trio-durable tenants drop -s app.db acme
+      trio-durable tenants drop -s app.db acme --yes
+    """
+    kept = storage_named(storage)
+    with reading(kept, name) as reader:
+        total = Total.of(reader.summarize(SystemClock().now(), name))
+    what = f"{counted(total.objects, 'object')} and {counted(total.alarms, 'alarm')}"
+    try:
+        with writing(kept) as writer:
+            if not confirmed(f"Drop tenant {name} with {what}?", yes=yes):
+                click.echo("Nothing was dropped.", err=True)
+                return 1
+            writer.drop_tenant(name)
+    except StorageInUse as error:
+        raise Refusal(
+            f"{error}, or let the app drop it: await runtime.drop_tenant({name!r})"
+        ) from error
+    click.echo(f"Dropped tenant {name} with {what}.")
+    return 0

@@ -1,0 +1,1 @@
+"""Access of the commands to a storage, and its formatting for people."""

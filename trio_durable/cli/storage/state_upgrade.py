@@ -1,0 +1,95 @@
+"""All stored states of a class, upgraded in place.
+
+Nothing notes how far it has come, for each state says so itself: those that have the schema of the
+class are passed over. A batch is one transaction, and each save in it is conditional on the
+revision that was read, so it can end at any moment and begin again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from ..._api.durable_object import ObjectDefinition
+from ..._clock import SystemClock
+from ..._errors import StateDecodeError, StateEncodeError
+from ..._keys import ObjectKey
+from ...storage import Commit, Reader, Writer
+from ..transfer.batches import batches
+from .app_classes import codec_of
+from .formatting import schema_of
+from .paging import objects_in
+
+
+@attrs.frozen
+class Failure:
+    """A state that stays as it is."""
+
+    key: ObjectKey
+    problem: str
+
+
+class StateUpgrade:
+    """Upgrades the states of a class, and counts.
+
+    Args:
+        definition: Of the class.
+
+    Raises:
+        DefinitionError: The class can't be stored.
+    """
+
+    def __init__(self, definition: ObjectDefinition) -> None:
+        self.definition = definition
+        self.upgraded = 0
+        self.current = 0
+        """How many had the schema of the class already."""
+        self.failed = 0
+        self._codec = codec_of(definition)
+
+    def run(
+        self, reader: Reader, writer: Writer | None, tenant: str, advance: Callable[[], None]
+    ) -> Iterator[Failure]:
+        """Upgrade those of a tenant; yield what can't be.
+
+        Args:
+            reader: Of the storage.
+            writer: Of the same; None to count only.
+            tenant: Whose.
+            advance: Is called once for each state.
+
+        Raises:
+            StorageFault: The storage can't be read, or written.
+        """
+        for batch in batches(self._upgrades(reader, tenant, advance), _size_of):
+            yield from (each for each in batch if isinstance(each, Failure))
+            yield from self._save(writer, [each for each in batch if isinstance(each, Commit)])
+
+    def _upgrades(
+        self, reader: Reader, tenant: str, advance: Callable[[], None]
+    ) -> Iterator[Commit | Failure]:
+        for row in objects_in(reader, self.definition.name, tenant):
+            advance()
+            if schema_of(row.state) == self.definition.schema:
+                self.current += 1
+                continue
+            try:
+                state = self._codec.encode(row.key, self._codec.decode(row.key, row.state))
+            except (StateDecodeError, StateEncodeError) as error:
+                self.failed += 1
+                yield Failure(row.key, str(error))
+            else:
+                yield Commit(row.key, row.revision, state, epoch=row.epoch)
+
+    def _save(self, writer: Writer | None, batch: list[Commit]) -> Iterator[Failure]:
+        stale = writer.commit(batch, SystemClock().now()) if writer else ()
+        self.upgraded += len(batch) - len(stale)
+        self.failed += len(stale)
+        for position in stale:
+            key = batch[position].key
+            yield Failure(key, f"{key} was written by somebody else meanwhile; run this again")
+
+
+def _size_of(each: Commit | Failure) -> int:
+    return len(each.state or b"") if isinstance(each, Commit) else 0

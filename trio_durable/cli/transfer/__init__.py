@@ -1,0 +1,1 @@
+"""Export files: their format, writing them, and reading them back."""
