@@ -37,7 +37,7 @@ from trio_durable import (
     alarm,
     handler,
 )
-from trio_durable._eventloop.loop import running_loop
+from trio_durable._eventloop.running import running_loop
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     AlarmChanges,

@@ -1,11 +1,14 @@
-"""Which module may import which: imports point one way, from the runtime down to the errors."""
+"""Layers of the library: imports point down, from the command to the keys of objects.
+
+A room is a module or a package directly in ``trio_durable``. `LAYERS` is the order of the rooms,
+and `RANKS` the order of the modules in each room that has several. Imports under
+``if TYPE_CHECKING:`` count like all others, since a name in an annotation is knowledge, too.
+"""
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,217 +18,150 @@ import trio_durable
 ROOT = Path(trio_durable.__file__).parent
 PACKAGE = "trio_durable"
 
-ORDER: list[set[str]] = [
-    {"__main__"},
-    {"cli"},
-    {"cli.application"},
-    {
-        "cli.commands.alarms",
-        "cli.commands.copy",
-        "cli.commands.edit",
-        "cli.commands.export",
-        "cli.commands.import_",
-        "cli.commands.ls",
-        "cli.commands.migrate",
-        "cli.commands.migrate_states",
-        "cli.commands.rm",
-        "cli.commands.show",
-        "cli.commands.stats",
-        "cli.commands.tenants",
-    },
-    {"cli.transfer.checked_file", "cli.storage.state_upgrade"},
-    {
-        "cli.storage.app_classes",
-        "cli.transfer.batches",
-        "cli.transfer.format",
-        "cli.transfer.restore",
-        "cli.storage.totals",
-        "cli.storage.type_argument",
-    },
-    {"cli.storage.open", "cli.storage.formatting"},
-    {"cli.storage.exact_json", "cli.storage.paging"},
-    {
-        "cli.commands.bench",
-        "cli.commands.completion",
-        "cli.commands.demo",
-        "cli.commands.init",
-        "cli.commands.new",
-    },
-    {"cli.bench.measure", "cli.demo.scenario", "cli.scaffold.new_object"},
-    {
-        "cli.scaffold.app_package",
-        "cli.demo.report",
-        "cli.scaffold.fields",
-        "cli.scaffold.imports",
-        "cli.scaffold.new_app",
-    },
-    {"cli.bench.callers", "cli.bench.figures", "cli.bench.objects", "cli.bench.plain"},
-    {"cli.demo.load"},
-    {"cli.demo.ledger"},
-    {"cli.demo.child", "cli.demo.worker"},
-    {"cli.bench", "cli.demo", "cli.demo.protocol"},
-    {
-        "cli.prompts",
-        "cli.scaffold.annotations",
-        "cli.scaffold.files",
-        "cli.scaffold.line_breaks",
-        "cli.scaffold.names",
-        "cli.options",
-        "cli.output",
-    },
-    {"cli.errors"},
-    {"trio_durable"},
-    {"testing", "testing.conformance", "testing.simulate"},
-    {"testing.conformance._suite"},
-    {
-        "testing.conformance._alarm_batches",
-        "testing.conformance._alarms",
-        "testing.conformance._browsing",
-        "testing.conformance._claims",
-        "testing.conformance._feed",
-        "testing.conformance._machine",
-        "testing.conformance._objects",
-        "testing.conformance._tenants",
-    },
-    {"testing.conformance._model", "testing.conformance._tests"},
-    {"testing.conformance._builders", "testing.conformance._strategies"},
-    {"testing.conformance._values"},
-    {"testing.simulate._simulation"},
-    {"testing.simulate._rules"},
-    {
-        "testing.simulate._alarm_log",
-        "testing.simulate._attributes",
-        "testing.simulate._contents",
-        "testing.simulate._models",
-        "testing.simulate._outside",
-        "testing.simulate._process",
-        "testing.simulate._strategies",
-    },
-    {"testing.simulate._disk", "testing.simulate._loop", "testing.simulate._operations"},
-    {"testing.simulate._faults"},
-    {
-        "testing._alarms",
-        "testing._eventually",
-        "testing._perform",
-        "testing._state",
-        "testing.plugin",
-    },
-    {"telemetry"},
-    {"telemetry._logging", "telemetry.opentelemetry"},
-    {"telemetry._metrics"},
-    {"_api.runtime"},
-    {"_api.tenant"},
-    {"_parts"},
-    {"_instrumented.deliveries", "_instrumented.directory"},
-    {"_instrumented.activation", "_instrumented.group_commit"},
-    {"_instrumented"},
-    {"_instrumented.telemetry"},
-    {"_api.objects"},
-    {"scheduler"},
-    {"scheduler._wheel.scheduler"},
-    {"scheduler._wheel.delivery", "scheduler._wheel.feed"},
-    {
-        "scheduler._wheel.upcoming",
-        "_eventloop.wakeup",
-        "scheduler._wheel.in_flight",
-        "scheduler._contract",
-    },
-    {"scheduler._wheel.timing_wheel"},
-    {"_api.handle", "_api.registry"},
-    {"_activations.directory"},
-    {"_activations.admission"},
-    {"_activations.activation"},
-    {"_activations.worker", "_activations.mailbox"},
-    {"_activations.services"},
-    {"_activations.eviction", "_eventloop.timeouts"},
-    {"_activations.envelope"},
-    {"_api.context"},
-    {"_api.durable_object"},
-    {"_declarations.class_body", "_json.state"},
-    {"_alarms.alarm", "_declarations.handler", "_declarations.upgrade"},
-    {"_alarms.retry", "_json.hooks"},
-    {"_json.classes", "_json.keys"},
-    {"_json.choices"},
-    {"_json.scalars"},
-    {"storage"},
-    {"storage._urls"},
-    {"storage.postgres", "storage.sqlite"},
-    {
-        "_persistence.group_commit",
-        "_persistence.batched_load",
-        "storage.memory",
-        "storage.postgres._storage",
-        "storage.sqlite._storage",
-    },
-    {
-        "storage._forwarding",
-        "storage.postgres._notify",
-        "storage.postgres._reader",
-        "storage.postgres._writer",
-    },
-    {"storage.postgres._tables"},
-    {"storage.postgres._alarms"},
-    {"storage.postgres._reconnecting"},
-    {"storage.postgres._objects", "storage.postgres._migrations"},
-    {"storage.postgres._connection"},
-    {"storage.postgres._arrays", "storage.postgres._conninfo", "storage.postgres._names"},
-    {"storage.postgres._errors"},
-    {
-        "storage.sqlite._reader",
-        "storage.sqlite._writer",
-        "_persistence.batching",
-        "_persistence.ticket",
-    },
-    {"storage.sqlite._lock"},
-    {"storage.sqlite._tables"},
-    {"storage.sqlite._alarms", "storage.sqlite._objects"},
-    {"storage._reads"},
-    {"storage._batch", "storage.sqlite._migrations", "storage.sqlite._parameters"},
-    {"storage._contract"},
-    {"storage._records"},
-    {"_eventloop.runner", "_eventloop.current", "_activations.by_value"},
-    {"_eventloop.loop"},
-    {"_persistence.wait_estimate", "_clock", "_durations", "_telemetry.events"},
-    {"_errors"},
-    {"_keys", "_text"},
-    {
-        "cli.commands",
-        "cli.scaffold",
-        "cli.storage",
-        "cli.transfer",
-        "_activations",
-        "_alarms",
-        "_api",
-        "_declarations",
-        "_eventloop",
-        "_json",
-        "_persistence",
-        "_telemetry",
-        "scheduler._wheel",
-    },
+LAYERS = [
+    "_keys _durations _clock _text",
+    "_errors _telemetry",
+    "_eventloop _json storage",
+    "_alarms _persistence",
+    "_declarations scheduler",
+    "_activations",
+    "_api",
+    "trio_durable",
+    "telemetry testing",
+    "cli",
+    "__main__",
 ]
-"""All modules, top to bottom; modules beside each other know nothing of each other.
+"""The rooms, bottom up. A room imports from the layers below its own, and from no other room."""
 
-A module may import from the ranks below its own. Whoever adds one decides here where it stands.
-"""
+RANKS = {
+    "_telemetry": ["events", "notifier"],
+    "_eventloop": ["loop current", "asyncio trio runner timeouts wakeup", "running"],
+    "_json": ["errors", "scalars", "plain choices classes", "keys upgrades", "hooks", "state"],
+    "storage": [
+        "_records",
+        "_contract _batch",
+        "_reads _forwarding",
+        "memory sqlite postgres",
+        "_urls",
+    ],
+    "storage.sqlite": [
+        "_lock _migrations _parameters",
+        "_alarms _objects",
+        "_tables",
+        "_reader _writer",
+        "_storage",
+    ],
+    "storage.postgres": [
+        "_errors",
+        "_arrays _conninfo _names",
+        "_connection",
+        "_migrations _objects",
+        "_reconnecting",
+        "_alarms",
+        "_tables",
+        "_notify _reader _writer",
+        "_storage",
+    ],
+    "_alarms": ["alarm retry", "delivery input"],
+    "_persistence": ["batching ticket wait_estimate", "batched_load group_commit"],
+    "_declarations": ["alarm handler records upgrade", "class_body"],
+    "scheduler": ["_contract", "_wheel"],
+    "scheduler._wheel": ["timing_wheel in_flight", "upcoming", "delivery feed", "scheduler"],
+    "_activations": [
+        "by_value eviction info",
+        "services",
+        "wait_graph",
+        "envelope",
+        "mailbox worker",
+        "activation",
+        "admission",
+        "directory",
+    ],
+    "_api": [
+        "statistics",
+        "context durable_object",
+        "handle registry",
+        "objects instrument",
+        "tenant",
+        "runtime",
+    ],
+    "telemetry": ["_logging _metrics", "opentelemetry"],
+    "testing": ["_alarms _eventually _perform _state plugin", "conformance simulate"],
+    "testing.conformance": [
+        "_builders _values",
+        "_model _strategies _tests",
+        "_alarm_batches _alarms _browsing _claims _feed _machine _objects _tenants",
+        "_suite",
+    ],
+    "testing.simulate": [
+        "_alarm_log _attributes _faults _loop _strategies",
+        "_disk _operations _outside",
+        "_contents _models _process",
+        "_rules",
+        "_simulation",
+    ],
+    "cli": [
+        "errors options output",
+        "prompts storage",
+        "transfer scaffold bench demo",
+        "commands",
+        "application",
+    ],
+    "cli.storage": [
+        "exact_json paging totals",
+        "app_classes formatting open",
+        "state_upgrade type_argument",
+    ],
+    "cli.transfer": ["batches format restore", "checked_file"],
+    "cli.scaffold": [
+        "annotations files imports line_breaks names new_app",
+        "app_package fields",
+        "new_object",
+    ],
+    "cli.bench": ["callers objects plain", "figures", "measure"],
+    "cli.demo": ["protocol", "child worker", "ledger", "load", "report", "scenario"],
+    "cli.commands": [
+        "alarms bench completion copy demo edit export import_ init ls",
+        "migrate migrate_states new rm show stats tenants",
+    ],
+}
+"""The modules of each room, bottom up. The package's own ``__init__`` is above them."""
 
-RANK = {module: rank for rank, modules in enumerate(ORDER) for module in modules}
+CIRCLE = {"_api.durable_object", "_api.context", "_api.objects", "_api.runtime", "_api.tenant"}
+"""Users reach each of these from the others, so they name each other. Nothing else may."""
 
 LOOPS = {"trio", "asyncio", "uvloop"}
 THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "psycopg", "sqlite_utils", "trio"}
-
-EXTRA = {
+EXTRAS = {
     # No dependency: only pytest itself imports its plugin.
     "testing.plugin": {"pytest"},
-    # In an extra of the same name; nothing else imports these modules.
+    "testing.conformance": {"hypothesis", "pytest"},
+    "testing.simulate": {"hypothesis", "outcome"},
     "telemetry.opentelemetry": {"opentelemetry"},
     "telemetry._metrics": {"opentelemetry"},
+    "cli": {"click", "rich"},
 }
+"""Imports of an extra, or of the user's own environment, by the room that may have them."""
+
 MAX_LINES = 500
 LONGER = {
-    "_activations.activation": 810,  # one state machine, whose parts all need each other's state
     "_errors": 600,  # one tree, drawn at its head
+    "_activations.activation": 800,
 }
+PENDING = {
+    "_activations.activation",
+    "_activations.directory",
+    "_activations.envelope",
+    "_activations.services",
+    "_activations.wait_graph",
+    "_api.instrument",
+    "cli.storage.state_upgrade",
+    "testing.simulate._attributes",
+    "testing.simulate._rules",
+}
+"""Modules whose imports don't point down yet."""
+SHADOWS = {"_parts", "_instrumented"}
+"""Rooms that will go."""
 
 
 def module_name(path: Path) -> str:
@@ -240,40 +176,20 @@ SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 every_module = pytest.mark.parametrize("module", SOURCES)
 
 
-class Imports(ast.NodeVisitor):
-    """Collects the absolute names of what a module imports, wherever in it that happens.
-
-    What stands under ``if TYPE_CHECKING:`` doesn't count. Annotations name the objects that come
-    in from above, a context its runtime for example; no code is reached that way.
-    """
-
-    def __init__(self, package: list[str]) -> None:
-        self._package = package
-        self.found: set[str] = set()
-
-    def visit_If(self, node: ast.If) -> None:
-        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            for statement in node.orelse:
-                self.visit(statement)
-        else:
-            self.generic_visit(node)
-
-    def visit_Import(self, node: ast.Import) -> None:
-        self.found.update(alias.name for alias in node.names)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        start = self._package[: len(self._package) - node.level + 1] if node.level else []
-        base = ".".join([*start, *filter(None, [node.module])])
-        for alias in node.names:
-            # `from .storage import sqlite` is an import of the module, not of the package's name.
-            full = f"{base}.{alias.name}"
-            self.found.add(full if full.removeprefix(f"{PACKAGE}.") in SOURCES else base)
-
-
 def imports(source: str, package: list[str]) -> set[str]:
-    visitor = Imports(package)
-    visitor.visit(ast.parse(source))
-    return visitor.found
+    """The absolute names of what a module imports, wherever in it that happens."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *filter(None, [node.module])])
+            for alias in node.names:
+                # `from .storage import sqlite` imports the module, not a name of the package.
+                full = f"{base}.{alias.name}"
+                found.add(full if full.removeprefix(f"{PACKAGE}.") in SOURCES else base)
+    return found
 
 
 def imports_of(module: str) -> set[str]:
@@ -282,70 +198,96 @@ def imports_of(module: str) -> set[str]:
     return imports(path.read_text(encoding="utf-8"), package)
 
 
-def own(names: set[str]) -> Iterator[str]:
-    """Those of ``names`` that are modules of this library, as they stand in `ORDER`."""
-    for name in names:
-        if name == PACKAGE or name.startswith(f"{PACKAGE}."):
-            yield name.removeprefix(f"{PACKAGE}.")
+def own(names: set[str]) -> set[str]:
+    """The modules of this library among ``names``, without its name in front."""
+    prefix = f"{PACKAGE}."
+    return {n.removeprefix(prefix) for n in names if n == PACKAGE or n.startswith(prefix)}
 
 
 def top_level(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+def is_in(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def place(module: str, room: str) -> int:
+    """The rank in ``room`` of the part of it that ``module`` is, or is in; the room's own is last.
+
+    Raises:
+        KeyError: It has no place there.
+    """
+    rows = RANKS[room] if room else LAYERS
+    part = module.removeprefix(f"{room}.").partition(".")[0] if room else module.partition(".")[0]
+    if module == room:
+        return len(rows)
+    for rank, row in enumerate(rows):
+        if part in row.split():
+            return rank
+    raise KeyError(f"{module} has no place in {room or 'LAYERS'}")
+
+
+def is_below(lower: str, upper: str) -> bool:
+    """Whether ``upper`` may import ``lower``: by their ranks in the smallest room of both."""
+    room = ""
+    for name in upper.split("."):
+        inner = f"{room}.{name}" if room else name
+        if inner not in RANKS or not is_in(lower, inner):
+            break
+        room = inner
+    return place(lower, room) < place(upper, room)
+
+
 def test_every_module_has_one_place() -> None:
-    places = Counter(module for modules in ORDER for module in modules)
-    assert [module for module, count in places.items() if count > 1] == []
-    assert places.keys() == SOURCES.keys()
+    named = [f"{room}.{part}" for room, rows in RANKS.items() for part in " ".join(rows).split()]
+    named += " ".join(LAYERS).split()
+    assert sorted(named) == sorted(m for m in SOURCES if top_level({m}).isdisjoint(SHADOWS))
 
 
 @every_module
-def test_imports_point_downwards(module: str) -> None:
-    upwards = sorted(name for name in own(imports_of(module)) if RANK[name] <= RANK[module])
-    assert not upwards, f"{module} imports {', '.join(upwards)}, which isn't below it"
+def test_imports_point_down(module: str, request: pytest.FixtureRequest) -> None:
+    if module in PENDING:
+        request.applymarker(pytest.mark.xfail(strict=True))
+    if not top_level({module}).isdisjoint(SHADOWS):
+        return
+    for imported in own(imports_of(module)) - {module}:
+        if not top_level({imported}).isdisjoint(SHADOWS):
+            continue
+        if {module, imported} <= CIRCLE:
+            continue
+        assert is_below(imported, module), f"{module} imports {imported}, which isn't below it"
 
 
 @every_module
-def test_only_the_rendezvous_knows_the_loop(module: str) -> None:
+def test_one_room_knows_the_event_loop(module: str) -> None:
     # The demo is an app as a user of Trio writes it; a simulation is the host of the loop itself,
     # which anyio can't run as a guest.
-    if module not in ("_eventloop.loop", "cli.demo.worker", "testing.simulate._loop"):
+    if not is_in(module, "_eventloop") and module not in (
+        "cli.demo.worker",
+        "testing.simulate._loop",
+    ):
         assert not top_level(imports_of(module)) & LOOPS
 
 
 @every_module
-def test_only_storage_knows_databases(module: str) -> None:
+def test_only_storages_know_databases(module: str) -> None:
     # The benchmark measures plain sqlite3, too.
-    if module.partition(".")[0] != "storage" and not module.startswith(
-        ("cli.bench.", "cli.commands.bench")
-    ):
+    if not any(is_in(module, room) for room in ("storage", "cli.bench", "cli.commands.bench")):
         assert not top_level(imports_of(module)) & {"psycopg", "sqlite3", "sqlite_utils"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [name for name in SOURCES if name.startswith("storage.")],
-)
+@pytest.mark.parametrize("module", [name for name in SOURCES if is_in(name, "storage")])
 def test_storages_are_synchronous(module: str) -> None:
-    # They run in threads; what stands between them and the loop are these.
-    if module in ("_persistence.group_commit", "_persistence.ticket", "_persistence.batched_load"):
-        return
-    found = imports_of(module)
-    assert not top_level(found) & {"anyio", *LOOPS}
-    assert not set(own(found)) & {"_eventloop.loop", "_eventloop.runner", "_eventloop.current"}
+    # They run in threads, and below the event loop in the order of rooms.
+    assert not top_level(imports_of(module)) & {"anyio", *LOOPS}
 
 
 @every_module
 def test_nothing_undeclared_is_imported(module: str) -> None:
     foreign = top_level(imports_of(module)) - sys.stdlib_module_names - {PACKAGE, "__future__"}
-    allowed = THIRD_PARTY | EXTRA.get(module, set())
-    if module.startswith("cli."):
-        allowed |= {"click", "rich"}  # an extra
-    if module.startswith("testing.simulate"):
-        allowed |= {"hypothesis"}  # an extra
-    if module.startswith("testing.conformance"):
-        allowed |= {"hypothesis", "pytest"}  # the same extra
-    assert foreign <= allowed
+    extras = [names for room, names in EXTRAS.items() if is_in(module, room)]
+    assert foreign <= THIRD_PARTY.union(*extras)
 
 
 @every_module
@@ -364,7 +306,7 @@ from . import _clock
 from ._keys import ObjectKey
 from .storage import Storage, memory
 if TYPE_CHECKING:
-    from ._text import reason
+    from ._text import short_repr
 else:
     from ._durations import Duration
 if os.name == "nt":
@@ -383,6 +325,7 @@ def lazy():
         "trio_durable._durations",
         "trio_durable._errors",
         "trio_durable._keys",
+        "trio_durable._text",
         "trio_durable.storage",
         "trio_durable.storage.memory",
         "trio_durable.telemetry",
@@ -392,3 +335,14 @@ def lazy():
     assert imports("from ._batch import Batch", [PACKAGE, "storage"]) == {
         "trio_durable.storage._batch"
     }
+
+
+def test_the_order_is_compared_in_the_smallest_common_room() -> None:
+    assert is_below("_keys", "storage.sqlite._tables")
+    assert is_below("storage._records", "storage.sqlite._tables")
+    assert is_below("storage.sqlite._objects", "storage.sqlite._tables")
+    assert is_below("storage.sqlite._tables", "storage.sqlite")
+    assert not is_below("storage.postgres._names", "storage.sqlite._tables")
+    assert not is_below("storage.sqlite", "storage.sqlite._tables")
+    assert not is_below("_json.state", "storage.memory")
+    assert not is_below("_api.runtime", "_activations.directory")

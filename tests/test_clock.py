@@ -17,7 +17,8 @@ from trio.testing import MockClock
 
 from trio_durable import Clock, DurableObject, DurableRuntime, handler
 from trio_durable._clock import LoopClock, SystemClock
-from trio_durable._eventloop.loop import Loop, running_loop
+from trio_durable._eventloop.loop import Loop
+from trio_durable._eventloop.running import running_loop
 
 
 class Source:

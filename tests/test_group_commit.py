@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_durable import ObjectKey, PersistenceError, StaleObject
-from trio_durable._eventloop.loop import Loop, Waiter, running_loop
+from trio_durable._eventloop.loop import Loop, Waiter
 from trio_durable._eventloop.runner import Runner, ThreadRunner
+from trio_durable._eventloop.running import running_loop
 from trio_durable._keys import AlarmKey
 from trio_durable._persistence import batched_load, group_commit
 from trio_durable._persistence.batched_load import BatchedLoad

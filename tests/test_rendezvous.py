@@ -14,7 +14,8 @@ from support.clock import settle
 from support.tasks import calls
 
 from trio_durable import InlineRunner, Runner, ThreadRunner, WrongEventLoop
-from trio_durable._eventloop.loop import Waiter, running_loop, running_loop_token
+from trio_durable._eventloop.loop import Waiter
+from trio_durable._eventloop.running import running_loop, running_loop_token
 
 pytestmark = pytest.mark.anyio
 

@@ -2,24 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from ._activations.activation import ActivationInfo
-from ._alarms.alarm import Alarm, alarm
+from ._activations.info import ActivationInfo
+from ._alarms.alarm import Alarm
 from ._alarms.retry import Retry
 from ._api.context import Context
-from ._api.durable_object import (
-    AlarmDefinition,
-    DurableObject,
-    FieldDefinition,
-    HandlerDefinition,
-    ObjectDefinition,
-    Options,
-    definition_of,
-)
+from ._api.durable_object import DurableObject, ObjectDefinition, definition_of
 from ._api.handle import Handle
+from ._api.instrument import Instrument
 from ._api.objects import Objects
-from ._api.runtime import DurableRuntime, RuntimeStatistics, current_runtime
+from ._api.runtime import DurableRuntime, current_runtime
+from ._api.statistics import RuntimeStatistics
 from ._api.tenant import Tenant
 from ._clock import Clock
+from ._declarations.alarm import alarm
 from ._declarations.handler import (
     BoundHandler,
     BoundSyncHandler,
@@ -28,7 +23,8 @@ from ._declarations.handler import (
     SyncHandler,
     handler,
 )
-from ._declarations.upgrade import UpgradeDefinition, upgrade
+from ._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
+from ._declarations.upgrade import upgrade
 from ._durations import Duration
 from ._errors import (
     ActivationFailed,
@@ -68,8 +64,8 @@ from ._errors import (
     WrongEventLoop,
 )
 from ._eventloop.runner import InlineRunner, Runner, ThreadRunner
+from ._json.upgrades import UpgradeDefinition
 from ._keys import ObjectKey
-from ._telemetry.events import Instrument
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
 if TYPE_CHECKING:

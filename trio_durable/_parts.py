@@ -21,9 +21,9 @@ from ._eventloop.timeouts import Deadlines
 from ._instrumented.deliveries import InstrumentedDeliveries
 from ._instrumented.directory import InstrumentedDirectory
 from ._instrumented.group_commit import InstrumentedGroupCommit
-from ._instrumented.telemetry import Telemetry
 from ._keys import ObjectKey
 from ._persistence.group_commit import GroupCommit
+from ._telemetry.notifier import Notifier
 from .scheduler._wheel.delivery import Deliveries, MakeDeliveries
 from .storage import AlarmChanges, Writer
 
@@ -44,7 +44,7 @@ class Parts:
 PLAIN = Parts(GroupCommit, Directory, Deliveries)
 
 
-def instrumented(telemetry: Telemetry) -> Parts:
+def instrumented(telemetry: Notifier) -> Parts:
     """The parts that tell what they do. An object's activation comes from its directory."""
     return Parts(
         partial(InstrumentedGroupCommit, telemetry),

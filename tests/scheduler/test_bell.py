@@ -9,7 +9,7 @@ import pytest
 from support.clock import settle
 from support.tasks import calls
 
-from trio_durable._eventloop.loop import running_loop
+from trio_durable._eventloop.running import running_loop
 from trio_durable._eventloop.wakeup import Bell
 
 pytestmark = pytest.mark.anyio

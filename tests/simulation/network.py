@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import trio
 
 from trio_durable import Runner
-from trio_durable._eventloop.loop import Loop, _TrioLoop
+from trio_durable._eventloop.loop import Loop
 from trio_durable._eventloop.runner import Job
+from trio_durable._eventloop.trio import _TrioLoop
 
 if TYPE_CHECKING:
     from .world import Process

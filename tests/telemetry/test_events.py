@@ -640,7 +640,7 @@ async def test_an_instrument_that_raises_is_detached_and_disturbs_nobody(
     assert others[0].story != []
     for recorder in others:
         recorder.check()
-    [record] = [record for record in caplog.records if "it is told nothing more" in record.message]
+    [record] = [record for record in caplog.records if "raised and was detached" in record.message]
     assert record.exc_info is not None
     assert record.exc_info[1] is error
     assert storage.states() == {"a": {"count": 3}}

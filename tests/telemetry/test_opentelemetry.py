@@ -39,7 +39,7 @@ from .test_storm import storm
 Point = NumberDataPoint | HistogramDataPoint
 
 
-class Telemetry:
+class Notifier:
     """An instrument and what came out of it."""
 
     def __init__(self) -> None:
@@ -110,13 +110,13 @@ def attributes_of(span: ReadableSpan) -> dict[str, object]:
 
 
 @pytest.fixture
-def telemetry() -> Telemetry:
-    return Telemetry()
+def telemetry() -> Notifier:
+    return Notifier()
 
 
 @asynccontextmanager
 async def traced(
-    telemetry: Telemetry, storage: ScriptedStorage | None = None, **options: Any
+    telemetry: Notifier, storage: ScriptedStorage | None = None, **options: Any
 ) -> AsyncIterator[DurableRuntime]:
     """A runtime; when it has closed, nothing may be left open and nothing current."""
     storage = storage or ScriptedStorage()
@@ -134,7 +134,7 @@ async def traced(
 
 @pytest.mark.anyio
 async def test_load_and_turn_are_children_of_the_call_and_the_commit_links_to_the_turn(
-    telemetry: Telemetry,
+    telemetry: Notifier,
 ) -> None:
     async with traced(telemetry):
         with telemetry.tracer.start_as_current_span("request"):
@@ -153,7 +153,7 @@ async def test_load_and_turn_are_children_of_the_call_and_the_commit_links_to_th
 
 
 @pytest.mark.anyio
-async def test_spans_say_whose_object_it_is_and_metrics_do_not(telemetry: Telemetry) -> None:
+async def test_spans_say_whose_object_it_is_and_metrics_do_not(telemetry: Notifier) -> None:
     async with traced(telemetry) as runtime:
         await runtime.tenant("acme").get(Counter, "a").add()
         await runtime.tenant("acme").schedule_alarm(Counter, "a", "ring", after=60)
@@ -168,7 +168,7 @@ async def test_spans_say_whose_object_it_is_and_metrics_do_not(telemetry: Teleme
 
 
 @pytest.mark.anyio
-async def test_spans_say_what_they_are_about(telemetry: Telemetry) -> None:
+async def test_spans_say_what_they_are_about(telemetry: Notifier) -> None:
     async with traced(telemetry):
         await Counter.add("a")
     of_object = {"trio_durable.object.type": "Counter", "trio_durable.object.id": "a"}
@@ -233,7 +233,7 @@ def CURRENT() -> list[str]:  # noqa: N802
 
 @pytest.mark.anyio
 async def test_handlers_see_their_callers_baggage_and_their_turns_span(
-    telemetry: Telemetry,
+    telemetry: Notifier,
 ) -> None:
     TRACER[:] = [lambda: telemetry.tracer]
 
@@ -276,7 +276,7 @@ async def test_handlers_see_their_callers_baggage_and_their_turns_span(
 
 @pytest.mark.anyio
 async def test_a_commit_links_to_all_the_turns_that_it_makes_durable(
-    telemetry: Telemetry,
+    telemetry: Notifier,
 ) -> None:
     storage = ScriptedStorage()
     async with traced(telemetry, storage), calls() as others:
@@ -297,7 +297,7 @@ async def test_a_commit_links_to_all_the_turns_that_it_makes_durable(
 @pytest.mark.anyio
 @pytest.mark.parametrize("cls", [Welcoming, SlowlyWelcoming])
 async def test_after_load_is_a_child_of_the_first_call(
-    cls: type[Welcoming | SlowlyWelcoming], telemetry: Telemetry
+    cls: type[Welcoming | SlowlyWelcoming], telemetry: Notifier
 ) -> None:
     async with traced(telemetry):
         await cls.is_greeted("a")
@@ -306,7 +306,7 @@ async def test_after_load_is_a_child_of_the_first_call(
 
 
 @pytest.mark.anyio
-async def test_an_alarm_begins_a_trace_of_its_own(telemetry: Telemetry) -> None:
+async def test_an_alarm_begins_a_trace_of_its_own(telemetry: Notifier) -> None:
     with telemetry.tracer.start_as_current_span("start-up"):
         async with traced_within(telemetry):
             await Counter.plan("a", "ring", 1)
@@ -323,7 +323,7 @@ async def test_an_alarm_begins_a_trace_of_its_own(telemetry: Telemetry) -> None:
 
 
 @asynccontextmanager
-async def traced_within(telemetry: Telemetry) -> AsyncIterator[DurableRuntime]:
+async def traced_within(telemetry: Notifier) -> AsyncIterator[DurableRuntime]:
     async with DurableRuntime(":memory:", instruments=[telemetry.instrument]) as runtime:
         yield runtime
     assert telemetry.instrument._spans == {}
@@ -331,7 +331,7 @@ async def traced_within(telemetry: Telemetry) -> AsyncIterator[DurableRuntime]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["fail", "fail_slowly"])
-async def test_spans_of_what_failed_say_why(name: str, telemetry: Telemetry) -> None:
+async def test_spans_of_what_failed_say_why(name: str, telemetry: Notifier) -> None:
     async with traced(telemetry) as runtime:
         with pytest.raises(Wrong):
             await runtime.call(Counter, "a", name)
@@ -344,7 +344,7 @@ async def test_spans_of_what_failed_say_why(name: str, telemetry: Telemetry) -> 
 
 
 @pytest.mark.anyio
-async def test_spans_of_a_failed_commit_and_of_its_calls_end(telemetry: Telemetry) -> None:
+async def test_spans_of_a_failed_commit_and_of_its_calls_end(telemetry: Notifier) -> None:
     storage = ScriptedStorage()
     async with traced(telemetry, storage):
         await Counter.value("a")
@@ -358,7 +358,7 @@ async def test_spans_of_a_failed_commit_and_of_its_calls_end(telemetry: Telemetr
 
 
 @pytest.mark.anyio
-async def test_spans_of_callers_who_gave_up_end_then(telemetry: Telemetry) -> None:
+async def test_spans_of_callers_who_gave_up_end_then(telemetry: Notifier) -> None:
     async with traced(telemetry) as runtime, calls() as others:
         with pytest.raises(CallTimeout):
             await runtime.get(Counter, "a", timeout=1).add_slowly(2)
@@ -388,7 +388,7 @@ class Mute(DurableObject):
 
 @pytest.mark.anyio
 async def test_an_error_without_a_text_is_told_by_its_name(
-    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+    telemetry: Notifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with traced(telemetry):
         with pytest.raises(Untold):
@@ -402,7 +402,7 @@ async def test_an_error_without_a_text_is_told_by_its_name(
 @pytest.mark.anyio
 @pytest.mark.parametrize("seed", range(4))
 async def test_after_a_storm_every_span_has_ended(
-    seed: int, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+    seed: int, telemetry: Notifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder = Recorder()
     await storm(seed, recorder, telemetry.instrument)
@@ -419,7 +419,7 @@ async def test_after_a_storm_every_span_has_ended(
 
 
 @pytest.mark.anyio
-async def test_turns_are_forgotten_when_they_are_durable(telemetry: Telemetry) -> None:
+async def test_turns_are_forgotten_when_they_are_durable(telemetry: Notifier) -> None:
     storage = ScriptedStorage()
     async with traced(telemetry, storage), calls() as others:
         await Counter.value("a")
@@ -440,7 +440,7 @@ async def test_turns_are_forgotten_when_they_are_durable(telemetry: Telemetry) -
 
 
 @pytest.mark.anyio
-async def test_durations_are_measured_by_type_and_handler(telemetry: Telemetry) -> None:
+async def test_durations_are_measured_by_type_and_handler(telemetry: Notifier) -> None:
     async with traced(telemetry):
         await Counter.add_slowly("a", 2)
         await Counter.add("b")
@@ -460,7 +460,7 @@ async def test_durations_are_measured_by_type_and_handler(telemetry: Telemetry) 
 
 
 @pytest.mark.anyio
-async def test_no_metric_names_an_object_or_an_alarm(telemetry: Telemetry) -> None:
+async def test_no_metric_names_an_object_or_an_alarm(telemetry: Notifier) -> None:
     await storm(1, telemetry.instrument)
     seen = {
         (key, value)
@@ -479,7 +479,7 @@ async def test_no_metric_names_an_object_or_an_alarm(telemetry: Telemetry) -> No
 
 
 @pytest.mark.anyio
-async def test_failures_are_counted_by_kind_and_error(telemetry: Telemetry) -> None:
+async def test_failures_are_counted_by_kind_and_error(telemetry: Notifier) -> None:
     storage = ScriptedStorage()
     async with traced(telemetry, storage) as runtime:
         with pytest.raises(Wrong):
@@ -503,7 +503,7 @@ async def test_failures_are_counted_by_kind_and_error(telemetry: Telemetry) -> N
 
 
 @pytest.mark.anyio
-async def test_alarms_are_counted_by_outcome(telemetry: Telemetry) -> None:
+async def test_alarms_are_counted_by_outcome(telemetry: Notifier) -> None:
     async with traced(telemetry) as runtime, calls() as others:
         await Counter.plan("a", "ring", 1)
         await Counter.plan("a", "ring_in_vain", 1)
@@ -525,7 +525,7 @@ async def test_alarms_are_counted_by_outcome(telemetry: Telemetry) -> None:
 
 
 @pytest.mark.anyio
-async def test_gauges_say_what_is_there_now(telemetry: Telemetry) -> None:
+async def test_gauges_say_what_is_there_now(telemetry: Notifier) -> None:
     async with traced(telemetry) as runtime, calls() as others:
         for object_id in "aab":
             others.start(Counter.add_slowly, object_id, 1)

@@ -31,14 +31,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import anyio
-import attrs
 
-from .._alarms.alarm import Delivery
+from .._alarms.delivery import Delivery
 from .._api.context import Context, Effects
-from .._api.durable_object import DurableObject, HandlerDefinition
+from .._api.durable_object import DurableObject
+from .._declarations.records import HandlerDefinition
 from .._errors import (
     ActivationFailed,
     AlarmSuperseded,
@@ -59,29 +59,16 @@ from .._persistence.ticket import Ticket
 from .._text import reason
 from ..storage import AlarmChanges, StorageFault, StoredObject
 from .by_value import copied, is_atom
-from .envelope import Envelope, Turn, current_turn
+from .envelope import Envelope
+from .info import ActivationInfo, Status
 from .mailbox import Mailbox
 from .services import Services
+from .wait_graph import Turn, current_turn
 from .worker import InContext, Worker
 
 if TYPE_CHECKING:
     from .._api.objects import Objects
     from .directory import Directory
-
-Status = Literal["loading", "active", "hibernated"]
-
-
-@attrs.frozen
-class ActivationInfo:
-    """What there is to know about a running object."""
-
-    key: ObjectKey
-    status: Status
-    """``"loading"``, ``"active"``, or ``"hibernated"``: idle, with only its bytes in memory."""
-    mailbox_depth: int
-    """Calls that wait for their turn."""
-    revision: int
-    """The object's commit number as stored; 0 if nothing is."""
 
 
 class Activation:

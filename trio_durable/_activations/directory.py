@@ -16,13 +16,9 @@ from itertools import islice
 
 import anyio
 
-from .._alarms.alarm import Delivery
-from .._api.durable_object import (
-    AlarmDefinition,
-    HandlerDefinition,
-    ObjectDefinition,
-    resolved_fields,
-)
+from .._alarms.delivery import Delivery
+from .._api.durable_object import ObjectDefinition, resolved_fields
+from .._declarations.records import AlarmDefinition, HandlerDefinition
 from .._errors import (
     AlarmSuperseded,
     ArgumentError,
@@ -43,9 +39,10 @@ from ..storage import AlarmChanges
 from .activation import Activation
 from .admission import admit, admit_to
 from .by_value import copied, is_atom
-from .envelope import Envelope, Operation, check_circle, current_turn
+from .envelope import Envelope, Operation
 from .eviction import NEVER
 from .services import Services
+from .wait_graph import check_circle, current_turn
 
 logger = logging.getLogger("trio_durable.alarms")
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from .._alarms.alarm import Alarm, Delivery, check_name, due_time, encoded_payload
+from .._alarms.alarm import Alarm
+from .._alarms.delivery import Delivery
+from .._alarms.input import check_name, due_time, encoded_payload
 from .._durations import Duration
 from .._errors import NotInTurn
 from .._keys import ObjectKey

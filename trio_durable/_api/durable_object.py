@@ -29,8 +29,9 @@ from typing import (
 
 import attrs
 
-from .._alarms.alarm import Alarm, retry_of
+from .._alarms.alarm import Alarm
 from .._alarms.retry import Retry
+from .._declarations.alarm import retry_of
 from .._declarations.class_body import (
     check_alarm,
     check_body,
@@ -41,16 +42,15 @@ from .._declarations.class_body import (
     unannotated_fields,
 )
 from .._declarations.handler import Handler
-from .._declarations.upgrade import UpgradeDefinition, upgrades_of
+from .._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
+from .._declarations.upgrade import upgrades_of
 from .._durations import UNSET, Duration, Unset, optional_seconds
 from .._errors import DefinitionError, NotInTurn
+from .._json.upgrades import UpgradeDefinition
 from .._keys import id_problem
 
 if TYPE_CHECKING:
     from .context import Context
-
-DEFAULT_HIBERNATE_AFTER = 300.0
-DEFAULT_MAILBOX_SIZE = 1024
 
 
 # --- the base class ------------------------------------------------------------------------------
@@ -187,46 +187,6 @@ class DurableObject:
 
 
 # --- definitions ---------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Options:
-    """The class keywords. Durations in seconds; None for never, or for the runtime's default."""
-
-    hibernate_after: float | None = DEFAULT_HIBERNATE_AFTER
-    shutdown_after: float | None = None
-    call_timeout: float | Unset | None = UNSET
-    mailbox_size: int = DEFAULT_MAILBOX_SIZE
-
-
-@attrs.frozen
-class FieldDefinition:
-    """One persisted field."""
-
-    name: str
-    type: object
-    """The annotation, resolved where that is possible."""
-    default: object
-    """The default, or the `attrs.Factory` that makes it."""
-
-
-@attrs.frozen
-class HandlerDefinition:
-    """One handler."""
-
-    name: str
-    function: Callable[..., Any]
-    readonly: bool
-    is_async: bool
-    signature: inspect.Signature
-    """Without ``self``."""
-
-
-@attrs.frozen
-class AlarmDefinition(HandlerDefinition):
-    """What handles an alarm, or those alarms that nothing else does."""
-
-    retry: Retry
 
 
 @attrs.frozen(eq=False)

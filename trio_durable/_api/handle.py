@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from .._activations.directory import Directory
+from .._declarations.records import HandlerDefinition
 from .._errors import UnknownHandler
-from .durable_object import HandlerDefinition, ObjectDefinition
+from .durable_object import ObjectDefinition
 
 
 class Handle:

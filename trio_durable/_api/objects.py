@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import anyio
 
-from .._activations.activation import ActivationInfo
 from .._activations.directory import Directory
+from .._activations.info import ActivationInfo
 from .._activations.services import Services
-from .._alarms.alarm import Alarm, alarm_of, check_name, due_time, encoded_payload
+from .._alarms.alarm import Alarm, alarm_of
+from .._alarms.input import check_name, due_time, encoded_payload
 from .._durations import UNSET, Duration, Unset, optional_seconds
 from .._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongEventLoop
 from .._eventloop.runner import Runner

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from .._activations.directory import Directory
-from .._alarms.alarm import Delivery
+from .._alarms.delivery import Delivery
 from .._alarms.retry import DEFAULT_RETRY, Retry
 from .._errors import DefinitionError, UnknownObjectType
 from .._eventloop.loop import Waiter

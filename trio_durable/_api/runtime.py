@@ -10,32 +10,33 @@ from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
 import anyio
-import attrs
 
 from .._activations.directory import Directory
-from .._activations.envelope import check_circle, current_turn
 from .._activations.eviction import DEFAULT_MAX_RESIDENT, Residency
 from .._activations.services import Services
+from .._activations.wait_graph import check_circle, current_turn
 from .._clock import Clock, LoopClock, SystemClock
 from .._durations import Duration, optional_seconds, seconds
 from .._errors import PersistenceError, RuntimeClosed, TenantDropped
 from .._eventloop import current as _ambient
-from .._eventloop.loop import Loop, running_loop, running_loop_token
+from .._eventloop.loop import Loop
 from .._eventloop.runner import InlineRunner, Runner, ThreadRunner
+from .._eventloop.running import running_loop, running_loop_token
 from .._eventloop.timeouts import Deadlines
-from .._instrumented.telemetry import Telemetry
 from .._json.state import DEFAULT_MAX_STATE_SIZE
 from .._keys import ObjectKey
 from .._parts import PLAIN, instrumented
 from .._persistence.batched_load import BatchedLoad
-from .._telemetry.events import Closed, Instrument, Opened
+from .._telemetry.notifier import Notifier
 from ..scheduler import WheelScheduler
 from ..storage import AlarmChanges, Durability, Hints, MemoryStorage, Storage
 from ..storage._urls import storage_at
 from .durable_object import DurableObject, ObjectDefinition
 from .handle import Handle
+from .instrument import Closed, Instrument, Opened
 from .objects import Objects, checked_limit
 from .registry import Catalogue
+from .statistics import RuntimeStatistics
 from .tenant import Tenant, check_tenant
 
 DEFAULT_CALL_TIMEOUT = 5.0
@@ -43,28 +44,6 @@ DEFAULT_GRACE_PERIOD = 5.0
 DEFAULT_POLLING_INTERVAL = 30.0
 DEFAULT_CLAIM_TTL = 60.0
 _YEAR = 366 * 86400.0
-
-
-@attrs.frozen
-class RuntimeStatistics:
-    """A snapshot of what a runtime does and did."""
-
-    objects: int
-    """Objects in memory, hibernated ones included."""
-    busy: int
-    """Objects that load or run an ``async def`` turn right now."""
-    transactions: int
-    """Transactions since the runtime opened."""
-    commits: int
-    """Object commits in these; more than transactions when callers come together."""
-    alarms_waiting: int
-    """Alarms in memory, due soon or overdue; there may be more in the storage."""
-    alarms_in_flight: int
-    """Alarms whose handlers run, or wait for their turn or their commit."""
-    alarms_delivered: int
-    """Alarms handled since the runtime opened."""
-    alarms_failed: int
-    """Attempts to handle one that failed."""
 
 
 class DurableRuntime(Objects):
@@ -278,7 +257,7 @@ class DurableRuntime(Objects):
         clock = self._clock
         if clock is None:
             clock = LoopClock(loop.time_source, loop.now) if loop.is_virtual else SystemClock()
-        telemetry = self._telemetry = Telemetry(loop.now, self._instruments)
+        telemetry = self._telemetry = Notifier(loop.now, self._instruments)
         self._parts = instrumented(telemetry) if self._instruments else PLAIN
         self._group_commit = self._parts.group_commit(
             loop,

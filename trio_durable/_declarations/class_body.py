@@ -12,9 +12,9 @@ from typing import ClassVar, get_origin
 
 import attrs
 
-from .._alarms.alarm import Misplaced, is_marked, retry_of
 from .._alarms.retry import Retry
 from .._errors import DefinitionError
+from .alarm import Misplaced, is_marked, retry_of
 from .handler import Handler
 from .upgrade import Upgrade
 

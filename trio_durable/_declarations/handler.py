@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .._eventloop import current as _ambient
-from .._eventloop.loop import running_loop_token
+from .._eventloop.running import running_loop_token
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -13,27 +13,10 @@ from collections.abc import Callable, Mapping
 from types import FunctionType, MappingProxyType
 from typing import Any, TypeVar, cast
 
-import attrs
-import orjson
-
-from .._errors import DefinitionError, StateDecodeError
-from .._json.classes import as_unfit
-from .._json.scalars import shown, write_json
-from .._keys import ObjectKey
-from .._text import reason
+from .._errors import DefinitionError
+from .._json.upgrades import UpgradeDefinition
 
 F = TypeVar("F", bound=Callable[[dict[str, Any]], dict[str, Any]])
-
-SCHEMA_MEMBER = "$schema"
-
-
-@attrs.frozen
-class UpgradeDefinition:
-    """One step from a schema to the next."""
-
-    name: str
-    function: Callable[[dict[str, Any]], dict[str, Any]]
-    from_schema: int
 
 
 class Upgrade:
@@ -121,42 +104,6 @@ def upgrades_of(cls: type, schema: int) -> Mapping[int, UpgradeDefinition]:
                 f"@upgrade(from_schema={number})",
             )
     return MappingProxyType(dict(sorted(found.items())))
-
-
-def upgraded(
-    key: ObjectKey,
-    data: dict[str, Any],
-    stored: int,
-    upgrades: Mapping[int, UpgradeDefinition],
-) -> dict[str, Any]:
-    """``data`` of the schema ``stored``, brought through all ``upgrades`` from there.
-
-    Raises:
-        StateDecodeError: An upgrade failed, or returned something other than JSON data.
-    """
-    for number, step in upgrades.items():
-        if number >= stored:
-            data = _step(key, data, step)
-    return data
-
-
-def _step(key: ObjectKey, data: dict[str, Any], step: UpgradeDefinition) -> dict[str, Any]:
-    name = f"the upgrade {step.name} from schema {step.from_schema}"
-    try:
-        made: object = step.function(data)
-    except Exception as error:
-        raise StateDecodeError(key, "", "$", f"{name} raised {reason(error)}") from error
-    if type(made) is not dict:
-        raise StateDecodeError(key, "", "$", f"{name} returned {shown(made)}, not a dict")
-    try:
-        # A copy, so that no two objects share what a function put into both.
-        copy: dict[str, Any] = orjson.loads(orjson.dumps(write_json(made)))
-    except Exception as error:
-        unfit = as_unfit(error)
-        raise StateDecodeError(
-            key, "", f"${unfit.path:.100}", f"{name} returned what isn't JSON: {unfit.problem}"
-        ) from error
-    return copy
 
 
 def _definition(cls: type, name: str, value: Upgrade) -> UpgradeDefinition:

@@ -10,13 +10,14 @@ from .._activations.activation import Activation
 from .._activations.directory import Directory
 from .._activations.envelope import Envelope, Operation
 from .._activations.services import Services
-from .._api.durable_object import DurableObject, HandlerDefinition
+from .._api.durable_object import DurableObject
+from .._declarations.records import HandlerDefinition
 from .._errors import RuntimeClosed
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
 from .._telemetry.events import Activated, Left, Load, Turn
+from .._telemetry.notifier import Notifier, request
 from ..storage import AlarmChanges, StorageFault, StoredObject
-from .telemetry import Telemetry, request
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class InstrumentedActivation(Activation):
     __slots__ = ("_failure", "_has_left", "_loading", "_telemetry", "_was_stored", "turn_event")
 
     def __init__(
-        self, directory: Directory, key: ObjectKey, services: Services, telemetry: Telemetry
+        self, directory: Directory, key: ObjectKey, services: Services, telemetry: Notifier
     ) -> None:
         super().__init__(directory, key, services)
         self._telemetry = telemetry

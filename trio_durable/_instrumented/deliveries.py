@@ -10,12 +10,12 @@ from .._eventloop.loop import Loop
 from .._eventloop.wakeup import Bell
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.events import AlarmDelivery, DeadLettered
+from .._telemetry.notifier import Notifier, request
 from ..scheduler._contract import Destination
 from ..scheduler._wheel.delivery import Deliveries
 from ..scheduler._wheel.in_flight import Flight
 from ..scheduler._wheel.upcoming import Agenda
 from ..storage import Postponement, StoredAlarm
-from .telemetry import Telemetry, request
 
 
 class InstrumentedDeliveries(Deliveries):
@@ -23,7 +23,7 @@ class InstrumentedDeliveries(Deliveries):
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        telemetry: Notifier,
         loop: Loop,
         clock: Clock,
         group_commit: GroupCommit,

@@ -9,13 +9,14 @@ from .._activations.activation import Activation
 from .._activations.directory import Directory
 from .._activations.envelope import Operation
 from .._activations.services import Services
-from .._api.durable_object import HandlerDefinition, ObjectDefinition
+from .._api.durable_object import ObjectDefinition
+from .._declarations.records import HandlerDefinition
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
 from .._telemetry.events import Call, Entered, Hibernated, Woken
+from .._telemetry.notifier import Notifier, request
 from ..storage import AlarmChanges
 from .activation import InstrumentedActivation
-from .telemetry import Telemetry, request
 
 
 class InstrumentedDirectory(Directory):
@@ -23,7 +24,7 @@ class InstrumentedDirectory(Directory):
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        telemetry: Notifier,
         definition: ObjectDefinition,
         services: Services,
         deadlines: Deadlines,

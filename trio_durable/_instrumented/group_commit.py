@@ -13,8 +13,8 @@ from .._keys import ObjectKey
 from .._persistence.group_commit import GroupCommit
 from .._persistence.ticket import Owner, Ticket
 from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
+from .._telemetry.notifier import Notifier
 from ..storage import AlarmChanges, StorageFault, Writer
-from .telemetry import Telemetry
 
 
 class TurningOwner(Owner, Protocol):
@@ -67,7 +67,7 @@ class InstrumentedGroupCommit(GroupCommit):
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        telemetry: Notifier,
         loop: Loop,
         runner: Runner,
         writer: Writer,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, get_args
 
-from .scalars import JSON_SCALARS, Hook, Unfit, UnsupportedType, expected, shown
+from .errors import Unfit, UnsupportedType, expected, shown
+from .scalars import JSON_SCALARS, Hook
 
 
 def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:

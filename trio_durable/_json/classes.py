@@ -16,7 +16,8 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from .._text import reason
-from .scalars import SCALARS, Hook, Unfit, expected, shown
+from .errors import Unfit, expected, shown
+from .scalars import SCALARS, Hook
 
 HooksFor = Callable[[Any], tuple[Hook, Hook]]
 """Finds the functions that write and read a type."""

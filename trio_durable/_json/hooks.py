@@ -29,18 +29,10 @@ import orjson
 
 from .choices import enum_hooks, literal_hooks
 from .classes import class_hooks
+from .errors import Unfit, UnsupportedType, expected, shown
 from .keys import key_hooks
-from .scalars import (
-    JSON_SCALARS,
-    SCALARS,
-    Hook,
-    Unfit,
-    UnsupportedType,
-    expected,
-    read_json,
-    shown,
-    write_json,
-)
+from .plain import read_json, write_json
+from .scalars import JSON_SCALARS, SCALARS, Hook
 
 _pairs: dict[Any, tuple[Hook, Hook]] = {}
 

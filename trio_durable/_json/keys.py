@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
 from .choices import enum_hooks, literal_hooks
-from .scalars import SCALARS, Hook, Unfit, UnsupportedType, expected
+from .errors import Unfit, UnsupportedType, expected
+from .scalars import SCALARS, Hook
 
 
 def key_hooks(tp: Any) -> tuple[Hook, Hook]:

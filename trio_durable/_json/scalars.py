@@ -13,38 +13,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from .errors import Unfit, expected, shown
+
 Hook = Callable[[Any], Any]
-
-
-class Unfit(ValueError):
-    """A value that can't be carried exactly; ``path`` leads to it from where encoding began."""
-
-    def __init__(self, problem: str, path: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.path = path
-        self.located = False
-        """The field of the class at hand is in the path already."""
-
-    def within(self, step: str) -> Unfit:
-        """The same, seen from one level further out."""
-        self.path = step + self.path
-        return self
-
-
-class UnsupportedType(TypeError):
-    """An annotation that there is no exact JSON for."""
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: at most 60 characters of its repr."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def expected(what: str, value: object) -> Unfit:
-    """The error of a ``value`` that isn't ``what`` its field declares."""
-    return Unfit(f"{shown(value)} is of type {type(value).__name__}, not {what}")
 
 
 def _write_int(value: Any) -> Any:
@@ -199,46 +170,3 @@ SCALARS: dict[Any, tuple[Hook, Hook]] = {
 }
 
 JSON_SCALARS = (int, float, bool, str, type(None))
-
-
-def write_json(value: Any) -> Any:
-    """Pass plain JSON data on as it is.
-
-    Raises:
-        Unfit: Something in it is not None, bool, int, a finite float, str, list or dict with
-            keys of str.
-    """
-    kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
-        return value
-    if kind is float:
-        return _write_float(value)
-    try:
-        if kind is list:
-            for index, item in enumerate(value):
-                if type(item) is not str:
-                    try:
-                        write_json(item)
-                    except Unfit as unfit:
-                        raise unfit.within(f"[{index}]") from None
-            return value
-        if kind is dict:
-            for key, item in value.items():
-                if type(key) is not str:
-                    raise Unfit(f"the key {shown(key)} is not a str; declare the dict's types")
-                try:
-                    write_json(item)
-                except Unfit as unfit:
-                    raise unfit.within(f"[{key!r}]") from None
-            return value
-    except RecursionError:
-        raise Unfit("it is nested too deeply, or contains itself") from None
-    raise Unfit(
-        f"{shown(value)} is of type {kind.__name__}, which plain JSON doesn't have; "
-        "declare the field's type"
-    )
-
-
-def read_json(value: Any) -> Any:
-    """Take back a value of a field whose type says nothing: it is as JSON has it."""
-    return value

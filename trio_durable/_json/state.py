@@ -30,7 +30,6 @@ from typing import Any
 import attrs
 import orjson
 
-from .._declarations.upgrade import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 from .._errors import (
     DefinitionError,
     StateDecodeError,
@@ -41,8 +40,9 @@ from .._errors import (
 from .._keys import ObjectKey
 from .._text import reason
 from .classes import as_unfit, check_reads_back, field_functions, is_constrained
+from .errors import UnsupportedType, shown
 from .hooks import hooks_for, reader_for, writer_for
-from .scalars import UnsupportedType, shown
+from .upgrades import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 
 DEFAULT_MAX_STATE_SIZE = 16 * 1024 * 1024
 

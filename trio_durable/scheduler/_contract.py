@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .._alarms.alarm import Delivery
+from .._alarms.delivery import Delivery
 from .._alarms.retry import Retry
 from .._eventloop.loop import Waiter
 from .._keys import AlarmKey, ObjectKey

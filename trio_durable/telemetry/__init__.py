@@ -5,22 +5,19 @@ what it hears. `LoggingInstrument` writes them to a log. The one for OpenTelemet
 `trio_durable.telemetry.opentelemetry`, as it needs more to be installed.
 """
 
+from .._api.instrument import Closed, Instrument, Opened, Point
 from .._telemetry.events import (
     Activated,
     AlarmDelivery,
     AlarmUpdate,
     Call,
-    Closed,
     Commit,
     DeadLettered,
     Delete,
     Entered,
     Hibernated,
-    Instrument,
     Left,
     Load,
-    Opened,
-    Point,
     Save,
     Stale,
     Timed,

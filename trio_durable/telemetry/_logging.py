@@ -9,21 +9,9 @@ from weakref import WeakSet
 
 import attrs
 
+from .._api.instrument import Closed, Instrument, Opened, Point
 from .._durations import Duration, optional_seconds
-from .._telemetry.events import (
-    AlarmDelivery,
-    Call,
-    Closed,
-    Commit,
-    DeadLettered,
-    Instrument,
-    Load,
-    Opened,
-    Point,
-    Stale,
-    Timed,
-    Turn,
-)
+from .._telemetry.events import AlarmDelivery, Call, Commit, DeadLettered, Load, Stale, Timed, Turn
 from .._text import reason
 
 

@@ -12,20 +12,19 @@ from typing import TypeAlias
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
-from .._api.runtime import DurableRuntime, RuntimeStatistics
+from .._api.instrument import Closed, Opened, Point
+from .._api.runtime import DurableRuntime
+from .._api.statistics import RuntimeStatistics
 from .._errors import AlarmSuperseded, RuntimeClosed
 from .._keys import ObjectKey
 from .._telemetry.events import (
     AlarmDelivery,
     Call,
-    Closed,
     Commit,
     DeadLettered,
     Entered,
     Left,
     Load,
-    Opened,
-    Point,
     Save,
     Stale,
     Timed,

@@ -36,8 +36,9 @@ except ImportError as error:
         "install it with trio-durable[opentelemetry]"
     ) from error
 
+from .._api.instrument import Instrument, Point
 from .._keys import ObjectKey
-from .._telemetry.events import AlarmDelivery, Call, Commit, Instrument, Load, Point, Timed, Turn
+from .._telemetry.events import AlarmDelivery, Call, Commit, Load, Timed, Turn
 from ._metrics import Attributes, Metrics, type_of
 
 __all__ = ["OpenTelemetryInstrument"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from .._alarms.alarm import Alarm, check_name, instant
+from .._alarms.alarm import Alarm, instant
+from .._alarms.input import check_name
 from .._api.durable_object import DurableObject
 from .._api.objects import Objects
 from .._durations import Duration, seconds

@@ -17,11 +17,14 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from .._activations.by_value import copied, is_atom
-from .._alarms.alarm import Alarm, Delivery, alarm_of, due_time, encoded_payload
+from .._alarms.alarm import Alarm, alarm_of
+from .._alarms.delivery import Delivery
+from .._alarms.input import due_time, encoded_payload
 from .._api.context import Context
-from .._api.durable_object import DurableObject, HandlerDefinition, definition_of, resolved_fields
+from .._api.durable_object import DurableObject, definition_of, resolved_fields
 from .._api.objects import Objects
 from .._clock import LoopClock, SystemClock
+from .._declarations.records import HandlerDefinition
 from .._durations import UNSET, Unset
 from .._errors import (
     ArgumentError,
@@ -32,7 +35,7 @@ from .._errors import (
     RuntimeClosed,
     UnknownHandler,
 )
-from .._eventloop.loop import running_loop
+from .._eventloop.running import running_loop
 from .._json.state import StateCodec
 from .._keys import ObjectKey, id_problem
 from ..storage import AlarmChanges, StoredAlarm

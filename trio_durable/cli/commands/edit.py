@@ -11,8 +11,8 @@ import orjson
 
 from ..._api.durable_object import ObjectDefinition
 from ..._clock import SystemClock
-from ..._declarations.upgrade import SCHEMA_MEMBER
 from ..._errors import StateDecodeError
+from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import ObjectKey
 from ...storage import Commit
 from ..errors import Refusal

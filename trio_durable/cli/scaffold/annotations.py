@@ -18,8 +18,8 @@ from uuid import UUID
 
 import attrs
 
+from ..._json.errors import UnsupportedType
 from ..._json.hooks import hooks_for
-from ..._json.scalars import UnsupportedType
 from ..errors import Refusal
 
 

@@ -9,7 +9,7 @@ import orjson
 from rich.table import Table
 
 from ..._alarms.alarm import instant
-from ..._declarations.upgrade import SCHEMA_MEMBER
+from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow
 from ..output import add_row, listing, printable

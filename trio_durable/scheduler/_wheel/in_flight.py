@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
-from ..._alarms.alarm import Delivery
+from ..._alarms.delivery import Delivery
 from ..._alarms.retry import DEFAULT_RETRY, Retry
 from ..._eventloop.loop import Told, Waiter
 from ..._keys import AlarmKey, Owner

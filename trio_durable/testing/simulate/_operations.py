@@ -10,7 +10,8 @@ import attrs
 from ..._activations.by_value import copied
 from ..._activations.directory import Directory
 from ..._alarms.alarm import Alarm, alarm_of
-from ..._api.durable_object import HandlerDefinition, ObjectDefinition
+from ..._api.durable_object import ObjectDefinition
+from ..._declarations.records import HandlerDefinition
 from ..._errors import DurableError
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import StoredAlarm

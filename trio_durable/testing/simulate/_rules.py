@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from hypothesis.strategies import SearchStrategy
 
-from ..._api.durable_object import DurableObject, HandlerDefinition, ObjectDefinition
+from ..._api.durable_object import DurableObject, ObjectDefinition
+from ..._declarations.records import HandlerDefinition
 from ..._errors import DefinitionError
 from ._faults import Chance
 from ._process import Call

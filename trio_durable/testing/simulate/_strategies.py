@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from ..._api.durable_object import HandlerDefinition
+from ..._declarations.records import HandlerDefinition
 from ..._errors import DefinitionError
 
 _PLAIN: dict[object, SearchStrategy[Any]] = {

@@ -1,0 +1,101 @@
+"""Validation of the alarms that users set: names, due times and payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from .._durations import Duration, seconds
+from .._errors import InvalidAlarm
+from .._json.classes import as_unfit
+from .._json.errors import UnsupportedType, shown
+from .._json.hooks import hooks_for
+from .._json.plain import write_json
+from .._keys import ObjectKey, id_problem
+from .alarm import _EPOCH, _MICROSECOND, EARLIEST, LATEST
+
+MAX_PAYLOAD_BYTES = 64 * 1024
+
+
+def check_name(key: ObjectKey, name: str) -> None:
+    """Refuse what can't name an alarm.
+
+    Raises:
+        InvalidAlarm: It can't.
+    """
+    problem = id_problem(name)
+    if problem is not None:
+        raise InvalidAlarm(
+            key, shown(name), f"{problem}; a name is a str of 1 to 512 bytes in UTF-8, without NUL"
+        )
+
+
+def due_time(
+    key: ObjectKey, name: str, after: Duration | None, at: datetime | None, now: int
+) -> int:
+    """When an alarm is due that is set at the time ``now``. In microseconds since 1970 UTC.
+
+    Raises:
+        InvalidAlarm: The arguments don't name a time that can be stored.
+    """
+    check_name(key, name)
+    if (after is None) == (at is None):
+        given = "neither of after and at" if after is None else "both after and at"
+        raise InvalidAlarm(
+            key, name, f"{given} was given; give one: a delay, or the instant that it is due"
+        )
+    if after is not None:
+        try:
+            delay = seconds(after, "after")
+        except ValueError as error:
+            raise InvalidAlarm(key, name, str(error)) from None
+        # More than that is refused below, as is what it would be rounded from.
+        delay = min(delay, 1e12)
+        exact = after // _MICROSECOND if isinstance(after, timedelta) else round(delay * 1e6)
+        due_at = now + exact
+    elif not isinstance(at, datetime):
+        raise InvalidAlarm(key, name, f"at must be a datetime, not {at!r:.60}")
+    elif at.utcoffset() is None:
+        raise InvalidAlarm(
+            key, name, f"at is {at}, without a time zone; write datetime.now(UTC) for now, say"
+        )
+    else:
+        due_at = (at - _EPOCH) // _MICROSECOND
+    if not EARLIEST <= due_at <= LATEST:
+        raise InvalidAlarm(key, name, "it would be due outside of the years 1 to 9999")
+    return due_at
+
+
+def encoded_payload(key: ObjectKey, name: str, payload: object) -> bytes | None:
+    """``payload`` as JSON.
+
+    Raises:
+        InvalidAlarm: JSON can't carry it exactly.
+    """
+    if payload is None:
+        return None
+    kind = type(payload)
+    try:
+        write: Callable[[Any], Any] = write_json
+        if kind not in (dict, list, str, int, float, bool):
+            write = hooks_for(kind)[0]
+        encoded = orjson.dumps(write(payload))
+    except UnsupportedType as error:
+        raise InvalidAlarm(key, name, f"the payload can't be stored: {error}") from error
+    except Exception as error:
+        unfit = as_unfit(error)
+        place = f" at {unfit.path:.100}" if unfit.path else ""
+        raise InvalidAlarm(
+            key, name, f"the payload can't be stored{place}: {unfit.problem}"
+        ) from error
+    if len(encoded) > MAX_PAYLOAD_BYTES:
+        raise InvalidAlarm(
+            key,
+            name,
+            f"the payload takes {len(encoded):,} bytes of JSON, over the limit of "
+            f"{MAX_PAYLOAD_BYTES:,}; keep it in the object's state",
+        )
+    return encoded

@@ -1,0 +1,69 @@
+"""The backend for asyncio and its replacements, such as uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from .loop import Loop, Ts, Waiter
+
+
+class _AsyncioWaiter(Waiter):
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ended = False
+        self.value = self.error = self.expiry = None
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+
+    def release(self) -> None:
+        if not self.ended:
+            self.ended = True
+            if self._future is not None and not self._future.done():
+                self._future.set_result(None)
+
+    async def wait(self) -> object:
+        if self.ended:
+            await asyncio.sleep(0)
+        else:
+            self._future = self._loop.create_future()
+            try:
+                await self._future
+            except asyncio.CancelledError:
+                self.ended = True
+                raise
+        if self.error is not None:
+            raise self.error
+        # What looks after its deadline may keep the waiter for a while, but not a large reply.
+        value, self.value = self.value, None
+        return value
+
+
+class _AsyncioLoop(Loop):
+    def __init__(self) -> None:
+        self.token = self.time_source = self._loop = loop = asyncio.get_running_loop()
+        self.is_virtual = not (
+            type(loop).__module__.startswith("uvloop")
+            or getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
+        )
+        self.now = self._loop.time
+        self.waiter = partial(_AsyncioWaiter, self._loop)
+        self.checkpoint = partial(asyncio.sleep, 0)
+
+    def is_current(self) -> bool:
+        return asyncio._get_running_loop() is self._loop
+
+    def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def forgive_cancellation(self) -> bool:
+        task: asyncio.Task[Any] | None = asyncio.current_task()
+        if task is not None:
+            while task.cancelling():
+                task.uncancel()
+        return True

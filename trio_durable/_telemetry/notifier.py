@@ -1,0 +1,93 @@
+"""Notifier: hands telemetry records to the instruments of a runtime, and shields it from them.
+
+An instrument that raises is logged and detached, whatever it raises: as in trio, no observer may
+disturb the work that it observes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from .events import AlarmDelivery, Call, Timed
+
+logger = logging.getLogger("trio_durable.telemetry")
+
+request: ContextVar[Call | AlarmDelivery | None] = ContextVar("trio_durable.request", default=None)
+"""The request that a turn in this context serves. Set before each turn, so never reset."""
+
+
+class Observer(Protocol):
+    """The part of an `Instrument` that the notifier calls."""
+
+    def on_start(self, event: Timed) -> None:
+        """Work begins."""
+        ...
+
+    def on_stop(self, event: Timed, duration: float) -> None:
+        """Work ended well, after ``duration`` seconds."""
+        ...
+
+    def on_exception(self, event: Timed, duration: float, error: BaseException) -> None:
+        """Work failed, after ``duration`` seconds."""
+        ...
+
+    def on_event(self, event: Any) -> None:
+        """A `Point` happened."""
+        ...
+
+
+class Notifier:
+    """Hands records to the instruments of one runtime.
+
+    Args:
+        now: The event loop's clock.
+        instruments: The instruments, in the order in which starts and points reach them.
+    """
+
+    def __init__(self, now: Callable[[], float], instruments: Iterable[Observer]) -> None:
+        self.now = now
+        self._instruments = tuple(instruments)
+        # Ends reach them in the opposite order, so that changes of the context nest.
+        self._reversed = self._instruments[::-1]
+
+    def start(self, event: Timed) -> float:
+        """Report that work begins; return the time, from which its duration is counted."""
+        for instrument in self._instruments:
+            try:
+                instrument.on_start(event)
+            except BaseException:
+                self._detach(instrument)
+        return self.now()
+
+    def stop(self, event: Timed, duration: float) -> None:
+        """Report that work ended well."""
+        for instrument in self._reversed:
+            try:
+                instrument.on_stop(event, duration)
+            except BaseException:
+                self._detach(instrument)
+
+    def fail(self, event: Timed, duration: float, error: BaseException) -> None:
+        """Report that work failed."""
+        for instrument in self._reversed:
+            try:
+                instrument.on_exception(event, duration, error)
+            except BaseException:
+                self._detach(instrument)
+
+    def tell(self, event: object) -> None:
+        """Report a point."""
+        for instrument in self._instruments:
+            try:
+                instrument.on_event(event)
+            except BaseException:
+                self._detach(instrument)
+
+    def _detach(self, instrument: Observer) -> None:
+        # BaseException, as in trio: wherever this is called, nothing may be raised.
+        self._instruments = tuple(other for other in self._instruments if other is not instrument)
+        self._reversed = self._instruments[::-1]
+        logger.exception("instrument %r raised and was detached", instrument)
