@@ -21,7 +21,7 @@ from trio_durable import (
 )
 from trio_durable._persistence import batched_load, group_commit
 from trio_durable._persistence.batched_load import BatchedLoad
-from trio_durable._persistence.wait_estimate import PATIENCE, Backlog
+from trio_durable._persistence.wait_estimate import PATIENCE, WaitEstimate
 
 
 class Colleague(Worker):
@@ -47,8 +47,8 @@ class Colleague(Worker):
 # --- what is expected ----------------------------------------------------------------------------
 
 
-def backlog(*took: float) -> Backlog:
-    made = Backlog()
+def backlog(*took: float) -> WaitEstimate:
+    made = WaitEstimate()
     for duration in took:
         made.begin(100)
         made.end(100 + duration)
@@ -56,8 +56,8 @@ def backlog(*took: float) -> Backlog:
 
 
 def test_nothing_is_expected_of_what_is_unknown() -> None:
-    assert Backlog().wait(1000, 5) == 0
-    begun = Backlog()
+    assert WaitEstimate().wait(1000, 5) == 0
+    begun = WaitEstimate()
     begun.begin(5)
     assert begun.wait(1000, 50) == 0
 
@@ -79,7 +79,7 @@ def test_the_average_follows_what_changes() -> None:
 
 
 def test_a_part_tells_only_where_nothing_is_known() -> None:
-    line = Backlog()
+    line = WaitEstimate()
     for share, took, expected in (
         (0.1, 3, 0),
         (0.25, 3, 12),
@@ -97,7 +97,7 @@ def test_a_part_tells_only_where_nothing_is_known() -> None:
 
 def test_a_first_one_that_was_long_does_not_count_for_long() -> None:
     assert backlog(10, *[0] * 9).wait(1, 200) == pytest.approx(10 / 4 * 0.75**6)
-    line = Backlog(16)
+    line = WaitEstimate(16)
     for took in (10, *[0] * 9):
         line.begin(100)
         line.end(100 + took)
@@ -105,7 +105,7 @@ def test_a_first_one_that_was_long_does_not_count_for_long() -> None:
 
 
 def test_one_that_woke_a_sleeping_disk_says_nothing_of_those_after_it() -> None:
-    line = Backlog()
+    line = WaitEstimate()
     for took in (5, 0.01):
         line.begin(100)
         line.end(100 + took, share=0.2)

@@ -1,4 +1,4 @@
-"""`Pace` alone: in turns where the loop is the slower, in step where the disk is."""
+"""`BatchPolicy` alone: in turns where the loop is the slower, in step where the disk is."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_durable._persistence.batching import Pace
+from trio_durable._persistence.batching import BatchPolicy
 
 FAST, SLOW = 250e-6, 5e-3
 
 
-def pace(rows: int, duration: float) -> Pace:
-    made = Pace()
+def pace(rows: int, duration: float) -> BatchPolicy:
+    made = BatchPolicy()
     made.done(rows, duration)
     return made
 
 
 def test_the_first_transaction_takes_all() -> None:
-    assert Pace().share(64, 1.0) == 64
-    assert Pace().wait(64) == 0
+    assert BatchPolicy().share(64, 1.0) == 64
+    assert BatchPolicy().wait(64) == 0
 
 
 def test_callers_in_step_are_parted_where_their_turns_take_longer_than_a_transaction() -> None:

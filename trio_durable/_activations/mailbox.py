@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from .._persistence.wait_estimate import Backlog
+from .._persistence.wait_estimate import WaitEstimate
 from .envelope import Envelope
 
 
@@ -24,7 +24,7 @@ class Mailbox:
         # Ordered dictionaries, because callers give up in the middle as well.
         self._queue: OrderedDict[Envelope, None] = OrderedDict()
         self._line: OrderedDict[Envelope, None] = OrderedDict()
-        self.backlog: Backlog | None = None
+        self.backlog: WaitEstimate | None = None
         """How long turns take, once somebody waits behind somebody else."""
 
     def __len__(self) -> int:
@@ -36,7 +36,7 @@ class Mailbox:
     def put(self, envelope: Envelope) -> None:
         """Let ``envelope`` wait behind all others."""
         if self._queue and self.backlog is None:
-            self.backlog = Backlog(16)
+            self.backlog = WaitEstimate(16)
         if len(self._queue) < self._size:
             self._queue[envelope] = None
         else:

@@ -17,7 +17,7 @@ from .._eventloop.runner import Runner
 from .._keys import ObjectKey
 from ..storage._contract import Reader, SpoiltRow, StorageFault
 from ..storage._records import StoredObject
-from .wait_estimate import Backlog
+from .wait_estimate import WaitEstimate
 
 MAX_BATCH_KEYS = 1024
 
@@ -46,7 +46,7 @@ class BatchedLoad:
         self._lock = threading.Lock()
         self._pending: list[Loading] = []
         self._scheduled = False
-        self._backlog = Backlog()
+        self._wait_estimate = WaitEstimate()
         self.is_behind = False
         """Whether more waits than fits into the next read."""
         self._arrived: list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]] = []
@@ -56,7 +56,7 @@ class BatchedLoad:
         """Seconds until what is asked for now is read, as far as can be told."""
         now = perf_counter()
         whole = len(self._pending) // MAX_BATCH_KEYS
-        return self._backlog.wait_of_late(whole + 1, now)  # for the disk may hang
+        return self._wait_estimate.wait_of_late(whole + 1, now)  # for the disk may hang
 
     def submit(self, loading: Loading) -> None:
         """Load ``loading.key`` and tell it."""
@@ -67,7 +67,7 @@ class BatchedLoad:
             scheduled, self._scheduled = self._scheduled, True
         if not scheduled:
             # Until the reader comes to it, which may hang in something else.
-            self._backlog.begin(perf_counter())
+            self._wait_estimate.begin(perf_counter())
             self._runner.post(self._drain)
 
     async def run(self) -> None:
@@ -93,13 +93,13 @@ class BatchedLoad:
     # In the reader's thread.
 
     def _drain(self) -> None:
-        self._backlog.end(perf_counter(), 0.0)
+        self._wait_estimate.end(perf_counter(), 0.0)
         while batch := self._take():
             share = len(batch) / MAX_BATCH_KEYS
-            self._backlog.begin(perf_counter())
+            self._wait_estimate.begin(perf_counter())
             while batch:
                 batch = self._load(batch)
-            self._backlog.end(perf_counter(), share)
+            self._wait_estimate.end(perf_counter(), share)
 
     def _load(self, batch: list[Loading]) -> list[Loading]:
         """Load a batch; what of it has to be loaded without the rest."""

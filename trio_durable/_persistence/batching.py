@@ -9,7 +9,7 @@ each is right for a different disk.
 - *In turns*: one half is in a transaction while the other half's turns run. Twice the syncs, but
   loop and disk work at the same time. Right when the turns take longer than a sync.
 
-`Pace` nudges from one to the other. Prior art: ``commit_delay`` and ``commit_siblings`` of
+`BatchPolicy` nudges from one to the other. Prior art: ``commit_delay`` and ``commit_siblings`` of
 PostgreSQL, ``binlog_group_commit_sync_delay`` of MySQL, which their users have to set by hand.
 """
 
@@ -17,22 +17,22 @@ from __future__ import annotations
 
 import attrs
 
-_FEW = 16
+MIN_ROWS_TO_HALVE = 16
 """Below this, neither rhythm gains what the change costs."""
 
 # What callers take to come back, guessed low: a wrong guess costs a part of the wait below.
-_WAY_BACK = 100e-6
-_TURN = 10e-6
+RETURN_SECONDS = 100e-6
+TURN_SECONDS = 10e-6
 
-_MOST_WAIT = 0.25
+MAX_WAIT_SHARE = 0.25
 """How much of the last transaction's time may be spent waiting for more."""
 
-_DISCOURAGED_FOR = 32
+DISCOURAGED_TRANSACTIONS = 32
 """Transactions for which not to wait again after nobody came."""
 
 
 @attrs.define
-class Pace:
+class BatchPolicy:
     """The rhythm of one writer. Times in seconds."""
 
     last_rows: int = 0
@@ -51,7 +51,7 @@ class Pace:
         step though the turns take longer than the disk: then one half, so that the other half
         follows in turns.
         """
-        if pending >= _FEW and 2 * idle_for > self.last_duration > 0:
+        if pending >= MIN_ROWS_TO_HALVE and 2 * idle_for > self.last_duration > 0:
             return (pending + 1) // 2
         return pending
 
@@ -60,8 +60,8 @@ class Pace:
 
         Nothing, unless the disk is so slow that going without them costs more.
         """
-        expected = _WAY_BACK + self.last_rows * _TURN
-        if not pending or expected > self.last_duration * _MOST_WAIT:
+        expected = RETURN_SECONDS + self.last_rows * TURN_SECONDS
+        if not pending or expected > self.last_duration * MAX_WAIT_SHARE:
             return 0.0
         if self._discouraged:
             self._discouraged -= 1
@@ -71,4 +71,4 @@ class Pace:
     def waited(self, came: int) -> None:
         """Note how many came during a wait."""
         if 2 * came < self.last_rows:
-            self._discouraged = _DISCOURAGED_FOR
+            self._discouraged = DISCOURAGED_TRANSACTIONS

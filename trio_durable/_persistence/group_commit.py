@@ -38,9 +38,9 @@ from .._eventloop.runner import Job, Runner
 from .._keys import ObjectKey
 from ..storage._contract import StorageFault, Writer
 from ..storage._records import AlarmChanges
-from .batching import Pace
+from .batching import BatchPolicy
 from .ticket import Owner, Ticket
-from .wait_estimate import Backlog
+from .wait_estimate import WaitEstimate
 
 T = TypeVar("T")
 
@@ -80,10 +80,10 @@ class GroupCommit:
         self._jobs: deque[Job] = deque()
         self._scheduled = False
         self._unsettled = 0
-        self._pace = Pace()
+        self._policy = BatchPolicy()
         self._idle_since = perf_counter()
         self._idle: Waiter | None = None
-        self._backlog = Backlog()
+        self._wait_estimate = WaitEstimate()
         self.is_behind = False
         """Whether more waits than fits into the next transaction."""
         self.batches = 0
@@ -125,7 +125,7 @@ class GroupCommit:
         """Seconds until what is submitted now is durable, as far as can be told."""
         now = perf_counter()
         whole = max(len(self._pending) // MAX_BATCH_ROWS, self._pending_bytes // MAX_BATCH_BYTES)
-        return self._backlog.wait_of_late(whole + 1, now)  # for the disk may hang
+        return self._wait_estimate.wait_of_late(whole + 1, now)  # for the disk may hang
 
     async def perform(self, job: Callable[[Writer], T]) -> T:
         """Let ``job`` do something else with the writer, between two transactions.
@@ -152,7 +152,7 @@ class GroupCommit:
     # In the writer's thread.
 
     def _drain(self) -> None:
-        pace = self._pace
+        policy = self._policy
         idle_for = perf_counter() - self._idle_since
         while True:
             if self._jobs:
@@ -164,24 +164,24 @@ class GroupCommit:
             if not batch:
                 continue  # a job came meanwhile
             began = perf_counter()
-            self._backlog.begin(began)
+            self._wait_estimate.begin(began)
             outcome = self._write(batch)
             ended = perf_counter()
-            self._backlog.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
-            pace.done(len(batch), ended - began)
+            self._wait_estimate.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
+            policy.done(len(batch), ended - began)
             self._loop.call_soon_threadsafe(self._settle, batch, outcome)
             pending = len(self._pending)
-            wait = pace.wait(pending)
+            wait = policy.wait(pending)
             if wait:
                 sleep(wait)
-                pace.waited(len(self._pending) - pending)
+                policy.waited(len(self._pending) - pending)
             idle_for = 0.0
 
     def _do_jobs(self) -> None:
-        self._backlog.begin(perf_counter())  # one of these may find the disk hanging, too
+        self._wait_estimate.begin(perf_counter())  # one of these may find the disk hanging, too
         for _ in range(len(self._jobs)):
             self._jobs.popleft()()
-        self._backlog.end(perf_counter(), 0.0)
+        self._wait_estimate.end(perf_counter(), 0.0)
 
     def _answer(self, waiter: Waiter, job: Callable[[Writer], object]) -> None:
         try:
@@ -229,7 +229,7 @@ class GroupCommit:
         """What goes into the next transaction; None if there is nothing left to do."""
         with self._lock:
             pending = self._pending
-            share = min(self._pace.share(len(pending), idle_for), MAX_BATCH_ROWS)
+            share = min(self._policy.share(len(pending), idle_for), MAX_BATCH_ROWS)
             if share == len(pending) and self._pending_bytes <= MAX_BATCH_BYTES:
                 batch = list(pending.values())
                 self._pending = {}

@@ -14,7 +14,7 @@ from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
 from ..storage._records import AlarmChanges, Commit, new_epoch
 
-_SPARE = 1024
+_MIN_WAITERS_TO_COMPACT = 1024
 """Waiters among which it isn't worth it to look for those that have ended."""
 
 
@@ -82,7 +82,7 @@ class Ticket(Commit):
         # Nearly always one, and a list of one is one more thing for the garbage collector.
         self._waiter: Waiter | None = None
         self._others: list[Waiter] | None = None
-        self._limit = _SPARE
+        self._limit = _MIN_WAITERS_TO_COMPACT
 
     @property
     def next_revision(self) -> int | None:
@@ -126,7 +126,7 @@ class Ticket(Commit):
             self._others.append(waiter)
             if len(self._others) > self._limit:
                 self._others = [other for other in self._others if not other.ended]
-                self._limit = 2 * len(self._others) + _SPARE
+                self._limit = 2 * len(self._others) + _MIN_WAITERS_TO_COMPACT
 
     def succeed(self) -> None:
         """Release what is held."""

@@ -17,11 +17,11 @@ PATIENCE = 0.7
 """The share of its timeout that a call may be expected to take. The rest is for what the estimate
 is off by."""
 
-_TELLING = 1 / 8
+_MIN_SHARE = 1 / 8
 """The least share of a whole one that tells how long a whole one takes."""
 
 
-class Backlog:
+class WaitEstimate:
     """What is done one after the other. Times in seconds, of whatever clock.
 
     Args:
@@ -54,7 +54,7 @@ class Backlog:
             took = now - self._began
             if share >= 1.0:
                 self._note(took)
-            elif share >= _TELLING and not self._noted:
+            elif share >= _MIN_SHARE and not self._noted:
                 self._average = min(took / share, self._average or took / share)
         self._began = None
 
