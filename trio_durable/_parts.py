@@ -18,13 +18,13 @@ from ._api.durable_object import ObjectDefinition
 from ._eventloop.loop import Loop
 from ._eventloop.runner import Runner
 from ._eventloop.timeouts import Deadlines
-from ._instrumented.deliveries import InstrumentedDeliveries
+from ._instrumented.deliveries import InstrumentedDeliverer
 from ._instrumented.directory import InstrumentedDirectory
 from ._instrumented.group_commit import InstrumentedGroupCommit
 from ._keys import ObjectKey
 from ._persistence.group_commit import GroupCommit
 from ._telemetry.notifier import Notifier
-from .scheduler._wheel.delivery import Deliveries, MakeDeliveries
+from .scheduler._wheel.delivery import Deliverer, MakeDeliverer
 from .storage import AlarmChanges, Writer
 
 _AlarmsChanged = Callable[[ObjectKey, AlarmChanges], None]
@@ -38,10 +38,10 @@ class Parts:
         [Loop, Runner, Writer, Callable[[], int], _AlarmsChanged, Callable[[], None]], GroupCommit
     ]
     directory: Callable[[ObjectDefinition, Services, Deadlines, float | None, int], Directory]
-    deliveries: MakeDeliveries
+    deliverer: MakeDeliverer
 
 
-PLAIN = Parts(GroupCommit, Directory, Deliveries)
+PLAIN = Parts(GroupCommit, Directory, Deliverer)
 
 
 def instrumented(telemetry: Notifier) -> Parts:
@@ -49,5 +49,5 @@ def instrumented(telemetry: Notifier) -> Parts:
     return Parts(
         partial(InstrumentedGroupCommit, telemetry),
         partial(InstrumentedDirectory, telemetry),
-        partial(InstrumentedDeliveries, telemetry),
+        partial(InstrumentedDeliverer, telemetry),
     )

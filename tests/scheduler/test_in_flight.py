@@ -10,23 +10,25 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from trio_durable._keys import AlarmKey
 from trio_durable.scheduler._wheel import in_flight as module
 from trio_durable.scheduler._wheel.in_flight import (
-    MAX_FLIGHTS,
-    MAX_OF_OBJECT,
+    MAX_IN_FLIGHT,
+    MAX_PER_OBJECT,
     MAX_RECENT,
     MAX_RECENT_BESIDE_CALLS,
-    SLOW,
-    Flight,
-    Flights,
+    RECENT_SECONDS,
+    InFlight,
+    InFlightDeliveries,
 )
 
 CLAIM = 7
 
 
-def flight(name: object, of: str = "id") -> Flight:
-    return Flight(lambda ended: None, AlarmKey("Type", of, str(name)), CLAIM)
+def flight(name: object, of: str = "id") -> InFlight:
+    return InFlight(lambda ended: None, AlarmKey("Type", of, str(name)), CLAIM)
 
 
-def begun(flights: Flights, count: int, now: float = 0.0, of: str = "") -> list[Flight]:
+def begun(
+    flights: InFlightDeliveries, count: int, now: float = 0.0, of: str = ""
+) -> list[InFlight]:
     """So many flights, each of another object."""
     new = [flight(number, f"{of}{number}") for number in range(count)]
     for each in new:
@@ -38,7 +40,7 @@ def begun(flights: Flights, count: int, now: float = 0.0, of: str = "") -> list[
 
 
 def test_a_flight_is_under_way_until_it_is_removed() -> None:
-    flights = Flights()
+    flights = InFlightDeliveries()
     one = flight("a")
     assert one.key not in flights
     assert len(flights) == 0
@@ -59,7 +61,7 @@ def test_a_flight_is_under_way_until_it_is_removed() -> None:
 
 
 def test_removing_twice_is_removing_once() -> None:
-    flights = Flights()
+    flights = InFlightDeliveries()
     one, other = flight("a"), flight("b")
     flights.add(one, 0)
     flights.add(other, 0)
@@ -72,8 +74,8 @@ def test_removing_twice_is_removing_once() -> None:
 
 
 def test_a_flight_that_was_released_ends_once() -> None:
-    ended: list[Flight] = []
-    one = Flight(ended.append, AlarmKey("Type", "id", "a"), CLAIM)
+    ended: list[InFlight] = []
+    one = InFlight(ended.append, AlarmKey("Type", "id", "a"), CLAIM)
     one.settle()
     one.fail(ValueError("too late"))
     assert ended == [one]
@@ -86,7 +88,7 @@ def test_whose_an_alarm_is() -> None:
 
 @pytest.mark.parametrize("mark", ["superseded", "acknowledged"])
 def test_a_flight_that_is_not_current_does_not_stand_for_its_alarm(mark: str) -> None:
-    flights = Flights()
+    flights = InFlightDeliveries()
     one = flight("a")
     flights.add(one, 0)
     setattr(one.delivery, mark, True)
@@ -99,7 +101,7 @@ def test_a_flight_that_is_not_current_does_not_stand_for_its_alarm(mark: str) ->
 
 
 def test_a_later_flight_stands_for_the_alarm_and_both_are_under_way() -> None:
-    flights = Flights()
+    flights = InFlightDeliveries()
     first, second = flight("a"), flight("a")
     flights.add(first, 0)
     flights.add(second, 1)
@@ -117,7 +119,7 @@ def test_a_later_flight_stands_for_the_alarm_and_both_are_under_way() -> None:
 
 def test_a_flight_that_was_acknowledged_is_not_superseded_by_the_next() -> None:
     # Its commit is durable, whatever comes after.
-    flights = Flights()
+    flights = InFlightDeliveries()
     first = flight("a")
     first.delivery.acknowledged = True
     flights.add(first, 0)
@@ -126,7 +128,7 @@ def test_a_flight_that_was_acknowledged_is_not_superseded_by_the_next() -> None:
 
 
 def test_the_later_flight_may_end_first() -> None:
-    flights = Flights()
+    flights = InFlightDeliveries()
     first, second = flight("a"), flight("a")
     flights.add(first, 0)
     flights.add(second, 0)
@@ -141,8 +143,8 @@ def test_the_later_flight_may_end_first() -> None:
 
 
 def test_an_object_is_full_with_so_many_of_whatever_state() -> None:
-    flights = Flights()
-    mine = [flight(number) for number in range(MAX_OF_OBJECT)]
+    flights = InFlightDeliveries()
+    mine = [flight(number) for number in range(MAX_PER_OBJECT)]
     for each in mine:
         assert not flights.is_full(each.key.owner)
         flights.add(each, 0)
@@ -165,7 +167,7 @@ def test_an_object_is_full_with_so_many_of_whatever_state() -> None:
     ("are_calls", "most"), [(False, MAX_RECENT), (True, MAX_RECENT_BESIDE_CALLS)]
 )
 def test_what_began_just_now_is_bounded(are_calls: bool, most: int) -> None:
-    flights = Flights()
+    flights = InFlightDeliveries()
     assert flights.room(0, are_calls=are_calls) == most
     new = begun(flights, most)
     assert flights.room(0, are_calls=are_calls) == 0
@@ -178,31 +180,31 @@ def test_what_began_just_now_is_bounded(are_calls: bool, most: int) -> None:
 
 
 def test_there_is_no_room_while_calls_begin_and_more_is_under_way() -> None:
-    flights = Flights()
+    flights = InFlightDeliveries()
     begun(flights, MAX_RECENT_BESIDE_CALLS + 5)
     assert flights.room(0, are_calls=True) == 0
     assert flights.room(0, are_calls=False) == MAX_RECENT - MAX_RECENT_BESIDE_CALLS - 5
 
 
 def test_what_takes_a_while_makes_room_for_others() -> None:
-    flights = Flights()
+    flights = InFlightDeliveries()
     slow = begun(flights, 10, now=0.0, of="a")
-    begun(flights, 5, now=SLOW / 2, of="b")
-    assert flights.room(SLOW * 0.99, are_calls=False) == MAX_RECENT - 15
-    assert flights.room(SLOW, are_calls=False) == MAX_RECENT - 5
+    begun(flights, 5, now=RECENT_SECONDS / 2, of="b")
+    assert flights.room(RECENT_SECONDS * 0.99, are_calls=False) == MAX_RECENT - 15
+    assert flights.room(RECENT_SECONDS, are_calls=False) == MAX_RECENT - 5
     # Ended ones made their room already.
     for each in slow:
         flights.landed(each)
         flights.remove(each)
-    assert flights.room(SLOW, are_calls=False) == MAX_RECENT - 5
-    assert flights.room(SLOW * 2, are_calls=False) == MAX_RECENT
+    assert flights.room(RECENT_SECONDS, are_calls=False) == MAX_RECENT - 5
+    assert flights.room(RECENT_SECONDS * 2, are_calls=False) == MAX_RECENT
     assert len(flights) == 5
 
 
 def test_there_is_an_end_to_the_slow_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MAX_FLIGHTS > MAX_RECENT
-    monkeypatch.setattr(module, "MAX_FLIGHTS", 20)
-    flights = Flights()
+    assert MAX_IN_FLIGHT > MAX_RECENT
+    monkeypatch.setattr(module, "MAX_IN_FLIGHT", 20)
+    flights = InFlightDeliveries()
     slow = begun(flights, 18)
     assert flights.room(10, are_calls=False) == 2
     more = begun(flights, 2, now=10, of="b")
@@ -221,16 +223,16 @@ class AgainstAList(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flights = Flights()
-        self.model: list[Flight] = []
-        self.recent: list[Flight] = []
-        self.latest: dict[AlarmKey, Flight] = {}
+        self.in_flight = InFlightDeliveries()
+        self.model: list[InFlight] = []
+        self.recent: list[InFlight] = []
+        self.latest: dict[AlarmKey, InFlight] = {}
         self.now = 0.0
 
     @rule(name=st.integers(0, 5), of=st.sampled_from("ab"))
     def add(self, name: int, of: str) -> None:
         new = flight(name, of)
-        self.flights.add(new, self.now)
+        self.in_flight.add(new, self.now)
         self.model.append(new)
         self.recent.append(new)
         self.latest[new.key] = new
@@ -246,35 +248,37 @@ class AgainstAList(RuleBasedStateMachine):
         one = self.model[nth % len(self.model)]
         if is_released:
             one.settle()
-        self.flights.landed(one)
+        self.in_flight.landed(one)
         self.recent = [each for each in self.recent if each is not one]
 
     @precondition(lambda self: self.model)
     @rule(nth=st.integers(0, 30))
     def remove(self, nth: int) -> None:
         one = self.model.pop(nth % len(self.model))
-        self.flights.remove(one)
+        self.in_flight.remove(one)
         self.recent = [each for each in self.recent if each is not one]
         if self.latest.get(one.key) is one:
             del self.latest[one.key]
 
-    @rule(step=st.sampled_from([SLOW / 4, SLOW, 1.0]))
+    @rule(step=st.sampled_from([RECENT_SECONDS / 4, RECENT_SECONDS, 1.0]))
     def let_time_pass(self, step: float) -> None:
         self.now += step
 
     @invariant()
     def all_and_only_what_is_under_way_is_known(self) -> None:
-        assert len(self.flights) == len(self.model)
-        assert {id(each) for each in self.flights} == {id(each) for each in self.model}
+        assert len(self.in_flight) == len(self.model)
+        assert {id(each) for each in self.in_flight} == {id(each) for each in self.model}
         for of in "ab":
             mine = [each for each in self.model if each.key.object_id == of]
-            assert list(self.flights.of_object(("Type", of, ""))) == mine
-            assert self.flights.is_full(("Type", of, "")) == (len(mine) >= MAX_OF_OBJECT)
+            assert list(self.in_flight.of_object(("Type", of, ""))) == mine
+            assert self.in_flight.is_full(("Type", of, "")) == (len(mine) >= MAX_PER_OBJECT)
             for name in range(6):
                 key = AlarmKey("Type", of, str(name))
                 latest = self.latest.get(key)
-                assert self.flights.find(key) is latest
-                assert (key in self.flights) == (latest is not None and latest.delivery.is_current)
+                assert self.in_flight.find(key) is latest
+                assert (key in self.in_flight) == (
+                    latest is not None and latest.delivery.is_current
+                )
 
     @invariant()
     def one_flight_at_most_is_current_for_an_alarm(self) -> None:
@@ -283,10 +287,10 @@ class AgainstAList(RuleBasedStateMachine):
 
     @invariant()
     def room_is_what_the_recent_ones_leave(self) -> None:
-        recent = sum(each.began > self.now - SLOW for each in self.recent)
-        assert self.flights.room(self.now, are_calls=False) == MAX_RECENT - recent
+        recent = sum(each.began > self.now - RECENT_SECONDS for each in self.recent)
+        assert self.in_flight.room(self.now, are_calls=False) == MAX_RECENT - recent
         beside_calls = max(0, MAX_RECENT_BESIDE_CALLS - recent)
-        assert self.flights.room(self.now, are_calls=True) == beside_calls
+        assert self.in_flight.room(self.now, are_calls=True) == beside_calls
 
 
 TestAgainstAList = AgainstAList.TestCase

@@ -20,7 +20,7 @@ from trio_durable._activations.directory import Directory
 from trio_durable._api.context import Context
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
-from trio_durable.scheduler._wheel.delivery import Deliveries
+from trio_durable.scheduler._wheel.delivery import Deliverer
 from trio_durable.storage import AlarmChanges, Commit, StorageFault
 from trio_durable.storage.memory import _Alarms, _MemoryWriter
 from trio_durable.storage.sqlite import _objects as _sqlite_objects
@@ -288,10 +288,10 @@ def claim_not_checked() -> AbstractContextManager[object]:
 def handled_before_its_time() -> AbstractContextManager[object]:
     """An alarm is handled as soon as it is claimed, which is somewhat ahead of its time."""
 
-    async def is_time(self: Deliveries, due_at: int) -> bool:
+    async def is_time(self: Deliverer, due_at: int) -> bool:
         return True
 
-    return patch.object(Deliveries, "_is_time", is_time)
+    return patch.object(Deliverer, "_is_time", is_time)
 
 
 @mutant
@@ -317,7 +317,7 @@ def deletion_leaves_alarms() -> AbstractContextManager[object]:
 @mutant
 def failed_alarms_are_dropped() -> AbstractContextManager[object]:
     """An alarm whose handler raised becomes a dead letter at once."""
-    return rewritten(Deliveries, "_postponement", ("flight.retry.is_exhausted(failures)", "True"))
+    return rewritten(Deliverer, "_postponement", ("flight.retry.is_exhausted(failures)", "True"))
 
 
 # --- SQLite --------------------------------------------------------------------------------------

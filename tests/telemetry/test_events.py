@@ -36,7 +36,7 @@ from trio_durable._activations.activation import Activation
 from trio_durable._activations.directory import Directory
 from trio_durable._errors import AlarmSuperseded
 from trio_durable._persistence.group_commit import GroupCommit
-from trio_durable.scheduler._wheel.delivery import Deliveries
+from trio_durable.scheduler._wheel.delivery import Deliverer
 from trio_durable.storage import AlarmChanges, NewAlarm, StorageFault
 from trio_durable.storage import Commit as Commit_
 from trio_durable.telemetry import (
@@ -781,7 +781,7 @@ async def test_a_runtime_without_instruments_is_made_of_plain_parts() -> None:
         assert type(directory) is Directory
         assert type(directory.find("a")) is Activation
         assert type(runtime._group_commit) is GroupCommit
-        assert type(runtime._scheduler.deliveries) is Deliveries
+        assert type(runtime._scheduler.deliverer) is Deliverer
 
 
 def test_an_instrument_needs_no_method() -> None:

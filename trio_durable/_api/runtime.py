@@ -290,7 +290,7 @@ class DurableRuntime(Objects):
             self._tell_others,
             polling_interval=self._polling_interval,
             claim_ttl=self._claim_ttl,
-            make_deliveries=self._parts.deliveries,
+            make_deliverer=self._parts.deliverer,
         )
         self._catalogue.prepare()
         await self._tasks.__aenter__()
@@ -398,9 +398,9 @@ class DurableRuntime(Objects):
             transactions=self._group_commit.batches,
             commits=self._group_commit.rows,
             alarms_waiting=self._scheduler.waiting,
-            alarms_in_flight=len(self._scheduler.deliveries.flights),
-            alarms_delivered=self._scheduler.deliveries.delivered,
-            alarms_failed=self._scheduler.deliveries.failed,
+            alarms_in_flight=len(self._scheduler.deliverer.in_flight),
+            alarms_delivered=self._scheduler.deliverer.delivered,
+            alarms_failed=self._scheduler.deliverer.failed,
         )
 
     # --- inside ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Deliveries that tell of the alarms under way."""
+"""Deliverer that tells of the alarms under way."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .._persistence.group_commit import GroupCommit
 from .._telemetry.events import AlarmDelivery, DeadLettered
 from .._telemetry.notifier import Notifier, request
 from ..scheduler._contract import Destination
-from ..scheduler._wheel.delivery import Deliveries
-from ..scheduler._wheel.in_flight import Flight
-from ..scheduler._wheel.upcoming import Agenda
+from ..scheduler._wheel.delivery import Deliverer
+from ..scheduler._wheel.in_flight import InFlight
+from ..scheduler._wheel.upcoming import UpcomingAlarms
 from ..storage import Postponement, StoredAlarm
 
 
-class InstrumentedDeliveries(Deliveries):
+class InstrumentedDeliverer(Deliverer):
     """Tells of every alarm from when it is handed over until it is acknowledged or has failed."""
 
     def __init__(
@@ -27,17 +27,17 @@ class InstrumentedDeliveries(Deliveries):
         loop: Loop,
         clock: Clock,
         group_commit: GroupCommit,
-        agenda: Agenda,
+        upcoming: UpcomingAlarms,
         destination: Destination,
         claim_ttl: int,
         room_made: Bell,
     ) -> None:
-        super().__init__(loop, clock, group_commit, agenda, destination, claim_ttl, room_made)
+        super().__init__(loop, clock, group_commit, upcoming, destination, claim_ttl, room_made)
         self._telemetry = telemetry
-        self._told: dict[Flight, tuple[AlarmDelivery, Context, float]] = {}
+        self._told: dict[InFlight, tuple[AlarmDelivery, Context, float]] = {}
         """What was handed over: its event, the context that is told in, and when it began."""
 
-    def _hand_over(self, flight: Flight, stored: StoredAlarm) -> None:
+    def _hand_over(self, flight: InFlight, stored: StoredAlarm) -> None:
         context = copy_context()
         # A row that somebody else wrote may say anything; its handing over is refused below.
         due_at = instant(min(max(stored.due_at, EARLIEST), LATEST))
@@ -53,7 +53,7 @@ class InstrumentedDeliveries(Deliveries):
         # In a copy, for it may end on the spot, and a context can't be entered twice.
         context.copy().run(super()._hand_over, flight, stored)
 
-    def _ended(self, flight: Flight) -> None:
+    def _ended(self, flight: InFlight) -> None:
         delivery, context, began = self._told.pop(flight)
         duration = self._telemetry.now() - began
         if flight.error is None:
@@ -63,7 +63,7 @@ class InstrumentedDeliveries(Deliveries):
         super()._ended(flight)
 
     def _postponement(
-        self, flight: Flight, stored: StoredAlarm, error: BaseException
+        self, flight: InFlight, stored: StoredAlarm, error: BaseException
     ) -> Postponement:
         postponement = super()._postponement(flight, stored, error)
         if postponement.available_at is None:

@@ -36,32 +36,32 @@ from ..._persistence.group_commit import GroupCommit
 from ..._text import reason
 from ...storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from .._contract import Destination
-from .in_flight import Flight, Flights
-from .upcoming import Agenda
+from .in_flight import InFlight, InFlightDeliveries
+from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
 
-_CALLS_COUNT_FOR = 0.1
+CALLS_EXPECTED_SECONDS = 0.1
 """Seconds after a change by a call in which more are expected."""
-_SLICE = 8
+DELIVERIES_PER_SLICE = 8
 """How many deliveries begin without a break."""
-_MAX_LEAD = 20_000
+MAX_LEAD_MICROSECONDS = 20_000
 _NEVER = float("inf")
 _END_OF_TIME = 2**62
 """Later than any alarm is available."""
-_PAUSE = 1.0
+RETRY_SECONDS = 1.0
 """Seconds after which to write again what could not be written."""
-_MAX_ERROR = 1000
+MAX_ERROR_CHARS = 1000
 
 
-class Deliveries:
+class Deliverer:
     """What is under way, and what becomes of it.
 
     Args:
         loop: The event loop.
         clock: The time.
         group_commit: The way to the storage.
-        agenda: Where what is due comes from, and goes to when it is to be tried again.
+        upcoming: Where what is due comes from, and goes to when it is to be tried again.
         destination: Where it goes.
         claim_ttl: How long a claim holds, in microseconds.
         room_made: Rung when there is room for more.
@@ -72,7 +72,7 @@ class Deliveries:
         loop: Loop,
         clock: Clock,
         group_commit: GroupCommit,
-        agenda: Agenda,
+        upcoming: UpcomingAlarms,
         destination: Destination,
         claim_ttl: int,
         room_made: Bell,
@@ -80,12 +80,12 @@ class Deliveries:
         self._loop = loop
         self._clock = clock
         self._group_commit = group_commit
-        self._agenda = agenda
+        self._upcoming = upcoming
         self._destination = destination
         self._claim_ttl = claim_ttl
         self._room_made = room_made
-        self.flights = Flights()
-        self._postponed: list[tuple[Flight, Postponement]] = []
+        self.in_flight = InFlightDeliveries()
+        self._postponed: list[tuple[InFlight, Postponement]] = []
         self._to_mend = Bell(loop)
         self._renew_at = _NEVER
         """When to renew claims, if there were any when it was set."""
@@ -103,13 +103,13 @@ class Deliveries:
     def room(self) -> int:
         """How many more may begin."""
         now = self._loop.now()
-        return self.flights.room(now, are_calls=self._are_calls(now))
+        return self.in_flight.room(now, are_calls=self._are_calls(now))
 
     def _are_calls(self, now: float) -> bool:
         """Whether calls have changed anything of late."""
         others = self._group_commit.rows - self.delivered
         if others > self._other_commits:
-            self._calls_until = now + _CALLS_COUNT_FOR
+            self._calls_until = now + CALLS_EXPECTED_SECONDS
         self._other_commits = others
         return now < self._calls_until
 
@@ -126,13 +126,13 @@ class Deliveries:
             return
         keys = [flight.key for flight in flights]
         try:
-            due = max(self._clock.now(), self._agenda.reached)
+            due = max(self._clock.now(), self._upcoming.reached)
             claimed = await self._claim(keys, flights[0].delivery.claim, due)
         except StorageFault:
             for flight in flights:
                 self._settle(flight)
             # What was changed meanwhile is known already.
-            self._agenda.put_back(
+            self._upcoming.put_back(
                 flight.key for flight in flights if not flight.delivery.superseded
             )
             raise
@@ -143,28 +143,28 @@ class Deliveries:
         begun = 0
         for flight in flights:
             if flight.stored is not None:
-                if begun and begun % _SLICE == 0:
+                if begun and begun % DELIVERIES_PER_SLICE == 0:
                     await self._loop.checkpoint()
                 begun += 1
                 await self._deliver(flight, flight.stored)
 
-    def _take(self) -> list[Flight]:
-        """Take what may begin from the agenda."""
+    def _take(self) -> list[InFlight]:
+        """Take what may begin from the upcoming alarms."""
         claim = _new_claim()
         flights = []
         for _ in range(self.room):
-            key = self._agenda.take(self.flights.is_full)
+            key = self._upcoming.take(self.in_flight.is_full)
             if key is None:
                 break
-            if key in self.flights:
-                self._agenda.unpark(key.owner)  # in its stead
+            if key in self.in_flight:
+                self._upcoming.unpark(key.owner)  # in its stead
             else:
                 flights.append(self._begin_flight(key, claim))
         return flights
 
-    def _begin_flight(self, key: AlarmKey, claim: int) -> Flight:
-        flight = Flight(self._ended, key, claim)
-        self.flights.add(flight, self._loop.now())
+    def _begin_flight(self, key: AlarmKey, claim: int) -> InFlight:
+        flight = InFlight(self._ended, key, claim)
+        self.in_flight.add(flight, self._loop.now())
         if self._renew_at == _NEVER:
             self._to_mend.ring()
         return flight
@@ -182,10 +182,10 @@ class Deliveries:
             )
         # Rises slowly, so that one claim that had to wait doesn't count for much.
         took = round((self._loop.now() - began) * 1e6)
-        self.lead = min((3 * self.lead + took) // 4, _MAX_LEAD)
+        self.lead = min((3 * self.lead + took) // 4, MAX_LEAD_MICROSECONDS)
         return {alarm.key: alarm for alarm in stored}
 
-    async def _deliver(self, flight: Flight, stored: StoredAlarm) -> None:
+    async def _deliver(self, flight: InFlight, stored: StoredAlarm) -> None:
         # One that has failed has a time of its own, which may be before the one it was set for.
         is_time = stored.failures > 0 or await self._is_time(stored.due_at)
         if not is_time or self._is_stopped:
@@ -193,7 +193,7 @@ class Deliveries:
         else:
             self._hand_over(flight, stored)
 
-    def _hand_over(self, flight: Flight, stored: StoredAlarm) -> None:
+    def _hand_over(self, flight: InFlight, stored: StoredAlarm) -> None:
         try:
             flight.delivery.alarm = alarm_of(stored, stored.failures + 1)
             flight.retry = self._destination.retry_of(flight.key)
@@ -204,7 +204,7 @@ class Deliveries:
     async def _is_time(self, due_at: int) -> bool:
         """Wait for a time that is near. False if it is far, because the clock was set back."""
         while (ahead := due_at - self._clock.now()) > 0:
-            if ahead > 2 * _MAX_LEAD:
+            if ahead > 2 * MAX_LEAD_MICROSECONDS:
                 return False
             await anyio.sleep(ahead / 1e6)
         return True
@@ -229,7 +229,7 @@ class Deliveries:
                 is tried again as any other, and that is written down.
             StorageFault: It could not be claimed, as far as can be known.
         """
-        while (flight := self.flights.find(key)) is not None:
+        while (flight := self.in_flight.find(key)) is not None:
             # What has failed already, or was set anew since, doesn't count.
             is_this = flight.delivery.is_current and not flight.ended
             await self._settlement(flight)
@@ -241,15 +241,15 @@ class Deliveries:
         await self._settlement(flight)
         return _outcome(flight)
 
-    async def _claim_now(self, key: AlarmKey) -> Flight | None:
+    async def _claim_now(self, key: AlarmKey) -> InFlight | None:
         """Claim an alarm before its time and let it be handled; None if there is none."""
         flight = self._begin_flight(key, _new_claim())
         try:
             claimed = await self._claim([key], flight.delivery.claim, _END_OF_TIME)
         except StorageFault:
             self._settle(flight)
-            if not flight.delivery.superseded and key not in self._agenda:
-                self._agenda.put_back([key])  # it may have been taken, and dropped for this one
+            if not flight.delivery.superseded and key not in self._upcoming:
+                self._upcoming.put_back([key])  # it may have been taken, and dropped for this one
             raise
         stored = flight.stored = claimed.get(key)
         if stored is None:
@@ -257,14 +257,14 @@ class Deliveries:
             return None
         # From here to its delivery there is no checkpoint, or a cancelled caller would lose it.
         if not flight.delivery.superseded:
-            self._agenda.disarm(key)  # what it knows is its old time
+            self._upcoming.disarm(key)  # what it knows is its old time
         if self._is_stopped:
             self._postpone(flight, _as_it_was(flight, stored))
         else:
             self._hand_over(flight, stored)
         return flight
 
-    async def _settlement(self, flight: Flight) -> None:
+    async def _settlement(self, flight: InFlight) -> None:
         waiter = self._loop.waiter()
         if flight.watchers is None:
             waiter.settle()
@@ -276,7 +276,7 @@ class Deliveries:
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """Take note that alarms under way may not be any more what they were when claimed."""
-        for flight in self.flights.of_object(key.owner):
+        for flight in self.in_flight.of_object(key.owner):
             delivery = flight.delivery
             name = delivery.key.name
             if changes.acknowledged.get(name) == delivery.claim:
@@ -286,14 +286,14 @@ class Deliveries:
 
     def dropped(self, tenant: str) -> None:
         """Take note that alarms under way have gone with their tenant."""
-        for flight in self.flights:
+        for flight in self.in_flight:
             if flight.key.tenant == tenant:
                 flight.delivery.superseded = True
 
-    def _ended(self, flight: Flight) -> None:
+    def _ended(self, flight: InFlight) -> None:
         # Where this is called from, in the middle of a commit's settling, nothing may be raised.
         delivery, error, stored = flight.delivery, flight.error, flight.stored
-        self.flights.landed(flight)
+        self.in_flight.landed(flight)
         if error is None:
             self.delivered += 1
         if error is None or stored is None or delivery.acknowledged:
@@ -305,20 +305,20 @@ class Deliveries:
         else:
             self._postpone(flight, self._postponement(flight, stored, error))
 
-    def _settle(self, flight: Flight) -> None:
-        self.flights.remove(flight)
-        self._agenda.unpark(flight.key.owner)
+    def _settle(self, flight: InFlight) -> None:
+        self.in_flight.remove(flight)
+        self._upcoming.unpark(flight.key.owner)
         self._room_made.ring()
         watchers, flight.watchers = flight.watchers, None
         for watcher in watchers or ():
             watcher.settle()
 
-    def _postpone(self, flight: Flight, postponement: Postponement) -> None:
+    def _postpone(self, flight: InFlight, postponement: Postponement) -> None:
         self._postponed.append((flight, postponement))
         self._to_mend.ring()
 
     def _postponement(
-        self, flight: Flight, stored: StoredAlarm, error: BaseException
+        self, flight: InFlight, stored: StoredAlarm, error: BaseException
     ) -> Postponement:
         key, claim, failures = flight.key, flight.delivery.claim, stored.failures
         if isinstance(error, RuntimeClosed) and self._is_stopped:
@@ -355,11 +355,11 @@ class Deliveries:
         while True:
             await self._to_mend.wait(max(0.0, self._renew_at - self._loop.now()))
             if not await self._write_postponed():
-                await anyio.sleep(_PAUSE)
+                await anyio.sleep(RETRY_SECONDS)
             if self._loop.now() >= self._renew_at:
                 await self._renew()
                 self._renew_at = _NEVER
-            if self.flights and self._renew_at == _NEVER:
+            if self.in_flight and self._renew_at == _NEVER:
                 self._renew_at = self._loop.now() + self._claim_ttl / 3e6
 
     async def _write_postponed(self) -> bool:
@@ -379,12 +379,12 @@ class Deliveries:
             self._settle(flight)
             # If it was superseded, what it was set to since is known. But if that came before the
             # claim, it may have become ready and been taken for somebody else's meanwhile.
-            if record.available_at is not None and flight.key not in self._agenda:
-                self._agenda.arm(flight.key, record.available_at)
+            if record.available_at is not None and flight.key not in self._upcoming:
+                self._upcoming.arm(flight.key, record.available_at)
         return True
 
     async def _renew(self) -> None:
-        claims = [(flight.key, flight.delivery.claim) for flight in self.flights]
+        claims = [(flight.key, flight.delivery.claim) for flight in self.in_flight]
         if not claims:
             return
         until = self._clock.now() + self._claim_ttl
@@ -396,23 +396,25 @@ class Deliveries:
     async def give_back(self) -> None:
         """Let others have what will not be handled any more, as far as the storage takes it."""
         written = {id(flight) for flight, _ in self._postponed}
-        for flight in list(self.flights):
+        for flight in list(self.in_flight):
             if flight.stored is not None and id(flight) not in written:
                 self._postponed.append((flight, _as_it_was(flight, flight.stored)))
         await self._write_postponed()
-        for flight in list(self.flights):  # whoever waits for one waits for nothing
+        for flight in list(self.in_flight):  # whoever waits for one waits for nothing
             self._settle(flight)
 
 
-MakeDeliveries = Callable[[Loop, Clock, GroupCommit, Agenda, Destination, int, Bell], Deliveries]
-"""Makes `Deliveries`, or what tells of them as well."""
+MakeDeliverer = Callable[
+    [Loop, Clock, GroupCommit, UpcomingAlarms, Destination, int, Bell], Deliverer
+]
+"""Makes `Deliverer`, or what tells of them as well."""
 
 
 def _new_claim() -> int:
     return secrets.randbits(62) + 1
 
 
-def _outcome(flight: Flight) -> bool:
+def _outcome(flight: InFlight) -> bool:
     """True; or raises what became of it instead."""
     if flight.error is not None:
         raise flight.error
@@ -421,10 +423,10 @@ def _outcome(flight: Flight) -> bool:
     return True
 
 
-def _as_it_was(flight: Flight, stored: StoredAlarm) -> Postponement:
+def _as_it_was(flight: InFlight, stored: StoredAlarm) -> Postponement:
     claim = flight.delivery.claim
     return Postponement(stored.key, claim, stored.due_at, stored.failures, stored.last_error)
 
 
 def _described(error: BaseException) -> str:
-    return reason(error)[:_MAX_ERROR].replace("\0", "").encode(errors="replace").decode()
+    return reason(error)[:MAX_ERROR_CHARS].replace("\0", "").encode(errors="replace").decode()

@@ -9,25 +9,25 @@ from ..._eventloop.runner import Runner
 from ..._eventloop.wakeup import Bell
 from ...storage import DueAlarm, Reader
 from .._contract import Destination
-from .in_flight import Flights
-from .upcoming import Agenda
+from .in_flight import InFlightDeliveries
+from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
 
-_PAGE = 128
-_TENANTS = 64
+ALARMS_PER_PAGE = 128
+TENANTS_PER_READ = 64
 """How many tenants are looked at without letting other reads in between."""
 
 
 class Feed:
-    """Fills an agenda.
+    """Fills the cache of upcoming alarms.
 
     Args:
         clock: The time.
         runner: The reader's.
         reader: Where alarms are read.
-        agenda: Where they go.
-        flights: What is under way already.
+        upcoming: Where they go.
+        in_flight: What is under way already.
         destination: Knows which types can have alarms.
         reach: How far away the horizon is, in microseconds.
         arrived: Rung when something was found.
@@ -38,8 +38,8 @@ class Feed:
         clock: Clock,
         runner: Runner,
         reader: Reader,
-        agenda: Agenda,
-        flights: Flights,
+        upcoming: UpcomingAlarms,
+        in_flight: InFlightDeliveries,
         destination: Destination,
         reach: int,
         arrived: Bell,
@@ -47,15 +47,15 @@ class Feed:
         self._clock = clock
         self._runner = runner
         self._reader = reader
-        self._agenda = agenda
-        self._flights = flights
+        self._upcoming = upcoming
+        self._in_flight = in_flight
         self._destination = destination
         self._reach = reach
         self._arrived = arrived
         self._unknown: set[str] = set()
         self._warned: set[str] = set()
 
-    async def look(self) -> None:
+    async def read(self) -> None:
         """Read everything that is available before the horizon, or as much as there is room for.
 
         From the beginning each time: besides what a further horizon brings, that finds what
@@ -65,8 +65,8 @@ class Feed:
             StorageFault: It could not be read.
         """
         self._unknown = {name for name in self._unknown if self._is_unknown(name)}
-        agenda = self._agenda
-        agenda.begin_fill(self._clock.now() + self._reach)
+        upcoming = self._upcoming
+        upcoming.begin_fill(self._clock.now() + self._reach)
         try:
             tenants = [""]
             while tenants:
@@ -74,39 +74,40 @@ class Feed:
                     await self._fill(tenant, page)
                 tenants = await self._tenants_behind(tenants[-1])
         except BaseException:
-            agenda.horizon = min(agenda.horizon, self._clock.now())
+            upcoming.horizon = min(upcoming.horizon, self._clock.now())
             raise
         finally:
-            agenda.end_fill()
+            upcoming.end_fill()
 
     async def _fill(self, tenant: str, page: list[DueAlarm]) -> None:
         """Take up what is due of a tenant, beginning with the first page."""
         while True:
             due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
-            has_room = self._agenda.fill(due, self._flights)
+            has_room = self._upcoming.fill(due, self._in_flight)
             if due:
                 self._arrived.ring()
-            if not has_room or len(page) < _PAGE:
+            if not has_room or len(page) < ALARMS_PER_PAGE:
                 return
             page = await self._page(tenant, page[-1])
 
     async def _first_pages(self, tenants: list[str]) -> list[list[DueAlarm]]:
-        horizon, unknown = self._agenda.horizon, sorted(self._unknown)
+        horizon, unknown = self._upcoming.horizon, sorted(self._unknown)
         return await self._runner.run(
             lambda: [
-                self._reader.due_alarms(horizon, None, _PAGE, unknown, tenant) for tenant in tenants
+                self._reader.due_alarms(horizon, None, ALARMS_PER_PAGE, unknown, tenant)
+                for tenant in tenants
             ]
         )
 
     async def _page(self, tenant: str, last: DueAlarm) -> list[DueAlarm]:
         # Nearer than it was, if there was no room for all.
-        horizon, unknown = self._agenda.horizon, sorted(self._unknown)
+        horizon, unknown = self._upcoming.horizon, sorted(self._unknown)
         return await self._runner.run(
-            lambda: self._reader.due_alarms(horizon, last, _PAGE, unknown, tenant)
+            lambda: self._reader.due_alarms(horizon, last, ALARMS_PER_PAGE, unknown, tenant)
         )
 
     async def _tenants_behind(self, last: str) -> list[str]:
-        return await self._runner.run(lambda: self._reader.list_tenants(last, _TENANTS))
+        return await self._runner.run(lambda: self._reader.list_tenants(last, TENANTS_PER_READ))
 
     def _is_of_unknown_type(self, alarm: DueAlarm) -> bool:
         name = alarm.key.type_name

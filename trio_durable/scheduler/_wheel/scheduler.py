@@ -32,22 +32,22 @@ from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
 from ...storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
 from .._contract import Destination, Scheduler
-from .delivery import Deliveries, MakeDeliveries
+from .delivery import Deliverer, MakeDeliverer
 from .feed import Feed
-from .in_flight import SLOW
-from .upcoming import Agenda
+from .in_flight import RECENT_SECONDS
+from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
 
 CAPACITY = 16_384
 """How many alarms are kept in memory at most."""
-_NAP = 1.0
+CLOCK_POLL_SECONDS = 1.0
 """Seconds between looks at a clock that may jump."""
-_PAUSE = 1.0
+RETRY_SECONDS = 1.0
 """Seconds after which to try again what the storage refused."""
-_BETWEEN_LOOKS = 0.1
+MIN_SECONDS_BETWEEN_READS = 0.1
 """Seconds from one look at the table to the next, at the least."""
-_FAR_AWAY = 2**63
+_NEVER = 2**63
 
 
 class WheelScheduler:
@@ -64,7 +64,7 @@ class WheelScheduler:
         polling_interval: Seconds between looks at the table.
         claim_ttl: How many seconds a claim holds.
         capacity: How many alarms are kept in memory at most.
-        make_deliveries: Makes what delivers them.
+        make_deliverer: Makes what delivers them.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class WheelScheduler:
         polling_interval: float,
         claim_ttl: float,
         capacity: int = CAPACITY,
-        make_deliveries: MakeDeliveries = Deliveries,
+        make_deliverer: MakeDeliverer = Deliverer,
     ) -> None:
         self._clock = clock
         self._runner = runner
@@ -88,15 +88,15 @@ class WheelScheduler:
         self._destination = destination
         self._tell_others = tell_others
         self._polling_interval = polling_interval
-        self._agenda = Agenda(clock.now(), capacity)
+        self._upcoming = UpcomingAlarms(clock.now(), capacity)
         self._to_fire = Bell(loop)
         self._to_feed = Bell(loop)
         self._sleeps_until = 0
-        self.deliveries = make_deliveries(
+        self.deliverer = make_deliverer(
             loop,
             clock,
             group_commit,
-            self._agenda,
+            self._upcoming,
             destination,
             round(claim_ttl * 1e6),
             self._to_fire,
@@ -107,8 +107,8 @@ class WheelScheduler:
             clock,
             runner,
             reader,
-            self._agenda,
-            self.deliveries.flights,
+            self._upcoming,
+            self.deliverer.in_flight,
             destination,
             reach,
             self._to_fire,
@@ -118,7 +118,7 @@ class WheelScheduler:
     @property
     def waiting(self) -> int:
         """How many alarms are in memory and not yet under way."""
-        return len(self._agenda)
+        return len(self._upcoming)
 
     # --- from outside ----------------------------------------------------------------------------
 
@@ -140,42 +140,42 @@ class WheelScheduler:
 
     async def fire(self, key: AlarmKey) -> bool:
         """See `Scheduler.fire`."""
-        return await self.deliveries.fire(key)
+        return await self.deliverer.fire(key)
 
     # --- from commits ----------------------------------------------------------------------------
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Scheduler.committed`."""
-        self.deliveries.committed(key, changes)
+        self.deliverer.committed(key, changes)
         for name in changes.acknowledged:
-            self._agenda.disarm(key.alarm(name))
+            self._upcoming.disarm(key.alarm(name))
         # If all were cancelled, some may be left here that can't be claimed any more.
         for name, new in changes.changed.items():
             alarm_key = key.alarm(name)
             if new is None:
-                self._agenda.disarm(alarm_key)
+                self._upcoming.disarm(alarm_key)
             else:
                 self.expect(alarm_key, new.due_at)
 
     def dropped(self, tenant: str) -> None:
         """See `Scheduler.dropped`."""
-        self.deliveries.dropped(tenant)
+        self.deliverer.dropped(tenant)
 
     def expect(self, key: AlarmKey, available_at: int) -> None:
         """Take note that an alarm is available at a time."""
         if self._destination.obstacle(key.type_name) is not None:
             self._tell_others(available_at)  # it is for those who serve its type
             return
-        is_known = self._agenda.arm(key, available_at)
-        if not is_known and self._agenda.is_cut:
+        is_known = self._upcoming.arm(key, available_at)
+        if not is_known and self._upcoming.is_cut:
             self._tell_others(available_at)  # maybe they come to it earlier
-        if available_at < self._sleeps_until and (is_known or self._agenda.is_cut):
+        if available_at < self._sleeps_until and (is_known or self._upcoming.is_cut):
             self._sleeps_until = available_at
             self._to_fire.ring()
 
     def hinted(self, available_at: int) -> None:
         """See `Scheduler.hinted`."""
-        self._agenda.hint(available_at)
+        self._upcoming.hint(available_at)
         self._to_fire.ring()
 
     # --- tasks -----------------------------------------------------------------------------------
@@ -184,57 +184,57 @@ class WheelScheduler:
         """See `Scheduler.run`."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_feed)
-            tasks.start_soon(self.deliveries.mend)
+            tasks.start_soon(self.deliverer.mend)
             await self._run_fire()
 
     def stop(self) -> None:
         """See `Scheduler.stop`."""
         self._is_stopped = True
-        self.deliveries.stop()
+        self.deliverer.stop()
 
     async def give_back(self) -> None:
         """See `Scheduler.give_back`."""
-        await self.deliveries.give_back()
+        await self.deliverer.give_back()
         self._tell_others(self._clock.now())
 
     async def _run_fire(self) -> None:
-        agenda = self._agenda
+        upcoming = self._upcoming
         while True:
             now = self._clock.now()
-            agenda.advance(now, self.deliveries.lead)
-            if agenda.wants_more:
+            upcoming.advance(now, self.deliverer.lead)
+            if upcoming.wants_more:
                 self._to_feed.ring()
-            if agenda.ready and self.deliveries.room and not self._is_stopped:
+            if upcoming.ready and self.deliverer.room and not self._is_stopped:
                 try:
-                    await self.deliveries.begin()
+                    await self.deliverer.begin()
                 except Exception as error:
                     _warn("claim", error)
-                    await anyio.sleep(_PAUSE)
+                    await anyio.sleep(RETRY_SECONDS)
             else:
                 await self._sleep(now)
 
     async def _sleep(self, now: int) -> None:
-        self._sleeps_until = _FAR_AWAY
+        self._sleeps_until = _NEVER
         seconds = math.inf
-        if (next_time := self._agenda.next_time()) is not None:
-            self._sleeps_until = next_time - self.deliveries.lead
+        if (next_time := self._upcoming.next_time()) is not None:
+            self._sleeps_until = next_time - self.deliverer.lead
             seconds = max(0.0, (self._sleeps_until - now) / 1e6)
         if self._clock.may_jump:
-            seconds = min(seconds, _NAP)
-        if self._agenda.ready and not self._is_stopped:
-            seconds = min(seconds, SLOW)  # then those under way make room
+            seconds = min(seconds, CLOCK_POLL_SECONDS)
+        if self._upcoming.ready and not self._is_stopped:
+            seconds = min(seconds, RECENT_SECONDS)  # then those under way make room
         await self._to_fire.wait(seconds)
         self._sleeps_until = 0
 
     async def _run_feed(self) -> None:
         while True:
             try:
-                await self._feed.look()
+                await self._feed.read()
             except Exception as error:
                 _warn("look for", error)
-                await anyio.sleep(_PAUSE)
+                await anyio.sleep(RETRY_SECONDS)
             else:
-                await anyio.sleep(_BETWEEN_LOOKS)
+                await anyio.sleep(MIN_SECONDS_BETWEEN_READS)
                 await self._to_feed.wait(self._polling_interval)
 
 

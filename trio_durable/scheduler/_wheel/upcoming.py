@@ -1,13 +1,13 @@
 """What is known to be due soon: the timing wheel as a cache of the table of alarms.
 
-Ten million alarms in the table cost no memory, because the agenda knows only those that are due
+Ten million alarms in the table cost no memory, because the cache knows only those that are due
 before its horizon, and no more than its capacity; if there are more, the horizon is nearer.
 
 Invariant: every alarm of the table that is available before ``horizon`` is in the wheel, ready,
 parked, or taken; but of an object that is crowded, with more alarms due than are parked of one,
 the others are forgotten until those are done. Later ones may be known as well; and what is here
-may be there no longer, for the claim decides. `feed` moves the horizon outwards, `Agenda.arm` keeps
-what lies before it complete.
+may be there no longer, for the claim decides. `feed` moves the horizon outwards,
+`UpcomingAlarms.arm` keeps what lies before it complete.
 
 Pure: time is an argument. Times are microseconds since 1970 UTC, the wheel's ticks milliseconds,
 rounded up, so that nothing is early.
@@ -22,16 +22,16 @@ from ..._keys import AlarmKey, Owner
 from ...storage import DueAlarm
 from .timing_wheel import TimingWheel
 
-_TICK = 1000
-_MAX_PARKED = 1024
+TICK_MICROSECONDS = 1000
+MAX_PARKED_PER_OBJECT = 1024
 """How many alarms of one object are parked."""
-_NEVER_LOOKED = -(2**63)
+_NEVER_READ = -(2**63)
 _NEVER = 2**63
-_AHEAD = 250_000
+READ_AHEAD_MICROSECONDS = 250_000
 """How long before a hint's time to look: a look takes a moment, and may have to wait for one."""
 
 
-class Agenda:
+class UpcomingAlarms:
     """Alarms and when they are available.
 
     Args:
@@ -45,17 +45,17 @@ class Agenda:
         self._begin(now)
 
     def _begin(self, now: int) -> None:
-        self._wheel: TimingWheel[AlarmKey] = TimingWheel(now // _TICK)
+        self._wheel: TimingWheel[AlarmKey] = TimingWheel(now // TICK_MICROSECONDS)
         # Ordered, because the first of a plain dict is looked for behind all that were before it.
         self._ready: OrderedDict[AlarmKey, None] = OrderedDict()
         self._parked: dict[Owner, dict[AlarmKey, None]] = {}
         self._parked_count = 0
         self._crowded: set[Owner] = set()
-        self._wants_look = False
-        self._look_at = _NEVER
+        self._wants_read = False
+        self._read_at = _NEVER
         self.now = now
         """The latest time it was told."""
-        self.horizon = _NEVER_LOOKED
+        self.horizon = _NEVER_READ
         self.is_cut = False
         """Whether the horizon is nearer than it was to be, for want of room."""
 
@@ -76,12 +76,12 @@ class Agenda:
     @property
     def reached(self) -> int:
         """The time by which all that is ready is available."""
-        return self._wheel.now * _TICK
+        return self._wheel.now * TICK_MICROSECONDS
 
     @property
     def wants_more(self) -> bool:
         """Whether there may be anything beyond the horizon that is worth looking for now."""
-        if self._wants_look or self._look_at <= self.reached:
+        if self._wants_read or self._read_at <= self.reached:
             return True
         if self.is_cut and 2 * len(self) <= self._capacity:
             return True
@@ -114,8 +114,8 @@ class Agenda:
         has looked yet, the look that is to come anyhow does.
         """
         if available_at < self.horizon:
-            tick = -(-(available_at - _AHEAD) // _TICK)
-            self._look_at = min(self._look_at, tick * _TICK)
+            tick = -(-(available_at - READ_AHEAD_MICROSECONDS) // TICK_MICROSECONDS)
+            self._read_at = min(self._read_at, tick * TICK_MICROSECONDS)
 
     def begin_fill(self, horizon: int) -> None:
         """What is available before ``horizon`` is going to be told by `fill`, from the beginning.
@@ -124,8 +124,8 @@ class Agenda:
         """
         self.horizon = horizon
         self.is_cut = False
-        self._wants_look = False
-        self._look_at = _NEVER
+        self._wants_read = False
+        self._read_at = _NEVER
         self._changed = set()
 
     def fill(self, due: Iterable[DueAlarm], taken: Container[AlarmKey]) -> bool:
@@ -151,7 +151,7 @@ class Agenda:
         self._changed = None
 
     def _insert(self, key: AlarmKey, available_at: int) -> bool:
-        tick = -(-available_at // _TICK)
+        tick = -(-available_at // TICK_MICROSECONDS)
         if len(self) >= self._capacity and key not in self._wheel:
             # Let go of what is far away, if this is nearer. Of several at once, because it takes
             # time to find them.
@@ -159,7 +159,7 @@ class Agenda:
             if last is None:
                 self._cut(available_at)
                 return False
-            self._cut((last - 1) * _TICK + 1)
+            self._cut((last - 1) * TICK_MICROSECONDS + 1)
         self._wheel.insert(key, tick)
         return True
 
@@ -178,7 +178,7 @@ class Agenda:
         if now < self.now:
             self._begin(now)
         self.now = now
-        tick = max(self._wheel.now, (now + lead) // _TICK)
+        tick = max(self._wheel.now, (now + lead) // TICK_MICROSECONDS)
         self._ready.update(dict.fromkeys(self._wheel.advance(tick)))
 
     def take(self, is_full: Callable[[Owner], bool]) -> AlarmKey | None:
@@ -192,7 +192,7 @@ class Agenda:
             if not is_full(owner):
                 return key
             parked = self._parked.setdefault(owner, {})
-            if len(parked) < _MAX_PARKED:
+            if len(parked) < MAX_PARKED_PER_OBJECT:
                 parked[key] = None
                 self._parked_count += 1
             else:
@@ -220,7 +220,7 @@ class Agenda:
             del self._parked[owner]
             if owner in self._crowded:
                 self._crowded.remove(owner)
-                self._wants_look = True
+                self._wants_read = True
 
     def put_back(self, keys: Iterable[AlarmKey]) -> None:
         """Let what was taken be ready still, before all else."""
@@ -231,9 +231,9 @@ class Agenda:
     def next_time(self) -> int | None:
         """A time until which nothing more becomes ready; None if nothing is known to."""
         tick = self._wheel.next_tick()
-        times = [] if tick is None else [tick * _TICK]
+        times = [] if tick is None else [tick * TICK_MICROSECONDS]
         if self.is_cut and self.now < self.horizon:
             times.append(self.horizon)  # nobody knows what is due then
-        if self.reached < self._look_at < _NEVER:
-            times.append(self._look_at)
+        if self.reached < self._read_at < _NEVER:
+            times.append(self._read_at)
         return min(times, default=None)
