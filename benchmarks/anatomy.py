@@ -18,6 +18,7 @@ import trio
 from trio_durable import DurableRuntime, MemoryStorage, ObjectKey, ThreadRunner
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
+from trio_durable._telemetry.events import Turn
 from trio_durable.storage import Commit, SQLiteStorage, Storage, Writer
 
 from .objects import Counter
@@ -34,6 +35,7 @@ class _Owner:
         self.revision: int | None = 1
         self.epoch = 0
         self.gate: Ticket | None = None
+        self.turn_event: Turn | None = None
 
     def committed(self) -> None:
         pass

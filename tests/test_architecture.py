@@ -63,7 +63,11 @@ RANKS = {
         "_storage",
     ],
     "_alarms": ["alarm retry", "delivery input"],
-    "_persistence": ["batching ticket wait_estimate", "batched_load group_commit"],
+    "_persistence": [
+        "batching commit_listener ticket wait_estimate",
+        "batched_load commit_events",
+        "group_commit",
+    ],
     "_declarations": ["alarm handler records upgrade", "class_body"],
     "scheduler": ["_contract", "_wheel"],
     "scheduler._wheel": ["timing_wheel in_flight", "upcoming", "delivery feed", "scheduler"],

@@ -28,6 +28,7 @@ from trio_durable._persistence import batched_load, group_commit
 from trio_durable._persistence.batched_load import BatchedLoad
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
+from trio_durable._telemetry.events import Turn
 from trio_durable.storage import (
     AlarmChanges,
     Commit,
@@ -231,6 +232,7 @@ class FakeOwner:
         self.revision: int | None = 0
         self.epoch = 0
         self.gate: Ticket | None = None
+        self.turn_event: Turn | None = None
         self.failures = 0
         self.commits = 0
 
@@ -288,12 +290,15 @@ class Bench:
         self.told: list[tuple[ObjectKey, Fields | None]] = []
         """What was told of alarms that are durable."""
         self.group_commit = GroupCommit(
-            self.loop, self.runner, self.writer, lambda: self.time, self.alarms_changed
+            self.loop, self.runner, self.writer, lambda: self.time, (self,)
         )
 
-    def alarms_changed(self, key: ObjectKey, changes: AlarmChanges) -> None:
+    def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         self.told.append((key, _fields(changes)))
         self.log.append(f"{key.object_id} told")
+
+    def uncertain(self) -> None:
+        self.log.append("uncertain")
 
     def owner(self, object_id: str) -> FakeOwner:
         return FakeOwner(self, object_id)
@@ -1389,6 +1394,44 @@ def test_what_fails_is_never_told(bench: Bench) -> None:
     a.change(changed({"z": 1}))
     bench.finish()
     assert bench.told == [(a.key, _fields(changed({"z": 1})))]
+
+
+def test_listeners_learn_of_a_failed_transaction_only_if_it_would_have_changed_alarms(
+    bench: Bench,
+) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    bench.writer.then(FAULT)
+    a.save(b"1")
+    bench.finish()
+    assert "uncertain" not in bench.log
+    bench.writer.then(FAULT)
+    a.change(changed({"x": 1}))
+    b.change(changed({"x": 1}))
+    bench.finish()
+    # Once for a transaction, after its owners have failed.
+    assert bench.log.count("uncertain") == 1
+    assert bench.log[-1] == "uncertain"
+    assert bench.told == []
+
+
+def test_listeners_are_called_in_order(bench: Bench) -> None:
+    class Second:
+        def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
+            assert _fields(changes) == _fields(changed({"x": 1}))
+            bench.log.append(f"{key.object_id} told second")
+
+        def uncertain(self) -> None:
+            bench.log.append("uncertain second")
+
+    bench.group_commit.add_listener(Second())
+    a = bench.owner("a")
+    a.change(changed({"x": 1}))
+    bench.finish()
+    assert bench.log == ["a told", "a told second", "a committed", "a alarms"]
+    bench.writer.then(FAULT)
+    a.change(changed({"x": 2}))
+    bench.finish()
+    assert bench.log[-2:] == ["uncertain", "uncertain second"]
 
 
 # --- other work for the writer -------------------------------------------------------------------

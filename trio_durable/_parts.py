@@ -15,39 +15,29 @@ import attrs
 from ._activations.directory import Directory
 from ._activations.services import Services
 from ._api.durable_object import ObjectDefinition
-from ._eventloop.loop import Loop
-from ._eventloop.runner import Runner
 from ._eventloop.timeouts import Deadlines
 from ._instrumented.deliveries import InstrumentedDeliverer
 from ._instrumented.directory import InstrumentedDirectory
-from ._instrumented.group_commit import InstrumentedGroupCommit
-from ._keys import ObjectKey
-from ._persistence.group_commit import GroupCommit
 from ._telemetry.notifier import Notifier
 from .scheduler._wheel.delivery import Deliverer, MakeDeliverer
-from .storage import AlarmChanges, Writer
-
-_AlarmsChanged = Callable[[ObjectKey, AlarmChanges], None]
 
 
 @attrs.frozen
 class Parts:
     """How to make those parts of a runtime that instruments make a difference to."""
 
-    group_commit: Callable[
-        [Loop, Runner, Writer, Callable[[], int], _AlarmsChanged, Callable[[], None]], GroupCommit
-    ]
+    notifier: Notifier | None
     directory: Callable[[ObjectDefinition, Services, Deadlines, float | None, int], Directory]
     deliverer: MakeDeliverer
 
 
-PLAIN = Parts(GroupCommit, Directory, Deliverer)
+PLAIN = Parts(None, Directory, Deliverer)
 
 
 def instrumented(telemetry: Notifier) -> Parts:
     """The parts that tell what they do. An object's activation comes from its directory."""
     return Parts(
-        partial(InstrumentedGroupCommit, telemetry),
+        telemetry,
         partial(InstrumentedDirectory, telemetry),
         partial(InstrumentedDeliverer, telemetry),
     )

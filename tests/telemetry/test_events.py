@@ -35,7 +35,7 @@ from trio_durable import (
 from trio_durable._activations.activation import Activation
 from trio_durable._activations.directory import Directory
 from trio_durable._errors import AlarmSuperseded
-from trio_durable._persistence.group_commit import GroupCommit
+from trio_durable._persistence.ticket import Ticket
 from trio_durable.scheduler._wheel.delivery import Deliverer
 from trio_durable.storage import AlarmChanges, NewAlarm, StorageFault
 from trio_durable.storage import Commit as Commit_
@@ -780,7 +780,8 @@ async def test_a_runtime_without_instruments_is_made_of_plain_parts() -> None:
         directory = runtime._catalogue.directory(Counter)
         assert type(directory) is Directory
         assert type(directory.find("a")) is Activation
-        assert type(runtime._group_commit) is GroupCommit
+        assert runtime._group_commit._ticket_type is Ticket
+        assert runtime._group_commit._events is None
         assert type(runtime._scheduler.deliverer) is Deliverer
 
 

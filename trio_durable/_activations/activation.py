@@ -56,6 +56,7 @@ from .._eventloop.loop import Waiter
 from .._json.state import compact
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
+from .._telemetry.events import Turn as TurnEvent
 from .._text import reason
 from ..storage import AlarmChanges, StorageFault, StoredObject
 from .by_value import copied, is_atom
@@ -99,6 +100,9 @@ class Activation:
         "touched",
         "turn",
     )
+
+    turn_event: TurnEvent | None = None
+    """See `Owner.turn_event`."""
 
     def __init__(self, directory: Directory, key: ObjectKey, services: Services) -> None:
         self.key = key

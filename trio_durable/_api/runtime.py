@@ -24,12 +24,12 @@ from .._eventloop.runner import InlineRunner, Runner, ThreadRunner
 from .._eventloop.running import running_loop, running_loop_token
 from .._eventloop.timeouts import Deadlines
 from .._json.state import DEFAULT_MAX_STATE_SIZE
-from .._keys import ObjectKey
 from .._parts import PLAIN, instrumented
 from .._persistence.batched_load import BatchedLoad
+from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from ..scheduler import WheelScheduler
-from ..storage import AlarmChanges, Durability, Hints, MemoryStorage, Storage
+from ..storage import Durability, Hints, MemoryStorage, Storage
 from ..storage._urls import storage_at
 from .durable_object import DurableObject, ObjectDefinition
 from .handle import Handle
@@ -259,13 +259,8 @@ class DurableRuntime(Objects):
             clock = LoopClock(loop.time_source, loop.now) if loop.is_virtual else SystemClock()
         telemetry = self._telemetry = Notifier(loop.now, self._instruments)
         self._parts = instrumented(telemetry) if self._instruments else PLAIN
-        self._group_commit = self._parts.group_commit(
-            loop,
-            self._writer_runner,
-            self._writer,
-            clock.now,
-            self._alarms_changed,
-            self._alarms_uncertain,
+        self._group_commit = GroupCommit(
+            loop, self._writer_runner, self._writer, clock.now, notifier=self._parts.notifier
         )
         self._batched_load = BatchedLoad(loop, self._reader_runner, self._reader)
         self._deadlines = Deadlines(loop)
@@ -292,6 +287,7 @@ class DurableRuntime(Objects):
             claim_ttl=self._claim_ttl,
             make_deliverer=self._parts.deliverer,
         )
+        self._group_commit.add_listener(self._scheduler)
         self._catalogue.prepare()
         await self._tasks.__aenter__()
         self._housekeeping: list[anyio.CancelScope] = []
@@ -310,12 +306,6 @@ class DurableRuntime(Objects):
         _ambient.opened(loop.token, self)
         self._token = _ambient.ambient.set(self)
         telemetry.tell(Opened(self))
-
-    def _alarms_changed(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        self._scheduler.committed(key, changes)
-
-    def _alarms_uncertain(self) -> None:
-        self._scheduler.hinted(0)
 
     def _tell_others(self, available_at: int) -> None:
         if self._hints is not None:

@@ -30,15 +30,17 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import islice
 from time import perf_counter, sleep
-from typing import ClassVar, TypeVar, cast
+from typing import TypeVar, cast
 
 from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Job, Runner
-from .._keys import ObjectKey
+from .._telemetry.notifier import Notifier
 from ..storage._contract import StorageFault, Writer
 from ..storage._records import AlarmChanges
 from .batching import BatchPolicy
+from .commit_events import CommitEvents, ObservedTicket
+from .commit_listener import CommitListener
 from .ticket import Owner, Ticket
 from .wait_estimate import WaitEstimate
 
@@ -48,14 +50,17 @@ MAX_BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 
 
-def _ignore(key: ObjectKey, changes: AlarmChanges) -> None:
-    pass
-
-
 class GroupCommit:
-    """Collects commits and hands them to the writer in batches."""
+    """Collects commits and hands them to the writer in batches.
 
-    _ticket_type: ClassVar[type[Ticket]] = Ticket
+    Args:
+        loop: The event loop.
+        runner: The writer's.
+        writer: The side of the storage that commits.
+        wall_time: The time, in microseconds since 1970 UTC; called in the writer's thread.
+        listeners: The listeners, in the order in which they are called.
+        notifier: The receiver of telemetry, if there are instruments.
+    """
 
     def __init__(
         self,
@@ -63,17 +68,16 @@ class GroupCommit:
         runner: Runner,
         writer: Writer,
         wall_time: Callable[[], int],
-        alarms_changed: Callable[[ObjectKey, AlarmChanges], None] = _ignore,
-        alarms_uncertain: Callable[[], None] = lambda: None,
+        listeners: tuple[CommitListener, ...] = (),
+        notifier: Notifier | None = None,
     ) -> None:
         self._loop = loop
         self._runner = runner
         self._writer = writer
         self._wall_time = wall_time
-        self._alarms_changed = alarms_changed
-        """Told of every commit that is durable and had to do with alarms."""
-        self._alarms_uncertain = alarms_uncertain
-        """Told when a transaction failed that would have set alarms, and may have done so."""
+        self._listeners = listeners
+        self._events = None if notifier is None else CommitEvents(loop, notifier)
+        self._ticket_type: type[Ticket] = Ticket if notifier is None else ObservedTicket
         self._lock = threading.Lock()
         self._pending: dict[Owner, Ticket] = {}
         self._pending_bytes = 0
@@ -88,6 +92,10 @@ class GroupCommit:
         """Whether more waits than fits into the next transaction."""
         self.batches = 0
         self.rows = 0
+
+    def add_listener(self, listener: CommitListener) -> None:
+        """Call one more listener, after those before it."""
+        self._listeners = (*self._listeners, listener)
 
     def submit(
         self, owner: Owner, state: bytes | None, delete: bool, alarms: AlarmChanges | None = None
@@ -152,7 +160,7 @@ class GroupCommit:
     # In the writer's thread.
 
     def _drain(self) -> None:
-        policy = self._policy
+        policy, events = self._policy, self._events
         idle_for = perf_counter() - self._idle_since
         while True:
             if self._jobs:
@@ -165,7 +173,10 @@ class GroupCommit:
                 continue  # a job came meanwhile
             began = perf_counter()
             self._wait_estimate.begin(began)
-            outcome = self._write(batch)
+            if events is None:
+                outcome = self._write(batch)
+            else:
+                outcome = events.around(batch, self._write)
             ended = perf_counter()
             self._wait_estimate.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
             policy.done(len(batch), ended - began)
@@ -258,13 +269,16 @@ class GroupCommit:
     # In the loop.
 
     def _settle(self, batch: list[Ticket], outcome: Collection[int] | StorageFault) -> None:
+        if self._events is not None:
+            self._events.ended(batch, outcome)  # first, because the objects go on from here
         self.batches += 1
         self._unsettled -= len(batch)
         if isinstance(outcome, StorageFault):
             for ticket in batch:
                 self._fail(ticket, outcome)
             if any(ticket.alarms is not None for ticket in batch):
-                self._alarms_uncertain()
+                for listener in self._listeners:
+                    listener.uncertain()
         else:
             self.rows += len(batch) - len(outcome)
             for position in outcome:
@@ -277,7 +291,8 @@ class GroupCommit:
                     if owner.gate is ticket:
                         owner.gate = None
                     if ticket.alarms is not None:
-                        self._alarms_changed(ticket.key, ticket.alarms)
+                        for listener in self._listeners:
+                            listener.committed(ticket.key, ticket.alarms)
                     owner.committed()
                     ticket.succeed()
         if self._idle is not None and not self._unsettled:

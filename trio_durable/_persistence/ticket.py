@@ -6,12 +6,13 @@ so what has ended is dropped whenever the waiters have become twice as many as w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from .._errors import PersistenceError
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
+from .._telemetry.events import Turn
 from ..storage._records import AlarmChanges, Commit, new_epoch
 
 _MIN_WAITERS_TO_COMPACT = 1024
@@ -28,6 +29,8 @@ class Owner(Protocol):
     """The epoch that is stored with it."""
     gate: Ticket | None
     """The last of its tickets that hasn't ended, which holds back its replies."""
+    turn_event: Turn | None
+    """The running turn as telemetry knows it. Read only if the group commit has a notifier."""
 
     def committed(self) -> None:
         """A ticket became durable."""
@@ -52,6 +55,9 @@ class Ticket(Commit):
         "preceding",
         "refused",
     )
+
+    turns: Collection[Turn] = ()
+    """The turns that it makes durable, for telemetry. Always empty without a notifier."""
 
     def __init__(
         self,

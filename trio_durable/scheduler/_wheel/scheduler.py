@@ -157,6 +157,10 @@ class WheelScheduler:
             else:
                 self.expect(alarm_key, new.due_at)
 
+    def uncertain(self) -> None:
+        """See `Scheduler.uncertain`."""
+        self.hinted(0)
+
     def dropped(self, tenant: str) -> None:
         """See `Scheduler.dropped`."""
         self.deliverer.dropped(tenant)

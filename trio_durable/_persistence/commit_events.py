@@ -1,0 +1,125 @@
+"""Telemetry of the group commit: its transactions, and the turns that each makes durable.
+
+A group commit with a notifier makes `ObservedTicket` instead of `Ticket` and runs each
+transaction through `CommitEvents`. Without a notifier it uses neither.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+from .._errors import PersistenceError, StaleObject
+from .._eventloop.loop import Loop
+from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
+from .._telemetry.notifier import Notifier
+from ..storage._contract import StorageFault
+from ..storage._records import AlarmChanges
+from .ticket import Owner, Ticket
+
+
+class ObservedTicket(Ticket):
+    """A ticket that records the turns it makes durable."""
+
+    __slots__ = ("turns",)
+
+    def __init__(
+        self,
+        owner: Owner,
+        revision: int | None,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None,
+        epoch: int,
+    ) -> None:
+        super().__init__(owner, revision, state, delete, alarms, epoch)
+        # An ordered set: a turn that commits twice is recorded once.
+        self.turns: dict[Turn, None] = {}
+        self._record_turn()
+
+    def add(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> None:
+        """See `Ticket.add`."""
+        super().add(state, delete, alarms)
+        self._record_turn()
+
+    def _record_turn(self) -> None:
+        turn = self.owner.turn_event
+        if turn is not None:
+            self.turns[turn] = None
+
+
+class CommitEvents:
+    """Reports the transactions of one group commit.
+
+    Args:
+        loop: The event loop, in whose thread the notifier is called.
+        notifier: The receiver of the events.
+    """
+
+    def __init__(self, loop: Loop, notifier: Notifier) -> None:
+        self._loop = loop
+        self._notifier = notifier
+        self._written: deque[tuple[Commit, float]] = deque()
+        """Transactions that have ended but aren't settled yet, with their durations in seconds."""
+
+    # In the writer's thread.
+
+    def around(
+        self,
+        batch: list[Ticket],
+        write: Callable[[list[Ticket]], Collection[int] | StorageFault],
+    ) -> Collection[int] | StorageFault:
+        """Return what ``write`` returns for the batch; report the start, measure the duration."""
+        commit = Commit(
+            tuple(_event_of(ticket) for ticket in batch), sum(ticket.size for ticket in batch)
+        )
+        self._loop.call_soon_threadsafe(self._started, commit)
+        began = self._loop.now()
+        outcome = write(batch)
+        self._written.append((commit, self._loop.now() - began))
+        return outcome
+
+    # In the loop.
+
+    def _started(self, commit: Commit) -> None:
+        self._notifier.start(commit)
+        for change in commit.changes:
+            self._notifier.start(change)
+
+    def ended(self, batch: list[Ticket], outcome: Collection[int] | StorageFault) -> None:
+        """Report the end of the oldest transaction. Its tickets aren't settled yet."""
+        notifier = self._notifier
+        commit, duration = self._written.popleft()
+        refused = range(len(batch)) if isinstance(outcome, StorageFault) else set(outcome)
+        for position, change in enumerate(commit.changes):
+            if position not in refused:
+                notifier.stop(change, duration)
+            else:
+                error = (
+                    outcome if isinstance(outcome, StorageFault) else self._stale(batch[position])
+                )
+                notifier.fail(change, duration, error)
+        if isinstance(outcome, StorageFault):
+            notifier.fail(commit, duration, outcome)
+        else:
+            notifier.stop(commit, duration)
+
+    def _stale(self, ticket: Ticket) -> PersistenceError:
+        """The reason for which the storage refused a ticket."""
+        if ticket.ended:
+            return PersistenceError(
+                ticket.key, "save", "an earlier change that it builds on could not be saved"
+            )
+        revision = ticket.revision or 0
+        self._notifier.tell(Stale(ticket.key, revision))
+        return StaleObject(ticket.key, "save", "a newer owner wrote it", revision)
+
+
+def _event_of(ticket: Ticket) -> Save | Delete | AlarmUpdate:
+    """The event of a ticket that doesn't change any more."""
+    turns = tuple(ticket.turns)
+    if ticket.delete:
+        return Delete(ticket.key, turns)
+    if ticket.state is None:
+        return AlarmUpdate(ticket.key, turns)
+    return Save(ticket.key, ticket.next_revision or 0, len(ticket.state), turns)
