@@ -16,6 +16,7 @@ from time import perf_counter, sleep
 import trio
 
 from trio_durable import DurableRuntime, MemoryStorage, ObjectKey, ThreadRunner
+from trio_durable._activations.turns import run_turn
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
 from trio_durable._telemetry.events import Turn
@@ -56,32 +57,34 @@ async def _parts() -> None:
     async with DurableRuntime(MemoryStorage()) as runtime:
         handle = runtime.get(Counter, "a")
         await handle.add(1)
-        directory = runtime._catalogue.directory(Counter)
+        opened = runtime._open()
+        calls = runtime._registry.calls(Counter)
+        directory, object_type = calls.directory, calls.object_type
         activation = directory.find("a")
-        loop = runtime._open().loop
+        loop = opened.loop
         assert activation is not None
-        instance = activation._instance
-        read = directory.handler("value")
+        instance = activation.state.instance
+        read = object_type.handler("value")
 
         _time("handle method and its coroutine", lambda: handle.add(1).close())
-        _time("look-up, and last in the order of use", lambda: directory._use("a"))
+        _time("look-up, and last in the order of use", lambda: directory.use("a"))
         _time(
             "turn of a read-only handler, encoding included",
-            lambda: activation.run_turn(read, (), {}),
+            lambda: run_turn(activation.state, activation.runtime, read, (), {}),
         )
         _time(
             "  of that: encoding the state",
-            lambda: directory.codec.encode(activation.key, instance),
+            lambda: object_type.codec.encode(activation.key, instance),
         )
 
         def deadline() -> None:
             waiter = loop.waiter()
             waiter.ended = True
-            runtime._deadlines.watch(waiter, 0.0, 5.0)
+            opened.deadlines.watch(waiter, 0.0, 5.0)
 
         _time("waiter and its deadline", deadline)
 
-        group = runtime._group_commit
+        group = opened.group_commit
 
         def submit() -> None:
             group._scheduled = True  # the writer is busy, so nothing is posted

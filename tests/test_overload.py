@@ -250,7 +250,7 @@ async def test_while_the_disk_hangs_changes_are_refused_and_reads_go_on(
             assert runtime.count_objects() == 6
             seconds[0] += 4.5
             hasty = runtime.get(Colleague, "e", timeout=5)
-            with pytest.raises(Overloaded, match=r"what waits to be saved takes 9 s"):
+            with pytest.raises(Overloaded, match=r"the queue of commits takes 9 s"):
                 await hasty.work_quickly()
             with pytest.raises(Overloaded):
                 await hasty.work(0)
@@ -294,7 +294,7 @@ async def test_changes_from_outside_are_refused_as_well(
             "delete": lambda: runtime.delete(Colleague, "a"),
             "schedule_alarm": lambda: runtime.schedule_alarm(Colleague, "a", "ring", after=1),
         }
-        with pytest.raises(Overloaded, match="to be saved"):
+        with pytest.raises(Overloaded, match="queue of commits"):
             await changes[what]()
         assert runtime.whereis(Colleague, "a") is None
 
@@ -307,7 +307,7 @@ async def test_who_would_have_to_be_loaded_is_refused_where_loads_are_too_many(
         present = runtime.get(Colleague, "present")
         assert await present.work_quickly() == 1
         behind(monkeypatch, BatchedLoad, 4.5)
-        with pytest.raises(Overloaded, match=r"what waits to be loaded takes 4\.5 s"):
+        with pytest.raises(Overloaded, match=r"the queue of loads takes 4\.5 s"):
             await runtime.get(Colleague, "absent").read()
         assert runtime.whereis(Colleague, "absent") is None
         assert await present.work_quickly() == 2

@@ -16,8 +16,11 @@ from typing import Any
 from unittest.mock import patch
 
 from trio_durable._activations.activation import Activation
+from trio_durable._activations.calls import LocalCalls
 from trio_durable._activations.directory import Directory
-from trio_durable._api.context import Context
+from trio_durable._activations.effects import Effects
+from trio_durable._activations.phase import Phase
+from trio_durable._activations.state import ObjectState
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
 from trio_durable.scheduler._wheel.delivery import Deliverer
@@ -99,9 +102,9 @@ def reply_before_commit() -> AbstractContextManager[object]:
 def reads_pass_the_gate() -> AbstractContextManager[object]:
     """A read-only reply doesn't wait for the commits before it."""
     return rewritten(
-        Directory,
-        "call",
-        ("gate = activation.gate\n", "gate = None if handler.readonly else activation.gate\n"),
+        LocalCalls,
+        "_call",
+        ("gate = state.gate\n", "gate = None if handler.readonly else state.gate\n"),
     )
 
 
@@ -109,9 +112,9 @@ def reads_pass_the_gate() -> AbstractContextManager[object]:
 def errors_pass_the_gate() -> AbstractContextManager[object]:
     """What a handler raises reaches its caller before the commits that it has seen are durable."""
     return rewritten(
-        Directory,
-        "call",
-        ("if activation.gate is None:\n            raise", "if True:\n            raise"),
+        LocalCalls,
+        "_call",
+        ("if state.gate is None:\n            raise", "if True:\n            raise"),
     )
 
 
@@ -167,13 +170,15 @@ def acknowledged_in_a_second_commit() -> AbstractContextManager[object]:
 @mutant
 def memory_survives_a_failed_commit() -> AbstractContextManager[object]:
     """What is in memory isn't loaded anew, though what it builds on was not saved."""
-    return patch.object(Activation, "_forget", lambda self: None)
+    return patch.object(Activation, "_invalidate", lambda self: None)
 
 
 @mutant
 def doomed_turns_end_well() -> AbstractContextManager[object]:
     """A turn goes on and is saved although a commit that it builds on has failed."""
-    return rewritten(Activation, "commit_failed", ("self._doomed = True\n        return", "return"))
+    return rewritten(
+        Activation, "commit_failed", ("self.job.turn.base_lost = True\n        return", "return")
+    )
 
 
 @mutant
@@ -191,8 +196,10 @@ def followers_of_a_failed_commit_are_saved() -> AbstractContextManager[object]:
 def leaves_memory_before_its_commit() -> AbstractContextManager[object]:
     """An object may be evicted, and loaded anew, while its commit is under way."""
     stack = ExitStack()
-    stack.enter_context(rewritten(Activation, "_leave", (" or self.gate is not None", "")))
-    stack.enter_context(patch.object(Activation, "is_idle", property(lambda self: not self._busy)))
+    stack.enter_context(rewritten(Activation, "_leave", (" or self.state.gate is not None", "")))
+    stack.enter_context(
+        patch.object(Activation, "is_idle", property(lambda self: self.job is None))
+    )
     return stack
 
 
@@ -203,39 +210,34 @@ def leaves_memory_before_its_commit() -> AbstractContextManager[object]:
 def no_rollback() -> AbstractContextManager[object]:
     """What a handler has changed before it raised stays."""
 
-    def roll_back(self: Activation) -> None:
-        if self._instance is not None:
-            self._instance.ctx._effects = None
+    def roll_back(self: ObjectState) -> None:
+        self.effects = None
 
-    return patch.object(Activation, "_roll_back", roll_back)
+    return patch.object(ObjectState, "roll_back", roll_back)
 
 
 @mutant
 def effects_survive_a_rollback() -> AbstractContextManager[object]:
     """What a handler has done to alarms before it raised stays."""
 
-    def roll_back(self: Activation) -> None:
-        instance = self._instance
-        effects = None if instance is None else instance.ctx._effects
+    def roll_back(self: ObjectState) -> None:
+        effects = self.effects
         original(self)
         if effects is not None and effects.alarms is not None:
-            self._change_alarms(effects.alarms)
+            self.change_alarms(effects.alarms)
 
-    original = Activation._roll_back
-    return patch.object(Activation, "_roll_back", roll_back)
+    original = ObjectState.roll_back
+    return patch.object(ObjectState, "roll_back", roll_back)
 
 
 @mutant
 def turns_interleave() -> AbstractContextManager[object]:
     """An ``async def`` turn doesn't keep calls of ``def`` handlers waiting."""
 
-    def set_busy(self: Activation, running: str) -> None:
-        was_open = self._instance is not None
-        original(self, running)
-        self.open = was_open and not self._fresh
+    def is_open(self: Activation) -> bool:
+        return self.state.instance is not None and self.phase is Phase.READY
 
-    original = Activation._set_busy
-    return patch.object(Activation, "_set_busy", set_busy)
+    return patch.object(Activation, "is_open", property(is_open))
 
 
 @mutant
@@ -259,19 +261,19 @@ def two_live_instances() -> AbstractContextManager[object]:
 
     def use(self: Directory, address: str) -> Activation:
         activation = original(self, address)
-        if activation._busy and activation._loaded:
+        if activation.job is not None and activation.phase is not Phase.LOADING:
             del self._active[address]
             self._active[address] = activation = self._new_activation(activation.key)
         return activation
 
-    original = Directory._use
-    return patch.object(Directory, "_use", use)
+    original = Directory.use
+    return patch.object(Directory, "use", use)
 
 
 @mutant
 def readonly_unchecked() -> AbstractContextManager[object]:
     """A read-only handler may change state, which the next turn saves."""
-    return patch.object(Activation, "_check_unchanged", lambda self, name, state, effects: None)
+    return patch.object(ObjectState, "_check_unchanged", lambda self, name, state: None)
 
 
 # --- alarms --------------------------------------------------------------------------------------
@@ -303,15 +305,13 @@ def never_acknowledged() -> AbstractContextManager[object]:
 @mutant
 def acknowledged_before_its_turn() -> AbstractContextManager[object]:
     """The acknowledgement of an alarm is in the commit in the middle of its turn."""
-    return rewritten(Context, "_take_alarms", ("staged.clear or name in staged.changed", "True"))
+    return rewritten(Effects, "take_alarms", ("staged.clear or name in staged.changed", "True"))
 
 
 @mutant
 def deletion_leaves_alarms() -> AbstractContextManager[object]:
     """Deleting an object leaves its alarms."""
-    return rewritten(
-        Context, "delete", ("self._stage_alarms().merge(AlarmChanges(clear=True))", "pass")
-    )
+    return rewritten(Effects, "delete_object", ("self.clear_alarms()", "pass"))
 
 
 @mutant

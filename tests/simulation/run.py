@@ -18,8 +18,8 @@ from trio._core import _run as trio_run
 from trio.testing import MockClock
 
 from trio_durable import MemoryStorage
-from trio_durable._api import runtime as _runtime
 from trio_durable._persistence import group_commit
+from trio_durable._runtime import open_runtime
 from trio_durable.storage import Storage
 
 from . import objects
@@ -185,7 +185,7 @@ def _in_virtual_time(seed: int) -> Iterator[list[World]]:
         patch.object(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
         patch.object(group_commit, "perf_counter", virtual_perf_counter),
         patch.object(group_commit, "sleep", lambda seconds: None),
-        patch.object(_runtime, "running_loop", running_loop),
+        patch.object(open_runtime, "running_loop", running_loop),
         patch.object(logger, "disabled", True),  # of failures there are hundreds
     ):
         try:

@@ -121,7 +121,7 @@ def serving(
 
     async def main() -> None:
         async with DurableRuntime(storage, objects=[Counter], runner=InlineRunner) as runtime:
-            await scenario(runtime, connection_of(runtime._writer))
+            await scenario(runtime, connection_of(runtime._open().writer))
 
     trio.run(main)
 
@@ -146,7 +146,7 @@ def test_full_is_the_default(path: Path) -> None:
 def test_the_runtime_passes_durability_on(path: Path, durability: Durability, level: int) -> None:
     async def main() -> None:
         async with DurableRuntime(path, durability=durability, runner=InlineRunner) as runtime:
-            connection = connection_of(runtime._writer)
+            connection = connection_of(runtime._open().writer)
             assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
 
     trio.run(main)
@@ -648,7 +648,7 @@ class HeldRunner(InlineRunner):
 def test_all_callers_behind_a_full_disk_fail(path: Path) -> None:
     async def main() -> None:
         async with DurableRuntime(path, objects=[Counter], runner=HeldRunner) as runtime:
-            connection = connection_of(runtime._writer)
+            connection = connection_of(runtime._open().writer)
             counter = runtime.get(Counter, "a")
             await counter.add()
             (pages,) = connection.execute("PRAGMA page_count").fetchone()

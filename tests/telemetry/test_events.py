@@ -32,8 +32,6 @@ from trio_durable import (
     ThreadRunner,
     WrongEventLoop,
 )
-from trio_durable._activations.activation import Activation
-from trio_durable._activations.directory import Directory
 from trio_durable._errors import AlarmSuperseded
 from trio_durable._persistence.ticket import Ticket
 from trio_durable.scheduler._wheel.delivery import Deliverer
@@ -777,12 +775,13 @@ def test_an_instrument_is_given_once() -> None:
 async def test_a_runtime_without_instruments_is_made_of_plain_parts() -> None:
     async with DurableRuntime(":memory:", objects=[Counter]) as runtime:
         await Counter.add("a")
-        directory = runtime._catalogue.directory(Counter)
-        assert type(directory) is Directory
-        assert type(directory.find("a")) is Activation
-        assert runtime._group_commit._ticket_type is Ticket
-        assert runtime._group_commit._events is None
-        assert type(runtime._scheduler.deliverer) is Deliverer
+        opened = runtime._open()
+        calls = runtime._registry.calls(Counter)
+        assert opened.notifier is None
+        assert calls.call == calls._call
+        assert opened.group_commit._ticket_type is Ticket
+        assert opened.group_commit._events is None
+        assert type(opened.scheduler.deliverer) is Deliverer
 
 
 def test_an_instrument_needs_no_method() -> None:

@@ -1,12 +1,13 @@
-"""Whether a call is let in, or told at once that it would hardly be done in time.
+"""Admission control: rejects a call that is unlikely to finish before its timeout.
 
-There are three lines in which calls wait: for their object's turns, for the reader that loads it,
-and for the writer that makes its change durable. The first holds no more than its callers; but what
-waits for the reader or the writer stays there when its caller has gone, so without a bound it would
-grow for as long as more comes than the storage can do. See `_backlog` for when a line is too long.
+A call waits in up to three queues: for its object's turns, for the reader that loads the object,
+and for the writer that makes its change durable. The first is as long as its callers are many; but
+entries in the other two stay there when their callers have gone, so without a bound they would grow
+for as long as more arrives than the storage can do. `WaitEstimate` in `_persistence` estimates the
+waits.
 
-A call is refused before it is anywhere, so nothing is left of it. Alarms aren't refused: they are
-claimed only when there is room.
+A call is rejected before it is queued anywhere, so nothing has to be undone, and it is safe to
+repeat. Alarms aren't rejected: they are claimed only when there is room.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 from .._errors import Overloaded
 from .._keys import ObjectKey
 from .._persistence.wait_estimate import PATIENCE
-from .activation import Activation
 from .services import Services
 
 
@@ -27,35 +27,41 @@ def admit(
     saves: bool = True,
     loads: bool = True,
 ) -> None:
-    """Refuse a call that would have to wait for the storage for too long.
+    """Reject a call that would wait for the storage for too long.
 
     Args:
-        services: The runtime's.
+        services: The runtime's parts.
         key: The object.
-        name: What is called.
-        timeout: The call's, in seconds; without one, it is let in.
-        saves: Whether it may change anything.
-        loads: Whether the object may have to be loaded for it.
+        name: The handler, or the public method.
+        timeout: The call's timeout in seconds; without one, the call is admitted.
+        saves: The call may change something.
+        loads: The object may have to be loaded for the call.
 
     Raises:
-        Overloaded: It would hardly be done in time.
+        Overloaded: The expected wait is more than `PATIENCE` of the timeout.
     """
     commits, reads = services.group_commit, services.batched_load
     if timeout is None:
         return
     if saves and commits.is_behind and (wait := commits.expected_wait()) > PATIENCE * timeout:
-        raise Overloaded(key, name, timeout, f"what waits to be saved takes {wait:.3g} s")
+        raise Overloaded(key, name, timeout, f"the queue of commits takes {wait:.3g} s")
     if loads and reads.is_behind and (wait := reads.expected_wait()) > PATIENCE * timeout:
-        raise Overloaded(key, name, timeout, f"what waits to be loaded takes {wait:.3g} s")
+        raise Overloaded(key, name, timeout, f"the queue of loads takes {wait:.3g} s")
 
 
-def admit_to(activation: Activation, name: str, timeout: float) -> None:
-    """Refuse a call whose turn would come too late.
+def admit_to_mailbox(key: ObjectKey, name: str, timeout: float, depth: int, wait: float) -> None:
+    """Reject a call whose turn would come too late.
+
+    Args:
+        key: The object.
+        name: The handler, or the public method.
+        timeout: The call's timeout in seconds.
+        depth: The number of calls before it.
+        wait: The seconds that these take.
 
     Raises:
-        Overloaded: It would hardly be done in time.
+        Overloaded: The expected wait is more than `PATIENCE` of the timeout.
     """
-    wait = activation.expected_wait()
     if wait > PATIENCE * timeout:
-        problem = f"{activation.depth:,} calls wait before it, with which it takes {wait:.3g} s"
-        raise Overloaded(activation.key, name, timeout, problem)
+        problem = f"{depth:,} calls wait before it, with which it takes {wait:.3g} s"
+        raise Overloaded(key, name, timeout, problem)

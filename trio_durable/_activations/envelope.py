@@ -1,25 +1,34 @@
-"""One request to an object, and the turn that it becomes."""
+"""Envelope: one request to an object, from its arrival until its turn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+
+import attrs
 
 from .._alarms.delivery import Delivery
 from .._declarations.records import HandlerDefinition
 from .._eventloop.loop import Waiter
 
-if TYPE_CHECKING:
-    from .activation import Activation
 
+@attrs.frozen(eq=False)
+class Operation:
+    """A request of the runtime's own, such as ``get_state``, served in a turn like a call."""
 
-Operation = Callable[["Activation"], object]
-"""Something that the runtime does to an object in a turn of its own."""
+    name: str
+    """The name of the public method."""
+    run: Callable[..., object]
+    """Called with the activation, and with the request's arguments."""
+    needs_instance: bool = False
+    """The object must be activated first. An object whose state is unreadable can't be, but it can
+    still be deleted or overwritten."""
+    saves: bool = True
+    """It may change what is stored."""
 
 
 class Envelope:
-    """A request that waits for its turn: a call, an alarm, or an operation of the runtime's."""
+    """A request that waits for its turn: a call, an alarm, or an `Operation`."""
 
     __slots__ = (
         "args",
@@ -52,8 +61,8 @@ class Envelope:
         self.args = args
         self.kwargs = kwargs or {}
         self.needs_instance = needs_instance
-        """Whether the object must have been activated; an unreadable one can still be deleted."""
+        """See `Operation.needs_instance`."""
         self.delivery = delivery
-        """The alarm, if it is one."""
+        """The alarm, if the request is one."""
         self.stood_in_line = False
-        """Whether it found the mailbox full."""
+        """It found the mailbox full and waited for a place in it."""

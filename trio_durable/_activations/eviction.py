@@ -1,11 +1,11 @@
-"""Which objects stay in memory: idle ones hibernate, then shut down, and their number is bounded.
+"""Eviction: idle objects hibernate, then leave memory, and the number of resident ones is bounded.
 
 Objects of one type have the same limits, so they fall due in the order of their last use. Each
-type keeps its objects in that order, the active and the hibernated ones apart (see `_directory`);
-a call moves its object to the end, and one task looks at the beginnings. So no object costs a
-task or a timer, and an object that leaves leaves nothing behind.
+directory keeps its objects in that order, the active and the hibernated ones apart; a call moves
+its object to the end, and one task looks at the beginnings. So no object costs a task or a timer,
+and an object that leaves memory leaves nothing there.
 
-The same order says who makes room when there are too many: the one that was used longest ago.
+The same order selects the object that makes room for another: the least recently used (LRU).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ DEFAULT_MAX_RESIDENT = 1_000_000
 NEVER = float("inf")
 
 
-class Population(Protocol):
-    """The objects of one type in memory, as far as their stay goes: a directory."""
+class Evictable(Protocol):
+    """The resident objects of one type: a directory."""
 
     def retire(self, now: float) -> float:
-        """Hibernate and shut down what is due; tell when the next one is."""
+        """Hibernate and shut down the objects that are due; return when the next one is."""
         ...
 
     def oldest_use(self) -> float:
-        """When the idle object was last used that is idle for longest; `NEVER` if none is idle."""
+        """The last use of the idle object that is idle for longest; `NEVER` if none is idle."""
         ...
 
     def evict_oldest(self) -> None:
@@ -36,29 +36,29 @@ class Population(Protocol):
         ...
 
 
-class Residency:
+class ResidentSet:
     """Counts the objects in memory and retires idle ones."""
 
     def __init__(self, loop: Loop, max_resident: int) -> None:
         self._loop = loop
         self._max_resident = max_resident
-        self._populations: list[Population] = []
+        self._evictables: list[Evictable] = []
         self._sleeps_until = NEVER
         self._changed = anyio.Event()
         self.count = 0
 
-    def add(self, population: Population) -> None:
+    def add(self, evictable: Evictable) -> None:
         """Look after the objects of one more type."""
-        self._populations.append(population)
+        self._evictables.append(evictable)
 
     def enter(self, due: float) -> None:
         """Count one more object, which retires at ``due`` if it isn't used again; make room."""
         self.count += 1
         self.expect(due)
         while self.count > self._max_resident:
-            oldest = min(self._populations, key=lambda population: population.oldest_use())
+            oldest = min(self._evictables, key=lambda evictable: evictable.oldest_use())
             if oldest.oldest_use() == NEVER:
-                break  # all are busy, each with a caller who waits for it
+                break  # all are busy, each with a caller that waits for it
             oldest.evict_oldest()
 
     def leave(self) -> None:
@@ -72,12 +72,12 @@ class Residency:
             self._changed.set()
 
     async def run(self) -> None:
-        """Retire what has been idle for long enough, for ever."""
+        """Retire objects that have been idle for long enough, for ever."""
         while True:
             self._changed = anyio.Event()
             now = self._loop.now()
             self._sleeps_until = min(
-                (population.retire(now) for population in self._populations), default=NEVER
+                (evictable.retire(now) for evictable in self._evictables), default=NEVER
             )
             if self._sleeps_until == NEVER:
                 await self._changed.wait()

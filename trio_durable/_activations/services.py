@@ -1,62 +1,61 @@
-"""What the activations of one runtime share."""
+"""Services: the parts of an open runtime that its activations share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import attrs
 
 from .._clock import Clock
 from .._errors import TenantDropped
+from .._eventloop.current import Dispatcher
 from .._eventloop.loop import Loop, Waiter
 from .._keys import ObjectKey
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
-from .eviction import Residency
-
-if TYPE_CHECKING:
-    from .._api.runtime import DurableRuntime
-
-StartTask = Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
-"""Starts a named task in the runtime's nursery."""
+from .._telemetry.notifier import Notifier
+from .eviction import ResidentSet
+from .observation import Observation
+from .worker import StartTask
 
 
 @attrs.define(eq=False)
 class Services:
     """The parts of a runtime that its objects use."""
 
-    runtime: DurableRuntime
     loop: Loop
     group_commit: GroupCommit
     batched_load: BatchedLoad
-    residency: Residency
+    resident_set: ResidentSet
     start_task: StartTask
     clock: Clock
+    runtime_of: Callable[[str], Dispatcher]
+    """The runtime as the objects of a tenant see it; opaque to the engine."""
+    notifier: Notifier | None = None
+    """Hands records to the instruments; None without any."""
+    observation: Observation | None = None
+    """Reports loads and turns to the instruments; None without any."""
     closing: bool = False
-    """Only turns under way may still call."""
+    """Only turns that run already may still call."""
     closed: bool = False
-    busy: int = 0
+    busy: set[object] = attrs.field(factory=set)
+    """The activations that have a job."""
     quiet: Waiter | None = None
-    """Settled when ``busy`` falls to 0."""
+    """Settled when the last job ends."""
     dropping: set[str] = attrs.field(factory=set)
-    """The tenants that are being dropped; what is theirs may not be touched."""
+    """The tenants that are being dropped; nothing of theirs may be touched."""
 
     def refuse_dropped(self, key: ObjectKey) -> None:
-        """Refuse what is of a tenant that is being dropped.
+        """Refuse the objects of a tenant that is being dropped.
 
         Raises:
-            TenantDropped: It is.
+            TenantDropped: ``key`` is of one.
         """
         if key.tenant in self.dropping:
             raise TenantDropped(key.tenant)
 
-    def began(self) -> None:
-        """One more object is busy."""
-        self.busy += 1
-
-    def ended(self) -> None:
-        """One less."""
-        self.busy -= 1
+    def ended(self, activation: object) -> None:
+        """Note that an activation's job has ended."""
+        self.busy.discard(activation)
         if not self.busy and self.quiet is not None:
             self.quiet.settle()

@@ -8,7 +8,9 @@ from typing import Any
 
 from .._eventloop.loop import Loop, Waiter
 from .envelope import Envelope
-from .services import StartTask
+
+StartTask = Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
+"""Starts a named task in the runtime's nursery."""
 
 
 class Worker:

@@ -1,65 +1,30 @@
-"""``self.ctx``: what a handler can do besides changing its state, and the effects it stages."""
+"""``self.ctx``: the face of the engine that a handler sees."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, cast
 
-import attrs
-
+from .._activations.effects import ContextHost
 from .._alarms.alarm import Alarm
-from .._alarms.delivery import Delivery
 from .._alarms.input import check_name, due_time, encoded_payload
 from .._durations import Duration
 from .._errors import NotInTurn
 from .._keys import ObjectKey
-from ..storage import AlarmChanges, NewAlarm
+from ..storage import NewAlarm
 
 if TYPE_CHECKING:
+    from .durable_object import DurableObject
     from .objects import Objects
-
-
-@attrs.define
-class Effects:
-    """What a turn staged besides its state, to be committed with it."""
-
-    delete: bool = False
-    alarms: AlarmChanges | None = None
-
-
-class Host(Protocol):
-    """What stands behind a context: an activation, or a test's stand-in for one."""
-
-    key: ObjectKey
-
-    @property
-    def runtime(self) -> Objects:
-        """The runtime that the object lives in, or its tenant of it."""
-        ...
-
-    @property
-    def in_turn(self) -> bool:
-        """Whether the caller is in a turn of the object."""
-        ...
-
-    def wall_time(self) -> int:
-        """Microseconds since 1970 UTC."""
-        ...
-
-    async def commit_now(self) -> None:
-        """Make durable what the turn has done so far."""
-        ...
 
 
 class Context:
     """What ``self.ctx`` is. It is the object's for as long as the instance lives."""
 
-    __slots__ = ("_delivery", "_effects", "_host")
+    __slots__ = ("_host",)
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: ContextHost) -> None:
         self._host = host
-        self._effects: Effects | None = None
-        self._delivery: Delivery | None = None
 
     @property
     def key(self) -> ObjectKey:
@@ -78,12 +43,14 @@ class Context:
         If the object belongs to a tenant, it is that `Tenant`, and so are the others; ``root`` is
         the runtime itself then.
         """
-        return self._host.runtime
+        return cast("Objects", self._host.runtime)
 
     @property
     def alarm(self) -> Alarm | None:
         """The alarm that is being handled; None in any other turn."""
-        return None if self._delivery is None else self._delivery.alarm
+        effects = self._host.effects
+        delivery = None if effects is None else effects.delivery
+        return None if delivery is None else delivery.alarm
 
     def schedule_alarm(
         self,
@@ -112,7 +79,7 @@ class Context:
         key = self._host.key
         due_at = due_time(key, name, after, at, self._host.wall_time())
         new = NewAlarm(due_at, encoded_payload(key, name, payload))
-        self._stage_alarms().changed[str.__str__(name)] = new
+        self._host.stage().set_alarm(str.__str__(name), new)
 
     def cancel_alarm(self, name: str) -> None:
         """Cancel an alarm with this turn's commit. Fine if there is none.
@@ -123,7 +90,7 @@ class Context:
         """
         self._require_turn("ctx.cancel_alarm()")
         check_name(self._host.key, name)
-        self._stage_alarms().changed[str.__str__(name)] = None
+        self._host.stage().set_alarm(str.__str__(name), None)
 
     def cancel_all_alarms(self) -> None:
         """Cancel all alarms of the object with this turn's commit.
@@ -132,7 +99,7 @@ class Context:
             NotInTurn: No turn of the object runs.
         """
         self._require_turn("ctx.cancel_all_alarms()")
-        self._stage_alarms().merge(AlarmChanges(clear=True))
+        self._host.stage().clear_alarms()
 
     async def commit(self) -> None:
         """Make durable what this turn has done so far, and go on.
@@ -161,48 +128,18 @@ class Context:
             NotInTurn: No turn of the object runs.
         """
         self._require_turn("ctx.delete()")
-        self._stage_alarms().merge(AlarmChanges(clear=True))
-        self._stage().delete = True
-
-    # --- for who runs the turn: an activation, or a test's stand-in for one ----------------------
-
-    def _begin_delivery(self, delivery: Delivery) -> None:
-        """Let the turn that begins handle an alarm."""
-        self._delivery = delivery
-        self._stage_alarms().acknowledged[delivery.key.name] = delivery.claim
-
-    def _take_alarms(self) -> AlarmChanges | None:
-        """What `commit` is to do to alarms; what it leaves is for the end of the turn.
-
-        The acknowledgement of the alarm that is being handled is left, unless the turn has put
-        something in the place of the alarm.
-        """
-        effects, delivery = self._effects, self._delivery
-        if effects is None or effects.alarms is None:
-            return None
-        staged, effects.alarms = effects.alarms, None
-        if delivery is not None and not delivery.replaced:
-            name = delivery.key.name
-            if staged.clear or name in staged.changed:
-                delivery.replaced = True
-            else:
-                effects.alarms = AlarmChanges(acknowledged=staged.acknowledged)
-                if not staged.changed:
-                    return None
-                staged = AlarmChanges(changed=staged.changed)
-        return staged
-
-    def _stage(self) -> Effects:
-        if self._effects is None:
-            self._effects = Effects()
-        return self._effects
-
-    def _stage_alarms(self) -> AlarmChanges:
-        effects = self._stage()
-        if effects.alarms is None:
-            effects.alarms = AlarmChanges()
-        return effects.alarms
+        self._host.stage().delete_object()
 
     def _require_turn(self, what: str) -> None:
         if not self._host.in_turn:
             raise NotInTurn(f"{what} on {self._host.key} outside of a turn")
+
+
+def attach_context(instance: DurableObject, host: ContextHost) -> None:
+    """Make ``instance`` the live one, by giving it a ``ctx``."""
+    instance.__dict__["ctx"] = Context(host)
+
+
+def detach_context(instance: DurableObject) -> None:
+    """Make ``instance`` a detached one, by taking its ``ctx`` away."""
+    instance.__dict__.pop("ctx", None)

@@ -10,50 +10,50 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from .._activations.directory import Directory
+from .._activations.calls import CallPath
+from .._activations.object_type import ObjectType
 from .._declarations.records import HandlerDefinition
 from .._errors import UnknownHandler
-from .durable_object import ObjectDefinition
 
 
 class Handle:
     """Calls the handlers of one object. Touches nothing until it is called."""
 
-    __slots__ = ("_address", "_directory", "_timeout")
+    __slots__ = ("_address", "_calls", "_timeout")
 
-    def __init__(self, directory: Directory, address: str, timeout: float | None) -> None:
-        self._directory = directory
+    def __init__(self, calls: CallPath, address: str, timeout: float | None) -> None:
+        self._calls = calls
         self._address = address
         self._timeout = timeout
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
         # Only reached for what isn't there; the annotation speaks of handles got by name.
-        definition = self._directory.definition
-        raise UnknownHandler(definition.name, name, tuple(definition.handlers))
+        object_type = self._calls.object_type
+        raise UnknownHandler(object_type.name, name, tuple(object_type.handlers))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Handle):
             return NotImplemented
-        return self._directory is other._directory and self._address == other._address
+        return self._calls is other._calls and self._address == other._address
 
     def __hash__(self) -> int:
-        return hash((id(self._directory), self._address))
+        return hash((id(self._calls), self._address))
 
     def __repr__(self) -> str:
-        return f"<handle of {self._directory.key(self._address)}>"
+        return f"<handle of {self._calls.object_type.key(self._address)}>"
 
 
-def handle_class(definition: ObjectDefinition) -> type[Handle]:
+def handle_class(object_type: ObjectType) -> type[Handle]:
     """The class of the handles of one type."""
     methods: dict[str, object] = {
-        name: _method(handler) for name, handler in definition.handlers.items()
+        name: _method(handler) for name, handler in object_type.handlers.items()
     }
-    return type(f"{definition.cls.__name__}Handle", (Handle,), {"__slots__": (), **methods})
+    return type(f"{object_type.cls.__name__}Handle", (Handle,), {"__slots__": (), **methods})
 
 
 def _method(handler: HandlerDefinition) -> Callable[..., Coroutine[Any, Any, object]]:
     def call(self: Handle, /, *args: object, **kwargs: object) -> Coroutine[Any, Any, object]:
-        return self._directory.call(self._address, handler, args, kwargs, self._timeout)
+        return self._calls.call(self._address, handler, args, kwargs, self._timeout)
 
     call.__name__ = handler.name
     call.__doc__ = handler.function.__doc__

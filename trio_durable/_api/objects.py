@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import anyio
 
-from .._activations.directory import Directory
+from .._activations.calls import LocalCalls
 from .._activations.info import ActivationInfo
-from .._activations.services import Services
+from .._activations.operations import DELETE, ENSURE_STARTED, EXISTS, GET_STATE, PUT_STATE, STOP
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.input import check_name, due_time, encoded_payload
 from .._durations import UNSET, Duration, Unset, optional_seconds
-from .._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongEventLoop
-from .._eventloop.runner import Runner
+from .._errors import ObjectNotRunning, RuntimeClosed
 from .._keys import AlarmKey, ObjectKey
-from .._persistence.group_commit import GroupCommit
-from ..scheduler import WheelScheduler
-from ..storage import NewAlarm, Reader, Storage, StorageFault
+from .._runtime.open_runtime import OpenRuntime
+from ..storage import NewAlarm
 from .durable_object import DurableObject
-from .handle import Handle, handle_class
-from .registry import Catalogue
+from .handle import Handle
+from .registry import TypeRegistry
 
 if TYPE_CHECKING:
     from .runtime import DurableRuntime
 
 T = TypeVar("T", bound=DurableObject)
-R = TypeVar("R")
 
 _MOST = 1_000_000
 
@@ -53,14 +49,8 @@ class Objects(ABC):
     """
 
     _tenant: str
-    _storage: Storage
-    _catalogue: Catalogue
-    _services: Services | None
-    _group_commit: GroupCommit
-    _reader_runner: Runner
-    _reader: Reader
-    _scheduler: WheelScheduler
-    _handle_classes: dict[Directory, type[Handle]]
+    _registry: TypeRegistry
+    _opened: OpenRuntime | None
 
     @property
     @abstractmethod
@@ -98,17 +88,14 @@ class Objects(ABC):
             RuntimeClosed: The runtime isn't open.
         """
         self._open()
-        directory, address = self._locate(object_type, object_id)
+        calls, address = self._locate(object_type, object_id)
         limit = (
-            directory.timeout
+            calls.object_type.timeout
             if isinstance(timeout, Unset)
             else optional_seconds(timeout, "timeout")
         )
-        kind = self._handle_classes.get(directory)
-        if kind is None:
-            kind = self._handle_classes[directory] = handle_class(directory.definition)
-        # What type checkers are told a handle is: see _handle.
-        return cast("T", kind(directory, address, limit))
+        # To type checkers a handle is an object: see the module of handles.
+        return cast("T", self._registry.handle_class(calls)(calls, address, limit))
 
     async def call(
         self,
@@ -129,9 +116,9 @@ class Objects(ABC):
             PersistenceError: What the turn changed could not be made durable.
             Exception: What the handler raised, after its turn was rolled back.
         """
-        directory, address = self._locate(object_type, object_id)
-        handler = directory.handler(handler_name)
-        return await directory.call(address, handler, args, kwargs, directory.timeout)
+        calls, address = self._locate(object_type, object_id)
+        handler = calls.object_type.handler(handler_name)
+        return await calls.call(address, handler, args, kwargs, calls.object_type.timeout)
 
     def _dispatch(
         self,
@@ -141,9 +128,10 @@ class Objects(ABC):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> Coroutine[Any, Any, object]:
-        """See `_ambient.Dispatcher`."""
-        directory, address = self._locate(cls, object_id)
-        return directory.call(address, directory.handler(handler), args, kwargs, directory.timeout)
+        """See `Dispatcher`."""
+        calls, address = self._locate(cls, object_id)
+        object_type = calls.object_type
+        return calls.call(address, object_type.handler(handler), args, kwargs, object_type.timeout)
 
     async def ensure_started(
         self, object_type: type[DurableObject] | str, object_id: str, /
@@ -155,36 +143,32 @@ class Objects(ABC):
             StateDecodeError: What is stored can't be read.
             PersistenceError: It could not be loaded, or what after_load did not be stored.
         """
-        directory, address = self._locate(object_type, object_id)
-        await directory.operate(
-            address, "ensure_started", lambda activation: None, needs_instance=True
-        )
-        found = directory.find(address)
+        calls, address = self._locate(object_type, object_id)
+        await calls.operate(address, ENSURE_STARTED)
+        found = calls.directory.find(address)
         if found is not None:
             return found.info()
         # Already gone again, in the moment between; it did start.
-        return ActivationInfo(directory.key(address), "hibernated", 0, 0)
+        return ActivationInfo(calls.object_type.key(address), "hibernated", 0, 0)
 
     def whereis(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> ActivationInfo | None:
         """What a running object is about, or None if it isn't in memory."""
         self._open()
-        directory, address = self._locate(object_type, object_id)
-        activation = directory.find(address)
+        calls, address = self._locate(object_type, object_id)
+        activation = calls.directory.find(address)
         return None if activation is None else activation.info()
 
     async def stop(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
         """Let an object leave memory, behind the calls queued so far. Fine if it isn't running."""
-        directory, address = self._locate(object_type, object_id)
-        if directory.find(address) is not None:
-            await directory.operate(
-                address, "stop", lambda activation: activation.stop(), saves=False
-            )
+        calls, address = self._locate(object_type, object_id)
+        if calls.directory.find(address) is not None:
+            await calls.operate(address, STOP)
 
     def count_objects(self) -> int:
         """How many objects are in memory, hibernated ones included."""
-        return self._open().residency.count
+        return self._open().resident_set.count
 
     # --- state from outside ----------------------------------------------------------------------
 
@@ -199,15 +183,10 @@ class Objects(ABC):
             ObjectNotRunning: It isn't in memory.
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
         """
-        directory, address = self._locate(object_type, object_id)
-        if directory.find(address) is None:
-            raise ObjectNotRunning(directory.key(address), "get_state")
-        return cast(
-            "T",
-            await directory.operate(
-                address, "get_state", lambda activation: activation.read_state(), saves=False
-            ),
-        )
+        calls, address = self._locate(object_type, object_id)
+        if calls.directory.find(address) is None:
+            raise ObjectNotRunning(calls.object_type.key(address), "get_state")
+        return cast("T", await calls.operate(address, GET_STATE))
 
     async def put_state(self, object_type: type[T] | str, object_id: str, instance: T, /) -> None:
         """Replace an object's state, stored or not, in turn behind the calls queued so far.
@@ -218,19 +197,17 @@ class Objects(ABC):
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
             PersistenceError: It could not be made durable.
         """
-        directory, address = self._locate(object_type, object_id)
-        cls = directory.definition.cls
+        calls, address = self._locate(object_type, object_id)
+        cls, codec = calls.object_type.cls, calls.object_type.codec
         if type(instance) is not cls:
             raise TypeError(
                 f"put_state of a {cls.__qualname__} takes an instance of it, "
                 f"not {type(instance).__qualname__}"
             )
-        key = directory.key(address)
-        state = directory.codec.encode(key, instance)
-        directory.codec.check_size(key, state)
-        await directory.operate(
-            address, "put_state", lambda activation: activation.write_state(state)
-        )
+        key = calls.object_type.key(address)
+        state = codec.encode(key, instance)
+        codec.check_size(key, state)
+        await calls.operate(address, PUT_STATE, state)
 
     async def exists(self, object_type: type[DurableObject] | str, object_id: str, /) -> bool:
         """Whether anything is stored of an object, in turn behind the calls queued so far.
@@ -239,15 +216,11 @@ class Objects(ABC):
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
             StorageUnavailable: It could not be looked up.
         """
-        directory, address = self._locate(object_type, object_id)
-        if directory.find(address) is not None:
-            return bool(
-                await directory.operate(
-                    address, "exists", lambda activation: activation.is_stored(), saves=False
-                )
-            )
-        key = directory.key(address)
-        rows = await self._read(lambda reader: reader.load([key]))
+        calls, address = self._locate(object_type, object_id)
+        if calls.directory.find(address) is not None:
+            return bool(await calls.operate(address, EXISTS))
+        key = calls.object_type.key(address)
+        rows = await self._open().read(lambda reader: reader.load([key]))
         return rows[0] is not None
 
     async def delete(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
@@ -259,8 +232,8 @@ class Objects(ABC):
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
             PersistenceError: It could not be made durable.
         """
-        directory, address = self._locate(object_type, object_id)
-        await directory.operate(address, "delete", lambda activation: activation.delete())
+        calls, address = self._locate(object_type, object_id)
+        await calls.operate(address, DELETE)
 
     async def list_objects(
         self,
@@ -281,11 +254,11 @@ class Objects(ABC):
             ValueError: ``limit`` isn't an int of 1 or more.
             StorageUnavailable: They could not be looked up.
         """
-        directory = self._catalogue.directory(object_type)
+        listed = self._registry.calls(object_type).object_type
         if after:
-            directory.address(after, self._tenant)
-        name, limit, tenant = directory.definition.name, checked_limit(limit), self._tenant
-        return await self._read(lambda reader: reader.list_ids(name, after, limit, tenant))
+            listed.address(after, self._tenant)
+        name, limit, tenant = listed.name, checked_limit(limit), self._tenant
+        return await self._open().read(lambda reader: reader.list_ids(name, after, limit, tenant))
 
     # --- alarms from outside ---------------------------------------------------------------------
 
@@ -322,7 +295,7 @@ class Objects(ABC):
         key = self._key(object_type, object_id)
         due_at = due_time(key, name, after, at, self._open().clock.now())
         new = NewAlarm(due_at, encoded_payload(key, name, payload))
-        await self._scheduler.schedule(key, str.__str__(name), new)
+        await self._open().scheduler.schedule(key, str.__str__(name), new)
 
     async def cancel_alarm(
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
@@ -336,7 +309,7 @@ class Objects(ABC):
         """
         key = self._key(object_type, object_id)
         check_name(key, name)
-        await self._scheduler.cancel(key, str.__str__(name))
+        await self._open().scheduler.cancel(key, str.__str__(name))
 
     async def cancel_all_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
@@ -348,7 +321,7 @@ class Objects(ABC):
             PersistenceError: It could not be made durable.
         """
         key = self._key(object_type, object_id)
-        await self._scheduler.cancel_all(key)
+        await self._open().scheduler.cancel_all(key)
 
     async def list_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
@@ -360,9 +333,10 @@ class Objects(ABC):
             StorageUnavailable: They could not be looked up.
         """
         key = self._key(object_type, object_id)
-        self._check_loop()
-        with self._storage_errors():
-            stored = await self._scheduler.list(key)
+        opened = self._open()
+        opened.check_usable()
+        with opened.storage_errors():
+            stored = await opened.scheduler.list(key)
         return [alarm_of(each, each.failures + 1) for each in stored]
 
     async def list_dead_letters(
@@ -384,10 +358,10 @@ class Objects(ABC):
             ValueError: ``limit`` isn't an int of 1 or more.
             StorageUnavailable: They could not be looked up.
         """
-        type_name = self._catalogue.directory(object_type).definition.name
+        type_name = self._registry.calls(object_type).object_type.name
         last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
         limit, tenant = checked_limit(limit), self._tenant
-        dead = await self._read(
+        dead = await self._open().read(
             lambda reader: reader.list_dead_letters(type_name, last, limit, tenant)
         )
         return [alarm_of(each, each.failures) for each in dead]
@@ -403,64 +377,50 @@ class Objects(ABC):
         """
         key = self._key(object_type, object_id)
         check_name(key, name)
-        self._check_loop()
-        self._open().refuse_dropped(key)
+        opened = self._open()
+        opened.check_usable()
+        opened.services.refuse_dropped(key)
         alarm_key = key.alarm(str.__str__(name))
-        now = self._open().clock.now()
+        now = opened.clock.now()
         revived = False
         # Shielded, so that what was revived is known at once.
-        with self._storage_errors(), anyio.CancelScope(shield=True):
-            revived = await self._group_commit.perform(lambda writer: writer.revive(alarm_key, now))
+        with opened.storage_errors(), anyio.CancelScope(shield=True):
+            revived = await opened.group_commit.perform(
+                lambda writer: writer.revive(alarm_key, now)
+            )
             if revived:
-                self._scheduler.expect(alarm_key, now)
+                opened.scheduler.expect(alarm_key, now)
         return revived
 
     # --- inside ----------------------------------------------------------------------------------
 
     def _locate(
         self, object_type: type[DurableObject] | str, object_id: str
-    ) -> tuple[Directory, str]:
-        """Where to find an object: the directory of its type, and its address there.
+    ) -> tuple[LocalCalls, str]:
+        """The calls of an object's type, and its address there.
 
         Raises:
             UnknownObjectType: No class goes by that name.
             InvalidObjectId: It can't be an id.
         """
-        directory = self._catalogue.directory(object_type)
-        return directory, directory.address(object_id, self._tenant)
+        calls = self._registry.calls(object_type)
+        return calls, calls.object_type.address(object_id, self._tenant)
 
     def _key(self, object_type: type[DurableObject] | str, object_id: str) -> ObjectKey:
-        """The key of an object whose alarms are looked after; it may be one that others serve."""
-        directory = self._catalogue.directory_for_alarms(object_type)
-        return directory.key(directory.address(object_id, self._tenant))
+        """The key of an object whose alarms are set here; another runtime may serve its type."""
+        alarmed = self._registry.calls_for_alarms(object_type).object_type
+        return alarmed.key(alarmed.address(object_id, self._tenant))
 
-    def _open(self) -> Services:
-        """The services of the open runtime.
+    def _open(self) -> OpenRuntime:
+        """The parts of the open runtime.
 
         Raises:
             RuntimeClosed: It isn't open.
         """
-        if self._services is None:
+        if self._opened is None:
             raise RuntimeClosed("the runtime was not entered yet")
-        if self._services.closed:
-            raise RuntimeClosed("the runtime is closed")
-        return self._services
-
-    async def _read(self, read: Callable[[Reader], R]) -> R:
-        self._check_loop()
-        with self._storage_errors():
-            return await self._reader_runner.run(lambda: read(self._reader))
-
-    def _check_loop(self) -> None:
-        if not self._open().loop.is_current():
-            raise WrongEventLoop("the runtime was used from a thread or event loop not its own")
-
-    @contextlib.contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except StorageFault as fault:
-            raise StorageUnavailable(self._storage.location, str(fault)) from fault
+        self._opened.check_open()
+        return self._opened
 
 
 def checked_limit(limit: int) -> int:

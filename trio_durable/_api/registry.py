@@ -1,71 +1,124 @@
-"""The types that a runtime serves: from a class or a stored name to its directory."""
+"""Type registry: from a class or a stored name to the calls of its objects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable
 
-from .._activations.directory import Directory
+from .._activations.calls import LocalCalls
+from .._activations.object_type import ObjectType
 from .._alarms.delivery import Delivery
 from .._alarms.retry import DEFAULT_RETRY, Retry
 from .._errors import DefinitionError, UnknownObjectType
 from .._eventloop.loop import Waiter
+from .._json.state import DEFAULT_MAX_STATE_SIZE, StateCodec
 from .._keys import AlarmKey, ObjectKey
 from ..storage import AlarmChanges
-from .durable_object import DurableObject, ObjectDefinition, definition_of, known_definitions
+from .context import attach_context, detach_context
+from .durable_object import (
+    DurableObject,
+    ObjectDefinition,
+    definition_of,
+    known_definitions,
+    resolved_fields,
+)
+from .handle import Handle, handle_class
 
 
-class Catalogue:
-    """Makes the directory of a type when it is first asked for.
+def object_type_of(
+    definition: ObjectDefinition,
+    *,
+    default_timeout: float | None = None,
+    max_state_size: int = DEFAULT_MAX_STATE_SIZE,
+) -> ObjectType:
+    """The object type that a class defines.
+
+    Args:
+        definition: The class's definition.
+        default_timeout: The timeout of its calls unless the class has one, in seconds.
+        max_state_size: The most bytes of JSON that the state of one object may take.
+
+    Raises:
+        DefinitionError: The class can't have objects.
+    """
+    cls = definition.cls
+    if definition.is_abstract:
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise DefinitionError(
+            cls.__qualname__, "", f"is abstract, it lacks {missing}; use a subclass"
+        )
+    resolved_fields(cls)
+    timeout = definition.options.call_timeout
+    return ObjectType(
+        name=definition.name,
+        cls=cls,
+        codec=StateCodec(cls, max_state_size, definition.schema, definition.upgrades),
+        options=definition.options,
+        timeout=timeout if isinstance(timeout, float) or timeout is None else default_timeout,
+        handlers=definition.handlers,
+        alarms=definition.alarms,
+        handle_alarm=definition.handle_alarm,
+        default_state=definition.default_state,
+        after_load=cls.after_load if definition.has_after_load else None,
+        after_load_is_async=definition.after_load_is_async,
+        attach_context=attach_context,
+        detach_context=detach_context,
+    )
+
+
+class TypeRegistry:
+    """Starts to serve a type when it is first asked for; the `Destination` of the scheduler.
 
     Args:
         objects: The classes to serve; None for every one that is imported.
-        make_directory: Makes the directory of a type.
+        serve: Starts to serve a type.
+        default_timeout: The timeout of calls unless the class has one, in seconds.
+        max_state_size: The most bytes of JSON that the state of one object may take.
     """
 
     def __init__(
         self,
         objects: Iterable[type[DurableObject]] | None,
-        make_directory: Callable[[ObjectDefinition], Directory],
+        serve: Callable[[ObjectType], LocalCalls],
+        default_timeout: float | None,
+        max_state_size: int,
     ) -> None:
         if objects is not None and not isinstance(objects, Iterable):
             raise ValueError(f"objects must be a list of classes, not {objects!r:.80}")
         self._objects = None if objects is None else tuple(objects)
-        self._make_directory = make_directory
-        self._by_class: dict[type[DurableObject], Directory] = {}
-        self._by_name: dict[str, Directory] = {}
-        self._elsewhere: dict[str, Directory] = {}
-        """By name, of types that others serve."""
-
-    def __iter__(self) -> Iterator[Directory]:
-        return chain(self._by_class.values(), self._elsewhere.values())
+        self._serve = serve
+        self._default_timeout = default_timeout
+        self._max_state_size = max_state_size
+        self._by_class: dict[type, LocalCalls] = {}
+        self._by_name: dict[str, LocalCalls] = {}
+        self._elsewhere: dict[str, LocalCalls] = {}
+        """By name, of types that other runtimes serve."""
+        self._handle_classes: dict[LocalCalls, type[Handle]] = {}
 
     def prepare(self) -> None:
-        """Make the directories of all classes that were named, to find out what is wrong early."""
+        """Begin to serve all classes that were named, so that errors in them are found early."""
         for cls in self._objects or ():
-            self.directory(cls)
+            self.calls(cls)
 
-    def directory(self, object_type: type[DurableObject] | str) -> Directory:
-        """The directory of a type.
+    def calls(self, object_type: type[DurableObject] | str) -> LocalCalls:
+        """The calls of a type's objects.
 
         Raises:
             UnknownObjectType: It isn't known, or not among those to serve.
             DefinitionError: The class can't have objects, or its name is taken.
         """
         if isinstance(object_type, str):
-            directory = self._by_name.get(object_type)
-            return directory or self.directory(self._class_named(object_type, self._objects))
+            calls = self._by_name.get(object_type)
+            return calls or self.calls(self._class_named(object_type, self._objects))
         try:
-            directory = self._by_class.get(object_type)
+            calls = self._by_class.get(object_type)
         except TypeError:  # unhashable, so no class: definition_of says so
-            directory = None
-        return directory or self._add(definition_of(object_type))
+            calls = None
+        return calls or self._add(definition_of(object_type))
 
-    def directory_for_alarms(self, object_type: type[DurableObject] | str) -> Directory:
-        """The directory of a type whose alarms are looked after, be they delivered here or not.
+    def calls_for_alarms(self, object_type: type[DurableObject] | str) -> LocalCalls:
+        """The calls of a type whose alarms can be set here, though they may be delivered elsewhere.
 
-        For a type that is imported but not among those to serve it is one that only ever sees
-        alarms being changed.
+        For a type that is imported but not among those to serve, they only ever change alarms.
 
         Raises:
             UnknownObjectType: No class goes by that name.
@@ -74,56 +127,72 @@ class Catalogue:
         if isinstance(object_type, str) and object_type in self._elsewhere:
             return self._elsewhere[object_type]
         try:
-            return self.directory(object_type)
+            return self.calls(object_type)
         except UnknownObjectType:
             if isinstance(object_type, str):
                 object_type = self._class_named(object_type, None)
         definition = definition_of(object_type)
-        directory = self._elsewhere.get(definition.name)
-        if directory is None:
-            directory = self._elsewhere[definition.name] = self._make_directory(definition)
-        return directory
+        calls = self._elsewhere.get(definition.name)
+        if calls is None:
+            calls = self._elsewhere[definition.name] = self._begin(definition)
+        return calls
 
-    # --- alarms, which come by name: a `Destination` of the scheduler ----------------------------
+    def handle_class(self, calls: LocalCalls) -> type[Handle]:
+        """The class of the handles of a type's objects."""
+        found = self._handle_classes.get(calls)
+        if found is None:
+            found = self._handle_classes[calls] = handle_class(calls.object_type)
+        return found
+
+    # --- alarms, by name: see `Destination` ------------------------------------------------------
 
     def obstacle(self, type_name: str) -> str | None:
         """See `Destination.obstacle`."""
         try:
-            self.directory(type_name)
-        except Exception as error:  # whatever it is, calls of that type will tell
+            self.calls(type_name)
+        except Exception as error:  # whatever it is, calls of that type raise it
             return str(error)
         return None
 
     def retry_of(self, key: AlarmKey) -> Retry:
         """See `Destination.retry_of`."""
-        definition = self.directory(key.type_name).alarm_definition(key.name)
+        definition = self.calls(key.type_name).object_type.alarm_handler(key.name)
         return DEFAULT_RETRY if definition is None else definition.retry
 
     def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
         """See `Destination.deliver`."""
-        self.directory(delivery.key.type_name).deliver(delivery, waiter)
+        self.calls(delivery.key.type_name).deliver(delivery, waiter)
 
     async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Destination.change_alarms`."""
-        await self.directory_for_alarms(key.type_name).change_alarms(key, changes)
+        await self.calls_for_alarms(key.type_name).change_alarms(key, changes)
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _add(self, definition: ObjectDefinition) -> Directory:
+    def _begin(self, definition: ObjectDefinition) -> LocalCalls:
+        return self._serve(
+            object_type_of(
+                definition,
+                default_timeout=self._default_timeout,
+                max_state_size=self._max_state_size,
+            )
+        )
+
+    def _add(self, definition: ObjectDefinition) -> LocalCalls:
         if self._objects is not None and definition.cls not in self._objects:
             raise UnknownObjectType(definition.name, self._known_names())
         other = self._by_name.get(definition.name)
         if other is not None:
-            cls = other.definition.cls
+            cls = other.object_type.cls
             raise DefinitionError(
                 definition.cls.__qualname__,
                 "",
                 f"{cls.__module__}.{cls.__qualname__} is stored as {definition.name!r} in this "
                 "runtime already; give one of them name=…",
             )
-        directory = self._make_directory(definition)
-        self._by_class[definition.cls] = self._by_name[definition.name] = directory
-        return directory
+        calls = self._begin(definition)
+        self._by_class[definition.cls] = self._by_name[definition.name] = calls
+        return calls
 
     def _class_named(
         self, name: str, among: Iterable[type[DurableObject]] | None

@@ -1,41 +1,31 @@
-"""The runtime: opens the storage and the nursery, wires the parts, and closes them in order."""
+"""The runtime: the public class, its arguments, and its tenants."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self, cast
 from weakref import WeakValueDictionary
 
-import anyio
-
-from .._activations.directory import Directory
-from .._activations.eviction import DEFAULT_MAX_RESIDENT, Residency
-from .._activations.services import Services
-from .._activations.wait_graph import check_circle, current_turn
-from .._clock import Clock, LoopClock, SystemClock
+from .._activations.calls import LocalCalls
+from .._activations.eviction import DEFAULT_MAX_RESIDENT
+from .._activations.object_type import ObjectType
+from .._clock import Clock
 from .._durations import Duration, optional_seconds, seconds
-from .._errors import PersistenceError, RuntimeClosed, TenantDropped
-from .._eventloop import current as _ambient
-from .._eventloop.loop import Loop
+from .._errors import RuntimeClosed
+from .._eventloop import current
 from .._eventloop.runner import InlineRunner, Runner, ThreadRunner
-from .._eventloop.running import running_loop, running_loop_token
-from .._eventloop.timeouts import Deadlines
+from .._eventloop.running import running_loop_token
 from .._json.state import DEFAULT_MAX_STATE_SIZE
-from .._parts import PLAIN, instrumented
-from .._persistence.batched_load import BatchedLoad
-from .._persistence.group_commit import GroupCommit
-from .._telemetry.notifier import Notifier
-from ..scheduler import WheelScheduler
-from ..storage import Durability, Hints, MemoryStorage, Storage
+from .._runtime.open_runtime import OpenRuntime, Settings, open_runtime
+from .._runtime.tenant_drop import drop_tenant
+from ..storage import Durability, MemoryStorage, Storage
 from ..storage._urls import storage_at
-from .durable_object import DurableObject, ObjectDefinition
-from .handle import Handle
+from .durable_object import DurableObject
 from .instrument import Closed, Instrument, Opened
 from .objects import Objects, checked_limit
-from .registry import Catalogue
+from .registry import TypeRegistry
 from .statistics import RuntimeStatistics
 from .tenant import Tenant, check_tenant
 
@@ -107,21 +97,22 @@ class DurableRuntime(Objects):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be an int of 1 or more, not {number!r}")
         self._storage = storage_at(storage, durability)
-        self._catalogue = Catalogue(objects, self._make_directory)
-        self._call_timeout = optional_seconds(call_timeout, "call_timeout")
-        self._grace_period = seconds(grace_period, "grace_period")
-        self._polling_interval = _interval(polling_interval, "polling_interval")
-        self._claim_ttl = _interval(claim_ttl, "claim_ttl")
-        self._clock = clock
-        self._instruments = _checked(instruments)
-        self._max_resident = max_resident
-        self._max_state_size = max_state_size
         in_memory = isinstance(self._storage, MemoryStorage)
-        self._runner_class = runner or (InlineRunner if in_memory else ThreadRunner)
-        self._entered = False
-        self._services: Services | None = None
-        self._hints: Hints | None = None
-        self._handle_classes: dict[Directory, type[Handle]] = {}
+        self._registry = TypeRegistry(
+            objects, self._serve, optional_seconds(call_timeout, "call_timeout"), max_state_size
+        )
+        self._settings = Settings(
+            storage=self._storage,
+            runner=runner or (InlineRunner if in_memory else ThreadRunner),
+            clock=clock,
+            instruments=_checked(instruments),
+            max_resident=max_resident,
+            polling_interval=_interval(polling_interval, "polling_interval"),
+            claim_ttl=_interval(claim_ttl, "claim_ttl"),
+            grace_period=seconds(grace_period, "grace_period"),
+        )
+        self._is_entered = False
+        self._opened: OpenRuntime | None = None
         self._tenant = ""
         self._tenants: WeakValueDictionary[str, Tenant] = WeakValueDictionary()
 
@@ -169,7 +160,7 @@ class DurableRuntime(Objects):
         if after:
             check_tenant(after)
         limit = checked_limit(limit)
-        return await self._read(lambda reader: reader.list_tenants(after, limit))
+        return await self._open().read(lambda reader: reader.list_tenants(after, limit))
 
     async def drop_tenant(self, name: str, /) -> bool:
         """Remove a tenant, with all that is stored of it; whether there was one.
@@ -184,135 +175,30 @@ class DurableRuntime(Objects):
                 waits for.
             StorageUnavailable: It could not be removed; nothing was.
         """
-        self._check_loop()
+        opened = self._open()
+        opened.check_usable()
         check_tenant(name)
-        name = str.__str__(name)  # an enum's own text would say something else
-        services = self._open()
-        if name in services.dropping:
-            raise TenantDropped(name)
-        theirs = [
-            activation
-            for directory in self._catalogue
-            for activation in directory.activations()
-            if activation.key.tenant == name
-        ]
-        turn = current_turn.get()
-        if turn is not None:
-            if turn.activation is not None:
-                for activation in theirs:
-                    check_circle(turn.activation, activation, "drop_tenant")
-            turn.waits_for += theirs
-        leaving = [activation.send_away() for activation in theirs]
-        services.dropping.add(name)
-        try:
-            for waiter in leaving:
-                with contextlib.suppress(PersistenceError):  # then it has left memory all the more
-                    await waiter.wait()
-            if services.closed:  # and so may be the storage
-                raise RuntimeClosed(f"the runtime closed before tenant {name} could be dropped")
-            dropped = False
-            # Shielded, so that it is over before anybody uses the tenant again.
-            with self._storage_errors(), anyio.CancelScope(shield=True):
-                dropped = await self._group_commit.perform(lambda writer: writer.drop_tenant(name))
-                self._scheduler.dropped(name)
-        finally:
-            services.dropping.remove(name)
-            if turn is not None:
-                for activation in theirs:
-                    turn.waits_for.remove(activation)
-        return dropped
+        return await drop_tenant(opened, str.__str__(name))  # an enum's own text is another
 
     # --- opening and closing ---------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._entered:
+        if self._is_entered:
             raise RuntimeClosed("a DurableRuntime can be entered once")
-        self._entered = True
-        loop = running_loop()
-        self._writer_runner = self._runner_class(loop, "trio_durable writer")
-        self._reader_runner = self._runner_class(loop, "trio_durable reader")
-        # What a thread has opened must be closed again, so these waits can't be cancelled.
-        with anyio.CancelScope(shield=True):
-            try:
-                self._writer = await self._writer_runner.run(self._storage.open_writer)
-                try:
-                    self._reader = await self._reader_runner.run(self._storage.open_reader)
-                except BaseException:
-                    await self._writer_runner.run(self._writer.close)
-                    raise
-            except BaseException:
-                self._stop_runners()
-                raise
-        try:
-            await self._start(loop)
-        except BaseException:
-            if self._services is not None:
-                self._services.closing = self._services.closed = True
-            with anyio.CancelScope(shield=True):
-                await self._close_storage()
-            raise
+        self._is_entered = True
+        opened = await open_runtime(
+            self._settings, self, self.tenant, self._registry, self._prepare
+        )
+        if opened.notifier is not None:
+            opened.notifier.tell(Opened(self))
         return self
 
-    async def _start(self, loop: Loop) -> None:
-        clock = self._clock
-        if clock is None:
-            clock = LoopClock(loop.time_source, loop.now) if loop.is_virtual else SystemClock()
-        telemetry = self._telemetry = Notifier(loop.now, self._instruments)
-        self._parts = instrumented(telemetry) if self._instruments else PLAIN
-        self._group_commit = GroupCommit(
-            loop, self._writer_runner, self._writer, clock.now, notifier=self._parts.notifier
-        )
-        self._batched_load = BatchedLoad(loop, self._reader_runner, self._reader)
-        self._deadlines = Deadlines(loop)
-        self._tasks = anyio.create_task_group()
-        self._residency = Residency(loop, self._max_resident)
-        self._services = Services(
-            runtime=self,
-            loop=loop,
-            group_commit=self._group_commit,
-            batched_load=self._batched_load,
-            residency=self._residency,
-            start_task=self._start_task,
-            clock=clock,
-        )
-        self._scheduler = WheelScheduler(
-            loop,
-            clock,
-            self._group_commit,
-            self._reader_runner,
-            self._reader,
-            self._catalogue,
-            self._tell_others,
-            polling_interval=self._polling_interval,
-            claim_ttl=self._claim_ttl,
-            make_deliverer=self._parts.deliverer,
-        )
-        self._group_commit.add_listener(self._scheduler)
-        self._catalogue.prepare()
-        await self._tasks.__aenter__()
-        self._housekeeping: list[anyio.CancelScope] = []
-        for task in (
-            self._batched_load.run,
-            self._deadlines.run,
-            self._residency.run,
-            self._scheduler.run,
-        ):
-            scope = anyio.CancelScope(shield=True)
-            self._housekeeping.append(scope)
-            self._tasks.start_soon(_run_in, scope, task, name=f"trio_durable {task.__qualname__}")
-        self._hints = self._storage.open_hints(
-            lambda available_at: loop.call_soon_threadsafe(self._scheduler.hinted, available_at)
-        )
-        _ambient.opened(loop.token, self)
-        self._token = _ambient.ambient.set(self)
-        telemetry.tell(Opened(self))
+    def _prepare(self, opened: OpenRuntime) -> None:
+        self._opened = opened
+        self._registry.prepare()
 
-    def _tell_others(self, available_at: int) -> None:
-        if self._hints is not None:
-            self._hints.send(available_at)
-
-    def _start_task(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        self._tasks.start_soon(task, name=name)
+    def _serve(self, object_type: ObjectType) -> LocalCalls:
+        return self._open().serve(object_type)
 
     async def __aexit__(
         self,
@@ -320,85 +206,26 @@ class DurableRuntime(Objects):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        services = self._services
-        assert services is not None
-        services.closing = True
-        self._scheduler.stop()
-        cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
+        opened = self._opened
+        assert opened is not None
         try:
-            if not cancelled:
-                await self._finish_turns(services)
+            return await opened.close(exc_type, exc, traceback)
         finally:
-            services.closed = True
-            _ambient.closed(services.loop.token, self)
-            with contextlib.suppress(ValueError):  # left in another context than entered in
-                _ambient.ambient.reset(self._token)
-            self._tasks.cancel_scope.cancel()
-            for scope in self._housekeeping:
-                scope.cancel()
-            for directory in self._catalogue:
-                for activation in directory.activations():
-                    activation.abandon()
-            try:
-                if cancelled:
-                    swallow = await self._tasks.__aexit__(exc_type, exc, traceback)
-                else:
-                    # The body's own error leaves as it is, not in an exception group of ours.
-                    swallow = await self._tasks.__aexit__(None, None, None)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    try:
-                        await self._group_commit.drained()
-                        await self._scheduler.give_back()
-                    finally:
-                        try:
-                            await self._close_storage()
-                        finally:
-                            self._telemetry.tell(Closed(self))
-        return swallow if cancelled else None
-
-    async def _finish_turns(self, services: Services) -> None:
-        with anyio.move_on_after(self._grace_period):
-            while services.busy:
-                services.quiet = services.loop.waiter()
-                await services.quiet.wait()
-
-    async def _close_storage(self) -> None:
-        """Close both sides, each in its own thread."""
-        try:
-            if self._hints is not None:
-                await self._reader_runner.run(self._hints.close)
-            await self._reader_runner.run(self._reader.close)
-        finally:
-            try:
-                await self._writer_runner.run(self._writer.close)
-            finally:
-                self._stop_runners()
-
-    def _stop_runners(self) -> None:
-        self._reader_runner.stop()
-        self._writer_runner.stop()
+            if opened.notifier is not None:
+                opened.notifier.tell(Closed(self))
 
     def statistics(self) -> RuntimeStatistics:
         """A snapshot of what the runtime does and did."""
-        services = self._open()
+        opened = self._open()
         return RuntimeStatistics(
-            objects=services.residency.count,
-            busy=services.busy,
-            transactions=self._group_commit.batches,
-            commits=self._group_commit.rows,
-            alarms_waiting=self._scheduler.waiting,
-            alarms_in_flight=len(self._scheduler.deliverer.in_flight),
-            alarms_delivered=self._scheduler.deliverer.delivered,
-            alarms_failed=self._scheduler.deliverer.failed,
-        )
-
-    # --- inside ----------------------------------------------------------------------------------
-
-    def _make_directory(self, definition: ObjectDefinition) -> Directory:
-        services = self._open()
-        return self._parts.directory(
-            definition, services, self._deadlines, self._call_timeout, self._max_state_size
+            objects=opened.resident_set.count,
+            busy=len(opened.services.busy),
+            transactions=opened.group_commit.batches,
+            commits=opened.group_commit.rows,
+            alarms_waiting=opened.scheduler.waiting,
+            alarms_in_flight=len(opened.scheduler.deliverer.in_flight),
+            alarms_delivered=opened.scheduler.deliverer.delivered,
+            alarms_failed=opened.scheduler.deliverer.failed,
         )
 
 
@@ -423,13 +250,6 @@ def _interval(value: Duration, name: str) -> float:
     return length
 
 
-async def _run_in(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:
-    # Shielded: what is cancelled around the runtime may still make calls while it cleans up, and
-    # these need to be loaded and to time out.
-    with scope:
-        await task()
-
-
 def current_runtime() -> Objects:
     """The runtime that is current here: the innermost open one, or the only one in this loop.
 
@@ -438,4 +258,4 @@ def current_runtime() -> Objects:
     Raises:
         NoRuntime: None is open in this event loop, or several and the context names none.
     """
-    return cast("Objects", _ambient.current(running_loop_token()))
+    return cast("Objects", current.current(running_loop_token()))

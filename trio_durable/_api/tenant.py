@@ -22,14 +22,8 @@ class Tenant(Objects):
     def __init__(self, runtime: DurableRuntime, name: str) -> None:
         self._root = runtime
         self._tenant = name
-        self._storage = runtime._storage
-        self._catalogue = runtime._catalogue
-        self._services = runtime._services
-        self._group_commit = runtime._group_commit
-        self._reader_runner = runtime._reader_runner
-        self._reader = runtime._reader
-        self._scheduler = runtime._scheduler
-        self._handle_classes = runtime._handle_classes
+        self._registry = runtime._registry
+        self._opened = runtime._opened
 
     @property
     def name(self) -> str:

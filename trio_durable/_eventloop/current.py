@@ -36,7 +36,7 @@ class Dispatcher(Protocol):
         ...
 
 
-ambient: ContextVar[Dispatcher] = ContextVar("trio_durable.runtime")
+ambient: ContextVar[Dispatcher | None] = ContextVar("trio_durable.runtime", default=None)
 _open: dict[object, list[Dispatcher]] = {}
 
 

@@ -25,7 +25,10 @@ MAX_BATCH_KEYS = 1024
 class Loading(Protocol):
     """What waits for a load: an activation."""
 
-    key: ObjectKey
+    @property
+    def key(self) -> ObjectKey:
+        """The object to load."""
+        ...
 
     def loaded(self, row: StoredObject | None) -> None:
         """What is stored."""

@@ -29,8 +29,11 @@ class Owner(Protocol):
     """The epoch that is stored with it."""
     gate: Ticket | None
     """The last of its tickets that hasn't ended, which holds back its replies."""
-    turn_event: Turn | None
-    """The running turn as telemetry knows it. Read only if the group commit has a notifier."""
+
+    @property
+    def turn_event(self) -> Turn | None:
+        """The running turn as telemetry knows it. Read only if the group commit has a notifier."""
+        ...
 
     def committed(self) -> None:
         """A ticket became durable."""

@@ -152,6 +152,9 @@ class Woken:
     key: ObjectKey
 
 
+LeavingReason: TypeAlias = Literal["idle", "evicted", "ended", "closed"]
+
+
 @attrs.frozen(eq=False)
 class Left:
     """An object leaves memory."""

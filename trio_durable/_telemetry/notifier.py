@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .events import AlarmDelivery, Call, Timed
+
+T = TypeVar("T")
 
 logger = logging.getLogger("trio_durable.telemetry")
 
@@ -77,6 +79,17 @@ class Notifier:
                 instrument.on_exception(event, duration, error)
             except BaseException:
                 self._detach(instrument)
+
+    def around(self, event: Timed, run: Callable[..., T], *args: object) -> T:
+        """Run synchronous work, and report its beginning and its end."""
+        began = self.start(event)
+        try:
+            result = run(*args)
+        except BaseException as error:
+            self.fail(event, self.now() - began, error)
+            raise
+        self.stop(event, self.now() - began)
+        return result
 
     def tell(self, event: object) -> None:
         """Report a point."""

@@ -162,8 +162,9 @@ async def _look(
 
 async def _fire(runtime: Objects, key: ObjectKey, name: str) -> bool:
     alarm_key = key.alarm(str.__str__(name))
-    with runtime._storage_errors():
-        return await runtime._scheduler.fire(alarm_key)
+    opened = runtime._open()
+    with opened.storage_errors():
+        return await opened.scheduler.fire(alarm_key)
 
 
 def _named(alarms: Sequence[Alarm], name: str) -> Alarm | None:

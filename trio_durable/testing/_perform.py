@@ -7,22 +7,26 @@ would have committed is recorded instead.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
 
-from .._activations.by_value import copied, is_atom
+from .._activations.by_value import copied
+from .._activations.effects import Effects
+from .._activations.envelope import Envelope
+from .._activations.object_type import ObjectType
+from .._activations.state import ObjectState
+from .._activations.turns import run_async_turn, run_queued_turn
+from .._activations.wait_graph import DEF_TURN, Turn
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.delivery import Delivery
 from .._alarms.input import due_time, encoded_payload
-from .._api.context import Context
-from .._api.durable_object import DurableObject, definition_of, resolved_fields
-from .._api.objects import Objects
+from .._api.durable_object import DurableObject, definition_of
+from .._api.registry import object_type_of
 from .._clock import LoopClock, SystemClock
 from .._declarations.records import HandlerDefinition
 from .._durations import UNSET, Unset
@@ -30,14 +34,14 @@ from .._errors import (
     ArgumentError,
     InvalidAlarm,
     InvalidObjectId,
-    ReadonlyViolation,
-    ReplyError,
     RuntimeClosed,
     UnknownHandler,
 )
+from .._eventloop.current import Dispatcher, ambient
 from .._eventloop.running import running_loop
 from .._json.state import StateCodec
 from .._keys import ObjectKey, id_problem
+from .._persistence.ticket import Ticket
 from ..storage import AlarmChanges, StoredAlarm
 
 T = TypeVar("T", bound=DurableObject)
@@ -151,8 +155,31 @@ async def perform_alarm_handler(
     return await performance.run(handler, args, {}, delivery)
 
 
+class _Recorder:
+    """Stands in for the group commit: records what a turn commits, and calls it durable at once."""
+
+    def __init__(self) -> None:
+        self.alarms = AlarmChanges()
+        self.deleted = False
+
+    def submit(
+        self,
+        owner: ObjectState,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None = None,
+    ) -> Ticket:
+        """See `Commits.submit`."""
+        self.deleted = self.deleted or delete
+        if alarms is not None:
+            self.alarms.merge(alarms)
+        return Ticket(owner, owner.revision, state, delete, alarms, owner.epoch)
+
+
 class _Performance(Generic[T]):
-    """The `Host` of an instance for one turn."""
+    """One turn of an object: the `StateHost` of its state."""
+
+    turn_event = None
 
     def __init__(self, instance: T, object_id: str) -> None:
         if not isinstance(instance, DurableObject):
@@ -165,25 +192,23 @@ class _Performance(Generic[T]):
         if problem is not None:
             raise InvalidObjectId(self.definition.name, f"{object_id!r:.80}", problem)
         self.key = ObjectKey(self.definition.name, str.__str__(object_id))
-        self._codec = codec_of(type(instance))
-        self._instance: T = self._codec.decode(self.key, self._codec.encode(self.key, instance))
-        self._before = self._codec.encode(self.key, self._instance)
-        self._ctx = Context(self)
-        self._instance.__dict__["ctx"] = self._ctx
+        object_type = object_type_for(type(instance))
+        self.commits = _Recorder()
+        self._state = state = ObjectState(self.key, object_type, self)
+        state.revision = 1
+        state.encoded = object_type.codec.encode(self.key, instance)
+        state.instantiate(first=True)
         self._loop = loop = running_loop()
         virtual = LoopClock(loop.time_source, loop.now) if loop.is_virtual else None
         self._clock = virtual or SystemClock()
         self.now = self._clock.now()
         """When the turn begins."""
-        self._handler: HandlerDefinition | None = None
-        self._staged = AlarmChanges()
-        self._deleted = False
         self._commits = 0
 
-    # --- what the context asks: see Host ---------------------------------------------------------
+    # --- the object behind the context: see `ContextHost` and `StateHost` -------------------------
 
     @property
-    def runtime(self) -> Objects:
+    def runtime(self) -> Dispatcher:
         """There is none."""
         raise RuntimeClosed(
             f"{self.key} is performed without a runtime, so there is no ctx.runtime; test what "
@@ -192,26 +217,40 @@ class _Performance(Generic[T]):
 
     @property
     def in_turn(self) -> bool:
-        """Whether the turn runs."""
-        return self._handler is not None
+        """See `ContextHost.in_turn`."""
+        return self._state.in_turn
+
+    @property
+    def effects(self) -> Effects | None:
+        """See `ContextHost.effects`."""
+        return self._state.effects
+
+    def stage(self) -> Effects:
+        """See `ContextHost.stage`."""
+        return self._state.stage()
 
     def wall_time(self) -> int:
-        """See `Host.wall_time`."""
-        is_async = self._handler is not None and self._handler.is_async
-        return self._clock.now() if is_async else self.now
+        """See `ContextHost.wall_time`. A ``def`` turn takes no time."""
+        return self.now if self._state.turn is DEF_TURN else self._clock.now()
 
     async def commit_now(self) -> None:
-        """Count it, and check what a commit would."""
-        handler = self._handler
-        assert handler is not None
-        self._check(handler)
+        """Commit the turn so far, count it, and let it be durable at once."""
+        state = self._state
+        assert state.turn is not None
+        state.commit_turn(state.turn)
+        if state.gate is not None:
+            state.revision, state.gate = state.gate.next_revision, None
         self._commits += 1
-        effects = self._ctx._effects
-        if effects is not None and effects.delete:
-            effects.delete = False
-            self._deleted = True
-        self._take_alarms()
         await self._loop.checkpoint()
+
+    def committed(self) -> None:
+        """See `Owner.committed`: not for this one, whose commits end at once."""
+
+    def commit_failed(self) -> None:
+        """See `Owner.commit_failed`: not for this one, whose commits end at once."""
+
+    def started_over(self) -> None:
+        """See `StateHost.started_over`: the record shows the defaults."""
 
     # --- the turn --------------------------------------------------------------------------------
 
@@ -224,21 +263,17 @@ class _Performance(Generic[T]):
     ) -> Performed[T]:
         """Run the turn and record what it came to."""
         args, kwargs = self._by_value(handler, args, kwargs)
-        if delivery is not None:
-            self._ctx._begin_delivery(delivery)
-        self._handler = handler
-        try:
-            function: Callable[..., Any] = handler.function
-            result = function(self._instance, *args, **kwargs)
-            if handler.is_async:
-                result = await result
-        except Exception as error:
-            error.add_note(f"in {handler.name} on {self.key}; its turn was rolled back")
-            raise
-        finally:
-            self._handler = None
-            self._instance.__dict__.pop("ctx", None)
-        return self._record(handler, result, delivery)
+        state, waiter = self._state, self._loop.waiter()
+        envelope = Envelope(waiter, handler.name, handler, args, kwargs, delivery=delivery)
+        runtime = ambient.get(None)
+        if handler.is_async:
+            turn = Turn(state, handler.name, handler.readonly)
+            result, error = await run_async_turn(state, runtime, turn, handler, envelope)
+            if error is not None:
+                raise error
+        else:
+            result = run_queued_turn(state, runtime, handler, envelope)
+        return self._record(result)
 
     def _by_value(
         self, handler: HandlerDefinition, args: tuple[object, ...], kwargs: dict[str, object]
@@ -255,28 +290,12 @@ class _Performance(Generic[T]):
                 self.key, handler.name, f"an argument can't be passed by value: {error}"
             ) from error
 
-    def _record(
-        self, handler: HandlerDefinition, result: object, delivery: Delivery | None
-    ) -> Performed[T]:
-        if delivery is not None and not is_atom(result) and not isinstance(result, Coroutine):
-            result = None  # nobody waits for it
-        try:
-            result = copied(result)
-        except TypeError as error:
-            if inspect.iscoroutine(result):
-                result.close()
-            raise ReplyError(self.key, handler.name, str(error)) from error
-        after = self._check(handler)
-        effects = self._ctx._effects
-        self._deleted = self._deleted or (effects is not None and effects.delete)
-        self._ctx._delivery = None
-        self._take_alarms()
-        if self._deleted:
-            after = self._codec.encode(self.key, self.definition.default_state())
-        changed = self._staged.changed
+    def _record(self, result: object) -> Performed[T]:
+        self._state.drop_instance()
+        alarms, changed = self.commits.alarms, self.commits.alarms.changed
         return Performed(
             result=result,
-            state=self._codec.decode(self.key, after),
+            state=self._state.read(),
             alarms=MappingProxyType(
                 {
                     name: self._alarm(name, new.due_at, new.payload)
@@ -285,44 +304,28 @@ class _Performance(Generic[T]):
                 }
             ),
             cancelled=frozenset(name for name, new in changed.items() if new is None),
-            cancelled_all=self._staged.clear,
-            deleted=self._deleted,
+            cancelled_all=alarms.clear,
+            deleted=self.commits.deleted,
             commits=self._commits,
             began_at=self._alarm("", self.now, None).due_at,
         )
-
-    def _check(self, handler: HandlerDefinition) -> bytes:
-        """The state, encoded; what is not to be committed is refused."""
-        state = self._codec.encode(self.key, self._instance)
-        if handler.readonly:
-            if state != self._before:
-                raise ReadonlyViolation(self.key, handler.name, "changed the object's state")
-            if self._ctx._effects is not None:
-                problem = "staged effects through self.ctx"
-                raise ReadonlyViolation(self.key, handler.name, problem)
-        self._codec.check_size(self.key, state)
-        return state
-
-    def _take_alarms(self) -> None:
-        staged = self._ctx._take_alarms()
-        if staged is not None:
-            self._staged.merge(staged)
 
     def _alarm(self, name: str, due_at: int, payload: bytes | None) -> Alarm:
         key = self.key.alarm(name)
         return alarm_of(StoredAlarm(key, due_at, payload, 0, None), 1)
 
 
-_codecs: WeakKeyDictionary[type[DurableObject], StateCodec] = WeakKeyDictionary()
+_object_types: WeakKeyDictionary[type[DurableObject], ObjectType] = WeakKeyDictionary()
+
+
+def object_type_for(cls: type[DurableObject]) -> ObjectType:
+    """The object type of ``cls``, as a runtime with default limits has it."""
+    object_type = _object_types.get(cls)
+    if object_type is None:
+        object_type = _object_types[cls] = object_type_of(definition_of(cls))
+    return object_type
 
 
 def codec_of(cls: type[DurableObject]) -> StateCodec:
-    """What encodes the state of ``cls``."""
-    codec = _codecs.get(cls)
-    if codec is None:
-        resolved_fields(cls)
-        definition = definition_of(cls)
-        codec = _codecs[cls] = StateCodec(
-            cls, schema=definition.schema, upgrades=definition.upgrades
-        )
-    return codec
+    """The codec of the state of ``cls``."""
+    return object_type_for(cls).codec

@@ -31,10 +31,10 @@ async def get_persisted_state(
         StateDecodeError: What is stored doesn't fit the class.
         StorageUnavailable: The storage can't be read.
     """
-    directory, address = runtime._locate(object_type, object_id)
-    key = directory.key(address)
-    [row] = await runtime._read(lambda reader: reader.load([key]))
-    return None if row is None else cast("T", directory.codec.decode(key, row.state))
+    calls, address = runtime._locate(object_type, object_id)
+    key = calls.object_type.key(address)
+    [row] = await runtime._open().read(lambda reader: reader.load([key]))
+    return None if row is None else cast("T", calls.object_type.codec.decode(key, row.state))
 
 
 async def assert_persisted(
@@ -50,9 +50,9 @@ async def assert_persisted(
         AssertionError: It isn't.
         TypeError: The class has no such field.
     """
-    directory, address = runtime._locate(object_type, object_id)
-    key = directory.key(address)
-    cls = directory.definition.cls
+    calls, address = runtime._locate(object_type, object_id)
+    key = calls.object_type.key(address)
+    cls: type[DurableObject] = calls.object_type.cls
     known = [field.name for field in attrs.fields(cls)]
     unknown = [name for name in fields if name not in known]
     if unknown:

@@ -17,7 +17,8 @@ from hypothesis.stateful import invariant
 from examples.simulations import Carts, HastyPayments, Payments
 from trio_durable import CallCycle, DurableError, DurableObject, handler
 from trio_durable._activations.activation import Activation
-from trio_durable._api.context import Context
+from trio_durable._activations.effects import Effects
+from trio_durable._activations.state import ObjectState
 from trio_durable._persistence.ticket import Ticket
 from trio_durable.storage import AlarmChanges, Commit
 from trio_durable.testing.simulate import Simulation
@@ -118,17 +119,17 @@ def reply_at_once(ticket: Ticket, waiter: Any) -> None:
     waiter.release()
 
 
-def keep_what_failed(activation: Activation) -> None:
-    activation._turning = False
+def keep_what_failed(state: ObjectState) -> None:
+    pass
 
 
 def forget_nothing(activation: Activation) -> None:
     pass
 
 
-def acknowledge_nothing(context: Context, delivery: Any) -> None:
-    context._delivery = delivery
-    context._stage_alarms()
+def acknowledge_nothing(effects: Effects, delivery: Any = None) -> None:
+    effects.delivery, effects.alarms = delivery, None
+    effects.delete = effects.deleted = False
 
 
 def apart(part: Callable[[Commit], Commit], rest: Callable[[Commit], Commit]) -> Any:
@@ -172,9 +173,9 @@ def never_stale(self: Any, commit: Commit) -> bool:
 
 MISTAKES: dict[str, tuple[Any, str, Any]] = {
     "a reply before its commit": (Ticket, "hold", reply_at_once),
-    "no roll-back of a turn that failed": (Activation, "_roll_back", keep_what_failed),
-    "memory kept although its commit failed": (Activation, "_forget", forget_nothing),
-    "an alarm that is never acknowledged": (Context, "_begin_delivery", acknowledge_nothing),
+    "no roll-back of a turn that failed": (ObjectState, "roll_back", keep_what_failed),
+    "memory kept although its commit failed": (Activation, "_invalidate", forget_nothing),
+    "an alarm that is never acknowledged": (Effects, "__init__", acknowledge_nothing),
     "an acknowledgement in a commit of its own": (_Writer, "commit", acknowledge_later),
     "alarms set in a commit of their own": (_Writer, "commit", set_later),
 }

@@ -446,7 +446,7 @@ def test_state_in_memory_that_isnt_stored_fails_the_step(monkeypatch: pytest.Mon
     class Unmodelled(Simulation):
         objects = (Account,)
 
-    monkeypatch.setattr(Activation, "_forget", lambda self: None)
+    monkeypatch.setattr(Activation, "_invalidate", lambda self: None)
     with told(Unmodelled) as state:
         state.call(Account, "a", "deposit", 1)
         with pytest.raises(AssertionError, match=r"balance=6.*in memory, and is stored as.*=1"):

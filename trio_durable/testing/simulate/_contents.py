@@ -67,18 +67,19 @@ def check_memory(runtime: DurableRuntime, contents: Contents) -> None:
     Raises:
         AssertionError: One isn't.
     """
-    for directory in runtime._catalogue:
+    for directory in runtime._open().directories:
+        codec = directory.object_type.codec
         for activation in directory.activations():
-            key, instance, left = activation.key, activation._instance, activation._state
+            state = activation.state
+            key, instance, left = state.key, state.instance, state.encoded
             if not activation.is_idle or instance is None or left is None:
                 continue
-            codec = directory.codec
             if codec.encode(key, instance) != left:
                 raise AssertionError(
                     f"{key} was changed outside of a turn: it is {instance!r}, and the turn before "
-                    f"left {activation.read_state()!r}"
+                    f"left {state.read()!r}"
                 )
-            stored = contents.state(directory.definition.cls, key)
+            stored: DurableObject = contents.state(directory.object_type.cls, key)
             if codec.encode(key, stored) != left:
                 raise AssertionError(
                     f"{key} is {instance!r} in memory, and is stored as {stored!r}"

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from ..._activations.by_value import copied
-from ..._activations.directory import Directory
+from ..._activations.calls import LocalCalls
 from ..._alarms.alarm import Alarm, alarm_of
 from ..._api.durable_object import ObjectDefinition
 from ..._declarations.records import HandlerDefinition
@@ -123,13 +123,13 @@ class Record:
                     self.end(operation)
 
 
-class ObservedDirectory(Directory):
-    """A directory that notes the calls of its objects, wherever they come from."""
+class ObservedCalls(LocalCalls):
+    """Calls that are noted in a record, wherever they come from."""
 
     life: Life
     record: Record
 
-    async def call(
+    async def _call(
         self,
         address: str,
         handler: HandlerDefinition,
@@ -137,12 +137,12 @@ class ObservedDirectory(Directory):
         kwargs: dict[str, object],
         timeout: float | None,
     ) -> object:
-        """See `Directory.call`."""
+        """See `CallPath.call`."""
         args, kwargs = self._by_value(address, handler, args, kwargs)
-        operation = Operation(self.key(address), handler.name, args, kwargs)
+        operation = Operation(self.object_type.key(address), handler.name, args, kwargs)
         self.record.begin(operation)
         try:
-            result = await super().call(address, handler, args, kwargs, timeout)
+            result = await super()._call(address, handler, args, kwargs, timeout)
         except Exception as error:
             # Of what the library refuses or fails with, some is done and some is not.
             if not self.life.is_over and not isinstance(error, DurableError):

@@ -20,15 +20,16 @@ from typing import Any
 import anyio
 from hypothesis.vendor.pretty import pretty
 
-from ..._activations.directory import Directory
-from ..._api.durable_object import DurableObject, ObjectDefinition
+from ..._activations.calls import LocalCalls
+from ..._activations.object_type import ObjectType
+from ..._api.durable_object import DurableObject
 from ..._api.runtime import DurableRuntime
 from ..._clock import Clock
 from ..._eventloop.runner import Job, Runner
 from ...storage import Storage
 from ._faults import Life
 from ._loop import SteppedLoop
-from ._operations import ObservedDirectory, Record
+from ._operations import ObservedCalls, Record
 
 LONGEST = timedelta(hours=1).total_seconds()
 """How long what a step has begun may be under way."""
@@ -99,14 +100,12 @@ class _ObservedRuntime(DurableRuntime):
     life: Life
     record: Record
 
-    def _make_directory(self, definition: ObjectDefinition) -> Directory:
-        if definition.cls not in self.observed:
-            return super()._make_directory(definition)
-        directory = ObservedDirectory(
-            definition, self._open(), self._deadlines, self._call_timeout, self._max_state_size
-        )
-        directory.life, directory.record = self.life, self.record
-        return directory
+    def _serve(self, object_type: ObjectType) -> LocalCalls:
+        if object_type.cls not in self.observed:
+            return super()._serve(object_type)
+        calls = self._open().serve(object_type, ObservedCalls)
+        calls.life, calls.record = self.life, self.record
+        return calls
 
 
 class Process:

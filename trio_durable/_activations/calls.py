@@ -1,0 +1,344 @@
+"""Calls: the local path of a call, from the handle to the reply.
+
+A call is admitted or rejected, its arguments are copied, its object's activation is looked up, and
+then the turn runs: on the spot if the handler is a ``def`` and the object is open, else from the
+mailbox. The reply waits at the object's gate.
+
+A handle holds what calls it, as a `CallPath`. In one process that is `LocalCalls`; with several, a
+router stands there, and the choice is made when the runtime opens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Protocol
+
+import anyio
+
+from .._alarms.delivery import Delivery
+from .._declarations.records import HandlerDefinition
+from .._errors import (
+    AlarmSuperseded,
+    ArgumentError,
+    CallCycle,
+    CallTimeout,
+    MailboxFull,
+    RuntimeClosed,
+    WrongEventLoop,
+)
+from .._eventloop.loop import Expired, Waiter
+from .._eventloop.timeouts import Deadlines
+from .._keys import ObjectKey
+from .._telemetry.events import Call
+from .._telemetry.notifier import Notifier, request
+from ..storage import AlarmChanges
+from .activation import Activation
+from .admission import admit, admit_to_mailbox
+from .by_value import copied, is_atom
+from .directory import Directory
+from .envelope import Envelope, Operation
+from .object_type import ObjectType
+from .observation import turn_event
+from .services import Services
+from .turns import run_turn
+from .wait_graph import check_circle, current_turn
+
+logger = logging.getLogger("trio_durable.alarms")
+
+
+class CallPath(Protocol):
+    """The way of a call to the objects of one type."""
+
+    @property
+    def object_type(self) -> ObjectType:
+        """The type of the objects."""
+        ...
+
+    @property
+    def call(
+        self,
+    ) -> Callable[
+        [str, HandlerDefinition, tuple[object, ...], dict[str, object], float | None],
+        Coroutine[Any, Any, object],
+    ]:
+        """Runs a handler in a turn of an object, and returns its reply once that is durable.
+
+        Called with the object's address, the handler, its arguments and the call's timeout.
+        """
+        ...
+
+
+class LocalCalls:
+    """Calls of the objects of one type in this process.
+
+    Args:
+        directory: The objects in memory.
+        services: The runtime's parts.
+        deadlines: Where calls time out.
+    """
+
+    def __init__(self, directory: Directory, services: Services, deadlines: Deadlines) -> None:
+        self.directory = directory
+        self.object_type = directory.object_type
+        self._services = services
+        self._deadlines = deadlines
+        self._loop = services.loop
+        self._notifier = services.notifier
+        self.call = self._call if self._notifier is None else self._observed_call
+
+    # --- handlers --------------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        address: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+    ) -> object:
+        """See `CallPath.call`."""
+        loop, services = self._loop, self._services
+        if services.closing or not loop.is_current():
+            self._check_usable()
+        if args or kwargs:
+            args, kwargs = self._by_value(address, handler, args, kwargs)
+        directory = self.directory
+        if services.group_commit.is_behind or services.batched_load.is_behind:
+            admit(
+                services,
+                directory.key(address),
+                handler.name,
+                timeout,
+                saves=not handler.readonly,
+                loads=directory.find(address) is None,
+            )
+        activation = directory.use(address)
+        if handler.is_async or not (activation.is_open or activation.open_up()):
+            envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
+            return await self._queue(activation, envelope, timeout)
+        activation.last_used = loop.now()
+        state = activation.state
+        error = result = None
+        try:
+            if services.observation is None:
+                result = run_turn(state, activation.runtime, handler, args, kwargs)
+            else:
+                result = services.observation.run(
+                    turn_event(state.key, handler),
+                    run_turn,
+                    *(state, activation.runtime, handler, args, kwargs),
+                )
+        except Exception as raised:
+            if state.gate is None:
+                raise
+            error = raised
+        gate = state.gate
+        if gate is None:
+            await loop.checkpoint()
+            return result
+        waiter = loop.waiter()
+        waiter.value = result
+        waiter.error = error
+        gate.hold(waiter)
+        if timeout is not None:
+            self._deadlines.watch(waiter, activation.last_used, timeout)
+        try:
+            return await waiter.wait()
+        except Expired:
+            raise CallTimeout(
+                state.key, handler.name, timeout or 0, activation.activity()
+            ) from None
+
+    def _by_value(
+        self,
+        address: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        try:
+            if not all(map(is_atom, args)):
+                args = tuple(map(copied, args))
+            if kwargs:
+                kwargs = {name: copied(value) for name, value in kwargs.items()}
+        except TypeError as error:
+            raise ArgumentError(
+                self.directory.key(address),
+                handler.name,
+                f"an argument can't be passed by value: {error}",
+            ) from error
+        return args, kwargs
+
+    # --- the mailbox -----------------------------------------------------------------------------
+
+    async def _queue(
+        self, activation: Activation, envelope: Envelope, timeout: float | None
+    ) -> object:
+        """Put ``envelope`` into the mailbox and wait for its reply."""
+        waiter, node = envelope.waiter, activation.state
+        turn = current_turn.get()
+        origin = None if turn is None else turn.node
+        if origin is not None:
+            check_circle(origin, node, envelope.name)
+        if timeout is not None:
+            admit_to_mailbox(
+                node.key, envelope.name, timeout, activation.depth, activation.expected_wait()
+            )
+        if turn is not None and origin is not None:
+            turn.waits_for.append(node)
+        activation.accept(envelope)
+        if timeout is not None and not waiter.ended:
+            waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
+            self._deadlines.watch(waiter, self._loop.now(), timeout)
+        try:
+            return await waiter.wait()
+        except (CallTimeout, anyio.get_cancelled_exc_class()):
+            activation.withdraw(envelope)
+            raise
+        finally:
+            waiter.expiry = None  # or it would keep the object for as long as the waiter is kept
+            if turn is not None and origin is not None:
+                turn.waits_for.remove(node)
+
+    def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
+        activity = activation.activity()
+        if envelope.stood_in_line and activation.is_queued(envelope):
+            size = self.object_type.options.mailbox_size
+            return MailboxFull(activation.key, envelope.name, timeout, activity, size)
+        return CallTimeout(activation.key, envelope.name, timeout, activity)
+
+    def _check_usable(self) -> None:
+        """Refuse calls from the wrong place, and from outside while the runtime closes.
+
+        Raises:
+            WrongEventLoop: The caller runs in another loop or thread than the runtime.
+            RuntimeClosed: The runtime is closing or closed. Calls by its last turns are served.
+        """
+        if not self._loop.is_current():
+            raise WrongEventLoop(
+                f"{self.object_type.name} was called from a thread or event loop that isn't the "
+                "runtime's"
+            )
+        turn = current_turn.get()
+        if self._services.closing and (self._services.closed or turn is None or turn.node is None):
+            raise RuntimeClosed(
+                "the runtime is closed" if self._services.closed else "the runtime is closing"
+            )
+
+    # --- operations, and alarms from outside -----------------------------------------------------
+
+    async def operate(self, address: str, operation: Operation, *args: object) -> object:
+        """Run an operation in a turn of an object; return its result once that is durable."""
+        operating = self._operate(address, operation, args)
+        if self._notifier is not None:
+            operating = self._observed(self._notifier, address, operation.name, operating)
+        return await operating
+
+    async def _operate(
+        self, address: str, operation: Operation, args: tuple[object, ...]
+    ) -> object:
+        self._check_usable()
+        directory, timeout = self.directory, self.object_type.timeout
+        admit(
+            self._services,
+            directory.key(address),
+            operation.name,
+            timeout,
+            saves=operation.saves,
+            loads=directory.find(address) is None,
+        )
+        activation = directory.use(address)
+        envelope = Envelope(
+            self._loop.waiter(),
+            operation.name,
+            operation,
+            args,
+            needs_instance=operation.needs_instance,
+        )
+        return await self._queue(activation, envelope, timeout)
+
+    async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Change an object's alarms from outside; return once that is durable."""
+        changing = self._change_alarms(key, changes)
+        if self._notifier is not None:
+            changing = self._observed(self._notifier, key.address, "change_alarms", changing)
+        await changing
+
+    async def _change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> object:
+        self._check_usable()
+        timeout = self.object_type.timeout
+        admit(self._services, key, "a change of its alarms", timeout, loads=False)
+        activation = self.directory.use(key.address)
+        turn = current_turn.get()
+        if turn is not None and turn.node is activation.state:
+            raise CallCycle(key, "a change of its alarms from outside", (key, key))
+        waiter = self._loop.waiter()
+        activation.change_alarms(changes).hold(waiter)
+        if timeout is not None:
+            self._deadlines.watch(waiter, self._loop.now(), timeout)
+        try:
+            return await waiter.wait()
+        except Expired:
+            raise CallTimeout(
+                key, "a change of its alarms", timeout or 0, activation.activity()
+            ) from None
+
+    # --- deliveries ------------------------------------------------------------------------------
+
+    def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
+        """Handle an alarm in a turn of its object; ``waiter`` is released when that is durable.
+
+        An alarm without a handler is discarded.
+        """
+        key = delivery.key
+        activation = self.directory.use(key.address)
+        handler = self.object_type.alarm_handler(key.name)
+        if handler is None:
+            if activation.state.is_superseded(delivery):
+                waiter.fail(AlarmSuperseded(activation.key, key.name))
+                return
+            logger.debug("alarm %s has no handler and is discarded", key)
+            changes = AlarmChanges(acknowledged={key.name: delivery.claim})
+            activation.change_alarms(changes).hold(waiter)
+            return
+        args = () if key.name in self.object_type.alarms else (delivery.alarm,)
+        activation.accept(Envelope(waiter, key.name, handler, args, delivery=delivery))
+
+    # --- instruments -----------------------------------------------------------------------------
+
+    async def _observed_call(
+        self,
+        address: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+    ) -> object:
+        assert self._notifier is not None
+        calling = self._call(address, handler, args, kwargs, timeout)
+        return await self._observed(self._notifier, address, handler.name, calling)
+
+    async def _observed(
+        self, notifier: Notifier, address: str, name: str, calling: Coroutine[Any, Any, object]
+    ) -> object:
+        """Await a call, and report it to the instruments."""
+        try:
+            # A call that can't be made is no event, and instruments run in one thread only.
+            self._check_usable()
+            activation = self.directory.find(address)
+        except BaseException:
+            calling.close()
+            raise
+        key = self.directory.key(address) if activation is None else activation.key
+        call = Call(key, name, 0 if activation is None else activation.depth)
+        began = notifier.start(call)
+        request.set(call)
+        try:
+            result = await calling
+        except BaseException as error:
+            notifier.fail(call, notifier.now() - began, error)
+            raise
+        notifier.stop(call, notifier.now() - began)
+        return result

@@ -1,0 +1,40 @@
+"""Operations: what a runtime does to an object at its user's request, in a turn of the object.
+
+Each is named and takes plain arguments, so that a request can be described, and sent elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .activation import STOP, Activation
+from .envelope import Operation
+
+__all__ = ["DELETE", "ENSURE_STARTED", "EXISTS", "GET_STATE", "PUT_STATE", "STOP"]
+
+
+def _ensure_started(activation: Activation) -> None:
+    pass  # to be served, the request needs the instance, and that is all
+
+
+def _get_state(activation: Activation) -> Any:
+    return activation.state.read()
+
+
+def _put_state(activation: Activation, encoded: bytes) -> None:
+    activation.write_state(encoded)
+
+
+def _exists(activation: Activation) -> bool:
+    return activation.state.is_stored
+
+
+def _delete(activation: Activation) -> None:
+    activation.state.delete()
+
+
+ENSURE_STARTED = Operation("ensure_started", _ensure_started, needs_instance=True)
+GET_STATE = Operation("get_state", _get_state, saves=False)
+PUT_STATE = Operation("put_state", _put_state)
+EXISTS = Operation("exists", _exists, saves=False)
+DELETE = Operation("delete", _delete)

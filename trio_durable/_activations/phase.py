@@ -1,0 +1,35 @@
+"""Phase and job: how far an activation has come, and what it waits for."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from .wait_graph import Turn
+
+
+class Phase(Enum):
+    """How far an activation has come."""
+
+    NEW = "new"
+    """Nothing is known of the stored row."""
+    LOADING = "loading"
+    """The row is being read."""
+    LOADED = "loaded"
+    """The row is known. ``after_load`` has not run."""
+    ACTIVATING = "activating"
+    """``after_load`` runs."""
+    READY = "ready"
+    """Calls are served."""
+
+
+class Job:
+    """A load or an ``async def`` turn, which keeps its object busy."""
+
+    __slots__ = ("began", "name", "turn")
+
+    def __init__(self, name: str, began: float, turn: Turn | None) -> None:
+        self.name = name
+        self.began = began
+        """The loop's time, in seconds."""
+        self.turn = turn
+        """The turn, from before its task runs; None for a load."""

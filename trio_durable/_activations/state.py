@@ -1,0 +1,347 @@
+"""State of one object: the encoded bytes, the live instance decoded from them, and its commits.
+
+This is the one place where a turn's changes become a commit, and where they are undone. A test
+that performs a single turn without a runtime drives the same `ObjectState`, so the rules exist
+once.
+
+State is compared encoded: after each turn the instance is encoded, and equal bytes mean no write.
+The bytes are also the roll-back: the instance is dropped, and the next one decoded from the bytes
+that the turn before has left. Copy-on-write or change tracking would be cheaper for large states,
+but neither sees a mutation deep in a list, and a handler could keep a reference into the state.
+
+Invariants:
+
+- ``encoded`` is the state that the last ended turn left. Between turns the instance encodes to it.
+- ``gate`` is the last ticket that isn't durable yet. Each reply of the object waits for it. A
+  ticket that fails takes all that is in memory with it, since that may build on the lost change.
+- ``effects`` belong to the turn that runs, and are None before and after it.
+- ``turn`` is set exactly while a turn runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from .._alarms.delivery import Delivery
+from .._errors import AlarmSuperseded, PersistenceError, ReadonlyViolation, ReplyError
+from .._json.state import compact
+from .._keys import ObjectKey
+from .._persistence.ticket import Ticket
+from .._telemetry.events import Turn as TurnEvent
+from ..storage import AlarmChanges, StoredObject
+from .by_value import copied, is_atom
+from .effects import ContextHost, Effects
+from .object_type import ObjectType
+from .wait_graph import DEF_TURN, Turn, current_turn
+
+
+class Commits(Protocol):
+    """The way of a commit to the storage: the group commit, or a recorder in a test."""
+
+    def submit(
+        self,
+        owner: ObjectState,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None = None,
+    ) -> Ticket:
+        """Put a change on its way to the storage."""
+        ...
+
+
+class StateHost(ContextHost, Protocol):
+    """The rest of an object: its activation, or a single turn in a test."""
+
+    @property
+    def commits(self) -> Commits:
+        """The way of the object's commits."""
+        ...
+
+    @property
+    def turn_event(self) -> TurnEvent | None:
+        """The record for instruments of the turn that runs, if there are any."""
+        ...
+
+    def committed(self) -> None:
+        """A ticket became durable."""
+        ...
+
+    def commit_failed(self) -> None:
+        """A ticket failed, and all that were based on it."""
+        ...
+
+    def started_over(self) -> None:
+        """The object was deleted: the next turn begins from the defaults, in a new activation."""
+        ...
+
+
+class ObjectState:
+    """The state of one object, and the owner of its tickets."""
+
+    __slots__ = (
+        "_host",
+        "effects",
+        "encoded",
+        "epoch",
+        "gate",
+        "instance",
+        "key",
+        "object_type",
+        "revision",
+        "turn",
+    )
+
+    def __init__(self, key: ObjectKey, object_type: ObjectType, host: StateHost) -> None:
+        self.key = key
+        self.object_type = object_type
+        self._host = host
+        self.encoded: bytes | None = None
+        """None while the object has its defaults and these weren't encoded yet."""
+        self.instance: Any = None
+        """The live instance; None until a turn needs one."""
+        self.revision: int | None = None
+        """The stored revision; 0 if nothing is stored, None if that isn't known."""
+        self.epoch = 0
+        """The stored epoch."""
+        self.gate: Ticket | None = None
+        self.effects: Effects | None = None
+        self.turn: Turn | None = None
+
+    # --- loading and instances -------------------------------------------------------------------
+
+    def load(self, row: StoredObject | None) -> None:
+        """Take over a stored row, or that there is none."""
+        if row is None:
+            self.revision, self.encoded, self.epoch = 0, None, 0
+        else:
+            self.revision, self.encoded, self.epoch = row.revision, row.state, row.epoch
+
+    def instantiate(self, *, first: bool) -> Any:
+        """Make the live instance from the encoded state.
+
+        Args:
+            first: It is the first one since the load. The row may lack new fields, or be written
+                differently by an older release, so it is encoded once more: later turns are
+                compared with bytes that this class writes.
+
+        Raises:
+            StateDecodeError: The state can't be read.
+            StateEncodeError: There is no state yet, and a default can't be stored.
+        """
+        object_type = self.object_type
+        if self.encoded is None:
+            instance = object_type.default_state()
+            self.encoded = compact(object_type.codec.encode(self.key, instance))
+        else:
+            instance = object_type.codec.decode(self.key, self.encoded)
+            if first:
+                self.encoded = compact(object_type.codec.encode(self.key, instance))
+        object_type.attach_context(instance, self._host)
+        self.instance = instance
+        return instance
+
+    def drop_instance(self) -> None:
+        """Let the instance go; one that a handler has kept is a detached instance from now on."""
+        if self.instance is not None:
+            self.object_type.detach_context(self.instance)
+            self.instance = None
+
+    def read(self) -> Any:
+        """A detached instance with the object's state."""
+        if self.encoded is None:
+            return self.object_type.default_state()
+        return self.object_type.codec.decode(self.key, self.encoded)
+
+    def invalidate(self) -> None:
+        """Forget all that is in memory: from now on the stored row counts."""
+        self.drop_instance()
+        self.encoded = None
+        self.revision = None
+        self.effects = None
+
+    def detach(self) -> None:
+        """Leave memory: without the reference back, no cycle is left to the garbage collector."""
+        self.drop_instance()
+        del self._host
+
+    # --- the end of a turn -----------------------------------------------------------------------
+
+    def stage(self) -> Effects:
+        """The turn's effects, to add to them."""
+        if self.effects is None:
+            self.effects = Effects()
+        return self.effects
+
+    @property
+    def in_turn(self) -> bool:
+        """True if the caller is in the turn that runs.
+
+        A context that another task has kept must not meddle with a turn that isn't its own.
+        """
+        turn = self.turn
+        return turn is DEF_TURN or (turn is not None and current_turn.get() is turn)
+
+    def end_turn(self, name: str, readonly: bool, result: object) -> object:
+        """Take over a turn's changes: copy its reply, and submit its commit.
+
+        The returned reply may be handed out once `gate` has been passed.
+
+        Raises:
+            ReplyError: The result can't be passed by value.
+            ReadonlyViolation: The handler is read-only, and changed or staged something.
+            StateEncodeError: The state can't be stored.
+            AlarmSuperseded: The alarm that the turn handles was set or cancelled meanwhile.
+        """
+        effects = self.effects
+        try:
+            if not is_atom(result):
+                result = self._reply(name, result, effects)
+            if effects is not None and effects.delivery is not None:
+                self._check_current(effects.delivery, name)
+            codec = self.object_type.codec
+            state = codec.encode(self.key, self.instance)
+            if readonly:
+                self._check_unchanged(name, state)
+            elif state != self.encoded:
+                codec.check_size(self.key, state)
+        except BaseException:
+            self.roll_back()
+            raise
+        if effects is not None:
+            self.effects = None
+            self._commit_effects(state, effects)
+        elif state != self.encoded:
+            self._save(state, None)
+        return result
+
+    def commit_turn(self, turn: Turn) -> None:
+        """Submit a running turn's changes so far.
+
+        Raises:
+            StateEncodeError: The state can't be stored.
+            ReadonlyViolation: The handler is read-only.
+            AlarmSuperseded: The alarm that the turn handles was set or cancelled meanwhile.
+        """
+        effects = self.effects
+        if effects is not None and effects.delivery is not None:
+            self._check_current(effects.delivery, turn.name)
+        codec = self.object_type.codec
+        state = codec.encode(self.key, self.instance)
+        if turn.readonly:
+            self._check_unchanged(turn.name, state)
+        alarms = None
+        if effects is not None and effects.delete:
+            effects.delete = False
+            self._delete(effects.take_alarms())
+            effects.deleted = True
+        elif state != self.encoded and not (effects is not None and effects.deleted):
+            codec.check_size(self.key, state)
+            alarms = None if effects is None else effects.take_alarms()
+            self._save(state, alarms)
+        elif effects is not None and (alarms := effects.take_alarms()) is not None:
+            self.change_alarms(alarms)
+
+    def roll_back(self) -> None:
+        """Undo a turn: the next instance is decoded from the state that the turn before left."""
+        effects, self.effects = self.effects, None
+        self.drop_instance()
+        if effects is not None and effects.deleted:
+            self._start_over()
+
+    def _reply(self, name: str, result: object, effects: Effects | None) -> object:
+        """A copy of a handler's result."""
+        is_delivery = effects is not None and effects.delivery is not None
+        if is_delivery and not isinstance(result, Coroutine):
+            return None  # no caller waits for it
+        try:
+            return copied(result)
+        except TypeError as error:
+            raise ReplyError(self.key, name, str(error)) from error
+
+    def _check_unchanged(self, name: str, state: bytes) -> None:
+        if state != self.encoded:
+            raise ReadonlyViolation(self.key, name, "changed the object's state")
+        if self.effects is not None:
+            raise ReadonlyViolation(self.key, name, "staged effects through self.ctx")
+
+    def _commit_effects(self, state: bytes, effects: Effects) -> None:
+        if effects.delete:
+            self._delete(effects.alarms)
+        elif state != self.encoded and not effects.deleted:
+            self._save(state, effects.alarms)
+        elif effects.alarms is not None:
+            self.change_alarms(effects.alarms)
+        if effects.delete or effects.deleted:
+            self._start_over()
+
+    def _start_over(self) -> None:
+        self.drop_instance()
+        self.encoded = None
+        self._host.started_over()
+
+    # --- commits ---------------------------------------------------------------------------------
+
+    def _save(self, state: bytes, alarms: AlarmChanges | None) -> None:
+        self.encoded = compact(state)
+        self.gate = self._host.commits.submit(self, self.encoded, False, alarms)
+
+    def _delete(self, alarms: AlarmChanges | None) -> None:
+        self.gate = self._host.commits.submit(self, None, self.is_stored, alarms)
+
+    def change_alarms(self, alarms: AlarmChanges) -> Ticket:
+        """Change the object's alarms, and nothing else."""
+        self.gate = self._host.commits.submit(self, None, False, alarms)
+        return self.gate
+
+    def replace(self, encoded: bytes) -> None:
+        """Replace the state from outside."""
+        if encoded != self.encoded or not self.is_stored:
+            self._save(encoded, None)
+        self.drop_instance()
+
+    def delete(self) -> None:
+        """Delete the object from outside."""
+        self._delete(AlarmChanges(clear=True))
+        self._start_over()
+
+    @property
+    def is_stored(self) -> bool:
+        """True if the object has a row once the gate is passed."""
+        if self.gate is not None and self.gate.revision is not None:
+            return bool(self.gate.next_revision)
+        return bool(self.revision)
+
+    def is_superseded(self, delivery: Delivery) -> bool:
+        """True if the alarm isn't any more the one that was claimed, durably so or not yet."""
+        ticket = self.gate
+        while ticket is not None and not ticket.ended:
+            if ticket.alarms is not None and ticket.alarms.touches(delivery.key.name):
+                return True
+            ticket = ticket.preceding
+        return delivery.superseded
+
+    def _check_current(self, delivery: Delivery, name: str) -> None:
+        if not delivery.replaced and self.is_superseded(delivery):
+            raise AlarmSuperseded(self.key, name)
+
+    def base_lost(self) -> PersistenceError:
+        """The error of a turn that builds on a failed commit."""
+        return PersistenceError(
+            self.key, "save", "an earlier change that this turn builds on could not be saved"
+        )
+
+    # --- the owner of tickets: see `Owner` -------------------------------------------------------
+
+    @property
+    def turn_event(self) -> TurnEvent | None:
+        """See `Owner.turn_event`."""
+        return self._host.turn_event
+
+    def committed(self) -> None:
+        """See `Owner.committed`."""
+        self._host.committed()
+
+    def commit_failed(self) -> None:
+        """See `Owner.commit_failed`."""
+        self._host.commit_failed()
