@@ -108,11 +108,11 @@ RANKS = {
         "application",
     ],
     "cli.storage": [
-        "exact_json paging totals",
+        "batches exact_json paging totals",
         "app_classes formatting open",
         "state_upgrade type_argument",
     ],
-    "cli.transfer": ["batches format restore", "checked_file"],
+    "cli.transfer": ["format restore", "export_file"],
     "cli.scaffold": [
         "annotations files imports line_breaks names new_app",
         "app_package fields",
@@ -155,7 +155,6 @@ PENDING = {
     "_activations.services",
     "_activations.wait_graph",
     "_api.instrument",
-    "cli.storage.state_upgrade",
     "testing.simulate._attributes",
     "testing.simulate._rules",
 }

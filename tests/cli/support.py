@@ -22,8 +22,8 @@ _UNWANTED = {"FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TR
 def environment() -> dict[str, str]:
     """For other processes: they find the library that is tested, wherever they run."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    kept = {name: os.environ[name] for name in os.environ.keys() - _UNWANTED}
-    return kept | {"PYTHONPATH": path, "MYPYPATH": str(ROOT), "COLUMNS": "80"}
+    store = {name: os.environ[name] for name in os.environ.keys() - _UNWANTED}
+    return store | {"PYTHONPATH": path, "MYPYPATH": str(ROOT), "COLUMNS": "80"}
 
 
 def run(

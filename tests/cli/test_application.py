@@ -14,9 +14,9 @@ import trio
 
 from trio_durable import DurableObject, DurableRuntime, ObjectKey, StateDecodeError
 from trio_durable.cli.application import application
-from trio_durable.cli.errors import Refusal
+from trio_durable.cli.errors import CommandError
 from trio_durable.cli.options import json_option, storage_option
-from trio_durable.cli.output import console, print_json, progress_on
+from trio_durable.cli.output import console, print_json, progress_bar
 
 from .support import ROOT, assert_refused, python, run
 
@@ -163,7 +163,7 @@ def test_a_command_returns_its_status(define: Define, status: int | None) -> Non
 
 
 ERRORS: dict[str, tuple[Exception, str]] = {
-    "a refusal": (Refusal("no way; try another"), "no way; try another"),
+    "a refusal": (CommandError("no way; try another"), "no way; try another"),
     "the library's": (
         StateDecodeError(ObjectKey("Cart", "ada"), "", "line 1", "not\nJSON"),
         (
@@ -171,7 +171,7 @@ ERRORS: dict[str, tuple[Exception, str]] = {
             "row was left untouched: mend the class (or the row) and call again"
         ),
     ),
-    "of a nursery": (ExceptionGroup("", [ExceptionGroup("", [Refusal("no way")])]), "no way"),
+    "of a nursery": (ExceptionGroup("", [ExceptionGroup("", [CommandError("no way")])]), "no way"),
     "the system's": (
         PermissionError(13, "Permission denied", "/somewhere"),
         "/somewhere: the permission for it is missing; have it granted, or choose another place",
@@ -184,7 +184,7 @@ ERRORS: dict[str, tuple[Exception, str]] = {
         FileNotFoundError(2, "No folder for it in /x"),
         "No folder for it in /x",
     ),
-    "with a stranger's name": (Refusal("\x1b[2Jname is bad"), "\\x1b[2Jname is bad"),
+    "with a stranger's name": (CommandError("\x1b[2Jname is bad"), "\\x1b[2Jname is bad"),
     "the system's, about nothing": (TimeoutError("too slow"), "too slow"),
 }
 
@@ -197,7 +197,8 @@ def test_an_error_becomes_a_line(define: Define, error: Exception, line: str) ->
 
 
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError("a mistake"), ExceptionGroup("", [Refusal("a"), Refusal("b")])]
+    "error",
+    [ZeroDivisionError("a mistake"), ExceptionGroup("", [CommandError("a"), CommandError("b")])],
 )
 def test_a_mistake_keeps_its_traceback(define: Define, error: Exception) -> None:
     define(raises(error))
@@ -258,7 +259,7 @@ def test_the_storage_comes_from_the_option_or_the_environment(define: Define) ->
 def test_json_is_all_there_is_on_standard_output(define: Define) -> None:
     def action(storage: str, as_json: bool) -> None:
         out = console(stderr=as_json)
-        with progress_on(console(stderr=True)) as progress:
+        with progress_bar(console(stderr=True)) as progress:
             progress.advance(progress.add_task("working", total=1))
         out.print("[bold]a title[/] 1,000")
         if as_json:

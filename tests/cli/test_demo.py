@@ -10,7 +10,7 @@ import pytest
 
 from trio_durable.cli.demo.child import Reminder, Report
 from trio_durable.cli.demo.ledger import AlarmAudit, Audit, Ledger, audit_alarms
-from trio_durable.cli.demo.report import Outcome, verdict_on
+from trio_durable.cli.demo.report import Outcome, verdict
 
 from .support import assert_refused, environment, interruptible, python
 
@@ -102,9 +102,7 @@ def test_alarms_are_sorted_by_what_became_of_them() -> None:
 def test_the_verdict_names_the_faults() -> None:
     fine = AlarmAudit(3, [0.1], [], missing=0, doubled=0, early=0)
     good = Outcome([], [Audit(5, 1, 5, 1, 0, 0)], [0], [fine], 0)
-    assert verdict_on(good).plain.startswith("PASSED: ")
+    assert verdict(good).plain.startswith("PASSED: ")
     assert not any(good.faults.values())
     bad = Outcome([], [Audit(5, 1, 3, 1, 2, 0)], [1], [AlarmAudit(3, [], [], 1, 4, 0)], 6)
-    assert verdict_on(bad).plain.endswith(
-        "of these 3 missing, 6 never requested, 1 torn, 4 doubled"
-    )
+    assert verdict(bad).plain.endswith("of these 3 missing, 6 never requested, 1 torn, 4 doubled")

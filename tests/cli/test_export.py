@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable._keys import AlarmKey
-from trio_durable.cli.storage.paging import present_alarms
+from trio_durable.cli.storage.paging import existing_alarms
 from trio_durable.storage import AlarmRow, StoredAlarm
 
 from .kept import ADA, DAY, LATEST, NOW, everything, fail, save, writer_of
@@ -254,7 +254,7 @@ def test_alarms_are_found_among_many(folder: Path) -> None:
     with closing(SQLiteStorage(folder / "app.db").open_reader()) as reader:
         wanted = [ADA.alarm(name) for name in ("0003", "0004", "0005", "0498", "0499")]
         wanted.append(ObjectKey("Cart", "eve").alarm("0004"))
-        assert present_alarms(reader, wanted, NOW) == {wanted[1], wanted[3]}
+        assert existing_alarms(reader, wanted, NOW) == {wanted[1], wanted[3]}
 
 
 def test_to_find_alarms_their_neighbours_are_not_read(
@@ -275,7 +275,7 @@ def test_to_find_alarms_their_neighbours_are_not_read(
 
         monkeypatch.setattr(reader, "browse_alarms", browsing)
         wanted = [key.alarm("x") for key in keys]
-        assert present_alarms(reader, wanted, NOW) == set(wanted)
+        assert existing_alarms(reader, wanted, NOW) == set(wanted)
     assert len(read) == 100
 
 

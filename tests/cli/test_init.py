@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_durable.cli.scaffold.names import package_from
+from trio_durable.cli.scaffold.names import package_name_from
 
 from .support import assert_refused, contents, run
 
@@ -61,7 +61,7 @@ def test_the_project_is_named_after_the_package(folder: Path, name: str) -> None
     [("shop", "shop"), ("My Shop 2", "my_shop_2"), ("my-shop.git", "my_shop_git"), ("_x", "x")],
 )
 def test_the_package_is_named_after_the_folder(folder_name: str, package: str) -> None:
-    assert package_from(folder_name) == package
+    assert package_name_from(folder_name) == package
 
 
 @pytest.mark.parametrize(

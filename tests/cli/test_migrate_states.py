@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trio_durable import DurableObject, ObjectKey, SQLiteStorage, upgrade
-from trio_durable.cli.errors import Refusal
+from trio_durable.cli.errors import CommandError
 from trio_durable.cli.storage.app_classes import AppClasses
 
 from .kept import NOW, everything, json_of, save, writer_of
@@ -225,17 +225,19 @@ def test_an_app_is_what_its_modules_bring(folder: Path, monkeypatch: pytest.Monk
         names = {each.name for each in AppClasses(["cli_twins"])}
         assert {"cli.Twin", "cli.Purse"} <= names
         assert not any(name.startswith("trio_durable.") for name in names)
-        with pytest.raises(Refusal, match=r"cli_twins\.One and cli_twins\.Two are both stored"):
+        with pytest.raises(
+            CommandError, match=r"cli_twins\.One and cli_twins\.Two are both stored"
+        ):
             AppClasses(["cli_twins"]).of_type("cli.Twin")
         one = AppClasses(["cli_twins:One", APP])
         assert one.of_type("cli.Twin").cls.__name__ == "One"
         assert [each.name for each in one] == ["cli.Plain", "cli.Purse", "cli.Twin"]
         says = "cli_broken can't be imported: ZeroDivisionError: division by zero; mend that first"
-        with pytest.raises(Refusal, match=says):
+        with pytest.raises(CommandError, match=says):
             AppClasses(["cli_broken"])
         (folder / "cli_lacking.py").write_text("import cli_nothing", encoding="utf-8")
         says = "cli_lacking can't be imported: ModuleNotFoundError: No module named 'cli_nothing';"
-        with pytest.raises(Refusal, match=says):
+        with pytest.raises(CommandError, match=says):
             AppClasses(["cli_lacking"])
     finally:
         sys.modules.pop("cli_twins", None)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from trio_durable import DurableObject, ObjectKey, definition_of
 from trio_durable._json.state import StateCodec
-from trio_durable.cli.errors import Refusal
+from trio_durable.cli.errors import CommandError
 from trio_durable.cli.scaffold.annotations import SCALARS
 from trio_durable.cli.scaffold.fields import parse_fields
 from trio_durable.cli.scaffold.line_breaks import WIDTH
-from trio_durable.cli.scaffold.names import module_of
+from trio_durable.cli.scaffold.names import module_name
 from trio_durable.cli.scaffold.new_object import NewObject
 
 from .support import assert_refused, python, run
@@ -96,7 +96,7 @@ def test_whatever_is_accepted_makes_a_class_that_can_be_stored(annotations: list
         fields = parse_fields(written)
         new = NewObject("Thing", fields, "wake")
         source, test = new.source(), new.test("app")
-    except Refusal:
+    except CommandError:
         return
     ast.parse(test)
     assert max(map(len, (source + test).splitlines())) <= WIDTH
@@ -143,7 +143,7 @@ def _imported(test: str) -> dict[str, object]:
     ],
 )
 def test_modules_are_named_after_classes(class_name: str, module: str) -> None:
-    assert module_of(class_name) == module
+    assert module_name(class_name) == module
 
 
 # --- where it puts them --------------------------------------------------------------------------

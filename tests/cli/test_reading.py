@@ -13,12 +13,12 @@ import pytest
 from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable._keys import AlarmKey
 from trio_durable.cli.storage.paging import (
-    alarms_in,
     find_alarm,
     find_object,
     has_tenant,
-    objects_in,
-    types_in,
+    iter_alarms,
+    iter_objects,
+    iter_types,
 )
 from trio_durable.storage import Reader
 
@@ -364,7 +364,7 @@ def test_each_name_is_found_and_no_other(reader: Reader) -> None:
         assert find_alarm(reader, AlarmKey("a", "a", name), NOW) is None
     assert all(has_tenant(reader, name) for name in ("a", "a-", "a0", "b", "az" * 24))
     assert not any(has_tenant(reader, name) for name in ("c", "aa", "a1", "a_", "0"))
-    assert list(types_in(reader)) == NEIGHBOURS
+    assert list(iter_types(reader)) == NEIGHBOURS
 
 
 def test_pages_leave_nothing_out(folder: Path) -> None:
@@ -374,9 +374,9 @@ def test_pages_leave_nothing_out(folder: Path) -> None:
             save(writer, ObjectKey("Cart", object_id), {}, {"x": (LATEST, None)})
         save(writer, ObjectKey("Cart", "large"), {"text": "x" * 5_000_000})
     with closing(SQLiteStorage(folder / "app.db").open_reader()) as reader:
-        rows = [row.key.object_id for row in objects_in(reader, "Cart")]
+        rows = [row.key.object_id for row in iter_objects(reader, "Cart")]
         assert rows == [*ids, "large"]
-        assert [row.alarm.key.object_id for row in alarms_in(reader, NOW)] == ids
+        assert [row.alarm.key.object_id for row in iter_alarms(reader, NOW)] == ids
 
 
 # --- completion ----------------------------------------------------------------------------------

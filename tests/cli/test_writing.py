@@ -136,7 +136,7 @@ def test_bad_json_from_an_editor_is_refused(editor: Path) -> None:
 
 
 def test_at_a_terminal_one_can_go_on_editing(editor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_durable.cli.commands.edit.can_ask", lambda: True)
+    monkeypatch.setattr("trio_durable.cli.commands.edit.is_interactive", lambda: True)
     (editor / "new0").write_text('{"total": 7,}', encoding="utf-8")
     (editor / "new1").write_text('{"total": 7}', encoding="utf-8")
     result = run("edit", "-s", "app.db", "Cart", "ada", stdin="y\n")

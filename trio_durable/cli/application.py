@@ -35,7 +35,7 @@ from .commands.rm import rm
 from .commands.show import show
 from .commands.stats import stats
 from .commands.tenants import tenants
-from .errors import told
+from .errors import describe_os_error
 from .output import printable
 
 REFUSED = 2
@@ -85,7 +85,7 @@ def _line_of(error: Exception) -> str | None:
     elif isinstance(error, DurableError):
         message = str(error)
     elif isinstance(error, OSError):
-        message = told(error)
+        message = describe_os_error(error)
     else:
         return None
     return f"{path}: {printable(' '.join(message.split()))}{more}"

@@ -8,7 +8,7 @@ import os
 import click
 
 
-class Refusal(click.ClickException):
+class CommandError(click.ClickException):
     """Bad input, or a state of things in which the command can't work; nothing was changed.
 
     Args:
@@ -33,7 +33,7 @@ _WORDS = {
 }
 
 
-def told(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """What went wrong, with the path; in the words of whoever raised it if we have none."""
     text = error.strerror or str(error)
     # Others than the system raise such errors, too, and say more.

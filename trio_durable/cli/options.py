@@ -18,7 +18,7 @@ json_option = click.option(
 )
 
 
-class Inherited(click.Option):
+class InheritedOption(click.Option):
     """An option that may be given to the group of a command as well.
 
     What is given to the command itself comes first, then what the group has, from its own command
@@ -37,15 +37,15 @@ class Inherited(click.Option):
 
 
 def storage_options(
-    *, required: bool = True, whose: str = "Whose; else what has no tenant."
+    *, required: bool = True, tenant_help: str = "Whose; else what has no tenant."
 ) -> Callable[[F], F]:
     """``--storage`` and ``--tenant``.
 
     Args:
         required: Whether it can't do without a storage. A group leaves that to its commands.
-        whose: What the help says of the tenant.
+        tenant_help: The help text of ``--tenant``.
     """
-    tenant = click.option("--tenant", "-t", cls=Inherited, metavar="NAME", help=whose)
+    tenant = click.option("--tenant", "-t", cls=InheritedOption, metavar="NAME", help=tenant_help)
 
     def add(function: F) -> F:
         return (storage_option if required else storage_option_of_group)(tenant(function))
@@ -57,7 +57,7 @@ def _storage_option(required: bool) -> Callable[[F], F]:
     return click.option(
         "--storage",
         "-s",
-        cls=Inherited,
+        cls=InheritedOption,
         metavar="WHERE",
         envvar="TRIO_DURABLE_STORAGE",
         show_envvar=True,

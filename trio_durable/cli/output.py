@@ -25,7 +25,7 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
-def progress_on(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
     """A progress bar that is gone when it is done; nothing, unless a terminal shows it."""
     return Progress(
         TextColumn("{task.description}"),
@@ -40,7 +40,7 @@ def progress_on(console: Console) -> Progress:
     )
 
 
-def listing(*headings: str) -> Table:
+def new_table(*headings: str) -> Table:
     """An empty table; a column whose heading begins with > is of numbers.
 
     Long names are folded, not cut: what people see here, they may want to copy.

@@ -6,12 +6,12 @@ import sys
 
 import click
 
-from .errors import Refusal
+from .errors import CommandError
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 
 
-def confirmed(question: str, *, yes: bool) -> bool:
+def confirm(question: str, *, yes: bool) -> bool:
     """Whether somebody says yes to ``question``, or has said so with ``--yes``.
 
     Raises:
@@ -24,12 +24,12 @@ def confirmed(question: str, *, yes: bool) -> bool:
     except click.Abort as abort:
         if isinstance(abort.__context__, EOFError):
             click.echo(err=True)
-            raise Refusal(
+            raise CommandError(
                 "there is nobody here to ask; say --yes if this is what you want"
             ) from None
         raise
 
 
-def can_ask() -> bool:
+def is_interactive() -> bool:
     """Whether somebody sits at a terminal."""
     return sys.stdin.isatty()

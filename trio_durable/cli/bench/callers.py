@@ -34,7 +34,7 @@ async def calls_per_second(calls: Sequence[Call], callers: int, seconds: float) 
     return done / (perf_counter() - began)
 
 
-async def make_once(calls: Iterable[Call], callers: int) -> float:
+async def call_each_once(calls: Iterable[Call], callers: int) -> float:
     """Let callers make each of ``calls`` once; how many a second that were."""
     done = 0
     shared = iter(calls)

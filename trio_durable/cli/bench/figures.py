@@ -10,7 +10,7 @@ import attrs
 from rich.table import Table
 
 from ... import Durability
-from ..output import listing
+from ..output import new_table
 
 DURABILITIES: tuple[Durability, ...] = ("full", "normal")
 
@@ -36,12 +36,14 @@ class Figure:
         return f"{self.value:,.0f}/s"
 
 
-def rate(name: str, title: str, durability: Durability, rounds: Iterable[float]) -> Figure:
+def median_rate(name: str, title: str, durability: Durability, rounds: Iterable[float]) -> Figure:
     """A rate, as the median of rounds."""
     return Figure(name, title, durability, median(rounds), "per second")
 
 
-def compared(ours: tuple[str, str], plain: Figure, rounds: Sequence[tuple[float, float]]) -> Figure:
+def compare_rates(
+    ours: tuple[str, str], plain: Figure, rounds: Sequence[tuple[float, float]]
+) -> Figure:
     """A rate beside a plain one, from rounds in which both were measured in turns.
 
     Args:
@@ -49,14 +51,14 @@ def compared(ours: tuple[str, str], plain: Figure, rounds: Sequence[tuple[float,
         plain: What it is compared with.
         rounds: The rates: this one, and the plain one.
     """
-    figure = rate(*ours, plain.durability, (mine for mine, _ in rounds))
+    figure = median_rate(*ours, plain.durability, (mine for mine, _ in rounds))
     ratio = median(mine / other for mine, other in rounds)
     return attrs.evolve(figure, beside=plain.name, ratio=ratio)
 
 
-def table_of(figures: Sequence[Figure]) -> Table:
+def figure_table(figures: Sequence[Figure]) -> Table:
     """All of them, a line for each name."""
-    table = listing("", *(heading for each in DURABILITIES for heading in (f">{each}", ">ratio")))
+    table = new_table("", *(heading for each in DURABILITIES for heading in (f">{each}", ">ratio")))
     by_name: dict[str, dict[Durability, Figure]] = {}
     for figure in figures:
         by_name.setdefault(figure.name, {})[figure.durability] = figure

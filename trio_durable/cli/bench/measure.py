@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 
 from ... import Durability, DurableRuntime
-from .callers import calls_per_second, make_once
-from .figures import DURABILITIES, Figure, compared, rate
+from .callers import call_each_once, calls_per_second
+from .figures import DURABILITIES, Figure, compare_rates, median_rate
 from .objects import Reminder, Tally, lateness
 from .plain import BATCH, PlainTable
 
@@ -56,22 +56,24 @@ async def _changes(
     with PlainTable(folder / f"plain-{durability}.db", durability, ids) as plain:
         async with DurableRuntime(path, objects=[Tally], durability=durability) as runtime:
             calls = [runtime.get(Tally, each).add for each in ids]
-            await make_once(calls, CALLERS)
+            await call_each_once(calls, CALLERS)
             for _ in range(ROUNDS):
                 mine = await calls_per_second(calls, 1, seconds)
                 one.append((mine, plain.upserts_per_second(seconds, 1)))
                 mine = await calls_per_second(calls, CALLERS, seconds)
                 many.append((mine, plain.upserts_per_second(seconds, BATCH)))
                 step()
-    singles = rate("plain-upserts", "plain: an upsert, a commit", durability, (b for _, b in one))
-    batches = rate(
+    singles = median_rate(
+        "plain-upserts", "plain: an upsert, a commit", durability, (b for _, b in one)
+    )
+    batches = median_rate(
         "plain-batches", f"plain: {BATCH} upserts a commit", durability, (b for _, b in many)
     )
     return [
         singles,
-        compared(("changes-by-1", "changes, 1 caller"), singles, one),
+        compare_rates(("changes-by-1", "changes, 1 caller"), singles, one),
         batches,
-        compared(
+        compare_rates(
             ("changes-by-64", f"changes, {CALLERS} callers, {OBJECTS:,} objects"), batches, many
         ),
     ]
@@ -85,7 +87,7 @@ async def _reads(folder: Path, seconds: float, step: Callable[[], None]) -> list
     cold: list[tuple[float, float]] = []
     with PlainTable(folder / "plain-reads.db", "full", ids) as plain:
         async with DurableRuntime(path, objects=[Tally]) as runtime:
-            await make_once([runtime.get(Tally, each).add for each in ids], CALLERS)
+            await call_each_once([runtime.get(Tally, each).add for each in ids], CALLERS)
             calls = [runtime.get(Tally, each).value for each in ids[:OBJECTS]]
             for _ in range(ROUNDS):
                 mine = await calls_per_second(calls, CALLERS, seconds)
@@ -93,14 +95,16 @@ async def _reads(folder: Path, seconds: float, step: Callable[[], None]) -> list
                 step()
         for _ in range(ROUNDS):
             async with DurableRuntime(path, objects=[Tally]) as runtime:
-                mine = await make_once([runtime.get(Tally, each).value for each in ids], CALLERS)
+                mine = await call_each_once(
+                    [runtime.get(Tally, each).value for each in ids], CALLERS
+                )
                 cold.append((mine, plain.selects_per_second(seconds)))
                 step()
-    selects = rate("plain-selects", "plain: a select", "full", (b for _, b in warm + cold))
+    selects = median_rate("plain-selects", "plain: a select", "full", (b for _, b in warm + cold))
     return [
         selects,
-        compared(("reads", f"calls that change nothing, {CALLERS} callers"), selects, warm),
-        compared(("loads", f"objects loaded, {CALLERS} callers"), selects, cold),
+        compare_rates(("reads", f"calls that change nothing, {CALLERS} callers"), selects, warm),
+        compare_rates(("loads", f"objects loaded, {CALLERS} callers"), selects, cold),
     ]
 
 

@@ -10,12 +10,19 @@ import click
 
 from ..._clock import SystemClock
 from ...storage import AlarmChanges, AlarmRow, AlarmStatus, Commit, Reader
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import json_option, required_storage, storage_options
 from ..output import console, print_json
-from ..storage.formatting import alarm_json, alarm_table, counted
-from ..storage.open import alarm_key_of, check_type, key_of, reading, storage_named, writing
-from ..storage.paging import alarms_in, alarms_of, find_alarm
+from ..storage.formatting import alarm_json, alarm_table, quantity
+from ..storage.open import (
+    alarm_key,
+    check_type_name,
+    object_key,
+    open_reader,
+    open_writer,
+    resolve_storage,
+)
+from ..storage.paging import find_alarm, iter_alarms, iter_alarms_of
 from ..storage.type_argument import TypeName
 
 _LIMIT = 100
@@ -63,9 +70,9 @@ def alarms(
         _refuse_filters(context)
         return
     if object_id is not None and type_name is None:
-        raise Refusal("--id is an object's among those of a type; name that with --type")
+        raise CommandError("--id is an object's among those of a type; name that with --type")
     now = SystemClock().now()
-    with reading(storage_named(required_storage(context, storage)), tenant) as reader:
+    with open_reader(resolve_storage(required_storage(context, storage)), tenant) as reader:
         rows = _rows(reader, now, type_name, object_id, tenant, status)
         if as_json:
             for row in islice(rows, limit):
@@ -84,7 +91,7 @@ def alarms(
 def _refuse_filters(context: click.Context) -> None:
     for name in ("type_name", "object_id", "status", "limit", "as_json"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise Refusal(
+            raise CommandError(
                 f"alarms {context.invoked_subcommand} takes its own options, behind its name"
             )
 
@@ -98,10 +105,12 @@ def _rows(
     status: AlarmStatus | None,
 ) -> Iterator[AlarmRow]:
     if type_name is not None:
-        check_type(type_name)
+        check_type_name(type_name)
         if object_id is not None:
-            return alarms_of(reader, key_of(type_name, object_id, tenant), now, status=status)
-    return alarms_in(reader, now, type_name, tenant or "", status=status)
+            return iter_alarms_of(
+                reader, object_key(type_name, object_id, tenant), now, status=status
+            )
+    return iter_alarms(reader, now, type_name, tenant or "", status=status)
 
 
 @alarms.command()
@@ -127,27 +136,27 @@ def retry(
       trio-durable alarms retry -s app.db Cart --all
     """
     if every and name is not None:
-        raise Refusal("--all is about all dead letters of an object; leave NAME out")
+        raise CommandError("--all is about all dead letters of an object; leave NAME out")
     if not every and name is None:
-        raise Refusal("name a dead letter by TYPE, ID and NAME, or say --all")
-    kept = storage_named(storage)
+        raise CommandError("name a dead letter by TYPE, ID and NAME, or say --all")
+    store = resolve_storage(storage)
     now = SystemClock().now()
-    with reading(kept, tenant) as reader:
+    with open_reader(store, tenant) as reader:
         if type_name is None or object_id is None or name is None:
             rows = _rows(reader, now, type_name, object_id, tenant, "dead")
         else:
-            alarm = alarm_key_of(type_name, object_id, name, tenant)
+            alarm = alarm_key(type_name, object_id, name, tenant)
             row = find_alarm(reader, alarm, now)
             if row is None or row.status != "dead":
-                raise Refusal(f"there is no dead letter {alarm}; `alarms` lists what there is")
+                raise CommandError(f"there is no dead letter {alarm}; `alarms` lists what there is")
             rows = iter([row])
         first = next(rows, None)
         retried = 0
         if first is not None:
-            with writing(kept) as writer:
+            with open_writer(store) as writer:
                 for row in chain([first], rows):
                     retried += writer.revive(row.alarm.key, now)
-    click.echo(f"Made {counted(retried, 'dead letter')} due." if retried else "There are none.")
+    click.echo(f"Made {quantity(retried, 'dead letter')} due." if retried else "There are none.")
 
 
 @alarms.command()
@@ -162,13 +171,13 @@ def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str 
     Examples:
       trio-durable alarms cancel -s app.db Cart ada remind
     """
-    alarm = alarm_key_of(type_name, object_id, name, tenant)
-    kept = storage_named(storage)
+    alarm = alarm_key(type_name, object_id, name, tenant)
+    store = resolve_storage(storage)
     now = SystemClock().now()
-    with reading(kept, tenant) as reader:
+    with open_reader(store, tenant) as reader:
         if find_alarm(reader, alarm, now) is None:
-            raise Refusal(f"there is no alarm {alarm}; `alarms` lists what there is")
-        with writing(kept) as writer:
+            raise CommandError(f"there is no alarm {alarm}; `alarms` lists what there is")
+        with open_writer(store) as writer:
             changes = AlarmChanges(changed={name: None})
             writer.commit([Commit(alarm.object_key, None, alarms=changes)], now)
     click.echo(f"Cancelled {alarm}.")

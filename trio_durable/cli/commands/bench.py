@@ -13,10 +13,10 @@ import anyio
 import attrs
 import click
 
-from ..bench.figures import table_of
+from ..bench.figures import figure_table
 from ..bench.measure import STEPS, measure
 from ..options import Seconds, json_option
-from ..output import console, print_json, progress_on
+from ..output import console, print_json, progress_bar
 
 
 @click.command()
@@ -51,7 +51,7 @@ def bench(folder: Path, seconds: float, as_json: bool) -> None:
     """
     with (
         tempfile.TemporaryDirectory(prefix="trio_durable-bench-", dir=folder) as name,
-        progress_on(console(stderr=True)) as progress,
+        progress_bar(console(stderr=True)) as progress,
     ):
         task = progress.add_task("measuring", total=STEPS)
         figures = anyio.run(
@@ -62,7 +62,7 @@ def bench(folder: Path, seconds: float, as_json: bool) -> None:
         return
     out = console()
     out.print(", ".join(f"{what} {value}" for what, value in _machine().items()))
-    out.print(table_of(figures))
+    out.print(figure_table(figures))
     out.print(
         "Medians of three rounds, in which trio_durable and plain sqlite3 took turns.\n"
         "Ratio: to the plain figure above, which is from the same rounds."

@@ -13,14 +13,14 @@ import click
 from ..._clock import SystemClock
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow, ObjectRow, Reader, SQLiteStorage, Writer
-from ..errors import Refusal
-from ..output import console, printable, progress_on
-from ..storage.formatting import counted
-from ..storage.open import reading, storage_named, writing
-from ..storage.paging import alarms_in, chosen_tenants, is_empty, objects_in, present_alarms
+from ..errors import CommandError
+from ..output import console, printable, progress_bar
+from ..storage.batches import batches
+from ..storage.formatting import quantity
+from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.paging import existing_alarms, is_empty, iter_alarms, iter_objects, select_tenants
 from ..storage.totals import Total
-from ..transfer.batches import batches
-from ..transfer.format import outside_of_calendars
+from ..transfer.format import unrepresentable_instant
 from ..transfer.restore import can_restore, restore_alarms, restore_objects
 
 R = TypeVar("R", ObjectRow, AlarmRow)
@@ -49,50 +49,50 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
       trio-durable copy app.db postgresql://app@db.example.com/app
       trio-durable copy postgresql://app@db.example.com/app sqlite:///app.db
     """
-    old = storage_named(source, what="SOURCE")
-    new = storage_named(target, "normal", what="TARGET")
+    old = resolve_storage(source, what="SOURCE")
+    new = resolve_storage(target, "normal", what="TARGET")
     if old.location == new.location:
-        raise Refusal(f"SOURCE and TARGET are the same, {old.location}; name two storages")
+        raise CommandError(f"SOURCE and TARGET are the same, {old.location}; name two storages")
     # Whoever holds the writing side of an SQLite file keeps others from changing it meanwhile. For
     # others to read is enough.
     with (
-        reading(old, tenant) as from_,
-        writing(old) if isinstance(old, SQLiteStorage) else nullcontext(),
-        progress_on(console(stderr=True)) as progress,
+        open_reader(old, tenant) as from_,
+        open_writer(old) if isinstance(old, SQLiteStorage) else nullcontext(),
+        progress_bar(console(stderr=True)) as progress,
     ):
-        tenants = chosen_tenants(from_, tenant)
+        tenants = select_tenants(from_, tenant)
         now = SystemClock().now()
         # Found now, while the target is as it was.
         for name in tenants:
-            for row in alarms_in(from_, now, None, name):
+            for row in iter_alarms(from_, now, None, name):
                 if not can_restore(row):
-                    raise outside_of_calendars(row.alarm.key)
+                    raise unrepresentable_instant(row.alarm.key)
         total = [Total.of(from_.summarize(now, name)) for name in tenants]
         task = progress.add_task("copying", total=2 * sum(s.objects + s.alarms for s in total))
 
         def advance(count: int) -> None:
             progress.advance(task, count)
 
-        with writing(new) as writer, reading(new) as to:
+        with open_writer(new) as writer, open_reader(new) as to:
             if not (resume or is_empty(to)):
-                raise Refusal(
+                raise CommandError(
                     f"{new.location} isn't empty; name an empty storage, or go on with a copy that "
                     "was interrupted by --resume"
                 )
             copy = _Copy(from_, to, now, resume, advance)
             last = copy.all_but_the_last(tenants, writer)
-        with writing(storage_named(target, "full", what="TARGET")) as writer:
+        with open_writer(resolve_storage(target, "full", what="TARGET")) as writer:
             # Synced, and with it all that was written before.
             copy.write(last, writer)
         progress.update(task, description="comparing")
-        with reading(new) as to:
+        with open_reader(new) as to:
             difference = next(copy.differences(tenants, to), None)
     if difference is not None:
         click.echo(printable(f"trio-durable copy: {difference}"), err=True)
         return 1
     click.echo(
-        f"Copied {counted(copy.objects, 'object')} and {counted(copy.alarms, 'alarm')}, and found "
-        "both storages equal, row by row."
+        f"Copied {quantity(copy.objects, 'object')} and {quantity(copy.alarms, 'alarm')}, and "
+        "found both storages equal, row by row."
     )
     return 0
 
@@ -139,7 +139,7 @@ class _Copy:
     def _batches(self, tenants: Iterable[str]) -> Iterator[_Batch]:
         """What is to be written, without what is there already."""
         for tenant in tenants:
-            for objects in batches(objects_in(self._old, None, tenant), _size_of_object):
+            for objects in batches(iter_objects(self._old, None, tenant), _size_of_object):
                 self._advance(len(objects))
                 if self._resume:
                     stored = self._new.load([row.key for row in objects])
@@ -147,11 +147,11 @@ class _Copy:
                     objects = [row for row, found in pairs if found is None]
                 if objects:
                     yield _Batch(objects=objects)
-            for alarms in batches(alarms_in(self._old, self._now, None, tenant), _size_of_alarm):
+            for alarms in batches(iter_alarms(self._old, self._now, None, tenant), _size_of_alarm):
                 self._advance(len(alarms))
                 if self._resume:
                     keys = [row.alarm.key for row in alarms]
-                    present = present_alarms(self._new, keys, self._now)
+                    present = existing_alarms(self._new, keys, self._now)
                     alarms = [row for row in alarms if row.alarm.key not in present]
                 if alarms:
                     yield _Batch(alarms=alarms)
@@ -160,11 +160,11 @@ class _Copy:
         """What isn't the same in both storages, in words."""
         for tenant in tenants:
             yield from self._compare(
-                objects_in(self._old, None, tenant), objects_in(to, None, tenant), _of_object
+                iter_objects(self._old, None, tenant), iter_objects(to, None, tenant), _of_object
             )
             yield from self._compare(
-                alarms_in(self._old, self._now, None, tenant),
-                alarms_in(to, self._now, None, tenant),
+                iter_alarms(self._old, self._now, None, tenant),
+                iter_alarms(to, self._now, None, tenant),
                 _of_alarm,
             )
 

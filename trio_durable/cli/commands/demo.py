@@ -9,8 +9,8 @@ import click
 
 from ..demo.child import WorkerFailed
 from ..demo.load import CALLERS
-from ..demo.report import alarm_table, speed_table, survival_table, verdict_on
-from ..demo.scenario import run
+from ..demo.report import alarm_table, speed_table, survival_table, verdict
+from ..demo.scenario import run_scenario
 from ..options import Seconds
 from ..output import console
 
@@ -62,7 +62,7 @@ def demo(kills: int, seconds: float, within: float, dead: float, objects: int) -
     )
     try:
         with tempfile.TemporaryDirectory(prefix="trio_durable-demo-") as folder:
-            outcome = run(
+            outcome = run_scenario(
                 Path(folder, "demo.db"), objects, diaries, kills, seconds, within, dead, out
             )
     except WorkerFailed as failure:
@@ -80,5 +80,5 @@ def demo(kills: int, seconds: float, within: float, dead: float, objects: int) -
         "due when nobody was there, so the next process fired them when it started.\n"
         "After: they came due later and fired at their time, in the median late by this.\n"
     )
-    out.print(verdict_on(outcome))
+    out.print(verdict(outcome))
     return 1 if any(outcome.faults.values()) else 0

@@ -15,13 +15,13 @@ from ..._errors import StateDecodeError
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import ObjectKey
 from ...storage import Commit
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import input_file, storage_options
-from ..prompts import can_ask, confirmed
+from ..prompts import confirm, is_interactive
 from ..storage import exact_json
-from ..storage.app_classes import AppClasses, app_option, codec_of
-from ..storage.formatting import pretty
-from ..storage.open import key_of, nothing_stored, reading, storage_named, writing
+from ..storage.app_classes import AppClasses, app_option, state_codec
+from ..storage.formatting import pretty_state
+from ..storage.open import object_key, object_not_found, open_reader, open_writer, resolve_storage
 from ..storage.paging import find_object
 from ..storage.type_argument import TypeName
 
@@ -68,25 +68,25 @@ def edit(
       trio-durable edit -s app.db Cart ada --input ada.json --app shop
     """
     if assignments and source is not None:
-        raise Refusal("--set changes what is stored, and --input replaces it; use one of them")
-    key = key_of(type_name, object_id, tenant)
+        raise CommandError("--set changes what is stored, and --input replaces it; use one of them")
+    key = object_key(type_name, object_id, tenant)
     definition = AppClasses(apps).of_type(type_name) if apps else None
     change = _change(assignments, source)
-    kept = storage_named(storage)
-    with reading(kept, tenant) as reader:
+    store = resolve_storage(storage)
+    with open_reader(store, tenant) as reader:
         if find_object(reader, key) is None:
-            raise nothing_stored(key)
-        with writing(kept) as writer:
+            raise object_not_found(key)
+        with open_writer(store) as writer:
             row = find_object(reader, key)  # which nobody changes any more
             if row is None:
-                raise nothing_stored(key)
+                raise object_not_found(key)
             state = change(row.state, _Check(key, row.state, definition))
             if state is None or state == _canonical(row.state):
                 click.echo("Nothing has changed.")
                 return
             commit = Commit(key, row.revision, state, epoch=row.epoch)
             if writer.commit([commit], SystemClock().now()):
-                raise Refusal(f"{key} was changed meanwhile; edit what it is now")
+                raise CommandError(f"{key} was changed meanwhile; edit what it is now")
     click.echo(f"Saved as revision {row.revision + 1:,}.")
 
 
@@ -107,28 +107,30 @@ class _Check:
         try:
             data = exact_json.parse(text)
         except ValueError as error:
-            raise Refusal(f"the new state of {self.key}: {error}") from None
+            raise CommandError(f"the new state of {self.key}: {error}") from None
         if type(data) is not dict:
-            raise Refusal(f"the new state of {self.key} is not a JSON object, such as {{…}}")
+            raise CommandError(f"the new state of {self.key} is not a JSON object, such as {{…}}")
         state = orjson.dumps(data)
         if self.definition is not None:
             self._check_fit(self.definition, data, state)
         return state
 
     def _check_fit(self, definition: ObjectDefinition, data: dict[str, Any], state: bytes) -> None:
-        codec = codec_of(definition)
+        codec = state_codec(definition)
         try:
             codec.decode(self.key, state)
         except StateDecodeError as error:
             what = f"{error.field}: {error.problem}" if error.field else error.problem
             if not what:
                 what = f"its {SCHEMA_MEMBER} is later than {definition.schema}"
-            raise Refusal(f"the new state of {self.key} doesn't fit the class: {what}") from error
+            raise CommandError(
+                f"the new state of {self.key} doesn't fit the class: {what}"
+            ) from error
         # A slip of the pen would be dropped when the object is next saved.
         known = {*definition.fields, SCHEMA_MEMBER, *(_members(self.old) or ())}
         unknown = [name for name in data if name not in known]
         if unknown and data.get(SCHEMA_MEMBER, 1) == definition.schema:
-            raise Refusal(
+            raise CommandError(
                 f"the new state of {self.key} doesn't fit the class: {unknown[0]!r:.80} is no "
                 f"field of it (it has: {', '.join(definition.fields)})"
             )
@@ -149,7 +151,7 @@ def _change(assignments: tuple[str, ...], source: str | None) -> _Change:
             with input_file(source) as file:
                 text = file.read().decode()
         except UnicodeDecodeError:
-            raise Refusal(f"--input {source}: not UTF-8 text; name a file with JSON") from None
+            raise CommandError(f"--input {source}: not UTF-8 text; name a file with JSON") from None
         return lambda state, check: check(text)
     if not assignments:
         return _by_hand
@@ -157,39 +159,43 @@ def _change(assignments: tuple[str, ...], source: str | None) -> _Change:
     for assignment in assignments:
         field, separator, value = assignment.partition("=")
         if not field or not separator:
-            raise Refusal(f"--set {assignment!r:.80}: write it as field=JSON, such as total=3")
+            raise CommandError(f"--set {assignment!r:.80}: write it as field=JSON, such as total=3")
         try:
             fields[field] = exact_json.parse(value)
         except ValueError as error:
-            raise Refusal(f"--set {field:.80}: {error}; strings are written as '\"…\"'") from None
+            raise CommandError(
+                f"--set {field:.80}: {error}; strings are written as '\"…\"'"
+            ) from None
 
     def assign(state: bytes, check: _Check) -> bytes:
         members = _members(state)
         if members is None:
-            raise Refusal(f"what is stored of {check.key} is no JSON object; replace it by --input")
+            raise CommandError(
+                f"what is stored of {check.key} is no JSON object; replace it by --input"
+            )
         return check(orjson.dumps(members | fields).decode())
 
     return assign
 
 
 def _by_hand(state: bytes, check: _Check) -> bytes | None:
-    text = pretty(state)
+    text = pretty_state(state)
     while True:
         try:
             edited = click.edit(text, extension=".json")
         except click.ClickException as error:
-            raise Refusal(
+            raise CommandError(
                 f"the editor failed ({error.format_message()}), so nothing is changed; set $VISUAL "
                 "or $EDITOR to another, or use --set or --input"
             ) from None
-        if edited is None or edited.rstrip("\n") == pretty(state):
+        if edited is None or edited.rstrip("\n") == pretty_state(state):
             return None
         try:
             return check(edited)
-        except Refusal as refusal:
+        except CommandError as refusal:
             # Nobody wants to type it all again.
             question = f"{refusal.message}. Go on editing?"
-            if not (can_ask() and confirmed(question, yes=False)):
+            if not (is_interactive() and confirm(question, yes=False)):
                 raise
             text = edited
 

@@ -12,13 +12,13 @@ from ..._api.tenant import check_tenant
 from ..._clock import SystemClock
 from ..._keys import ObjectKey
 from ...storage import Reader, StoredObject, Writer
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import input_file, storage_options
-from ..output import console, progress_on
-from ..storage.formatting import counted
-from ..storage.open import reading, storage_named, writing
-from ..storage.paging import is_empty, present_alarms
-from ..transfer.checked_file import Piece, check, pieces, rereadable
+from ..output import console, progress_bar
+from ..storage.formatting import quantity
+from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.paging import existing_alarms, is_empty
+from ..transfer.export_file import Chunk, check_export, ensure_seekable, read_chunks
 from ..transfer.restore import restore_alarms, restore_objects
 
 Advance = Callable[[int], None]
@@ -26,7 +26,7 @@ Advance = Callable[[int], None]
 
 @click.command("import")
 @click.argument("source", metavar="[FILE]", default="-")
-@storage_options(whose="Only what the file has of it; else all there is.")
+@storage_options(tenant_help="Only what the file has of it; else all there is.")
 @click.option("--replace", is_flag=True, help="Write over what is stored already.")
 @click.option("--skip", is_flag=True, help="Leave what is stored already as it is.")
 def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: bool) -> None:
@@ -43,15 +43,15 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
       gunzip < acme.jsonl.gz | trio-durable import -s app.db -t acme
     """
     if replace and skip:
-        raise Refusal("--replace and --skip exclude each other; use one of them")
+        raise CommandError("--replace and --skip exclude each other; use one of them")
     if tenant is not None:
         check_tenant(tenant)
     name = "standard input" if source == "-" else source
-    kept = storage_named(storage, "normal")
+    store = resolve_storage(storage, "normal")
     with (
         input_file(source) as given,
-        rereadable(given) as file,
-        progress_on(console(stderr=True)) as progress,
+        ensure_seekable(given) as file,
+        progress_bar(console(stderr=True)) as progress,
     ):
         size = file.seek(0, 2)
         task = progress.add_task("importing", total=3 * size)  # for each time that it is read
@@ -59,18 +59,18 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
         def advance(count: int) -> None:
             progress.advance(task, count)
 
-        check(file, name, tenant, advance)
+        check_export(file, name, tenant, advance)
         # The reader goes first: what closes an SQLite file last syncs it, as its commits did not.
-        with writing(kept) as writer, reading(kept) as reader:
+        with open_writer(store) as writer, open_reader(store) as reader:
             may_clash = not is_empty(reader)
             if may_clash and not (replace or skip):
                 _refuse_clashes(reader, file, name, tenant, advance)
             else:
                 advance(size)
             work = _Import(reader, writer, SystemClock().now(), skip, may_clash)
-            for piece in pieces(file, tenant, advance):
+            for piece in read_chunks(file, tenant, advance):
                 work.write(piece)
-    message = f"Imported {counted(work.objects, 'object')} and {counted(work.alarms, 'alarm')}."
+    message = f"Imported {quantity(work.objects, 'object')} and {quantity(work.alarms, 'alarm')}."
     if skip:
         message += f" Skipped {work.skipped_objects:,} and {work.skipped_alarms:,}."
     click.echo(message)
@@ -80,14 +80,14 @@ def _refuse_clashes(
     reader: Reader, file: BinaryIO, name: str, tenant: str | None, advance: Advance
 ) -> None:
     now = SystemClock().now()
-    for piece in pieces(file, tenant, advance):
+    for piece in read_chunks(file, tenant, advance):
         stored = reader.load([row.key for _, row in piece.objects])
         clashes = [
             (number, str(row.key))
             for (number, row), found in zip(piece.objects, stored, strict=True)
             if found is not None
         ]
-        present = present_alarms(reader, [row.alarm.key for _, row in piece.alarms], now)
+        present = existing_alarms(reader, [row.alarm.key for _, row in piece.alarms], now)
         clashes += [
             (number, f"alarm {row.alarm.key}")
             for number, row in piece.alarms
@@ -95,7 +95,7 @@ def _refuse_clashes(
         ]
         if clashes:
             number, what = min(clashes)
-            raise Refusal(
+            raise CommandError(
                 f"{name}, line {number}: {what} is stored already; import with --replace or --skip"
             )
 
@@ -114,7 +114,7 @@ class _Import:
     skipped_objects: int = 0
     skipped_alarms: int = 0
 
-    def write(self, piece: Piece) -> None:
+    def write(self, piece: Chunk) -> None:
         """Write some rows.
 
         Raises:
@@ -128,7 +128,7 @@ class _Import:
             found = zip(keys, self._reader.load(keys), strict=True)
             stored = {key: row for key, row in found if row is not None}
         if self._may_clash and self._skip:
-            present = present_alarms(self._reader, [row.alarm.key for row in alarms], self._now)
+            present = existing_alarms(self._reader, [row.alarm.key for row in alarms], self._now)
             self.skipped_objects += len(stored)
             self.skipped_alarms += len(present)
             objects = [row for row in objects if row.key not in stored]

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from ..scaffold.files import create_files
-from ..scaffold.names import check_package, package_from
-from ..scaffold.new_app import skeleton
+from ..scaffold.names import check_package, package_name_from
+from ..scaffold.new_app import app_files
 
 
 @click.command()
@@ -28,9 +28,9 @@ def init(folder: Path, name: str | None) -> None:
     """
     if name is None:
         # Not Path.resolve, to which links that lead in a circle are a mistake of the program.
-        name = package_from(os.path.basename(os.path.realpath(folder)))
+        name = package_name_from(os.path.basename(os.path.realpath(folder)))
     else:
         check_package(name)
-    for path in create_files(folder, skeleton(name)):
+    for path in create_files(folder, app_files(name)):
         click.echo(f"created {click.format_filename(path)}")
     click.echo(f"Go on from {click.format_filename(folder / 'README.md')}.")

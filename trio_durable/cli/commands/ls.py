@@ -9,12 +9,12 @@ import click
 
 from ..._clock import SystemClock
 from ...storage import ObjectRow, Reader
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import json_option, storage_options
-from ..output import add_row, console, listing, print_json
-from ..storage.formatting import iso, length, named, size
-from ..storage.open import check_type, key_of, reading, storage_named
-from ..storage.paging import objects_in
+from ..output import add_row, console, new_table, print_json
+from ..storage.formatting import format_duration, json_instant, key_members, size
+from ..storage.open import check_type_name, object_key, open_reader, resolve_storage
+from ..storage.paging import iter_objects
 from ..storage.totals import Total
 from ..storage.type_argument import TypeName
 
@@ -54,22 +54,22 @@ def ls(
     if type_name is None:
         for option, value in (("--after", after), ("--limit", limit)):
             if value is not None:
-                raise Refusal(f"{option} is about the objects of a TYPE; name one")
-        with reading(storage_named(storage), tenant) as reader:
+                raise CommandError(f"{option} is about the objects of a TYPE; name one")
+        with open_reader(resolve_storage(storage), tenant) as reader:
             _list_types(reader, tenant or "", as_json)
         return
-    check_type(type_name)
-    last = None if after is None else key_of(type_name, after, tenant)
-    with reading(storage_named(storage), tenant) as reader:
-        rows = objects_in(reader, type_name, tenant or "", last)
+    check_type_name(type_name)
+    last = None if after is None else object_key(type_name, after, tenant)
+    with open_reader(resolve_storage(storage), tenant) as reader:
+        rows = iter_objects(reader, type_name, tenant or "", last)
         if as_json:
             for row in islice(rows, limit):
                 print_json(
                     {
-                        **named(row.key),
+                        **key_members(row.key),
                         "revision": row.revision,
                         "size": len(row.state),
-                        "updated_at": iso(row.updated_at),
+                        "updated_at": json_instant(row.updated_at),
                     }
                 )
         else:
@@ -77,7 +77,7 @@ def ls(
 
 
 def _list_types(reader: Reader, tenant: str, as_json: bool) -> None:
-    table = listing("type", ">objects", ">size", ">alarms")
+    table = new_table("type", ">objects", ">size", ">alarms")
     for each in reader.summarize(SystemClock().now(), tenant):
         alarms = Total.of([each]).alarms
         if as_json:
@@ -103,7 +103,7 @@ def _list_types(reader: Reader, tenant: str, as_json: bool) -> None:
 
 def _list_objects(rows: Iterator[ObjectRow], limit: int) -> None:
     now = SystemClock().now()
-    table = listing("id", ">revision", ">size", ">age")
+    table = new_table("id", ">revision", ">size", ">age")
     last = None
     for row in islice(rows, limit):
         add_row(
@@ -111,7 +111,7 @@ def _list_objects(rows: Iterator[ObjectRow], limit: int) -> None:
             row.key.object_id,
             f"{row.revision:,}",
             size(len(row.state)),
-            length(max(0, now - row.updated_at)),
+            format_duration(max(0, now - row.updated_at)),
         )
         last = row.key.object_id
     if last is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from ...storage import SQLiteStorage, Storage
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import json_option, storage_option
 from ..output import print_json
-from ..prompts import confirmed, yes_option
-from ..storage.open import storage_named, writing
+from ..prompts import confirm, yes_option
+from ..storage.open import open_writer, resolve_storage
 
 NONE = "none"
 """What keeps no migration; none is called that."""
@@ -46,23 +46,23 @@ def migrate(
       trio-durable migrate -s postgresql://db.example.com/app --down m002_alarms
     """
     if sql and (check or as_json):
-        raise Refusal("--sql prints SQL and nothing else; leave out --check and --json")
+        raise CommandError("--sql prints SQL and nothing else; leave out --check and --json")
     if last is not None and check:
-        raise Refusal("--check is about what is pending; leave it out, or leave out --down")
-    kept = storage_named(storage)
+        raise CommandError("--check is about what is pending; leave it out, or leave out --down")
+    store = resolve_storage(storage)
     if last is not None:
-        return _down(kept, None if last == NONE else last, sql=sql, as_json=as_json, yes=yes)
+        return _down(store, None if last == NONE else last, sql=sql, as_json=as_json, yes=yes)
     if sql:
-        text = kept.migration_sql()
+        text = store.migration_sql()
         if text is None:
-            raise Refusal(
-                f"{kept.location} has no SQL to apply; whoever opens it brings it up to date"
+            raise CommandError(
+                f"{store.location} has no SQL to apply; whoever opens it brings it up to date"
             )
         click.echo(text, nl=False)
         return 0
-    pending = kept.pending_migrations()
+    pending = store.pending_migrations()
     if pending and not check:
-        with writing(kept):
+        with open_writer(store):
             pass  # opening it did it
     if as_json:
         print_json({"pending" if check else "applied": pending})
@@ -74,30 +74,30 @@ def migrate(
     return 1 if pending and check else 0
 
 
-def _down(kept: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bool) -> int:
-    if isinstance(kept, SQLiteStorage):
-        raise Refusal(
-            f"{kept.location}: the migrations of SQLite files only go up; restore a backup from "
+def _down(store: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bool) -> int:
+    if isinstance(store, SQLiteStorage):
+        raise CommandError(
+            f"{store.location}: the migrations of SQLite files only go up; restore a backup from "
             "before"
         )
     # Only now, for nobody else has psycopg.
     from ...storage.postgres import PostgresStorage
 
-    assert isinstance(kept, PostgresStorage)
+    assert isinstance(store, PostgresStorage)
     try:
-        text = kept.migrate_down_sql(last)
+        text = store.migrate_down_sql(last)
     except ValueError as error:
-        raise Refusal(f"--down: {error}; name one of these, or {NONE}") from None
+        raise CommandError(f"--down: {error}; name one of these, or {NONE}") from None
     if sql:
         click.echo(text, nl=False)
         return 0
     undone: list[str] = []
     if text:
         what = "all migrations" if last is None else f"all migrations after {last}"
-        if not confirmed(f"Undo {what} in {kept.location}, with what they hold?", yes=yes):
+        if not confirm(f"Undo {what} in {store.location}, with what they hold?", yes=yes):
             click.echo("Nothing was undone.", err=True)
             return 1
-        undone = kept.migrate_down(last)
+        undone = store.migrate_down(last)
     if as_json:
         print_json({"undone": undone})
     else:

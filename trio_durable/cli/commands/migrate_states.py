@@ -10,16 +10,16 @@ import click
 from ..._clock import SystemClock
 from ...storage import Reader
 from ..options import json_option, storage_options
-from ..output import console, print_json, printable, progress_on
+from ..output import console, print_json, printable, progress_bar
 from ..storage.app_classes import AppClasses, app_option
-from ..storage.formatting import counted, named
-from ..storage.open import reading, storage_named, writing
-from ..storage.paging import chosen_tenants
-from ..storage.state_upgrade import Failure, StateUpgrade
+from ..storage.formatting import key_members, quantity
+from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.paging import select_tenants
+from ..storage.state_upgrade import FailedUpgrade, StateUpgrade
 
 
 @click.command("migrate-states")
-@storage_options(whose="Only its objects; else all that there are.")
+@storage_options(tenant_help="Only its objects; else all that there are.")
 @app_option(required=True, help="Where the classes are.")
 @click.option("--dry-run", is_flag=True, help="Count, and write nothing.")
 @json_option
@@ -42,14 +42,14 @@ def migrate_states(
     # By name, which finds two that are stored under one.
     found = {each.name: classes.of_type(each.name) for each in classes if each.schema > 1}
     upgrades = [StateUpgrade(definition) for definition in found.values()]
-    kept = storage_named(storage)
+    store = resolve_storage(storage)
     err = console(stderr=True)
     with (
-        reading(kept, tenant) as reader,
-        nullcontext() if dry_run else writing(kept) as writer,
-        progress_on(err) as progress,
+        open_reader(store, tenant) as reader,
+        nullcontext() if dry_run else open_writer(store) as writer,
+        progress_bar(err) as progress,
     ):
-        tenants = chosen_tenants(reader, tenant)
+        tenants = select_tenants(reader, tenant)
         total = _count(reader, tenants, found.keys()) if err.is_terminal else None
         task = progress.add_task("upgrading", total=total)
         for upgrade in upgrades:
@@ -74,9 +74,9 @@ def _count(reader: Reader, tenants: Sequence[str], types: Container[str]) -> int
     )
 
 
-def _tell(failure: Failure, as_json: bool) -> None:
+def _tell(failure: FailedUpgrade, as_json: bool) -> None:
     if as_json:
-        print_json({**named(failure.key), "error": failure.problem})
+        print_json({**key_members(failure.key), "error": failure.problem})
     else:
         click.echo(printable(failure.problem), err=True)
 
@@ -88,7 +88,7 @@ def _tell_all(upgrades: Sequence[StateUpgrade], dry_run: bool) -> None:
         definition = each.definition
         failed = f", {each.failed:,} can't be" if each.failed else ""
         click.echo(
-            f"{printable(definition.name)}: {counted(each.upgraded, 'state')} "
+            f"{printable(definition.name)}: {quantity(each.upgraded, 'state')} "
             f"{'to upgrade' if dry_run else 'upgraded'} to schema {definition.schema}, "
             f"{each.current:,} had it already{failed}."
         )

@@ -6,12 +6,12 @@ import click
 
 from ..._clock import SystemClock
 from ...storage import AlarmChanges, Commit
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import storage_options
-from ..prompts import confirmed, yes_option
-from ..storage.formatting import counted
-from ..storage.open import key_of, nothing_stored, reading, storage_named, writing
-from ..storage.paging import alarms_of
+from ..prompts import confirm, yes_option
+from ..storage.formatting import quantity
+from ..storage.open import object_key, object_not_found, open_reader, open_writer, resolve_storage
+from ..storage.paging import iter_alarms_of
 from ..storage.type_argument import TypeName
 
 
@@ -32,20 +32,20 @@ def rm(
       trio-durable rm -s app.db Cart ada bob
       trio-durable rm -s app.db -t acme Cart ada --yes
     """
-    keys = [key_of(type_name, object_id, tenant) for object_id in dict.fromkeys(object_ids)]
-    kept = storage_named(storage)
+    keys = [object_key(type_name, object_id, tenant) for object_id in dict.fromkeys(object_ids)]
+    store = resolve_storage(storage)
     now = SystemClock().now()
-    with reading(kept, tenant) as reader:
+    with open_reader(store, tenant) as reader:
         alarms = 0
         for key, row in zip(keys, reader.load(keys), strict=True):
-            its_alarms = sum(1 for _ in alarms_of(reader, key, now))
+            its_alarms = sum(1 for _ in iter_alarms_of(reader, key, now))
             if row is None and not its_alarms:
-                raise nothing_stored(key)
+                raise object_not_found(key)
             alarms += its_alarms
-        with writing(kept) as writer:
-            what = f"{counted(len(keys), 'object')} of {type_name!r}"
-            with_what = f" with {counted(alarms, 'alarm')}" if alarms else ""
-            if not confirmed(f"Remove {what}{with_what}?", yes=yes):
+        with open_writer(store) as writer:
+            what = f"{quantity(len(keys), 'object')} of {type_name!r}"
+            with_what = f" with {quantity(alarms, 'alarm')}" if alarms else ""
+            if not confirm(f"Remove {what}{with_what}?", yes=yes):
                 click.echo("Nothing was removed.", err=True)
                 return 1
             # Anew, for by now nobody else writes.
@@ -61,6 +61,8 @@ def rm(
             ]
             stale = writer.commit(batch, now)
             if stale:
-                raise Refusal(f"{batch[min(stale)].key} was changed meanwhile; the others are gone")
+                raise CommandError(
+                    f"{batch[min(stale)].key} was changed meanwhile; the others are gone"
+                )
     click.echo(f"Removed {what}{with_what}.")
     return 0

@@ -9,15 +9,15 @@ import click
 from ..._clock import SystemClock
 from ...storage import TypeSummary
 from ..options import json_option, storage_options
-from ..output import add_row, console, listing, print_json
+from ..output import add_row, console, new_table, print_json
 from ..storage.formatting import size
-from ..storage.open import reading, storage_named
-from ..storage.paging import chosen_tenants
+from ..storage.open import open_reader, resolve_storage
+from ..storage.paging import select_tenants
 from ..storage.totals import Total
 
 
 @click.command()
-@storage_options(whose="Count only what it has.")
+@storage_options(tenant_help="Count only what it has.")
 @json_option
 def stats(storage: str, tenant: str | None, as_json: bool) -> None:
     """Count what is stored: objects, bytes of state, and alarms.
@@ -30,14 +30,14 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
       trio-durable stats -s app.db
       trio-durable stats -s app.db -t acme --json
     """
-    kept = storage_named(storage)
+    store = resolve_storage(storage)
     now = SystemClock().now()
-    with reading(kept, tenant) as reader:
-        names = chosen_tenants(reader, tenant)
+    with open_reader(store, tenant) as reader:
+        names = select_tenants(reader, tenant)
         summaries = {name: reader.summarize(now, name) for name in names}
     totals = {name: Total.of(types) for name, types in summaries.items()}
     total = Total.of(totals.values())
-    file_bytes = _size_of(Path(kept.location))
+    file_bytes = _size_of(Path(store.location))
     if as_json:
         print_json(
             {
@@ -52,7 +52,7 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
             }
         )
         return
-    table = listing("tenant", "type", ">objects", ">size", ">pending", ">overdue", ">dead")
+    table = new_table("tenant", "type", ">objects", ">size", ">pending", ">overdue", ">dead")
     for name, types in summaries.items():
         for each in types:
             add_row(table, name, each.type_name, *_cells(each))

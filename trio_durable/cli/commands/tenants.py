@@ -6,13 +6,13 @@ import click
 
 from ..._clock import SystemClock
 from ..._errors import StorageInUse
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import json_option, required_storage, storage_option, storage_option_of_group
-from ..output import add_row, console, listing, print_json
-from ..prompts import confirmed, yes_option
-from ..storage.formatting import counted
-from ..storage.open import reading, storage_named, writing
-from ..storage.paging import tenants_in
+from ..output import add_row, console, new_table, print_json
+from ..prompts import confirm, yes_option
+from ..storage.formatting import quantity
+from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.paging import iter_tenants
 from ..storage.totals import Total
 
 
@@ -31,12 +31,12 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         if as_json:
-            raise Refusal("--json is about the list; leave it out")
+            raise CommandError("--json is about the list; leave it out")
         return
     now = SystemClock().now()
-    table = listing("tenant", ">objects", ">alarms")
-    with reading(storage_named(required_storage(context, storage))) as reader:
-        for name in tenants_in(reader):
+    table = new_table("tenant", ">objects", ">alarms")
+    with open_reader(resolve_storage(required_storage(context, storage))) as reader:
+        for name in iter_tenants(reader):
             total = Total.of(reader.summarize(now, name))
             if as_json:
                 print_json({"tenant": name, "objects": total.objects, "alarms": total.alarms})
@@ -63,18 +63,18 @@ def drop(name: str, storage: str, yes: bool) -> int:
       trio-durable tenants drop -s app.db acme
       trio-durable tenants drop -s app.db acme --yes
     """
-    kept = storage_named(storage)
-    with reading(kept, name) as reader:
+    store = resolve_storage(storage)
+    with open_reader(store, name) as reader:
         total = Total.of(reader.summarize(SystemClock().now(), name))
-    what = f"{counted(total.objects, 'object')} and {counted(total.alarms, 'alarm')}"
+    what = f"{quantity(total.objects, 'object')} and {quantity(total.alarms, 'alarm')}"
     try:
-        with writing(kept) as writer:
-            if not confirmed(f"Drop tenant {name} with {what}?", yes=yes):
+        with open_writer(store) as writer:
+            if not confirm(f"Drop tenant {name} with {what}?", yes=yes):
                 click.echo("Nothing was dropped.", err=True)
                 return 1
             writer.drop_tenant(name)
     except StorageInUse as error:
-        raise Refusal(
+        raise CommandError(
             f"{error}, or let the app drop it: await runtime.drop_tenant({name!r})"
         ) from error
     click.echo(f"Dropped tenant {name} with {what}.")

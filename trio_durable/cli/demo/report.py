@@ -9,7 +9,7 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
-from ..output import listing
+from ..output import new_table
 from .ledger import AlarmAudit, Audit
 from .load import Load
 
@@ -40,7 +40,7 @@ class Outcome:
 
 def speed_table(loads: Sequence[Load]) -> Table:
     """How fast it was before and after each kill."""
-    table = listing(">life", ">calls/s", ">p50", ">p99")
+    table = new_table(">life", ">calls/s", ">p50", ">p99")
     for number, load in enumerate(loads, 1):
         table.add_row(
             str(number),
@@ -53,7 +53,7 @@ def speed_table(loads: Sequence[Load]) -> Table:
 
 def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
     """What came through each kill."""
-    table = listing(
+    table = new_table(
         ">kill",
         ">acknowledged",
         ">found again",
@@ -68,18 +68,18 @@ def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
             str(number),
             f"{audit.acknowledged:,}",
             f"{audit.recovered:,}",
-            number_of(audit.missing),
+            fault_count(audit.missing),
             f"{audit.unanswered:,}",
             f"{audit.completed:,}",
             f"{audit.unanswered - audit.completed:,}",
-            number_of(halves),
+            fault_count(halves),
         )
     return table
 
 
 def alarm_table(audits: Sequence[AlarmAudit]) -> Table:
     """What became of the alarms that were set before each kill."""
-    table = listing(
+    table = new_table(
         ">kill",
         ">set",
         ">before",
@@ -99,25 +99,25 @@ def alarm_table(audits: Sequence[AlarmAudit]) -> Table:
             f"{min(audit.while_dead, default=0.0):.1f}-{max(audit.while_dead, default=0.0):.1f} s",
             f"{len(audit.after):,}",
             f"{median(audit.after or [0.0]) * 1000:.1f} ms",
-            number_of(audit.missing),
-            number_of(audit.doubled),
+            fault_count(audit.missing),
+            fault_count(audit.doubled),
         )
     return table
 
 
-def number_of(faults: int) -> Text:
+def fault_count(faults: int) -> Text:
     """A count that should be 0."""
     return Text(f"{faults:,}", style="green" if faults == 0 else "bold red")
 
 
-def verdict_on(outcome: Outcome) -> Text:
+def verdict(outcome: Outcome) -> Text:
     """The last line."""
-    counted = (
+    counts = (
         f"kills: {len(outcome.loads)}, "
         f"deposits: {sum(audit.acknowledged for audit in outcome.deposits):,}, "
         f"alarms: {sum(audit.fired for audit in outcome.alarms):,}"
     )
     faults = ", ".join(f"{count:,} {fault}" for fault, count in outcome.faults.items() if count)
     if not faults:
-        return Text(f"PASSED: {counted}; none lost, doubled or torn.", style="bold green")
-    return Text(f"FAILED: {counted}; of these {faults}", style="bold red")
+        return Text(f"PASSED: {counts}; none lost, doubled or torn.", style="bold green")
+    return Text(f"FAILED: {counts}; of these {faults}", style="bold red")

@@ -15,14 +15,14 @@ from time import sleep
 
 from rich.console import Console
 
-from ..output import progress_on
+from ..output import progress_bar
 from .child import Worker
 from .ledger import Audit, Ledgers, audit_alarms
 from .load import Load, load_and_kill
 from .report import Outcome
 
 
-def run(
+def run_scenario(
     path: Path,
     accounts: int,
     diaries: int,
@@ -40,7 +40,7 @@ def run(
     deposits: list[Audit] = []
     alarms: list[Audit] = []
     torn: list[int] = []
-    with progress_on(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("starting", total=kills * (seconds + dead))
         while True:
             with Worker(path, accounts, diaries, within) as worker:

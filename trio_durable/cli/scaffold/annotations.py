@@ -20,7 +20,7 @@ import attrs
 
 from ..._json.errors import UnsupportedType
 from ..._json.hooks import hooks_for
-from ..errors import Refusal
+from ..errors import CommandError
 
 
 @attrs.frozen
@@ -107,7 +107,7 @@ class Annotation:
             hooks_for(eval(compile(ast.Expression(tree), "<field>", "eval"), dict(_NAMES)))
         except (SyntaxError, UnsupportedType, TypeError, ValueError) as error:
             problem = str(error) if isinstance(error, (_Unfit, UnsupportedType)) else "is no type"
-            raise Refusal(
+            raise CommandError(
                 f"field {field}: {written!r} {problem}; a field may be of {KNOWN}"
             ) from None
         default = _default(tree)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from ..errors import Refusal
+from ..errors import CommandError
 from .names import check_identifier
 
 
@@ -35,7 +35,7 @@ class AppPackage:
             if (folder / "__init__.py").is_file():
                 return cls(name, folder)
         path = "/".join(parts)
-        raise Refusal(
+        raise CommandError(
             f"package {name!r}: neither {path}/__init__.py nor src/{path}/__init__.py is there; "
             "change to the folder of your app, or make the package first"
         )
@@ -50,14 +50,18 @@ class AppPackage:
         try:
             document = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise Refusal(
+            raise CommandError(
                 "there is no pyproject.toml here; change to the folder of your app, or name its "
                 "package with --package"
             ) from None
         except UnicodeDecodeError:
-            raise Refusal("pyproject.toml: not UTF-8 text; mend it, or use --package") from None
+            raise CommandError(
+                "pyproject.toml: not UTF-8 text; mend it, or use --package"
+            ) from None
         except tomllib.TOMLDecodeError as error:
-            raise Refusal(f"pyproject.toml: not TOML: {error}; mend it, or use --package") from None
+            raise CommandError(
+                f"pyproject.toml: not TOML: {error}; mend it, or use --package"
+            ) from None
         project = document.get("project")
         name = project.get("name") if isinstance(project, dict) else None
         found = {
@@ -71,7 +75,7 @@ class AppPackage:
             [named] = found
         if named not in found:
             which = ", ".join(found) or "none"
-            raise Refusal(
+            raise CommandError(
                 f"can't tell which package is the app's (there is: {which}); name it with --package"
             )
         return cls(named, found[named])

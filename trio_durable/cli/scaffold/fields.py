@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from ..errors import Refusal
+from ..errors import CommandError
 from .annotations import CONTAINERS, MODULES, SCALARS, Annotation
 from .line_breaks import split_outside_brackets
 from .names import check_identifier
@@ -44,10 +44,10 @@ def parse_fields(written: str) -> list[Field]:
         name, colon, annotation = part.partition(":")
         name = name.rstrip()
         if not name or not colon:
-            raise Refusal(f"field {part!r}: write it as name:type, such as count:int")
+            raise CommandError(f"field {part!r}: write it as name:type, such as count:int")
         check_member("field", name)
         if name in fields:
-            raise Refusal(f"field {name!r}: given twice; leave one of them out")
+            raise CommandError(f"field {name!r}: given twice; leave one of them out")
         fields[name] = Field(name, Annotation.parse(name, annotation))
     return list(fields.values())
 
@@ -60,8 +60,8 @@ def check_member(what: str, name: str) -> None:
     """
     check_identifier(what, name)
     if name in _RESERVED:
-        raise Refusal(f"{what} {name!r}: the name is reserved; choose another one")
+        raise CommandError(f"{what} {name!r}: the name is reserved; choose another one")
     if name in NAMES:
-        raise Refusal(
+        raise CommandError(
             f"{what} {name!r}: would hide {name} from the rest of the class; choose another name"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import Refusal
+from ..errors import CommandError
 
 
 def create_files(folder: Path, contents: Mapping[str, str]) -> list[Path]:
@@ -26,11 +26,13 @@ def create_files(folder: Path, contents: Mapping[str, str]) -> list[Path]:
     taken = [path for path in paths if path.exists() or path.is_symlink()]
     if taken:
         names = ", ".join(str(path) for path in taken)
-        raise Refusal(f"{names}: there already; move it away, or choose another name or folder")
+        raise CommandError(
+            f"{names}: there already; move it away, or choose another name or folder"
+        )
     for path in paths:
         for parent in path.parents:
             if (parent.exists() or parent.is_symlink()) and not parent.is_dir():
-                raise Refusal(f"{parent}: not a folder; move it away, or choose another one")
+                raise CommandError(f"{parent}: not a folder; move it away, or choose another one")
     made: list[Path] = []
     try:
         for path, text in paths.items():

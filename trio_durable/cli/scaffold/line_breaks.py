@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import Refusal
+from ..errors import CommandError
 
 WIDTH = 88
 
@@ -23,7 +23,7 @@ def laid_out(what: str, code: str) -> str:
     lines = [short for line in code.splitlines() for short in _lines(line)]
     longest = max(lines, key=len)
     if len(longest) > WIDTH:
-        raise Refusal(
+        raise CommandError(
             f"{what}: {longest.strip()!r} makes a line of more than {WIDTH} characters; choose "
             "shorter names, or write this type by hand"
         )

@@ -7,7 +7,7 @@ import keyword
 import re
 import sys
 
-from ..errors import Refusal
+from ..errors import CommandError
 
 MAX_LENGTH = 40
 """Characters; what is longer makes lines that only a formatter can lay out."""
@@ -43,16 +43,18 @@ def check_identifier(what: str, name: str) -> None:
         Refusal: It can't.
     """
     if not _IDENTIFIER.fullmatch(name):
-        raise Refusal(
+        raise CommandError(
             f"{what} {name!r}: not a name; begin with a letter, and go on with letters, digits "
             "and underscores"
         )
     if name in ("I", "O", "l"):  # E741 of pycodestyle and ruff
-        raise Refusal(f"{what} {name!r}: reads like a digit; choose another name")
+        raise CommandError(f"{what} {name!r}: reads like a digit; choose another name")
     if len(name) > MAX_LENGTH:
-        raise Refusal(f"{what} {name!r}: longer than {MAX_LENGTH} characters; choose a shorter one")
+        raise CommandError(
+            f"{what} {name!r}: longer than {MAX_LENGTH} characters; choose a shorter one"
+        )
     if keyword.iskeyword(name):
-        raise Refusal(f"{what} {name!r}: a keyword of Python; choose another name")
+        raise CommandError(f"{what} {name!r}: a keyword of Python; choose another name")
 
 
 def check_package(name: str) -> None:
@@ -63,12 +65,12 @@ def check_package(name: str) -> None:
     """
     check_identifier("package", name)
     if name in _TAKEN_PACKAGES:
-        raise Refusal(
+        raise CommandError(
             f"package {name!r}: would hide the module of that name; choose another with --name"
         )
 
 
-def package_from(folder_name: str) -> str:
+def package_name_from(folder_name: str) -> str:
     """The name of a package for an app in a folder, such as my_shop for "My shop".
 
     Raises:
@@ -76,14 +78,14 @@ def package_from(folder_name: str) -> str:
     """
     name = re.sub(r"[^a-z0-9]+", "_", folder_name.lower()).strip("_")
     if not _IDENTIFIER.fullmatch(name):
-        raise Refusal(
+        raise CommandError(
             f"no package can be named after the folder {folder_name!r}; give a name with --name"
         )
     check_package(name)
     return name
 
 
-def check_class(name: str, taken: frozenset[str]) -> None:
+def check_class_name(name: str, taken: frozenset[str]) -> None:
     """Check the name of an object's class.
 
     Args:
@@ -96,21 +98,21 @@ def check_class(name: str, taken: frozenset[str]) -> None:
     check_identifier("class", name)
     if not name[0].isupper() or "_" in name:
         better = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-        raise Refusal(f"class {name!r}: classes are named LikeThis; try {better}")
+        raise CommandError(f"class {name!r}: classes are named LikeThis; try {better}")
     if name.startswith("Test"):
-        raise Refusal(
+        raise CommandError(
             f"class {name!r}: pytest would take it for tests; choose a name that doesn't begin "
             "with Test"
         )
     if name in taken or hasattr(builtins, name):
-        raise Refusal(f"class {name!r}: taken by Python or this library; choose another name")
-    if keyword.iskeyword(module_of(name)):
-        raise Refusal(
-            f"class {name!r}: its module would be {module_of(name)}.py, which is a keyword of "
+        raise CommandError(f"class {name!r}: taken by Python or this library; choose another name")
+    if keyword.iskeyword(module_name(name)):
+        raise CommandError(
+            f"class {name!r}: its module would be {module_name(name)}.py, which is a keyword of "
             "Python; choose another name"
         )
 
 
-def module_of(class_name: str) -> str:
+def module_name(class_name: str) -> str:
     """The name of a class's module: shopping_cart for ShoppingCart, http_server for HTTPServer."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()

@@ -180,7 +180,7 @@ async def test_a_day_later(durable_runtime: DurableRuntime) -> None:
 }
 
 
-def skeleton(package: str) -> dict[str, str]:
+def app_files(package: str) -> dict[str, str]:
     """The files of an app, from their paths to what is in them."""
     names = {"package": package, "project": package.replace("_", "-").strip("-")}
     return {

@@ -7,12 +7,12 @@ from string import Template
 
 import attrs
 
-from ..errors import Refusal
+from ..errors import CommandError
 from .annotations import MODULES
 from .fields import NAMES, Field, check_member
 from .imports import imports_of
 from .line_breaks import laid_out
-from .names import check_class, module_of
+from .names import check_class_name, module_name
 
 _CLASS = Template('''class $name(DurableObject):
     """Say here what one of them stands for, and what its id is."""
@@ -89,22 +89,22 @@ class NewObject:
     alarm: str | None
 
     def __attrs_post_init__(self) -> None:
-        check_class(self.name, NAMES | _TEST_MODULES.keys())
+        check_class_name(self.name, NAMES | _TEST_MODULES.keys())
         members = {field.name for field in self.fields}
         for method in ("update", self._getter):
             if method in members:
-                raise Refusal(f"field {method!r}: a handler has this name; choose another one")
+                raise CommandError(f"field {method!r}: a handler has this name; choose another one")
         if self.alarm is not None:
             check_member("alarm", self.alarm)
             if self.alarm in {"update", self._getter, *members}:
-                raise Refusal(
+                raise CommandError(
                     f"alarm {self.alarm!r}: a field or a handler has this name; choose another one"
                 )
 
     @property
     def module(self) -> str:
         """The name of its module."""
-        return module_of(self.name)
+        return module_name(self.name)
 
     @property
     def _getter(self) -> str:

@@ -19,7 +19,7 @@ from ..._api.durable_object import (
 )
 from ..._json.state import StateCodec
 from ..._text import reason
-from ..errors import Refusal
+from ..errors import CommandError
 
 _OWN = __name__.partition(".")[0]
 
@@ -76,14 +76,18 @@ class AppClasses:
         found = [each for each in self if each.name == type_name]
         if not found:
             known = ", ".join(dict.fromkeys(each.name for each in self)) or "none"
-            raise Refusal(f"--app has no class that is stored as {type_name!r} (it has: {known})")
+            raise CommandError(
+                f"--app has no class that is stored as {type_name!r} (it has: {known})"
+            )
         if len(found) > 1:
             classes = " and ".join(_path(each) for each in found)
-            raise Refusal(f"--app: {classes} are both stored as {type_name!r}; name one of them")
+            raise CommandError(
+                f"--app: {classes} are both stored as {type_name!r}; name one of them"
+            )
         return found[0]
 
 
-def codec_of(definition: ObjectDefinition) -> StateCodec:
+def state_codec(definition: ObjectDefinition) -> StateCodec:
     """What reads and writes the states of a class.
 
     Raises:
@@ -95,7 +99,7 @@ def codec_of(definition: ObjectDefinition) -> StateCodec:
 
 def _imported(name: str) -> object:
     if not all(name.split(".")):
-        raise Refusal(
+        raise CommandError(
             f"--app {name!r:.80}: not the name of a module; write it as shop.objects or "
             "shop.objects:Cart"
         )
@@ -103,11 +107,11 @@ def _imported(name: str) -> object:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # whatever the user's module may raise
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise Refusal(
+            raise CommandError(
                 f"--app: there is no module {error.name}; check the name, or change to the folder "
                 "of your app"
             ) from error
-        raise Refusal(
+        raise CommandError(
             f"--app: {name} can't be imported: {reason(error):.400}; mend that first"
         ) from error
 
@@ -116,7 +120,7 @@ def _class_in(module: object, name: str) -> ObjectDefinition:
     cls = getattr(module, name, None)
     if not (isinstance(cls, type) and issubclass(cls, DurableObject)):
         where = getattr(module, "__name__", "")
-        raise Refusal(f"--app: {where} has no durable object {name!r}; check the name")
+        raise CommandError(f"--app: {where} has no durable object {name!r}; check the name")
     return definition_of(cls)
 
 

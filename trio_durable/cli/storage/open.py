@@ -9,11 +9,11 @@ from ..._api.tenant import check_tenant
 from ..._keys import AlarmKey, ObjectKey, id_problem
 from ...storage import Durability, MemoryStorage, Reader, Storage, StorageFault, Writer
 from ...storage._urls import storage_at
-from ..errors import Refusal
+from ..errors import CommandError
 from .paging import has_tenant
 
 
-def storage_named(
+def resolve_storage(
     name: str, durability: Durability = "full", *, what: str = "--storage"
 ) -> Storage:
     """The storage at a path or URL; nothing is opened yet.
@@ -29,14 +29,14 @@ def storage_named(
     try:
         storage = storage_at(name, durability)
     except (ValueError, ModuleNotFoundError) as error:
-        raise Refusal(f"{what}: {error}") from None
+        raise CommandError(f"{what}: {error}") from None
     if isinstance(storage, MemoryStorage):
-        raise Refusal(f"{what}: objects in memory are gone with their process; name a file")
+        raise CommandError(f"{what}: objects in memory are gone with their process; name a file")
     return storage
 
 
 @contextmanager
-def reading(storage: Storage, tenant: str | None = None) -> Iterator[Reader]:
+def open_reader(storage: Storage, tenant: str | None = None) -> Iterator[Reader]:
     """The reading side, for a tenant that has to be there if one is named.
 
     Raises:
@@ -48,7 +48,7 @@ def reading(storage: Storage, tenant: str | None = None) -> Iterator[Reader]:
         check_tenant(tenant)
     with _faults(storage), closing(storage.open_reader()) as reader:
         if tenant is not None and not has_tenant(reader, tenant):
-            raise Refusal(
+            raise CommandError(
                 f"there is no tenant {tenant} in {storage.location}; `trio-durable tenants` lists "
                 "those that there are"
             )
@@ -56,7 +56,7 @@ def reading(storage: Storage, tenant: str | None = None) -> Iterator[Reader]:
 
 
 @contextmanager
-def writing(storage: Storage) -> Iterator[Writer]:
+def open_writer(storage: Storage) -> Iterator[Writer]:
     """The writing side.
 
     Raises:
@@ -72,10 +72,10 @@ def _faults(storage: Storage) -> Iterator[None]:
     try:
         yield
     except StorageFault as fault:
-        raise Refusal(f"can't use {storage.location}: {fault}") from fault
+        raise CommandError(f"can't use {storage.location}: {fault}") from fault
 
 
-def check_type(name: str) -> None:
+def check_type_name(name: str) -> None:
     """Check the name of a type.
 
     Raises:
@@ -84,36 +84,36 @@ def check_type(name: str) -> None:
     _check("a type", name)
 
 
-def key_of(type_name: str, object_id: str, tenant: str | None) -> ObjectKey:
+def object_key(type_name: str, object_id: str, tenant: str | None) -> ObjectKey:
     """The key of what a user names.
 
     Raises:
         Refusal: Nothing can be called that.
     """
-    check_type(type_name)
+    check_type_name(type_name)
     _check("an id", object_id)
     return ObjectKey(type_name, object_id, tenant or "")
 
 
-def alarm_key_of(type_name: str, object_id: str, name: str, tenant: str | None) -> AlarmKey:
+def alarm_key(type_name: str, object_id: str, name: str, tenant: str | None) -> AlarmKey:
     """The key of an alarm that a user names.
 
     Raises:
         Refusal: None can be called that.
     """
     _check("the name of an alarm", name)
-    return key_of(type_name, object_id, tenant).alarm(name)
+    return object_key(type_name, object_id, tenant).alarm(name)
 
 
 def _check(what: str, name: str) -> None:
     problem = id_problem(name)
     if problem is not None:
-        raise Refusal(f"{name!r:.80} can't be {what}: {problem}")
+        raise CommandError(f"{name!r:.80} can't be {what}: {problem}")
 
 
-def nothing_stored(key: ObjectKey) -> Refusal:
+def object_not_found(key: ObjectKey) -> CommandError:
     """What to raise where a user names an object that isn't there."""
     of = f" -t {key.tenant}" if key.tenant else ""
-    return Refusal(
+    return CommandError(
         f"nothing is stored of {key}; `trio-durable ls{of} {key.type_name}` lists what is"
     )

@@ -43,7 +43,7 @@ def find_alarm(reader: Reader, key: AlarmKey, now: int) -> AlarmRow | None:
     return page[0] if page and page[0].alarm.key == key else None
 
 
-def tenants_in(reader: Reader) -> Iterator[str]:
+def iter_tenants(reader: Reader) -> Iterator[str]:
     """The names of all tenants, in order, without the nameless one."""
     after = None
     while page := reader.list_tenants(after, _PAGE_ROWS):
@@ -51,12 +51,12 @@ def tenants_in(reader: Reader) -> Iterator[str]:
         after = page[-1]
 
 
-def chosen_tenants(reader: Reader, tenant: str | None) -> list[str]:
+def select_tenants(reader: Reader, tenant: str | None) -> list[str]:
     """The one that was named, or else all: the nameless one first."""
-    return ["", *tenants_in(reader)] if tenant is None else [tenant]
+    return ["", *iter_tenants(reader)] if tenant is None else [tenant]
 
 
-def types_in(reader: Reader, tenant: str = "") -> Iterator[str]:
+def iter_types(reader: Reader, tenant: str = "") -> Iterator[str]:
     """The types that a tenant has objects of, in order; looks at one object of each."""
     after = None
     while page := reader.browse_objects(None, after, 1, tenant):
@@ -65,7 +65,7 @@ def types_in(reader: Reader, tenant: str = "") -> Iterator[str]:
         after = ObjectKey(type_name, _LAST_NAME)
 
 
-def objects_in(
+def iter_objects(
     reader: Reader, type_name: str | None, tenant: str = "", after: ObjectKey | None = None
 ) -> Iterator[ObjectRow]:
     """Objects as `Reader.browse_objects` has them."""
@@ -78,7 +78,7 @@ def objects_in(
         limit = max(1, min(_PAGE_ROWS, 4 * limit, _PAGE_BYTES // (size + 1)))
 
 
-def alarms_in(
+def iter_alarms(
     reader: Reader,
     now: int,
     type_name: str | None = None,
@@ -95,17 +95,17 @@ def alarms_in(
         limit = min(_PAGE_ROWS, 4 * limit)
 
 
-def alarms_of(
+def iter_alarms_of(
     reader: Reader, key: ObjectKey, now: int, *, status: AlarmStatus | None = None
 ) -> Iterator[AlarmRow]:
     """The alarms of one object, dead letters too, by name."""
     # No name is empty.
     before = AlarmKey(key.type_name, key.object_id, "", key.tenant)
-    rows = alarms_in(reader, now, key.type_name, key.tenant, status=status, after=before)
+    rows = iter_alarms(reader, now, key.type_name, key.tenant, status=status, after=before)
     return takewhile(lambda row: row.alarm.key.object_key == key, rows)
 
 
-def present_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[AlarmKey]:
+def existing_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[AlarmKey]:
     """Those of ``keys`` that are there, dead letters too.
 
     Args:
@@ -118,7 +118,7 @@ def present_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[Al
         wanted = list(its_keys)
         last = wanted[-1].name.encode()
         # Only what is between the first and the last: an object may have very many.
-        rows = alarms_in(
+        rows = iter_alarms(
             reader,
             now,
             owner.type_name,

@@ -16,14 +16,14 @@ from ..._clock import SystemClock
 from ..._errors import StateDecodeError, StateEncodeError
 from ..._keys import ObjectKey
 from ...storage import Commit, Reader, Writer
-from ..transfer.batches import batches
-from .app_classes import codec_of
+from .app_classes import state_codec
+from .batches import batches
 from .formatting import schema_of
-from .paging import objects_in
+from .paging import iter_objects
 
 
 @attrs.frozen
-class Failure:
+class FailedUpgrade:
     """A state that stays as it is."""
 
     key: ObjectKey
@@ -46,11 +46,11 @@ class StateUpgrade:
         self.current = 0
         """How many had the schema of the class already."""
         self.failed = 0
-        self._codec = codec_of(definition)
+        self._codec = state_codec(definition)
 
     def run(
         self, reader: Reader, writer: Writer | None, tenant: str, advance: Callable[[], None]
-    ) -> Iterator[Failure]:
+    ) -> Iterator[FailedUpgrade]:
         """Upgrade those of a tenant; yield what can't be.
 
         Args:
@@ -63,13 +63,13 @@ class StateUpgrade:
             StorageFault: The storage can't be read, or written.
         """
         for batch in batches(self._upgrades(reader, tenant, advance), _size_of):
-            yield from (each for each in batch if isinstance(each, Failure))
+            yield from (each for each in batch if isinstance(each, FailedUpgrade))
             yield from self._save(writer, [each for each in batch if isinstance(each, Commit)])
 
     def _upgrades(
         self, reader: Reader, tenant: str, advance: Callable[[], None]
-    ) -> Iterator[Commit | Failure]:
-        for row in objects_in(reader, self.definition.name, tenant):
+    ) -> Iterator[Commit | FailedUpgrade]:
+        for row in iter_objects(reader, self.definition.name, tenant):
             advance()
             if schema_of(row.state) == self.definition.schema:
                 self.current += 1
@@ -78,18 +78,20 @@ class StateUpgrade:
                 state = self._codec.encode(row.key, self._codec.decode(row.key, row.state))
             except (StateDecodeError, StateEncodeError) as error:
                 self.failed += 1
-                yield Failure(row.key, str(error))
+                yield FailedUpgrade(row.key, str(error))
             else:
                 yield Commit(row.key, row.revision, state, epoch=row.epoch)
 
-    def _save(self, writer: Writer | None, batch: list[Commit]) -> Iterator[Failure]:
+    def _save(self, writer: Writer | None, batch: list[Commit]) -> Iterator[FailedUpgrade]:
         stale = writer.commit(batch, SystemClock().now()) if writer else ()
         self.upgraded += len(batch) - len(stale)
         self.failed += len(stale)
         for position in stale:
             key = batch[position].key
-            yield Failure(key, f"{key} was written by somebody else meanwhile; run this again")
+            yield FailedUpgrade(
+                key, f"{key} was written by somebody else meanwhile; run this again"
+            )
 
 
-def _size_of(each: Commit | Failure) -> int:
+def _size_of(each: Commit | FailedUpgrade) -> int:
     return len(each.state or b"") if isinstance(each, Commit) else 0

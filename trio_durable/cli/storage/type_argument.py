@@ -8,9 +8,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..._errors import DurableError
-from ..errors import Refusal
-from .open import reading, storage_named
-from .paging import types_in
+from ..errors import CommandError
+from .open import open_reader, resolve_storage
+from .paging import iter_types
 
 
 class TypeName(click.types.StringParamType):
@@ -27,11 +27,11 @@ class TypeName(click.types.StringParamType):
         if not storage:
             return []
         try:
-            with reading(storage_named(storage), tenant) as reader:
+            with open_reader(resolve_storage(storage), tenant) as reader:
                 return [
                     CompletionItem(name)
-                    for name in types_in(reader, tenant or "")
+                    for name in iter_types(reader, tenant or "")
                     if name.startswith(incomplete)
                 ]
-        except (DurableError, Refusal):
+        except (DurableError, CommandError):
             return []

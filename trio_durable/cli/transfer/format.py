@@ -18,8 +18,8 @@ import orjson
 from ..._alarms.alarm import EARLIEST, LATEST, instant
 from ..._keys import AlarmKey, ObjectKey, id_problem, tenant_problem
 from ...storage import AlarmRow, ObjectRow, StoredAlarm
-from ..errors import Refusal
-from ..storage.formatting import named
+from ..errors import CommandError
+from ..storage.formatting import key_members
 
 VERSION = 1
 HEADER = {"trio_durable": "export", "version": VERSION}
@@ -29,37 +29,37 @@ _MAX_COUNT = 2**63 - 1
 
 
 @attrs.frozen
-class End:
+class EndLine:
     """The last line."""
 
     objects: int
     alarms: int
 
 
-Line = ObjectRow | AlarmRow | End
+Line = ObjectRow | AlarmRow | EndLine
 
 
 # --- writing -------------------------------------------------------------------------------------
 
 
-def header() -> bytes:
+def encode_header() -> bytes:
     """The first line."""
     return _line(HEADER)
 
 
-def encode(line: Line) -> bytes:
+def encode_line(line: Line) -> bytes:
     """A line.
 
     Raises:
         Refusal: It has an instant that no calendar has.
     """
-    if isinstance(line, End):
+    if isinstance(line, EndLine):
         return _line({"kind": "end", "objects": line.objects, "alarms": line.alarms})
     if isinstance(line, ObjectRow):
         return _line(
             {
                 "kind": "object",
-                **named(line.key),
+                **key_members(line.key),
                 "revision": line.revision,
                 "updated_at": _moment(line.key, line.updated_at),
                 **_embedded("state", line.state, dict),
@@ -70,7 +70,7 @@ def encode(line: Line) -> bytes:
     return _line(
         {
             "kind": "alarm",
-            **named(alarm.key),
+            **key_members(alarm.key),
             "due_at": _moment(alarm.key, alarm.due_at),
             "available_at": None if again is None else _moment(alarm.key, again),
             "failures": alarm.failures,
@@ -88,12 +88,12 @@ def _moment(key: ObjectKey | AlarmKey, microseconds: int) -> str:
     try:
         return instant(microseconds).isoformat()
     except OverflowError:
-        raise outside_of_calendars(key) from None
+        raise unrepresentable_instant(key) from None
 
 
-def outside_of_calendars(key: ObjectKey | AlarmKey) -> Refusal:
+def unrepresentable_instant(key: ObjectKey | AlarmKey) -> CommandError:
     """What to raise where a time of something keeps it from being carried elsewhere."""
-    return Refusal(
+    return CommandError(
         f"{key} has a time outside of the years 1 to 9999; set or save it anew, or remove it"
     )
 
@@ -122,7 +122,7 @@ def is_header(data: object) -> bool:
         return False
     version = data.get("version")
     if type(version) is not int or version != VERSION:
-        raise Refusal(
+        raise CommandError(
             f"the export has version {version!r:.20}, and this release knows version {VERSION}; "
             "import it with the release that wrote it, or a later one"
         )
@@ -130,7 +130,7 @@ def is_header(data: object) -> bool:
     return True
 
 
-def decode(data: object) -> Line:
+def decode_line(data: object) -> Line:
     """What the JSON of a line says, the first one excepted.
 
     Raises:
@@ -145,9 +145,9 @@ def decode(data: object) -> Line:
     return read(data)
 
 
-def _end(data: dict[str, Any]) -> End:
+def _end(data: dict[str, Any]) -> EndLine:
     _check_members(data, {"kind", "objects", "alarms"})
-    return End(_count(data, "objects"), _count(data, "alarms"))
+    return EndLine(_count(data, "objects"), _count(data, "alarms"))
 
 
 def _object(data: dict[str, Any]) -> ObjectRow:

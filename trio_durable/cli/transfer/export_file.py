@@ -16,14 +16,14 @@ import attrs
 import orjson
 
 from ...storage import AlarmRow, ObjectRow
-from ..errors import Refusal
+from ..errors import CommandError
 from ..storage import exact_json
-from .batches import batches
-from .format import End, decode, is_header
+from ..storage.batches import batches
+from .format import EndLine, decode_line, is_header
 
 
 @contextmanager
-def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
+def ensure_seekable(file: BinaryIO) -> Iterator[BinaryIO]:
     """``file``, or a copy of what it has if it can be read only once."""
     if file.seekable():
         yield file
@@ -33,7 +33,9 @@ def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
         yield copy
 
 
-def check(file: BinaryIO, name: str, tenant: str | None, advance: Callable[[int], None]) -> None:
+def check_export(
+    file: BinaryIO, name: str, tenant: str | None, advance: Callable[[int], None]
+) -> None:
     """Read it all.
 
     Args:
@@ -45,34 +47,36 @@ def check(file: BinaryIO, name: str, tenant: str | None, advance: Callable[[int]
     Raises:
         Refusal: A line can't be imported; says which, and why. Or the tenant has none.
     """
-    checker = _Checker(tenant)
+    checker = _ExportChecker(tenant)
     file.seek(0)
     number = 0
     for number, line in enumerate(file, 1):
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            raise Refusal(
+            raise CommandError(
                 f"{name}, line {number}: not UTF-8 text; name a file that `trio-durable export` "
                 "wrote"
             ) from None
         try:
             checker.take(exact_json.parse(text))
         except ValueError as error:
-            raise Refusal(
+            raise CommandError(
                 f"{name}, line {number}: {error}; mend the file, or export anew"
             ) from None
         advance(len(line))
     if not checker.has_ended:
-        raise Refusal(
+        raise CommandError(
             f"{name}, line {number + 1}: the end is missing; the file was cut off, or is no "
             "export: export anew"
         )
     if not (tenant is None or checker.has_wanted):
-        raise Refusal(f"{name} has nothing of a tenant {tenant}; check the name, or leave out -t")
+        raise CommandError(
+            f"{name} has nothing of a tenant {tenant}; check the name, or leave out -t"
+        )
 
 
-class _Checker:
+class _ExportChecker:
     """Takes the lines one by one."""
 
     def __init__(self, wanted: str | None) -> None:
@@ -94,11 +98,11 @@ class _Checker:
                 raise ValueError("no export begins like this; the header is missing")
             self._has_begun = True
             return
-        line = decode(data)
+        line = decode_line(data)
         if self.has_ended:
             raise ValueError("the end came before")
-        if isinstance(line, End):
-            if line != End(self._objects, self._alarms):
+        if isinstance(line, EndLine):
+            if line != EndLine(self._objects, self._alarms):
                 raise ValueError(
                     f"here should be {line.objects} objects and {line.alarms} alarms, and there "
                     f"were {self._objects} and {self._alarms}; lines are missing or were added"
@@ -130,14 +134,16 @@ class _Checker:
 
 
 @attrs.frozen
-class Piece:
+class Chunk:
     """Some rows, with the numbers of their lines."""
 
     objects: list[tuple[int, ObjectRow]]
     alarms: list[tuple[int, AlarmRow]]
 
 
-def pieces(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) -> Iterator[Piece]:
+def read_chunks(
+    file: BinaryIO, tenant: str | None, advance: Callable[[int], None]
+) -> Iterator[Chunk]:
     """The rows of a checked export, as many at a time as fit into memory.
 
     Args:
@@ -146,7 +152,7 @@ def pieces(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) -
         advance: Is told how many bytes were read.
     """
     for batch in batches(_rows(file, tenant, advance), lambda row: row[2]):
-        yield Piece(
+        yield Chunk(
             [(number, line) for number, line, _ in batch if isinstance(line, ObjectRow)],
             [(number, line) for number, line, _ in batch if isinstance(line, AlarmRow)],
         )
@@ -160,8 +166,8 @@ def _rows(
     for number, text in enumerate(file, 1):
         advance(len(text))
         # Checked, so nothing is lost by a parser that is fast and lenient.
-        line = None if number == 1 else decode(orjson.loads(text))
-        if line is None or isinstance(line, End):
+        line = None if number == 1 else decode_line(orjson.loads(text))
+        if line is None or isinstance(line, EndLine):
             continue
         key = line.key if isinstance(line, ObjectRow) else line.alarm.key
         if tenant in (None, key.tenant):
