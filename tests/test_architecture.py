@@ -114,8 +114,8 @@ RANKS = {
     ],
     "cli.transfer": ["format restore", "export_file"],
     "cli.scaffold": [
-        "annotations files imports line_breaks names new_app",
-        "app_package fields",
+        "annotations files names rendering",
+        "app_package fields new_app",
         "new_object",
     ],
     "cli.bench": ["callers objects plain", "figures", "measure"],

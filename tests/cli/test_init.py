@@ -103,7 +103,7 @@ def test_nothing_is_replaced(folder: Path, name: str) -> None:
     path = folder / "shop" / name
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    assert_refused(folder, f"shop/{name}: there already; move it away", "init", "shop")
+    assert_refused(folder, f"shop/{name}: already there; move it away", "init", "shop")
 
 
 def test_all_that_is_there_already_is_named(folder: Path) -> None:

@@ -12,8 +12,8 @@ from ..._clock import SystemClock
 from ...storage import AlarmChanges, AlarmRow, AlarmStatus, Commit, Reader
 from ..errors import CommandError
 from ..options import json_option, required_storage, storage_options
-from ..output import console, print_json
-from ..storage.formatting import alarm_json, alarm_table, quantity
+from ..output import console, print_json, quantity
+from ..storage.formatting import alarm_json, alarm_table
 from ..storage.open import (
     alarm_key,
     check_type_name,

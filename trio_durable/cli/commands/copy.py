@@ -14,9 +14,8 @@ from ..._clock import SystemClock
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow, ObjectRow, Reader, SQLiteStorage, Writer
 from ..errors import CommandError
-from ..output import console, printable, progress_bar
+from ..output import console, printable, progress_bar, quantity
 from ..storage.batches import batches
-from ..storage.formatting import quantity
 from ..storage.open import open_reader, open_writer, resolve_storage
 from ..storage.paging import existing_alarms, is_empty, iter_alarms, iter_objects, select_tenants
 from ..storage.totals import Total

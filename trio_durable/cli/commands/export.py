@@ -14,8 +14,7 @@ from ..._clock import SystemClock
 from ...storage import Reader
 from ..errors import CommandError
 from ..options import storage_options
-from ..output import console, progress_bar
-from ..storage.formatting import quantity
+from ..output import console, progress_bar, quantity
 from ..storage.open import open_reader, resolve_storage
 from ..storage.paging import iter_alarms, iter_objects, select_tenants
 from ..storage.totals import Total

@@ -14,8 +14,7 @@ from ..._keys import ObjectKey
 from ...storage import Reader, StoredObject, Writer
 from ..errors import CommandError
 from ..options import input_file, storage_options
-from ..output import console, progress_bar
-from ..storage.formatting import quantity
+from ..output import console, progress_bar, quantity
 from ..storage.open import open_reader, open_writer, resolve_storage
 from ..storage.paging import existing_alarms, is_empty
 from ..transfer.export_file import Chunk, check_export, ensure_seekable, read_chunks

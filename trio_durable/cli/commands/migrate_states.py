@@ -10,9 +10,9 @@ import click
 from ..._clock import SystemClock
 from ...storage import Reader
 from ..options import json_option, storage_options
-from ..output import console, print_json, printable, progress_bar
+from ..output import console, print_json, printable, progress_bar, quantity
 from ..storage.app_classes import AppClasses, app_option
-from ..storage.formatting import key_members, quantity
+from ..storage.formatting import key_members
 from ..storage.open import open_reader, open_writer, resolve_storage
 from ..storage.paging import select_tenants
 from ..storage.state_upgrade import FailedUpgrade, StateUpgrade

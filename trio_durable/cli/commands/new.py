@@ -41,7 +41,7 @@ def new(name: str, fields: str, alarm: str | None, package: str | None) -> None:
     """
     new_object = NewObject(name, parse_fields(fields), alarm)
     app = Path()
-    home = AppPackage.of(app) if package is None else AppPackage.named(app, package)
+    home = AppPackage.find(app) if package is None else AppPackage.named(app, package)
     made = create_files(
         app,
         {

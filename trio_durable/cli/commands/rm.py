@@ -8,8 +8,8 @@ from ..._clock import SystemClock
 from ...storage import AlarmChanges, Commit
 from ..errors import CommandError
 from ..options import storage_options
+from ..output import quantity
 from ..prompts import confirm, yes_option
-from ..storage.formatting import quantity
 from ..storage.open import object_key, object_not_found, open_reader, open_writer, resolve_storage
 from ..storage.paging import iter_alarms_of
 from ..storage.type_argument import TypeName

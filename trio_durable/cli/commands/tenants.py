@@ -8,9 +8,8 @@ from ..._clock import SystemClock
 from ..._errors import StorageInUse
 from ..errors import CommandError
 from ..options import json_option, required_storage, storage_option, storage_option_of_group
-from ..output import add_row, console, new_table, print_json
+from ..output import add_row, console, new_table, print_json, quantity
 from ..prompts import confirm, yes_option
-from ..storage.formatting import quantity
 from ..storage.open import open_reader, open_writer, resolve_storage
 from ..storage.paging import iter_tenants
 from ..storage.totals import Total

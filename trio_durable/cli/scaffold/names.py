@@ -1,4 +1,4 @@
-"""Names that generated code may have: each check says what is wrong with one, and what to do."""
+"""Checks of names in generated code. Their errors say what is wrong with a name, and what to do."""
 
 from __future__ import annotations
 
@@ -9,59 +9,42 @@ import sys
 
 from ..errors import CommandError
 
-MAX_LENGTH = 40
-"""Characters; what is longer makes lines that only a formatter can lay out."""
+_MAX_LENGTH = 40
+"""In characters. Longer names make lines that the templates can't break."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-# What an app or its tests import, so that a package of that name would be in the way of it.
-_TAKEN_PACKAGES = frozenset(
-    {
-        *sys.stdlib_module_names,
-        "anyio",
-        "attr",
-        "attrs",
-        "cattr",
-        "cattrs",
-        "click",
-        "conftest",
-        "orjson",
-        "pytest",
-        "rich",
-        "sqlite_utils",
-        "tests",
-        "trio",
-        "trio_durable",
-    }
-)
+_TAKEN_PACKAGES = sys.stdlib_module_names | {
+    *("anyio", "attr", "attrs", "cattr", "cattrs", "click", "conftest", "orjson", "pytest"),
+    *("rich", "sqlite_utils", "tests", "trio", "trio_durable"),
+}
+"""Modules that an app or its tests import. An app's package of the same name would hide one."""
 
 
-def check_identifier(what: str, name: str) -> None:
-    """Check that generated code can be written with a name.
+def check_identifier(kind: str, name: str) -> None:
+    """Check that ``name`` can be used in generated code.
 
     Raises:
-        Refusal: It can't.
+        CommandError: It can't; ``kind`` is for the message.
     """
     if not _IDENTIFIER.fullmatch(name):
-        raise CommandError(
-            f"{what} {name!r}: not a name; begin with a letter, and go on with letters, digits "
-            "and underscores"
-        )
-    if name in ("I", "O", "l"):  # E741 of pycodestyle and ruff
-        raise CommandError(f"{what} {name!r}: reads like a digit; choose another name")
-    if len(name) > MAX_LENGTH:
-        raise CommandError(
-            f"{what} {name!r}: longer than {MAX_LENGTH} characters; choose a shorter one"
-        )
-    if keyword.iskeyword(name):
-        raise CommandError(f"{what} {name!r}: a keyword of Python; choose another name")
+        problem = "not a name; use a letter, then letters, digits and underscores"
+    elif name in ("I", "O", "l"):  # E741 of pycodestyle and ruff
+        problem = "reads like a digit; choose another name"
+    elif len(name) > _MAX_LENGTH:
+        problem = f"longer than {_MAX_LENGTH} characters; choose a shorter name"
+    elif keyword.iskeyword(name):
+        problem = "a keyword of Python; choose another name"
+    else:
+        return
+    raise CommandError(f"{kind} {name!r}: {problem}")
 
 
 def check_package(name: str) -> None:
     """Check the name of an app's package.
 
     Raises:
-        Refusal: It can't be that.
+        CommandError: A package can't have this name.
     """
     check_identifier("package", name)
     if name in _TAKEN_PACKAGES:
@@ -71,10 +54,10 @@ def check_package(name: str) -> None:
 
 
 def package_name_from(folder_name: str) -> str:
-    """The name of a package for an app in a folder, such as my_shop for "My shop".
+    """The package name for an app in a folder, such as my_shop for "My Shop".
 
     Raises:
-        Refusal: None can be made of it.
+        CommandError: The folder's name has no usable form.
     """
     name = re.sub(r"[^a-z0-9]+", "_", folder_name.lower()).strip("_")
     if not _IDENTIFIER.fullmatch(name):
@@ -90,27 +73,25 @@ def check_class_name(name: str, taken: frozenset[str]) -> None:
 
     Args:
         name: The name.
-        taken: What else is called something in its module.
+        taken: Other names that its module or its test uses.
 
     Raises:
-        Refusal: It can't be that.
+        CommandError: A class can't have this name.
     """
     check_identifier("class", name)
     if not name[0].isupper() or "_" in name:
         better = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-        raise CommandError(f"class {name!r}: classes are named LikeThis; try {better}")
-    if name.startswith("Test"):
-        raise CommandError(
-            f"class {name!r}: pytest would take it for tests; choose a name that doesn't begin "
-            "with Test"
-        )
-    if name in taken or hasattr(builtins, name):
-        raise CommandError(f"class {name!r}: taken by Python or this library; choose another name")
-    if keyword.iskeyword(module_name(name)):
-        raise CommandError(
-            f"class {name!r}: its module would be {module_name(name)}.py, which is a keyword of "
-            "Python; choose another name"
-        )
+        problem = f"classes are named LikeThis; try {better}"
+    elif name.startswith("Test"):
+        problem = "pytest would collect it as tests; choose a name that doesn't begin with Test"
+    elif name in taken or hasattr(builtins, name):
+        problem = "taken by Python or this library; choose another name"
+    elif keyword.iskeyword(module_name(name)):
+        problem = f"its module would be {module_name(name)}.py, which is a keyword of Python"
+        problem += "; choose another name"
+    else:
+        return
+    raise CommandError(f"class {name!r}: {problem}")
 
 
 def module_name(class_name: str) -> str:

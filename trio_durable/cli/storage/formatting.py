@@ -66,11 +66,6 @@ def size(count: int) -> str:
     return f"{value:,.1f} TB"
 
 
-def quantity(count: int, one: str) -> str:
-    """So many of something."""
-    return f"{count:,} {one}{'' if count == 1 else 's'}"
-
-
 def key_members(key: ObjectKey | AlarmKey) -> dict[str, object]:
     """What names an object or alarm, as JSON; a tenant only where there is one."""
     tenant = {"tenant": key.tenant} if key.tenant else {}
