@@ -110,7 +110,7 @@ RANKS = {
     "cli.storage": [
         "batches exact_json paging totals",
         "app_classes formatting open",
-        "state_upgrade type_argument",
+        "state_upgrade type_completion",
     ],
     "cli.transfer": ["format restore", "export_file"],
     "cli.scaffold": [

@@ -129,7 +129,7 @@ def test_the_script_s_questions_are_answered() -> None:
 )
 def test_bad_input(folder: Path, args: tuple[str, ...], says: str) -> None:
     assert_refused(folder, says, *args)
-    assert " --help shows what it takes)\n" in run(*args).stderr
+    assert " --help)\n" in run(*args).stderr
 
 
 Action = Callable[[str, bool], "int | None"]
@@ -174,11 +174,11 @@ ERRORS: dict[str, tuple[Exception, str]] = {
     "of a nursery": (ExceptionGroup("", [ExceptionGroup("", [CommandError("no way")])]), "no way"),
     "the system's": (
         PermissionError(13, "Permission denied", "/somewhere"),
-        "/somewhere: the permission for it is missing; have it granted, or choose another place",
+        "/somewhere: permission denied; ask for access, or choose another place",
     ),
     "the system's, about no path": (
         OSError(28, "No space left on device"),
-        "the disk is full; make room",
+        "the disk is full; free some space",
     ),
     "in somebody's own words": (
         FileNotFoundError(2, "No folder for it in /x"),

@@ -34,7 +34,7 @@ def test_it_makes_a_folder_and_says_what_is_in_it(folder: Path) -> None:
         "shop",
         "tests",
     }
-    assert last == "Go on from apps/shop/README.md."
+    assert last == "Continue with apps/shop/README.md."
     assert b"$" not in b"".join(filter(None, made.values()))
 
 
@@ -137,4 +137,4 @@ def test_what_was_made_before_a_failure_goes_again(
 @pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_can_t_be_written_to(folder: Path) -> None:
     (folder / "locked").mkdir(mode=0o500)
-    assert_refused(folder, "locked/shop: the permission for it is missing", "init", "locked/shop")
+    assert_refused(folder, "locked/shop: permission denied", "init", "locked/shop")

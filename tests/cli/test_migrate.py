@@ -99,7 +99,7 @@ def test_down_asks_first(filled: str) -> None:
     assert result.stderr.endswith("Nothing was undone.\n")
     result = run("migrate", "-s", filled, "--down", "m001_objects")
     assert result.exit_code == 2
-    assert "there is nobody here to ask; say --yes" in result.stderr
+    assert "no answer on standard input; confirm with --yes" in result.stderr
     assert applied(filled) == [*reversed(ALL)]
 
 

@@ -1,6 +1,6 @@
-"""The command ``trio-durable``; ``docs/cli.md`` shows all of it.
+"""The command ``trio-durable``, described in ``docs/cli.md``.
 
-It is built on click and rich, which come with the extra ``cli``: the library itself needs neither.
+It is built on click and rich, which the extra ``cli`` installs. The library itself needs neither.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command that this process was called with, and exit with its status."""
+    """Run the command with the arguments of this process, and exit with its status."""
     try:
+        import rich  # noqa: F401  # commands import it later
+
         from .application import application
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):

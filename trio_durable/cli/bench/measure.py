@@ -1,4 +1,4 @@
-"""What is measured, one thing after the other."""
+"""The measurements of the benchmark."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ ROUNDS = 3
 CALLERS = 64
 OBJECTS = 1000
 COLD_PER_SECOND = 40_000
-"""How many objects are loaded in each round, per second that a round is meant to take."""
+"""Objects to load per second of a round: about the rate of a fast machine."""
 ALARMS = 300
-AHEAD = 0.3
-"""Seconds until the first alarm is due, by when all have been set."""
-GAP = 0.003
+FIRST_ALARM_SECONDS = 0.3
+"""The time until the first alarm is due. All alarms have been set by then."""
+ALARM_GAP_SECONDS = 0.003
 
 STEPS = 2 * ROUNDS + ROUNDS + ROUNDS + 1
-"""How often `measure` says that it has come further."""
+"""The number of times that `measure` reports progress."""
 
 
 async def measure(folder: Path, seconds: float, step: Callable[[], None]) -> list[Figure]:
-    """Measure everything.
+    """Measure all figures.
 
     Args:
-        folder: Where to put the files. They stay there.
-        seconds: What each measurement takes; there are three of each.
-        step: Called from time to time.
+        folder: The folder for the files, which are not removed.
+        seconds: The duration of each measurement.
+        step: Called `STEPS` times, to report progress.
     """
     figures: list[Figure] = []
     for durability in DURABILITIES:
@@ -48,7 +48,7 @@ async def measure(folder: Path, seconds: float, step: Callable[[], None]) -> lis
 async def _changes(
     folder: Path, durability: Durability, seconds: float, step: Callable[[], None]
 ) -> list[Figure]:
-    """Changes: by one caller beside single upserts, and by many beside batches of them."""
+    """Changes: by one caller against single upserts, and by many callers against batches."""
     ids = [str(number) for number in range(OBJECTS)]
     one: list[tuple[float, float]] = []
     many: list[tuple[float, float]] = []
@@ -80,7 +80,7 @@ async def _changes(
 
 
 async def _reads(folder: Path, seconds: float, step: Callable[[], None]) -> list[Figure]:
-    """Calls that change nothing, of objects in memory and of such that have to be loaded first."""
+    """Readonly calls: of objects in memory, and of objects that are loaded for the call."""
     ids = [str(number) for number in range(max(OBJECTS, int(COLD_PER_SECOND * seconds)))]
     path = folder / "reads.db"
     warm: list[tuple[float, float]] = []
@@ -103,18 +103,20 @@ async def _reads(folder: Path, seconds: float, step: Callable[[], None]) -> list
     selects = median_rate("plain-selects", "plain: a select", "full", (b for _, b in warm + cold))
     return [
         selects,
-        compare_rates(("reads", f"calls that change nothing, {CALLERS} callers"), selects, warm),
+        compare_rates(("reads", f"readonly calls, {CALLERS} callers"), selects, warm),
         compare_rates(("loads", f"objects loaded, {CALLERS} callers"), selects, cold),
     ]
 
 
 async def _alarms(folder: Path) -> list[Figure]:
-    """How long after its time an alarm's handler begins, where nothing else goes on."""
+    """The delay of alarms' handlers on an idle runtime."""
     lateness.clear()
     async with DurableRuntime(folder / "alarms.db", objects=[Reminder]) as runtime:
         async with anyio.create_task_group() as tasks:
             for number in range(ALARMS):
-                tasks.start_soon(_set, runtime, str(number), AHEAD + number * GAP)
+                tasks.start_soon(
+                    _set, runtime, str(number), FIRST_ALARM_SECONDS + number * ALARM_GAP_SECONDS
+                )
         while len(lateness) < ALARMS:
             await anyio.sleep(0.01)
     percentiles = statistics.quantiles(lateness, n=100, method="inclusive")

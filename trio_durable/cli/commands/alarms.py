@@ -1,4 +1,4 @@
-"""``trio-durable alarms``, and what can be done to alarms."""
+"""``trio-durable alarms``, with its commands ``retry`` and ``cancel``."""
 
 from __future__ import annotations
 
@@ -23,24 +23,30 @@ from ..storage.open import (
     resolve_storage,
 )
 from ..storage.paging import find_alarm, iter_alarms, iter_alarms_of
-from ..storage.type_argument import TypeName
+from ..storage.type_completion import complete_type
 
 _LIMIT = 100
 
 
 @click.group(invoke_without_command=True)
 @storage_options(required=False)
-@click.option("--type", "type_name", metavar="TYPE", type=TypeName(), help="Only those of a type.")
-@click.option("--id", "object_id", metavar="ID", help="Only those of one object of that type.")
+@click.option(
+    "--type",
+    "type_name",
+    metavar="TYPE",
+    shell_complete=complete_type,
+    help="List only alarms of this type.",
+)
+@click.option("--id", "object_id", metavar="ID", help="List only alarms of this object of --type.")
 @click.option(
     "--status",
     type=click.Choice(get_args(AlarmStatus)),
-    help="Only those that are due later, due by now, or dead letters.",
+    help="List only alarms due later, alarms due by now, or dead letters.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1),
-    help=f"At most so many; else {_LIMIT}, or all with --json.",
+    help=f"List at most so many; by default {_LIMIT}, or all with --json.",
 )
 @json_option
 @click.pass_context
@@ -54,10 +60,10 @@ def alarms(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """List alarms: those due later, those due by now, and dead letters.
+    """List alarms and dead letters.
 
-    They come in the order of type, id and name. With --json, one line of JSON
-    each, as they are read.
+    The order is by type, id and name. With --json, one line is printed per
+    alarm, as soon as it is read.
 
     \b
     Examples:
@@ -67,10 +73,10 @@ def alarms(
       trio-durable alarms retry -s app.db Cart ada remind
     """
     if context.invoked_subcommand is not None:
-        _refuse_filters(context)
+        _reject_filters(context)
         return
     if object_id is not None and type_name is None:
-        raise CommandError("--id is an object's among those of a type; name that with --type")
+        raise CommandError("--id needs the type of the object; name it with --type")
     now = SystemClock().now()
     with open_reader(resolve_storage(required_storage(context, storage)), tenant) as reader:
         rows = _rows(reader, now, type_name, object_id, tenant, status)
@@ -78,21 +84,21 @@ def alarms(
             for row in islice(rows, limit):
                 print_json(alarm_json(row))
             return
-        shown = list(islice(rows, limit or _LIMIT))
-        is_cut = next(rows, None) is not None
-    if shown:
-        console().print(alarm_table(shown, now))
+        page = list(islice(rows, limit or _LIMIT))
+        has_more = next(rows, None) is not None
+    if page:
+        console().print(alarm_table(page, now))
     else:
-        click.echo("There are no such alarms.", err=True)
-    if is_cut:
-        click.echo("There are more: raise --limit, or narrow it down.", err=True)
+        click.echo("No alarms match.", err=True)
+    if has_more:
+        click.echo("There are more: raise --limit, or use more filters.", err=True)
 
 
-def _refuse_filters(context: click.Context) -> None:
+def _reject_filters(context: click.Context) -> None:
     for name in ("type_name", "object_id", "status", "limit", "as_json"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise CommandError(
-                f"alarms {context.invoked_subcommand} takes its own options, behind its name"
+                f"alarms {context.invoked_subcommand} takes its own options, after its name"
             )
 
 
@@ -114,20 +120,25 @@ def _rows(
 
 
 @alarms.command()
-@click.argument("type_name", metavar="[TYPE]", type=TypeName(), required=False)
+@click.argument("type_name", metavar="[TYPE]", shell_complete=complete_type, required=False)
 @click.argument("object_id", metavar="[ID]", required=False)
 @click.argument("name", metavar="[NAME]", required=False)
 @storage_options()
-@click.option("--all", "every", is_flag=True, help="All dead letters; of TYPE, of ID if given.")
+@click.option(
+    "--all",
+    "retry_all",
+    is_flag=True,
+    help="All dead letters; of TYPE or ID, if given.",
+)
 def retry(
     type_name: str | None,
     object_id: str | None,
     name: str | None,
     storage: str,
     tenant: str | None,
-    every: bool,
+    retry_all: bool,
 ) -> None:
-    """Make dead letters due again: now, and as if they had never failed.
+    """Make dead letters due now, with their failures reset.
 
     \b
     Examples:
@@ -135,10 +146,10 @@ def retry(
       trio-durable alarms retry -s app.db --all
       trio-durable alarms retry -s app.db Cart --all
     """
-    if every and name is not None:
-        raise CommandError("--all is about all dead letters of an object; leave NAME out")
-    if not every and name is None:
-        raise CommandError("name a dead letter by TYPE, ID and NAME, or say --all")
+    if retry_all and name is not None:
+        raise CommandError("--all retries all dead letters of an object; leave NAME out")
+    if not retry_all and name is None:
+        raise CommandError("name a dead letter by TYPE, ID and NAME, or use --all")
     store = resolve_storage(storage)
     now = SystemClock().now()
     with open_reader(store, tenant) as reader:
@@ -148,7 +159,9 @@ def retry(
             alarm = alarm_key(type_name, object_id, name, tenant)
             row = find_alarm(reader, alarm, now)
             if row is None or row.status != "dead":
-                raise CommandError(f"there is no dead letter {alarm}; `alarms` lists what there is")
+                raise CommandError(
+                    f"there is no dead letter {alarm}; `trio-durable alarms` lists them"
+                )
             rows = iter([row])
         first = next(rows, None)
         retried = 0
@@ -156,16 +169,18 @@ def retry(
             with open_writer(store) as writer:
                 for row in chain([first], rows):
                     retried += writer.revive(row.alarm.key, now)
-    click.echo(f"Made {quantity(retried, 'dead letter')} due." if retried else "There are none.")
+    click.echo(
+        f"Made {quantity(retried, 'dead letter')} due." if retried else "No dead letters match."
+    )
 
 
 @alarms.command()
-@click.argument("type_name", metavar="TYPE", type=TypeName())
+@click.argument("type_name", metavar="TYPE", shell_complete=complete_type)
 @click.argument("object_id", metavar="ID")
 @click.argument("name", metavar="NAME")
 @storage_options()
 def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str | None) -> None:
-    """Remove an alarm, or a dead letter.
+    """Remove an alarm or dead letter.
 
     \b
     Examples:
@@ -176,7 +191,7 @@ def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str 
     now = SystemClock().now()
     with open_reader(store, tenant) as reader:
         if find_alarm(reader, alarm, now) is None:
-            raise CommandError(f"there is no alarm {alarm}; `alarms` lists what there is")
+            raise CommandError(f"there is no alarm {alarm}; `trio-durable alarms` lists them")
         with open_writer(store) as writer:
             changes = AlarmChanges(changed={name: None})
             writer.commit([Commit(alarm.object_key, None, alarms=changes)], now)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import click
 
@@ -23,12 +23,13 @@ from ..transfer.format import EndLine, encode_header, encode_line
 
 @click.command()
 @click.argument("path", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
-@storage_options(tenant_help="Only what it has; else all there is.")
+@storage_options(tenant_help="Export only this tenant; by default, all.")
 def export(path: Path | None, storage: str, tenant: str | None) -> None:
-    """Write objects and alarms as lines of JSON, to FILE or standard output.
+    """Export objects and alarms as lines of JSON.
 
-    All tenants, or one. No file is ever replaced. Beside a running runtime each
-    object is as it was at some moment, but not all at the same one.
+    The output is FILE, or standard output. An existing file is never replaced.
+    While a runtime is open, each object is exported in a committed state, but
+    not all objects at the same moment.
 
     \b
     Examples:
@@ -46,11 +47,11 @@ def export(path: Path | None, storage: str, tenant: str | None) -> None:
     )
 
 
-def _export(reader: Reader, tenants: Iterable[str], file: BinaryIO, *, bar: bool) -> EndLine:
+def _export(reader: Reader, tenants: Iterable[str], file: IO[bytes], *, bar: bool) -> EndLine:
     now = SystemClock().now()
     err = console(stderr=True)
     bar = bar and err.is_terminal
-    # To count is to look at everything, so not for nobody.
+    # Counting reads all rows, so only a visible bar has a total.
     sums = [Total.of(reader.summarize(now, name)) for name in tenants] if bar else []
     objects = alarms = 0
     with progress_bar(err) as progress:
@@ -72,17 +73,17 @@ def _export(reader: Reader, tenants: Iterable[str], file: BinaryIO, *, bar: bool
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         file = path.open("xb")
     except FileExistsError:
         if path.is_dir():
             raise CommandError(f"{path}: it is a folder; name a file in it") from None
         raise CommandError(
-            f"{path}: it is there already; choose another name, or remove it"
+            f"{path}: it already exists; choose another name, or remove it"
         ) from None
     except FileNotFoundError:
-        raise CommandError(f"{path}: there is no folder {path.parent}; make it first") from None
+        raise CommandError(f"{path}: there is no folder {path.parent}; create it first") from None
     try:
         with file:
             yield file
@@ -92,6 +93,6 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _standard_output() -> Iterator[BinaryIO]:
+def _standard_output() -> Iterator[IO[bytes]]:
     yield sys.stdout.buffer
     sys.stdout.buffer.flush()

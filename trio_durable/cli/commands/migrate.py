@@ -12,31 +12,36 @@ from ..prompts import confirm, yes_option
 from ..storage.open import open_writer, resolve_storage
 
 NONE = "none"
-"""What keeps no migration; none is called that."""
+"""The value of ``--down`` that keeps no migration. No migration has this name."""
 
 
 @click.command()
 @storage_option
-@click.option("--check", is_flag=True, help="Only look; exit status 1 if something is pending.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Only list pending migrations; exit status 1 if any.",
+)
 @click.option(
     "--down",
     "last",
     metavar="NAME",
-    help=f"Undo what was applied after this migration, or all of it: {NONE}. PostgreSQL only.",
+    help=f'Undo all migrations after this one, or all with "{NONE}". PostgreSQL only.',
 )
-@click.option("--sql", is_flag=True, help="Only print what is to be done, for whoever may do it.")
+@click.option("--sql", is_flag=True, help="Print the SQL instead of executing it.")
 @json_option
 @yes_option
 def migrate(
     storage: str, check: bool, last: str | None, sql: bool, as_json: bool, yes: bool
 ) -> int:
-    """Bring the tables of a storage up to date with this release.
+    """Migrate the tables of a storage to this release.
 
-    A runtime does so too when it opens the storage. Objects stay as they are;
-    migrate-states brings these up to date.
+    A runtime does the same when it opens the storage. Stored states are not
+    changed; migrate-states upgrades them.
 
-    With --down, go back to the tables of an older release. What only the newer
-    ones can hold is lost. Stop all runtimes first. Exit status 1 if you say no.
+    With --down, migrate back to the tables of an older release. Data that they
+    have no place for is lost. Stop all runtimes first. Exit status 1 if you
+    answer no.
 
     \b
     Examples:
@@ -48,22 +53,20 @@ def migrate(
     if sql and (check or as_json):
         raise CommandError("--sql prints SQL and nothing else; leave out --check and --json")
     if last is not None and check:
-        raise CommandError("--check is about what is pending; leave it out, or leave out --down")
+        raise CommandError("--check lists pending migrations; leave it out, or leave out --down")
     store = resolve_storage(storage)
     if last is not None:
         return _down(store, None if last == NONE else last, sql=sql, as_json=as_json, yes=yes)
     if sql:
         text = store.migration_sql()
         if text is None:
-            raise CommandError(
-                f"{store.location} has no SQL to apply; whoever opens it brings it up to date"
-            )
+            raise CommandError(f"{store.location} has no SQL to print; run migrate without --sql")
         click.echo(text, nl=False)
         return 0
     pending = store.pending_migrations()
     if pending and not check:
         with open_writer(store):
-            pass  # opening it did it
+            pass  # opening the writer migrates the tables
     if as_json:
         print_json({"pending" if check else "applied": pending})
     else:
@@ -77,10 +80,9 @@ def migrate(
 def _down(store: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bool) -> int:
     if isinstance(store, SQLiteStorage):
         raise CommandError(
-            f"{store.location}: the migrations of SQLite files only go up; restore a backup from "
-            "before"
+            f"{store.location}: SQLite files can't be migrated down; restore an earlier backup"
         )
-    # Only now, for nobody else has psycopg.
+    # Imported here, because only users of PostgreSQL have psycopg.
     from ...storage.postgres import PostgresStorage
 
     assert isinstance(store, PostgresStorage)
@@ -93,8 +95,8 @@ def _down(store: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bo
         return 0
     undone: list[str] = []
     if text:
-        what = "all migrations" if last is None else f"all migrations after {last}"
-        if not confirm(f"Undo {what} in {store.location}, with what they hold?", yes=yes):
+        undone_text = "all migrations" if last is None else f"all migrations after {last}"
+        if not confirm(f"Undo {undone_text} in {store.location}, with their data?", yes=yes):
             click.echo("Nothing was undone.", err=True)
             return 1
         undone = store.migrate_down(last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from rich.filesize import decimal
 
 from ..._clock import SystemClock
 from ..options import json_option, storage_options
@@ -18,20 +19,19 @@ from ..storage.formatting import (
     pretty_state,
     printable_lines,
     schema_of,
-    size,
 )
 from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
 from ..storage.paging import find_object, iter_alarms_of
-from ..storage.type_argument import TypeName
+from ..storage.type_completion import complete_type
 
 
 @click.command()
-@click.argument("type_name", metavar="TYPE", type=TypeName())
+@click.argument("type_name", metavar="TYPE", shell_complete=complete_type)
 @click.argument("object_id", metavar="ID")
 @storage_options()
 @json_option
 def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_json: bool) -> None:
-    """Show an object: its state as it is stored, and its alarms.
+    """Show the stored state of an object, and its alarms.
 
     \b
     Examples:
@@ -59,12 +59,12 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_js
         return
     click.echo(printable(str(key)))
     if row is None:
-        click.echo("no state is stored, only alarms")
+        click.echo("no stored state, only alarms")
     else:
         schema = schema_of(row.state)
-        known = "" if schema is None else printable(f"schema {schema}, ")
+        schema_text = "" if schema is None else printable(f"schema {schema}, ")
         click.echo(
-            f"revision {row.revision:,}, {known}{size(len(row.state))}, "
+            f"revision {row.revision:,}, {schema_text}{decimal(len(row.state))}, "
             f"updated {format_instant(row.updated_at)} UTC ({format_relative(row.updated_at, now)})"
         )
         click.echo(printable_lines(pretty_state(row.state)))

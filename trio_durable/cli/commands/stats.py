@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.filesize import decimal
 
 from ..._clock import SystemClock
 from ...storage import TypeSummary
 from ..options import json_option, storage_options
 from ..output import add_row, console, new_table, print_json
-from ..storage.formatting import size
 from ..storage.open import open_reader, resolve_storage
 from ..storage.paging import select_tenants
 from ..storage.totals import Total
 
 
 @click.command()
-@storage_options(tenant_help="Count only what it has.")
+@storage_options(tenant_help="Count only this tenant.")
 @json_option
 def stats(storage: str, tenant: str | None, as_json: bool) -> None:
-    """Count what is stored: objects, bytes of state, and alarms.
+    """Count objects, bytes of state, and alarms.
 
-    By type and tenant, and in all. Looks at everything, which takes its time
-    where there is much.
+    The counts are per type, per tenant, and in total. All rows are read, so a
+    large storage takes some time.
 
     \b
     Examples:
@@ -61,11 +61,11 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
     add_row(table, "", "(all)", *_cells(total))
     console().print(table)
     if file_bytes is not None:
-        click.echo(f"The file takes {size(file_bytes)}.")
+        click.echo(f"Size of the file: {decimal(file_bytes)}.")
 
 
 def _size_of(file: Path) -> int | None:
-    """What a storage takes on the disk, if it is a file: with its log, which may be the larger."""
+    """The size of an SQLite file with its write-ahead log; None if it isn't a file."""
     if not file.is_file():
         return None
     try:
@@ -87,4 +87,4 @@ def _figures(part: TypeSummary | Total) -> dict[str, int]:
 
 def _cells(part: TypeSummary | Total) -> tuple[str, ...]:
     counts = (part.pending, part.overdue, part.dead)
-    return (f"{part.objects:,}", size(part.state_bytes), *(f"{count:,}" for count in counts))
+    return (f"{part.objects:,}", decimal(part.state_bytes), *(f"{count:,}" for count in counts))

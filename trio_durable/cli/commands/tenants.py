@@ -1,4 +1,4 @@
-"""``trio-durable tenants``, and dropping one."""
+"""``trio-durable tenants``, with its command ``drop``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..storage.totals import Total
 @json_option
 @click.pass_context
 def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
-    """List the tenants, and count what they have.
+    """List the tenants, and count their objects and alarms.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         if as_json:
-            raise CommandError("--json is about the list; leave it out")
+            raise CommandError("--json is for the list; leave it out")
         return
     now = SystemClock().now()
     table = new_table("tenant", ">objects", ">alarms")
@@ -53,9 +53,9 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
 @storage_option
 @yes_option
 def drop(name: str, storage: str, yes: bool) -> int:
-    """Remove a tenant and all that is stored of it.
+    """Remove a tenant with all its objects and alarms.
 
-    Exit status 1 if you say no.
+    Exit status 1 if you answer no.
 
     \b
     Examples:
@@ -65,16 +65,16 @@ def drop(name: str, storage: str, yes: bool) -> int:
     store = resolve_storage(storage)
     with open_reader(store, name) as reader:
         total = Total.of(reader.summarize(SystemClock().now(), name))
-    what = f"{quantity(total.objects, 'object')} and {quantity(total.alarms, 'alarm')}"
+    contents = f"{quantity(total.objects, 'object')} and {quantity(total.alarms, 'alarm')}"
     try:
         with open_writer(store) as writer:
-            if not confirm(f"Drop tenant {name} with {what}?", yes=yes):
+            if not confirm(f"Drop tenant {name} with {contents}?", yes=yes):
                 click.echo("Nothing was dropped.", err=True)
                 return 1
             writer.drop_tenant(name)
     except StorageInUse as error:
         raise CommandError(
-            f"{error}, or let the app drop it: await runtime.drop_tenant({name!r})"
+            f"{error}, or drop it in the app: await runtime.drop_tenant({name!r})"
         ) from error
-    click.echo(f"Dropped tenant {name} with {what}.")
+    click.echo(f"Dropped tenant {name} with {contents}.")
     return 0

@@ -113,7 +113,7 @@ class Annotation:
 
     @property
     def is_mutable(self) -> bool:
-        """Whether the default is mutable, so that each object needs its own."""
+        """True if the default is mutable, so that each object needs its own."""
         return re.search(r"[\[{]|\bset\(", self.default) is not None
 
 

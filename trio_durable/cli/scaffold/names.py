@@ -1,4 +1,4 @@
-"""Checks of names in generated code. Their errors say what is wrong with a name, and what to do."""
+"""Checks of names in generated code, with errors that name the problem and the remedy."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""How values of a storage are shown: to people, and as JSON."""
+"""Formatting of stored values, for people and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import orjson
-from rich.table import Table
 
 from ..._alarms.alarm import instant
 from ..._json.upgrades import SCHEMA_MEMBER
@@ -15,11 +15,14 @@ from ...storage import AlarmRow
 from ..output import add_row, new_table, printable
 from . import exact_json
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def format_instant(microseconds: int) -> str:
-    """An instant, to people."""
+    """An instant for people, in UTC."""
     time = _instant(microseconds)
     if time is None:
         return f"{microseconds} µs since 1970"
@@ -27,7 +30,7 @@ def format_instant(microseconds: int) -> str:
 
 
 def json_instant(microseconds: int) -> str | int:
-    """An instant, to programs; as it is stored where no calendar has it."""
+    """An instant for programs, in ISO 8601; the stored number outside the years 1 to 9999."""
     time = _instant(microseconds)
     return microseconds if time is None else time.isoformat()
 
@@ -40,7 +43,7 @@ def _instant(microseconds: int) -> datetime | None:
 
 
 def format_duration(microseconds: int) -> str:
-    """A length of time, in its largest unit."""
+    """A duration in its largest unit."""
     seconds = abs(microseconds) // 1_000_000
     for unit, name in _UNITS:
         if seconds >= unit:
@@ -49,32 +52,20 @@ def format_duration(microseconds: int) -> str:
 
 
 def format_relative(microseconds: int, now: int) -> str:
-    """How far from now an instant is."""
+    """The distance of an instant from now, such as "3 d ago"."""
     distance = format_duration(microseconds - now)
     return f"{distance} ago" if microseconds <= now else f"in {distance}"
 
 
-def size(count: int) -> str:
-    """A number of bytes."""
-    if count < 1000:
-        return f"{count} B"
-    value = count / 1000
-    for unit in ("kB", "MB", "GB"):
-        if value < 999.95:
-            return f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
-
-
 def key_members(key: ObjectKey | AlarmKey) -> dict[str, object]:
-    """What names an object or alarm, as JSON; a tenant only where there is one."""
+    """The JSON members that identify an object or alarm, with ``tenant`` only if it has one."""
     tenant = {"tenant": key.tenant} if key.tenant else {}
     name = {"name": key.name} if isinstance(key, AlarmKey) else {}
     return {**tenant, "type": key.type_name, "id": key.object_id, **name}
 
 
 def json_member(name: str, data: bytes | None) -> dict[str, object]:
-    """A member with JSON as it is stored; ``name_text``, should it be something else."""
+    """A JSON member with ``data`` as it is stored; a string ``name_text`` if it isn't JSON."""
     if data is None:
         return {name: None}
     try:
@@ -85,7 +76,7 @@ def json_member(name: str, data: bytes | None) -> dict[str, object]:
 
 
 def schema_of(state: bytes) -> object:
-    """The schema that a state says it has; None if it isn't a JSON object."""
+    """The schema that ``state`` declares; None if it isn't a JSON object."""
     try:
         data = orjson.loads(state)
     except orjson.JSONDecodeError:
@@ -94,7 +85,7 @@ def schema_of(state: bytes) -> object:
 
 
 def pretty_state(state: bytes) -> str:
-    """A state to read, and to edit: as JSON if it is that, else as it is."""
+    """State as indented JSON for reading and editing; unchanged if it isn't JSON."""
     try:
         data = exact_json.parse(state.decode())
     except ValueError:
@@ -103,12 +94,12 @@ def pretty_state(state: bytes) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """``text`` of several lines that does nothing to a terminal."""
+    """``text`` with its line breaks, and other control characters escaped."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def alarm_json(row: AlarmRow) -> dict[str, object]:
-    """An alarm, as JSON."""
+    """An alarm as a JSON object."""
     alarm = row.alarm
     return {
         **key_members(alarm.key),
@@ -122,9 +113,9 @@ def alarm_json(row: AlarmRow) -> dict[str, object]:
 
 
 def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> Table:
-    """The alarms, with the names of their objects unless they are ``of_one``."""
-    tenant_help = () if of_one else ("type", "id")
-    table = new_table(*tenant_help, "alarm", "status", "due (UTC)", ">", ">failures", "last error")
+    """A table of alarms; without columns for type and id if all are ``of_one`` object."""
+    owner = () if of_one else ("type", "id")
+    table = new_table(*owner, "alarm", "status", "due (UTC)", ">", ">failures", "last error")
     for row in rows:
         alarm = row.alarm
         status: str = row.status

@@ -1,8 +1,8 @@
-"""All stored states of a class, upgraded in place.
+"""Upgrade of all stored states of a class, in place.
 
-Nothing notes how far it has come, for each state says so itself: those that have the schema of the
-class are passed over. A batch is one transaction, and each save in it is conditional on the
-revision that was read, so it can end at any moment and begin again.
+No progress is stored: each state has the number of its schema, and a state with the current schema
+is skipped. A batch is one transaction, and each save in it is conditional on the revision that was
+read. So an upgrade can be killed at any moment, and run again.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from .paging import iter_objects
 
 @attrs.frozen
 class FailedUpgrade:
-    """A state that stays as it is."""
+    """A state that could not be upgraded, and is unchanged."""
 
     key: ObjectKey
     problem: str
 
 
 class StateUpgrade:
-    """Upgrades the states of a class, and counts.
+    """Upgrades and counts the states of a class.
 
     Args:
-        definition: Of the class.
+        definition: The definition of the class.
 
     Raises:
-        DefinitionError: The class can't be stored.
+        DefinitionError: A field has a type that state can't have.
     """
 
     def __init__(self, definition: ObjectDefinition) -> None:
         self.definition = definition
         self.upgraded = 0
         self.current = 0
-        """How many had the schema of the class already."""
+        """The number of states that had the schema of the class before."""
         self.failed = 0
         self._codec = state_codec(definition)
 
     def run(
         self, reader: Reader, writer: Writer | None, tenant: str, advance: Callable[[], None]
     ) -> Iterator[FailedUpgrade]:
-        """Upgrade those of a tenant; yield what can't be.
+        """Upgrade the states of a tenant, and yield the ones that can't be upgraded.
 
         Args:
-            reader: Of the storage.
-            writer: Of the same; None to count only.
-            tenant: Whose.
-            advance: Is called once for each state.
+            reader: The reader of the storage.
+            writer: The writer of the storage; None to count only.
+            tenant: The tenant.
+            advance: Called once for each state.
 
         Raises:
-            StorageFault: The storage can't be read, or written.
+            StorageFault: The storage can't be read or written.
         """
         for batch in batches(self._upgrades(reader, tenant, advance), _size_of):
             yield from (each for each in batch if isinstance(each, FailedUpgrade))
@@ -89,7 +89,7 @@ class StateUpgrade:
         for position in stale:
             key = batch[position].key
             yield FailedUpgrade(
-                key, f"{key} was written by somebody else meanwhile; run this again"
+                key, f"{key} was changed by another writer meanwhile; run this again"
             )
 
 

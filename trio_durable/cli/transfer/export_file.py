@@ -1,7 +1,7 @@
-"""An export to read: checked once as a whole, and then read as often as need be.
+"""Reading of exports: a file is checked as a whole first, and can then be read repeatedly.
 
-Checked means: each line can be stored exactly as it says, they are in the order in which they are
-exported, which finds what is there twice in constant memory, and nothing is missing at the end.
+A checked file has only lines that can be stored exactly, in the order of an export, and none is
+missing. Because of the order, duplicates are found in constant memory.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import IO
 
 import attrs
 import orjson
 
 from ...storage import AlarmRow, ObjectRow
 from ..errors import CommandError
+from ..output import quantity
 from ..storage import exact_json
 from ..storage.batches import batches
 from .format import EndLine, decode_line, is_header
 
 
 @contextmanager
-def ensure_seekable(file: BinaryIO) -> Iterator[BinaryIO]:
-    """``file``, or a copy of what it has if it can be read only once."""
+def ensure_seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """``file`` itself if it is seekable, or a temporary copy of it."""
     if file.seekable():
         yield file
         return
@@ -34,18 +35,18 @@ def ensure_seekable(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def check_export(
-    file: BinaryIO, name: str, tenant: str | None, advance: Callable[[int], None]
+    file: IO[bytes], name: str, tenant: str | None, advance: Callable[[int], None]
 ) -> None:
-    """Read it all.
+    """Check a whole export.
 
     Args:
         file: The export.
-        name: What it is called, for messages.
-        tenant: Whose rows are wanted, so that there have to be some; None for all.
-        advance: Is told how many bytes were read.
+        name: The name of the file, for messages.
+        tenant: A tenant that must have rows in it; None if there is no such condition.
+        advance: Called with the number of bytes of each line.
 
     Raises:
-        Refusal: A line can't be imported; says which, and why. Or the tenant has none.
+        CommandError: A line is invalid, or the tenant has no rows.
     """
     checker = _ExportChecker(tenant)
     file.seek(0)
@@ -62,22 +63,22 @@ def check_export(
             checker.take(exact_json.parse(text))
         except ValueError as error:
             raise CommandError(
-                f"{name}, line {number}: {error}; mend the file, or export anew"
+                f"{name}, line {number}: {error}; fix the file, or export again"
             ) from None
         advance(len(line))
     if not checker.has_ended:
         raise CommandError(
-            f"{name}, line {number + 1}: the end is missing; the file was cut off, or is no "
-            "export: export anew"
+            f"{name}, line {number + 1}: the end is missing; the file is truncated, or not "
+            "an export: export again"
         )
     if not (tenant is None or checker.has_wanted):
         raise CommandError(
-            f"{name} has nothing of a tenant {tenant}; check the name, or leave out -t"
+            f"{name} has no rows of tenant {tenant}; check the name, or leave out -t"
         )
 
 
 class _ExportChecker:
-    """Takes the lines one by one."""
+    """Checks the lines of an export, one by one."""
 
     def __init__(self, wanted: str | None) -> None:
         self.has_ended = False
@@ -88,24 +89,25 @@ class _ExportChecker:
         self._last: tuple[bytes, ...] = ()
 
     def take(self, data: object) -> None:
-        """Check a line.
+        """Check the next line.
 
         Raises:
-            ValueError: It can't be there.
+            ValueError: It is invalid in itself, or in this place.
         """
         if not self._has_begun:
             if not is_header(data):
-                raise ValueError("no export begins like this; the header is missing")
+                raise ValueError("not the first line of an export; the header is missing")
             self._has_begun = True
             return
         line = decode_line(data)
         if self.has_ended:
-            raise ValueError("the end came before")
+            raise ValueError("the line is after the end")
         if isinstance(line, EndLine):
             if line != EndLine(self._objects, self._alarms):
                 raise ValueError(
-                    f"here should be {line.objects} objects and {line.alarms} alarms, and there "
-                    f"were {self._objects} and {self._alarms}; lines are missing or were added"
+                    f"it says {quantity(line.objects, 'object')} and "
+                    f"{quantity(line.alarms, 'alarm')}, but the file has {self._objects:,} and "
+                    f"{self._alarms:,}; lines are missing or were added"
                 )
             self.has_ended = True
             return
@@ -127,29 +129,29 @@ class _ExportChecker:
             raise ValueError(f"{key} is there twice")
         if place < self._last:
             raise ValueError(
-                f"{key} is not in order; lines go by tenant, then objects before alarms, then by "
-                "type, id and name"
+                f"{key} is not in order; lines are sorted by tenant, objects before alarms, then "
+                "by type, id and name"
             )
         self._last = place
 
 
 @attrs.frozen
 class Chunk:
-    """Some rows, with the numbers of their lines."""
+    """Some rows of an export, each with the number of its line."""
 
     objects: list[tuple[int, ObjectRow]]
     alarms: list[tuple[int, AlarmRow]]
 
 
 def read_chunks(
-    file: BinaryIO, tenant: str | None, advance: Callable[[int], None]
+    file: IO[bytes], tenant: str | None, advance: Callable[[int], None]
 ) -> Iterator[Chunk]:
-    """The rows of a checked export, as many at a time as fit into memory.
+    """Read the rows of a checked export, in chunks that fit into memory.
 
     Args:
         file: The export.
-        tenant: Only those of a tenant; None for all.
-        advance: Is told how many bytes were read.
+        tenant: The tenant whose rows are read; None for all rows.
+        advance: Called with the number of bytes of each line.
     """
     for batch in batches(_rows(file, tenant, advance), lambda row: row[2]):
         yield Chunk(
@@ -159,13 +161,13 @@ def read_chunks(
 
 
 def _rows(
-    file: BinaryIO, tenant: str | None, advance: Callable[[int], None]
+    file: IO[bytes], tenant: str | None, advance: Callable[[int], None]
 ) -> Iterator[tuple[int, ObjectRow | AlarmRow, int]]:
-    """Each with the number of its line, and how long that is."""
+    """Rows with the number and the length of their lines."""
     file.seek(0)
     for number, text in enumerate(file, 1):
         advance(len(text))
-        # Checked, so nothing is lost by a parser that is fast and lenient.
+        # orjson is fast and lenient; the line was checked by the strict parser before.
         line = None if number == 1 else decode_line(orjson.loads(text))
         if line is None or isinstance(line, EndLine):
             continue
