@@ -67,6 +67,21 @@ sys.exit(any(name in sys.modules for name in ("rich", "trio_durable.cli")))
     assert python("-c", code, cwd=tmp_path).returncode == 0
 
 
+def test_help_imports_no_tables_and_no_machinery_of_a_command(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.argv = ["trio-durable", "--help"]
+from trio_durable.cli import main
+try:
+    main()
+except SystemExit:
+    heavy = {"rich.console", "trio_durable.cli.bench.measure", "trio_durable.cli.demo.scenario"}
+    sys.exit(", ".join(heavy & sys.modules.keys()) or 0)
+"""
+    ran = python("-c", code, cwd=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_what_it_defines_is_in_nobody_s_way(tmp_path: Path) -> None:
     # A runtime serves every class that is imported, by its name.
     code = """

@@ -132,8 +132,8 @@ def test_what_differs_is_told(
             assert not writer.commit([change], NOW)
         return real(self, tenants, to)  # type: ignore[arg-type]
 
-    real = copying._Copy.differences
-    monkeypatch.setattr(copying._Copy, "differences", compare)
+    real = copying.StorageCopy.differences
+    monkeypatch.setattr(copying.StorageCopy, "differences", compare)
     result = run("copy", "app.db", "new.db")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"trio-durable copy: {what}")

@@ -12,14 +12,13 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command with the arguments of this process, and exit with its status."""
     try:
-        import rich  # noqa: F401  # commands import it later
-
         from .application import application
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("click", "rich"):
             raise
         sys.stderr.write(
-            f"trio-durable: the command line needs {error.name}, which isn't installed; run: "
+            f"trio-durable: the command line needs {package}, which isn't installed; run: "
             "pip install 'trio-durable[cli]'\n"
         )
         sys.exit(2)

@@ -78,7 +78,7 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
                     f"{new.location} isn't empty; name an empty storage, or continue an "
                     "interrupted copy with --resume"
                 )
-            copy = _Copy(source_reader, target_reader, now, resume, advance)
+            copy = StorageCopy(source_reader, target_reader, now, resume, advance)
             last = copy.all_but_the_last(tenants, writer)
         with open_writer(resolve_storage(target, "full", option="TARGET")) as writer:
             # This commit is synced, and all earlier ones with it.
@@ -103,7 +103,7 @@ class _Batch:
 
 
 @attrs.define
-class _Copy:
+class StorageCopy:
     """Copies rows from one storage to another."""
 
     _old: Reader

@@ -59,8 +59,8 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
             progress.advance(task, count)
 
         check_export(file, name, tenant, advance)
-        # The writer is closed last. The last connection to an SQLite file syncs it, which the
-        # commits did not.
+        # The writer is closed last, because the last connection to an SQLite file syncs it on
+        # closing, and the commits did not.
         with open_writer(store) as writer, open_reader(store) as reader:
             may_have_duplicates = not is_empty(reader)
             if may_have_duplicates and not (replace or skip):
