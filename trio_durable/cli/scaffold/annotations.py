@@ -24,38 +24,25 @@ from ..._json.hooks import hooks_for
 from ..errors import CommandError
 from ..output import quantity
 
-
-@attrs.frozen
-class _Scalar:
-    """A type, and Python expressions for two values of it."""
-
-    tp: Any
-    default: str
-    example: str
-    module: str = ""
-    """The module to import the type from."""
-
-
-SCALARS = {
-    "int": _Scalar(int, "0", "7"),
-    "float": _Scalar(float, "0.0", "1.5"),
-    "str": _Scalar(str, '""', '"some text"'),
-    "bool": _Scalar(bool, "False", "True"),
-    "bytes": _Scalar(bytes, 'b""', 'b"data"'),
-    "datetime": _Scalar(
-        datetime, "datetime(1970, 1, 1, tzinfo=UTC)", "datetime(2030, 1, 1, tzinfo=UTC)", "datetime"
-    ),
-    "date": _Scalar(date, "date(1970, 1, 1)", "date(2030, 1, 1)", "datetime"),
-    "time": _Scalar(time, "time(0, 0)", "time(12, 30)", "datetime"),
-    "timedelta": _Scalar(timedelta, "timedelta()", "timedelta(minutes=5)", "datetime"),
-    "Decimal": _Scalar(Decimal, "Decimal(0)", 'Decimal("1.50")', "decimal"),
-    "UUID": _Scalar(UUID, "UUID(int=0)", "UUID(int=7)", "uuid"),
-    "Any": _Scalar(Any, "None", '"any JSON"', "typing"),
+SCALARS: dict[str, tuple[Any, str, str]] = {
+    "int": (int, "0", "7"),
+    "float": (float, "0.0", "1.5"),
+    "str": (str, '""', '"some text"'),
+    "bool": (bool, "False", "True"),
+    "bytes": (bytes, 'b""', 'b"data"'),
+    "datetime": (datetime, "datetime(1970, 1, 1, tzinfo=UTC)", "datetime(2030, 1, 1, tzinfo=UTC)"),
+    "date": (date, "date(1970, 1, 1)", "date(2030, 1, 1)"),
+    "time": (time, "time(0, 0)", "time(12, 30)"),
+    "timedelta": (timedelta, "timedelta()", "timedelta(minutes=5)"),
+    "Decimal": (Decimal, "Decimal(0)", 'Decimal("1.50")'),
+    "UUID": (UUID, "UUID(int=0)", "UUID(int=7)"),
+    "Any": (Any, "None", '"any JSON"'),
 }
+"""Types by name, with Python expressions for the default value and an example."""
 CONTAINERS = {"list": list, "dict": dict, "set": set, "frozenset": frozenset, "tuple": tuple}
 
 MODULES = {
-    **{name: scalar.module for name, scalar in SCALARS.items() if scalar.module},
+    **{name: tp.__module__ for name, (tp, _, _) in SCALARS.items() if tp.__module__ != "builtins"},
     "DurableObject": "trio_durable",
     "UTC": "datetime",
     "alarm": "trio_durable",
@@ -67,7 +54,7 @@ MODULES = {
 _MAX_LENGTH = 80
 """In characters. A longer annotation fits on no line, and may be too deep for Python's parser."""
 _KNOWN_TYPES = ", ".join([*SCALARS, *(f"{name}[…]" for name in CONTAINERS), "… | None"])
-_NAMES = {name: scalar.tp for name, scalar in SCALARS.items()} | CONTAINERS
+_NAMES = {name: tp for name, (tp, _, _) in SCALARS.items()} | CONTAINERS
 
 
 class _UnusableType(TypeError):
@@ -121,7 +108,7 @@ def _values_of(tree: ast.expr) -> tuple[str, str]:
     """The default and the example of a type."""
     match tree:
         case ast.Name(name) if name in SCALARS:
-            return SCALARS[name].default, SCALARS[name].example
+            return SCALARS[name][1:]
         case ast.Name(name) if name in CONTAINERS:
             raise _UnusableType(f"doesn't say what its {name} contains")
         case ast.Name(name):

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from ..errors import CommandError
-from .names import check_identifier
+from .names import check_name
 
 
 @attrs.frozen
@@ -28,7 +28,7 @@ class AppPackage:
             CommandError: There is none.
         """
         for part in name.split("."):
-            check_identifier("package", part)
+            check_name("package", part)
         path = name.replace(".", "/")
         for root in _roots(app):
             if (root / path / "__init__.py").is_file():

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import attrs
 
 from ..errors import CommandError
 from .annotations import CONTAINERS, MODULES, SCALARS, Annotation
-from .names import check_identifier
+from .names import check_name
 from .rendering import split_items
 
 NAMES = frozenset({*SCALARS, *CONTAINERS, *MODULES})
 """Names that an object's module may import or use. Its own members can't have them."""
-_RESERVED = frozenset({"after_load", "ctx", "handle_alarm", "self"})
 
 
 @attrs.frozen
@@ -50,16 +51,18 @@ def parse_fields(written: str) -> list[Field]:
     return list(fields.values())
 
 
-def check_member(kind: str, name: str) -> None:
-    """Check the name of a field or a method.
+def check_member(kind: str, name: str, taken: Collection[str] = ()) -> None:
+    """Check the name of a field or a method, which can't be one of ``taken``.
 
     Raises:
         CommandError: A member can't have this name; ``kind`` is for the message.
     """
-    check_identifier(kind, name)
-    if name in _RESERVED:
-        raise CommandError(f"{kind} {name!r}: the name is reserved; choose another one")
-    if name in NAMES:
-        raise CommandError(
-            f"{kind} {name!r}: would hide {name} from the rest of the class; choose another name"
-        )
+    would_hide = f"would hide {name} from the rest of the class; choose another name"
+    is_reserved = name in ("after_load", "ctx", "handle_alarm", "self")
+    check_name(
+        kind,
+        name,
+        (is_reserved, "the name is reserved; choose another one"),
+        (name in NAMES, would_hide),
+        (name in taken, "a field or a handler has this name; choose another one"),
+    )

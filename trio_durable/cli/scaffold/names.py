@@ -21,23 +21,32 @@ _TAKEN_PACKAGES = sys.stdlib_module_names | {
 """Modules that an app or its tests import. An app's package of the same name would hide one."""
 
 
-def check_identifier(kind: str, name: str) -> None:
-    """Check that ``name`` can be used in generated code.
+def check_name(kind: str, name: str, *problems: tuple[bool, str]) -> None:
+    """Check that generated code can use a name.
+
+    Args:
+        kind: The kind of thing that has the name, for messages.
+        name: The name.
+        problems: Conditions that make the name unusable, each with its message.
 
     Raises:
-        CommandError: It can't; ``kind`` is for the message.
+        CommandError: The name isn't an identifier, or one of ``problems`` applies.
     """
-    if not _IDENTIFIER.fullmatch(name):
-        problem = "not a name; use a letter, then letters, digits and underscores"
-    elif name in ("I", "O", "l"):  # E741 of pycodestyle and ruff
-        problem = "reads like a digit; choose another name"
-    elif len(name) > _MAX_LENGTH:
-        problem = f"longer than {_MAX_LENGTH} characters; choose a shorter name"
-    elif keyword.iskeyword(name):
-        problem = "a keyword of Python; choose another name"
-    else:
-        return
-    raise CommandError(f"{kind} {name!r}: {problem}")
+    for applies, message in (
+        (
+            not _IDENTIFIER.fullmatch(name),
+            "not a name; use a letter, then letters, digits and underscores",
+        ),
+        (name in ("I", "O", "l"), "reads like a digit; choose another name"),  # E741 of ruff
+        (
+            len(name) > _MAX_LENGTH,
+            f"longer than {_MAX_LENGTH} characters; choose a shorter name",
+        ),
+        (keyword.iskeyword(name), "a keyword of Python; choose another name"),
+        *problems,
+    ):
+        if applies:
+            raise CommandError(f"{kind} {name!r}: {message}")
 
 
 def check_package(name: str) -> None:
@@ -46,11 +55,8 @@ def check_package(name: str) -> None:
     Raises:
         CommandError: A package can't have this name.
     """
-    check_identifier("package", name)
-    if name in _TAKEN_PACKAGES:
-        raise CommandError(
-            f"package {name!r}: would hide the module of that name; choose another with --name"
-        )
+    would_hide = "would hide the module of that name; choose another with --name"
+    check_name("package", name, (name in _TAKEN_PACKAGES, would_hide))
 
 
 def package_name_from(folder_name: str) -> str:
@@ -69,29 +75,30 @@ def package_name_from(folder_name: str) -> str:
 
 
 def check_class_name(name: str, taken: frozenset[str]) -> None:
-    """Check the name of an object's class.
-
-    Args:
-        name: The name.
-        taken: Other names that its module or its test uses.
+    """Check the name of an object's class, whose module or test uses the names in ``taken``.
 
     Raises:
         CommandError: A class can't have this name.
     """
-    check_identifier("class", name)
-    if not name[0].isupper() or "_" in name:
-        better = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-        problem = f"classes are named LikeThis; try {better}"
-    elif name.startswith("Test"):
-        problem = "pytest would collect it as tests; choose a name that doesn't begin with Test"
-    elif name in taken or hasattr(builtins, name):
-        problem = "taken by Python or this library; choose another name"
-    elif keyword.iskeyword(module_name(name)):
-        problem = f"its module would be {module_name(name)}.py, which is a keyword of Python"
-        problem += "; choose another name"
-    else:
-        return
-    raise CommandError(f"class {name!r}: {problem}")
+    better = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+    module = module_name(name)
+    check_name(
+        "class",
+        name,
+        (better != name, f"classes are named LikeThis; try {better}"),
+        (
+            name.startswith("Test"),
+            "pytest would collect it as tests; choose a name that doesn't begin with Test",
+        ),
+        (
+            name in taken or hasattr(builtins, name),
+            "taken by Python or this library; choose another name",
+        ),
+        (
+            keyword.iskeyword(module),
+            f"its module would be {module}.py, which is a keyword of Python; choose another name",
+        ),
+    )
 
 
 def module_name(class_name: str) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import attrs
 
-from ..errors import CommandError
 from .annotations import MODULES
 from .fields import NAMES, Field, check_member
 from .names import check_class_name, module_name
@@ -42,16 +41,12 @@ class NewObject:
 
     def __attrs_post_init__(self) -> None:
         check_class_name(self.name, NAMES | _TEST_MODULES.keys())
-        members = {field.name for field in self.fields}
-        for method in ("update", self._getter):
-            if method in members:
-                raise CommandError(f"field {method!r}: a handler has this name; choose another one")
+        handlers = ["update", self._getter]
+        names = [field.name for field in self.fields]
+        for name in names:
+            check_member("field", name, taken=handlers)
         if self.alarm is not None:
-            check_member("alarm", self.alarm)
-            if self.alarm in {"update", self._getter, *members}:
-                raise CommandError(
-                    f"alarm {self.alarm!r}: a field or a handler has this name; choose another one"
-                )
+            check_member("alarm", self.alarm, taken=[*handlers, *names])
 
     @property
     def module(self) -> str:
