@@ -1,4 +1,4 @@
-"""What all commands have in common: how they begin and how they end."""
+"""Conventions of all commands: help, exit status, errors and output."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ Action = Callable[[str, bool], "int | None"]
 
 @pytest.fixture
 def define() -> Iterator[Callable[[Action], None]]:
-    """Gives the command another one, ``probe``, that does what a test wants."""
+    """Adds a command ``probe`` with the function of a test."""
 
     def define(action: Action) -> None:
         application.add_command(storage_option(json_option(click.command("probe")(action))))
@@ -195,7 +195,7 @@ ERRORS: dict[str, tuple[Exception, str]] = {
         OSError(28, "No space left on device"),
         "the disk is full; free some space",
     ),
-    "in somebody's own words": (
+    "with a text of its own": (
         FileNotFoundError(2, "No folder for it in /x"),
         "No folder for it in /x",
     ),

@@ -1,4 +1,4 @@
-"""Batches are what one transaction takes."""
+"""Rows are split into batches of one transaction each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving house: everything arrives, or it is told what didn't."""
+"""Copies between storages: complete and verified, or an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio_durable.cli.storage import batches
 from trio_durable.cli.transfer.restore import restore_objects
 from trio_durable.storage import Commit, ObjectRow
 
-from .kept import ADA, NOW, everything, save, writer_of
+from .stored_data import ADA, NOW, everything, save, writer_of
 from .support import assert_refused, contents, run
 
 

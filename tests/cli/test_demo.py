@@ -18,7 +18,7 @@ SMALL = ["--kills=2", "--seconds=0.3", "--within=1.5", "--dead=0.2", "--objects=
 
 
 def test_it_passes_and_prints_plain_text_into_a_pipe(tmp_path: Path) -> None:
-    # What is in the current folder is none of its business.
+    # Modules in the current folder are not imported.
     (tmp_path / "random.py").write_text("raise ImportError('the wrong one')")
     code = "import sys; from trio_durable.cli import main; main()"
     demo = python("-P", "-c", code, "demo", *SMALL, cwd=tmp_path)
@@ -91,7 +91,7 @@ def test_alarms_are_sorted_by_what_became_of_them() -> None:
         Reminder(1, due_at=30.0, fired=[(2, 30.25)]),  # in time
         Reminder(1, due_at=30.0, fired=[]),  # never
         Reminder(1, due_at=30.0, fired=[(2, 29.0), (2, 31.0)]),  # early, and twice
-        Reminder(2, due_at=30.0, fired=[]),  # somebody else's
+        Reminder(2, due_at=30.0, fired=[]),  # of another process
     ]
     last = Report(40.0, [], 0, [reminders[:3], reminders[3:]])
     assert audit_alarms(last, 1, {1: 0.0, 2: 20.0}, lost=1) == AlarmAudit(

@@ -20,7 +20,7 @@ from trio_durable._keys import AlarmKey
 from trio_durable.cli.storage.paging import existing_alarms
 from trio_durable.storage import AlarmRow, StoredAlarm
 
-from .kept import ADA, DAY, LATEST, NOW, everything, fail, save, writer_of
+from .stored_data import ADA, DAY, LATEST, NOW, everything, fail, save, writer_of
 from .support import assert_refused, contents, run
 
 EARLIEST = -62_135_596_800_000_000

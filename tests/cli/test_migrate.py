@@ -12,7 +12,7 @@ import pytest
 from trio_durable import ObjectKey, PostgresStorage
 from trio_durable.storage import Commit
 
-from .kept import ADA, NOW, json_of
+from .stored_data import ADA, NOW, json_of
 from .support import assert_refused, contents, run
 
 

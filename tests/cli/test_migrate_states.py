@@ -15,7 +15,7 @@ from trio_durable import DurableObject, ObjectKey, SQLiteStorage, upgrade
 from trio_durable.cli.errors import CommandError
 from trio_durable.cli.storage.app_classes import AppClasses
 
-from .kept import NOW, everything, json_of, save, writer_of
+from .stored_data import NOW, everything, json_of, save, writer_of
 from .support import contents, environment, run
 
 

@@ -43,7 +43,7 @@ SPREAD: dict[str, list[str]] = {
     "History": ["history_of_visits:dict[str, list[datetime]],first_and_last:datetime|None"],
     "Visits": ["all_of_the_visits:list[tuple[datetime, str]]", "--alarm=begin_anew"],
     "Days": ["all_of_the_days_that_it_had:tuple[frozenset[datetime], ...]"],
-    # Parameters of what the tests call, modules that they import, and soft keywords.
+    # Names of parameters in the tests, modules that they import, and soft keywords.
     "Match": ["object_id:str,name:str,key:int,runtime:int,type:str,match:int,pytest:int,turn:int"],
     "Date": ["day:date|None,id:int"],
     "Handle": ["handle:int,cls:str,durable_runtime:str,perform_handler:str,value:str"],
@@ -124,7 +124,7 @@ def test_whatever_is_accepted_makes_a_class_that_can_be_stored(annotations: list
 
 
 def _imported(test: str) -> dict[str, object]:
-    """What a test's module has imported from the standard library."""
+    """The names that a test imports from the standard library."""
     names: dict[str, object] = {}
     for node in ast.parse(test).body:
         if isinstance(node, ast.ImportFrom) and node.module in ("datetime", "decimal", "uuid"):

@@ -1,4 +1,4 @@
-"""What the commands say that look into a storage."""
+"""Read-only commands on a storage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trio_durable.cli.storage.paging import (
 )
 from trio_durable.storage import Reader
 
-from .kept import DAY, LATEST, NOW, fill, json_of, lines_of, save, writer_of
+from .stored_data import DAY, LATEST, NOW, fill, json_of, lines_of, save, writer_of
 from .support import contents, environment, run
 
 # --- ls ------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_the_size_of_the_file_has_that_of_its_log(db: Path) -> None:
         assert stats["file_size"] == db.stat().st_size + log
 
 
-# --- beside a running runtime --------------------------------------------------------------------
+# --- while a runtime is open ----------------------------------------------------------------------
 
 RUNTIME = """
 import sys, trio

@@ -1,4 +1,4 @@
-"""What the commands do that change what is stored."""
+"""Commands that change stored data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from trio_durable import DurableObject, ObjectKey, SQLiteStorage, upgrade
 from trio_durable.cli.storage import exact_json
 
-from .kept import ADA, DAY, NOW, everything, fail, json_of, lines_of, save, writer_of
+from .stored_data import ADA, DAY, NOW, everything, fail, json_of, lines_of, save, writer_of
 from .support import assert_refused, contents, run
 
 
 class Cart(DurableObject, schema=2):
-    """What `fill` stores as carts, in a later form."""
+    """The carts of `fill` in a later schema."""
 
     cents: int = 0
     items: list[str] = attrs.field(factory=list)
@@ -85,7 +85,7 @@ def test_edit_is_of_one_tenant(db: Path) -> None:
 
 @pytest.fixture
 def editor(db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An editor that writes what is in files 1, 2, … each time, and keeps what it got."""
+    """An editor that saves the contents of new0, new1, …, and keeps each text that it opened."""
     code = """
 import pathlib, sys
 folder = pathlib.Path(__file__).parent
@@ -180,7 +180,7 @@ def test_edit_checks_the_state_against_the_class(db: Path) -> None:
     ]:
         args = ("edit", "-sapp.db", "Cart", "ada", "--app", APP, "--input", "-")
         assert_refused(db.parent, says, *args, stdin=value)
-    # What was there already may stay: a field that was removed, say.
+    # An unknown field that was stored before may stay, such as a removed one.
     save_extra = '{"$schema": 2, "cents": 5, "gone": 1}'
     edit("--input", "-", stdin=save_extra)
     assert edit("--app", APP, "--set", "cents=6") == "Saved as revision 6.\n"
@@ -346,7 +346,7 @@ def test_a_tenant_is_dropped(db: Path) -> None:
         assert len(reader.browse_objects(None, None, 10)) == 3
 
 
-# --- beside a running runtime --------------------------------------------------------------------
+# --- while a runtime is open ----------------------------------------------------------------------
 
 WRITING = [
     ("edit", "Cart", "ada", "--set", "total=1"),

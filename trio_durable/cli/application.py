@@ -36,7 +36,7 @@ from .commands.tenants import tenants
 from .errors import describe_os_error
 from .output import printable
 
-REFUSED = 2
+FAILED = 2
 INTERRUPTED = 130  # as shells report a process that SIGINT has ended
 
 
@@ -55,7 +55,7 @@ class Application(click.Group):
             if line is None:
                 raise
             click.echo(line, err=True)
-            status = REFUSED
+            status = FAILED
         except BaseExceptionGroup as group:
             if group.subgroup(KeyboardInterrupt) is None:
                 raise

@@ -11,7 +11,7 @@ class Tally(DurableObject, name="trio_durable.bench.Tally"):
     """An object with little state."""
 
     count: int = 0
-    label: str = "what a small object has"
+    label: str = "the label of a small object"
 
     @handler
     def add(self) -> int:

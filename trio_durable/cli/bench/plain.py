@@ -36,7 +36,7 @@ ON CONFLICT (type_name, object_id) DO UPDATE SET
     revision = excluded.revision, updated_at = excluded.updated_at, state = excluded.state
 """
 _SELECT = "SELECT revision, state FROM objects WHERE type_name = 'Tally' AND object_id = ?"
-_STATE = '{"count":1000,"label":"what a small object has"}'
+_STATE = '{"count":1000,"label":"the label of a small object"}'
 
 
 class PlainTable:

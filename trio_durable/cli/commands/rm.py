@@ -62,7 +62,7 @@ def rm(
             stale = writer.commit(batch, now)
             if stale:
                 raise CommandError(
-                    f"{batch[min(stale)].key} was changed meanwhile; the other objects were removed"
+                    f"{batch[min(stale)].key} was changed meanwhile and not removed; run this again"
                 )
     click.echo(f"Removed {objects_text}{alarms_text}.")
     return 0

@@ -7,7 +7,7 @@ waits until the overdue alarms have fired, and writes a report: one line of JSON
 - Input is a sequence of words of four bytes. The number of an account requests a deposit. The
   number of a diary with the bit `ALARM` requests an alarm, due at a random time within SECONDS.
 - Output is a sequence of pairs: a word from the input, and the latency in microseconds. It
-  acknowledges the request, whose change must never be lost.
+  acknowledges the request: from now on its change must never be lost.
 
 When its input ends, it waits for the last alarms, writes a second report, closes the runtime and
 exits.
@@ -101,7 +101,7 @@ class Acknowledgements:
         self._token = trio.lowlevel.current_trio_token()
 
     def send(self, request: int, microseconds: int) -> None:
-        """Acknowledge a request, whose change is durable."""
+        """Acknowledge a request after its change was committed."""
         if not self._waiting:
             self._token.run_sync_soon(self._flush)
         self._waiting.append(request)

@@ -1,9 +1,9 @@
 """Types of fields, with a default value and an example of each.
 
 The library decides which types state may have: an annotation that consists of known names is
-evaluated and passed to the function that builds its JSON hooks. Checked here is only what that
-function doesn't see: unknown names, containers without item types, items that can't be hashed, and
-members that a union has twice.
+evaluated and passed to the function that builds its JSON hooks. This module checks only the errors
+that this function doesn't see: unknown names, containers without item types, items that can't be
+hashed, and members that a union has twice.
 """
 
 from __future__ import annotations

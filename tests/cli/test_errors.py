@@ -1,4 +1,4 @@
-"""Bad input to the commands about storages: one line, status 2, and nothing changed."""
+"""Errors of the commands on storages: one line, status 2, and nothing changed."""
 
 from __future__ import annotations
 
@@ -177,8 +177,8 @@ ON_TENANTS: list[tuple[str, str]] = [
 EXCEPTIONS = {
     ("import", f"-s {path}") for path in ("nowhere.db", "folder", "note.txt", "foreign.db")
 }
-"""It makes a storage where none is, or adds one to others' tables. To find that it
-can't, it takes the lock beside the file."""
+"""An import creates a missing storage, or adds its tables to a database. Before it
+finds that it can't, it creates the lock file."""
 
 PLAIN = {
     "alarms": "",
@@ -196,7 +196,7 @@ PLAIN = {
     "tenants": "",
     "tenants drop": "acme --yes",
 }
-"""What each command takes when it is content."""
+"""Valid arguments of each command."""
 
 CASES = [
     *(case for cases in REFUSED.values() for case in cases),
