@@ -116,14 +116,14 @@ RANKS = {
         "application",
     ],
     "cli.storage": [
-        "exact_json paging totals",
+        "batches exact_json paging totals",
         "app_classes formatting open",
-        "state_upgrade type_argument",
+        "state_upgrade type_completion",
     ],
-    "cli.transfer": ["batches format restore", "checked_file"],
+    "cli.transfer": ["format restore", "export_file"],
     "cli.scaffold": [
-        "annotations files imports line_breaks names new_app",
-        "app_package fields",
+        "annotations files names rendering",
+        "app_package fields new_app",
         "new_object",
     ],
     "cli.bench": ["callers objects plain", "figures", "measure"],
@@ -164,7 +164,6 @@ LONGER = {
     "_activations.activation": 600,  # one state machine: all of it reads or moves the phase
 }
 PENDING = {
-    "cli.storage.state_upgrade",
     "testing.simulate._attributes",
     "testing.simulate._rules",
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.postgres import url_of
 
-from .kept import fill
+from .stored_data import fill
 
 
 @pytest.fixture

@@ -15,21 +15,21 @@ from trio_durable.cli.application import application
 
 ROOT = Path(__file__).parents[2]
 
-# Not what makes rich believe in a terminal, as some build services do, nor what hides colours.
+# Some build services set variables that make rich assume a terminal, or hide colours.
 _UNWANTED = {"FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TRIO_DURABLE_STORAGE"}
 
 
 def environment() -> dict[str, str]:
-    """For other processes: they find the library that is tested, wherever they run."""
+    """The environment for other processes, which import the tested library in any folder."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    kept = {name: os.environ[name] for name in os.environ.keys() - _UNWANTED}
-    return kept | {"PYTHONPATH": path, "MYPYPATH": str(ROOT), "COLUMNS": "80"}
+    store = {name: os.environ[name] for name in os.environ.keys() - _UNWANTED}
+    return store | {"PYTHONPATH": path, "MYPYPATH": str(ROOT), "COLUMNS": "80"}
 
 
 def run(
     *args: str, env: Mapping[str, str] | None = None, stdin: str | bytes | None = None
 ) -> Result:
-    """Run the command in this process; what it should have caught comes out of here."""
+    """Run the command in this process. Exceptions that it doesn't handle are raised here."""
     outer: dict[str, str | None] = dict.fromkeys(_UNWANTED)
     runner = CliRunner(env={**outer, "COLUMNS": "80", **(env or {})})
     # As wide as in a window of 80 columns or more; else the runner has an idea of its own.
@@ -50,7 +50,7 @@ def python(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """All that there is in a folder."""
+    """All files and folders in a folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def assert_refused(folder: Path, says: str, *args: str, stdin: str | bytes | None = None) -> None:
-    """A command tells what is wrong in one line, with status 2, and changes nothing."""
+    """The command prints one line with ``says``, ends with status 2, and changes nothing."""
     before = contents(folder)
     result = run(*args, stdin=stdin)
     assert (result.exit_code, result.stdout) == (2, ""), result.output
@@ -70,5 +70,5 @@ def assert_refused(folder: Path, says: str, *args: str, stdin: str | bytes | Non
 
 
 def interruptible() -> None:
-    """For a new process: Control-C counts, though whoever runs the tests may ignore it."""
+    """For a new process: handle SIGINT, even if the process of the tests ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

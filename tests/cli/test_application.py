@@ -1,4 +1,4 @@
-"""What all commands have in common: how they begin and how they end."""
+"""Conventions of all commands: help, exit status, errors and output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import trio
 
 from trio_durable import DurableObject, DurableRuntime, ObjectKey, StateDecodeError
 from trio_durable.cli.application import application
-from trio_durable.cli.errors import Refusal
+from trio_durable.cli.errors import CommandError
 from trio_durable.cli.options import json_option, storage_option
-from trio_durable.cli.output import console, print_json, progress_on
+from trio_durable.cli.output import console, print_json, progress_bar
 
 from .support import ROOT, assert_refused, python, run
 
@@ -65,6 +65,21 @@ import sys, trio_durable, trio_durable.testing
 sys.exit(any(name in sys.modules for name in ("rich", "trio_durable.cli")))
 """
     assert python("-c", code, cwd=tmp_path).returncode == 0
+
+
+def test_help_imports_no_tables_and_no_machinery_of_a_command(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.argv = ["trio-durable", "--help"]
+from trio_durable.cli import main
+try:
+    main()
+except SystemExit:
+    heavy = {"rich.console", "trio_durable.cli.bench.measure", "trio_durable.cli.demo.scenario"}
+    sys.exit(", ".join(heavy & sys.modules.keys()) or 0)
+"""
+    ran = python("-c", code, cwd=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_what_it_defines_is_in_nobody_s_way(tmp_path: Path) -> None:
@@ -129,7 +144,7 @@ def test_the_script_s_questions_are_answered() -> None:
 )
 def test_bad_input(folder: Path, args: tuple[str, ...], says: str) -> None:
     assert_refused(folder, says, *args)
-    assert " --help shows what it takes)\n" in run(*args).stderr
+    assert " --help)\n" in run(*args).stderr
 
 
 Action = Callable[[str, bool], "int | None"]
@@ -137,7 +152,7 @@ Action = Callable[[str, bool], "int | None"]
 
 @pytest.fixture
 def define() -> Iterator[Callable[[Action], None]]:
-    """Gives the command another one, ``probe``, that does what a test wants."""
+    """Adds a command ``probe`` with the function of a test."""
 
     def define(action: Action) -> None:
         application.add_command(storage_option(json_option(click.command("probe")(action))))
@@ -163,7 +178,7 @@ def test_a_command_returns_its_status(define: Define, status: int | None) -> Non
 
 
 ERRORS: dict[str, tuple[Exception, str]] = {
-    "a refusal": (Refusal("no way; try another"), "no way; try another"),
+    "a refusal": (CommandError("no way; try another"), "no way; try another"),
     "the library's": (
         StateDecodeError(ObjectKey("Cart", "ada"), "", "line 1", "not\nJSON"),
         (
@@ -171,20 +186,20 @@ ERRORS: dict[str, tuple[Exception, str]] = {
             "row was left untouched: mend the class (or the row) and call again"
         ),
     ),
-    "of a nursery": (ExceptionGroup("", [ExceptionGroup("", [Refusal("no way")])]), "no way"),
+    "of a nursery": (ExceptionGroup("", [ExceptionGroup("", [CommandError("no way")])]), "no way"),
     "the system's": (
         PermissionError(13, "Permission denied", "/somewhere"),
-        "/somewhere: the permission for it is missing; have it granted, or choose another place",
+        "/somewhere: permission denied; ask for access, or choose another place",
     ),
     "the system's, about no path": (
         OSError(28, "No space left on device"),
-        "the disk is full; make room",
+        "the disk is full; free some space",
     ),
-    "in somebody's own words": (
+    "with a text of its own": (
         FileNotFoundError(2, "No folder for it in /x"),
         "No folder for it in /x",
     ),
-    "with a stranger's name": (Refusal("\x1b[2Jname is bad"), "\\x1b[2Jname is bad"),
+    "with a stranger's name": (CommandError("\x1b[2Jname is bad"), "\\x1b[2Jname is bad"),
     "the system's, about nothing": (TimeoutError("too slow"), "too slow"),
 }
 
@@ -197,7 +212,8 @@ def test_an_error_becomes_a_line(define: Define, error: Exception, line: str) ->
 
 
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError("a mistake"), ExceptionGroup("", [Refusal("a"), Refusal("b")])]
+    "error",
+    [ZeroDivisionError("a mistake"), ExceptionGroup("", [CommandError("a"), CommandError("b")])],
 )
 def test_a_mistake_keeps_its_traceback(define: Define, error: Exception) -> None:
     define(raises(error))
@@ -258,7 +274,7 @@ def test_the_storage_comes_from_the_option_or_the_environment(define: Define) ->
 def test_json_is_all_there_is_on_standard_output(define: Define) -> None:
     def action(storage: str, as_json: bool) -> None:
         out = console(stderr=as_json)
-        with progress_on(console(stderr=True)) as progress:
+        with progress_bar(console(stderr=True)) as progress:
             progress.advance(progress.add_task("working", total=1))
         out.print("[bold]a title[/] 1,000")
         if as_json:

@@ -1,8 +1,8 @@
-"""Batches are what one transaction takes."""
+"""Rows are split into batches of one transaction each."""
 
 from __future__ import annotations
 
-from trio_durable.cli.transfer.batches import batches
+from trio_durable.cli.storage.batches import batches
 
 
 def test_a_batch_ends_where_there_are_many_rows_or_large_ones() -> None:

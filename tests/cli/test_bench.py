@@ -34,8 +34,8 @@ def test_it_measures_and_leaves_nothing_behind(folder: Path) -> None:
         else:
             assert figure["ratio"] > 0
             assert (figure["beside"], durability) in figures
-    compared = {name for (name, _), figure in figures.items() if figure["beside"]}
-    assert compared == {"changes-by-1", "changes-by-64", "reads", "loads"}
+    compare_rates = {name for (name, _), figure in figures.items() if figure["beside"]}
+    assert compare_rates == {"changes-by-1", "changes-by-64", "reads", "loads"}
     assert contents(folder) == before
 
 

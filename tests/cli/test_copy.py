@@ -1,4 +1,4 @@
-"""Moving house: everything arrives, or it is told what didn't."""
+"""Copies between storages: complete and verified, or an error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from support.postgres import Database, url_of
 
 from trio_durable import ObjectKey, PostgresStorage, SQLiteStorage
 from trio_durable.cli.commands import copy as copying
-from trio_durable.cli.transfer import batches
+from trio_durable.cli.storage import batches
 from trio_durable.cli.transfer.restore import restore_objects
 from trio_durable.storage import Commit, ObjectRow
 
-from .kept import ADA, NOW, everything, save, writer_of
+from .stored_data import ADA, NOW, everything, save, writer_of
 from .support import assert_refused, contents, run
 
 
@@ -90,7 +90,7 @@ class Interrupted(Exception):
 def test_an_interrupted_copy_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, db: Path
 ) -> None:
-    monkeypatch.setattr(batches, "_ROWS", 1)
+    monkeypatch.setattr(batches, "MAX_ROWS", 1)
     left = 3
 
     def restore(*args: object) -> None:
@@ -107,7 +107,7 @@ def test_an_interrupted_copy_goes_on(
     objects, _ = everything(Path("new.db"))
     assert len(objects) == 2
     assert_refused(
-        folder, "isn't empty; name an empty storage, or go on", "copy", "app.db", "new.db"
+        folder, "isn't empty; name an empty storage, or continue", "copy", "app.db", "new.db"
     )
     assert "Copied 2 objects and 4 alarms" in copied("app.db", "new.db", "--resume")
     assert same(db, Path("new.db"))
@@ -117,10 +117,10 @@ def test_an_interrupted_copy_goes_on(
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (Commit(ADA, 1, b"{}"), "Cart('ada') isn't the same in both"),
-        (Commit(ADA, 1, None, delete=True), "Cart('ada') isn't the same in both"),
-        (Commit(ObjectKey("A", "a"), 0, b"{}"), "A('a') isn't the same in both"),
-        (Commit(ObjectKey("Z", "z", "acme"), 0, b"{}"), "Z('z') of tenant acme isn't the same"),
+        (Commit(ADA, 1, b"{}"), "Cart('ada') differs between the storages"),
+        (Commit(ADA, 1, None, delete=True), "Cart('ada') differs between the storages"),
+        (Commit(ObjectKey("A", "a"), 0, b"{}"), "A('a') differs between the storages"),
+        (Commit(ObjectKey("Z", "z", "acme"), 0, b"{}"), "Z('z') of tenant acme differs"),
     ],
     ids=["changed", "gone", "first", "last"],
 )
@@ -132,8 +132,8 @@ def test_what_differs_is_told(
             assert not writer.commit([change], NOW)
         return real(self, tenants, to)  # type: ignore[arg-type]
 
-    real = copying._Copy.differences
-    monkeypatch.setattr(copying._Copy, "differences", compare)
+    real = copying.StorageCopy.differences
+    monkeypatch.setattr(copying.StorageCopy, "differences", compare)
     result = run("copy", "app.db", "new.db")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"trio-durable copy: {what}")
@@ -145,7 +145,7 @@ def test_what_was_left_there_otherwise_is_told(db: Path) -> None:
         save(writer, ADA, {"total": 1000}, revision=1)
     result = run("copy", "app.db", "new.db", "--resume")
     assert result.exit_code == 1
-    assert "Cart('ada') isn't the same in both" in result.stderr
+    assert "Cart('ada') differs between the storages" in result.stderr
 
 
 def test_a_source_that_a_runtime_has_open_is_refused(db: Path, folder: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_alarm_that_cannot_be_carried_is_refused_before_the_target_is_made(
     before = set(contents(folder)) - {"app.db-shm", "app.db-wal"}
     result = run("copy", "app.db", "new.db")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "has a time outside of the years 1 to 9999; set or save it anew" in result.stderr
+    assert "has a time outside the years 1 to 9999; set or save it again" in result.stderr
     assert set(contents(folder)) == before
 
 

@@ -1,4 +1,4 @@
-"""docs/cli.md leaves no command out; that it has the help as it is printed, its own test says."""
+"""docs/cli.md has all commands. The tests of its console blocks compare the help."""
 
 from __future__ import annotations
 

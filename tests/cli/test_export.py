@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable._keys import AlarmKey
-from trio_durable.cli.storage.paging import present_alarms
+from trio_durable.cli.storage.paging import existing_alarms
 from trio_durable.storage import AlarmRow, StoredAlarm
 
-from .kept import ADA, DAY, LATEST, NOW, everything, fail, save, writer_of
+from .stored_data import ADA, DAY, LATEST, NOW, everything, fail, save, writer_of
 from .support import assert_refused, contents, run
 
 EARLIEST = -62_135_596_800_000_000
@@ -142,7 +142,7 @@ def test_many_pieces_are_one_import(folder: Path) -> None:
     assert import_into(second, exported) == "Imported 1,206 objects and 2,406 alarms.\n"
     assert without_revisions(export(second)) == without_revisions(exported)
     skipped = import_into(second, exported, "--skip")
-    assert skipped == "Imported 0 objects and 0 alarms. Skipped 1,206 and 2,406.\n"
+    assert skipped == "Imported 0 objects and 0 alarms. Skipped 1,206 objects and 2,406 alarms.\n"
 
 
 def test_files_and_pipes_are_the_same(db: Path) -> None:
@@ -159,15 +159,13 @@ def test_files_and_pipes_are_the_same(db: Path) -> None:
 
 def test_no_file_is_replaced(db: Path) -> None:
     (db.parent / "app.jsonl").write_text("mine", encoding="utf-8")
-    assert_refused(
-        db.parent, "app.jsonl: it is there already", "export", "-s", "app.db", "app.jsonl"
-    )
+    assert_refused(db.parent, "app.jsonl: it already exists", "export", "-s", "app.db", "app.jsonl")
 
 
 def test_an_export_that_fails_leaves_no_file(db: Path) -> None:
     with writer_of(db) as writer:
         save(writer, ObjectKey("Cart", "old"), {}, now=2**62)
-    says = "Cart('old') has a time outside of the years 1 to 9999"
+    says = "Cart('old') has a time outside the years 1 to 9999"
     assert_refused(db.parent, says, "export", "-s", "app.db", "new.jsonl")
 
 
@@ -212,7 +210,7 @@ def alarm_of(path: Path, name: str) -> StoredAlarm:
 
 
 def test_what_is_stored_is_not_touched_unasked(db: Path, changed: bytes) -> None:
-    says = "standard input, line 2: Cart('ada') is stored already; import with --replace or --skip"
+    says = "standard input, line 2: Cart('ada') is stored already; use --replace or --skip"
     assert_refused(db.parent, says, "import", "-s", "app.db", stdin=changed)
 
 
@@ -230,7 +228,7 @@ def test_an_alarm_clashes_as_well(db: Path) -> None:
 
 def test_skip_leaves_it_as_it_is(db: Path, changed: bytes) -> None:
     assert import_into(db, changed, "--skip") == (
-        "Imported 1 object and 0 alarms. Skipped 3 and 4.\n"
+        "Imported 1 object and 0 alarms. Skipped 3 objects and 4 alarms.\n"
     )
     assert state_of(db, "ada") == {"new": 1}
     assert state_of(db, "bob") == {"total": 0, "items": []}
@@ -254,7 +252,7 @@ def test_alarms_are_found_among_many(folder: Path) -> None:
     with closing(SQLiteStorage(folder / "app.db").open_reader()) as reader:
         wanted = [ADA.alarm(name) for name in ("0003", "0004", "0005", "0498", "0499")]
         wanted.append(ObjectKey("Cart", "eve").alarm("0004"))
-        assert present_alarms(reader, wanted, NOW) == {wanted[1], wanted[3]}
+        assert existing_alarms(reader, wanted, NOW) == {wanted[1], wanted[3]}
 
 
 def test_to_find_alarms_their_neighbours_are_not_read(
@@ -275,7 +273,7 @@ def test_to_find_alarms_their_neighbours_are_not_read(
 
         monkeypatch.setattr(reader, "browse_alarms", browsing)
         wanted = [key.alarm("x") for key in keys]
-        assert present_alarms(reader, wanted, NOW) == set(wanted)
+        assert existing_alarms(reader, wanted, NOW) == set(wanted)
     assert len(read) == 100
 
 
@@ -307,27 +305,33 @@ def changed_alarm(old: str, new: str) -> list[str]:
 TIME = '"2026-01-31T09:30:00+00:00"'
 NUMBER = "not a number from 0 to 2**63 - 1"
 BAD_FILES: dict[str, tuple[list[str], str]] = {
-    "empty": ([], "line 1: the end is missing; the file was cut off, or is no export: export anew"),
-    "not one": (["{}", END], "line 1: no export begins like this"),
-    "no header": (GOOD[1:], "line 1: no export begins like this"),
-    "no JSON": (["what?"], "standard input, line 1: not JSON from column 1 on: 'what?'; mend"),
+    "empty": (
+        [],
+        "line 1: the end is missing; the file is truncated, or not an export: export again",
+    ),
+    "not one": (["{}", END], "line 1: not the first line of an export"),
+    "no header": (GOOD[1:], "line 1: not the first line of an export"),
+    "no JSON": (["what?"], "standard input, line 1: not JSON from column 1 on: 'what?'; fix"),
     "later": (['{"trio_durable": "export", "version": 2}'], "the export has version 2, and this"),
     "no version": (['{"trio_durable": "export", "version": true}'], "the export has version True"),
     "a longer header": (['{"trio_durable":"export","version":1,"x":1}'], "line 1: 'x' is unknown"),
     "cut off": (GOOD[:-1], "line 4: the end is missing"),
-    "cut in a line": ([HEADER, OBJECT[:39]], "line 2: not JSON: it ends too early; mend the file"),
+    "cut in a line": ([HEADER, OBJECT[:39]], "line 2: not JSON: it ends too early; fix the file"),
     "cut in a string": ([HEADER, OBJECT[:43]], "line 2: not JSON: it ends too early"),
     "a comma": ([HEADER, OBJECT.replace(', "id"', ' "id"')], "line 2: not JSON from column 35 on"),
-    "line missing": ([HEADER, OBJECT, END], "line 3: here should be 1 objects and 1 alarms"),
-    "more": ([*GOOD, OBJECT], "line 5: the end came before"),
-    "empty line": ([HEADER, "", *GOOD[1:]], "line 2: not JSON: it is empty; mend the file, or"),
+    "line missing": (
+        [HEADER, OBJECT, END],
+        "line 3: it says 1 object and 1 alarm, but the file has 1 and 0",
+    ),
+    "more": ([*GOOD, OBJECT], "line 5: the line is after the end"),
+    "empty line": ([HEADER, "", *GOOD[1:]], "line 2: not JSON: it is empty; fix the file, or"),
     "list": ([HEADER, "[]"], "line 2: not a JSON object"),
     "kind": (changed_object('"object"', '"thing"'), "kind is 'thing', not one of object, alarm"),
     "kind 2": (changed_object('"object"', "[]"), "line 2: kind is []"),
     "twice": ([HEADER, OBJECT, OBJECT], "line 3: Cart('b') is there twice"),
     "order": (
         [HEADER, OBJECT, OBJECT.replace('"b"', '"a"')],
-        "line 3: Cart('a') is not in order; lines go by tenant",
+        "line 3: Cart('a') is not in order; lines are sorted by tenant",
     ),
     "kinds": ([HEADER, ALARM, OBJECT], "line 3: Cart('b') is not in order"),
     "alarm twice": ([*GOOD[:3], ALARM], "line 4: n of Cart('b') is there twice"),
@@ -336,10 +340,10 @@ BAD_FILES: dict[str, tuple[list[str], str]] = {
     "no state": (changed_object('"state": {}', '"x": 1'), "line 2: state is missing"),
     "state": (changed_object("{}", "[]"), "line 2: state is not a JSON object"),
     "both": (changed_object("{}", '{}, "state_base64": ""'), "both state and state_base64"),
-    "base64": (changed_object('"state": {}', '"state_base64": "&"'), "state_base64 is no base64;"),
+    "base64": (changed_object('"state": {}', '"state_base64": "&"'), "state_base64 is not base64;"),
     "base64 2": (
         changed_object('"state": {}', '"state_base64": "é"'),
-        "state_base64 is no base64;",
+        "state_base64 is not base64;",
     ),
     "NaN": (changed_object("{}", '{"x": NaN}'), "line 2: JSON has no NaN"),
     "int": (changed_object("{}", '{"x": 99999999999999999999}'), "doesn't fit into 64 bits"),

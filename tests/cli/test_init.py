@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_durable.cli.scaffold.names import package_from
+from trio_durable.cli.scaffold.names import package_name_from
 
 from .support import assert_refused, contents, run
 
@@ -34,7 +34,7 @@ def test_it_makes_a_folder_and_says_what_is_in_it(folder: Path) -> None:
         "shop",
         "tests",
     }
-    assert last == "Go on from apps/shop/README.md."
+    assert last == "Continue with apps/shop/README.md."
     assert b"$" not in b"".join(filter(None, made.values()))
 
 
@@ -61,7 +61,7 @@ def test_the_project_is_named_after_the_package(folder: Path, name: str) -> None
     [("shop", "shop"), ("My Shop 2", "my_shop_2"), ("my-shop.git", "my_shop_git"), ("_x", "x")],
 )
 def test_the_package_is_named_after_the_folder(folder_name: str, package: str) -> None:
-    assert package_from(folder_name) == package
+    assert package_name_from(folder_name) == package
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_nothing_is_replaced(folder: Path, name: str) -> None:
     path = folder / "shop" / name
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    assert_refused(folder, f"shop/{name}: there already; move it away", "init", "shop")
+    assert_refused(folder, f"shop/{name}: already there; move it away", "init", "shop")
 
 
 def test_all_that_is_there_already_is_named(folder: Path) -> None:
@@ -137,4 +137,4 @@ def test_what_was_made_before_a_failure_goes_again(
 @pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_can_t_be_written_to(folder: Path) -> None:
     (folder / "locked").mkdir(mode=0o500)
-    assert_refused(folder, "locked/shop: the permission for it is missing", "init", "locked/shop")
+    assert_refused(folder, "locked/shop: permission denied", "init", "locked/shop")

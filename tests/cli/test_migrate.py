@@ -12,7 +12,7 @@ import pytest
 from trio_durable import ObjectKey, PostgresStorage
 from trio_durable.storage import Commit
 
-from .kept import ADA, NOW, json_of
+from .stored_data import ADA, NOW, json_of
 from .support import assert_refused, contents, run
 
 
@@ -99,7 +99,7 @@ def test_down_asks_first(filled: str) -> None:
     assert result.stderr.endswith("Nothing was undone.\n")
     result = run("migrate", "-s", filled, "--down", "m001_objects")
     assert result.exit_code == 2
-    assert "there is nobody here to ask; say --yes" in result.stderr
+    assert "no answer on standard input; confirm with --yes" in result.stderr
     assert applied(filled) == [*reversed(ALL)]
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from trio_durable import DurableObject, ObjectKey, SQLiteStorage, upgrade
-from trio_durable.cli.errors import Refusal
+from trio_durable.cli.errors import CommandError
 from trio_durable.cli.storage.app_classes import AppClasses
 
-from .kept import NOW, everything, json_of, save, writer_of
+from .stored_data import NOW, everything, json_of, save, writer_of
 from .support import contents, environment, run
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_upgraded_is_listed_and_stays(purses: Path) -> None:
         assert "the upgrade count_cents from schema 1 raised AssertionError" in lines[1]
         assert "has schema 4, and this code knows it up to schema 3" in lines[2]
     assert result.stdout == (
-        "cli.Purse: 0 states upgraded to schema 3, 4 had it already, 5 can't be.\n"
+        "cli.Purse: 0 states upgraded to schema 3, 4 had it already, 5 can't be upgraded.\n"
     )
     rows = {row.key: row for row in everything(purses)[0]}
     assert {rows[purse(object_id)].revision for object_id in bad} == {1}
@@ -144,7 +144,10 @@ def test_what_cannot_be_upgraded_is_listed_and_stays(purses: Path) -> None:
 
 def test_a_class_without_another_schema_has_nothing_to_upgrade(purses: Path) -> None:
     result = run("migrate-states", "-s", "app.db", "--app", f"{__name__}:Plain")
-    assert (result.exit_code, result.stdout) == (0, "No class there has a schema above 1.\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "Nothing to upgrade: all classes are at schema 1.\n",
+    )
     args = ("migrate-states", "-s", "app.db", "--app", f"{__name__}:Plain", "--json")
     assert json_of(*args) == {"types": []}
 
@@ -225,17 +228,19 @@ def test_an_app_is_what_its_modules_bring(folder: Path, monkeypatch: pytest.Monk
         names = {each.name for each in AppClasses(["cli_twins"])}
         assert {"cli.Twin", "cli.Purse"} <= names
         assert not any(name.startswith("trio_durable.") for name in names)
-        with pytest.raises(Refusal, match=r"cli_twins\.One and cli_twins\.Two are both stored"):
+        with pytest.raises(
+            CommandError, match=r"cli_twins\.One and cli_twins\.Two both have the stored name"
+        ):
             AppClasses(["cli_twins"]).of_type("cli.Twin")
         one = AppClasses(["cli_twins:One", APP])
         assert one.of_type("cli.Twin").cls.__name__ == "One"
         assert [each.name for each in one] == ["cli.Plain", "cli.Purse", "cli.Twin"]
-        says = "cli_broken can't be imported: ZeroDivisionError: division by zero; mend that first"
-        with pytest.raises(Refusal, match=says):
+        says = "cli_broken can't be imported: ZeroDivisionError: division by zero; fix that first"
+        with pytest.raises(CommandError, match=says):
             AppClasses(["cli_broken"])
         (folder / "cli_lacking.py").write_text("import cli_nothing", encoding="utf-8")
         says = "cli_lacking can't be imported: ModuleNotFoundError: No module named 'cli_nothing';"
-        with pytest.raises(Refusal, match=says):
+        with pytest.raises(CommandError, match=says):
             AppClasses(["cli_lacking"])
     finally:
         sys.modules.pop("cli_twins", None)

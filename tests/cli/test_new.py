@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from trio_durable import DurableObject, ObjectKey, definition_of
 from trio_durable._json.state import StateCodec
-from trio_durable.cli.errors import Refusal
+from trio_durable.cli.errors import CommandError
 from trio_durable.cli.scaffold.annotations import SCALARS
 from trio_durable.cli.scaffold.fields import parse_fields
-from trio_durable.cli.scaffold.line_breaks import WIDTH
-from trio_durable.cli.scaffold.names import module_of
+from trio_durable.cli.scaffold.names import module_name
 from trio_durable.cli.scaffold.new_object import NewObject
+from trio_durable.cli.scaffold.rendering import MAX_WIDTH
 
 from .support import assert_refused, python, run
 
@@ -43,7 +43,7 @@ SPREAD: dict[str, list[str]] = {
     "History": ["history_of_visits:dict[str, list[datetime]],first_and_last:datetime|None"],
     "Visits": ["all_of_the_visits:list[tuple[datetime, str]]", "--alarm=begin_anew"],
     "Days": ["all_of_the_days_that_it_had:tuple[frozenset[datetime], ...]"],
-    # Parameters of what the tests call, modules that they import, and soft keywords.
+    # Names of parameters in the tests, modules that they import, and soft keywords.
     "Match": ["object_id:str,name:str,key:int,runtime:int,type:str,match:int,pytest:int,turn:int"],
     "Date": ["day:date|None,id:int"],
     "Handle": ["handle:int,cls:str,durable_runtime:str,perform_handler:str,value:str"],
@@ -96,10 +96,10 @@ def test_whatever_is_accepted_makes_a_class_that_can_be_stored(annotations: list
         fields = parse_fields(written)
         new = NewObject("Thing", fields, "wake")
         source, test = new.source(), new.test("app")
-    except Refusal:
+    except CommandError:
         return
     ast.parse(test)
-    assert max(map(len, (source + test).splitlines())) <= WIDTH
+    assert max(map(len, (source + test).splitlines())) <= MAX_WIDTH
     module: dict[str, object] = {"__name__": "app.thing"}
     # Not with the __future__ of this module.
     exec(compile(source, "thing.py", "exec", dont_inherit=True), module)
@@ -124,7 +124,7 @@ def test_whatever_is_accepted_makes_a_class_that_can_be_stored(annotations: list
 
 
 def _imported(test: str) -> dict[str, object]:
-    """What a test's module has imported from the standard library."""
+    """The names that a test imports from the standard library."""
     names: dict[str, object] = {}
     for node in ast.parse(test).body:
         if isinstance(node, ast.ImportFrom) and node.module in ("datetime", "decimal", "uuid"):
@@ -143,7 +143,7 @@ def _imported(test: str) -> dict[str, object]:
     ],
 )
 def test_modules_are_named_after_classes(class_name: str, module: str) -> None:
-    assert module_of(class_name) == module
+    assert module_name(class_name) == module
 
 
 # --- where it puts them --------------------------------------------------------------------------
@@ -213,8 +213,8 @@ def test_the_package_can_be_named(folder: Path) -> None:
     [
         (None, "there is no pyproject.toml here; change to the folder of your app"),
         ("[project", "pyproject.toml: not TOML: "),
-        (b"\xff", "pyproject.toml: not UTF-8 text; mend it, or use --package"),
-        ("project = 1", "can't tell which package is the app's (there is: one, two)"),
+        (b"\xff", "pyproject.toml: not UTF-8 text; fix it, or use --package"),
+        ("project = 1", "can't tell which package is the app's (found: one, two)"),
         ("[project]\nname = 1", "can't tell which"),
         ("[project]\nname = 'three'", "can't tell which"),
         ("", "name it with --package"),
@@ -238,7 +238,7 @@ def test_nothing_is_replaced(folder: Path, taken: str) -> None:
     app(folder)
     (folder / taken).parent.mkdir(exist_ok=True)
     (folder / taken).write_text("mine")
-    says = f"{taken}: there already; move it away"
+    says = f"{taken}: already there; move it away"
     assert_refused(folder, says, "new", "Cart", "--fields=paid:bool")
 
 
@@ -249,7 +249,7 @@ def test_nothing_is_replaced(folder: Path, taken: str) -> None:
         ("count", "field 'count': write it as name:type"),
         ("count:int,", "field '': write it as name:type"),
         (":int", "field ':int': write it as name:type"),
-        ("2nd:int", "field '2nd': not a name; begin with a letter"),
+        ("2nd:int", "field '2nd': not a name; use a letter, then letters, digits"),
         ("_count:int", "field '_count': not a name"),
         ("a b:int", "field 'a b': not a name"),
         ("größe:int", "not a name"),
@@ -264,37 +264,37 @@ def test_nothing_is_replaced(folder: Path, taken: str) -> None:
         ("date:date", "field 'date': would hide date"),
         ("handler:int", "would hide handler"),
         ("attrs:int", "would hide attrs"),
-        ("update:int", "field 'update': a handler has this name"),
-        ("count:int,get_count:int", "field 'get_count': a handler has this name"),
+        ("update:int", "field 'update': a field or a handler has this name"),
+        ("count:int,get_count:int", "field 'get_count': a field or a handler has this name"),
         ("count:int,name:str,count:int", "field 'count': given twice"),
         ("x" * 41 + ":int", "longer than 40 characters"),
-        ("count:", "field count: '' is no type; a field may be of int, float"),
-        ("count:integer", "'integer' has an unknown type, integer, in it"),
-        ("count:list", "'list' doesn't say what is in its list"),
-        ("count:dict[str]", "says of 1 types that they are in its dict"),
-        ("count:list[int,str]", "says of 2 types that they are in its list"),
-        ("count:list[]", "is no type"),
-        ("count:tuple[()]", "says of 0 types"),
-        ("count:tuple[..., int]", "is no type"),
-        ("count:list[int", "is no type"),
-        ("count:int]", "is no type"),
-        ("count:None", "is no type"),
-        ("count:None|None", "has something twice"),
-        ("count:int=3", "is no type"),
-        ("count:int[str]", "is no type"),
+        ("count:", "field count: '' is not a type; a field may be of int, float"),
+        ("count:integer", "'integer' has an unknown type in it, integer"),
+        ("count:list", "'list' doesn't say what its list contains"),
+        ("count:dict[str]", "has 1 type in its dict"),
+        ("count:list[int,str]", "has 2 types in its list"),
+        ("count:list[]", "is not a type"),
+        ("count:tuple[()]", "has 0 types in its tuple"),
+        ("count:tuple[..., int]", "is not a type"),
+        ("count:list[int", "is not a type"),
+        ("count:int]", "is not a type"),
+        ("count:None", "is not a type"),
+        ("count:None|None", "has the same member twice"),
+        ("count:int=3", "is not a type"),
+        ("count:int[str]", "is not a type"),
         ("count:set[list[int]]", "has list[int] in its set, which can't be hashed"),
         ("count:dict[dict[str, int], str]", "can't be hashed"),
         ("count:set[Any]", "can't be hashed"),
         ("count:dict[float, int]", "can't be the key of a dict in JSON"),
         ("count:int|Any|str", "Any swallows the other members"),
-        ("count:int|str|int", "has something twice in its union"),
-        ("count:int|float|None", "has int beside float"),
+        ("count:int|str|int", "has the same member twice in its union"),
+        ("count:int|float|None", "has int next to float"),
         ("count:list[int]|list[str]", "can't be told apart"),
-        ("count:'int'", "is no type"),
-        ("count:'\\d'", "is no type"),
-        ("count:1or int", "is no type"),
-        ("count:__import__('os').abort()", "is no type"),
-        ("count:[x for x in list]", "is no type"),
+        ("count:'int'", "is not a type"),
+        ("count:'\\d'", "is not a type"),
+        ("count:1or int", "is not a type"),
+        ("count:__import__('os').abort()", "is not a type"),
+        ("count:[x for x in list]", "is not a type"),
         ("count:" + "list[" * 20 + "int" + "]" * 20, "is longer than 80 characters"),
         ("count:" + "list[" * 12 + "int" + "]" * 12, "makes a line of more than 88 characters"),
     ],
@@ -315,9 +315,9 @@ def test_bad_fields(folder: Path, fields: str, says: str, recwarn: pytest.Warnin
         (["../Cart", "--fields=a:int"], "not a name"),
         (["True", "--fields=a:int"], "a keyword of Python"),
         (["Class", "--fields=a:int"], "its module would be class.py, which is a keyword"),
-        (["TestRun", "--fields=a:int"], "class 'TestRun': pytest would take it for tests"),
-        (["Tests", "--fields=a:int"], "pytest would take it for tests"),
-        (["Testimony", "--fields=a:int"], "pytest would take it for tests"),
+        (["TestRun", "--fields=a:int"], "class 'TestRun': pytest would collect it as tests"),
+        (["Tests", "--fields=a:int"], "pytest would collect it as tests"),
+        (["Testimony", "--fields=a:int"], "pytest would collect it as tests"),
         (["DurableObject", "--fields=a:int"], "taken by Python or this library"),
         (["DurableRuntime", "--fields=a:int"], "taken"),
         (["Decimal", "--fields=a:int"], "taken"),

@@ -1,4 +1,4 @@
-"""Commands that change what is stored in PostgreSQL, where an object's epoch counts as well."""
+"""Commands that change data in PostgreSQL, where saves are conditional on the epoch, too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from trio_durable import DurableObject, ObjectKey, PostgresStorage, upgrade
 from trio_durable.storage import Commit, StoredObject
 
-from .kept import ADA, NOW
+from .stored_data import ADA, NOW
 from .support import run
 
 
@@ -63,7 +63,7 @@ def test_export_and_import(database: str, folder: Path) -> None:
     row = stored(database, ADA)
     assert row is not None
     assert row.revision == 1
-    assert row.epoch not in (0, 42)  # it begins anew
+    assert row.epoch not in (0, 42)  # a new one
 
 
 def test_migrate_states(database: str, folder: Path) -> None:

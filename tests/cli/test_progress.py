@@ -1,4 +1,4 @@
-"""What takes its time shows on a terminal how far it has come."""
+"""Long commands have a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def test_a_bar_is_shown_on_a_terminal_and_not_in_a_pipe(
     assert result.exit_code == 0
     assert all(what in result.stderr for what in shown)
     assert result.stderr.count("100 %") >= 1
-    # Gone when it is done: its line is erased, and what is said then begins on it.
+    # The bar is erased at the end, and the next output starts on its line.
     assert "\x1b[2K" in result.stderr
     assert not any(what in result.stdout for what in shown)

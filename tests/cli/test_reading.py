@@ -1,4 +1,4 @@
-"""What the commands say that look into a storage."""
+"""Read-only commands on a storage."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable._keys import AlarmKey
 from trio_durable.cli.storage.paging import (
-    alarms_in,
     find_alarm,
     find_object,
     has_tenant,
-    objects_in,
-    types_in,
+    iter_alarms,
+    iter_objects,
+    iter_types,
 )
 from trio_durable.storage import Reader
 
-from .kept import DAY, LATEST, NOW, fill, json_of, lines_of, save, writer_of
+from .stored_data import DAY, LATEST, NOW, fill, json_of, lines_of, save, writer_of
 from .support import contents, environment, run
 
 # --- ls ------------------------------------------------------------------------------------------
@@ -36,8 +36,8 @@ def test_ls_lists_types_with_counts(db: Path) -> None:
     result = run("ls", "-s", "app.db")
     assert (result.exit_code, result.stderr) == (0, "")
     assert [line.split() for line in result.stdout.splitlines() if "C" in line] == [
-        ["Cart", "2", "48", "B", "3"],
-        ["Counter", "1", "23", "B", "0"],
+        ["Cart", "2", "48", "bytes", "3"],
+        ["Counter", "1", "23", "bytes", "0"],
     ]
 
 
@@ -48,15 +48,15 @@ def test_ls_lists_the_objects_of_a_type(db: Path) -> None:
     assert ada["updated_at"] < bob["updated_at"]
     result = run("ls", "-s", "app.db", "Cart")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert [line.split() for line in result.stdout.splitlines() if "B" in line] == [
-        ["ada", "2", "26", "B", "3", "d"],
-        ["bob", "1", "22", "B", *result.stdout.split()[-2:]],
+    assert [line.split() for line in result.stdout.splitlines() if "bytes" in line] == [
+        ["ada", "2", "26", "bytes", "3", "d"],
+        ["bob", "1", "22", "bytes", *result.stdout.split()[-2:]],
     ]
 
 
 def test_ls_goes_on_after_an_id(db: Path) -> None:
     cut = run("ls", "-s", "app.db", "Cart", "--limit", "1")
-    assert (cut.exit_code, cut.stderr) == (0, "There are more: go on with --after 'ada'\n")
+    assert (cut.exit_code, cut.stderr) == (0, "There are more: continue with --after 'ada'\n")
     assert "bob" not in cut.stdout
     rest = run("ls", "-s", "app.db", "Cart", "--after", "ada")
     assert "bob" in rest.stdout
@@ -73,7 +73,7 @@ def test_json_has_all_objects_and_people_get_a_page(folder: Path) -> None:
             save(writer, ObjectKey("Cart", f"{number:03}"), {})
     assert len(lines_of("ls", "-s", "app.db", "Cart", "--json")) == 130
     result = run("ls", "-s", "app.db", "Cart")
-    assert result.stderr == "There are more: go on with --after '099'\n"
+    assert result.stderr == "There are more: continue with --after '099'\n"
 
 
 def test_a_tenant_is_looked_at_alone(db: Path) -> None:
@@ -92,8 +92,8 @@ def test_an_empty_storage_is_said_to_be_empty(folder: Path) -> None:
         pass
     for args, says in [
         (("ls",), "Nothing is stored."),
-        (("ls", "Cart"), "There are no such objects."),
-        (("alarms",), "There are no such alarms."),
+        (("ls", "Cart"), "No objects match."),
+        (("alarms",), "No alarms match."),
         (("tenants",), "There are no tenants."),
     ]:
         result = run(*args, "-s", "app.db")
@@ -119,7 +119,7 @@ def test_show_tells_all_of_an_object(db: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     first, second, *_ = result.stdout.splitlines()
     assert first == "Cart('ada')"
-    assert second.startswith("revision 2, schema 1, 26 B, updated ")
+    assert second.startswith("revision 2, schema 1, 26 bytes, updated ")
     assert second.endswith("(3 d ago)")
     assert '{\n  "total": 4,\n  "items": [\n    "é"\n  ]\n}' in result.stdout
     assert "remind" in result.stdout
@@ -136,7 +136,7 @@ def test_show_knows_objects_that_have_alarms_only(folder: Path) -> None:
         save(writer, ObjectKey("Cart", "eve"), None, {"remind": (NOW + DAY, None)})
     shown = json_of("show", "-s", "app.db", "Cart", "eve", "--json")
     assert (shown["revision"], shown["state"], shown["updated_at"]) == (0, None, None)
-    assert "no state is stored, only alarms" in run("show", "-s", "app.db", "Cart", "eve").stdout
+    assert "no stored state, only alarms" in run("show", "-s", "app.db", "Cart", "eve").stdout
 
 
 def test_what_is_not_json_is_shown_as_it_is(folder: Path) -> None:
@@ -144,7 +144,7 @@ def test_what_is_not_json_is_shown_as_it_is(folder: Path) -> None:
         save(writer, ObjectKey("Cart", "odd"), b"{not json\x1b[31m")
     result = run("show", "-s", "app.db", "Cart", "odd")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[1].startswith("revision 1, 14 B, updated ")
+    assert result.stdout.splitlines()[1].startswith("revision 1, 14 bytes, updated ")
     assert result.stdout.splitlines()[2] == "{not json\\x1b[31m"
     shown = json_of("show", "-s", "app.db", "Cart", "odd", "--json")
     assert (shown["state_text"], shown["schema"]) == ("{not json\x1b[31m", None)
@@ -206,7 +206,7 @@ def test_alarms_tell_when_and_why(db: Path) -> None:
     assert (lost["failures"], lost["available_at"]) == (5, None)
     assert lost["last_error"] == "ValueError: [bold]no\nway[/]"
     cut = run("alarms", "-s", "app.db", "--limit", "1")
-    assert cut.stderr == "There are more: raise --limit, or narrow it down.\n"
+    assert cut.stderr == "There are more: raise --limit, or use more filters.\n"
 
 
 # --- tenants, stats ------------------------------------------------------------------------------
@@ -241,9 +241,9 @@ def test_stats_count_types_tenants_and_all(db: Path) -> None:
     assert stats["file_size"] == db.stat().st_size
     result = run("stats", "-s", "app.db")
     rows = [line.split() for line in result.stdout.splitlines()]
-    assert ["(all)", "4", "93", "B", "1", "2", "1"] in rows
-    assert ["acme", "Cart", "1", "22", "B", "0", "1", "0"] in rows
-    assert "The file takes " in result.stdout
+    assert ["(all)", "4", "93", "bytes", "1", "2", "1"] in rows
+    assert ["acme", "Cart", "1", "22", "bytes", "0", "1", "0"] in rows
+    assert "Size of the file: " in result.stdout
     of_acme = json_of("stats", "-s", "app.db", "-t", "acme", "--json")
     assert [each["tenant"] for each in of_acme["tenants"]] == ["acme"]
     assert of_acme["total"]["objects"] == 1
@@ -258,7 +258,7 @@ def test_the_size_of_the_file_has_that_of_its_log(db: Path) -> None:
         assert stats["file_size"] == db.stat().st_size + log
 
 
-# --- beside a running runtime --------------------------------------------------------------------
+# --- while a runtime is open ----------------------------------------------------------------------
 
 RUNTIME = """
 import sys, trio
@@ -364,7 +364,7 @@ def test_each_name_is_found_and_no_other(reader: Reader) -> None:
         assert find_alarm(reader, AlarmKey("a", "a", name), NOW) is None
     assert all(has_tenant(reader, name) for name in ("a", "a-", "a0", "b", "az" * 24))
     assert not any(has_tenant(reader, name) for name in ("c", "aa", "a1", "a_", "0"))
-    assert list(types_in(reader)) == NEIGHBOURS
+    assert list(iter_types(reader)) == NEIGHBOURS
 
 
 def test_pages_leave_nothing_out(folder: Path) -> None:
@@ -374,9 +374,9 @@ def test_pages_leave_nothing_out(folder: Path) -> None:
             save(writer, ObjectKey("Cart", object_id), {}, {"x": (LATEST, None)})
         save(writer, ObjectKey("Cart", "large"), {"text": "x" * 5_000_000})
     with closing(SQLiteStorage(folder / "app.db").open_reader()) as reader:
-        rows = [row.key.object_id for row in objects_in(reader, "Cart")]
+        rows = [row.key.object_id for row in iter_objects(reader, "Cart")]
         assert rows == [*ids, "large"]
-        assert [row.alarm.key.object_id for row in alarms_in(reader, NOW)] == ids
+        assert [row.alarm.key.object_id for row in iter_alarms(reader, NOW)] == ids
 
 
 # --- completion ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the commands do that change what is stored."""
+"""Commands that change stored data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from trio_durable import DurableObject, ObjectKey, SQLiteStorage, upgrade
 from trio_durable.cli.storage import exact_json
 
-from .kept import ADA, DAY, NOW, everything, fail, json_of, lines_of, save, writer_of
+from .stored_data import ADA, DAY, NOW, everything, fail, json_of, lines_of, save, writer_of
 from .support import assert_refused, contents, run
 
 
 class Cart(DurableObject, schema=2):
-    """What `fill` stores as carts, in a later form."""
+    """The carts of `fill` in a later schema."""
 
     cents: int = 0
     items: list[str] = attrs.field(factory=list)
@@ -85,7 +85,7 @@ def test_edit_is_of_one_tenant(db: Path) -> None:
 
 @pytest.fixture
 def editor(db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An editor that writes what is in files 1, 2, … each time, and keeps what it got."""
+    """An editor that saves the contents of new0, new1, …, and keeps each text that it opened."""
     code = """
 import pathlib, sys
 folder = pathlib.Path(__file__).parent
@@ -136,7 +136,7 @@ def test_bad_json_from_an_editor_is_refused(editor: Path) -> None:
 
 
 def test_at_a_terminal_one_can_go_on_editing(editor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_durable.cli.commands.edit.can_ask", lambda: True)
+    monkeypatch.setattr("trio_durable.cli.commands.edit.is_interactive", lambda: True)
     (editor / "new0").write_text('{"total": 7,}', encoding="utf-8")
     (editor / "new1").write_text('{"total": 7}', encoding="utf-8")
     result = run("edit", "-s", "app.db", "Cart", "ada", stdin="y\n")
@@ -144,7 +144,7 @@ def test_at_a_terminal_one_can_go_on_editing(editor: Path, monkeypatch: pytest.M
     assert result.exit_code == 0
     assert result.stdout.endswith("Saved as revision 3.\n")
     assert "not JSON" in result.stderr
-    assert "Go on editing? [y/N]" in result.stderr
+    assert "Continue editing? [y/N]" in result.stderr
     assert (editor / "seen1").read_text(encoding="utf-8").strip() == '{"total": 7,}'
     (editor / "new2").write_text("[]", encoding="utf-8")
     result = run("edit", "-s", "app.db", "Cart", "ada", stdin="n\n")
@@ -173,14 +173,14 @@ def test_edit_checks_the_state_against_the_class(db: Path) -> None:
     assert edit("--app", APP, "--input", "-", stdin=new) == "Saved as revision 4.\n"
     for value, says in [
         ('{"$schema": 2, "cents": "5"}', "doesn't fit the class: cents: '5' is of type str"),
-        ('{"$schema": 2, "cent": 5}', "'cent' is no field of it (it has: cents, items)"),
+        ('{"$schema": 2, "cent": 5}', "'cent' is not a field (fields: cents, items)"),
         ('{"$schema": 3}', "its $schema is later than 2"),
         ('{"$schema": "2"}', "'2' is not the number of a schema"),
         ('{"total": "x"}', "the upgrade count_cents from schema 1 raised AssertionError"),
     ]:
         args = ("edit", "-sapp.db", "Cart", "ada", "--app", APP, "--input", "-")
         assert_refused(db.parent, says, *args, stdin=value)
-    # What was there already may stay: a field that was removed, say.
+    # An unknown field that was stored before may stay, such as a removed one.
     save_extra = '{"$schema": 2, "cents": 5, "gone": 1}'
     edit("--input", "-", stdin=save_extra)
     assert edit("--app", APP, "--set", "cents=6") == "Saved as revision 6.\n"
@@ -189,7 +189,7 @@ def test_edit_checks_the_state_against_the_class(db: Path) -> None:
 def test_a_state_that_is_no_json_can_be_replaced(db: Path) -> None:
     with writer_of(db) as writer:
         save(writer, ADA, b"{broken", revision=2)
-    says = "what is stored of Cart('ada') is no JSON object; replace it by --input"
+    says = "the stored state of Cart('ada') is not a JSON object; replace it with --input"
     assert_refused(db.parent, says, "edit", "-sapp.db", "Cart", "ada", "--set", "total=1")
     assert edit("--input", "-", stdin="{}") == "Saved as revision 4.\n"
 
@@ -199,7 +199,7 @@ BAD_STATES = {
     "infinity": ('{"x": [-Infinity]}', "JSON has no -Infinity"),
     "a large int": ('{"x": 18446744073709551616}', "doesn't fit into 64 bits"),
     "a huge int": (f'{{"x": {"9" * 5000}}}', "doesn't fit into 64 bits"),
-    "a huge float": ('{"x": 1e999}', "beyond all floats"),
+    "a huge float": ('{"x": 1e999}', "too large for a float"),
     "two of a name": ('{"x": 1, "x": 2}', "'x' is there twice"),
     "half a character": ('{"x": "\\ud800"}', "surrogate"),
     "deep": ("[" * 100_000, "nested too deeply"),
@@ -270,7 +270,7 @@ def test_where_nobody_can_be_asked_nothing_happens(db: Path, args: tuple[str, ..
     result = run(*args, "-s", "app.db")
     assert (result.exit_code, result.stdout.strip()) == (2, "")
     assert result.stderr.splitlines()[1:] == [
-        "trio-durable: there is nobody here to ask; say --yes if this is what you want"
+        "trio-durable: no answer on standard input; confirm with --yes"
     ]
     assert everything(db) == before
 
@@ -307,7 +307,7 @@ def test_all_dead_letters_are_retried_or_those_of_a_type_or_object(db: Path) -> 
 
     assert dead() == 3
     assert retry("Cart", "bob") == "Made 1 dead letter due.\n"
-    assert retry("Cart", "bob") == "There are none.\n"
+    assert retry("Cart", "bob") == "No dead letters match.\n"
     assert retry("Counter") == "Made 1 dead letter due.\n"
     assert dead() == 1
     assert retry() == "Made 1 dead letter due.\n"
@@ -346,7 +346,7 @@ def test_a_tenant_is_dropped(db: Path) -> None:
         assert len(reader.browse_objects(None, None, 10)) == 3
 
 
-# --- beside a running runtime --------------------------------------------------------------------
+# --- while a runtime is open ----------------------------------------------------------------------
 
 WRITING = [
     ("edit", "Cart", "ada", "--set", "total=1"),
@@ -367,7 +367,7 @@ def test_while_a_runtime_has_the_storage_nothing_is_changed(
         result = run(*args, "-s", "app.db")
         assert (result.exit_code, result.stdout) == (2, "")
         assert "is in use by a runtime of this process" in result.stderr
-        says_how = "or let the app drop it: await runtime.drop_tenant('acme')" in result.stderr
+        says_how = "or drop it in the app: await runtime.drop_tenant('acme')" in result.stderr
         assert says_how == (args[0] == "tenants")
         assert result.stderr.count("\n") == 1
         assert contents(db.parent) == before

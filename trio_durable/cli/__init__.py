@@ -1,6 +1,6 @@
-"""The command ``trio-durable``; ``docs/cli.md`` shows all of it.
+"""The command ``trio-durable``, described in ``docs/cli.md``.
 
-It is built on click and rich, which come with the extra ``cli``: the library itself needs neither.
+It is built on click and rich, which the extra ``cli`` installs. The library itself needs neither.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command that this process was called with, and exit with its status."""
+    """Run the command with the arguments of this process, and exit with its status."""
     try:
         from .application import application
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("click", "rich"):
             raise
         sys.stderr.write(
-            f"trio-durable: the command line needs {error.name}, which isn't installed; run: "
+            f"trio-durable: the command line needs {package}, which isn't installed; run: "
             "pip install 'trio-durable[cli]'\n"
         )
         sys.exit(2)

@@ -1,13 +1,11 @@
-"""The group of all commands, and how each of them ends.
+"""The group of all commands, and the conventions for how a command ends.
 
-The conventions that all commands share:
-
-- A command returns its exit status: None or 0 is fine, 1 means that it ran and the answer is no.
-- What is wrong with the input, or stands in the way, becomes one line on stderr and status 2.
-  Commands raise a `Refusal` for it; the library's own errors and the system's are told likewise.
-  Nothing has been changed then.
-- Control-C ends any of them with 130, without a traceback.
-- Anything else is a mistake in the command, and keeps its traceback.
+- A command returns its exit status: None or 0 for success, 1 if it ran and the answer is no.
+- Bad input, or a situation in which the command can't work, becomes one line on standard error and
+  status 2, and nothing is changed. A command raises a `CommandError` for it. The library's errors
+  and `OSError` are reported in the same way.
+- Control-C ends a command with status 130, without a traceback.
+- Any other exception is a bug in the command, and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -35,29 +33,29 @@ from .commands.rm import rm
 from .commands.show import show
 from .commands.stats import stats
 from .commands.tenants import tenants
-from .errors import told
+from .errors import describe_os_error
 from .output import printable
 
-REFUSED = 2
-INTERRUPTED = 130  # as shells tell it of what SIGINT has ended
+FAILED = 2
+INTERRUPTED = 130  # as shells report a process that SIGINT has ended
 
 
 class Application(click.Group):
-    """A group whose commands end as the conventions say."""
+    """A group that ends its commands by the conventions above."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a command and exit with its status; takes what `click.Group.main` takes."""
+        """Run a command and exit with its status. See `click.Group.main` for the arguments."""
         kwargs["standalone_mode"] = False
         try:
             status = super().main(*args, **kwargs)
-        except click.Abort:  # what click makes of KeyboardInterrupt
+        except click.Abort:  # click raises it for KeyboardInterrupt
             status = INTERRUPTED
         except Exception as error:
-            line = _line_of(_sole(error))
+            line = _line_for(_unwrapped(error))
             if line is None:
                 raise
             click.echo(line, err=True)
-            status = REFUSED
+            status = FAILED
         except BaseExceptionGroup as group:
             if group.subgroup(KeyboardInterrupt) is None:
                 raise
@@ -65,27 +63,27 @@ class Application(click.Group):
         sys.exit(status)
 
 
-def _sole(error: Exception) -> Exception:
-    """What is in a nursery's group, if that is one error."""
+def _unwrapped(error: Exception) -> Exception:
+    """The only error in the exception groups of nurseries; ``error`` itself if there are more."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
-def _line_of(error: Exception) -> str | None:
-    """What to tell of an error that a user can do something about."""
+def _line_for(error: Exception) -> str | None:
+    """The line to print; None for a bug, which a user can't do anything about."""
     path, more = "trio-durable", ""
     if isinstance(error, click.UsageError):
         if error.ctx is not None:
             path = error.ctx.command_path
         message = error.format_message().removesuffix(".")
-        more = f" ({path} --help shows what it takes)"
+        more = f" (see {path} --help)"
     elif isinstance(error, click.ClickException):
         message = error.format_message()
     elif isinstance(error, DurableError):
         message = str(error)
     elif isinstance(error, OSError):
-        message = told(error)
+        message = describe_os_error(error)
     else:
         return None
     return f"{path}: {printable(' '.join(message.split()))}{more}"
@@ -107,30 +105,32 @@ def application(context: click.Context) -> None:
       trio-durable init shop                       start an app
       trio-durable new Cart --fields total:int     add an object to it
       trio-durable demo                            see a crash and a recovery
-      trio-durable ls -s app.db Cart               look at what is stored
+      trio-durable ls -s app.db Cart               list stored objects
 
-    Exit status: 0 if all is well, 1 if the answer is no, 2 if the input was bad
-    or refused and nothing was changed, 130 after Control-C.
+    Exit status: 0 for success, 1 if the answer is no, 2 if the command can't
+    be carried out and nothing was changed, 130 after Control-C.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-_ABOUT_APPS = (init, new, demo, bench, completion)
-_ABOUT_STORAGES = (
+for _command in (
     alarms,
+    bench,
+    completion,
     copy_,
+    demo,
     edit,
     export,
     import_,
+    init,
     ls,
     migrate,
     migrate_states,
+    new,
     rm,
     show,
     stats,
     tenants,
-)
-
-for _command in (*_ABOUT_APPS, *_ABOUT_STORAGES):
+):
     application.add_command(_command)

@@ -1,4 +1,4 @@
-"""What a command raises when it won't do what it was asked."""
+"""Errors that end a command with one line on standard error."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ import os
 import click
 
 
-class Refusal(click.ClickException):
-    """Bad input, or a state of things in which the command can't work; nothing was changed.
+class CommandError(click.ClickException):
+    """Bad input, or a situation in which the command can't work. Nothing was changed.
 
     Args:
-        message: One line: what is wrong, then what to do.
+        message: One line: the problem, then the remedy.
     """
 
     exit_code = 2
 
 
-_WORDS = {
-    errno.EACCES: "the permission for it is missing; have it granted, or choose another place",
-    errno.EDQUOT: "the quota is used up; make room",
-    errno.EEXIST: "it is there already; choose another name, or move it away",
+_NO_PERMISSION = "permission denied; ask for access, or choose another place"
+_DESCRIPTIONS = {
+    errno.EACCES: _NO_PERMISSION,
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EEXIST: "it already exists; choose another name, or move it away",
     errno.EISDIR: "it is a folder; name a file in it",
-    errno.ELOOP: "its links lead in a circle; check where they lead",
+    errno.ELOOP: "its symbolic links form a loop; check them",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ENOENT: "there is no such file or folder; check the path",
-    errno.ENOSPC: "the disk is full; make room",
-    errno.ENOTDIR: "a part of the path is a file, and no folder; check the path",
-    errno.EPERM: "the permission for it is missing; have it granted, or choose another place",
-    errno.EROFS: "nothing can be written there; choose another place",
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: "the file system is read-only; choose another place",
 }
 
 
-def told(error: OSError) -> str:
-    """What went wrong, with the path; in the words of whoever raised it if we have none."""
+def describe_os_error(error: OSError) -> str:
+    """The problem and its remedy, after the path if the error has one."""
     text = error.strerror or str(error)
-    # Others than the system raise such errors, too, and say more.
-    if error.errno in _WORDS and text == os.strerror(error.errno):
-        text = _WORDS[error.errno]
+    # Python code raises such errors, too, with a text of its own that says more.
+    if error.errno in _DESCRIPTIONS and text == os.strerror(error.errno):
+        text = _DESCRIPTIONS[error.errno]
     return text if error.filename is None else f"{error.filename}: {text}"

@@ -1,12 +1,10 @@
-"""Options and types of values that commands share."""
+"""Options and parameter types that commands share."""
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, BinaryIO, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -14,15 +12,14 @@ from click.core import ParameterSource
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, and nothing else, to standard output."
+    "--json", "as_json", is_flag=True, help="Print only JSON to standard output."
 )
 
 
-class Inherited(click.Option):
-    """An option that may be given to the group of a command as well.
+class InheritedOption(click.Option):
+    """An option that may be given to the command's group instead.
 
-    What is given to the command itself comes first, then what the group has, from its own command
-    line or the environment.
+    The command's own command line takes precedence, then the group's command line and environment.
     """
 
     def consume_value(
@@ -37,15 +34,15 @@ class Inherited(click.Option):
 
 
 def storage_options(
-    *, required: bool = True, whose: str = "Whose; else what has no tenant."
+    *, required: bool = True, tenant_help: str = "Tenant of the objects; by default, none."
 ) -> Callable[[F], F]:
     """``--storage`` and ``--tenant``.
 
     Args:
-        required: Whether it can't do without a storage. A group leaves that to its commands.
-        whose: What the help says of the tenant.
+        required: Whether ``--storage`` is required. In a group it is not: a command may have it.
+        tenant_help: The help text of ``--tenant``.
     """
-    tenant = click.option("--tenant", "-t", cls=Inherited, metavar="NAME", help=whose)
+    tenant = click.option("--tenant", "-t", cls=InheritedOption, metavar="NAME", help=tenant_help)
 
     def add(function: F) -> F:
         return (storage_option if required else storage_option_of_group)(tenant(function))
@@ -57,12 +54,12 @@ def _storage_option(required: bool) -> Callable[[F], F]:
     return click.option(
         "--storage",
         "-s",
-        cls=Inherited,
+        cls=InheritedOption,
         metavar="WHERE",
         envvar="TRIO_DURABLE_STORAGE",
         show_envvar=True,
         required=required,
-        help="Where the objects are: an SQLite file, or the URL of a database.",
+        help="An SQLite file, or the URL of a database.",
     )
 
 
@@ -71,10 +68,10 @@ storage_option_of_group = _storage_option(required=False)
 
 
 def required_storage(context: click.Context, storage: str | None) -> str:
-    """What a group got as its storage, if it has to do without a command.
+    """The storage of a group that was invoked without a command.
 
     Raises:
-        click.MissingParameter: Nothing.
+        click.MissingParameter: It has none.
     """
     if storage is None:
         [option] = [param for param in context.command.params if param.name == "storage"]
@@ -93,22 +90,8 @@ class Seconds(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """The number that was written."""
+        """Parse the number. NaN passes the checks of the range, so it is rejected here."""
         seconds = float(super().convert(value, param, ctx))
-        if math.isnan(seconds):  # which is beyond no bound
+        if math.isnan(seconds):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return seconds
-
-
-@contextmanager
-def input_file(name: str) -> Iterator[BinaryIO]:
-    """The file of that name; standard input, if it is ``-``.
-
-    Raises:
-        OSError: It can't be read.
-    """
-    if name == "-":
-        yield sys.stdin.buffer
-        return
-    with open(name, "rb") as file:
-        yield file

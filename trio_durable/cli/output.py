@@ -1,18 +1,22 @@
-"""What commands print: text and tables for people, JSON for programs.
+"""Output of commands: text and tables for people, JSON for programs.
 
-Results go to standard output, all else to standard error. Colours and progress bars are for
-terminals; rich leaves them out elsewhere, or where ``NO_COLOR`` is set.
+Results are printed to standard output, everything else to standard error. Colours and progress
+bars are for terminals: rich leaves them out elsewhere, and where ``NO_COLOR`` is set.
+
+rich is imported where it is used, because it takes longer to import than the help to print.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import orjson
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
 
 
 def print_json(value: object) -> None:
@@ -21,18 +25,23 @@ def print_json(value: object) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to print what people read. Numbers and names in it get no colours of their own."""
+    """A console for text that people read, without automatic highlighting."""
+    from rich.console import Console
+
     return Console(stderr=stderr, highlight=False)
 
 
-def progress_on(console: Console) -> Progress:
-    """A progress bar that is gone when it is done; nothing, unless a terminal shows it."""
+def progress_bar(console: Console) -> Progress:
+    """A progress bar that disappears at the end. It shows on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:3.0f} %"),
         TimeElapsedColumn(),
-        # Older releases of rich end even what is disabled with an empty line.
+        # Some releases of rich print an empty line at the end of a disabled bar.
         console=console if console.is_terminal else Console(quiet=True),
         transient=True,
         expand=True,
@@ -40,11 +49,14 @@ def progress_on(console: Console) -> Progress:
     )
 
 
-def listing(*headings: str) -> Table:
-    """An empty table; a column whose heading begins with > is of numbers.
+def new_table(*headings: str) -> Table:
+    """An empty table. A heading that begins with ``>`` makes a column of numbers.
 
-    Long names are folded, not cut: what people see here, they may want to copy.
+    Long names are folded, not cut off, so that they can be copied.
     """
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
     for heading in headings:
         is_number = heading.startswith(">")
@@ -58,14 +70,21 @@ def listing(*headings: str) -> Table:
 
 
 def add_row(table: Table, *cells: object) -> None:
-    """Add a row of values, which are shown as they are, whatever they have in them."""
+    """Add a row of values, which are printed literally, without markup or control characters."""
+    from rich.text import Text
+
     table.add_row(*(Text(printable(str(cell))) for cell in cells))
 
 
 def printable(text: str) -> str:
-    """``text`` as one line that does nothing to a terminal."""
+    """``text`` on one line, with control characters escaped."""
     if text.isprintable():
         return text
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def quantity(count: int, noun: str) -> str:
+    """A count with its noun, in the plural unless it is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

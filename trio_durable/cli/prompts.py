@@ -1,4 +1,4 @@
-"""Asking before what can't be undone."""
+"""Confirmation prompts before changes that can't be undone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import sys
 
 import click
 
-from .errors import Refusal
+from .errors import CommandError
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask for confirmation.")
 
 
-def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether somebody says yes to ``question``, or has said so with ``--yes``.
+def confirm(question: str, *, yes: bool) -> bool:
+    """Ask ``question`` and return whether the answer is yes; with ``yes``, don't ask.
 
     Raises:
-        Refusal: There is nobody to ask.
+        CommandError: Standard input has no answer.
     """
     if yes:
         return True
@@ -24,12 +24,10 @@ def confirmed(question: str, *, yes: bool) -> bool:
     except click.Abort as abort:
         if isinstance(abort.__context__, EOFError):
             click.echo(err=True)
-            raise Refusal(
-                "there is nobody here to ask; say --yes if this is what you want"
-            ) from None
+            raise CommandError("no answer on standard input; confirm with --yes") from None
         raise
 
 
-def can_ask() -> bool:
-    """Whether somebody sits at a terminal."""
+def is_interactive() -> bool:
+    """True if standard input is a terminal."""
     return sys.stdin.isatty()

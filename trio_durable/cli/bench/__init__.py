@@ -1,6 +1,5 @@
-"""``trio-durable bench``: what to expect on this machine and this disk, in some ten seconds.
+"""``trio-durable bench``: throughput and latency on this machine and disk, in about ten seconds.
 
-Every figure stands beside one of plain ``sqlite3`` that was measured in turns with it, on the same
-disk. For all that can be known about the library's speed there is ``benchmarks/`` in its
-repository; here is what somebody wants to know who thinks of using it.
+Rates are compared with plain ``sqlite3``, measured in turns on the same disk. This is a first
+estimate for new users; the complete benchmarks are in ``benchmarks/`` in the library's repository.
 """

@@ -1,4 +1,4 @@
-"""Many callers at once."""
+"""Concurrent callers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Call = Callable[[], Awaitable[object]]
 
 
 async def calls_per_second(calls: Sequence[Call], callers: int, seconds: float) -> float:
-    """Let callers make ``calls`` over and over, each in an order of its own, for so long."""
+    """Measure callers that repeat ``calls``, each in its own random order, for ``seconds``."""
     done = 0
     orders = [random.sample(calls, len(calls)) for _ in range(callers)]
     began = perf_counter()
     end = began + seconds
 
     async def caller(order: Sequence[Call]) -> None:
-        """Make them in this order, and again, until the time is over."""
+        """Repeat the calls in this order until the time is over."""
         nonlocal done
         for call in cycle(order):
             await call()
@@ -34,14 +34,14 @@ async def calls_per_second(calls: Sequence[Call], callers: int, seconds: float) 
     return done / (perf_counter() - began)
 
 
-async def make_once(calls: Iterable[Call], callers: int) -> float:
-    """Let callers make each of ``calls`` once; how many a second that were."""
+async def call_each_once(calls: Iterable[Call], callers: int) -> float:
+    """Measure callers that make each of ``calls`` once, and return the calls per second."""
     done = 0
     shared = iter(calls)
     began = perf_counter()
 
     async def caller() -> None:
-        """Make the next one that nobody has made, until there is none."""
+        """Make calls from the shared iterator until it is exhausted."""
         nonlocal done
         for call in shared:
             await call()

@@ -1,4 +1,4 @@
-"""What was measured, and how it is shown."""
+"""Figures of the benchmark, and their table."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import attrs
 from rich.table import Table
 
 from ... import Durability
-from ..output import listing
+from ..output import new_table
 
 DURABILITIES: tuple[Durability, ...] = ("full", "normal")
 
 
 @attrs.frozen
 class Figure:
-    """One of the figures."""
+    """A measured figure."""
 
     name: str
     title: str
     durability: Durability
-    """What the file was opened with."""
+    """The durability of the runtime and of the plain table."""
     value: float
     unit: Literal["per second", "milliseconds"]
     beside: str | None = None
-    """The name of the figure that it is compared with, which has the same durability."""
+    """The name of the plain figure that it is compared with, of the same durability."""
     ratio: float | None = None
-    """How many times that it is."""
+    """The ratio to the plain figure."""
 
     def __str__(self) -> str:
         if self.unit == "milliseconds":
@@ -36,35 +36,37 @@ class Figure:
         return f"{self.value:,.0f}/s"
 
 
-def rate(name: str, title: str, durability: Durability, rounds: Iterable[float]) -> Figure:
-    """A rate, as the median of rounds."""
+def median_rate(name: str, title: str, durability: Durability, rounds: Iterable[float]) -> Figure:
+    """A rate: the median of its rounds."""
     return Figure(name, title, durability, median(rounds), "per second")
 
 
-def compared(ours: tuple[str, str], plain: Figure, rounds: Sequence[tuple[float, float]]) -> Figure:
-    """A rate beside a plain one, from rounds in which both were measured in turns.
+def compare_rates(
+    ours: tuple[str, str], plain: Figure, rounds: Sequence[tuple[float, float]]
+) -> Figure:
+    """A rate with its ratio to a plain one. Each round has measured both.
 
     Args:
-        ours: Name and title.
-        plain: What it is compared with.
-        rounds: The rates: this one, and the plain one.
+        ours: Name and title of the rate.
+        plain: The plain figure.
+        rounds: The rate and the plain rate of each round.
     """
-    figure = rate(*ours, plain.durability, (mine for mine, _ in rounds))
+    figure = median_rate(*ours, plain.durability, (mine for mine, _ in rounds))
     ratio = median(mine / other for mine, other in rounds)
     return attrs.evolve(figure, beside=plain.name, ratio=ratio)
 
 
-def table_of(figures: Sequence[Figure]) -> Table:
-    """All of them, a line for each name."""
-    table = listing("", *(heading for each in DURABILITIES for heading in (f">{each}", ">ratio")))
+def figure_table(figures: Sequence[Figure]) -> Table:
+    """A table of all figures, with a row per name."""
+    table = new_table("", *(heading for each in DURABILITIES for heading in (f">{each}", ">ratio")))
     by_name: dict[str, dict[Durability, Figure]] = {}
     for figure in figures:
         by_name.setdefault(figure.name, {})[figure.durability] = figure
     for found in by_name.values():
         cells = [next(iter(found.values())).title]
         for durability in DURABILITIES:
-            shown = found.get(durability)
-            cells.append("" if shown is None else str(shown))
-            cells.append("" if shown is None or shown.ratio is None else f"{shown.ratio:.2f}")
+            cell = found.get(durability)
+            cells.append("" if cell is None else str(cell))
+            cells.append("" if cell is None or cell.ratio is None else f"{cell.ratio:.2f}")
         table.add_row(*cells)
     return table

@@ -1,4 +1,4 @@
-"""What is measured, one thing after the other."""
+"""The measurements of the benchmark."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 
 from ... import Durability, DurableRuntime
-from .callers import calls_per_second, make_once
-from .figures import DURABILITIES, Figure, compared, rate
+from .callers import call_each_once, calls_per_second
+from .figures import DURABILITIES, Figure, compare_rates, median_rate
 from .objects import Reminder, Tally, lateness
 from .plain import BATCH, PlainTable
 
@@ -18,23 +18,23 @@ ROUNDS = 3
 CALLERS = 64
 OBJECTS = 1000
 COLD_PER_SECOND = 40_000
-"""How many objects are loaded in each round, per second that a round is meant to take."""
+"""Objects to load per second of a round: about the rate of a fast machine."""
 ALARMS = 300
-AHEAD = 0.3
-"""Seconds until the first alarm is due, by when all have been set."""
-GAP = 0.003
+FIRST_ALARM_SECONDS = 0.3
+"""The time until the first alarm is due. All alarms have been set by then."""
+ALARM_GAP_SECONDS = 0.003
 
 STEPS = 2 * ROUNDS + ROUNDS + ROUNDS + 1
-"""How often `measure` says that it has come further."""
+"""The number of times that `measure` reports progress."""
 
 
 async def measure(folder: Path, seconds: float, step: Callable[[], None]) -> list[Figure]:
-    """Measure everything.
+    """Measure all figures.
 
     Args:
-        folder: Where to put the files. They stay there.
-        seconds: What each measurement takes; there are three of each.
-        step: Called from time to time.
+        folder: The folder for the files, which are not removed.
+        seconds: The duration of each measurement.
+        step: Called `STEPS` times, to report progress.
     """
     figures: list[Figure] = []
     for durability in DURABILITIES:
@@ -48,7 +48,7 @@ async def measure(folder: Path, seconds: float, step: Callable[[], None]) -> lis
 async def _changes(
     folder: Path, durability: Durability, seconds: float, step: Callable[[], None]
 ) -> list[Figure]:
-    """Changes: by one caller beside single upserts, and by many beside batches of them."""
+    """Changes: by one caller against single upserts, and by many callers against batches."""
     ids = [str(number) for number in range(OBJECTS)]
     one: list[tuple[float, float]] = []
     many: list[tuple[float, float]] = []
@@ -56,36 +56,38 @@ async def _changes(
     with PlainTable(folder / f"plain-{durability}.db", durability, ids) as plain:
         async with DurableRuntime(path, objects=[Tally], durability=durability) as runtime:
             calls = [runtime.get(Tally, each).add for each in ids]
-            await make_once(calls, CALLERS)
+            await call_each_once(calls, CALLERS)
             for _ in range(ROUNDS):
                 mine = await calls_per_second(calls, 1, seconds)
                 one.append((mine, plain.upserts_per_second(seconds, 1)))
                 mine = await calls_per_second(calls, CALLERS, seconds)
                 many.append((mine, plain.upserts_per_second(seconds, BATCH)))
                 step()
-    singles = rate("plain-upserts", "plain: an upsert, a commit", durability, (b for _, b in one))
-    batches = rate(
+    singles = median_rate(
+        "plain-upserts", "plain: an upsert, a commit", durability, (b for _, b in one)
+    )
+    batches = median_rate(
         "plain-batches", f"plain: {BATCH} upserts a commit", durability, (b for _, b in many)
     )
     return [
         singles,
-        compared(("changes-by-1", "changes, 1 caller"), singles, one),
+        compare_rates(("changes-by-1", "changes, 1 caller"), singles, one),
         batches,
-        compared(
+        compare_rates(
             ("changes-by-64", f"changes, {CALLERS} callers, {OBJECTS:,} objects"), batches, many
         ),
     ]
 
 
 async def _reads(folder: Path, seconds: float, step: Callable[[], None]) -> list[Figure]:
-    """Calls that change nothing, of objects in memory and of such that have to be loaded first."""
+    """Readonly calls: of objects in memory, and of objects that are loaded for the call."""
     ids = [str(number) for number in range(max(OBJECTS, int(COLD_PER_SECOND * seconds)))]
     path = folder / "reads.db"
     warm: list[tuple[float, float]] = []
     cold: list[tuple[float, float]] = []
     with PlainTable(folder / "plain-reads.db", "full", ids) as plain:
         async with DurableRuntime(path, objects=[Tally]) as runtime:
-            await make_once([runtime.get(Tally, each).add for each in ids], CALLERS)
+            await call_each_once([runtime.get(Tally, each).add for each in ids], CALLERS)
             calls = [runtime.get(Tally, each).value for each in ids[:OBJECTS]]
             for _ in range(ROUNDS):
                 mine = await calls_per_second(calls, CALLERS, seconds)
@@ -93,24 +95,28 @@ async def _reads(folder: Path, seconds: float, step: Callable[[], None]) -> list
                 step()
         for _ in range(ROUNDS):
             async with DurableRuntime(path, objects=[Tally]) as runtime:
-                mine = await make_once([runtime.get(Tally, each).value for each in ids], CALLERS)
+                mine = await call_each_once(
+                    [runtime.get(Tally, each).value for each in ids], CALLERS
+                )
                 cold.append((mine, plain.selects_per_second(seconds)))
                 step()
-    selects = rate("plain-selects", "plain: a select", "full", (b for _, b in warm + cold))
+    selects = median_rate("plain-selects", "plain: a select", "full", (b for _, b in warm + cold))
     return [
         selects,
-        compared(("reads", f"calls that change nothing, {CALLERS} callers"), selects, warm),
-        compared(("loads", f"objects loaded, {CALLERS} callers"), selects, cold),
+        compare_rates(("reads", f"readonly calls, {CALLERS} callers"), selects, warm),
+        compare_rates(("loads", f"objects loaded, {CALLERS} callers"), selects, cold),
     ]
 
 
 async def _alarms(folder: Path) -> list[Figure]:
-    """How long after its time an alarm's handler begins, where nothing else goes on."""
+    """The delay of alarms' handlers on an idle runtime."""
     lateness.clear()
     async with DurableRuntime(folder / "alarms.db", objects=[Reminder]) as runtime:
         async with anyio.create_task_group() as tasks:
             for number in range(ALARMS):
-                tasks.start_soon(_set, runtime, str(number), AHEAD + number * GAP)
+                tasks.start_soon(
+                    _set, runtime, str(number), FIRST_ALARM_SECONDS + number * ALARM_GAP_SECONDS
+                )
         while len(lateness) < ALARMS:
             await anyio.sleep(0.01)
     percentiles = statistics.quantiles(lateness, n=100, method="inclusive")

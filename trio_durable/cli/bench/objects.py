@@ -1,4 +1,4 @@
-"""The durable objects that are measured. Their names are stored nowhere but in temporary files."""
+"""The durable objects of the benchmark. They are stored in temporary files only."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from ... import DurableObject, alarm, handler
 
 
 class Tally(DurableObject, name="trio_durable.bench.Tally"):
-    """State as small apps have it."""
+    """An object with little state."""
 
     count: int = 0
-    label: str = "what a small object has"
+    label: str = "the label of a small object"
 
     @handler
     def add(self) -> int:
-        """A change."""
+        """Change the state."""
         self.count += 1
         return self.count
 
     @handler(readonly=True)
     def value(self) -> int:
-        """A call that changes nothing."""
+        """Read the state."""
         return self.count
 
 
 class Reminder(DurableObject, name="trio_durable.bench.Reminder"):
-    """Notes how late its alarm is."""
+    """Records the delay of its alarm."""
 
     seconds_late: float = 0.0
 
     @alarm
     def ring(self) -> None:
-        """Note it."""
+        """Record the delay."""
         assert self.ctx.alarm is not None
         self.seconds_late = (datetime.now(UTC) - self.ctx.alarm.due_at).total_seconds()
         lateness.append(self.seconds_late)
 
 
 lateness: list[float] = []
-"""Of each alarm that has been handled."""
+"""Seconds of delay of each handled alarm."""

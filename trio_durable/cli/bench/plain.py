@@ -1,8 +1,8 @@
-"""What figures are compared with: plain ``sqlite3``, one statement after the other, in no loop.
+"""The baseline of the benchmark: plain ``sqlite3``, in one thread, without an event loop.
 
-The table is like the library's own: a key of two texts, two integers and some JSON, in WAL mode,
-with the ``synchronous`` of the durability that is compared. Each write puts another revision there,
-because SQLite leaves out what changes nothing.
+The table is like the library's: a key of two texts, two integers and JSON, in WAL mode, with the
+``synchronous`` setting of the same durability. Each write stores a new revision, because SQLite
+skips the write of an unchanged page.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ ON CONFLICT (type_name, object_id) DO UPDATE SET
     revision = excluded.revision, updated_at = excluded.updated_at, state = excluded.state
 """
 _SELECT = "SELECT revision, state FROM objects WHERE type_name = 'Tally' AND object_id = ?"
-_STATE = '{"count":1000,"label":"what a small object has"}'
+_STATE = '{"count":1000,"label":"the label of a small object"}'
 
 
 class PlainTable:
-    """Rows to be written and read; use it in a ``with`` statement."""
+    """A table to write and read rows of; a context manager."""
 
     def __init__(self, path: Path, durability: Durability, ids: Sequence[str]) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
@@ -63,8 +63,8 @@ class PlainTable:
         self._connection.close()
 
     def upserts_per_second(self, seconds: float, batch: int) -> float:
-        """Write so many rows in each transaction."""
-        # Drawn beforehand, as drawing one costs as much as writing it.
+        """Measure writes, with ``batch`` rows per transaction."""
+        # Drawn in advance, because drawing a row costs as much as writing it.
         batches = itertools.cycle([random.sample(self._ids, batch) for _ in range(256)])
         done = 0
         began = now = perf_counter()
@@ -75,7 +75,7 @@ class PlainTable:
         return done / (now - began)
 
     def selects_per_second(self, seconds: float) -> float:
-        """Read one row at a time."""
+        """Measure reads of one row."""
         ids = itertools.cycle(random.sample(self._ids, len(self._ids)))
         done = 0
         began = now = perf_counter()

@@ -1,8 +1,8 @@
 """The commands, one module each.
 
-Those that look into a storage, and change data in it, use the contract of storages alone, so they
-work on all of them (but for `migrate --down`, which only PostgreSQL has). Read-only commands work
-beside a running runtime. A command that writes takes the writing side, so that it and a runtime
-exclude each other; before that, it checks that there is anything to do, since taking the writing
-side creates a missing file.
+Commands that read or change a storage use only the contract of storages, so they work on all of
+them; the exception is ``migrate --down``, which only PostgreSQL supports. Read-only commands work
+while a runtime is open. A command that writes opens the writer of the storage, so a runtime and the
+command exclude each other. Before that it checks with a reader that there is something to do,
+because opening the writer would create a missing file.
 """

@@ -1,4 +1,4 @@
-"""``trio-durable alarms``, and what can be done to alarms."""
+"""``trio-durable alarms``, with its commands ``retry`` and ``cancel``."""
 
 from __future__ import annotations
 
@@ -10,30 +10,43 @@ import click
 
 from ..._clock import SystemClock
 from ...storage import AlarmChanges, AlarmRow, AlarmStatus, Commit, Reader
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import json_option, required_storage, storage_options
-from ..output import console, print_json
-from ..storage.formatting import alarm_json, alarm_table, counted
-from ..storage.open import alarm_key_of, check_type, key_of, reading, storage_named, writing
-from ..storage.paging import alarms_in, alarms_of, find_alarm
-from ..storage.type_argument import TypeName
+from ..output import console, print_json, quantity
+from ..storage.formatting import alarm_json, alarm_table
+from ..storage.open import (
+    alarm_key,
+    check_type_name,
+    object_key,
+    open_reader,
+    open_writer,
+    resolve_storage,
+)
+from ..storage.paging import find_alarm, iter_alarms, iter_alarms_of
+from ..storage.type_completion import complete_type
 
 _LIMIT = 100
 
 
 @click.group(invoke_without_command=True)
 @storage_options(required=False)
-@click.option("--type", "type_name", metavar="TYPE", type=TypeName(), help="Only those of a type.")
-@click.option("--id", "object_id", metavar="ID", help="Only those of one object of that type.")
+@click.option(
+    "--type",
+    "type_name",
+    metavar="TYPE",
+    shell_complete=complete_type,
+    help="List only alarms of this type.",
+)
+@click.option("--id", "object_id", metavar="ID", help="List only alarms of this object of --type.")
 @click.option(
     "--status",
     type=click.Choice(get_args(AlarmStatus)),
-    help="Only those that are due later, due by now, or dead letters.",
+    help="List only alarms due later, alarms due by now, or dead letters.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1),
-    help=f"At most so many; else {_LIMIT}, or all with --json.",
+    help=f"List at most so many; by default {_LIMIT}, or all with --json.",
 )
 @json_option
 @click.pass_context
@@ -47,10 +60,10 @@ def alarms(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """List alarms: those due later, those due by now, and dead letters.
+    """List alarms and dead letters.
 
-    They come in the order of type, id and name. With --json, one line of JSON
-    each, as they are read.
+    The order is by type, id and name. With --json, one line is printed per
+    alarm, as soon as it is read.
 
     \b
     Examples:
@@ -60,32 +73,32 @@ def alarms(
       trio-durable alarms retry -s app.db Cart ada remind
     """
     if context.invoked_subcommand is not None:
-        _refuse_filters(context)
+        _reject_filters(context)
         return
     if object_id is not None and type_name is None:
-        raise Refusal("--id is an object's among those of a type; name that with --type")
+        raise CommandError("--id needs the type of the object; name it with --type")
     now = SystemClock().now()
-    with reading(storage_named(required_storage(context, storage)), tenant) as reader:
+    with open_reader(resolve_storage(required_storage(context, storage)), tenant) as reader:
         rows = _rows(reader, now, type_name, object_id, tenant, status)
         if as_json:
             for row in islice(rows, limit):
                 print_json(alarm_json(row))
             return
-        shown = list(islice(rows, limit or _LIMIT))
-        is_cut = next(rows, None) is not None
-    if shown:
-        console().print(alarm_table(shown, now))
+        page = list(islice(rows, limit or _LIMIT))
+        has_more = next(rows, None) is not None
+    if page:
+        console().print(alarm_table(page, now))
     else:
-        click.echo("There are no such alarms.", err=True)
-    if is_cut:
-        click.echo("There are more: raise --limit, or narrow it down.", err=True)
+        click.echo("No alarms match.", err=True)
+    if has_more:
+        click.echo("There are more: raise --limit, or use more filters.", err=True)
 
 
-def _refuse_filters(context: click.Context) -> None:
+def _reject_filters(context: click.Context) -> None:
     for name in ("type_name", "object_id", "status", "limit", "as_json"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise Refusal(
-                f"alarms {context.invoked_subcommand} takes its own options, behind its name"
+            raise CommandError(
+                f"alarms {context.invoked_subcommand} takes its own options, after its name"
             )
 
 
@@ -98,27 +111,34 @@ def _rows(
     status: AlarmStatus | None,
 ) -> Iterator[AlarmRow]:
     if type_name is not None:
-        check_type(type_name)
+        check_type_name(type_name)
         if object_id is not None:
-            return alarms_of(reader, key_of(type_name, object_id, tenant), now, status=status)
-    return alarms_in(reader, now, type_name, tenant or "", status=status)
+            return iter_alarms_of(
+                reader, object_key(type_name, object_id, tenant), now, status=status
+            )
+    return iter_alarms(reader, now, type_name, tenant or "", status=status)
 
 
 @alarms.command()
-@click.argument("type_name", metavar="[TYPE]", type=TypeName(), required=False)
+@click.argument("type_name", metavar="[TYPE]", shell_complete=complete_type, required=False)
 @click.argument("object_id", metavar="[ID]", required=False)
 @click.argument("name", metavar="[NAME]", required=False)
 @storage_options()
-@click.option("--all", "every", is_flag=True, help="All dead letters; of TYPE, of ID if given.")
+@click.option(
+    "--all",
+    "retry_all",
+    is_flag=True,
+    help="All dead letters; of TYPE or ID, if given.",
+)
 def retry(
     type_name: str | None,
     object_id: str | None,
     name: str | None,
     storage: str,
     tenant: str | None,
-    every: bool,
+    retry_all: bool,
 ) -> None:
-    """Make dead letters due again: now, and as if they had never failed.
+    """Make dead letters due now, with their failures reset.
 
     \b
     Examples:
@@ -126,49 +146,53 @@ def retry(
       trio-durable alarms retry -s app.db --all
       trio-durable alarms retry -s app.db Cart --all
     """
-    if every and name is not None:
-        raise Refusal("--all is about all dead letters of an object; leave NAME out")
-    if not every and name is None:
-        raise Refusal("name a dead letter by TYPE, ID and NAME, or say --all")
-    kept = storage_named(storage)
+    if retry_all and name is not None:
+        raise CommandError("--all retries all dead letters of an object; leave NAME out")
+    if not retry_all and name is None:
+        raise CommandError("name a dead letter by TYPE, ID and NAME, or use --all")
+    store = resolve_storage(storage)
     now = SystemClock().now()
-    with reading(kept, tenant) as reader:
+    with open_reader(store, tenant) as reader:
         if type_name is None or object_id is None or name is None:
             rows = _rows(reader, now, type_name, object_id, tenant, "dead")
         else:
-            alarm = alarm_key_of(type_name, object_id, name, tenant)
+            alarm = alarm_key(type_name, object_id, name, tenant)
             row = find_alarm(reader, alarm, now)
             if row is None or row.status != "dead":
-                raise Refusal(f"there is no dead letter {alarm}; `alarms` lists what there is")
+                raise CommandError(
+                    f"there is no dead letter {alarm}; `trio-durable alarms` lists them"
+                )
             rows = iter([row])
         first = next(rows, None)
         retried = 0
         if first is not None:
-            with writing(kept) as writer:
+            with open_writer(store) as writer:
                 for row in chain([first], rows):
                     retried += writer.revive(row.alarm.key, now)
-    click.echo(f"Made {counted(retried, 'dead letter')} due." if retried else "There are none.")
+    click.echo(
+        f"Made {quantity(retried, 'dead letter')} due." if retried else "No dead letters match."
+    )
 
 
 @alarms.command()
-@click.argument("type_name", metavar="TYPE", type=TypeName())
+@click.argument("type_name", metavar="TYPE", shell_complete=complete_type)
 @click.argument("object_id", metavar="ID")
 @click.argument("name", metavar="NAME")
 @storage_options()
 def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str | None) -> None:
-    """Remove an alarm, or a dead letter.
+    """Remove an alarm or dead letter.
 
     \b
     Examples:
       trio-durable alarms cancel -s app.db Cart ada remind
     """
-    alarm = alarm_key_of(type_name, object_id, name, tenant)
-    kept = storage_named(storage)
+    alarm = alarm_key(type_name, object_id, name, tenant)
+    store = resolve_storage(storage)
     now = SystemClock().now()
-    with reading(kept, tenant) as reader:
+    with open_reader(store, tenant) as reader:
         if find_alarm(reader, alarm, now) is None:
-            raise Refusal(f"there is no alarm {alarm}; `alarms` lists what there is")
-        with writing(kept) as writer:
+            raise CommandError(f"there is no alarm {alarm}; `trio-durable alarms` lists them")
+        with open_writer(store) as writer:
             changes = AlarmChanges(changed={name: None})
             writer.commit([Commit(alarm.object_key, None, alarms=changes)], now)
     click.echo(f"Cancelled {alarm}.")

@@ -1,4 +1,4 @@
-"""The command."""
+"""``trio-durable bench``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import anyio
 import attrs
 import click
 
-from ..bench.figures import table_of
-from ..bench.measure import STEPS, measure
 from ..options import Seconds, json_option
-from ..output import console, print_json, progress_on
+from ..output import console, print_json, progress_bar
 
 
 @click.command()
@@ -25,23 +22,23 @@ from ..output import console, print_json, progress_on
     "folder",
     type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
     default=Path(),
-    help="A folder on the disk in question; else the current one.",
+    help="Folder on the disk to measure; by default, the current folder.",
 )
 @click.option(
     "--seconds",
     type=Seconds(0.001),
     default=0.25,
     show_default=True,
-    help="For each of the measurements, which are made three times.",
+    help="Duration of each measurement. Each is repeated three times.",
 )
 @json_option
 def bench(folder: Path, seconds: float, as_json: bool) -> None:
-    """Measure what to expect on this machine and disk.
+    """Measure throughput and latency on this machine and disk.
 
-    Changes, calls that change nothing, loads and alarms on Trio, beside plain
-    sqlite3 in the same minute on the same disk; with durability "full", where
-    every commit is synced, and "normal". Takes about ten seconds. The files are
-    in a temporary folder, which is removed at the end, also after Control-C.
+    Changes, readonly calls, loads and alarms are measured on Trio, and compared
+    with plain sqlite3 on the same disk; with durability "full", where every
+    commit is synced, and "normal". This takes about ten seconds. The files are
+    in a temporary folder, which is removed at the end, even after Control-C.
 
     \b
     Examples:
@@ -49,23 +46,29 @@ def bench(folder: Path, seconds: float, as_json: bool) -> None:
       trio-durable bench --dir /var/lib/shop
       trio-durable bench --json
     """
+    # Imported here, so that other commands start without them.
+    import anyio
+
+    from ..bench.figures import figure_table
+    from ..bench.measure import STEPS, measure
+
     with (
-        tempfile.TemporaryDirectory(prefix="trio_durable-bench-", dir=folder) as name,
-        progress_on(console(stderr=True)) as progress,
+        tempfile.TemporaryDirectory(prefix="trio_durable-bench-", dir=folder) as path,
+        progress_bar(console(stderr=True)) as progress,
     ):
         task = progress.add_task("measuring", total=STEPS)
         figures = anyio.run(
-            measure, Path(name), seconds, lambda: progress.advance(task), backend="trio"
+            measure, Path(path), seconds, lambda: progress.advance(task), backend="trio"
         )
     if as_json:
         print_json({"machine": _machine(), "figures": [attrs.asdict(each) for each in figures]})
         return
     out = console()
-    out.print(", ".join(f"{what} {value}" for what, value in _machine().items()))
-    out.print(table_of(figures))
+    out.print(", ".join(f"{name} {value}" for name, value in _machine().items()))
+    out.print(figure_table(figures))
     out.print(
         "Medians of three rounds, in which trio_durable and plain sqlite3 took turns.\n"
-        "Ratio: to the plain figure above, which is from the same rounds."
+        "Ratio: to the figure of plain sqlite3 above, from the same rounds."
     )
 
 

@@ -12,7 +12,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that lets a shell complete this command.
+    """Print a script for tab completion in a shell.
 
     \b
     Examples:
@@ -21,8 +21,8 @@ def completion(context: click.Context, shell: str) -> None:
       trio-durable completion fish > ~/.config/fish/completions/trio-durable.fish
     """
     complete_with = get_completion_class(shell)
-    assert complete_with is not None  # click has these three
+    assert complete_with is not None  # click supports these three
     root = context.find_root().command
-    # The variable by which click recognizes that a shell asks.
+    # click answers a shell that sets this variable.
     complete = complete_with(root, {}, "trio-durable", "_TRIO_DURABLE_COMPLETE")
     click.echo(complete.source())

@@ -13,14 +13,13 @@ import click
 from ..._clock import SystemClock
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow, ObjectRow, Reader, SQLiteStorage, Writer
-from ..errors import Refusal
-from ..output import console, printable, progress_on
-from ..storage.formatting import counted
-from ..storage.open import reading, storage_named, writing
-from ..storage.paging import alarms_in, chosen_tenants, is_empty, objects_in, present_alarms
+from ..errors import CommandError
+from ..output import console, printable, progress_bar, quantity
+from ..storage.batches import batches
+from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.paging import existing_alarms, is_empty, iter_alarms, iter_objects, select_tenants
 from ..storage.totals import Total
-from ..transfer.batches import batches
-from ..transfer.format import outside_of_calendars
+from ..transfer.format import unrepresentable_instant
 from ..transfer.restore import can_restore, restore_alarms, restore_objects
 
 R = TypeVar("R", ObjectRow, AlarmRow)
@@ -32,67 +31,67 @@ Advance = Callable[[int], None]
 @click.command("copy")
 @click.argument("source")
 @click.argument("target")
-@click.option("--tenant", "-t", metavar="NAME", help="Only what it has; else all there is.")
-@click.option("--resume", is_flag=True, help="Go on with a copy that was interrupted.")
+@click.option("--tenant", "-t", metavar="NAME", help="Copy only this tenant; by default, all.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted copy.")
 def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
-    """Move house: copy all objects and alarms from one storage to another.
+    """Copy all objects and alarms from one storage to another.
 
     SOURCE and TARGET are paths of SQLite files or URLs. The target must be empty,
-    or hold what an interrupted copy left there. At the end all rows of both are
-    compared, one by one; exit status 1 if something differs.
+    or with --resume contain an interrupted copy. At the end all rows of both are
+    compared; exit status 1 if they differ.
 
-    Stop whatever uses the source first. An SQLite file that a runtime has open is
-    refused; a PostgreSQL server can't tell.
+    Stop all runtimes on the source first. An SQLite file that a runtime has open
+    is rejected; in PostgreSQL an open runtime is not detected.
 
     \b
     Examples:
       trio-durable copy app.db postgresql://app@db.example.com/app
       trio-durable copy postgresql://app@db.example.com/app sqlite:///app.db
     """
-    old = storage_named(source, what="SOURCE")
-    new = storage_named(target, "normal", what="TARGET")
+    old = resolve_storage(source, option="SOURCE")
+    new = resolve_storage(target, "normal", option="TARGET")
     if old.location == new.location:
-        raise Refusal(f"SOURCE and TARGET are the same, {old.location}; name two storages")
-    # Whoever holds the writing side of an SQLite file keeps others from changing it meanwhile. For
-    # others to read is enough.
+        raise CommandError(f"SOURCE and TARGET are the same, {old.location}; name two storages")
+    # The writer of an SQLite file keeps all others from changing it during the copy. PostgreSQL has
+    # no such lock, and a role that may only read can copy from it.
     with (
-        reading(old, tenant) as from_,
-        writing(old) if isinstance(old, SQLiteStorage) else nullcontext(),
-        progress_on(console(stderr=True)) as progress,
+        open_reader(old, tenant) as source_reader,
+        open_writer(old) if isinstance(old, SQLiteStorage) else nullcontext(),
+        progress_bar(console(stderr=True)) as progress,
     ):
-        tenants = chosen_tenants(from_, tenant)
+        tenants = select_tenants(source_reader, tenant)
         now = SystemClock().now()
-        # Found now, while the target is as it was.
+        # Checked before the target is changed.
         for name in tenants:
-            for row in alarms_in(from_, now, None, name):
+            for row in iter_alarms(source_reader, now, None, name):
                 if not can_restore(row):
-                    raise outside_of_calendars(row.alarm.key)
-        total = [Total.of(from_.summarize(now, name)) for name in tenants]
+                    raise unrepresentable_instant(row.alarm.key)
+        total = [Total.of(source_reader.summarize(now, name)) for name in tenants]
         task = progress.add_task("copying", total=2 * sum(s.objects + s.alarms for s in total))
 
         def advance(count: int) -> None:
             progress.advance(task, count)
 
-        with writing(new) as writer, reading(new) as to:
-            if not (resume or is_empty(to)):
-                raise Refusal(
-                    f"{new.location} isn't empty; name an empty storage, or go on with a copy that "
-                    "was interrupted by --resume"
+        with open_writer(new) as writer, open_reader(new) as target_reader:
+            if not (resume or is_empty(target_reader)):
+                raise CommandError(
+                    f"{new.location} isn't empty; name an empty storage, or continue an "
+                    "interrupted copy with --resume"
                 )
-            copy = _Copy(from_, to, now, resume, advance)
+            copy = StorageCopy(source_reader, target_reader, now, resume, advance)
             last = copy.all_but_the_last(tenants, writer)
-        with writing(storage_named(target, "full", what="TARGET")) as writer:
-            # Synced, and with it all that was written before.
+        with open_writer(resolve_storage(target, "full", option="TARGET")) as writer:
+            # This commit is synced, and all earlier ones with it.
             copy.write(last, writer)
         progress.update(task, description="comparing")
-        with reading(new) as to:
-            difference = next(copy.differences(tenants, to), None)
+        with open_reader(new) as target_reader:
+            difference = next(copy.differences(tenants, target_reader), None)
     if difference is not None:
         click.echo(printable(f"trio-durable copy: {difference}"), err=True)
         return 1
     click.echo(
-        f"Copied {counted(copy.objects, 'object')} and {counted(copy.alarms, 'alarm')}, and found "
-        "both storages equal, row by row."
+        f"Copied {quantity(copy.objects, 'object')} and {quantity(copy.alarms, 'alarm')}, and "
+        "found both storages equal, row by row."
     )
     return 0
 
@@ -104,8 +103,8 @@ class _Batch:
 
 
 @attrs.define
-class _Copy:
-    """Brings rows from one storage to another."""
+class StorageCopy:
+    """Copies rows from one storage to another."""
 
     _old: Reader
     _new: Reader
@@ -116,7 +115,7 @@ class _Copy:
     alarms: int = 0
 
     def all_but_the_last(self, tenants: Iterable[str], writer: Writer) -> _Batch:
-        """Write everything but the last batch, and return that."""
+        """Write all batches but the last, and return the last."""
         last = _Batch()
         for batch in self._batches(tenants):
             self.write(last, writer)
@@ -127,7 +126,7 @@ class _Copy:
         """Write a batch.
 
         Raises:
-            StorageFault: It, or some of it, can't be.
+            StorageFault: A row can't be written.
         """
         if batch.objects:
             restore_objects(writer, batch.objects, {})
@@ -137,9 +136,9 @@ class _Copy:
         self.alarms += len(batch.alarms)
 
     def _batches(self, tenants: Iterable[str]) -> Iterator[_Batch]:
-        """What is to be written, without what is there already."""
+        """Batches to write. A resumed copy leaves out the rows that the target has."""
         for tenant in tenants:
-            for objects in batches(objects_in(self._old, None, tenant), _size_of_object):
+            for objects in batches(iter_objects(self._old, None, tenant), _object_size):
                 self._advance(len(objects))
                 if self._resume:
                     stored = self._new.load([row.key for row in objects])
@@ -147,50 +146,55 @@ class _Copy:
                     objects = [row for row, found in pairs if found is None]
                 if objects:
                     yield _Batch(objects=objects)
-            for alarms in batches(alarms_in(self._old, self._now, None, tenant), _size_of_alarm):
+            for alarms in batches(iter_alarms(self._old, self._now, None, tenant), _alarm_size):
                 self._advance(len(alarms))
                 if self._resume:
                     keys = [row.alarm.key for row in alarms]
-                    present = present_alarms(self._new, keys, self._now)
+                    present = existing_alarms(self._new, keys, self._now)
                     alarms = [row for row in alarms if row.alarm.key not in present]
                 if alarms:
                     yield _Batch(alarms=alarms)
 
-    def differences(self, tenants: Iterable[str], to: Reader) -> Iterator[str]:
-        """What isn't the same in both storages, in words."""
+    def differences(self, tenants: Iterable[str], copy: Reader) -> Iterator[str]:
+        """A message for each object or alarm that differs between the storages."""
         for tenant in tenants:
             yield from self._compare(
-                objects_in(self._old, None, tenant), objects_in(to, None, tenant), _of_object
+                iter_objects(self._old, None, tenant),
+                iter_objects(copy, None, tenant),
+                _compared_object,
             )
             yield from self._compare(
-                alarms_in(self._old, self._now, None, tenant),
-                alarms_in(to, self._now, None, tenant),
-                _of_alarm,
+                iter_alarms(self._old, self._now, None, tenant),
+                iter_alarms(copy, self._now, None, tenant),
+                _compared_alarm,
             )
 
     def _compare(
         self, old: Iterator[R], new: Iterator[R], of: Callable[[R], tuple[K, object]]
     ) -> Iterator[str]:
-        # Both in the order of their names, so of two that aren't of one name the first is missing.
+        # Both are sorted by name, so the first of two different names is missing in one of them.
         for row, copy in zip_longest(old, new):
             self._advance(1)
-            there = [of(each) for each in (row, copy) if each is not None]
-            if len(there) < 2 or there[0] != there[1]:
-                key = min((key for key, _ in there), key=lambda key: (key.type_name, key.object_id))
-                yield f"{key} isn't the same in both; is anything using them? Start over"
+            found = [of(each) for each in (row, copy) if each is not None]
+            if len(found) < 2 or found[0] != found[1]:
+                key = min((key for key, _ in found), key=lambda key: (key.type_name, key.object_id))
+                yield (
+                    f"{key} differs between the storages; stop all programs that use them, and "
+                    "start over"
+                )
 
 
-def _of_object(row: ObjectRow) -> tuple[ObjectKey, object]:
+def _compared_object(row: ObjectRow) -> tuple[ObjectKey, object]:
     return row.key, (row.state, row.updated_at)
 
 
-def _of_alarm(row: AlarmRow) -> tuple[AlarmKey, object]:
+def _compared_alarm(row: AlarmRow) -> tuple[AlarmKey, object]:
     return row.alarm.key, (row.alarm, row.available_at)
 
 
-def _size_of_object(row: ObjectRow) -> int:
+def _object_size(row: ObjectRow) -> int:
     return len(row.state)
 
 
-def _size_of_alarm(row: AlarmRow) -> int:
+def _alarm_size(row: AlarmRow) -> int:
     return len(row.alarm.payload or b"")

@@ -15,19 +15,19 @@ from ..._errors import StateDecodeError
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import ObjectKey
 from ...storage import Commit
-from ..errors import Refusal
-from ..options import input_file, storage_options
-from ..prompts import can_ask, confirmed
+from ..errors import CommandError
+from ..options import storage_options
+from ..prompts import confirm, is_interactive
 from ..storage import exact_json
-from ..storage.app_classes import AppClasses, app_option, codec_of
-from ..storage.formatting import pretty
-from ..storage.open import key_of, nothing_stored, reading, storage_named, writing
+from ..storage.app_classes import AppClasses, app_option, state_codec
+from ..storage.formatting import pretty_state
+from ..storage.open import object_key, object_not_found, open_reader, open_writer, resolve_storage
 from ..storage.paging import find_object
-from ..storage.type_argument import TypeName
+from ..storage.type_completion import complete_type
 
 
 @click.command()
-@click.argument("type_name", metavar="TYPE", type=TypeName())
+@click.argument("type_name", metavar="TYPE", shell_complete=complete_type)
 @click.argument("object_id", metavar="ID")
 @storage_options()
 @click.option(
@@ -35,15 +35,15 @@ from ..storage.type_argument import TypeName
     "assignments",
     metavar="FIELD=JSON",
     multiple=True,
-    help="Change one field; may be given several times.",
+    help="Set a field; may be given several times.",
 )
 @click.option(
     "--input",
     "source",
     metavar="FILE",
-    help="Take the whole state from a file; - is standard input.",
+    help="Read the whole state from FILE; - is standard input.",
 )
-@app_option(required=False, help="Import this, and check that the new state fits the class.")
+@app_option(required=False, help="Module with the class that the new state has to fit.")
 def edit(
     type_name: str,
     object_id: str,
@@ -53,13 +53,12 @@ def edit(
     source: str | None,
     apps: tuple[str, ...],
 ) -> None:
-    """Change the state of an object that is stored.
+    """Edit the stored state of an object.
 
-    Without --set and --input it opens the state in your editor ($VISUAL,
-    $EDITOR). State is one JSON object. What JSON can't carry exactly is
-    refused, and nothing is written if nothing has changed. The storage is held
-    until the editor is closed, so that no runtime starts on what is being
-    edited.
+    Without --set and --input, the state is opened in your editor ($VISUAL or
+    $EDITOR). State is one JSON object. JSON that can't be stored exactly is
+    rejected, and nothing is written without a change. No runtime can open the
+    storage until the editor is closed.
 
     \b
     Examples:
@@ -68,31 +67,31 @@ def edit(
       trio-durable edit -s app.db Cart ada --input ada.json --app shop
     """
     if assignments and source is not None:
-        raise Refusal("--set changes what is stored, and --input replaces it; use one of them")
-    key = key_of(type_name, object_id, tenant)
+        raise CommandError("--set changes the state, and --input replaces it; use one of them")
+    key = object_key(type_name, object_id, tenant)
     definition = AppClasses(apps).of_type(type_name) if apps else None
     change = _change(assignments, source)
-    kept = storage_named(storage)
-    with reading(kept, tenant) as reader:
+    store = resolve_storage(storage)
+    with open_reader(store, tenant) as reader:
         if find_object(reader, key) is None:
-            raise nothing_stored(key)
-        with writing(kept) as writer:
-            row = find_object(reader, key)  # which nobody changes any more
+            raise object_not_found(key)
+        with open_writer(store) as writer:
+            row = find_object(reader, key)  # read again, because no other writer can change it now
             if row is None:
-                raise nothing_stored(key)
-            state = change(row.state, _Check(key, row.state, definition))
+                raise object_not_found(key)
+            state = change(row.state, _StateParser(key, row.state, definition))
             if state is None or state == _canonical(row.state):
                 click.echo("Nothing has changed.")
                 return
             commit = Commit(key, row.revision, state, epoch=row.epoch)
             if writer.commit([commit], SystemClock().now()):
-                raise Refusal(f"{key} was changed meanwhile; edit what it is now")
+                raise CommandError(f"{key} was changed meanwhile; edit it again")
     click.echo(f"Saved as revision {row.revision + 1:,}.")
 
 
 @attrs.frozen
-class _Check:
-    """Makes of what a user wrote the state to store."""
+class _StateParser:
+    """Turns the text of a new state into the bytes to store."""
 
     key: ObjectKey
     old: bytes
@@ -102,94 +101,100 @@ class _Check:
         """The state in ``text``.
 
         Raises:
-            Refusal: It is none.
+            CommandError: It isn't valid state.
         """
         try:
             data = exact_json.parse(text)
         except ValueError as error:
-            raise Refusal(f"the new state of {self.key}: {error}") from None
+            raise CommandError(f"the new state of {self.key}: {error}") from None
         if type(data) is not dict:
-            raise Refusal(f"the new state of {self.key} is not a JSON object, such as {{…}}")
+            raise CommandError(f"the new state of {self.key} is not a JSON object, such as {{…}}")
         state = orjson.dumps(data)
         if self.definition is not None:
             self._check_fit(self.definition, data, state)
         return state
 
     def _check_fit(self, definition: ObjectDefinition, data: dict[str, Any], state: bytes) -> None:
-        codec = codec_of(definition)
+        codec = state_codec(definition)
         try:
             codec.decode(self.key, state)
         except StateDecodeError as error:
-            what = f"{error.field}: {error.problem}" if error.field else error.problem
-            if not what:
-                what = f"its {SCHEMA_MEMBER} is later than {definition.schema}"
-            raise Refusal(f"the new state of {self.key} doesn't fit the class: {what}") from error
-        # A slip of the pen would be dropped when the object is next saved.
+            problem = f"{error.field}: {error.problem}" if error.field else error.problem
+            if not problem:
+                problem = f"its {SCHEMA_MEMBER} is later than {definition.schema}"
+            raise CommandError(
+                f"the new state of {self.key} doesn't fit the class: {problem}"
+            ) from error
+        # A misspelt field would be lost when a runtime next saves the object.
         known = {*definition.fields, SCHEMA_MEMBER, *(_members(self.old) or ())}
         unknown = [name for name in data if name not in known]
         if unknown and data.get(SCHEMA_MEMBER, 1) == definition.schema:
-            raise Refusal(
-                f"the new state of {self.key} doesn't fit the class: {unknown[0]!r:.80} is no "
-                f"field of it (it has: {', '.join(definition.fields)})"
+            raise CommandError(
+                f"the new state of {self.key} doesn't fit the class: {unknown[0]!r:.80} is not "
+                f"a field (fields: {', '.join(definition.fields)})"
             )
 
 
-_Change = Callable[[bytes, _Check], bytes | None]
-"""From the state that is stored to the new one, or None if that is the same."""
+_Change = Callable[[bytes, _StateParser], bytes | None]
+"""Makes the new state from the stored one; None if it is the same."""
 
 
 def _change(assignments: tuple[str, ...], source: str | None) -> _Change:
-    """What a user asks for.
+    """The change that the options ask for.
 
     Raises:
-        Refusal: It makes no sense, whatever is stored.
+        CommandError: An option is invalid.
     """
     if source is not None:
         try:
-            with input_file(source) as file:
+            with click.open_file(source, "rb") as file:
                 text = file.read().decode()
         except UnicodeDecodeError:
-            raise Refusal(f"--input {source}: not UTF-8 text; name a file with JSON") from None
-        return lambda state, check: check(text)
+            raise CommandError(f"--input {source}: not UTF-8 text; name a file with JSON") from None
+        return lambda state, parse: parse(text)
     if not assignments:
-        return _by_hand
+        return _edit_by_hand
     fields = {}
     for assignment in assignments:
         field, separator, value = assignment.partition("=")
         if not field or not separator:
-            raise Refusal(f"--set {assignment!r:.80}: write it as field=JSON, such as total=3")
+            raise CommandError(f"--set {assignment!r:.80}: write it as field=JSON, such as total=3")
         try:
             fields[field] = exact_json.parse(value)
         except ValueError as error:
-            raise Refusal(f"--set {field:.80}: {error}; strings are written as '\"…\"'") from None
+            raise CommandError(
+                f"--set {field:.80}: {error}; strings are written as '\"…\"'"
+            ) from None
 
-    def assign(state: bytes, check: _Check) -> bytes:
+    def assign(state: bytes, parse: _StateParser) -> bytes:
         members = _members(state)
         if members is None:
-            raise Refusal(f"what is stored of {check.key} is no JSON object; replace it by --input")
-        return check(orjson.dumps(members | fields).decode())
+            raise CommandError(
+                f"the stored state of {parse.key} is not a JSON object; replace it with --input"
+            )
+        return parse(orjson.dumps(members | fields).decode())
 
     return assign
 
 
-def _by_hand(state: bytes, check: _Check) -> bytes | None:
-    text = pretty(state)
+def _edit_by_hand(state: bytes, parse: _StateParser) -> bytes | None:
+    text = pretty_state(state)
     while True:
         try:
             edited = click.edit(text, extension=".json")
         except click.ClickException as error:
-            raise Refusal(
-                f"the editor failed ({error.format_message()}), so nothing is changed; set $VISUAL "
+            raise CommandError(
+                f"the editor failed ({error.format_message()}), nothing was changed; set $VISUAL "
                 "or $EDITOR to another, or use --set or --input"
             ) from None
-        if edited is None or edited.rstrip("\n") == pretty(state):
+        if edited is None or edited.rstrip("\n") == pretty_state(state):
             return None
         try:
-            return check(edited)
-        except Refusal as refusal:
-            # Nobody wants to type it all again.
-            question = f"{refusal.message}. Go on editing?"
-            if not (can_ask() and confirmed(question, yes=False)):
+            return parse(edited)
+        except CommandError as error:
+            # The user's changes would be lost.
+            question = f"{error.message}. Continue editing?"
+            if not (is_interactive() and confirm(question, yes=False)):
                 raise
             text = edited
 

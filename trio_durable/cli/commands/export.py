@@ -6,30 +6,30 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import click
 
 from ..._clock import SystemClock
 from ...storage import Reader
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import storage_options
-from ..output import console, progress_on
-from ..storage.formatting import counted
-from ..storage.open import reading, storage_named
-from ..storage.paging import alarms_in, chosen_tenants, objects_in
+from ..output import console, progress_bar, quantity
+from ..storage.open import open_reader, resolve_storage
+from ..storage.paging import iter_alarms, iter_objects, select_tenants
 from ..storage.totals import Total
-from ..transfer.format import End, encode, header
+from ..transfer.format import EndLine, encode_header, encode_line
 
 
 @click.command()
 @click.argument("path", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
-@storage_options(whose="Only what it has; else all there is.")
+@storage_options(tenant_help="Export only this tenant; by default, all.")
 def export(path: Path | None, storage: str, tenant: str | None) -> None:
-    """Write objects and alarms as lines of JSON, to FILE or standard output.
+    """Export objects and alarms as lines of JSON.
 
-    All tenants, or one. No file is ever replaced. Beside a running runtime each
-    object is as it was at some moment, but not all at the same one.
+    The output is FILE, or standard output. An existing file is never replaced.
+    While a runtime is open, each object is exported in a committed state, but
+    not all objects at the same moment.
 
     \b
     Examples:
@@ -37,51 +37,53 @@ def export(path: Path | None, storage: str, tenant: str | None) -> None:
       trio-durable export -s app.db -t acme | gzip > acme.jsonl.gz
     """
     to_file = path is not None and str(path) != "-"
-    with reading(storage_named(storage), tenant) as reader:
-        names = chosen_tenants(reader, tenant)
+    with open_reader(resolve_storage(storage), tenant) as reader:
+        names = select_tenants(reader, tenant)
         with _new_file(path) if path and to_file else _standard_output() as file:
             count = _export(reader, names, file, bar=to_file or not sys.stdout.isatty())
     click.echo(
-        f"Exported {counted(count.objects, 'object')} and {counted(count.alarms, 'alarm')}.",
+        f"Exported {quantity(count.objects, 'object')} and {quantity(count.alarms, 'alarm')}.",
         err=True,
     )
 
 
-def _export(reader: Reader, tenants: Iterable[str], file: BinaryIO, *, bar: bool) -> End:
+def _export(reader: Reader, tenants: Iterable[str], file: IO[bytes], *, bar: bool) -> EndLine:
     now = SystemClock().now()
     err = console(stderr=True)
     bar = bar and err.is_terminal
-    # To count is to look at everything, so not for nobody.
+    # Counting reads all rows, so only a visible bar has a total.
     sums = [Total.of(reader.summarize(now, name)) for name in tenants] if bar else []
     objects = alarms = 0
-    with progress_on(err) as progress:
+    with progress_bar(err) as progress:
         progress.disable = not bar
         task = progress.add_task("exporting", total=sum(s.objects + s.alarms for s in sums))
-        file.write(header())
+        file.write(encode_header())
         for name in tenants:
-            for row in objects_in(reader, None, name):
-                file.write(encode(row))
+            for row in iter_objects(reader, None, name):
+                file.write(encode_line(row))
                 objects += 1
                 progress.advance(task)
-            for alarm in alarms_in(reader, now, None, name):
-                file.write(encode(alarm))
+            for alarm in iter_alarms(reader, now, None, name):
+                file.write(encode_line(alarm))
                 alarms += 1
                 progress.advance(task)
-    end = End(objects, alarms)
-    file.write(encode(end))
+    end = EndLine(objects, alarms)
+    file.write(encode_line(end))
     return end
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         file = path.open("xb")
     except FileExistsError:
         if path.is_dir():
-            raise Refusal(f"{path}: it is a folder; name a file in it") from None
-        raise Refusal(f"{path}: it is there already; choose another name, or remove it") from None
+            raise CommandError(f"{path}: it is a folder; name a file in it") from None
+        raise CommandError(
+            f"{path}: it already exists; choose another name, or remove it"
+        ) from None
     except FileNotFoundError:
-        raise Refusal(f"{path}: there is no folder {path.parent}; make it first") from None
+        raise CommandError(f"{path}: there is no folder {path.parent}; create it first") from None
     try:
         with file:
             yield file
@@ -91,6 +93,6 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _standard_output() -> Iterator[BinaryIO]:
+def _standard_output() -> Iterator[IO[bytes]]:
     yield sys.stdout.buffer
     sys.stdout.buffer.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import IO
 
 import attrs
 import click
@@ -12,13 +12,12 @@ from ..._api.tenant import check_tenant
 from ..._clock import SystemClock
 from ..._keys import ObjectKey
 from ...storage import Reader, StoredObject, Writer
-from ..errors import Refusal
-from ..options import input_file, storage_options
-from ..output import console, progress_on
-from ..storage.formatting import counted
-from ..storage.open import reading, storage_named, writing
-from ..storage.paging import is_empty, present_alarms
-from ..transfer.checked_file import Piece, check, pieces, rereadable
+from ..errors import CommandError
+from ..options import storage_options
+from ..output import console, progress_bar, quantity
+from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.paging import existing_alarms, is_empty
+from ..transfer.export_file import Chunk, check_export, ensure_seekable, read_chunks
 from ..transfer.restore import restore_alarms, restore_objects
 
 Advance = Callable[[int], None]
@@ -26,15 +25,15 @@ Advance = Callable[[int], None]
 
 @click.command("import")
 @click.argument("source", metavar="[FILE]", default="-")
-@storage_options(whose="Only what the file has of it; else all there is.")
-@click.option("--replace", is_flag=True, help="Write over what is stored already.")
-@click.option("--skip", is_flag=True, help="Leave what is stored already as it is.")
+@storage_options(tenant_help="Import only this tenant; by default, all.")
+@click.option("--replace", is_flag=True, help="Replace objects and alarms that are stored already.")
+@click.option("--skip", is_flag=True, help="Skip objects and alarms that are stored already.")
 def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: bool) -> None:
-    """Store what an export has, from FILE or standard input.
+    """Import objects and alarms from FILE or standard input.
 
-    All of the file is checked before anything is written. If something of it is
-    stored already, nothing is written, unless --replace or --skip says what to
-    do. The storage is made if it isn't there.
+    The whole file is checked before anything is written. If an object or alarm
+    is stored already, nothing is written, unless --replace or --skip is given. A
+    missing storage is created.
 
     \b
     Examples:
@@ -43,92 +42,98 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
       gunzip < acme.jsonl.gz | trio-durable import -s app.db -t acme
     """
     if replace and skip:
-        raise Refusal("--replace and --skip exclude each other; use one of them")
+        raise CommandError("--replace and --skip exclude each other; use one of them")
     if tenant is not None:
         check_tenant(tenant)
     name = "standard input" if source == "-" else source
-    kept = storage_named(storage, "normal")
+    store = resolve_storage(storage, "normal")
     with (
-        input_file(source) as given,
-        rereadable(given) as file,
-        progress_on(console(stderr=True)) as progress,
+        click.open_file(source, "rb") as given,
+        ensure_seekable(given) as file,
+        progress_bar(console(stderr=True)) as progress,
     ):
         size = file.seek(0, 2)
-        task = progress.add_task("importing", total=3 * size)  # for each time that it is read
+        task = progress.add_task("importing", total=3 * size)  # it is read three times
 
         def advance(count: int) -> None:
             progress.advance(task, count)
 
-        check(file, name, tenant, advance)
-        # The reader goes first: what closes an SQLite file last syncs it, as its commits did not.
-        with writing(kept) as writer, reading(kept) as reader:
-            may_clash = not is_empty(reader)
-            if may_clash and not (replace or skip):
-                _refuse_clashes(reader, file, name, tenant, advance)
+        check_export(file, name, tenant, advance)
+        # The writer is closed last, because the last connection to an SQLite file syncs it on
+        # closing, and the commits did not.
+        with open_writer(store) as writer, open_reader(store) as reader:
+            may_have_duplicates = not is_empty(reader)
+            if may_have_duplicates and not (replace or skip):
+                _reject_duplicates(reader, file, name, tenant, advance)
             else:
                 advance(size)
-            work = _Import(reader, writer, SystemClock().now(), skip, may_clash)
-            for piece in pieces(file, tenant, advance):
-                work.write(piece)
-    message = f"Imported {counted(work.objects, 'object')} and {counted(work.alarms, 'alarm')}."
+            importer = _Import(reader, writer, SystemClock().now(), skip, may_have_duplicates)
+            for chunk in read_chunks(file, tenant, advance):
+                importer.write(chunk)
+    message = (
+        f"Imported {quantity(importer.objects, 'object')} and {quantity(importer.alarms, 'alarm')}."
+    )
     if skip:
-        message += f" Skipped {work.skipped_objects:,} and {work.skipped_alarms:,}."
+        message += (
+            f" Skipped {quantity(importer.skipped_objects, 'object')} and "
+            f"{quantity(importer.skipped_alarms, 'alarm')}."
+        )
     click.echo(message)
 
 
-def _refuse_clashes(
-    reader: Reader, file: BinaryIO, name: str, tenant: str | None, advance: Advance
+def _reject_duplicates(
+    reader: Reader, file: IO[bytes], name: str, tenant: str | None, advance: Advance
 ) -> None:
     now = SystemClock().now()
-    for piece in pieces(file, tenant, advance):
-        stored = reader.load([row.key for _, row in piece.objects])
-        clashes = [
+    for chunk in read_chunks(file, tenant, advance):
+        stored = reader.load([row.key for _, row in chunk.objects])
+        duplicates = [
             (number, str(row.key))
-            for (number, row), found in zip(piece.objects, stored, strict=True)
+            for (number, row), found in zip(chunk.objects, stored, strict=True)
             if found is not None
         ]
-        present = present_alarms(reader, [row.alarm.key for _, row in piece.alarms], now)
-        clashes += [
+        present = existing_alarms(reader, [row.alarm.key for _, row in chunk.alarms], now)
+        duplicates += [
             (number, f"alarm {row.alarm.key}")
-            for number, row in piece.alarms
+            for number, row in chunk.alarms
             if row.alarm.key in present
         ]
-        if clashes:
-            number, what = min(clashes)
-            raise Refusal(
-                f"{name}, line {number}: {what} is stored already; import with --replace or --skip"
+        if duplicates:
+            number, row_name = min(duplicates)
+            raise CommandError(
+                f"{name}, line {number}: {row_name} is stored already; use --replace or --skip"
             )
 
 
 @attrs.define
 class _Import:
-    """Writes an export, piece by piece."""
+    """Writes an export, chunk by chunk."""
 
     _reader: Reader
     _writer: Writer
     _now: int
     _skip: bool
-    _may_clash: bool
+    _may_have_duplicates: bool
     objects: int = 0
     alarms: int = 0
     skipped_objects: int = 0
     skipped_alarms: int = 0
 
-    def write(self, piece: Piece) -> None:
-        """Write some rows.
+    def write(self, chunk: Chunk) -> None:
+        """Write the rows of a chunk.
 
         Raises:
-            StorageFault: They, or some of them, can't be.
+            StorageFault: A row can't be written.
         """
-        objects = [row for _, row in piece.objects]
-        alarms = [row for _, row in piece.alarms]
+        objects = [row for _, row in chunk.objects]
+        alarms = [row for _, row in chunk.alarms]
         stored: dict[ObjectKey, StoredObject] = {}
-        if self._may_clash:
+        if self._may_have_duplicates:
             keys = [row.key for row in objects]
             found = zip(keys, self._reader.load(keys), strict=True)
             stored = {key: row for key, row in found if row is not None}
-        if self._may_clash and self._skip:
-            present = present_alarms(self._reader, [row.alarm.key for row in alarms], self._now)
+        if self._may_have_duplicates and self._skip:
+            present = existing_alarms(self._reader, [row.alarm.key for row in alarms], self._now)
             self.skipped_objects += len(stored)
             self.skipped_alarms += len(present)
             objects = [row for row in objects if row.key not in stored]

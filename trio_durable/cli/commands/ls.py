@@ -6,29 +6,30 @@ from collections.abc import Iterator
 from itertools import islice
 
 import click
+from rich.filesize import decimal
 
 from ..._clock import SystemClock
 from ...storage import ObjectRow, Reader
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import json_option, storage_options
-from ..output import add_row, console, listing, print_json
-from ..storage.formatting import iso, length, named, size
-from ..storage.open import check_type, key_of, reading, storage_named
-from ..storage.paging import objects_in
+from ..output import add_row, console, new_table, print_json
+from ..storage.formatting import format_duration, json_instant, key_members
+from ..storage.open import check_type_name, object_key, open_reader, resolve_storage
+from ..storage.paging import iter_objects
 from ..storage.totals import Total
-from ..storage.type_argument import TypeName
+from ..storage.type_completion import complete_type
 
 _LIMIT = 100
 
 
 @click.command()
-@click.argument("type_name", metavar="[TYPE]", type=TypeName(), required=False)
+@click.argument("type_name", metavar="[TYPE]", shell_complete=complete_type, required=False)
 @storage_options()
-@click.option("--after", metavar="ID", help="Only objects whose ids come behind this one.")
+@click.option("--after", metavar="ID", help="List only objects with ids after this one.")
 @click.option(
     "--limit",
     type=click.IntRange(1),
-    help=f"At most so many objects; else {_LIMIT}, or all with --json.",
+    help=f"List at most so many objects; by default {_LIMIT}, or all with --json.",
 )
 @json_option
 def ls(
@@ -39,11 +40,11 @@ def ls(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """List the types that are stored, or the objects of a TYPE.
+    """List the stored types, or the objects of a TYPE.
 
-    Objects come in the order of their ids (of the UTF-8 bytes of these), with
-    revision, size of the state, and time since the last change. With --json,
-    one line of JSON each, as they are read.
+    Objects are sorted by the UTF-8 bytes of their ids, and listed with revision,
+    size of the state, and time since the last change. With --json, one line is
+    printed per type or object, as soon as it is read.
 
     \b
     Examples:
@@ -54,22 +55,22 @@ def ls(
     if type_name is None:
         for option, value in (("--after", after), ("--limit", limit)):
             if value is not None:
-                raise Refusal(f"{option} is about the objects of a TYPE; name one")
-        with reading(storage_named(storage), tenant) as reader:
+                raise CommandError(f"{option} is for the objects of a TYPE; name one")
+        with open_reader(resolve_storage(storage), tenant) as reader:
             _list_types(reader, tenant or "", as_json)
         return
-    check_type(type_name)
-    last = None if after is None else key_of(type_name, after, tenant)
-    with reading(storage_named(storage), tenant) as reader:
-        rows = objects_in(reader, type_name, tenant or "", last)
+    check_type_name(type_name)
+    last = None if after is None else object_key(type_name, after, tenant)
+    with open_reader(resolve_storage(storage), tenant) as reader:
+        rows = iter_objects(reader, type_name, tenant or "", last)
         if as_json:
             for row in islice(rows, limit):
                 print_json(
                     {
-                        **named(row.key),
+                        **key_members(row.key),
                         "revision": row.revision,
                         "size": len(row.state),
-                        "updated_at": iso(row.updated_at),
+                        "updated_at": json_instant(row.updated_at),
                     }
                 )
         else:
@@ -77,21 +78,21 @@ def ls(
 
 
 def _list_types(reader: Reader, tenant: str, as_json: bool) -> None:
-    table = listing("type", ">objects", ">size", ">alarms")
+    table = new_table("type", ">objects", ">size", ">alarms")
     for each in reader.summarize(SystemClock().now(), tenant):
         alarms = Total.of([each]).alarms
         if as_json:
-            of = {"tenant": tenant} if tenant else {}
+            tenant_member = {"tenant": tenant} if tenant else {}
             print_json(
                 {
-                    **of,
+                    **tenant_member,
                     "type": each.type_name,
                     "objects": each.objects,
                     "size": each.state_bytes,
                     "alarms": alarms,
                 }
             )
-        row = (each.type_name, f"{each.objects:,}", size(each.state_bytes), f"{alarms:,}")
+        row = (each.type_name, f"{each.objects:,}", decimal(each.state_bytes), f"{alarms:,}")
         add_row(table, *row)
     if as_json:
         return
@@ -103,20 +104,20 @@ def _list_types(reader: Reader, tenant: str, as_json: bool) -> None:
 
 def _list_objects(rows: Iterator[ObjectRow], limit: int) -> None:
     now = SystemClock().now()
-    table = listing("id", ">revision", ">size", ">age")
+    table = new_table("id", ">revision", ">size", ">age")
     last = None
     for row in islice(rows, limit):
         add_row(
             table,
             row.key.object_id,
             f"{row.revision:,}",
-            size(len(row.state)),
-            length(max(0, now - row.updated_at)),
+            decimal(len(row.state)),
+            format_duration(max(0, now - row.updated_at)),
         )
         last = row.key.object_id
     if last is None:
-        click.echo("There are no such objects.", err=True)
+        click.echo("No objects match.", err=True)
         return
     console().print(table)
     if next(rows, None) is not None:
-        click.echo(f"There are more: go on with --after {last!r}", err=True)
+        click.echo(f"There are more: continue with --after {last!r}", err=True)

@@ -5,38 +5,43 @@ from __future__ import annotations
 import click
 
 from ...storage import SQLiteStorage, Storage
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import json_option, storage_option
 from ..output import print_json
-from ..prompts import confirmed, yes_option
-from ..storage.open import storage_named, writing
+from ..prompts import confirm, yes_option
+from ..storage.open import open_writer, resolve_storage
 
 NONE = "none"
-"""What keeps no migration; none is called that."""
+"""The value of ``--down`` that keeps no migration. No migration has this name."""
 
 
 @click.command()
 @storage_option
-@click.option("--check", is_flag=True, help="Only look; exit status 1 if something is pending.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Only list pending migrations; exit status 1 if any.",
+)
 @click.option(
     "--down",
     "last",
     metavar="NAME",
-    help=f"Undo what was applied after this migration, or all of it: {NONE}. PostgreSQL only.",
+    help=f'Undo all migrations after this one, or all with "{NONE}". PostgreSQL only.',
 )
-@click.option("--sql", is_flag=True, help="Only print what is to be done, for whoever may do it.")
+@click.option("--sql", is_flag=True, help="Print the SQL instead of executing it.")
 @json_option
 @yes_option
 def migrate(
     storage: str, check: bool, last: str | None, sql: bool, as_json: bool, yes: bool
 ) -> int:
-    """Bring the tables of a storage up to date with this release.
+    """Migrate the tables of a storage to this release.
 
-    A runtime does so too when it opens the storage. Objects stay as they are;
-    migrate-states brings these up to date.
+    A runtime does the same when it opens the storage. Stored states are not
+    changed; migrate-states upgrades them.
 
-    With --down, go back to the tables of an older release. What only the newer
-    ones can hold is lost. Stop all runtimes first. Exit status 1 if you say no.
+    With --down, migrate back to the tables of an older release. Data that they
+    have no place for is lost. Stop all runtimes first. Exit status 1 if you
+    answer no.
 
     \b
     Examples:
@@ -46,24 +51,22 @@ def migrate(
       trio-durable migrate -s postgresql://db.example.com/app --down m002_alarms
     """
     if sql and (check or as_json):
-        raise Refusal("--sql prints SQL and nothing else; leave out --check and --json")
+        raise CommandError("--sql prints SQL and nothing else; leave out --check and --json")
     if last is not None and check:
-        raise Refusal("--check is about what is pending; leave it out, or leave out --down")
-    kept = storage_named(storage)
+        raise CommandError("--check lists pending migrations; leave it out, or leave out --down")
+    store = resolve_storage(storage)
     if last is not None:
-        return _down(kept, None if last == NONE else last, sql=sql, as_json=as_json, yes=yes)
+        return _down(store, None if last == NONE else last, sql=sql, as_json=as_json, yes=yes)
     if sql:
-        text = kept.migration_sql()
+        text = store.migration_sql()
         if text is None:
-            raise Refusal(
-                f"{kept.location} has no SQL to apply; whoever opens it brings it up to date"
-            )
+            raise CommandError(f"{store.location} has no SQL to print; run migrate without --sql")
         click.echo(text, nl=False)
         return 0
-    pending = kept.pending_migrations()
+    pending = store.pending_migrations()
     if pending and not check:
-        with writing(kept):
-            pass  # opening it did it
+        with open_writer(store):
+            pass  # opening the writer migrates the tables
     if as_json:
         print_json({"pending" if check else "applied": pending})
     else:
@@ -74,30 +77,29 @@ def migrate(
     return 1 if pending and check else 0
 
 
-def _down(kept: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bool) -> int:
-    if isinstance(kept, SQLiteStorage):
-        raise Refusal(
-            f"{kept.location}: the migrations of SQLite files only go up; restore a backup from "
-            "before"
+def _down(store: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bool) -> int:
+    if isinstance(store, SQLiteStorage):
+        raise CommandError(
+            f"{store.location}: SQLite files can't be migrated down; restore an earlier backup"
         )
-    # Only now, for nobody else has psycopg.
+    # Imported here, because only users of PostgreSQL have psycopg.
     from ...storage.postgres import PostgresStorage
 
-    assert isinstance(kept, PostgresStorage)
+    assert isinstance(store, PostgresStorage)
     try:
-        text = kept.migrate_down_sql(last)
+        text = store.migrate_down_sql(last)
     except ValueError as error:
-        raise Refusal(f"--down: {error}; name one of these, or {NONE}") from None
+        raise CommandError(f"--down: {error}; name one of these, or {NONE}") from None
     if sql:
         click.echo(text, nl=False)
         return 0
     undone: list[str] = []
     if text:
-        what = "all migrations" if last is None else f"all migrations after {last}"
-        if not confirmed(f"Undo {what} in {kept.location}, with what they hold?", yes=yes):
+        undone_text = "all migrations" if last is None else f"all migrations after {last}"
+        if not confirm(f"Undo {undone_text} in {store.location}, with their data?", yes=yes):
             click.echo("Nothing was undone.", err=True)
             return 1
-        undone = kept.migrate_down(last)
+        undone = store.migrate_down(last)
     if as_json:
         print_json({"undone": undone})
     else:

@@ -10,28 +10,27 @@ import click
 from ..._clock import SystemClock
 from ...storage import Reader
 from ..options import json_option, storage_options
-from ..output import console, print_json, printable, progress_on
+from ..output import console, print_json, printable, progress_bar, quantity
 from ..storage.app_classes import AppClasses, app_option
-from ..storage.formatting import counted, named
-from ..storage.open import reading, storage_named, writing
-from ..storage.paging import chosen_tenants
-from ..storage.state_upgrade import Failure, StateUpgrade
+from ..storage.formatting import key_members
+from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.paging import select_tenants
+from ..storage.state_upgrade import FailedUpgrade, StateUpgrade
 
 
 @click.command("migrate-states")
-@storage_options(whose="Only its objects; else all that there are.")
-@app_option(required=True, help="Where the classes are.")
-@click.option("--dry-run", is_flag=True, help="Count, and write nothing.")
+@storage_options(tenant_help="Upgrade only this tenant; by default, all.")
+@app_option(required=True, help="Module with the classes.")
+@click.option("--dry-run", is_flag=True, help="Count only, and write nothing.")
 @json_option
 def migrate_states(
     storage: str, tenant: str | None, apps: tuple[str, ...], dry_run: bool, as_json: bool
 ) -> int:
     """Upgrade all stored states to the schemas of their classes.
 
-    States are upgraded anyway when they are loaded; this does it once for all,
-    and finds those that can't be. It may be interrupted at any moment: what is
-    done stays done, and the next run does the rest. States that can't be
-    upgraded are listed and left as they are; exit status 1 then.
+    A runtime upgrades each state when it loads the object; this command upgrades
+    all of them now. It can be interrupted at any moment: the next run continues.
+    States that can't be upgraded are listed and not changed; exit status 1 then.
 
     \b
     Examples:
@@ -39,32 +38,32 @@ def migrate_states(
       trio-durable migrate-states -s app.db --app shop.objects:Cart,Basket
     """
     classes = AppClasses(apps)
-    # By name, which finds two that are stored under one.
+    # Looking each class up by its stored name rejects two with the same name.
     found = {each.name: classes.of_type(each.name) for each in classes if each.schema > 1}
     upgrades = [StateUpgrade(definition) for definition in found.values()]
-    kept = storage_named(storage)
+    store = resolve_storage(storage)
     err = console(stderr=True)
     with (
-        reading(kept, tenant) as reader,
-        nullcontext() if dry_run else writing(kept) as writer,
-        progress_on(err) as progress,
+        open_reader(store, tenant) as reader,
+        nullcontext() if dry_run else open_writer(store) as writer,
+        progress_bar(err) as progress,
     ):
-        tenants = chosen_tenants(reader, tenant)
-        total = _count(reader, tenants, found.keys()) if err.is_terminal else None
+        tenants = select_tenants(reader, tenant)
+        total = _count_objects(reader, tenants, found.keys()) if err.is_terminal else None
         task = progress.add_task("upgrading", total=total)
         for upgrade in upgrades:
             for name in tenants:
                 for failure in upgrade.run(reader, writer, name, lambda: progress.advance(task)):
-                    _tell(failure, as_json)
+                    _print_failure(failure, as_json)
     failed = sum(upgrade.failed for upgrade in upgrades)
     if as_json:
-        print_json({"types": [_figures(each) for each in upgrades]})
+        print_json({"types": [_json_counts(each) for each in upgrades]})
     else:
-        _tell_all(upgrades, dry_run)
+        _print_summary(upgrades, dry_run)
     return 1 if failed else 0
 
 
-def _count(reader: Reader, tenants: Sequence[str], types: Container[str]) -> int:
+def _count_objects(reader: Reader, tenants: Sequence[str], types: Container[str]) -> int:
     now = SystemClock().now()
     return sum(
         each.objects
@@ -74,27 +73,27 @@ def _count(reader: Reader, tenants: Sequence[str], types: Container[str]) -> int
     )
 
 
-def _tell(failure: Failure, as_json: bool) -> None:
+def _print_failure(failure: FailedUpgrade, as_json: bool) -> None:
     if as_json:
-        print_json({**named(failure.key), "error": failure.problem})
+        print_json({**key_members(failure.key), "error": failure.problem})
     else:
         click.echo(printable(failure.problem), err=True)
 
 
-def _tell_all(upgrades: Sequence[StateUpgrade], dry_run: bool) -> None:
+def _print_summary(upgrades: Sequence[StateUpgrade], dry_run: bool) -> None:
     if not upgrades:
-        click.echo("No class there has a schema above 1.")
+        click.echo("Nothing to upgrade: all classes are at schema 1.")
     for each in upgrades:
         definition = each.definition
-        failed = f", {each.failed:,} can't be" if each.failed else ""
+        failed = f", {each.failed:,} can't be upgraded" if each.failed else ""
         click.echo(
-            f"{printable(definition.name)}: {counted(each.upgraded, 'state')} "
+            f"{printable(definition.name)}: {quantity(each.upgraded, 'state')} "
             f"{'to upgrade' if dry_run else 'upgraded'} to schema {definition.schema}, "
             f"{each.current:,} had it already{failed}."
         )
 
 
-def _figures(upgrade: StateUpgrade) -> dict[str, object]:
+def _json_counts(upgrade: StateUpgrade) -> dict[str, object]:
     return {
         "type": upgrade.definition.name,
         "schema": upgrade.definition.schema,

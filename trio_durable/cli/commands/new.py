@@ -18,19 +18,19 @@ from ..scaffold.new_object import NewObject
     "--fields",
     required=True,
     metavar="NAME:TYPE,…",
-    help="Its state, such as count:int,name:str. A type is what state may have: int, float, str, "
-    "bool, bytes, datetime, date, time, timedelta, Decimal, UUID, Any, list[…], dict[…, …], "
-    "set[…], frozenset[…], tuple[…], and unions such as str | None.",
+    help="Fields of the state, such as count:int,name:str. Types are int, float, str, bool, bytes, "
+    "datetime, date, time, timedelta, Decimal, UUID, Any, list[…], dict[…, …], set[…], "
+    "frozenset[…], tuple[…], and unions such as str | None.",
 )
-@click.option("--alarm", metavar="NAME", help="An alarm, which its handler sets.")
+@click.option("--alarm", metavar="NAME", help="Name of an alarm that the handler sets.")
 @click.option(
-    "--package", metavar="NAME", help="Where to put it; else what pyproject.toml speaks of."
+    "--package", metavar="NAME", help="Package for the module; by default, the app's own."
 )
 def new(name: str, fields: str, alarm: str | None, package: str | None) -> None:
-    """Add an object and its test to the app in the current folder.
+    """Add an object and its test to an app.
 
-    Writes a module to the app's package and one to tests/, for you to go on
-    from. No file is ever replaced.
+    Run it in the app's folder. A module with the class is written to the app's
+    package, and its test to tests/. An existing file is never replaced.
 
     \b
     Examples:
@@ -41,14 +41,14 @@ def new(name: str, fields: str, alarm: str | None, package: str | None) -> None:
     """
     new_object = NewObject(name, parse_fields(fields), alarm)
     app = Path()
-    home = AppPackage.of(app) if package is None else AppPackage.named(app, package)
-    made = create_files(
+    package_of_app = AppPackage.find(app) if package is None else AppPackage.named(app, package)
+    created = create_files(
         app,
         {
-            f"{home.folder / new_object.module}.py": new_object.source(),
-            f"tests/test_{new_object.module}.py": new_object.test(home.name),
+            f"{package_of_app.folder / new_object.module}.py": new_object.source(),
+            f"tests/test_{new_object.module}.py": new_object.test(package_of_app.name),
         },
     )
-    for path in made:
+    for path in created:
         click.echo(f"created {click.format_filename(path)}")
-    click.echo("Its first tests are there: run pytest.")
+    click.echo("Run its first tests with pytest.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from rich.filesize import decimal
 
 from ..._clock import SystemClock
 from ..options import json_option, storage_options
@@ -10,63 +11,62 @@ from ..output import console, print_json, printable
 from ..storage.formatting import (
     alarm_json,
     alarm_table,
-    at,
-    embedded,
-    iso,
-    named,
-    pretty,
-    relative,
-    safe_lines,
+    format_instant,
+    format_relative,
+    json_instant,
+    json_member,
+    key_members,
+    pretty_state,
+    printable_lines,
     schema_of,
-    size,
 )
-from ..storage.open import key_of, nothing_stored, reading, storage_named
-from ..storage.paging import alarms_of, find_object
-from ..storage.type_argument import TypeName
+from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
+from ..storage.paging import find_object, iter_alarms_of
+from ..storage.type_completion import complete_type
 
 
 @click.command()
-@click.argument("type_name", metavar="TYPE", type=TypeName())
+@click.argument("type_name", metavar="TYPE", shell_complete=complete_type)
 @click.argument("object_id", metavar="ID")
 @storage_options()
 @json_option
 def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_json: bool) -> None:
-    """Show an object: its state as it is stored, and its alarms.
+    """Show the stored state of an object, and its alarms.
 
     \b
     Examples:
       trio-durable show -s app.db Cart ada
       trio-durable show -s app.db -t acme Cart ada --json
     """
-    key = key_of(type_name, object_id, tenant)
+    key = object_key(type_name, object_id, tenant)
     now = SystemClock().now()
-    with reading(storage_named(storage), tenant) as reader:
+    with open_reader(resolve_storage(storage), tenant) as reader:
         row = find_object(reader, key)
-        alarms = list(alarms_of(reader, key, now))
+        alarms = list(iter_alarms_of(reader, key, now))
     if row is None and not alarms:
-        raise nothing_stored(key)
+        raise object_not_found(key)
     if as_json:
         print_json(
             {
-                **named(key),
+                **key_members(key),
                 "revision": row.revision if row else 0,
-                "updated_at": iso(row.updated_at) if row else None,
+                "updated_at": json_instant(row.updated_at) if row else None,
                 "schema": schema_of(row.state) if row else None,
-                **embedded("state", row.state if row else None),
+                **json_member("state", row.state if row else None),
                 "alarms": [alarm_json(each) for each in alarms],
             }
         )
         return
     click.echo(printable(str(key)))
     if row is None:
-        click.echo("no state is stored, only alarms")
+        click.echo("no stored state, only alarms")
     else:
         schema = schema_of(row.state)
-        known = "" if schema is None else printable(f"schema {schema}, ")
+        schema_text = "" if schema is None else printable(f"schema {schema}, ")
         click.echo(
-            f"revision {row.revision:,}, {known}{size(len(row.state))}, "
-            f"updated {at(row.updated_at)} UTC ({relative(row.updated_at, now)})"
+            f"revision {row.revision:,}, {schema_text}{decimal(len(row.state))}, "
+            f"updated {format_instant(row.updated_at)} UTC ({format_relative(row.updated_at, now)})"
         )
-        click.echo(safe_lines(pretty(row.state)))
+        click.echo(printable_lines(pretty_state(row.state)))
     if alarms:
         console().print(alarm_table(alarms, now, of_one=True))

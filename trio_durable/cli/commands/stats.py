@@ -5,39 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.filesize import decimal
 
 from ..._clock import SystemClock
 from ...storage import TypeSummary
 from ..options import json_option, storage_options
-from ..output import add_row, console, listing, print_json
-from ..storage.formatting import size
-from ..storage.open import reading, storage_named
-from ..storage.paging import chosen_tenants
+from ..output import add_row, console, new_table, print_json
+from ..storage.open import open_reader, resolve_storage
+from ..storage.paging import select_tenants
 from ..storage.totals import Total
 
 
 @click.command()
-@storage_options(whose="Count only what it has.")
+@storage_options(tenant_help="Count only this tenant.")
 @json_option
 def stats(storage: str, tenant: str | None, as_json: bool) -> None:
-    """Count what is stored: objects, bytes of state, and alarms.
+    """Count objects, bytes of state, and alarms.
 
-    By type and tenant, and in all. Looks at everything, which takes its time
-    where there is much.
+    The counts are per type, per tenant, and in total. All rows are read, so a
+    large storage takes some time.
 
     \b
     Examples:
       trio-durable stats -s app.db
       trio-durable stats -s app.db -t acme --json
     """
-    kept = storage_named(storage)
+    store = resolve_storage(storage)
     now = SystemClock().now()
-    with reading(kept, tenant) as reader:
-        names = chosen_tenants(reader, tenant)
+    with open_reader(store, tenant) as reader:
+        names = select_tenants(reader, tenant)
         summaries = {name: reader.summarize(now, name) for name in names}
     totals = {name: Total.of(types) for name, types in summaries.items()}
     total = Total.of(totals.values())
-    file_bytes = _size_of(Path(kept.location))
+    file_bytes = _size_of(Path(store.location))
     if as_json:
         print_json(
             {
@@ -52,7 +52,7 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
             }
         )
         return
-    table = listing("tenant", "type", ">objects", ">size", ">pending", ">overdue", ">dead")
+    table = new_table("tenant", "type", ">objects", ">size", ">pending", ">overdue", ">dead")
     for name, types in summaries.items():
         for each in types:
             add_row(table, name, each.type_name, *_cells(each))
@@ -61,11 +61,11 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
     add_row(table, "", "(all)", *_cells(total))
     console().print(table)
     if file_bytes is not None:
-        click.echo(f"The file takes {size(file_bytes)}.")
+        click.echo(f"Size of the file: {decimal(file_bytes)}.")
 
 
 def _size_of(file: Path) -> int | None:
-    """What a storage takes on the disk, if it is a file: with its log, which may be the larger."""
+    """The size of an SQLite file with its write-ahead log; None if it isn't a file."""
     if not file.is_file():
         return None
     try:
@@ -87,4 +87,4 @@ def _figures(part: TypeSummary | Total) -> dict[str, int]:
 
 def _cells(part: TypeSummary | Total) -> tuple[str, ...]:
     counts = (part.pending, part.overdue, part.dead)
-    return (f"{part.objects:,}", size(part.state_bytes), *(f"{count:,}" for count in counts))
+    return (f"{part.objects:,}", decimal(part.state_bytes), *(f"{count:,}" for count in counts))

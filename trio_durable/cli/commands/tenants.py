@@ -1,4 +1,4 @@
-"""``trio-durable tenants``, and dropping one."""
+"""``trio-durable tenants``, with its command ``drop``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import click
 
 from ..._clock import SystemClock
 from ..._errors import StorageInUse
-from ..errors import Refusal
+from ..errors import CommandError
 from ..options import json_option, required_storage, storage_option, storage_option_of_group
-from ..output import add_row, console, listing, print_json
-from ..prompts import confirmed, yes_option
-from ..storage.formatting import counted
-from ..storage.open import reading, storage_named, writing
-from ..storage.paging import tenants_in
+from ..output import add_row, console, new_table, print_json, quantity
+from ..prompts import confirm, yes_option
+from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.paging import iter_tenants
 from ..storage.totals import Total
 
 
@@ -21,7 +20,7 @@ from ..storage.totals import Total
 @json_option
 @click.pass_context
 def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
-    """List the tenants, and count what they have.
+    """List the tenants, and count their objects and alarms.
 
     \b
     Examples:
@@ -31,12 +30,12 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         if as_json:
-            raise Refusal("--json is about the list; leave it out")
+            raise CommandError("--json is for the list; leave it out")
         return
     now = SystemClock().now()
-    table = listing("tenant", ">objects", ">alarms")
-    with reading(storage_named(required_storage(context, storage))) as reader:
-        for name in tenants_in(reader):
+    table = new_table("tenant", ">objects", ">alarms")
+    with open_reader(resolve_storage(required_storage(context, storage))) as reader:
+        for name in iter_tenants(reader):
             total = Total.of(reader.summarize(now, name))
             if as_json:
                 print_json({"tenant": name, "objects": total.objects, "alarms": total.alarms})
@@ -54,28 +53,28 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
 @storage_option
 @yes_option
 def drop(name: str, storage: str, yes: bool) -> int:
-    """Remove a tenant and all that is stored of it.
+    """Remove a tenant with all its objects and alarms.
 
-    Exit status 1 if you say no.
+    Exit status 1 if you answer no.
 
     \b
     Examples:
       trio-durable tenants drop -s app.db acme
       trio-durable tenants drop -s app.db acme --yes
     """
-    kept = storage_named(storage)
-    with reading(kept, name) as reader:
+    store = resolve_storage(storage)
+    with open_reader(store, name) as reader:
         total = Total.of(reader.summarize(SystemClock().now(), name))
-    what = f"{counted(total.objects, 'object')} and {counted(total.alarms, 'alarm')}"
+    contents = f"{quantity(total.objects, 'object')} and {quantity(total.alarms, 'alarm')}"
     try:
-        with writing(kept) as writer:
-            if not confirmed(f"Drop tenant {name} with {what}?", yes=yes):
+        with open_writer(store) as writer:
+            if not confirm(f"Drop tenant {name} with {contents}?", yes=yes):
                 click.echo("Nothing was dropped.", err=True)
                 return 1
             writer.drop_tenant(name)
     except StorageInUse as error:
-        raise Refusal(
-            f"{error}, or let the app drop it: await runtime.drop_tenant({name!r})"
+        raise CommandError(
+            f"{error}, or drop it in the app: await runtime.drop_tenant({name!r})"
         ) from error
-    click.echo(f"Dropped tenant {name} with {what}.")
+    click.echo(f"Dropped tenant {name} with {contents}.")
     return 0

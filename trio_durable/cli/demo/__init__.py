@@ -1,1 +1,1 @@
-"""``trio-durable demo``: kill a process under load, again and again, and count what is left."""
+"""``trio-durable demo``: a process is killed under load, and its data is audited."""

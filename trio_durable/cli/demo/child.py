@@ -1,4 +1,4 @@
-"""The child process, as the demo sees it: started, asked, listened to, and killed."""
+"""The child process of the demo, from the parent's side."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ import attrs
 
 from .protocol import AMOUNT
 
-# -m puts the current folder first among those to import from: let that be the one that this
-# library was imported from, and not the user's.
+# Python's option -m puts the current folder first in sys.path. The child runs in the folder that
+# this library was imported from, so that no module of the user's folder hides another.
 _HOME = Path(__file__).parents[3]
 
 
 class WorkerFailed(Exception):
-    """The child ended by itself, which nobody asked it to do."""
+    """The child process ended on its own."""
 
 
 @attrs.frozen
 class Reminder:
-    """An alarm that was set, as the file has it."""
+    """A stored alarm, and when it fired."""
 
     set_by: int
-    """The id of the process."""
+    """The id of the process that set it."""
     due_at: float
     fired: list[tuple[int, float]]
-    """Process and time, of each time that it was handled."""
+    """Process id and time of each delivery."""
 
 
 @attrs.frozen
 class Report:
-    """What a child found in the file, once it had let fire what was overdue."""
+    """The contents of the file, after the overdue alarms have fired."""
 
     at: float
     deposits: list[int]
-    """By account."""
+    """The number of deposits of each account."""
     torn: int
-    """Accounts that show half a deposit."""
+    """The number of accounts with half a deposit."""
     reminders: list[list[Reminder]]
-    """By diary."""
+    """The alarms of each diary."""
 
     @classmethod
-    def of(cls, line: bytes) -> Report:
-        """The report that a child wrote."""
+    def parse(cls, line: bytes) -> Report:
+        """Parse the line that a child wrote."""
         at, accounts, diaries = json.loads(line)
         return cls(
             at,
@@ -62,12 +62,12 @@ class Report:
 
     @property
     def all_reminders(self) -> Iterable[Reminder]:
-        """Of all diaries."""
+        """The alarms of all diaries."""
         return chain.from_iterable(self.reminders)
 
 
 class Worker:
-    """The child process. Starting it waits until it has reported what it found in the file."""
+    """A running child process. The constructor waits for its first report."""
 
     def __init__(self, path: Path, accounts: int, diaries: int, within: float) -> None:
         arguments = [str(path), str(accounts), str(diaries), str(within)]
@@ -77,13 +77,13 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            # Control-C is for this process, which kills the other one itself.
+            # Control-C interrupts this process only, which then kills the child.
             start_new_session=True,
         )
         self.killed = False
         self._rest = b""
         try:
-            self.found = Report.of(self._read_line())
+            self.found = Report.parse(self._read_line())
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -106,31 +106,31 @@ class Worker:
         return self._process.pid
 
     def request(self, requests: Sequence[int]) -> None:
-        """Ask for deposits on accounts; or, where `ALARM` is added, for alarms of diaries."""
+        """Request deposits by account number, or alarms by diary number with the bit `ALARM`."""
         assert self._process.stdin is not None
-        # If it is dead, that is noticed when there is nothing more to read.
+        # A dead child is detected at the end of its output.
         with contextlib.suppress(OSError):
             self._process.stdin.write(array("I", requests).tobytes())
 
     def acknowledged(self) -> array[int]:
-        """Pairs of a request and microseconds; none when the child has ended."""
+        """Acknowledged requests, each followed by its latency in µs; empty at the end of output."""
         data = self._rest + self._read()
         whole = len(data) // 8 * 8
         self._rest = data[whole:]
         return array("I", data[:whole])
 
     def kill(self) -> None:
-        """SIGKILL. What it wrote before can still be read."""
+        """Send SIGKILL. Output from before the kill can still be read."""
         self.killed = True
         self._process.kill()
 
     def finish(self) -> Report:
-        """Let it wait for the last alarms, look around again, close its runtime and end."""
+        """Close the child's input; it waits for the last alarms, reports again, and exits."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        report = Report.of(self._read_line())
+        report = Report.parse(self._read_line())
         if self._process.wait(timeout=30) != 0:
-            raise WorkerFailed(f"it ended with status {self._process.returncode}")
+            raise WorkerFailed(f"the child process ended with status {self._process.returncode}")
         return report
 
     def _read(self) -> bytes:
@@ -142,6 +142,6 @@ class Worker:
         while not line.endswith(b"\n"):
             part = self._read()
             if not part:
-                raise WorkerFailed("it ended before it had reported")
+                raise WorkerFailed("the child process ended without a report")
             line += part
         return line

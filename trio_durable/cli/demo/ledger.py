@@ -1,4 +1,4 @@
-"""What was promised, and what became of it."""
+"""Ledgers of acknowledged changes, and audits that compare them with the stored data."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .protocol import ALARM
 
 @attrs.frozen
 class Audit:
-    """What a new child found, compared with what was promised since the last look."""
+    """The changes since the last audit: acknowledged ones against stored ones."""
 
     acknowledged: int
     unanswered: int
-    """Requested, and not acknowledged when the process died."""
+    """Changes requested but not acknowledged before the kill."""
     recovered: int
-    """Acknowledged changes that are there."""
+    """Acknowledged changes that are stored."""
     completed: int
-    """Unanswered changes that are there."""
+    """Unanswered changes that are stored."""
     missing: int
-    """Acknowledged changes that are gone."""
+    """Acknowledged changes that are lost."""
     surplus: int
-    """Changes that nobody requested."""
+    """Stored changes that were never requested."""
 
 
 class Ledger:
-    """How many changes of one kind were requested and acknowledged, object by object."""
+    """The numbers of requested and acknowledged changes of one kind, per object."""
 
     def __init__(self, objects: int) -> None:
         self._before = [0] * objects
@@ -36,17 +36,17 @@ class Ledger:
         self._acknowledged = [0] * objects
 
     def request(self, objects: Iterable[int]) -> None:
-        """Note requests."""
+        """Record requests."""
         for number in objects:
             self._requested[number] += 1
 
     def acknowledge(self, objects: Iterable[int]) -> None:
-        """Note acknowledgements."""
+        """Record acknowledgements."""
         for number in objects:
             self._acknowledged[number] += 1
 
     def audit(self, found: Sequence[int]) -> Audit:
-        """Compare with how many are ``found`` after a restart, and go on from there."""
+        """Compare with the numbers ``found`` after a restart, and continue from these."""
         recovered = completed = missing = surplus = 0
         for count, before, acknowledged, requested in zip(
             found, self._before, self._acknowledged, self._requested, strict=True
@@ -72,12 +72,12 @@ class Ledgers:
         self.alarms = Ledger(diaries)
 
     def request(self, requests: Sequence[int]) -> None:
-        """Note requests of both kinds."""
+        """Record requests of both kinds."""
         self.deposits.request(request for request in requests if not request & ALARM)
         self.alarms.request(request ^ ALARM for request in requests if request & ALARM)
 
     def acknowledge(self, requests: Sequence[int]) -> int:
-        """Note acknowledgements of both kinds; how many are of alarms."""
+        """Record acknowledgements of both kinds, and return the number of those for alarms."""
         self.deposits.acknowledge(request for request in requests if not request & ALARM)
         alarms = [request ^ ALARM for request in requests if request & ALARM]
         self.alarms.acknowledge(alarms)
@@ -86,37 +86,37 @@ class Ledgers:
 
 @attrs.frozen
 class AlarmAudit:
-    """What became of the alarms that one child has set, when all is over."""
+    """The fate of the alarms that one process has set."""
 
     before: int
-    """Fired before the kill."""
-    while_dead: list[float]
-    """How many seconds late those were that came due while nobody was there."""
+    """The number of alarms that fired before the kill."""
+    while_down: list[float]
+    """Seconds of delay of each alarm that became due while no process was running."""
     after: list[float]
-    """The same of those that came due in a later child's life."""
+    """Seconds of delay of each alarm that became due while a later process was running."""
     missing: int
-    """Set, but never fired; or acknowledged, but gone."""
+    """The number of alarms that never fired, or were acknowledged but lost."""
     doubled: int
-    """Fired more than once."""
+    """The number of alarms that fired more than once."""
     early: int
 
     @property
     def fired(self) -> int:
-        """All that fired."""
-        return self.before + len(self.while_dead) + len(self.after)
+        """The number of alarms that fired."""
+        return self.before + len(self.while_down) + len(self.after)
 
 
 def audit_alarms(last: Report, process: int, up_at: Mapping[int, float], lost: int) -> AlarmAudit:
-    """What the last report says of the alarms that a process set.
+    """Audit the alarms that a process has set.
 
     Args:
-        last: The report.
-        process: The process.
-        up_at: When each process had started.
-        lost: How many of the alarms that were acknowledged aren't in the file.
+        last: The report at the end of the demo.
+        process: The id of the process.
+        up_at: The time at which each process had started, by its id.
+        lost: The number of acknowledged alarms that aren't stored.
     """
     before = doubled = early = 0
-    while_dead: list[float] = []
+    while_down: list[float] = []
     after: list[float] = []
     for reminder in last.all_reminders:
         if reminder.set_by != process:
@@ -130,7 +130,7 @@ def audit_alarms(last: Report, process: int, up_at: Mapping[int, float], lost: i
         if fired_by == process:
             before += 1
         elif reminder.due_at < up_at[fired_by]:
-            while_dead.append(fired_at - reminder.due_at)
+            while_down.append(fired_at - reminder.due_at)
         else:
             after.append(fired_at - reminder.due_at)
-    return AlarmAudit(before, while_dead, after, lost, doubled, early)
+    return AlarmAudit(before, while_down, after, lost, doubled, early)

@@ -1,4 +1,4 @@
-"""The load on a child, up to its kill."""
+"""The load on a child process until it is killed."""
 
 from __future__ import annotations
 
@@ -13,38 +13,37 @@ from .child import Worker, WorkerFailed
 from .ledger import Ledgers
 from .protocol import ALARM, CALLS_PER_TASK
 
-# Requests that are under way together. Few enough that neither pipe ever fills up, so that neither
-# process ever waits for the other while that waits for it.
-MAX_UNDER_WAY = 1024
-CALLERS = MAX_UNDER_WAY // CALLS_PER_TASK
+MAX_IN_FLIGHT = 1024
+"""The number of concurrent requests. So few never fill a pipe, so the processes can't deadlock."""
+CALLERS = MAX_IN_FLIGHT // CALLS_PER_TASK
 ALARMS_PER_SECOND = 100
 
 
 @attrs.frozen
 class Load:
-    """What the calls of one child's life were like."""
+    """Statistics of the calls to one child process."""
 
     calls: int
     alarms: int
-    """How many of the calls have set one."""
+    """The number of calls that set an alarm."""
     seconds: float
     latencies: list[int]
-    """In microseconds, sorted."""
+    """In microseconds, ascending."""
 
     @property
     def calls_per_second(self) -> float:
-        """All callers together."""
+        """The rate of all callers together."""
         return self.calls / self.seconds
 
     def percentile(self, percent: float) -> float:
-        """The latency in milliseconds that so many of the calls stayed within."""
+        """A percentile of the latencies, in milliseconds."""
         if not self.latencies:
             return 0.0
         return self.latencies[int((len(self.latencies) - 1) * percent / 100)] / 1000
 
 
 def load_and_kill(worker: Worker, ledgers: Ledgers, seconds: float, progress: Progress) -> Load:
-    """Send calls for so many seconds, then kill the child in the middle of them."""
+    """Send calls for ``seconds``, then kill the child while calls are in flight."""
     accounts = range(len(worker.found.deposits))
     diaries = range(len(worker.found.reminders))
     latencies: list[int] = []
@@ -52,23 +51,22 @@ def load_and_kill(worker: Worker, ledgers: Ledgers, seconds: float, progress: Pr
     [task] = progress.task_ids
     began = monotonic()
     elapsed = 0.0
-    # From a thread, so that the moment of the kill has nothing to do with what was sent or read
-    # last.
+    # In a thread, so that the moment of the kill is independent of the requests sent and read here.
     killer = threading.Timer(seconds, worker.kill)
     killer.start()
     try:
         while True:
-            room = MAX_UNDER_WAY - (requested - len(latencies))
+            room = MAX_IN_FLIGHT - (requested - len(latencies))
             if room >= CALLS_PER_TASK and not worker.killed:
                 alarms_now = min(room, int(elapsed * ALARMS_PER_SECOND) - alarms)
                 chosen = [ALARM | number for number in random.choices(diaries, k=alarms_now)]
                 chosen += random.choices(accounts, k=room - alarms_now)
-                # Noted first, because what is in the pipe may be carried out.
+                # Recorded first, because the child may carry out any request in the pipe.
                 ledgers.request(chosen)
                 worker.request(chosen)
                 requested += room
                 alarms += alarms_now
-            # What the child acknowledged before it died is still in the pipe, and counts.
+            # Acknowledgements from before the kill are still in the pipe, and count.
             pairs = worker.acknowledged()
             if not pairs:
                 break
@@ -80,5 +78,5 @@ def load_and_kill(worker: Worker, ledgers: Ledgers, seconds: float, progress: Pr
     finally:
         killer.cancel()
     if not worker.killed:
-        raise WorkerFailed("it ended under load")
+        raise WorkerFailed("the child process ended under load")
     return Load(len(latencies), alarms_acknowledged, elapsed, sorted(latencies))

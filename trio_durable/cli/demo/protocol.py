@@ -1,8 +1,8 @@
-"""What the two processes of the demo have agreed on."""
+"""Constants that the two processes of the demo share."""
 
 AMOUNT = 5
-"""What one deposit adds to a balance."""
+"""The amount of a deposit."""
 CALLS_PER_TASK = 8
-"""How many requests each caller in the child works off one after the other."""
+"""The number of requests that each caller in the child carries out in turn."""
 ALARM = 1 << 31
-"""What tells the request of an alarm from that of a deposit."""
+"""The bit that distinguishes a request for an alarm from one for a deposit."""

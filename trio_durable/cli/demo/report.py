@@ -1,4 +1,4 @@
-"""What the demo has to show in the end."""
+"""Tables and verdict at the end of the demo."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
-from ..output import listing
+from ..output import new_table
 from .ledger import AlarmAudit, Audit
 from .load import Load
 
 
 @attrs.frozen
 class Outcome:
-    """What there is to show in the end. One entry for each kill."""
+    """The results of the demo, with one entry per kill."""
 
     loads: list[Load]
     deposits: list[Audit]
     torn: list[int]
-    """Accounts that showed half a deposit."""
+    """The number of accounts with half a deposit."""
     alarms: list[AlarmAudit]
     alarms_surplus: int
-    """Alarms that nobody requested."""
+    """The number of stored alarms that were never requested."""
 
     @property
     def faults(self) -> dict[str, int]:
-        """Promises that were not kept."""
+        """The number of broken guarantees, by kind."""
         return {
             "missing": sum(a.missing for a in self.deposits) + sum(a.missing for a in self.alarms),
             "never requested": sum(a.surplus for a in self.deposits) + self.alarms_surplus,
             "torn": sum(self.torn),
-            "doubled": sum(audit.doubled for audit in self.alarms),
+            "duplicated": sum(audit.doubled for audit in self.alarms),
             "early": sum(audit.early for audit in self.alarms),
         }
 
 
 def speed_table(loads: Sequence[Load]) -> Table:
-    """How fast it was before and after each kill."""
-    table = listing(">life", ">calls/s", ">p50", ">p99")
+    """A table of rates and latencies, with a row per process."""
+    table = new_table(">process", ">calls/s", ">p50", ">p99")
     for number, load in enumerate(loads, 1):
         table.add_row(
             str(number),
@@ -52,8 +52,8 @@ def speed_table(loads: Sequence[Load]) -> Table:
 
 
 def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
-    """What came through each kill."""
-    table = listing(
+    """A table of the changes before each kill, and how many of them are stored."""
+    table = new_table(
         ">kill",
         ">acknowledged",
         ">found again",
@@ -68,56 +68,56 @@ def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
             str(number),
             f"{audit.acknowledged:,}",
             f"{audit.recovered:,}",
-            number_of(audit.missing),
+            fault_count(audit.missing),
             f"{audit.unanswered:,}",
             f"{audit.completed:,}",
             f"{audit.unanswered - audit.completed:,}",
-            number_of(halves),
+            fault_count(halves),
         )
     return table
 
 
 def alarm_table(audits: Sequence[AlarmAudit]) -> Table:
-    """What became of the alarms that were set before each kill."""
-    table = listing(
+    """A table of the alarms that were set before each kill, and when they fired."""
+    table = new_table(
         ">kill",
         ">set",
         ">before",
-        ">while dead",
+        ">while down",
         ">late by",
         ">after",
         ">late by",
         ">missing",
-        ">doubled",
+        ">twice",
     )
     for number, audit in enumerate(audits, 1):
         table.add_row(
             str(number),
             f"{audit.fired + audit.missing:,}",
             f"{audit.before:,}",
-            f"{len(audit.while_dead):,}",
-            f"{min(audit.while_dead, default=0.0):.1f}-{max(audit.while_dead, default=0.0):.1f} s",
+            f"{len(audit.while_down):,}",
+            f"{min(audit.while_down, default=0.0):.1f}-{max(audit.while_down, default=0.0):.1f} s",
             f"{len(audit.after):,}",
             f"{median(audit.after or [0.0]) * 1000:.1f} ms",
-            number_of(audit.missing),
-            number_of(audit.doubled),
+            fault_count(audit.missing),
+            fault_count(audit.doubled),
         )
     return table
 
 
-def number_of(faults: int) -> Text:
-    """A count that should be 0."""
+def fault_count(faults: int) -> Text:
+    """A count that should be 0, in red if it isn't."""
     return Text(f"{faults:,}", style="green" if faults == 0 else "bold red")
 
 
-def verdict_on(outcome: Outcome) -> Text:
-    """The last line."""
-    counted = (
+def verdict(outcome: Outcome) -> Text:
+    """The last line: PASSED or FAILED, with the counts."""
+    counts = (
         f"kills: {len(outcome.loads)}, "
         f"deposits: {sum(audit.acknowledged for audit in outcome.deposits):,}, "
         f"alarms: {sum(audit.fired for audit in outcome.alarms):,}"
     )
     faults = ", ".join(f"{count:,} {fault}" for fault, count in outcome.faults.items() if count)
     if not faults:
-        return Text(f"PASSED: {counted}; none lost, doubled or torn.", style="bold green")
-    return Text(f"FAILED: {counted}; of these {faults}", style="bold red")
+        return Text(f"PASSED: {counts}; none lost, duplicated or torn.", style="bold green")
+    return Text(f"FAILED: {counts}; {faults}", style="bold red")

@@ -1,11 +1,11 @@
-"""The demo itself: what happens, one thing after the other.
+"""The sequence of the demo: load, kill, downtime, restart and audit.
 
-A child process keeps a few thousand durable objects in an SQLite file and serves a stream of
-calls, each of which changes one object; some of them set an alarm. This process sends the calls,
-notes which of them were acknowledged, and kills the child with SIGKILL in the middle of it. It lets
-a moment pass, in which alarms come due with nobody there. Then it starts the next child on the same
-file and compares: every acknowledged change must be there, every other one wholly or not at all,
-and every alarm must fire once, at its time or as soon as there is somebody again.
+A child process keeps a few thousand durable objects in an SQLite file and serves calls. Each call
+changes one object, and some set an alarm. The parent process sends the calls, records which of them
+are acknowledged, and kills the child with SIGKILL under load. After some downtime, in which alarms
+become due, it starts the next child on the same file and audits the data. Every acknowledged change
+must be stored, any other change completely or not at all, and every alarm must fire once: at its
+time, or when the next child starts.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from time import sleep
 
 from rich.console import Console
 
-from ..output import progress_on
+from ..output import progress_bar, quantity
 from .child import Worker
 from .ledger import Audit, Ledgers, audit_alarms
 from .load import Load, load_and_kill
 from .report import Outcome
 
 
-def run(
+def run_scenario(
     path: Path,
     accounts: int,
     diaries: int,
@@ -32,7 +32,7 @@ def run(
     dead: float,
     console: Console,
 ) -> Outcome:
-    """Let ``kills`` children die, one after the other, and audit what each has left behind."""
+    """Kill ``kills`` children, one after the other, and audit the data that each one leaves."""
     ledgers = Ledgers(accounts, diaries)
     processes: list[int] = []
     up_at: dict[int, float] = {}
@@ -40,7 +40,7 @@ def run(
     deposits: list[Audit] = []
     alarms: list[Audit] = []
     torn: list[int] = []
-    with progress_on(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("starting", total=kills * (seconds + dead))
         while True:
             with Worker(path, accounts, diaries, within) as worker:
@@ -61,10 +61,11 @@ def run(
                 load = load_and_kill(worker, ledgers, seconds, progress)
                 loads.append(load)
             console.print(
-                f"process {worker.pid} killed after {load.calls - load.alarms:,} deposits and "
-                f"{load.alarms:,} alarms were acknowledged"
+                f"process {worker.pid}: killed after "
+                f"{quantity(load.calls - load.alarms, 'acknowledged deposit')} "
+                f"and {quantity(load.alarms, 'alarm')}"
             )
-            progress.update(task, description=f"nobody there for {dead:g} s")
+            progress.update(task, description=f"down for {dead:g} s")
             sleep(dead)
             progress.advance(task, dead)
     return Outcome(
@@ -80,7 +81,7 @@ def run(
 
 
 def report_found(worker: Worker, audit: Audit, console: Console) -> None:
-    """Say what a new child found, and which alarms it let fire."""
+    """Print the data that a new child found, and the alarms that it fired."""
     found = worker.found
     late = [
         fired_at - reminder.due_at
@@ -88,10 +89,10 @@ def report_found(worker: Worker, audit: Audit, console: Console) -> None:
         for process, fired_at in reminder.fired
         if process == worker.pid
     ]
-    to_come = sum(not reminder.fired for reminder in found.all_reminders)
+    pending = sum(not reminder.fired for reminder in found.all_reminders)
     console.print(
-        f"process {worker.pid} found {audit.recovered:,} deposits, and "
-        f"{audit.completed:,} that were not answered; it has\n"
-        f"  fired {len(late):,} alarms that were up to {max(late, default=0.0):.1f} s overdue, "
-        f"and {to_come:,} are to come"
+        f"process {worker.pid}: found {quantity(audit.recovered, 'acknowledged deposit')} and "
+        f"{audit.completed:,} in flight;\n"
+        f"  fired {quantity(len(late), 'alarm')} up to {max(late, default=0.0):.1f} s overdue; "
+        f"{pending:,} {'is' if pending == 1 else 'are'} still pending"
     )

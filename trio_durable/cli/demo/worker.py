@@ -1,16 +1,16 @@
 """The process that the demo kills: accounts and diaries in a `DurableRuntime`.
 
-Run by the demo as ``python -m trio_durable.cli.demo.worker FILE ACCOUNTS DIARIES SECONDS``. It
-lets the alarms fire that came due while nobody was there, and writes one line of JSON with all that
-the file holds, see `Objects.report`. Then it serves:
+The demo runs it as ``python -m trio_durable.cli.demo.worker FILE ACCOUNTS DIARIES SECONDS``. It
+waits until the overdue alarms have fired, and writes a report: one line of JSON, see
+`Objects.report`. Then it serves requests:
 
-- in come words of four bytes: an account's number requests a deposit; a diary's with `ALARM` added,
-  an alarm that is due at a random time within so many seconds,
-- out go pairs of such a word and how many microseconds it took: it was acknowledged, so it must
-  never be lost.
+- Input is a sequence of words of four bytes. The number of an account requests a deposit. The
+  number of a diary with the bit `ALARM` requests an alarm, due at a random time within SECONDS.
+- Output is a sequence of pairs: a word from the input, and the latency in microseconds. It
+  acknowledges the request: from now on its change must never be lost.
 
-When its input ends it lets the last alarms fire, writes such a line again, closes the runtime and
-exits; but mostly it doesn't come to that.
+When its input ends, it waits for the last alarms, writes a second report, closes the runtime and
+exits.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ import trio
 from ... import Alarm, DurableObject, DurableRuntime, handler
 from .protocol import ALARM, AMOUNT, CALLS_PER_TASK
 
-PATIENCE = 10
-"""Seconds that an alarm may be late before it counts as lost."""
+MAX_ALARM_DELAY_SECONDS = 10
+"""The delay after which an alarm counts as lost."""
 
 
 class Account(DurableObject):
-    """Two fields that agree with each other unless a deposit was cut in half."""
+    """Two fields that disagree if only half of a deposit is stored."""
 
     deposits: int = 0
     balance: int = 0
@@ -48,7 +48,7 @@ class Account(DurableObject):
 
     @handler
     async def deposit_slowly(self) -> None:
-        """The same, but the process may well be killed in the middle of it."""
+        """Deposit AMOUNT, with a checkpoint at which the process is often killed."""
         self.deposits += 1
         await trio.lowlevel.checkpoint()
         self.balance += AMOUNT
@@ -61,55 +61,55 @@ class Account(DurableObject):
 
 @attrs.define
 class Reminder:
-    """An alarm that was set, and each time that it has fired: one, if all is well."""
+    """An alarm that was set, and its deliveries, of which there should be one."""
 
     set_by: int
-    """The id of the process."""
+    """The id of the process that set it."""
     due_at: datetime
     fired: list[tuple[int, datetime]] = attrs.field(factory=list)
-    """By which process, and when."""
+    """Process id and time of each delivery."""
 
 
 class Diary(DurableObject):
-    """Sets alarms, and notes how they fire."""
+    """Sets alarms, and records their deliveries."""
 
     reminders: list[Reminder] = attrs.field(factory=list)
 
     @handler
     def remind(self, due_at: datetime) -> None:
-        """Set an alarm. It is committed together with the note of it."""
+        """Set an alarm, and record it in the same commit."""
         number = len(self.reminders)
         self.reminders.append(Reminder(os.getpid(), due_at))
         self.ctx.schedule_alarm(f"reminder {number}", at=due_at, payload=number)
 
     def handle_alarm(self, alarm: Alarm) -> None:
-        """Note that it fires. The commit of that removes the alarm."""
+        """Record the delivery. The same commit removes the alarm."""
         reminder = self.reminders[alarm.payload_as(int)]
         reminder.fired.append((os.getpid(), datetime.now(UTC)))
 
     @handler(readonly=True)
     def all(self) -> list[Reminder]:
-        """What was set, and what has fired."""
+        """All alarms that were set."""
         return self.reminders
 
 
 class Acknowledgements:
-    """Sends them to the parent process, all of one pass of the event loop at once."""
+    """Sends acknowledgements to the parent, one write per pass of the event loop."""
 
     def __init__(self) -> None:
         self._waiting = array("I")
         self._token = trio.lowlevel.current_trio_token()
 
     def send(self, request: int, microseconds: int) -> None:
-        """Tell the parent that what it requested is durable."""
+        """Acknowledge a request after its change was committed."""
         if not self._waiting:
             self._token.run_sync_soon(self._flush)
         self._waiting.append(request)
         self._waiting.append(microseconds)
 
     def _flush(self) -> None:
-        # The parent keeps the requests under way so few that their acknowledgements fit into the
-        # pipe; this doesn't block.
+        # This doesn't block: the parent limits the requests in flight so that their
+        # acknowledgements fit into the pipe.
         os.write(sys.stdout.fileno(), self._waiting.tobytes())
         self._waiting = array("I")
 
@@ -122,7 +122,7 @@ class Objects:
         self.diaries = [runtime.get(Diary, f"diary-{n}") for n in range(diaries)]
 
     async def wait_for_alarms(self, due_before: float) -> None:
-        """Return when the alarms have fired that are due before a time, or are far too late."""
+        """Wait until all alarms due before a time have fired or count as lost."""
         began = time()
         while True:
             missing = [
@@ -131,24 +131,24 @@ class Objects:
                 for reminder in await diary.all()
                 if not reminder.fired and reminder.due_at.timestamp() < due_before
             ]
-            if not missing or time() > max(began, *missing) + PATIENCE:
+            if not missing or time() > max(began, *missing) + MAX_ALARM_DELAY_SECONDS:
                 return
             await trio.sleep(0.05)
 
     async def report(self) -> None:
-        """Write one line of JSON with all that there is.
+        """Write one line of JSON with all data.
 
-        The time; deposits and balance of each account; the reminders of each diary.
+        Its items are the time, deposits and balance of each account, and the alarms of each diary.
         """
         totals: list[tuple[int, int]] = [(0, 0)] * len(self.accounts)
 
-        async def look(number: int) -> None:
-            """Ask one account."""
+        async def read(number: int) -> None:
+            """Read one account."""
             totals[number] = await self.accounts[number].totals()
 
-        async with trio.open_nursery() as lookers:
+        async with trio.open_nursery() as readers:
             for number in range(len(self.accounts)):
-                lookers.start_soon(look, number)
+                readers.start_soon(read, number)
         reminders = [
             [
                 (
@@ -165,7 +165,7 @@ class Objects:
 
 
 async def serve(path: str, accounts: int, diaries: int, within: float) -> None:
-    """Report what the file holds, then carry out what is requested."""
+    """Write a report, then carry out requests."""
     async with DurableRuntime(path) as runtime, trio.open_nursery() as nursery:
         objects = Objects(runtime, accounts, diaries)
         await objects.wait_for_alarms(due_before=time())
@@ -174,7 +174,7 @@ async def serve(path: str, accounts: int, diaries: int, within: float) -> None:
         acknowledgements = Acknowledgements()
 
         async def carry_out(requests: array[int]) -> None:
-            """Do what is requested, one after the other, and acknowledge each."""
+            """Carry out requests, one after the other, and acknowledge each."""
             for request in requests:
                 began = perf_counter_ns()
                 if request & ALARM:
@@ -187,8 +187,8 @@ async def serve(path: str, accounts: int, diaries: int, within: float) -> None:
                 acknowledgements.send(request, (perf_counter_ns() - began) // 1000)
 
         async def receive() -> bytes:
-            """More requests; nothing once the parent has closed the pipe."""
-            # Abandoned if a deposit fails, so that the process ends and the parent learns of it.
+            """Read requests; nothing once the parent has closed the pipe."""
+            # Abandoned on cancellation: if a deposit fails, the process ends at once.
             return await trio.to_thread.run_sync(
                 os.read, sys.stdin.fileno(), 1 << 16, abandon_on_cancel=True
             )

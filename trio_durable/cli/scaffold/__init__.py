@@ -1,1 +1,1 @@
-"""Code generation for ``init`` and ``new``."""
+"""Code generation for ``init`` and ``new``, from the templates in ``templates/``."""

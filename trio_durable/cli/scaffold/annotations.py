@@ -1,16 +1,17 @@
-"""Types of fields: what may be written, what a new object has in such a field, and an example.
+"""Types of fields, with a default value and an example of each.
 
-What state may have is for the library to say, so an annotation that can be read here is evaluated
-and given to the very function that makes its JSON. Only what that doesn't look at is checked here:
-that there is nothing but types in it, that each says what it contains, and that what has to be
-hashable is.
+The library decides which types state may have: an annotation that consists of known names is
+evaluated and passed to the function that builds its JSON hooks. This module checks only the errors
+that this function doesn't see: unknown names, containers without item types, items that can't be
+hashed, and members that a union has twice.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,201 +21,150 @@ import attrs
 
 from ..._json.errors import UnsupportedType
 from ..._json.hooks import hooks_for
-from ..errors import Refusal
+from ..errors import CommandError
+from ..output import quantity
 
-
-@attrs.frozen
-class _Scalar:
-    """A type, and Python expressions for two values of it."""
-
-    tp: Any
-    default: str
-    example: str
-    module: str = ""
-    """Where it is imported from."""
-
-
-SCALARS = {
-    "int": _Scalar(int, "0", "7"),
-    "float": _Scalar(float, "0.0", "1.5"),
-    "str": _Scalar(str, '""', '"some text"'),
-    "bool": _Scalar(bool, "False", "True"),
-    "bytes": _Scalar(bytes, 'b""', 'b"data"'),
-    "datetime": _Scalar(
-        datetime, "datetime(1970, 1, 1, tzinfo=UTC)", "datetime(2030, 1, 1, tzinfo=UTC)", "datetime"
-    ),
-    "date": _Scalar(date, "date(1970, 1, 1)", "date(2030, 1, 1)", "datetime"),
-    "time": _Scalar(time, "time(0, 0)", "time(12, 30)", "datetime"),
-    "timedelta": _Scalar(timedelta, "timedelta()", "timedelta(minutes=5)", "datetime"),
-    "Decimal": _Scalar(Decimal, "Decimal(0)", 'Decimal("1.50")', "decimal"),
-    "UUID": _Scalar(UUID, "UUID(int=0)", "UUID(int=7)", "uuid"),
-    "Any": _Scalar(Any, "None", '"any JSON"', "typing"),
+SCALARS: dict[str, tuple[Any, str, str]] = {
+    "int": (int, "0", "7"),
+    "float": (float, "0.0", "1.5"),
+    "str": (str, '""', '"some text"'),
+    "bool": (bool, "False", "True"),
+    "bytes": (bytes, 'b""', 'b"data"'),
+    "datetime": (datetime, "datetime(1970, 1, 1, tzinfo=UTC)", "datetime(2030, 1, 1, tzinfo=UTC)"),
+    "date": (date, "date(1970, 1, 1)", "date(2030, 1, 1)"),
+    "time": (time, "time(0, 0)", "time(12, 30)"),
+    "timedelta": (timedelta, "timedelta()", "timedelta(minutes=5)"),
+    "Decimal": (Decimal, "Decimal(0)", 'Decimal("1.50")'),
+    "UUID": (UUID, "UUID(int=0)", "UUID(int=7)"),
+    "Any": (Any, "None", '"any JSON"'),
 }
-
-MAX_LENGTH = 80
-"""Characters; what is longer fits on no line, and may be nested deeper than Python can parse."""
-
+"""Types by name, with Python expressions for the default value and an example."""
 CONTAINERS = {"list": list, "dict": dict, "set": set, "frozenset": frozenset, "tuple": tuple}
 
-KNOWN = ", ".join([*SCALARS, *(f"{name}[…]" for name in CONTAINERS), "… | None"])
-
-_NAMES = {name: scalar.tp for name, scalar in SCALARS.items()} | CONTAINERS
-
 MODULES = {
-    **{name: scalar.module for name, scalar in SCALARS.items() if scalar.module},
+    **{name: tp.__module__ for name, (tp, _, _) in SCALARS.items() if tp.__module__ != "builtins"},
     "DurableObject": "trio_durable",
     "UTC": "datetime",
     "alarm": "trio_durable",
     "attrs": "",
     "handler": "trio_durable",
 }
-"""Where the names come from that an object's module may use; "" for modules themselves."""
+"""The module of each name that an object's module may import; empty for a module itself."""
+
+_MAX_LENGTH = 80
+"""In characters. A longer annotation fits on no line, and may be too deep for Python's parser."""
+_KNOWN_TYPES = ", ".join([*SCALARS, *(f"{name}[…]" for name in CONTAINERS), "… | None"])
+_NAMES = {name: tp for name, (tp, _, _) in SCALARS.items()} | CONTAINERS
+
+
+class _UnusableType(TypeError):
+    """The problem with an annotation, as the end of a sentence about it."""
 
 
 @attrs.frozen
 class Annotation:
-    """The type of a field, with two values of it.
-
-    A default that would be shared by all objects, if it were written down as it is, is mutable.
-    """
+    """The type of a field, with expressions for two values."""
 
     text: str
     default: str
-    """What an object has that was never stored, as an expression."""
+    """The value in an object that was never stored."""
     example: str
-    """Another value, as an expression."""
-    is_mutable: bool
-    """Whether the default is."""
+    """Another value."""
 
     @classmethod
     def parse(cls, field: str, written: str) -> Annotation:
-        """Read what stands behind a field's colon.
+        """Read the annotation of a field.
 
         Args:
             field: The name of the field, for messages.
             written: An annotation such as ``dict[str, int] | None``.
 
         Raises:
-            Refusal: State can't have a field of this type.
+            CommandError: State can't have a field of this type.
         """
         written = written.strip()
         try:
-            if len(written) > MAX_LENGTH:
-                raise _Unfit(f"is longer than {MAX_LENGTH} characters")
-            with warnings.catch_warnings(action="ignore"):  # of a parser that expects a program
+            if len(written) > _MAX_LENGTH:
+                raise _UnusableType(f"is longer than {_MAX_LENGTH} characters")
+            with warnings.catch_warnings(action="ignore"):  # such as SyntaxWarning for "\d"
                 tree = ast.parse(written, mode="eval").body
-            _check(tree)
+            default, example = _values_of(tree)
             hooks_for(eval(compile(ast.Expression(tree), "<field>", "eval"), dict(_NAMES)))
         except (SyntaxError, UnsupportedType, TypeError, ValueError) as error:
-            problem = str(error) if isinstance(error, (_Unfit, UnsupportedType)) else "is no type"
-            raise Refusal(
-                f"field {field}: {written!r} {problem}; a field may be of {KNOWN}"
+            is_ours = isinstance(error, (_UnusableType, UnsupportedType))
+            problem = str(error) if is_ours else "is not a type"
+            raise CommandError(
+                f"field {field}: {written!r} {problem}; a field may be of {_KNOWN_TYPES}"
             ) from None
-        default = _default(tree)
-        return cls(ast.unparse(tree), default, _example(tree), _is_mutable(default))
+        return cls(ast.unparse(tree), default, example)
+
+    @property
+    def is_mutable(self) -> bool:
+        """True if the default is mutable, so that each object needs its own."""
+        return re.search(r"[\[{]|\bset\(", self.default) is not None
 
 
-class _Unfit(TypeError):
-    """Says what about an annotation doesn't fit."""
-
-
-def _check(tree: ast.expr) -> None:
-    """Check that there is nothing but known types in it, each with what it contains."""
+def _values_of(tree: ast.expr) -> tuple[str, str]:
+    """The default and the example of a type."""
     match tree:
         case ast.Name(name) if name in SCALARS:
-            pass
+            return SCALARS[name][1:]
         case ast.Name(name) if name in CONTAINERS:
-            raise _Unfit(f"doesn't say what is in its {name}")
+            raise _UnusableType(f"doesn't say what its {name} contains")
         case ast.Name(name):
-            raise _Unfit(f"has an unknown type, {name}, in it")
-        case ast.Subscript(ast.Name(name)) as subscript if name in CONTAINERS:
-            items = _items(subscript)
-            if name == "tuple" and len(items) == 2 and _is_constant(items[1], ...):
-                items = items[:1]
-            count = {"dict": 2, "tuple": len(items)}.get(name, 1)
-            if len(items) != count or not items:
-                raise _Unfit(f"says of {len(items)} types that they are in its {name}")
-            for item in items:
-                _check(item)
-            if name in ("set", "frozenset", "dict") and not _is_hashable(items[0]):
-                raise _Unfit(f"has {ast.unparse(items[0])} in its {name}, which can't be hashed")
+            raise _UnusableType(f"has an unknown type in it, {name}")
+        case ast.Subscript(ast.Name(name), inner) if name in CONTAINERS:
+            items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return _values_of_container(name, items)
+        case ast.BinOp(_, ast.BitOr(), _):
+            members = _members_of(tree)
+            texts = [ast.unparse(member) for member in members]
+            if len(set(texts)) < len(texts):
+                raise _UnusableType("has the same member twice in its union")
+            if {"int", "float"} <= set(texts):
+                raise _UnusableType("has int next to float, which accepts integers, too")
+            values = [_values_of(each) for each in members if not _is_constant(each, None)]
+            default, example = values[0]
+            return default if len(values) == len(members) else "None", example
+    raise _UnusableType("is not a type")
+
+
+def _values_of_container(name: str, items: Sequence[ast.expr]) -> tuple[str, str]:
+    has_any_length = name == "tuple" and len(items) == 2 and _is_constant(items[1], ...)
+    if has_any_length:
+        items = items[:1]
+    if not items or len(items) != {"dict": 2, "tuple": len(items)}.get(name, 1):
+        raise _UnusableType(f"has {quantity(len(items), 'type')} in its {name}")
+    defaults, examples = zip(*map(_values_of, items), strict=True)
+    if name in ("set", "frozenset", "dict") and not _is_hashable(items[0]):
+        raise _UnusableType(f"has {ast.unparse(items[0])} in its {name}, which can't be hashed")
+    match name:
+        case "list":
+            return "[]", f"[{examples[0]}]"
+        case "dict":
+            return "{}", f"{{{': '.join(examples)}}}"
+        case "set":
+            return "set()", f"{{{examples[0]}}}"
+        case "frozenset":
+            return "frozenset()", f"frozenset({{{examples[0]}}})"
+    return "()" if has_any_length else _tuple_of(defaults), _tuple_of(examples)
+
+
+def _members_of(tree: ast.expr) -> list[ast.expr]:
+    match tree:
         case ast.BinOp(left, ast.BitOr(), right):
-            members = [ast.unparse(member) for member in _members(tree)]
-            if len(set(members)) < len(members):
-                raise _Unfit("has something twice in its union")
-            if {"int", "float"} <= set(members):
-                raise _Unfit("has int beside float, which takes integers as well")
-            for side in (left, right):
-                if not _is_constant(side, None):
-                    _check(side)
-        case _:
-            raise _Unfit("is no type")
+            return [*_members_of(left), *_members_of(right)]
+    return [tree]
 
 
 def _is_hashable(tree: ast.expr) -> bool:
-    return not any(
-        isinstance(node, ast.Name) and node.id in ("list", "dict", "set", "Any")
-        for node in ast.walk(tree)
-    )
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return names.isdisjoint({"list", "dict", "set", "Any"})
 
 
 def _is_constant(tree: ast.expr, value: object) -> bool:
     return isinstance(tree, ast.Constant) and tree.value is value
 
 
-def _members(tree: ast.expr) -> list[ast.expr]:
-    """The members of a union, or the one type that it is."""
-    match tree:
-        case ast.BinOp(left, _, right):
-            return [*_members(left), *_members(right)]
-    return [tree]
-
-
-def _items(tree: ast.Subscript) -> list[ast.expr]:
-    return tree.slice.elts if isinstance(tree.slice, ast.Tuple) else [tree.slice]
-
-
-def _default(tree: ast.expr) -> str:
-    members = _members(tree)
-    if any(_is_constant(member, None) for member in members):
-        return "None"
-    match members[0]:
-        case ast.Name(name):
-            return SCALARS[name].default
-        case ast.Subscript(ast.Name("tuple")) as subscript:
-            items = _items(subscript)
-            return "()" if _is_constant(items[-1], ...) else _tuple(map(_default, items))
-        case ast.Subscript(ast.Name(name)):
-            return {"list": "[]", "dict": "{}"}.get(name, f"{name}()")
-    raise AssertionError(ast.dump(tree))
-
-
-def _is_mutable(expression: str) -> bool:
-    return any(
-        isinstance(node, (ast.List, ast.Dict)) or (isinstance(node, ast.Name) and node.id == "set")
-        for node in ast.walk(ast.parse(expression))
-    )
-
-
-def _example(tree: ast.expr) -> str:
-    member = next(each for each in _members(tree) if not _is_constant(each, None))
-    if isinstance(member, ast.Name):
-        return SCALARS[member.id].example
-    assert isinstance(member, ast.Subscript)
-    assert isinstance(member.value, ast.Name)
-    examples = [_example(item) for item in _items(member) if not _is_constant(item, ...)]
-    match member.value.id:
-        case "list":
-            return f"[{examples[0]}]"
-        case "dict":
-            return f"{{{examples[0]}: {examples[1]}}}"
-        case "set":
-            return f"{{{examples[0]}}}"
-        case "frozenset":
-            return f"frozenset({{{examples[0]}}})"
-    return _tuple(examples)
-
-
-def _tuple(items: Iterable[str]) -> str:
-    listed = list(items)
-    return f"({listed[0]},)" if len(listed) == 1 else f"({', '.join(listed)})"
+def _tuple_of(items: Sequence[str]) -> str:
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"

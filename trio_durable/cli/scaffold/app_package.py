@@ -8,75 +8,73 @@ from pathlib import Path
 
 import attrs
 
-from ..errors import Refusal
-from .names import check_identifier
+from ..errors import CommandError
+from .names import check_name
 
 
 @attrs.frozen
 class AppPackage:
-    """A package that new modules go to."""
+    """The package that new modules are added to."""
 
     name: str
-    """As it is imported, such as shop or shop.objects."""
+    """The name to import it by, such as shop or shop.objects."""
     folder: Path
 
     @classmethod
     def named(cls, app: Path, name: str) -> AppPackage:
-        """The package of this name, in an app's folder or in ``src`` there.
+        """The package of this name, in the app's folder or its folder ``src``.
 
         Raises:
-            Refusal: There is none.
+            CommandError: There is none.
         """
-        parts = name.split(".")
-        for part in parts:
-            check_identifier("package", part)
-        for base in _homes(app):
-            folder = base.joinpath(*parts)
-            if (folder / "__init__.py").is_file():
-                return cls(name, folder)
-        path = "/".join(parts)
-        raise Refusal(
-            f"package {name!r}: neither {path}/__init__.py nor src/{path}/__init__.py is there; "
-            "change to the folder of your app, or make the package first"
+        for part in name.split("."):
+            check_name("package", part)
+        path = name.replace(".", "/")
+        for root in _roots(app):
+            if (root / path / "__init__.py").is_file():
+                return cls(name, root / path)
+        raise CommandError(
+            f"package {name!r}: neither {path}/__init__.py nor src/{path}/__init__.py exists; "
+            "change to the folder of your app, or create the package first"
         )
 
     @classmethod
-    def of(cls, app: Path) -> AppPackage:
-        """The package of an app: named as ``pyproject.toml`` names the project, or the only one.
+    def find(cls, app: Path) -> AppPackage:
+        """The package with the name of the project in ``pyproject.toml``, or the only package.
 
         Raises:
-            Refusal: There is none, or more than one.
+            CommandError: There is none, or more than one.
         """
         try:
             document = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise Refusal(
+            raise CommandError(
                 "there is no pyproject.toml here; change to the folder of your app, or name its "
                 "package with --package"
             ) from None
-        except UnicodeDecodeError:
-            raise Refusal("pyproject.toml: not UTF-8 text; mend it, or use --package") from None
-        except tomllib.TOMLDecodeError as error:
-            raise Refusal(f"pyproject.toml: not TOML: {error}; mend it, or use --package") from None
-        project = document.get("project")
-        name = project.get("name") if isinstance(project, dict) else None
-        found = {
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            is_text = isinstance(error, tomllib.TOMLDecodeError)
+            problem = f"not TOML: {error}" if is_text else "not UTF-8 text"
+            raise CommandError(f"pyproject.toml: {problem}; fix it, or use --package") from None
+        packages = {
             init.parent.name: init.parent
-            for base in reversed(_homes(app))  # of two of one name the first counts
-            for init in sorted(base.glob("*/__init__.py"))
+            for root in reversed(_roots(app))  # the first root wins
+            for init in sorted(root.glob("*/__init__.py"))
             if init.parent.name.isidentifier() and init.parent.name not in ("tests", "test")
         }
-        named = re.sub(r"[-.]+", "_", name).lower() if isinstance(name, str) else ""
-        if named not in found and len(found) == 1:
-            [named] = found
-        if named not in found:
-            which = ", ".join(found) or "none"
-            raise Refusal(
-                f"can't tell which package is the app's (there is: {which}); name it with --package"
+        project = document.get("project")
+        name = project.get("name") if isinstance(project, dict) else None
+        package = re.sub(r"[-.]+", "_", name).lower() if isinstance(name, str) else ""
+        if package not in packages and len(packages) == 1:
+            [package] = packages
+        if package not in packages:
+            raise CommandError(
+                f"can't tell which package is the app's (found: {', '.join(packages) or 'none'}); "
+                "name it with --package"
             )
-        return cls(named, found[named])
+        return cls(package, packages[package])
 
 
-def _homes(app: Path) -> tuple[Path, ...]:
-    """Where packages are looked for, in this order."""
+def _roots(app: Path) -> tuple[Path, ...]:
+    """Folders with packages, in the order of the search."""
     return app, app / "src"

@@ -1,67 +1,68 @@
-"""The fields of a new object, as they are given: ``count:int,name:str``."""
+"""Fields of a new object, parsed from the form ``count:int,name:str``."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import attrs
 
-from ..errors import Refusal
+from ..errors import CommandError
 from .annotations import CONTAINERS, MODULES, SCALARS, Annotation
-from .line_breaks import split_outside_brackets
-from .names import check_identifier
+from .names import check_name
+from .rendering import split_items
 
 NAMES = frozenset({*SCALARS, *CONTAINERS, *MODULES})
-"""What the module of an object may use, so that nothing of its own may be called that."""
-_RESERVED = frozenset({"after_load", "ctx", "handle_alarm", "self"})
+"""Names that an object's module may import or use. Its own members can't have them."""
 
 
 @attrs.frozen
 class Field:
-    """One of them."""
+    """A field of state."""
 
     name: str
     annotation: Annotation
 
     @property
     def declaration(self) -> str:
-        """What declares it in the body of the class."""
+        """The statement that declares it in the class."""
         default = self.annotation.default
         if self.annotation.is_mutable:
-            factory = {"[]": "list", "{}": "dict", "set()": "set"}.get(
-                default, f"lambda: {default}"
-            )
-            default = f"attrs.field(factory={factory})"
+            factories = {"[]": "list", "{}": "dict", "set()": "set"}
+            default = f"attrs.field(factory={factories.get(default, f'lambda: {default}')})"
         return f"{self.name}: {self.annotation.text} = {default}"
 
 
 def parse_fields(written: str) -> list[Field]:
-    """Read fields, which are separated by commas.
+    """Parse fields, which are separated by commas.
 
     Raises:
-        Refusal: One of them can't be a field, or two have the same name.
+        CommandError: A field is invalid, or given twice.
     """
     fields: dict[str, Field] = {}
-    for part in split_outside_brackets(written):
-        name, colon, annotation = part.partition(":")
+    for item in split_items(written):
+        name, colon, annotation = item.partition(":")
         name = name.rstrip()
         if not name or not colon:
-            raise Refusal(f"field {part!r}: write it as name:type, such as count:int")
+            raise CommandError(f"field {item!r}: write it as name:type, such as count:int")
         check_member("field", name)
         if name in fields:
-            raise Refusal(f"field {name!r}: given twice; leave one of them out")
+            raise CommandError(f"field {name!r}: given twice; leave one of them out")
         fields[name] = Field(name, Annotation.parse(name, annotation))
     return list(fields.values())
 
 
-def check_member(what: str, name: str) -> None:
-    """Check that a field or a method can be called by a name.
+def check_member(kind: str, name: str, taken: Collection[str] = ()) -> None:
+    """Check the name of a field or a method, which can't be one of ``taken``.
 
     Raises:
-        Refusal: It can't.
+        CommandError: A member can't have this name; ``kind`` is for the message.
     """
-    check_identifier(what, name)
-    if name in _RESERVED:
-        raise Refusal(f"{what} {name!r}: the name is reserved; choose another one")
-    if name in NAMES:
-        raise Refusal(
-            f"{what} {name!r}: would hide {name} from the rest of the class; choose another name"
-        )
+    would_hide = f"would hide {name} from the rest of the class; choose another name"
+    is_reserved = name in ("after_load", "ctx", "handle_alarm", "self")
+    check_name(
+        kind,
+        name,
+        (is_reserved, "the name is reserved; choose another one"),
+        (name in NAMES, would_hide),
+        (name in taken, "a field or a handler has this name; choose another one"),
+    )

@@ -1,50 +1,51 @@
-"""New files, all of them or none, and none in the place of another."""
+"""Creation of files: all of them or none, and never over an existing one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import Refusal
+from ..errors import CommandError
 
 
 def create_files(folder: Path, contents: Mapping[str, str]) -> list[Path]:
-    """Create files, and the folders that they are in; all is checked before anything is written.
+    """Create files and their folders. Everything is checked before the first is written.
 
     Args:
-        folder: What the paths are relative to. Made if need be.
-        contents: From relative path to text.
+        folder: The folder that the paths are relative to; created if missing.
+        contents: The text of each file, by its relative path.
 
     Returns:
         The paths of the files.
 
     Raises:
-        Refusal: One of them is there already, or its folder can't be a folder.
-        OSError: The system refused. What had been made by then was removed again.
+        CommandError: A file exists, or a file is in the place of a folder.
+        OSError: The system refused. Files and folders created so far were removed.
     """
-    paths = {folder / relative: text for relative, text in contents.items()}
-    taken = [path for path in paths if path.exists() or path.is_symlink()]
-    if taken:
-        names = ", ".join(str(path) for path in taken)
-        raise Refusal(f"{names}: there already; move it away, or choose another name or folder")
-    for path in paths:
+    texts = {folder / relative: text for relative, text in contents.items()}
+    existing = [str(path) for path in texts if path.exists() or path.is_symlink()]
+    if existing:
+        raise CommandError(
+            f"{', '.join(existing)}: already there; move it away, or choose another name or folder"
+        )
+    for path in texts:
         for parent in path.parents:
             if (parent.exists() or parent.is_symlink()) and not parent.is_dir():
-                raise Refusal(f"{parent}: not a folder; move it away, or choose another one")
-    made: list[Path] = []
+                raise CommandError(f"{parent}: not a folder; move it away, or choose another one")
+    created: list[Path] = []
     try:
-        for path, text in paths.items():
+        for path, text in texts.items():
             for missing in reversed([parent for parent in path.parents if not parent.exists()]):
                 missing.mkdir()
-                made.append(missing)
+                created.append(missing)
             with path.open("x", encoding="utf-8", newline="\n") as file:
-                made.append(path)
+                created.append(path)
                 file.write(text)
     except BaseException:
-        for path in reversed(made):
+        for path in reversed(created):
             if path.is_dir():
                 path.rmdir()
             else:
                 path.unlink()
         raise
-    return list(paths)
+    return list(texts)

@@ -1,64 +1,15 @@
-"""The code of a new object and its test: a first page of the documentation."""
+"""The source of a new object and its test."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from string import Template
 
 import attrs
 
-from ..errors import Refusal
 from .annotations import MODULES
 from .fields import NAMES, Field, check_member
-from .imports import imports_of
-from .line_breaks import laid_out
-from .names import check_class, module_of
-
-_CLASS = Template('''class $name(DurableObject):
-    """Say here what one of them stands for, and what its id is."""
-
-    # The state: stored with every change. A new object begins like this.
-$fields
-
-    @handler
-    def update(self, $parameters) -> None:
-        """Change the state. The caller hears of it when it is on disk."""
-$assignments
-
-    @handler(readonly=True)
-    def $getter(self) -> $type:
-        """Look at the state, which can't be changed in here."""
-        return self.$first
-''')
-
-_ALARM = Template('''
-    @alarm
-    def $alarm(self) -> None:
-        """Begin anew, an hour after the last update."""
-        self.$first = $default
-''')
-
-_TESTS = Template("""async def test_update() -> None:
-    turn = await perform_handler($name(), "update", $values)
-    assert turn.state == $name($named_values)
-
-
-async def test_what_was_updated_is_stored(durable_runtime: DurableRuntime) -> None:
-    handle = durable_runtime.get($name, "one")
-    await handle.update($values)
-    assert await handle.$getter() $equals $value
-    await assert_persisted(durable_runtime, $name, "one", $named_values)
-""")
-
-_ALARM_TEST = Template("""
-
-async def test_$alarm(durable_runtime: DurableRuntime) -> None:
-    handle = durable_runtime.get($name, "one")
-    await handle.update($values)
-    await assert_alarm_scheduled(durable_runtime, $name, "one", "$alarm")
-    await fire_alarm(durable_runtime, $name, "one", "$alarm")
-    await assert_persisted(durable_runtime, $name, "one", $first=$default)
-""")
+from .names import check_class_name, module_name
+from .rendering import render_module
 
 _TEST_MODULES = {
     **MODULES,
@@ -73,15 +24,15 @@ _TEST_MODULES = {
 
 @attrs.frozen
 class NewObject:
-    """A class that is to be written.
+    """A class to be written.
 
     Args:
         name: The name of the class.
-        fields: Its state; one field at least.
-        alarm: The name of an alarm that it shall have, if any.
+        fields: Its state; at least one field.
+        alarm: The name of its alarm, if it has one.
 
     Raises:
-        Refusal: A name can't be what it shall be, or two are the same.
+        CommandError: A name is unusable, or given twice.
     """
 
     name: str
@@ -89,85 +40,76 @@ class NewObject:
     alarm: str | None
 
     def __attrs_post_init__(self) -> None:
-        check_class(self.name, NAMES | _TEST_MODULES.keys())
-        members = {field.name for field in self.fields}
-        for method in ("update", self._getter):
-            if method in members:
-                raise Refusal(f"field {method!r}: a handler has this name; choose another one")
+        check_class_name(self.name, NAMES | _TEST_MODULES.keys())
+        handlers = ["update", self._getter]
+        names = [field.name for field in self.fields]
+        for name in names:
+            check_member("field", name, taken=handlers)
         if self.alarm is not None:
-            check_member("alarm", self.alarm)
-            if self.alarm in {"update", self._getter, *members}:
-                raise Refusal(
-                    f"alarm {self.alarm!r}: a field or a handler has this name; choose another one"
-                )
+            check_member("alarm", self.alarm, taken=[*handlers, *names])
 
     @property
     def module(self) -> str:
         """The name of its module."""
-        return module_of(self.name)
+        return module_name(self.name)
 
     @property
     def _getter(self) -> str:
         return f"get_{self.fields[0].name}"
 
     def source(self) -> str:
-        """The text of its module.
+        """The source of its module.
 
         Raises:
-            Refusal: A line would be too long.
+            CommandError: A line is too long.
         """
         assignments = [f"        self.{field.name} = {field.name}" for field in self.fields]
         if self.alarm is not None:
             assignments.append(
                 f'        self.ctx.schedule_alarm("{self.alarm}", after=timedelta(hours=1))'
             )
-        code = self._filled(
-            _CLASS,
-            fields="\n".join(f"    {field.declaration}" for field in self.fields),
+        return self._rendered(
+            "object.py",
+            MODULES,
+            declarations="\n".join(f"    {field.declaration}" for field in self.fields),
             parameters=", ".join(f"{field.name}: {field.annotation.text}" for field in self.fields),
             assignments="\n".join(assignments),
-        )
-        if self.alarm is not None:
-            code += self._filled(_ALARM)
-        imports = imports_of(code, MODULES)
-        return laid_out(
-            self.name, f'"""The durable object {self.name}."""\n\n{imports}\n\n\n{code}'
+            type=self.fields[0].annotation.text,
         )
 
     def test(self, package: str) -> str:
-        """The text of its test's module.
+        """The source of its test.
 
         Args:
-            package: What has the module of the class, as it is imported.
+            package: The package with the module of the class.
 
         Raises:
-            Refusal: A line would be too long.
+            CommandError: A line is too long.
         """
         examples = [field.annotation.example for field in self.fields]
-        code = "pytestmark = pytest.mark.anyio\n\n\n" + "".join(
-            self._filled(
-                template,
-                values=", ".join(examples),
-                named_values=", ".join(
-                    f"{field.name}={field.annotation.example}" for field in self.fields
-                ),
-                equals="is" if examples[0] == "True" else "==",
-                value=examples[0],
-            )
-            for template in ([_TESTS] if self.alarm is None else [_TESTS, _ALARM_TEST])
+        return self._rendered(
+            "test_object.py",
+            _TEST_MODULES,
+            package=package,
+            module=self.module,
+            values=", ".join(examples),
+            named_values=", ".join(
+                f"{field.name}={example}"
+                for field, example in zip(self.fields, examples, strict=True)
+            ),
+            equals="is" if examples[0] == "True" else "==",
+            value=examples[0],
         )
-        imports = imports_of(code, _TEST_MODULES)
-        own = f"from {package}.{self.module} import {self.name}"
-        return laid_out(self.name, f'"""Tests of {self.name}."""\n\n{imports}\n\n{own}\n\n{code}')
 
-    def _filled(self, template: Template, **values: str) -> str:
-        first = self.fields[0]
-        return template.substitute(
-            values,
+    def _rendered(self, template: str, modules: dict[str, str], **values: str) -> str:
+        alarm_template = template.replace("object", "object_alarm")
+        return render_module(
+            *([template] if self.alarm is None else [template, alarm_template]),
+            modules=modules,
             name=self.name,
             alarm=self.alarm or "",
             getter=self._getter,
-            first=first.name,
-            type=first.annotation.text,
-            default=first.annotation.default,
+            first=self.fields[0].name,
+            default=self.fields[0].annotation.default,
+            **values,
         )

@@ -1,1 +1,1 @@
-"""Access of the commands to a storage, and its formatting for people."""
+"""Access of commands to a storage, and formatting of its values."""

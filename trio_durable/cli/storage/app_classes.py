@@ -1,4 +1,4 @@
-"""The durable object classes of a user's app."""
+"""Durable object classes of a user's app."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..._api.durable_object import (
 )
 from ..._json.state import StateCodec
 from ..._text import reason
-from ..errors import Refusal
+from ..errors import CommandError
 
-_OWN = __name__.partition(".")[0]
+_LIBRARY = __name__.partition(".")[0]
 
 
 def app_option(*, required: bool, help: str) -> Callable[[Any], Any]:  # noqa: A002
@@ -37,14 +37,14 @@ def app_option(*, required: bool, help: str) -> Callable[[Any], Any]:  # noqa: A
 
 
 class AppClasses:
-    """The classes that some modules bring, all or those that are named.
+    """The classes in modules of an app: the named ones, or all.
 
     Args:
-        apps: As ``--app`` has them: ``shop.objects`` or ``shop.objects:Cart,Basket``. Modules are
-            imported as ``python -m`` does, so those of the current folder are found.
+        apps: Values of ``--app``, such as ``shop.objects`` or ``shop.objects:Cart,Basket``. Modules
+            are imported as ``python -m`` imports them, so the current folder is searched as well.
 
     Raises:
-        Refusal: One can't be imported, or has no such class.
+        CommandError: A module can't be imported, or has no such class.
     """
 
     def __init__(self, apps: Iterable[str]) -> None:
@@ -53,76 +53,80 @@ class AppClasses:
         self._named: list[ObjectDefinition] | None = []
         for app in apps:
             module_name, separator, classes = app.partition(":")
-            module = _imported(module_name)
+            module = _import(module_name)
             if not separator:
                 self._named = None
             elif self._named is not None:
-                self._named += [_class_in(module, name) for name in classes.split(",")]
+                self._named += [_find_class(module, name) for name in classes.split(",")]
 
     def __iter__(self) -> Iterator[ObjectDefinition]:
-        """Those that can have objects, in the order of their stored names."""
+        """The classes that can have objects, in the order of their stored names."""
         found = self._named
         if found is None:
             found = [each for same in known_definitions().values() for each in same]
-        fit = [each for each in found if not each.is_abstract and not _is_own(each)]
-        return iter(sorted(fit, key=lambda each: (each.name, _path(each))))
+        fit = [each for each in found if not each.is_abstract and not _is_of_library(each)]
+        return iter(sorted(fit, key=lambda each: (each.name, _path_of(each))))
 
     def of_type(self, type_name: str) -> ObjectDefinition:
-        """The class that is stored under this name.
+        """The class with this stored name.
 
         Raises:
-            Refusal: There is none, or more than one.
+            CommandError: There is none, or more than one.
         """
         found = [each for each in self if each.name == type_name]
         if not found:
             known = ", ".join(dict.fromkeys(each.name for each in self)) or "none"
-            raise Refusal(f"--app has no class that is stored as {type_name!r} (it has: {known})")
+            raise CommandError(
+                f"--app has no class with the stored name {type_name!r} (found: {known})"
+            )
         if len(found) > 1:
-            classes = " and ".join(_path(each) for each in found)
-            raise Refusal(f"--app: {classes} are both stored as {type_name!r}; name one of them")
+            classes = " and ".join(_path_of(each) for each in found)
+            raise CommandError(
+                f"--app: {classes} both have the stored name {type_name!r}; name one of them"
+            )
         return found[0]
 
 
-def codec_of(definition: ObjectDefinition) -> StateCodec:
-    """What reads and writes the states of a class.
+def state_codec(definition: ObjectDefinition) -> StateCodec:
+    """The codec for states of a class.
 
     Raises:
-        DefinitionError: The class can't be stored.
+        DefinitionError: A field has a type that state can't have.
     """
     resolved_fields(definition.cls)
     return StateCodec(definition.cls, schema=definition.schema, upgrades=definition.upgrades)
 
 
-def _imported(name: str) -> object:
+def _import(name: str) -> object:
     if not all(name.split(".")):
-        raise Refusal(
+        raise CommandError(
             f"--app {name!r:.80}: not the name of a module; write it as shop.objects or "
             "shop.objects:Cart"
         )
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # whatever the user's module may raise
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise Refusal(
+            raise CommandError(
                 f"--app: there is no module {error.name}; check the name, or change to the folder "
                 "of your app"
             ) from error
-        raise Refusal(
-            f"--app: {name} can't be imported: {reason(error):.400}; mend that first"
+        raise CommandError(
+            f"--app: {name} can't be imported: {reason(error):.400}; fix that first"
         ) from error
 
 
-def _class_in(module: object, name: str) -> ObjectDefinition:
+def _find_class(module: object, name: str) -> ObjectDefinition:
     cls = getattr(module, name, None)
     if not (isinstance(cls, type) and issubclass(cls, DurableObject)):
-        where = getattr(module, "__name__", "")
-        raise Refusal(f"--app: {where} has no durable object {name!r}; check the name")
+        module_name = getattr(module, "__name__", "")
+        raise CommandError(f"--app: {module_name} has no durable object {name!r}; check the name")
     return definition_of(cls)
 
 
-def _is_own(definition: ObjectDefinition) -> bool:
-    return definition.cls.__module__.partition(".")[0] == _OWN
+def _is_of_library(definition: ObjectDefinition) -> bool:
+    return definition.cls.__module__.partition(".")[0] == _LIBRARY
 
 
-def _path(definition: ObjectDefinition) -> str:
+def _path_of(definition: ObjectDefinition) -> str:
     return f"{definition.cls.__module__}.{definition.cls.__qualname__}"

@@ -1,7 +1,7 @@
-"""JSON as people write it, with nothing lost on the way to how states are stored.
+"""Strict JSON parsing: a value is stored exactly as it is written, or rejected.
 
-Parsers are lenient where storing must not be: they take NaN, round integers beyond 64 bits and
-numbers beyond all floats, and keep one of two members of the same name.
+Parsers are more lenient than a storage may be: they accept NaN, round integers beyond 64 bits and
+numbers beyond the range of floats, and drop one of two members with the same name.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ _INTS = range(-(2**63), 2**64)
 
 
 def parse(text: str) -> Any:
-    """What ``text`` says; `orjson.dumps` takes it.
+    """Parse ``text``. `orjson.dumps` accepts the result.
 
     Raises:
-        ValueError: It is no JSON, or can't be stored as it is; the text says why.
+        ValueError: It is not JSON, or can't be stored as it is written; the message says why.
     """
     try:
         value = json.loads(
             text,
-            parse_constant=_refuse_constant,
-            parse_int=_int,
-            parse_float=_float,
-            object_pairs_hook=_object,
+            parse_constant=_reject_constant,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+            object_pairs_hook=_build_object,
         )
         orjson.dumps(value)
     except json.JSONDecodeError as error:
-        raise ValueError(_not_json(error)) from None
+        raise ValueError(_describe(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except orjson.JSONEncodeError as error:
@@ -39,8 +39,8 @@ def parse(text: str) -> Any:
     return value
 
 
-def _not_json(error: json.JSONDecodeError) -> str:
-    """Where it stops being JSON. What a parser expected there is rarely what was meant."""
+def _describe(error: json.JSONDecodeError) -> str:
+    """The position of a syntax error. Python's own message, such as a missing comma, misleads."""
     text = error.doc.rstrip()
     if not text:
         return "not JSON: it is empty"
@@ -51,28 +51,28 @@ def _not_json(error: json.JSONDecodeError) -> str:
     return f"not JSON from {line}column {error.colno} on: {rest.splitlines()[0]!r:.40}"
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"JSON has no {name}; use null or a finite number")
 
 
-def _int(digits: str) -> int:
-    # So many digits that Python would refuse to count them are too many anyway.
+def _parse_int(digits: str) -> int:
+    # Python refuses to convert thousands of digits; these are out of range anyway.
     if len(digits) > 20 or (value := int(digits)) not in _INTS:
         raise ValueError(f"{digits:.40} doesn't fit into 64 bits; use a string")
     return value
 
 
-def _float(text: str) -> float:
+def _parse_float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"{text:.40} is beyond all floats; use a string")
+        raise ValueError(f"{text:.40} is too large for a float; use a string")
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r:.80} is there twice; keep one of them")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{duplicate!r:.80} is there twice; keep one of them")
     return members

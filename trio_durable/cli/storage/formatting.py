@@ -1,33 +1,36 @@
-"""How values of a storage are shown: to people, and as JSON."""
+"""Formatting of stored values, for people and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import orjson
-from rich.table import Table
 
 from ..._alarms.alarm import instant
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow
-from ..output import add_row, listing, printable
+from ..output import add_row, new_table, printable
 from . import exact_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-def at(microseconds: int) -> str:
-    """An instant, to people."""
+def format_instant(microseconds: int) -> str:
+    """An instant for people, in UTC."""
     time = _instant(microseconds)
     if time is None:
         return f"{microseconds} µs since 1970"
     return time.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
-def iso(microseconds: int) -> str | int:
-    """An instant, to programs; as it is stored where no calendar has it."""
+def json_instant(microseconds: int) -> str | int:
+    """An instant for programs, in ISO 8601; the stored number outside the years 1 to 9999."""
     time = _instant(microseconds)
     return microseconds if time is None else time.isoformat()
 
@@ -39,8 +42,8 @@ def _instant(microseconds: int) -> datetime | None:
         return None
 
 
-def length(microseconds: int) -> str:
-    """A length of time, in its largest unit."""
+def format_duration(microseconds: int) -> str:
+    """A duration in its largest unit."""
     seconds = abs(microseconds) // 1_000_000
     for unit, name in _UNITS:
         if seconds >= unit:
@@ -48,38 +51,21 @@ def length(microseconds: int) -> str:
     return "0 s"
 
 
-def relative(microseconds: int, now: int) -> str:
-    """How far from now an instant is."""
-    distance = length(microseconds - now)
+def format_relative(microseconds: int, now: int) -> str:
+    """The distance of an instant from now, such as "3 d ago"."""
+    distance = format_duration(microseconds - now)
     return f"{distance} ago" if microseconds <= now else f"in {distance}"
 
 
-def size(count: int) -> str:
-    """A number of bytes."""
-    if count < 1000:
-        return f"{count} B"
-    value = count / 1000
-    for unit in ("kB", "MB", "GB"):
-        if value < 999.95:
-            return f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
-
-
-def counted(count: int, one: str) -> str:
-    """So many of something."""
-    return f"{count:,} {one}{'' if count == 1 else 's'}"
-
-
-def named(key: ObjectKey | AlarmKey) -> dict[str, object]:
-    """What names an object or alarm, as JSON; a tenant only where there is one."""
+def key_members(key: ObjectKey | AlarmKey) -> dict[str, object]:
+    """The JSON members that identify an object or alarm, with ``tenant`` only if it has one."""
     tenant = {"tenant": key.tenant} if key.tenant else {}
     name = {"name": key.name} if isinstance(key, AlarmKey) else {}
     return {**tenant, "type": key.type_name, "id": key.object_id, **name}
 
 
-def embedded(name: str, data: bytes | None) -> dict[str, object]:
-    """A member with JSON as it is stored; ``name_text``, should it be something else."""
+def json_member(name: str, data: bytes | None) -> dict[str, object]:
+    """A JSON member with ``data`` as it is stored; a string ``name_text`` if it isn't JSON."""
     if data is None:
         return {name: None}
     try:
@@ -90,7 +76,7 @@ def embedded(name: str, data: bytes | None) -> dict[str, object]:
 
 
 def schema_of(state: bytes) -> object:
-    """The schema that a state says it has; None if it isn't a JSON object."""
+    """The schema that ``state`` declares; None if it isn't a JSON object."""
     try:
         data = orjson.loads(state)
     except orjson.JSONDecodeError:
@@ -98,8 +84,8 @@ def schema_of(state: bytes) -> object:
     return data.get(SCHEMA_MEMBER, 1) if isinstance(data, dict) else None
 
 
-def pretty(state: bytes) -> str:
-    """A state to read, and to edit: as JSON if it is that, else as it is."""
+def pretty_state(state: bytes) -> str:
+    """State as indented JSON for reading and editing; unchanged if it isn't JSON."""
     try:
         data = exact_json.parse(state.decode())
     except ValueError:
@@ -107,41 +93,41 @@ def pretty(state: bytes) -> str:
     return orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
 
 
-def safe_lines(text: str) -> str:
-    """``text`` of several lines that does nothing to a terminal."""
+def printable_lines(text: str) -> str:
+    """``text`` with its line breaks, and other control characters escaped."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def alarm_json(row: AlarmRow) -> dict[str, object]:
-    """An alarm, as JSON."""
+    """An alarm as a JSON object."""
     alarm = row.alarm
     return {
-        **named(alarm.key),
+        **key_members(alarm.key),
         "status": row.status,
-        "due_at": iso(alarm.due_at),
-        "available_at": None if row.available_at is None else iso(row.available_at),
+        "due_at": json_instant(alarm.due_at),
+        "available_at": None if row.available_at is None else json_instant(row.available_at),
         "failures": alarm.failures,
         "last_error": alarm.last_error,
-        **embedded("payload", alarm.payload),
+        **json_member("payload", alarm.payload),
     }
 
 
 def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> Table:
-    """The alarms, with the names of their objects unless they are ``of_one``."""
-    whose = () if of_one else ("type", "id")
-    table = listing(*whose, "alarm", "status", "due (UTC)", ">", ">failures", "last error")
+    """A table of alarms; without columns for type and id if all are ``of_one`` object."""
+    owner = () if of_one else ("type", "id")
+    table = new_table(*owner, "alarm", "status", "due (UTC)", ">", ">failures", "last error")
     for row in rows:
         alarm = row.alarm
         status: str = row.status
         if row.available_at is not None and row.available_at > max(now, alarm.due_at):
-            status += f", again {relative(row.available_at, now)}"
+            status += f", again {format_relative(row.available_at, now)}"
         add_row(
             table,
             *(() if of_one else (alarm.key.type_name, alarm.key.object_id)),
             alarm.key.name,
             status,
-            at(alarm.due_at),
-            relative(alarm.due_at, now),
+            format_instant(alarm.due_at),
+            format_relative(alarm.due_at, now),
             alarm.failures,
             alarm.last_error or "",
         )

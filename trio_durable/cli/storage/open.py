@@ -1,4 +1,4 @@
-"""From what ``--storage`` and ``--tenant`` say to the sides of a storage."""
+"""Readers and writers for the storage that ``--storage`` and ``--tenant`` name."""
 
 from __future__ import annotations
 
@@ -9,111 +9,111 @@ from ..._api.tenant import check_tenant
 from ..._keys import AlarmKey, ObjectKey, id_problem
 from ...storage import Durability, MemoryStorage, Reader, Storage, StorageFault, Writer
 from ...storage._urls import storage_at
-from ..errors import Refusal
+from ..errors import CommandError
 from .paging import has_tenant
 
 
-def storage_named(
-    name: str, durability: Durability = "full", *, what: str = "--storage"
+def resolve_storage(
+    name: str, durability: Durability = "full", *, option: str = "--storage"
 ) -> Storage:
-    """The storage at a path or URL; nothing is opened yet.
+    """The storage at a path or URL. Nothing is opened yet.
 
     Args:
         name: The path or URL.
         durability: See `SQLiteStorage`.
-        what: What the user has named by it.
+        option: The option or argument that ``name`` was given to, for messages.
 
     Raises:
-        Refusal: There can't be one.
+        CommandError: The path or URL is invalid.
     """
     try:
         storage = storage_at(name, durability)
     except (ValueError, ModuleNotFoundError) as error:
-        raise Refusal(f"{what}: {error}") from None
+        raise CommandError(f"{option}: {error}") from None
     if isinstance(storage, MemoryStorage):
-        raise Refusal(f"{what}: objects in memory are gone with their process; name a file")
+        raise CommandError(f"{option}: objects in memory end with their process; name a file")
     return storage
 
 
 @contextmanager
-def reading(storage: Storage, tenant: str | None = None) -> Iterator[Reader]:
-    """The reading side, for a tenant that has to be there if one is named.
+def open_reader(storage: Storage, tenant: str | None = None) -> Iterator[Reader]:
+    """Open a reader; if a tenant is named, it must exist.
 
     Raises:
-        InvalidTenant: None can have that name.
-        Refusal: There is no such tenant, or something can't be read.
-        StorageUnavailable: There is nothing to read.
+        InvalidTenant: ``tenant`` is not a valid name.
+        CommandError: There is no such tenant, or the storage can't be read.
+        StorageUnavailable: There is no storage at this location.
     """
     if tenant is not None:
         check_tenant(tenant)
-    with _faults(storage), closing(storage.open_reader()) as reader:
+    with _faults_as_errors(storage), closing(storage.open_reader()) as reader:
         if tenant is not None and not has_tenant(reader, tenant):
-            raise Refusal(
+            raise CommandError(
                 f"there is no tenant {tenant} in {storage.location}; `trio-durable tenants` lists "
-                "those that there are"
+                "all tenants"
             )
         yield reader
 
 
 @contextmanager
-def writing(storage: Storage) -> Iterator[Writer]:
-    """The writing side.
+def open_writer(storage: Storage) -> Iterator[Writer]:
+    """Open the writer, which excludes runtimes and other writers.
 
     Raises:
-        Refusal: Something can't be written.
-        StorageUnavailable: It can't be opened; most of all, a runtime has it.
+        CommandError: The storage can't be written.
+        StorageUnavailable: It can't be opened; `StorageInUse` if a runtime has it open.
     """
-    with _faults(storage), closing(storage.open_writer()) as writer:
+    with _faults_as_errors(storage), closing(storage.open_writer()) as writer:
         yield writer
 
 
 @contextmanager
-def _faults(storage: Storage) -> Iterator[None]:
+def _faults_as_errors(storage: Storage) -> Iterator[None]:
     try:
         yield
     except StorageFault as fault:
-        raise Refusal(f"can't use {storage.location}: {fault}") from fault
+        raise CommandError(f"can't use {storage.location}: {fault}") from fault
 
 
-def check_type(name: str) -> None:
+def check_type_name(name: str) -> None:
     """Check the name of a type.
 
     Raises:
-        Refusal: None can be called that.
+        CommandError: It is invalid.
     """
     _check("a type", name)
 
 
-def key_of(type_name: str, object_id: str, tenant: str | None) -> ObjectKey:
-    """The key of what a user names.
+def object_key(type_name: str, object_id: str, tenant: str | None) -> ObjectKey:
+    """The key of an object.
 
     Raises:
-        Refusal: Nothing can be called that.
+        CommandError: A name is invalid.
     """
-    check_type(type_name)
+    check_type_name(type_name)
     _check("an id", object_id)
     return ObjectKey(type_name, object_id, tenant or "")
 
 
-def alarm_key_of(type_name: str, object_id: str, name: str, tenant: str | None) -> AlarmKey:
-    """The key of an alarm that a user names.
+def alarm_key(type_name: str, object_id: str, name: str, tenant: str | None) -> AlarmKey:
+    """The key of an alarm.
 
     Raises:
-        Refusal: None can be called that.
+        CommandError: A name is invalid.
     """
     _check("the name of an alarm", name)
-    return key_of(type_name, object_id, tenant).alarm(name)
+    return object_key(type_name, object_id, tenant).alarm(name)
 
 
-def _check(what: str, name: str) -> None:
+def _check(kind: str, name: str) -> None:
     problem = id_problem(name)
     if problem is not None:
-        raise Refusal(f"{name!r:.80} can't be {what}: {problem}")
+        raise CommandError(f"{name!r:.80} can't be {kind}: {problem}")
 
 
-def nothing_stored(key: ObjectKey) -> Refusal:
-    """What to raise where a user names an object that isn't there."""
-    of = f" -t {key.tenant}" if key.tenant else ""
-    return Refusal(
-        f"nothing is stored of {key}; `trio-durable ls{of} {key.type_name}` lists what is"
+def object_not_found(key: ObjectKey) -> CommandError:
+    """The error for an object that isn't stored."""
+    tenant = f" -t {key.tenant}" if key.tenant else ""
+    return CommandError(
+        f"{key} isn't stored; `trio-durable ls{tenant} {key.type_name}` lists the stored objects"
     )

@@ -1,4 +1,4 @@
-"""All rows of a kind, page by page, so that it doesn't matter how many there are."""
+"""Iteration over rows, page by page, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ _PAGE_ROWS = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 
 _LAST_NAME = "\U0010ffff" * 128
-"""What no name is behind: these are its 512 bytes."""
+"""The last name in the order of UTF-8 bytes: 512 bytes of the last character."""
 
 
 def just_before(name: str) -> str:
-    """What only ``name`` and those behind it come behind, in the order of their UTF-8 bytes."""
+    """A bound below ``name`` and above all names before it, in the order of UTF-8 bytes."""
     last = ord(name[-1]) - 1
-    if last == 0:  # which no name has
+    if last == 0:  # no name has this character
         return name[:-1]
-    # What would be surrogates is no character.
+    # Surrogates are no characters.
     return name[:-1] + chr(0xD7FF if last == 0xDFFF else last) + _LAST_NAME
 
 
 def has_tenant(reader: Reader, name: str) -> bool:
-    """Whether there is such a tenant."""
+    """True if the storage has a tenant with this name."""
     return reader.list_tenants(just_before(name), 1) == [name]
 
 
 def find_object(reader: Reader, key: ObjectKey) -> ObjectRow | None:
-    """An object with all that there is to know of it, which `Reader.load` doesn't tell."""
+    """The row of an object, which has more columns than `Reader.load` returns."""
     before = ObjectKey(key.type_name, just_before(key.object_id), key.tenant)
     page = reader.browse_objects(key.type_name, before, 1, key.tenant)
     return page[0] if page and page[0].key == key else None
 
 
 def find_alarm(reader: Reader, key: AlarmKey, now: int) -> AlarmRow | None:
-    """An alarm, or a dead letter."""
+    """The row of an alarm or dead letter."""
     before = key._replace(name=just_before(key.name))
     page = reader.browse_alarms(None, now, key.type_name, before, 1, key.tenant)
     return page[0] if page and page[0].alarm.key == key else None
 
 
-def tenants_in(reader: Reader) -> Iterator[str]:
-    """The names of all tenants, in order, without the nameless one."""
+def iter_tenants(reader: Reader) -> Iterator[str]:
+    """The names of all tenants, in order. Objects without a tenant have none."""
     after = None
     while page := reader.list_tenants(after, _PAGE_ROWS):
         yield from page
         after = page[-1]
 
 
-def chosen_tenants(reader: Reader, tenant: str | None) -> list[str]:
-    """The one that was named, or else all: the nameless one first."""
-    return ["", *tenants_in(reader)] if tenant is None else [tenant]
+def select_tenants(reader: Reader, tenant: str | None) -> list[str]:
+    """The named tenant, or all: first "", for objects without a tenant."""
+    return ["", *iter_tenants(reader)] if tenant is None else [tenant]
 
 
-def types_in(reader: Reader, tenant: str = "") -> Iterator[str]:
-    """The types that a tenant has objects of, in order; looks at one object of each."""
+def iter_types(reader: Reader, tenant: str = "") -> Iterator[str]:
+    """The types with objects of a tenant, in order. One object of each is read."""
     after = None
     while page := reader.browse_objects(None, after, 1, tenant):
         type_name = page[0].key.type_name
@@ -65,20 +65,20 @@ def types_in(reader: Reader, tenant: str = "") -> Iterator[str]:
         after = ObjectKey(type_name, _LAST_NAME)
 
 
-def objects_in(
+def iter_objects(
     reader: Reader, type_name: str | None, tenant: str = "", after: ObjectKey | None = None
 ) -> Iterator[ObjectRow]:
-    """Objects as `Reader.browse_objects` has them."""
+    """Objects in the order of `Reader.browse_objects`."""
     limit = 16
     while page := reader.browse_objects(type_name, after, limit, tenant):
         yield from page
         after = page[-1].key
-        # States may be large; a page of them has to fit into memory.
+        # States may be large, and a page of them has to fit into memory.
         size = sum(len(row.state) for row in page) // len(page)
         limit = max(1, min(_PAGE_ROWS, 4 * limit, _PAGE_BYTES // (size + 1)))
 
 
-def alarms_in(
+def iter_alarms(
     reader: Reader,
     now: int,
     type_name: str | None = None,
@@ -88,37 +88,37 @@ def alarms_in(
     after: AlarmKey | None = None,
     limit: int = 100,
 ) -> Iterator[AlarmRow]:
-    """Alarms as `Reader.browse_alarms` has them, at first ``limit`` at a time."""
+    """Alarms in the order of `Reader.browse_alarms`. The first page has ``limit`` rows."""
     while page := reader.browse_alarms(status, now, type_name, after, limit, tenant):
         yield from page
         after = page[-1].alarm.key
         limit = min(_PAGE_ROWS, 4 * limit)
 
 
-def alarms_of(
+def iter_alarms_of(
     reader: Reader, key: ObjectKey, now: int, *, status: AlarmStatus | None = None
 ) -> Iterator[AlarmRow]:
-    """The alarms of one object, dead letters too, by name."""
-    # No name is empty.
+    """The alarms and dead letters of one object, in the order of their names."""
+    # An empty name is before all names.
     before = AlarmKey(key.type_name, key.object_id, "", key.tenant)
-    rows = alarms_in(reader, now, key.type_name, key.tenant, status=status, after=before)
+    rows = iter_alarms(reader, now, key.type_name, key.tenant, status=status, after=before)
     return takewhile(lambda row: row.alarm.key.object_key == key, rows)
 
 
-def present_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[AlarmKey]:
-    """Those of ``keys`` that are there, dead letters too.
+def existing_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[AlarmKey]:
+    """The stored alarms and dead letters among ``keys``.
 
     Args:
-        reader: Of the storage.
-        keys: In order of object and then name.
+        reader: The reader of the storage.
+        keys: Keys in the order of objects, then names.
         now: The wall time.
     """
     present: set[AlarmKey] = set()
-    for owner, its_keys in groupby(keys, key=lambda key: key.object_key):
-        wanted = list(its_keys)
+    for owner, keys_of_owner in groupby(keys, key=lambda key: key.object_key):
+        wanted = list(keys_of_owner)
         last = wanted[-1].name.encode()
-        # Only what is between the first and the last: an object may have very many.
-        rows = alarms_in(
+        # An object may have many alarms; only the range from the first to the last key is read.
+        rows = iter_alarms(
             reader,
             now,
             owner.type_name,
@@ -129,12 +129,12 @@ def present_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[Al
         for row in rows:
             present.add(row.alarm.key)
             if row.alarm.key.object_key != owner or row.alarm.key.name.encode() >= last:
-                break  # without a look at the next page
+                break  # before the next page is read
     return present.intersection(keys)
 
 
 def is_empty(reader: Reader) -> bool:
-    """Whether nothing is stored, of no tenant."""
+    """True if the storage has no object, no alarm and no tenant."""
     return not (
         reader.list_tenants(None, 1)
         or reader.browse_objects(None, None, 1)

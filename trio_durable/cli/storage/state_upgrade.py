@@ -1,8 +1,8 @@
-"""All stored states of a class, upgraded in place.
+"""Upgrade of all stored states of a class, in place.
 
-Nothing notes how far it has come, for each state says so itself: those that have the schema of the
-class are passed over. A batch is one transaction, and each save in it is conditional on the
-revision that was read, so it can end at any moment and begin again.
+No progress is stored: each state has the number of its schema, and a state with the current schema
+is skipped. A batch is one transaction, and each save in it is conditional on the revision that was
+read. So an upgrade can be killed at any moment, and run again.
 """
 
 from __future__ import annotations
@@ -16,60 +16,60 @@ from ..._clock import SystemClock
 from ..._errors import StateDecodeError, StateEncodeError
 from ..._keys import ObjectKey
 from ...storage import Commit, Reader, Writer
-from ..transfer.batches import batches
-from .app_classes import codec_of
+from .app_classes import state_codec
+from .batches import batches
 from .formatting import schema_of
-from .paging import objects_in
+from .paging import iter_objects
 
 
 @attrs.frozen
-class Failure:
-    """A state that stays as it is."""
+class FailedUpgrade:
+    """A state that could not be upgraded, and is unchanged."""
 
     key: ObjectKey
     problem: str
 
 
 class StateUpgrade:
-    """Upgrades the states of a class, and counts.
+    """Upgrades and counts the states of a class.
 
     Args:
-        definition: Of the class.
+        definition: The definition of the class.
 
     Raises:
-        DefinitionError: The class can't be stored.
+        DefinitionError: A field has a type that state can't have.
     """
 
     def __init__(self, definition: ObjectDefinition) -> None:
         self.definition = definition
         self.upgraded = 0
         self.current = 0
-        """How many had the schema of the class already."""
+        """The number of states that had the schema of the class before."""
         self.failed = 0
-        self._codec = codec_of(definition)
+        self._codec = state_codec(definition)
 
     def run(
         self, reader: Reader, writer: Writer | None, tenant: str, advance: Callable[[], None]
-    ) -> Iterator[Failure]:
-        """Upgrade those of a tenant; yield what can't be.
+    ) -> Iterator[FailedUpgrade]:
+        """Upgrade the states of a tenant, and yield the ones that can't be upgraded.
 
         Args:
-            reader: Of the storage.
-            writer: Of the same; None to count only.
-            tenant: Whose.
-            advance: Is called once for each state.
+            reader: The reader of the storage.
+            writer: The writer of the storage; None to count only.
+            tenant: The tenant.
+            advance: Called once for each state.
 
         Raises:
-            StorageFault: The storage can't be read, or written.
+            StorageFault: The storage can't be read or written.
         """
         for batch in batches(self._upgrades(reader, tenant, advance), _size_of):
-            yield from (each for each in batch if isinstance(each, Failure))
+            yield from (each for each in batch if isinstance(each, FailedUpgrade))
             yield from self._save(writer, [each for each in batch if isinstance(each, Commit)])
 
     def _upgrades(
         self, reader: Reader, tenant: str, advance: Callable[[], None]
-    ) -> Iterator[Commit | Failure]:
-        for row in objects_in(reader, self.definition.name, tenant):
+    ) -> Iterator[Commit | FailedUpgrade]:
+        for row in iter_objects(reader, self.definition.name, tenant):
             advance()
             if schema_of(row.state) == self.definition.schema:
                 self.current += 1
@@ -78,18 +78,20 @@ class StateUpgrade:
                 state = self._codec.encode(row.key, self._codec.decode(row.key, row.state))
             except (StateDecodeError, StateEncodeError) as error:
                 self.failed += 1
-                yield Failure(row.key, str(error))
+                yield FailedUpgrade(row.key, str(error))
             else:
                 yield Commit(row.key, row.revision, state, epoch=row.epoch)
 
-    def _save(self, writer: Writer | None, batch: list[Commit]) -> Iterator[Failure]:
+    def _save(self, writer: Writer | None, batch: list[Commit]) -> Iterator[FailedUpgrade]:
         stale = writer.commit(batch, SystemClock().now()) if writer else ()
         self.upgraded += len(batch) - len(stale)
         self.failed += len(stale)
         for position in stale:
             key = batch[position].key
-            yield Failure(key, f"{key} was written by somebody else meanwhile; run this again")
+            yield FailedUpgrade(
+                key, f"{key} was changed by another writer meanwhile; run this again"
+            )
 
 
-def _size_of(each: Commit | Failure) -> int:
+def _size_of(each: Commit | FailedUpgrade) -> int:
     return len(each.state or b"") if isinstance(each, Commit) else 0

@@ -1,4 +1,4 @@
-"""Sums of what is kept."""
+"""Totals over the types of a storage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...storage import TypeSummary
 
 @attrs.define
 class Total:
-    """What is kept of several types together."""
+    """Counts of several types together."""
 
     objects: int = 0
     state_bytes: int = 0
@@ -22,7 +22,7 @@ class Total:
 
     @classmethod
     def of(cls, parts: Iterable[TypeSummary | Total]) -> Self:
-        """The sum."""
+        """The sum of ``parts``."""
         total = cls()
         for part in parts:
             total.objects += part.objects
@@ -34,5 +34,5 @@ class Total:
 
     @property
     def alarms(self) -> int:
-        """All alarms, dead letters too."""
+        """The number of alarms, including dead letters."""
         return self.pending + self.overdue + self.dead

@@ -1,1 +1,1 @@
-"""Export files: their format, writing them, and reading them back."""
+"""Transfer of objects and alarms between storages, and to and from files."""

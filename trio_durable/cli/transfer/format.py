@@ -1,8 +1,8 @@
-"""The format of exports: lines of JSON, as ``docs/cli.md`` describes them.
+"""The format of exports: lines of JSON, described in ``docs/cli.md``.
 
-A header, the objects and alarms, and an end that says how many there were, without which a file
-that was cut off would look whole. States and payloads are embedded as JSON if they come back from
-that byte for byte, else as base64.
+An export has a header, the objects and alarms, and an end with their numbers, by which a truncated
+file is detected. A state or payload is embedded as JSON if parsing that restores it byte for byte,
+and as base64 otherwise.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import orjson
 from ..._alarms.alarm import EARLIEST, LATEST, instant
 from ..._keys import AlarmKey, ObjectKey, id_problem, tenant_problem
 from ...storage import AlarmRow, ObjectRow, StoredAlarm
-from ..errors import Refusal
-from ..storage.formatting import named
+from ..errors import CommandError
+from ..storage.formatting import key_members
 
 VERSION = 1
 HEADER = {"trio_durable": "export", "version": VERSION}
@@ -29,76 +29,76 @@ _MAX_COUNT = 2**63 - 1
 
 
 @attrs.frozen
-class End:
-    """The last line."""
+class EndLine:
+    """The last line, with the numbers of objects and alarms."""
 
     objects: int
     alarms: int
 
 
-Line = ObjectRow | AlarmRow | End
+Line = ObjectRow | AlarmRow | EndLine
 
 
 # --- writing -------------------------------------------------------------------------------------
 
 
-def header() -> bytes:
-    """The first line."""
-    return _line(HEADER)
+def encode_header() -> bytes:
+    """Encode the first line."""
+    return _encode(HEADER)
 
 
-def encode(line: Line) -> bytes:
-    """A line.
+def encode_line(line: Line) -> bytes:
+    """Encode a line after the first.
 
     Raises:
-        Refusal: It has an instant that no calendar has.
+        CommandError: An instant is outside the years 1 to 9999.
     """
-    if isinstance(line, End):
-        return _line({"kind": "end", "objects": line.objects, "alarms": line.alarms})
+    if isinstance(line, EndLine):
+        return _encode({"kind": "end", "objects": line.objects, "alarms": line.alarms})
     if isinstance(line, ObjectRow):
-        return _line(
+        return _encode(
             {
                 "kind": "object",
-                **named(line.key),
+                **key_members(line.key),
                 "revision": line.revision,
-                "updated_at": _moment(line.key, line.updated_at),
-                **_embedded("state", line.state, dict),
+                "updated_at": _encode_instant(line.key, line.updated_at),
+                **_encode_bytes("state", line.state, dict),
             }
         )
     alarm = line.alarm
     again = line.available_at
-    return _line(
+    return _encode(
         {
             "kind": "alarm",
-            **named(alarm.key),
-            "due_at": _moment(alarm.key, alarm.due_at),
-            "available_at": None if again is None else _moment(alarm.key, again),
+            **key_members(alarm.key),
+            "due_at": _encode_instant(alarm.key, alarm.due_at),
+            "available_at": None if again is None else _encode_instant(alarm.key, again),
             "failures": alarm.failures,
             "last_error": alarm.last_error,
-            **({} if alarm.payload is None else _embedded("payload", alarm.payload, object)),
+            **({} if alarm.payload is None else _encode_bytes("payload", alarm.payload, object)),
         }
     )
 
 
-def _line(data: dict[str, Any]) -> bytes:
+def _encode(data: dict[str, Any]) -> bytes:
     return orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _moment(key: ObjectKey | AlarmKey, microseconds: int) -> str:
+def _encode_instant(key: ObjectKey | AlarmKey, microseconds: int) -> str:
     try:
         return instant(microseconds).isoformat()
     except OverflowError:
-        raise outside_of_calendars(key) from None
+        raise unrepresentable_instant(key) from None
 
 
-def outside_of_calendars(key: ObjectKey | AlarmKey) -> Refusal:
-    """What to raise where a time of something keeps it from being carried elsewhere."""
-    return Refusal(
-        f"{key} has a time outside of the years 1 to 9999; set or save it anew, or remove it"
+def unrepresentable_instant(key: ObjectKey | AlarmKey) -> CommandError:
+    """The error for an object or alarm with an instant that can't be exported or copied."""
+    return CommandError(
+        f"{key} has a time outside the years 1 to 9999; set or save it again, or remove it"
     )
 
 
-def _embedded(name: str, data: bytes, kind: type) -> dict[str, object]:
+def _encode_bytes(name: str, data: bytes, kind: type) -> dict[str, object]:
     try:
         value = orjson.loads(data)
         if isinstance(value, kind) and orjson.dumps(value) == data:
@@ -112,85 +112,90 @@ def _embedded(name: str, data: bytes, kind: type) -> dict[str, object]:
 
 
 def is_header(data: object) -> bool:
-    """Whether it begins an export that this release can read.
+    """True if ``data`` is the header of an export in this version of the format.
 
     Raises:
-        Refusal: It is of another one.
-        ValueError: It has more than a header.
+        CommandError: It is the header of another version.
+        ValueError: It has an unknown member.
     """
     if not isinstance(data, dict) or data.get("trio_durable") != "export":
         return False
     version = data.get("version")
     if type(version) is not int or version != VERSION:
-        raise Refusal(
-            f"the export has version {version!r:.20}, and this release knows version {VERSION}; "
+        raise CommandError(
+            f"the export has version {version!r:.20}, and this release reads version {VERSION}; "
             "import it with the release that wrote it, or a later one"
         )
     _check_members(data, HEADER.keys())
     return True
 
 
-def decode(data: object) -> Line:
-    """What the JSON of a line says, the first one excepted.
+def decode_line(data: object) -> Line:
+    """Decode the JSON of a line after the first.
 
     Raises:
-        ValueError: It is no such line; the text says why.
+        ValueError: The line is invalid; the message says why.
     """
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
     kind = data.get("kind")
-    read = _READERS.get(kind) if isinstance(kind, str) else None
+    read = _DECODERS.get(kind) if isinstance(kind, str) else None
     if read is None:
-        raise ValueError(f"kind is {kind!r:.40}, not one of {', '.join(_READERS)}")
+        raise ValueError(f"kind is {kind!r:.40}, not one of {', '.join(_DECODERS)}")
     return read(data)
 
 
-def _end(data: dict[str, Any]) -> End:
+def _decode_end(data: dict[str, Any]) -> EndLine:
     _check_members(data, {"kind", "objects", "alarms"})
-    return End(_count(data, "objects"), _count(data, "alarms"))
+    return EndLine(_decode_count(data, "objects"), _decode_count(data, "alarms"))
 
 
-def _object(data: dict[str, Any]) -> ObjectRow:
-    state = _bytes(data, "state", dict)
+def _decode_object(data: dict[str, Any]) -> ObjectRow:
+    state = _decode_bytes(data, "state", dict)
     if state is None:
         raise ValueError("state is missing")
     _check_members(
-        data, {"kind", "type", "id", "revision", "updated_at"}, _OPTIONAL | _forms("state")
+        data, {"kind", "type", "id", "revision", "updated_at"}, _OPTIONAL | _member_forms("state")
     )
-    return ObjectRow(_key(data), _count(data, "revision"), _microseconds(data, "updated_at"), state)
+    return ObjectRow(
+        _decode_key(data),
+        _decode_count(data, "revision"),
+        _decode_instant(data, "updated_at"),
+        state,
+    )
 
 
-def _alarm(data: dict[str, Any]) -> AlarmRow:
+def _decode_alarm(data: dict[str, Any]) -> AlarmRow:
     _check_members(
         data,
         {"kind", "type", "id", "name", "due_at", "available_at", "failures", "last_error"},
-        _OPTIONAL | _forms("payload"),
+        _OPTIONAL | _member_forms("payload"),
     )
-    payload = _bytes(data, "payload", object)
+    payload = _decode_bytes(data, "payload", object)
     if payload is not None:
         try:
-            payload.decode()  # as storages want it
+            payload.decode()  # storages require UTF-8
         except UnicodeDecodeError:
             raise ValueError("payload_base64 is not UTF-8 text") from None
     error = data["last_error"]
     if error is not None and (not isinstance(error, str) or "\0" in error):
-        raise ValueError("last_error is neither null nor a string without NUL")
-    due_at = _microseconds(data, "due_at")
-    again = None if data["available_at"] is None else _microseconds(data, "available_at")
-    key = _key(data).alarm(_name(data, "name"))
-    alarm = StoredAlarm(key, due_at, payload, _count(data, "failures"), error)
+        raise ValueError("last_error must be null or a string without NUL")
+    due_at = _decode_instant(data, "due_at")
+    again = None if data["available_at"] is None else _decode_instant(data, "available_at")
+    key = _decode_key(data).alarm(_decode_name(data, "name"))
+    alarm = StoredAlarm(key, due_at, payload, _decode_count(data, "failures"), error)
     return AlarmRow(alarm, again, "dead" if again is None else "pending")
 
 
-_READERS: dict[str, Callable[[dict[str, Any]], Line]] = {
-    "object": _object,
-    "alarm": _alarm,
-    "end": _end,
+_DECODERS: dict[str, Callable[[dict[str, Any]], Line]] = {
+    "object": _decode_object,
+    "alarm": _decode_alarm,
+    "end": _decode_end,
 }
 _OPTIONAL = {"tenant"}
 
 
-def _forms(name: str) -> set[str]:
+def _member_forms(name: str) -> set[str]:
     return {name, f"{name}_base64"}
 
 
@@ -205,15 +210,15 @@ def _check_members(
             raise ValueError(f"{name!r:.40} is unknown here")
 
 
-def _key(data: dict[str, Any]) -> ObjectKey:
+def _decode_key(data: dict[str, Any]) -> ObjectKey:
     tenant = data.get("tenant", "")
     problem = tenant_problem(tenant) if "tenant" in data else None
     if problem is not None:
         raise ValueError(f"tenant can't be {tenant!r:.40}: {problem}")
-    return ObjectKey(_name(data, "type"), _name(data, "id"), tenant)
+    return ObjectKey(_decode_name(data, "type"), _decode_name(data, "id"), tenant)
 
 
-def _name(data: dict[str, Any], member: str) -> str:
+def _decode_name(data: dict[str, Any], member: str) -> str:
     name = data[member]
     problem = id_problem(name)
     if problem is not None:
@@ -221,14 +226,14 @@ def _name(data: dict[str, Any], member: str) -> str:
     return str(name)
 
 
-def _count(data: dict[str, Any], member: str) -> int:
+def _decode_count(data: dict[str, Any], member: str) -> int:
     count = data[member]
     if type(count) is not int or not 0 <= count <= _MAX_COUNT:
         raise ValueError(f"{member} is {count!r:.40}, not a number from 0 to 2**63 - 1")
     return count
 
 
-def _microseconds(data: dict[str, Any], member: str) -> int:
+def _decode_instant(data: dict[str, Any], member: str) -> int:
     text = data[member]
     try:
         time = datetime.fromisoformat(text)
@@ -242,15 +247,15 @@ def _microseconds(data: dict[str, Any], member: str) -> int:
     return microseconds
 
 
-def _bytes(data: dict[str, Any], member: str, kind: type) -> bytes | None:
+def _decode_bytes(data: dict[str, Any], member: str, kind: type) -> bytes | None:
     encoded = f"{member}_base64"
     if encoded in data:
         if member in data:
-            raise ValueError(f"both {member} and {encoded} are there")
+            raise ValueError(f"it has both {member} and {encoded}")
         try:
             return base64.b64decode(data[encoded], validate=True)
         except (TypeError, ValueError):
-            raise ValueError(f"{encoded} is no base64") from None
+            raise ValueError(f"{encoded} is not base64") from None
     if member not in data:
         return None
     if not isinstance(data[member], kind):

@@ -1,9 +1,9 @@
-"""Putting rows back as an export has them.
+"""Restoring of exported rows.
 
-Through the contract of storages, which has no way to write a row as it is: an object is saved, at
-the time when it was last saved, and so begins with revision 1 (or goes on from what it replaces).
-An alarm is set; one that has failed, or is due again at another time, is then claimed and
-postponed, which says all of that.
+The contract of storages has no operation that writes a whole row. So an object is saved with the
+time of its last change, and starts with revision 1, or continues from the object that it replaces.
+An alarm is set; if it has failed, or is due again at another time, it is then claimed and
+postponed, which stores its failures, its error and that time.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def restore_objects(
     """Save objects.
 
     Args:
-        writer: Of the storage.
-        rows: Of distinct objects.
-        stored: What there is of them.
+        writer: The writer of the storage.
+        rows: Rows of distinct objects.
+        stored: The stored objects among them.
 
     Raises:
-        StorageFault: Some of them can't be.
+        StorageFault: An object can't be written.
     """
     batches: dict[int, list[Commit]] = defaultdict(list)
     for row in rows:
@@ -50,26 +50,26 @@ def restore_objects(
     for updated_at, batch in batches.items():
         stale = writer.commit(batch, updated_at)
         if stale:
-            raise StorageFault(f"{batch[min(stale)].key} was written by somebody else meanwhile")
+            raise StorageFault(f"{batch[min(stale)].key} was changed by another writer meanwhile")
 
 
 def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
-    """Set alarms, in the place of any that have their names.
+    """Set alarms, and replace alarms with the same names.
 
     Args:
-        writer: Of the storage.
-        rows: Of distinct alarms, which `can_restore`.
+        writer: The writer of the storage.
+        rows: Rows of distinct alarms for which `can_restore` is true.
         now: The wall time.
 
     Raises:
-        StorageFault: Some of them can't be.
+        StorageFault: An alarm can't be written.
     """
     changes: dict[ObjectKey, AlarmChanges] = defaultdict(AlarmChanges)
     for row in rows:
         key = row.alarm.key
         changes[key.object_key].changed[key.name] = NewAlarm(row.alarm.due_at, row.alarm.payload)
     writer.commit([Commit(key, None, alarms=each) for key, each in changes.items()], now)
-    marked = {row.alarm.key: row for row in rows if not _is_as_set(row)}
+    marked = {row.alarm.key: row for row in rows if not _is_unchanged(row)}
     if not marked:
         return
     claim = secrets.randbits(62) + 1
@@ -78,11 +78,11 @@ def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
 
 
 def can_restore(row: AlarmRow) -> bool:
-    """Whether an alarm can be set as it is: what is due later than all calendars isn't claimed."""
-    return row.alarm.due_at <= LATEST or _is_as_set(row)
+    """True if an alarm can be restored. One due after the year 9999 can't be claimed."""
+    return row.alarm.due_at <= LATEST or _is_unchanged(row)
 
 
-def _is_as_set(row: AlarmRow) -> bool:
+def _is_unchanged(row: AlarmRow) -> bool:
     alarm = row.alarm
     return row.available_at == alarm.due_at and not alarm.failures and alarm.last_error is None
 

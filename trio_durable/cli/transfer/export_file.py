@@ -1,7 +1,7 @@
-"""An export to read: checked once as a whole, and then read as often as need be.
+"""Reading of exports: a file is checked as a whole first, and can then be read repeatedly.
 
-Checked means: each line can be stored exactly as it says, they are in the order in which they are
-exported, which finds what is there twice in constant memory, and nothing is missing at the end.
+A checked file has only lines that can be stored exactly, in the order of an export, and none is
+missing. Because of the order, duplicates are found in constant memory.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import IO
 
 import attrs
 import orjson
 
 from ...storage import AlarmRow, ObjectRow
-from ..errors import Refusal
+from ..errors import CommandError
+from ..output import quantity
 from ..storage import exact_json
-from .batches import batches
-from .format import End, decode, is_header
+from ..storage.batches import batches
+from .format import EndLine, decode_line, is_header
 
 
 @contextmanager
-def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
-    """``file``, or a copy of what it has if it can be read only once."""
+def ensure_seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """``file`` itself if it is seekable, or a temporary copy of it."""
     if file.seekable():
         yield file
         return
@@ -33,47 +34,51 @@ def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
         yield copy
 
 
-def check(file: BinaryIO, name: str, tenant: str | None, advance: Callable[[int], None]) -> None:
-    """Read it all.
+def check_export(
+    file: IO[bytes], name: str, tenant: str | None, advance: Callable[[int], None]
+) -> None:
+    """Check a whole export.
 
     Args:
         file: The export.
-        name: What it is called, for messages.
-        tenant: Whose rows are wanted, so that there have to be some; None for all.
-        advance: Is told how many bytes were read.
+        name: The name of the file, for messages.
+        tenant: A tenant that must have rows in it; None if there is no such condition.
+        advance: Called with the number of bytes of each line.
 
     Raises:
-        Refusal: A line can't be imported; says which, and why. Or the tenant has none.
+        CommandError: A line is invalid, or the tenant has no rows.
     """
-    checker = _Checker(tenant)
+    checker = _ExportChecker(tenant)
     file.seek(0)
     number = 0
     for number, line in enumerate(file, 1):
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            raise Refusal(
+            raise CommandError(
                 f"{name}, line {number}: not UTF-8 text; name a file that `trio-durable export` "
                 "wrote"
             ) from None
         try:
             checker.take(exact_json.parse(text))
         except ValueError as error:
-            raise Refusal(
-                f"{name}, line {number}: {error}; mend the file, or export anew"
+            raise CommandError(
+                f"{name}, line {number}: {error}; fix the file, or export again"
             ) from None
         advance(len(line))
     if not checker.has_ended:
-        raise Refusal(
-            f"{name}, line {number + 1}: the end is missing; the file was cut off, or is no "
-            "export: export anew"
+        raise CommandError(
+            f"{name}, line {number + 1}: the end is missing; the file is truncated, or not "
+            "an export: export again"
         )
     if not (tenant is None or checker.has_wanted):
-        raise Refusal(f"{name} has nothing of a tenant {tenant}; check the name, or leave out -t")
+        raise CommandError(
+            f"{name} has no rows of tenant {tenant}; check the name, or leave out -t"
+        )
 
 
-class _Checker:
-    """Takes the lines one by one."""
+class _ExportChecker:
+    """Checks the lines of an export, one by one."""
 
     def __init__(self, wanted: str | None) -> None:
         self.has_ended = False
@@ -84,24 +89,25 @@ class _Checker:
         self._last: tuple[bytes, ...] = ()
 
     def take(self, data: object) -> None:
-        """Check a line.
+        """Check the next line.
 
         Raises:
-            ValueError: It can't be there.
+            ValueError: It is invalid in itself, or in this place.
         """
         if not self._has_begun:
             if not is_header(data):
-                raise ValueError("no export begins like this; the header is missing")
+                raise ValueError("not the first line of an export; the header is missing")
             self._has_begun = True
             return
-        line = decode(data)
+        line = decode_line(data)
         if self.has_ended:
-            raise ValueError("the end came before")
-        if isinstance(line, End):
-            if line != End(self._objects, self._alarms):
+            raise ValueError("the line is after the end")
+        if isinstance(line, EndLine):
+            if line != EndLine(self._objects, self._alarms):
                 raise ValueError(
-                    f"here should be {line.objects} objects and {line.alarms} alarms, and there "
-                    f"were {self._objects} and {self._alarms}; lines are missing or were added"
+                    f"it says {quantity(line.objects, 'object')} and "
+                    f"{quantity(line.alarms, 'alarm')}, but the file has {self._objects:,} and "
+                    f"{self._alarms:,}; lines are missing or were added"
                 )
             self.has_ended = True
             return
@@ -123,45 +129,47 @@ class _Checker:
             raise ValueError(f"{key} is there twice")
         if place < self._last:
             raise ValueError(
-                f"{key} is not in order; lines go by tenant, then objects before alarms, then by "
-                "type, id and name"
+                f"{key} is not in order; lines are sorted by tenant, objects before alarms, then "
+                "by type, id and name"
             )
         self._last = place
 
 
 @attrs.frozen
-class Piece:
-    """Some rows, with the numbers of their lines."""
+class Chunk:
+    """Some rows of an export, each with the number of its line."""
 
     objects: list[tuple[int, ObjectRow]]
     alarms: list[tuple[int, AlarmRow]]
 
 
-def pieces(file: BinaryIO, tenant: str | None, advance: Callable[[int], None]) -> Iterator[Piece]:
-    """The rows of a checked export, as many at a time as fit into memory.
+def read_chunks(
+    file: IO[bytes], tenant: str | None, advance: Callable[[int], None]
+) -> Iterator[Chunk]:
+    """Read the rows of a checked export, in chunks that fit into memory.
 
     Args:
         file: The export.
-        tenant: Only those of a tenant; None for all.
-        advance: Is told how many bytes were read.
+        tenant: The tenant whose rows are read; None for all rows.
+        advance: Called with the number of bytes of each line.
     """
     for batch in batches(_rows(file, tenant, advance), lambda row: row[2]):
-        yield Piece(
+        yield Chunk(
             [(number, line) for number, line, _ in batch if isinstance(line, ObjectRow)],
             [(number, line) for number, line, _ in batch if isinstance(line, AlarmRow)],
         )
 
 
 def _rows(
-    file: BinaryIO, tenant: str | None, advance: Callable[[int], None]
+    file: IO[bytes], tenant: str | None, advance: Callable[[int], None]
 ) -> Iterator[tuple[int, ObjectRow | AlarmRow, int]]:
-    """Each with the number of its line, and how long that is."""
+    """Rows with the number and the length of their lines."""
     file.seek(0)
     for number, text in enumerate(file, 1):
         advance(len(text))
-        # Checked, so nothing is lost by a parser that is fast and lenient.
-        line = None if number == 1 else decode(orjson.loads(text))
-        if line is None or isinstance(line, End):
+        # orjson is fast and lenient; the line was checked by the strict parser before.
+        line = None if number == 1 else decode_line(orjson.loads(text))
+        if line is None or isinstance(line, EndLine):
             continue
         key = line.key if isinstance(line, ObjectRow) else line.alarm.key
         if tenant in (None, key.tenant):

@@ -1,4 +1,4 @@
-"""Bad input to the commands about storages: one line, status 2, and nothing changed."""
+"""Errors of the commands on storages: one line, status 2, and nothing changed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .test_writing import APP
 
 REFUSED: dict[str, list[tuple[str, str]]] = {
     "ls": [
-        ("ls -s app.db --after x", "--after is about the objects of a TYPE"),
-        ("ls -s app.db --limit 3", "--limit is about the objects of a TYPE"),
+        ("ls -s app.db --after x", "--after is for the objects of a TYPE"),
+        ("ls -s app.db --limit 3", "--limit is for the objects of a TYPE"),
         ("ls -s app.db Cart --limit 0", "0 is not in the range x>=1"),
         ("ls -s app.db Cart --limit x", "'x' is not a valid integer"),
         ("ls -s app.db Cart another", "unexpected extra argument (another)"),
@@ -27,19 +27,19 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     ],
     "show": [
         ("show -s app.db Cart", "Missing argument 'ID'"),
-        ("show -s app.db Cart eve", "nothing is stored of Cart('eve'); `trio-durable ls Cart`"),
-        ("show -s app.db -t acme Cart bob", "nothing is stored of Cart('bob') of tenant acme"),
+        ("show -s app.db Cart eve", "Cart('eve') isn't stored; `trio-durable ls Cart`"),
+        ("show -s app.db -t acme Cart bob", "Cart('bob') of tenant acme isn't stored"),
         ("show -s app.db Cart " + 600 * "x", "can't be an id: it takes 600 bytes"),
     ],
     "alarms": [
         ("alarms -s app.db --status lost", "'lost' is not one of 'pending', 'overdue', 'dead'"),
-        ("alarms -s app.db --id ada", "name that with --type"),
+        ("alarms -s app.db --id ada", "name it with --type"),
         ("alarms -s app.db --type {''}", "'' can't be a type: it is empty"),
         ("alarms -s app.db --type Cart --id {''}", "'' can't be an id: it is empty"),
         ("alarms -s app.db nonsense", "No such command 'nonsense'"),
     ],
     "alarms retry": [
-        ("alarms retry -s app.db", "name a dead letter by TYPE, ID and NAME, or say --all"),
+        ("alarms retry -s app.db", "name a dead letter by TYPE, ID and NAME, or use --all"),
         ("alarms retry -s app.db Cart ada", "name a dead letter by TYPE, ID and NAME"),
         ("alarms retry -s app.db Cart ada lost --all", "leave NAME out"),
         ("alarms retry -s app.db Cart ada remind", "there is no dead letter remind of Cart('ada')"),
@@ -55,7 +55,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     ],
     "edit": [
         ("edit -s app.db Cart", "Missing argument 'ID'"),
-        ("edit -s app.db Cart eve --set x=1", "nothing is stored of Cart('eve')"),
+        ("edit -s app.db Cart eve --set x=1", "Cart('eve') isn't stored"),
         ("edit -s app.db Cart ada --set x", "--set 'x': write it as field=JSON"),
         ("edit -s app.db Cart ada --set =1", "--set '=1': write it as field=JSON"),
         (
@@ -74,7 +74,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("edit -s app.db Cart ada --app json:JSONDecoder", "json has no durable object"),
         (
             f"edit -s app.db Counter hits --app {APP}",
-            "no class that is stored as 'Counter'",
+            "no class with the stored name 'Counter'",
         ),
         ("edit -s app.db Cart ada --app {''} --set x=1", "--app '': not the name of a module"),
         ("edit -s app.db Cart ada --app .x --set x=1", "--app '.x': not the name of a module"),
@@ -87,32 +87,35 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("copy note.txt new.db", "it is not an SQLite file"),
         ("copy app.db ./app.db", "SOURCE and TARGET are the same"),
         ("copy redis://x new.db", "SOURCE: no storage is known for redis:// URLs"),
-        ("copy app.db :memory:", "TARGET: objects in memory are gone with their process"),
+        ("copy app.db :memory:", "TARGET: objects in memory end with their process"),
         ("copy app.db nowhere/new.db", "there is no folder"),
         ("copy app.db new.db -t other", "there is no tenant other"),
         ("copy app.db new.db -t A", "can't be the name of a tenant"),
     ],
     "export": [
-        ("export -s app.db note.txt", "note.txt: it is there already; choose another name, or rem"),
+        (
+            "export -s app.db note.txt",
+            "note.txt: it already exists; choose another name, or remove",
+        ),
         (
             "export -s app.db none/new.jsonl",
-            "none/new.jsonl: there is no folder none; make it first",
+            "none/new.jsonl: there is no folder none; create it first",
         ),
         ("export -s app.db folder", "folder: it is a folder; name a file in it"),
-        ("export -s app.db note.txt/new", "note.txt/new: a part of the path is a file, and no f"),
+        ("export -s app.db note.txt/new", "note.txt/new: a part of the path is a file, not a f"),
         ("export -s app.db " + 300 * "x", "xxx: the name is too long; choose a shorter one"),
         ("export -s app.db a b", "unexpected extra argument (b)"),
     ],
     "import": [
         ("import -s app.db none.jsonl", "none.jsonl: there is no such file or folder; check the"),
-        ("import -s app.db circle", "circle: its links lead in a circle; check where they lead"),
-        ("import -s app.db note.txt/x", "note.txt/x: a part of the path is a file, and no folder"),
+        ("import -s app.db circle", "circle: its symbolic links form a loop; check them"),
+        ("import -s app.db note.txt/x", "note.txt/x: a part of the path is a file, not a folder"),
         ("import -s app.db folder", "folder: it is a folder; name a file in it"),
         ("import -s app.db app.db", "app.db, line 1: not UTF-8 text; name a file"),
         ("import -s app.db note.txt", "note.txt, line 1: not JSON from column 1 on"),
         ("import -s app.db --skip --replace note.txt", "exclude each other; use one of them"),
         ("import -s app.db -t No note.txt", "'No' can't be the name of a tenant"),
-        ("import -s new.db -t other good.jsonl", "good.jsonl has nothing of a tenant other; check"),
+        ("import -s new.db -t other good.jsonl", "good.jsonl has no rows of tenant other; check"),
         ("import -s folder good.jsonl", "it is a folder; name a file in it"),
         ("import -s none/new.db good.jsonl", "make it first"),
     ],
@@ -125,27 +128,30 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     ],
     "rm": [
         ("rm -s app.db Cart", "Missing argument 'ID...'"),
-        ("rm -s app.db Cart ada eve --yes", "nothing is stored of Cart('eve')"),
+        ("rm -s app.db Cart ada eve --yes", "Cart('eve') isn't stored"),
         ("rm -s app.db Cart {''} --yes", "'' can't be an id: it is empty"),
     ],
     "tenants drop": [
         ("tenants drop -s app.db", "Missing argument 'NAME'"),
         ("tenants drop -s app.db none --yes", "there is no tenant none in "),
         ("tenants drop -s app.db No --yes", "'No' can't be the name of a tenant"),
-        ("tenants --json -s app.db drop acme --yes", "--json is about the list"),
+        ("tenants --json -s app.db drop acme --yes", "--json is for the list"),
     ],
     "stats": [("stats -s app.db x", "unexpected extra argument (x)")],
     "tenants": [("tenants -s app.db nonsense", "No such command 'nonsense'")],
     "migrate": [
         ("migrate -s app.db x", "unexpected extra argument (x)"),
-        ("migrate -s app.db --sql", "app.db has no SQL to apply; whoever opens it brings it up"),
+        ("migrate -s app.db --sql", "app.db has no SQL to print; run migrate without --sql"),
         ("migrate -s app.db --sql --json", "leave out --check and --json"),
-        ("migrate -s app.db --down m001_objects --check", "--check is about what is pending"),
+        ("migrate -s app.db --down m001_objects --check", "--check lists pending migrations"),
         (
             "migrate -s app.db --down m001_objects --yes",
-            "app.db: the migrations of SQLite files only go up; restore a backup from before",
+            "app.db: SQLite files can't be migrated down; restore an earlier backup",
         ),
-        ("migrate -s app.db --down none --sql", "only go up; restore a backup"),
+        (
+            "migrate -s app.db --down none --sql",
+            "can't be migrated down; restore an earlier backup",
+        ),
     ],
 }
 
@@ -153,7 +159,7 @@ ON_ANY: list[tuple[str, str]] = [
     ("", "Missing option '--storage' / '-s'"),
     ("-s nowhere.db", "there is no such file; check the path"),
     ("-s {''}", "--storage: the storage path is empty"),
-    ("-s :memory:", "--storage: objects in memory are gone with their process; name a file"),
+    ("-s :memory:", "--storage: objects in memory end with their process; name a file"),
     ("-s oracle://x", "--storage: no storage is known for oracle:// URLs"),
     ("-s sqlite://x", "--storage: an SQLite URL has three slashes"),
     ("-s folder", "it is a folder; name a file in it"),
@@ -171,8 +177,8 @@ ON_TENANTS: list[tuple[str, str]] = [
 EXCEPTIONS = {
     ("import", f"-s {path}") for path in ("nowhere.db", "folder", "note.txt", "foreign.db")
 }
-"""It makes a storage where none is, or adds one to others' tables. To find that it
-can't, it takes the lock beside the file."""
+"""An import creates a missing storage, or adds its tables to a database. Before it
+finds that it can't, it creates the lock file."""
 
 PLAIN = {
     "alarms": "",
@@ -190,7 +196,7 @@ PLAIN = {
     "tenants": "",
     "tenants drop": "acme --yes",
 }
-"""What each command takes when it is content."""
+"""Valid arguments of each command."""
 
 CASES = [
     *(case for cases in REFUSED.values() for case in cases),

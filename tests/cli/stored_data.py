@@ -1,4 +1,4 @@
-"""A storage with something in it, for commands to look at."""
+"""A storage with objects and alarms, for the tests of commands."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def encoded(value: object) -> bytes:
 def fail(
     writer: Writer, alarm: AlarmKey, available_at: int | None, failures: int, error: str | None
 ) -> None:
-    """Let an alarm have failed; for good, without a time when it is due again."""
+    """Make an alarm a failed one; a dead letter if it has no time when it is due again."""
     assert writer.claim([alarm], 1, LATEST, LATEST)
     writer.postpone([Postponement(alarm, 1, available_at, failures, error)])
 
@@ -88,7 +88,7 @@ def fill(path: Path) -> None:
 
 
 def everything(path: Path) -> tuple[list[ObjectRow], list[object]]:
-    """All that is stored, tenants and all."""
+    """All objects and alarms, of all tenants."""
     with closing(SQLiteStorage(path).open_reader()) as reader:
         names = ["", *reader.list_tenants(None, 1000)]
         objects = [row for t in names for row in reader.browse_objects(None, None, 10_000, t)]
@@ -101,13 +101,13 @@ def everything(path: Path) -> tuple[list[ObjectRow], list[object]]:
 
 
 def json_of(*args: str) -> Any:
-    """What a command prints as one line of JSON."""
+    """The output of a command that prints one line of JSON."""
     [line] = lines_of(*args)
     return line
 
 
 def lines_of(*args: str) -> Sequence[Any]:
-    """What a command prints as lines of JSON."""
+    """The output of a command that prints lines of JSON."""
     result = run(*args)
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     return [json.loads(line) for line in result.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""Rows in batches, each of which is one transaction, and fits into memory."""
+"""Batches of rows. Each batch is one transaction and fits into memory."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import TypeVar
 
 R = TypeVar("R")
 
-_ROWS = 500
-_BYTES = 4 * 1024 * 1024
+MAX_ROWS = 500
+MAX_BYTES = 4 * 1024 * 1024
 
 
 def batches(rows: Iterable[R], size_of: Callable[[R], int]) -> Iterator[list[R]]:
-    """The same rows in the same order, and none of the lists empty.
+    """Split ``rows`` into lists, in the same order. No list is empty.
 
     Args:
-        rows: Is read no further than the batch goes.
-        size_of: How many bytes a row takes, roughly.
+        rows: The rows. No more are read than the next batch needs.
+        size_of: Returns the approximate size of a row, in bytes.
     """
     batch: list[R] = []
     size = 0
     for row in rows:
         batch.append(row)
         size += size_of(row)
-        if len(batch) >= _ROWS or size >= _BYTES:
+        if len(batch) >= MAX_ROWS or size >= MAX_BYTES:
             yield batch
             batch, size = [], 0
     if batch:
