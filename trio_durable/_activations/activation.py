@@ -51,7 +51,7 @@ from .._errors import (
     StateDecodeError,
     StateEncodeError,
 )
-from .._eventloop.current import ambient
+from .._eventloop.current import runtime_var
 from .._eventloop.loop import Waiter
 from .._json.state import compact
 from .._keys import ObjectKey
@@ -187,7 +187,7 @@ class Activation:
         self.touched = services.loop.now()
         self._turning = True
         # Unless the caller is in it already, which is likely and costs nothing then.
-        entered = ambient.get(None) is self.runtime or ambient.set(self.runtime)
+        entered = runtime_var.get(None) is self.runtime or runtime_var.set(self.runtime)
         try:
             result = handler.function(self._instance, *args, **kwargs)
         except BaseException as error:
@@ -199,7 +199,7 @@ class Activation:
         finally:
             self._turning = False
             if entered is not True:
-                ambient.reset(entered)
+                runtime_var.reset(entered)
         return self._end_turn(handler.name, handler.readonly, result)
 
     def _end_turn(self, name: str, readonly: bool, result: object) -> object:
@@ -560,7 +560,7 @@ class Activation:
 
     def _run_after_load_here(self, instance: DurableObject) -> None:
         """Run a ``def`` after_load, as a turn."""
-        ambient.set(self.runtime)
+        runtime_var.set(self.runtime)
         self._turning = True
         try:
             result = instance.after_load()
@@ -687,7 +687,7 @@ class Activation:
         """Await what an ``async def`` made, in the caller's context variables, as a turn."""
         self.turn = turn = Turn(self, readonly)
         envelope.context.run(current_turn.set, turn)
-        envelope.context.run(ambient.set, self.runtime)
+        envelope.context.run(runtime_var.set, self.runtime)
         self._turning = True
         try:
             return await InContext(coroutine, envelope.context)

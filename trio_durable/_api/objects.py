@@ -141,7 +141,7 @@ class Objects(ABC):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> Coroutine[Any, Any, object]:
-        """See `_ambient.Dispatcher`."""
+        """See `current.Dispatcher`."""
         directory, address = self._locate(cls, object_id)
         return directory.call(address, directory.handler(handler), args, kwargs, directory.timeout)
 

@@ -18,7 +18,7 @@ from .._activations.wait_graph import check_circle, current_turn
 from .._clock import Clock, LoopClock, SystemClock
 from .._durations import Duration, optional_seconds, seconds
 from .._errors import PersistenceError, RuntimeClosed, TenantDropped
-from .._eventloop import current as _ambient
+from .._eventloop import current
 from .._eventloop.loop import Loop
 from .._eventloop.runner import InlineRunner, Runner, ThreadRunner
 from .._eventloop.running import running_loop, running_loop_token
@@ -307,8 +307,8 @@ class DurableRuntime(Objects):
         self._hints = self._storage.open_hints(
             lambda available_at: loop.call_soon_threadsafe(self._scheduler.hinted, available_at)
         )
-        _ambient.opened(loop.token, self)
-        self._token = _ambient.ambient.set(self)
+        current.register(loop.token, self)
+        self._token = current.runtime_var.set(self)
         telemetry.tell(Opened(self))
 
     def _alarms_changed(self, key: ObjectKey, changes: AlarmChanges) -> None:
@@ -340,9 +340,9 @@ class DurableRuntime(Objects):
                 await self._finish_turns(services)
         finally:
             services.closed = True
-            _ambient.closed(services.loop.token, self)
+            current.unregister(services.loop.token, self)
             with contextlib.suppress(ValueError):  # left in another context than entered in
-                _ambient.ambient.reset(self._token)
+                current.runtime_var.reset(self._token)
             self._tasks.cancel_scope.cancel()
             for scope in self._housekeeping:
                 scope.cancel()
@@ -448,4 +448,4 @@ def current_runtime() -> Objects:
     Raises:
         NoRuntime: None is open in this event loop, or several and the context names none.
     """
-    return cast("Objects", _ambient.current(running_loop_token()))
+    return cast("Objects", current.runtime_for(running_loop_token()))

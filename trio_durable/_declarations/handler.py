@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from .._eventloop import current as _ambient
+from .._eventloop import current
 from .._eventloop.running import running_loop_token
 
 P = ParamSpec("P")
@@ -99,7 +99,7 @@ class _Client:
     def __call__(
         self, object_id: str, /, *args: object, **kwargs: object
     ) -> Coroutine[Any, Any, object]:
-        runtime = _ambient.current(running_loop_token())
+        runtime = current.runtime_for(running_loop_token())
         return runtime._dispatch(self._owner, object_id, self._handler.name, args, kwargs)
 
     @property

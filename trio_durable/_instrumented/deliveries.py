@@ -7,7 +7,7 @@ from contextvars import Context, copy_context
 from .._alarms.alarm import EARLIEST, LATEST, instant
 from .._clock import Clock
 from .._eventloop.loop import Loop
-from .._eventloop.wakeup import Bell
+from .._eventloop.wakeup import AutoResetEvent
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.events import AlarmDelivery, DeadLettered
 from .._telemetry.notifier import Notifier, request
@@ -30,7 +30,7 @@ class InstrumentedDeliveries(Deliveries):
         agenda: Agenda,
         destination: Destination,
         claim_ttl: int,
-        room_made: Bell,
+        room_made: AutoResetEvent,
     ) -> None:
         super().__init__(loop, clock, group_commit, agenda, destination, claim_ttl, room_made)
         self._telemetry = telemetry

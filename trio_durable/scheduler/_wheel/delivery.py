@@ -30,7 +30,7 @@ from ..._alarms.alarm import LATEST, alarm_of
 from ..._clock import Clock
 from ..._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from ..._eventloop.loop import Loop
-from ..._eventloop.wakeup import Bell
+from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
 from ..._text import reason
@@ -75,7 +75,7 @@ class Deliveries:
         agenda: Agenda,
         destination: Destination,
         claim_ttl: int,
-        room_made: Bell,
+        room_made: AutoResetEvent,
     ) -> None:
         self._loop = loop
         self._clock = clock
@@ -86,7 +86,7 @@ class Deliveries:
         self._room_made = room_made
         self.flights = Flights()
         self._postponed: list[tuple[Flight, Postponement]] = []
-        self._to_mend = Bell(loop)
+        self._to_mend = AutoResetEvent(loop)
         self._renew_at = _NEVER
         """When to renew claims, if there were any when it was set."""
         self._is_stopped = False
@@ -166,7 +166,7 @@ class Deliveries:
         flight = Flight(self._ended, key, claim)
         self.flights.add(flight, self._loop.now())
         if self._renew_at == _NEVER:
-            self._to_mend.ring()
+            self._to_mend.set()
         return flight
 
     async def _claim(
@@ -308,14 +308,14 @@ class Deliveries:
     def _settle(self, flight: Flight) -> None:
         self.flights.remove(flight)
         self._agenda.unpark(flight.key.owner)
-        self._room_made.ring()
+        self._room_made.set()
         watchers, flight.watchers = flight.watchers, None
         for watcher in watchers or ():
             watcher.settle()
 
     def _postpone(self, flight: Flight, postponement: Postponement) -> None:
         self._postponed.append((flight, postponement))
-        self._to_mend.ring()
+        self._to_mend.set()
 
     def _postponement(
         self, flight: Flight, stored: StoredAlarm, error: BaseException
@@ -373,7 +373,7 @@ class Deliveries:
         except StorageFault as fault:
             logger.warning("could not postpone %d alarms: %s", len(records), fault)
             self._postponed = postponed + self._postponed
-            self._to_mend.ring()
+            self._to_mend.set()
             return False
         for flight, record in postponed:
             self._settle(flight)
@@ -404,7 +404,9 @@ class Deliveries:
             self._settle(flight)
 
 
-MakeDeliveries = Callable[[Loop, Clock, GroupCommit, Agenda, Destination, int, Bell], Deliveries]
+MakeDeliveries = Callable[
+    [Loop, Clock, GroupCommit, Agenda, Destination, int, AutoResetEvent], Deliveries
+]
 """Makes `Deliveries`, or what tells of them as well."""
 
 

@@ -6,7 +6,7 @@ import logging
 
 from ..._clock import Clock
 from ..._eventloop.runner import Runner
-from ..._eventloop.wakeup import Bell
+from ..._eventloop.wakeup import AutoResetEvent
 from ...storage import DueAlarm, Reader
 from .._contract import Destination
 from .in_flight import Flights
@@ -42,7 +42,7 @@ class Feed:
         flights: Flights,
         destination: Destination,
         reach: int,
-        arrived: Bell,
+        arrived: AutoResetEvent,
     ) -> None:
         self._clock = clock
         self._runner = runner
@@ -85,7 +85,7 @@ class Feed:
             due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
             has_room = self._agenda.fill(due, self._flights)
             if due:
-                self._arrived.ring()
+                self._arrived.set()
             if not has_room or len(page) < _PAGE:
                 return
             page = await self._page(tenant, page[-1])

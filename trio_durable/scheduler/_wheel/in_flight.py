@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from ..._alarms.delivery import Delivery
 from ..._alarms.retry import DEFAULT_RETRY, Retry
-from ..._eventloop.loop import Told, Waiter
+from ..._eventloop.loop import CallbackWaiter, Waiter
 from ..._keys import AlarmKey, Owner
 from ...storage import StoredAlarm
 
@@ -23,7 +23,7 @@ MAX_OF_OBJECT = 4
 """How many there may be of one object, which handles one after the other."""
 
 
-class Flight(Told):
+class Flight(CallbackWaiter):
     """One alarm under way: a waiter that is released when its handler's commit is durable."""
 
     __slots__ = ("began", "delivery", "is_recent", "retry", "stored", "watchers")

@@ -27,7 +27,7 @@ import anyio
 from ..._clock import Clock
 from ..._eventloop.loop import Loop
 from ..._eventloop.runner import Runner
-from ..._eventloop.wakeup import Bell
+from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
 from ...storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
@@ -89,8 +89,8 @@ class WheelScheduler:
         self._tell_others = tell_others
         self._polling_interval = polling_interval
         self._agenda = Agenda(clock.now(), capacity)
-        self._to_fire = Bell(loop)
-        self._to_feed = Bell(loop)
+        self._to_fire = AutoResetEvent(loop)
+        self._to_feed = AutoResetEvent(loop)
         self._sleeps_until = 0
         self.deliveries = make_deliveries(
             loop,
@@ -171,12 +171,12 @@ class WheelScheduler:
             self._tell_others(available_at)  # maybe they come to it earlier
         if available_at < self._sleeps_until and (is_known or self._agenda.is_cut):
             self._sleeps_until = available_at
-            self._to_fire.ring()
+            self._to_fire.set()
 
     def hinted(self, available_at: int) -> None:
         """See `Scheduler.hinted`."""
         self._agenda.hint(available_at)
-        self._to_fire.ring()
+        self._to_fire.set()
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class WheelScheduler:
             now = self._clock.now()
             agenda.advance(now, self.deliveries.lead)
             if agenda.wants_more:
-                self._to_feed.ring()
+                self._to_feed.set()
             if agenda.ready and self.deliveries.room and not self._is_stopped:
                 try:
                     await self.deliveries.begin()
