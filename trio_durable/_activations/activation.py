@@ -56,7 +56,7 @@ from .._eventloop.loop import Waiter
 from .._json.state import compact
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
-from .._text import reason
+from .._text import error_summary
 from ..storage import AlarmChanges, StorageFault, StoredObject
 from .by_value import copied, is_atom
 from .envelope import Envelope
@@ -575,7 +575,7 @@ class Activation:
 
     def _begin_failed(self, error: Exception) -> None:
         """after_load raised: tell all who wait, and let the next call begin anew."""
-        problem = reason(error)
+        problem = error_summary(error)
 
         def failure() -> Exception:
             failed = ActivationFailed(self.key, "after_load", problem)

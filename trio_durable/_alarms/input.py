@@ -11,10 +11,11 @@ import orjson
 from .._durations import Duration, seconds
 from .._errors import InvalidAlarm
 from .._json.classes import as_unfit
-from .._json.errors import UnsupportedType, shown
+from .._json.errors import UnsupportedType
 from .._json.hooks import hooks_for
 from .._json.plain import write_json
 from .._keys import ObjectKey, id_problem
+from .._text import short_repr
 from .alarm import _EPOCH, _MICROSECOND, EARLIEST, LATEST
 
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -29,7 +30,9 @@ def check_name(key: ObjectKey, name: str) -> None:
     problem = id_problem(name)
     if problem is not None:
         raise InvalidAlarm(
-            key, shown(name), f"{problem}; a name is a str of 1 to 512 bytes in UTF-8, without NUL"
+            key,
+            short_repr(name),
+            f"{problem}; a name is a str of 1 to 512 bytes in UTF-8, without NUL",
         )
 
 

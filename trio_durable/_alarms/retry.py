@@ -7,7 +7,7 @@ import random
 
 import attrs
 
-from .._durations import Duration, seconds
+from .._durations import Duration, positive_int, seconds
 
 
 def _initial(value: Duration) -> float:
@@ -52,11 +52,8 @@ class Retry:
     """How often the handler is tried before the alarm becomes a dead letter; None: for ever."""
 
     def __attrs_post_init__(self) -> None:
-        attempts = self.attempts
-        if attempts is not None and (
-            isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1
-        ):
-            raise ValueError(f"attempts must be an int of 1 or more, or None, not {attempts!r}")
+        if self.attempts is not None:
+            positive_int(self.attempts, "attempts")
 
     def is_exhausted(self, failures: int) -> bool:
         """Whether ``failures`` were enough."""

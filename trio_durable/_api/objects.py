@@ -15,7 +15,7 @@ from .._activations.info import ActivationInfo
 from .._activations.services import Services
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.input import check_name, due_time, encoded_payload
-from .._durations import UNSET, Duration, Unset, optional_seconds
+from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
 from .._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, WrongEventLoop
 from .._eventloop.runner import Runner
 from .._keys import AlarmKey, ObjectKey
@@ -469,6 +469,4 @@ def checked_limit(limit: int) -> int:
     Raises:
         ValueError: It isn't a number of things.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"limit must be an int of 1 or more, not {limit!r}")
-    return min(limit, _MOST)
+    return min(positive_int(limit, "limit"), _MOST)

@@ -16,7 +16,7 @@ from .._activations.eviction import DEFAULT_MAX_RESIDENT, Residency
 from .._activations.services import Services
 from .._activations.wait_graph import check_circle, current_turn
 from .._clock import Clock, LoopClock, SystemClock
-from .._durations import Duration, optional_seconds, seconds
+from .._durations import Duration, interval_seconds, optional_seconds, positive_int, seconds
 from .._errors import PersistenceError, RuntimeClosed, TenantDropped
 from .._eventloop import current
 from .._eventloop.loop import Loop
@@ -43,7 +43,6 @@ DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0
 DEFAULT_POLLING_INTERVAL = 30.0
 DEFAULT_CLAIM_TTL = 60.0
-_YEAR = 366 * 86400.0
 
 
 class DurableRuntime(Objects):
@@ -103,15 +102,14 @@ class DurableRuntime(Objects):
         clock: Clock | None = None,
         instruments: Iterable[Instrument] = (),
     ) -> None:
-        for name, number in (("max_resident", max_resident), ("max_state_size", max_state_size)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be an int of 1 or more, not {number!r}")
+        positive_int(max_resident, "max_resident")
+        positive_int(max_state_size, "max_state_size")
         self._storage = storage_at(storage, durability)
         self._catalogue = Catalogue(objects, self._make_directory)
         self._call_timeout = optional_seconds(call_timeout, "call_timeout")
         self._grace_period = seconds(grace_period, "grace_period")
-        self._polling_interval = _interval(polling_interval, "polling_interval")
-        self._claim_ttl = _interval(claim_ttl, "claim_ttl")
+        self._polling_interval = interval_seconds(polling_interval, "polling_interval")
+        self._claim_ttl = interval_seconds(claim_ttl, "claim_ttl")
         self._clock = clock
         self._instruments = _checked(instruments)
         self._max_resident = max_resident
@@ -424,13 +422,6 @@ def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:
         if checked.count(instrument) > 1:
             raise ValueError(f"{instrument!r} is given twice in instruments")
     return checked
-
-
-def _interval(value: Duration, name: str) -> float:
-    length = seconds(value, name)
-    if not 0.001 <= length <= _YEAR:
-        raise ValueError(f"{name} must be between a millisecond and a year, not {value!r}")
-    return length
 
 
 async def _run_in(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType, MappingProxyType
 from typing import Any, TypeVar, cast
 
+from .._durations import positive_int
 from .._errors import DefinitionError
 from .._json.upgrades import UpgradeDefinition
 
@@ -107,11 +108,13 @@ def upgrades_of(cls: type, schema: int) -> Mapping[int, UpgradeDefinition]:
 
 
 def _definition(cls: type, name: str, value: Upgrade) -> UpgradeDefinition:
-    function, number = value.function, value.from_schema
+    try:
+        number = positive_int(value.from_schema, "from_schema")
+    except ValueError as error:
+        raise DefinitionError(cls.__qualname__, name, str(error)) from None
+    function = value.function
     problem = None
-    if type(number) is not int or number < 1:
-        problem = f"from_schema must be an int of 1 or more, not {number!r}"
-    elif not isinstance(function, FunctionType):
+    if not isinstance(function, FunctionType):
         problem = "@upgrade goes on a function marked with @staticmethod, and comes first"
     elif (
         inspect.iscoroutinefunction(function)
@@ -123,7 +126,7 @@ def _definition(cls: type, name: str, value: Upgrade) -> UpgradeDefinition:
         problem = f"an upgrade takes one argument, the dict of schema {number}"
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
-    return UpgradeDefinition(name, cast("Any", function), cast("int", number))
+    return UpgradeDefinition(name, cast("Any", function), number)
 
 
 def _takes_one(function: FunctionType) -> bool:

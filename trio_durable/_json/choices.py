@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, get_args
 
-from .errors import Unfit, UnsupportedType, expected, shown
+from .._text import short_repr
+from .errors import Unfit, UnsupportedType, expected
 from .scalars import JSON_SCALARS, Hook
 
 
@@ -48,6 +49,6 @@ def literal_hooks(tp: Any) -> tuple[Hook, Hook]:
         for member in members:
             if type(value) is type(member) and value == member:
                 return value
-        raise Unfit(f"{shown(value)} is none of {', '.join(map(repr, members))}")
+        raise Unfit(f"{short_repr(value)} is none of {', '.join(map(repr, members))}")
 
     return check, check

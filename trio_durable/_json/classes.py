@@ -15,8 +15,8 @@ import orjson
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from .._text import reason
-from .errors import Unfit, expected, shown
+from .._text import error_summary, short_repr
+from .errors import Unfit, expected
 from .scalars import SCALARS, Hook
 
 HooksFor = Callable[[Any], tuple[Hook, Hook]]
@@ -111,9 +111,9 @@ def check_reads_back(written: dict[str, Any], write: Hook, read: Hook) -> None:
     again = write(read(orjson.loads(orjson.dumps(written))))
     for name, was in written.items():
         if orjson.dumps(was) != orjson.dumps(again[name]):
-            raise Unfit(f"{shown(was)} would be read back as {shown(again[name])}").within(
-                f".{name}"
-            )
+            raise Unfit(
+                f"{short_repr(was)} would be read back as {short_repr(again[name])}"
+            ).within(f".{name}")
 
 
 def field_functions(
@@ -175,4 +175,4 @@ def as_unfit(error: Exception) -> Unfit:
         return Unfit("it is nested too deeply, or contains itself")
     if isinstance(error, KeyError):
         return Unfit(f"{error} is missing")
-    return Unfit(reason(error))
+    return Unfit(error_summary(error))

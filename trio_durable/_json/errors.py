@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .._text import short_repr
+
 
 class Unfit(ValueError):
     """A value that can't be carried exactly; ``path`` leads to it from where encoding began."""
@@ -23,12 +25,6 @@ class UnsupportedType(TypeError):
     """An annotation that there is no exact JSON for."""
 
 
-def shown(value: object) -> str:
-    """A value as a message shows it: at most 60 characters of its repr."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
 def expected(what: str, value: object) -> Unfit:
     """The error of a ``value`` that isn't ``what`` its field declares."""
-    return Unfit(f"{shown(value)} is of type {type(value).__name__}, not {what}")
+    return Unfit(f"{short_repr(value)} is of type {type(value).__name__}, not {what}")

@@ -27,9 +27,10 @@ from typing import (
 import attrs
 import orjson
 
+from .._text import short_repr
 from .choices import enum_hooks, literal_hooks
 from .classes import class_hooks
-from .errors import Unfit, UnsupportedType, expected, shown
+from .errors import Unfit, UnsupportedType, expected
 from .keys import key_hooks
 from .plain import read_json, write_json
 from .scalars import JSON_SCALARS, SCALARS, Hook
@@ -162,7 +163,7 @@ def _row_hooks(
 
     def convert(hooks: list[Hook], items: Sequence[Any]) -> list[Any]:
         if len(items) != len(hooks):
-            raise Unfit(f"{shown(items)} has {len(items)} items instead of {len(hooks)}")
+            raise Unfit(f"{short_repr(items)} has {len(items)} items instead of {len(hooks)}")
         out: list[Any] = []
         try:
             for hook, item in zip(hooks, items, strict=True):
@@ -249,7 +250,9 @@ def _union_hooks(tp: Any) -> tuple[Hook, Hook]:
         if kind in plain:
             return SCALARS[kind][0](value)
         if kind not in by_kind:
-            raise Unfit(f"{shown(value)} is of type {kind.__name__}, which is not part of {tp}")
+            raise Unfit(
+                f"{short_repr(value)} is of type {kind.__name__}, which is not part of {tp}"
+            )
         tag, write = by_kind[kind]
         return {"$type": tag, "value": write(value)}
 
@@ -267,7 +270,7 @@ def _union_hooks(tp: Any) -> tuple[Hook, Hook]:
                 return read(value)
             except (ValueError, TypeError, KeyError, ArithmeticError):
                 continue
-        raise Unfit(f"{shown(value)} fits no part of {tp}")
+        raise Unfit(f"{short_repr(value)} fits no part of {tp}")
 
     return write_union, read_union
 
@@ -288,7 +291,7 @@ def _typeddict_hooks(tp: Any) -> tuple[Hook, Hook]:
             raise expected(tp.__qualname__, value)
         missing = required - value.keys()
         if missing:
-            raise Unfit(f"{shown(value)} lacks {', '.join(sorted(missing))}")
+            raise Unfit(f"{short_repr(value)} lacks {', '.join(sorted(missing))}")
         converted = {}
         for key, item in value.items():
             if key not in hooks:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import Unfit, shown
+from .._text import short_repr
+from .errors import Unfit
 from .scalars import _write_float
 
 
@@ -32,7 +33,7 @@ def write_json(value: Any) -> Any:
         if kind is dict:
             for key, item in value.items():
                 if type(key) is not str:
-                    raise Unfit(f"the key {shown(key)} is not a str; declare the dict's types")
+                    raise Unfit(f"the key {short_repr(key)} is not a str; declare the dict's types")
                 try:
                     write_json(item)
                 except Unfit as unfit:
@@ -41,7 +42,7 @@ def write_json(value: Any) -> Any:
     except RecursionError:
         raise Unfit("it is nested too deeply, or contains itself") from None
     raise Unfit(
-        f"{shown(value)} is of type {kind.__name__}, which plain JSON doesn't have; "
+        f"{short_repr(value)} is of type {kind.__name__}, which plain JSON doesn't have; "
         "declare the field's type"
     )
 

@@ -13,7 +13,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from .errors import Unfit, expected, shown
+from .._text import short_repr
+from .errors import Unfit, expected
 
 Hook = Callable[[Any], Any]
 
@@ -79,17 +80,17 @@ def _check_clock_fields(value: datetime | time) -> None:
     if zone is not None:
         if type(zone) is not timezone:
             raise Unfit(
-                f"{shown(value)} has the time zone {zone}, of which JSON would keep the offset "
-                "only; store .astimezone(UTC), and the zone's name beside it if it matters"
+                f"{short_repr(value)} has the time zone {zone}, of which JSON would keep "
+                "the offset only; store .astimezone(UTC), and the zone's name beside it if it matters"
             )
         offset = zone.utcoffset(None)
         if offset.microseconds or zone.tzname(None) != timezone(offset).tzname(None):
             raise Unfit(
-                f"{shown(value)} has a named offset, or one with a fraction of a second, which "
-                "JSON would lose; store .astimezone(UTC)"
+                f"{short_repr(value)} has a named offset, or one with a fraction of a second, "
+                "which JSON would lose; store .astimezone(UTC)"
             )
     if value.fold:
-        raise Unfit(f"{shown(value)} has fold=1, which JSON would lose; store it in UTC")
+        raise Unfit(f"{short_repr(value)} has fold=1, which JSON would lose; store it in UTC")
 
 
 def _read_datetime(value: Any) -> datetime:

@@ -38,9 +38,9 @@ from .._errors import (
     StateTooNew,
 )
 from .._keys import ObjectKey
-from .._text import reason
+from .._text import error_summary, short_repr
 from .classes import as_unfit, check_reads_back, field_functions, is_constrained
-from .errors import UnsupportedType, shown
+from .errors import UnsupportedType
 from .hooks import hooks_for, reader_for, writer_for
 from .upgrades import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 
@@ -104,7 +104,9 @@ class StateCodec:
             ) from error
         if self.encode(key, decoded) != encoded:
             raise DefinitionError(
-                self._cls.__qualname__, "", f"the default {shown(default)} is not read as written"
+                self._cls.__qualname__,
+                "",
+                f"the default {short_repr(default)} is not read as written",
             )
 
     def encode(self, key: ObjectKey, instance: Any) -> bytes:
@@ -153,7 +155,7 @@ class StateCodec:
             place = f"line {error.lineno} column {error.colno}"
             raise StateDecodeError(key, "", place, f"not JSON ({error.msg})") from error
         if type(data) is not dict:
-            raise StateDecodeError(key, "", "$", f"{shown(data)} is not a JSON object")
+            raise StateDecodeError(key, "", "$", f"{short_repr(data)} is not a JSON object")
         schema = data.pop(SCHEMA_MEMBER, 1)
         if type(schema) is not int or schema != self._schema:
             data = self._at_this_schema(key, data, schema)
@@ -170,7 +172,7 @@ class StateCodec:
     ) -> dict[str, Any]:
         if type(schema) is not int or schema < 1:
             raise StateDecodeError(
-                key, "", f"$.{SCHEMA_MEMBER}", f"{shown(schema)} is not the number of a schema"
+                key, "", f"$.{SCHEMA_MEMBER}", f"{short_repr(schema)} is not the number of a schema"
             )
         if schema > self._schema:
             raise StateTooNew(key, "", "", "", schema, self._schema)
@@ -209,7 +211,7 @@ class StateCodec:
                     place = _short(f"$.{field.name}{unfit.path}")
                     return StateDecodeError(key, field.name, place, unfit.problem)
         # Each value is of its type, so a validator refused one.
-        return StateDecodeError(key, "", "$", reason(error))
+        return StateDecodeError(key, "", "$", error_summary(error))
 
 
 def compact(encoded: bytes) -> bytes:

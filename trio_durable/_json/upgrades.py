@@ -10,9 +10,8 @@ import orjson
 
 from .._errors import StateDecodeError
 from .._keys import ObjectKey
-from .._text import reason
+from .._text import error_summary, short_repr
 from .classes import as_unfit
-from .errors import shown
 from .plain import write_json
 
 SCHEMA_MEMBER = "$schema"
@@ -49,9 +48,9 @@ def _step(key: ObjectKey, data: dict[str, Any], step: UpgradeDefinition) -> dict
     try:
         made: object = step.function(data)
     except Exception as error:
-        raise StateDecodeError(key, "", "$", f"{name} raised {reason(error)}") from error
+        raise StateDecodeError(key, "", "$", f"{name} raised {error_summary(error)}") from error
     if type(made) is not dict:
-        raise StateDecodeError(key, "", "$", f"{name} returned {shown(made)}, not a dict")
+        raise StateDecodeError(key, "", "$", f"{name} returned {short_repr(made)}, not a dict")
     try:
         # A copy, so that no two objects share what a function put into both.
         copy: dict[str, Any] = orjson.loads(orjson.dumps(write_json(made)))

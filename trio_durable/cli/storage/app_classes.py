@@ -18,7 +18,7 @@ from ..._api.durable_object import (
     resolved_fields,
 )
 from ..._json.state import StateCodec
-from ..._text import reason
+from ..._text import error_summary
 from ..errors import Refusal
 
 _OWN = __name__.partition(".")[0]
@@ -108,7 +108,7 @@ def _imported(name: str) -> object:
                 "of your app"
             ) from error
         raise Refusal(
-            f"--app: {name} can't be imported: {reason(error):.400}; mend that first"
+            f"--app: {name} can't be imported: {error_summary(error):.400}; mend that first"
         ) from error
 
 

@@ -33,7 +33,7 @@ from ..._eventloop.loop import Loop
 from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
-from ..._text import reason
+from ..._text import error_summary
 from ...storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from .._contract import Destination
 from .in_flight import Flight, Flights
@@ -429,4 +429,4 @@ def _as_it_was(flight: Flight, stored: StoredAlarm) -> Postponement:
 
 
 def _described(error: BaseException) -> str:
-    return reason(error)[:_MAX_ERROR].replace("\0", "").encode(errors="replace").decode()
+    return error_summary(error)[:_MAX_ERROR].replace("\0", "").encode(errors="replace").decode()
