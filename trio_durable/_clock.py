@@ -10,7 +10,31 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from weakref import WeakKeyDictionary
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def instant(microseconds: int) -> datetime:
+    """The instant ``microseconds`` after 1970 UTC.
+
+    Raises:
+        OverflowError: It is outside the years 1 to 9999.
+    """
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def microseconds_of(at: datetime) -> int:
+    """Microseconds since 1970 UTC at the instant ``at``, an aware datetime."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+EARLIEST: Final = microseconds_of(datetime.min.replace(tzinfo=UTC))
+"""The first microsecond of the year 1."""
+LATEST: Final = microseconds_of(datetime.max.replace(tzinfo=UTC))
+"""The last microsecond of the year 9999."""
 
 
 class Clock(ABC):

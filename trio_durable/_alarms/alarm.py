@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from datetime import datetime
+from typing import TypeVar
 
 import attrs
 import orjson
 
+from .._clock import instant
 from .._errors import InvalidAlarm
-from .._json.classes import as_unfit
+from .._json.errors import as_unfit
 from .._json.hooks import hooks_for
 from .._keys import ObjectKey
 from ..storage import NO_TIME, StoredAlarm
 
 T = TypeVar("T")
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 @attrs.frozen
@@ -59,15 +54,6 @@ class Alarm:
         return value
 
 
-def instant(microseconds: int) -> datetime:
-    """The instant so many microseconds since 1970 UTC.
-
-    Raises:
-        OverflowError: It is outside of the years 1 to 9999.
-    """
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
 def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
     """The record of a stored alarm.
 
@@ -85,9 +71,3 @@ def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
             key.object_key, key.name, f"its row can't be read ({error}); set it anew, or cancel it"
         ) from error
     return Alarm(key.object_key, key.name, due_at, payload, attempt, stored.last_error)
-
-
-# --- setting one ---------------------------------------------------------------------------------
-
-
-# --- handling one --------------------------------------------------------------------------------

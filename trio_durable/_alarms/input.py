@@ -8,15 +8,14 @@ from typing import Any
 
 import orjson
 
+from .._clock import EARLIEST, LATEST, microseconds_of
 from .._durations import Duration, seconds
 from .._errors import InvalidAlarm
-from .._json.classes import as_unfit
-from .._json.errors import UnsupportedType
+from .._json.errors import UnsupportedType, as_unfit
 from .._json.hooks import hooks_for
 from .._json.plain import write_json
 from .._keys import ObjectKey, id_problem
 from .._text import short_repr
-from .alarm import _EPOCH, _MICROSECOND, EARLIEST, LATEST
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 
@@ -55,10 +54,11 @@ def due_time(
             delay = seconds(after, "after")
         except ValueError as error:
             raise InvalidAlarm(key, name, str(error)) from None
-        # More than that is refused below, as is what it would be rounded from.
-        delay = min(delay, 1e12)
-        exact = after // _MICROSECOND if isinstance(after, timedelta) else round(delay * 1e6)
-        due_at = now + exact
+        if isinstance(after, timedelta):
+            due_at = now + after // timedelta(microseconds=1)  # exact, which a float may not be
+        else:
+            # 1e12 seconds and more are refused below; the limit keeps the product finite.
+            due_at = now + round(min(delay, 1e12) * 1e6)
     elif not isinstance(at, datetime):
         raise InvalidAlarm(key, name, f"at must be a datetime, not {at!r:.60}")
     elif at.utcoffset() is None:
@@ -66,7 +66,7 @@ def due_time(
             key, name, f"at is {at}, without a time zone; write datetime.now(UTC) for now, say"
         )
     else:
-        due_at = (at - _EPOCH) // _MICROSECOND
+        due_at = microseconds_of(at)
     if not EARLIEST <= due_at <= LATEST:
         raise InvalidAlarm(key, name, "it would be due outside of the years 1 to 9999")
     return due_at

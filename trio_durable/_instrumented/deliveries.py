@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextvars import Context, copy_context
 
-from .._alarms.alarm import EARLIEST, LATEST, instant
-from .._clock import Clock
+from .._clock import EARLIEST, LATEST, Clock, instant
 from .._eventloop.loop import Loop
 from .._eventloop.wakeup import AutoResetEvent
 from .._persistence.group_commit import GroupCommit

@@ -15,12 +15,9 @@ import orjson
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from .._text import error_summary, short_repr
-from .errors import Unfit, expected
-from .scalars import SCALARS, Hook
-
-HooksFor = Callable[[Any], tuple[Hook, Hook]]
-"""Finds the functions that write and read a type."""
+from .._text import short_repr
+from .errors import Unfit, as_unfit, expected
+from .scalars import SCALARS, Hook, HooksFor
 
 _converter = Converter()  # what cattrs' generators want to be given; all hooks are ours
 
@@ -165,14 +162,3 @@ def _is_scalar(tp: Any) -> bool:
         return tp in SCALARS
     except TypeError:  # unhashable
         return False
-
-
-def as_unfit(error: Exception) -> Unfit:
-    """``error`` as the `Unfit` that it amounts to."""
-    if isinstance(error, Unfit):
-        return error
-    if isinstance(error, RecursionError):
-        return Unfit("it is nested too deeply, or contains itself")
-    if isinstance(error, KeyError):
-        return Unfit(f"{error} is missing")
-    return Unfit(error_summary(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._text import short_repr
+from .._text import error_summary, short_repr
 
 
 class Unfit(ValueError):
@@ -28,3 +28,14 @@ class UnsupportedType(TypeError):
 def expected(what: str, value: object) -> Unfit:
     """The error of a ``value`` that isn't ``what`` its field declares."""
     return Unfit(f"{short_repr(value)} is of type {type(value).__name__}, not {what}")
+
+
+def as_unfit(error: Exception) -> Unfit:
+    """``error`` as the `Unfit` that it amounts to."""
+    if isinstance(error, Unfit):
+        return error
+    if isinstance(error, RecursionError):
+        return Unfit("it is nested too deeply, or contains itself")
+    if isinstance(error, KeyError):
+        return Unfit(f"{error} is missing")
+    return Unfit(error_summary(error))

@@ -6,7 +6,7 @@ from typing import Any
 
 from .._text import short_repr
 from .errors import Unfit
-from .scalars import _write_float
+from .scalars import write_float
 
 
 def write_json(value: Any) -> Any:
@@ -20,7 +20,7 @@ def write_json(value: Any) -> Any:
     if kind is str or kind is int or kind is bool or value is None:
         return value
     if kind is float:
-        return _write_float(value)
+        return write_float(value)
     try:
         if kind is list:
             for index, item in enumerate(value):

@@ -17,6 +17,9 @@ from .._text import short_repr
 from .errors import Unfit, expected
 
 Hook = Callable[[Any], Any]
+"""Writes a value as JSON data, or reads it back; raises `Unfit` if it can't."""
+HooksFor = Callable[[Any], tuple[Hook, Hook]]
+"""The look-up of the functions that write and read the values of a type."""
 
 
 def _write_int(value: Any) -> Any:
@@ -25,7 +28,8 @@ def _write_int(value: Any) -> Any:
     return value
 
 
-def _write_float(value: Any) -> Any:
+def write_float(value: Any) -> Any:
+    """Write a float, or an int that a float can be equal to."""
     if type(value) is float:
         if value - value != 0.0:
             raise Unfit(f"JSON has no {value}; store None or a finite number")
@@ -81,7 +85,8 @@ def _check_clock_fields(value: datetime | time) -> None:
         if type(zone) is not timezone:
             raise Unfit(
                 f"{short_repr(value)} has the time zone {zone}, of which JSON would keep "
-                "the offset only; store .astimezone(UTC), and the zone's name beside it if it matters"
+                "the offset only; store .astimezone(UTC), and the zone's name in a field of "
+                "its own if you need it"
             )
         offset = zone.utcoffset(None)
         if offset.microseconds or zone.tzname(None) != timezone(offset).tzname(None):
@@ -157,7 +162,7 @@ def _read_uuid(value: Any) -> UUID:
 
 SCALARS: dict[Any, tuple[Hook, Hook]] = {
     int: (_write_int, _write_int),
-    float: (_write_float, _read_float),
+    float: (write_float, _read_float),
     bool: (_write_bool, _write_bool),
     str: (_write_str, _write_str),
     type(None): (_write_none, _write_none),

@@ -39,8 +39,8 @@ from .._errors import (
 )
 from .._keys import ObjectKey
 from .._text import error_summary, short_repr
-from .classes import as_unfit, check_reads_back, field_functions, is_constrained
-from .errors import UnsupportedType
+from .classes import check_reads_back, field_functions, is_constrained
+from .errors import UnsupportedType, as_unfit
 from .hooks import hooks_for, reader_for, writer_for
 from .upgrades import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 

@@ -11,7 +11,7 @@ import orjson
 from .._errors import StateDecodeError
 from .._keys import ObjectKey
 from .._text import error_summary, short_repr
-from .classes import as_unfit
+from .errors import as_unfit
 from .plain import write_json
 
 SCHEMA_MEMBER = "$schema"

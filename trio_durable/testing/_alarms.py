@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from .._alarms.alarm import Alarm, instant
+from .._alarms.alarm import Alarm
 from .._alarms.input import check_name
 from .._api.durable_object import DurableObject
 from .._api.objects import Objects
+from .._clock import instant
 from .._durations import Duration, positive_int, seconds
 from .._keys import ObjectKey
 

@@ -26,8 +26,8 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from ..._alarms.alarm import LATEST, alarm_of
-from ..._clock import Clock
+from ..._alarms.alarm import alarm_of
+from ..._clock import LATEST, Clock
 from ..._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from ..._eventloop.loop import Loop
 from ..._eventloop.wakeup import AutoResetEvent
