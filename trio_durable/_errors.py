@@ -521,9 +521,3 @@ class NotInTurn(UsageError):
 
     def _message(self) -> str:
         return f"{self.problem}; use self.ctx inside a handler or after_load"
-
-
-for _class in [each for each in vars().values() if isinstance(each, type)]:
-    if issubclass(_class, DurableError):
-        # Tracebacks and pickles name it as it is imported, not where it happens to be written.
-        _class.__module__ = "trio_durable"
