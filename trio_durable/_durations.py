@@ -14,7 +14,7 @@ _YEAR = 366 * 86400.0
 
 
 class Unset(enum.Enum):
-    """The default of a duration that may be None, which stands for never."""
+    """The type of `UNSET`: the default of a duration where None stands for never."""
 
     UNSET = enum.auto()
 
@@ -52,7 +52,7 @@ def optional_seconds(value: Duration | None, name: str) -> float | None:
 
 
 def interval_seconds(value: Duration, name: str) -> float:
-    """The length of ``value`` in seconds, for what is done again and again, or times out.
+    """The length of ``value`` in seconds, as the period of a task or a timeout.
 
     Raises:
         ValueError: It isn't between a millisecond and a year. The message begins with ``name``.
@@ -64,7 +64,7 @@ def interval_seconds(value: Duration, name: str) -> float:
 
 
 def positive_int(value: object, name: str) -> int:
-    """A number of things: ``value`` itself.
+    """``value`` itself, a count of 1 or more.
 
     Raises:
         ValueError: It isn't an int of 1 or more. The message begins with ``name``.

@@ -21,10 +21,10 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 
 
 def check_name(key: ObjectKey, name: str) -> None:
-    """Refuse what can't name an alarm.
+    """Check the name of an alarm.
 
     Raises:
-        InvalidAlarm: It can't.
+        InvalidAlarm: ``name`` can't name an alarm.
     """
     problem = id_problem(name)
     if problem is not None:
@@ -38,16 +38,16 @@ def check_name(key: ObjectKey, name: str) -> None:
 def due_time(
     key: ObjectKey, name: str, after: Duration | None, at: datetime | None, now: int
 ) -> int:
-    """When an alarm is due that is set at the time ``now``. In microseconds since 1970 UTC.
+    """The due time of an alarm that is set at the time ``now``. In microseconds since 1970 UTC.
 
     Raises:
-        InvalidAlarm: The arguments don't name a time that can be stored.
+        InvalidAlarm: The arguments give no instant, or one that can't be stored.
     """
     check_name(key, name)
     if (after is None) == (at is None):
         given = "neither of after and at" if after is None else "both after and at"
         raise InvalidAlarm(
-            key, name, f"{given} was given; give one: a delay, or the instant that it is due"
+            key, name, f"{given} was given; give one: after, a delay, or at, an instant"
         )
     if after is not None:
         try:
@@ -63,7 +63,9 @@ def due_time(
         raise InvalidAlarm(key, name, f"at must be a datetime, not {at!r:.60}")
     elif at.utcoffset() is None:
         raise InvalidAlarm(
-            key, name, f"at is {at}, without a time zone; write datetime.now(UTC) for now, say"
+            key,
+            name,
+            f"at is {at}, without a time zone; give an aware datetime, such as datetime.now(UTC)",
         )
     else:
         due_at = microseconds_of(at)
@@ -76,7 +78,7 @@ def encoded_payload(key: ObjectKey, name: str, payload: object) -> bytes | None:
     """``payload`` as JSON.
 
     Raises:
-        InvalidAlarm: JSON can't carry it exactly.
+        InvalidAlarm: JSON can't represent it exactly, or it is too large.
     """
     if payload is None:
         return None

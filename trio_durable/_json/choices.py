@@ -1,4 +1,4 @@
-"""JSON for one of a fixed set of values: enums and literals."""
+"""JSON for enums and literals."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:
     """The functions that write a member of an enum as its value and read it back.
 
     Raises:
-        UnsupportedType: It has members with values of other types.
+        UnsupportedType: A member has a value that is neither str nor int.
     """
     for member in tp:
         if type(member.value) not in (str, int):
             raise UnsupportedType(
-                f"{tp.__qualname__}.{member.name} has a value that is neither str nor int"
+                f"the value of {tp.__qualname__}.{member.name} is neither str nor int; give it one"
             )
 
     def write(value: Any) -> Any:
@@ -36,10 +36,10 @@ def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:
 
 
 def literal_hooks(tp: Any) -> tuple[Hook, Hook]:
-    """The functions that write a member of a ``Literal`` as it is and read it back.
+    """The functions that write a member of a ``Literal`` unchanged and read it back.
 
     Raises:
-        UnsupportedType: It has members that aren't plain JSON.
+        UnsupportedType: A member isn't plain JSON.
     """
     members = get_args(tp)
     if any(type(member) not in JSON_SCALARS for member in members):

@@ -47,14 +47,14 @@ def hooks_for(tp: Any) -> tuple[Hook, Hook]:
     """The functions that write a ``tp`` as JSON data and read it back.
 
     Raises:
-        UnsupportedType: There is no exact way.
+        UnsupportedType: Values of ``tp`` have no exact JSON.
     """
     try:
         pair = _pairs.get(tp)
     except TypeError:  # an unhashable annotation, such as Annotated[int, []]
         return _make_hooks(tp)
     if pair is None:
-        # A class may contain itself: while its hooks are being made, they stand for themselves.
+        # A class may contain itself, so these stand in for its hooks while those are being made.
         _pairs[tp] = (lambda value: _pairs[tp][0](value), lambda value: _pairs[tp][1](value))
         try:
             pair = _pairs[tp] = _make_hooks(tp)
@@ -96,16 +96,16 @@ def _make_hooks(tp: Any) -> tuple[Hook, Hook]:
         if attrs.has(tp) or is_dataclass(tp):
             return class_hooks(tp, hooks_for)
     raise UnsupportedType(
-        f"{getattr(tp, '__qualname__', tp)} has no exact JSON form here; use an attrs class, a "
+        f"{getattr(tp, '__qualname__', tp)} has no exact JSON form; use an attrs class, a "
         "dataclass or plain types"
     )
 
 
 def writer_for(tp: Any) -> Hook:
-    """How values of the type become JSON."""
+    """The function that writes values of the type."""
     return hooks_for(tp)[0]
 
 
 def reader_for(tp: Any) -> Hook:
-    """How values of the type come back from JSON."""
+    """The function that reads values of the type."""
     return hooks_for(tp)[1]

@@ -1,4 +1,4 @@
-"""Plain JSON: values whose declared type says no more than that."""
+"""Plain JSON: values of fields whose type is Any or object."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .scalars import write_float
 
 
 def write_json(value: Any) -> Any:
-    """Pass plain JSON data on as it is.
+    """Check that ``value`` is plain JSON, and return it unchanged.
 
     Raises:
-        Unfit: Something in it is not None, bool, int, a finite float, str, list or dict with
-            keys of str.
+        Unfit: A part of it is not None, bool, int, a finite float, str, list or a dict with keys
+            of str.
     """
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:
@@ -48,5 +48,5 @@ def write_json(value: Any) -> Any:
 
 
 def read_json(value: Any) -> Any:
-    """Take back a value of a field whose type says nothing: it is as JSON has it."""
+    """``value`` unchanged: plain JSON is read as it is."""
     return value

@@ -1,7 +1,6 @@
-"""JSON for single values: a pair of functions for each type, one that writes and one that reads.
+"""JSON for scalars: for each type, a function that writes a value and one that reads it.
 
-They are strict: a value of another type, or one that JSON would not bring back as it is, raises
-`Unfit`.
+The functions are strict: a value of another type, or one that JSON would change, raises `Unfit`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def _write_int(value: Any) -> Any:
 
 
 def write_float(value: Any) -> Any:
-    """Write a float, or an int that a float can be equal to."""
+    """Write a float, or an int that a float can represent exactly."""
     if type(value) is float:
         if value - value != 0.0:
             raise Unfit(f"JSON has no {value}; store None or a finite number")

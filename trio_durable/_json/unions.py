@@ -1,6 +1,6 @@
-"""JSON for unions: members that aren't plain JSON are tagged with the name of their class.
+"""JSON for unions: values of members that aren't plain JSON are tagged with their class's name.
 
-A union of one type with None has no tags, since null is not the JSON of any other value.
+A union of one type with None needs no tags.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def union_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
             if found is None:
                 raise Unfit(f"{value['$type']!r} is not part of {tp}")
             return found[2](value["value"])
-        # Written when the union had one member besides None.
+        # Without a tag: written when the union had one member besides None.
         for _, _, read in tagged.values():
             try:
                 return read(value)
