@@ -104,7 +104,7 @@ class StateCodec:
             raise DefinitionError(
                 self._cls.__qualname__,
                 "",
-                f"the default {short_repr(default)} is not read back as written",
+                f"the default {short_repr(default)} is not read back as written; choose another",
             )
 
     def encode(self, key: ObjectKey, instance: Any) -> bytes:
