@@ -7,6 +7,7 @@ import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -16,6 +17,8 @@ from sphinx.ext.napoleon import GoogleDocstring
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+import trio_durable  # noqa: E402 - from the folder above
 
 project = "trio_durable"
 author = "The trio_durable authors"
@@ -67,6 +70,21 @@ PUBLIC = {
 """Where a name is to be found, if a docstring says nothing but the name."""
 
 OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!\w+\.md|explanation|howto|coming-from)[^)]*\)")
+
+
+def module_of_definition(public: object) -> str:
+    """The module in which a public class or function is written; "" if that can't be found out."""
+    inner = vars(public).values() if isinstance(public, type) else [public]
+    modules = (each.__globals__["__name__"] for each in inner if isinstance(each, FunctionType))
+    return next((name for name in modules if name.startswith("trio_durable.")), "")
+
+
+# They name the module to import them from. Sphinx would look there for their source, and so would
+# find neither overloads nor docstrings of attributes.
+for name in trio_durable.__all__:
+    public = getattr(trio_durable, name)
+    if module := module_of_definition(public):
+        public.__module__ = module
 
 
 def setup(app: Sphinx) -> None:

@@ -37,7 +37,16 @@ LAYERS = [
 RANKS = {
     "_telemetry": ["events", "notifier"],
     "_eventloop": ["loop current", "asyncio trio runner timeouts wakeup", "running"],
-    "_json": ["errors", "scalars", "plain choices classes", "keys upgrades", "hooks", "state"],
+    "_json": [
+        "errors",
+        "scalars",
+        "plain choices classes",
+        "keys upgrades",
+        "containers",
+        "unions",
+        "hooks",
+        "state",
+    ],
     "storage": [
         "_records",
         "_contract _batch",

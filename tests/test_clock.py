@@ -201,8 +201,9 @@ def test_the_loops_that_tests_run_on_are_virtual(anyio_backend: tuple[str, dict[
     assert loop_on(anyio_backend).is_virtual
 
 
-def test_a_clock_that_is_advanced_by_hand_is_virtual() -> None:
-    assert loop_on(("trio", {"clock": MockClock()})).is_virtual
+@pytest.mark.parametrize("rate", [0, 1, 2])
+def test_a_clock_that_is_advanced_by_hand_is_virtual(rate: float) -> None:
+    assert loop_on(("trio", {"clock": MockClock(rate=rate)})).is_virtual
 
 
 def test_a_loop_that_only_adds_to_that_of_asyncio_is_real() -> None:

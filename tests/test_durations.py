@@ -1,4 +1,4 @@
-"""Durations as users give them."""
+"""Durations and numbers as users give them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_durable._durations import UNSET, optional_seconds, seconds
+from trio_durable._durations import (
+    UNSET,
+    interval_seconds,
+    optional_seconds,
+    positive_int,
+    seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +82,31 @@ def test_optional_seconds() -> None:
     assert optional_seconds(timedelta(seconds=3), "timeout") == 3.0
     with pytest.raises(ValueError, match=r"^timeout must be "):
         optional_seconds(-3, "timeout")
+
+
+@pytest.mark.parametrize("value", [0.001, 1, 366 * 86400, timedelta(days=366)])
+def test_an_interval_is_its_seconds(value: float | timedelta) -> None:
+    assert interval_seconds(value, "polling_interval") == seconds(value, "polling_interval")
+
+
+@pytest.mark.parametrize("value", [0, 0.0009, timedelta(), 366 * 86400 + 1, timedelta(days=367)])
+def test_an_interval_is_between_a_millisecond_and_a_year(value: float | timedelta) -> None:
+    with pytest.raises(ValueError, match=r"^claim_ttl must be between a millisecond and a year, "):
+        interval_seconds(value, "claim_ttl")
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, True, None, "5"])
+def test_an_interval_is_a_duration(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^claim_ttl must be a "):
+        interval_seconds(value, "claim_ttl")  # type: ignore[arg-type]
+
+
+def test_a_number_of_things() -> None:
+    assert [positive_int(number, "limit") for number in (1, 2, 10**30)] == [1, 2, 10**30]
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.0, "1", None, Decimal(1)])
+def test_what_is_no_number_of_things(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^limit must be an int of 1 or more, not ") as caught:
+        positive_int(value, "limit")
+    assert str(caught.value).endswith(f", not {value!r}")

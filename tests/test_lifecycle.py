@@ -309,7 +309,7 @@ async def test_an_after_load_whose_error_has_no_text_harms_nobody_else() -> None
         def call(self) -> None: ...
 
     async with DurableRuntime(":memory:") as runtime:
-        with pytest.raises(ActivationFailed, match="raised Mute, so the object could not begin"):
+        with pytest.raises(ActivationFailed, match="raised Mute, so the object could not start"):
             await runtime.get(Speechless, "a").call()
         assert await runtime.get(Counter, "a").increment() == 1
 

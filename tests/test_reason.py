@@ -1,10 +1,10 @@
-"""What went wrong, in one line, whatever it is that was raised."""
+"""Short texts for error messages."""
 
 from __future__ import annotations
 
 import pytest
 
-from trio_durable._text import reason
+from trio_durable._text import error_summary, short_repr
 
 
 class Mute(Exception):
@@ -20,5 +20,10 @@ class Mute(Exception):
         (Mute(), "Mute"),
     ],
 )
-def test_the_reason_is_the_type_and_the_text_if_there_is_one(error: Exception, line: str) -> None:
-    assert reason(error) == line
+def test_the_summary_is_the_type_and_the_text_if_there_is_one(error: Exception, line: str) -> None:
+    assert error_summary(error) == line
+
+
+def test_a_short_repr_has_at_most_sixty_characters() -> None:
+    assert short_repr("x" * 58) == repr("x" * 58)
+    assert short_repr("x" * 59) == repr("x" * 59)[:57] + "…"

@@ -123,7 +123,7 @@ BAD_NAMES: list[object] = [
 @pytest.mark.parametrize("name", BAD_NAMES, ids=repr)
 async def test_what_cannot_be_a_name(name: Any) -> None:
     async with opened() as runtime:
-        with pytest.raises(InvalidTenant, match="1 to 48 small letters") as caught:
+        with pytest.raises(InvalidTenant, match="1 to 48 lowercase letters") as caught:
             runtime.tenant(name)
         assert caught.value.tenant == f"{name!r:.80}"
         with pytest.raises(InvalidTenant):

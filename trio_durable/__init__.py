@@ -1,6 +1,10 @@
 """Durable objects for Python, on Trio: named, stateful, crash-safe objects in your own process."""
 
-from typing import TYPE_CHECKING
+from inspect import get_annotations
+from types import FunctionType
+from typing import TYPE_CHECKING, get_type_hints
+
+import attrs
 
 from ._activations.info import ActivationInfo
 from ._alarms.alarm import Alarm
@@ -145,6 +149,29 @@ __all__ = [
     "handler",
     "upgrade",
 ]
+
+_KEEP_THEIR_MODULE = {
+    # Python resolves the annotations of users' classes in the namespaces of their bases' modules.
+    "DurableObject",
+    # Part of every pickled error, so its place is part of a format.
+    "ObjectKey",
+}
+
+
+def _name_by_import() -> None:
+    """Let reprs, tracebacks and pickles name what is public by the module users import it from."""
+    for public_name in __all__:
+        public = globals()[public_name]
+        if public_name in _KEEP_THEIR_MODULE or not isinstance(public, (type, FunctionType)):
+            continue
+        if isinstance(public, type) and attrs.has(public):
+            # Resolved while its module is still known, for these names are unknown in this one.
+            hints = get_type_hints(public, include_extras=True)
+            public.__annotations__ = {name: hints[name] for name in get_annotations(public)}
+        public.__module__ = __name__
+
+
+_name_by_import()
 
 
 def __getattr__(name: str) -> object:

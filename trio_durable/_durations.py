@@ -1,4 +1,4 @@
-"""Lengths of time as users give them."""
+"""Durations, and checks of the numbers that users give."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Final
 Duration = timedelta | float
 """A ``timedelta``, or a number of seconds."""
 
+_YEAR = 366 * 86400.0
+
 
 class Unset(enum.Enum):
-    """Tells a duration that wasn't given from None, which stands for never."""
+    """The type of `UNSET`: the default of a duration where None stands for never."""
 
     UNSET = enum.auto()
 
@@ -21,7 +23,7 @@ UNSET: Final = Unset.UNSET
 
 
 def seconds(value: Duration, name: str) -> float:
-    """``value`` in seconds.
+    """The length of ``value`` in seconds.
 
     Raises:
         ValueError: It is negative, not finite, or not a duration at all. The message begins
@@ -41,5 +43,32 @@ def seconds(value: Duration, name: str) -> float:
 
 
 def optional_seconds(value: Duration | None, name: str) -> float | None:
-    """``value`` in seconds, or None, which stands for never or no limit."""
+    """The length of ``value`` in seconds, or None, which stands for never or no limit.
+
+    Raises:
+        ValueError: See `seconds`.
+    """
     return None if value is None else seconds(value, name)
+
+
+def interval_seconds(value: Duration, name: str) -> float:
+    """The length of ``value`` in seconds, as the period of a task or a timeout.
+
+    Raises:
+        ValueError: It isn't between a millisecond and a year. The message begins with ``name``.
+    """
+    length = seconds(value, name)
+    if not 0.001 <= length <= _YEAR:
+        raise ValueError(f"{name} must be between a millisecond and a year, not {value!r}")
+    return length
+
+
+def positive_int(value: object, name: str) -> int:
+    """``value`` itself, a count of 1 or more.
+
+    Raises:
+        ValueError: It isn't an int of 1 or more. The message begins with ``name``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an int of 1 or more, not {value!r:.60}")
+    return value

@@ -1,17 +1,17 @@
-"""Everything this library raises on purpose.
+"""The tree of errors that the library raises.
 
     DurableError
-    ├── DefinitionError            a class body that can't work
+    ├── DefinitionError            a class body that isn't allowed
     ├── UnknownObjectType          no such class
-    ├── UnknownHandler             no such handler on it
+    ├── UnknownHandler             no such handler of the class
     ├── InvalidObjectId            an id that can't name an object
-    ├── InvalidTenant              a name that can't be a tenant's
-    ├── InvalidAlarm               an alarm that can't be set, or a payload that isn't as expected
+    ├── InvalidTenant              a name that can't name a tenant
+    ├── InvalidAlarm               an alarm that can't be set, or a payload of another type
     ├── ArgumentError              arguments that don't fit the handler, or can't be copied
     ├── CallFailed
     │   ├── CallTimeout            (also a TimeoutError)
     │   │   └── MailboxFull
-    │   ├── Overloaded             it would hardly be done in time
+    │   ├── Overloaded             it is unlikely to finish in time
     │   ├── CallCycle
     │   ├── ObjectNotRunning
     │   ├── ActivationFailed       after_load raised
@@ -19,7 +19,7 @@
     │   ├── ReadonlyViolation
     │   ├── AlarmSuperseded        set or cancelled while its handler ran
     │   └── ReplyError             a result that can't be copied
-    ├── StateEncodeError           live state that JSON can't carry exactly
+    ├── StateEncodeError           state that JSON can't represent exactly
     │   └── StateTooLarge
     ├── StateDecodeError           stored state that doesn't fit the class
     │   └── StateTooNew            written at a later schema
@@ -28,15 +28,15 @@
     │   │   ├── StorageInUse
     │   │   └── SchemaTooNew
     │   └── PersistenceError       a load or commit failed
-    │       └── StaleObject        a newer owner wrote
+    │       └── StaleObject        another owner wrote the object
     └── UsageError
-        ├── NoRuntime              nothing is open here, or more than one
+        ├── NoRuntime              none is open here, or several are
         ├── RuntimeClosed
         ├── WrongEventLoop
         ├── TenantDropped          while a tenant is being dropped
-        └── NotInTurn              self.ctx used where no turn runs
+        └── NotInTurn              self.ctx was used outside a turn
 
-Every error carries what it is about as fields, survives pickling, and ends with what to do.
+An error can be pickled. Its fields are its object and its data; its message ends with the remedy.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class DurableError(Exception):
         return self._message()
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Not OSError's, which CallTimeout inherits with TimeoutError: it keeps two arguments.
+        # CallTimeout inherits OSError's with TimeoutError, which keeps only two arguments.
         return (type(self), self.args, self.__dict__)
 
     def __copy__(self) -> Self:
-        # Each of those who wait gets an error of its own, and all want to see what caused it.
+        # Each waiting caller gets an error of its own, and all copies have the same cause.
         other = type(self)(*self.args)
         other.__dict__.update(self.__dict__)
         other.__cause__ = self.__cause__
@@ -80,7 +80,7 @@ class DurableError(Exception):
 
 @_error
 class DefinitionError(DurableError, TypeError):
-    """A durable object class is not well defined."""
+    """The definition of a durable object class is invalid."""
 
     cls: str
     member: str
@@ -93,7 +93,7 @@ class DefinitionError(DurableError, TypeError):
 
 @_error
 class UnknownObjectType(DurableError, LookupError):
-    """No durable object class goes by this name in the runtime."""
+    """The runtime knows no durable object class of this name."""
 
     type_name: str
     known: tuple[str, ...]
@@ -139,7 +139,7 @@ class InvalidObjectId(DurableError, ValueError):
 
 @_error
 class InvalidTenant(DurableError, ValueError):
-    """The name can't be a tenant's."""
+    """The name can't name a tenant."""
 
     tenant: str
     problem: str
@@ -147,13 +147,13 @@ class InvalidTenant(DurableError, ValueError):
     def _message(self) -> str:
         return (
             f"{self.tenant} can't be the name of a tenant: {self.problem}; a name has 1 to 48 "
-            "small letters, digits, - and _, the first a letter or digit"
+            "lowercase letters, digits, - and _, and begins with a letter or digit"
         )
 
 
 @_error
 class InvalidAlarm(DurableError, ValueError):
-    """An alarm can't be set like this, or its payload isn't what it is read as."""
+    """The arguments can't set an alarm, or its payload isn't of the requested type."""
 
     key: ObjectKey
     name: str
@@ -180,7 +180,7 @@ class ArgumentError(DurableError, TypeError):
 
 @_error
 class CallFailed(DurableError):
-    """Base of what can go wrong with one call while its object lives on."""
+    """Base of the errors of a single call, which the object survives."""
 
     key: ObjectKey
     handler: str
@@ -191,7 +191,10 @@ class CallFailed(DurableError):
 
 @_error
 class CallTimeout(CallFailed, TimeoutError):
-    """No reply came in time. A turn that had begun runs to its end; one still queued never runs."""
+    """No reply came in time.
+
+    A turn that has begun still runs to its end. A call that is still queued never runs.
+    """
 
     timeout: float
     activity: str
@@ -199,41 +202,41 @@ class CallTimeout(CallFailed, TimeoutError):
     def _message(self) -> str:
         return (
             f"{self._where()} gave no reply within {self.timeout:g} s ({self.activity}); "
-            "a turn that has begun still runs to its end, so check before you repeat it"
+            "a turn that has begun still runs to its end: check its effect before you call again"
         )
 
 
 @_error
 class MailboxFull(CallTimeout):
-    """The call found the mailbox full, and its turn didn't come in time. It never ran."""
+    """The mailbox was full, and the call's turn didn't come in time. The call never ran."""
 
     mailbox_size: int
 
     def _message(self) -> str:
         return (
             f"{self._where()} found the mailbox full, with {self.mailbox_size} calls queued, and "
-            f"its turn did not come within {self.timeout:g} s ({self.activity}); it was not run: "
+            f"its turn did not come within {self.timeout:g} s ({self.activity}); it did not run: "
             "slow the callers down, shorten the handler, or raise mailbox_size"
         )
 
 
 @_error
 class Overloaded(CallFailed):
-    """The call would hardly be done in time, because of all that waits before it. It never ran."""
+    """The calls ahead make this one unlikely to finish within its timeout. It never ran."""
 
     timeout: float
     activity: str
 
     def _message(self) -> str:
         return (
-            f"{self._where()} would hardly be done within {self.timeout:g} s ({self.activity}); "
-            "it was not run: slow the callers down, and call again later"
+            f"{self._where()} is unlikely to finish within {self.timeout:g} s ({self.activity}); "
+            "it did not run: slow the callers down, and call again later"
         )
 
 
 @_error
 class CallCycle(CallFailed):
-    """The call would have waited for itself: the objects wait for each other in a circle."""
+    """A deadlock: the call would close a circle of objects that wait for each other."""
 
     path: tuple[ObjectKey, ...]
 
@@ -258,31 +261,34 @@ class ObjectNotRunning(CallFailed):
 
 @_error
 class ActivationFailed(CallFailed):
-    """The object's after_load raised; the cause is attached, and the next call tries again."""
+    """The object's ``after_load`` raised.
+
+    Its error is the ``__cause__``, and the next call tries again.
+    """
 
     problem: str
 
     def _message(self) -> str:
         return (
-            f"{self._where()} raised {self.problem}, so the object could not begin; "
+            f"{self._where()} raised {self.problem}, so the object could not start; "
             "nothing was changed, and the next call activates it again"
         )
 
 
 @_error
 class HandlerCancelled(CallFailed):
-    """The handler was cancelled by something inside it, not by its caller."""
+    """The handler was cancelled by code that it awaits, not by its caller."""
 
     def _message(self) -> str:
         return (
-            f"{self._where()} was cancelled from within and rolled back; something that the "
-            "handler awaits was cancelled: let it await what nobody else cancels"
+            f"{self._where()} was cancelled from within and rolled back; it awaits "
+            "something that other code cancelled: await only what no other code cancels"
         )
 
 
 @_error
 class ReadonlyViolation(CallFailed):
-    """A read-only handler changed state or staged an effect; it was rolled back."""
+    """A readonly handler changed state or staged an effect; its turn was rolled back."""
 
     problem: str
 
@@ -295,18 +301,18 @@ class ReadonlyViolation(CallFailed):
 
 @_error
 class AlarmSuperseded(CallFailed):
-    """The alarm was set anew or cancelled while its handler ran; the turn was rolled back."""
+    """The alarm was set again or cancelled while its handler ran; the turn was rolled back."""
 
     def _message(self) -> str:
         return (
-            f"{self._where()} handled an alarm that was set anew or cancelled meanwhile; "
-            "the turn was rolled back, and what the alarm is set to now counts"
+            f"{self._where()} handled an alarm that was set again or cancelled meanwhile; "
+            "the turn was rolled back, and the alarm's new setting applies"
         )
 
 
 @_error
 class ReplyError(CallFailed):
-    """The result can't be handed out by value; the turn was rolled back."""
+    """The result can't be copied for the caller; the turn was rolled back."""
 
     problem: str
 
@@ -322,7 +328,7 @@ class ReplyError(CallFailed):
 
 @_error
 class StateEncodeError(DurableError, ValueError):
-    """Live state that would not come back from JSON as it is; the turn was rolled back."""
+    """State that JSON can't represent exactly; the turn was rolled back."""
 
     key: ObjectKey
     field: str
@@ -334,7 +340,7 @@ class StateEncodeError(DurableError, ValueError):
 
 @_error
 class StateTooLarge(StateEncodeError):
-    """Encoded state over the limit; the turn was rolled back."""
+    """Encoded state exceeds the limit; the turn was rolled back."""
 
     size: int
     limit: int
@@ -348,7 +354,7 @@ class StateTooLarge(StateEncodeError):
 
 @_error
 class StateDecodeError(DurableError, ValueError):
-    """Stored state that doesn't fit the class. The row is left as it is."""
+    """Stored state doesn't fit the class. The row is left untouched."""
 
     key: ObjectKey
     field: str
@@ -359,13 +365,13 @@ class StateDecodeError(DurableError, ValueError):
         field = f"field {self.field}" if self.field else "the stored value"
         return (
             f"stored state of {self.key} can't be read: {field} at {self.place}: {self.problem}; "
-            "the row was left untouched: mend the class (or the row) and call again"
+            "the row was left untouched: fix the class (or the row) and call again"
         )
 
 
 @_error
 class StateTooNew(StateDecodeError):
-    """Stored state of a later schema than the class has. The row is left as it is."""
+    """Stored state has a later schema than the class. The row is left untouched."""
 
     stored_schema: int
     schema: int
@@ -381,7 +387,7 @@ class StateTooNew(StateDecodeError):
 
 
 class StorageError(DurableError):
-    """Base of what goes wrong below the objects."""
+    """Base of the errors of the storage."""
 
 
 @_error
@@ -423,9 +429,9 @@ class SchemaTooNew(StorageUnavailable):
 
 @_error
 class PersistenceError(StorageError):
-    """What a turn changed could not be made durable, or an object could not be loaded.
+    """A turn could not be committed, or an object could not be loaded.
 
-    The instance is dropped; the next call starts from what is stored.
+    The instance is dropped; the next call starts from the stored state.
     """
 
     key: ObjectKey
@@ -435,20 +441,20 @@ class PersistenceError(StorageError):
     def _message(self) -> str:
         return (
             f"could not {self.action} {self.key}: {self.problem}; "
-            "the object was dropped from memory and its next call starts from what is stored"
+            "the object was dropped from memory, and its next call starts from the stored state"
         )
 
 
 @_error
 class StaleObject(PersistenceError):
-    """Somebody else wrote the object since it was loaded; this instance's change was refused."""
+    """Another owner wrote the object since it was loaded; this instance's change was refused."""
 
     revision: int
 
     def _message(self) -> str:
         return (
             f"{self.key} was written by another owner since revision {self.revision}; this "
-            "change was refused and the instance dropped: repeat the call on what is stored now"
+            "change was refused and the instance dropped: repeat the call on the new state"
         )
 
 
@@ -456,12 +462,12 @@ class StaleObject(PersistenceError):
 
 
 class UsageError(DurableError, RuntimeError):
-    """Base of calls that come to the wrong place or at the wrong time."""
+    """Base of the errors of a call in the wrong place or at the wrong time."""
 
 
 @_error
 class NoRuntime(UsageError):
-    """There is no runtime to use here, or no way to tell which one."""
+    """No runtime is open here, or several are and the context names none."""
 
     open_here: int
 
@@ -469,7 +475,7 @@ class NoRuntime(UsageError):
         if self.open_here:
             return (
                 f"{self.open_here} runtimes are open in this event loop and none is current here; "
-                "call through a handle of the one you mean: runtime.get(Type, object_id)"
+                "call through a handle of one of them: runtime.get(Type, object_id)"
             )
         return (
             "no DurableRuntime is open in this event loop; "
@@ -496,34 +502,28 @@ class WrongEventLoop(UsageError):
     def _message(self) -> str:
         return (
             f"{self.problem}; a DurableRuntime serves the event loop it was entered in: "
-            "hand the call over with anyio.from_thread.run(), or open a runtime of its own"
+            "make the call with anyio.from_thread.run(), or open a runtime there"
         )
 
 
 @_error
 class TenantDropped(UsageError):
-    """The tenant is being dropped; its objects can't be used until that is done."""
+    """The tenant is being dropped; its objects can't be used until `drop_tenant` returns."""
 
     tenant: str
 
     def _message(self) -> str:
         return (
             f"tenant {self.tenant} is being dropped; wait until drop_tenant() is done, "
-            "then its objects begin anew"
+            "then its objects start from their defaults"
         )
 
 
 @_error
 class NotInTurn(UsageError):
-    """``self.ctx`` was used while no turn of the object runs."""
+    """``self.ctx`` was used outside a turn of its object."""
 
     problem: str
 
     def _message(self) -> str:
         return f"{self.problem}; use self.ctx inside a handler or after_load"
-
-
-for _class in [each for each in vars().values() if isinstance(each, type)]:
-    if issubclass(_class, DurableError):
-        # Tracebacks and pickles name it as it is imported, not where it happens to be written.
-        _class.__module__ = "trio_durable"

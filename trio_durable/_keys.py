@@ -1,4 +1,4 @@
-"""What names an object."""
+"""Identities of objects and alarms, and the rules for their names."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import attrs
 
 MAX_ID_BYTES = 512
 MAX_TENANT_LENGTH = 48
-"""So that Postgres, which cuts names at 63 bytes, can have schemas of these names."""
+"""PostgreSQL has a schema per tenant and cuts its name at 63 bytes, a prefix included."""
 
-# No capitals, for SQL's names don't tell them from small letters.
+# Lowercase only, because names in SQL are case-insensitive.
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 Owner = tuple[str, str, str]
-"""Type name, id and tenant of an object, as what is compared and hashed fast."""
+"""Type name, id and tenant of an object: a plain tuple, which is fast to compare and hash."""
 
 
 @attrs.frozen
 class ObjectKey:
-    """The identity of a durable object: its stored type name, its id, and whose it is."""
+    """The identity of a durable object: its stored type name, its id and its tenant."""
 
     type_name: str
     object_id: str
     tenant: str = ""
-    """The name of the tenant; "" for what belongs to none."""
+    """The name of the tenant; "" without one."""
 
     def __str__(self) -> str:
         name = f"{self.type_name}({self.object_id!r})"
         return f"{name} of tenant {self.tenant}" if self.tenant else name
 
     def alarm(self, name: str) -> AlarmKey:
-        """The identity of the object's alarm of that name."""
+        """The identity of the object's alarm ``name``."""
         return AlarmKey(self.type_name, self.object_id, name, self.tenant)
 
     @property
     def owner(self) -> Owner:
-        """What its alarms have as their owner."""
+        """The owner of the object's alarms: this key as a tuple."""
         return self.type_name, self.object_id, self.tenant
 
     @property
@@ -48,7 +48,7 @@ class ObjectKey:
 
 
 class AlarmKey(NamedTuple):
-    """The identity of an alarm: its object's, and its name.
+    """The identity of an alarm: its object and its name.
 
     A plain tuple, because the timing wheel hashes several of them for each alarm.
     """
@@ -60,7 +60,7 @@ class AlarmKey(NamedTuple):
 
     @property
     def owner(self) -> Owner:
-        """Whose alarm it is."""
+        """The object that the alarm belongs to, as a tuple."""
         return self[0], self[1], self[3]
 
     @property
@@ -70,7 +70,7 @@ class AlarmKey(NamedTuple):
 
     @property
     def object_key(self) -> ObjectKey:
-        """Whose alarm it is."""
+        """The object that the alarm belongs to."""
         return ObjectKey(self.type_name, self.object_id, self.tenant)
 
     def __str__(self) -> str:
@@ -78,33 +78,33 @@ class AlarmKey(NamedTuple):
 
 
 def address_of(object_id: str, tenant: str) -> str:
-    """Where an object is among those of its type, those of all tenants together.
+    """The address of an object: identifies it among the objects of its type in all tenants.
 
-    Neither ids nor names of tenants have a NUL in them, so addresses are distinct. A plain str,
+    Addresses are distinct, because neither ids nor names of tenants contain NUL. A plain str,
     because each call looks one up.
     """
     return f"{tenant}\0{object_id}" if tenant else object_id
 
 
 def at_address(type_name: str, address: str) -> ObjectKey:
-    """The key of what is at an address."""
+    """The key of the object at ``address``, the inverse of `address_of`."""
     tenant, separator, object_id = address.partition("\0")
     return ObjectKey(type_name, object_id, tenant) if separator else ObjectKey(type_name, address)
 
 
 def tenant_problem(tenant: object) -> str | None:
-    """Say why ``tenant`` can't be the name of a tenant, or return None."""
+    """The reason why ``tenant`` can't be the name of a tenant, or None if it can."""
     if not isinstance(tenant, str):
         return f"it is of type {type(tenant).__name__}"
     if not 1 <= len(tenant) <= MAX_TENANT_LENGTH:
         return f"it has {len(tenant)} characters"
     if _TENANT.fullmatch(tenant) is None:
-        return "it has other characters"
+        return "it has forbidden characters"
     return None
 
 
 def id_problem(object_id: object) -> str | None:
-    """Say why ``object_id`` can't be an id, or return None."""
+    """The reason why ``object_id`` can't be an id, or None if it can."""
     if not isinstance(object_id, str):
         return f"it is of type {type(object_id).__name__}"
     if not object_id:

@@ -1,12 +1,14 @@
-"""What went wrong, as one line has it."""
+"""Short texts for error messages: an error's summary, and a value's repr."""
 
 from __future__ import annotations
 
+_MAX_REPR = 60
 
-def reason(error: BaseException) -> str:
+
+def error_summary(error: BaseException) -> str:
     """The type of ``error`` and its text; the type alone if it has none.
 
-    It is a stranger's, and may raise anything when asked for its text.
+    ``error`` may come from any code, so its ``__str__`` may raise.
     """
     name = type(error).__name__
     try:
@@ -14,3 +16,9 @@ def reason(error: BaseException) -> str:
     except Exception:
         return name
     return f"{name}: {text}" if text else name
+
+
+def short_repr(value: object) -> str:
+    """The repr of ``value``, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= _MAX_REPR else text[: _MAX_REPR - 3] + "…"

@@ -183,7 +183,7 @@ ERRORS: dict[str, tuple[Exception, str]] = {
         StateDecodeError(ObjectKey("Cart", "ada"), "", "line 1", "not\nJSON"),
         (
             "stored state of Cart('ada') can't be read: the stored value at line 1: not JSON; the "
-            "row was left untouched: mend the class (or the row) and call again"
+            "row was left untouched: fix the class (or the row) and call again"
         ),
     ),
     "of a nursery": (ExceptionGroup("", [ExceptionGroup("", [CommandError("no way")])]), "no way"),

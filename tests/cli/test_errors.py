@@ -170,7 +170,7 @@ ON_ANY: list[tuple[str, str]] = [
 
 ON_TENANTS: list[tuple[str, str]] = [
     ("-s app.db -t none", "there is no tenant none in "),
-    ("-s app.db -t No", "'No' can't be the name of a tenant: it has other characters"),
+    ("-s app.db -t No", "'No' can't be the name of a tenant: it has forbidden characters"),
     ("-s app.db -t {''}", "'' can't be the name of a tenant: it has 0 characters"),
 ]
 

@@ -8,7 +8,6 @@ be made, rather than to be found, when the library changes.
 from __future__ import annotations
 
 import inspect
-import sys
 import textwrap
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
@@ -67,7 +66,7 @@ def rewritten(owner: type, name: str, *changes: tuple[str, str]) -> AbstractCont
         source = source.replace(old, new)
     found: dict[str, Any] = {}
     future = "from __future__ import annotations\n"
-    exec(future + source, vars(sys.modules[owner.__module__]), found)
+    exec(future + source, function.__globals__, found)
     return patch.object(owner, name, found[name])
 
 

@@ -18,7 +18,7 @@ import trio
 from trio_durable import Runner
 from trio_durable._eventloop.loop import Loop
 from trio_durable._eventloop.runner import Job
-from trio_durable._eventloop.trio import _TrioLoop
+from trio_durable._eventloop.trio import TrioLoop
 
 if TYPE_CHECKING:
     from .world import Process
@@ -96,7 +96,7 @@ class Side:
         return trio.current_time() + delay
 
 
-class SimulatedLoop(_TrioLoop):
+class SimulatedLoop(TrioLoop):
     """The loop as a process sees it: what comes from its storage takes a while."""
 
     def __init__(self, network: Network, process: Process) -> None:

@@ -1,15 +1,16 @@
-"""Alarms as users see them: the record, the decorator, and what they may be set to."""
+"""The record of an alarm, as users see it."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from datetime import datetime
+from typing import TypeVar
 
 import attrs
 import orjson
 
+from .._clock import instant
 from .._errors import InvalidAlarm
-from .._json.classes import as_unfit
+from .._json.errors import as_unfit
 from .._json.hooks import hooks_for
 from .._keys import ObjectKey
 from ..storage import NO_TIME, StoredAlarm
@@ -17,34 +18,28 @@ from ..storage import NO_TIME, StoredAlarm
 T = TypeVar("T")
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-
-
 @attrs.frozen
 class Alarm:
-    """An alarm that is set, is being handled, or is a dead letter."""
+    """An alarm: scheduled, being handled, or a dead letter."""
 
     key: ObjectKey
-    """Whose it is."""
+    """The object that the alarm belongs to."""
     name: str
     due_at: datetime
-    """When it was set for, in UTC. Retries leave it as it is, and what is set for this plus an
-    interval doesn't drift."""
+    """The instant that the alarm was set for, in UTC. Retries don't change it, so an alarm that its
+    handler sets for ``due_at`` plus an interval doesn't drift."""
     payload: object = None
-    """What it was set with, as plain JSON: None, bool, int, float, str, list or dict."""
+    """The data it was set with, as plain JSON: None, bool, int, float, str, list or dict."""
     attempt: int = 1
-    """Which delivery this is, or will be; of a dead letter, which was the last."""
+    """The number of this delivery, or of the next; of the last one for a dead letter."""
     last_error: str | None = None
-    """What the attempt before raised."""
+    """The error of the previous attempt."""
 
     def payload_as(self, kind: type[T]) -> T:
-        """The payload as what it was set with: an attrs class, a dataclass, a datetime…
+        """The payload as an instance of the type it was set with: an attrs class, a datetime…
 
         Raises:
-            InvalidAlarm: It isn't one.
+            InvalidAlarm: The payload isn't of this type.
         """
         try:
             value: T = hooks_for(kind)[1](self.payload)
@@ -59,35 +54,20 @@ class Alarm:
         return value
 
 
-def instant(microseconds: int) -> datetime:
-    """The instant so many microseconds since 1970 UTC.
-
-    Raises:
-        OverflowError: It is outside of the years 1 to 9999.
-    """
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
 def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
     """The record of a stored alarm.
 
     Raises:
-        InvalidAlarm: The row can't be read.
+        InvalidAlarm: The row is corrupt.
     """
     key = stored.key
     try:
         if stored.due_at == NO_TIME:
-            raise ValueError("when it is due is no number")
+            raise ValueError("its due time is no number")
         due_at = instant(stored.due_at)
         payload = None if stored.payload is None else orjson.loads(stored.payload)
     except (OverflowError, ValueError) as error:
         raise InvalidAlarm(
-            key.object_key, key.name, f"its row can't be read ({error}); set it anew, or cancel it"
+            key.object_key, key.name, f"its row can't be read ({error}); set it again, or cancel it"
         ) from error
     return Alarm(key.object_key, key.name, due_at, payload, attempt, stored.last_error)
-
-
-# --- setting one ---------------------------------------------------------------------------------
-
-
-# --- handling one --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One delivery of an alarm: its claim, and what became of it meanwhile."""
+"""The delivery of an alarm: its claim, and its status since then."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .alarm import Alarm
 
 @attrs.define(eq=False)
 class Delivery:
-    """An alarm that was claimed, on its way to its handler."""
+    """A claimed alarm on its way to its handler."""
 
     key: AlarmKey
     claim: int
     alarm: Alarm = attrs.field(init=False)
-    """What its handler gets to see; it is there when the claim is."""
+    """The record that its handler sees; set once the claim is stored."""
     superseded: bool = False
-    """It was set or cancelled since, or claimed by somebody else: it must not be handled."""
+    """The alarm was set or cancelled since, or another runtime claimed it: don't handle it."""
     replaced: bool = False
-    """Its handler has set or cancelled the alarm and put that on its way by `Context.commit`."""
+    """Its handler set or cancelled the alarm, and `Context.commit` has submitted that."""
     acknowledged: bool = False
-    """What acknowledges it is durable."""
+    """The commit that acknowledges it is durable."""
 
     @property
     def is_current(self) -> bool:
-        """Whether the alarm still is what was claimed."""
+        """True while the alarm is still set as it was claimed."""
         return not (self.superseded or self.acknowledged)

@@ -8,62 +8,67 @@ from typing import Any
 
 import orjson
 
+from .._clock import EARLIEST, LATEST, microseconds_of
 from .._durations import Duration, seconds
 from .._errors import InvalidAlarm
-from .._json.classes import as_unfit
-from .._json.errors import UnsupportedType, shown
+from .._json.errors import UnsupportedType, as_unfit
 from .._json.hooks import hooks_for
 from .._json.plain import write_json
 from .._keys import ObjectKey, id_problem
-from .alarm import _EPOCH, _MICROSECOND, EARLIEST, LATEST
+from .._text import short_repr
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 
 
 def check_name(key: ObjectKey, name: str) -> None:
-    """Refuse what can't name an alarm.
+    """Check the name of an alarm.
 
     Raises:
-        InvalidAlarm: It can't.
+        InvalidAlarm: ``name`` can't name an alarm.
     """
     problem = id_problem(name)
     if problem is not None:
         raise InvalidAlarm(
-            key, shown(name), f"{problem}; a name is a str of 1 to 512 bytes in UTF-8, without NUL"
+            key,
+            short_repr(name),
+            f"{problem}; a name is a str of 1 to 512 bytes in UTF-8, without NUL",
         )
 
 
 def due_time(
     key: ObjectKey, name: str, after: Duration | None, at: datetime | None, now: int
 ) -> int:
-    """When an alarm is due that is set at the time ``now``. In microseconds since 1970 UTC.
+    """The due time of an alarm that is set at the time ``now``. In microseconds since 1970 UTC.
 
     Raises:
-        InvalidAlarm: The arguments don't name a time that can be stored.
+        InvalidAlarm: The arguments give no instant, or one that can't be stored.
     """
     check_name(key, name)
     if (after is None) == (at is None):
         given = "neither of after and at" if after is None else "both after and at"
         raise InvalidAlarm(
-            key, name, f"{given} was given; give one: a delay, or the instant that it is due"
+            key, name, f"{given} was given; give one: after, a delay, or at, an instant"
         )
     if after is not None:
         try:
             delay = seconds(after, "after")
         except ValueError as error:
             raise InvalidAlarm(key, name, str(error)) from None
-        # More than that is refused below, as is what it would be rounded from.
-        delay = min(delay, 1e12)
-        exact = after // _MICROSECOND if isinstance(after, timedelta) else round(delay * 1e6)
-        due_at = now + exact
+        if isinstance(after, timedelta):
+            due_at = now + after // timedelta(microseconds=1)  # exact, which a float may not be
+        else:
+            # 1e12 seconds and more are refused below; the limit keeps the product finite.
+            due_at = now + round(min(delay, 1e12) * 1e6)
     elif not isinstance(at, datetime):
         raise InvalidAlarm(key, name, f"at must be a datetime, not {at!r:.60}")
     elif at.utcoffset() is None:
         raise InvalidAlarm(
-            key, name, f"at is {at}, without a time zone; write datetime.now(UTC) for now, say"
+            key,
+            name,
+            f"at is {at}, without a time zone; give an aware datetime, such as datetime.now(UTC)",
         )
     else:
-        due_at = (at - _EPOCH) // _MICROSECOND
+        due_at = microseconds_of(at)
     if not EARLIEST <= due_at <= LATEST:
         raise InvalidAlarm(key, name, "it would be due outside of the years 1 to 9999")
     return due_at
@@ -73,7 +78,7 @@ def encoded_payload(key: ObjectKey, name: str, payload: object) -> bytes | None:
     """``payload`` as JSON.
 
     Raises:
-        InvalidAlarm: JSON can't carry it exactly.
+        InvalidAlarm: JSON can't represent it exactly, or it is too large.
     """
     if payload is None:
         return None

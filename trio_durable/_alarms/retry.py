@@ -1,4 +1,4 @@
-"""When an alarm whose handler failed is due again."""
+"""The retry policy of an alarm: exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 
 import attrs
 
-from .._durations import Duration, seconds
+from .._durations import Duration, positive_int, seconds
 
 
 def _initial(value: Duration) -> float:
@@ -34,36 +34,33 @@ def _factor(value: float) -> float:
 class Retry:
     """Exponential backoff: each delay is ``factor`` times the one before, up to ``maximum``.
 
-    A random part of up to a half is taken off each ("equal jitter" in Marc Brooker's
-    "Exponential Backoff and Jitter", 2015), so that what failed together isn't tried again
+    Each delay is shortened by a random part of up to a half ("equal jitter" in Marc Brooker's
+    "Exponential Backoff and Jitter", 2015), so that alarms that failed together aren't retried
     together.
 
     Raises:
-        ValueError: An argument makes no sense.
+        ValueError: An argument is out of its range.
     """
 
     initial: float = attrs.field(default=2.0, converter=_initial)
     """The first delay; a ``timedelta`` or seconds."""
     factor: float = attrs.field(default=2.0, converter=_factor)
-    """1 or more."""
+    """The ratio of each delay to the one before; 1 or more."""
     maximum: float = attrs.field(default=300.0, converter=_maximum)
     """The longest delay; a ``timedelta`` or seconds."""
     attempts: int | None = None
-    """How often the handler is tried before the alarm becomes a dead letter; None: for ever."""
+    """Attempts before the alarm becomes a dead letter, 1 or more; None for no limit."""
 
     def __attrs_post_init__(self) -> None:
-        attempts = self.attempts
-        if attempts is not None and (
-            isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1
-        ):
-            raise ValueError(f"attempts must be an int of 1 or more, or None, not {attempts!r}")
+        if self.attempts is not None:
+            positive_int(self.attempts, "attempts")
 
     def is_exhausted(self, failures: int) -> bool:
-        """Whether ``failures`` were enough."""
+        """True if the alarm has no attempt left after ``failures``."""
         return self.attempts is not None and failures >= self.attempts
 
     def delay(self, failures: int) -> float:
-        """The seconds to wait after so many ``failures``, of which there is at least one."""
+        """The seconds until the next attempt, after ``failures`` of 1 or more."""
         try:
             longest = min(self.initial * self.factor ** (failures - 1), self.maximum)
         except OverflowError:

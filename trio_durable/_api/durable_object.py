@@ -44,7 +44,7 @@ from .._declarations.class_body import (
 from .._declarations.handler import Handler
 from .._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
 from .._declarations.upgrade import upgrades_of
-from .._durations import UNSET, Duration, Unset, optional_seconds
+from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
 from .._errors import DefinitionError, NotInTurn
 from .._json.upgrades import UpgradeDefinition
 from .._keys import id_problem
@@ -297,8 +297,8 @@ def _keywords(cls: type[DurableObject], given: dict[str, Any]) -> dict[str, Any]
         for name, value in keywords.items():
             if name not in ("mailbox_size", "schema"):
                 keywords[name] = optional_seconds(value, name)
-            elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an int of 1 or more, not {value!r}")
+            else:
+                positive_int(value, name)
     except ValueError as error:
         raise DefinitionError(cls.__qualname__, "", str(error)) from None
     return keywords

@@ -429,6 +429,4 @@ def checked_limit(limit: int) -> int:
     Raises:
         ValueError: It isn't a number of things.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"limit must be an int of 1 or more, not {limit!r}")
-    return min(limit, _MOST)
+    return min(positive_int(limit, "limit"), _MOST)

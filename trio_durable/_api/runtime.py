@@ -33,7 +33,6 @@ DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0
 DEFAULT_POLLING_INTERVAL = 30.0
 DEFAULT_CLAIM_TTL = 60.0
-_YEAR = 366 * 86400.0
 
 
 class DurableRuntime(Objects):
@@ -93,9 +92,8 @@ class DurableRuntime(Objects):
         clock: Clock | None = None,
         instruments: Iterable[Instrument] = (),
     ) -> None:
-        for name, number in (("max_resident", max_resident), ("max_state_size", max_state_size)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be an int of 1 or more, not {number!r}")
+        positive_int(max_resident, "max_resident")
+        positive_int(max_state_size, "max_state_size")
         self._storage = storage_at(storage, durability)
         in_memory = isinstance(self._storage, MemoryStorage)
         self._registry = TypeRegistry(

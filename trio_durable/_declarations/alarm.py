@@ -8,20 +8,18 @@ from typing import Protocol, TypeVar, overload
 from .._alarms.retry import DEFAULT_RETRY, Retry
 
 S = TypeVar("S")
-
-
 R = TypeVar("R")
 
 
 class Misplaced:
-    """What ``@alarm`` leaves of something that can't be an alarm's handler."""
+    """A member marked with ``@alarm`` that can't handle an alarm; `check_alarm` rejects it."""
 
     def __init__(self, thing: object) -> None:
         self.thing = thing
 
 
 class _AlarmDecorator(Protocol):
-    """``@alarm(...)`` with options, before it meets its function."""
+    """The decorator that ``@alarm(...)`` with options returns."""
 
     def __call__(self, function: Callable[[S], R], /) -> Callable[[S], R]: ...
 
@@ -37,15 +35,15 @@ def alarm(*, retry: Retry = ...) -> _AlarmDecorator: ...
 def alarm(
     function: Callable[..., object] | None = None, /, *, retry: Retry = DEFAULT_RETRY
 ) -> object:
-    """Make a method the handler of the alarm that has its name.
+    """Make a method the handler of the alarm of the same name.
 
-    The method may be ``def`` or ``async def`` and takes nothing but ``self``; ``self.ctx.alarm``
-    is the alarm. It runs as a turn, and the alarm goes in the same commit that makes durable what
-    the turn did. If it raises, nothing of it happened, and it is tried again later.
+    The method is ``def`` or ``async def`` and takes nothing but ``self``; ``self.ctx.alarm`` is the
+    alarm. It runs as a turn, and the turn's commit removes the alarm. If the method raises, the
+    turn is rolled back, and the alarm is retried.
 
     Args:
         function: The method.
-        retry: When it is tried again.
+        retry: The delays between attempts, and their number.
     """
     if function is None:
         return lambda function: _mark(function, retry)
@@ -63,10 +61,10 @@ def _mark(function: Callable[..., object], retry: Retry) -> object:
 
 
 def is_marked(function: object) -> bool:
-    """Whether ``function`` was marked with ``@alarm``."""
+    """True if ``function`` was marked with ``@alarm``."""
     return hasattr(function, _MARK)
 
 
 def retry_of(function: object) -> object:
-    """What ``function`` was marked with: a `Retry`, if whoever wrote it did what is asked."""
+    """The ``retry`` that ``function`` was marked with. Unchecked: it may be no `Retry`."""
     return getattr(function, _MARK, DEFAULT_RETRY)

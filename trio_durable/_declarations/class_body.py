@@ -1,7 +1,7 @@
-"""What a durable object's class body must not look like.
+"""Checks of a durable object's class body, its fields and its overrides.
 
-Each check refuses something that Python or attrs would take without a word, and that would not do
-what it looks like: state that isn't stored, a handler that can't be called.
+Each check rejects a declaration that Python and attrs accept silently, but that doesn't do what it
+seems to: state that isn't stored, or a handler that can't be called.
 """
 
 from __future__ import annotations
@@ -23,21 +23,27 @@ RESERVED = frozenset({"ctx", *_HOOKS})
 
 
 def check_body(cls: type) -> None:
-    """Check what stands in the body of ``cls`` itself, before attrs gets it.
+    """Check the members in the body of ``cls`` itself, before attrs processes them.
 
     Raises:
-        DefinitionError: Names the member and the mend.
+        DefinitionError: A member isn't allowed. The error names it and the remedy.
     """
     annotations = inspect.get_annotations(cls)
     for name in annotations:
         if name == "ctx":
             raise _reserved(cls, name)
         if isinstance(vars(cls).get(name), Handler):
-            raise DefinitionError(cls.__qualname__, name, "is both a field and a handler")
+            raise DefinitionError(
+                cls.__qualname__, name, "is both a field and a handler; rename one"
+            )
         if is_alarm(vars(cls).get(name)) and not _is_classvar(annotations[name]):
-            raise DefinitionError(cls.__qualname__, name, "is both a field and an alarm")
+            raise DefinitionError(
+                cls.__qualname__, name, "is both a field and an alarm; rename one"
+            )
         if isinstance(vars(cls).get(name), Upgrade) and not _is_classvar(annotations[name]):
-            raise DefinitionError(cls.__qualname__, name, "is both a field and an upgrade")
+            raise DefinitionError(
+                cls.__qualname__, name, "is both a field and an upgrade; rename one"
+            )
     for name, value in vars(cls).items():
         if name == "ctx":
             raise _reserved(cls, name)
@@ -45,7 +51,7 @@ def check_body(cls: type) -> None:
             raise DefinitionError(
                 cls.__qualname__,
                 name,
-                "objects are made from stored fields; set things up in after_load instead",
+                "the runtime builds objects from their stored fields; set up others in after_load",
             )
         if name in _HOOKS:
             _check_hook(cls, name, value)
@@ -53,11 +59,15 @@ def check_body(cls: type) -> None:
         if is_alarm(inner) or isinstance(inner, Handler):
             mark = "alarm" if is_alarm(inner) else "handler"
             raise DefinitionError(
-                cls.__qualname__, name, f"@{mark} goes on a plain method, and comes last"
+                cls.__qualname__,
+                name,
+                f"@{mark} goes on a plain method, as its outermost decorator",
             )
         if isinstance(inner, Upgrade):
             raise DefinitionError(
-                cls.__qualname__, name, "@upgrade comes first, with @staticmethod below it"
+                cls.__qualname__,
+                name,
+                "@upgrade is the outermost decorator, directly above @staticmethod",
             )
         if is_alarm(value):
             check_alarm(cls, name, value)
@@ -67,7 +77,7 @@ def check_body(cls: type) -> None:
             raise DefinitionError(
                 cls.__qualname__,
                 name,
-                f"has no annotation: write `{name}: {type(value).__name__} = …` for state, "
+                f"has no annotation; write `{name}: {type(value).__name__} = …` for state, "
                 f"`{name}: ClassVar[…]` or an UPPER_CASE name for a constant",
             )
 
@@ -76,28 +86,30 @@ def check_handler(cls: type, name: str, handler: Handler[..., object]) -> None:
     """Check a method marked with ``@handler`` in the body of ``cls``.
 
     Raises:
-        DefinitionError: It can't be one.
+        DefinitionError: It can't be a handler.
     """
     function: object = handler.function
     problem = None
     if is_alarm(function):
         check_alarm(cls, name, Misplaced(handler))
     if name in RESERVED or name.startswith("_"):
-        problem = "the name is reserved; a handler needs a public name of its own"
+        problem = "the name is reserved; give the handler a public name"
     elif isinstance(function, Handler):
-        problem = "it is marked twice; once is enough"
+        problem = "it is marked with @handler twice; once is enough"
     elif not isinstance(function, FunctionType):
-        problem = "@handler goes on a method written with def or async def, and comes last"
+        problem = (
+            "@handler goes on a method written with def or async def, as its outermost decorator"
+        )
     elif inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        problem = "a handler can't yield; return a list, or hand out pages"
+        problem = "a handler can't yield; return a list, or return it page by page"
     elif not _takes_self(function):
-        problem = "a handler takes self first"
+        problem = "a handler takes self first; add it"
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
 
 
 def is_alarm(value: object) -> bool:
-    """Whether a member of a class body was marked with ``@alarm``."""
+    """True for a member of a class body that was marked with ``@alarm``."""
     return isinstance(value, Misplaced) or is_marked(value)
 
 
@@ -105,23 +117,25 @@ def check_alarm(cls: type, name: str, value: object) -> None:
     """Check a method marked with ``@alarm`` in the body of ``cls``.
 
     Raises:
-        DefinitionError: It can't be one.
+        DefinitionError: It can't handle an alarm.
     """
     problem = None
     thing = value.thing if isinstance(value, Misplaced) else value
     if isinstance(thing, Handler):
-        problem = "it is both an alarm and a handler; let each call a plain method"
+        problem = "it is both an alarm and a handler; write one of each that call a plain method"
     elif not isinstance(thing, FunctionType):
-        problem = "@alarm goes on a method written with def or async def, and comes last"
+        problem = (
+            "@alarm goes on a method written with def or async def, as its outermost decorator"
+        )
     elif name in RESERVED or name.startswith("_"):
-        problem = "the name is reserved; an alarm needs a public name of its own"
+        problem = "the name is reserved; give the alarm a public name"
     elif inspect.isasyncgenfunction(thing) or inspect.isgeneratorfunction(thing):
-        problem = "an alarm's method can't yield"
+        problem = "an alarm's method can't yield; set another alarm to continue later"
     elif not _takes_self(thing):
-        problem = "an alarm's method takes self"
+        problem = "an alarm's method takes self; add it"
     elif not _takes_only_self(thing):
         problem = (
-            "an alarm's method takes nothing but self; what the alarm was set with is "
+            "an alarm's method takes nothing but self; the alarm's payload is "
             "self.ctx.alarm.payload"
         )
     elif not isinstance(retry_of(thing), Retry):
@@ -134,12 +148,12 @@ def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None
     """Check the fields that attrs found for ``cls``, inherited ones included.
 
     Raises:
-        DefinitionError: Names the field and the mend.
+        DefinitionError: A field isn't allowed. The error names it and the remedy.
     """
     for field in fields:
         problem = None
         if field.name in RESERVED:
-            problem = "the name is reserved; call the field something else"
+            problem = "the name is reserved; rename the field"
         elif field.default is attrs.NOTHING:
             problem = (
                 "the field needs a default, because an object that was never stored starts from it"
@@ -150,16 +164,16 @@ def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None
                 f"write attrs.field(factory={type(field.default).__name__})"
             )
         elif not field.init:
-            problem = "init=False would keep it from being loaded; drop it"
+            problem = "init=False would keep the field from being loaded; remove it"
         if problem:
             raise DefinitionError(cls.__qualname__, field.name, problem)
 
 
 def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None:
-    """Check that nothing else hides a base's handler, alarm or upgrade, and check the hooks.
+    """Check that handlers, alarms and upgrades are overridden by the same kind; check the hooks.
 
     Raises:
-        DefinitionError: Names the member and the mend.
+        DefinitionError: A member isn't allowed. The error names it and the remedy.
     """
     field_names = {field.name for field in fields}
     for base in cls.__mro__[:-1]:
@@ -175,8 +189,8 @@ def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> N
                 raise DefinitionError(
                     cls.__qualname__,
                     name,
-                    f"a field and {article} {kind} have the same name; the one would replace "
-                    "the other",
+                    f"a field and {article} {kind} have the same name, so the one would replace "
+                    "the other; rename one",
                 )
             if not is_one:
                 raise DefinitionError(
@@ -187,7 +201,7 @@ def check_overrides(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> N
 
 
 def unannotated_fields(cls: type) -> list[str]:
-    """The names in the body of ``cls`` that are an `attrs.field` without an annotation."""
+    """The names of the `attrs.field` members without an annotation in the body of ``cls``."""
     annotations = inspect.get_annotations(cls)
     return [
         name
@@ -212,7 +226,7 @@ def _looks_like_state(cls: type, name: str, value: object) -> bool:
         or _is_attrs_field(value)
         or any(
             _is_classvar(inspect.get_annotations(base).get(name))
-            # Of these check_overrides speaks.
+            # check_overrides has a better message for these.
             or _kind(vars(base).get(name))
             for base in cls.__mro__[1:]
         )
@@ -220,7 +234,7 @@ def _looks_like_state(cls: type, name: str, value: object) -> bool:
 
 
 def _kind(value: object) -> str | None:
-    """What a member of a class body was marked as."""
+    """The kind of a marked member of a class body; None if it isn't marked."""
     if isinstance(value, Handler):
         return "handler"
     if is_alarm(value):

@@ -1,9 +1,10 @@
-"""``@handler``, and what it leaves in a class body: a descriptor with three faces.
+"""The ``@handler`` decorator and its descriptor, which has three faces.
 
-On the class it is a client, ``Cart.add("user-1", "apple")``. On a handle it is the call,
-``handle.add("apple")``; to type checkers a handle is an instance of the class, so that is what the
-descriptor says of instances. On a live instance, ``self.add("apple")`` inside of another handler,
-it runs the body as part of the current turn, awaited all the same.
+- On the class it is a client: ``Cart.add("user-1", "apple")``.
+- On a handle it is the call: ``handle.add("apple")``. To type checkers a handle is an instance of
+  the class, so the descriptor has this type on instances.
+- On a live instance, ``self.add("apple")`` inside another handler, it runs the body as part of the
+  current turn. It is awaited there, too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from .._eventloop import current as _ambient
+from .._eventloop import current
 from .._eventloop.running import running_loop_token
 
 P = ParamSpec("P")
@@ -22,7 +23,7 @@ S = TypeVar("S")
 
 
 class Client(Protocol[P, R_co]):
-    """``Cart.add``: calls the handler of the object with the given id, in the ambient runtime."""
+    """``Cart.add``: calls the handler of the object with the given id, in the current runtime."""
 
     def __call__(
         self, object_id: str, /, *args: P.args, **kwargs: P.kwargs
@@ -34,8 +35,8 @@ class Client(Protocol[P, R_co]):
 class BoundHandler(Protocol[P, R_co]):
     """``handle.add``: calls the handler of the handle's object.
 
-    On a live instance, ``self.add``, it runs the handler's body as part of the current turn and
-    is awaited all the same.
+    On a live instance, ``self.add``, it runs the handler's body as part of the current turn, and
+    is awaited, too.
     """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
@@ -52,7 +53,7 @@ class BoundSyncHandler(BoundHandler[P, R_co], Protocol[P, R_co]):
 
 
 class Handler(Generic[P, R_co]):
-    """What ``@handler`` leaves in the class body: a descriptor around the function."""
+    """The descriptor that ``@handler`` makes of a function."""
 
     def __init__(self, function: Callable[..., object], readonly: bool) -> None:
         self.function = function
@@ -60,7 +61,7 @@ class Handler(Generic[P, R_co]):
         self.name = getattr(function, "__name__", "?")
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
-        # abc.ABCMeta looks for this to tell abstract classes.
+        # abc.ABCMeta recognizes abstract classes by this.
         self.__isabstractmethod__ = getattr(function, "__isabstractmethod__", False)
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -99,7 +100,7 @@ class _Client:
     def __call__(
         self, object_id: str, /, *args: object, **kwargs: object
     ) -> Coroutine[Any, Any, object]:
-        runtime = _ambient.current(running_loop_token())
+        runtime = current.runtime_for(running_loop_token())
         return runtime._dispatch(self._owner, object_id, self._handler.name, args, kwargs)
 
     @property
@@ -108,7 +109,7 @@ class _Client:
 
     @property
     def __isabstractmethod__(self) -> bool:
-        # abc.ABCMeta asks the inherited attribute, which is this.
+        # For inherited handlers abc.ABCMeta reads it here.
         return self._handler.__isabstractmethod__
 
     def __repr__(self) -> str:
@@ -136,7 +137,7 @@ class _Bound:
 
 
 class _HandlerDecorator(Protocol):
-    """``@handler(...)`` with options, before it meets its function."""
+    """The decorator that ``@handler(...)`` with options returns."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # as below
@@ -146,7 +147,7 @@ class _HandlerDecorator(Protocol):
     def __call__(self, function: Callable[Concatenate[S, P], R], /) -> SyncHandler[P, R]: ...
 
 
-# A coroutine function is a function too, so to mypy the overloads overlap; the first one wins.
+# A coroutine function is a function, too, so mypy sees the overloads overlap; the first one wins.
 @overload
 def handler(  # type: ignore[overload-overlap]
     function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
@@ -156,15 +157,15 @@ def handler(function: Callable[Concatenate[S, P], R], /) -> SyncHandler[P, R]: .
 @overload
 def handler(*, readonly: bool = False) -> _HandlerDecorator: ...
 def handler(function: Callable[..., object] | None = None, /, *, readonly: bool = False) -> object:
-    """Make a method callable from outside, one call at a time and all or nothing.
+    """Make a method callable from outside: one call at a time, each a transaction.
 
-    The method may be ``def`` or ``async def``. What it changes in ``self`` and stages through
-    ``self.ctx`` becomes durable together before its caller gets the result; if it raises,
-    nothing of it happened.
+    The method is ``def`` or ``async def``. Its changes of ``self`` and the effects that it stages
+    through ``self.ctx`` are committed together before its caller gets the result. If it raises,
+    all of them are rolled back.
 
     Args:
         function: The method.
-        readonly: The handler changes nothing; if it does, it is rolled back and its caller gets
+        readonly: The handler changes nothing. If it does, it is rolled back, and its caller gets
             `ReadonlyViolation`.
     """
     if function is None:

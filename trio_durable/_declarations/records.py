@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from .._alarms.retry import Retry
 from .._durations import UNSET, Unset
 
-if TYPE_CHECKING:
-    pass
-
 DEFAULT_HIBERNATE_AFTER = 300.0
-
-
 DEFAULT_MAILBOX_SIZE = 1024
 
 
 @attrs.frozen
 class Options:
-    """The class keywords. Durations in seconds; None for never, or for the runtime's default."""
+    """The class keywords. Durations are in seconds; None is never, UNSET the runtime's default."""
 
     hibernate_after: float | None = DEFAULT_HIBERNATE_AFTER
     shutdown_after: float | None = None
@@ -32,29 +27,29 @@ class Options:
 
 @attrs.frozen
 class FieldDefinition:
-    """One persisted field."""
+    """A persisted field."""
 
     name: str
     type: object
-    """The annotation, resolved where that is possible."""
+    """The annotation, resolved if possible."""
     default: object
-    """The default, or the `attrs.Factory` that makes it."""
+    """The default value, or the `attrs.Factory` that makes it."""
 
 
 @attrs.frozen
 class HandlerDefinition:
-    """One handler."""
+    """A handler."""
 
     name: str
     function: Callable[..., Any]
     readonly: bool
     is_async: bool
     signature: inspect.Signature
-    """Without ``self``."""
+    """Its parameters, without ``self``."""
 
 
 @attrs.frozen
 class AlarmDefinition(HandlerDefinition):
-    """What handles an alarm, or those alarms that nothing else does."""
+    """The handler of an alarm, or ``handle_alarm``, which handles all other alarms."""
 
     retry: Retry

@@ -1,9 +1,8 @@
-"""State of an older form: `upgrade`, and bringing what is stored to the schema of the class.
+"""The ``@upgrade`` decorator and the checks of a class's upgrades.
 
-A class counts the forms that its state has had: its *schema*, 1 unless the class keyword says
-otherwise. What is stored carries the schema it was written at as a member of the JSON object,
-``"$schema"``, so that no storage needs to know; where it is missing, that is schema 1. No field can
-have that name. An upgrade is a function from the JSON data of one schema to that of the next.
+The *schema* of a class is a number that counts the forms its state has had: 1, unless the class
+keyword ``schema`` says otherwise. An upgrade is a function from the JSON data of one schema to the
+data of the next. The codec applies upgrades, see `_json.upgrades`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType, MappingProxyType
 from typing import Any, TypeVar, cast
 
+from .._durations import positive_int
 from .._errors import DefinitionError
 from .._json.upgrades import UpgradeDefinition
 
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[[dict[str, Any]], dict[str, Any]])
 
 
 class Upgrade:
-    """What ``@upgrade`` leaves in a class body; on the class it is the function."""
+    """The descriptor that ``@upgrade`` makes of a static method. The class shows the function."""
 
     def __init__(self, thing: object, from_schema: object) -> None:
         self.from_schema = from_schema
@@ -28,7 +28,7 @@ class Upgrade:
 
     @property
     def function(self) -> object:
-        """The function, or None if what was marked can't be an upgrade."""
+        """The function, or None if the marked member is no static method."""
         return self._thing.__func__ if isinstance(self._thing, staticmethod) else None
 
     def __get__(self, instance: object, owner: type, /) -> object:
@@ -36,7 +36,7 @@ class Upgrade:
 
 
 def upgrade(*, from_schema: int) -> Callable[[F], F]:
-    """Make a static method what brings stored state from one schema to the next.
+    """Make a static method the upgrade of stored state from one schema to the next.
 
     ::
 
@@ -49,13 +49,13 @@ def upgrade(*, from_schema: int) -> Callable[[F], F]:
                 state["total_cents"] = round(state.pop("total", 0) * 100)
                 return state
 
-    It gets the plain JSON data that a class of schema ``from_schema`` has stored, which it may
-    change, and returns that of the schema after it. It runs when such a state is loaded; what it
-    made of it is stored when the object is next saved.
+    The method gets the plain JSON data that a class of schema ``from_schema`` has stored, which it
+    may change in place, and returns the data of the next schema. It runs when such a state is
+    loaded. The upgraded state is stored when the object is next saved.
 
     Args:
-        from_schema: The schema that it takes; there must be one upgrade from each below the
-            class's own.
+        from_schema: The schema of the data that the method takes. A class has one upgrade from
+            each schema below its own.
     """
 
     def mark(function: F) -> F:
@@ -65,10 +65,11 @@ def upgrade(*, from_schema: int) -> Callable[[F], F]:
 
 
 def upgrades_of(cls: type, schema: int) -> Mapping[int, UpgradeDefinition]:
-    """The upgrades of ``cls``, inherited ones included, by the schema that they take.
+    """The upgrades of ``cls``, inherited ones included, by the schema of the data they take.
 
     Raises:
-        DefinitionError: One can't be an upgrade, or they don't lead step by step to ``schema``.
+        DefinitionError: A marked member can't be an upgrade, or the upgrades don't lead step by
+            step to ``schema``.
     """
     by_name = {
         name: value
@@ -84,15 +85,15 @@ def upgrades_of(cls: type, schema: int) -> Mapping[int, UpgradeDefinition]:
             raise DefinitionError(
                 cls.__qualname__,
                 name,
-                f"{found[number].name} upgrades from schema {number} already; count on from there, "
-                "or replace an inherited upgrade under its own name",
+                f"{found[number].name} upgrades from schema {number} already; give this one the "
+                "next number, or override an inherited upgrade by its own name",
             )
         if number >= schema:
             raise DefinitionError(
                 cls.__qualname__,
                 name,
                 f"it upgrades from schema {number}, but the class has schema {schema}; write "
-                f"schema={number + 1} behind the bases, or drop it",
+                f"schema={number + 1} after the bases, or remove the upgrade",
             )
         found[number] = step
     for number in range(1, schema):
@@ -107,12 +108,14 @@ def upgrades_of(cls: type, schema: int) -> Mapping[int, UpgradeDefinition]:
 
 
 def _definition(cls: type, name: str, value: Upgrade) -> UpgradeDefinition:
-    function, number = value.function, value.from_schema
+    try:
+        number = positive_int(value.from_schema, "from_schema")
+    except ValueError as error:
+        raise DefinitionError(cls.__qualname__, name, str(error)) from None
+    function = value.function
     problem = None
-    if type(number) is not int or number < 1:
-        problem = f"from_schema must be an int of 1 or more, not {number!r}"
-    elif not isinstance(function, FunctionType):
-        problem = "@upgrade goes on a function marked with @staticmethod, and comes first"
+    if not isinstance(function, FunctionType):
+        problem = "@upgrade goes on a function marked with @staticmethod, directly above it"
     elif (
         inspect.iscoroutinefunction(function)
         or inspect.isasyncgenfunction(function)
@@ -123,7 +126,7 @@ def _definition(cls: type, name: str, value: Upgrade) -> UpgradeDefinition:
         problem = f"an upgrade takes one argument, the dict of schema {number}"
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
-    return UpgradeDefinition(name, cast("Any", function), cast("int", number))
+    return UpgradeDefinition(name, cast("Any", function), number)
 
 
 def _takes_one(function: FunctionType) -> bool:

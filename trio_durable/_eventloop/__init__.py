@@ -1,1 +1,1 @@
-"""The event loop: one interface over trio and asyncio, and what is built on it alone."""
+"""The event loop: one interface over trio and asyncio, and the parts built on it alone."""

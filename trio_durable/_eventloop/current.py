@@ -1,10 +1,11 @@
-"""Which runtime a call means when it doesn't say.
+"""The current runtime: the default of every call that names no runtime.
 
-A context variable where one is set, else the one runtime that is open in this event loop: web
-frameworks run requests in tasks that don't inherit the lifespan's context.
+It is the value of a context variable where that is set, otherwise the only runtime that is open in
+the running event loop. The second rule serves web frameworks, which run requests in tasks that
+don't inherit the context of the app's lifespan.
 
-The client that ``@handler`` puts on a class needs a runtime from below it in the import order,
-so this module knows a runtime only by what it has to do here.
+The client that ``@handler`` puts on a class calls a runtime, which is above it in the order of
+imports. So this module declares the part of a runtime that the client needs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .._errors import NoRuntime
 
 
 class Dispatcher(Protocol):
-    """The part of a runtime, or of a tenant of one, that a class's generated client uses."""
+    """The part of a runtime, or of one of its tenants, that a class's generated client uses."""
 
     @property
     def root(self) -> Dispatcher:
@@ -40,13 +41,13 @@ ambient: ContextVar[Dispatcher | None] = ContextVar("trio_durable.runtime", defa
 _open: dict[object, list[Dispatcher]] = {}
 
 
-def opened(loop: object, runtime: Dispatcher) -> None:
-    """Note that ``runtime`` serves ``loop``."""
+def register(loop: object, runtime: Dispatcher) -> None:
+    """Add ``runtime`` to the open ones of the event loop with the token ``loop``."""
     _open.setdefault(loop, []).append(runtime)
 
 
-def closed(loop: object, runtime: Dispatcher) -> None:
-    """Forget what `opened` noted."""
+def unregister(loop: object, runtime: Dispatcher) -> None:
+    """Remove ``runtime`` from the open ones of ``loop``, if it is among them."""
     runtimes = _open.get(loop, [])
     if runtime in runtimes:
         runtimes.remove(runtime)
@@ -54,14 +55,14 @@ def closed(loop: object, runtime: Dispatcher) -> None:
         _open.pop(loop, None)
 
 
-def current(loop: object) -> Dispatcher:
-    """The runtime to use here.
+def runtime_for(loop: object) -> Dispatcher:
+    """The current runtime of a caller that runs in ``loop``.
 
     Raises:
         NoRuntime: None is open in this event loop, or several and the context names none.
     """
     runtimes = _open.get(loop, [])
-    named = ambient.get(None)
+    named = runtime_var.get(None)
     if named is not None and named.root in runtimes:
         return named
     if len(runtimes) != 1:

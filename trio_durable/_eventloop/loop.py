@@ -1,18 +1,17 @@
-"""Where tasks meet: the seam between trio and asyncio, and the only module that knows which runs.
+"""The interface of an event loop: waiting for a single result, time, and calls from threads.
 
-Structure (nurseries, scopes, sleeping) is written once, in anyio. What stands on a call's own
-path is not: a call parks once and is released once, and anyio's events and streams cost about
-half of what that takes natively. So there are two small loops here with one face, `Loop`, and
-one primitive, `Waiter`: a one-shot meeting of the task that waits and whoever releases it.
+Structure (nurseries, cancel scopes, sleeping) is written once, on anyio. The path of a call is not:
+a call parks its task once and is released once, and anyio's events and streams cost twice what
+that takes natively. So trio and asyncio each have a small backend with one interface, `Loop`, and
+one primitive, `Waiter`, in which one task waits for one result.
 
-Prior art: trio's `wait_task_rescheduled` and `reschedule` on the one side, asyncio's futures on
-the other.
+Prior art: trio's `wait_task_rescheduled` and `reschedule`, and asyncio's futures.
 
 Invariants of a waiter:
 
-- it ends exactly once: released with a value or an error, or abandoned by its task's
-  cancellation. Whatever comes later is ignored, so releasing never needs a look first;
-- it is released from within the loop only. Threads come in by `Loop.call_soon_threadsafe`.
+- It ends exactly once: released with a value or an error, or abandoned because its task was
+  cancelled. Later releases are ignored, so a release needs no check first.
+- It is released inside the loop only. Threads use `Loop.call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -29,96 +28,100 @@ class Expired(Exception):
 
 
 class Waiter(ABC):
-    """A one-shot rendezvous."""
+    """A one-shot result, for one task that waits for it."""
 
     __slots__ = ("deadline", "ended", "error", "expiry", "value")
 
     ended: bool
     """Released, expired or abandoned."""
     value: object
-    """What the waiting task gets."""
+    """The result that `wait` returns."""
     error: BaseException | None
-    """What it gets raised instead."""
+    """The error that `wait` raises instead."""
     deadline: float
-    """When it expires; set by what looks after that."""
+    """The loop's time at which it expires; set by `Deadlines`."""
     expiry: Callable[[], BaseException] | None
-    """Makes the error of its expiry, at that moment, if it isn't to be a plain `Expired`."""
+    """Makes the error of its expiry, at that moment; a plain `Expired` without it."""
 
     @abstractmethod
     def release(self) -> None:
-        """Let the waiting task go on with `value` or `error`."""
+        """Resume the waiting task with `value` or `error`."""
 
     def settle(self, value: object = None) -> None:
-        """Let the waiting task go on with ``value``."""
+        """Resume the waiting task with ``value``."""
         if not self.ended:
             self.value = value
             self.release()
 
     def fail(self, error: BaseException) -> None:
-        """Let ``error`` be raised in the waiting task."""
+        """Raise ``error`` in the waiting task."""
         if not self.ended:
             self.error = error
             self.release()
 
     def expire(self) -> None:
-        """Let the waiting task know that its time is up."""
+        """Raise `Expired`, or the error of `expiry`, in the waiting task."""
         if not self.ended:
             self.fail(Expired() if self.expiry is None else self.expiry())
 
     @abstractmethod
     async def wait(self) -> object:
-        """Park until released; always a checkpoint. One task, once."""
+        """Park the task until the release. Always a checkpoint. For one task, once."""
 
 
-class Told(Waiter):
-    """A waiter for which no task waits: it tells a function instead, in the loop."""
+class CallbackWaiter(Waiter):
+    """A waiter without a task: its release calls a function, inside the loop."""
 
-    __slots__ = ("_tell",)
+    __slots__ = ("_callback",)
 
-    def __init__(self, tell: Callable[[Any], object]) -> None:
+    def __init__(self, callback: Callable[[Any], object]) -> None:
         self.ended = False
         self.value = self.error = self.expiry = None
-        self._tell = tell
+        self._callback = callback
 
     def release(self) -> None:
-        """Tell the function."""
+        """Call the function with this waiter."""
         if not self.ended:
             self.ended = True
-            self._tell(self)
+            self._callback(self)
 
     async def wait(self) -> object:
-        """Not for this one."""
-        raise TypeError("nobody waits for this one")
+        """Not supported.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("no task can wait for a CallbackWaiter; it calls a function")
 
 
 class Loop(ABC):
-    """What the runtime needs of the event loop it serves.
+    """The part of an event loop that the runtime needs.
 
-    `now`, `waiter` and `checkpoint` are attributes, not methods, so that each loop can put there
-    the very function that does it: they stand on the path of a call.
+    `now`, `waiter` and `checkpoint` are attributes, not methods, so that each backend can put its
+    native function there: every call uses them.
     """
 
     token: object
     """Identifies this loop among all that ever ran in the process."""
 
     time_source: object
-    """What the time comes from."""
+    """The object that the time comes from: a clock, or the loop itself."""
 
     is_virtual: bool
-    """Whether its clock goes otherwise than real time does, as in tests."""
+    """True if its clock differs from real time, as in tests."""
 
     now: Callable[[], float]
     """The loop's own clock, in seconds; virtual under a virtual clock."""
 
     waiter: Callable[[], Waiter]
-    """Makes a new rendezvous."""
+    """Makes a new waiter."""
 
     checkpoint: Callable[[], Awaitable[None]]
-    """Lets others run, and notices cancellation."""
+    """Lets other tasks run, and delivers cancellation."""
 
     @abstractmethod
     def is_current(self) -> bool:
-        """Whether the caller runs in this loop."""
+        """True if the caller runs in this loop."""
 
     @abstractmethod
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
@@ -129,14 +132,8 @@ class Loop(ABC):
 
     @abstractmethod
     def forgive_cancellation(self) -> bool:
-        """Take back the cancellation that the current task is handling, if it can be.
+        """Take back the cancellation that the current task is handling, if the loop can.
 
-        True if the task may go on: the cancellation was asked of the task itself rather than of
-        a scope around it, which only asyncio knows.
+        True if the task may go on: the cancellation was requested for the task itself and not for
+        a scope around it. Only asyncio can tell these apart.
         """
-
-
-# --- trio ----------------------------------------------------------------------------------------
-
-
-# --- asyncio -------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""Where blocking work runs: in a thread of its own, or inline.
+"""Runners of a storage's blocking work: in a thread of its own, or inline.
 
-A storage's connections belong to the thread that opened them, so this is one long-lived thread
-with a queue rather than a pool. Under a virtual clock a real thread would let time run away while
-the loop waits for it; then the work runs inline.
+A storage's connections belong to the thread that opened them, so `ThreadRunner` is one long-lived
+thread with a queue and no pool. Under a virtual clock the work runs inline: while the loop waited
+for a real thread, virtual time would jump ahead.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Job = Callable[[], object]
 
 
 class Runner(ABC):
-    """Runs jobs one after the other, in order of submission. Submitted to from the loop only."""
+    """Runs jobs one after the other, in order of submission. Jobs come from the loop only."""
 
     def __init__(self, loop: Loop, name: str) -> None:
-        """Start, under a name for debuggers."""
+        """Start; debuggers show ``name``."""
         self._loop = loop
         self._name = name
 
     @abstractmethod
     def post(self, job: Job) -> None:
-        """Run ``job``, which must not raise, and don't wait for it."""
+        """Submit ``job``, which must not raise, and return at once."""
 
     async def run(self, job: Callable[[], T]) -> T:
-        """Run ``job`` and return or raise what it does. If cancelled, the job runs all the same."""
+        """Run ``job``; its result or its error. A cancelled caller doesn't stop the job."""
         waiter = self._loop.waiter()
         self.post(lambda: self._answer(waiter, job))
         return cast("T", await waiter.wait())
@@ -47,7 +47,7 @@ class Runner(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """End after the jobs submitted so far."""
+        """Stop after the jobs submitted so far."""
 
 
 class ThreadRunner(Runner):
@@ -56,7 +56,7 @@ class ThreadRunner(Runner):
     def __init__(self, loop: Loop, name: str) -> None:
         super().__init__(loop, name)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        # A daemon, so that an event loop that died without closing doesn't keep the process.
+        # A daemon, so that the process can exit although its event loop died without closing.
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
@@ -65,20 +65,20 @@ class ThreadRunner(Runner):
             del job
 
     def post(self, job: Job) -> None:
-        """Run ``job`` in the thread, after the earlier ones."""
+        """Run ``job`` in the thread, after the earlier jobs."""
         self._jobs.put(job)
 
     def stop(self) -> None:
-        """End the thread after the jobs that are posted; doesn't wait for it."""
+        """End the thread after the jobs submitted so far, without waiting for it."""
         self._jobs.put(None)
 
 
 class InlineRunner(Runner):
-    """Runs jobs in the event loop itself: deterministic, and blocking it meanwhile."""
+    """Runs jobs in the event loop itself. Deterministic; each job blocks the loop."""
 
     def post(self, job: Job) -> None:
-        """Run ``job`` in the event loop, after what it has to do already."""
+        """Run ``job`` in the event loop, after the callbacks it already has."""
         self._loop.call_soon_threadsafe(job)
 
     def stop(self) -> None:
-        """There is nothing to end."""
+        """Nothing to stop."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from trio.lowlevel import (
-    current_trio_token,
-    in_trio_task,
-)
+from trio.lowlevel import current_trio_token, in_trio_task
 
 from .._errors import WrongEventLoop
-from .asyncio import _AsyncioLoop
+from .asyncio import AsyncioLoop
 from .loop import Loop
-from .trio import _TrioLoop
+from .trio import TrioLoop
 
 
 def running_loop() -> Loop:
@@ -23,9 +20,9 @@ def running_loop() -> Loop:
         WrongEventLoop: None does.
     """
     if in_trio_task():
-        return _TrioLoop()
+        return TrioLoop()
     try:
-        return _AsyncioLoop()
+        return AsyncioLoop()
     except RuntimeError:
         raise WrongEventLoop(
             f"no event loop runs in thread {threading.current_thread().name!r}"
@@ -33,7 +30,7 @@ def running_loop() -> Loop:
 
 
 def running_loop_token() -> object:
-    """What `Loop.token` of the running loop is, or None where none runs."""
+    """The `Loop.token` of the running loop; None where none runs."""
     if in_trio_task():
         return current_trio_token()
     return asyncio._get_running_loop()

@@ -1,9 +1,9 @@
-"""Call timeouts without a cancel scope, or any other per-call timer, each.
+"""Call timeouts, without a timer or a cancel scope per call.
 
-Calls that have the same timeout expire in the order in which they begin. So each distinct timeout
-has a queue, to which a call appends, and one task looks at the queues' heads. Calls that ended in
-time stay in their queue until they come to its head or make up half of it; either way the work is
-constant per call.
+Calls with the same timeout expire in the order in which they begin. So each distinct timeout has a
+queue, to which a call appends its waiter, and one task watches the heads of all queues. The waiter
+of a call that ended in time stays in its queue until it gets to the head, or until such waiters are
+half of the queue. Either way the work per call is constant.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import anyio
 from .loop import Loop, Waiter
 
 _SPARE = 1024
+"""Waiters that a queue may hold beyond twice those of running calls."""
 
 
 class _Queue:
@@ -30,7 +31,7 @@ class _Queue:
 
 
 class Deadlines:
-    """Makes waiters fail with `Expired` when their time is up."""
+    """Expires waiters at their deadlines."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -39,7 +40,7 @@ class Deadlines:
         self._changed = anyio.Event()
 
     def watch(self, waiter: Waiter, now: float, timeout: float) -> None:
-        """Let ``waiter`` fail unless it ends within ``timeout`` seconds from ``now``."""
+        """Expire ``waiter`` unless it ends within ``timeout`` seconds from ``now``."""
         queue = self._queues.get(timeout)
         if queue is None:
             queue = self._queues[timeout] = _Queue()
@@ -53,7 +54,7 @@ class Deadlines:
             queue.compact()
 
     async def run(self) -> None:
-        """Expire what is due, for ever."""
+        """Expire waiters as they fall due, forever."""
         while True:
             self._changed = anyio.Event()
             self._sleeps_until = self._sweep()
@@ -64,7 +65,7 @@ class Deadlines:
                     await self._changed.wait()
 
     def _sweep(self) -> float:
-        """Expire what is due, and tell when the next one is."""
+        """Expire the waiters that are due; the next deadline, or infinity."""
         now = self._loop.now()
         earliest = float("inf")
         for timeout, queue in list(self._queues.items()):

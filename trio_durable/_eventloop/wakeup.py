@@ -1,4 +1,4 @@
-"""What wakes a task that works when there is something to do, or when it is time."""
+"""An event that wakes a task when there is work, or when its next deadline comes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import anyio
 from .loop import Loop, Waiter
 
 
-class Bell:
-    """Wakes one task, at once or as soon as it waits; once, however often it was rung."""
+class AutoResetEvent:
+    """An event for one task, reset by the wait that it ends.
+
+    Setting it several times before the task waits wakes the task once.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._rung = False
+        self._is_set = False
         self._waiter: Waiter | None = None
 
-    def ring(self) -> None:
-        """Wake the task."""
-        self._rung = True
+    def set(self) -> None:
+        """Wake the task, now or as soon as it waits."""
+        self._is_set = True
         if self._waiter is not None:
             self._waiter.settle()
 
     async def wait(self, seconds: float) -> None:
-        """Return when it is rung, or after so many seconds."""
-        if not self._rung:
+        """Return once the event is set, or after ``seconds``, and reset the event."""
+        if not self._is_set:
             self._waiter = self._loop.waiter()
             with anyio.move_on_after(seconds):
                 await self._waiter.wait()
             self._waiter = None
-        self._rung = False
+        self._is_set = False

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from contextvars import Context, copy_context
 
-from .._alarms.alarm import EARLIEST, LATEST, instant
-from .._clock import Clock
+from .._clock import EARLIEST, LATEST, Clock, instant
 from .._eventloop.loop import Loop
-from .._eventloop.wakeup import Bell
+from .._eventloop.wakeup import AutoResetEvent
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.events import AlarmDelivery, DeadLettered
 from .._telemetry.notifier import Notifier, request
@@ -30,7 +29,7 @@ class InstrumentedDeliverer(Deliverer):
         upcoming: UpcomingAlarms,
         destination: Destination,
         claim_ttl: int,
-        room_made: Bell,
+        room_made: AutoResetEvent,
     ) -> None:
         super().__init__(loop, clock, group_commit, upcoming, destination, claim_ttl, room_made)
         self._telemetry = telemetry

@@ -1,11 +1,12 @@
-"""JSON for one of a fixed set of values: enums and literals."""
+"""JSON for enums and literals."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import Any, get_args
 
-from .errors import Unfit, UnsupportedType, expected, shown
+from .._text import short_repr
+from .errors import Unfit, UnsupportedType, expected
 from .scalars import JSON_SCALARS, Hook
 
 
@@ -13,12 +14,12 @@ def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:
     """The functions that write a member of an enum as its value and read it back.
 
     Raises:
-        UnsupportedType: It has members with values of other types.
+        UnsupportedType: A member has a value that is neither str nor int.
     """
     for member in tp:
         if type(member.value) not in (str, int):
             raise UnsupportedType(
-                f"{tp.__qualname__}.{member.name} has a value that is neither str nor int"
+                f"the value of {tp.__qualname__}.{member.name} is neither str nor int; give it one"
             )
 
     def write(value: Any) -> Any:
@@ -35,10 +36,10 @@ def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:
 
 
 def literal_hooks(tp: Any) -> tuple[Hook, Hook]:
-    """The functions that write a member of a ``Literal`` as it is and read it back.
+    """The functions that write a member of a ``Literal`` unchanged and read it back.
 
     Raises:
-        UnsupportedType: It has members that aren't plain JSON.
+        UnsupportedType: A member isn't plain JSON.
     """
     members = get_args(tp)
     if any(type(member) not in JSON_SCALARS for member in members):
@@ -48,6 +49,6 @@ def literal_hooks(tp: Any) -> tuple[Hook, Hook]:
         for member in members:
             if type(value) is type(member) and value == member:
                 return value
-        raise Unfit(f"{shown(value)} is none of {', '.join(map(repr, members))}")
+        raise Unfit(f"{short_repr(value)} is none of {', '.join(map(repr, members))}")
 
     return check, check

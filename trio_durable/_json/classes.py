@@ -1,7 +1,7 @@
 """JSON for attrs classes and dataclasses.
 
-cattrs generates the functions that take an instance apart and put it together, over the hooks of
-its fields' types.
+cattrs generates the functions that read an instance's fields and build an instance, over the hooks
+of the fields' types.
 """
 
 from __future__ import annotations
@@ -15,18 +15,15 @@ import orjson
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from .._text import reason
-from .errors import Unfit, expected, shown
-from .scalars import SCALARS, Hook
+from .._text import short_repr
+from .errors import Unfit, as_unfit, expected
+from .scalars import SCALARS, Hook, HooksFor
 
-HooksFor = Callable[[Any], tuple[Hook, Hook]]
-"""Finds the functions that write and read a type."""
-
-_converter = Converter()  # what cattrs' generators want to be given; all hooks are ours
+_converter = Converter()  # an argument of cattrs' generators; all hooks are ours
 
 
 def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
-    """Hooks for an attrs class or a dataclass, given what finds those of its fields."""
+    """Hooks for an attrs class or a dataclass."""
     hints = get_type_hints(cls, include_extras=True)
     fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
     types_ = {field.name: hints[field.name] for field in fields}
@@ -66,10 +63,11 @@ def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
 
 
 def _located(error: Exception, scalars: Mapping[str, Hook], get: Callable[[str], Any]) -> Unfit:
-    """The `Unfit` that ``error`` of a class's fields is, with the field in its path.
+    """``error`` as an `Unfit`, with the field that caused it in its path.
 
-    Fields that are more than a scalar have put themselves there (see `field_functions`), for
-    trying them again at every level would take exponential time. Scalars are tried again.
+    Hooks of fields that aren't scalars have added the field to the path (see `field_functions`):
+    calling them again at every level would take exponential time. Hooks of scalars are called
+    again, with the values that ``get`` returns.
     """
     unfit = as_unfit(error)
     if unfit.located:
@@ -86,7 +84,7 @@ def _located(error: Exception, scalars: Mapping[str, Hook], get: Callable[[str],
 
 
 def is_constrained(cls: Any) -> bool:
-    """Whether making a ``cls`` does more than to take over its fields' values."""
+    """True if creating a ``cls`` does more than store its fields' values."""
     return (
         hasattr(cls, "__post_init__")
         or hasattr(cls, "__attrs_post_init__")
@@ -99,27 +97,27 @@ def is_constrained(cls: Any) -> bool:
 
 
 def check_reads_back(written: dict[str, Any], write: Hook, read: Hook) -> None:
-    """Refuse what validators or converters would change, or did, when it is read.
+    """Check that validators and converters accept the written values unchanged when read.
 
-    They don't see what is changed in place, an append to a list, until then. What is compared is
-    the JSON, for a class need not know how to compare its instances.
+    They don't see changes in place, such as an append to a list, until then. The JSON is compared,
+    because a class need not define equality.
 
     Raises:
-        Unfit: A field isn't what it was.
+        Unfit: A field would change.
     """
-    # Through bytes, so that what reading makes of it shares nothing with what was written.
+    # Through bytes, so that the instance that is read shares nothing with the written data.
     again = write(read(orjson.loads(orjson.dumps(written))))
     for name, was in written.items():
         if orjson.dumps(was) != orjson.dumps(again[name]):
-            raise Unfit(f"{shown(was)} would be read back as {shown(again[name])}").within(
-                f".{name}"
-            )
+            raise Unfit(
+                f"{short_repr(was)} would be read back as {short_repr(again[name])}"
+            ).within(f".{name}")
 
 
 def field_functions(
     cls: Any, types_: Mapping[str, Any], hooks_for: HooksFor
 ) -> tuple[Hook, Callable[[Any, Any], Any]]:
-    """What cattrs generates to take a class apart and put it together, over our hooks."""
+    """The functions of cattrs that read a class's fields and build an instance, over our hooks."""
 
     def locating(name: str, hook: Hook) -> Hook:
         def locate(value: Any) -> Any:
@@ -165,14 +163,3 @@ def _is_scalar(tp: Any) -> bool:
         return tp in SCALARS
     except TypeError:  # unhashable
         return False
-
-
-def as_unfit(error: Exception) -> Unfit:
-    """``error`` as the `Unfit` that it amounts to."""
-    if isinstance(error, Unfit):
-        return error
-    if isinstance(error, RecursionError):
-        return Unfit("it is nested too deeply, or contains itself")
-    if isinstance(error, KeyError):
-        return Unfit(f"{error} is missing")
-    return Unfit(reason(error))

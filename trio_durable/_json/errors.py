@@ -1,34 +1,46 @@
-"""Errors of the codec, before they name an object."""
+"""Errors of the hooks, which don't know the object at hand; the codec adds it."""
 
 from __future__ import annotations
 
+from .._text import error_summary, short_repr
+
 
 class Unfit(ValueError):
-    """A value that can't be carried exactly; ``path`` leads to it from where encoding began."""
+    """A value that JSON can't represent exactly, or that doesn't fit its type.
+
+    Args:
+        problem: The reason, and what to do.
+        path: The way to the value from the one being written or read, such as ``[3].price``.
+    """
 
     def __init__(self, problem: str, path: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
         self.path = path
         self.located = False
-        """The field of the class at hand is in the path already."""
+        """True once the path begins with the field of the class at hand."""
 
     def within(self, step: str) -> Unfit:
-        """The same, seen from one level further out."""
+        """The same error, with ``step`` in front of its path."""
         self.path = step + self.path
         return self
 
 
 class UnsupportedType(TypeError):
-    """An annotation that there is no exact JSON for."""
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: at most 60 characters of its repr."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    """An annotation whose values have no exact JSON."""
 
 
 def expected(what: str, value: object) -> Unfit:
-    """The error of a ``value`` that isn't ``what`` its field declares."""
-    return Unfit(f"{shown(value)} is of type {type(value).__name__}, not {what}")
+    """The error of a ``value`` that isn't of the declared type ``what``."""
+    return Unfit(f"{short_repr(value)} is of type {type(value).__name__}, not {what}")
+
+
+def as_unfit(error: Exception) -> Unfit:
+    """``error`` as an `Unfit`."""
+    if isinstance(error, Unfit):
+        return error
+    if isinstance(error, RecursionError):
+        return Unfit("it is nested too deeply, or contains itself")
+    if isinstance(error, KeyError):
+        return Unfit(f"{error} is missing")
+    return Unfit(error_summary(error))

@@ -1,4 +1,4 @@
-"""JSON for the keys of dicts, of which it has but one type, str."""
+"""JSON for the keys of dicts, which JSON has as strings only."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def key_hooks(tp: Any) -> tuple[Hook, Hook]:
     """The functions that write a key of a dict as a str and read it back.
 
     Raises:
-        UnsupportedType: Keys of that type can't be.
+        UnsupportedType: The type can't be written as a str exactly.
     """
     if tp is Any or tp is object:
         tp = str
     while hasattr(tp, "__supertype__"):  # NewType
         tp = tp.__supertype__
     if tp is int:
-        # bool is an int too, but "True" is not how JSON spells it.
+        # bool is a subclass of int, but str(True) is not a number.
         def write_int_key(value: Any) -> str:
             if type(value) is not int:
                 raise expected("int", value)
@@ -36,7 +36,7 @@ def key_hooks(tp: Any) -> tuple[Hook, Hook]:
         by_text = {str(member.value): member for member in tp}
         if len(by_text) != len(tp):
             raise UnsupportedType(f"two members of {tp.__qualname__} would be the same JSON key")
-        if issubclass(tp, Flag):  # combinations are values too, but no members
+        if issubclass(tp, Flag):  # combinations are values, too, but no members
             return lambda value: str(write(value)), lambda text: tp(int(text))
 
         def read_enum_key(text: str) -> Enum:
@@ -49,4 +49,4 @@ def key_hooks(tp: Any) -> tuple[Hook, Hook]:
         return SCALARS[tp]
     if get_origin(tp) is Literal and all(type(member) is str for member in get_args(tp)):
         return literal_hooks(tp)
-    raise UnsupportedType(f"{tp} can't be the key of a dict in JSON; str, int and enums can")
+    raise UnsupportedType(f"{tp} can't be the key of a dict in JSON; use str, int or an enum")

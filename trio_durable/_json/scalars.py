@@ -1,7 +1,6 @@
-"""JSON for single values: a pair of functions for each type, one that writes and one that reads.
+"""JSON for scalars: for each type, a function that writes a value and one that reads it.
 
-They are strict: a value of another type, or one that JSON would not bring back as it is, raises
-`Unfit`.
+The functions are strict: a value of another type, or one that JSON would change, raises `Unfit`.
 """
 
 from __future__ import annotations
@@ -13,9 +12,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from .errors import Unfit, expected, shown
+from .._text import short_repr
+from .errors import Unfit, expected
 
 Hook = Callable[[Any], Any]
+"""Writes a value as JSON data, or reads it back; raises `Unfit` if it can't."""
+HooksFor = Callable[[Any], tuple[Hook, Hook]]
+"""The look-up of the functions that write and read the values of a type."""
 
 
 def _write_int(value: Any) -> Any:
@@ -24,7 +27,8 @@ def _write_int(value: Any) -> Any:
     return value
 
 
-def _write_float(value: Any) -> Any:
+def write_float(value: Any) -> Any:
+    """Write a float, or an int that a float can represent exactly."""
     if type(value) is float:
         if value - value != 0.0:
             raise Unfit(f"JSON has no {value}; store None or a finite number")
@@ -79,17 +83,18 @@ def _check_clock_fields(value: datetime | time) -> None:
     if zone is not None:
         if type(zone) is not timezone:
             raise Unfit(
-                f"{shown(value)} has the time zone {zone}, of which JSON would keep the offset "
-                "only; store .astimezone(UTC), and the zone's name beside it if it matters"
+                f"{short_repr(value)} has the time zone {zone}, of which JSON would keep "
+                "the offset only; store .astimezone(UTC), and the zone's name in a field of "
+                "its own if you need it"
             )
         offset = zone.utcoffset(None)
         if offset.microseconds or zone.tzname(None) != timezone(offset).tzname(None):
             raise Unfit(
-                f"{shown(value)} has a named offset, or one with a fraction of a second, which "
-                "JSON would lose; store .astimezone(UTC)"
+                f"{short_repr(value)} has a named offset, or one with a fraction of a second, "
+                "which JSON would lose; store .astimezone(UTC)"
             )
     if value.fold:
-        raise Unfit(f"{shown(value)} has fold=1, which JSON would lose; store it in UTC")
+        raise Unfit(f"{short_repr(value)} has fold=1, which JSON would lose; store it in UTC")
 
 
 def _read_datetime(value: Any) -> datetime:
@@ -156,7 +161,7 @@ def _read_uuid(value: Any) -> UUID:
 
 SCALARS: dict[Any, tuple[Hook, Hook]] = {
     int: (_write_int, _write_int),
-    float: (_write_float, _read_float),
+    float: (write_float, _read_float),
     bool: (_write_bool, _write_bool),
     str: (_write_str, _write_str),
     type(None): (_write_none, _write_none),

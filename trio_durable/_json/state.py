@@ -1,24 +1,22 @@
-"""State ↔ JSON bytes, exactly.
+"""The state codec: state to JSON bytes and back, exactly.
 
-cattrs generates the functions that take classes apart and put them together, orjson writes and
-reads the bytes; the hooks for single types are ours, and strict. Left to themselves, both
-libraries are lenient in ways that lose data silently: orjson writes NaN and infinity as null and
-tuples as lists, cattrs turns ``"3"`` into 3 where an int is declared. Here a value is encoded
-only if it is of the declared type and comes back from JSON equal to what it was; anything else is
-refused and the refusal names the field. The alternative, to decode every write again and compare,
-costs three times as much and finds the same.
+cattrs generates the functions that read a class's fields and build an instance; orjson writes and
+reads the bytes. The hooks for single types are ours, and strict, because both libraries are lenient
+in ways that lose data silently: orjson writes NaN and infinity as null and tuples as lists, and
+cattrs turns ``"3"`` into 3 where an int is declared. The codec encodes a value only if it is of the
+declared type and equal when read back. Otherwise it raises an error that names the field. Decoding
+each write to compare it would find the same errors at three times the cost.
 
-What comes back as it was: bool, int (64 bits), finite float (an int where a float is declared
-stays an int), str, None, bytes (base64), datetime (naive, or with a fixed offset in whole
-seconds), date, time, timedelta, Decimal, UUID, enums, list, tuple, set, frozenset, dict (with
-keys of str, int, Enum, UUID, date, datetime, Decimal), Literal, NewType, Annotated, TypedDict,
-NamedTuple, nested attrs classes and dataclasses, unions of these, and Any or object for plain
-JSON.
+Types with exact JSON: bool, int (64 bits), finite float (an int where a float is declared stays an
+int), str, None, bytes (base64), datetime (naive, or with a fixed offset in whole seconds), date,
+time, timedelta, Decimal, UUID, enums, list, tuple, set, frozenset, dict (with keys of str, int,
+Enum, UUID, date, datetime, Decimal), Literal, NewType, Annotated, TypedDict, NamedTuple, nested
+attrs classes and dataclasses, unions of these, and Any or object for plain JSON.
 
-In a union with more than one member besides None, members that aren't plain JSON scalars are
-written as ``{"$type": name, "value": …}``, so that reading never has to guess.
+In a union with more than one member besides None, values of members that aren't plain JSON scalars
+are written as ``{"$type": name, "value": …}``, so that reading never has to guess.
 
-State of a schema other than 1 says so in a member ``"$schema"`` (see `_upgrade`).
+State of a schema other than 1 has its schema in a member ``"$schema"``, see `upgrades`.
 """
 
 from __future__ import annotations
@@ -38,9 +36,9 @@ from .._errors import (
     StateTooNew,
 )
 from .._keys import ObjectKey
-from .._text import reason
-from .classes import as_unfit, check_reads_back, field_functions, is_constrained
-from .errors import UnsupportedType, shown
+from .._text import error_summary, short_repr
+from .classes import check_reads_back, field_functions, is_constrained
+from .errors import UnsupportedType, as_unfit
 from .hooks import hooks_for, reader_for, writer_for
 from .upgrades import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 
@@ -52,12 +50,12 @@ class StateCodec:
 
     Args:
         cls: The class.
-        max_size: How many bytes of JSON may be stored.
-        schema: Which form of state the class has.
-        upgrades: What brings older forms to it, by the schema that they take.
+        max_size: The limit of a state's JSON, in bytes.
+        schema: The schema of the class's state.
+        upgrades: The upgrades to this schema, by the schema of the data they take.
 
     Raises:
-        DefinitionError: A field's type has no exact JSON form, or a default doesn't survive it.
+        DefinitionError: A field's type has no exact JSON, or the default state can't be stored.
     """
 
     def __init__(
@@ -89,7 +87,7 @@ class StateCodec:
             default = self._cls()
         except Exception as error:
             raise DefinitionError(
-                self._cls.__qualname__, "", f"its default state can't be made: {error}"
+                self._cls.__qualname__, "", f"its default state can't be created: {error}"
             ) from error
         key = ObjectKey(self._cls.__qualname__, "default")
         try:
@@ -104,17 +102,19 @@ class StateCodec:
             ) from error
         if self.encode(key, decoded) != encoded:
             raise DefinitionError(
-                self._cls.__qualname__, "", f"the default {shown(default)} is not read as written"
+                self._cls.__qualname__,
+                "",
+                f"the default {short_repr(default)} is not read back as written; choose another",
             )
 
     def encode(self, key: ObjectKey, instance: Any) -> bytes:
         """The state of ``instance`` as JSON.
 
-        Equal states give equal bytes, but for the order in which a dict was filled.
+        Equal states give equal bytes, unless a dict was filled in another order.
 
         Raises:
-            StateEncodeError: A value that JSON can't carry exactly, or an attribute that isn't a
-                declared field.
+            StateEncodeError: JSON can't represent a value exactly, or an attribute isn't a declared
+                field.
         """
         attributes = instance.__dict__
         if len(attributes) > len(self._fields) + ("ctx" in attributes):
@@ -130,18 +130,18 @@ class StateCodec:
             raise self._encode_error(key, instance, error) from None
 
     def check_size(self, key: ObjectKey, state: bytes) -> None:
-        """Refuse to store more than the limit; what is stored already can be read all the same.
+        """Check the size of a state that is to be stored. Stored states of any size can be read.
 
         Raises:
-            StateTooLarge: It is more.
+            StateTooLarge: It exceeds the limit.
         """
         if len(state) > self._max_size:
             raise StateTooLarge(key, "", "", len(state), self._max_size)
 
     def decode(self, key: ObjectKey, state: bytes) -> Any:
-        """A new instance with the state that `encode` gave, now or at an earlier schema.
+        """A new instance with a state that `encode` returned, at this schema or an earlier one.
 
-        Fields missing in ``state`` get their defaults, unknown ones are dropped.
+        Fields missing in ``state`` get their defaults; unknown members are dropped.
 
         Raises:
             StateTooNew: It was written at a later schema.
@@ -153,7 +153,7 @@ class StateCodec:
             place = f"line {error.lineno} column {error.colno}"
             raise StateDecodeError(key, "", place, f"not JSON ({error.msg})") from error
         if type(data) is not dict:
-            raise StateDecodeError(key, "", "$", f"{shown(data)} is not a JSON object")
+            raise StateDecodeError(key, "", "$", f"{short_repr(data)} is not a JSON object")
         schema = data.pop(SCHEMA_MEMBER, 1)
         if type(schema) is not int or schema != self._schema:
             data = self._at_this_schema(key, data, schema)
@@ -170,7 +170,7 @@ class StateCodec:
     ) -> dict[str, Any]:
         if type(schema) is not int or schema < 1:
             raise StateDecodeError(
-                key, "", f"$.{SCHEMA_MEMBER}", f"{shown(schema)} is not the number of a schema"
+                key, "", f"$.{SCHEMA_MEMBER}", f"{short_repr(schema)} is not the number of a schema"
             )
         if schema > self._schema:
             raise StateTooNew(key, "", "", "", schema, self._schema)
@@ -193,7 +193,7 @@ class StateCodec:
             except Exception as cause:
                 unfit = as_unfit(cause)
                 return StateEncodeError(key, _short(field.name + unfit.path), unfit.problem)
-        # Each value is of its type, so a validator refused one, or a converter changed it.
+        # Each value is of its type, so a validator rejected one, or a converter changed it.
         unfit = as_unfit(error)
         return StateEncodeError(key, _short(unfit.path.lstrip(".")) or "?", unfit.problem)
 
@@ -208,15 +208,15 @@ class StateCodec:
                     unfit = as_unfit(cause)
                     place = _short(f"$.{field.name}{unfit.path}")
                     return StateDecodeError(key, field.name, place, unfit.problem)
-        # Each value is of its type, so a validator refused one.
-        return StateDecodeError(key, "", "$", reason(error))
+        # Each value is of its type, so a validator rejected one.
+        return StateDecodeError(key, "", "$", error_summary(error))
 
 
 def compact(encoded: bytes) -> bytes:
-    """``encoded`` for keeping.
+    """A copy of ``encoded`` that takes no more memory than its bytes.
 
-    A copy, because orjson's result keeps the whole buffer that it was made in, some kilobytes, and
-    a state stays in memory for as long as its object. Most turns only compare theirs.
+    The bytes that orjson returns keep its whole buffer alive, some kilobytes, and a state stays in
+    memory as long as its object. Turns that only compare their state need no copy.
     """
     return bytes(memoryview(encoded))
 

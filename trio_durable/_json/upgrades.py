@@ -1,4 +1,8 @@
-"""Upgrades of stored state: applied one schema after the other when a state is decoded."""
+"""Upgrades of stored state, applied one after the other when a state of an older schema is decoded.
+
+Stored JSON has the schema it was written at as the member ``"$schema"``; without that member it is
+of schema 1. So storages know nothing of schemas, and no field can have that name.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,8 @@ import orjson
 
 from .._errors import StateDecodeError
 from .._keys import ObjectKey
-from .._text import reason
-from .classes import as_unfit
-from .errors import shown
+from .._text import error_summary, short_repr
+from .errors import as_unfit
 from .plain import write_json
 
 SCHEMA_MEMBER = "$schema"
@@ -20,7 +23,7 @@ SCHEMA_MEMBER = "$schema"
 
 @attrs.frozen
 class UpgradeDefinition:
-    """One step from a schema to the next."""
+    """An upgrade from one schema to the next."""
 
     name: str
     function: Callable[[dict[str, Any]], dict[str, Any]]
@@ -33,10 +36,10 @@ def upgraded(
     stored: int,
     upgrades: Mapping[int, UpgradeDefinition],
 ) -> dict[str, Any]:
-    """``data`` of the schema ``stored``, brought through all ``upgrades`` from there.
+    """``data`` of the schema ``stored``, after all ``upgrades`` from there.
 
     Raises:
-        StateDecodeError: An upgrade failed, or returned something other than JSON data.
+        StateDecodeError: An upgrade failed, or didn't return JSON data.
     """
     for number, step in upgrades.items():
         if number >= stored:
@@ -49,11 +52,11 @@ def _step(key: ObjectKey, data: dict[str, Any], step: UpgradeDefinition) -> dict
     try:
         made: object = step.function(data)
     except Exception as error:
-        raise StateDecodeError(key, "", "$", f"{name} raised {reason(error)}") from error
+        raise StateDecodeError(key, "", "$", f"{name} raised {error_summary(error)}") from error
     if type(made) is not dict:
-        raise StateDecodeError(key, "", "$", f"{name} returned {shown(made)}, not a dict")
+        raise StateDecodeError(key, "", "$", f"{name} returned {short_repr(made)}, not a dict")
     try:
-        # A copy, so that no two objects share what a function put into both.
+        # A copy, so that no two objects share data that an upgrade returned for both.
         copy: dict[str, Any] = orjson.loads(orjson.dumps(write_json(made)))
     except Exception as error:
         unfit = as_unfit(error)

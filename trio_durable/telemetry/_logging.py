@@ -12,7 +12,7 @@ import attrs
 from .._api.instrument import Closed, Instrument, Opened, Point
 from .._durations import Duration, optional_seconds
 from .._telemetry.events import AlarmDelivery, Call, Commit, DeadLettered, Load, Stale, Timed, Turn
-from .._text import reason
+from .._text import error_summary
 
 
 class LoggingInstrument(Instrument):
@@ -93,7 +93,7 @@ class LoggingInstrument(Instrument):
                     _subject(event),
                     "failed" if is_failure else "was cut off",
                     _time(duration),
-                    reason(error),
+                    error_summary(error),
                 ),
                 extra={
                     **_fields(event),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from .._alarms.alarm import Alarm, instant
+from .._alarms.alarm import Alarm
 from .._alarms.input import check_name
 from .._api.durable_object import DurableObject
 from .._api.objects import Objects
-from .._durations import Duration, seconds
+from .._clock import instant
+from .._durations import Duration, positive_int, seconds
 from .._keys import ObjectKey
 
 
@@ -134,9 +135,7 @@ async def drain_alarms(
         AssertionError: There were more: an alarm that sets itself again never comes to an end.
         Exception: What a handler raised, see `fire_alarm`. The other alarms are left.
     """
-    most = max_iterations
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise ValueError(f"max_iterations must be an int of 1 or more, not {most!r}")
+    most = positive_int(max_iterations, "max_iterations")
     fired = 0
     while alarms := await runtime.list_alarms(object_type, object_id):
         first = alarms[0]

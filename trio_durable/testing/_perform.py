@@ -29,7 +29,7 @@ from .._api.durable_object import DurableObject, definition_of
 from .._api.registry import object_type_of
 from .._clock import LoopClock, SystemClock
 from .._declarations.records import HandlerDefinition
-from .._durations import UNSET, Unset
+from .._durations import UNSET, Unset, positive_int
 from .._errors import (
     ArgumentError,
     InvalidAlarm,
@@ -138,8 +138,7 @@ async def perform_alarm_handler(
     """
     performance = _Performance(instance, object_id)
     definition, key = performance.definition, performance.key
-    if isinstance(attempt, bool) or not isinstance(attempt, int) or attempt < 1:
-        raise ValueError(f"attempt must be an int of 1 or more, not {attempt!r}")
+    positive_int(attempt, "attempt")
     due = due_time(key, name, 0 if due_at is None else None, due_at, performance.now)
     encoded = encoded_payload(key, name, payload)
     handler = definition.alarms.get(name, definition.handle_alarm)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from ..._alarms.alarm import instant
+from ..._clock import instant
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import AlarmRow

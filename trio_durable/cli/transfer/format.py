@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import orjson
 
-from ..._alarms.alarm import EARLIEST, LATEST, instant
+from ..._clock import EARLIEST, LATEST, instant
 from ..._keys import AlarmKey, ObjectKey, id_problem, tenant_problem
 from ...storage import AlarmRow, ObjectRow, StoredAlarm
 from ..errors import CommandError

@@ -12,7 +12,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from ..._alarms.alarm import LATEST
+from ..._clock import LATEST
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import (
     AlarmChanges,

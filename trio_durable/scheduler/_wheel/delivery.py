@@ -26,14 +26,14 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from ..._alarms.alarm import LATEST, alarm_of
-from ..._clock import Clock
+from ..._alarms.alarm import alarm_of
+from ..._clock import LATEST, Clock
 from ..._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from ..._eventloop.loop import Loop
-from ..._eventloop.wakeup import Bell
+from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
-from ..._text import reason
+from ..._text import error_summary
 from ...storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from .._contract import Destination
 from .in_flight import InFlight, InFlightDeliveries
@@ -75,7 +75,7 @@ class Deliverer:
         upcoming: UpcomingAlarms,
         destination: Destination,
         claim_ttl: int,
-        room_made: Bell,
+        room_made: AutoResetEvent,
     ) -> None:
         self._loop = loop
         self._clock = clock
@@ -166,7 +166,7 @@ class Deliverer:
         flight = InFlight(self._ended, key, claim)
         self.in_flight.add(flight, self._loop.now())
         if self._renew_at == _NEVER:
-            self._to_mend.ring()
+            self._to_mend.set()
         return flight
 
     async def _claim(
@@ -315,7 +315,7 @@ class Deliverer:
 
     def _postpone(self, flight: InFlight, postponement: Postponement) -> None:
         self._postponed.append((flight, postponement))
-        self._to_mend.ring()
+        self._to_mend.set()
 
     def _postponement(
         self, flight: InFlight, stored: StoredAlarm, error: BaseException
@@ -373,7 +373,7 @@ class Deliverer:
         except StorageFault as fault:
             logger.warning("could not postpone %d alarms: %s", len(records), fault)
             self._postponed = postponed + self._postponed
-            self._to_mend.ring()
+            self._to_mend.set()
             return False
         for flight, record in postponed:
             self._settle(flight)

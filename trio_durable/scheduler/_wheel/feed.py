@@ -6,7 +6,7 @@ import logging
 
 from ..._clock import Clock
 from ..._eventloop.runner import Runner
-from ..._eventloop.wakeup import Bell
+from ..._eventloop.wakeup import AutoResetEvent
 from ...storage import DueAlarm, Reader
 from .._contract import Destination
 from .in_flight import InFlightDeliveries
@@ -42,7 +42,7 @@ class Feed:
         in_flight: InFlightDeliveries,
         destination: Destination,
         reach: int,
-        arrived: Bell,
+        arrived: AutoResetEvent,
     ) -> None:
         self._clock = clock
         self._runner = runner

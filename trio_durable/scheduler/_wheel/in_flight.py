@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from ..._alarms.delivery import Delivery
 from ..._alarms.retry import DEFAULT_RETRY, Retry
-from ..._eventloop.loop import Told, Waiter
+from ..._eventloop.loop import CallbackWaiter, Waiter
 from ..._keys import AlarmKey, Owner
 from ...storage import StoredAlarm
 

@@ -27,7 +27,7 @@ import anyio
 from ..._clock import Clock
 from ..._eventloop.loop import Loop
 from ..._eventloop.runner import Runner
-from ..._eventloop.wakeup import Bell
+from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
 from ...storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
@@ -175,7 +175,7 @@ class WheelScheduler:
             self._tell_others(available_at)  # maybe they come to it earlier
         if available_at < self._sleeps_until and (is_known or self._upcoming.is_cut):
             self._sleeps_until = available_at
-            self._to_fire.ring()
+            self._to_fire.set()
 
     def hinted(self, available_at: int) -> None:
         """See `Scheduler.hinted`."""

@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
         "objects in PostgreSQL need psycopg: pip install 'trio-durable[postgres]'", name="psycopg"
     ) from None
 
-from ..._durations import Duration, seconds
+from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Hints, Reader, Storage, Writer
 from . import _errors as problems
@@ -35,7 +35,6 @@ from ._reconnecting import Link
 from ._writer import PostgresWriter
 
 _OLDEST = 14
-_YEAR = 366 * 86400.0
 
 _MAY_WRITE = """
 SELECT bool_and(has_table_privilege(name, privilege))
@@ -82,8 +81,8 @@ class PostgresStorage(Storage):
         self._settings = Settings(
             Conninfo(conninfo),
             durability,
-            _timeout(connect_timeout, "connect_timeout"),
-            _timeout(statement_timeout, "statement_timeout"),
+            interval_seconds(connect_timeout, "connect_timeout"),
+            interval_seconds(statement_timeout, "statement_timeout"),
             prepared_statements,
         )
         self._has_hints = hints
@@ -294,10 +293,3 @@ def _up_to(to: str | None) -> list[str]:
     if to is not None and to not in names:
         raise ValueError(f"there is no migration {to!r}, only {', '.join(names)}")
     return [] if to is None else names[: names.index(to) + 1]
-
-
-def _timeout(value: Duration, name: str) -> float:
-    length = seconds(value, name)
-    if not 0.001 <= length <= _YEAR:
-        raise ValueError(f"{name} must be between a millisecond and a year, not {value!r}")
-    return length

@@ -21,8 +21,9 @@ from hypothesis.internal.entropy import deterministic_PRNG
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.strategies import SearchStrategy
 
-from ..._alarms.alarm import Alarm, instant
+from ..._alarms.alarm import Alarm
 from ..._api.durable_object import DurableObject, ObjectDefinition, definition_of
+from ..._clock import instant
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError, DurableError
 from ..._keys import ObjectKey
