@@ -49,7 +49,7 @@ from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
 from .._telemetry.events import Activated, LeavingReason
 from .._telemetry.events import Turn as TurnEvent
-from .._text import reason
+from .._text import error_summary
 from ..storage import AlarmChanges, StorageFault, StoredObject
 from .effects import Effects
 from .envelope import Envelope, Operation
@@ -468,7 +468,7 @@ class Activation:
 
     def _activation_failed(self, error: BaseException) -> None:
         """Fail all that wait; the next call activates the object once more."""
-        problem = reason(error)
+        problem = error_summary(error)
 
         def failure() -> Exception:
             failed = ActivationFailed(self.key, "after_load", problem)

@@ -22,7 +22,7 @@ from .._errors import (
     ReadonlyViolation,
     ReplyError,
 )
-from .._eventloop.current import Dispatcher, ambient
+from .._eventloop.current import Dispatcher, runtime_var
 from .effects import Effects
 from .envelope import Envelope
 from .state import ObjectState
@@ -48,7 +48,7 @@ def run_turn(
     """
     state.turn = DEF_TURN
     # Unless the caller is in it already, which is likely and costs nothing then.
-    entered = ambient.get(None) is runtime or ambient.set(runtime)
+    entered = runtime_var.get(None) is runtime or runtime_var.set(runtime)
     try:
         result = handler.function(state.instance, *args, **kwargs)
     except BaseException as error:
@@ -60,7 +60,7 @@ def run_turn(
     finally:
         state.turn = None
         if entered is not True:
-            ambient.reset(entered)
+            runtime_var.reset(entered)
     return state.end_turn(handler.name, handler.readonly, result)
 
 
@@ -115,7 +115,7 @@ def run_after_load(state: ObjectState, runtime: Dispatcher | None) -> None:
     Raises:
         Exception: The hook's error, or the reason why its changes were refused.
     """
-    ambient.set(runtime)
+    runtime_var.set(runtime)
     state.turn = DEF_TURN
     hook = state.object_type.after_load
     assert hook is not None
@@ -163,7 +163,7 @@ async def _in_turn(
 ) -> object:
     state.turn = turn
     context.run(current_turn.set, turn)
-    context.run(ambient.set, runtime)
+    context.run(runtime_var.set, runtime)
     try:
         return await InContext(coroutine, context)
     finally:

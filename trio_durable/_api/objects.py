@@ -14,7 +14,7 @@ from .._activations.info import ActivationInfo
 from .._activations.operations import DELETE, ENSURE_STARTED, EXISTS, GET_STATE, PUT_STATE, STOP
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.input import check_name, due_time, encoded_payload
-from .._durations import UNSET, Duration, Unset, optional_seconds
+from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
 from .._errors import ObjectNotRunning, RuntimeClosed
 from .._keys import AlarmKey, ObjectKey
 from .._runtime.open_runtime import OpenRuntime

@@ -12,7 +12,7 @@ from .._activations.calls import LocalCalls
 from .._activations.eviction import DEFAULT_MAX_RESIDENT
 from .._activations.object_type import ObjectType
 from .._clock import Clock
-from .._durations import Duration, optional_seconds, seconds
+from .._durations import Duration, interval_seconds, optional_seconds, positive_int, seconds
 from .._errors import RuntimeClosed
 from .._eventloop import current
 from .._eventloop.runner import InlineRunner, Runner, ThreadRunner
@@ -105,8 +105,8 @@ class DurableRuntime(Objects):
             clock=clock,
             instruments=_checked(instruments),
             max_resident=max_resident,
-            polling_interval=_interval(polling_interval, "polling_interval"),
-            claim_ttl=_interval(claim_ttl, "claim_ttl"),
+            polling_interval=interval_seconds(polling_interval, "polling_interval"),
+            claim_ttl=interval_seconds(claim_ttl, "claim_ttl"),
             grace_period=seconds(grace_period, "grace_period"),
         )
         self._is_entered = False
@@ -241,13 +241,6 @@ def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:
     return checked
 
 
-def _interval(value: Duration, name: str) -> float:
-    length = seconds(value, name)
-    if not 0.001 <= length <= _YEAR:
-        raise ValueError(f"{name} must be between a millisecond and a year, not {value!r}")
-    return length
-
-
 def current_runtime() -> Objects:
     """The runtime that is current here: the innermost open one, or the only one in this loop.
 
@@ -256,4 +249,4 @@ def current_runtime() -> Objects:
     Raises:
         NoRuntime: None is open in this event loop, or several and the context names none.
     """
-    return cast("Objects", current.current(running_loop_token()))
+    return cast("Objects", current.runtime_for(running_loop_token()))

@@ -37,7 +37,7 @@ class Dispatcher(Protocol):
         ...
 
 
-ambient: ContextVar[Dispatcher | None] = ContextVar("trio_durable.runtime", default=None)
+runtime_var: ContextVar[Dispatcher | None] = ContextVar("trio_durable.runtime", default=None)
 _open: dict[object, list[Dispatcher]] = {}
 
 

@@ -208,13 +208,13 @@ class OpenRuntime:
         self._hints = self.storage.open_hints(
             lambda available_at: self.loop.call_soon_threadsafe(scheduler.hinted, available_at)
         )
-        current.opened(self.loop.token, self._runtime)
-        stack.callback(current.closed, self.loop.token, self._runtime)
-        token = current.ambient.set(self._runtime)
+        current.register(self.loop.token, self._runtime)
+        stack.callback(current.unregister, self.loop.token, self._runtime)
+        token = current.runtime_var.set(self._runtime)
 
         def reset() -> None:
             with contextlib.suppress(ValueError):  # left in another context than entered in
-                current.ambient.reset(token)
+                current.runtime_var.reset(token)
 
         stack.callback(reset)
         stack.push_async_exit(self._finish_turns)

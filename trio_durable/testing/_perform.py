@@ -37,7 +37,7 @@ from .._errors import (
     RuntimeClosed,
     UnknownHandler,
 )
-from .._eventloop.current import Dispatcher, ambient
+from .._eventloop.current import Dispatcher, runtime_var
 from .._eventloop.running import running_loop
 from .._json.state import StateCodec
 from .._keys import ObjectKey, id_problem
@@ -264,7 +264,7 @@ class _Performance(Generic[T]):
         args, kwargs = self._by_value(handler, args, kwargs)
         state, waiter = self._state, self._loop.waiter()
         envelope = Envelope(waiter, handler.name, handler, args, kwargs, delivery=delivery)
-        runtime = ambient.get(None)
+        runtime = runtime_var.get(None)
         if handler.is_async:
             turn = Turn(state, handler.name, handler.readonly)
             result, error = await run_async_turn(state, runtime, turn, handler, envelope)

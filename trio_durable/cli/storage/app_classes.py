@@ -18,7 +18,7 @@ from ..._api.durable_object import (
     resolved_fields,
 )
 from ..._json.state import StateCodec
-from ..._text import reason
+from ..._text import error_summary
 from ..errors import CommandError
 
 _LIBRARY = __name__.partition(".")[0]
@@ -112,7 +112,7 @@ def _import(name: str) -> object:
                 "of your app"
             ) from error
         raise CommandError(
-            f"--app: {name} can't be imported: {reason(error):.400}; fix that first"
+            f"--app: {name} can't be imported: {error_summary(error):.400}; fix that first"
         ) from error
 
 

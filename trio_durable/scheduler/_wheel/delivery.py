@@ -86,7 +86,7 @@ class Deliverer:
         self._room_made = room_made
         self.in_flight = InFlightDeliveries()
         self._postponed: list[tuple[InFlight, Postponement]] = []
-        self._to_mend = Bell(loop)
+        self._to_mend = AutoResetEvent(loop)
         self._renew_at = _NEVER
         """When to renew claims, if there were any when it was set."""
         self._is_stopped = False
@@ -308,7 +308,7 @@ class Deliverer:
     def _settle(self, flight: InFlight) -> None:
         self.in_flight.remove(flight)
         self._upcoming.unpark(flight.key.owner)
-        self._room_made.ring()
+        self._room_made.set()
         watchers, flight.watchers = flight.watchers, None
         for watcher in watchers or ():
             watcher.settle()
@@ -405,7 +405,7 @@ class Deliverer:
 
 
 MakeDeliverer = Callable[
-    [Loop, Clock, GroupCommit, UpcomingAlarms, Destination, int, Bell], Deliverer
+    [Loop, Clock, GroupCommit, UpcomingAlarms, Destination, int, AutoResetEvent], Deliverer
 ]
 """Makes `Deliverer`, or what tells of them as well."""
 
@@ -429,4 +429,6 @@ def _as_it_was(flight: InFlight, stored: StoredAlarm) -> Postponement:
 
 
 def _described(error: BaseException) -> str:
-    return reason(error)[:MAX_ERROR_CHARS].replace("\0", "").encode(errors="replace").decode()
+    return (
+        error_summary(error)[:MAX_ERROR_CHARS].replace("\0", "").encode(errors="replace").decode()
+    )

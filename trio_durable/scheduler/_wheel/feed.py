@@ -85,7 +85,7 @@ class Feed:
             due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
             has_room = self._upcoming.fill(due, self._in_flight)
             if due:
-                self._arrived.ring()
+                self._arrived.set()
             if not has_room or len(page) < ALARMS_PER_PAGE:
                 return
             page = await self._page(tenant, page[-1])

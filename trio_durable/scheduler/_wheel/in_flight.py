@@ -23,7 +23,7 @@ MAX_PER_OBJECT = 4
 """How many there may be of one object, which handles one after the other."""
 
 
-class InFlight(Told):
+class InFlight(CallbackWaiter):
     """One alarm under way: a waiter that is released when its handler's commit is durable."""
 
     __slots__ = ("began", "delivery", "is_recent", "retry", "stored", "watchers")

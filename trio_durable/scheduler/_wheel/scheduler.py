@@ -89,8 +89,8 @@ class WheelScheduler:
         self._tell_others = tell_others
         self._polling_interval = polling_interval
         self._upcoming = UpcomingAlarms(clock.now(), capacity)
-        self._to_fire = Bell(loop)
-        self._to_feed = Bell(loop)
+        self._to_fire = AutoResetEvent(loop)
+        self._to_feed = AutoResetEvent(loop)
         self._sleeps_until = 0
         self.deliverer = make_deliverer(
             loop,
@@ -180,7 +180,7 @@ class WheelScheduler:
     def hinted(self, available_at: int) -> None:
         """See `Scheduler.hinted`."""
         self._upcoming.hint(available_at)
-        self._to_fire.ring()
+        self._to_fire.set()
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class WheelScheduler:
             now = self._clock.now()
             upcoming.advance(now, self.deliverer.lead)
             if upcoming.wants_more:
-                self._to_feed.ring()
+                self._to_feed.set()
             if upcoming.ready and self.deliverer.room and not self._is_stopped:
                 try:
                     await self.deliverer.begin()
