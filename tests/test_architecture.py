@@ -40,7 +40,7 @@ RANKS = {
     "storage": [
         "_records",
         "_contract _batch",
-        "_reads _forwarding",
+        "_forwarding",
         "memory sqlite postgres",
         "_urls",
     ],

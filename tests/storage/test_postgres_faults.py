@@ -136,7 +136,7 @@ def test_a_server_that_has_said_that_it_ends_is_left_before_it_closes_its_side(
     sides.save("a", 0)
     fields = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
     proxy.say(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
-    wait_until(lambda: sides.writer._link._connection.idle.select(0))  # type: ignore[attr-defined]
+    wait_until(lambda: sides.writer._reconnecting._connection.socket_selector.select(0))  # type: ignore[attr-defined]
     before = proxy.connections
     assert sides.save("a", 1, b"2") == []
     assert proxy.connections == before + 1
@@ -361,7 +361,7 @@ def test_too_many_clients(server: Server, opened: Callable[..., Sides]) -> None:
             PostgresStorage(server.conninfo()).open_writer()
         # Those that are open go on.
         assert sides.save("a", 0) == []
-        sides.writer._link._drop()  # type: ignore[attr-defined]
+        sides.writer._reconnecting._drop()  # type: ignore[attr-defined]
         wait_until(one_more)  # its place is free when its backend has ended
         with pytest.raises(StorageFault, match="too many clients"):
             sides.save("a", 1, b"2")

@@ -392,7 +392,7 @@ def test_passwords_are_nowhere_to_be_seen(
         key = ObjectKey("Cart", "a")
         writer.commit([Commit(key, 0, b"1")], NOW)
         shown += [repr(vars(writer)), repr(vars(reader)), storage.migration_sql()]
-        shown.append(repr(writer._link._connection))  # type: ignore[attr-defined]
+        shown.append(repr(writer._reconnecting._connection))  # type: ignore[attr-defined]
         with pytest.raises(StorageFault) as caught:
             writer.commit([Commit(key, 1, b"\xff")], NOW)
         faults.append(caught.value)

@@ -1,6 +1,15 @@
 """Where objects are kept: the contract, and the storages that come with the library."""
 
-from ._contract import Durability, Hints, Reader, SpoiltRow, Storage, StorageFault, Writer
+from ._contract import (
+    CorruptRow,
+    Durability,
+    Hints,
+    Reader,
+    SpoiltRow,
+    Storage,
+    StorageFault,
+    Writer,
+)
 from ._forwarding import ForwardingReader, ForwardingWriter
 from ._records import (
     NO_TIME,
@@ -26,6 +35,7 @@ __all__ = [
     "AlarmRow",
     "AlarmStatus",
     "Commit",
+    "CorruptRow",
     "DueAlarm",
     "Durability",
     "ForwardingReader",

@@ -137,7 +137,7 @@ class Reader(ABC):
         """Read objects, in the order of ``keys``; None where nothing is stored.
 
         Raises:
-            SpoiltRow: One of them can't be read, whatever the others are; without it they may be.
+            CorruptRow: One of them can't be read, whatever the others are; without it they may be.
             StorageFault: The storage can't be read.
         """
 
@@ -364,7 +364,7 @@ class StorageFault(Exception):
         return StorageFault(str(error) or type(error).__name__)
 
 
-class SpoiltRow(StorageFault):
+class CorruptRow(StorageFault):
     """The row of one object is not as a storage writes it, by no fault of others."""
 
     __module__ = "trio_durable.storage"
@@ -376,3 +376,7 @@ class SpoiltRow(StorageFault):
 
     def __str__(self) -> str:
         return self._problem
+
+
+SpoiltRow = CorruptRow
+"""The former name of `CorruptRow`."""

@@ -15,8 +15,8 @@ import attrs
 
 from .._errors import StorageInUse
 from .._keys import AlarmKey, ObjectKey
+from ._batch import summaries
 from ._contract import Reader, Storage, Writer
-from ._reads import summaries
 from ._records import (
     AlarmChanges,
     AlarmRow,

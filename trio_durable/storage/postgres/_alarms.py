@@ -13,12 +13,12 @@ import psycopg
 
 from ..._keys import AlarmKey, ObjectKey
 from .._records import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
-from ._arrays import Integers, Texts, texts
+from ._arrays import BigintArray, TextArray, text_array
 from ._connection import Connection
 from ._names import Names
 from ._objects import REQUIRE_ALL
 
-_EARLIEST = -(2**63)
+_MIN_TIME = -(2**63)
 
 _COLUMNS = """
 a.type_name, a.object_id, a.name, a.due_at, convert_to(a.payload, 'UTF8'), a.failures, a.last_error
@@ -28,7 +28,7 @@ _KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
 _CLAIMS = "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])"
 _IS_K = "a.type_name = k.t AND a.object_id = k.i AND a.name = k.m"
 
-# Locked in the order of their keys, see `_postgres_objects`.
+# Locked in the order of their keys, see `_objects`.
 _IN_ORDER = "ORDER BY a.type_name, a.object_id, a.name FOR UPDATE OF a"
 _HELD = f"""
 WITH k AS MATERIALIZED (
@@ -182,7 +182,7 @@ class AlarmTable:
         keys: list[tuple[str, str, str | None]] = [alarm[:3] for alarm in alarms]
         keys += ((key.type_name, key.object_id, None) for key in objects)
         query = self._lock_all if objects else self._lock
-        connection.execute(query, [texts(key[part] for key in keys) for part in range(3)])
+        connection.execute(query, [text_array(key[part] for key in keys) for part in range(3)])
 
     def acknowledge_all(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
@@ -200,7 +200,10 @@ class AlarmTable:
 
     def clear(self, connection: Connection, keys: Sequence[ObjectKey]) -> None:
         """Remove all alarms of these objects."""
-        types, ids = texts(key.type_name for key in keys), texts(key.object_id for key in keys)
+        types, ids = (
+            text_array(key.type_name for key in keys),
+            text_array(key.object_id for key in keys),
+        )
         connection.execute(self._clear, (types, ids))
 
     def cancel(self, connection: Connection, alarms: Sequence[AlarmKey]) -> None:
@@ -209,8 +212,8 @@ class AlarmTable:
 
     def set(self, connection: Connection, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
         """Set alarms, in the place of any that have their names."""
-        due = Integers([new.due_at for _, new in alarms])
-        payloads = Texts([new.payload for _, new in alarms])
+        due = BigintArray([new.due_at for _, new in alarms])
+        payloads = TextArray([new.payload for _, new in alarms])
         connection.execute(self._set, (*_keys([key for key, _ in alarms]), due, payloads))
 
     # --- delivery --------------------------------------------------------------------------------
@@ -237,9 +240,9 @@ class AlarmTable:
         """See `Writer.postpone`."""
         parameters = (
             *_claims([(each.key, each.claim) for each in postponements]),
-            Integers([each.available_at for each in postponements]),
-            Integers([each.failures for each in postponements]),
-            texts(each.last_error for each in postponements),
+            BigintArray([each.available_at for each in postponements]),
+            BigintArray([each.failures for each in postponements]),
+            text_array(each.last_error for each in postponements),
         )
         connection.execute(self._postpone, parameters)
 
@@ -258,8 +261,8 @@ class AlarmTable:
         except_types: Collection[str],
     ) -> list[DueAlarm]:
         """See `Reader.due_alarms`."""
-        last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key[:3])
-        parameters = (before, *last, texts(except_types), limit)
+        last = (_MIN_TIME, "", "", "") if after is None else (after.available_at, *after.key[:3])
+        parameters = (before, *last, text_array(except_types), limit)
         rows = connection.execute(self._due, parameters, binary=True)
         return [
             DueAlarm(available_at, AlarmKey(type_name, object_id, name, self._tenant))
@@ -316,13 +319,15 @@ class AlarmTable:
         return StoredAlarm(AlarmKey(type_name, object_id, name, self._tenant), *rest)
 
 
-def _keys(alarms: Sequence[AlarmKey]) -> tuple[Texts, Texts, Texts]:
+def _keys(alarms: Sequence[AlarmKey]) -> tuple[TextArray, TextArray, TextArray]:
     return (
-        texts(key.type_name for key in alarms),
-        texts(key.object_id for key in alarms),
-        texts(key.name for key in alarms),
+        text_array(key.type_name for key in alarms),
+        text_array(key.object_id for key in alarms),
+        text_array(key.name for key in alarms),
     )
 
 
-def _claims(claims: Sequence[tuple[AlarmKey, int]]) -> tuple[Texts, Texts, Texts, Integers]:
-    return *_keys([key for key, _ in claims]), Integers([claim for _, claim in claims])
+def _claims(
+    claims: Sequence[tuple[AlarmKey, int]],
+) -> tuple[TextArray, TextArray, TextArray, BigintArray]:
+    return *_keys([key for key, _ in claims]), BigintArray([claim for _, claim in claims])

@@ -24,7 +24,7 @@ _INTEGER = struct.Struct("!iq")
 _NULL = _LENGTH.pack(-1)
 
 
-class Texts:
+class TextArray:
     """A parameter of the type ``text[]``, of text in UTF-8."""
 
     __slots__ = ("data",)
@@ -39,7 +39,7 @@ class Texts:
         self.data = b"".join(parts)
 
 
-class Integers:
+class BigintArray:
     """A parameter of the type ``bigint[]``.
 
     Raises:
@@ -54,28 +54,28 @@ class Integers:
         self.data = b"".join(parts)
 
 
-def texts(items: Iterable[str | None]) -> Texts:
+def text_array(items: Iterable[str | None]) -> TextArray:
     """A parameter of the type ``text[]``."""
-    return Texts([None if item is None else item.encode() for item in items])
+    return TextArray([None if item is None else item.encode() for item in items])
 
 
-class _TextsDumper(Dumper):
+class _TextArrayDumper(Dumper):
     format = Format.BINARY
     oid = _TEXT_ARRAY
 
-    def dump(self, obj: Texts) -> bytes:
+    def dump(self, obj: TextArray) -> bytes:
         return obj.data
 
 
-class _IntegersDumper(Dumper):
+class _BigintArrayDumper(Dumper):
     format = Format.BINARY
     oid = _INT8_ARRAY
 
-    def dump(self, obj: Integers) -> bytes:
+    def dump(self, obj: BigintArray) -> bytes:
         return obj.data
 
 
-def register(connection: psycopg.Connection[object]) -> None:
+def register_dumpers(connection: psycopg.Connection[object]) -> None:
     """Let a connection take these as parameters."""
-    connection.adapters.register_dumper(Texts, _TextsDumper)
-    connection.adapters.register_dumper(Integers, _IntegersDumper)
+    connection.adapters.register_dumper(TextArray, _TextArrayDumper)
+    connection.adapters.register_dumper(BigintArray, _BigintArrayDumper)

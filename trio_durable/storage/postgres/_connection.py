@@ -27,12 +27,12 @@ from psycopg.conninfo import make_conninfo
 
 from .._contract import Durability
 from . import _errors as problems
-from ._arrays import register
+from ._arrays import register_dumpers
 from ._conninfo import Conninfo
 from ._errors import Problem
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-_MARGIN = 1.0
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.05, 1.0
+_ROUND_TRIP_SECONDS = 1.0
 """Seconds that a result may be on its way after the server's own timeout."""
 
 _MAX_PREPARED = 1000
@@ -62,36 +62,39 @@ class Unreachable(Exception):
         self.problem = problem
 
 
-class NoAnswer(psycopg.OperationalError):
+class ResponseTimeout(psycopg.OperationalError):
     """The server has been silent for too long."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that doesn't wait for ever."""
 
-    patience: float | None = None
+    silence_timeout: float | None = None
     """Seconds of silence after which it gives up."""
-    silence: NoAnswer | None = None
+    timeout_error: ResponseTimeout | None = None
     """That it has given up."""
-    has_parted = False
+    is_ending = False
     """The server has said that it is about to close its side."""
-    idle: selectors.BaseSelector
+    socket_selector: selectors.BaseSelector
     encoding = ""
     """The database's."""
     schema: str | None = None
     """The first of the search path that is there."""
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        """What psycopg does with the server, within `patience`."""
-        if self.patience is not None:
-            gen = _bounded(gen, self.patience)
+        """What psycopg does with the server, within `silence_timeout`."""
+        if self.silence_timeout is not None:
+            gen = _with_silence_timeout(gen, self.silence_timeout)
         try:
             return super().wait(gen, *args, **kwargs)
-        except NoAnswer as error:
-            self.patience, self.silence = 0, error  # none for what psycopg does to tidy up
+        except ResponseTimeout as error:
+            self.silence_timeout, self.timeout_error = (
+                0,
+                error,
+            )  # none for what psycopg does to tidy up
             raise
 
-    def together(self, send: Callable[[], None]) -> None:
+    def pipelined(self, send: Callable[[], None]) -> None:
         """Let the statements that ``send`` executes go to the server together, and wait for all.
 
         They are one transaction. If one fails, those behind it aren't run, and it raises its error.
@@ -111,7 +114,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             # psycopg believes that it prepared what was cut off. A rollback lets it forget all.
             with self.transaction(force_rollback=True):
                 pass
-        raise self.silence or failure
+        raise self.timeout_error or failure
 
     def is_usable(self) -> bool:
         """Whether it is idle and, as far as a look at its socket tells, still open."""
@@ -119,40 +122,40 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             for _ in range(100):
                 if self.closed or self.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                     return False
-                if not self.idle.select(0):
+                if not self.socket_selector.select(0):
                     return True
                 # Its end, or news of settings, which the server sends without being asked. What it
                 # says at its end may be here before the end is.
                 self.pgconn.consume_input()
                 self.pgconn.is_busy()  # which reads it
-                if self.has_parted:
+                if self.is_ending:
                     return False
         except (psycopg.Error, OSError, ValueError):
             pass
         return False
 
-    def note(self, said: psycopg.errors.Diagnostic) -> None:
+    def on_notice(self, said: psycopg.errors.Diagnostic) -> None:
         """Hear what the server says without being asked."""
         if said.severity_nonlocalized in ("FATAL", "PANIC"):
-            self.has_parted = True
+            self.is_ending = True
 
     def discard(self) -> None:
         """Close it, whatever its state."""
-        self.idle.close()
+        self.socket_selector.close()
         self.close()
 
 
-def _bounded(gen: PQGen[RV], patience: float) -> Generator[Any, Any, RV]:
+def _with_silence_timeout(gen: PQGen[RV], silence_timeout: float) -> Generator[Any, Any, RV]:
     """What psycopg waits with, but for the time it takes."""
-    deadline = monotonic() + patience
+    deadline = monotonic() + silence_timeout
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
             if ready:
-                deadline = monotonic() + patience
+                deadline = monotonic() + silence_timeout
             elif monotonic() > deadline:
-                raise NoAnswer(f"no answer came within {patience:g} s")
+                raise ResponseTimeout(f"no answer came within {silence_timeout:g} s")
             wanted = gen.send(ready)
     except StopIteration as stop:
         result: RV = stop.value
@@ -193,40 +196,40 @@ class Settings:
                 prepare_threshold=5 if self.prepared_statements else None,
             )
         except psycopg.Error as error:
-            problem = problems.of_connecting(error)
+            problem = problems.connect_problem(error)
         else:
-            connection.idle = _selector()
-            connection.add_notice_handler(connection.note)
+            connection.socket_selector = _selector()
+            connection.add_notice_handler(connection.on_notice)
             try:
                 self._set_up(connection, own, str(milliseconds))
                 return connection
             except psycopg.Error as error:
-                problem = problems.of_connecting(error)
+                problem = problems.connect_problem(error)
                 connection.discard()
         raise Unreachable(attrs.evolve(problem, text=self.conninfo.censored(problem.text)))
 
-    def connect_patiently(self, is_worth_it: Callable[[Problem], bool]) -> Connection:
+    def connect_with_retries(self, should_retry: Callable[[Problem], bool]) -> Connection:
         """Make a connection, and try again while that is worth it and the timeout allows.
 
         Raises:
             Unreachable: There is none to be had.
         """
         deadline = monotonic() + self.connect_timeout
-        pause = _FIRST_PAUSE
+        pause = _MIN_BACKOFF_SECONDS
         while True:
             try:
                 return self.connect(deadline - monotonic())
             except Unreachable as error:
                 problem = error.problem
-            if not is_worth_it(problem) or monotonic() + pause > deadline:
+            if not should_retry(problem) or monotonic() + pause > deadline:
                 raise Unreachable(problem)
             # Not all at once, when many processes have lost the same server.
             sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
 
     def _set_up(self, connection: Connection, own: bool, timeout: str) -> None:
-        connection.patience = self.statement_timeout + _MARGIN
-        connection.idle.register(connection.pgconn.socket, selectors.EVENT_READ)
+        connection.silence_timeout = self.statement_timeout + _ROUND_TRIP_SECONDS
+        connection.socket_selector.register(connection.pgconn.socket, selectors.EVENT_READ)
         parameters = {"durability": self.durability, "own": own, "timeout": timeout}
         row = connection.execute(_SET_UP, parameters).fetchone()
         assert row is not None
@@ -234,8 +237,8 @@ class Settings:
         row = connection.execute(_TIMEOUT).fetchone()
         assert row is not None
         connection.prepared_max = _MAX_PREPARED
-        connection.patience = row[0] / 1000 + _MARGIN if row[0] else None
-        register(connection)
+        connection.silence_timeout = row[0] / 1000 + _ROUND_TRIP_SECONDS if row[0] else None
+        register_dumpers(connection)
 
 
 def _selector() -> selectors.BaseSelector:

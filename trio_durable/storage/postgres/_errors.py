@@ -17,13 +17,13 @@ class Problem:
     """Why there is no connection."""
 
     text: str
-    passing: bool = True
+    is_transient: bool = True
     """Whether it may be over by itself before long."""
-    starting: bool = False
+    is_starting: bool = False
     """Whether the server is there and about to serve."""
 
 
-_KNOWN: tuple[tuple[str, str, bool], ...] = (
+_CONNECT_ADVICE: tuple[tuple[str, str, bool], ...] = (
     (
         r"password authentication failed|no password supplied|SASL|authentication failed",
         "check user and password (in the connection string, PGPASSWORD or the password file)",
@@ -81,16 +81,16 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
 )
 
 
-def of_connecting(error: psycopg.Error) -> Problem:
+def connect_problem(error: psycopg.Error) -> Problem:
     """Why it can't be connected to."""
     said = _one_line(str(error))
-    for pattern, advice, passing in _KNOWN:
+    for pattern, advice, is_transient in _CONNECT_ADVICE:
         if re.search(pattern, said):
-            return Problem(f"{said}; {advice}", passing, starting="starting up" in said)
+            return Problem(f"{said}; {advice}", is_transient, is_starting="starting up" in said)
     return Problem(said)
 
 
-def of_statement(error: psycopg.Error) -> str:
+def statement_problem(error: psycopg.Error) -> str:
     """What a statement failed with; without details, which may hold what is stored."""
     said = error.diag.message_primary
     if not said:

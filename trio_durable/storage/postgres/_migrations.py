@@ -93,18 +93,18 @@ _TENANTS = Migration(
     ("DROP TABLE {tenants}",),
 )
 
-_OF_EVERYBODY = (_OBJECTS, _ALARMS)
-_OF_THE_DATABASE = (_TENANTS,)
+_TENANT_STEPS = (_OBJECTS, _ALARMS)
+_SHARED_STEPS = (_TENANTS,)
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('trio_durable migrations', 0))"
-_LIST = """CREATE TABLE IF NOT EXISTS {migrations} (
+_CREATE_LIST = """CREATE TABLE IF NOT EXISTS {migrations} (
     tenant     text COLLATE "C" NOT NULL,
     name       text COLLATE "C" NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT durable_migrations_pkey PRIMARY KEY (tenant, name)
 )"""
-_NOTE = "INSERT INTO {{migrations}} (tenant, name) VALUES ('{tenant}', '{name}')"
-_UNNOTE = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}' AND name = '{name}'"
+_RECORD = "INSERT INTO {{migrations}} (tenant, name) VALUES ('{tenant}', '{name}')"
+_UNRECORD = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}' AND name = '{name}'"
 _ADD_TENANT = "INSERT INTO {{tenants}} (name) VALUES ('{tenant}')"
 _REMOVE_TENANT = "DELETE FROM {{tenants}} WHERE name = '{tenant}'"
 _FORGET_TENANT = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}'"
@@ -117,28 +117,28 @@ def names_of_all() -> list[str]:
 
 
 def _steps_of(tenant: str) -> tuple[Migration, ...]:
-    return _OF_EVERYBODY if tenant else (*_OF_EVERYBODY, *_OF_THE_DATABASE)
+    return _TENANT_STEPS if tenant else (*_TENANT_STEPS, *_SHARED_STEPS)
 
 
 def _up(step: Migration, tenant: str) -> list[str]:
     """The statements that apply a step. The names of tenants and steps need no quoting."""
-    return [_LOCK, _LIST, *step.up, _NOTE.format(tenant=tenant, name=step.name)]
+    return [_LOCK, _CREATE_LIST, *step.up, _RECORD.format(tenant=tenant, name=step.name)]
 
 
 def _new_tenant(tenant: str) -> list[str]:
     """The statements that make a tenant."""
     statements = [_LOCK, "CREATE SCHEMA {schema}", _ADD_TENANT.format(tenant=tenant)]
     for step in _steps_of(tenant):
-        statements += (*step.up, _NOTE.format(tenant=tenant, name=step.name))
+        statements += (*step.up, _RECORD.format(tenant=tenant, name=step.name))
     return statements
 
 
 def _down(step: Migration, tenant: str) -> list[str]:
     """The statements that undo a step."""
-    return [_LOCK, *step.down, _UNNOTE.format(tenant=tenant, name=step.name)]
+    return [_LOCK, *step.down, _UNRECORD.format(tenant=tenant, name=step.name)]
 
 
-def _gone_tenant(tenant: str) -> list[str]:
+def _drop_tenant(tenant: str) -> list[str]:
     """The statements that remove a tenant. The count of the second tells whether it was there."""
     return [
         _LOCK,
@@ -148,7 +148,7 @@ def _gone_tenant(tenant: str) -> list[str]:
     ]
 
 
-def _undoing(
+def _undo_plan(
     applied: set[tuple[str, str]], kept: Sequence[str]
 ) -> tuple[list[str], list[tuple[str, Migration]]]:
     """What undoes all migrations but ``kept``: tenants to remove, then steps with their tenants.
@@ -168,8 +168,8 @@ def _undoing(
 
 def down_script(home: str, applied: set[tuple[str, str]], kept: Sequence[str]) -> str:
     """The SQL that undoes all migrations but ``kept``, of those that were applied."""
-    gone, steps = _undoing(applied, kept)
-    transactions = [(Names(home, tenant), _gone_tenant(tenant)) for tenant in gone]
+    gone, steps = _undo_plan(applied, kept)
+    transactions = [(Names(home, tenant), _drop_tenant(tenant)) for tenant in gone]
     transactions += [(Names(home, tenant), _down(step, tenant)) for tenant, step in steps]
     if applied and not kept:
         transactions.append((Names(home), [_LOCK, _DROP_LIST]))
@@ -253,7 +253,7 @@ class Schema:
         Without the list of tenants no tenant is left. Returns what was undone, in that order.
         """
         undone = []
-        gone, steps = _undoing(self.applied(connection), kept)
+        gone, steps = _undo_plan(self.applied(connection), kept)
         for tenant in gone:
             self.drop_tenant(connection, tenant)
         for tenant, step in steps:
@@ -289,7 +289,7 @@ class Schema:
 
     def drop_tenant(self, connection: Connection, tenant: str) -> bool:
         """Remove all that is stored of a tenant, in one transaction; whether there was one."""
-        lock, remove, *others = _gone_tenant(tenant)
+        lock, remove, *others = _drop_tenant(tenant)
         with connection.transaction():
             self._execute(connection, tenant, [lock])
             gone = connection.execute(Names(self.home, tenant).statement(remove).encode())

@@ -35,17 +35,17 @@ from psycopg import sql
 
 from .._contract import Hints
 from ._connection import Connection, Settings, Unreachable
-from ._errors import of_statement
+from ._errors import statement_problem
 
 logger = logging.getLogger("trio_durable.storage")
 
-_BETWEEN_HINTS = 0.1
+_HINT_INTERVAL_SECONDS = 0.1
 """Seconds from one to the next, at the least."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 30.0
 """Seconds between attempts to connect."""
-_MOMENT = 1.0
+_CLOSE_TIMEOUT_SECONDS = 1.0
 """Seconds that closing waits, at the most."""
-_LONGEST_NAME = 63
+_MAX_NAME_BYTES = 63
 """Bytes."""
 
 
@@ -77,15 +77,15 @@ class PostgresHints(Hints):
             if self._to_send is None or available_at < self._to_send:
                 self._to_send = available_at
         if is_first:
-            self._ring()
+            self._wake_up()
 
     def close(self) -> None:
         """See `Hints.close`."""
         self._is_closing = True
-        self._ring()
-        self._thread.join(_MOMENT)
+        self._wake_up()
+        self._thread.join(_CLOSE_TIMEOUT_SECONDS)
 
-    def _ring(self) -> None:
+    def _wake_up(self) -> None:
         with contextlib.suppress(OSError):  # it has ended
             self._wake.send(b"\0")
 
@@ -94,7 +94,7 @@ class PostgresHints(Hints):
     def _run(self) -> None:
         with self._woken, self._wake, selectors.DefaultSelector() as waiting:
             waiting.register(self._woken, selectors.EVENT_READ)
-            pause = _FIRST_PAUSE
+            pause = _MIN_BACKOFF_SECONDS
             while True:
                 began = monotonic()
                 problem = "it ended"
@@ -103,18 +103,18 @@ class PostgresHints(Hints):
                 except Unreachable as error:
                     problem = error.problem.text
                 except psycopg.Error as error:
-                    problem = self._settings.conninfo.censored(of_statement(error))
+                    problem = self._settings.conninfo.censored(statement_problem(error))
                 if self._is_closing:
                     return
                 logger.info("no hints by %s: %s", self._settings.conninfo.location, problem)
-                if monotonic() - began > _LONGEST_PAUSE:
-                    pause = _FIRST_PAUSE
-                self._nap(waiting, pause * random.uniform(0.5, 1))
+                if monotonic() - began > _MAX_BACKOFF_SECONDS:
+                    pause = _MIN_BACKOFF_SECONDS
+                self._pause(waiting, pause * random.uniform(0.5, 1))
                 if self._is_closing:
                     return
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
 
-    def _nap(self, waiting: selectors.BaseSelector, seconds: float) -> None:
+    def _pause(self, waiting: selectors.BaseSelector, seconds: float) -> None:
         """Wait so long, or until it is closed; what is to be sent can wait."""
         deadline = monotonic() + seconds
         while not self._is_closing and (left := deadline - monotonic()) > 0:
@@ -133,20 +133,20 @@ class PostgresHints(Hints):
         try:
             waiting.register(file, selectors.EVENT_READ)
             try:
-                self._pass_on(connection, waiting)
+                self._relay(connection, waiting)
             finally:
                 waiting.unregister(file)
         finally:
             connection.discard()
 
-    def _pass_on(self, connection: Connection, waiting: selectors.BaseSelector) -> None:
+    def _relay(self, connection: Connection, waiting: selectors.BaseSelector) -> None:
         channel = _channel(connection.schema)
         self._listen(connection, channel)
         send_at = monotonic()
         while True:
             if self._to_send is not None and (self._is_closing or monotonic() >= send_at):
                 self._notify(connection, channel)
-                send_at = monotonic() + _BETWEEN_HINTS
+                send_at = monotonic() + _HINT_INTERVAL_SECONDS
             if self._is_closing:
                 return
             # What comes while a statement runs is given to the handler by psycopg.
@@ -182,7 +182,7 @@ class PostgresHints(Hints):
         except psycopg.Error as error:
             if not connection.is_usable():
                 raise
-            logger.info("a hint was not sent: %s", of_statement(error))
+            logger.info("a hint was not sent: %s", statement_problem(error))
 
     def _received(self, sender: int, payload: bytes) -> None:
         if sender != self._own:
@@ -198,4 +198,4 @@ class PostgresHints(Hints):
 def _channel(schema: str | None) -> str:
     """One for all that use the same tables. Those of very long names may share one, for nothing."""
     name = f"durable_alarms {schema}".encode()
-    return name[:_LONGEST_NAME].decode(errors="ignore")
+    return name[:_MAX_NAME_BYTES].decode(errors="ignore")

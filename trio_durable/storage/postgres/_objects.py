@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 
 from ..._keys import ObjectKey
 from .._records import Commit, ObjectRow, StoredObject
-from ._arrays import Integers, Texts, texts
+from ._arrays import BigintArray, TextArray, text_array
 from ._connection import Connection
 from ._names import Names
 
@@ -150,7 +150,7 @@ class ObjectTable:
 
         All that is there is locked, until the transaction ends.
         """
-        parameters = (*_expected(batch), Integers([commit.revision for commit in batch]))
+        parameters = (*_expected(batch), BigintArray([commit.revision for commit in batch]))
         return {n - 1 for (n,) in connection.execute(self._stale, parameters)}
 
     # --- reading ---------------------------------------------------------------------------------
@@ -188,17 +188,17 @@ class ObjectTable:
         return {name: (count, size) for name, count, size in connection.execute(self._summarize)}
 
 
-def _keys(keys: Sequence[ObjectKey]) -> tuple[Texts, Texts]:
-    return texts(key.type_name for key in keys), texts(key.object_id for key in keys)
+def _keys(keys: Sequence[ObjectKey]) -> tuple[TextArray, TextArray]:
+    return text_array(key.type_name for key in keys), text_array(key.object_id for key in keys)
 
 
-def _expected(batch: Sequence[Commit]) -> tuple[Texts, Texts, Integers, Integers]:
+def _expected(batch: Sequence[Commit]) -> tuple[TextArray, TextArray, BigintArray, BigintArray]:
     return (
         *_keys([commit.key for commit in batch]),
-        Integers([commit.revision for commit in batch]),
-        Integers([commit.epoch for commit in batch]),
+        BigintArray([commit.revision for commit in batch]),
+        BigintArray([commit.epoch for commit in batch]),
     )
 
 
 def _rows(batch: Sequence[Commit], now: int) -> tuple[object, ...]:
-    return (now, *_expected(batch), Texts([commit.state or b"" for commit in batch]))
+    return (now, *_expected(batch), TextArray([commit.state or b"" for commit in batch]))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from ..._keys import AlarmKey, ObjectKey
+from .._batch import load_by_tenant, summaries
 from .._contract import Reader, StorageFault
-from .._reads import load_by_tenant, summaries
 from .._records import (
     AlarmRow,
     AlarmStatus,
@@ -23,7 +23,7 @@ from .._records import (
 )
 from ._connection import Connection
 from ._migrations import Schema
-from ._reconnecting import Link
+from ._reconnecting import ReconnectingConnection
 from ._tables import MISSING, TenantTables, tables_by_tenant
 
 T = TypeVar("T")
@@ -32,8 +32,8 @@ T = TypeVar("T")
 class PostgresReader(Reader):
     """Sees what was committed before each read."""
 
-    def __init__(self, link: Link, schema: Schema) -> None:
-        self._link = link
+    def __init__(self, reconnecting: ReconnectingConnection, schema: Schema) -> None:
+        self._reconnecting = reconnecting
         self._schema = schema
         self._tables_of = tables_by_tenant(schema.home)
 
@@ -87,7 +87,7 @@ class PostgresReader(Reader):
         )
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
-        return self._link.run(
+        return self._reconnecting.run(
             lambda connection: self._schema.tenants(connection, after or "", limit)
         )
 
@@ -127,7 +127,7 @@ class PostgresReader(Reader):
         )
 
     def close(self) -> None:
-        self._link.close()
+        self._reconnecting.close()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class PostgresReader(Reader):
         """Read from a tenant's tables; ``nothing`` if it isn't there."""
         tables = self._tables_of(tenant)
         try:
-            return self._link.run(lambda connection: read(connection, tables))
+            return self._reconnecting.run(lambda connection: read(connection, tables))
         except StorageFault as fault:
             if tenant and isinstance(fault.__cause__, MISSING):
                 return nothing

@@ -30,34 +30,34 @@ from psycopg import pq
 from .._batch import Stale
 from .._contract import StorageFault
 from . import _errors as problems
-from ._connection import Connection, NoAnswer, Settings, Unreachable
+from ._connection import Connection, ResponseTimeout, Settings, Unreachable
 from ._migrations import GONE
 
 logger = logging.getLogger("trio_durable.storage")
 
 T = TypeVar("T")
 
-_ATTEMPTS = 3
-_MOMENT = (0.01, 0.05)
+_MAX_ATTEMPTS = 3
+_RETRY_SECONDS = (0.01, 0.05)
 
-_STALE = {GONE, "22012"}  # a division by zero, see `_postgres_objects.REQUIRE_ALL`
-_READ_ONLY = "25006"
-_NOT_APPLIED = {"40001", "40P01", _READ_ONLY}  # serialization failure, deadlock
+_STALE_SQLSTATES = {GONE, "22012"}  # a division by zero, see `_objects.REQUIRE_ALL`
+_READ_ONLY_SQLSTATE = "25006"
+_ABORTED_SQLSTATES = {"40001", "40P01", _READ_ONLY_SQLSTATE}  # serialization failure, deadlock
 
 
-class Link:
+class ReconnectingConnection:
     """A connection that heals. Used by one thread.
 
     Args:
         settings: What to connect to, and how.
         connection: The first one.
-        repeats: Whether what runs here only reads, so that it may run again if it was cut off.
+        read_only: Whether what runs here only reads, so that it may run again if it was cut off.
     """
 
-    def __init__(self, settings: Settings, connection: Connection, *, repeats: bool) -> None:
+    def __init__(self, settings: Settings, connection: Connection, *, read_only: bool) -> None:
         self._settings = settings
         self._connection: Connection | None = connection
-        self._repeats = repeats
+        self._read_only = read_only
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Do ``work`` on a connection that is open, and return what it returns.
@@ -73,19 +73,19 @@ class Link:
             try:
                 return work(connection)
             except psycopg.Error as error:
-                if error.sqlstate in _STALE:
+                if error.sqlstate in _STALE_SQLSTATES:
                     raise Stale from None
                 is_lost = _is_lost(connection, error)
-                if is_lost or error.sqlstate == _READ_ONLY:
+                if is_lost or error.sqlstate == _READ_ONLY_SQLSTATE:
                     self._drop()
-                if attempts < _ATTEMPTS:
-                    if error.sqlstate in _NOT_APPLIED:
-                        sleep(attempts * random.uniform(*_MOMENT))
+                if attempts < _MAX_ATTEMPTS:
+                    if error.sqlstate in _ABORTED_SQLSTATES:
+                        sleep(attempts * random.uniform(*_RETRY_SECONDS))
                         continue
-                    if is_lost and self._repeats:
+                    if is_lost and self._read_only:
                         continue
-                text = problems.of_statement(error)
-                if is_lost and not self._repeats:
+                text = problems.statement_problem(error)
+                if is_lost and not self._read_only:
                     text = (
                         f"the connection was lost ({text}), and whether the change was applied is "
                         "not known"
@@ -116,7 +116,9 @@ class Link:
             logger.warning("lost the connection to %s", self._settings.conninfo.location)
         problem = None
         try:
-            self._connection = self._settings.connect_patiently(lambda problem: problem.passing)
+            self._connection = self._settings.connect_with_retries(
+                lambda problem: problem.is_transient
+            )
         except Unreachable as error:
             problem = error.problem.text
         if self._connection is None:
@@ -126,7 +128,7 @@ class Link:
 
 
 def _is_lost(connection: Connection, error: psycopg.Error) -> bool:
-    if isinstance(error, NoAnswer) or (
+    if isinstance(error, ResponseTimeout) or (
         (error.sqlstate or "")[:2] in ("08", "57") and (error.sqlstate != "57014")
     ):
         return True

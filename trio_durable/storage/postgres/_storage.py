@@ -24,18 +24,18 @@ from ..._durations import Duration, seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Hints, Reader, Storage, Writer
 from . import _errors as problems
-from ._arrays import texts
+from ._arrays import text_array
 from ._connection import Connection, Settings, Unreachable
 from ._conninfo import Conninfo
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
 from ._names import Names
 from ._notify import PostgresHints
 from ._reader import PostgresReader
-from ._reconnecting import Link
+from ._reconnecting import ReconnectingConnection
 from ._writer import PostgresWriter
 
-_OLDEST = 14
-_YEAR = 366 * 86400.0
+_MIN_POSTGRES = 14
+_MAX_TIMEOUT_SECONDS = 366 * 86400.0
 
 _MAY_WRITE = """
 SELECT bool_and(has_table_privilege(name, privilege))
@@ -101,14 +101,16 @@ class PostgresStorage(Storage):
         with self._connecting() as (connection, schema):
             self._bring_up_to_date(connection, schema)
             names = Names(schema.home)
-            tables = texts(names.statement(table) for table in ("{objects}", "{alarms}"))
+            tables = text_array(names.statement(table) for table in ("{objects}", "{alarms}"))
             if connection.execute(_MAY_WRITE, (tables,)).fetchone() != (True,):
                 raise StorageUnavailable(
                     self.location,
                     f"the role may not read and write the tables in schema {schema.home}; have it "
                     "granted that, see docs/postgres.md",
                 )
-            return PostgresWriter(Link(self._settings, connection, repeats=False), schema)
+            return PostgresWriter(
+                ReconnectingConnection(self._settings, connection, read_only=False), schema
+            )
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
@@ -126,7 +128,9 @@ class PostgresStorage(Storage):
                     "its tables are of an older release; bring them up to date with "
                     "`trio-durable migrate`",
                 )
-            return PostgresReader(Link(self._settings, connection, repeats=True), schema)
+            return PostgresReader(
+                ReconnectingConnection(self._settings, connection, read_only=True), schema
+            )
 
     def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
         """See `Storage.open_hints`."""
@@ -136,7 +140,7 @@ class PostgresStorage(Storage):
 
     def pending_migrations(self) -> list[str]:
         """See `Storage.pending_migrations`."""
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             pending = schema.pending(self._checked(schema.applied(connection)))
         return [f"{name} of tenant {tenant}" if tenant else name for tenant, name in pending]
 
@@ -148,7 +152,7 @@ class PostgresStorage(Storage):
         Raises:
             StorageUnavailable: It can't be opened.
         """
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             applied = schema.applied(connection)
         names = {name for tenant, name in applied if not tenant}
         known = [name for name in names_of_all() if name in names]
@@ -171,7 +175,7 @@ class PostgresStorage(Storage):
             StorageUnavailable: It can't be opened, or something can't be undone.
         """
         kept = _up_to(to)
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             self._checked(schema.applied(connection))
             return schema.undo(connection, kept)
 
@@ -187,7 +191,7 @@ class PostgresStorage(Storage):
             StorageUnavailable: It can't be opened.
         """
         kept = _up_to(to)
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             return down_script(schema.home, self._checked(schema.applied(connection)), kept)
 
     def migration_sql(self, *, tenant: str = "", everything: bool = False) -> str:
@@ -205,7 +209,7 @@ class PostgresStorage(Storage):
         if everything:
             pending = [("", name) for name in names_of_all()]
             return tenant_script(None, tenant) if tenant else script(None, pending)
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             if tenant:
                 return tenant_script(schema.home, tenant)
             return script(schema.home, schema.pending(self._checked(schema.applied(connection))))
@@ -216,7 +220,7 @@ class PostgresStorage(Storage):
         try:
             schema.apply(connection)
         except psycopg.errors.InsufficientPrivilege as error:
-            said = problems.of_statement(error)
+            said = problems.statement_problem(error)
         else:
             return
         raise StorageUnavailable(
@@ -234,7 +238,7 @@ class PostgresStorage(Storage):
     # --- connecting ------------------------------------------------------------------------------
 
     @contextmanager
-    def _looking(self) -> Iterator[tuple[Connection, Schema]]:
+    def _inspecting(self) -> Iterator[tuple[Connection, Schema]]:
         """A connection for the block."""
         with self._connecting() as (connection, schema):
             try:
@@ -251,10 +255,10 @@ class PostgresStorage(Storage):
         """
         connection = self._connect()
         try:
-            yield connection, Schema(self._home(connection))
+            yield connection, Schema(self._home_schema(connection))
         except psycopg.Error as error:
             connection.discard()
-            problem = self._settings.conninfo.censored(problems.of_statement(error))
+            problem = self._settings.conninfo.censored(problems.statement_problem(error))
             raise StorageUnavailable(self.location, problem) from error
         except BaseException:
             connection.discard()
@@ -262,16 +266,16 @@ class PostgresStorage(Storage):
 
     def _connect(self) -> Connection:
         try:
-            return self._settings.connect_patiently(lambda problem: problem.starting)
+            return self._settings.connect_with_retries(lambda problem: problem.is_starting)
         except Unreachable as error:
             problem = error.problem.text
         raise StorageUnavailable(self.location, problem)
 
-    def _home(self, connection: Connection) -> str:
+    def _home_schema(self, connection: Connection) -> str:
         version = connection.info.server_version // 10000
         problem = None
-        if version < _OLDEST:
-            problem = f"the server is PostgreSQL {version}; {_OLDEST} or newer is needed"
+        if version < _MIN_POSTGRES:
+            problem = f"the server is PostgreSQL {version}; {_MIN_POSTGRES} or newer is needed"
         elif connection.encoding != "UTF8":
             problem = (
                 f"the database has the encoding {connection.encoding}; make one with UTF8: "
@@ -298,6 +302,6 @@ def _up_to(to: str | None) -> list[str]:
 
 def _timeout(value: Duration, name: str) -> float:
     length = seconds(value, name)
-    if not 0.001 <= length <= _YEAR:
+    if not 0.001 <= length <= _MAX_TIMEOUT_SECONDS:
         raise ValueError(f"{name} must be between a millisecond and a year, not {value!r}")
     return length

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import psycopg
 
-from .._batch import Work, acknowledgements
+from .._batch import GroupedChanges, acknowledgements
 from .._records import Commit
 from ._alarms import AlarmTable
 from ._connection import Connection
@@ -17,7 +17,7 @@ from ._objects import ObjectTable
 MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 """The errors of statements on the tables of a tenant that isn't there."""
 
-_MAX_KNOWN = 256
+MAX_CACHED_TENANTS = 256
 """The statements of how many tenants are kept at hand."""
 
 
@@ -37,12 +37,12 @@ class TenantTables:
         Looks at no results, so the statements may go to the server together. If something is
         stale one of them fails; what the others did has to be undone then.
         """
-        work = Work(batch)
-        untouched = [commit for commit in work.untouched if commit.revision]
+        work = GroupedChanges(batch)
+        unchanged = [commit for commit in work.unchanged if commit.revision]
         # What isn't there can't be locked. So it is made, which whoever else makes it waits for,
         # and removed again.
-        missing = [commit for commit in work.untouched if not commit.revision]
-        if untouched or (work.deleted and work.saved):
+        missing = [commit for commit in work.unchanged if not commit.revision]
+        if unchanged or (work.deleted and work.saved):
             self.objects.require_fresh(connection, [commit for commit in batch if commit.revision])
         if work.saved or missing:
             self.objects.save_all(connection, [*work.saved, *missing], now)
@@ -50,7 +50,7 @@ class TenantTables:
             self.objects.remove(connection, missing)
         if work.deleted:
             self.objects.delete_all(connection, work.deleted)
-        changes = (work.acknowledged, work.cleared, work.cancelled, work.set_anew)
+        changes = (work.acknowledged, work.cleared, work.cancelled, work.scheduled)
         if sum(map(bool, changes)) > 1:
             self._lock_alarms(connection, work)
         if work.acknowledged:
@@ -59,8 +59,8 @@ class TenantTables:
             self.alarms.clear(connection, work.cleared)
         if work.cancelled:
             self.alarms.cancel(connection, work.cancelled)
-        if work.set_anew:
-            self.alarms.set(connection, work.set_anew)
+        if work.scheduled:
+            self.alarms.set(connection, work.scheduled)
 
     def stale(self, connection: Connection, batch: Sequence[tuple[int, Commit]]) -> set[int]:
         """The numbers of those of (number, commit) that are stale.
@@ -70,15 +70,15 @@ class TenantTables:
         conditional = [(number, commit) for number, commit in batch if commit.revision is not None]
         positions = self.objects.stale(connection, [commit for _, commit in conditional])
         if any(commit.alarms for _, commit in batch):
-            self._lock_alarms(connection, Work(commit for _, commit in batch))
+            self._lock_alarms(connection, GroupedChanges(commit for _, commit in batch))
         claims = acknowledgements(batch)
         return {conditional[position][0] for position in positions} | (
             self.alarms.lost(connection, claims) if claims else set()
         )
 
-    def _lock_alarms(self, connection: Connection, work: Work) -> None:
+    def _lock_alarms(self, connection: Connection, work: GroupedChanges) -> None:
         """Lock all alarms that are to be changed, by whichever statements."""
-        named = [key for changes in (work.acknowledged, work.set_anew) for key, _ in changes]
+        named = [key for changes in (work.acknowledged, work.scheduled) for key, _ in changes]
         self.alarms.lock(connection, named + work.cancelled, work.cleared)
 
 
@@ -88,4 +88,4 @@ def tables_by_tenant(home: str) -> Callable[[str], TenantTables]:
     Args:
         home: The schema of the nameless tenant.
     """
-    return lru_cache(_MAX_KNOWN)(lambda tenant: TenantTables(Names(home, tenant)))
+    return lru_cache(MAX_CACHED_TENANTS)(lambda tenant: TenantTables(Names(home, tenant)))

@@ -21,24 +21,24 @@ from .._contract import StorageFault, Writer
 from .._records import Commit, Postponement, StoredAlarm
 from ._connection import Connection
 from ._migrations import Schema
-from ._reconnecting import Link
+from ._reconnecting import ReconnectingConnection
 from ._tables import MISSING, TenantTables, tables_by_tenant
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_ATTEMPTS = 10
+_MAX_ATTEMPTS = 10
 """How often a batch is taken apart while others change what it is based on."""
 
 
 class PostgresWriter(Writer):
     """One of any number of writers of a database."""
 
-    def __init__(self, link: Link, schema: Schema) -> None:
-        self._link = link
+    def __init__(self, reconnecting: ReconnectingConnection, schema: Schema) -> None:
+        self._reconnecting = reconnecting
         self._schema = schema
         self._tables_of = tables_by_tenant(schema.home)
-        self._there: set[str] = {""}
+        self._known_tenants: set[str] = {""}
         """The tenants that were there when they were last looked for."""
 
     # --- commits ---------------------------------------------------------------------------------
@@ -47,17 +47,17 @@ class PostgresWriter(Writer):
         if not batch:
             return ()
         try:
-            return self._run(lambda connection: self._commit_whole(connection, batch, now))
+            return self._run(lambda connection: self._commit_all(connection, batch, now))
         except Stale:
             pass
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_ATTEMPTS):
             try:
-                return self._run(lambda connection: self._commit_apart(connection, batch, now))
+                return self._run(lambda connection: self._commit_fresh(connection, batch, now))
             except Stale:  # changed by others between two statements
                 continue
         raise StorageFault("others change what is to be changed here, again and again")
 
-    def _commit_whole(
+    def _commit_all(
         self, connection: Connection, batch: Sequence[Commit], now: int
     ) -> Collection[int]:
         """Apply a batch, or if more than saves are in it, maybe nothing and raise `Stale`."""
@@ -77,10 +77,10 @@ class PostgresWriter(Writer):
                 if tables is not None:
                     tables.apply_all(connection, part, now)
 
-        connection.together(send)
+        connection.pipelined(send)
         return ()
 
-    def _commit_apart(
+    def _commit_fresh(
         self, connection: Connection, batch: Sequence[Commit], now: int
     ) -> Collection[int]:
         """Apply what isn't stale of a batch. Raises `Stale` if that changed in the meantime."""
@@ -145,23 +145,23 @@ class PostgresWriter(Writer):
     # --- tenants ---------------------------------------------------------------------------------
 
     def drop_tenant(self, tenant: str) -> bool:
-        self._there.discard(tenant)
+        self._known_tenants.discard(tenant)
         return self._run(lambda connection: self._schema.drop_tenant(connection, tenant))
 
     def close(self) -> None:
-        self._link.close()
+        self._reconnecting.close()
 
     # --- inside ----------------------------------------------------------------------------------
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        """`Link.run`, once more if a tenant was dropped by somebody else meanwhile."""
+        """`ReconnectingConnection.run`, once more if another process dropped a tenant meanwhile."""
         try:
-            return self._link.run(work)
+            return self._reconnecting.run(work)
         except StorageFault as fault:
-            if self._there == {""} or not isinstance(fault.__cause__, MISSING):
+            if self._known_tenants == {""} or not isinstance(fault.__cause__, MISSING):
                 raise
-        self._there = {""}
-        return self._link.run(work)
+        self._known_tenants = {""}
+        return self._reconnecting.run(work)
 
     def _apply(
         self,
@@ -185,10 +185,10 @@ class PostgresWriter(Writer):
 
     def _find(self, connection: Connection, tenant: str) -> TenantTables | None:
         """The tables of a tenant, if it is there."""
-        if tenant not in self._there:
+        if tenant not in self._known_tenants:
             if not self._schema.has_tenant(connection, tenant):
                 return None
-            self._there.add(tenant)
+            self._known_tenants.add(tenant)
         return self._tables_of(tenant)
 
 

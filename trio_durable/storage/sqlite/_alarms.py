@@ -1,6 +1,6 @@
 """The table of alarms in an SQLite file: one statement for each thing done to many of them.
 
-For the same reason as objects are saved by one statement a batch, see `_sqlite_objects`. What is
+For the same reason as objects are saved by one statement a batch, see `_objects`. What is
 done to most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; the rest, as
 JSON.
 """
@@ -23,7 +23,7 @@ from ._parameters import as_json, padded, values
 
 logger = logging.getLogger("trio_durable.storage")
 
-_EARLIEST = -(2**63)
+_MIN_TIME = -(2**63)
 
 _COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error"
 _ALL_IN_ONE = f"json_group_array(json_array({_COLUMNS}))"
@@ -69,7 +69,7 @@ WHERE type_name = ? AND object_id = ? AND name = ? AND available_at IS NULL
 _GIVE_BACK = "UPDATE {alarms} SET claim = NULL, available_at = due_at WHERE claim IS NOT NULL"
 
 # Text and bytes are behind all numbers, in the index as well.
-_TIMELESS = "SELECT count(*) FROM {alarms} WHERE available_at >= ''"
+_WITHOUT_TIME = "SELECT count(*) FROM {alarms} WHERE available_at >= ''"
 
 _DUE_IN_ONE = "json_group_array(json_array(available_at, type_name, object_id, name))"
 # What is text as its bytes, which may be none; what isn't, as SQLite would write it.
@@ -204,9 +204,9 @@ class AlarmTable:
         """Let nothing be claimed."""
         self._execute(_GIVE_BACK)
 
-    def look_for_timeless(self) -> None:
+    def warn_of_alarms_without_time(self) -> None:
         """Warn of alarms that can never become due, for what says when is no number."""
-        count = self._execute(_TIMELESS).fetchone()[0]
+        count = self._execute(_WITHOUT_TIME).fetchone()[0]
         if count:
             logger.warning(
                 "%d alarms in %s can't become due, their available_at is no number; mend or delete "
@@ -220,7 +220,7 @@ class AlarmTable:
         self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
     ) -> list[DueAlarm]:
         """See `Reader.due_alarms`."""
-        last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key[:3])
+        last = (_MIN_TIME, "", "", "") if after is None else (after.available_at, *after.key[:3])
         parameters = (before, *last, as_json(list(except_types)))
         try:
             listed = self._execute(_DUE, (*parameters, limit), columns=_DUE_IN_ONE)
@@ -230,14 +230,14 @@ class AlarmTable:
         except (sqlite3.OperationalError, ValueError):
             # One of them is spoilt, which must not keep the others from being delivered.
             found = self._execute(_DUE, (*parameters, -1), columns=_DUE_ONE_BY_ONE)
-            rows = islice(self._unspoilt(found), limit)
+            rows = islice(self._without_corrupt(found), limit)
         tenant = self._names.tenant
         return [
             DueAlarm(available_at, AlarmKey(type_name, object_id, name, tenant))
             for available_at, type_name, object_id, name in rows
         ]
 
-    def _unspoilt(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    def _without_corrupt(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
         for available_at, *key in rows:
             try:
                 row = (available_at, *map(bytes.decode, key))

@@ -49,7 +49,7 @@ class FileLock:
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
-def _let_go_in_child() -> None:
+def _release_in_child() -> None:
     # A forked child shares the open file description and would keep the lock past its parent's
     # death. Closing the child's copy leaves the parent's lock alone.
     for lock in list(_held):
@@ -73,7 +73,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    os.register_at_fork(after_in_child=_let_go_in_child)
+    os.register_at_fork(after_in_child=_release_in_child)
 
     def _lock(fd: int) -> bool:
         try:

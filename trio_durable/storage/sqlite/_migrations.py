@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import sqlite_utils
 from sqlite_utils import Migrations
 
-_SET = "trio_durable"
+_MIGRATION_SET = "trio_durable"
 
 
 class TableNames:
@@ -99,13 +99,13 @@ def m003_tenants(db: sqlite_utils.Database, names: TableNames) -> None:
 
 
 _Step = Callable[[sqlite_utils.Database, TableNames], None]
-_OF_EVERYBODY: tuple[_Step, ...] = (m001_objects, m002_alarms)
-_OF_THE_FILE: tuple[_Step, ...] = (m003_tenants,)
+_TENANT_STEPS: tuple[_Step, ...] = (m001_objects, m002_alarms)
+_SHARED_STEPS: tuple[_Step, ...] = (m003_tenants,)
 
 
 def migrations_of(tenant: str) -> Migrations:
     """The migrations of a tenant's tables; those of the file, if it is the nameless one."""
-    migrations = Migrations(_set_of(tenant))
+    migrations = Migrations(_migration_set(tenant))
     names = TableNames(tenant)
 
     def register(step: _Step) -> None:
@@ -119,11 +119,11 @@ def migrations_of(tenant: str) -> Migrations:
 
 
 def _steps_of(tenant: str) -> tuple[_Step, ...]:
-    return _OF_EVERYBODY if tenant else (*_OF_EVERYBODY, *_OF_THE_FILE)
+    return _TENANT_STEPS if tenant else (*_TENANT_STEPS, *_SHARED_STEPS)
 
 
-def _set_of(tenant: str) -> str:
-    return f"{_SET}:{tenant}" if tenant else _SET
+def _migration_set(tenant: str) -> str:
+    return f"{_MIGRATION_SET}:{tenant}" if tenant else _MIGRATION_SET
 
 
 class Schema:
@@ -136,7 +136,7 @@ class Schema:
         """Whether no release has made its tables yet."""
         return not any(self._applied())
 
-    def is_of_others(self) -> bool:
+    def is_foreign(self) -> bool:
         """Whether there are tables, and none of them ours."""
         return self.is_new() and bool(self._db.table_names())
 
@@ -150,12 +150,12 @@ class Schema:
         # In one transaction, for another process may make a tenant meanwhile.
         with self._db.atomic():
             applied = set(self._applied())
-            has_list = (_SET, m003_tenants.__name__) in applied
+            has_list = (_MIGRATION_SET, m003_tenants.__name__) in applied
             return [
                 (tenant, step.__name__)
                 for tenant in ("", *(self.tenants() if has_list else ()))
                 for step in _steps_of(tenant)
-                if (_set_of(tenant), step.__name__) not in applied
+                if (_migration_set(tenant), step.__name__) not in applied
             ]
 
     def apply(self) -> None:
@@ -175,7 +175,7 @@ class Schema:
         yield from self._db.execute(
             f"SELECT migration_set, name FROM {Migrations.migrations_table} "
             "WHERE migration_set = ? OR migration_set GLOB ?",
-            (_SET, f"{_SET}:*"),
+            (_MIGRATION_SET, f"{_MIGRATION_SET}:*"),
         )
 
     # --- tenants ---------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class Schema:
             self._db.execute(
                 f"INSERT INTO {Migrations.migrations_table} (migration_set, name, applied_at) "
                 "VALUES (?, ?, datetime())",
-                (_set_of(tenant), step.__name__),
+                (_migration_set(tenant), step.__name__),
             )
 
     def drop_tenant(self, tenant: str) -> bool:
@@ -216,6 +216,6 @@ class Schema:
             self._db.execute(f"DROP TABLE IF EXISTS {names.alarms}")
             self._db.execute(
                 f"DELETE FROM {Migrations.migrations_table} WHERE migration_set = ?",
-                (_set_of(tenant),),
+                (_migration_set(tenant),),
             )
         return True

@@ -20,18 +20,18 @@ from functools import lru_cache
 import orjson
 
 from ..._keys import ObjectKey
-from .._contract import SpoiltRow
+from .._contract import CorruptRow
 from .._records import Commit, ObjectRow, StoredObject
 from ._migrations import TableNames
 from ._parameters import as_json, padded, values
 
-_LARGE_STATE = 64 * 1024
-_REVISIONS_END = 2**62
+_LARGE_STATE_CHARACTERS = 64 * 1024
+_REVISION_LIMIT = 2**62
 """More than there can have been, but not so many that one more is no integer of SQLite's."""
 
 _LOAD = f"""
 SELECT json_group_array(json_array(
-    k.key, o.revision, CASE WHEN length(o.state) <= {_LARGE_STATE} THEN o.state END))
+    k.key, o.revision, CASE WHEN length(o.state) <= {_LARGE_STATE_CHARACTERS} THEN o.state END))
 FROM json_each(?) AS k
 CROSS JOIN {{objects}} AS o
     ON o.type_name = k.value ->> 0 AND o.object_id = k.value ->> 1
@@ -197,8 +197,8 @@ class ObjectTable:
 
 def _stored(key: ObjectKey, revision: object, state: bytes) -> StoredObject:
     # On another revision the fence can't be relied on, nor can the next one be told.
-    if type(revision) is not int or not 1 <= revision < _REVISIONS_END:
-        raise SpoiltRow(
+    if type(revision) is not int or not 1 <= revision < _REVISION_LIMIT:
+        raise CorruptRow(
             key, f"the revision in its row is {revision!r:.40}, no number of commits; mend the row"
         )
     return StoredObject(revision, state)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..._keys import AlarmKey, ObjectKey
+from .._batch import load_by_tenant, summaries
 from .._contract import Reader
-from .._reads import load_by_tenant, summaries
 from .._records import (
     AlarmRow,
     AlarmStatus,
@@ -19,7 +19,7 @@ from .._records import (
     TypeSummary,
 )
 from ._migrations import Schema
-from ._tables import TenantTables, faults
+from ._tables import TenantTables, storage_faults
 
 
 class SQLiteReader(Reader):
@@ -65,7 +65,7 @@ class SQLiteReader(Reader):
             return tables.alarms.dead(type_name, after, limit) if tables else []
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
-        with faults():
+        with storage_faults():
             return self._schema.tenants(after or "", limit)
 
     def browse_objects(
@@ -98,7 +98,7 @@ class SQLiteReader(Reader):
     @contextmanager
     def _reading(self, tenant: str) -> Iterator[TenantTables | None]:
         """The tables of a tenant, None if there are none; they stay as they are meanwhile."""
-        with faults():
+        with storage_faults():
             if not tenant:
                 yield self._common
                 return

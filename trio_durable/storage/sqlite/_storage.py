@@ -28,10 +28,10 @@ from .._contract import Durability, Reader, Storage, Writer
 from ._lock import FileLock
 from ._migrations import Schema
 from ._reader import SQLiteReader
-from ._tables import GARBLED, TenantTables
+from ._tables import UNDECODABLE_MESSAGE, TenantTables
 from ._writer import SQLiteWriter
 
-_OLDEST = (3, 38)
+_MIN_SQLITE = (3, 38)
 """The first SQLite with the ``->>`` operator."""
 
 
@@ -123,7 +123,7 @@ class SQLiteStorage(Storage):
         with closing(self._connect_to_existing()) as connection, self._opening():
             schema = self._checked_schema(connection)
             # Only a runtime adds its tables to those of others: a slip of the pen must not.
-            if schema.is_of_others():
+            if schema.is_foreign():
                 raise StorageUnavailable(
                     self.location,
                     "it holds tables, but no durable objects; check the path (a runtime would add "
@@ -135,7 +135,7 @@ class SQLiteStorage(Storage):
             ]
 
     def _require_sqlite(self) -> None:
-        if sqlite3.sqlite_version_info < _OLDEST:
+        if sqlite3.sqlite_version_info < _MIN_SQLITE:
             raise StorageUnavailable(
                 self.location,
                 f"this Python has SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed",
@@ -179,7 +179,7 @@ class SQLiteStorage(Storage):
             for tenant in ("", *schema.tenants()):
                 alarms = TenantTables(connection, tenant).alarms
                 alarms.give_back()
-                alarms.look_for_timeless()
+                alarms.warn_of_alarms_without_time()
             return schema
 
     @contextmanager
@@ -197,4 +197,4 @@ class SQLiteStorage(Storage):
             }.get(text, "")
             raise StorageUnavailable(self.location, text + mend) from error
         except UnicodeDecodeError as error:
-            raise StorageUnavailable(self.location, GARBLED) from error
+            raise StorageUnavailable(self.location, UNDECODABLE_MESSAGE) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from .._batch import Stale, Work, acknowledgements, by_tenant
+from .._batch import GroupedChanges, Stale, acknowledgements, by_tenant
 from .._contract import StorageFault
 from .._records import Commit
 from ._alarms import AlarmTable
@@ -16,10 +16,10 @@ from ._objects import ObjectTable
 
 T = TypeVar("T")
 
-GARBLED = "database disk image is malformed, and what SQLite says of it is no text"
+UNDECODABLE_MESSAGE = "database disk image is malformed, and what SQLite says of it is no text"
 """For the error that sqlite3 raises when it can't even decode the message of SQLite's."""
 
-_MAX_KNOWN = 256
+MAX_CACHED_TENANTS = 256
 """The statements of how many tenants are kept at hand."""
 
 
@@ -37,21 +37,21 @@ class TenantTables:
         Each raises `Stale` or ``sqlite3.IntegrityError`` if something in it is stale; what the
         others did has to be rolled back then.
         """
-        work = Work(batch)
+        work = GroupedChanges(batch)
         if work.saved:
             yield lambda: self.objects.save(work.saved, now, only=False)
         if work.deleted:
             yield lambda: _require(self.objects.delete(work.deleted))
-        if work.untouched:
-            yield lambda: _require(not self.objects.stale(enumerate(work.untouched)))
+        if work.unchanged:
+            yield lambda: _require(not self.objects.stale(enumerate(work.unchanged)))
         if work.acknowledged:
             yield lambda: _require(self.alarms.acknowledge(work.acknowledged))
         if work.cleared:
             yield lambda: self.alarms.clear(work.cleared)
         if work.cancelled:
             yield lambda: self.alarms.cancel(work.cancelled)
-        if work.set_anew:
-            yield lambda: self.alarms.set(work.set_anew)
+        if work.scheduled:
+            yield lambda: self.alarms.set(work.scheduled)
 
     def stale(self, batch: Sequence[tuple[int, Commit]]) -> set[int]:
         """The numbers of those of (number, commit) that are stale."""
@@ -63,7 +63,7 @@ def _require(is_fresh: bool) -> None:
         raise Stale
 
 
-class TablesOfTenants:
+class TenantTablesCache:
     """Finds the tables of a tenant, and keeps those of some at hand."""
 
     def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
@@ -78,7 +78,7 @@ class TablesOfTenants:
             return self._common
         tables = self._known.get(tenant)
         if tables is None and self._schema.has_tenant(tenant):
-            if len(self._known) >= _MAX_KNOWN:
+            if len(self._known) >= MAX_CACHED_TENANTS:
                 del self._known[next(iter(self._known))]
             tables = self._known[tenant] = TenantTables(self._connection, tenant)
         return tables
@@ -96,11 +96,11 @@ class TablesOfTenants:
 
 
 @contextmanager
-def faults() -> Iterator[None]:
-    """Let SQLite's errors be faults of the storage."""
+def storage_faults() -> Iterator[None]:
+    """Let SQLite's errors be storage_faults of the storage."""
     try:
         yield
     except (sqlite3.Error, OverflowError) as error:
         raise StorageFault.of(error) from error
     except UnicodeDecodeError as error:
-        raise StorageFault(GARBLED) from error
+        raise StorageFault(UNDECODABLE_MESSAGE) from error

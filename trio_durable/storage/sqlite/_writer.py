@@ -1,6 +1,6 @@
 """The writing side of an SQLite file.
 
-A batch that only saves is one statement, see `_sqlite_objects`; what else there may be goes along
+A batch that only saves is one statement, see `_objects`; what else there may be goes along
 in a transaction of several. If something in it turns out stale, all of it fails, and only then the
 batch is taken apart, in a transaction: find the stale ones, apply the others. Stale commits are
 rare, so the common path pays nothing for them.
@@ -21,7 +21,7 @@ from ._alarms import MAX_ROWS
 from ._lock import FileLock
 from ._migrations import Schema
 from ._objects import NotOnlySaves
-from ._tables import TablesOfTenants, TenantTables, faults
+from ._tables import TenantTables, TenantTablesCache, storage_faults
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +33,7 @@ class SQLiteWriter(Writer):
     def __init__(self, connection: sqlite3.Connection, schema: Schema, lock: FileLock) -> None:
         self._connection = connection
         self._schema = schema
-        self._tables = TablesOfTenants(connection, schema)
+        self._tables = TenantTablesCache(connection, schema)
         self._lock = lock
 
     # --- commits ---------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ class SQLiteWriter(Writer):
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         if not batch:
             return ()
-        with faults():
+        with storage_faults():
             try:
                 try:
                     tables = self._tables.find(batch[0].key.tenant)
@@ -49,12 +49,12 @@ class SQLiteWriter(Writer):
                         raise NotOnlySaves
                     tables.objects.save(batch, now)
                 except NotOnlySaves:
-                    self._commit_whole(batch, now)
+                    self._commit_all(batch, now)
             except (sqlite3.IntegrityError, Stale):
-                return self._commit_apart(batch, now)
+                return self._commit_fresh(batch, now)
             return ()
 
-    def _commit_whole(self, batch: Sequence[Commit], now: int) -> None:
+    def _commit_all(self, batch: Sequence[Commit], now: int) -> None:
         """Apply a batch with more than saves in it, or nothing if something in it is stale."""
         steps: list[Callable[[], None]] = []
         for tenant, part in by_tenant(batch, lambda commit: commit.key.tenant).items():
@@ -68,7 +68,7 @@ class SQLiteWriter(Writer):
             for step in steps:
                 step()
 
-    def _commit_apart(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+    def _commit_fresh(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         """Apply what isn't stale of a batch."""
         stale: set[int] = set()
         with self._transaction():
@@ -141,7 +141,7 @@ class SQLiteWriter(Writer):
         )
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
-        with faults():
+        with storage_faults():
             tables = self._tables.find(alarm.tenant)
             return tables is not None and tables.alarms.revive(alarm, now)
 
@@ -152,7 +152,7 @@ class SQLiteWriter(Writer):
         work: Callable[[TenantTables, list[T]], R],
     ) -> list[R]:
         """Do ``work`` for the items of each tenant that is there, in one transaction."""
-        with faults():
+        with storage_faults():
             parts = self._tables.of(items, tenant_of)
             if len(parts) == 1 and len(items) <= MAX_ROWS:
                 ((tables, part),) = parts
@@ -163,7 +163,7 @@ class SQLiteWriter(Writer):
     # --- tenants ---------------------------------------------------------------------------------
 
     def drop_tenant(self, tenant: str) -> bool:
-        with faults():
+        with storage_faults():
             self._tables.forget(tenant)
             return self._schema.drop_tenant(tenant)
 
