@@ -45,7 +45,8 @@ RANKS = {
         "_urls",
     ],
     "storage.sqlite": [
-        "_lock _migrations _parameters",
+        "_lock _parameters _transaction",
+        "_migrations",
         "_alarms _objects",
         "_tables",
         "_reader _writer",

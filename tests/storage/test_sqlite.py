@@ -1822,7 +1822,7 @@ def another_writer(path: Path) -> Iterator[Writer]:
     storage = SQLiteStorage(path, busy_timeout=60)
     lock = FileLock(path.with_name(f"another-{threading.get_ident()}-lock"), storage.location)
     connection = storage._connect()
-    schema = Schema(sqlite_utils.Database(connection))
+    schema = Schema(connection)
     with closing(SQLiteWriter(connection, schema, lock)) as writer:
         yield writer
 

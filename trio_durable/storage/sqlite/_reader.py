@@ -20,6 +20,7 @@ from .._records import (
 )
 from ._migrations import Schema
 from ._tables import TenantTables, storage_faults
+from ._transaction import transaction
 
 
 class SQLiteReader(Reader):
@@ -102,9 +103,6 @@ class SQLiteReader(Reader):
             if not tenant:
                 yield self._common
                 return
-            self._connection.execute("BEGIN")
-            try:
-                is_there = self._schema.has_tenant(tenant)
-                yield TenantTables(self._connection, tenant) if is_there else None
-            finally:
-                self._connection.execute("COMMIT")
+            with transaction(self._connection, writes=False):
+                exists = self._schema.has_tenant(tenant)
+                yield TenantTables(self._connection, tenant) if exists else None

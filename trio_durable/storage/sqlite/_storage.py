@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import sqlite_utils
-
 from ..._durations import Duration, seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Reader, Storage, Writer
@@ -153,7 +151,7 @@ class SQLiteStorage(Storage):
             raise StorageUnavailable(self.location, "it is a folder; name a file in it")
 
     def _checked_schema(self, connection: sqlite3.Connection) -> Schema:
-        schema = Schema(sqlite_utils.Database(connection))
+        schema = Schema(connection)
         unknown = schema.unknown()
         if unknown:
             raise SchemaTooNew(self.location, "", tuple(unknown))

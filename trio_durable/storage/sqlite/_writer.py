@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TypeVar
 
 from ..._keys import AlarmKey
@@ -22,6 +21,7 @@ from ._lock import FileLock
 from ._migrations import Schema
 from ._objects import NotOnlySaves
 from ._tables import TenantTables, TenantTablesCache, storage_faults
+from ._transaction import transaction
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,14 +64,14 @@ class SQLiteWriter(Writer):
         if len(steps) == 1 and _is_atomic(batch):
             steps[0]()  # a transaction by itself
             return
-        with self._transaction():
+        with transaction(self._connection):
             for step in steps:
                 step()
 
     def _commit_fresh(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         """Apply what isn't stale of a batch."""
         stale: set[int] = set()
-        with self._transaction():
+        with transaction(self._connection):
             for tenant, part in by_tenant(enumerate(batch), lambda at: at[1].key.tenant).items():
                 tables = self._tables.find(tenant)
                 if tables is None:
@@ -98,18 +98,6 @@ class SQLiteWriter(Writer):
             yield lambda: self._schema.add_tenant(tenant)
             tables = TenantTables(self._connection, tenant)
         yield from tables.steps(batch, now)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
     # --- alarms ----------------------------------------------------------------------------------
 
@@ -157,7 +145,7 @@ class SQLiteWriter(Writer):
             if len(parts) == 1 and len(items) <= MAX_ROWS:
                 ((tables, part),) = parts
                 return [work(tables, part)]  # a statement is one by itself
-            with self._transaction():
+            with transaction(self._connection):
                 return [work(tables, part) for tables, part in parts]
 
     # --- tenants ---------------------------------------------------------------------------------
