@@ -161,7 +161,7 @@ def test_a_commit_that_is_cut_off_has_an_unknown_outcome(
     sides.save("a", 0)
     commit = Commit(key("a"), 1, b"2") if kind == "saves" else with_alarm("a", 1)
     proxy.lose_next(lost)
-    with pytest.raises(StorageFault, match=r"connection was lost .* is not known"):
+    with pytest.raises(StorageFault, match=r"connection was lost .* is unknown"):
         sides.writer.commit([commit], NOW)
     assert proxy.lost.is_set()
     # It was applied or not; what is stored tells, and is gone on with.
@@ -200,7 +200,7 @@ def test_a_claim_that_is_cut_off_is_a_fault(
     sides.writer.commit([with_alarm("a", 0)], NOW)
     x = AlarmKey("Cart", "a", "x")
     proxy.lose_next("reply")
-    with pytest.raises(StorageFault, match="is not known"):
+    with pytest.raises(StorageFault, match="is unknown"):
         sides.writer.claim([x], 1, NOW, NOW + 10)
     # It was claimed by nobody who knows, and is free again when that has run out.
     assert sides.writer.claim([x], 2, NOW, NOW + 10) == []

@@ -392,7 +392,7 @@ def test_a_folder_that_cannot_be_written(open_folder: Path) -> None:
     folder.chmod(0o555)
     answer = opened_unprivileged(open_folder, folder / "objects.db")
     assert answer.startswith("StorageUnavailable can't use")
-    assert "is the folder writable?" in answer
+    assert "make the folder writable" in answer
 
 
 @posix_only

@@ -1,4 +1,7 @@
-"""Where objects are kept: the contract, and the storages that come with the library."""
+"""Storages of objects and alarms: the contract, and the implementations in the library.
+
+`PostgresStorage` is in `trio_durable.storage.postgres`, because it needs psycopg.
+"""
 
 from ._contract import (
     CorruptRow,

@@ -1,7 +1,8 @@
-"""The table of alarms in a PostgreSQL database: one statement for each thing done to many of them.
+"""Table of alarms in a PostgreSQL database: one statement for each operation on a batch.
 
-Claims skip what somebody else has just locked instead of waiting for it: who has it locked is about
-to claim, change or acknowledge it, and in each case it isn't free any more.
+Statements lock rows in the order of their keys, as in `_objects`. A claim uses ``SKIP LOCKED``
+instead of waiting: the process that holds the lock is about to claim, change or acknowledge the
+alarm, after which it isn't available.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ CASE WHEN available_at IS NULL THEN 'dead' WHEN due_at <= %s THEN 'overdue' ELSE
 _BROWSE = f"""
 SELECT * FROM (
     SELECT {_COLUMNS}, available_at, {_STATUS} AS status
-    FROM {{alarms}} AS a WHERE {{behind}}
+    FROM {{alarms}} AS a WHERE {{where}}
 ) AS a
 WHERE %s::text IS NULL OR status = %s ORDER BY type_name, object_id, name LIMIT %s
 """
@@ -148,7 +149,7 @@ FROM (SELECT type_name, {_STATUS} AS status FROM {{alarms}}) AS a GROUP BY type_
 
 
 class AlarmTable:
-    """The table of one tenant. Errors are psycopg's own."""
+    """The table of one tenant. Methods raise psycopg's errors."""
 
     def __init__(self, names: Names) -> None:
         self._tenant = names.tenant
@@ -166,10 +167,10 @@ class AlarmTable:
         self._due = names.query(_DUE)
         self._list = names.query(_LIST)
         self._dead = names.query(_DEAD)
-        # In the terms of the primary key, or each page would begin to look at the beginning.
-        self._browse = names.query(_BROWSE, behind="(type_name, object_id, name) > (%s, %s, %s)")
+        # A condition on the primary key's columns, so that a page starts by an index search.
+        self._browse = names.query(_BROWSE, where="(type_name, object_id, name) > (%s, %s, %s)")
         self._browse_type = names.query(
-            _BROWSE, behind="type_name = %s AND (object_id, name) > (%s, %s)"
+            _BROWSE, where="type_name = %s AND (object_id, name) > (%s, %s)"
         )
         self._summarize = names.query(_SUMMARIZE)
 
@@ -178,7 +179,7 @@ class AlarmTable:
     def lock(
         self, connection: Connection, alarms: Sequence[AlarmKey], objects: Sequence[ObjectKey]
     ) -> None:
-        """Lock alarms, and all alarms of objects, until the transaction ends."""
+        """Lock ``alarms`` and all alarms of ``objects``, until the transaction ends."""
         keys: list[tuple[str, str, str | None]] = [alarm[:3] for alarm in alarms]
         keys += ((key.type_name, key.object_id, None) for key in objects)
         query = self._lock_all if objects else self._lock
@@ -187,13 +188,13 @@ class AlarmTable:
     def acknowledge_all(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
     ) -> None:
-        """Remove alarms under their claims. This and what follows fail if one isn't held."""
+        """Remove alarms. If a claim isn't held, this and the rest of the pipeline fail."""
         connection.execute(self._acknowledge_all, (*_claims(claims), len(claims)))
 
     def lost(self, connection: Connection, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
-        """The numbers of those of (number, alarm, claim) that aren't held.
+        """The numbers of the claims that aren't held, of triples (number, alarm, claim).
 
-        Those that are held are locked, until the transaction ends.
+        Locks the alarms of the others until the transaction ends.
         """
         parameters = (*_claims([(key, claim) for _, key, claim in claims]), len(claims))
         return {claims[n - 1][0] for (n,) in connection.execute(self._lost, parameters)}
@@ -211,7 +212,7 @@ class AlarmTable:
         connection.execute(self._cancel, _keys(alarms))
 
     def set(self, connection: Connection, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
-        """Set alarms, in the place of any that have their names."""
+        """Set alarms. Each replaces an earlier one of its name."""
         due = BigintArray([new.due_at for _, new in alarms])
         payloads = TextArray([new.payload for _, new in alarms])
         connection.execute(self._set, (*_keys([key for key, _ in alarms]), due, payloads))
@@ -306,7 +307,7 @@ class AlarmTable:
         ]
 
     def summarize(self, connection: Connection, now: int) -> dict[str, tuple[int, int, int]]:
-        """Of each type, how many alarms are pending, overdue and dead."""
+        """By type: the number of pending, overdue and dead alarms."""
         rows = connection.execute(self._summarize, (now,))
         return {name: (pending, overdue, dead) for name, pending, overdue, dead in rows}
 

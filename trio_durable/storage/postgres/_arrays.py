@@ -1,9 +1,8 @@
-"""Columns of a batch as PostgreSQL's arrays, in its binary format.
+"""Arrays in PostgreSQL's binary format, as parameters for the columns of a batch.
 
-A batch goes to the server as one array a column, and ``unnest`` makes rows of them. psycopg makes
-arrays of lists item by item in Python, which takes several times as long; JSON, for
-``jsonb_to_recordset``, has every quote in a state escaped and read again. Here the bytes of a
-state are copied once.
+A batch is sent as one array per column, from which ``unnest`` makes rows. psycopg converts lists
+item by item in Python, which takes several times as long. JSON with ``jsonb_to_recordset`` would
+escape and parse every quote in a state. This module copies the bytes of a state once.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from psycopg.pq import Format
 
 _TEXT, _TEXT_ARRAY = 25, 1009
 _INT8, _INT8_ARRAY = 20, 1016
-# Dimensions, whether there are NULLs, the items' type; the length and where it counts from.
+# Number of dimensions, 1 if there are NULLs, OID of the items; length and lower bound.
 _HEADER = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i")
 _INTEGER = struct.Struct("!iq")
@@ -25,7 +24,7 @@ _NULL = _LENGTH.pack(-1)
 
 
 class TextArray:
-    """A parameter of the type ``text[]``, of text in UTF-8."""
+    """A parameter of type ``text[]``, from items in UTF-8."""
 
     __slots__ = ("data",)
 
@@ -40,10 +39,10 @@ class TextArray:
 
 
 class BigintArray:
-    """A parameter of the type ``bigint[]``.
+    """A parameter of type ``bigint[]``.
 
     Raises:
-        struct.error: One has more than 64 bits.
+        struct.error: An item has more than 64 bits.
     """
 
     __slots__ = ("data",)
@@ -55,7 +54,7 @@ class BigintArray:
 
 
 def text_array(items: Iterable[str | None]) -> TextArray:
-    """A parameter of the type ``text[]``."""
+    """A parameter of type ``text[]``, from items of type str."""
     return TextArray([None if item is None else item.encode() for item in items])
 
 
@@ -76,6 +75,6 @@ class _BigintArrayDumper(Dumper):
 
 
 def register_dumpers(connection: psycopg.Connection[object]) -> None:
-    """Let a connection take these as parameters."""
+    """Let a connection accept these arrays as parameters."""
     connection.adapters.register_dumper(TextArray, _TextArrayDumper)
     connection.adapters.register_dumper(BigintArray, _BigintArrayDumper)

@@ -1,7 +1,8 @@
-"""The reading side of a PostgreSQL database.
+"""Reader of a PostgreSQL database.
 
-Each read is a statement, which sees what was committed before it began. What is of a tenant is read
-without asking whether the tenant is there; if it isn't, that is one failed statement.
+Each read is one statement, which sees all batches committed before it began. A read of a tenant
+doesn't check first that the tenant exists: if it doesn't, the statement fails, and the result is
+empty.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 
 class PostgresReader(Reader):
-    """Sees what was committed before each read."""
+    """Reads on a connection of its own. Each read sees all batches committed before it began."""
 
     def __init__(self, reconnecting: ReconnectingConnection, schema: Schema) -> None:
         self._reconnecting = reconnecting
@@ -132,7 +133,7 @@ class PostgresReader(Reader):
     # --- inside ----------------------------------------------------------------------------------
 
     def _read(self, tenant: str, nothing: T, read: Callable[[Connection, TenantTables], T]) -> T:
-        """Read from a tenant's tables; ``nothing`` if it isn't there."""
+        """Read from a tenant's tables; ``nothing`` if the tenant doesn't exist."""
         tables = self._tables_of(tenant)
         try:
             return self._reconnecting.run(lambda connection: read(connection, tables))

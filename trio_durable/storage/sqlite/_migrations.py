@@ -89,7 +89,7 @@ def m002_alarms(connection: sqlite3.Connection, names: TableNames) -> None:
             name         TEXT NOT NULL,
             due_at       INTEGER NOT NULL,           -- microseconds since 1970 UTC
             available_at INTEGER,                    -- the same; NULL for a dead letter
-            claim        INTEGER,                    -- who holds it, until available_at
+            claim        INTEGER,                    -- whose it is, until available_at
             failures     INTEGER NOT NULL DEFAULT 0,
             last_error   TEXT,
             payload      TEXT,                       -- JSON
@@ -154,11 +154,11 @@ class Schema:
     # --- migrations ------------------------------------------------------------------------------
 
     def is_new(self) -> bool:
-        """Whether the file has none of this library's tables."""
+        """True if the file has none of this library's tables."""
         return not any(self._applied())
 
     def is_foreign(self) -> bool:
-        """Whether the file has tables, but none of this library."""
+        """True if the file has tables, but none of this library."""
         if not self.is_new():
             return False
         found = self._connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table'")
@@ -222,7 +222,7 @@ class Schema:
         return [name for (name,) in rows]
 
     def has_tenant(self, tenant: str) -> bool:
-        """Whether the tables of a tenant exist."""
+        """True if the tables of a tenant exist."""
         found = self._connection.execute("SELECT 1 FROM durable_tenants WHERE name = ?", (tenant,))
         return found.fetchone() is not None
 

@@ -1,4 +1,8 @@
-"""The reading side of an SQLite file."""
+"""Reader of an SQLite file.
+
+A read of a tenant first checks that its tables exist, in the same transaction. Another process may
+drop the tenant at any time, and SQLite fails a statement on a missing table.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from ._transaction import transaction
 
 
 class SQLiteReader(Reader):
-    """Sees what was committed before each read."""
+    """Reads on a connection of its own. Each read sees all batches committed before it began."""
 
     def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
         self._connection = connection
@@ -98,7 +102,7 @@ class SQLiteReader(Reader):
 
     @contextmanager
     def _reading(self, tenant: str) -> Iterator[TenantTables | None]:
-        """The tables of a tenant, None if there are none; they stay as they are meanwhile."""
+        """The tables of a tenant, or None; they exist until the block ends."""
         with storage_faults():
             if not tenant:
                 yield self._common
