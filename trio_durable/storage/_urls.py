@@ -1,4 +1,4 @@
-"""Storage for a path or URL that a user gives."""
+"""Storage for a path or URL that a user gives. The only module that knows URL schemes."""
 
 from __future__ import annotations
 

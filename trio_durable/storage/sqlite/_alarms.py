@@ -30,8 +30,8 @@ logger = logging.getLogger("trio_durable.storage")
 _MIN_TIME = -(2**63)
 
 _COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error"
-_ALL_IN_ONE = f"json_group_array(json_array({_COLUMNS}))"
-_ONE_BY_ONE = _COLUMNS.replace("payload", "CAST(payload AS BLOB)")
+_AS_JSON = f"json_group_array(json_array({_COLUMNS}))"
+_AS_ROWS = _COLUMNS.replace("payload", "CAST(payload AS BLOB)")
 
 MAX_ROWS = 1024
 """The largest number of alarms in one statement. SQLite limits its parameters to 32,766."""
@@ -75,9 +75,9 @@ _GIVE_BACK = "UPDATE {alarms} SET claim = NULL, available_at = due_at WHERE clai
 # SQLite sorts text and blobs after all numbers, in the index as well.
 _WITHOUT_TIME = "SELECT count(*) FROM {alarms} WHERE available_at >= ''"
 
-_DUE_IN_ONE = "json_group_array(json_array(available_at, type_name, object_id, name))"
+_DUE_AS_JSON = "json_group_array(json_array(available_at, type_name, object_id, name))"
 # Text as bytes, since it may not be UTF-8; other values as SQL literals, for the warning.
-_DUE_ONE_BY_ONE = "available_at, " + ", ".join(
+_DUE_AS_ROWS = "available_at, " + ", ".join(
     f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) ELSE quote({column}) END"
     for column in ("type_name", "object_id", "name")
 )
@@ -104,7 +104,7 @@ _STATUS = """
 CASE WHEN available_at IS NULL THEN 'dead' WHEN due_at <= :now THEN 'overdue' ELSE 'pending' END
 """
 _BROWSE = f"""
-SELECT {_ONE_BY_ONE}, available_at, {_STATUS} AS status FROM {{alarms}}
+SELECT {_AS_ROWS}, available_at, {_STATUS} AS status FROM {{alarms}}
 WHERE {{where}} AND status = coalesce(:status, status)
 ORDER BY type_name, object_id, name LIMIT :limit
 """
@@ -227,13 +227,13 @@ class AlarmTable:
         last = (_MIN_TIME, "", "", "") if after is None else (after.available_at, *after.key[:3])
         parameters = (before, *last, as_json(list(except_types)))
         try:
-            listed = self._execute(_DUE, (*parameters, limit), columns=_DUE_IN_ONE)
+            listed = self._execute(_DUE, (*parameters, limit), columns=_DUE_AS_JSON)
             rows: Iterable[Any] = orjson.loads(listed.fetchone()[0])
             if not all(map(_is_due_row, rows)):
                 raise ValueError
         except (sqlite3.OperationalError, ValueError):
             # A row is corrupt. The other alarms must be delivered all the same.
-            found = self._execute(_DUE, (*parameters, -1), columns=_DUE_ONE_BY_ONE)
+            found = self._execute(_DUE, (*parameters, -1), columns=_DUE_AS_ROWS)
             rows = islice(self._without_corrupt(found), limit)
         tenant = self._names.tenant
         return [
@@ -336,10 +336,10 @@ class AlarmTable:
     def _stored(self, sql: str, parameters: tuple[object, ...]) -> list[StoredAlarm]:
         # As one row of JSON, which takes one step but needs every payload to be UTF-8 text.
         try:
-            listed = self._execute(sql, parameters, columns=_ALL_IN_ONE)
+            listed = self._execute(sql, parameters, columns=_AS_JSON)
             rows: Iterable[Any] = orjson.loads(listed.fetchone()[0])
         except (sqlite3.OperationalError, orjson.JSONDecodeError):
-            rows = self._execute(sql, parameters, columns=_ONE_BY_ONE)
+            rows = self._execute(sql, parameters, columns=_AS_ROWS)
         return [self._alarm(*row) for row in rows]
 
     def _alarm(

@@ -26,6 +26,7 @@ from ._migrations import TableNames
 from ._parameters import as_json, padded, values
 
 _LARGE_STATE_CHARACTERS = 64 * 1024
+"""Above this length a state is loaded by itself, because in JSON it is escaped and copied twice."""
 _REVISION_LIMIT = 2**62
 """Above every real revision, and low enough that the next one is still an SQLite integer."""
 
@@ -36,6 +37,7 @@ FROM json_each(?) AS k
 CROSS JOIN {{objects}} AS o
     ON o.type_name = k.value ->> 0 AND o.object_id = k.value ->> 1
 """
+# Casts, so that a corrupt row can be read and shown as well.
 _LOAD_ONE = """
 SELECT CASE typeof(revision) WHEN 'integer' THEN revision ELSE CAST(revision AS BLOB) END,
     CAST(state AS BLOB)
