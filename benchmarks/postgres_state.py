@@ -19,7 +19,12 @@ from typing import Any
 
 import psycopg
 
-from trio_durable.storage.postgres._arrays import Integers, Texts, register, texts
+from trio_durable.storage.postgres._arrays import (
+    BigintArray,
+    TextArray,
+    register_dumpers,
+    text_array,
+)
 
 ROWS, BATCH, ROUNDS, SECONDS = 2_000, 64, 9, 0.3
 
@@ -72,15 +77,15 @@ class Table:
 
     def _write(self, rows: Any) -> None:
         states = [self._states[(n + self._revisions[n]) % 100] for n in rows]
-        revisions = Integers([self._revisions[n] for n in rows])
-        parameters = (texts(f"object-{n:05}" for n in rows), revisions, Texts(states))
+        revisions = BigintArray([self._revisions[n] for n in rows])
+        parameters = (text_array(f"object-{n:05}" for n in rows), revisions, TextArray(states))
         assert self._connection.execute(self._save, parameters).rowcount == len(rows)
         for n in rows:
             self._revisions[n] += 1
 
     def load(self) -> None:
         """Load a batch."""
-        wanted = texts(f"object-{n:05}" for n in random.sample(range(ROWS), BATCH))
+        wanted = text_array(f"object-{n:05}" for n in random.sample(range(ROWS), BATCH))
         assert len(self._connection.execute(self._load, (wanted,), binary=True).fetchall()) == BATCH
 
     def bytes_per_row(self) -> float:
@@ -102,7 +107,7 @@ def rate(work: Callable[[], None]) -> float:
 
 def main(conninfo: str) -> None:
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        register(connection)
+        register_dumpers(connection)
         for size in (100, 2_000, 20_000):
             text, jsonb = Table(connection, "text", size), Table(connection, "jsonb", size)
             for name in ("write", "load"):

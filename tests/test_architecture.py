@@ -50,12 +50,13 @@ RANKS = {
     "storage": [
         "_records",
         "_contract _batch",
-        "_reads _forwarding",
+        "_forwarding",
         "memory sqlite postgres",
         "_urls",
     ],
     "storage.sqlite": [
-        "_lock _migrations _parameters",
+        "_lock _parameters _transaction",
+        "_migrations",
         "_alarms _objects",
         "_tables",
         "_reader _writer",

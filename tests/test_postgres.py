@@ -281,7 +281,7 @@ def test_a_commit_with_an_unknown_outcome_drops_the_object(
             counter = runtime.get(Counter, "a")
             assert await counter.increment() == 1
             proxy.lose_next(lost, connection=1)  # the writer's
-            with pytest.raises(PersistenceError, match="whether the change was applied is not kno"):
+            with pytest.raises(PersistenceError, match="the outcome of the change is unknown"):
                 await counter.increment()
             # The next call begins with what is stored, whatever that is.
             applied = lost == "reply"

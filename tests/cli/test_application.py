@@ -45,7 +45,6 @@ def test_it_runs_as_a_module(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_extra_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
-    # sqlite-utils brings click along, as yet.
     code = f"""
 import sys, trio_durable
 sys.modules[{missing!r}] = None

@@ -136,7 +136,7 @@ def test_a_server_that_has_said_that_it_ends_is_left_before_it_closes_its_side(
     sides.save("a", 0)
     fields = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
     proxy.say(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
-    wait_until(lambda: sides.writer._link._connection.idle.select(0))  # type: ignore[attr-defined]
+    wait_until(lambda: sides.writer._reconnecting._connection.socket_selector.select(0))  # type: ignore[attr-defined]
     before = proxy.connections
     assert sides.save("a", 1, b"2") == []
     assert proxy.connections == before + 1
@@ -161,7 +161,7 @@ def test_a_commit_that_is_cut_off_has_an_unknown_outcome(
     sides.save("a", 0)
     commit = Commit(key("a"), 1, b"2") if kind == "saves" else with_alarm("a", 1)
     proxy.lose_next(lost)
-    with pytest.raises(StorageFault, match=r"connection was lost .* is not known"):
+    with pytest.raises(StorageFault, match=r"connection was lost .* is unknown"):
         sides.writer.commit([commit], NOW)
     assert proxy.lost.is_set()
     # It was applied or not; what is stored tells, and is gone on with.
@@ -200,7 +200,7 @@ def test_a_claim_that_is_cut_off_is_a_fault(
     sides.writer.commit([with_alarm("a", 0)], NOW)
     x = AlarmKey("Cart", "a", "x")
     proxy.lose_next("reply")
-    with pytest.raises(StorageFault, match="is not known"):
+    with pytest.raises(StorageFault, match="is unknown"):
         sides.writer.claim([x], 1, NOW, NOW + 10)
     # It was claimed by nobody who knows, and is free again when that has run out.
     assert sides.writer.claim([x], 2, NOW, NOW + 10) == []
@@ -361,7 +361,7 @@ def test_too_many_clients(server: Server, opened: Callable[..., Sides]) -> None:
             PostgresStorage(server.conninfo()).open_writer()
         # Those that are open go on.
         assert sides.save("a", 0) == []
-        sides.writer._link._drop()  # type: ignore[attr-defined]
+        sides.writer._reconnecting._drop()  # type: ignore[attr-defined]
         wait_until(one_more)  # its place is free when its backend has ended
         with pytest.raises(StorageFault, match="too many clients"):
             sides.save("a", 1, b"2")

@@ -131,12 +131,12 @@ def test_a_server_that_takes_no_changes(server: Server) -> None:
 
 def test_another_encoding(server: Server) -> None:
     problem = refused(PostgresStorage(server.url(database="latin")))
-    assert problem.startswith("the database has the encoding LATIN1; make one with UTF8")
+    assert problem.startswith("the database has the encoding LATIN1; create one with UTF8")
 
 
 def test_no_schema(server: Server) -> None:
     problem = refused(PostgresStorage(server.url() + "?options=-csearch_path%3Dnowhere"))
-    assert problem.startswith("no schema of the search path is there")
+    assert problem.startswith("no schema of the search path exists")
 
 
 def test_an_old_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_role_that_may_not_make_tables(server: Server, schema: str) -> None:
     storage = PostgresStorage(server.url("guest") + schema)
     with pytest.raises(StorageUnavailable, match="permission denied for schema app") as caught:
         storage.open_writer()
-    assert "granted CREATE on schema app" in caught.value.problem
+    assert "grant it CREATE on schema app" in caught.value.problem
     assert "trio-durable migrate --sql" in caught.value.problem
 
 
@@ -392,7 +392,7 @@ def test_passwords_are_nowhere_to_be_seen(
         key = ObjectKey("Cart", "a")
         writer.commit([Commit(key, 0, b"1")], NOW)
         shown += [repr(vars(writer)), repr(vars(reader)), storage.migration_sql()]
-        shown.append(repr(writer._link._connection))  # type: ignore[attr-defined]
+        shown.append(repr(writer._reconnecting._connection))  # type: ignore[attr-defined]
         with pytest.raises(StorageFault) as caught:
             writer.commit([Commit(key, 1, b"\xff")], NOW)
         faults.append(caught.value)

@@ -54,7 +54,7 @@ from trio_durable.storage import (
 from trio_durable.storage.sqlite._alarms import MAX_ROWS, AlarmTable
 from trio_durable.storage.sqlite._lock import FileLock
 from trio_durable.storage.sqlite._migrations import Schema, TableNames, migrations_of
-from trio_durable.storage.sqlite._tables import _MAX_KNOWN
+from trio_durable.storage.sqlite._tables import MAX_CACHED_TENANTS
 from trio_durable.storage.sqlite._writer import SQLiteWriter
 
 NOW = 1_767_225_600_000_000
@@ -392,7 +392,7 @@ def test_a_folder_that_cannot_be_written(open_folder: Path) -> None:
     folder.chmod(0o555)
     answer = opened_unprivileged(open_folder, folder / "objects.db")
     assert answer.startswith("StorageUnavailable can't use")
-    assert "is the folder writable?" in answer
+    assert "make the folder writable" in answer
 
 
 @posix_only
@@ -1196,7 +1196,7 @@ def test_a_newer_migration_of_anybody_is_refused(path: Path, tenant: str) -> Non
 
 def test_more_tenants_than_are_kept_at_hand(path: Path) -> None:
     storage = SQLiteStorage(path)
-    names = [f"t{n:03}" for n in range(_MAX_KNOWN + 20)]
+    names = [f"t{n:03}" for n in range(MAX_CACHED_TENANTS + 20)]
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
         for revision in range(2):
             batch = [of_tenant(one, "a", "x", state=b"1", revision=revision) for one in names]
@@ -1822,7 +1822,7 @@ def another_writer(path: Path) -> Iterator[Writer]:
     storage = SQLiteStorage(path, busy_timeout=60)
     lock = FileLock(path.with_name(f"another-{threading.get_ident()}-lock"), storage.location)
     connection = storage._connect()
-    schema = Schema(sqlite_utils.Database(connection))
+    schema = Schema(connection)
     with closing(SQLiteWriter(connection, schema, lock)) as writer:
         yield writer
 

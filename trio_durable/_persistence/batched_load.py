@@ -15,7 +15,7 @@ from typing import Protocol
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from ..storage._contract import Reader, SpoiltRow, StorageFault
+from ..storage._contract import CorruptRow, Reader, StorageFault
 from ..storage._records import StoredObject
 from .wait_estimate import WaitEstimate
 
@@ -110,7 +110,7 @@ class BatchedLoad:
         outcome: Sequence[StoredObject | None] | StorageFault
         try:
             outcome = self._reader.load([loading.key for loading in batch])
-        except SpoiltRow as fault:
+        except CorruptRow as fault:
             outcome = fault
             spoilt = [loading for loading in batch if loading.key == fault.key]
             if spoilt:

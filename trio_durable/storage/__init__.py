@@ -1,6 +1,51 @@
-"""Where objects are kept: the contract, and the storages that come with the library."""
+"""Storages of objects and alarms: the contract, and the implementations in the library.
 
-from ._contract import Durability, Hints, Reader, SpoiltRow, Storage, StorageFault, Writer
+A `Storage` opens a `Writer`, a `Reader` and, where several processes share it, `Hints`. All are
+synchronous and know no event loop: the runtime runs a writer and a reader in a thread each, or
+inline where a test wants virtual time. They see keys and bytes, never objects.
+
+An implementation must keep these conditions. ``trio_durable.testing.conformance`` tests them, as
+far as one process can:
+
+1. A commit is atomic: either all of a `Commit` applies, or nothing.
+2. A batch is one transaction: if `Writer.commit` raises, nothing of the batch is applied.
+3. A commit is conditional: it applies only if the stored revision equals `Commit.revision`, where
+   0 stands for no row. A commit that doesn't apply is stale: it changes nothing, `Writer.commit`
+   returns its position, and the rest of the batch applies. Since revisions restart at 1 after a
+   deletion, a storage with several concurrent writers also compares epochs: a new row gets
+   `Commit.epoch`, and a commit based on a row applies only to the same epoch. Other storages may
+   ignore epochs, and load 0.
+4. A commit is durable: when `Writer.commit` returns, its changes survive a kill of the process, and
+   a power loss if the storage's durability promises that.
+5. Bytes are exact: states and payloads are read as they were written.
+6. A reader sees every batch that was committed before the read began.
+7. The keys of a batch are distinct. The runtime guarantees this.
+8. The alarms of a commit are part of it: it applies only if every claim that it acknowledges is
+   held, and its state and alarms apply together.
+9. A claim is exclusive: of several concurrent claims on one alarm, one succeeds. It is held until
+   the alarm is acknowledged, postponed, set or cancelled, or until another claim on it succeeds,
+   which is possible from the claim's expiry on.
+10. A storage that opens for one writer at a time releases all claims when it opens, because every
+    process that held one is dead.
+11. Tenants are isolated: the same type and id under another tenant is another object. The first
+    commit that writes anything under a tenant creates it. A tenant that doesn't exist reads as
+    empty, and nothing of it can be claimed, renewed or postponed. The tenant "" always exists.
+
+The library has `SQLiteStorage`, ``PostgresStorage`` (in ``trio_durable.storage.postgres``, because
+it needs psycopg) and `MemoryStorage`, which is the shortest implementation to read.
+`ForwardingWriter` and `ForwardingReader` are for a storage around another one.
+"""
+
+from ._contract import (
+    CorruptRow,
+    Durability,
+    Hints,
+    Reader,
+    SpoiltRow,
+    Storage,
+    StorageFault,
+    Writer,
+)
 from ._forwarding import ForwardingReader, ForwardingWriter
 from ._records import (
     NO_TIME,
@@ -26,6 +71,7 @@ __all__ = [
     "AlarmRow",
     "AlarmStatus",
     "Commit",
+    "CorruptRow",
     "DueAlarm",
     "Durability",
     "ForwardingReader",

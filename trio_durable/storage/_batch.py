@@ -1,45 +1,52 @@
-"""What there is to do for a batch of commits, by kind."""
+"""Code that the backends share: grouping batches by statement and by tenant, and summaries.
+
+It contains no SQL. Each backend has statements of its own, because a fast statement in one of them
+isn't fast in the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from .._keys import AlarmKey, ObjectKey
-from ._records import Commit, NewAlarm
+from ._records import Commit, NewAlarm, StoredObject, TypeSummary
 
 T = TypeVar("T")
 
 
 class Stale(Exception):
-    """Something in a batch is not as it was expected."""
+    """A commit of a batch is stale. The transaction must be rolled back."""
 
 
-class Work:
-    """The commits of a batch, sorted into kinds.
+class GroupedChanges:
+    """The changes of a batch, grouped by the statement that applies them.
 
-    To be done in the order in which they are listed here, for that is the order of the fields of
-    `AlarmChanges`; the keys of different commits are distinct.
+    A backend applies the groups in the order of the attributes, which is that of the fields of
+    `AlarmChanges`. Within a group the order doesn't matter, since the keys of commits are distinct.
     """
 
     def __init__(self, batch: Iterable[Commit]) -> None:
         self.saved: list[Commit] = []
-        """They have a state to save."""
+        """Commits that save a state."""
         self.deleted: list[Commit] = []
-        """Their objects' rows go."""
-        self.untouched: list[Commit] = []
-        """They leave the row as it is, or as missing as it is, and depend on that."""
+        """Commits that delete a row."""
+        self.unchanged: list[Commit] = []
+        """Commits that change no row, but apply only if the stored revision is as expected."""
         self.acknowledged: list[tuple[AlarmKey, int]] = []
+        """Alarms to remove, with the claims that must be held."""
         self.cleared: list[ObjectKey] = []
+        """Objects whose alarms are all removed."""
         self.cancelled: list[AlarmKey] = []
-        self.set_anew: list[tuple[AlarmKey, NewAlarm]] = []
+        """Alarms to remove whatever their claims. Those of cleared objects are left out."""
+        self.scheduled: list[tuple[AlarmKey, NewAlarm]] = []
         for commit in batch:
             if commit.delete and commit.revision:
                 self.deleted.append(commit)
             elif commit.state is not None and not commit.delete:
                 self.saved.append(commit)
             elif commit.revision is not None:
-                self.untouched.append(commit)
+                self.unchanged.append(commit)
             if commit.alarms is not None:
                 self._sort_alarms(commit)
 
@@ -52,13 +59,13 @@ class Work:
             self.cleared.append(key)
         for name, new in changes.changed.items():
             if new is not None:
-                self.set_anew.append((key.alarm(name), new))
+                self.scheduled.append((key.alarm(name), new))
             elif not changes.clear:
                 self.cancelled.append(key.alarm(name))
 
 
 def by_tenant(items: Iterable[T], tenant_of: Callable[[T], str]) -> dict[str, list[T]]:
-    """The items of each tenant."""
+    """Group items by tenant, in the order in which the tenants first occur."""
     groups: dict[str, list[T]] = {}
     for item in items:
         groups.setdefault(tenant_of(item), []).append(item)
@@ -66,10 +73,40 @@ def by_tenant(items: Iterable[T], tenant_of: Callable[[T], str]) -> dict[str, li
 
 
 def acknowledgements(batch: Iterable[tuple[int, Commit]]) -> list[tuple[int, AlarmKey, int]]:
-    """Of a batch of (number, commit), what is acknowledged, as (number, alarm, claim)."""
+    """The claims that (number, commit) pairs acknowledge, as (number, alarm, claim)."""
     return [
         (number, commit.key.alarm(name), claim)
         for number, commit in batch
         if commit.alarms
         for name, claim in commit.alarms.acknowledged.items()
+    ]
+
+
+def load_by_tenant(
+    keys: Sequence[ObjectKey],
+    load: Callable[[str, Sequence[ObjectKey]], Sequence[StoredObject | None]],
+) -> Sequence[StoredObject | None]:
+    """Call ``load`` once for each tenant, and return the objects in the order of ``keys``."""
+    if not any(key.tenant for key in keys):
+        return load("", keys)
+    found: list[StoredObject | None] = [None] * len(keys)
+    for tenant, part in by_tenant(enumerate(keys), lambda each: each[1].tenant).items():
+        rows = load(tenant, [key for _, key in part])
+        for (position, _), row in zip(part, rows, strict=True):
+            found[position] = row
+    return found
+
+
+def summaries(
+    objects: Mapping[str, tuple[int, int]], alarms: Mapping[str, tuple[int, int, int]]
+) -> list[TypeSummary]:
+    """Combine the counts of objects and alarms of each type, in the order of type names.
+
+    Args:
+        objects: By type: the number of objects, and the total bytes of their states.
+        alarms: By type: the number of pending, overdue and dead alarms.
+    """
+    return [
+        TypeSummary(name, *objects.get(name, (0, 0)), *alarms.get(name, (0, 0, 0)))
+        for name in sorted({*objects, *alarms})
     ]

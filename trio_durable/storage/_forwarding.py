@@ -1,4 +1,4 @@
-"""Storage sides that pass everything on, to override a part of."""
+"""Forwarding writer and reader: base classes for a storage that wraps another one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from ._records import (
 
 
 class ForwardingWriter(Writer):
-    """Does what ``inner`` does."""
+    """Forwards each call to another writer. Subclasses override single methods.
+
+    Args:
+        inner: The writer to forward to.
+    """
 
     def __init__(self, inner: Writer) -> None:
         self._inner = inner
 
     @property
     def inner(self) -> Writer:
-        """What does it."""
+        """The writer that calls are forwarded to."""
         return self._inner
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
@@ -55,14 +59,18 @@ class ForwardingWriter(Writer):
 
 
 class ForwardingReader(Reader):
-    """Does what ``inner`` does."""
+    """Forwards each call to another reader. Subclasses override single methods.
+
+    Args:
+        inner: The reader to forward to.
+    """
 
     def __init__(self, inner: Reader) -> None:
         self._inner = inner
 
     @property
     def inner(self) -> Reader:
-        """What does it."""
+        """The reader that calls are forwarded to."""
         return self._inner
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:

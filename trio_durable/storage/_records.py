@@ -1,4 +1,9 @@
-"""The records that cross the line between the runtime and a storage."""
+"""Records that the runtime and a storage exchange.
+
+Times are wall time in whole microseconds since 1970 UTC and fit in a signed 64-bit integer, as do
+revisions, epochs and claims. States and payloads are JSON in UTF-8. Type names, ids, names of
+alarms and errors are text without NUL and lone surrogates. A storage keeps all of them exactly.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +17,33 @@ from .._keys import AlarmKey, ObjectKey
 
 @attrs.define(eq=False)
 class NewAlarm:
-    """An alarm as it is set."""
+    """An alarm to set."""
 
     due_at: int
     """In microseconds since 1970 UTC."""
     payload: bytes | None
-    """JSON."""
+    """JSON in UTF-8."""
 
 
 @attrs.define(eq=False)
 class AlarmChanges:
-    """What turns of one object did to its alarms. Applied in the order of the fields."""
+    """Changes that turns of one object made to its alarms. Applied in the order of the fields."""
 
     acknowledged: dict[str, int] = attrs.field(factory=dict)
-    """The names of alarms that were handled, and the claims under which they were: these alarms
-    go. The claims must still be held, or the commit does not apply."""
+    """The claim of each handled alarm, by the alarm's name: these alarms are removed. If one of the
+    claims is no longer held, the commit is stale and nothing of it applies."""
     clear: bool = False
-    """All alarms go."""
+    """Remove all alarms of the object."""
     changed: dict[str, NewAlarm | None] = attrs.field(factory=dict)
-    """By name: set anew, with no trace of one that was there; or, if None, cancelled."""
+    """By name: the alarm to set, which replaces an earlier one together with its claim, failures
+    and error; or None to cancel it."""
 
     def touches(self, name: str) -> bool:
-        """Whether an alarm of that name, known from before, is no longer what it was."""
+        """True if these changes replace or remove an earlier alarm of that name."""
         return self.clear or name in self.changed or name in self.acknowledged
 
     def merge(self, later: AlarmChanges) -> None:
-        """Make these and then ``later`` one."""
+        """Add ``later``, so that applying these changes applies both."""
         self.acknowledged.update(later.acknowledged)
         if later.clear:
             self.clear = True
@@ -46,49 +52,51 @@ class AlarmChanges:
 
     @property
     def size(self) -> int:
-        """The bytes that they take, roughly."""
+        """Approximate size in bytes."""
         payloads = sum(len(new.payload) for new in self.changed.values() if new and new.payload)
         return payloads + 64 * (len(self.changed) + len(self.acknowledged))
 
 
 def new_epoch() -> int:
-    """An epoch for an object that begins, which no other ever had."""
+    """A random epoch for a new object, unique with overwhelming probability."""
     return secrets.randbits(62)
 
 
 @attrs.define(eq=False)
 class Commit:
-    """What one or more turns of one object changed, to be applied as a whole."""
+    """Changes by one or more turns of one object, to be applied as a whole or not at all."""
 
     key: ObjectKey
     revision: int | None
-    """The revision this is based on; 0 if nothing was stored. Applying a new state stores the next
-    one. None for changes to alarms alone that come from outside of the object."""
+    """The stored revision that the changes are based on; 0 if nothing was stored. Applying a new
+    state stores the next revision. None for changes to alarms alone that come from outside of the
+    object: these apply whatever revision is stored."""
     state: bytes | None = None
-    """The encoded state, or None if the turn left it as it was."""
+    """The state as JSON in UTF-8, or None to leave the stored one."""
     delete: bool = False
-    """Remove the object's row. ``state`` then has no meaning, and ``revision`` isn't None."""
+    """Delete the object's row. Then ``state`` is ignored, and ``revision`` isn't None. A deletion
+    at revision 0 deletes nothing, and applies only if nothing is stored."""
     alarms: AlarmChanges | None = None
     epoch: int = 0
-    """Which of the objects that were ever stored under this key it is about: a number that a new
-    one is given, up to 2**63 - 1, and that its row keeps."""
+    """Identifies one life of the object, from its creation to its deletion: a number up to
+    2**63 - 1 that a new object draws and its row keeps."""
 
     @property
     def writes_anything(self) -> bool:
-        """Whether there is something afterwards that there may not have been before."""
+        """True if the commit stores an object or an alarm."""
         if self.state is not None and not self.delete:
             return True
         return self.alarms is not None and any(self.alarms.changed.values())
 
     @property
     def expects_anything(self) -> bool:
-        """Whether it is stale where nothing is stored."""
+        """True if the commit is stale if nothing is stored under its key."""
         return bool(self.revision or (self.alarms and self.alarms.acknowledged))
 
 
 @attrs.frozen
 class StoredObject:
-    """A row as it was read."""
+    """A stored object, as `Reader.load` returns it."""
 
     revision: int
     state: bytes
@@ -96,20 +104,20 @@ class StoredObject:
 
 
 NO_TIME = -(2**63)
-"""Stands for the time of an alarm whose row has something else in its place. Not a time that an
-alarm can be set for."""
+"""Stands for the time of an alarm whose row holds something else instead. No alarm can be set for
+this time."""
 
 
 @attrs.frozen
 class StoredAlarm:
-    """An alarm as it was read."""
+    """A stored alarm."""
 
     key: AlarmKey
     due_at: int
-    """When it was set for, in microseconds since 1970 UTC; or `NO_TIME`."""
+    """The time that it was set for, in microseconds since 1970 UTC; or `NO_TIME`."""
     payload: bytes | None
     failures: int
-    """How often it was handled in vain."""
+    """How many deliveries have failed since it was set or revived."""
     last_error: str | None
 
 
@@ -118,18 +126,19 @@ class DueAlarm:
     """An entry of the horizon feed."""
 
     available_at: int
-    """From when on it can be claimed: due, or due again after a failure, or its claim runs out."""
+    """When the alarm can be claimed: its due time, the time of its next retry, or the end of its
+    current claim."""
     key: AlarmKey
 
 
 @attrs.frozen
 class Postponement:
-    """What becomes of a claimed alarm that was not acknowledged. The claim is given back."""
+    """A retry of a claimed alarm, or its end as a dead letter. Either releases the claim."""
 
     key: AlarmKey
     claim: int
     available_at: int | None
-    """When it is due again; None makes it a dead letter, which is kept but never due."""
+    """The time of the retry; None makes the alarm a dead letter, which is kept but never due."""
     failures: int
     last_error: str | None
     """Without NUL and lone surrogates."""
@@ -137,23 +146,23 @@ class Postponement:
 
 @attrs.frozen
 class ObjectRow:
-    """An object as it is kept, for those who look through a storage."""
+    """A stored object with its metadata, for tools that browse a storage."""
 
     key: ObjectKey
     revision: int
     updated_at: int
-    """When it was last written, in microseconds since 1970 UTC."""
+    """The time of its last save, in microseconds since 1970 UTC."""
     state: bytes
     epoch: int = 0
 
 
 AlarmStatus = Literal["pending", "overdue", "dead"]
-"""Of an alarm: due later; due or claimed by now, and not acknowledged; a dead letter."""
+"""Status of an alarm: due later; due or claimed by now, and not acknowledged; a dead letter."""
 
 
 @attrs.frozen
 class AlarmRow:
-    """An alarm as it is kept, for those who look through a storage."""
+    """A stored alarm with its status, for tools that browse a storage."""
 
     alarm: StoredAlarm
     available_at: int | None
@@ -163,7 +172,7 @@ class AlarmRow:
 
 @attrs.frozen
 class TypeSummary:
-    """What is kept of a type."""
+    """Counts and sizes of one type's objects and alarms."""
 
     type_name: str
     objects: int

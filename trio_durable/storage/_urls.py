@@ -1,4 +1,4 @@
-"""From what a user writes to a storage."""
+"""Storage for a path or URL that a user gives. The only module that knows URL schemes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .sqlite import SQLiteStorage
 
 
 def storage_at(storage: object, durability: Durability) -> Storage:
-    """The storage that a path, a URL or a `Storage` names.
+    """Make the storage for a path or a URL; a `Storage` is returned as it is.
 
     Raises:
-        TypeError: ``storage`` is none of these.
-        ValueError: It is no path or URL that is known.
-        ModuleNotFoundError: What its kind of storage needs isn't installed.
+        TypeError: ``storage`` is neither a path, a URL nor a `Storage`.
+        ValueError: The path is empty, or the URL is malformed or of an unknown scheme.
+        ModuleNotFoundError: A package that this kind of storage needs isn't installed.
     """
     if isinstance(storage, Storage):
         return storage
@@ -28,7 +28,8 @@ def storage_at(storage: object, durability: Durability) -> Storage:
     if separator and scheme in ("postgresql", "postgres"):
         return _postgres_storage(path, durability)
     if not separator and (path.startswith(("postgresql:", "postgres:")) or "password=" in path):
-        # Not a word of it: as the path of a file it would be in every message.
+        # The string may hold a password, so the message quotes none of it. As the path of a file
+        # it would appear in every message.
         raise ValueError(
             "this looks like a PostgreSQL connection string; give postgresql://user@host/database, "
             "or PostgresStorage(…), which also takes key=value pairs"
@@ -39,17 +40,17 @@ def storage_at(storage: object, durability: Durability) -> Storage:
             "postgresql://user@host/database"
         )
     if separator:
-        # As elsewhere: three slashes and a relative path, or four and an absolute one.
+        # As in SQLAlchemy: three slashes and a relative path, or four for an absolute one.
         if not rest.startswith("/"):
             raise ValueError("an SQLite URL has three slashes before its path: sqlite:///app.db")
         path = rest[1:]
     if not path:
-        raise ValueError("the storage path is empty")
+        raise ValueError('the storage path is empty; give a path, a URL or ":memory:"')
     return MemoryStorage() if path == ":memory:" else SQLiteStorage(path, durability=durability)
 
 
 def _postgres_storage(conninfo: str, durability: Durability) -> Storage:
-    # Only now, for nobody else has psycopg, nor needs to wait for it.
+    # Imported here, because psycopg is an optional dependency and slow to import.
     from .postgres import PostgresStorage
 
     return PostgresStorage(conninfo, durability=durability)

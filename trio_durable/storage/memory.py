@@ -1,7 +1,10 @@
-"""Objects in a dictionary: the same contract, gone with the process.
+"""Storage in memory: the same contract without durability, for tests and tools.
 
-For tests and tools. The contents live as long as the `MemoryStorage`, so that a test can close a
-runtime and open the next one on what the first left behind.
+The contents belong to the `MemoryStorage`, not to its writer, so that a test can close a runtime
+and open the next one on the same objects, as after a restart.
+
+The writer's thread and the reader's share the contents without a lock. The GIL makes each operation
+on a dictionary atomic, and a read that iterates copies the dictionary first.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import attrs
 
 from .._errors import StorageInUse
 from .._keys import AlarmKey, ObjectKey
+from ._batch import summaries
 from ._contract import Reader, Storage, Writer
-from ._reads import summaries
 from ._records import (
     AlarmChanges,
     AlarmRow,
@@ -50,7 +53,7 @@ class _Alarm:
 
 
 class _Alarms:
-    """All alarms, by key and, those that aren't dead, by time."""
+    """All alarms by key, and the live ones also in order of time."""
 
     def __init__(self) -> None:
         self._alarms: dict[ObjectKey, dict[str, _Alarm]] = {}
@@ -99,7 +102,7 @@ class _Alarms:
         return sorted(found, key=lambda alarm: (alarm.due_at, alarm.key))
 
     def of_tenant(self, tenant: str) -> list[tuple[AlarmKey, _Alarm]]:
-        # list(): the writer's thread may add something meanwhile.
+        # A copy, because the writer's thread may add to the dictionary during the loop.
         found = [
             (key.alarm(name), alarm)
             for key, names in list(self._alarms.items())
@@ -125,7 +128,7 @@ class _Alarms:
 
 
 class _Contents:
-    """What is kept, shared by a storage and its sides."""
+    """The stored objects, alarms and tenants, shared by a storage and its sides."""
 
     def __init__(self) -> None:
         self.rows: dict[ObjectKey, ObjectRow] = {}
@@ -133,16 +136,16 @@ class _Contents:
         self.tenants: set[str] = set()
 
     def objects_of(self, tenant: str) -> list[ObjectRow]:
-        # list(): the writer's thread may add a row meanwhile.
+        # A copy, because the writer's thread may add to the dictionary during the loop.
         found = [row for row in list(self.rows.values()) if row.key.tenant == tenant]
         return sorted(found, key=lambda row: (row.key.type_name, row.key.object_id))
 
 
 class MemoryStorage(Storage):
-    """Keeps objects in memory, for as long as it is there itself.
+    """Objects in memory, which last as long as the `MemoryStorage` itself.
 
-    A runtime that is opened on it after another one has closed finds what that one has left, as
-    after a restart. One runtime at a time may have it.
+    A runtime that opens it after another one has closed finds the objects of that one, as after a
+    restart. One runtime at a time may write.
     """
 
     def __init__(self) -> None:
@@ -157,7 +160,7 @@ class MemoryStorage(Storage):
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`."""
         if self._writer is not None:
-            raise StorageInUse(self.location, "another runtime holds it", os.getpid())
+            raise StorageInUse(self.location, "another runtime has it open", os.getpid())
         self._contents.alarms.give_back()
         self._writer = _MemoryWriter(self, self._contents)
         return self._writer

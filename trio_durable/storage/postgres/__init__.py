@@ -1,4 +1,4 @@
-"""PostgreSQL as a storage; needs psycopg, which the extra ``postgres`` installs."""
+"""Storage in a PostgreSQL database. Needs psycopg: ``pip install 'trio-durable[postgres]'``."""
 
 from ._storage import PostgresStorage
 

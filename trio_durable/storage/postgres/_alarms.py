@@ -1,7 +1,8 @@
-"""The table of alarms in a PostgreSQL database: one statement for each thing done to many of them.
+"""Table of alarms in a PostgreSQL database: one statement for each operation on a batch.
 
-Claims skip what somebody else has just locked instead of waiting for it: who has it locked is about
-to claim, change or acknowledge it, and in each case it isn't free any more.
+Statements lock rows in the order of their keys, as in `_objects`. A claim uses ``SKIP LOCKED``
+instead of waiting: the process that holds the lock is about to claim, change or acknowledge the
+alarm, after which it isn't available.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import psycopg
 
 from ..._keys import AlarmKey, ObjectKey
 from .._records import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
-from ._arrays import Integers, Texts, texts
+from ._arrays import BigintArray, TextArray, text_array
 from ._connection import Connection
 from ._names import Names
 from ._objects import REQUIRE_ALL
 
-_EARLIEST = -(2**63)
+_MIN_TIME = -(2**63)
 
 _COLUMNS = """
 a.type_name, a.object_id, a.name, a.due_at, convert_to(a.payload, 'UTF8'), a.failures, a.last_error
@@ -28,7 +29,7 @@ _KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
 _CLAIMS = "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])"
 _IS_K = "a.type_name = k.t AND a.object_id = k.i AND a.name = k.m"
 
-# Locked in the order of their keys, see `_postgres_objects`.
+# Locked in the order of their keys, see `_objects`.
 _IN_ORDER = "ORDER BY a.type_name, a.object_id, a.name FOR UPDATE OF a"
 _HELD = f"""
 WITH k AS MATERIALIZED (
@@ -136,7 +137,7 @@ CASE WHEN available_at IS NULL THEN 'dead' WHEN due_at <= %s THEN 'overdue' ELSE
 _BROWSE = f"""
 SELECT * FROM (
     SELECT {_COLUMNS}, available_at, {_STATUS} AS status
-    FROM {{alarms}} AS a WHERE {{behind}}
+    FROM {{alarms}} AS a WHERE {{where}}
 ) AS a
 WHERE %s::text IS NULL OR status = %s ORDER BY type_name, object_id, name LIMIT %s
 """
@@ -148,7 +149,7 @@ FROM (SELECT type_name, {_STATUS} AS status FROM {{alarms}}) AS a GROUP BY type_
 
 
 class AlarmTable:
-    """The table of one tenant. Errors are psycopg's own."""
+    """The table of one tenant. Methods raise psycopg's errors."""
 
     def __init__(self, names: Names) -> None:
         self._tenant = names.tenant
@@ -166,10 +167,10 @@ class AlarmTable:
         self._due = names.query(_DUE)
         self._list = names.query(_LIST)
         self._dead = names.query(_DEAD)
-        # In the terms of the primary key, or each page would begin to look at the beginning.
-        self._browse = names.query(_BROWSE, behind="(type_name, object_id, name) > (%s, %s, %s)")
+        # A condition on the primary key's columns, so that a page starts by an index search.
+        self._browse = names.query(_BROWSE, where="(type_name, object_id, name) > (%s, %s, %s)")
         self._browse_type = names.query(
-            _BROWSE, behind="type_name = %s AND (object_id, name) > (%s, %s)"
+            _BROWSE, where="type_name = %s AND (object_id, name) > (%s, %s)"
         )
         self._summarize = names.query(_SUMMARIZE)
 
@@ -178,29 +179,32 @@ class AlarmTable:
     def lock(
         self, connection: Connection, alarms: Sequence[AlarmKey], objects: Sequence[ObjectKey]
     ) -> None:
-        """Lock alarms, and all alarms of objects, until the transaction ends."""
+        """Lock ``alarms`` and all alarms of ``objects``, until the transaction ends."""
         keys: list[tuple[str, str, str | None]] = [alarm[:3] for alarm in alarms]
         keys += ((key.type_name, key.object_id, None) for key in objects)
         query = self._lock_all if objects else self._lock
-        connection.execute(query, [texts(key[part] for key in keys) for part in range(3)])
+        connection.execute(query, [text_array(key[part] for key in keys) for part in range(3)])
 
     def acknowledge_all(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
     ) -> None:
-        """Remove alarms under their claims. This and what follows fail if one isn't held."""
+        """Remove alarms. If a claim isn't held, this and the rest of the pipeline fail."""
         connection.execute(self._acknowledge_all, (*_claims(claims), len(claims)))
 
     def lost(self, connection: Connection, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
-        """The numbers of those of (number, alarm, claim) that aren't held.
+        """The numbers of the claims that aren't held, of triples (number, alarm, claim).
 
-        Those that are held are locked, until the transaction ends.
+        Locks the alarms of the others until the transaction ends.
         """
         parameters = (*_claims([(key, claim) for _, key, claim in claims]), len(claims))
         return {claims[n - 1][0] for (n,) in connection.execute(self._lost, parameters)}
 
     def clear(self, connection: Connection, keys: Sequence[ObjectKey]) -> None:
         """Remove all alarms of these objects."""
-        types, ids = texts(key.type_name for key in keys), texts(key.object_id for key in keys)
+        types, ids = (
+            text_array(key.type_name for key in keys),
+            text_array(key.object_id for key in keys),
+        )
         connection.execute(self._clear, (types, ids))
 
     def cancel(self, connection: Connection, alarms: Sequence[AlarmKey]) -> None:
@@ -208,9 +212,9 @@ class AlarmTable:
         connection.execute(self._cancel, _keys(alarms))
 
     def set(self, connection: Connection, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
-        """Set alarms, in the place of any that have their names."""
-        due = Integers([new.due_at for _, new in alarms])
-        payloads = Texts([new.payload for _, new in alarms])
+        """Set alarms. Each replaces an earlier one of its name."""
+        due = BigintArray([new.due_at for _, new in alarms])
+        payloads = TextArray([new.payload for _, new in alarms])
         connection.execute(self._set, (*_keys([key for key, _ in alarms]), due, payloads))
 
     # --- delivery --------------------------------------------------------------------------------
@@ -237,9 +241,9 @@ class AlarmTable:
         """See `Writer.postpone`."""
         parameters = (
             *_claims([(each.key, each.claim) for each in postponements]),
-            Integers([each.available_at for each in postponements]),
-            Integers([each.failures for each in postponements]),
-            texts(each.last_error for each in postponements),
+            BigintArray([each.available_at for each in postponements]),
+            BigintArray([each.failures for each in postponements]),
+            text_array(each.last_error for each in postponements),
         )
         connection.execute(self._postpone, parameters)
 
@@ -258,8 +262,8 @@ class AlarmTable:
         except_types: Collection[str],
     ) -> list[DueAlarm]:
         """See `Reader.due_alarms`."""
-        last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key[:3])
-        parameters = (before, *last, texts(except_types), limit)
+        last = (_MIN_TIME, "", "", "") if after is None else (after.available_at, *after.key[:3])
+        parameters = (before, *last, text_array(except_types), limit)
         rows = connection.execute(self._due, parameters, binary=True)
         return [
             DueAlarm(available_at, AlarmKey(type_name, object_id, name, self._tenant))
@@ -303,7 +307,7 @@ class AlarmTable:
         ]
 
     def summarize(self, connection: Connection, now: int) -> dict[str, tuple[int, int, int]]:
-        """Of each type, how many alarms are pending, overdue and dead."""
+        """By type: the number of pending, overdue and dead alarms."""
         rows = connection.execute(self._summarize, (now,))
         return {name: (pending, overdue, dead) for name, pending, overdue, dead in rows}
 
@@ -316,13 +320,15 @@ class AlarmTable:
         return StoredAlarm(AlarmKey(type_name, object_id, name, self._tenant), *rest)
 
 
-def _keys(alarms: Sequence[AlarmKey]) -> tuple[Texts, Texts, Texts]:
+def _keys(alarms: Sequence[AlarmKey]) -> tuple[TextArray, TextArray, TextArray]:
     return (
-        texts(key.type_name for key in alarms),
-        texts(key.object_id for key in alarms),
-        texts(key.name for key in alarms),
+        text_array(key.type_name for key in alarms),
+        text_array(key.object_id for key in alarms),
+        text_array(key.name for key in alarms),
     )
 
 
-def _claims(claims: Sequence[tuple[AlarmKey, int]]) -> tuple[Texts, Texts, Texts, Integers]:
-    return *_keys([key for key, _ in claims]), Integers([claim for _, claim in claims])
+def _claims(
+    claims: Sequence[tuple[AlarmKey, int]],
+) -> tuple[TextArray, TextArray, TextArray, BigintArray]:
+    return *_keys([key for key, _ in claims]), BigintArray([claim for _, claim in claims])

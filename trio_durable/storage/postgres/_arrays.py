@@ -1,9 +1,8 @@
-"""Columns of a batch as PostgreSQL's arrays, in its binary format.
+"""Arrays in PostgreSQL's binary format, as parameters for the columns of a batch.
 
-A batch goes to the server as one array a column, and ``unnest`` makes rows of them. psycopg makes
-arrays of lists item by item in Python, which takes several times as long; JSON, for
-``jsonb_to_recordset``, has every quote in a state escaped and read again. Here the bytes of a
-state are copied once.
+A batch is sent as one array per column, from which ``unnest`` makes rows. psycopg converts lists
+item by item in Python, which takes several times as long. JSON with ``jsonb_to_recordset`` would
+escape and parse every quote in a state. This module copies the bytes of a state once.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from psycopg.pq import Format
 
 _TEXT, _TEXT_ARRAY = 25, 1009
 _INT8, _INT8_ARRAY = 20, 1016
-# Dimensions, whether there are NULLs, the items' type; the length and where it counts from.
+# Number of dimensions, 1 if there are NULLs, OID of the items; length and lower bound.
 _HEADER = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i")
 _INTEGER = struct.Struct("!iq")
 _NULL = _LENGTH.pack(-1)
 
 
-class Texts:
-    """A parameter of the type ``text[]``, of text in UTF-8."""
+class TextArray:
+    """A parameter of type ``text[]``, from items in UTF-8."""
 
     __slots__ = ("data",)
 
@@ -39,11 +38,11 @@ class Texts:
         self.data = b"".join(parts)
 
 
-class Integers:
-    """A parameter of the type ``bigint[]``.
+class BigintArray:
+    """A parameter of type ``bigint[]``.
 
     Raises:
-        struct.error: One has more than 64 bits.
+        struct.error: An item has more than 64 bits.
     """
 
     __slots__ = ("data",)
@@ -54,28 +53,28 @@ class Integers:
         self.data = b"".join(parts)
 
 
-def texts(items: Iterable[str | None]) -> Texts:
-    """A parameter of the type ``text[]``."""
-    return Texts([None if item is None else item.encode() for item in items])
+def text_array(items: Iterable[str | None]) -> TextArray:
+    """A parameter of type ``text[]``, from items of type str."""
+    return TextArray([None if item is None else item.encode() for item in items])
 
 
-class _TextsDumper(Dumper):
+class _TextArrayDumper(Dumper):
     format = Format.BINARY
     oid = _TEXT_ARRAY
 
-    def dump(self, obj: Texts) -> bytes:
+    def dump(self, obj: TextArray) -> bytes:
         return obj.data
 
 
-class _IntegersDumper(Dumper):
+class _BigintArrayDumper(Dumper):
     format = Format.BINARY
     oid = _INT8_ARRAY
 
-    def dump(self, obj: Integers) -> bytes:
+    def dump(self, obj: BigintArray) -> bytes:
         return obj.data
 
 
-def register(connection: psycopg.Connection[object]) -> None:
-    """Let a connection take these as parameters."""
-    connection.adapters.register_dumper(Texts, _TextsDumper)
-    connection.adapters.register_dumper(Integers, _IntegersDumper)
+def register_dumpers(connection: psycopg.Connection[object]) -> None:
+    """Let a connection accept these arrays as parameters."""
+    connection.adapters.register_dumper(TextArray, _TextArrayDumper)
+    connection.adapters.register_dumper(BigintArray, _BigintArrayDumper)

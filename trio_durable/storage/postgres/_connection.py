@@ -1,14 +1,15 @@
-"""A connection to a PostgreSQL server that doesn't wait for ever, and how it is made.
+"""Connection to a PostgreSQL server with a bound on every wait, and its settings.
 
-psycopg waits for the result of a statement without a bound, and no keepalive notices a server or a
-proxy that stands still with its connections open. So here it waits in a generator that counts
-silence.
+psycopg waits for the result of a statement without a timeout. TCP keepalives don't help against a
+server or proxy that hangs with its connections open, since its kernel still answers them. So a
+`Connection` wraps the generator that psycopg waits in, and gives up after a period of silence.
 
 Invariants:
 
-- Nothing waits for ever: for a connection no longer than the connect timeout, for the result of a
-  statement no longer than the server's own timeout for statements and a second.
-- No error of psycopg from connecting is kept as a cause: it holds the connection's parameters.
+- Every wait is bounded: connecting by the connect timeout, and a result by the server's
+  ``statement_timeout`` plus one second.
+- A psycopg error of connecting is never kept as a ``__cause__``, because it holds the connection's
+  parameters with the password.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from psycopg.conninfo import make_conninfo
 
 from .._contract import Durability
 from . import _errors as problems
-from ._arrays import register
+from ._arrays import register_dumpers
 from ._conninfo import Conninfo
 from ._errors import Problem
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-_MARGIN = 1.0
-"""Seconds that a result may be on its way after the server's own timeout."""
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.05, 1.0
+"""Bounds of the pause between attempts to connect."""
+
+_ROUND_TRIP_SECONDS = 1.0
+"""Time that a result may take to arrive after the server's ``statement_timeout``."""
 
 _MAX_PREPARED = 1000
-"""Statements kept prepared; there are some for each tenant."""
+"""Bound on prepared statements per connection. Each tenant has statements of its own."""
 
 _SET_UP = """
 SELECT current_setting('server_encoding'), current_schema(),
@@ -46,14 +49,14 @@ SELECT current_setting('server_encoding'), current_schema(),
         THEN set_config('synchronous_commit', 'on', false) END,
     CASE WHEN current_setting('idle_in_transaction_session_timeout') = '0'
         THEN set_config('idle_in_transaction_session_timeout', %(timeout)s, false) END,
-    CASE WHEN %(own)s AND current_setting('statement_timeout') = '0'
+    CASE WHEN %(may_set_timeout)s AND current_setting('statement_timeout') = '0'
         THEN set_config('statement_timeout', %(timeout)s, false) END
 """
 _TIMEOUT = "SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'"
 
 
 class Unreachable(Exception):
-    """There is no connection; the argument is the `Problem`."""
+    """Connecting failed. The argument is the `Problem`."""
 
     problem: Problem
 
@@ -62,39 +65,40 @@ class Unreachable(Exception):
         self.problem = problem
 
 
-class NoAnswer(psycopg.OperationalError):
-    """The server has been silent for too long."""
+class ResponseTimeout(psycopg.OperationalError):
+    """The server sent nothing within the silence timeout."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that doesn't wait for ever."""
+    """A psycopg connection with a bound on every wait."""
 
-    patience: float | None = None
-    """Seconds of silence after which it gives up."""
-    silence: NoAnswer | None = None
-    """That it has given up."""
-    has_parted = False
-    """The server has said that it is about to close its side."""
-    idle: selectors.BaseSelector
+    silence_timeout: float | None = None
+    """Seconds without a byte from the server after which a wait fails; None for no bound."""
+    timeout_error: ResponseTimeout | None = None
+    """The error of the wait that failed, if one did."""
+    is_ending = False
+    """True if the server has announced that it will close the connection."""
+    socket_selector: selectors.BaseSelector
     encoding = ""
-    """The database's."""
+    """The database's encoding."""
     schema: str | None = None
-    """The first of the search path that is there."""
+    """The first existing schema of the search path."""
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        """What psycopg does with the server, within `patience`."""
-        if self.patience is not None:
-            gen = _bounded(gen, self.patience)
+        """Run a wait of psycopg within `silence_timeout`."""
+        if self.silence_timeout is not None:
+            gen = _with_silence_timeout(gen, self.silence_timeout)
         try:
             return super().wait(gen, *args, **kwargs)
-        except NoAnswer as error:
-            self.patience, self.silence = 0, error  # none for what psycopg does to tidy up
+        except ResponseTimeout as error:
+            self.timeout_error = error
+            self.silence_timeout = 0  # psycopg now cleans up, and must not wait once more
             raise
 
-    def together(self, send: Callable[[], None]) -> None:
-        """Let the statements that ``send`` executes go to the server together, and wait for all.
+    def pipelined(self, send: Callable[[], None]) -> None:
+        """Send the statements that ``send`` executes in one round trip, as one transaction.
 
-        They are one transaction. If one fails, those behind it aren't run, and it raises its error.
+        If one fails, the server skips the following ones, and its error is raised here.
         """
         failure: psycopg.Error | None = None
         try:
@@ -102,57 +106,57 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 try:
                     send()
                 except psycopg.Error as error:
-                    failure = error  # or psycopg would log what the pipeline's end says to it
+                    failure = error  # raised inside, it would make psycopg log a second error
         except psycopg.Error as error:
             failure = failure or error
         if failure is None:
             return
         if self.prepare_threshold is not None and self.is_usable():
-            # psycopg believes that it prepared what was cut off. A rollback lets it forget all.
+            # psycopg counts the skipped statements as prepared. A rollback clears its cache.
             with self.transaction(force_rollback=True):
                 pass
-        raise self.silence or failure
+        raise self.timeout_error or failure
 
     def is_usable(self) -> bool:
-        """Whether it is idle and, as far as a look at its socket tells, still open."""
+        """True if it is idle and its socket shows no sign of an end. Takes no round trip."""
         try:
             for _ in range(100):
                 if self.closed or self.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                     return False
-                if not self.idle.select(0):
+                if not self.socket_selector.select(0):
                     return True
-                # Its end, or news of settings, which the server sends without being asked. What it
-                # says at its end may be here before the end is.
+                # Something has arrived: the end of the connection, or an asynchronous message such
+                # as a changed setting. A message about the end may arrive before the end itself.
                 self.pgconn.consume_input()
-                self.pgconn.is_busy()  # which reads it
-                if self.has_parted:
+                self.pgconn.is_busy()  # parses what has arrived
+                if self.is_ending:
                     return False
         except (psycopg.Error, OSError, ValueError):
             pass
         return False
 
-    def note(self, said: psycopg.errors.Diagnostic) -> None:
-        """Hear what the server says without being asked."""
+    def on_notice(self, said: psycopg.errors.Diagnostic) -> None:
+        """Handle an asynchronous message of the server."""
         if said.severity_nonlocalized in ("FATAL", "PANIC"):
-            self.has_parted = True
+            self.is_ending = True
 
     def discard(self) -> None:
-        """Close it, whatever its state."""
-        self.idle.close()
+        """Close the connection, whatever its state."""
+        self.socket_selector.close()
         self.close()
 
 
-def _bounded(gen: PQGen[RV], patience: float) -> Generator[Any, Any, RV]:
-    """What psycopg waits with, but for the time it takes."""
-    deadline = monotonic() + patience
+def _with_silence_timeout(gen: PQGen[RV], silence_timeout: float) -> Generator[Any, Any, RV]:
+    """Wrap a generator that psycopg waits in, with a bound on the time between two events."""
+    deadline = monotonic() + silence_timeout
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
             if ready:
-                deadline = monotonic() + patience
+                deadline = monotonic() + silence_timeout
             elif monotonic() > deadline:
-                raise NoAnswer(f"no answer came within {patience:g} s")
+                raise ResponseTimeout(f"no answer came within {silence_timeout:g} s")
             wanted = gen.send(ready)
     except StopIteration as stop:
         result: RV = stop.value
@@ -161,7 +165,7 @@ def _bounded(gen: PQGen[RV], patience: float) -> Generator[Any, Any, RV]:
 
 @attrs.frozen
 class Settings:
-    """What to connect to, and how. Durations are in seconds."""
+    """Parameters of all connections of a storage. Durations are in seconds."""
 
     conninfo: Conninfo
     durability: Durability
@@ -170,12 +174,12 @@ class Settings:
     prepared_statements: bool
 
     def connect(self, timeout: float) -> Connection:
-        """Make a connection.
+        """Connect once.
 
         Raises:
-            Unreachable: There is none to be had.
+            Unreachable: Connecting failed.
         """
-        own = "statement_timeout" not in self.conninfo.options
+        may_set_timeout = "statement_timeout" not in self.conninfo.options
         milliseconds = max(1, round(self.statement_timeout * 1000))
         parameters = self.conninfo.parameters(
             connect_timeout=max(1, round(timeout)),
@@ -193,52 +197,57 @@ class Settings:
                 prepare_threshold=5 if self.prepared_statements else None,
             )
         except psycopg.Error as error:
-            problem = problems.of_connecting(error)
+            problem = problems.connect_problem(error)
         else:
-            connection.idle = _selector()
-            connection.add_notice_handler(connection.note)
+            connection.socket_selector = _selector()
+            connection.add_notice_handler(connection.on_notice)
             try:
-                self._set_up(connection, own, str(milliseconds))
+                self._set_up(connection, may_set_timeout, str(milliseconds))
                 return connection
             except psycopg.Error as error:
-                problem = problems.of_connecting(error)
+                problem = problems.connect_problem(error)
                 connection.discard()
         raise Unreachable(attrs.evolve(problem, text=self.conninfo.censored(problem.text)))
 
-    def connect_patiently(self, is_worth_it: Callable[[Problem], bool]) -> Connection:
-        """Make a connection, and try again while that is worth it and the timeout allows.
+    def connect_with_retries(self, should_retry: Callable[[Problem], bool]) -> Connection:
+        """Connect, with retries until the connect timeout while ``should_retry`` says so.
 
         Raises:
-            Unreachable: There is none to be had.
+            Unreachable: Connecting failed.
         """
         deadline = monotonic() + self.connect_timeout
-        pause = _FIRST_PAUSE
+        pause = _MIN_BACKOFF_SECONDS
         while True:
             try:
                 return self.connect(deadline - monotonic())
             except Unreachable as error:
                 problem = error.problem
-            if not is_worth_it(problem) or monotonic() + pause > deadline:
+            if not should_retry(problem) or monotonic() + pause > deadline:
                 raise Unreachable(problem)
-            # Not all at once, when many processes have lost the same server.
+            # Jitter, because many processes may have lost the same server at once.
             sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
 
-    def _set_up(self, connection: Connection, own: bool, timeout: str) -> None:
-        connection.patience = self.statement_timeout + _MARGIN
-        connection.idle.register(connection.pgconn.socket, selectors.EVENT_READ)
-        parameters = {"durability": self.durability, "own": own, "timeout": timeout}
+    def _set_up(self, connection: Connection, may_set_timeout: bool, timeout: str) -> None:
+        """Set the session's parameters, and read the ones that the server has decided on."""
+        connection.silence_timeout = self.statement_timeout + _ROUND_TRIP_SECONDS
+        connection.socket_selector.register(connection.pgconn.socket, selectors.EVENT_READ)
+        parameters = {
+            "durability": self.durability,
+            "may_set_timeout": may_set_timeout,
+            "timeout": timeout,
+        }
         row = connection.execute(_SET_UP, parameters).fetchone()
         assert row is not None
         connection.encoding, connection.schema = row[:2]
         row = connection.execute(_TIMEOUT).fetchone()
         assert row is not None
         connection.prepared_max = _MAX_PREPARED
-        connection.patience = row[0] / 1000 + _MARGIN if row[0] else None
-        register(connection)
+        connection.silence_timeout = row[0] / 1000 + _ROUND_TRIP_SECONDS if row[0] else None
+        register_dumpers(connection)
 
 
 def _selector() -> selectors.BaseSelector:
-    # Not epoll, which would be one more file to each connection; nor select, which doesn't take
-    # numbers of files beyond 1023.
+    # Not epoll, which takes one more file descriptor per connection, nor select, which can't handle
+    # descriptors above 1023.
     return getattr(selectors, "PollSelector", selectors.SelectSelector)()

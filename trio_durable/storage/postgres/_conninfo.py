@@ -1,9 +1,11 @@
-"""Where a PostgreSQL database is and how it is reached, with the password kept inside.
+"""Connection string of a PostgreSQL database, which never shows its password.
 
-libpq reads the string, from a URL or ``key=value`` pairs, and fills in what is missing from the
-environment, a password file or a service file. What it says about a string that it can't read
-quotes parts of it, which may be parts of a password, so that is not passed on; and a URL whose
-password isn't escaped would be read as another host or database, so such URLs are refused.
+libpq parses the string, a URL or ``key=value`` pairs, and takes missing parameters from the
+environment, the password file or the service file. Two of its habits would reveal passwords:
+
+- Its messages about a malformed string quote parts of it, so they aren't passed on.
+- It reads a URL with an unescaped ``@`` in the password as another host or database, which then
+  appears in messages. So such URLs are refused.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ _PORTS = re.compile(r"[0-9]*(,[0-9]*)*")
 
 
 class Conninfo:
-    """A connection string that was understood.
+    """A parsed connection string.
 
     Raises:
         TypeError: It isn't a str.
-        ValueError: It can't be read. The text says nothing of what is in it.
+        ValueError: It is malformed. The message quotes nothing of it.
     """
 
     def __init__(self, text: str) -> None:
@@ -43,18 +45,18 @@ class Conninfo:
         self._parameters = parameters
         self._secrets = [parameters[name] for name in _SECRETS if parameters.get(name)]
         self.location = _location(parameters)
-        """As a URL, without secrets."""
+        """The database as a URL, without secrets."""
 
     def __repr__(self) -> str:
         return f"<Conninfo of {self.location}>"
 
     @property
     def options(self) -> str:
-        """Its command-line options for the server."""
+        """Command-line options for the server; "" if the string has none."""
         return self._parameters.get("options", "")
 
     def parameters(self, **defaults: object) -> dict[str, str]:
-        """All parameters, and of ``defaults`` those that neither they nor the environment give."""
+        """Parameters for libpq: ``defaults``, unless the environment or the string sets them."""
         given = {
             option.keyword.decode()
             for option in Defaults.get_defaults()
@@ -64,7 +66,7 @@ class Conninfo:
         return {**own, **self._parameters}
 
     def censored(self, text: str) -> str:
-        """``text`` without the secrets, wherever it has them from."""
+        """``text`` with all secrets of this string replaced by ``***``."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
@@ -98,7 +100,7 @@ def _location(parameters: Mapping[str, str]) -> str:
 
     user, host, port = part("user"), part("host") or part("hostaddr"), part("port")
     query = [f"service={quote(part('service'))}"] if part("service") else []
-    # It says which tables are meant; what else is in the options is nobody's business.
+    # The search path selects the tables, so it is part of the location. Other options aren't.
     if path := _SEARCH_PATH.search(part("options")):
         query.append(f"options={quote(f'-csearch_path={path[1]}', safe='')}")
     return "".join(

@@ -1,7 +1,7 @@
-"""What goes wrong with a PostgreSQL server, in words that say what to do.
+"""Texts for errors of a PostgreSQL server, with advice.
 
-Before a connection is there libpq gives no codes, only text, so what is known is told by its text.
-Servers may speak another language; then what they say is passed on, with less advice.
+A failed connection has no SQLSTATE, so its errors are recognized by libpq's text. A server may use
+another language; then its text is passed on without advice.
 """
 
 from __future__ import annotations
@@ -14,36 +14,40 @@ import psycopg
 
 @attrs.frozen
 class Problem:
-    """Why there is no connection."""
+    """The reason why connecting failed."""
 
     text: str
-    passing: bool = True
-    """Whether it may be over by itself before long."""
-    starting: bool = False
-    """Whether the server is there and about to serve."""
+    is_transient: bool = True
+    """True if a retry may succeed without anyone changing anything."""
+    is_starting: bool = False
+    """True if the server is starting up and will accept connections soon."""
 
 
-_KNOWN: tuple[tuple[str, str, bool], ...] = (
+_CONNECT_ADVICE: tuple[tuple[str, str, bool], ...] = (
     (
         r"password authentication failed|no password supplied|SASL|authentication failed",
         "check user and password (in the connection string, PGPASSWORD or the password file)",
         False,
     ),
-    (r'role ".*" does not exist', "check the user's name, or have the role made", False),
     (
-        r'database ".*" does not exist',
-        "check the database's name, or make it: CREATE DATABASE …",
+        r'role ".*" does not exist',
+        "check the user's name, or create the role: CREATE ROLE … LOGIN",
         False,
     ),
-    (r"permission denied for database", "have the role granted CONNECT on the database", False),
+    (
+        r'database ".*" does not exist',
+        "check the database's name, or create it: CREATE DATABASE …",
+        False,
+    ),
+    (r"permission denied for database", "grant the role CONNECT on the database", False),
     (
         r"server does not support SSL",
-        "the server has no TLS: use sslmode=prefer, or have TLS set up there",
+        "the server has no TLS: use sslmode=prefer, or set up TLS on the server",
         False,
     ),
     (
         r"no encryption|SSL off",
-        "the server admits this user with TLS only: use sslmode=require, or stronger",
+        "the server admits this user with TLS only: use sslmode=require or stronger",
         False,
     ),
     (
@@ -51,7 +55,11 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
         "check sslmode, sslrootcert and the server's certificate",
         False,
     ),
-    (r"no pg_hba.conf entry", "have the server admit this user from here (pg_hba.conf)", False),
+    (
+        r"no pg_hba.conf entry",
+        "let the server admit this user from this host, in its pg_hba.conf",
+        False,
+    ),
     (
         r"too many clients|too many connections|connection slots are reserved|no more connections",
         "a runtime takes three connections: close others, raise max_connections, or use a pooler",
@@ -72,35 +80,39 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
         "check host and port, and that the server runs",
         True,
     ),
-    (r"starting up|shutting down|recovery mode", "the server is about to start or to stop", True),
+    (
+        r"starting up|shutting down|recovery mode",
+        "the server is starting or stopping: try again soon",
+        True,
+    ),
     (
         r"timeout expired|timed out|unreachable|No route",
-        "check host and port, and the firewall between",
+        "check host and port, and any firewall in between",
         True,
     ),
 )
 
 
-def of_connecting(error: psycopg.Error) -> Problem:
-    """Why it can't be connected to."""
+def connect_problem(error: psycopg.Error) -> Problem:
+    """The `Problem` for an error of connecting."""
     said = _one_line(str(error))
-    for pattern, advice, passing in _KNOWN:
+    for pattern, advice, is_transient in _CONNECT_ADVICE:
         if re.search(pattern, said):
-            return Problem(f"{said}; {advice}", passing, starting="starting up" in said)
+            return Problem(f"{said}; {advice}", is_transient, is_starting="starting up" in said)
     return Problem(said)
 
 
-def of_statement(error: psycopg.Error) -> str:
-    """What a statement failed with; without details, which may hold what is stored."""
+def statement_problem(error: psycopg.Error) -> str:
+    """Text for an error of a statement, without its DETAIL, which may quote stored data."""
     said = error.diag.message_primary
     if not said:
         return _one_line(str(error)) or type(error).__name__
     advice = {
-        "25006": "; the server takes no changes (a standby, or default_transaction_read_only)",
+        "25006": "; the server is a standby or has default_transaction_read_only: name the primary",
         "57014": "; see statement_timeout",
         "53100": "; the server's disk is full",
-        "42501": "; have the role granted what it needs, see docs/postgres.md",
-        "42P01": "; a table was removed, or the role can't see its schema",
+        "42501": "; grant the role what it needs, see docs/postgres.md",
+        "42P01": "; a table was removed, or the role has no USAGE on its schema",
         "26000": _POOLER,
         "42P05": _POOLER,
     }.get(error.sqlstate or "", "")
@@ -108,8 +120,7 @@ def of_statement(error: psycopg.Error) -> str:
 
 
 _POOLER = (
-    "; is there a pooler in between that shares connections? Give PostgresStorage(…, "
-    "prepared_statements=False)"
+    "; if a pooler in between shares connections, use PostgresStorage(…, prepared_statements=False)"
 )
 
 

@@ -1,14 +1,18 @@
-"""The tables of a PostgreSQL database, as versioned migrations.
+"""Schema of a PostgreSQL database, as versioned migrations.
 
-Each tenant has a schema of its own with the same tables; the nameless tenant, which everybody has,
-also keeps the list of the others and of what was applied to whom. A migration is applied in a
-transaction of its own, together with the note that it was, under an advisory lock, so that of
-processes that start at once each finds the work of the one before done. A migration that has been
-released is never edited.
+Each tenant has a PostgreSQL schema of its own with the same tables. The schema of the nameless
+tenant, which every database has, also keeps the list of tenants and the record of applied
+migrations.
 
-Own code rather than a library: Alembic asks for SQLAlchemy, yoyo keeps its list and its lock in
-tables without regard to schemas, and neither applies one set of migrations to many schemas or
-prints them for somebody else to run. What remains of their work here is a list and a loop.
+Invariants:
+
+- A migration that has been released never changes.
+- A migration and its record are one transaction, under an advisory lock. Of several processes that
+  start at once, each sees the work of the previous one.
+
+Prior art: Alembic needs SQLAlchemy; yoyo keeps its record and its lock in tables of one schema.
+Neither applies one set of migrations to many schemas, or prints the SQL for an administrator. The
+part of their work that is needed here is a list and a loop.
 """
 
 from __future__ import annotations
@@ -22,12 +26,12 @@ from ._connection import Connection
 from ._names import Names
 
 GONE = "DU001"
-"""The state of the error with which a save fails that finds its row gone."""
+"""SQLSTATE of the error of a save whose row was deleted."""
 
 
 @attrs.frozen
 class Migration:
-    """One step from an older schema to a newer, and back."""
+    """One step from a schema to the next one, and back."""
 
     name: str
     up: tuple[str, ...]
@@ -37,8 +41,8 @@ class Migration:
 _OBJECTS = Migration(
     "m001_objects",
     (
-        # Text in the order of its UTF-8 bytes. Room is left in each page, and nothing but the key
-        # is indexed, so that a save finds its place beside the old row and touches no index.
+        # COLLATE "C" sorts text by its UTF-8 bytes. A save is a HOT update, which changes no index:
+        # each page has room for the new version of a row, and only the key is indexed.
         """CREATE TABLE {objects} (
     type_name  text COLLATE "C" NOT NULL,
     object_id  text COLLATE "C" NOT NULL,
@@ -49,8 +53,8 @@ _OBJECTS = Migration(
     state      text NOT NULL,    -- JSON
     CONSTRAINT durable_objects_pkey PRIMARY KEY (type_name, object_id)
 ) WITH (fillfactor = 70)""",
-        # The half of the fence that an upsert can't express: a save that finds its row gone would
-        # insert it anew. It costs nothing where the row is there.
+        # The half of the fence that an upsert can't express: a save whose row was deleted would
+        # insert it again. A save that updates its row doesn't run the trigger.
         f"""CREATE FUNCTION {{begin_at_1}}() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'stale: the object is gone' USING ERRCODE = '{GONE}';
@@ -76,7 +80,8 @@ _ALARMS = Migration(
     payload      text,             -- JSON
     CONSTRAINT durable_alarms_pkey PRIMARY KEY (type_name, object_id, name)
 )""",
-        # With the key, so that the horizon feed reads nothing else, and dead letters come in order.
+        # With the key, so that the horizon feed reads the index alone and finds dead letters in
+        # order.
         """CREATE INDEX durable_alarms_by_time
     ON {alarms} (available_at, type_name, object_id, name)""",
     ),
@@ -93,18 +98,18 @@ _TENANTS = Migration(
     ("DROP TABLE {tenants}",),
 )
 
-_OF_EVERYBODY = (_OBJECTS, _ALARMS)
-_OF_THE_DATABASE = (_TENANTS,)
+_TENANT_STEPS = (_OBJECTS, _ALARMS)
+_SHARED_STEPS = (_TENANTS,)
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('trio_durable migrations', 0))"
-_LIST = """CREATE TABLE IF NOT EXISTS {migrations} (
+_CREATE_LIST = """CREATE TABLE IF NOT EXISTS {migrations} (
     tenant     text COLLATE "C" NOT NULL,
     name       text COLLATE "C" NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT durable_migrations_pkey PRIMARY KEY (tenant, name)
 )"""
-_NOTE = "INSERT INTO {{migrations}} (tenant, name) VALUES ('{tenant}', '{name}')"
-_UNNOTE = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}' AND name = '{name}'"
+_RECORD = "INSERT INTO {{migrations}} (tenant, name) VALUES ('{tenant}', '{name}')"
+_UNRECORD = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}' AND name = '{name}'"
 _ADD_TENANT = "INSERT INTO {{tenants}} (name) VALUES ('{tenant}')"
 _REMOVE_TENANT = "DELETE FROM {{tenants}} WHERE name = '{tenant}'"
 _FORGET_TENANT = "DELETE FROM {{migrations}} WHERE tenant = '{tenant}'"
@@ -112,34 +117,34 @@ _DROP_LIST = "DROP TABLE IF EXISTS {migrations}"
 
 
 def names_of_all() -> list[str]:
-    """The names of all migrations that this release knows, in order."""
+    """Names of all migrations of this release, in order."""
     return [step.name for step in _steps_of("")]
 
 
 def _steps_of(tenant: str) -> tuple[Migration, ...]:
-    return _OF_EVERYBODY if tenant else (*_OF_EVERYBODY, *_OF_THE_DATABASE)
+    return _TENANT_STEPS if tenant else (*_TENANT_STEPS, *_SHARED_STEPS)
 
 
 def _up(step: Migration, tenant: str) -> list[str]:
-    """The statements that apply a step. The names of tenants and steps need no quoting."""
-    return [_LOCK, _LIST, *step.up, _NOTE.format(tenant=tenant, name=step.name)]
+    """Statements that apply a step. The names of tenants and steps need no quoting."""
+    return [_LOCK, _CREATE_LIST, *step.up, _RECORD.format(tenant=tenant, name=step.name)]
 
 
 def _new_tenant(tenant: str) -> list[str]:
-    """The statements that make a tenant."""
+    """Statements that create a tenant."""
     statements = [_LOCK, "CREATE SCHEMA {schema}", _ADD_TENANT.format(tenant=tenant)]
     for step in _steps_of(tenant):
-        statements += (*step.up, _NOTE.format(tenant=tenant, name=step.name))
+        statements += (*step.up, _RECORD.format(tenant=tenant, name=step.name))
     return statements
 
 
 def _down(step: Migration, tenant: str) -> list[str]:
-    """The statements that undo a step."""
-    return [_LOCK, *step.down, _UNNOTE.format(tenant=tenant, name=step.name)]
+    """Statements that undo a step."""
+    return [_LOCK, *step.down, _UNRECORD.format(tenant=tenant, name=step.name)]
 
 
-def _gone_tenant(tenant: str) -> list[str]:
-    """The statements that remove a tenant. The count of the second tells whether it was there."""
+def _drop_tenant(tenant: str) -> list[str]:
+    """Statements that remove a tenant. The second one's row count is 0 if it didn't exist."""
     return [
         _LOCK,
         _REMOVE_TENANT.format(tenant=tenant),
@@ -148,12 +153,12 @@ def _gone_tenant(tenant: str) -> list[str]:
     ]
 
 
-def _undoing(
+def _undo_plan(
     applied: set[tuple[str, str]], kept: Sequence[str]
 ) -> tuple[list[str], list[tuple[str, Migration]]]:
-    """What undoes all migrations but ``kept``: tenants to remove, then steps with their tenants.
+    """The tenants to remove, and then the steps to undo, to keep only the migrations ``kept``.
 
-    Without the list of tenants no tenant is left.
+    Undoing the list of tenants removes all tenants.
     """
     tenants = sorted({tenant for tenant, _ in applied} - {""})
     gone = [] if _TENANTS.name in kept else tenants
@@ -167,9 +172,9 @@ def _undoing(
 
 
 def down_script(home: str, applied: set[tuple[str, str]], kept: Sequence[str]) -> str:
-    """The SQL that undoes all migrations but ``kept``, of those that were applied."""
-    gone, steps = _undoing(applied, kept)
-    transactions = [(Names(home, tenant), _gone_tenant(tenant)) for tenant in gone]
+    """SQL that undoes the applied migrations, except ``kept``."""
+    gone, steps = _undo_plan(applied, kept)
+    transactions = [(Names(home, tenant), _drop_tenant(tenant)) for tenant in gone]
     transactions += [(Names(home, tenant), _down(step, tenant)) for tenant, step in steps]
     if applied and not kept:
         transactions.append((Names(home), [_LOCK, _DROP_LIST]))
@@ -177,7 +182,7 @@ def down_script(home: str, applied: set[tuple[str, str]], kept: Sequence[str]) -
 
 
 def script(home: str | None, pending: Sequence[tuple[str, str]]) -> str:
-    """The SQL that applies migrations, given as (tenant, name)."""
+    """SQL that applies migrations, given as (tenant, name)."""
     return _script(
         (Names(home, tenant), _up(step, tenant))
         for tenant, name in pending
@@ -187,7 +192,7 @@ def script(home: str | None, pending: Sequence[tuple[str, str]]) -> str:
 
 
 def tenant_script(home: str | None, tenant: str) -> str:
-    """The SQL that makes a tenant."""
+    """SQL that creates a tenant."""
     return _script([(Names(home, tenant), _new_tenant(tenant))])
 
 
@@ -199,7 +204,7 @@ def _script(transactions: Iterable[tuple[Names, Sequence[str]]]) -> str:
 
 
 class Schema:
-    """The migrations of a database, applied and to be applied.
+    """The schema of a database: its migrations and its list of tenants.
 
     Args:
         home: The schema of the nameless tenant.
@@ -214,12 +219,12 @@ class Schema:
         )
         self._query_tenant = self._names.query("SELECT FROM {tenants} WHERE name = %s")
 
-    # --- looking ---------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------
 
     def applied(self, connection: Connection) -> set[tuple[str, str]]:
-        """The migrations that were applied, as (tenant, name)."""
-        # Not by asking whether the list is there: what a connection once found missing it takes for
-        # missing, until it locks something in the catalogue.
+        """The applied migrations, as (tenant, name)."""
+        # By an error and not by a query of the catalogue: a connection that once found the table
+        # missing keeps that in its cache until it takes a lock there.
         try:
             with connection.transaction():
                 return set(connection.execute(self._list))
@@ -227,7 +232,7 @@ class Schema:
             return set()
 
     def pending(self, applied: set[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The migrations that are to be applied to those who have any, as (tenant, name)."""
+        """The migrations to apply, as (tenant, name)."""
         tenants = {tenant for tenant, _ in applied} - {""}
         return [
             (tenant, step.name)
@@ -239,7 +244,7 @@ class Schema:
     # --- applying --------------------------------------------------------------------------------
 
     def apply(self, connection: Connection) -> None:
-        """Apply what is pending."""
+        """Apply the pending migrations."""
         for tenant, name in self.pending(self.applied(connection)):
             (step,) = (step for step in _steps_of(tenant) if step.name == name)
             with connection.transaction():
@@ -248,12 +253,13 @@ class Schema:
                     self._execute(connection, tenant, _up(step, tenant))
 
     def undo(self, connection: Connection, kept: Sequence[str]) -> list[str]:
-        """Undo all migrations but those that are called so, with all that is in their tables.
+        """Undo all migrations except ``kept``, and delete the data in their tables.
 
-        Without the list of tenants no tenant is left. Returns what was undone, in that order.
+        Undoing the list of tenants removes all tenants. Returns the names of the undone migrations,
+        in that order.
         """
         undone = []
-        gone, steps = _undoing(self.applied(connection), kept)
+        gone, steps = _undo_plan(self.applied(connection), kept)
         for tenant in gone:
             self.drop_tenant(connection, tenant)
         for tenant, step in steps:
@@ -274,22 +280,22 @@ class Schema:
     # --- tenants ---------------------------------------------------------------------------------
 
     def tenants(self, connection: Connection, after: str, limit: int) -> list[str]:
-        """The names of the tenants behind ``after``, in order."""
+        """The names of the tenants after ``after``, in order."""
         return [name for (name,) in connection.execute(self._query_tenants, (after, limit))]
 
     def has_tenant(self, connection: Connection, tenant: str) -> bool:
-        """Whether there are tables of a tenant."""
+        """True if a tenant exists."""
         return connection.execute(self._query_tenant, (tenant,)).fetchone() is not None
 
     def add_tenant(self, connection: Connection, tenant: str) -> None:
-        """Make the tables of a tenant, as part of a transaction. Fine if it is there."""
+        """Create a tenant unless it exists. The caller has a transaction open."""
         connection.execute(_LOCK)
         if not self.has_tenant(connection, tenant):
             self._execute(connection, tenant, _new_tenant(tenant))
 
     def drop_tenant(self, connection: Connection, tenant: str) -> bool:
-        """Remove all that is stored of a tenant, in one transaction; whether there was one."""
-        lock, remove, *others = _gone_tenant(tenant)
+        """Remove a tenant and all its data, in one transaction. Returns whether it existed."""
+        lock, remove, *others = _drop_tenant(tenant)
         with connection.transaction():
             self._execute(connection, tenant, [lock])
             gone = connection.execute(Names(self.home, tenant).statement(remove).encode())
@@ -299,5 +305,5 @@ class Schema:
 
 
 def unknown(applied: set[tuple[str, str]]) -> list[str]:
-    """The names of migrations that were applied and that this release doesn't know."""
+    """The names of applied migrations that this release doesn't know."""
     return sorted({name for _, name in applied} - set(names_of_all()))

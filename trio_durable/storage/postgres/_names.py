@@ -1,8 +1,8 @@
-"""What things are called in a PostgreSQL database.
+"""Qualified names of a tenant's tables in a PostgreSQL database.
 
-The nameless tenant lives in the connection's own schema, and every other in a schema of its name.
-All names are written with their schema and quoted, so neither the search path nor a name's
-characters matter.
+The tables of the nameless tenant are in the connection's current schema, those of the tenant
+``acme`` in the schema ``durable_acme``. All names are quoted and qualified by their schema, so that
+neither the search path nor special characters matter.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ class Names:
     """The names of one tenant's tables.
 
     Args:
-        home: The schema of the nameless tenant; None if it isn't known, and names without a
-            schema are meant.
-        tenant: A checked name.
+        home: The schema of the nameless tenant; None for names without a schema.
+        tenant: A valid tenant name; "" for the nameless tenant.
     """
 
     def __init__(self, home: str | None, tenant: str = "") -> None:
@@ -37,11 +36,11 @@ class Names:
         return _of(self.schema, name)
 
     def statement(self, template: str) -> str:
-        """A statement without parameters."""
+        """Fill in the names of a statement without parameters."""
         return template.format(**self._names)
 
     def query(self, template: str, **others: str) -> bytes:
-        """A statement with parameters, for which psycopg looks at every percent sign."""
+        """Fill in the names of a statement with parameters, with their percent signs doubled."""
         names = {key: name.replace("%", "%%") for key, name in self._names.items()}
         return template.format(**names, **others).encode()
 

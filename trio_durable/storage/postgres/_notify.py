@@ -1,22 +1,22 @@
-"""Hints of alarms between the processes that use a PostgreSQL database, by LISTEN and NOTIFY.
+"""Hints between the runtimes of a PostgreSQL database, by ``LISTEN`` and ``NOTIFY``.
 
-Prior art: the notifier of Oban and other job queues on PostgreSQL, which also poll besides.
+Prior art: the notifiers of Oban and other job queues on PostgreSQL, which poll as well.
 
-A NOTIFY takes a lock of the whole database until its transaction ends, so that in transactions
-that wait for the disk it lets them commit one after the other. Here each is a transaction of its
-own, which writes nothing, on a connection of its own; and one says it for all that comes within a
-moment. So commits neither wait for hints nor fail with them.
+``NOTIFY`` takes a lock on the whole database until its transaction ends, so transactions that
+notify and wait for the disk commit one after the other. Here each ``NOTIFY`` is a transaction of
+its own that writes nothing, on a connection of its own, and one of them covers all hints within 0.1
+s. So commits neither wait for hints nor fail because of them.
 
 Invariants:
 
-- A thread has the connection. What others do is to note a time, and to wake it.
-- A connection that is lost is made anew, ever more seldom. Whenever there is one, `heard` is told
-  that something may have been missed, since then or before there was one.
-- Nothing waits for the thread longer than a moment. It ends when it has nothing more to wait for.
+- One thread owns the connection. Other threads only set the time to send, and wake it.
+- A lost connection is replaced, with exponential backoff. After each connect, ``heard`` is called
+  with 0, because hints may have been missed.
+- `close` waits at most one second for the thread.
 
-Where connections are shared between clients, as poolers do for each transaction, there is no
-listening: it would be to what comes by on somebody's connection. A pooler gives itself away by
-telling another process id of the server's side than the server does.
+A transaction pooler shares connections between clients, so that ``LISTEN`` would affect the
+connection of another client. It is recognized by the server's process id, which differs between the
+protocol and ``pg_backend_pid()``.
 """
 
 from __future__ import annotations
@@ -35,25 +35,24 @@ from psycopg import sql
 
 from .._contract import Hints
 from ._connection import Connection, Settings, Unreachable
-from ._errors import of_statement
+from ._errors import statement_problem
 
 logger = logging.getLogger("trio_durable.storage")
 
-_BETWEEN_HINTS = 0.1
-"""Seconds from one to the next, at the least."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
-"""Seconds between attempts to connect."""
-_MOMENT = 1.0
-"""Seconds that closing waits, at the most."""
-_LONGEST_NAME = 63
-"""Bytes."""
+_HINT_INTERVAL_SECONDS = 0.1
+"""The least time between two hints."""
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 30.0
+"""Bounds of the pause between attempts to connect."""
+_CLOSE_TIMEOUT_SECONDS = 1.0
+_MAX_NAME_BYTES = 63
+"""PostgreSQL's limit for identifiers, such as the names of channels."""
 
 
 class PostgresHints(Hints):
-    """One runtime's hints.
+    """The hints of one runtime.
 
     Args:
-        settings: What to connect to, and how.
+        settings: For the connection.
         heard: See `Storage.open_hints`.
     """
 
@@ -66,7 +65,7 @@ class PostgresHints(Hints):
         self._warned = False
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
-        # A daemon, because it may be about to connect when the process ends.
+        # A daemon thread, so that a connection attempt doesn't delay the end of the process.
         self._thread = threading.Thread(target=self._run, name="trio_durable hints", daemon=True)
         self._thread.start()
 
@@ -77,16 +76,16 @@ class PostgresHints(Hints):
             if self._to_send is None or available_at < self._to_send:
                 self._to_send = available_at
         if is_first:
-            self._ring()
+            self._wake_up()
 
     def close(self) -> None:
         """See `Hints.close`."""
         self._is_closing = True
-        self._ring()
-        self._thread.join(_MOMENT)
+        self._wake_up()
+        self._thread.join(_CLOSE_TIMEOUT_SECONDS)
 
-    def _ring(self) -> None:
-        with contextlib.suppress(OSError):  # it has ended
+    def _wake_up(self) -> None:
+        with contextlib.suppress(OSError):  # the thread has ended
             self._wake.send(b"\0")
 
     # --- in the thread ---------------------------------------------------------------------------
@@ -94,62 +93,62 @@ class PostgresHints(Hints):
     def _run(self) -> None:
         with self._woken, self._wake, selectors.DefaultSelector() as waiting:
             waiting.register(self._woken, selectors.EVENT_READ)
-            pause = _FIRST_PAUSE
+            pause = _MIN_BACKOFF_SECONDS
             while True:
                 began = monotonic()
-                problem = "it ended"
+                problem = "closed"
                 try:
                     self._serve(waiting)
                 except Unreachable as error:
                     problem = error.problem.text
                 except psycopg.Error as error:
-                    problem = self._settings.conninfo.censored(of_statement(error))
+                    problem = self._settings.conninfo.censored(statement_problem(error))
                 if self._is_closing:
                     return
-                logger.info("no hints by %s: %s", self._settings.conninfo.location, problem)
-                if monotonic() - began > _LONGEST_PAUSE:
-                    pause = _FIRST_PAUSE
-                self._nap(waiting, pause * random.uniform(0.5, 1))
+                logger.info("no hints over %s: %s", self._settings.conninfo.location, problem)
+                if monotonic() - began > _MAX_BACKOFF_SECONDS:
+                    pause = _MIN_BACKOFF_SECONDS
+                self._pause(waiting, pause * random.uniform(0.5, 1))
                 if self._is_closing:
                     return
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
 
-    def _nap(self, waiting: selectors.BaseSelector, seconds: float) -> None:
-        """Wait so long, or until it is closed; what is to be sent can wait."""
+    def _pause(self, waiting: selectors.BaseSelector, seconds: float) -> None:
+        """Wait so long, or until `close`. A hint to send doesn't end the pause."""
         deadline = monotonic() + seconds
         while not self._is_closing and (left := deadline - monotonic()) > 0:
             waiting.select(left)
             self._drain()
 
     def _serve(self, waiting: selectors.BaseSelector) -> None:
-        """Send and hear, until it is closed.
+        """Connect, and send and receive hints until `close`.
 
         Raises:
-            Unreachable: There is no connection.
-            psycopg.Error: There is none any more.
+            Unreachable: Connecting failed.
+            psycopg.Error: The connection was lost.
         """
         connection = self._settings.connect(self._settings.connect_timeout)
         file = connection.pgconn.socket
         try:
             waiting.register(file, selectors.EVENT_READ)
             try:
-                self._pass_on(connection, waiting)
+                self._relay(connection, waiting)
             finally:
                 waiting.unregister(file)
         finally:
             connection.discard()
 
-    def _pass_on(self, connection: Connection, waiting: selectors.BaseSelector) -> None:
+    def _relay(self, connection: Connection, waiting: selectors.BaseSelector) -> None:
         channel = _channel(connection.schema)
         self._listen(connection, channel)
         send_at = monotonic()
         while True:
             if self._to_send is not None and (self._is_closing or monotonic() >= send_at):
                 self._notify(connection, channel)
-                send_at = monotonic() + _BETWEEN_HINTS
+                send_at = monotonic() + _HINT_INTERVAL_SECONDS
             if self._is_closing:
                 return
-            # What comes while a statement runs is given to the handler by psycopg.
+            # psycopg passes notifications that arrive during a statement to the handler.
             waiting.select(None if self._to_send is None else max(0.0, send_at - monotonic()))
             self._drain()
             connection.pgconn.consume_input()
@@ -162,8 +161,8 @@ class PostgresHints(Hints):
             if not self._warned:
                 self._warned = True
                 logger.warning(
-                    "%s is reached through a pooler: alarms that other processes leave to this one "
-                    "are found at the polling interval only; for hints of them connect directly",
+                    "%s is reached through a pooler, so there are no hints: alarms that other "
+                    "processes leave are found at the polling interval; connect directly for hints",
                     self._settings.conninfo.location,
                 )
             return
@@ -182,11 +181,11 @@ class PostgresHints(Hints):
         except psycopg.Error as error:
             if not connection.is_usable():
                 raise
-            logger.info("a hint was not sent: %s", of_statement(error))
+            logger.info("a hint was not sent: %s", statement_problem(error))
 
     def _received(self, sender: int, payload: bytes) -> None:
         if sender != self._own:
-            with contextlib.suppress(ValueError):  # anybody may send anything
+            with contextlib.suppress(ValueError):  # any client may send any payload
                 self._heard(int(payload))
 
     def _drain(self) -> None:
@@ -196,6 +195,9 @@ class PostgresHints(Hints):
 
 
 def _channel(schema: str | None) -> str:
-    """One for all that use the same tables. Those of very long names may share one, for nothing."""
+    """The channel of all runtimes on the same tables.
+
+    Schemas with very long names may share one, which only causes spurious hints.
+    """
     name = f"durable_alarms {schema}".encode()
-    return name[:_LONGEST_NAME].decode(errors="ignore")
+    return name[:_MAX_NAME_BYTES].decode(errors="ignore")

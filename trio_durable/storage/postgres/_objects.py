@@ -1,11 +1,11 @@
-"""The table of objects in a PostgreSQL database: one statement for each thing done to many of them.
+"""Table of objects in a PostgreSQL database: one statement for each operation on a batch.
 
-A save is an upsert whose update is conditional on revision and epoch; what it changed comes back,
-so a batch of saves needs no transaction around it, whatever is stale. Only a save that finds its
-row gone would insert it anew; that a trigger refuses, for the whole statement.
+A save is an upsert whose update is conditional on revision and epoch. It returns the changed rows,
+so a batch of saves applies in one statement even if some of them are stale. A save whose row was
+deleted would insert it again; a trigger refuses that, which fails the whole statement.
 
-Rows are locked in the order of their keys, so that batches of several processes, which may save
-the same objects, wait for each other but never in a circle.
+Statements lock rows in the order of their keys. So concurrent batches on the same objects wait for
+each other, but can't deadlock.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Collection, Sequence
 
 from ..._keys import ObjectKey
 from .._records import Commit, ObjectRow, StoredObject
-from ._arrays import Integers, Texts, texts
+from ._arrays import BigintArray, TextArray, text_array
 from ._connection import Connection
 from ._names import Names
 
 REQUIRE_ALL = "SELECT 1 / (count(*) = %s)::int FROM done"
-"""Fails by a division by zero unless so many rows were changed: then all that went to the server
-together with this statement is undone there, with no need to look at results in between."""
+"""Divides by zero unless the statement changed the expected number of rows. The error rolls back
+the whole pipeline on the server, so the client needs no result in between."""
 
 _KEYS = "unnest(%s::text[], %s::text[])"
 _EXPECTED = "unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[])"
@@ -49,8 +49,8 @@ WITH wanted AS MATERIALIZED (
 ) {REQUIRE_ALL}
 """
 
-# Locked, or another process could change the row before what depends on it is committed. What
-# isn't there can't be locked.
+# The rows are locked, so that no other process changes them before this transaction commits. Rows
+# that don't exist can't be locked.
 _FOUND = f"""
 WITH found AS MATERIALIZED (
     SELECT k.n, o.revision = k.r AND o.epoch = k.e AS is_fresh
@@ -79,7 +79,7 @@ SELECT object_id FROM {objects} WHERE type_name = %s AND object_id > %s ORDER BY
 """
 _BROWSE = """
 SELECT type_name, object_id, revision, updated_at, convert_to(state, 'UTF8'), epoch FROM {objects}
-WHERE {behind} ORDER BY type_name, object_id LIMIT %s
+WHERE {where} ORDER BY type_name, object_id LIMIT %s
 """
 _SUMMARIZE = """
 SELECT type_name, count(*), sum(octet_length(state))::bigint FROM {objects} GROUP BY type_name
@@ -87,7 +87,7 @@ SELECT type_name, count(*), sum(octet_length(state))::bigint FROM {objects} GROU
 
 
 class ObjectTable:
-    """The table of one tenant. Errors are psycopg's own."""
+    """The table of one tenant. Methods raise psycopg's errors."""
 
     def __init__(self, names: Names) -> None:
         self._tenant = names.tenant
@@ -99,8 +99,8 @@ class ObjectTable:
         self._stale = names.query(_STALE)
         self._load = names.query(_LOAD)
         self._list = names.query(_LIST)
-        self._browse = names.query(_BROWSE, behind="(type_name, object_id) > (%s, %s)")
-        self._browse_type = names.query(_BROWSE, behind="type_name = %s AND object_id > %s")
+        self._browse = names.query(_BROWSE, where="(type_name, object_id) > (%s, %s)")
+        self._browse_type = names.query(_BROWSE, where="type_name = %s AND object_id > %s")
         self._summarize = names.statement(_SUMMARIZE).encode()
 
     # --- writing ---------------------------------------------------------------------------------
@@ -108,10 +108,10 @@ class ObjectTable:
     def save_any(
         self, connection: Connection, batch: Sequence[Commit], now: int
     ) -> Collection[int]:
-        """Save the states of those of a batch that aren't stale; the positions of those that are.
+        """Save the states of commits that aren't stale. Returns the positions of the stale ones.
 
         Raises:
-            psycopg.Error: With the state `GONE`, if a row is gone that should be there.
+            psycopg.Error: With the SQLSTATE `GONE`: a row was deleted, and nothing is saved.
         """
         cursor = connection.execute(self._save_any, _rows(batch, now), binary=True)
         if cursor.rowcount == len(batch):
@@ -124,33 +124,33 @@ class ObjectTable:
         ]
 
     def save_all(self, connection: Connection, batch: Sequence[Commit], now: int) -> None:
-        """Save the states of a batch; an empty one, where there is none.
+        """Save the states of a batch; an empty state for a commit without one.
 
-        This and what follows fail if one is stale.
+        If one is stale, the statement and the rest of the pipeline fail.
         """
         connection.execute(self._save_all, (*_rows(batch, now), len(batch)))
 
     def delete_all(self, connection: Connection, batch: Sequence[Commit]) -> None:
-        """Delete objects at their revisions. Fails if one is stale."""
+        """Delete objects at their revisions. Fails if a commit is stale."""
         connection.execute(self._delete_all, (*_expected(batch), len(batch)))
 
     def require_fresh(self, connection: Connection, batch: Sequence[Commit]) -> None:
-        """Fail if one of these isn't based on what is stored, where something is to be stored.
+        """Fail if a commit isn't based on the stored revision and epoch of its row.
 
-        All of it is locked, until the transaction ends.
+        Locks the rows until the transaction ends.
         """
         connection.execute(self._require_fresh, (*_expected(batch), len(batch)))
 
     def remove(self, connection: Connection, batch: Sequence[Commit]) -> None:
-        """Remove what this transaction itself has saved."""
+        """Remove rows that this transaction itself has inserted."""
         connection.execute(self._remove, _keys([commit.key for commit in batch]))
 
     def stale(self, connection: Connection, batch: Sequence[Commit]) -> set[int]:
-        """The positions of those that are based on something else than what is stored.
+        """The positions of the commits that aren't based on the stored revision and epoch.
 
-        All that is there is locked, until the transaction ends.
+        Locks the existing rows until the transaction ends.
         """
-        parameters = (*_expected(batch), Integers([commit.revision for commit in batch]))
+        parameters = (*_expected(batch), BigintArray([commit.revision for commit in batch]))
         return {n - 1 for (n,) in connection.execute(self._stale, parameters)}
 
     # --- reading ---------------------------------------------------------------------------------
@@ -184,21 +184,21 @@ class ObjectTable:
         ]
 
     def summarize(self, connection: Connection) -> dict[str, tuple[int, int]]:
-        """Of each type, how many objects there are and how many bytes of state."""
+        """By type: the number of objects, and the total bytes of their states."""
         return {name: (count, size) for name, count, size in connection.execute(self._summarize)}
 
 
-def _keys(keys: Sequence[ObjectKey]) -> tuple[Texts, Texts]:
-    return texts(key.type_name for key in keys), texts(key.object_id for key in keys)
+def _keys(keys: Sequence[ObjectKey]) -> tuple[TextArray, TextArray]:
+    return text_array(key.type_name for key in keys), text_array(key.object_id for key in keys)
 
 
-def _expected(batch: Sequence[Commit]) -> tuple[Texts, Texts, Integers, Integers]:
+def _expected(batch: Sequence[Commit]) -> tuple[TextArray, TextArray, BigintArray, BigintArray]:
     return (
         *_keys([commit.key for commit in batch]),
-        Integers([commit.revision for commit in batch]),
-        Integers([commit.epoch for commit in batch]),
+        BigintArray([commit.revision for commit in batch]),
+        BigintArray([commit.epoch for commit in batch]),
     )
 
 
 def _rows(batch: Sequence[Commit], now: int) -> tuple[object, ...]:
-    return (now, *_expected(batch), Texts([commit.state or b"" for commit in batch]))
+    return (now, *_expected(batch), TextArray([commit.state or b"" for commit in batch]))

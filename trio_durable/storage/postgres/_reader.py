@@ -1,7 +1,8 @@
-"""The reading side of a PostgreSQL database.
+"""Reader of a PostgreSQL database.
 
-Each read is a statement, which sees what was committed before it began. What is of a tenant is read
-without asking whether the tenant is there; if it isn't, that is one failed statement.
+Each read is one statement, which sees all batches committed before it began. A read of a tenant
+doesn't check first that the tenant exists: if it doesn't, the statement fails, and the result is
+empty.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from ..._keys import AlarmKey, ObjectKey
+from .._batch import load_by_tenant, summaries
 from .._contract import Reader, StorageFault
-from .._reads import load_by_tenant, summaries
 from .._records import (
     AlarmRow,
     AlarmStatus,
@@ -23,17 +24,17 @@ from .._records import (
 )
 from ._connection import Connection
 from ._migrations import Schema
-from ._reconnecting import Link
+from ._reconnecting import ReconnectingConnection
 from ._tables import MISSING, TenantTables, tables_by_tenant
 
 T = TypeVar("T")
 
 
 class PostgresReader(Reader):
-    """Sees what was committed before each read."""
+    """Reads on a connection of its own. Each read sees all batches committed before it began."""
 
-    def __init__(self, link: Link, schema: Schema) -> None:
-        self._link = link
+    def __init__(self, reconnecting: ReconnectingConnection, schema: Schema) -> None:
+        self._reconnecting = reconnecting
         self._schema = schema
         self._tables_of = tables_by_tenant(schema.home)
 
@@ -87,7 +88,7 @@ class PostgresReader(Reader):
         )
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
-        return self._link.run(
+        return self._reconnecting.run(
             lambda connection: self._schema.tenants(connection, after or "", limit)
         )
 
@@ -127,15 +128,15 @@ class PostgresReader(Reader):
         )
 
     def close(self) -> None:
-        self._link.close()
+        self._reconnecting.close()
 
     # --- inside ----------------------------------------------------------------------------------
 
     def _read(self, tenant: str, nothing: T, read: Callable[[Connection, TenantTables], T]) -> T:
-        """Read from a tenant's tables; ``nothing`` if it isn't there."""
+        """Read from a tenant's tables; ``nothing`` if the tenant doesn't exist."""
         tables = self._tables_of(tenant)
         try:
-            return self._link.run(lambda connection: read(connection, tables))
+            return self._reconnecting.run(lambda connection: read(connection, tables))
         except StorageFault as fault:
             if tenant and isinstance(fault.__cause__, MISSING):
                 return nothing

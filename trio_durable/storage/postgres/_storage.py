@@ -1,9 +1,9 @@
-"""Objects in a PostgreSQL database: how it is opened.
+"""Storage in a PostgreSQL database: opening it, and its migrations.
 
-Any number of runtimes may use one database. What keeps them apart is in the rows: a save applies
-only to the revision and epoch that it is based on, and an alarm is delivered by whoever holds its
-claim. So nobody is told that the storage is in use, and opening it gives no claims back: those of a
-runtime that died run out.
+Any number of runtimes may use one database. Their isolation is in the rows: a save applies only to
+the revision and epoch that it is based on, and an alarm is delivered by the runtime that holds its
+claim. So opening never raises `StorageInUse`, and releases no claims: those of a crashed runtime
+expire.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Hints, Reader, Storage, Writer
 from . import _errors as problems
-from ._arrays import texts
+from ._arrays import text_array
 from ._connection import Connection, Settings, Unreachable
 from ._conninfo import Conninfo
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
 from ._names import Names
 from ._notify import PostgresHints
 from ._reader import PostgresReader
-from ._reconnecting import Link
+from ._reconnecting import ReconnectingConnection
 from ._writer import PostgresWriter
 
-_OLDEST = 14
+_MIN_POSTGRES = 14
 
 _MAY_WRITE = """
 SELECT bool_and(has_table_privilege(name, privilege))
@@ -45,25 +45,27 @@ FROM unnest(%s::text[]) AS name, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DEL
 class PostgresStorage(Storage):
     """Objects in a PostgreSQL database, 14 or newer.
 
-    The tables are made in the first schema of the connection's search path, and the tables of each
-    tenant in a schema of its own.
+    The tables are created in the first schema of the connection's search path, and the tables of
+    each tenant in a schema of its own.
 
     Args:
         conninfo: A URL, ``postgresql://user:password@host:5432/database``, or ``key=value`` pairs,
-            as libpq takes them. What is missing comes from the environment (``PGHOST``,
+            as libpq takes them. Missing parameters come from the environment (``PGHOST``,
             ``PGPASSWORD``, …) and the password file.
         durability: ``"full"`` waits for the server to have each commit on its disk; ``"normal"``
             may lose the latest commits when the server crashes, never in part.
-        connect_timeout: For how long to try to connect again when the connection was lost.
-        statement_timeout: For how long a statement may run, unless the role, the database or
-            ``options`` of the connection string say otherwise.
-        prepared_statements: Whether to prepare statements on the server, which poolers that share
-            connections between clients may not allow.
-        hints: Whether runtimes have a third connection, by which they tell each other at once of
-            alarms that the others are to deliver. Without, these are found at the polling interval.
+        connect_timeout: How long to try to connect, also after the connection was lost; a
+            ``timedelta`` or seconds.
+        statement_timeout: How long a statement may run, unless the role, the database or
+            ``options`` in the connection string set it; a ``timedelta`` or seconds.
+        prepared_statements: Prepare statements on the server. Poolers that share connections
+            between clients may not support it.
+        hints: Use a third connection to notify other runtimes at once of alarms that they should
+            deliver. Without it, they find these alarms at their polling interval.
 
     Raises:
-        ValueError: An argument makes no sense, or the string can't be read.
+        TypeError: ``conninfo`` isn't a str.
+        ValueError: An argument is out of range, or the connection string is malformed.
     """
 
     def __init__(
@@ -100,14 +102,16 @@ class PostgresStorage(Storage):
         with self._connecting() as (connection, schema):
             self._bring_up_to_date(connection, schema)
             names = Names(schema.home)
-            tables = texts(names.statement(table) for table in ("{objects}", "{alarms}"))
+            tables = text_array(names.statement(table) for table in ("{objects}", "{alarms}"))
             if connection.execute(_MAY_WRITE, (tables,)).fetchone() != (True,):
                 raise StorageUnavailable(
                     self.location,
-                    f"the role may not read and write the tables in schema {schema.home}; have it "
-                    "granted that, see docs/postgres.md",
+                    f"the role may not read and write the tables in schema {schema.home}; grant it "
+                    "that, see docs/postgres.md",
                 )
-            return PostgresWriter(Link(self._settings, connection, repeats=False), schema)
+            return PostgresWriter(
+                ReconnectingConnection(self._settings, connection, read_only=False), schema
+            )
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
@@ -117,7 +121,7 @@ class PostgresStorage(Storage):
                 raise StorageUnavailable(
                     self.location,
                     f"there are no tables in schema {schema.home} yet; open a runtime here first, "
-                    "or make them with `trio-durable migrate`",
+                    "or create them with `trio-durable migrate`",
                 )
             if schema.pending(applied):
                 raise StorageUnavailable(
@@ -125,7 +129,9 @@ class PostgresStorage(Storage):
                     "its tables are of an older release; bring them up to date with "
                     "`trio-durable migrate`",
                 )
-            return PostgresReader(Link(self._settings, connection, repeats=True), schema)
+            return PostgresReader(
+                ReconnectingConnection(self._settings, connection, read_only=True), schema
+            )
 
     def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
         """See `Storage.open_hints`."""
@@ -135,76 +141,77 @@ class PostgresStorage(Storage):
 
     def pending_migrations(self) -> list[str]:
         """See `Storage.pending_migrations`."""
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             pending = schema.pending(self._checked(schema.applied(connection)))
         return [f"{name} of tenant {tenant}" if tenant else name for tenant, name in pending]
 
     def applied_migrations(self) -> list[str]:
-        """The names of the migrations that were applied, in order; the last is the version.
+        """Names of the applied migrations, in order; the last one is the schema's version.
 
-        Those that this release doesn't know come last. Tenants' aren't listed.
+        Migrations that this release doesn't know come last. Migrations of tenants aren't listed.
 
         Raises:
             StorageUnavailable: It can't be opened.
         """
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             applied = schema.applied(connection)
         names = {name for tenant, name in applied if not tenant}
         known = [name for name in names_of_all() if name in names]
         return known + sorted(names - set(known))
 
     def migrate_down(self, to: str | None) -> list[str]:
-        """Go back to an older schema. What only the newer one can hold is lost.
+        """Go back to an older schema. Deletes the data that the older schema can't hold.
 
-        For whoever runs the database, while no runtime uses it.
+        For administrators, while no runtime uses the database.
 
         Args:
             to: The name of the last migration to keep; None keeps none, and removes everything.
 
         Returns:
-            The names of those that were undone, the last one first.
+            The names of the undone migrations, the last one first.
 
         Raises:
             ValueError: There is no migration of that name.
-            SchemaTooNew: A newer release migrated it; that one can undo it.
-            StorageUnavailable: It can't be opened, or something can't be undone.
+            SchemaTooNew: A newer release has migrated it, and only that release can undo it.
+            StorageUnavailable: It can't be opened, or a migration can't be undone.
         """
         kept = _up_to(to)
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             self._checked(schema.applied(connection))
             return schema.undo(connection, kept)
 
     def migrate_down_sql(self, to: str | None) -> str:
-        """What `migrate_down` would do, as SQL for somebody else. Only looks.
+        """The work of `migrate_down` as SQL, for an administrator to run. Changes nothing.
 
         Args:
-            to: As there.
+            to: As in `migrate_down`.
 
         Raises:
             ValueError: There is no migration of that name.
-            SchemaTooNew: A newer release migrated it; that one can undo it.
+            SchemaTooNew: A newer release has migrated it, and only that release can undo it.
             StorageUnavailable: It can't be opened.
         """
         kept = _up_to(to)
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             return down_script(schema.home, self._checked(schema.applied(connection)), kept)
 
     def migration_sql(self, *, tenant: str = "", everything: bool = False) -> str:
-        """What `open_writer` would do to bring the tables up to date, as SQL for somebody else.
+        """The pending migrations as SQL, for an administrator to run. Changes nothing.
 
         Args:
-            tenant: Instead, the SQL that makes this tenant, for a role that may not make schemas.
-            everything: All of it from the beginning, for the schema that is the first in the
-                search path of whoever runs it. Takes no connection.
+            tenant: Return the SQL that creates this tenant instead, for a role that may not create
+                schemas.
+            everything: Return all migrations. They apply to the first schema in the search path of
+                the session that runs them. Doesn't connect.
 
         Raises:
-            SchemaTooNew: A newer release migrated it.
+            SchemaTooNew: A newer release has migrated it.
             StorageUnavailable: It can't be opened.
         """
         if everything:
             pending = [("", name) for name in names_of_all()]
             return tenant_script(None, tenant) if tenant else script(None, pending)
-        with self._looking() as (connection, schema):
+        with self._inspecting() as (connection, schema):
             if tenant:
                 return tenant_script(schema.home, tenant)
             return script(schema.home, schema.pending(self._checked(schema.applied(connection))))
@@ -215,14 +222,14 @@ class PostgresStorage(Storage):
         try:
             schema.apply(connection)
         except psycopg.errors.InsufficientPrivilege as error:
-            said = problems.of_statement(error)
+            said = problems.statement_problem(error)
         else:
             return
         raise StorageUnavailable(
             self.location,
-            f"its tables aren't up to date, and the role may not change that ({said}); have it "
-            f"granted CREATE on schema {schema.home}, or the SQL applied that `trio-durable "
-            "migrate --sql` prints",
+            f"its tables aren't up to date, and the role may not change them ({said}); grant it "
+            f"CREATE on schema {schema.home}, or apply the SQL that `trio-durable migrate --sql` "
+            "prints",
         )
 
     def _checked(self, applied: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -233,8 +240,8 @@ class PostgresStorage(Storage):
     # --- connecting ------------------------------------------------------------------------------
 
     @contextmanager
-    def _looking(self) -> Iterator[tuple[Connection, Schema]]:
-        """A connection for the block."""
+    def _inspecting(self) -> Iterator[tuple[Connection, Schema]]:
+        """An open, checked connection for the block."""
         with self._connecting() as (connection, schema):
             try:
                 yield connection, schema
@@ -243,17 +250,17 @@ class PostgresStorage(Storage):
 
     @contextmanager
     def _connecting(self) -> Iterator[tuple[Connection, Schema]]:
-        """A checked connection, for whoever takes it over; closed if the block fails.
+        """An open, checked connection. The block takes ownership; it is closed if the block fails.
 
         Raises:
-            StorageUnavailable: There is none to be had, or it is of no use.
+            StorageUnavailable: Connecting failed, or the server or database isn't suitable.
         """
         connection = self._connect()
         try:
-            yield connection, Schema(self._home(connection))
+            yield connection, Schema(self._home_schema(connection))
         except psycopg.Error as error:
             connection.discard()
-            problem = self._settings.conninfo.censored(problems.of_statement(error))
+            problem = self._settings.conninfo.censored(problems.statement_problem(error))
             raise StorageUnavailable(self.location, problem) from error
         except BaseException:
             connection.discard()
@@ -261,24 +268,24 @@ class PostgresStorage(Storage):
 
     def _connect(self) -> Connection:
         try:
-            return self._settings.connect_patiently(lambda problem: problem.starting)
+            return self._settings.connect_with_retries(lambda problem: problem.is_starting)
         except Unreachable as error:
             problem = error.problem.text
         raise StorageUnavailable(self.location, problem)
 
-    def _home(self, connection: Connection) -> str:
+    def _home_schema(self, connection: Connection) -> str:
         version = connection.info.server_version // 10000
         problem = None
-        if version < _OLDEST:
-            problem = f"the server is PostgreSQL {version}; {_OLDEST} or newer is needed"
+        if version < _MIN_POSTGRES:
+            problem = f"the server is PostgreSQL {version}; {_MIN_POSTGRES} or newer is needed"
         elif connection.encoding != "UTF8":
             problem = (
-                f"the database has the encoding {connection.encoding}; make one with UTF8: "
+                f"the database has the encoding {connection.encoding}; create one with UTF8: "
                 "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
             )
         elif connection.schema is None:
             problem = (
-                "no schema of the search path is there, or the role may not use it; make one, or "
+                "no schema of the search path exists, or the role may not use it; create one, or "
                 "name one: ?options=-c%20search_path%3D…"
             )
         if problem is not None:
@@ -288,7 +295,7 @@ class PostgresStorage(Storage):
 
 
 def _up_to(to: str | None) -> list[str]:
-    """The names of all migrations to the one that is called so; none for None."""
+    """The names of all migrations up to ``to``; none for None."""
     names = names_of_all()
     if to is not None and to not in names:
         raise ValueError(f"there is no migration {to!r}, only {', '.join(names)}")

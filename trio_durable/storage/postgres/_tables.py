@@ -1,4 +1,4 @@
-"""The tables of one tenant in a PostgreSQL database, and what a batch does to them."""
+"""Tables of one tenant in a PostgreSQL database, and the statements that apply a batch to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import psycopg
 
-from .._batch import Work, acknowledgements
+from .._batch import GroupedChanges, acknowledgements
 from .._records import Commit
 from ._alarms import AlarmTable
 from ._connection import Connection
@@ -15,77 +15,77 @@ from ._names import Names
 from ._objects import ObjectTable
 
 MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
-"""The errors of statements on the tables of a tenant that isn't there."""
+"""Errors of statements on the tables of a tenant that doesn't exist."""
 
-_MAX_KNOWN = 256
-"""The statements of how many tenants are kept at hand."""
+MAX_CACHED_TENANTS = 256
+"""Number of tenants whose statements are kept in memory."""
 
 
 class TenantTables:
-    """The tables of a tenant. Errors are psycopg's own."""
+    """The tables of a tenant. Methods raise psycopg's errors."""
 
     def __init__(self, names: Names) -> None:
         self.objects = ObjectTable(names)
         self.alarms = AlarmTable(names)
 
     def apply_all(self, connection: Connection, batch: Sequence[Commit], now: int) -> None:
-        """Apply a batch, by a statement for each kind of thing that is in it.
+        """Apply a batch, by one statement for each kind of change in it.
 
-        What is there and several statements would lock, one locks before them, in the order of
-        keys: two batches that lock one thing first and another second could wait for each other.
+        The method reads no results, so the statements can go to the server as a pipeline. If a
+        commit is stale, one of them fails, and the transaction must be rolled back.
 
-        Looks at no results, so the statements may go to the server together. If something is
-        stale one of them fails; what the others did has to be undone then.
+        Deadlocks are avoided by locking rows in the order of keys. A statement does so by itself.
+        If several statements would lock existing rows, one statement locks all of them first.
         """
-        work = Work(batch)
-        untouched = [commit for commit in work.untouched if commit.revision]
-        # What isn't there can't be locked. So it is made, which whoever else makes it waits for,
-        # and removed again.
-        missing = [commit for commit in work.untouched if not commit.revision]
-        if untouched or (work.deleted and work.saved):
+        grouped = GroupedChanges(batch)
+        unchanged = [commit for commit in grouped.unchanged if commit.revision]
+        # A missing row can't be locked. So it is inserted, for which a concurrent insert waits, and
+        # removed again.
+        missing = [commit for commit in grouped.unchanged if not commit.revision]
+        if unchanged or (grouped.deleted and grouped.saved):
             self.objects.require_fresh(connection, [commit for commit in batch if commit.revision])
-        if work.saved or missing:
-            self.objects.save_all(connection, [*work.saved, *missing], now)
+        if grouped.saved or missing:
+            self.objects.save_all(connection, [*grouped.saved, *missing], now)
         if missing:
             self.objects.remove(connection, missing)
-        if work.deleted:
-            self.objects.delete_all(connection, work.deleted)
-        changes = (work.acknowledged, work.cleared, work.cancelled, work.set_anew)
+        if grouped.deleted:
+            self.objects.delete_all(connection, grouped.deleted)
+        changes = (grouped.acknowledged, grouped.cleared, grouped.cancelled, grouped.scheduled)
         if sum(map(bool, changes)) > 1:
-            self._lock_alarms(connection, work)
-        if work.acknowledged:
-            self.alarms.acknowledge_all(connection, work.acknowledged)
-        if work.cleared:
-            self.alarms.clear(connection, work.cleared)
-        if work.cancelled:
-            self.alarms.cancel(connection, work.cancelled)
-        if work.set_anew:
-            self.alarms.set(connection, work.set_anew)
+            self._lock_alarms(connection, grouped)
+        if grouped.acknowledged:
+            self.alarms.acknowledge_all(connection, grouped.acknowledged)
+        if grouped.cleared:
+            self.alarms.clear(connection, grouped.cleared)
+        if grouped.cancelled:
+            self.alarms.cancel(connection, grouped.cancelled)
+        if grouped.scheduled:
+            self.alarms.set(connection, grouped.scheduled)
 
     def stale(self, connection: Connection, batch: Sequence[tuple[int, Commit]]) -> set[int]:
-        """The numbers of those of (number, commit) that are stale.
+        """The numbers of the stale commits, of pairs (number, commit).
 
-        What the others are based on is locked, in the order of keys, until the transaction ends.
+        Locks the rows of the others, in the order of keys, until the transaction ends.
         """
         conditional = [(number, commit) for number, commit in batch if commit.revision is not None]
         positions = self.objects.stale(connection, [commit for _, commit in conditional])
         if any(commit.alarms for _, commit in batch):
-            self._lock_alarms(connection, Work(commit for _, commit in batch))
+            self._lock_alarms(connection, GroupedChanges(commit for _, commit in batch))
         claims = acknowledgements(batch)
         return {conditional[position][0] for position in positions} | (
             self.alarms.lost(connection, claims) if claims else set()
         )
 
-    def _lock_alarms(self, connection: Connection, work: Work) -> None:
-        """Lock all alarms that are to be changed, by whichever statements."""
-        named = [key for changes in (work.acknowledged, work.set_anew) for key, _ in changes]
-        self.alarms.lock(connection, named + work.cancelled, work.cleared)
+    def _lock_alarms(self, connection: Connection, grouped: GroupedChanges) -> None:
+        """Lock all alarms that the batch changes, by one statement."""
+        named = [key for changes in (grouped.acknowledged, grouped.scheduled) for key, _ in changes]
+        self.alarms.lock(connection, named + grouped.cancelled, grouped.cleared)
 
 
 def tables_by_tenant(home: str) -> Callable[[str], TenantTables]:
-    """What tells the tables of a tenant, whether it is there or not.
+    """A cached function from a tenant's name to its tables, which need not exist.
 
     Args:
         home: The schema of the nameless tenant.
     """
-    return lru_cache(_MAX_KNOWN)(lambda tenant: TenantTables(Names(home, tenant)))
+    return lru_cache(MAX_CACHED_TENANTS)(lambda tenant: TenantTables(Names(home, tenant)))

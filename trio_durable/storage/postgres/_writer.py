@@ -1,13 +1,12 @@
-"""The writing side of a PostgreSQL database.
+"""Writer of a PostgreSQL database.
 
-A batch that only saves is one statement in a transaction of its own, and says itself what was
-stale. Any other batch goes to the server as a pipeline: all its statements together, in one
-transaction and one round trip, each of which fails if something in it is stale. Then the batch is
-taken apart: what it is based on is locked, in the order of keys, what is stale is found, and the
-rest applied.
+Commits are optimistic. A batch of saves is one statement, which returns the stale ones. Any other
+batch is sent as a pipeline: all its statements in one transaction and one round trip, which fails
+as a whole if a commit is stale. Only then a second transaction locks the batch's rows in the order
+of keys, finds the stale commits and applies the others.
 
-Several runtimes may write at once, each with a writer. The rows' locks keep them apart; there is
-nothing that one of them holds beyond its transaction.
+Several runtimes may write at once, each with a writer of its own. Row locks order their
+transactions; a writer holds nothing beyond a transaction.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from .._contract import StorageFault, Writer
 from .._records import Commit, Postponement, StoredAlarm
 from ._connection import Connection
 from ._migrations import Schema
-from ._reconnecting import Link
+from ._reconnecting import ReconnectingConnection
 from ._tables import MISSING, TenantTables, tables_by_tenant
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_ATTEMPTS = 10
-"""How often a batch is taken apart while others change what it is based on."""
+_MAX_ATTEMPTS = 10
+"""How often the second transaction is tried while other writers keep changing the same rows."""
 
 
 class PostgresWriter(Writer):
-    """One of any number of writers of a database."""
+    """One of several concurrent writers of a database."""
 
-    def __init__(self, link: Link, schema: Schema) -> None:
-        self._link = link
+    def __init__(self, reconnecting: ReconnectingConnection, schema: Schema) -> None:
+        self._reconnecting = reconnecting
         self._schema = schema
         self._tables_of = tables_by_tenant(schema.home)
-        self._there: set[str] = {""}
-        """The tenants that were there when they were last looked for."""
+        self._known_tenants: set[str] = {""}
+        """Cache of existing tenants. Another process may have dropped one since."""
 
     # --- commits ---------------------------------------------------------------------------------
 
@@ -47,20 +46,27 @@ class PostgresWriter(Writer):
         if not batch:
             return ()
         try:
-            return self._run(lambda connection: self._commit_whole(connection, batch, now))
+            return self._run(lambda connection: self._commit_all(connection, batch, now))
         except Stale:
             pass
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_ATTEMPTS):
             try:
-                return self._run(lambda connection: self._commit_apart(connection, batch, now))
-            except Stale:  # changed by others between two statements
+                return self._run(lambda connection: self._commit_fresh(connection, batch, now))
+            except Stale:  # another writer changed a row between two statements
                 continue
-        raise StorageFault("others change what is to be changed here, again and again")
+        raise StorageFault(
+            f"other writers changed the same objects during each of {_MAX_ATTEMPTS} attempts; "
+            "nothing was applied: call again"
+        )
 
-    def _commit_whole(
+    def _commit_all(
         self, connection: Connection, batch: Sequence[Commit], now: int
     ) -> Collection[int]:
-        """Apply a batch, or if more than saves are in it, maybe nothing and raise `Stale`."""
+        """Apply a batch. Other than a batch of saves, it applies nothing if a commit is stale.
+
+        Raises:
+            Stale: Nothing was applied.
+        """
         parts = by_tenant(batch, lambda commit: commit.key.tenant)
         found = [(self._find(connection, tenant), part) for tenant, part in sorted(parts.items())]
         (tables, _), *others = found
@@ -70,20 +76,24 @@ class PostgresWriter(Writer):
             tables is None and any(c.writes_anything or c.expects_anything for c in part)
             for tables, part in found
         ):
-            raise Stale  # there is a tenant to be made, or something is stale
+            raise Stale  # a tenant has to be created, or a commit is stale
 
         def send() -> None:
             for tables, part in found:
                 if tables is not None:
                     tables.apply_all(connection, part, now)
 
-        connection.together(send)
+        connection.pipelined(send)
         return ()
 
-    def _commit_apart(
+    def _commit_fresh(
         self, connection: Connection, batch: Sequence[Commit], now: int
     ) -> Collection[int]:
-        """Apply what isn't stale of a batch. Raises `Stale` if that changed in the meantime."""
+        """Apply the commits that aren't stale. Returns the positions of the stale ones.
+
+        Raises:
+            Stale: Another writer changed a row meanwhile. Nothing was applied.
+        """
         stale: set[int] = set()
         fresh: list[tuple[TenantTables, list[Commit]]] = []
         parts = by_tenant(enumerate(batch), lambda each: each[1].key.tenant)
@@ -145,23 +155,23 @@ class PostgresWriter(Writer):
     # --- tenants ---------------------------------------------------------------------------------
 
     def drop_tenant(self, tenant: str) -> bool:
-        self._there.discard(tenant)
+        self._known_tenants.discard(tenant)
         return self._run(lambda connection: self._schema.drop_tenant(connection, tenant))
 
     def close(self) -> None:
-        self._link.close()
+        self._reconnecting.close()
 
     # --- inside ----------------------------------------------------------------------------------
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        """`Link.run`, once more if a tenant was dropped by somebody else meanwhile."""
+        """`ReconnectingConnection.run`, once more if another process dropped a tenant meanwhile."""
         try:
-            return self._link.run(work)
+            return self._reconnecting.run(work)
         except StorageFault as fault:
-            if self._there == {""} or not isinstance(fault.__cause__, MISSING):
+            if self._known_tenants == {""} or not isinstance(fault.__cause__, MISSING):
                 raise
-        self._there = {""}
-        return self._link.run(work)
+        self._known_tenants = {""}
+        return self._reconnecting.run(work)
 
     def _apply(
         self,
@@ -169,7 +179,7 @@ class PostgresWriter(Writer):
         tenant_of: Callable[[T], str],
         work: Callable[[Connection, TenantTables, list[T]], R],
     ) -> list[R]:
-        """Do ``work`` for the items of each tenant that is there, in one transaction."""
+        """Call ``work`` with the items of each existing tenant, in one transaction."""
         parts = sorted(by_tenant(items, tenant_of).items())
 
         def run(connection: Connection) -> list[R]:
@@ -177,18 +187,18 @@ class PostgresWriter(Writer):
             there = [(tables, part) for tables, part in found if tables is not None]
             if len(there) == 1:
                 ((tables, part),) = there
-                return [work(connection, tables, part)]  # a statement is one by itself
+                return [work(connection, tables, part)]  # one statement is a transaction by itself
             with connection.transaction():
                 return [work(connection, tables, part) for tables, part in there]
 
         return self._run(run) if parts else []
 
     def _find(self, connection: Connection, tenant: str) -> TenantTables | None:
-        """The tables of a tenant, if it is there."""
-        if tenant not in self._there:
+        """The tables of a tenant; None if it doesn't exist."""
+        if tenant not in self._known_tenants:
             if not self._schema.has_tenant(connection, tenant):
                 return None
-            self._there.add(tenant)
+            self._known_tenants.add(tenant)
         return self._tables_of(tenant)
 
 

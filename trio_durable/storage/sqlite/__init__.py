@@ -1,4 +1,4 @@
-"""SQLite as a storage."""
+"""Storage in an SQLite file."""
 
 from ._storage import SQLiteStorage
 

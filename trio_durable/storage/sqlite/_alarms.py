@@ -1,8 +1,12 @@
-"""The table of alarms in an SQLite file: one statement for each thing done to many of them.
+"""Table of alarms in an SQLite file: one statement for each operation on a batch.
 
-For the same reason as objects are saved by one statement a batch, see `_sqlite_objects`. What is
-done to most alarms, setting, claiming and acknowledging, takes its rows as ``VALUES``; the rest, as
-JSON.
+As in `_objects`, each statement costs a switch of the GIL, so a batch takes one statement. Setting,
+claiming and acknowledging, which every alarm goes through, take their rows as ``VALUES``; the other
+operations take JSON.
+
+A corrupt row must not stop the alarms around it. Reads first try to return all rows as one row of
+JSON, which SQLite refuses if one of them isn't UTF-8 text. Then they read row by row, and skip or
+repair the corrupt one.
 """
 
 from __future__ import annotations
@@ -23,16 +27,16 @@ from ._parameters import as_json, padded, values
 
 logger = logging.getLogger("trio_durable.storage")
 
-_EARLIEST = -(2**63)
+_MIN_TIME = -(2**63)
 
 _COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error"
-_ALL_IN_ONE = f"json_group_array(json_array({_COLUMNS}))"
-_ONE_BY_ONE = _COLUMNS.replace("payload", "CAST(payload AS BLOB)")
+_AS_JSON = f"json_group_array(json_array({_COLUMNS}))"
+_AS_ROWS = _COLUMNS.replace("payload", "CAST(payload AS BLOB)")
 
 MAX_ROWS = 1024
-"""How many alarms one statement takes."""
+"""The largest number of alarms in one statement. SQLite limits its parameters to 32,766."""
 
-# What is rare gets its keys as JSON. To SQLite's planner a plain ``IN (VALUES …)`` means a scan.
+# Rare operations take their keys as JSON. SQLite's planner scans the table for ``IN (VALUES …)``.
 _CANCEL = """
 DELETE FROM {alarms} WHERE (type_name, object_id, name) IN (
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
@@ -49,7 +53,7 @@ LEFT JOIN {alarms} AS a
 WHERE a.claim IS NOT k.value ->> 4
 """
 _CLAIMED = "SELECT {columns} FROM {alarms} WHERE claim = ?"
-# +claim, or it would be looked up in the index of claims, where many rows have the same.
+# The unary + keeps the planner from the index of claims, where many rows have the same claim.
 _RENEW = """
 UPDATE {alarms} SET available_at = ? FROM json_each(?) AS k
 WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value ->> 2
@@ -68,12 +72,12 @@ WHERE type_name = ? AND object_id = ? AND name = ? AND available_at IS NULL
 """
 _GIVE_BACK = "UPDATE {alarms} SET claim = NULL, available_at = due_at WHERE claim IS NOT NULL"
 
-# Text and bytes are behind all numbers, in the index as well.
-_TIMELESS = "SELECT count(*) FROM {alarms} WHERE available_at >= ''"
+# SQLite sorts text and blobs after all numbers, in the index as well.
+_WITHOUT_TIME = "SELECT count(*) FROM {alarms} WHERE available_at >= ''"
 
-_DUE_IN_ONE = "json_group_array(json_array(available_at, type_name, object_id, name))"
-# What is text as its bytes, which may be none; what isn't, as SQLite would write it.
-_DUE_ONE_BY_ONE = "available_at, " + ", ".join(
+_DUE_AS_JSON = "json_group_array(json_array(available_at, type_name, object_id, name))"
+# Text as bytes, since it may not be UTF-8; other values as SQL literals, for the warning.
+_DUE_AS_ROWS = "available_at, " + ", ".join(
     f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) ELSE quote({column}) END"
     for column in ("type_name", "object_id", "name")
 )
@@ -89,7 +93,7 @@ SELECT {{columns}} FROM (
     SELECT {_COLUMNS} FROM {{alarms}}
     WHERE type_name = ? AND object_id = ? AND available_at IS NOT NULL ORDER BY due_at, name)
 """
-# By the primary key it would have to look at all the alarms of a type.
+# Through the primary key SQLite would read all alarms of the type.
 _DEAD = f"""
 SELECT {{columns}} FROM (
     SELECT {_COLUMNS} FROM {{alarms}} INDEXED BY {{by_time}}
@@ -100,8 +104,8 @@ _STATUS = """
 CASE WHEN available_at IS NULL THEN 'dead' WHEN due_at <= :now THEN 'overdue' ELSE 'pending' END
 """
 _BROWSE = f"""
-SELECT {_ONE_BY_ONE}, available_at, {_STATUS} AS status FROM {{alarms}}
-WHERE {{behind}} AND status = coalesce(:status, status)
+SELECT {_AS_ROWS}, available_at, {_STATUS} AS status FROM {{alarms}}
+WHERE {{where}} AND status = coalesce(:status, status)
 ORDER BY type_name, object_id, name LIMIT :limit
 """
 _SUMMARIZE = f"""
@@ -141,7 +145,7 @@ def _claim_sql(table: str, rows: int) -> str:
 
 
 class AlarmTable:
-    """The table of one tenant, through one connection. Errors are SQLite's own."""
+    """The table of one tenant, on one connection. Methods raise sqlite3's errors."""
 
     def __init__(self, connection: sqlite3.Connection, names: TableNames) -> None:
         self._connection = connection
@@ -150,12 +154,12 @@ class AlarmTable:
     # --- as part of a commit ---------------------------------------------------------------------
 
     def acknowledge(self, claims: Sequence[tuple[AlarmKey, int]]) -> bool:
-        """Remove alarms under their claims. False if one wasn't held; the others are gone then."""
+        """Remove alarms whose claims are held. False if one isn't; the others are removed then."""
         rows = [(*key[:3], claim) for key, claim in claims]
         return self._run(_acknowledge_sql, 4, (), rows) == len(rows)
 
     def lost(self, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
-        """The numbers of those of (number, alarm, claim) that aren't held."""
+        """The numbers of the claims that aren't held, of triples (number, alarm, claim)."""
         listed = as_json([(number, *key[:3], claim) for number, key, claim in claims])
         return set(orjson.loads(self._execute(_LOST, (listed,)).fetchone()[0]))
 
@@ -168,7 +172,7 @@ class AlarmTable:
         self._execute(_CANCEL, (as_json([key[:3] for key in alarms]),))
 
     def set(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
-        """Set alarms, in the place of any that have their names."""
+        """Set alarms. Each replaces an earlier one of its name."""
         rows = [
             (*key[:3], new.due_at, None if new.payload is None else new.payload.decode())
             for key, new in alarms
@@ -201,16 +205,16 @@ class AlarmTable:
         return self._execute(_REVIVE, (now, *alarm[:3])).rowcount > 0
 
     def give_back(self) -> None:
-        """Let nothing be claimed."""
+        """Release all claims, so that each alarm is due at its original time."""
         self._execute(_GIVE_BACK)
 
-    def look_for_timeless(self) -> None:
-        """Warn of alarms that can never become due, for what says when is no number."""
-        count = self._execute(_TIMELESS).fetchone()[0]
+    def warn_of_alarms_without_time(self) -> None:
+        """Log a warning if alarms can never become due because their time isn't a number."""
+        count = self._execute(_WITHOUT_TIME).fetchone()[0]
         if count:
             logger.warning(
-                "%d alarms in %s can't become due, their available_at is no number; mend or delete "
-                "them",
+                "%d alarms in %s can't become due: their available_at isn't a number; repair or "
+                "delete these rows",
                 *(count, self._names.alarms),
             )
 
@@ -220,24 +224,24 @@ class AlarmTable:
         self, before: int, after: DueAlarm | None, limit: int, except_types: Collection[str]
     ) -> list[DueAlarm]:
         """See `Reader.due_alarms`."""
-        last = (_EARLIEST, "", "", "") if after is None else (after.available_at, *after.key[:3])
+        last = (_MIN_TIME, "", "", "") if after is None else (after.available_at, *after.key[:3])
         parameters = (before, *last, as_json(list(except_types)))
         try:
-            listed = self._execute(_DUE, (*parameters, limit), columns=_DUE_IN_ONE)
+            listed = self._execute(_DUE, (*parameters, limit), columns=_DUE_AS_JSON)
             rows: Iterable[Any] = orjson.loads(listed.fetchone()[0])
             if not all(map(_is_due_row, rows)):
                 raise ValueError
         except (sqlite3.OperationalError, ValueError):
-            # One of them is spoilt, which must not keep the others from being delivered.
-            found = self._execute(_DUE, (*parameters, -1), columns=_DUE_ONE_BY_ONE)
-            rows = islice(self._unspoilt(found), limit)
+            # A row is corrupt. The other alarms must be delivered all the same.
+            found = self._execute(_DUE, (*parameters, -1), columns=_DUE_AS_ROWS)
+            rows = islice(self._without_corrupt(found), limit)
         tenant = self._names.tenant
         return [
             DueAlarm(available_at, AlarmKey(type_name, object_id, name, tenant))
             for available_at, type_name, object_id, name in rows
         ]
 
-    def _unspoilt(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    def _without_corrupt(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
         for available_at, *key in rows:
             try:
                 row = (available_at, *map(bytes.decode, key))
@@ -247,7 +251,7 @@ class AlarmTable:
                 yield row
             else:
                 logger.warning(
-                    "an alarm in %s can't be delivered, its row is spoilt: %s; mend or delete it",
+                    "an alarm in %s can't be delivered: its row %s is corrupt; repair or delete it",
                     *(self._names.alarms, (available_at, *key)),
                 )
 
@@ -269,10 +273,10 @@ class AlarmTable:
         limit: int,
     ) -> list[AlarmRow]:
         """See `Reader.browse_alarms`."""
-        # In the terms of the primary key, or each page would begin to look at the beginning.
-        behind = "type_name = :type AND (object_id, name) > (:id, :name)"
+        # A condition on the primary key's columns, so that a page starts by an index search.
+        where = "type_name = :type AND (object_id, name) > (:id, :name)"
         if type_name is None:
-            behind = "(type_name, object_id, name) > (:type, :id, :name)"
+            where = "(type_name, object_id, name) > (:type, :id, :name)"
             type_name = after.type_name if after else ""
         parameters = {
             "status": status,
@@ -285,12 +289,12 @@ class AlarmTable:
         return [
             AlarmRow(self._alarm(*columns), available_at, its_status)
             for *columns, available_at, its_status in self._execute(
-                _BROWSE, parameters, behind=behind
+                _BROWSE, parameters, where=where
             )
         ]
 
     def summarize(self, now: int) -> dict[str, tuple[int, int, int]]:
-        """Of each type, how many alarms are pending, overdue and dead."""
+        """By type: the number of pending, overdue and dead alarms."""
         rows = self._execute(_SUMMARIZE, {"now": now})
         return {name: (pending, overdue, dead) for name, pending, overdue, dead in rows}
 
@@ -310,9 +314,13 @@ class AlarmTable:
         first: tuple[object, ...],
         rows: Sequence[Sequence[object]],
     ) -> int:
-        """Run what ``sql`` makes for the next power of two on ``rows``; how many it changed.
+        """Run a statement on ``rows``, `MAX_ROWS` at a time. Returns the number of changed rows.
 
-        In pieces, as SQLite bounds the parameters of a statement.
+        Args:
+            sql: Makes the statement for a table and a number of rows.
+            columns: The length of each row.
+            first: Parameters before the rows.
+            rows: The rows.
         """
         changed = 0
         for start in range(0, len(rows), MAX_ROWS):
@@ -326,12 +334,12 @@ class AlarmTable:
         return changed
 
     def _stored(self, sql: str, parameters: tuple[object, ...]) -> list[StoredAlarm]:
-        # In one row, so that it takes one step. But for that all payloads have to be text.
+        # As one row of JSON, which takes one step but needs every payload to be UTF-8 text.
         try:
-            listed = self._execute(sql, parameters, columns=_ALL_IN_ONE)
+            listed = self._execute(sql, parameters, columns=_AS_JSON)
             rows: Iterable[Any] = orjson.loads(listed.fetchone()[0])
         except (sqlite3.OperationalError, orjson.JSONDecodeError):
-            rows = self._execute(sql, parameters, columns=_ONE_BY_ONE)
+            rows = self._execute(sql, parameters, columns=_AS_ROWS)
         return [self._alarm(*row) for row in rows]
 
     def _alarm(
@@ -347,10 +355,10 @@ class AlarmTable:
         if not isinstance(name, str):
             raise sqlite3.DataError(
                 f"the name of an alarm of {ObjectKey(type_name, object_id, self._names.tenant)} is "
-                f"{name!r:.40}, no text; delete its row"
+                f"{name!r:.40}, which isn't text; delete its row"
             )
-        # What others have spoilt is refused by name when it is used, and not before: it comes
-        # together with what isn't.
+        # Corrupt values are replaced here and refused when this alarm is used, since an error
+        # would lose the other alarms of the same read.
         return StoredAlarm(
             AlarmKey(type_name, object_id, name, self._names.tenant),
             due_at if type(due_at) is int else NO_TIME,

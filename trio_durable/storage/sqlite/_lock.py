@@ -1,9 +1,12 @@
-"""One runtime per SQLite file, told by the operating system.
+"""Lock file of an SQLite database: one runtime per file.
 
-An advisory lock on a file beside the database, held by an open file description: it goes away
-with a killed process, and it holds within one process too. The file's content, the holder's pid,
-is for the message only. The file stays when the lock is released, because removing it would race
-with the next holder.
+An advisory lock of the operating system on the file ``<database>-lock``. It belongs to an open file
+description, so it ends with its process, however that ends, and also excludes a second runtime in
+the same process. A row in the database, by contrast, would survive a killed process, and SQLite's
+exclusive mode would exclude readers.
+
+The file contains the owner's pid, for error messages only. It stays when the lock is released,
+because removing it would race with the next owner: two processes could lock two files of one name.
 """
 
 from __future__ import annotations
@@ -18,11 +21,15 @@ from ..._errors import StorageInUse
 
 
 class FileLock:
-    """An exclusive lock on ``path``, taken at once or not at all.
+    """Exclusive lock on a file, which is created if necessary. Doesn't wait for another owner.
+
+    Args:
+        path: The lock file.
+        location: The database, for messages.
 
     Raises:
-        StorageInUse: Somebody else holds it.
-        OSError: The file can't be made.
+        StorageInUse: Another runtime holds the lock.
+        OSError: The file can't be created.
     """
 
     def __init__(self, path: Path, location: str) -> None:
@@ -40,7 +47,7 @@ class FileLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Release the lock. Does nothing if it was released before."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -49,9 +56,9 @@ class FileLock:
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
-def _let_go_in_child() -> None:
-    # A forked child shares the open file description and would keep the lock past its parent's
-    # death. Closing the child's copy leaves the parent's lock alone.
+def _release_in_child() -> None:
+    # A forked child shares the open file description, and would keep the lock after its parent has
+    # died. Closing the child's descriptor doesn't release the parent's lock.
     for lock in list(_held):
         with contextlib.suppress(OSError):
             lock.release()
@@ -61,7 +68,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(fd: int) -> bool:
-        # Far behind the content, which then stays readable.
+        # Windows locks are mandatory: far beyond the content, which stays readable.
         os.lseek(fd, 1 << 30, os.SEEK_SET)
         try:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
@@ -73,7 +80,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    os.register_at_fork(after_in_child=_let_go_in_child)
+    os.register_at_fork(after_in_child=_release_in_child)
 
     def _lock(fd: int) -> bool:
         try:

@@ -1,27 +1,40 @@
-"""The tables of an SQLite file, as versioned migrations.
+"""Schema of an SQLite file, as versioned migrations.
 
-Each tenant has tables of its own, with ``tenant_`` and its name before theirs, and a set of
-migrations of its own; the nameless tenant, which everybody has, also keeps the list of the others.
-Applied by sqlite-utils, each migration in a transaction of its own together with the note that it
-was.
-A migration that has been released is never edited.
+Each tenant has tables of its own, named ``tenant_<name>_…``, and a migration set of its own. The
+nameless tenant, which every file has, also keeps the list of tenants.
+
+sqlite-utils applies the migrations and records them in its table ``_sqlite_migrations``: each
+migration runs in one transaction together with its record. This module reads that table itself and
+imports sqlite-utils only if a migration is pending, because the import takes longer than opening
+the file.
+
+Invariants:
+
+- A migration that has been released never changes.
+- A file holds either all of a migration and its record, or neither.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import sqlite_utils
-from sqlite_utils import Migrations
+from ._transaction import transaction
 
-_SET = "trio_durable"
+if TYPE_CHECKING:
+    import sqlite_utils
+
+_MIGRATION_SET = "trio_durable"
+_APPLIED = "_sqlite_migrations"
+"""The table in which sqlite-utils records applied migrations."""
 
 
 class TableNames:
-    """What the tables of a tenant are called, quoted for SQL where they have to be.
+    """Names of one tenant's tables, quoted for SQL where necessary.
 
     Args:
-        tenant: A checked name; "" for the tables that have no prefix.
+        tenant: A valid tenant name; "" for the tables without a prefix.
     """
 
     def __init__(self, tenant: str = "") -> None:
@@ -31,17 +44,17 @@ class TableNames:
         self.alarms_by_time = self.of("durable_alarms_by_time")
 
     def of(self, name: str) -> str:
-        """What is called ``name`` where there is no prefix."""
+        """Name of the tenant's table, index or trigger ``name``, with its prefix."""
         if not self.tenant:
             return name
-        # Not the name alone: what begins with "sqlite_" is SQLite's own.
+        # With a prefix, since SQLite reserves names that begin with "sqlite_".
         quoted = f"tenant_{self.tenant}_{name}".replace('"', '""')
         return f'"{quoted}"'
 
 
-def m001_objects(db: sqlite_utils.Database, names: TableNames) -> None:
-    """One row an object."""
-    db.execute(
+def m001_objects(connection: sqlite3.Connection, names: TableNames) -> None:
+    """Create the table of objects, one row per object."""
+    connection.execute(
         f"""
         CREATE TABLE {names.objects} (
             type_name  TEXT NOT NULL,
@@ -53,9 +66,9 @@ def m001_objects(db: sqlite_utils.Database, names: TableNames) -> None:
         )
         """
     )
-    # The half of the fence that an upsert can't express: a save that finds its row gone would
-    # insert it anew. It costs nothing where the row is there.
-    db.execute(
+    # The half of the fence that an upsert can't express: a save whose row was deleted would insert
+    # it again. A save that updates its row doesn't run the trigger.
+    connection.execute(
         f"""
         CREATE TRIGGER {names.of("durable_objects_begin_at_1")} AFTER INSERT ON {names.objects}
         WHEN NEW.revision <> 1
@@ -64,11 +77,11 @@ def m001_objects(db: sqlite_utils.Database, names: TableNames) -> None:
     )
 
 
-def m002_alarms(db: sqlite_utils.Database, names: TableNames) -> None:
-    """One row an alarm."""
-    # Without rowid, so that the index by time holds the key and the horizon feed reads nothing
-    # else.
-    db.execute(
+def m002_alarms(connection: sqlite3.Connection, names: TableNames) -> None:
+    """Create the table of alarms, one row per alarm."""
+    # WITHOUT ROWID, so that the index by time contains the key. The horizon feed then reads the
+    # index alone.
+    connection.execute(
         f"""
         CREATE TABLE {names.alarms} (
             type_name    TEXT NOT NULL,
@@ -84,34 +97,36 @@ def m002_alarms(db: sqlite_utils.Database, names: TableNames) -> None:
         ) WITHOUT ROWID
         """
     )
-    db.execute(f"CREATE INDEX {names.alarms_by_time} ON {names.alarms} (available_at)")
-    db.execute(
+    connection.execute(f"CREATE INDEX {names.alarms_by_time} ON {names.alarms} (available_at)")
+    connection.execute(
         f"CREATE INDEX {names.of('durable_alarms_claimed')} ON {names.alarms} (claim) "
         "WHERE claim IS NOT NULL"
     )
 
 
-def m003_tenants(db: sqlite_utils.Database, names: TableNames) -> None:
-    """One row a tenant."""
-    db.execute(
+def m003_tenants(connection: sqlite3.Connection, names: TableNames) -> None:
+    """Create the list of tenants, one row per tenant."""
+    connection.execute(
         f"CREATE TABLE {names.of('durable_tenants')} (name TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID"
     )
 
 
-_Step = Callable[[sqlite_utils.Database, TableNames], None]
-_OF_EVERYBODY: tuple[_Step, ...] = (m001_objects, m002_alarms)
-_OF_THE_FILE: tuple[_Step, ...] = (m003_tenants,)
+_Step = Callable[[sqlite3.Connection, TableNames], None]
+_TENANT_STEPS: tuple[_Step, ...] = (m001_objects, m002_alarms)
+_FILE_STEPS: tuple[_Step, ...] = (m003_tenants,)
 
 
-def migrations_of(tenant: str) -> Migrations:
-    """The migrations of a tenant's tables; those of the file, if it is the nameless one."""
-    migrations = Migrations(_set_of(tenant))
+def migrations_of(tenant: str) -> sqlite_utils.Migrations:
+    """The migrations of a tenant's tables; for the nameless tenant also those of the file."""
+    from sqlite_utils import Migrations
+
+    migrations = Migrations(_migration_set(tenant))
     names = TableNames(tenant)
 
     def register(step: _Step) -> None:
         @migrations(name=step.__name__)
         def apply(db: sqlite_utils.Database) -> None:
-            step(db, names)
+            step(db.conn, names)
 
     for step in _steps_of(tenant):
         register(step)
@@ -119,103 +134,119 @@ def migrations_of(tenant: str) -> Migrations:
 
 
 def _steps_of(tenant: str) -> tuple[_Step, ...]:
-    return _OF_EVERYBODY if tenant else (*_OF_EVERYBODY, *_OF_THE_FILE)
+    return _TENANT_STEPS if tenant else (*_TENANT_STEPS, *_FILE_STEPS)
 
 
-def _set_of(tenant: str) -> str:
-    return f"{_SET}:{tenant}" if tenant else _SET
+def _migration_set(tenant: str) -> str:
+    return f"{_MIGRATION_SET}:{tenant}" if tenant else _MIGRATION_SET
 
 
 class Schema:
-    """The migrations of an SQLite file, applied and to be applied."""
+    """The schema of an SQLite file: its migrations and its list of tenants.
 
-    def __init__(self, db: sqlite_utils.Database) -> None:
-        self._db = db
+    Args:
+        connection: Its isolation level is None.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    # --- migrations ------------------------------------------------------------------------------
 
     def is_new(self) -> bool:
-        """Whether no release has made its tables yet."""
+        """True if the file has none of this library's tables."""
         return not any(self._applied())
 
-    def is_of_others(self) -> bool:
-        """Whether there are tables, and none of them ours."""
-        return self.is_new() and bool(self._db.table_names())
+    def is_foreign(self) -> bool:
+        """True if the file has tables, but none of this library."""
+        if not self.is_new():
+            return False
+        found = self._connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table'")
+        return found.fetchone() is not None
 
     def unknown(self) -> list[str]:
-        """The names of migrations that were applied and that this release doesn't know."""
+        """The names of applied migrations that this release doesn't know."""
         known = {step.__name__ for step in _steps_of("")}
         return sorted({name for _, name in self._applied()} - known)
 
     def pending(self) -> list[tuple[str, str]]:
-        """The migrations that are to be applied, as (tenant, name)."""
-        # In one transaction, for another process may make a tenant meanwhile.
-        with self._db.atomic():
+        """The migrations to apply, as (tenant, name)."""
+        # Both reads in one transaction, because another process may create a tenant in between.
+        with transaction(self._connection, writes=False):
             applied = set(self._applied())
-            has_list = (_SET, m003_tenants.__name__) in applied
+            has_list = (_MIGRATION_SET, m003_tenants.__name__) in applied
             return [
                 (tenant, step.__name__)
                 for tenant in ("", *(self.tenants() if has_list else ()))
                 for step in _steps_of(tenant)
-                if (_set_of(tenant), step.__name__) not in applied
+                if (_migration_set(tenant), step.__name__) not in applied
             ]
 
     def apply(self) -> None:
-        """Apply what is pending."""
+        """Apply the pending migrations. The caller holds the file's lock."""
+        if not self.pending():
+            return
+        import sqlite_utils
+
+        # Without its settings of the connection, which would differ from those of the next open.
+        database = sqlite_utils.Database(
+            self._connection, recursive_triggers=False, execute_plugins=False
+        )
         of_the_file = migrations_of("")
-        # By itself it makes its table first and then the index on it, which would stay away if the
-        # process died in between.
-        with self._db.atomic():
-            of_the_file.ensure_migrations_table(self._db)
-        of_the_file.apply(self._db)
+        # sqlite-utils creates its table and then an index on it, in two transactions. A crash in
+        # between would leave the index out for ever.
+        with transaction(self._connection):
+            of_the_file.ensure_migrations_table(database)
+        of_the_file.apply(database)
         for tenant in dict(self.pending()):
-            migrations_of(tenant).apply(self._db)
+            migrations_of(tenant).apply(database)
 
     def _applied(self) -> Iterator[tuple[str, str]]:
-        if Migrations.migrations_table not in self._db.table_names():
+        """The applied migrations, as (migration set, name)."""
+        exists = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if self._connection.execute(exists, (_APPLIED,)).fetchone() is None:
             return
-        yield from self._db.execute(
-            f"SELECT migration_set, name FROM {Migrations.migrations_table} "
+        yield from self._connection.execute(
+            f"SELECT migration_set, name FROM {_APPLIED} "
             "WHERE migration_set = ? OR migration_set GLOB ?",
-            (_SET, f"{_SET}:*"),
+            (_MIGRATION_SET, f"{_MIGRATION_SET}:*"),
         )
 
     # --- tenants ---------------------------------------------------------------------------------
 
     def tenants(self, after: str = "", limit: int = -1) -> list[str]:
-        """The names of the tenants behind ``after``, in order; all, if ``limit`` is negative."""
-        rows = self._db.execute(
+        """The names of the tenants after ``after``, in order; all, if ``limit`` is negative."""
+        rows = self._connection.execute(
             "SELECT name FROM durable_tenants WHERE name > ? ORDER BY name LIMIT ?", (after, limit)
         )
         return [name for (name,) in rows]
 
     def has_tenant(self, tenant: str) -> bool:
-        """Whether there are tables of a tenant."""
-        found = self._db.execute("SELECT 1 FROM durable_tenants WHERE name = ?", (tenant,))
+        """True if the tables of a tenant exist."""
+        found = self._connection.execute("SELECT 1 FROM durable_tenants WHERE name = ?", (tenant,))
         return found.fetchone() is not None
 
     def add_tenant(self, tenant: str) -> None:
-        """Make the tables of a tenant that isn't there, as part of a transaction."""
-        self._db.execute("INSERT INTO durable_tenants VALUES (?)", (tenant,))
+        """Create the tables of a tenant that doesn't exist. The caller has a transaction open."""
+        self._connection.execute("INSERT INTO durable_tenants VALUES (?)", (tenant,))
         names = TableNames(tenant)
         for step in _steps_of(tenant):
-            step(self._db, names)
-            # As sqlite-utils would, but that lists all tables of the file several times for it.
-            self._db.execute(
-                f"INSERT INTO {Migrations.migrations_table} (migration_set, name, applied_at) "
+            step(self._connection, names)
+            # As sqlite-utils does, which would also list all tables of the file several times.
+            self._connection.execute(
+                f"INSERT INTO {_APPLIED} (migration_set, name, applied_at) "
                 "VALUES (?, ?, datetime())",
-                (_set_of(tenant), step.__name__),
+                (_migration_set(tenant), step.__name__),
             )
 
     def drop_tenant(self, tenant: str) -> bool:
-        """Remove all that is stored of a tenant, in one transaction; whether there was one."""
+        """Remove a tenant and all its data, in one transaction. Returns whether it existed."""
         names = TableNames(tenant)
-        with self._db.atomic():
-            dropped = self._db.execute("DELETE FROM durable_tenants WHERE name = ?", (tenant,))
-            if not dropped.rowcount:
+        execute = self._connection.execute
+        with transaction(self._connection):
+            if not execute("DELETE FROM durable_tenants WHERE name = ?", (tenant,)).rowcount:
                 return False
-            self._db.execute(f"DROP TABLE IF EXISTS {names.objects}")
-            self._db.execute(f"DROP TABLE IF EXISTS {names.alarms}")
-            self._db.execute(
-                f"DELETE FROM {Migrations.migrations_table} WHERE migration_set = ?",
-                (_set_of(tenant),),
-            )
+            execute(f"DROP TABLE IF EXISTS {names.objects}")
+            execute(f"DROP TABLE IF EXISTS {names.alarms}")
+            execute(f"DELETE FROM {_APPLIED} WHERE migration_set = ?", (_migration_set(tenant),))
         return True

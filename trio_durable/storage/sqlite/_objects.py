@@ -1,14 +1,14 @@
-"""The table of objects in an SQLite file: one statement for each thing done to many of them.
+"""Table of objects in an SQLite file: one statement for each operation on a batch.
 
-The batch is one statement. Python's sqlite3 gives up the GIL around every step of a statement
-and, while the event loop is busy, waits up to the interpreter's switch interval (5 ms) to get it
-back; a batch of 64 rows stepped one by one could wait 64 times. So a batch goes in as one
-``INSERT … SELECT … FROM (VALUES …)``, in a transaction of its own (autocommit), which is one step
-in all.
+A batch of saves is a single ``INSERT … SELECT … FROM (VALUES …)`` in autocommit mode. The reason is
+the GIL: Python's sqlite3 releases it around every step of a statement, and with a busy event loop
+waits up to the interpreter's switch interval (5 ms) to get it back. Executing 64 rows one by one
+could wait 64 times; one statement waits once. Reads return one row of JSON for the same reason.
 
-The fence is in the statement: a row whose stored revision isn't the expected one becomes a NULL
-revision, which the table refuses, and one that is gone would be inserted with a revision other
-than 1, which a trigger refuses; so the whole statement fails and nothing is applied.
+Fencing is part of the statement. If a stored revision isn't the expected one, the save sets it to
+NULL, which the table's constraint refuses. If the row was deleted, the save inserts it with a
+revision above 1, which a trigger refuses. Either error undoes the whole statement, so a batch with
+a stale commit applies nothing.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from functools import lru_cache
 import orjson
 
 from ..._keys import ObjectKey
-from .._contract import SpoiltRow
+from .._contract import CorruptRow
 from .._records import Commit, ObjectRow, StoredObject
 from ._migrations import TableNames
 from ._parameters import as_json, padded, values
 
-_LARGE_STATE = 64 * 1024
-_REVISIONS_END = 2**62
-"""More than there can have been, but not so many that one more is no integer of SQLite's."""
+_LARGE_STATE_CHARACTERS = 64 * 1024
+"""Above this length a state is loaded by itself, because in JSON it is escaped and copied twice."""
+_REVISION_LIMIT = 2**62
+"""Above every real revision, and low enough that the next one is still an SQLite integer."""
 
 _LOAD = f"""
 SELECT json_group_array(json_array(
-    k.key, o.revision, CASE WHEN length(o.state) <= {_LARGE_STATE} THEN o.state END))
+    k.key, o.revision, CASE WHEN length(o.state) <= {_LARGE_STATE_CHARACTERS} THEN o.state END))
 FROM json_each(?) AS k
 CROSS JOIN {{objects}} AS o
     ON o.type_name = k.value ->> 0 AND o.object_id = k.value ->> 1
 """
+# Casts, so that a corrupt row can be read and shown as well.
 _LOAD_ONE = """
 SELECT CASE typeof(revision) WHEN 'integer' THEN revision ELSE CAST(revision AS BLOB) END,
     CAST(state AS BLOB)
@@ -50,13 +52,13 @@ SELECT json_group_array(object_id) FROM (
 
 _BROWSE = """
 SELECT type_name, object_id, revision, updated_at, CAST(state AS BLOB) FROM {objects}
-WHERE {behind} ORDER BY type_name, object_id LIMIT :limit
+WHERE {where} ORDER BY type_name, object_id LIMIT :limit
 """
 _SUMMARIZE = """
 SELECT type_name, count(*), sum(length(CAST(state AS BLOB))) FROM {objects} GROUP BY type_name
 """
 
-# The positions of those whose stored revision isn't the expected one.
+# The numbers of the commits whose expected revision isn't the stored one.
 _STALE = """
 SELECT json_group_array(k.value ->> 0)
 FROM json_each(?) AS k
@@ -73,7 +75,7 @@ DELETE FROM {objects} WHERE (type_name, object_id, revision) IN (
 
 @lru_cache(maxsize=256)
 def _save_sql(table: str, rows: int) -> str:
-    """Save ``rows`` objects of (type_name, object_id, revision, state), or fail altogether."""
+    """Save ``rows`` rows of (type_name, object_id, revision, state); fail if one is stale."""
     return f"""
     INSERT INTO {table} (type_name, object_id, revision, updated_at, state)
     SELECT column1, column2, column3 + 1, ?, CAST(column4 AS TEXT)
@@ -86,11 +88,11 @@ def _save_sql(table: str, rows: int) -> str:
 
 
 class NotOnlySaves(Exception):
-    """A batch has more in it than one statement for saves can do."""
+    """A batch isn't made of saves alone, to the tables of one tenant."""
 
 
 class ObjectTable:
-    """The table of one tenant, through one connection. Errors are SQLite's own."""
+    """The table of one tenant, on one connection. Methods raise sqlite3's errors."""
 
     def __init__(self, connection: sqlite3.Connection, names: TableNames) -> None:
         self._execute = connection.execute
@@ -106,13 +108,13 @@ class ObjectTable:
 
         Args:
             batch: Commits of distinct objects.
-            now: The wall time to note.
-            only: Nothing is known of the batch yet; there may be more to do than to save, or in
-                other tables.
+            now: The wall time to store with them.
+            only: Check that the batch holds nothing but saves of this tenant. The check is part of
+                the loop that collects parameters, so that the common batch is passed once.
 
         Raises:
-            NotOnlySaves: There is. Nothing is saved.
-            sqlite3.IntegrityError: One of them is stale. Nothing is saved.
+            NotOnlySaves: The check failed. Nothing is saved.
+            sqlite3.IntegrityError: A commit is stale. Nothing is saved.
         """
         size = padded(len(batch))
         parameters: list[object] = [now]
@@ -129,13 +131,13 @@ class ObjectTable:
         self._execute(_save_sql(self._table, size), parameters)
 
     def delete(self, batch: Sequence[Commit]) -> bool:
-        """Delete objects at their revisions. False if one is stale; the others are gone then."""
+        """Delete objects at their revisions. False if one is stale; the others are deleted then."""
         rows = [[c.key.type_name, c.key.object_id, c.revision] for c in batch]
         deleted = self._execute(_DELETE.format(objects=self._table), (as_json(rows),))
         return deleted.rowcount == len(rows)
 
     def stale(self, batch: Iterable[tuple[int, Commit]]) -> set[int]:
-        """The numbers of those of (number, commit) that are based on another revision."""
+        """The numbers of the commits based on another revision, of pairs (number, commit)."""
         expected = [
             [number, c.key.type_name, c.key.object_id, c.revision]
             for number, c in batch
@@ -152,7 +154,7 @@ class ObjectTable:
         try:
             rows = orjson.loads(self._execute(self._load, (wanted,)).fetchone()[0])
         except (sqlite3.OperationalError, orjson.JSONDecodeError):
-            # One of the states is no text, which must not keep the others from loading.
+            # A state isn't UTF-8 text. The other objects must load all the same.
             return [self._load_alone(key) for key in keys]
         found: list[StoredObject | None] = [None] * len(keys)
         for position, revision, state in rows:
@@ -175,13 +177,13 @@ class ObjectTable:
 
     def browse(self, type_name: str | None, after: ObjectKey | None, limit: int) -> list[ObjectRow]:
         """See `Reader.browse_objects`."""
-        # In the terms of the primary key, or each page would begin to look at the beginning.
-        behind = "type_name = :type AND object_id > :id"
+        # A condition on the primary key's columns, so that a page starts by an index search.
+        where = "type_name = :type AND object_id > :id"
         if type_name is None:
-            behind = "(type_name, object_id) > (:type, :id)"
+            where = "(type_name, object_id) > (:type, :id)"
             type_name = after.type_name if after else ""
         rows = self._execute(
-            _BROWSE.format(objects=self._table, behind=behind),
+            _BROWSE.format(objects=self._table, where=where),
             {"type": type_name, "id": after.object_id if after else "", "limit": limit},
         )
         return [
@@ -190,15 +192,16 @@ class ObjectTable:
         ]
 
     def summarize(self) -> dict[str, tuple[int, int]]:
-        """Of each type, how many objects there are and how many bytes of state."""
+        """By type: the number of objects, and the total bytes of their states."""
         rows = self._execute(_SUMMARIZE.format(objects=self._table))
         return {type_name: (objects, size) for type_name, objects, size in rows}
 
 
 def _stored(key: ObjectKey, revision: object, state: bytes) -> StoredObject:
-    # On another revision the fence can't be relied on, nor can the next one be told.
-    if type(revision) is not int or not 1 <= revision < _REVISIONS_END:
-        raise SpoiltRow(
-            key, f"the revision in its row is {revision!r:.40}, no number of commits; mend the row"
+    # With any other value fencing doesn't work, and there is no next revision.
+    if type(revision) is not int or not 1 <= revision < _REVISION_LIMIT:
+        raise CorruptRow(
+            key,
+            f"the revision in its row is {revision!r:.40}, not a number of commits; repair the row",
         )
     return StoredObject(revision, state)

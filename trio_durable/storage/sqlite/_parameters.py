@@ -1,7 +1,8 @@
-"""How what a statement is about goes into it: as parameters of its ``VALUES``, or as one JSON text.
+"""Parameters of statements on many rows: a ``VALUES`` list, or one JSON array.
 
-The former is faster, and is what batches of saves and of most alarms take. They are padded with
-NULLs to the next power of two, so that a dozen prepared statements serve all sizes.
+``VALUES`` is faster, and serves saves and the frequent operations on alarms. Its rows are padded
+with NULLs to the next power of two, so that a dozen prepared statements serve all sizes. JSON
+serves the rest, by one statement for every size.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import orjson
 
 
 def padded(rows: int) -> int:
-    """For how many rows the statement is that takes ``rows``."""
+    """The next power of two: the number of rows in the statement that takes ``rows``."""
     return 1 << (rows - 1).bit_length()
 
 
 def values(rows: int, columns: int) -> str:
-    """``VALUES`` with a place for each parameter."""
+    """A ``VALUES`` list with a placeholder for each parameter."""
     row = f"({','.join('?' * columns)})"
     return f"VALUES {','.join([row] * rows)}"
 
 
 def as_json(value: object) -> str:
-    """What ``json_each`` takes apart."""
+    """JSON text, which ``json_each`` turns into rows."""
     return orjson.dumps(value).decode()

@@ -1,4 +1,8 @@
-"""The reading side of an SQLite file."""
+"""Reader of an SQLite file.
+
+A read of a tenant first checks that its tables exist, in the same transaction. Another process may
+drop the tenant at any time, and SQLite fails a statement on a missing table.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..._keys import AlarmKey, ObjectKey
+from .._batch import load_by_tenant, summaries
 from .._contract import Reader
-from .._reads import load_by_tenant, summaries
 from .._records import (
     AlarmRow,
     AlarmStatus,
@@ -19,11 +23,12 @@ from .._records import (
     TypeSummary,
 )
 from ._migrations import Schema
-from ._tables import TenantTables, faults
+from ._tables import TenantTables, storage_faults
+from ._transaction import transaction
 
 
 class SQLiteReader(Reader):
-    """Sees what was committed before each read."""
+    """Reads on a connection of its own. Each read sees all batches committed before it began."""
 
     def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
         self._connection = connection
@@ -65,7 +70,7 @@ class SQLiteReader(Reader):
             return tables.alarms.dead(type_name, after, limit) if tables else []
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
-        with faults():
+        with storage_faults():
             return self._schema.tenants(after or "", limit)
 
     def browse_objects(
@@ -97,14 +102,11 @@ class SQLiteReader(Reader):
 
     @contextmanager
     def _reading(self, tenant: str) -> Iterator[TenantTables | None]:
-        """The tables of a tenant, None if there are none; they stay as they are meanwhile."""
-        with faults():
+        """The tables of a tenant, or None; they exist until the block ends."""
+        with storage_faults():
             if not tenant:
                 yield self._common
                 return
-            self._connection.execute("BEGIN")
-            try:
-                is_there = self._schema.has_tenant(tenant)
-                yield TenantTables(self._connection, tenant) if is_there else None
-            finally:
-                self._connection.execute("COMMIT")
+            with transaction(self._connection, writes=False):
+                exists = self._schema.has_tenant(tenant)
+                yield TenantTables(self._connection, tenant) if exists else None

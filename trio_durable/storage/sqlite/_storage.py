@@ -1,15 +1,15 @@
-"""Objects in an SQLite file: how it is opened.
+"""Storage in an SQLite file: opening it, and its durability.
 
-WAL with ``synchronous=FULL`` syncs the log at every commit; ``NORMAL`` leaves that to the next
-checkpoint, so that a loss of power (not of the process) may undo the latest commits, never in
-part.
+The journal is a write-ahead log. ``synchronous=FULL`` syncs the log at every commit. ``NORMAL``
+syncs it at the next checkpoint, so that a power loss, but not a crash of the process, may undo the
+latest commits. Either way a commit survives as a whole or not at all.
 
-A sync that fails is not to be tried again: the kernel has dropped what it was about, and the next
-one succeeds without it. With ``FULL`` nothing depends on that, for a commit that failed is no part
-of the log; the next one writes over it. (If the process ends before one does, a commit that failed
-last may be there when the file is opened anew: as a whole, as one whose outcome nobody heard of.)
-With ``NORMAL`` a checkpoint relies on older parts of the log, so that a disk that has failed to
-sync them, and a loss of power after that, may damage the file.
+A failed fsync can't be retried: the kernel has dropped the dirty pages, and the next fsync succeeds
+without them. With ``FULL`` that is harmless, since a failed commit isn't part of the log and the
+next commit overwrites it. If the process ends before that, the failed commit may be in the file
+when it is opened again, as a whole, as if the process had crashed before the reply. With ``NORMAL``
+a checkpoint relies on older parts of the log, so a failed fsync followed by a power loss may
+corrupt the file.
 """
 
 from __future__ import annotations
@@ -20,35 +20,33 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import sqlite_utils
-
 from ..._durations import Duration, seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Reader, Storage, Writer
 from ._lock import FileLock
 from ._migrations import Schema
 from ._reader import SQLiteReader
-from ._tables import GARBLED, TenantTables
+from ._tables import UNDECODABLE_MESSAGE, TenantTables
 from ._writer import SQLiteWriter
 
-_OLDEST = (3, 38)
-"""The first SQLite with the ``->>`` operator."""
+_MIN_SQLITE = (3, 38)
+"""SQLite 3.38 introduced the ``->>`` operator."""
 
 
 class SQLiteStorage(Storage):
     """Objects in the SQLite file at ``path``.
 
-    Args:
-        path: The file; made if it isn't there, in a folder that is.
-        durability: ``"full"`` syncs every commit to the disk; ``"normal"`` may lose the latest
-            commits with the power, not with the process.
-        busy_timeout: How long to wait for another process that has the file locked, a
-            ``timedelta`` or seconds.
+    One runtime at a time may write; any number of processes may read at the same time.
 
-    One runtime at a time may write; any number of processes may read beside it.
+    Args:
+        path: The file, which is created if it doesn't exist. Its folder must exist.
+        durability: ``"full"`` syncs every commit to the disk; ``"normal"`` may lose the latest
+            commits in a power loss, but not in a crash of the process.
+        busy_timeout: How long to wait while another process has the file locked, a ``timedelta``
+            or seconds.
 
     Raises:
-        ValueError: An argument makes no sense.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class SQLiteStorage(Storage):
     ) -> None:
         if durability not in ("full", "normal"):
             raise ValueError(f'durability must be "full" or "normal", not {durability!r}')
-        # Two spellings of one path must meet at one lock.
+        # Resolved, because two spellings of one path must share one lock file.
         self._path = Path(os.path.realpath(path))
         self._durability = durability
         self._busy_timeout = seconds(busy_timeout, "busy_timeout")
@@ -82,7 +80,7 @@ class SQLiteStorage(Storage):
             lock = FileLock(self._path.with_name(self._path.name + "-lock"), self.location)
         except OSError as error:
             raise StorageUnavailable(
-                self.location, f"its lock can't be taken ({error}); is the folder writable?"
+                self.location, f"its lock file can't be opened ({error}); make the folder writable"
             ) from error
         try:
             connection = self._connect()
@@ -122,8 +120,8 @@ class SQLiteStorage(Storage):
         """See `Storage.pending_migrations`."""
         with closing(self._connect_to_existing()) as connection, self._opening():
             schema = self._checked_schema(connection)
-            # Only a runtime adds its tables to those of others: a slip of the pen must not.
-            if schema.is_of_others():
+            # Only a runtime adds its tables to a foreign file: a mistyped path must not.
+            if schema.is_foreign():
                 raise StorageUnavailable(
                     self.location,
                     "it holds tables, but no durable objects; check the path (a runtime would add "
@@ -135,7 +133,7 @@ class SQLiteStorage(Storage):
             ]
 
     def _require_sqlite(self) -> None:
-        if sqlite3.sqlite_version_info < _OLDEST:
+        if sqlite3.sqlite_version_info < _MIN_SQLITE:
             raise StorageUnavailable(
                 self.location,
                 f"this Python has SQLite {sqlite3.sqlite_version}; 3.38 or newer is needed",
@@ -143,7 +141,7 @@ class SQLiteStorage(Storage):
 
     def _connect_to_existing(self) -> sqlite3.Connection:
         self._require_sqlite()
-        if not self._path.exists():  # or SQLite would make it
+        if not self._path.exists():  # SQLite would create it
             raise StorageUnavailable(self.location, "there is no such file; check the path")
         self._refuse_a_folder()
         return self._connect()
@@ -153,7 +151,7 @@ class SQLiteStorage(Storage):
             raise StorageUnavailable(self.location, "it is a folder; name a file in it")
 
     def _checked_schema(self, connection: sqlite3.Connection) -> Schema:
-        schema = Schema(sqlite_utils.Database(connection))
+        schema = Schema(connection)
         unknown = schema.unknown()
         if unknown:
             raise SchemaTooNew(self.location, "", tuple(unknown))
@@ -173,13 +171,13 @@ class SQLiteStorage(Storage):
             connection.execute(f"PRAGMA synchronous = {self._durability}")
             schema = self._checked_schema(connection)
             schema.apply()
-            # A file that can't be written is found out now, not at the first commit.
-            # Beginning to write isn't enough for that.
+            # Fail now if the file isn't writable, and not at the first commit. Beginning a write
+            # transaction doesn't show it.
             connection.execute("DELETE FROM durable_objects WHERE 0")
             for tenant in ("", *schema.tenants()):
                 alarms = TenantTables(connection, tenant).alarms
                 alarms.give_back()
-                alarms.look_for_timeless()
+                alarms.warn_of_alarms_without_time()
             return schema
 
     @contextmanager
@@ -188,13 +186,13 @@ class SQLiteStorage(Storage):
             yield
         except sqlite3.DatabaseError as error:
             text = str(error)
-            mend = {
+            advice = {
                 "file is not a database": "; it is not an SQLite file: choose another path",
                 "attempt to write a readonly database": "; make the file and its folder writable",
                 "unable to open database file": "; check the path and its permissions",
                 "database disk image is malformed": "; the file is damaged: restore a backup of it",
                 "database is locked": "; another program has it locked: close that first",
             }.get(text, "")
-            raise StorageUnavailable(self.location, text + mend) from error
+            raise StorageUnavailable(self.location, text + advice) from error
         except UnicodeDecodeError as error:
-            raise StorageUnavailable(self.location, GARBLED) from error
+            raise StorageUnavailable(self.location, UNDECODABLE_MESSAGE) from error

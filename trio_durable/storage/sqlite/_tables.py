@@ -1,4 +1,4 @@
-"""The tables of one tenant in an SQLite file, and what a batch does to them."""
+"""Tables of one tenant in an SQLite file, and the statements that apply a batch to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from .._batch import Stale, Work, acknowledgements, by_tenant
+from .._batch import GroupedChanges, Stale, acknowledgements, by_tenant
 from .._contract import StorageFault
 from .._records import Commit
 from ._alarms import AlarmTable
@@ -16,15 +16,17 @@ from ._objects import ObjectTable
 
 T = TypeVar("T")
 
-GARBLED = "database disk image is malformed, and what SQLite says of it is no text"
-"""For the error that sqlite3 raises when it can't even decode the message of SQLite's."""
+UNDECODABLE_MESSAGE = (
+    "database disk image is malformed, and SQLite's message is not UTF-8; restore a backup"
+)
+"""Text for the `UnicodeDecodeError` that sqlite3 raises instead of the database error itself."""
 
-_MAX_KNOWN = 256
-"""The statements of how many tenants are kept at hand."""
+MAX_CACHED_TENANTS = 256
+"""Number of tenants whose tables the writer keeps in memory."""
 
 
 class TenantTables:
-    """The tables of a tenant, through one connection. Errors are SQLite's own."""
+    """The tables of a tenant, on one connection. Methods raise sqlite3's errors."""
 
     def __init__(self, connection: sqlite3.Connection, tenant: str) -> None:
         names = TableNames(tenant)
@@ -32,29 +34,29 @@ class TenantTables:
         self.alarms = AlarmTable(connection, names)
 
     def steps(self, batch: Sequence[Commit], now: int) -> Iterator[Callable[[], None]]:
-        """What there is to do for a batch: a statement for each kind of thing that is in it.
+        """The statements that apply a batch, one for each kind of change in it.
 
-        Each raises `Stale` or ``sqlite3.IntegrityError`` if something in it is stale; what the
-        others did has to be rolled back then.
+        A step raises `Stale` or ``sqlite3.IntegrityError`` if one of its commits is stale. The
+        caller then rolls back the transaction.
         """
-        work = Work(batch)
-        if work.saved:
-            yield lambda: self.objects.save(work.saved, now, only=False)
-        if work.deleted:
-            yield lambda: _require(self.objects.delete(work.deleted))
-        if work.untouched:
-            yield lambda: _require(not self.objects.stale(enumerate(work.untouched)))
-        if work.acknowledged:
-            yield lambda: _require(self.alarms.acknowledge(work.acknowledged))
-        if work.cleared:
-            yield lambda: self.alarms.clear(work.cleared)
-        if work.cancelled:
-            yield lambda: self.alarms.cancel(work.cancelled)
-        if work.set_anew:
-            yield lambda: self.alarms.set(work.set_anew)
+        grouped = GroupedChanges(batch)
+        if grouped.saved:
+            yield lambda: self.objects.save(grouped.saved, now, only=False)
+        if grouped.deleted:
+            yield lambda: _require(self.objects.delete(grouped.deleted))
+        if grouped.unchanged:
+            yield lambda: _require(not self.objects.stale(enumerate(grouped.unchanged)))
+        if grouped.acknowledged:
+            yield lambda: _require(self.alarms.acknowledge(grouped.acknowledged))
+        if grouped.cleared:
+            yield lambda: self.alarms.clear(grouped.cleared)
+        if grouped.cancelled:
+            yield lambda: self.alarms.cancel(grouped.cancelled)
+        if grouped.scheduled:
+            yield lambda: self.alarms.set(grouped.scheduled)
 
     def stale(self, batch: Sequence[tuple[int, Commit]]) -> set[int]:
-        """The numbers of those of (number, commit) that are stale."""
+        """The numbers of the stale commits, of pairs (number, commit)."""
         return self.objects.stale(batch) | self.alarms.lost(acknowledgements(batch))
 
 
@@ -63,22 +65,22 @@ def _require(is_fresh: bool) -> None:
         raise Stale
 
 
-class TablesOfTenants:
-    """Finds the tables of a tenant, and keeps those of some at hand."""
+class TenantTablesCache:
+    """Cache of the tables of tenants, bounded by dropping the oldest entry."""
 
     def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
         self._connection = connection
         self._schema = schema
         self._known: dict[str, TenantTables] = {}
-        self._common = TenantTables(connection, "")  # always there
+        self._common = TenantTables(connection, "")  # always exist
 
     def find(self, tenant: str) -> TenantTables | None:
-        """The tables of a tenant, if it is there."""
+        """The tables of a tenant; None if it doesn't exist."""
         if not tenant:
             return self._common
         tables = self._known.get(tenant)
         if tables is None and self._schema.has_tenant(tenant):
-            if len(self._known) >= _MAX_KNOWN:
+            if len(self._known) >= MAX_CACHED_TENANTS:
                 del self._known[next(iter(self._known))]
             tables = self._known[tenant] = TenantTables(self._connection, tenant)
         return tables
@@ -86,21 +88,21 @@ class TablesOfTenants:
     def of(
         self, items: Iterable[T], tenant_of: Callable[[T], str]
     ) -> list[tuple[TenantTables, list[T]]]:
-        """The items of each tenant that is there, with its tables."""
+        """Group items by the tables of their tenant, without those of tenants that don't exist."""
         found = [(self.find(tenant), part) for tenant, part in by_tenant(items, tenant_of).items()]
         return [(tables, part) for tables, part in found if tables is not None]
 
     def forget(self, tenant: str) -> None:
-        """Look anew whether a tenant is there."""
+        """Drop a tenant from the cache."""
         self._known.pop(tenant, None)
 
 
 @contextmanager
-def faults() -> Iterator[None]:
-    """Let SQLite's errors be faults of the storage."""
+def storage_faults() -> Iterator[None]:
+    """Raise sqlite3's errors as a `StorageFault`."""
     try:
         yield
     except (sqlite3.Error, OverflowError) as error:
         raise StorageFault.of(error) from error
     except UnicodeDecodeError as error:
-        raise StorageFault(GARBLED) from error
+        raise StorageFault(UNDECODABLE_MESSAGE) from error

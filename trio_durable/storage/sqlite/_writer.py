@@ -1,16 +1,15 @@
-"""The writing side of an SQLite file.
+"""Writer of an SQLite file.
 
-A batch that only saves is one statement, see `_sqlite_objects`; what else there may be goes along
-in a transaction of several. If something in it turns out stale, all of it fails, and only then the
-batch is taken apart, in a transaction: find the stale ones, apply the others. Stale commits are
-rare, so the common path pays nothing for them.
+Commits are optimistic. The writer first applies the whole batch as if no commit were stale: a batch
+of saves by one statement, see `_objects`, and any other batch by several in one transaction. A
+stale commit makes that fail as a whole. Only then a second transaction finds the stale commits and
+applies the others. Stale commits are rare, so the common path pays nothing for them.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TypeVar
 
 from ..._keys import AlarmKey
@@ -21,19 +20,26 @@ from ._alarms import MAX_ROWS
 from ._lock import FileLock
 from ._migrations import Schema
 from ._objects import NotOnlySaves
-from ._tables import TablesOfTenants, TenantTables, faults
+from ._tables import TenantTables, TenantTablesCache, storage_faults
+from ._transaction import transaction
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class SQLiteWriter(Writer):
-    """Holds the file's lock until it is closed."""
+    """The writer of a file, which holds the file's lock until it is closed.
+
+    Args:
+        connection: In autocommit mode. Closed with the writer.
+        schema: The schema of the file, on the same connection.
+        lock: The file's lock. Released after the connection is closed.
+    """
 
     def __init__(self, connection: sqlite3.Connection, schema: Schema, lock: FileLock) -> None:
         self._connection = connection
         self._schema = schema
-        self._tables = TablesOfTenants(connection, schema)
+        self._tables = TenantTablesCache(connection, schema)
         self._lock = lock
 
     # --- commits ---------------------------------------------------------------------------------
@@ -41,7 +47,7 @@ class SQLiteWriter(Writer):
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         if not batch:
             return ()
-        with faults():
+        with storage_faults():
             try:
                 try:
                     tables = self._tables.find(batch[0].key.tenant)
@@ -49,29 +55,29 @@ class SQLiteWriter(Writer):
                         raise NotOnlySaves
                     tables.objects.save(batch, now)
                 except NotOnlySaves:
-                    self._commit_whole(batch, now)
+                    self._commit_all(batch, now)
             except (sqlite3.IntegrityError, Stale):
-                return self._commit_apart(batch, now)
+                return self._commit_fresh(batch, now)
             return ()
 
-    def _commit_whole(self, batch: Sequence[Commit], now: int) -> None:
-        """Apply a batch with more than saves in it, or nothing if something in it is stale."""
+    def _commit_all(self, batch: Sequence[Commit], now: int) -> None:
+        """Apply a batch of any kind of changes. Applies nothing and raises if a commit is stale."""
         steps: list[Callable[[], None]] = []
         for tenant, part in by_tenant(batch, lambda commit: commit.key.tenant).items():
             if self._tables.find(tenant) is None and any(c.expects_anything for c in part):
                 raise Stale
             steps += self._steps(tenant, part, now)
         if len(steps) == 1 and _is_atomic(batch):
-            steps[0]()  # a transaction by itself
+            steps[0]()  # one statement is a transaction by itself
             return
-        with self._transaction():
+        with transaction(self._connection):
             for step in steps:
                 step()
 
-    def _commit_apart(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        """Apply what isn't stale of a batch."""
+    def _commit_fresh(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        """Apply the commits that aren't stale. Returns the positions of the stale ones."""
         stale: set[int] = set()
-        with self._transaction():
+        with transaction(self._connection):
             for tenant, part in by_tenant(enumerate(batch), lambda at: at[1].key.tenant).items():
                 tables = self._tables.find(tenant)
                 if tables is None:
@@ -86,10 +92,10 @@ class SQLiteWriter(Writer):
     def _steps(
         self, tenant: str, batch: Sequence[Commit], now: int
     ) -> Iterator[Callable[[], None]]:
-        """What there is to do for a batch of one tenant, see `TenantTables.steps`.
+        """The statements that apply a batch of one tenant, see `TenantTables.steps`.
 
-        If it isn't there, its tables are made for what there is to write; in the transaction, so
-        that they are there with that or not at all.
+        For a new tenant with anything to store, the first step creates its tables. The caller has
+        a transaction open, so the tables exist together with their first rows or not at all.
         """
         tables = self._tables.find(tenant)
         if tables is None:
@@ -98,18 +104,6 @@ class SQLiteWriter(Writer):
             yield lambda: self._schema.add_tenant(tenant)
             tables = TenantTables(self._connection, tenant)
         yield from tables.steps(batch, now)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
     # --- alarms ----------------------------------------------------------------------------------
 
@@ -141,7 +135,7 @@ class SQLiteWriter(Writer):
         )
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
-        with faults():
+        with storage_faults():
             tables = self._tables.find(alarm.tenant)
             return tables is not None and tables.alarms.revive(alarm, now)
 
@@ -151,19 +145,19 @@ class SQLiteWriter(Writer):
         tenant_of: Callable[[T], str],
         work: Callable[[TenantTables, list[T]], R],
     ) -> list[R]:
-        """Do ``work`` for the items of each tenant that is there, in one transaction."""
-        with faults():
+        """Call ``work`` with the items of each existing tenant, in one transaction."""
+        with storage_faults():
             parts = self._tables.of(items, tenant_of)
             if len(parts) == 1 and len(items) <= MAX_ROWS:
                 ((tables, part),) = parts
-                return [work(tables, part)]  # a statement is one by itself
-            with self._transaction():
+                return [work(tables, part)]  # one statement is a transaction by itself
+            with transaction(self._connection):
                 return [work(tables, part) for tables, part in parts]
 
     # --- tenants ---------------------------------------------------------------------------------
 
     def drop_tenant(self, tenant: str) -> bool:
-        with faults():
+        with storage_faults():
             self._tables.forget(tenant)
             return self._schema.drop_tenant(tenant)
 
@@ -175,7 +169,7 @@ class SQLiteWriter(Writer):
 
 
 def _is_atomic(batch: Sequence[Commit]) -> bool:
-    """Whether all that a batch does is to change alarms, by one statement that can't be stale."""
+    """True if a batch does nothing but set or cancel alarms, within one statement's limit."""
     return (
         all(
             commit.revision is None and commit.alarms is not None and not commit.alarms.acknowledged

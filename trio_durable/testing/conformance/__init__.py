@@ -1,7 +1,7 @@
-"""What every storage must do, as tests of pytest, to run over one of your own.
+"""Conformance suite for storages: pytest tests of the contract in `trio_durable.storage`.
 
-`StorageConformance` is the suite that the storages of this library pass; a subclass says which
-storage it is run over. ``docs/storages.md`` shows how.
+The storages of this library pass it. To run it on another storage, subclass `StorageConformance`
+and override its fixture ``storage``; ``docs/storages.md`` shows how.
 """
 
 import pkgutil
@@ -18,13 +18,13 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-# pytest rewrites the assertions of a user's own test modules alone. Without this, a test that
-# fails would not say what it had found.
+# By itself pytest rewrites assertions in the user's test modules only. Without rewriting, a failed
+# test wouldn't show the compared values.
 pytest.register_assert_rewrite(
     *(module.name for module in pkgutil.iter_modules(__path__, f"{__name__}."))
 )
 
-from ._suite import StorageConformance  # noqa: E402  # once it will be rewritten
+from ._suite import StorageConformance  # noqa: E402  # after the registration above
 
 __all__ = ["StorageConformance"]
 

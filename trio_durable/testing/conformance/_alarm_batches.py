@@ -1,4 +1,7 @@
-"""Alarms in batches of all sizes: conditions 2 and 8 where a statement may have to be split."""
+"""Tests of alarms in batches of all sizes, where a storage may have to split statements.
+
+Conditions 2 and 8.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from ._values import NOW, SECOND
 
 
 class AlarmBatchTests(StorageTests):
-    """One batch of many objects and alarms."""
+    """Batches of many objects and alarms."""
 
     @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 65, 1000, 5000])
     def test_batches_of_alarms_of_all_sizes(
         self, writer: Writer, reader: Reader, size: int
     ) -> None:
-        """Spread over objects, a thousand at most, as batches are."""
+        """Keys of ``count`` alarms, spread over at most a thousand objects, as in real batches."""
         objects = [f"{n:04}" for n in range(min(size, 1000))]
         keys = [alarm_key(f"{n:04}", objects[n % len(objects)]) for n in range(size)]
         names = {one: [k.name for k in keys if k.object_id == one] for one in objects[:3]}
@@ -48,7 +51,7 @@ class AlarmBatchTests(StorageTests):
     def test_more_alarms_in_a_batch_than_a_statement_has_room_for(
         self, writer: Writer, reader: Reader
     ) -> None:
-        """Whatever limits a storage has within, they are its own affair."""
+        """A storage hides its own limits, such as that on the parameters of a statement."""
         size = 33_000
         names = [f"{n:05}" for n in range(size)]
         keys = [alarm_key(name) for name in names]
@@ -66,7 +69,7 @@ class AlarmBatchTests(StorageTests):
     def test_a_batch_of_everything_with_alarms(
         self, writer: Writer, reader: Reader, size: int
     ) -> None:
-        """Each kind of change to alarms, with each kind of commit, applying and stale."""
+        """Each kind of change to alarms with each kind of commit, both fresh and stale."""
         ids = [f"{n:04}" for n in range(size)]
         stored = [one for n, one in enumerate(ids) if n % 9 in (1, 2, 3, 4, 5, 6)]
         self.commit(writer, *(save(one, 0, b"1") for one in stored))

@@ -1,4 +1,4 @@
-"""Alarms that are set, cancelled and acknowledged by commits: condition 8."""
+"""Tests of setting, cancelling and acknowledging alarms in commits: condition 8."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._values import NOW, SECOND
 
 
 class AlarmTests(StorageTests):
-    """State and alarms change together, or not at all."""
+    """State and alarms of a commit apply together or not at all."""
 
     def test_state_and_alarms_are_applied_together(self, writer: Writer, reader: Reader) -> None:
         commit = Commit(key("a"), 0, b"1", alarms=changes({"x": NOW, "y": NOW + 1}))
@@ -59,7 +59,7 @@ class AlarmTests(StorageTests):
                 assert self.commit(writer, *batch) == [0]
                 assert self.load(reader, "a") == [(1, b"1")]
                 assert self.alarms(reader) == {"claimed": NOW, "old": NOW}
-                # The others of the batch apply all the same.
+                # The rest of the batch applies all the same.
                 for one in ids:
                     assert f"{attempt}" in self.alarms(reader, one)
                     self.commit(writer, outside(one, changes(clear=True)))
@@ -125,7 +125,7 @@ class AlarmTests(StorageTests):
                 outside("a", changed),
             ]
         ):
-            # Alone, and among others, which apply all the same.
+            # Alone, and together with other commits, which apply all the same.
             assert self.commit(writer, commit) == [0]
             fresh = Commit(key("c"), revision, b"3", alarms=changes({"x": NOW}))
             assert self.commit(writer, save("d", revision, b"2"), commit, fresh) == [1]
@@ -194,13 +194,13 @@ class AlarmTests(StorageTests):
         for object_id in ("a", "b", "c"):
             self.schedule(writer, "old", "x", object_id=object_id)
             self.claim(writer, 1, alarm_key("x", object_id))
-        # On its own, and as part of a turn.
+        # As a commit from outside, and as part of a turn.
         for object_id, revision in (("a", None), ("b", 0)):
             assert self.commit(writer, Commit(key(object_id), revision, alarms=changed)) == []
             assert self.alarms(reader, object_id) == left
             if "x" in changed.changed:
                 assert not self.acknowledge(writer, "x", 1, object_id)
-        # Nobody else's are touched.
+        # Alarms of other objects are left alone.
         assert self.alarms(reader, "c") == {"old": NOW, "x": NOW}
         assert self.acknowledge(writer, "x", 1, "c")
 
@@ -216,7 +216,7 @@ class AlarmTests(StorageTests):
         assert self.alarms(reader) == {"y": NOW, "z": NOW}
         assert self.commit(writer, outside("a", changes(clear=True))) == []
         assert self.alarms(reader) == {}
-        # Neither state nor revision moved.
+        # Neither the state nor the revision changed.
         assert self.load(reader, "a") == row
         assert self.commit(writer, save("a", stored, b"2")) == []
 

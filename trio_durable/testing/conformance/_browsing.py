@@ -1,4 +1,4 @@
-"""Looking through a storage: pages of all objects and alarms, and sums."""
+"""Tests of browsing a storage: pages of all objects and alarms, and summaries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ._values import NOW, ODD_IDS, STATES, TENANTS
 
 
 class BrowsingTests(StorageTests):
-    """All that is there, page by page, in order."""
+    """Pages contain every row once, in order."""
 
     @pytest.mark.parametrize("tenant", TENANTS)
     def test_objects_are_looked_through_in_pages(
@@ -51,7 +51,7 @@ class BrowsingTests(StorageTests):
                     paged += page
                     assert len(paged) <= len(expected)  # or it might never end
                 self.check_all(paged, expected)
-        # From behind one that isn't there.
+        # After a key that isn't stored.
         found = reader.browse_objects(None, key("", "cart", tenant), 1, tenant)
         assert found[0].key.type_name == "cart"
         assert reader.browse_objects("Cart", key("👾" * 129, "Cart", tenant), 1, tenant) == []

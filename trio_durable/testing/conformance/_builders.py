@@ -1,4 +1,4 @@
-"""Short words for what the conformance suite hands to a storage."""
+"""Short constructors of keys, commits and alarm changes, and sort keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def changes(
     clear: bool = False,
     payload: bytes | None = None,
 ) -> AlarmChanges:
-    """Set alarms for the times of ``changed``, or cancel them."""
+    """Changes that set alarms for the times in ``changed``, or cancel them where it is None."""
     return AlarmChanges(
         dict(acknowledged or {}),
         clear,
@@ -45,22 +45,22 @@ def changes(
 
 
 def outside(object_id: str, changed: AlarmChanges) -> Commit:
-    """Changes that come from outside of the object, whatever its revision."""
+    """A commit of changes from outside of the object, which ignores its revision."""
     return Commit(key(object_id), None, alarms=changed)
 
 
 def postponed(
     alarm: AlarmKey, claim: int, available_at: int | None, failures: int = 1, error: str = "no"
 ) -> Postponement:
-    """A failure; ``available_at`` None makes it a dead letter."""
+    """A postponement after a failure; ``available_at`` None makes a dead letter."""
     return Postponement(alarm, claim, available_at, failures, error)
 
 
 def bytewise(one: AlarmKey) -> list[bytes]:
-    """To sort by, as pages of alarms are sorted."""
+    """Sort key for alarms, as in the order of pages."""
     return [part.encode() for part in one]
 
 
 def in_order(one: ObjectKey) -> tuple[bytes, bytes]:
-    """To sort by, as pages of objects are sorted."""
+    """Sort key for objects, as in the order of pages."""
     return one.type_name.encode(), one.object_id.encode()

@@ -1,4 +1,4 @@
-"""Claims, and what becomes of them: conditions 9 and 10."""
+"""Tests of claims, retries and dead letters: conditions 9 and 10."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._values import FOREVER, NOW, SECOND
 
 
 class ClaimTests(StorageTests):
-    """Who may deliver an alarm, until when, and what happens if it fails."""
+    """Exclusive claims and their expiry, postponements and dead letters."""
 
     # --- claims, condition 9 ---------------------------------------------------------------------
 
@@ -35,7 +35,7 @@ class ClaimTests(StorageTests):
         assert self.claim(writer, 1, x, until=NOW + 10) == {x}
         assert self.claim(writer, 2, x, until=NOW + 10) == set()
         assert self.claim(writer, 3, x, now=NOW + 9, until=NOW + 20) == set()
-        # It is its holder's still, for nobody else has claimed it.
+        # The claim is still held, since no other claim has replaced it.
         writer.renew([(x, 1)], NOW + 11)
         assert self.claim(writer, 4, x, now=NOW + 10, until=NOW + 20) == set()
         assert self.claim(writer, 5, x, now=NOW + 11, until=NOW + 20) == {x}
@@ -72,11 +72,11 @@ class ClaimTests(StorageTests):
             x: StoredAlarm(x, NOW - 5, b'{"n":1}', 4, "it failed"),
             y: StoredAlarm(y, NOW, None, 0, None),
         }
-        # A claim changes nothing of what they are.
+        # A claim doesn't change the alarms themselves.
         assert reader.list_alarms(key("a")) == [claimed[x], claimed[y]]
 
     def test_one_claim_in_two_parts(self, writer: Writer, reader: Reader) -> None:
-        """Many are claimed at once, some of them held by another."""
+        """Claim many alarms in one call, some of which another claim holds."""
         keys = [alarm_key(f"{n:03}") for n in range(100)]
         self.schedule(writer, *(one.name for one in keys))
         assert self.claim(writer, 1, *keys[::2]) == set(keys[::2])
@@ -117,7 +117,7 @@ class ClaimTests(StorageTests):
             (NOW + 50, "a", "held"),
         ]
         assert self.dead(reader) == [("a", "dead")]
-        # To an earlier time as well.
+        # An earlier time is allowed as well.
         writer.renew([(held, 1), (lost, 2)], NOW + 5)
         assert self.due(reader)[2:] == [(NOW + 5, "a", "held"), (NOW + 5, "a", "lost")]
 
@@ -150,14 +150,14 @@ class ClaimTests(StorageTests):
         self.schedule(writer, "x")
         self.claim(writer, 1, x)
         writer.postpone([postponed(x, 1, NOW + 10)])
-        # The claim is given back.
+        # The claim is released.
         assert not self.acknowledge(writer, "x", 1)
         writer.postpone([postponed(x, 1, NOW, 7)])
         writer.renew([(x, 1)], NOW)
         assert self.claim(writer, 2, x, now=NOW + 9) == set()
         assert self.claim(writer, 3, x, now=NOW + 10) == {x}
-        assert self.alarms(reader) == {"x": NOW}  # it was set for that time, whatever came after
-        # As it was, with no failure, as one gives back what one doesn't begin.
+        assert self.alarms(reader) == {"x": NOW}  # the due time stays the same
+        # Without a failure, as a runtime releases an alarm that it hasn't begun to deliver.
         writer.postpone([Postponement(x, 3, NOW, 0, None)])
         assert reader.list_alarms(key("a")) == [StoredAlarm(x, NOW, None, 0, None)]
 
@@ -228,12 +228,12 @@ class ClaimTests(StorageTests):
         self.commit(writer, outside("b", changes(clear=True)))
         assert self.dead(reader) == [("a", "y")]
 
-    # --- giving claims back, condition 10 --------------------------------------------------------
+    # --- claims after opening, condition 10 ------------------------------------------------------
 
     def test_opening_gives_claims_back(self, storage: Storage) -> None:
         self.needs_one_writer()
         writer = storage.open_writer()
-        # One to an object, many to an object, claimed or not.
+        # One alarm of an object, many of an object, claimed or not.
         for object_id, names in {"a": "x", "b": "xyz", "c": "x", "d": "xy", "e": "x"}.items():
             self.schedule(writer, *names, object_id=object_id, due_at=NOW - 5)
         self.schedule(writer, "future", due_at=NOW + 5)

@@ -1,4 +1,4 @@
-"""What readers see of alarms: the horizon feed, lists, and each byte as it was written."""
+"""Tests of reading alarms: the horizon feed, lists, and exact values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._values import ERRORS, FOREVER, NOW, ODD_IDS, STATES, TIMES
 
 
 class FeedTests(StorageTests):
-    """Conditions 5 and 6, of alarms."""
+    """Conditions 5 and 6 for alarms."""
 
     # --- the horizon feed ------------------------------------------------------------------------
 
@@ -49,7 +49,7 @@ class FeedTests(StorageTests):
                 paged += page
                 after = page[-1]
             assert paged == [each for each in expected if each.key.type_name != "cart"]
-        # Behind one that isn't there, in every part of it.
+        # After an entry that isn't stored, differing in each of its parts.
         for each in (
             DueAlarm(NOW + 1, AlarmKey("", "", "")),
             DueAlarm(NOW + 1, AlarmKey("Cart", "a", "y")),
@@ -101,7 +101,7 @@ class FeedTests(StorageTests):
         self.schedule(writer, "early", due_at=NOW - 1)
         self.schedule(writer, "other", object_id="b")
         assert list(self.alarms(reader)) == ["early", *sorted(names, key=str.encode), "late"]
-        # By the time they were set for, not by when they are available.
+        # In the order of due_at, not of available_at.
         self.claim(writer, 1, alarm_key("early"), until=NOW + 10)
         assert next(iter(self.alarms(reader))) == "early"
         assert self.alarms(reader, "none") == {}
@@ -130,7 +130,7 @@ class FeedTests(StorageTests):
                 paged += [(letter.key.object_id, letter.key.name) for letter in page]
                 after = page[-1].key
             assert paged == in_order
-        after = alarm_key("a", "a")  # which isn't there
+        after = alarm_key("a", "a")  # not stored
         found = reader.list_dead_letters("Cart", after, 100)
         assert [(letter.key.object_id, letter.key.name) for letter in found] == [
             pair for pair in in_order if pair > ("a", "a")
@@ -164,7 +164,7 @@ class FeedTests(StorageTests):
 
     @pytest.mark.parametrize("part", ["type", "id", "name"])
     def test_odd_keys_of_alarms(self, writer: Writer, reader: Reader, part: str) -> None:
-        """Each of them through everything that there is."""
+        """Each id passes through every operation."""
         keys = [
             {"type": AlarmKey(odd, "a", "x"), "id": AlarmKey("Cart", odd, "x")}.get(
                 part, AlarmKey("Cart", "a", odd)
@@ -263,7 +263,7 @@ class FeedTests(StorageTests):
 
     def test_times_of_all_years_in_order(self, writer: Writer, reader: Reader) -> None:
         times = TIMES
-        # So that the names would give another order.
+        # So that the order of names is another one.
         changed = changes({f"{len(times) - n:02}": time for n, time in enumerate(times)})
         self.commit(writer, outside("a", changed))
         assert [time for time, _, _ in self.due(reader)] == times

@@ -1,8 +1,8 @@
-"""A storage against its model: hypothesis draws what is done, and both must say the same.
+"""State machine that compares a storage with its model.
 
-Commits are drawn with right and wrong revisions and with held and lost claims. Time passes, claims
-run out, tenants are dropped, the storage is closed and opened again. After each step everything
-that a reader can say is compared.
+Hypothesis draws commits with right and wrong revisions and with held and lost claims. Time passes,
+claims expire, tenants are dropped, and the storage is closed and opened again. After each step all
+answers of a reader are compared with the model's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ._values import FOREVER, TENANTS
 
 
 class StorageMachine(ModelledStorage):
-    """Runs commits, claims, drops, reads and reopenings on a storage and on some dictionaries."""
+    """Runs commits, claims, drops, reads and reopenings on a storage and its model."""
 
     @initialize()
     def nothing_is_stored(self) -> None:
@@ -64,7 +64,7 @@ class StorageMachine(ModelledStorage):
 
     @rule(data=st.data(), keys=st.lists(any_alarm_object, min_size=1, max_size=6, unique=True))
     def set_from_outside(self, data: st.DataObject, keys: list[ObjectKey]) -> None:
-        """Mostly a statement of its own."""
+        """A storage may apply such a batch by a single statement."""
         batch = []
         for one in keys:
             names = data.draw(st.lists(any_alarm_name, min_size=1, max_size=3, unique=True))
@@ -76,7 +76,7 @@ class StorageMachine(ModelledStorage):
         batch: list[Commit] = []
         for one in keys:
             stored = self.model[one][0] if one in self.model else 0
-            # Mostly the right one, for otherwise little gets stored.
+            # Mostly the right one, since a stale commit stores nothing.
             revision: int | None = data.draw(st.just(stored) | st.just(stored) | st.integers(0, 5))
             action = data.draw(st.sampled_from(["save", "save", "save", "delete", "nothing"]))
             changed = None
@@ -93,7 +93,7 @@ class StorageMachine(ModelledStorage):
 
     def draw_changes(self, data: st.DataObject, one: ObjectKey) -> AlarmChanges:
         acknowledged: dict[str, int] = {}
-        # Mostly one that is held, now and then one that was, or nobody's.
+        # Mostly a held claim, sometimes one that was lost or never made.
         mine = [pair for pair in self.claims if pair[0].object_key == one]
         held = [pair for pair in mine if self.holds(*pair)]
         for pairs in (held, held, mine):
@@ -143,7 +143,7 @@ class StorageMachine(ModelledStorage):
     @precondition(lambda self: self.model or self.alarms)
     @rule(tenant=st.sampled_from(TENANTS[1:]), really=st.integers(0, 2))
     def drop_tenant(self, tenant: str, really: int) -> None:
-        if really:  # not every time, for otherwise little gets stored
+        if really:  # rarely, or the storage would stay almost empty
             return
         assert self.writer.drop_tenant(tenant) is (tenant in self.tenants)
         self.tenants.discard(tenant)

@@ -1,7 +1,7 @@
-"""What a storage should hold, as dictionaries, and what its reader should then say.
+"""Model of a storage: the expected contents in dictionaries, and the expected answers of a reader.
 
-The model knows nothing of tables, batches or indexes: what is expected is sorted and filtered anew
-each time, the plainest way there is.
+The model has no tables, batches or indexes. It sorts and filters all its contents for each answer,
+so that it is obviously correct.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ._values import FOREVER, NOW
 
 @attrs.define
 class ModelAlarm:
-    """An alarm as it should be."""
+    """The expected fields of an alarm."""
 
     due_at: int
     payload: bytes | None
@@ -48,7 +48,7 @@ class ModelAlarm:
 
 
 class ModelledStorage(RuleBasedStateMachine):
-    """A storage and some dictionaries that hold what it should."""
+    """A storage, and dictionaries with its expected contents."""
 
     def __init__(self, storage: Storage, opens_for_one: bool) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ModelledStorage(RuleBasedStateMachine):
         self.now = NOW
         self.last_claim = 0
         self.claims: list[tuple[AlarmKey, int]] = []
-        """All that were ever given, held or lost."""
+        """All claims ever made, whether held or lost."""
         self.open()
 
     def open(self) -> None:
@@ -117,7 +117,7 @@ class ModelledStorage(RuleBasedStateMachine):
         assert found == [self.model.get(one) for one in keys]
 
     def teardown(self) -> None:
-        # One storage serves all examples: leave it empty for the next, whatever is in it.
+        # All examples share one storage, so each leaves it empty for the next.
         for tenant in self.reader.list_tenants(None, 100):
             self.writer.drop_tenant(tenant)
         for type_name in ("Cart", "cart", "Order"):

@@ -1,4 +1,4 @@
-"""Saves, the revisions that fence them, and loads: conditions 1 to 6, which these follow."""
+"""Tests of saves, fencing by revision, and loads: conditions 1 to 6, in their order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._values import ODD_IDS, STATES
 
 
 class ObjectTests(StorageTests):
-    """One object, many objects, and who may overwrite them."""
+    """Commits and loads of one object and of many."""
 
     # --- 1: a commit is atomic -------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ class ObjectTests(StorageTests):
 
     @pytest.mark.parametrize("size", [3, 64, 1000, 1100])
     def test_a_batch_of_everything(self, writer: Writer, reader: Reader, size: int) -> None:
-        """Creations, changes, deletions and each kind of stale commit, mixed."""
+        """A batch of creations, changes, deletions and each kind of stale commit."""
         ids = [f"{n:04}" for n in range(size)]
         stored = [one for n, one in enumerate(ids) if n % 7 not in (0, 5)]
         self.commit(writer, *(save(one, 0, b"1") for one in stored))
@@ -123,7 +123,7 @@ class ObjectTests(StorageTests):
         assert self.load(reader, "a", "b") == [(1, b"1"), (1, b"1")]
 
     def test_a_stale_commit_applied_anew(self, writer: Writer, reader: Reader) -> None:
-        """A refusal leaves nothing behind that could refuse the next one."""
+        """A stale commit leaves nothing behind that makes the next one stale."""
         self.commit(writer, save("a", 0, b"1"))
         assert self.commit(writer, save("a", 0, b"2")) == [0]
         assert self.commit(writer, save("a", 1, b"2")) == []

@@ -1,4 +1,4 @@
-"""What the state machine of the conformance suite draws."""
+"""Hypothesis strategies of the state machine."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _is_utf8(state: bytes) -> bool:
     return True
 
 
-# Few, so that draws meet; some that differ only in what a careless encoding would drop.
+# Few values, so that draws meet. Some differ only in details that a careless encoding drops.
 any_object_id = st.sampled_from(["a", "A", "b", "0", "00", "é", "e\u0301", "\uffff", "👾", "'"])
 any_type_name = st.sampled_from(["Cart", "cart", "Order"])
 any_tenant = st.sampled_from(TENANTS)
 any_key = st.builds(ObjectKey, any_type_name, any_object_id, any_tenant)
-# Alarms are of fewer objects, so that claims meet changes.
+# Alarms belong to fewer objects, so that claims meet changes.
 any_alarm_name = st.sampled_from(["x", "X", "é", "0"])
 any_alarm = st.builds(
     AlarmKey,

@@ -1,4 +1,4 @@
-"""The suite: all its tests in one class."""
+"""The conformance suite: all groups of tests in one class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._tenants import TenantTests
 
 
 class StorageConformance(
-    # pytest begins with the tests of the last: here, by condition of the contract.
+    # pytest collects the last base first, so this is the reverse order of the conditions.
     BrowsingTests,
     TenantTests,
     FeedTests,
@@ -26,7 +26,7 @@ class StorageConformance(
     AlarmTests,
     ObjectTests,
 ):
-    """Tests that a storage keeps the conditions of the contract; inherit from it to run them.
+    """Tests of the contract's conditions, to run by a subclass.
 
     ::
 
@@ -35,23 +35,22 @@ class StorageConformance(
             def storage(self, tmp_path: Path) -> Storage:
                 return MyStorage(tmp_path / "objects")
 
-    A subclass, whose name pytest must find, provides
+    A subclass needs a name that pytest collects, and
 
-    - the fixture ``storage``, of function scope: a `Storage` that is empty and not open. What is
-      written by one test no other may see. A test may close what it has opened and open the same
-      `Storage` again, which then still has everything, and may open several readers beside the
-      one writer. All of it happens in one thread. After a test that failed, sides may be open
-      still.
-    - ``opens_for_one = False``, if several writers may be open at a time. Then nothing is asked
-      that only one who is alone can do: refusing the next, and giving claims back.
+    - the fixture ``storage``, of function scope: a `Storage` that is empty and not open. Tests must
+      not see each other's data. A test may close the sides that it has opened and open the same
+      `Storage` again, with all its data, and may open several readers at the same time as the one
+      writer. Everything happens in one thread. After a failed test, sides may still be open.
+    - ``opens_for_one = False``, if several writers may be open at the same time. This skips the
+      tests that a second writer is refused, and that opening releases claims.
 
-    It may override the fixtures ``writer`` and ``reader``, to close them another way or to count
-    what they do, and add tests of its own; both fixtures are open during a test that asks for them.
+    It may override the fixtures ``writer`` and ``reader``, for example to count calls, and add
+    tests of its own. Both sides are open during a test that uses these fixtures.
 
-    The tests use nothing but the contract in `trio_durable.storage`, so they pass whatever the
-    tables are. They don't show what needs a second process: that commits survive a kill or a loss
-    of power (condition 4), and that two writers of one storage compare epochs (condition 3). Nor
-    can they make a commit fail (condition 2).
+    The tests use only the contract in `trio_durable.storage`, so the schema of a storage doesn't
+    matter. They can't cover conditions that need a second process: that commits survive a kill or
+    a power loss (condition 4), and that concurrent writers compare epochs (condition 3). Nor can
+    they make a commit fail (condition 2) or corrupt a row (`CorruptRow`).
     """
 
     def test_like_a_dictionary(self, storage: Storage) -> None:
@@ -67,7 +66,7 @@ class StorageConformance(
                 max_examples=40,
                 stateful_step_count=25,
                 deadline=None,
-                # A storage may be slow, and a machine with steps like these draws much.
+                # A storage may be slow, and each step draws many values.
                 suppress_health_check=[
                     HealthCheck.data_too_large,
                     HealthCheck.filter_too_much,

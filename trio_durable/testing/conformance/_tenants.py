@@ -1,4 +1,4 @@
-"""Tenants, who know nothing of each other: condition 11."""
+"""Tests of the isolation of tenants: condition 11."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from ._values import FOREVER, NOW, TENANTS
 
 
 class TenantTests(StorageTests):
-    """What is of one tenant, and what happens to several in one call."""
+    """Objects and alarms of one tenant, and calls about several tenants."""
 
     @staticmethod
     def seen_of(reader: Reader, tenant: str) -> object:
-        """All that a reader says of a tenant."""
+        """All answers of a reader about a tenant."""
         return (
             reader.load([key("a", tenant=tenant)]),
             reader.list_ids("Cart", None, 10, tenant),
@@ -117,7 +117,7 @@ class TenantTests(StorageTests):
 
     @pytest.mark.parametrize("size", [2, 9, 1000])
     def test_a_batch_of_several_tenants(self, writer: Writer, reader: Reader, size: int) -> None:
-        """Fresh commits beside stale ones, of tenants that are there and of one that isn't."""
+        """Fresh and stale commits in one batch, of existing tenants and of a new one."""
         self.commit(writer, save("s", 0), Commit(key("s", tenant="a-b"), 0, b"0"))
         keys = [key(f"{n:04}", tenant=TENANTS[n % 3]) for n in range(size)]
         alarms = changes({"x": NOW})
@@ -185,7 +185,7 @@ class TenantTests(StorageTests):
             }
 
         assert available() == {one: NOW + 20 if one in mixed else NOW for one in there}
-        # By another claim nothing moves.
+        # Another claim changes nothing.
         writer.renew([(one, 2) for one in keys], NOW + 30)
         writer.postpone([postponed(one, 2, NOW + 30) for one in keys])
         assert available() == {one: NOW + 20 if one in mixed else NOW for one in there}
@@ -237,7 +237,7 @@ class TenantTests(StorageTests):
             expected = self.NOTHING if tenant == dropped else before[tenant]
             assert self.seen_of(reader, tenant) == expected
         assert reader.list_tenants(None, 10) == [one for one in TENANTS[1:] if one != dropped]
-        # Nothing that was known of it counts any more, and it begins anew.
+        # Revisions and claims from before are stale, and the tenant starts empty.
         stale = Commit(key("a", tenant=dropped), 1, b"2")
         assert self.commit(writer, stale) == [0]
         assert reader.list_tenants(None, 10) == [one for one in TENANTS[1:] if one != dropped]

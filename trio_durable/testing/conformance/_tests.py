@@ -1,4 +1,4 @@
-"""What all tests of the conformance suite stand on: the storage, its sides, and short questions."""
+"""Base class of the conformance tests: fixtures, and short forms of frequent calls."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ._values import FOREVER, NOW, SECOND, TENANTS
 
 
 class StorageTests:
-    """The storage under test, its two sides, and what the tests ask of them.
+    """Fixtures for the storage under test and its two sides, and helpers for tests.
 
-    Groups of tests inherit from this, and `StorageConformance` from them.
+    Groups of tests inherit from this class, and `StorageConformance` from them.
     """
 
     opens_for_one: ClassVar[bool] = True
-    """Whether a second writer is refused, so that opening gives claims back (condition 10).
+    """True if the storage refuses a second writer, and so releases claims when it opens.
 
-    Where it is False, the tests of that are skipped.
+    If False, the tests of condition 10 are skipped.
     """
 
     def needs_one_writer(self) -> None:
-        """Skip the test unless the storage opens for one writer at a time."""
+        """Skip the test if the storage opens for several writers at the same time."""
         if not self.opens_for_one:
-            pytest.skip("this storage opens for several writers at a time")
+            pytest.skip("this storage opens for several writers at the same time")
 
     @pytest.fixture
     def storage(self) -> Storage:
@@ -38,48 +38,48 @@ class StorageTests:
 
     @pytest.fixture
     def writer(self, storage: Storage) -> Iterator[Writer]:
-        """The writing side, open during the test."""
+        """The writer, open during the test."""
         writer = storage.open_writer()
         yield writer
         writer.close()
 
     @pytest.fixture
     def reader(self, storage: Storage, writer: Writer) -> Iterator[Reader]:
-        """A reading side, opened beside the writer."""
+        """A reader, open during the test together with the writer."""
         reader = storage.open_reader()
         yield reader
         reader.close()
 
     @staticmethod
     def commit(writer: Writer, *batch: Commit) -> list[int]:
-        """The positions of the stale ones, in order."""
+        """Commit a batch. Returns the positions of the stale commits, in order."""
         return sorted(writer.commit(batch, NOW))
 
     @staticmethod
     def load(reader: Reader, *object_ids: str) -> list[tuple[int, bytes] | None]:
-        """Revisions and states, in the order of the ids."""
+        """Load objects. Returns revisions and states, in the order of the ids."""
         rows = reader.load([key(object_id) for object_id in object_ids])
         assert len(rows) == len(object_ids)
         return [None if row is None else (row.revision, row.state) for row in rows]
 
-    # pytest compares what differs line by line. With thousands of rows or a megabyte that takes
-    # it minutes, so tests of many and of much compare by these two.
+    # For values that differ pytest shows a diff by line, which takes minutes for thousands of rows
+    # or a megabyte. Tests of large values compare by these two methods instead.
 
     @staticmethod
     def check_all(found: Sequence[object], expected: Sequence[object]) -> None:
-        """They are equal, or else an `AssertionError` shows the first place where they aren't."""
+        """Raise an `AssertionError` with the first difference, unless the sequences are equal."""
         wrong = [n for n, pair in enumerate(zip(found, expected, strict=False)) if ne(*pair)]
         if wrong:
             n = wrong[0]
             raise AssertionError(
-                f"{len(wrong)} of {len(expected)} are wrong, first that at {n}: "
+                f"{len(wrong)} of {len(expected)} are wrong, the first at {n}: "
                 f"{found[n]!r} instead of {expected[n]!r}"
             )
         assert len(found) == len(expected)
 
     @staticmethod
     def check_exact(found: bytes | None, written: bytes | None) -> None:
-        """They are the same, or else an `AssertionError` shows where they begin to differ."""
+        """Raise an `AssertionError` with the first difference, unless the bytes are equal."""
         assert type(found) is type(written)
         if found is None or written is None or found == written:
             return
@@ -96,20 +96,20 @@ class StorageTests:
 
     @staticmethod
     def alarms(reader: Reader, object_id: str = "a") -> dict[str, int]:
-        """The times of an object's alarms, dead letters excepted, in the order they come in."""
+        """Due times of an object's alarms without dead letters, by name, in the reader's order."""
         return {alarm.key.name: alarm.due_at for alarm in reader.list_alarms(key(object_id))}
 
     @staticmethod
     def due(
         reader: Reader, before: int = FOREVER, except_types: Collection[str] = ()
     ) -> list[tuple[int, str, str]]:
-        """The feed, in one page."""
+        """The horizon feed as one page of (available_at, object id, name)."""
         page = reader.due_alarms(before, None, 10_000, except_types)
         return [(each.available_at, each.key.object_id, each.key.name) for each in page]
 
     @staticmethod
     def dead(reader: Reader) -> list[tuple[str, str]]:
-        """The dead letters, in one page."""
+        """The dead letters as one page of (object id, name)."""
         found = reader.list_dead_letters("Cart", None, 10_000)
         return [(alarm.key.object_id, alarm.key.name) for alarm in found]
 
@@ -117,32 +117,32 @@ class StorageTests:
     def claim(
         writer: Writer, claim: int, *alarms: AlarmKey, now: int = NOW, until: int = NOW + SECOND
     ) -> set[AlarmKey]:
-        """What was claimed."""
+        """Claim alarms. Returns the keys of the claimed ones."""
         claimed = writer.claim(alarms, claim, now, until)
         assert len({alarm.key for alarm in claimed}) == len(claimed)
         return {alarm.key for alarm in claimed}
 
     def acknowledge(self, writer: Writer, name: str, claim: int, object_id: str = "a") -> bool:
-        """Whether the claim was held. The alarm is gone then."""
+        """Acknowledge an alarm. Returns whether the claim was held, and the alarm is removed."""
         commit = outside(object_id, changes(acknowledged={name: claim}))
         return self.commit(writer, commit) == []
 
     def schedule(
         self, writer: Writer, *names: str, object_id: str = "a", due_at: int = NOW
     ) -> None:
-        """Set alarms, which are due."""
+        """Set alarms that are due."""
         changed = changes(dict.fromkeys(names, due_at))
         assert self.commit(writer, outside(object_id, changed)) == []
 
     def make_dead(self, writer: Writer, *names: str, object_id: str = "a") -> None:
-        """Make dead letters."""
+        """Set alarms and turn them into dead letters."""
         self.schedule(writer, *names, object_id=object_id)
         keys = [alarm_key(name, object_id) for name in names]
         assert self.claim(writer, 999, *keys) == set(keys)
         writer.postpone([postponed(one, 999, None, 3, "dead") for one in keys])
 
     def fill_tenants(self, writer: Writer) -> None:
-        """An object with alarms, a due one and a dead one, for everybody."""
+        """Save an object with a due alarm and a dead letter, under each tenant."""
         for n, tenant in enumerate(TENANTS):
             k = key("a", tenant=tenant)
             alarms = changes({"due": NOW, "dead": NOW})

@@ -1,4 +1,4 @@
-"""What the conformance suite writes: times, texts, ids and states that a storage may trip over."""
+"""Difficult values: times, error texts, ids and states that a storage may corrupt."""
 
 from __future__ import annotations
 
@@ -69,4 +69,4 @@ STATES = {
 }
 
 TENANTS = ["", "a-b", "acme"]
-"""In order; the first one is everybody's."""
+"""In order. The first one is the nameless tenant, which always exists."""

@@ -1,0 +1,44 @@
+"""Released migrations never change: a database holds the text of its schema, with its comments."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from contextlib import closing
+
+from trio_durable.storage.postgres._migrations import names_of_all, script
+from trio_durable.storage.sqlite._migrations import (
+    TableNames,
+    m001_objects,
+    m002_alarms,
+    m003_tenants,
+)
+
+SQLITE = {
+    "m001_objects": "9c66db6d145714fd",
+    "m002_alarms": "3f4f974447752612",
+    "m003_tenants": "760f39129910f3ff",
+}
+POSTGRES = {
+    "m001_objects": "799922416ef31192",
+    "m002_alarms": "7641b3f273b0fac4",
+    "m003_tenants": "aad0ebdbe4ca69f6",
+}
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_of_sqlite() -> None:
+    found = {}
+    for step in (m001_objects, m002_alarms, m003_tenants):
+        with closing(sqlite3.connect(":memory:")) as connection:
+            step(connection, TableNames())
+            rows = connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+        found[step.__name__] = digest(repr(rows))
+    assert found == SQLITE
+
+
+def test_of_postgres() -> None:
+    assert {name: digest(script("home", [("", name)])) for name in names_of_all()} == POSTGRES
