@@ -70,7 +70,13 @@ RANKS = {
     ],
     "_declarations": ["alarm handler records upgrade", "class_body"],
     "scheduler": ["_contract", "_wheel"],
-    "scheduler._wheel": ["timing_wheel in_flight", "upcoming", "delivery feed", "scheduler"],
+    "scheduler._wheel": [
+        "in_flight timing_wheel",
+        "upcoming",
+        "claims feed",
+        "delivery",
+        "scheduler",
+    ],
     "_activations": [
         "by_value eviction info",
         "services",

@@ -16,10 +16,8 @@ from ._activations.directory import Directory
 from ._activations.services import Services
 from ._api.durable_object import ObjectDefinition
 from ._eventloop.timeouts import Deadlines
-from ._instrumented.deliveries import InstrumentedDeliverer
 from ._instrumented.directory import InstrumentedDirectory
 from ._telemetry.notifier import Notifier
-from .scheduler._wheel.delivery import Deliverer, MakeDeliverer
 
 
 @attrs.frozen
@@ -28,16 +26,11 @@ class Parts:
 
     notifier: Notifier | None
     directory: Callable[[ObjectDefinition, Services, Deadlines, float | None, int], Directory]
-    deliverer: MakeDeliverer
 
 
-PLAIN = Parts(None, Directory, Deliverer)
+PLAIN = Parts(None, Directory)
 
 
 def instrumented(telemetry: Notifier) -> Parts:
     """The parts that tell what they do. An object's activation comes from its directory."""
-    return Parts(
-        telemetry,
-        partial(InstrumentedDirectory, telemetry),
-        partial(InstrumentedDeliverer, telemetry),
-    )
+    return Parts(telemetry, partial(InstrumentedDirectory, telemetry))

@@ -36,7 +36,7 @@ from trio_durable._activations.activation import Activation
 from trio_durable._activations.directory import Directory
 from trio_durable._errors import AlarmSuperseded
 from trio_durable._persistence.ticket import Ticket
-from trio_durable.scheduler._wheel.delivery import Deliverer
+from trio_durable.scheduler import WheelScheduler
 from trio_durable.storage import AlarmChanges, NewAlarm, StorageFault
 from trio_durable.storage import Commit as Commit_
 from trio_durable.telemetry import (
@@ -782,7 +782,8 @@ async def test_a_runtime_without_instruments_is_made_of_plain_parts() -> None:
         assert type(directory.find("a")) is Activation
         assert runtime._group_commit._ticket_type is Ticket
         assert runtime._group_commit._events is None
-        assert type(runtime._scheduler.deliverer) is Deliverer
+        assert isinstance(runtime._scheduler, WheelScheduler)
+        assert runtime._scheduler._deliverer._notifier is None
 
 
 def test_an_instrument_needs_no_method() -> None:

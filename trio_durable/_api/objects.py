@@ -8,8 +8,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-import anyio
-
 from .._activations.directory import Directory
 from .._activations.info import ActivationInfo
 from .._activations.services import Services
@@ -20,7 +18,7 @@ from .._errors import ObjectNotRunning, RuntimeClosed, StorageUnavailable, Wrong
 from .._eventloop.runner import Runner
 from .._keys import AlarmKey, ObjectKey
 from .._persistence.group_commit import GroupCommit
-from ..scheduler import WheelScheduler
+from ..scheduler import Scheduler
 from ..storage import NewAlarm, Reader, Storage, StorageFault
 from .durable_object import DurableObject
 from .handle import Handle, handle_class
@@ -59,7 +57,7 @@ class Objects(ABC):
     _group_commit: GroupCommit
     _reader_runner: Runner
     _reader: Reader
-    _scheduler: WheelScheduler
+    _scheduler: Scheduler
     _handle_classes: dict[Directory, type[Handle]]
 
     @property
@@ -387,9 +385,9 @@ class Objects(ABC):
         type_name = self._catalogue.directory(object_type).definition.name
         last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
         limit, tenant = checked_limit(limit), self._tenant
-        dead = await self._read(
-            lambda reader: reader.list_dead_letters(type_name, last, limit, tenant)
-        )
+        self._check_loop()
+        with self._storage_errors():
+            dead = await self._scheduler.dead_letters(type_name, last, limit, tenant)
         return [alarm_of(each, each.failures) for each in dead]
 
     async def retry_alarm(
@@ -405,15 +403,8 @@ class Objects(ABC):
         check_name(key, name)
         self._check_loop()
         self._open().refuse_dropped(key)
-        alarm_key = key.alarm(str.__str__(name))
-        now = self._open().clock.now()
-        revived = False
-        # Shielded, so that what was revived is known at once.
-        with self._storage_errors(), anyio.CancelScope(shield=True):
-            revived = await self._group_commit.perform(lambda writer: writer.revive(alarm_key, now))
-            if revived:
-                self._scheduler.expect(alarm_key, now)
-        return revived
+        with self._storage_errors():
+            return await self._scheduler.revive(key.alarm(str.__str__(name)))
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -285,7 +285,7 @@ class DurableRuntime(Objects):
             self._tell_others,
             polling_interval=self._polling_interval,
             claim_ttl=self._claim_ttl,
-            make_deliverer=self._parts.deliverer,
+            notifier=self._parts.notifier,
         )
         self._group_commit.add_listener(self._scheduler)
         self._catalogue.prepare()
@@ -382,15 +382,16 @@ class DurableRuntime(Objects):
     def statistics(self) -> RuntimeStatistics:
         """A snapshot of what the runtime does and did."""
         services = self._open()
+        alarms = self._scheduler.statistics()
         return RuntimeStatistics(
             objects=services.residency.count,
             busy=services.busy,
             transactions=self._group_commit.batches,
             commits=self._group_commit.rows,
-            alarms_waiting=self._scheduler.waiting,
-            alarms_in_flight=len(self._scheduler.deliverer.in_flight),
-            alarms_delivered=self._scheduler.deliverer.delivered,
-            alarms_failed=self._scheduler.deliverer.failed,
+            alarms_waiting=alarms.waiting,
+            alarms_in_flight=alarms.in_flight,
+            alarms_delivered=alarms.delivered,
+            alarms_failed=alarms.failed,
         )
 
     # --- inside ----------------------------------------------------------------------------------
