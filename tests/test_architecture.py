@@ -96,11 +96,21 @@ RANKS = {
         "runtime",
     ],
     "telemetry": ["_logging _metrics", "opentelemetry"],
-    "testing": ["_alarms _eventually _perform _state plugin", "conformance simulate"],
+    "testing": [
+        "_alarms _eventually _perform _state plugin",
+        "conformance scheduler_conformance simulate",
+    ],
     "testing.conformance": [
         "_builders _values",
         "_model _strategies _tests",
         "_alarm_batches _alarms _browsing _claims _feed _machine _objects _tenants",
+        "_suite",
+    ],
+    "testing.scheduler_conformance": [
+        "_clock _destination",
+        "_bench",
+        "_tests",
+        "_deliveries _failures _runtimes _setting",
         "_suite",
     ],
     "testing.simulate": [
@@ -146,6 +156,7 @@ EXTRAS = {
     # No dependency: only pytest itself imports its plugin.
     "testing.plugin": {"pytest"},
     "testing.conformance": {"hypothesis", "pytest"},
+    "testing.scheduler_conformance": {"pytest"},
     "testing.simulate": {"hypothesis", "outcome"},
     "telemetry.opentelemetry": {"opentelemetry"},
     "telemetry._metrics": {"opentelemetry"},

@@ -36,7 +36,9 @@ class Scheduler(CommitListener, Protocol):
     scheduler's methods.
 
     An alarm is delivered at its time or later, and by one runtime at a time. Delivery is repeated
-    until the alarm is acknowledged by a commit, has used up its attempts, or was changed.
+    until the alarm is acknowledged by a commit, has used up its attempts, or was changed. An
+    attempt isn't counted if its handler isn't to blame: the acknowledging commit failed, the
+    runtime closed, the object's state is of a newer release, or its tenant is being dropped.
     """
 
     async def schedule(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
