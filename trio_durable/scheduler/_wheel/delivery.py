@@ -44,7 +44,7 @@ _END_OF_TIME = 2**62
 
 
 class Deliverer:
-    """Delivers alarms, and decides what happens to those that failed.
+    """Delivers alarms, and decides about retries.
 
     Args:
         loop: The event loop.
@@ -94,7 +94,7 @@ class Deliverer:
         return self._in_flight.room(now, are_calls=self._are_calls(now))
 
     def _are_calls(self, now: float) -> bool:
-        """Whether a call has committed a change recently."""
+        """True if a call has committed a change recently."""
         others = self._group_commit.rows - self.delivered
         if others > self._other_commits:
             self._calls_until = now + CALLS_EXPECTED_SECONDS

@@ -66,7 +66,7 @@ class InFlightDeliveries:
             yield from flights
 
     def __contains__(self, key: object) -> bool:
-        """Whether an alarm is being delivered as it is set now."""
+        """True if an alarm is being delivered as it is set now."""
         flight = self._by_key.get(key)  # type: ignore[call-overload]  # a Container takes any
         return flight is not None and flight.delivery.is_current
 
@@ -79,7 +79,7 @@ class InFlightDeliveries:
         return self._by_object.get(owner, ())
 
     def is_full(self, owner: Owner) -> bool:
-        """Whether an object has as many deliveries as it may have."""
+        """True if an object has as many deliveries as it may have."""
         return len(self.of_object(owner)) >= MAX_PER_OBJECT
 
     def room(self, now: float, *, are_calls: bool) -> int:
