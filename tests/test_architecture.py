@@ -305,6 +305,12 @@ def test_storages_are_synchronous(module: str) -> None:
 
 
 @every_module
+def test_a_scheduler_is_known_by_its_contract_alone(module: str) -> None:
+    if not is_in(module, "scheduler"):
+        assert not {name for name in own(imports_of(module)) if is_in(name, "scheduler._wheel")}
+
+
+@every_module
 def test_nothing_undeclared_is_imported(module: str) -> None:
     foreign = top_level(imports_of(module)) - sys.stdlib_module_names - {PACKAGE, "__future__"}
     extras = [names for room, names in EXTRAS.items() if is_in(module, room)]

@@ -25,7 +25,7 @@ class SchedulerStatistics:
     delivered: int
     """Alarms that were handled and acknowledged."""
     failed: int
-    """Attempts that failed."""
+    """Attempts that failed. Superseded and acknowledged deliveries aren't among them."""
 
 
 class Scheduler(CommitListener, Protocol):

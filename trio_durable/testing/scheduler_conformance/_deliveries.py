@@ -47,6 +47,7 @@ class DeliveryTests(SchedulerTests):
         assert node.attempts == [1, 1]
         assert node.handled[1].late <= self.lateness
         assert await node.listed() == []
+        assert exact(node.scheduler.statistics()) == (0, 1, 0)
 
     async def test_an_alarm_that_is_set_while_it_is_handled_needn_t_wait_for_it(
         self, node: Node
@@ -113,6 +114,7 @@ class DeliveryTests(SchedulerTests):
         assert seen == [True]
         assert node.names == ["x"]
         assert await node.listed() == []
+        assert node.scheduler.statistics().failed == 0
 
     async def test_deliveries_of_a_dropped_tenant_are_superseded(self, node: Node) -> None:
         held = node.destination.hold("x")
