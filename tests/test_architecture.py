@@ -107,7 +107,7 @@ RANKS = {
         "_suite",
     ],
     "testing.scheduler_conformance": [
-        "_clock _destination",
+        "_clock _destination _runner",
         "_bench",
         "_tests",
         "_deliveries _failures _runtimes _setting",

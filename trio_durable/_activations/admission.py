@@ -3,7 +3,8 @@
 There are three lines in which calls wait: for their object's turns, for the reader that loads it,
 and for the writer that makes its change durable. The first holds no more than its callers; but what
 waits for the reader or the writer stays there when its caller has gone, so without a bound it would
-grow for as long as more comes than the storage can do. See `wait_estimate` for when a line is too long.
+grow for as long as more comes than the storage can do. See `wait_estimate` for when a line is
+too long.
 
 A call is refused before it is anywhere, so nothing is left of it. Alarms aren't refused: they are
 claimed only when there is room.

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from ..._clock import Clock
 from ..._eventloop.loop import Loop
-from ..._eventloop.runner import InlineRunner, Runner
+from ..._eventloop.runner import Runner
 from ..._eventloop.running import running_loop
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
@@ -29,6 +29,7 @@ from ...storage import (
 )
 from ._clock import SettableClock
 from ._destination import Handled, ScriptedDestination
+from ._runner import SlowRunner
 
 TYPE = "Cart"
 
@@ -86,8 +87,9 @@ class Node:
     def __init__(self, bench: Bench, types: set[str]) -> None:
         self._bench = bench
         self._loop = bench.loop
-        runner = InlineRunner(bench.loop, "test")
-        self.group_commit = GroupCommit(bench.loop, runner, bench.writer, bench.clock.now)
+        self.group_commit = GroupCommit(
+            bench.loop, SlowRunner(bench.loop, bench.start), bench.writer, bench.clock.now
+        )
         self.destination = ScriptedDestination(
             bench.loop, bench.clock, self.group_commit, self._start, types
         )
@@ -98,7 +100,7 @@ class Node:
                 loop=bench.loop,
                 clock=bench.clock,
                 storage=bench.storage,
-                runner=runner,
+                runner=SlowRunner(bench.loop, bench.start),
                 reader=bench.reader,
                 group_commit=self.group_commit,
                 destination=self.destination,
@@ -222,12 +224,16 @@ class Bench:
             self.reader.close()
             self.writer.close()
 
+    def start(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task that ends with the bench."""
+        assert self._tasks is not None
+        self._tasks.start_soon(task)
+
     async def node(self, *types: str) -> Node:
         """Start a node that serves these types, or `TYPE`; return when it has read the storage."""
-        assert self._tasks is not None
         node = Node(self, set(types or (TYPE,)))
         self.nodes.append(node)
-        self._tasks.start_soon(node.live)
+        self.start(node.live)
         await anyio.sleep(0.5)
         return node
 

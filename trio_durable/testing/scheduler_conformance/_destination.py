@@ -85,8 +85,8 @@ class ScriptedDestination:
         """The backoff of all alarms."""
         self.scripts: dict[str, Script] = {}
         """Handlers by the names of alarms."""
-        self.refusal: Exception | None = None
-        """Raised by `deliver`, if set."""
+        self.refusals: list[Exception] = []
+        """Errors that the next calls of `deliver` raise."""
         self.handled: list[Handled] = []
         """The calls of handlers, in order."""
 
@@ -102,8 +102,8 @@ class ScriptedDestination:
 
     def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
         """See `Destination.deliver`."""
-        if self.refusal is not None:
-            raise self.refusal
+        if self.refusals:
+            raise self.refusals.pop(0)
 
         async def turn() -> None:
             await self._handle(delivery, waiter)

@@ -58,11 +58,11 @@ class FailureTests(SchedulerTests):
 
     async def test_an_alarm_that_cant_be_delivered_is_tried_again(self, node: Node) -> None:
         node.destination.retry = Retry(initial=1, factor=1, maximum=1)
-        node.destination.refusal = ValueError("no way in")
+        node.destination.refusals.append(ValueError("no way in"))
         await node.set("x", 0)
         await self.until_late()
+        assert not node.destination.refusals
         assert node.names == []
-        node.destination.refusal = None
         await self.until_late(1)
         assert node.attempts == [2]
 

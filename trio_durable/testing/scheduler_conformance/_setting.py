@@ -27,6 +27,15 @@ class SettingTests(SchedulerTests):
         assert 0 <= node.handled[0].late <= self.lateness
         assert await node.listed() == []
 
+    async def test_alarms_are_never_early(self, node: Node) -> None:
+        # Of several: a scheduler may have learned how long a claim takes, and claim ahead.
+        for n in range(10):
+            await node.set("x", 1, f"{n}")
+            await anyio.sleep(0.5)
+        await self.until_late(1)
+        assert len(node.handled) == 10
+        assert all(0 <= handled.late <= self.lateness for handled in node.handled)
+
     async def test_a_handled_alarm_is_not_delivered_again(self, node: Node) -> None:
         await node.set("x", 0)
         await self.until_late(2 * self.polling_interval + self.claim_ttl)
