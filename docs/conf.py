@@ -49,8 +49,9 @@ ELSEWHERE = {*sys.stdlib_module_names, "hypothesis", "opentelemetry"}
 
 INSIDE = {
     # Parameters of types.
-    *("F", "P", "R", "R_co", "S", "T", "typing.~P"),
+    *("F", "K", "P", "R", "R_co", "S", "T", "typing.~P"),
     # Types of what users are given and never make.
+    *("Delivery", "GroupCommit", "Notifier", "Waiter"),
     *("AlarmKey", "Directory", "Host", "Loop", "ModelClasses", "SearchStrategy"),
     *("Unset", "_AlarmDecorator", "_HandlerDecorator"),
 }

@@ -81,7 +81,13 @@ RANKS = {
     ],
     "_declarations": ["alarm handler records upgrade", "class_body"],
     "scheduler": ["_contract", "_wheel"],
-    "scheduler._wheel": ["timing_wheel in_flight", "upcoming", "delivery feed", "scheduler"],
+    "scheduler._wheel": [
+        "in_flight timing_wheel",
+        "upcoming",
+        "claims feed",
+        "delivery",
+        "scheduler",
+    ],
     "_activations": [
         "by_value effects eviction info wait_graph",
         "envelope object_type phase",
@@ -104,11 +110,21 @@ RANKS = {
         "runtime",
     ],
     "telemetry": ["_logging _metrics", "opentelemetry"],
-    "testing": ["_alarms _eventually _perform _state plugin", "conformance simulate"],
+    "testing": [
+        "_alarms _eventually _perform _state plugin",
+        "conformance scheduler_conformance simulate",
+    ],
     "testing.conformance": [
         "_builders _values",
         "_model _strategies _tests",
         "_alarm_batches _alarms _browsing _claims _feed _machine _objects _tenants",
+        "_suite",
+    ],
+    "testing.scheduler_conformance": [
+        "_clock _destination _runner",
+        "_bench",
+        "_tests",
+        "_deliveries _failures _runtimes _setting",
         "_suite",
     ],
     "testing.simulate": [
@@ -161,6 +177,7 @@ EXTRAS = {
     # No dependency: only pytest itself imports its plugin.
     "testing.plugin": {"pytest"},
     "testing.conformance": {"hypothesis", "pytest"},
+    "testing.scheduler_conformance": {"pytest"},
     "testing.simulate": {"hypothesis", "outcome"},
     "telemetry.opentelemetry": {"opentelemetry"},
     "telemetry._metrics": {"opentelemetry"},
@@ -178,8 +195,6 @@ PENDING = {
     "testing.simulate._rules",
 }
 """Modules whose imports don't point down yet."""
-SHADOWS = {"_instrumented"}
-"""Rooms that will go."""
 
 
 def module_name(path: Path) -> str:
@@ -260,18 +275,14 @@ def is_below(lower: str, upper: str) -> bool:
 def test_every_module_has_one_place() -> None:
     named = [f"{room}.{part}" for room, rows in RANKS.items() for part in " ".join(rows).split()]
     named += " ".join(LAYERS).split()
-    assert sorted(named) == sorted(m for m in SOURCES if top_level({m}).isdisjoint(SHADOWS))
+    assert sorted(named) == sorted(SOURCES)
 
 
 @every_module
 def test_imports_point_down(module: str, request: pytest.FixtureRequest) -> None:
     if module in PENDING:
         request.applymarker(pytest.mark.xfail(strict=True))
-    if not top_level({module}).isdisjoint(SHADOWS):
-        return
     for imported in own(imports_of(module)) - {module}:
-        if not top_level({imported}).isdisjoint(SHADOWS):
-            continue
         if {module, imported} <= CIRCLE:
             continue
         assert is_below(imported, module), f"{module} imports {imported}, which isn't below it"
@@ -299,6 +310,12 @@ def test_only_storages_know_databases(module: str) -> None:
 def test_storages_are_synchronous(module: str) -> None:
     # They run in threads, and below the event loop in the order of rooms.
     assert not top_level(imports_of(module)) & {"anyio", *LOOPS}
+
+
+@every_module
+def test_a_scheduler_is_known_by_its_contract_alone(module: str) -> None:
+    if not is_in(module, "scheduler"):
+        assert not {name for name in own(imports_of(module)) if is_in(name, "scheduler._wheel")}
 
 
 @every_module

@@ -12,10 +12,12 @@ from cli.support import ROOT
 
 MODULES = [
     "trio_durable",
+    "trio_durable.scheduler",
     "trio_durable.storage",
     "trio_durable.telemetry",
     "trio_durable.testing",
     "trio_durable.testing.conformance",
+    "trio_durable.testing.scheduler_conformance",
     "trio_durable.testing.simulate",
 ]
 

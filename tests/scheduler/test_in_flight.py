@@ -49,7 +49,7 @@ def test_a_flight_is_under_way_until_it_is_removed() -> None:
     assert flights.find(one.key) is one
     assert list(flights) == list(flights.of_object(one.key.owner)) == [one]
     assert (len(flights), one.began, one.delivery.claim) == (1, 1.5, CLAIM)
-    flights.landed(one)
+    flights.handled(one)
     # It may still have to be written down.
     assert one.key in flights
     assert len(flights) == 1
@@ -66,7 +66,7 @@ def test_removing_twice_is_removing_once() -> None:
     flights.add(one, 0)
     flights.add(other, 0)
     for _ in range(3):
-        flights.landed(one)
+        flights.handled(one)
         flights.remove(one)
     flights.remove(flight("c", "nobody"))
     assert len(flights) == 1
@@ -153,7 +153,7 @@ def test_an_object_is_full_with_so_many_of_whatever_state() -> None:
     assert not flights.is_full(("Other", "id", ""))
     # What waits to be written down or was superseded still counts, however long it takes.
     mine[0].delivery.superseded = True
-    flights.landed(mine[1])
+    flights.handled(mine[1])
     flights.room(1000, are_calls=False)
     assert flights.is_full(("Type", "id", ""))
     flights.remove(mine[0])
@@ -171,7 +171,7 @@ def test_what_began_just_now_is_bounded(are_calls: bool, most: int) -> None:
     assert flights.room(0, are_calls=are_calls) == most
     new = begun(flights, most)
     assert flights.room(0, are_calls=are_calls) == 0
-    flights.landed(new[0])
+    flights.handled(new[0])
     assert flights.room(0, are_calls=are_calls) == 1
     # Removing it as well makes no more room.
     flights.remove(new[0])
@@ -194,7 +194,7 @@ def test_what_takes_a_while_makes_room_for_others() -> None:
     assert flights.room(RECENT_SECONDS, are_calls=False) == MAX_RECENT - 5
     # Ended ones made their room already.
     for each in slow:
-        flights.landed(each)
+        flights.handled(each)
         flights.remove(each)
     assert flights.room(RECENT_SECONDS, are_calls=False) == MAX_RECENT - 5
     assert flights.room(RECENT_SECONDS * 2, are_calls=False) == MAX_RECENT
@@ -209,7 +209,7 @@ def test_there_is_an_end_to_the_slow_ones_too(monkeypatch: pytest.MonkeyPatch) -
     assert flights.room(10, are_calls=False) == 2
     more = begun(flights, 2, now=10, of="b")
     assert flights.room(20, are_calls=False) == 0
-    flights.landed(more[0])
+    flights.handled(more[0])
     assert flights.room(20, are_calls=False) == 0
     flights.remove(slow[0])
     assert flights.room(20, are_calls=False) == 1
@@ -248,7 +248,7 @@ class AgainstAList(RuleBasedStateMachine):
         one = self.model[nth % len(self.model)]
         if is_released:
             one.settle()
-        self.in_flight.landed(one)
+        self.in_flight.handled(one)
         self.recent = [each for each in self.recent if each is not one]
 
     @precondition(lambda self: self.model)

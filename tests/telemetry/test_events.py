@@ -34,7 +34,7 @@ from trio_durable import (
 )
 from trio_durable._errors import AlarmSuperseded
 from trio_durable._persistence.ticket import Ticket
-from trio_durable.scheduler._wheel.delivery import Deliverer
+from trio_durable.scheduler import WheelScheduler
 from trio_durable.storage import AlarmChanges, NewAlarm, StorageFault
 from trio_durable.storage import Commit as Commit_
 from trio_durable.telemetry import (
@@ -781,7 +781,8 @@ async def test_a_runtime_without_instruments_is_made_of_plain_parts() -> None:
         assert calls.call == calls._call
         assert opened.group_commit._ticket_type is Ticket
         assert opened.group_commit._events is None
-        assert type(opened.scheduler.deliverer) is Deliverer
+        assert isinstance(opened.scheduler, WheelScheduler)
+        assert opened.scheduler._deliverer._notifier is None
 
 
 def test_an_instrument_needs_no_method() -> None:

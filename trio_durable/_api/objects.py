@@ -7,8 +7,6 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-import anyio
-
 from .._activations.calls import LocalCalls
 from .._activations.info import ActivationInfo
 from .._activations.operations import DELETE, ENSURE_STARTED, EXISTS, GET_STATE, PUT_STATE, STOP
@@ -361,9 +359,10 @@ class Objects(ABC):
         type_name = self._registry.calls(object_type).object_type.name
         last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
         limit, tenant = checked_limit(limit), self._tenant
-        dead = await self._open().read(
-            lambda reader: reader.list_dead_letters(type_name, last, limit, tenant)
-        )
+        opened = self._open()
+        opened.check_usable()
+        with opened.storage_errors():
+            dead = await opened.scheduler.dead_letters(type_name, last, limit, tenant)
         return [alarm_of(each, each.failures) for each in dead]
 
     async def retry_alarm(
@@ -380,17 +379,8 @@ class Objects(ABC):
         opened = self._open()
         opened.check_usable()
         opened.services.refuse_dropped(key)
-        alarm_key = key.alarm(str.__str__(name))
-        now = opened.clock.now()
-        revived = False
-        # Shielded, so that what was revived is known at once.
-        with opened.storage_errors(), anyio.CancelScope(shield=True):
-            revived = await opened.group_commit.perform(
-                lambda writer: writer.revive(alarm_key, now)
-            )
-            if revived:
-                opened.scheduler.expect(alarm_key, now)
-        return revived
+        with opened.storage_errors():
+            return await opened.scheduler.revive(key.alarm(str.__str__(name)))
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -215,15 +215,16 @@ class DurableRuntime(Objects):
     def statistics(self) -> RuntimeStatistics:
         """A snapshot of what the runtime does and did."""
         opened = self._open()
+        alarms = opened.scheduler.statistics()
         return RuntimeStatistics(
             objects=opened.resident_set.count,
             busy=len(opened.services.busy),
             transactions=opened.group_commit.batches,
             commits=opened.group_commit.rows,
-            alarms_waiting=opened.scheduler.waiting,
-            alarms_in_flight=len(opened.scheduler.deliverer.in_flight),
-            alarms_delivered=opened.scheduler.deliverer.delivered,
-            alarms_failed=opened.scheduler.deliverer.failed,
+            alarms_waiting=alarms.waiting,
+            alarms_in_flight=alarms.in_flight,
+            alarms_delivered=alarms.delivered,
+            alarms_failed=alarms.failed,
         )
 
 

@@ -1,1 +1,1 @@
-"""The path between turns and the storage's threads: group commit and batched loads."""
+"""Group commit and batched loads: the pipeline between turns and the storage's threads."""

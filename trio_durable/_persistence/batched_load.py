@@ -1,8 +1,8 @@
-"""Batched loads: activations that wait while one read runs go into the next one.
+"""Batched loads: activations that wait while one read runs are loaded by the next one.
 
-The counterpart of `group_commit` on the reader's connection. What was read is handed to the
-activations by a task of the runtime, not by the callback that brings it into the loop, because an
-activation goes on to run its owner's code, and that belongs into a task.
+The counterpart of `group_commit` on the reader's connection. A task of the runtime hands the rows
+to their activations. The callback that brings them into the loop doesn't, because an activation
+then runs its object's code, which needs a task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_BATCH_KEYS = 1024
 
 
 class Loading(Protocol):
-    """What waits for a load: an activation."""
+    """The receiver of a load: an activation."""
 
     @property
     def key(self) -> ObjectKey:
@@ -31,11 +31,11 @@ class Loading(Protocol):
         ...
 
     def loaded(self, row: StoredObject | None) -> None:
-        """What is stored."""
+        """The load has ended. ``row`` is None if nothing is stored."""
         ...
 
     def load_failed(self, fault: StorageFault) -> None:
-        """It could not be read."""
+        """The load has failed."""
         ...
 
 
@@ -51,30 +51,30 @@ class BatchedLoad:
         self._scheduled = False
         self._wait_estimate = WaitEstimate()
         self.is_behind = False
-        """Whether more waits than fits into the next read."""
+        """True if more loads wait than fit into the next read."""
         self._arrived: list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]] = []
         self._arrival: Waiter | None = None
 
     def expected_wait(self) -> float:
-        """Seconds until what is asked for now is read, as far as can be told."""
+        """The estimated seconds until a load that is submitted now has ended."""
         now = perf_counter()
         whole = len(self._pending) // MAX_BATCH_KEYS
-        return self._wait_estimate.wait_of_late(whole + 1, now)  # for the disk may hang
+        return self._wait_estimate.wait_of_late(whole + 1, now)  # because the disk may hang
 
     def submit(self, loading: Loading) -> None:
-        """Load ``loading.key`` and tell it."""
+        """Load the row of ``loading.key``."""
         with self._lock:
             self._pending.append(loading)
             if len(self._pending) > MAX_BATCH_KEYS:
                 self.is_behind = True
             scheduled, self._scheduled = self._scheduled, True
         if not scheduled:
-            # Until the reader comes to it, which may hang in something else.
+            # Ends when the reader's thread comes to this, which may hang in another job.
             self._wait_estimate.begin(perf_counter())
             self._runner.post(self._drain)
 
     async def run(self) -> None:
-        """Hand over what arrives, for ever."""
+        """Hand loads to their activations, until cancelled."""
         while True:
             for batch, outcome in self._take_arrived():
                 if isinstance(outcome, StorageFault):
@@ -105,7 +105,7 @@ class BatchedLoad:
             self._wait_estimate.end(perf_counter(), share)
 
     def _load(self, batch: list[Loading]) -> list[Loading]:
-        """Load a batch; what of it has to be loaded without the rest."""
+        """Load a batch; return the loads that are to be tried again, without a corrupt row."""
         others: list[Loading] = []
         outcome: Sequence[StoredObject | None] | StorageFault
         try:

@@ -1,13 +1,14 @@
-"""How much goes into the next transaction, and when: the arithmetic of `group_commit`.
+"""Batch policy: the size of the next transaction of `group_commit`, and the delay before it.
 
-Callers go round: a transaction releases them, they come back with their next commit after a while
-that the event loop needs for their turns. Left alone, this locks into one of two rhythms, and
-each is right for a different disk.
+Callers move in circles: a transaction releases them, and they return with their next commit when
+the event loop has run their turns. By itself this settles in one of two rhythms, each of which is
+right for a different disk.
 
-- *In step*: everybody is in one transaction, then everybody is in the loop. Each sync serves all,
-  but loop and disk wait for each other. Right when a sync takes longer than the turns.
-- *In turns*: one half is in a transaction while the other half's turns run. Twice the syncs, but
-  loop and disk work at the same time. Right when the turns take longer than a sync.
+- *In step*: all callers are in one transaction, then all are in the loop. Each fsync serves all of
+  them, but loop and disk wait for each other. Right if an fsync takes longer than the turns.
+- *In turns*: one half of the callers is in a transaction while the turns of the other half run.
+  That takes twice the fsyncs, but loop and disk work at the same time. Right if the turns take
+  longer than an fsync.
 
 `BatchPolicy` nudges from one to the other. Prior art: ``commit_delay`` and ``commit_siblings`` of
 PostgreSQL, ``binlog_group_commit_sync_delay`` of MySQL, which their users have to set by hand.
@@ -18,17 +19,17 @@ from __future__ import annotations
 import attrs
 
 MIN_ROWS_TO_HALVE = 16
-"""Below this, neither rhythm gains what the change costs."""
+"""Below this, a change of rhythm costs more than it gains."""
 
-# What callers take to come back, guessed low: a wrong guess costs a part of the wait below.
+# How long callers take to return. Guessed low: a wrong guess costs a part of the wait below.
 RETURN_SECONDS = 100e-6
 TURN_SECONDS = 10e-6
 
 MAX_WAIT_SHARE = 0.25
-"""How much of the last transaction's time may be spent waiting for more."""
+"""The share of the last transaction's duration that may be spent waiting for more commits."""
 
 DISCOURAGED_TRANSACTIONS = 32
-"""Transactions for which not to wait again after nobody came."""
+"""For how many transactions there is no wait after one in which few callers returned."""
 
 
 @attrs.define
@@ -40,25 +41,25 @@ class BatchPolicy:
     _discouraged: int = 0
 
     def done(self, rows: int, duration: float) -> None:
-        """Note that a transaction of ``rows`` took ``duration``."""
+        """Record a transaction of ``rows``."""
         self.last_rows = rows
         self.last_duration = duration
 
     def share(self, pending: int, idle_for: float) -> int:
-        """How many of the pending commits to take.
+        """The number of pending commits to take.
 
-        After the writer was idle for long enough, compared with a transaction, everybody is in
-        step though the turns take longer than the disk: then one half, so that the other half
-        follows in turns.
+        If the writer was idle for long, compared with a transaction, callers are in step although
+        their turns take longer than the disk. Then it is one half, so that the other half follows
+        in turns.
         """
         if pending >= MIN_ROWS_TO_HALVE and 2 * idle_for > self.last_duration > 0:
             return (pending + 1) // 2
         return pending
 
     def wait(self, pending: int) -> float:
-        """How long to wait for the callers just released before taking what is pending.
+        """The seconds to wait for the callers just released, before taking the pending commits.
 
-        Nothing, unless the disk is so slow that going without them costs more.
+        It is 0 unless the disk is so slow that a transaction without these callers costs more.
         """
         expected = RETURN_SECONDS + self.last_rows * TURN_SECONDS
         if not pending or expected > self.last_duration * MAX_WAIT_SHARE:
@@ -69,6 +70,6 @@ class BatchPolicy:
         return expected
 
     def waited(self, came: int) -> None:
-        """Note how many came during a wait."""
+        """Record the number of commits that came during a wait."""
         if 2 * came < self.last_rows:
             self._discouraged = DISCOURAGED_TRANSACTIONS

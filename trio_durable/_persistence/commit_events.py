@@ -1,4 +1,4 @@
-"""Telemetry of the group commit: its transactions, and the turns that each makes durable.
+"""Telemetry of the group commit: transactions, and the turns that each one makes durable.
 
 A group commit with a notifier makes `ObservedTicket` instead of `Ticket` and runs each
 transaction through `CommitEvents`. Without a notifier it uses neither.

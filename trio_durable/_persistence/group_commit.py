@@ -1,25 +1,27 @@
-"""Group commit: everything that waits while one transaction runs goes into the next one.
+"""Group commit: all commits that arrive while one transaction runs are in the next one.
 
 Prior art: the group commit of write-ahead logs (Gawlick and Kinkade, IMS Fast Path, 1985;
-PostgreSQL's and MySQL's commit queues). A sync of the disk costs about the same for one row as
-for a hundred, so the transaction that waits for the disk collects what comes meanwhile.
+PostgreSQL's and MySQL's commit queues). An fsync costs about the same for one row as for a
+hundred, so commits that arrive during one share the next.
 
-The writer's thread pulls: when a transaction ends it takes what has gathered and begins the next
-one at once, without a way through the event loop in between. How much it takes, and whether it
-waits for more, `pace` decides.
+The writer's thread pulls: when a transaction ends, it takes the pending commits and begins the next
+one at once, without a detour through the event loop. `batching` decides how many it takes, and
+whether it waits for more.
 
 Invariants:
 
-- At most one ticket of an owner is pending: turns that come while it is are coalesced into it,
-  one row for all of them. Behind it may be one in the writer's hands and one whose outcome is on
-  its way to the loop, linked in the order of their revisions.
-- Revisions are assigned when a ticket is opened, each on top of the ticket before. If one fails,
-  those behind it fail with it: in the loop at once, and in the writer's thread by `refused`. The
-  storage's fence alone would not do, for a deletion starts revisions over.
-- An object that begins from nothing gets an epoch that nobody ever had, so that another runtime on
-  the same storage, which knew an object that is gone, can't take the new one for it.
+- At most one ticket of an owner is pending: later turns are coalesced into it, one row for all of
+  them. The owner may have two earlier tickets: one that the writer is committing, and one whose
+  outcome is on its way to the loop. They are linked in the order of their revisions.
+- Revisions are assigned when a ticket is opened, each on top of the ticket before. If a ticket
+  fails, the later ones fail with it: in the loop at once, and in the writer's thread by `refused`.
+  The storage's fence isn't enough, because a deletion starts revisions over.
+- A new object gets an epoch that no other object ever had. Otherwise another runtime on the same
+  storage, which knew a deleted object of that key, could take the new one for it.
 - A ticket's commit may change only while it is pending; `_lock` guards that against the writer's
   taking it. Its waiters belong to the loop.
+- Listeners are called in the loop, before the replies that wait for a commit are released.
+  Telemetry is reported before both.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ class GroupCommit:
         self._idle: Waiter | None = None
         self._wait_estimate = WaitEstimate()
         self.is_behind = False
-        """Whether more waits than fits into the next transaction."""
+        """True if more commits wait than fit into the next transaction."""
         self.batches = 0
         self.rows = 0
 
@@ -100,7 +102,11 @@ class GroupCommit:
     def submit(
         self, owner: Owner, state: bytes | None, delete: bool, alarms: AlarmChanges | None = None
     ) -> Ticket:
-        """Put what a turn changed on its way, together with what of ``owner`` still waits."""
+        """Submit the changes of a turn; they join the pending ticket of ``owner`` if it has one.
+
+        Returns:
+            The ticket, which must become the owner's gate.
+        """
         with self._lock:
             ticket = self._pending.get(owner)
             if ticket is not None:
@@ -130,18 +136,18 @@ class GroupCommit:
         return ticket
 
     def expected_wait(self) -> float:
-        """Seconds until what is submitted now is durable, as far as can be told."""
+        """The estimated seconds until a commit that is submitted now is durable."""
         now = perf_counter()
         whole = max(len(self._pending) // MAX_BATCH_ROWS, self._pending_bytes // MAX_BATCH_BYTES)
-        return self._wait_estimate.wait_of_late(whole + 1, now)  # for the disk may hang
+        return self._wait_estimate.wait_of_late(whole + 1, now)  # because the disk may hang
 
     async def perform(self, job: Callable[[Writer], T]) -> T:
-        """Let ``job`` do something else with the writer, between two transactions.
+        """Run another job with the writer, between two transactions, and return its result.
 
-        If cancelled, the job is done all the same.
+        If cancelled, the job runs all the same.
 
         Raises:
-            StorageFault: What ``job`` raised.
+            StorageFault: The job failed.
         """
         waiter = self._loop.waiter()
         with self._lock:
@@ -152,7 +158,7 @@ class GroupCommit:
         return cast("T", await waiter.wait())
 
     async def drained(self) -> None:
-        """Return when nothing is on its way."""
+        """Return when all tickets have ended."""
         while self._unsettled:
             self._idle = self._loop.waiter()
             await self._idle.wait()
@@ -170,7 +176,7 @@ class GroupCommit:
             if batch is None:
                 return
             if not batch:
-                continue  # a job came meanwhile
+                continue  # a job has arrived since the check above
             began = perf_counter()
             self._wait_estimate.begin(began)
             if events is None:
@@ -189,7 +195,7 @@ class GroupCommit:
             idle_for = 0.0
 
     def _do_jobs(self) -> None:
-        self._wait_estimate.begin(perf_counter())  # one of these may find the disk hanging, too
+        self._wait_estimate.begin(perf_counter())  # because the disk may hang in a job, too
         for _ in range(len(self._jobs)):
             self._jobs.popleft()()
         self._wait_estimate.end(perf_counter(), 0.0)
@@ -204,7 +210,7 @@ class GroupCommit:
             self._loop.call_soon_threadsafe(waiter.settle, value)
 
     def _write(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
-        """Carry out one transaction; the positions of what was refused, or why all was."""
+        """Run one transaction; return the positions that were refused, or why it failed."""
         for ticket in batch:
             if ticket.lost_its_base():
                 return self._write_apart(batch)
@@ -223,7 +229,7 @@ class GroupCommit:
         return outcome
 
     def _write_apart(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
-        """Write a batch without those whose predecessor was refused."""
+        """Write a batch without the tickets whose base was refused."""
         kept = []
         for position, ticket in enumerate(batch):
             if ticket.lost_its_base():
@@ -237,7 +243,7 @@ class GroupCommit:
         return set(range(len(batch))) - applied
 
     def _take(self, idle_for: float) -> list[Ticket] | None:
-        """What goes into the next transaction; None if there is nothing left to do."""
+        """The tickets for the next transaction; None if there is nothing left to do."""
         with self._lock:
             pending = self._pending
             share = min(self._policy.share(len(pending), idle_for), MAX_BATCH_ROWS)
@@ -253,8 +259,7 @@ class GroupCommit:
                         break
                     batch.append(ticket)
                     size += ticket.size
-                # Afterwards: to look for the first of a dict again and again, after each removal,
-                # is quadratic.
+                # In a second pass: finding a dict's first key after each removal is quadratic.
                 for ticket in batch:
                     del pending[ticket.owner]
                 self._pending_bytes -= size
@@ -299,7 +304,7 @@ class GroupCommit:
             self._idle.settle()
 
     def _fail(self, ticket: Ticket, fault: StorageFault | None) -> None:
-        """Fail ``ticket`` and all behind it; stale if there is no ``fault``."""
+        """Fail ``ticket`` and those based on it. It is stale if there is no ``fault``."""
         if ticket.ended:
             return
         owner, revision = ticket.owner, ticket.revision

@@ -1,7 +1,7 @@
-"""One commit on its way through the group commit, and the replies that wait for it.
+"""Ticket: one commit in the group commit, and the replies that wait for it.
 
-A caller that gives up leaves its waiter behind. If the disk hangs, others come and give up as well,
-so what has ended is dropped whenever the waiters have become twice as many as were left of them.
+A caller that times out leaves its ended waiter behind. While the disk hangs, more callers arrive
+and time out, so ended waiters are removed each time the number of waiters has doubled.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from .._telemetry.events import Turn
 from ..storage._records import AlarmChanges, Commit, new_epoch
 
 _MIN_WAITERS_TO_COMPACT = 1024
-"""Waiters among which it isn't worth it to look for those that have ended."""
+"""Fewer waiters than this are never searched for ended ones."""
 
 
 class Owner(Protocol):
-    """Whose commits these are: an activation."""
+    """The object that commits: an activation."""
 
     key: ObjectKey
     revision: int | None
-    """The revision that is stored; 0 for none, None if that isn't known."""
+    """The stored revision; 0 if nothing is stored, None if that isn't known."""
     epoch: int
-    """The epoch that is stored with it."""
+    """The stored epoch."""
     gate: Ticket | None
     """The last of its tickets that hasn't ended, which holds back its replies."""
 
@@ -40,12 +40,12 @@ class Owner(Protocol):
         ...
 
     def commit_failed(self) -> None:
-        """A ticket failed, and those behind it. Its effects are lost."""
+        """A ticket failed, and those based on it. Their effects are lost."""
         ...
 
 
 class Ticket(Commit):
-    """One commit on its way, and the replies that wait for it."""
+    """A commit, and the replies that wait for it."""
 
     __slots__ = (
         "_alarms_size",
@@ -71,8 +71,8 @@ class Ticket(Commit):
         alarms: AlarmChanges | None,
         epoch: int,
     ) -> None:
-        # Commit's own fields, without the way through its constructor: one of these is made for
-        # nearly every call.
+        # Commit's own fields, without calling its constructor, because nearly every call makes a
+        # ticket.
         self.key = owner.key
         self.revision = revision
         self.state = state
@@ -83,30 +83,30 @@ class Ticket(Commit):
         self.owner = owner
         self.ended = False
         self.preceding: Ticket | None = None
-        """The owner's ticket that this one is based on, while that isn't durable."""
+        """The ticket that this one is based on, until that is durable."""
         self.following: Ticket | None = None
-        """The owner's next ticket, based on this one."""
+        """The ticket that is based on this one."""
         self.refused = False
-        """The writer's thread knows that it didn't apply, though the loop may not know yet."""
-        # Nearly always one, and a list of one is one more thing for the garbage collector.
+        """True if it wasn't applied. Set by the writer's thread, before the loop knows of it."""
+        # There is nearly always one waiter, and a list would be one more object to collect.
         self._waiter: Waiter | None = None
         self._others: list[Waiter] | None = None
         self._limit = _MIN_WAITERS_TO_COMPACT
 
     @property
     def next_revision(self) -> int | None:
-        """What is stored once this is durable; None if it isn't known, for it stays what it is."""
+        """The revision that is stored once this is durable; None if it stays as it is, unknown."""
         if self.delete:
             return 0
         return self.revision if self.state is None else (self.revision or 0) + 1
 
     @property
     def size(self) -> int:
-        """The bytes that it takes to the storage, or somewhat more."""
+        """The bytes that it sends to the storage, roughly and not less."""
         return (len(self.state) if self.state is not None else 0) + self._alarms_size
 
     def add(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> None:
-        """Take up what a later turn did; while nobody has it in hands."""
+        """Merge the changes of a later turn. Allowed while the ticket is pending."""
         if state is not None or delete:
             self.state = state
             self.delete = delete
@@ -121,8 +121,8 @@ class Ticket(Commit):
                 self.alarms.merge(alarms)
 
     def lost_its_base(self) -> bool:
-        """Whether what it is based on was refused. For the writer's thread."""
-        preceding = self.preceding  # once: the loop may take it away meanwhile
+        """True if the ticket that it is based on was refused. For the writer's thread."""
+        preceding = self.preceding  # read once, because the loop may clear it meanwhile
         return preceding is not None and preceding.refused
 
     def hold(self, waiter: Waiter) -> None:
@@ -138,7 +138,7 @@ class Ticket(Commit):
                 self._limit = 2 * len(self._others) + _MIN_WAITERS_TO_COMPACT
 
     def succeed(self) -> None:
-        """Release what is held."""
+        """Release all waiters."""
         self.ended = True
         self.preceding = None
         if self._waiter is not None:
@@ -147,7 +147,7 @@ class Ticket(Commit):
                 waiter.release()
 
     def fail(self, error: Callable[[], PersistenceError]) -> None:
-        """Fail what is held, each waiter with an error of its own."""
+        """Fail all waiters, each with an error of its own."""
         self.ended = True
         if self._waiter is not None:
             for waiter in (self._waiter, *(self._others or ())):

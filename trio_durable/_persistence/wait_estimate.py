@@ -1,31 +1,30 @@
-"""How long those who wait in a line will wait, so that it is told at its end and not in vain.
+"""Wait estimate: the expected delay in a queue, by which admission control rejects calls early.
 
-Callers wait for a while and then are gone. If more come than can be served, then in a line that is
-served in order all wait until just before that: each is served when it is about to give up, and
-nobody gets an answer any more though everybody is worked for. Prior art: the goodput collapse of
-networks and of servers under overload, and admission by expected delay (CoDel, 2012, for packets;
-WeChat's DAGOR, 2018, by the time that requests wait).
+Callers have timeouts. If they arrive faster than they are served, a queue in order grows until each
+caller is served just as its timeout ends: all work is done, and no caller gets its result. Prior
+art: the goodput collapse of networks and servers under overload, and admission by expected delay
+(CoDel, 2012, for packets; WeChat's DAGOR, 2018, by the time that requests wait).
 
-So who would be done when nearly all its time is over isn't let in. What is expected is the time
-that all before it need, and it itself, if each takes what the last ones took on the average. It is
-no more than an estimate: it refuses the clear cases, and the timeouts remain.
+So a call that would end when most of its timeout is over is rejected at once. Its expected delay is
+the average duration of the latest jobs, times the number of jobs up to and including its own. That
+is an estimate: it rejects the clear cases, and the timeouts handle the others.
 """
 
 from __future__ import annotations
 
 PATIENCE = 0.7
-"""The share of its timeout that a call may be expected to take. The rest is for what the estimate
-is off by."""
+"""The share of its timeout that a call's expected delay may take. The rest is the margin for the
+estimate's error."""
 
 _MIN_SHARE = 1 / 8
-"""The least share of a whole one that tells how long a whole one takes."""
+"""The smallest share of a full job from which the duration of a full one is estimated."""
 
 
 class WaitEstimate:
-    """What is done one after the other. Times in seconds, of whatever clock.
+    """The delay in a queue whose jobs run one after the other. Times in seconds, of any clock.
 
     Args:
-        last: Over about how many the average goes; more where they are of different lengths.
+        last: Roughly the number of latest jobs in the average; more if their durations differ.
     """
 
     __slots__ = ("_average", "_began", "_last", "_noted")
@@ -37,18 +36,17 @@ class WaitEstimate:
         self._began: float | None = None
 
     def begin(self, now: float) -> None:
-        """One begins; the one before it, if that hasn't ended yet, ends."""
+        """A job begins. The job before it ends, if it hasn't yet."""
         if self._began is not None:
             self._note(now - self._began)
         self._began = now
 
     def end(self, now: float, share: float = 1.0) -> None:
-        """The one that began has ended; it goes into the average.
+        """The running job has ended, and enters the average.
 
-        If it was less than a whole one, a ``share`` of it, a whole one would have taken longer, but
-        who knows by how much: at most in proportion. So, if it was large enough, it is a guess, the
-        lowest of which counts until a whole one has ended: one that woke a sleeping disk says
-        nothing of those after it.
+        A job that was only a ``share`` of a full one says less: a full one takes longer, at most in
+        proportion. So a share that is large enough gives an upper bound. Until a full job has
+        ended, the lowest of these counts, because the first may have woken a sleeping disk.
         """
         if self._began is not None:
             took = now - self._began
@@ -59,24 +57,24 @@ class WaitEstimate:
         self._began = None
 
     def _note(self, took: float) -> None:
-        # All alike at first, or a first one that was long would count for long.
+        # The first jobs have equal weight, or a long first one would count for long.
         self._noted = noted = min(self._noted + 1, self._last)
         self._average += (took - self._average) / noted
 
     def elapsed(self, now: float) -> float:
-        """For how long one has been under way."""
-        began = self._began  # once: another thread may end it
+        """How long the running job has taken so far."""
+        began = self._began  # read once, because another thread may end the job
         return 0.0 if began is None else max(now - began, 0.0)
 
     def wait(self, ahead: int, now: float) -> float:
-        """How long until the one under way and ``ahead`` more have ended; 0 if nothing is known.
+        """The delay until the running job and ``ahead`` more have ended; 0 if nothing is known.
 
-        Whether the one under way takes longer than the others doesn't matter.
+        A running job that is late counts as if it ended now.
         """
         average, began = self._average, self._began
         rest = 0.0 if began is None else average - (now - began)
         return ahead * average + rest if rest > 0.0 else ahead * average
 
     def wait_of_late(self, ahead: int, now: float) -> float:
-        """The same, if each takes as long at least as the one under way already has."""
+        """The same, if each job takes at least as long as the running one has so far."""
         return max(self.wait(ahead, now), ahead * self.elapsed(now))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
-from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -41,9 +40,7 @@ from .._eventloop.timeouts import Deadlines
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier, Observer
-from ..scheduler import WheelScheduler
-from ..scheduler._contract import Destination
-from ..scheduler._wheel.delivery import Deliverer, MakeDeliverer
+from ..scheduler import Destination, Scheduler, WheelScheduler
 from ..storage import Hints, Reader, Storage, StorageFault, Writer
 
 C = TypeVar("C", bound=LocalCalls)
@@ -163,7 +160,7 @@ class OpenRuntime:
             notifier=self.notifier,
             observation=Observation(self.notifier) if self.notifier is not None else None,
         )
-        self.scheduler = WheelScheduler(
+        self.scheduler: Scheduler = WheelScheduler(
             loop,
             clock,
             self.group_commit,
@@ -173,7 +170,7 @@ class OpenRuntime:
             self._tell_others,
             polling_interval=settings.polling_interval,
             claim_ttl=settings.claim_ttl,
-            make_deliverer=self._make_deliverer(),
+            notifier=self.notifier,
         )
         self.group_commit.add_listener(self.scheduler)
         self._runtime = runtime
@@ -323,13 +320,6 @@ class OpenRuntime:
             raise StorageUnavailable(self.storage.location, str(fault)) from fault
 
     # --- inside ----------------------------------------------------------------------------------
-
-    def _make_deliverer(self) -> MakeDeliverer:
-        if self.notifier is None:
-            return Deliverer
-        from .._instrumented.deliveries import InstrumentedDeliverer
-
-        return partial(InstrumentedDeliverer, self.notifier)
 
     def _tell_others(self, available_at: int) -> None:
         if self._hints is not None:

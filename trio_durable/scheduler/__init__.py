@@ -1,7 +1,7 @@
-"""Who delivers alarms: the contract, and the timing wheel that comes with the library."""
+"""Schedulers deliver alarms: their contract, and the library's timing wheel."""
 
-from ._contract import Scheduler
+from ._contract import Destination, Scheduler, SchedulerStatistics
 from ._wheel.scheduler import WheelScheduler
 from ._wheel.timing_wheel import TimingWheel
 
-__all__ = ["Scheduler", "TimingWheel", "WheelScheduler"]
+__all__ = ["Destination", "Scheduler", "SchedulerStatistics", "TimingWheel", "WheelScheduler"]

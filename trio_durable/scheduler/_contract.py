@@ -1,67 +1,137 @@
-"""What the runtime asks of a scheduler, and what a scheduler asks of the runtime."""
+"""The contract of schedulers: the interface that the runtime uses, and the one it offers them."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import attrs
+
 from .._alarms.delivery import Delivery
 from .._alarms.retry import Retry
 from .._eventloop.loop import Waiter
 from .._keys import AlarmKey, ObjectKey
+from .._persistence.commit_listener import CommitListener
 from ..storage import AlarmChanges, NewAlarm, StoredAlarm
 
 
-class Scheduler(Protocol):
-    """Keeps alarms and has them delivered when they are due.
+@attrs.frozen
+class SchedulerStatistics:
+    """A snapshot of a scheduler's counters."""
 
-    What a turn does to alarms reaches the storage in the turn's own commit; a scheduler learns of
-    it by `committed`. What is done to them from outside goes through the scheduler.
+    waiting: int
+    """Alarms that the scheduler holds in memory and isn't delivering; the storage may have more."""
+    in_flight: int
+    """Alarms that are being delivered, from before the claim until the outcome is durable."""
+    delivered: int
+    """Alarms that were handled and acknowledged."""
+    failed: int
+    """Attempts that failed. Superseded and acknowledged deliveries aren't among them."""
+
+
+class Scheduler(CommitListener, Protocol):
+    """Keeps alarms and delivers each when it is due.
+
+    A turn's changes of alarms reach the storage in the turn's own commit; the scheduler learns of
+    them from the group commit, whose listener it is. Changes from outside of turns go through the
+    scheduler's methods.
+
+    An alarm is delivered at its time or later, and by one runtime at a time. Delivery is repeated
+    until the alarm is acknowledged by a commit, has used up its attempts, or was changed. An
+    attempt isn't counted if its handler isn't to blame: the acknowledging commit failed, the
+    runtime closed, the object's state is of a newer release, or its tenant is being dropped.
     """
 
     async def schedule(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
-        """Set an alarm; return when that is durable."""
+        """Set an alarm, and replace one of that name; return when that is durable."""
         ...
 
     async def cancel(self, key: ObjectKey, name: str) -> None:
-        """Cancel an alarm, if there is one; return when that is durable."""
+        """Cancel an alarm if there is one, or a dead letter; return when that is durable."""
         ...
 
     async def cancel_all(self, key: ObjectKey) -> None:
-        """Cancel all alarms of an object; return when that is durable."""
+        """Cancel all alarms and dead letters of an object; return when that is durable."""
+        ...
+
+    async def dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str
+    ) -> list[StoredAlarm]:
+        """A page of the alarms of a type that have used up their attempts.
+
+        Args:
+            type_name: The stored name of the type.
+            after: The last key of the page before, or None for the first page.
+            limit: The maximum number of alarms.
+            tenant: The tenant, or ``""``.
+
+        Raises:
+            StorageFault: They could not be read.
+        """
         ...
 
     async def list(self, key: ObjectKey) -> list[StoredAlarm]:
-        """The alarms of an object by ``due_at``, dead letters excepted."""
+        """The alarms of an object by ``due_at``, without dead letters.
+
+        Raises:
+            StorageFault: They could not be read.
+        """
         ...
 
     async def fire(self, key: AlarmKey) -> bool:
-        """Have an alarm delivered now, whatever its time; return when its commit is durable.
+        """Deliver an alarm now, whatever its time; return when its outcome is durable.
+
+        If it is being delivered already, that delivery counts.
 
         Returns:
             Whether there was such an alarm.
 
         Raises:
             Exception: What its handler raised. The alarm is tried again as any other.
+            StorageFault: It could not be claimed.
+        """
+        ...
+
+    async def revive(self, key: AlarmKey) -> bool:
+        """Make a dead letter due at once, with all its attempts; return when that is durable.
+
+        Returns:
+            Whether there was such a dead letter.
+
+        Raises:
+            StorageFault: It could not be made durable, as far as is known.
         """
         ...
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        """Take note of what a durable commit did to an object's alarms."""
-        ...
+        """A durable commit changed alarms of an object.
 
-    def dropped(self, tenant: str) -> None:
-        """Take note that a tenant is gone, with all its alarms."""
-        ...
-
-    def hinted(self, available_at: int) -> None:
-        """Take note that another runtime leaves an alarm to others, which is available at a time.
-
-        It may be 0, for an alarm of any time.
+        A delivery of that object that the commit acknowledges is marked ``acknowledged``, one whose
+        alarm it changes ``superseded``. An alarm that it sets is delivered at its new time.
         """
         ...
 
+    def uncertain(self) -> None:
+        """A commit that would have changed alarms failed; it may be durable all the same."""
+        ...
+
+    def dropped(self, tenant: str) -> None:
+        """A tenant was removed with all its alarms; its deliveries are marked ``superseded``."""
+        ...
+
+    def hinted(self, available_at: int) -> None:
+        """Another runtime leaves an alarm to others, which is available at a time.
+
+        Args:
+            available_at: Microseconds since 1970 UTC; 0 for an alarm of any time.
+        """
+        ...
+
+    def statistics(self) -> SchedulerStatistics:
+        """A snapshot of the counters."""
+        ...
+
     async def run(self) -> None:
-        """Deliver what is due, for ever."""
+        """Deliver alarms that are due, until cancelled."""
         ...
 
     def stop(self) -> None:
@@ -69,26 +139,32 @@ class Scheduler(Protocol):
         ...
 
     async def give_back(self) -> None:
-        """Let others have what is left, claimed or not, and know of it; after `run`."""
+        """Let other runtimes deliver what is left, claimed or not, and notify them.
+
+        Called after `stop`, when `run` has ended.
+        """
         ...
 
 
 class Destination(Protocol):
-    """Where alarms go: the objects of a runtime."""
+    """Handles alarms: the objects of a runtime."""
 
     def obstacle(self, type_name: str) -> str | None:
-        """Why no alarm of this type can be delivered, if none can."""
+        """The reason why no alarm of a type can be delivered here, or None."""
         ...
 
     def retry_of(self, key: AlarmKey) -> Retry:
-        """When an alarm whose handler failed is tried again."""
+        """The backoff for an alarm whose handler failed."""
         ...
 
     def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
-        """Let an alarm be handled in a turn of its object; ``waiter`` learns of the outcome.
+        """Handle an alarm in a turn of its object.
+
+        ``waiter`` is released when the turn's commit is durable, and that commit acknowledges the
+        alarm; or it fails with the error of the turn or of the commit.
 
         Raises:
-            Exception: There is no way to.
+            Exception: The alarm can't be delivered. That counts as a failed attempt.
         """
         ...
 

@@ -1,70 +1,60 @@
-"""Claims what is due, has it delivered, and follows it until it is acknowledged or postponed.
+"""Delivery of due alarms, from the claim to the acknowledgement or the retry.
 
-A claim says who handles an alarm, so that of several who see it due only one does. It takes about
-as long as a sync of the disk, so alarms are claimed that much ahead of their time. It is given
-back by the commit that acknowledges the alarm, or when the handler has failed; it runs out if its
-owner died, and is renewed while a handler takes its time.
+The number of deliveries in flight is bounded, and the bound is lower while there are calls: a
+backlog of alarms must not keep calls waiting. For the same reason they begin a few at a time, with
+the event loop's other tasks in between. A delivery that has run for a while waits for something
+other than the processor, so it no longer counts: slow handlers must not keep other alarms waiting.
+An object gets only a few at once, because they fill its mailbox.
 
-How many deliveries are under way together is bounded, the more so while there are calls, and they
-begin a few at a time, with the event loop's other tasks in between: a backlog of alarms must not
-keep calls waiting. Those that have been under way for a while wait for something else than the
-processor, and no longer count: slow handlers must not keep other alarms waiting. Of one object
-only a few are taken at once, for they would fill its mailbox.
-
-Nothing here is needed for an effect on state to happen once: the commit that acknowledges requires
-the claim, whoever believes to have it. What goes wrong here makes alarms late.
-
-A flight is known from before its claim is made until what became of it is durable; so whatever a
-commit does to the alarm meanwhile finds the flight, and marks it superseded.
+A delivery is in flight from before its claim is made until its outcome is durable. A commit that
+changes the alarm in that time finds the delivery, and marks it superseded.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 
 import anyio
 
 from ..._alarms.alarm import alarm_of
-from ..._clock import LATEST, Clock
+from ..._clock import EARLIEST, LATEST, Clock, instant
 from ..._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
 from ..._eventloop.loop import Loop
-from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
+from ..._telemetry.events import AlarmDelivery, DeadLettered
+from ..._telemetry.notifier import Notifier, request
 from ..._text import error_summary
 from ...storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
 from .._contract import Destination
+from .claims import MAX_LEAD_MICROSECONDS, Claims, new_claim, unchanged
 from .in_flight import InFlight, InFlightDeliveries
 from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
 
 CALLS_EXPECTED_SECONDS = 0.1
-"""Seconds after a change by a call in which more are expected."""
+"""How long after a change by a call more calls are expected."""
 DELIVERIES_PER_SLICE = 8
-"""How many deliveries begin without a break."""
-MAX_LEAD_MICROSECONDS = 20_000
-_NEVER = float("inf")
-_END_OF_TIME = 2**62
-"""Later than any alarm is available."""
-RETRY_SECONDS = 1.0
-"""Seconds after which to write again what could not be written."""
+"""How many deliveries begin without a checkpoint."""
 MAX_ERROR_CHARS = 1000
+_END_OF_TIME = 2**62
+"""Later than any alarm is available, in microseconds since 1970 UTC."""
 
 
 class Deliverer:
-    """What is under way, and what becomes of it.
+    """Delivers alarms, and decides about retries.
 
     Args:
         loop: The event loop.
         clock: The time.
-        group_commit: The way to the storage.
-        upcoming: Where what is due comes from, and goes to when it is to be tried again.
-        destination: Where it goes.
-        claim_ttl: How long a claim holds, in microseconds.
-        room_made: Rung when there is room for more.
+        group_commit: Counts the commits of calls.
+        upcoming: The alarms that are due.
+        in_flight: The deliveries that have begun.
+        claims: Claims alarms, and writes their failures.
+        destination: Handles alarms.
+        notifier: The receiver of telemetry, if there are instruments.
     """
 
     def __init__(
@@ -73,27 +63,25 @@ class Deliverer:
         clock: Clock,
         group_commit: GroupCommit,
         upcoming: UpcomingAlarms,
+        in_flight: InFlightDeliveries,
+        claims: Claims,
         destination: Destination,
-        claim_ttl: int,
-        room_made: AutoResetEvent,
+        notifier: Notifier | None,
     ) -> None:
         self._loop = loop
         self._clock = clock
         self._group_commit = group_commit
         self._upcoming = upcoming
+        self._in_flight = in_flight
+        self._claims = claims
         self._destination = destination
-        self._claim_ttl = claim_ttl
-        self._room_made = room_made
-        self.in_flight = InFlightDeliveries()
-        self._postponed: list[tuple[InFlight, Postponement]] = []
-        self._to_mend = AutoResetEvent(loop)
-        self._renew_at = _NEVER
-        """When to renew claims, if there were any when it was set."""
+        self._notifier = notifier
+        self._observed: dict[InFlight, tuple[AlarmDelivery, Context, float]] = {}
+        """The events of deliveries that were handed over, if there is a notifier: each with the
+        context it is reported in, and the time it began."""
         self._is_stopped = False
         self._other_commits = 0
         self._calls_until = 0.0
-        self.lead = 0
-        """How long a claim takes, and so how much ahead of time to make it. In microseconds."""
         self.delivered = 0
         """Alarms that were handled and acknowledged."""
         self.failed = 0
@@ -101,12 +89,12 @@ class Deliverer:
 
     @property
     def room(self) -> int:
-        """How many more may begin."""
+        """How many more deliveries may begin."""
         now = self._loop.now()
-        return self.in_flight.room(now, are_calls=self._are_calls(now))
+        return self._in_flight.room(now, are_calls=self._are_calls(now))
 
     def _are_calls(self, now: float) -> bool:
-        """Whether calls have changed anything of late."""
+        """True if a call has committed a change recently."""
         others = self._group_commit.rows - self.delivered
         if others > self._other_commits:
             self._calls_until = now + CALLS_EXPECTED_SECONDS
@@ -116,30 +104,22 @@ class Deliverer:
     # --- beginning -------------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """Claim and deliver some of what is ready.
+        """Claim and deliver as many due alarms as there is room for.
 
         Raises:
-            StorageFault: It could not be claimed, as far as can be known.
+            StorageFault: The claim failed, though it may have been made all the same.
         """
         flights = self._take()
         if not flights:
             return
-        keys = [flight.key for flight in flights]
         try:
-            due = max(self._clock.now(), self._upcoming.reached)
-            claimed = await self._claim(keys, flights[0].delivery.claim, due)
+            await self._claims.claim(flights, max(self._clock.now(), self._upcoming.reached))
         except StorageFault:
-            for flight in flights:
-                self._settle(flight)
-            # What was changed meanwhile is known already.
+            # A superseded alarm is known by its new time already.
             self._upcoming.put_back(
                 flight.key for flight in flights if not flight.delivery.superseded
             )
             raise
-        for flight in flights:
-            flight.stored = claimed.get(flight.key)
-            if flight.stored is None:  # it was set anew or cancelled, or is somebody else's
-                self._settle(flight)
         begun = 0
         for flight in flights:
             if flight.stored is not None:
@@ -149,57 +129,31 @@ class Deliverer:
                 await self._deliver(flight, flight.stored)
 
     def _take(self) -> list[InFlight]:
-        """Take what may begin from the upcoming alarms."""
-        claim = _new_claim()
+        """Take as many due alarms as there is room for, and begin their deliveries."""
+        claim = new_claim()
         flights = []
         for _ in range(self.room):
-            key = self._upcoming.take(self.in_flight.is_full)
+            key = self._upcoming.take(self._in_flight.is_full)
             if key is None:
                 break
-            if key in self.in_flight:
-                self._upcoming.unpark(key.owner)  # in its stead
+            if key in self._in_flight:
+                self._upcoming.unpark(key.owner)  # a parked alarm of the object takes its place
             else:
-                flights.append(self._begin_flight(key, claim))
+                flights.append(self._begin(key, claim))
         return flights
 
-    def _begin_flight(self, key: AlarmKey, claim: int) -> InFlight:
+    def _begin(self, key: AlarmKey, claim: int) -> InFlight:
         flight = InFlight(self._ended, key, claim)
-        self.in_flight.add(flight, self._loop.now())
-        if self._renew_at == _NEVER:
-            self._to_mend.set()
+        self._claims.begin(flight)
         return flight
 
-    async def _claim(
-        self, keys: Sequence[AlarmKey], claim: int, due: int
-    ) -> dict[AlarmKey, StoredAlarm]:
-        until = self._clock.now() + self._claim_ttl
-        began = self._loop.now()
-        stored: list[StoredAlarm] = []
-        # Or what is claimed wouldn't be known, and so not be given back.
-        with anyio.CancelScope(shield=True):
-            stored = await self._group_commit.perform(
-                lambda writer: writer.claim(keys, claim, due, until)
-            )
-        # Rises slowly, so that one claim that had to wait doesn't count for much.
-        took = round((self._loop.now() - began) * 1e6)
-        self.lead = min((3 * self.lead + took) // 4, MAX_LEAD_MICROSECONDS)
-        return {alarm.key: alarm for alarm in stored}
-
     async def _deliver(self, flight: InFlight, stored: StoredAlarm) -> None:
-        # One that has failed has a time of its own, which may be before the one it was set for.
+        # A retry has a time of its own, which may be before the one the alarm was set for.
         is_time = stored.failures > 0 or await self._is_time(stored.due_at)
         if not is_time or self._is_stopped:
-            self._postpone(flight, _as_it_was(flight, stored))
+            self._claims.postpone(flight, unchanged(flight, stored))
         else:
             self._hand_over(flight, stored)
-
-    def _hand_over(self, flight: InFlight, stored: StoredAlarm) -> None:
-        try:
-            flight.delivery.alarm = alarm_of(stored, stored.failures + 1)
-            flight.retry = self._destination.retry_of(flight.key)
-            self._destination.deliver(flight.delivery, flight)
-        except Exception as error:
-            flight.fail(error)
 
     async def _is_time(self, due_at: int) -> bool:
         """Wait for a time that is near. False if it is far, because the clock was set back."""
@@ -209,28 +163,44 @@ class Deliverer:
             await anyio.sleep(ahead / 1e6)
         return True
 
+    def _hand_over(self, flight: InFlight, stored: StoredAlarm) -> None:
+        if self._notifier is None:
+            self._hand_to_destination(flight, stored)
+        else:
+            context = self._observe(self._notifier, flight, stored)
+            # In a copy: the delivery may end at once, and a context can't be entered twice.
+            context.copy().run(self._hand_to_destination, flight, stored)
+
+    def _hand_to_destination(self, flight: InFlight, stored: StoredAlarm) -> None:
+        try:
+            flight.delivery.alarm = alarm_of(stored, stored.failures + 1)
+            flight.retry = self._destination.retry_of(flight.key)
+            self._destination.deliver(flight.delivery, flight)
+        except Exception as error:
+            flight.fail(error)
+
     def stop(self) -> None:
-        """Begin no more."""
+        """Begin no more deliveries."""
         self._is_stopped = True
 
-    # --- one out of its time ---------------------------------------------------------------------
+    # --- firing before the time ------------------------------------------------------------------
 
     async def fire(self, key: AlarmKey) -> bool:
-        """Have an alarm delivered now, whatever its time, and return when that is settled.
+        """Deliver an alarm now, whatever its time, and return when its outcome is durable.
 
-        If it is under way already, that counts; but not under way in another runtime, from which
-        the claim is taken. Bounds on what is under way don't hold for it.
+        A delivery that is in flight here counts. One in another runtime doesn't: its claim is
+        taken. The bounds on deliveries in flight don't apply.
 
         Returns:
             Whether there was such an alarm.
 
         Raises:
-            Exception: What its handler raised, or why it could not be handled or acknowledged. It
-                is tried again as any other, and that is written down.
-            StorageFault: It could not be claimed, as far as can be known.
+            Exception: What its handler raised, or why it could not be handled or acknowledged. The
+                failure is written, and the alarm is tried again as any other.
+            StorageFault: The claim failed, though it may have been made all the same.
         """
-        while (flight := self.in_flight.find(key)) is not None:
-            # What has failed already, or was set anew since, doesn't count.
+        while (flight := self._in_flight.find(key)) is not None:
+            # A delivery that has failed or was superseded isn't one of the alarm as it is now.
             is_this = flight.delivery.is_current and not flight.ended
             await self._settlement(flight)
             if is_this and flight.stored is not None:
@@ -242,29 +212,29 @@ class Deliverer:
         return _outcome(flight)
 
     async def _claim_now(self, key: AlarmKey) -> InFlight | None:
-        """Claim an alarm before its time and let it be handled; None if there is none."""
-        flight = self._begin_flight(key, _new_claim())
+        """Claim an alarm before its time and hand it over; None if there is none."""
+        flight = self._begin(key, new_claim())
         try:
-            claimed = await self._claim([key], flight.delivery.claim, _END_OF_TIME)
+            await self._claims.claim([flight], _END_OF_TIME)
         except StorageFault:
-            self._settle(flight)
             if not flight.delivery.superseded and key not in self._upcoming:
-                self._upcoming.put_back([key])  # it may have been taken, and dropped for this one
+                # It may have been due meanwhile, and skipped because this was in flight.
+                self._upcoming.put_back([key])
             raise
-        stored = flight.stored = claimed.get(key)
+        stored = flight.stored
         if stored is None:
-            self._settle(flight)
             return None
-        # From here to its delivery there is no checkpoint, or a cancelled caller would lose it.
+        # No checkpoint from here to the hand-over, or a cancelled caller would lose the alarm.
         if not flight.delivery.superseded:
-            self._upcoming.disarm(key)  # what it knows is its old time
+            self._upcoming.disarm(key)  # the time that is known is its old one
         if self._is_stopped:
-            self._postpone(flight, _as_it_was(flight, stored))
+            self._claims.postpone(flight, unchanged(flight, stored))
         else:
             self._hand_over(flight, stored)
         return flight
 
     async def _settlement(self, flight: InFlight) -> None:
+        """Wait until a delivery is settled."""
         waiter = self._loop.waiter()
         if flight.watchers is None:
             waiter.settle()
@@ -272,11 +242,11 @@ class Deliverer:
             flight.watchers.append(waiter)
         await waiter.wait()
 
-    # --- what becomes of it ----------------------------------------------------------------------
+    # --- changes of alarms in flight -------------------------------------------------------------
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        """Take note that alarms under way may not be any more what they were when claimed."""
-        for flight in self.in_flight.of_object(key.owner):
+        """Mark the deliveries whose alarms a durable commit has acknowledged or changed."""
+        for flight in self._in_flight.of_object(key.owner):
             delivery = flight.delivery
             name = delivery.key.name
             if changes.acknowledged.get(name) == delivery.claim:
@@ -285,59 +255,54 @@ class Deliverer:
                 delivery.superseded = True
 
     def dropped(self, tenant: str) -> None:
-        """Take note that alarms under way have gone with their tenant."""
-        for flight in self.in_flight:
+        """Mark the deliveries of a dropped tenant as superseded."""
+        for flight in self._in_flight:
             if flight.key.tenant == tenant:
                 flight.delivery.superseded = True
 
+    # --- outcomes --------------------------------------------------------------------------------
+
     def _ended(self, flight: InFlight) -> None:
-        # Where this is called from, in the middle of a commit's settling, nothing may be raised.
+        # Called while the group commit settles a batch, so nothing may be raised here.
+        if self._notifier is not None:
+            self._report_end(self._notifier, flight)
         delivery, error, stored = flight.delivery, flight.error, flight.stored
-        self.in_flight.landed(flight)
+        self._in_flight.handled(flight)
         if error is None:
             self.delivered += 1
         if error is None or stored is None or delivery.acknowledged:
-            self._settle(flight)
+            self._claims.settle(flight)
         elif isinstance(error, AlarmSuperseded) or delivery.superseded:
-            # The change may have come before the claim, which then is of the alarm as it is now;
-            # or it may have failed.
-            self._postpone(flight, _as_it_was(flight, stored))
+            # If the change came before the claim, the claim is of the alarm as it is now. Or the
+            # change failed.
+            self._claims.postpone(flight, unchanged(flight, stored))
         else:
-            self._postpone(flight, self._postponement(flight, stored, error))
-
-    def _settle(self, flight: InFlight) -> None:
-        self.in_flight.remove(flight)
-        self._upcoming.unpark(flight.key.owner)
-        self._room_made.set()
-        watchers, flight.watchers = flight.watchers, None
-        for watcher in watchers or ():
-            watcher.settle()
-
-    def _postpone(self, flight: InFlight, postponement: Postponement) -> None:
-        self._postponed.append((flight, postponement))
-        self._to_mend.set()
+            self._claims.postpone(flight, self._postponement(flight, stored, error))
 
     def _postponement(
         self, flight: InFlight, stored: StoredAlarm, error: BaseException
     ) -> Postponement:
+        """The record of a failure: a retry, or a dead letter after the last attempt."""
         key, claim, failures = flight.key, flight.delivery.claim, stored.failures
         if isinstance(error, RuntimeClosed) and self._is_stopped:
-            return _as_it_was(flight, stored)
+            return unchanged(flight, stored)
         self.failed += 1
         last_error = stored.last_error
-        # For what its own commit met the handler can do nothing, nor for being of an older release,
-        # nor for its tenant.
+        # Not the handler's failures: its own commit failed, the state is of a newer release, or
+        # the tenant is being dropped.
         if not (isinstance(error, PersistenceError) and error.key == key.object_key):
             failures += not isinstance(error, (StateTooNew, TenantDropped))
-            last_error = _described(error)
+            last_error = _storable(error)
         elif not failures and stored.due_at > self._clock.now():
-            return _as_it_was(flight, stored)  # it was fired before its time
+            return unchanged(flight, stored)  # it was fired before its time
         if failures > stored.failures and flight.retry.is_exhausted(failures):
             logger.error(
                 "alarm %s failed in attempt %d, the last; it is kept as a dead letter",
                 *(key, failures),
                 exc_info=error,
             )
+            if self._notifier is not None:
+                self._notifier.tell(DeadLettered(key.object_key, key.name, failures))
             return Postponement(key, claim, None, failures, last_error)
         delay = flight.retry.delay(failures or 1)
         logger.error(
@@ -348,74 +313,35 @@ class Deliverer:
         again_at = min(self._clock.now() + round(min(delay, 1e12) * 1e6), LATEST)
         return Postponement(key, claim, again_at, failures, last_error)
 
-    # --- in the background -----------------------------------------------------------------------
+    # --- telemetry -------------------------------------------------------------------------------
 
-    async def mend(self) -> None:
-        """Write down what failed, and renew the claims of what takes long; for ever."""
-        while True:
-            await self._to_mend.wait(max(0.0, self._renew_at - self._loop.now()))
-            if not await self._write_postponed():
-                await anyio.sleep(RETRY_SECONDS)
-            if self._loop.now() >= self._renew_at:
-                await self._renew()
-                self._renew_at = _NEVER
-            if self.in_flight and self._renew_at == _NEVER:
-                self._renew_at = self._loop.now() + self._claim_ttl / 3e6
+    def _observe(self, notifier: Notifier, flight: InFlight, stored: StoredAlarm) -> Context:
+        """Report that a delivery begins; return the context in which to hand it over."""
+        context = copy_context()
+        # A row that something else wrote may hold any number; handing it over is refused then.
+        due_at = instant(min(max(stored.due_at, EARLIEST), LATEST))
+        event = AlarmDelivery(
+            key=flight.key.object_key,
+            name=flight.key.name,
+            due_at=due_at,
+            lateness=(self._clock.now() - stored.due_at) / 1e6,
+            attempt=stored.failures + 1,
+        )
+        self._observed[flight] = event, context, context.run(notifier.start, event)
+        context.run(request.set, event)
+        return context
 
-    async def _write_postponed(self) -> bool:
-        """Write down what is to be; whether that was possible."""
-        postponed, self._postponed = self._postponed, []
-        if not postponed:
-            return True
-        records = [record for _, record in postponed]
-        try:
-            await self._group_commit.perform(lambda writer: writer.postpone(records))
-        except StorageFault as fault:
-            logger.warning("could not postpone %d alarms: %s", len(records), fault)
-            self._postponed = postponed + self._postponed
-            self._to_mend.set()
-            return False
-        for flight, record in postponed:
-            self._settle(flight)
-            # If it was superseded, what it was set to since is known. But if that came before the
-            # claim, it may have become ready and been taken for somebody else's meanwhile.
-            if record.available_at is not None and flight.key not in self._upcoming:
-                self._upcoming.arm(flight.key, record.available_at)
-        return True
-
-    async def _renew(self) -> None:
-        claims = [(flight.key, flight.delivery.claim) for flight in self.in_flight]
-        if not claims:
-            return
-        until = self._clock.now() + self._claim_ttl
-        try:
-            await self._group_commit.perform(lambda writer: writer.renew(claims, until))
-        except StorageFault as fault:
-            logger.warning("could not renew the claims of %d alarms: %s", len(claims), fault)
-
-    async def give_back(self) -> None:
-        """Let others have what will not be handled any more, as far as the storage takes it."""
-        written = {id(flight) for flight, _ in self._postponed}
-        for flight in list(self.in_flight):
-            if flight.stored is not None and id(flight) not in written:
-                self._postponed.append((flight, _as_it_was(flight, flight.stored)))
-        await self._write_postponed()
-        for flight in list(self.in_flight):  # whoever waits for one waits for nothing
-            self._settle(flight)
-
-
-MakeDeliverer = Callable[
-    [Loop, Clock, GroupCommit, UpcomingAlarms, Destination, int, AutoResetEvent], Deliverer
-]
-"""Makes `Deliverer`, or what tells of them as well."""
-
-
-def _new_claim() -> int:
-    return secrets.randbits(62) + 1
+    def _report_end(self, notifier: Notifier, flight: InFlight) -> None:
+        event, context, began = self._observed.pop(flight)
+        duration = notifier.now() - began
+        if flight.error is None:
+            context.run(notifier.stop, event, duration)
+        else:
+            context.run(notifier.fail, event, duration, flight.error)
 
 
 def _outcome(flight: InFlight) -> bool:
-    """True; or raises what became of it instead."""
+    """True, or raises the error of a settled delivery."""
     if flight.error is not None:
         raise flight.error
     if not flight.ended:
@@ -423,12 +349,8 @@ def _outcome(flight: InFlight) -> bool:
     return True
 
 
-def _as_it_was(flight: InFlight, stored: StoredAlarm) -> Postponement:
-    claim = flight.delivery.claim
-    return Postponement(stored.key, claim, stored.due_at, stored.failures, stored.last_error)
-
-
-def _described(error: BaseException) -> str:
+def _storable(error: BaseException) -> str:
+    """The text of an error, shortened and without characters that a storage may refuse."""
     return (
         error_summary(error)[:MAX_ERROR_CHARS].replace("\0", "").encode(errors="replace").decode()
     )

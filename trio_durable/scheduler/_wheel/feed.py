@@ -1,4 +1,4 @@
-"""The horizon feed: reads from the table of alarms what is due before the horizon."""
+"""Horizon feed: reads the alarms that are due before the horizon from the table of alarms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("trio_durable.alarms")
 
 ALARMS_PER_PAGE = 128
 TENANTS_PER_READ = 64
-"""How many tenants are looked at without letting other reads in between."""
+"""How many tenants are read in one job of the reader, which keeps other reads waiting."""
 
 
 class Feed:
@@ -25,12 +25,12 @@ class Feed:
     Args:
         clock: The time.
         runner: The reader's.
-        reader: Where alarms are read.
-        upcoming: Where they go.
-        in_flight: What is under way already.
-        destination: Knows which types can have alarms.
+        reader: The side of the storage that reads alarms.
+        upcoming: The cache to fill.
+        in_flight: The deliveries in flight, whose alarms are left out.
+        destination: Knows which types are served.
         reach: How far away the horizon is, in microseconds.
-        arrived: Rung when something was found.
+        arrived: Set when alarms were found.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Feed:
         self._warned: set[str] = set()
 
     async def read(self) -> None:
-        """Read everything that is available before the horizon, or as much as there is room for.
+        """Read all alarms that are available before the horizon, or as many as there is room for.
 
-        From the beginning each time: besides what a further horizon brings, that finds what
-        others have set, and claims that have run out.
+        Each read starts at the beginning of time, so it also finds alarms that other runtimes have
+        set, and alarms whose claims have run out.
 
         Raises:
-            StorageFault: It could not be read.
+            StorageFault: The table could not be read.
         """
         self._unknown = {name for name in self._unknown if self._is_unknown(name)}
         upcoming = self._upcoming
@@ -72,7 +72,7 @@ class Feed:
             while tenants:
                 for tenant, page in zip(tenants, await self._first_pages(tenants), strict=True):
                     await self._fill(tenant, page)
-                tenants = await self._tenants_behind(tenants[-1])
+                tenants = await self._tenants_after(tenants[-1])
         except BaseException:
             upcoming.horizon = min(upcoming.horizon, self._clock.now())
             raise
@@ -80,7 +80,7 @@ class Feed:
             upcoming.end_fill()
 
     async def _fill(self, tenant: str, page: list[DueAlarm]) -> None:
-        """Take up what is due of a tenant, beginning with the first page."""
+        """Add the alarms of a tenant, from the first page on."""
         while True:
             due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
             has_room = self._upcoming.fill(due, self._in_flight)
@@ -100,13 +100,13 @@ class Feed:
         )
 
     async def _page(self, tenant: str, last: DueAlarm) -> list[DueAlarm]:
-        # Nearer than it was, if there was no room for all.
+        # The horizon is nearer now, if there was no room for all alarms so far.
         horizon, unknown = self._upcoming.horizon, sorted(self._unknown)
         return await self._runner.run(
             lambda: self._reader.due_alarms(horizon, last, ALARMS_PER_PAGE, unknown, tenant)
         )
 
-    async def _tenants_behind(self, last: str) -> list[str]:
+    async def _tenants_after(self, last: str) -> list[str]:
         return await self._runner.run(lambda: self._reader.list_tenants(last, TENANTS_PER_READ))
 
     def _is_of_unknown_type(self, alarm: DueAlarm) -> bool:

@@ -1,4 +1,4 @@
-"""Alarms under way, from the moment they are taken from the agenda until they are settled."""
+"""Deliveries in flight: from when an alarm is taken to when its outcome is durable."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ..._keys import AlarmKey, Owner
 from ...storage import StoredAlarm
 
 MAX_RECENT = 256
-"""How many flights that began just now there may be."""
+"""How many recent deliveries there may be."""
 MAX_RECENT_BESIDE_CALLS = 32
 """The same while objects are called as well."""
 RECENT_SECONDS = 0.25
-"""Seconds after which one began a while ago."""
+"""How long a delivery is recent."""
 MAX_IN_FLIGHT = 16_384
-"""How many there may be in all."""
+"""How many deliveries there may be in all."""
 MAX_PER_OBJECT = 4
-"""How many there may be of one object, which handles one after the other."""
+"""How many deliveries an object may have, which handles one after the other."""
 
 
 class InFlight(CallbackWaiter):
-    """One alarm under way: a waiter that is released when its handler's commit is durable."""
+    """One delivery: a waiter that is released when its handler's commit is durable."""
 
     __slots__ = ("began", "delivery", "is_recent", "retry", "stored", "watchers")
 
-    def __init__(self, tell: Callable[[InFlight], object], key: AlarmKey, claim: int) -> None:
-        super().__init__(tell)
+    def __init__(self, ended: Callable[[InFlight], object], key: AlarmKey, claim: int) -> None:
+        super().__init__(ended)
         self.delivery = Delivery(key, claim)
         self.stored: StoredAlarm | None = None
         """The row, once it is claimed."""
@@ -37,18 +37,18 @@ class InFlight(CallbackWaiter):
         self.began = 0.0
         self.is_recent = False
         self.watchers: list[Waiter] | None = []
-        """Who waits for it to be settled; None once it is."""
+        """The waiters for its settlement; None once it is settled."""
 
     @property
     def key(self) -> AlarmKey:
-        """Which alarm it is."""
+        """The key of the alarm."""
         return self.delivery.key
 
 
 class InFlightDeliveries:
-    """All that is under way, and how much more may be.
+    """All deliveries in flight, and the bounds on their number.
 
-    One whose alarm was set anew or cancelled doesn't stand for it any more, but is still under way.
+    A delivery whose alarm was changed isn't found by the alarm any more, but is still in flight.
     """
 
     def __init__(self) -> None:
@@ -66,20 +66,20 @@ class InFlightDeliveries:
             yield from flights
 
     def __contains__(self, key: object) -> bool:
-        """Whether an alarm is under way as it is set now."""
+        """True if an alarm is being delivered as it is set now."""
         flight = self._by_key.get(key)  # type: ignore[call-overload]  # a Container takes any
         return flight is not None and flight.delivery.is_current
 
     def find(self, key: AlarmKey) -> InFlight | None:
-        """The latest flight of an alarm."""
+        """The latest delivery of an alarm."""
         return self._by_key.get(key)
 
     def of_object(self, owner: Owner) -> Collection[InFlight]:
-        """The flights of an object."""
+        """The deliveries of an object."""
         return self._by_object.get(owner, ())
 
     def is_full(self, owner: Owner) -> bool:
-        """Whether an object has enough to do."""
+        """True if an object has as many deliveries as it may have."""
         return len(self.of_object(owner)) >= MAX_PER_OBJECT
 
     def room(self, now: float, *, are_calls: bool) -> int:
@@ -91,7 +91,7 @@ class InFlightDeliveries:
         return max(0, min(most - self._recent_count, MAX_IN_FLIGHT - self._count))
 
     def add(self, flight: InFlight, now: float) -> None:
-        """Let one begin."""
+        """Begin a delivery. An earlier one of the same alarm is superseded."""
         key = flight.key
         before = self._by_key.get(key)
         if before is not None and before.delivery.is_current:
@@ -104,12 +104,12 @@ class InFlightDeliveries:
         self._recent.append(flight)
         self._recent_count += 1
 
-    def landed(self, flight: InFlight) -> None:
-        """Its handler is done; it may still have to be written down."""
+    def handled(self, flight: InFlight) -> None:
+        """The handler of a delivery is done; its failure may still have to be written."""
         self._not_recent(flight)
 
     def remove(self, flight: InFlight) -> None:
-        """It is settled."""
+        """End a delivery. One that isn't there any more is ignored."""
         self._not_recent(flight)
         key = flight.key
         if self._by_key.get(key) is flight:

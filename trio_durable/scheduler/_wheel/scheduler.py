@@ -1,18 +1,19 @@
 """The default scheduler: a timing wheel over the table of alarms.
 
 Prior art: Varghese and Lauck's wheels for the timers; the visibility timeout of message queues
-(Amazon SQS) for claims, which lets one column say from when on an alarm can be had, be that
-because it is due, because its handler failed, or because whoever claimed it seems to be dead;
-Oban and other job queues on SQL for the table. Those poll; here the table is read ahead once per
-polling interval, and what this runtime's own commits set goes to the wheel directly, so that an
+(Amazon SQS) for claims; Oban and other job queues on SQL for the table. The visibility timeout
+lets one column say when an alarm can be claimed, be that because it is due, because its handler
+failed, or because its claim has run out. Those queues poll. Here the table is read ahead once per
+polling interval, and alarms that this runtime's own commits set enter the wheel directly, so an
 alarm is late by one claim and no more.
 
-Other runtimes on the same storage learn of an alarm when they look. They are told to look earlier
-when this one leaves an alarm to them: one of a type that it doesn't serve, one that it has no room
-for, and when it closes all of them. Not of those that it delivers itself, for they would compete
-for these, and what two processes write to one object in turns is stale for one of them each time.
+Other runtimes on the same storage find an alarm when they read the table. A hint lets them read
+earlier. This scheduler sends hints for alarms that it leaves to them: alarms of a type that it
+doesn't serve, alarms it has no room for, and when it closes, all of them. It sends none for alarms
+that it delivers itself: runtimes would compete for these, and of two processes that write to one
+object in turns, one has a stale state each time.
 
-Three tasks: one claims and begins what is due, one reads ahead, one writes down what failed.
+Three tasks: one claims and delivers due alarms, one reads the table ahead, one maintains claims.
 """
 
 from __future__ import annotations
@@ -30,23 +31,22 @@ from ..._eventloop.runner import Runner
 from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
+from ..._telemetry.notifier import Notifier
 from ...storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
-from .._contract import Destination, Scheduler
-from .delivery import Deliverer, MakeDeliverer
+from .._contract import Destination, Scheduler, SchedulerStatistics
+from .claims import RETRY_SECONDS, Claims
+from .delivery import Deliverer
 from .feed import Feed
-from .in_flight import RECENT_SECONDS
+from .in_flight import RECENT_SECONDS, InFlightDeliveries
 from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
 
 CAPACITY = 16_384
-"""How many alarms are kept in memory at most."""
+"""The default maximum of alarms in memory."""
 CLOCK_POLL_SECONDS = 1.0
-"""Seconds between looks at a clock that may jump."""
-RETRY_SECONDS = 1.0
-"""Seconds after which to try again what the storage refused."""
+"""The longest sleep under a clock that may jump."""
 MIN_SECONDS_BETWEEN_READS = 0.1
-"""Seconds from one look at the table to the next, at the least."""
 _NEVER = 2**63
 
 
@@ -56,15 +56,16 @@ class WheelScheduler:
     Args:
         loop: The event loop.
         clock: The time.
-        group_commit: The way to the storage.
+        group_commit: The way to the storage. The scheduler must be one of its listeners.
         runner: The reader's.
-        reader: Where alarms are read.
-        destination: Where alarms go.
-        tell_others: Lets other runtimes on the storage know that there is one for them at a time.
-        polling_interval: Seconds between looks at the table.
-        claim_ttl: How many seconds a claim holds.
+        reader: The side of the storage that reads alarms.
+        destination: Handles alarms.
+        tell_others: Sends a hint to other runtimes on the storage: an alarm is available to them
+            at a time, in microseconds since 1970 UTC.
+        polling_interval: Seconds between reads of the table.
+        claim_ttl: How many seconds a claim holds unless it is renewed.
         capacity: How many alarms are kept in memory at most.
-        make_deliverer: Makes what delivers them.
+        notifier: The receiver of telemetry, if there are instruments.
     """
 
     def __init__(
@@ -80,45 +81,52 @@ class WheelScheduler:
         polling_interval: float,
         claim_ttl: float,
         capacity: int = CAPACITY,
-        make_deliverer: MakeDeliverer = Deliverer,
+        notifier: Notifier | None = None,
     ) -> None:
         self._clock = clock
+        self._group_commit = group_commit
         self._runner = runner
         self._reader = reader
         self._destination = destination
         self._tell_others = tell_others
         self._polling_interval = polling_interval
         self._upcoming = UpcomingAlarms(clock.now(), capacity)
-        self._to_fire = AutoResetEvent(loop)
-        self._to_feed = AutoResetEvent(loop)
+        self._in_flight = InFlightDeliveries()
+        self._to_deliver = AutoResetEvent(loop)
+        self._to_read = AutoResetEvent(loop)
         self._sleeps_until = 0
-        self.deliverer = make_deliverer(
+        """The time at which the delivering task wakes by itself; 0 while it is awake."""
+        self._claims = Claims(
             loop,
             clock,
             group_commit,
             self._upcoming,
-            destination,
+            self._in_flight,
             round(claim_ttl * 1e6),
-            self._to_fire,
+            self._to_deliver,
         )
-        # Twice the interval, so that the next look comes long before the horizon is reached.
-        reach = round(2e6 * polling_interval)
+        self._deliverer = Deliverer(
+            loop,
+            clock,
+            group_commit,
+            self._upcoming,
+            self._in_flight,
+            self._claims,
+            destination,
+            notifier,
+        )
         self._feed = Feed(
             clock,
             runner,
             reader,
             self._upcoming,
-            self.deliverer.in_flight,
+            self._in_flight,
             destination,
-            reach,
-            self._to_fire,
+            # Twice the interval, so that the next read comes long before the horizon is reached.
+            round(2e6 * polling_interval),
+            self._to_deliver,
         )
         self._is_stopped = False
-
-    @property
-    def waiting(self) -> int:
-        """How many alarms are in memory and not yet under way."""
-        return len(self._upcoming)
 
     # --- from outside ----------------------------------------------------------------------------
 
@@ -134,28 +142,56 @@ class WheelScheduler:
         """See `Scheduler.cancel_all`."""
         await self._destination.change_alarms(key, AlarmChanges(clear=True))
 
+    async def dead_letters(
+        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str
+    ) -> list[StoredAlarm]:
+        """See `Scheduler.dead_letters`."""
+        return await self._runner.run(
+            lambda: self._reader.list_dead_letters(type_name, after, limit, tenant)
+        )
+
     async def list(self, key: ObjectKey) -> list[StoredAlarm]:
         """See `Scheduler.list`."""
         return await self._runner.run(lambda: self._reader.list_alarms(key))
 
     async def fire(self, key: AlarmKey) -> bool:
         """See `Scheduler.fire`."""
-        return await self.deliverer.fire(key)
+        return await self._deliverer.fire(key)
 
-    # --- from commits ----------------------------------------------------------------------------
+    async def revive(self, key: AlarmKey) -> bool:
+        """See `Scheduler.revive`."""
+        now = self._clock.now()
+        is_revived = False
+        # Shielded, because an alarm that isn't expected here would wait for the next read.
+        with anyio.CancelScope(shield=True):
+            is_revived = await self._group_commit.perform(lambda writer: writer.revive(key, now))
+            if is_revived:
+                self._expect(key, now)
+        return is_revived
+
+    def statistics(self) -> SchedulerStatistics:
+        """See `Scheduler.statistics`."""
+        return SchedulerStatistics(
+            waiting=len(self._upcoming),
+            in_flight=len(self._in_flight),
+            delivered=self._deliverer.delivered,
+            failed=self._deliverer.failed,
+        )
+
+    # --- changes of the table --------------------------------------------------------------------
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Scheduler.committed`."""
-        self.deliverer.committed(key, changes)
+        self._deliverer.committed(key, changes)
         for name in changes.acknowledged:
             self._upcoming.disarm(key.alarm(name))
-        # If all were cancelled, some may be left here that can't be claimed any more.
+        # After ``clear``, alarms that are gone may be left in memory. Their claims will fail.
         for name, new in changes.changed.items():
             alarm_key = key.alarm(name)
             if new is None:
                 self._upcoming.disarm(alarm_key)
             else:
-                self.expect(alarm_key, new.due_at)
+                self._expect(alarm_key, new.due_at)
 
     def uncertain(self) -> None:
         """See `Scheduler.uncertain`."""
@@ -163,24 +199,24 @@ class WheelScheduler:
 
     def dropped(self, tenant: str) -> None:
         """See `Scheduler.dropped`."""
-        self.deliverer.dropped(tenant)
-
-    def expect(self, key: AlarmKey, available_at: int) -> None:
-        """Take note that an alarm is available at a time."""
-        if self._destination.obstacle(key.type_name) is not None:
-            self._tell_others(available_at)  # it is for those who serve its type
-            return
-        is_known = self._upcoming.arm(key, available_at)
-        if not is_known and self._upcoming.is_cut:
-            self._tell_others(available_at)  # maybe they come to it earlier
-        if available_at < self._sleeps_until and (is_known or self._upcoming.is_cut):
-            self._sleeps_until = available_at
-            self._to_fire.set()
+        self._deliverer.dropped(tenant)
 
     def hinted(self, available_at: int) -> None:
         """See `Scheduler.hinted`."""
         self._upcoming.hint(available_at)
-        self._to_fire.set()
+        self._to_deliver.set()
+
+    def _expect(self, key: AlarmKey, available_at: int) -> None:
+        """Deliver an alarm that the table has from now on, or send a hint for it."""
+        if self._destination.obstacle(key.type_name) is not None:
+            self._tell_others(available_at)
+            return
+        is_known = self._upcoming.arm(key, available_at)
+        if not is_known and self._upcoming.is_cut:
+            self._tell_others(available_at)  # another runtime may have room for it earlier
+        if available_at < self._sleeps_until and (is_known or self._upcoming.is_cut):
+            self._sleeps_until = available_at
+            self._to_deliver.set()
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -188,29 +224,29 @@ class WheelScheduler:
         """See `Scheduler.run`."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_feed)
-            tasks.start_soon(self.deliverer.mend)
-            await self._run_fire()
+            tasks.start_soon(self._claims.maintain)
+            await self._run_deliverer()
 
     def stop(self) -> None:
         """See `Scheduler.stop`."""
         self._is_stopped = True
-        self.deliverer.stop()
+        self._deliverer.stop()
 
     async def give_back(self) -> None:
         """See `Scheduler.give_back`."""
-        await self.deliverer.give_back()
+        await self._claims.give_back()
         self._tell_others(self._clock.now())
 
-    async def _run_fire(self) -> None:
+    async def _run_deliverer(self) -> None:
         upcoming = self._upcoming
         while True:
             now = self._clock.now()
-            upcoming.advance(now, self.deliverer.lead)
+            upcoming.advance(now, self._claims.lead)
             if upcoming.wants_more:
-                self._to_feed.set()
-            if upcoming.ready and self.deliverer.room and not self._is_stopped:
+                self._to_read.set()
+            if upcoming.ready and self._deliverer.room and not self._is_stopped:
                 try:
-                    await self.deliverer.begin()
+                    await self._deliverer.begin()
                 except Exception as error:
                     _warn("claim", error)
                     await anyio.sleep(RETRY_SECONDS)
@@ -221,13 +257,13 @@ class WheelScheduler:
         self._sleeps_until = _NEVER
         seconds = math.inf
         if (next_time := self._upcoming.next_time()) is not None:
-            self._sleeps_until = next_time - self.deliverer.lead
+            self._sleeps_until = next_time - self._claims.lead
             seconds = max(0.0, (self._sleeps_until - now) / 1e6)
         if self._clock.may_jump:
             seconds = min(seconds, CLOCK_POLL_SECONDS)
         if self._upcoming.ready and not self._is_stopped:
-            seconds = min(seconds, RECENT_SECONDS)  # then those under way make room
-        await self._to_fire.wait(seconds)
+            seconds = min(seconds, RECENT_SECONDS)  # by then, those in flight have made room
+        await self._to_deliver.wait(seconds)
         self._sleeps_until = 0
 
     async def _run_feed(self) -> None:
@@ -235,15 +271,15 @@ class WheelScheduler:
             try:
                 await self._feed.read()
             except Exception as error:
-                _warn("look for", error)
+                _warn("read", error)
                 await anyio.sleep(RETRY_SECONDS)
             else:
                 await anyio.sleep(MIN_SECONDS_BETWEEN_READS)
-                await self._to_feed.wait(self._polling_interval)
+                await self._to_read.wait(self._polling_interval)
 
 
 def _warn(what: str, error: Exception) -> None:
-    # That a storage refuses is told; anything else is a mistake, and needs its traceback.
+    # The text of a storage's fault says enough; any other error is a bug and needs its traceback.
     trace = None if isinstance(error, StorageFault) else error
     logger.warning("could not %s alarms that are due: %s", what, error, exc_info=trace)
 

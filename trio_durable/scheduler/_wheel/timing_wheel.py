@@ -1,9 +1,9 @@
-"""A hierarchical timing wheel: which of many keys are due, at constant cost for each.
+"""Hierarchical timing wheel: finds the keys that are due, at constant cost for each.
 
 Prior art: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987), scheme 7; the
-timers of tokio, whose trick it is to find an entry's slot from its due tick and the present one
-alone. A heap would cost O(log n) for each insertion, and to cancel, either a search or entries
-that stay until their time has come; alarms are set and cancelled far more often than they fire.
+timers of tokio, which find an entry's slot from its due tick and the present one alone. A heap
+would cost O(log n) for each insertion. To cancel an entry it needs a search, or keeps the entry
+until its time; alarms are set and cancelled far more often than they fire.
 
 The digits of a tick in base 64 are the hands of the wheel. An entry lies on the level of the
 highest digit in which its due tick differs from the present one, in the slot of that digit. When
@@ -18,7 +18,7 @@ Invariants, from which it follows that an entry's place need not be stored:
 - the entries of a level differ from the present in no higher digit, and are ahead of it in the
   level's own; so no slot of a higher level is due before one of a lower level,
 - an occupied slot has its bit set in ``_occupied``,
-- what was due when it was inserted lies in ``_overdue``.
+- entries that were due when they were inserted lie in ``_overdue``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TimingWheel(Generic[K]):
         return self._now
 
     def insert(self, key: K, due: int) -> None:
-        """Let ``key`` be due at the tick ``due``, and only then. What is past is due at once.
+        """Let ``key`` be due at the tick ``due``, and only then. A tick of the past is due at once.
 
         Raises:
             ValueError: ``due`` is greater than `MAX_TICK`.
@@ -84,7 +84,7 @@ class TimingWheel(Generic[K]):
         self._occupied[level] |= 1 << position
 
     def cancel(self, key: K) -> bool:
-        """Take ``key`` out; whether it was there."""
+        """Take ``key`` out; return True if it was there."""
         due = self._due.pop(key, None)
         if due is None:
             return False
@@ -100,10 +100,9 @@ class TimingWheel(Generic[K]):
         return True
 
     def next_tick(self) -> int | None:
-        """A tick until which nothing is due, or None if there is nothing.
+        """A tick before which no entry is due; None if the wheel is empty.
 
-        It is the exact one unless the next entry is far off; then it is the tick of a cascade,
-        and nearer than that entry.
+        It is the next entry's tick, or if that is far away, the tick of a cascade before it.
         """
         if self._overdue:
             return self._now
@@ -111,10 +110,10 @@ class TimingWheel(Generic[K]):
         return None if nearest is None else nearest[1]
 
     def drop_last(self, count: int, beyond: int) -> int | None:
-        """Take out the ``count`` keys that are due last, of those due beyond a tick.
+        """Take out the ``count`` keys that are due last, among the keys due after a tick.
 
         Returns:
-            The first tick at which something was taken out; None if nothing is due so late.
+            The first tick of which a key was taken out; None if no key is due so late.
         """
         first = None
         while count > 0 and (farthest := self._farthest()) is not None:
@@ -133,7 +132,7 @@ class TimingWheel(Generic[K]):
         return first
 
     def _farthest(self) -> tuple[int, int, int] | None:
-        """Level, tick and number of the slot that time will come to last."""
+        """Level, tick and number of the occupied slot that time reaches last."""
         for level in reversed(range(_LEVELS)):
             occupied = self._occupied[level]
             if occupied:
@@ -146,7 +145,7 @@ class TimingWheel(Generic[K]):
         return level, above | position << shift, level * _SLOTS + position
 
     def _nearest(self) -> tuple[int, int, int] | None:
-        """Level, tick and number of the first slot that time will come to."""
+        """Level, tick and number of the occupied slot that time reaches first."""
         for level, occupied in enumerate(self._occupied):
             if occupied:
                 return self._slot(level, (occupied & -occupied).bit_length() - 1)

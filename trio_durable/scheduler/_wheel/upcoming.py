@@ -1,16 +1,16 @@
-"""What is known to be due soon: the timing wheel as a cache of the table of alarms.
+"""In-memory cache of the alarms due before the horizon: a timing wheel over the table of alarms.
 
-Ten million alarms in the table cost no memory, because the cache knows only those that are due
-before its horizon, and no more than its capacity; if there are more, the horizon is nearer.
+Ten million alarms in the table cost no memory, because the cache holds only alarms that are due
+before its horizon, and no more than its capacity. If there are more, the horizon is nearer.
 
 Invariant: every alarm of the table that is available before ``horizon`` is in the wheel, ready,
-parked, or taken; but of an object that is crowded, with more alarms due than are parked of one,
-the others are forgotten until those are done. Later ones may be known as well; and what is here
-may be there no longer, for the claim decides. `feed` moves the horizon outwards,
-`UpcomingAlarms.arm` keeps what lies before it complete.
+parked, or taken. A crowded object is the exception: it has more alarms due than are parked of one
+object, and the others are left to a later read. The cache may hold later alarms as well, and
+alarms that the table has no more; a claim finds that out. `feed` moves the horizon outwards,
+`UpcomingAlarms.arm` keeps the cache complete up to it.
 
-Pure: time is an argument. Times are microseconds since 1970 UTC, the wheel's ticks milliseconds,
-rounded up, so that nothing is early.
+Pure: time is an argument. Times are microseconds since 1970 UTC. The wheel's ticks are
+milliseconds, rounded up, so that no alarm is early.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from .timing_wheel import TimingWheel
 
 TICK_MICROSECONDS = 1000
 MAX_PARKED_PER_OBJECT = 1024
-"""How many alarms of one object are parked."""
 _NEVER_READ = -(2**63)
 _NEVER = 2**63
 READ_AHEAD_MICROSECONDS = 250_000
-"""How long before a hint's time to look: a look takes a moment, and may have to wait for one."""
+"""How long before a hint's time the table is read, because reading takes a moment."""
 
 
 class UpcomingAlarms:
-    """Alarms and when they are available.
+    """Alarms and the times from which they can be claimed.
+
+    An alarm is in one of these states: in the wheel until its time, ready, or parked, if its object
+    has as many deliveries as it may have. `take` takes it out.
 
     Args:
         now: The time.
-        capacity: How many alarms are known at most.
+        capacity: The maximum number of alarms.
     """
 
     def __init__(self, now: int, capacity: int) -> None:
@@ -46,7 +48,8 @@ class UpcomingAlarms:
 
     def _begin(self, now: int) -> None:
         self._wheel: TimingWheel[AlarmKey] = TimingWheel(now // TICK_MICROSECONDS)
-        # Ordered, because the first of a plain dict is looked for behind all that were before it.
+        # An OrderedDict, because finding the first key of a plain dict takes a search past the
+        # places of all keys that were removed before it.
         self._ready: OrderedDict[AlarmKey, None] = OrderedDict()
         self._parked: dict[Owner, dict[AlarmKey, None]] = {}
         self._parked_count = 0
@@ -54,10 +57,10 @@ class UpcomingAlarms:
         self._wants_read = False
         self._read_at = _NEVER
         self.now = now
-        """The latest time it was told."""
+        """The time of the last `advance`."""
         self.horizon = _NEVER_READ
         self.is_cut = False
-        """Whether the horizon is nearer than it was to be, for want of room."""
+        """True if the horizon is nearer than `begin_fill` set it, because the cache was full."""
 
     def __len__(self) -> int:
         return len(self._wheel) + len(self._ready) + self._parked_count
@@ -70,28 +73,32 @@ class UpcomingAlarms:
 
     @property
     def ready(self) -> int:
-        """How many are due and not parked."""
+        """The number of alarms that are due and not parked."""
         return len(self._ready)
 
     @property
     def reached(self) -> int:
-        """The time by which all that is ready is available."""
+        """The time by which all ready alarms can be claimed."""
         return self._wheel.now * TICK_MICROSECONDS
 
     @property
     def wants_more(self) -> bool:
-        """Whether there may be anything beyond the horizon that is worth looking for now."""
+        """True if the table should be read now."""
         if self._wants_read or self._read_at <= self.reached:
             return True
         if self.is_cut and 2 * len(self) <= self._capacity:
             return True
-        # What is ready is older than what is beyond a horizon in the past, so comes before it.
+        # Ready alarms are older than those beyond a horizon in the past, and are taken first.
         return self.now >= self.horizon and not (self.is_cut and self._ready)
 
-    # --- what is known ---------------------------------------------------------------------------
+    # --- filling ---------------------------------------------------------------------------------
 
     def arm(self, key: AlarmKey, available_at: int) -> bool:
-        """Let an alarm be ready at a time and only then. Whether that is before the horizon."""
+        """Set the time of an alarm, and forget an earlier one.
+
+        Returns:
+            True if the alarm is held, because its time is before the horizon.
+        """
         self.disarm(key)
         if available_at >= self.horizon or key.owner in self._crowded:
             return False
@@ -108,19 +115,20 @@ class UpcomingAlarms:
             self._unpark(key)
 
     def hint(self, available_at: int) -> None:
-        """Somebody else has set an alarm that is available at a time: look before that.
+        """Another runtime has set an alarm: have the table read shortly before its time.
 
-        Not before it must be, as one look may do for many. If it is beyond the horizon, or nobody
-        has looked yet, the look that is to come anyhow does.
+        Not earlier, because one read may serve many hints. An alarm beyond the horizon is left to
+        the read that moves the horizon, and any alarm before the first read to that.
         """
         if available_at < self.horizon:
             tick = -(-(available_at - READ_AHEAD_MICROSECONDS) // TICK_MICROSECONDS)
             self._read_at = min(self._read_at, tick * TICK_MICROSECONDS)
 
     def begin_fill(self, horizon: int) -> None:
-        """What is available before ``horizon`` is going to be told by `fill`, from the beginning.
+        """Begin a read of all alarms that are available before ``horizon``.
 
-        What changes from now on is known better here than where it is read, perhaps a moment ago.
+        `fill` ignores alarms that are armed or disarmed from now on, since a page may have been
+        read before the change.
         """
         self.horizon = horizon
         self.is_cut = False
@@ -129,7 +137,11 @@ class UpcomingAlarms:
         self._changed = set()
 
     def fill(self, due: Iterable[DueAlarm], taken: Container[AlarmKey]) -> bool:
-        """Take up what was read, but for what is ``taken``; False if there is no more room."""
+        """Add a page of alarms, except those ``taken``.
+
+        Returns:
+            False if there is no more room.
+        """
         for alarm in due:
             key = alarm.key
             if self._changed is not None and key in self._changed:
@@ -139,7 +151,7 @@ class UpcomingAlarms:
             if key in self._ready:
                 if alarm.available_at <= self.reached:
                     continue
-                self._unready(key)  # it was to be had once, and has another time by now
+                self._unready(key)  # another runtime has set it to a later time
             if key.owner in self._crowded:
                 continue
             if not self._insert(key, alarm.available_at):
@@ -147,14 +159,14 @@ class UpcomingAlarms:
         return True
 
     def end_fill(self) -> None:
-        """There is no more."""
+        """End the read."""
         self._changed = None
 
     def _insert(self, key: AlarmKey, available_at: int) -> bool:
         tick = -(-available_at // TICK_MICROSECONDS)
         if len(self) >= self._capacity and key not in self._wheel:
-            # Let go of what is far away, if this is nearer. Of several at once, because it takes
-            # time to find them.
+            # Drop the last alarms if this one is nearer; several at once, because finding them
+            # takes time.
             last = self._wheel.drop_last(1 + self._capacity // 16, tick)
             if last is None:
                 self._cut(available_at)
@@ -167,13 +179,13 @@ class UpcomingAlarms:
         self.horizon = min(self.horizon, horizon)
         self.is_cut = True
 
-    # --- what is due -----------------------------------------------------------------------------
+    # --- due alarms ------------------------------------------------------------------------------
 
     def advance(self, now: int, lead: int = 0) -> None:
-        """Let time pass. What is available by now, or after a time of ``lead``, becomes ready.
+        """Let time pass. Alarms that are available by ``now`` plus ``lead`` become ready.
 
-        If ``now`` is earlier than it was, everything is forgotten, for some of what is ready no
-        longer is; and the horizon begins anew.
+        If ``now`` is earlier than before, the cache is emptied, because ready alarms may not be due
+        any more. It is complete again after the next read.
         """
         if now < self.now:
             self._begin(now)
@@ -182,9 +194,9 @@ class UpcomingAlarms:
         self._ready.update(dict.fromkeys(self._wheel.advance(tick)))
 
     def take(self, is_full: Callable[[Owner], bool]) -> AlarmKey | None:
-        """Take the first of what is ready, in the order in which it was available.
+        """Take the first ready alarm, in the order of their times; None if none is ready.
 
-        Alarms of an object that ``is_full`` are parked until there is room for one, see `unpark`.
+        Alarms of an object that ``is_full`` are parked until `unpark` is called.
         """
         while self._ready:
             key, _ = self._ready.popitem(last=False)
@@ -200,7 +212,7 @@ class UpcomingAlarms:
         return None
 
     def unpark(self, owner: Owner) -> None:
-        """There is room for one alarm of an object: let the first that is parked be ready."""
+        """An object can take another delivery: make its first parked alarm ready."""
         parked = self._parked.get(owner)
         if parked:
             key = next(iter(parked))
@@ -209,7 +221,7 @@ class UpcomingAlarms:
 
     def _unready(self, key: AlarmKey) -> None:
         del self._ready[key]
-        self.unpark(key.owner)  # in its stead
+        self.unpark(key.owner)  # which takes its place
 
     def _unpark(self, key: AlarmKey) -> None:
         owner = key.owner
@@ -223,17 +235,17 @@ class UpcomingAlarms:
                 self._wants_read = True
 
     def put_back(self, keys: Iterable[AlarmKey]) -> None:
-        """Let what was taken be ready still, before all else."""
+        """Make alarms that were taken ready again, before all others."""
         for key in reversed(list(keys)):
             self._ready[key] = None
             self._ready.move_to_end(key, last=False)
 
     def next_time(self) -> int | None:
-        """A time until which nothing more becomes ready; None if nothing is known to."""
+        """The time at which to call `advance` next; None if nothing is known to become due."""
         tick = self._wheel.next_tick()
         times = [] if tick is None else [tick * TICK_MICROSECONDS]
         if self.is_cut and self.now < self.horizon:
-            times.append(self.horizon)  # nobody knows what is due then
+            times.append(self.horizon)  # the table has to be read then
         if self.reached < self._read_at < _NEVER:
             times.append(self._read_at)
         return min(times, default=None)

@@ -1,0 +1,256 @@
+"""Runtimes around schedulers under test, all on one storage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from ..._clock import Clock
+from ..._eventloop.loop import Loop
+from ..._eventloop.runner import Runner
+from ..._eventloop.running import running_loop
+from ..._keys import AlarmKey, ObjectKey
+from ..._persistence.group_commit import GroupCommit
+from ...scheduler import Destination, Scheduler
+from ...storage import (
+    AlarmChanges,
+    Commit,
+    ForwardingWriter,
+    NewAlarm,
+    Reader,
+    Storage,
+    StorageFault,
+    Writer,
+)
+from ._clock import SettableClock
+from ._destination import Handled, ScriptedDestination
+from ._runner import SlowRunner
+
+TYPE = "Cart"
+
+
+@attrs.frozen
+class SchedulerParts:
+    """The parts of a runtime from which a scheduler is made."""
+
+    loop: Loop
+    """The event loop."""
+    clock: Clock
+    """The time."""
+    storage: Storage
+    """The storage, which is open."""
+    runner: Runner
+    """Runs reads."""
+    reader: Reader
+    """Reads from the storage."""
+    group_commit: GroupCommit
+    """Writes to the storage. The suite makes the scheduler one of its listeners."""
+    destination: Destination
+    """Handles alarms."""
+    tell_others: Callable[[int], object]
+    """Sends a hint to other runtimes: an alarm is available to them at a time, in microseconds
+    since 1970 UTC."""
+
+
+class FaultyWriter(ForwardingWriter):
+    """A writer whose next commit can fail."""
+
+    def __init__(self, inner: Writer) -> None:
+        super().__init__(inner)
+        self.next_commit: Literal["works", "fails", "is lost"] = "works"
+        """The fate of the next commit. One that is lost is applied, and raises."""
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        """See `Writer.commit`."""
+        outcome, self.next_commit = self.next_commit, "works"
+        if outcome == "fails":
+            raise StorageFault("the test let a commit fail")
+        stale = self.inner.commit(batch, now)
+        if outcome == "is lost":
+            raise StorageFault("the test lost the outcome of a commit")
+        return stale
+
+
+class Node:
+    """One runtime: a scheduler and the parts it works with.
+
+    Args:
+        bench: The bench whose storage it uses.
+        types: The types that it serves.
+    """
+
+    def __init__(self, bench: Bench, types: set[str]) -> None:
+        self._bench = bench
+        self._loop = bench.loop
+        self.group_commit = GroupCommit(
+            bench.loop, SlowRunner(bench.loop, bench.start), bench.writer, bench.clock.now
+        )
+        self.destination = ScriptedDestination(
+            bench.loop, bench.clock, self.group_commit, self._start, types
+        )
+        self.hints: list[int] = []
+        """The hints that its scheduler has sent."""
+        self.scheduler = bench.make_scheduler(
+            SchedulerParts(
+                loop=bench.loop,
+                clock=bench.clock,
+                storage=bench.storage,
+                runner=SlowRunner(bench.loop, bench.start),
+                reader=bench.reader,
+                group_commit=self.group_commit,
+                destination=self.destination,
+                tell_others=self._tell_others,
+            )
+        )
+        self.group_commit.add_listener(self.scheduler)
+        self._tasks: TaskGroup | None = None
+        self._ended = anyio.Event()
+
+    def _tell_others(self, available_at: int) -> None:
+        self.hints.append(available_at)
+        for node in self._bench.nodes:
+            if node is not self and node._tasks is not None:
+                self._loop.call_soon_threadsafe(node.scheduler.hinted, available_at)
+
+    # --- lifetime --------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """Run the scheduler and its turns until the node is closed or killed."""
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self.scheduler.run)
+                await anyio.sleep_forever()
+        finally:
+            self._tasks = None
+            self._ended.set()
+
+    def _start(self, turn: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        assert self._tasks is not None, "the scheduler delivers although it doesn't run"
+        self._tasks.start_soon(turn)
+
+    async def kill(self) -> None:
+        """End all tasks, and leave everything as it is."""
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+            await self._ended.wait()
+
+    async def close(self) -> None:
+        """End as a runtime that closes: turns are cut off, claims given back."""
+        self.scheduler.stop()
+        self.destination.abandon()
+        await self.kill()
+        await self.group_commit.drained()
+        await self.scheduler.give_back()
+
+    # --- alarms ----------------------------------------------------------------------------------
+
+    async def set(
+        self,
+        name: str,
+        after: float,
+        object_id: str = "a",
+        *,
+        type_name: str = TYPE,
+        tenant: str = "",
+        payload: bytes | None = None,
+    ) -> None:
+        """Set an alarm through the scheduler."""
+        key = ObjectKey(type_name, object_id, tenant)
+        await self.scheduler.schedule(key, name, NewAlarm(self._bench.time(after), payload))
+
+    async def commit(self, changes: AlarmChanges, object_id: str = "a", tenant: str = "") -> None:
+        """Change alarms by a turn's commit."""
+        await self.destination.commit(ObjectKey(TYPE, object_id, tenant), changes)
+
+    async def listed(self, object_id: str = "a") -> list[str]:
+        """The names of an object's alarms, by their time."""
+        stored = await self.scheduler.list(ObjectKey(TYPE, object_id))
+        return [alarm.key.name for alarm in stored]
+
+    async def dead(self) -> list[str]:
+        """The names of all dead letters."""
+        dead = await self.scheduler.dead_letters(TYPE, None, 1000, "")
+        return [alarm.key.name for alarm in dead]
+
+    async def drop_tenant(self, tenant: str) -> None:
+        """Remove a tenant, as a runtime does."""
+        await self.group_commit.perform(lambda writer: writer.drop_tenant(tenant))
+        self.scheduler.dropped(tenant)
+
+    @property
+    def handled(self) -> list[Handled]:
+        """The calls of handlers here, in order."""
+        return self.destination.handled
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the alarms that were handled here, in order."""
+        return [handled.key.name for handled in self.handled]
+
+    @property
+    def attempts(self) -> list[int]:
+        """The attempts that were handled here, in order."""
+        return [handled.alarm.attempt for handled in self.handled]
+
+
+class Bench:
+    """A storage, and the nodes that work on it."""
+
+    def __init__(
+        self, storage: Storage, make_scheduler: Callable[[SchedulerParts], Scheduler]
+    ) -> None:
+        self.storage = storage
+        self.make_scheduler = make_scheduler
+        self.loop = running_loop()
+        self.clock = SettableClock(self.loop)
+        self.writer = FaultyWriter(storage.open_writer())
+        self.reader = storage.open_reader()
+        self.nodes: list[Node] = []
+        self._tasks: TaskGroup | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Let nodes live inside the block."""
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                yield
+                self._tasks.cancel_scope.cancel()
+        finally:
+            self.reader.close()
+            self.writer.close()
+
+    def start(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task that ends with the bench."""
+        assert self._tasks is not None
+        self._tasks.start_soon(task)
+
+    async def node(self, *types: str) -> Node:
+        """Start a node that serves these types, or `TYPE`; return when it has read the storage."""
+        node = Node(self, set(types or (TYPE,)))
+        self.nodes.append(node)
+        self.start(node.live)
+        await anyio.sleep(0.5)
+        return node
+
+    def time(self, after: float) -> int:
+        """The time so many seconds from now, in microseconds since 1970 UTC."""
+        return self.clock.now() + round(after * 1e6)
+
+    def changes(self, **after: float | None) -> AlarmChanges:
+        """Alarms that are set for so many seconds from now, or cancelled."""
+        return AlarmChanges(
+            changed={
+                name: None if seconds is None else NewAlarm(self.time(seconds), None)
+                for name, seconds in after.items()
+            }
+        )
+
+
+def alarm_key(name: str, object_id: str = "a", tenant: str = "") -> AlarmKey:
+    """The key of an alarm of a `TYPE`."""
+    return AlarmKey(TYPE, object_id, name, tenant)

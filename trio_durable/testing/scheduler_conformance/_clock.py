@@ -1,0 +1,32 @@
+"""A wall clock that a test can set."""
+
+from __future__ import annotations
+
+from ..._clock import Clock
+from ..._eventloop.loop import Loop
+
+_START = 1_790_000_000_000_000
+
+
+class SettableClock(Clock):
+    """Follows the event loop's clock, with jumps.
+
+    Args:
+        loop: The event loop.
+    """
+
+    may_jump = False
+    """Set it before a scheduler runs, if the test is going to call `jump`."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._start = _START - round(loop.now() * 1e6)
+
+    def now(self) -> int:
+        """See `Clock.now`."""
+        return self._start + round(self._loop.now() * 1e6)
+
+    def jump(self, seconds: float) -> None:
+        """Set the clock forward, or back if ``seconds`` is negative."""
+        assert self.may_jump
+        self._start += round(seconds * 1e6)

@@ -1,0 +1,199 @@
+"""A destination of alarms that follows a test's script."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import anyio
+import attrs
+
+from ..._alarms.alarm import Alarm
+from ..._alarms.delivery import Delivery
+from ..._alarms.retry import Retry
+from ..._clock import Clock
+from ..._errors import AlarmSuperseded, RuntimeClosed
+from ..._eventloop.loop import Loop, Waiter
+from ..._keys import AlarmKey, ObjectKey
+from ..._persistence.group_commit import GroupCommit
+from ..._persistence.ticket import Ticket
+from ..._telemetry.events import Turn
+from ...storage import AlarmChanges
+
+Script = Callable[[Delivery], Awaitable[AlarmChanges | None]]
+"""Handles an alarm: returns the changes of alarms to commit besides the acknowledgement."""
+
+
+@attrs.frozen
+class Handled:
+    """One call of a handler."""
+
+    key: AlarmKey
+    alarm: Alarm
+    at: float
+    """Seconds since the test began, by the loop's clock."""
+    late: float
+    """Seconds since the alarm was due, by the wall clock."""
+
+
+class _Object:
+    """The `Owner` of an object's commits. It has alarms and no state."""
+
+    revision: int | None = None
+    epoch = 0
+    gate: Ticket | None = None
+    turn_event: Turn | None = None
+
+    def __init__(self, key: ObjectKey) -> None:
+        self.key = key
+
+    def committed(self) -> None:
+        """See `Owner.committed`."""
+
+    def commit_failed(self) -> None:
+        """See `Owner.commit_failed`."""
+
+
+class ScriptedDestination:
+    """Handles alarms at once and acknowledges them, unless a script says otherwise.
+
+    Args:
+        loop: The event loop.
+        clock: The time.
+        group_commit: The way to the storage.
+        start: Starts a task that ends with the runtime.
+        types: The types that are served.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        clock: Clock,
+        group_commit: GroupCommit,
+        start: Callable[[Callable[[], Coroutine[Any, Any, None]]], object],
+        types: set[str],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._group_commit = group_commit
+        self._start = start
+        self._began = loop.now()
+        self._objects: dict[ObjectKey, _Object] = {}
+        self._running: set[Waiter] = set()
+        self.types = types
+        self.retry = Retry()
+        """The backoff of all alarms."""
+        self.scripts: dict[str, Script] = {}
+        """Handlers by the names of alarms."""
+        self.refusals: list[Exception] = []
+        """Errors that the next calls of `deliver` raise."""
+        self.handled: list[Handled] = []
+        """The calls of handlers, in order."""
+
+    # --- the contract ----------------------------------------------------------------------------
+
+    def obstacle(self, type_name: str) -> str | None:
+        """See `Destination.obstacle`."""
+        return None if type_name in self.types else "this test doesn't serve it"
+
+    def retry_of(self, key: AlarmKey) -> Retry:  # all have the same
+        """See `Destination.retry_of`."""
+        return self.retry
+
+    def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
+        """See `Destination.deliver`."""
+        if self.refusals:
+            raise self.refusals.pop(0)
+
+        async def turn() -> None:
+            await self._handle(delivery, waiter)
+
+        self._running.add(waiter)
+        self._start(turn)
+
+    async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """See `Destination.change_alarms`."""
+        await self.commit(key, changes)
+
+    # --- turns -----------------------------------------------------------------------------------
+
+    async def commit(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Change an object's alarms as a turn does; return when that is durable.
+
+        Raises:
+            PersistenceError: It isn't.
+        """
+        waiter = self._loop.waiter()
+        self._submit(key, changes).hold(waiter)
+        await waiter.wait()
+
+    def _submit(self, key: ObjectKey, changes: AlarmChanges) -> Ticket:
+        owner = self._objects.setdefault(key, _Object(key))
+        owner.gate = ticket = self._group_commit.submit(owner, None, False, changes)
+        return ticket
+
+    async def _handle(self, delivery: Delivery, waiter: Waiter) -> None:
+        key = delivery.key
+        try:
+            if delivery.superseded:
+                raise AlarmSuperseded(key.object_key, key.name)
+            now, due_at = self._clock.now(), delivery.alarm.due_at
+            late = now / 1e6 - due_at.timestamp()
+            at = self._loop.now() - self._began
+            self.handled.append(Handled(key, delivery.alarm, at, late))
+            script = self.scripts.get(key.name)
+            changes = None if script is None else await script(delivery)
+            if not delivery.acknowledged:
+                changes = changes or AlarmChanges()
+                changes.acknowledged[key.name] = delivery.claim
+            if changes is not None:
+                self._submit(key.object_key, changes).hold(waiter)
+            else:
+                waiter.settle()
+        except Exception as error:
+            waiter.fail(error)
+        finally:
+            self._running.discard(waiter)
+
+    def abandon(self) -> None:
+        """End all turns that run, as a runtime does that closes."""
+        for waiter in list(self._running):
+            waiter.fail(RuntimeClosed("the test closed the runtime"))
+
+    # --- scripts ---------------------------------------------------------------------------------
+
+    def fail(self, name: str, times: int) -> None:
+        """Let the next handlings of an alarm raise."""
+        left = times
+
+        async def script(_delivery: Delivery) -> None:
+            nonlocal left
+            if left:
+                left -= 1
+                raise ValueError("on purpose")
+
+        self.scripts[name] = script
+
+    def hold(self, name: str) -> Held:
+        """Let the handler of an alarm wait, and then acknowledge it."""
+        held = Held()
+        self.scripts[name] = held.script
+        return held
+
+
+class Held:
+    """A handler that waits until the test releases it."""
+
+    def __init__(self) -> None:
+        self._released = anyio.Event()
+        self.deliveries: list[Delivery] = []
+        """The deliveries that have begun."""
+
+    async def script(self, delivery: Delivery) -> None:
+        """See `Script`."""
+        self.deliveries.append(delivery)
+        await self._released.wait()
+
+    def release(self) -> None:
+        """Let the handler and all later calls of it return."""
+        self._released.set()
