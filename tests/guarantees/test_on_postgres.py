@@ -12,13 +12,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import test_alarms
-import test_lifecycle
-import test_output_gate
 from support.scripted import ScriptedStorage
 from trio.testing import MockClock
 
 from trio_durable.storage.postgres import PostgresStorage
+
+from . import test_alarms, test_lifecycle, test_output_gate
 
 pytestmark = pytest.mark.anyio
 

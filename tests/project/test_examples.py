@@ -20,7 +20,7 @@ import pytest
 from examples.shop import CART_LIFETIME, Cart
 from trio_durable import DurableRuntime
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 SERVERS = {
     "uvicorn on asyncio": ["uvicorn", "--host=127.0.0.1", "--port={port}"],

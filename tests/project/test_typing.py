@@ -18,7 +18,7 @@ import pytest
 
 import trio_durable
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SNIPPETS = TESTS / "typing"
 PROJECT = TESTS.parent
 MARK = "# refused"

@@ -38,7 +38,7 @@ from trio_durable import (
 )
 from trio_durable.storage.postgres import PostgresStorage
 
-RIVAL = Path(__file__).parent / "support" / "rival_child.py"
+RIVAL = Path(__file__).parents[1] / "support" / "rival_child.py"
 
 
 class Counter(DurableObject, hibernate_after=10):

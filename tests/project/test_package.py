@@ -23,7 +23,7 @@ import pytest
 
 import trio_durable
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(trio_durable.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BUILT = os.environ.get("TRIO_DURABLE_DIST")
