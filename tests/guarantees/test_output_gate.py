@@ -127,6 +127,10 @@ steps = anyio.Event()
 
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
+    forget_effects()
+
+
+def forget_effects() -> None:
     global steps
     effects.clear()
     steps = anyio.Event()
