@@ -7,7 +7,9 @@ import importlib
 import re
 from pathlib import Path
 
+import griffe
 import pytest
+from support import declared
 from support.api import RECORD, surface
 
 WHAT_TO_DO = """\
@@ -150,3 +152,38 @@ def test_a_break_is_seen(tmp_path: Path, old: str, new: str) -> None:
 def test_what_is_private_is_not_in_it(tmp_path: Path, old: str, new: str) -> None:
     assert old in EXAMPLE
     assert listed(tmp_path, EXAMPLE.replace(old, new)) == LISTED
+
+
+def checked(folder: Path, text: str) -> griffe.Object | griffe.Alias:
+    """A package for `griffe check`, with ``text`` in a public module and in one that isn't."""
+    package = folder / "example"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "public.py").write_text(text, encoding="utf-8")
+    (package / "inner.py").write_text(text.replace("__all__", "names"), encoding="utf-8")
+    extensions = griffe.load_extensions(declared.__file__)
+    return griffe.load(
+        "example", search_paths=[folder], try_relative_path=False, extensions=extensions
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("    def put", "    def lay", griffe.BreakageKind.OBJECT_REMOVED),
+        ("count: int = 1", "number: int = 1", griffe.BreakageKind.PARAMETER_REMOVED),
+        ("count: int = 1", "count: int", griffe.BreakageKind.PARAMETER_CHANGED_REQUIRED),
+        ("Broken(ValueError)", "Broken", griffe.BreakageKind.CLASS_REMOVED_BASE),
+        ("def hidden()", "def concealed()", None),
+    ],
+)
+def test_griffe_finds_breaks_in_declared_modules_only(
+    tmp_path: Path, old: str, new: str, found: griffe.BreakageKind | None
+) -> None:
+    assert old in EXAMPLE
+    before = checked(tmp_path / "before", EXAMPLE)
+    after = checked(tmp_path / "after", EXAMPLE.replace(old, new))
+    breakages = list(griffe.find_breaking_changes(before, after))
+    kinds = {each.kind for each in breakages}
+    assert found in kinds if found else not kinds
+    assert all(each.obj.path.startswith("example.public.") for each in breakages)
