@@ -26,7 +26,7 @@ def test_it_ends_in_time(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_kills_at_the_beginning_if_it_should(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(soak, "KILLS", ("tests/test_retry.py",))
+    monkeypatch.setattr(soak, "KILLS", ("tests/alarms/test_retry.py",))
     assert soak.main(["--count", "2", "--kills"]) == 0
     assert "rounds of SIGKILL: 1" in capsys.readouterr().out
 

@@ -1,0 +1,264 @@
+"""Types that a class can't declare, and stored JSON that can't be read."""
+
+from __future__ import annotations
+
+import enum
+import math
+import types
+import typing
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+import attrs
+import pytest
+from support.codecs import BERLIN, KEY, Address, Colour, Item, Options, Point, Row, box, codec_of
+
+from trio_durable import DefinitionError, DurableObject, StateDecodeError
+
+# --- what a class can't declare ------------------------------------------------------------------
+
+
+class Odd(enum.Enum):
+    PAIR = (1, 2)
+
+
+class Twins(enum.Enum):
+    TEXT = "1"
+    NUMBER = 1
+
+
+class Plain:
+    pass
+
+
+@attrs.define
+class Holds:
+    inner: Plain | None = None
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        complex,
+        bytearray,
+        Plain,
+        range,
+        deque[int],
+        OrderedDict[str, int],
+        list[Plain],
+        dict[str, Plain],
+        dict[tuple[int, int], str],
+        dict[float, str],
+        dict[bool, str],
+        dict[bytes, str],
+        dict[str | None, str],
+        dict[Literal[1, 2], str],
+        dict[Twins, str],
+        tuple[int, Plain],
+        Plain | None,
+        list[int] | list[str],
+        tuple[int, ...] | tuple[str, ...] | None,
+        Sequence[int] | list[str],
+        Literal[b"a"],
+        Literal[Colour.RED],
+        Odd,
+        Holds,
+        type[int],
+        typing.Callable[[], int],
+        enum.Enum,
+        types.GenericAlias(list, (int, str)),
+        types.GenericAlias(set, (int, int)),
+        types.GenericAlias(dict, (str,)),
+        types.GenericAlias(dict, (str, int, int)),
+    ],
+    ids=str,
+)
+def test_types_without_an_exact_form(annotation: Any) -> None:
+    # None where it is part of the type, something else where it isn't: the type is refused first.
+    cls = box(annotation, None)
+    with pytest.raises(DefinitionError) as caught:
+        codec_of(cls)
+    assert caught.value.cls == cls.__qualname__
+    assert caught.value.member == "value"
+    assert caught.value.problem
+
+
+def test_a_type_that_was_refused_stays_refused() -> None:
+    # The hooks of a class under construction stand for themselves; a failure must not leave them.
+    for _ in range(2):
+        with pytest.raises(DefinitionError):
+            codec_of(box(Holds, None))
+        with pytest.raises(DefinitionError):
+            codec_of(box(list[Holds], []))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default"),
+    [
+        (int, "0"),
+        (int, None),
+        (list[int], ()),
+        (float, math.nan),
+        (str, "\ud800"),
+        (Decimal, 0),
+        (Item, Item(1)),  # type: ignore[arg-type]
+        (list[int], [2**64]),
+        (datetime, datetime(2024, 1, 1, tzinfo=BERLIN)),
+    ],
+    ids=repr,
+)
+def test_defaults_that_cannot_be_stored(annotation: Any, default: Any) -> None:
+    cls = box(annotation, default)
+    with pytest.raises(DefinitionError) as caught:
+        codec_of(cls)
+    assert caught.value.cls == cls.__qualname__
+    assert caught.value.member.startswith("value")
+    assert "default" in caught.value.problem
+
+
+def test_a_default_that_changes_on_its_way() -> None:
+    cls = box(int, 1, converter=lambda value: value + 1)
+    with pytest.raises(DefinitionError) as caught:
+        codec_of(cls)
+    assert caught.value.member == "value"
+    assert "would be read back as" in caught.value.problem
+
+
+def test_a_default_over_the_limit() -> None:
+    with pytest.raises(DefinitionError):
+        codec_of(box(str, "x" * 200), max_size=100)
+
+
+def test_a_default_that_its_validator_refuses() -> None:
+    with pytest.raises(DefinitionError):
+        codec_of(box(int, 0, validator=attrs.validators.gt(0)))
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+class Account(DurableObject):
+    owner: str = "nobody"
+    balance: Decimal = Decimal("0.00")
+    entries: list[Point] = attrs.field(factory=list)
+    limit: int = attrs.field(default=10, validator=attrs.validators.ge(0))
+    title: str = attrs.field(default="", converter=str.strip)
+    home: Address | None = None
+    choice: int | Colour | Item = 0
+
+
+def test_missing_fields_get_their_defaults() -> None:
+    codec = codec_of(Account)
+    assert codec.decode(KEY, b"{}") == Account()
+    assert codec.decode(KEY, b'{"owner":"me"}') == Account(owner="me")
+    assert codec.decode(KEY, b'{"home":{"street":"x"}}').home == Address("x")
+    assert codec.decode(KEY, b"{}").entries is not codec.decode(KEY, b"{}").entries
+
+
+def test_unknown_fields_are_dropped() -> None:
+    codec = codec_of(Account)
+    state = b'{"gone":1,"owner":"me","home":{"street":"x","old":true}}'
+    assert codec.decode(KEY, state) == Account(owner="me", home=Address("x"))
+
+
+def test_a_field_becomes_a_union() -> None:
+    # Stored before the union had more than one member, and so without a tag.
+    codec = codec_of(Account)
+    assert codec.decode(KEY, b'{"choice":3}').choice == 3
+    assert codec.decode(KEY, b'{"choice":"red"}').choice is Colour.RED
+    assert codec.decode(KEY, b'{"choice":{"name":"x"}}').choice == Item("x")
+    assert codec.decode(KEY, b'{"choice":{"$type":"Item","value":{"name":"x"}}}').choice == Item(
+        "x"
+    )
+
+
+def test_converters_and_validators_run() -> None:
+    codec = codec_of(Account)
+    assert codec.decode(KEY, b'{"title":" x "}').title == "x"
+    with pytest.raises(StateDecodeError) as caught:
+        codec.decode(KEY, b'{"limit":-1}')
+    assert "limit" in str(caught.value)
+    assert "ValueError" in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("stored", "field", "place", "word"),
+    [
+        (b"", "", "line 1 column 1", "not JSON"),
+        (b"{", "", "line 1 column", "not JSON"),
+        (b"\xff", "", "line 1 column 1", "not JSON"),
+        (b'{"owner":"\xff"}', "", "line 1 column", "not JSON"),
+        (b'{"limit":NaN}', "", "line 1 column", "not JSON"),
+        (b"\x80\x04N.", "", "line 1 column 1", "not JSON"),
+        (b"[]", "", "$", "not a JSON object"),
+        (b"null", "", "$", "not a JSON object"),
+        (b'"text"', "", "$", "not a JSON object"),
+        (b'{"owner":1}', "owner", "$.owner", "not str"),
+        (b'{"owner":null}', "owner", "$.owner", "not str"),
+        (b'{"limit":"1"}', "limit", "$.limit", "not int"),
+        (b'{"limit":1.0}', "limit", "$.limit", "not int"),
+        (b'{"balance":1}', "balance", "$.balance", "not str"),
+        (b'{"balance":"x"}', "balance", "$.balance", "InvalidOperation"),
+        (b'{"entries":{}}', "entries", "$.entries", "not list"),
+        (b'{"entries":[{"x":1},{"x":"1"}]}', "entries", "$.entries[1].x", "not int"),
+        (b'{"entries":[{"y":1.0}]}', "entries", "$.entries[0]", "x"),
+        (b'{"home":[]}', "home", "$.home", "fields of Address"),
+        (b'{"home":{"street":"x","since":"2024-13-01"}}', "home", "$.home.since", "month"),
+        (b'{"choice":true}', "choice", "$.choice", "fits no part"),
+        (b'{"choice":"blue"}', "choice", "$.choice", "fits no part"),
+        (b'{"choice":{"$type":"Gone","value":1}}', "choice", "$.choice", "'Gone'"),
+        (b'{"choice":{"$type":"Colour","value":"x"}}', "choice", "$.choice", "Colour"),
+        (b'{"choice":{"$type":["x"],"value":1}}', "choice", "$.choice", ""),
+    ],
+)
+def test_what_cannot_be_read(stored: bytes, field: str, place: str, word: str) -> None:
+    with pytest.raises(StateDecodeError) as caught:
+        codec_of(Account).decode(KEY, stored)
+    assert caught.value.key == KEY
+    assert caught.value.field == field
+    assert caught.value.place.startswith(place)
+    assert word in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "stored"),
+    [
+        (bytes, b"", '"not base64!"'),
+        (datetime, datetime.min, '"yesterday"'),
+        (datetime, datetime.min, "0"),
+        (date, date.min, '"2024-02-30"'),
+        (time, time(), '"25:00"'),
+        (timedelta, timedelta(), "1.5"),
+        (timedelta, timedelta(), "99999999999999999999"),
+        (UUID, UUID(int=0), '"x"'),
+        (Colour, Colour.RED, '"blue"'),
+        (Colour, Colour.RED, "[]"),
+        (Literal["a"], "a", '"b"'),
+        (tuple[int, int], (1, 1), "[1]"),
+        (Row, Row(1), "[1]"),
+        (set[int], set(), "{}"),
+        (dict[int, int], {}, '{"x":1}'),
+        (dict[Colour, int], {}, '{"blue":1}'),
+        (dict[UUID, int], {}, '{"blue":1}'),
+        (Options, {"colour": Colour.RED, "size": 1}, '{"size":1}'),
+        (Options, {"colour": Colour.RED, "size": 1}, '{"size":1,"colour":"red","more":1}'),
+        (bool, False, "1"),
+        (None, None, "0"),
+    ],
+    ids=str,
+)
+def test_values_that_do_not_fit_their_field(annotation: Any, default: Any, stored: str) -> None:
+    with pytest.raises(StateDecodeError) as caught:
+        codec_of(box(annotation, default)).decode(KEY, f'{{"value":{stored}}}'.encode())
+    assert caught.value.field == "value"
+    assert caught.value.place.startswith("$.value")
+
+
+def test_the_cause_is_attached() -> None:
+    with pytest.raises(StateDecodeError) as caught:
+        codec_of(Account).decode(KEY, b'{"balance":"x"}')
+    assert caught.value.__cause__ is not None

@@ -1,0 +1,123 @@
+"""What mypy and pyright make of the public API, without a plugin.
+
+``typing/accepted`` holds code that both must pass without a word. In ``typing/refused`` each line
+that ends in ``# refused`` must get an error from both, and no other line may get one: so a
+checker that lost the types of a handler, and takes it for ``Any``, is found here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trio_durable
+
+TESTS = Path(__file__).parents[1]
+SNIPPETS = TESTS / "typing"
+PROJECT = TESTS.parent
+MARK = "# refused"
+
+Messages = dict[tuple[str, int], list[str]]
+"""What a checker said, by file name and line."""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the snippets outside the project, whose settings are not those of its users."""
+    workspace = tmp_path_factory.mktemp("typing")
+    shutil.copytree(SNIPPETS, workspace, dirs_exist_ok=True)
+    settings = {
+        "typeCheckingMode": "standard",
+        # For a result that was compared but never awaited; mypy's --strict has it too.
+        "reportUnnecessaryComparison": "error",
+    }
+    (workspace / "pyrightconfig.json").write_text(json.dumps(settings))
+    return workspace
+
+
+def mypy(workspace: Path, folder: str) -> Messages:
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--output=json"]
+    run = subprocess.run(
+        [*command, f"--cache-dir={workspace / 'mypy_cache'}", folder],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode in (0, 1), run.stdout + run.stderr
+    messages: Messages = {}
+    for line in filter(None, run.stdout.splitlines()):
+        found = json.loads(line)
+        if found["severity"] == "error":
+            place = (Path(found["file"]).name, found["line"])
+            messages.setdefault(place, []).append(found["message"])
+    return messages
+
+
+def pyright(cwd: Path, *paths: str) -> Messages:
+    run = subprocess.run(
+        [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, *paths],
+        cwd=cwd,
+        # The wheel holds the checker itself; it need not look for a newer one.
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode in (0, 1), run.stdout + run.stderr
+    report = json.loads(run.stdout)
+    assert report["summary"]["filesAnalyzed"] > 0
+    messages: Messages = {}
+    for found in report["generalDiagnostics"]:
+        place = (Path(found["file"]).name, found["range"]["start"]["line"] + 1)
+        messages.setdefault(place, []).append(found["message"])
+    return messages
+
+
+@pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
+def messages(request: pytest.FixtureRequest, workspace: Path) -> dict[str, Messages]:
+    """What one checker said about each folder."""
+    return {folder: request.param(workspace, folder) for folder in ("accepted", "refused")}
+
+
+def sources(folder: str) -> list[Path]:
+    found = sorted((SNIPPETS / folder).glob("*.py"))
+    assert found
+    return found
+
+
+def test_right_code_is_accepted(messages: dict[str, Messages]) -> None:
+    assert messages["accepted"] == {}
+
+
+def test_wrong_code_is_refused(messages: dict[str, Messages]) -> None:
+    marked = {
+        (path.name, number): line.strip()
+        for path in sources("refused")
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if line.endswith(MARK)
+    }
+    assert marked
+    missed = {place: line for place, line in marked.items() if place not in messages["refused"]}
+    surplus = {place: said for place, said in messages["refused"].items() if place not in marked}
+    assert not missed, f"passed although it is wrong: {missed}"
+    assert not surplus, f"refused although nothing says that it is wrong: {surplus}"
+
+
+def test_accepted_code_runs() -> None:
+    # What a checker accepts should not be refused by the class statement.
+    for path in sources("accepted"):
+        subprocess.run([sys.executable, "-W", "error", str(path)], check=True)
+
+
+def test_pyright_accepts_the_library_itself(tmp_path: Path) -> None:
+    # With the settings of the project, wherever the library is installed.
+    shutil.copytree(Path(trio_durable.__file__).parent, tmp_path / "trio_durable")
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    assert pyright(tmp_path) == {}

@@ -1,0 +1,284 @@
+"""Migrations on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from support.postgres import wait_until
+
+from trio_durable import SchemaTooNew, StorageUnavailable
+from trio_durable.storage import Commit, StoredObject, Writer
+from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres._migrations import _LOCK, GONE, names_of_all
+
+from .rows import Admin, commit, in_thread, key, race, save, waits
+
+CATALOGUE = """
+SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), l.collname::text,
+    a.attnotnull::text || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE c.relnamespace = %(schema)s::text::regnamespace AND a.attnum > 0 AND c.relkind = 'r'
+UNION ALL
+SELECT 'index', tablename, indexname, indexdef, null, null FROM pg_indexes
+WHERE schemaname = %(schema)s::text
+UNION ALL
+SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), null, null
+FROM pg_constraint WHERE connamespace = %(schema)s::text::regnamespace
+UNION ALL
+SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid), null, null
+FROM pg_trigger WHERE tgrelid::regclass::text LIKE '%%durable%%'
+    AND (SELECT relnamespace FROM pg_class c WHERE c.oid = tgrelid) = %(schema)s::text::regnamespace
+UNION ALL
+SELECT 'function', null, proname, pg_get_functiondef(oid), null, null
+FROM pg_proc WHERE pronamespace = %(schema)s::text::regnamespace
+UNION ALL
+SELECT 'table', null, relname, reloptions::text, null, null
+FROM pg_class WHERE relkind = 'r' AND relnamespace = %(schema)s::text::regnamespace
+ORDER BY 1, 2, 3
+"""
+
+
+def schema_of(admin: Admin) -> str:
+    row = admin.execute("SELECT current_schema()").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def catalogue(admin: Admin, schema: str | None = None) -> list[tuple[object, ...]]:
+    """Everything there is in a schema, without the schema's own name."""
+    schema = schema or schema_of(admin)
+    rows = admin.execute(CATALOGUE, {"schema": schema}).fetchall()
+    return [
+        tuple(
+            text.replace(f'"{schema}".', "").replace(f"{schema}.", "")
+            if isinstance(text, str)
+            else text
+            for text in row
+        )
+        for row in rows
+    ]
+
+
+def test_the_tables(storage: PostgresStorage, admin: Admin) -> None:
+    storage.open_writer().close()
+    found = catalogue(admin)
+    columns = [row[1:] for row in found if row[0] == "column" and row[1] == "durable_objects"]
+    assert columns == [
+        ("durable_objects", "epoch", "bigint", None, "true"),
+        ("durable_objects", "object_id", "text", "C", "true"),
+        ("durable_objects", "owner", "uuid", None, "false"),
+        ("durable_objects", "revision", "bigint", None, "true"),
+        ("durable_objects", "state", "text", "default", "true"),
+        ("durable_objects", "type_name", "text", "C", "true"),
+        ("durable_objects", "updated_at", "bigint", None, "true"),
+    ]
+    assert [row[2] for row in found if row[0] == "index"] == [
+        "durable_alarms_by_time",
+        "durable_alarms_pkey",
+        "durable_migrations_pkey",
+        "durable_objects_pkey",
+        "durable_tenants_pkey",
+    ]
+    assert ("table", None, "durable_objects", "{fillfactor=70}", None, None) in found
+
+
+def test_migrations_one_by_one_make_the_schema_from_scratch(
+    storage: PostgresStorage, admin: Admin
+) -> None:
+    assert storage.pending_migrations() == names_of_all()
+    assert storage.applied_migrations() == []
+    storage.open_writer().close()
+    scratch = catalogue(admin)
+    assert storage.applied_migrations() == names_of_all()
+    assert storage.pending_migrations() == []
+    # Down step by step and up again, from each of them.
+    seen = [scratch]
+    for to in [*reversed(names_of_all()[:-1]), None]:
+        storage.migrate_down(to)
+        assert storage.applied_migrations() == (
+            [] if to is None else names_of_all()[: names_of_all().index(to) + 1]
+        )
+        seen.append(catalogue(admin))
+        storage.open_writer().close()
+        assert catalogue(admin) == scratch
+        storage.migrate_down(to)
+        assert catalogue(admin) == seen[-1]
+    assert seen[-1] == []
+    assert all(len(less) < len(more) for more, less in pairwise(seen))
+
+
+def test_migrations_down_and_up_with_tenants(
+    storage: PostgresStorage, admin: Admin, writer: Writer
+) -> None:
+    commit(writer, save("a", 0), Commit(key("a", "acme"), 0, b"1"))
+    scratch = catalogue(admin), catalogue(admin, "durable_acme")
+    writer.close()
+    assert storage.migrate_down("m001_objects") == ["m003_tenants", "m002_alarms"]
+    assert admin.execute("SELECT to_regnamespace('durable_acme')").fetchone() == (None,)
+    with closing(storage.open_writer()) as again:
+        commit(again, Commit(key("a", "acme"), 0, b"1"))
+        assert (catalogue(admin), catalogue(admin, "durable_acme")) == scratch
+        with closing(storage.open_reader()) as reader:
+            assert reader.load([key("a")]) == [StoredObject(1, b"1")]  # what they had in common
+
+
+@pytest.mark.parametrize("to", [*names_of_all(), None])
+def test_the_sql_of_migrations_down_does_the_same(
+    storage: PostgresStorage, admin: Admin, to: str | None
+) -> None:
+    def fill() -> None:
+        with closing(storage.open_writer()) as writer:
+            commit(writer, save("a", 0), Commit(key("a", "acme"), 0, b"1"))
+
+    def found() -> list[object]:
+        of_tenant = admin.execute("SELECT to_regnamespace('durable_acme')").fetchone()
+        return [catalogue(admin), of_tenant, storage.applied_migrations()]
+
+    fill()
+    before = found()
+    printed = storage.migrate_down_sql(to)
+    assert found() == before  # looking changes nothing
+    storage.migrate_down(to)
+    after = found()
+    if after != before:
+        admin.execute("DROP SCHEMA IF EXISTS durable_acme CASCADE")
+        storage.migrate_down(None)
+        fill()
+        assert found() == before
+    run_script(admin, printed)
+    assert found() == after
+    assert storage.migrate_down_sql(to) == ""
+
+
+def test_the_tables_of_a_tenant_are_those_of_everybody(
+    storage: PostgresStorage, admin: Admin, writer: Writer
+) -> None:
+    commit(writer, Commit(key("a", "acme"), 0, b"1"))
+    theirs = catalogue(admin, "durable_acme")
+    of_everybody = [row for row in catalogue(admin) if row in theirs]
+    assert theirs == of_everybody
+    assert [row[2] for row in theirs if row[0] == "table"] == ["durable_alarms", "durable_objects"]
+
+
+def test_a_tenant_is_brought_up_to_date(
+    storage: PostgresStorage, admin: Admin, writer: Writer
+) -> None:
+    commit(writer, Commit(key("a", "acme"), 0, b"1"))
+    scratch = catalogue(admin, "durable_acme")
+    writer.close()
+    admin.execute("DROP TABLE durable_acme.durable_alarms")
+    admin.execute("DELETE FROM durable_migrations WHERE tenant = 'acme' AND name = 'm002_alarms'")
+    assert storage.pending_migrations() == ["m002_alarms of tenant acme"]
+    with pytest.raises(StorageUnavailable, match=r"older release.*trio-durable migrate"):
+        storage.open_reader()
+    storage.open_writer().close()
+    assert catalogue(admin, "durable_acme") == scratch
+
+
+def test_ten_that_start_at_once_apply_each_migration_once(
+    storage: PostgresStorage, admin: Admin
+) -> None:
+    """All of them have seen that nothing is there when the first begins."""
+    threads = []
+    outcomes = []
+    with admin.transaction():
+        admin.execute(_LOCK.encode())
+        for number in range(10):
+            outcome, thread = in_thread(partial(opened_and_saved, storage, f"{number}"))
+            outcomes.append(outcome)
+            threads.append(thread)
+        wait_until(lambda: waits(admin) == 10)
+    for thread in threads:
+        thread.join()
+    assert outcomes == [[[]]] * 10
+    found = admin.execute("SELECT name, count(*) FROM durable_migrations GROUP BY 1 ORDER BY 1")
+    assert found.fetchall() == [(name, 1) for name in names_of_all()]
+
+
+def opened_and_saved(storage: PostgresStorage, object_id: str) -> list[int]:
+    with closing(storage.open_writer()) as writer:
+        return commit(writer, save(object_id, 0))
+
+
+def test_ten_that_make_the_same_tenant_at_once(storage: PostgresStorage, writer: Writer) -> None:
+    def work(number: int, mine: Writer) -> None:
+        assert commit(mine, Commit(key(f"{number}", "acme"), 0, b"1")) == []
+
+    race(storage, 10, work)
+    with closing(storage.open_reader()) as reader:
+        assert reader.list_tenants(None, 9) == ["acme"]
+        assert len(reader.list_ids("Cart", None, 99, "acme")) == 10
+
+
+def test_a_newer_schema_is_refused(storage: PostgresStorage, admin: Admin) -> None:
+    storage.open_writer().close()
+    admin.execute("INSERT INTO durable_migrations (tenant, name) VALUES ('', 'm099_future')")
+    works: list[Callable[[], object]] = [
+        storage.open_writer,
+        storage.open_reader,
+        storage.pending_migrations,
+        storage.migration_sql,
+        lambda: storage.migrate_down(None),
+        lambda: storage.migrate_down_sql(None),
+    ]
+    for work in works:
+        with pytest.raises(SchemaTooNew) as caught:
+            work()
+        assert caught.value.unknown == ("m099_future",)
+    assert storage.applied_migrations() == [*names_of_all(), "m099_future"]
+
+
+def test_a_migration_down_to_nowhere_is_refused(storage: PostgresStorage) -> None:
+    for work in (storage.migrate_down, storage.migrate_down_sql):
+        with pytest.raises(ValueError, match=r"no migration 'm9', only m001_objects, "):
+            work("m9")
+
+
+def test_nothing_to_read_yet(storage: PostgresStorage, admin: Admin) -> None:
+    with pytest.raises(StorageUnavailable, match=r"no tables in schema test_.* yet"):
+        storage.open_reader()
+    assert catalogue(admin) == []
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_the_sql_of_migrations_makes_the_same_schema(
+    storage: PostgresStorage, admin: Admin, everything: bool
+) -> None:
+    printed = storage.migration_sql(everything=everything)
+    assert catalogue(admin) == []
+    run_script(admin, printed)
+    made = catalogue(admin)
+    assert storage.pending_migrations() == []
+    assert storage.migration_sql() == ""
+    storage.migrate_down(None)
+    storage.open_writer().close()
+    assert catalogue(admin) == made
+
+
+def test_the_sql_of_a_tenant_makes_the_same_schema(
+    storage: PostgresStorage, admin: Admin, writer: Writer
+) -> None:
+    run_script(admin, storage.migration_sql(tenant="acme"))
+    made = catalogue(admin, "durable_acme")
+    assert commit(writer, Commit(key("a", "acme"), 0, b"1")) == []
+    assert writer.drop_tenant("acme") is True
+    assert commit(writer, Commit(key("a", "acme"), 0, b"1")) == []
+    assert catalogue(admin, "durable_acme") == made
+
+
+def run_script(admin: Admin, script: str) -> None:
+    admin.execute(script.encode(), prepare=False)
+
+
+def test_the_sql_of_migrations_is_the_same_until_they_are_applied(
+    storage: PostgresStorage,
+) -> None:
+    assert storage.migration_sql() == storage.migration_sql()
+    assert "CREATE TABLE" in storage.migration_sql()
+    assert GONE in storage.migration_sql()
