@@ -19,6 +19,7 @@ from trio_durable._eventloop.runner import Runner
 from trio_durable._keys import AlarmKey
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
+from trio_durable._telemetry.events import Turn
 from trio_durable.storage import AlarmChanges, Commit, MemoryStorage, StorageFault
 from trio_durable.storage._forwarding import ForwardingWriter
 from trio_durable.testing.conformance._builders import changes as changed
@@ -214,6 +215,7 @@ class FakeOwner:
         self.revision: int | None = 0
         self.epoch = 0
         self.gate: Ticket | None = None
+        self.turn_event: Turn | None = None
         self.failures = 0
         self.commits = 0
 
@@ -271,12 +273,15 @@ class Bench:
         self.told: list[tuple[ObjectKey, Fields | None]] = []
         """What was told of alarms that are durable."""
         self.group_commit = GroupCommit(
-            self.loop, self.runner, self.writer, lambda: self.time, self.alarms_changed
+            self.loop, self.runner, self.writer, lambda: self.time, (self,)
         )
 
-    def alarms_changed(self, key: ObjectKey, changes: AlarmChanges) -> None:
+    def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         self.told.append((key, fields_of(changes)))
         self.log.append(f"{key.object_id} told")
+
+    def uncertain(self) -> None:
+        self.log.append("uncertain")
 
     def owner(self, object_id: str) -> FakeOwner:
         return FakeOwner(self, object_id)

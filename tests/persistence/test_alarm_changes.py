@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_durable import StaleObject
+from trio_durable import ObjectKey, StaleObject
 from trio_durable._persistence import group_commit
 from trio_durable.storage import AlarmChanges, Commit
 from trio_durable.testing.conformance._builders import changes as changed
@@ -413,3 +413,41 @@ def test_what_fails_is_never_told(bench: Bench) -> None:
     a.change(changed({"z": 1}))
     bench.finish()
     assert bench.told == [(a.key, fields_of(changed({"z": 1})))]
+
+
+def test_listeners_learn_of_a_failed_transaction_only_if_it_would_have_changed_alarms(
+    bench: Bench,
+) -> None:
+    a, b = bench.owner("a"), bench.owner("b")
+    bench.writer.then(FAULT)
+    a.save(b"1")
+    bench.finish()
+    assert "uncertain" not in bench.log
+    bench.writer.then(FAULT)
+    a.change(changed({"x": 1}))
+    b.change(changed({"x": 1}))
+    bench.finish()
+    # Once for a transaction, after its owners have failed.
+    assert bench.log.count("uncertain") == 1
+    assert bench.log[-1] == "uncertain"
+    assert bench.told == []
+
+
+def test_listeners_are_called_in_order(bench: Bench) -> None:
+    class Second:
+        def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
+            assert fields_of(changes) == fields_of(changed({"x": 1}))
+            bench.log.append(f"{key.object_id} told second")
+
+        def uncertain(self) -> None:
+            bench.log.append("uncertain second")
+
+    bench.group_commit.add_listener(Second())
+    a = bench.owner("a")
+    a.change(changed({"x": 1}))
+    bench.finish()
+    assert bench.log == ["a told", "a told second", "a committed", "a alarms"]
+    bench.writer.then(FAULT)
+    a.change(changed({"x": 2}))
+    bench.finish()
+    assert bench.log[-2:] == ["uncertain", "uncertain second"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from trio_durable._keys import AlarmKey, Owner
-from trio_durable.scheduler._wheel.upcoming import Agenda
+from trio_durable.scheduler._wheel.upcoming import UpcomingAlarms
 from trio_durable.storage import DueAlarm
 
 from .agendas import MS, SECOND, START, due, key, never
@@ -17,7 +17,7 @@ def always(object_id: Owner) -> bool:
     return True
 
 
-def taken(agenda: Agenda, most: int) -> list[AlarmKey]:
+def taken(agenda: UpcomingAlarms, most: int) -> list[AlarmKey]:
     """Take so many, or all, of objects that are never full."""
     keys: list[AlarmKey] = []
     while len(keys) < most and (each := agenda.take(never)) is not None:
@@ -29,7 +29,7 @@ def names(keys: Iterable[AlarmKey]) -> list[str]:
     return [each.name for each in keys]
 
 
-def filled(agenda: Agenda, horizon: int, *alarms: tuple[object, int]) -> bool:
+def filled(agenda: UpcomingAlarms, horizon: int, *alarms: tuple[object, int]) -> bool:
     agenda.begin_fill(horizon)
     has_room = agenda.fill(due(*alarms), ())
     agenda.end_fill()
@@ -40,7 +40,7 @@ def filled(agenda: Agenda, horizon: int, *alarms: tuple[object, int]) -> bool:
 
 
 def test_a_new_agenda_knows_nothing_and_wants_to_look() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     assert len(agenda) == agenda.ready == 0
     assert agenda.wants_more
     assert agenda.next_time() is None
@@ -49,13 +49,13 @@ def test_a_new_agenda_knows_nothing_and_wants_to_look() -> None:
 
 def test_nothing_is_kept_before_the_first_look() -> None:
     # The look will find it in the table.
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     assert not agenda.arm(key("a"), START + SECOND)
     assert key("a") not in agenda
 
 
 def test_what_is_before_the_horizon_is_kept() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     agenda.begin_fill(START + 10 * SECOND)
     agenda.end_fill()
     assert not agenda.wants_more
@@ -66,7 +66,7 @@ def test_what_is_before_the_horizon_is_kept() -> None:
 
 
 def test_an_alarm_moved_beyond_the_horizon_is_forgotten() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("a", START + MS))
     assert not agenda.arm(key("a"), START + 2 * SECOND)
     agenda.advance(START + SECOND)
@@ -74,7 +74,7 @@ def test_an_alarm_moved_beyond_the_horizon_is_forgotten() -> None:
 
 
 def test_an_alarm_moved_while_it_is_ready_is_ready_no_more() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("a", START))
     agenda.advance(START)
     assert agenda.ready == 1
@@ -86,7 +86,7 @@ def test_an_alarm_moved_while_it_is_ready_is_ready_no_more() -> None:
 
 
 def test_nothing_is_ready_a_microsecond_too_early() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("a", START + MS + 1))
     agenda.advance(START + 2 * MS - 1)
     assert agenda.ready == 0
@@ -96,7 +96,7 @@ def test_nothing_is_ready_a_microsecond_too_early() -> None:
 
 
 def test_what_is_ready_is_taken_oldest_first() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     times = [("d", 3), ("a", -5), ("c", 2), ("b", -1)]
     for name, at in times:
         agenda.begin_fill(START + SECOND)
@@ -109,7 +109,7 @@ def test_what_is_ready_is_taken_oldest_first() -> None:
 
 
 def test_what_is_put_back_comes_first_and_in_its_order() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("a", START), ("b", START + MS), ("c", START + 2 * MS))
     agenda.advance(START + SECOND)
     agenda.put_back(taken(agenda, 2))
@@ -118,7 +118,7 @@ def test_what_is_put_back_comes_first_and_in_its_order() -> None:
 
 
 def test_years_before_1970_are_past_too() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("a", -62_135_596_800 * SECOND))
     agenda.advance(START)
     assert names(taken(agenda, 1)) == ["a"]
@@ -128,7 +128,7 @@ def test_years_before_1970_are_past_too() -> None:
 
 
 def test_what_changed_while_the_table_was_read_wins_over_what_was_read() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     agenda.begin_fill(START + 10 * SECOND)
     agenda.disarm(key("cancelled"))
     agenda.arm(key("moved"), START + 5 * SECOND)
@@ -144,7 +144,7 @@ def test_what_changed_while_the_table_was_read_wins_over_what_was_read() -> None
 
 
 def test_changes_between_two_pages_count_for_the_second() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     agenda.begin_fill(START + 10 * SECOND)
     agenda.fill(due(("a", START)), ())
     agenda.disarm(key("b"))
@@ -155,7 +155,7 @@ def test_changes_between_two_pages_count_for_the_second() -> None:
 
 
 def test_the_next_look_trusts_the_table_again() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     agenda.begin_fill(START + 10 * SECOND)
     agenda.disarm(key("a"))
     agenda.end_fill()
@@ -164,7 +164,7 @@ def test_the_next_look_trusts_the_table_again() -> None:
 
 
 def test_what_another_process_moved_is_moved_by_the_next_look() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + 10 * SECOND, ("a", START + 9 * SECOND))
     filled(agenda, START + 10 * SECOND, ("a", START + SECOND))
     assert len(agenda) == 1
@@ -173,7 +173,7 @@ def test_what_another_process_moved_is_moved_by_the_next_look() -> None:
 
 
 def test_what_is_taken_or_ready_is_not_taken_up_again() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + 10 * SECOND, ("ready", START), ("taken", START))
     agenda.advance(START)
     agenda.disarm(key("taken"))
@@ -187,7 +187,7 @@ def test_what_is_taken_or_ready_is_not_taken_up_again() -> None:
 
 def test_a_look_corrects_what_is_ready_too_early() -> None:
     """As when one that is under way is set anew for later, and then put back as it was."""
-    agenda = Agenda(START, 10)
+    agenda = UpcomingAlarms(START, 10)
     filled(agenda, START + 10 * SECOND)
     agenda.arm(key("a"), START - SECOND)
     agenda.advance(START)
@@ -199,7 +199,7 @@ def test_a_look_corrects_what_is_ready_too_early() -> None:
 
 def test_what_is_parked_takes_the_place_of_what_a_look_corrects() -> None:
     """The room that was made is its own now; nothing may come that would make more."""
-    agenda = Agenda(START, 10)
+    agenda = UpcomingAlarms(START, 10)
     filled(agenda, START + 10 * SECOND)
     for name in ("a", "b"):
         agenda.arm(key(name), START - SECOND)
@@ -214,7 +214,7 @@ def test_what_is_parked_takes_the_place_of_what_a_look_corrects() -> None:
 
 
 def test_what_is_available_within_the_lead_is_ready() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("a", START + 10 * MS), ("b", START + 10 * MS + 1))
     agenda.advance(START, 10 * MS - 1)
     assert agenda.ready == 0
@@ -226,7 +226,7 @@ def test_what_is_available_within_the_lead_is_ready() -> None:
 
 
 def test_a_shorter_lead_takes_nothing_back() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("a", START + 10 * MS))
     agenda.advance(START, 20 * MS)
     agenda.advance(START + MS, 0)
@@ -239,7 +239,7 @@ def test_a_shorter_lead_takes_nothing_back() -> None:
 
 
 def test_a_clock_set_back_by_less_than_the_lead_counts() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("a", START + 10 * MS))
     agenda.advance(START, 20 * MS)
     agenda.advance(START - MS, 20 * MS)
@@ -248,7 +248,7 @@ def test_a_clock_set_back_by_less_than_the_lead_counts() -> None:
 
 
 def test_the_next_time_is_a_horizon_that_was_drawn_in_if_that_is_nearer() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     filled(agenda, START + 60 * SECOND, ("a", START + SECOND), ("b", START + 2 * SECOND))
     agenda.advance(START)
     assert not agenda.arm(key("c"), START + 3 * SECOND)
@@ -261,7 +261,7 @@ def test_the_next_time_is_a_horizon_that_was_drawn_in_if_that_is_nearer() -> Non
 
 
 def test_a_horizon_in_the_past_is_no_time_to_wait_for() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     filled(agenda, START + 60 * SECOND, *[(number, START) for number in range(3)])
     agenda.advance(START)
     # There may be no room for those that are ready, and the third has to wait for them.
@@ -274,9 +274,9 @@ def test_a_horizon_in_the_past_is_no_time_to_wait_for() -> None:
 # --- hints ---------------------------------------------------------------------------------------
 
 
-def hinted(*times: int) -> Agenda:
+def hinted(*times: int) -> UpcomingAlarms:
     """An agenda whose horizon is an hour away, after hints of these times."""
-    agenda = Agenda(START, 10)
+    agenda = UpcomingAlarms(START, 10)
     filled(agenda, START + 3600 * SECOND)
     for time in times:
         agenda.hint(time)
@@ -317,7 +317,7 @@ def test_a_hint_of_what_is_beyond_the_horizon_is_left_to_the_look_that_moves_it(
 
 
 def test_a_hint_before_the_first_look_is_left_to_that() -> None:
-    agenda = Agenda(START, 10)
+    agenda = UpcomingAlarms(START, 10)
     agenda.hint(START + SECOND)
     assert agenda.wants_more
     filled(agenda, START + 60 * SECOND)
@@ -344,7 +344,7 @@ def test_what_comes_before_a_hint_comes_first() -> None:
 
 
 def test_alarms_of_full_objects_are_passed_over() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     agenda.begin_fill(START + SECOND)
     agenda.end_fill()
     for number, of in enumerate("aabab"):
@@ -361,7 +361,7 @@ def test_alarms_of_full_objects_are_passed_over() -> None:
 
 
 def test_each_unparking_lets_one_be_taken_oldest_first() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, *[(number, START + number * MS) for number in range(4)])
     agenda.advance(START + SECOND)
     assert agenda.take(always) is None
@@ -376,7 +376,7 @@ def test_each_unparking_lets_one_be_taken_oldest_first() -> None:
 
 
 def test_what_is_parked_is_of_one_object_only() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     agenda.begin_fill(START + SECOND)
     agenda.end_fill()
     agenda.arm(key("x", "a"), START)
@@ -392,7 +392,7 @@ def test_what_is_parked_is_of_one_object_only() -> None:
 
 
 def test_what_is_unparked_in_vain_is_parked_again() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("x", START), ("y", START + MS))
     agenda.advance(START + SECOND)
     assert agenda.take(always) is None
@@ -405,7 +405,7 @@ def test_what_is_unparked_in_vain_is_parked_again() -> None:
 
 
 def test_a_parked_alarm_that_is_cancelled_is_gone() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + SECOND, ("x", START), ("y", START + MS), ("z", START + 2 * MS))
     agenda.advance(START + SECOND)
     assert agenda.take(always) is None
@@ -420,7 +420,7 @@ def test_a_parked_alarm_that_is_cancelled_is_gone() -> None:
 
 
 def test_a_parked_alarm_that_is_set_anew_is_ready_at_its_new_time_only() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + 60 * SECOND, ("x", START))
     agenda.advance(START)
     assert agenda.take(always) is None
@@ -434,7 +434,7 @@ def test_a_parked_alarm_that_is_set_anew_is_ready_at_its_new_time_only() -> None
 
 
 def test_what_is_parked_is_not_taken_up_again() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + 60 * SECOND, ("x", START))
     agenda.advance(START)
     assert agenda.take(always) is None
@@ -445,7 +445,7 @@ def test_what_is_parked_is_not_taken_up_again() -> None:
 
 
 def test_what_is_parked_takes_room() -> None:
-    agenda = Agenda(START, 4)
+    agenda = UpcomingAlarms(START, 4)
     alarms = [(number, START + number * MS) for number in range(6)]
     assert not filled(agenda, START + 60 * SECOND, *alarms)
     agenda.advance(START + SECOND)
@@ -466,7 +466,7 @@ def test_what_is_parked_takes_room() -> None:
 
 
 def test_what_is_parked_is_forgotten_with_all_else_when_the_clock_is_set_back() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + 60 * SECOND, ("x", START))
     agenda.advance(START)
     assert agenda.take(always) is None
@@ -484,7 +484,7 @@ def test_what_is_parked_is_forgotten_with_all_else_when_the_clock_is_set_back() 
 def test_an_alarm_that_is_cancelled_when_it_was_unparked_leaves_its_turn_to_the_next(
     is_set_anew: bool,
 ) -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + 60 * SECOND, ("x", START), ("y", START))
     agenda.advance(START)
     assert agenda.take(always) is None
@@ -501,7 +501,7 @@ def test_an_alarm_that_is_cancelled_when_it_was_unparked_leaves_its_turn_to_the_
 
 
 def test_a_full_agenda_draws_its_horizon_in_to_what_it_could_not_take() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     alarms = [(number, START + number * SECOND) for number in range(1, 5)]
     assert not filled(agenda, START + 60 * SECOND, *alarms)
     assert len(agenda) == 2
@@ -513,7 +513,7 @@ def test_a_full_agenda_draws_its_horizon_in_to_what_it_could_not_take() -> None:
 
 
 def test_a_nearer_alarm_displaces_what_is_far_away() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     filled(agenda, START + 60 * SECOND, ("far", START + 50 * SECOND), ("near", START + MS))
     assert agenda.arm(key("nearer"), START + 2 * MS)
     assert len(agenda) == 2
@@ -527,7 +527,7 @@ def test_a_nearer_alarm_displaces_what_is_far_away() -> None:
 @pytest.mark.parametrize(("capacity", "dropped"), [(15, 1), (16, 2), (100, 7)])
 def test_a_sixteenth_of_a_full_agenda_makes_room_at_once(capacity: int, dropped: int) -> None:
     # It takes time to find what is farthest.
-    agenda = Agenda(START, capacity)
+    agenda = UpcomingAlarms(START, capacity)
     at = {key(number): START + (100 + number) * SECOND for number in range(capacity)}
     alarms = [(each.name, time) for each, time in at.items()]
     filled(agenda, START + 1000 * SECOND, *reversed(alarms))
@@ -543,7 +543,7 @@ def test_a_sixteenth_of_a_full_agenda_makes_room_at_once(capacity: int, dropped:
 
 
 def test_only_what_is_farther_makes_room() -> None:
-    agenda = Agenda(START, 64)
+    agenda = UpcomingAlarms(START, 64)
     alarms = [(number, START + (100 + number) * SECOND) for number in range(64)]
     filled(agenda, START + 1000 * SECOND, *alarms)
     assert agenda.arm(key("nearer"), alarms[62][1])
@@ -554,7 +554,7 @@ def test_only_what_is_farther_makes_room() -> None:
 
 
 def test_a_farther_alarm_does_not_displace_what_is_near() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     filled(agenda, START + 60 * SECOND, ("a", START + MS), ("b", START + 2 * MS))
     assert not agenda.arm(key("far"), START + 50 * SECOND)
     assert key("a") in agenda
@@ -563,7 +563,7 @@ def test_a_farther_alarm_does_not_displace_what_is_near() -> None:
 
 
 def test_what_is_due_is_never_displaced() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     filled(agenda, START + SECOND, ("a", START - 2 * MS), ("b", START - MS))
     agenda.advance(START)
     assert not agenda.arm(key("c"), START - 3 * MS)
@@ -572,7 +572,7 @@ def test_what_is_due_is_never_displaced() -> None:
 
 
 def test_an_alarm_that_is_moved_needs_no_more_room() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     filled(agenda, START + 60 * SECOND, ("a", START + MS), ("b", START + 50 * SECOND))
     assert agenda.arm(key("a"), START + 3 * MS)
     assert key("b") in agenda
@@ -580,7 +580,7 @@ def test_an_alarm_that_is_moved_needs_no_more_room() -> None:
 
 
 def test_after_a_look_with_room_for_all_no_more_is_wanted() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     filled(agenda, START + 60 * SECOND, *[(number, START) for number in range(6)])
     agenda.advance(START)
     taken(agenda, 2)
@@ -591,7 +591,7 @@ def test_after_a_look_with_room_for_all_no_more_is_wanted() -> None:
 
 
 def test_a_look_that_finds_what_is_known_needs_no_more_room() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     alarms = [("a", START + MS), ("b", START + 50 * SECOND)]
     filled(agenda, START + 60 * SECOND, *alarms)
     assert filled(agenda, START + 60 * SECOND, *alarms)
@@ -604,7 +604,7 @@ SLOT = (START // MS // 4096 + 1) * 4096
 
 
 def test_what_is_as_far_as_the_farthest_displaces_nothing() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     alarms = [("a", SLOT * MS), ("b", SLOT * MS)]
     filled(agenda, START + 60 * SECOND, *alarms)
     assert not agenda.arm(key("c"), SLOT * MS)
@@ -615,7 +615,7 @@ def test_what_is_as_far_as_the_farthest_displaces_nothing() -> None:
 
 def test_the_horizon_comes_before_all_that_was_displaced() -> None:
     # Rounded up to a tick, its time is the very beginning of its slot.
-    agenda = Agenda(START, 1)
+    agenda = UpcomingAlarms(START, 1)
     far = (SLOT - 1) * MS + 1
     filled(agenda, START + 60 * SECOND, ("far", far))
     assert agenda.arm(key("near"), START + MS)
@@ -624,7 +624,7 @@ def test_the_horizon_comes_before_all_that_was_displaced() -> None:
 
 
 def test_a_horizon_that_was_drawn_in_is_not_moved_out_by_what_is_read_behind_it() -> None:
-    agenda = Agenda(START, 2)
+    agenda = UpcomingAlarms(START, 2)
     agenda.begin_fill(START + 60 * SECOND)
     agenda.arm(key("far"), START + 50 * SECOND)
     agenda.arm(key("a"), START + MS)
@@ -637,7 +637,7 @@ def test_a_horizon_that_was_drawn_in_is_not_moved_out_by_what_is_read_behind_it(
 
 
 def test_more_is_wanted_when_half_of_a_cut_agenda_is_gone() -> None:
-    agenda = Agenda(START, 4)
+    agenda = UpcomingAlarms(START, 4)
     filled(agenda, START + 60 * SECOND, *[(number, START) for number in range(6)])
     agenda.advance(START)
     assert agenda.take(never)
@@ -648,7 +648,7 @@ def test_more_is_wanted_when_half_of_a_cut_agenda_is_gone() -> None:
 
 
 def test_more_is_wanted_when_the_horizon_is_reached() -> None:
-    agenda = Agenda(START, 4)
+    agenda = UpcomingAlarms(START, 4)
     filled(agenda, START + SECOND)
     agenda.advance(START + SECOND - 1)
     assert not agenda.wants_more
@@ -657,7 +657,7 @@ def test_more_is_wanted_when_the_horizon_is_reached() -> None:
 
 
 def test_the_first_of_a_crowd_at_one_tick_are_taken_and_then_the_next() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     table = {key(f"{number:02}"): START + MS for number in range(40)}
     fired: list[AlarmKey] = []
     looks = 0
@@ -682,7 +682,7 @@ def test_the_first_of_a_crowd_at_one_tick_are_taken_and_then_the_next() -> None:
 
 
 def test_a_clock_that_is_set_back_begins_anew() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     filled(agenda, START + 60 * SECOND, ("a", START + SECOND), ("b", START + 30 * SECOND))
     agenda.advance(START + 2 * SECOND)
     assert agenda.ready == 1
@@ -698,7 +698,7 @@ def test_a_clock_that_is_set_back_begins_anew() -> None:
 
 
 def test_a_clock_set_back_while_the_table_is_read_makes_it_be_read_again() -> None:
-    agenda = Agenda(START, 8)
+    agenda = UpcomingAlarms(START, 8)
     agenda.begin_fill(START + 60 * SECOND)
     agenda.fill(due(("a", START)), ())
     agenda.advance(START - 3600 * SECOND)
@@ -708,7 +708,7 @@ def test_a_clock_set_back_while_the_table_is_read_makes_it_be_read_again() -> No
 
 
 def test_a_clock_set_back_by_less_than_a_tick_counts() -> None:
-    agenda = Agenda(START + 5, 8)
+    agenda = UpcomingAlarms(START + 5, 8)
     filled(agenda, START + SECOND, ("a", START))
     agenda.advance(START + 5)
     assert agenda.ready == 1
@@ -718,7 +718,7 @@ def test_a_clock_set_back_by_less_than_a_tick_counts() -> None:
 
 
 def test_a_clock_set_forward_makes_everything_due_in_order() -> None:
-    agenda = Agenda(START, 100)
+    agenda = UpcomingAlarms(START, 100)
     alarms = [(number, START + number * 700 * MS) for number in range(80)]
     filled(agenda, START + 60 * SECOND, *alarms)
     agenda.advance(START + 365 * 86400 * SECOND)

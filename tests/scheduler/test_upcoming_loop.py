@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_durable._keys import AlarmKey, Owner
-from trio_durable.scheduler._wheel.upcoming import Agenda
+from trio_durable.scheduler._wheel.upcoming import UpcomingAlarms
 from trio_durable.storage import DueAlarm
 
 from .agendas import MS, SECOND, START, key
@@ -49,7 +49,7 @@ class Simulation:
 
     def run(self, later: list[tuple[int, AlarmKey, int]]) -> None:
         """Go on until the table is empty. ``later`` says when which alarms are set and for when."""
-        agenda = Agenda(self.now, self.capacity)
+        agenda = UpcomingAlarms(self.now, self.capacity)
         later = sorted(later)
         polled = -self.polling_interval
         while self.table or later:
@@ -81,12 +81,12 @@ class Simulation:
     def landings(self) -> list[int]:
         return [until for until, _ in self.under_way]
 
-    def land(self, agenda: Agenda) -> None:
+    def land(self, agenda: UpcomingAlarms) -> None:
         for until, alarm in [each for each in self.under_way if each[0] <= self.now]:
             self.under_way.remove((until, alarm))
             agenda.unpark(alarm.owner)
 
-    def look(self, agenda: Agenda) -> None:
+    def look(self, agenda: UpcomingAlarms) -> None:
         self.looks += 1
         horizon = self.now + 2 * self.polling_interval
         agenda.begin_fill(horizon)
@@ -100,7 +100,7 @@ class Simulation:
     def is_full(self, object_id: Owner) -> bool:
         return sum(alarm.owner == object_id for _, alarm in self.under_way) >= self.of_object
 
-    def fire(self, agenda: Agenda) -> None:
+    def fire(self, agenda: UpcomingAlarms) -> None:
         while len(self.under_way) < self.room:
             alarm = agenda.take(self.is_full)
             if alarm is None:
@@ -245,7 +245,7 @@ def test_an_object_with_very_many_alarms_due_leaves_room_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("trio_durable.scheduler._wheel.upcoming._MAX_PARKED", 2)
-    agenda = Agenda(START, 6)
+    agenda = UpcomingAlarms(START, 6)
     crowd = [DueAlarm(START - 20 + n, key(f"{n:02}", "crowded")) for n in range(20)]
     other = DueAlarm(START, key("x", "other"))
     left = [*crowd, other]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_durable._keys import AlarmKey, Owner
-from trio_durable.scheduler._wheel.upcoming import Agenda
+from trio_durable.scheduler._wheel.upcoming import UpcomingAlarms
 from trio_durable.storage import DueAlarm
 
 from .agendas import MS, SECOND, START, key, never
@@ -29,8 +29,8 @@ TIMES = st.one_of(
 
 
 @attrs.define(eq=False)
-class Flight:
-    """As `Deliveries` knows one."""
+class InFlight:
+    """As `Deliverer` knows one."""
 
     key: AlarmKey
     due: int
@@ -45,7 +45,7 @@ class UnderWay:
 
     def __init__(self, of_object: int) -> None:
         self.of_object = of_object
-        self.flights: list[Flight] = []
+        self.flights: list[InFlight] = []
 
     def __contains__(self, alarm: object) -> bool:
         return any(flight.is_current for flight in self.flights if flight.key == alarm)
@@ -70,9 +70,9 @@ class AgainstATable(RuleBasedStateMachine):
         self.now = START
         self.capacity = capacity
         self.page = page
-        self.agenda = Agenda(START, capacity)
+        self.agenda = UpcomingAlarms(START, capacity)
         self.table: dict[AlarmKey, int] = {}
-        self.claims: dict[AlarmKey, Flight] = {}
+        self.claims: dict[AlarmKey, InFlight] = {}
         self.under_way = UnderWay(of_object)
         self.fill_horizon: int | None = None
         self.last: DueAlarm | None = None
@@ -133,9 +133,9 @@ class AgainstATable(RuleBasedStateMachine):
             assert not self.under_way.is_full(alarm.owner)
             if alarm not in self.under_way:
                 due = max(self.now, self.agenda.reached)
-                self.under_way.flights.append(Flight(alarm, due))
+                self.under_way.flights.append(InFlight(alarm, due))
 
-    def claiming(self) -> list[Flight]:
+    def claiming(self) -> list[InFlight]:
         return [flight for flight in self.under_way.flights if flight.row is None]
 
     @rule()
@@ -189,7 +189,7 @@ class AgainstATable(RuleBasedStateMachine):
         if alarm not in self.agenda:
             self.agenda.arm(alarm, again_at)
 
-    def settle(self, flight: Flight) -> None:
+    def settle(self, flight: InFlight) -> None:
         self.under_way.flights.remove(flight)
         self.agenda.unpark(flight.key.owner)
 
@@ -325,13 +325,13 @@ class AgainstATable(RuleBasedStateMachine):
             self.check_readiness()
 
 
-def drained(agenda: Agenda, under_way: UnderWay) -> set[AlarmKey]:
+def drained(agenda: UpcomingAlarms, under_way: UnderWay) -> set[AlarmKey]:
     """What comes if there is always time for it, and all that is under way ends."""
     came: set[AlarmKey] = set()
     while True:
         while (alarm := agenda.take(under_way.is_full)) is not None:
             came.add(alarm)
-            under_way.flights.append(Flight(alarm, 0))
+            under_way.flights.append(InFlight(alarm, 0))
         if not under_way.flights:
             return came
         agenda.unpark(under_way.flights.pop(0).key.owner)

@@ -399,7 +399,7 @@ async def test_a_look_at_the_table_that_fails_is_made_again_a_moment_later(
     async with opened(storage):
         await anyio.sleep(5)
         assert times() == [22]
-        assert "could not look for alarms that are due: disk full" in errors(caplog)[0]
+        assert "could not read alarms that are due: disk full" in errors(caplog)[0]
 
 
 async def test_a_postponement_that_fails_is_written_a_moment_later(

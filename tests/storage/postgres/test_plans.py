@@ -19,7 +19,7 @@ from .rows import ALARM, NOW, SECOND, alarm_key, commit, key, save, setting
 @contextmanager
 def counted(writer: Writer) -> Iterator[list[str]]:
     """What a writer's connection sends: statements, and pipelines as one."""
-    connection = writer._link._connection  # type: ignore[attr-defined]
+    connection = writer._reconnecting._connection  # type: ignore[attr-defined]
     sent: list[str] = []
     wait = connection.wait
 

@@ -68,7 +68,7 @@ def test_the_time_of_a_commit_is_noted(
 
 
 def settings_of(side: object, *names: str) -> list[str]:
-    connection = side._link._connection  # type: ignore[attr-defined]
+    connection = side._reconnecting._connection  # type: ignore[attr-defined]
     return [connection.execute(f"SHOW {name}".encode()).fetchone()[0] for name in names]
 
 
@@ -97,7 +97,7 @@ def test_what_the_user_sets_stays(postgres: str) -> None:
     with closing(PostgresStorage(parameters).open_writer()) as writer:
         names = ("synchronous_commit", "statement_timeout", "application_name")
         assert settings_of(writer, *names) == ["remote_apply", "0", "shop"]
-        assert writer._link._connection.patience is None  # type: ignore[attr-defined]
+        assert writer._reconnecting._connection.silence_timeout is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("prepared", [True, False])
@@ -108,7 +108,7 @@ def test_statements_are_prepared_unless_a_pooler_can_not_have_them(
     with closing(storage.open_writer()) as writer:
         for revision in range(8):
             commit(writer, save("a", revision))
-        connection = writer._link._connection  # type: ignore[attr-defined]
+        connection = writer._reconnecting._connection  # type: ignore[attr-defined]
         count = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
     assert (count[0] > 0) is prepared
 

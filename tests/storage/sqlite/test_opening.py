@@ -46,7 +46,7 @@ def test_full_is_the_default(path: Path) -> None:
 def test_the_runtime_passes_durability_on(path: Path, durability: Durability, level: int) -> None:
     async def main() -> None:
         async with DurableRuntime(path, durability=durability, runner=InlineRunner) as runtime:
-            connection = connection_of(runtime._writer)
+            connection = connection_of(runtime._open().writer)
             assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
 
     trio.run(main)
@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_written(open_folder: Path) -> None:
     folder.chmod(0o555)
     answer = opened_unprivileged(open_folder, folder / "objects.db")
     assert answer.startswith("StorageUnavailable can't use")
-    assert "is the folder writable?" in answer
+    assert "make the folder writable" in answer
 
 
 @posix_only

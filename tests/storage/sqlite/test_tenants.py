@@ -24,7 +24,7 @@ from trio_durable.storage import (
     StoredObject,
 )
 from trio_durable.storage.sqlite._migrations import Schema
-from trio_durable.storage.sqlite._tables import _MAX_KNOWN
+from trio_durable.storage.sqlite._tables import MAX_CACHED_TENANTS
 
 from .files import NOW, connection_of, execute, executed, key, steps_of, theirs, traced, writing
 
@@ -317,7 +317,7 @@ def test_a_newer_migration_of_anybody_is_refused(path: Path, tenant: str) -> Non
 
 def test_more_tenants_than_are_kept_at_hand(path: Path) -> None:
     storage = SQLiteStorage(path)
-    names = [f"t{n:03}" for n in range(_MAX_KNOWN + 20)]
+    names = [f"t{n:03}" for n in range(MAX_CACHED_TENANTS + 20)]
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
         for revision in range(2):
             batch = [of_tenant(one, "a", "x", state=b"1", revision=revision) for one in names]

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import sqlite_utils
-
 from trio_durable import SQLiteStorage
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import AlarmChanges, Commit, Writer
@@ -26,7 +24,7 @@ def another_writer(path: Path) -> Iterator[Writer]:
     storage = SQLiteStorage(path, busy_timeout=60)
     lock = FileLock(path.with_name(f"another-{threading.get_ident()}-lock"), storage.location)
     connection = storage._connect()
-    schema = Schema(sqlite_utils.Database(connection))
+    schema = Schema(connection)
     with closing(SQLiteWriter(connection, schema, lock)) as writer:
         yield writer
 
