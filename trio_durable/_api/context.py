@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """What ``self.ctx`` is. It is the object's for as long as the instance lives."""
+    """The ``ctx`` of a live instance: identity, runtime, alarms, commit and deletion."""
 
     __slots__ = ("_host",)
 
@@ -38,10 +38,10 @@ class Context:
 
     @property
     def runtime(self) -> Objects:
-        """The runtime that the object lives in, to call other objects through.
+        """The runtime that the object lives in, for calls of other objects.
 
-        If the object belongs to a tenant, it is that `Tenant`, and so are the others; ``root`` is
-        the runtime itself then.
+        For an object of a tenant it is that `Tenant`, so these calls reach objects of the same
+        tenant; its ``root`` is the runtime.
         """
         return cast("Objects", self._host.runtime)
 
@@ -60,20 +60,20 @@ class Context:
         at: datetime | None = None,
         payload: object = None,
     ) -> None:
-        """Set an alarm with this turn's commit, in the place of any that has the same name.
+        """Set an alarm in this turn's commit; it replaces an alarm of the same name.
 
-        Its handler is the method of that name marked with ``@alarm``, or ``handle_alarm``.
+        Its handler is the ``@alarm`` method of that name, else ``handle_alarm``.
 
         Args:
             name: Any str of 1 to 512 bytes without NUL.
-            after: How long from now it is due.
-            at: The instant it is due, if not ``after``; what is past is due at once.
+            after: The time from now until it is due.
+            at: The instant at which it is due, instead of ``after``; a past one is due at once.
             payload: Plain JSON, or an instance of an attrs class, a dataclass or another type that
                 state may have; see `Alarm.payload_as`.
 
         Raises:
-            InvalidAlarm: It can't be set like this. Nothing is staged.
-            NotInTurn: No turn of the object runs.
+            InvalidAlarm: An argument is invalid. Nothing is staged.
+            NotInTurn: The caller is not in a turn of the object.
         """
         self._require_turn("ctx.schedule_alarm()")
         key = self._host.key
@@ -82,50 +82,50 @@ class Context:
         self._host.stage().set_alarm(str.__str__(name), new)
 
     def cancel_alarm(self, name: str) -> None:
-        """Cancel an alarm with this turn's commit. Fine if there is none.
+        """Cancel an alarm in this turn's commit. Without such an alarm, nothing happens.
 
         Raises:
-            InvalidAlarm: There can't be such a name.
-            NotInTurn: No turn of the object runs.
+            InvalidAlarm: ``name`` can't be the name of an alarm.
+            NotInTurn: The caller is not in a turn of the object.
         """
         self._require_turn("ctx.cancel_alarm()")
         check_name(self._host.key, name)
         self._host.stage().set_alarm(str.__str__(name), None)
 
     def cancel_all_alarms(self) -> None:
-        """Cancel all alarms of the object with this turn's commit.
+        """Cancel all alarms of the object in this turn's commit.
 
         Raises:
-            NotInTurn: No turn of the object runs.
+            NotInTurn: The caller is not in a turn of the object.
         """
         self._require_turn("ctx.cancel_all_alarms()")
         self._host.stage().clear_alarms()
 
     async def commit(self) -> None:
-        """Make durable what this turn has done so far, and go on.
+        """Commit the changes of this turn so far, wait until they are durable, and continue.
 
-        For the moment before an effect outside: what is committed is not rolled back if the rest
-        of the turn fails. An alarm that is being handled stays until the turn ends, so that it is
-        delivered again if the rest fails; unless the turn has set or cancelled it by now.
+        Meant for the moment before an external effect: committed changes are not rolled back if
+        the rest of the turn fails. An alarm that the turn handles is acknowledged only at the
+        turn's end, so it is delivered again if the rest fails; unless the turn has set or cancelled
+        that alarm itself by then.
 
         Raises:
-            PersistenceError: It could not be made durable. The turn fails whatever it does next.
+            PersistenceError: The commit failed. The turn fails, too, whatever it does next.
             StateEncodeError: The state can't be stored.
-            ReadonlyViolation: The handler is read-only.
-            AlarmSuperseded: The alarm that is being handled was set or cancelled from outside.
-            NotInTurn: No turn of the object runs.
+            ReadonlyViolation: The handler is read-only and has changed or staged something.
+            AlarmSuperseded: The alarm that the turn handles was set or cancelled from outside.
+            NotInTurn: The caller is not in a turn of the object.
         """
         self._require_turn("ctx.commit()")
         await self._host.commit_now()
 
     def delete(self) -> None:
-        """Delete the object's stored state and its alarms with this turn's commit.
+        """Delete the object's stored state and its alarms in this turn's commit.
 
-        What the turn assigns to state counts for nothing then. The next call starts from the
-        defaults.
+        State that the turn assigns is discarded. The next call starts from the defaults.
 
         Raises:
-            NotInTurn: No turn of the object runs.
+            NotInTurn: The caller is not in a turn of the object.
         """
         self._require_turn("ctx.delete()")
         self._host.stage().delete_object()

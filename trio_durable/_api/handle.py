@@ -1,8 +1,9 @@
 """The typed client of one object.
 
-To a type checker a handle of ``Cart`` is a ``Cart``, whose handlers are awaited: that is how
-``mypy`` and ``pyright`` know a handler's arguments and result without a plugin. At run time it is
-a small class of its own, made once per type, with the handlers and nothing else.
+To a type checker a handle of ``Cart`` is a ``Cart``, whose handlers are awaited. So ``mypy`` and
+``pyright`` know a handler's arguments and result without a plugin. At run time a handle is an
+instance of a small class, made once per type, with the handlers and nothing else. It holds the path
+of its calls, local or to another process, and knows no more of the runtime.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .._errors import UnknownHandler
 
 
 class Handle:
-    """Calls the handlers of one object. Touches nothing until it is called."""
+    """Calls the handlers of one object. Making one touches neither memory nor storage."""
 
     __slots__ = ("_address", "_calls", "_timeout")
 
@@ -27,7 +28,7 @@ class Handle:
         self._timeout = timeout
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
-        # Only reached for what isn't there; the annotation speaks of handles got by name.
+        # Reached only for missing names; the annotation is for handles made by a type's name.
         object_type = self._calls.object_type
         raise UnknownHandler(object_type.name, name, tuple(object_type.handlers))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class Opened:
-    """A runtime is open."""
+    """A runtime has opened."""
 
     runtime: DurableRuntime
 
@@ -38,11 +38,11 @@ class Closed:
 Point: TypeAlias = (
     Opened | Closed | Entered | Activated | Hibernated | Woken | Left | Stale | DeadLettered
 )
-"""Events that have no duration."""
+"""Events without a duration."""
 
 
 class Instrument:
-    """Is told what a runtime does. Derive from it and override what you need.
+    """Observer of a runtime's work. Derive from it and override the methods you need.
 
     ::
 
@@ -58,31 +58,31 @@ class Instrument:
         DurableRuntime("app.db", instruments=[Slowest()])
 
     All methods are called in the thread of the runtime's event loop, and must neither block nor
-    call objects. One that raises is logged with its traceback, and its instrument is told nothing
-    more; the runtime goes on.
+    call objects. An exception in one is logged with its traceback, and the instrument is detached;
+    the runtime continues.
 
     An event starts and ends in one context, so context variables can be set at its start and reset
-    at its end, and what runs in between sees them:
+    at its end, and all code in between sees them:
 
     - `Call`: in the caller's task and context.
-    - `Turn`: in its caller's context, or a copy that was made when it called; of ``after_load``,
-      the context of the first call. The handler runs in it, be it ``def`` or ``async def``, though
-      in which task isn't said.
+    - `Turn`: in its caller's context, or a copy of it from the moment of the call; a turn of
+      ``after_load`` in the context of the first call. Both ``def`` and ``async def`` handlers run
+      in that context, in an unspecified task.
     - `Load`: in the context of the first call that waits for it.
     - `AlarmDelivery`: in a context of its own, in which its turn runs.
-    - `Commit` and what is in it: in no particular task or context.
+    - `Commit` and its changes: in an unspecified task and context.
 
-    Points come in the context of whatever makes them happen.
+    A point comes in the context of the code that causes it.
     """
 
     def on_start(self, event: Timed) -> None:
-        """Something begins."""
+        """An event begins."""
 
     def on_stop(self, event: Timed, duration: float) -> None:
-        """What began has ended well, after ``duration`` seconds by the event loop's clock."""
+        """An event ended well, ``duration`` seconds after it began by the event loop's clock."""
 
     def on_exception(self, event: Timed, duration: float, error: BaseException) -> None:
-        """What began has failed, or was cancelled: then ``error`` is the loop's own."""
+        """An event failed. If it was cancelled, ``error`` is the event loop's own exception."""
 
     def on_event(self, event: Point) -> None:
-        """Something is the case now."""
+        """A point happened."""

@@ -7,7 +7,7 @@ import attrs
 
 @attrs.frozen
 class RuntimeStatistics:
-    """A snapshot of what a runtime does and did."""
+    """A snapshot of a runtime's load, and of its work since it opened."""
 
     objects: int
     """Objects in memory, hibernated ones included."""
@@ -16,12 +16,12 @@ class RuntimeStatistics:
     transactions: int
     """Transactions since the runtime opened."""
     commits: int
-    """Object commits in these; more than transactions when callers come together."""
+    """Object commits in these transactions; more than one per transaction if callers overlap."""
     alarms_waiting: int
-    """Alarms in memory, due soon or overdue; there may be more in the storage."""
+    """Alarms in memory, due soon or overdue; the storage may hold more."""
     alarms_in_flight: int
     """Alarms whose handlers run, or wait for their turn or their commit."""
     alarms_delivered: int
     """Alarms handled since the runtime opened."""
     alarms_failed: int
-    """Attempts to handle one that failed."""
+    """Failed attempts to handle an alarm."""

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class Tenant(Objects):
-    """One tenant's objects, in tables of their own: what `DurableRuntime.tenant` returns.
+    """The view of a runtime for the objects of one tenant, made by `DurableRuntime.tenant`.
 
-    The same type and id under another tenant is another object. What one calls from within its
-    turns, through ``self.ctx.runtime`` or a class's own client, is of its tenant too.
+    Each tenant has tables of its own, and the same type and id under another tenant is another
+    object. Calls from within a turn, through ``self.ctx.runtime`` or a class's own client, reach
+    objects of the turn's tenant.
     """
 
     def __init__(self, runtime: DurableRuntime, name: str) -> None:
@@ -40,10 +41,10 @@ class Tenant(Objects):
 
 
 def check_tenant(name: str) -> None:
-    """Refuse what can't be a tenant's name.
+    """Check a tenant's name.
 
     Raises:
-        InvalidTenant: It can't.
+        InvalidTenant: ``name`` can't be one.
     """
     problem = tenant_problem(name)
     if problem is not None:

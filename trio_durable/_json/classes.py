@@ -12,14 +12,10 @@ from typing import Any, get_type_hints
 
 import attrs
 import orjson
-from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from .._text import short_repr
 from .errors import Unfit, as_unfit, expected
 from .scalars import SCALARS, Hook, HooksFor
-
-_converter = Converter()  # an argument of cattrs' generators; all hooks are ours
 
 
 def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
@@ -135,6 +131,11 @@ def field_functions(
     def ignoring_type(read: Hook) -> Callable[[Any, Any], Any]:
         return lambda value, _: read(value)
 
+    # Not at the top: a program that only imports the library doesn't wait for cattrs.
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+    converter = Converter()  # an argument of cattrs' generators; all hooks are ours
     overrides: dict[str, Any] = {}
     for name, tp in types_.items():
         write, read = hooks_for(tp)
@@ -146,10 +147,10 @@ def field_functions(
             omit=False,
         )
     return (
-        make_dict_unstructure_fn(cls, _converter, _cattrs_include_init_false=True, **overrides),
+        make_dict_unstructure_fn(cls, converter, _cattrs_include_init_false=True, **overrides),
         make_dict_structure_fn(
             cls,
-            _converter,
+            converter,
             _cattrs_include_init_false=True,
             _cattrs_forbid_extra_keys=False,
             _cattrs_detailed_validation=False,
