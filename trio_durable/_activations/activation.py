@@ -7,10 +7,10 @@ A turn of a ``def`` handler can't be interrupted, so it needs no task of its own
 task that finds the object idle, which is mostly its caller's. Only ``async def`` turns have a task,
 the object's worker, which lives until the object hibernates. Calls that come during a job wait in
 the mailbox, and the end of the job drains it. The price is that three places run turns (a caller,
-the loader's task after a load, the worker), and that all of it is synchronous code which must leave
+the loader's task after a load, the worker), and that this is synchronous code which must leave
 the object consistent before anything else can run.
 
-State and commits are in `ObjectState`, the running of one turn is in `turns`. What is left here:
+State and commits are in `ObjectState`, the running of one turn is in `turns`. Invariants here:
 
 - ``phase`` says how far the activation has come. It only moves forward, except that a failure, a
   deletion or leaving takes it back.
@@ -178,7 +178,7 @@ class Activation:
         return ActivationInfo(self.key, status, self.depth, self.state.revision or 0)
 
     def activity(self) -> str:
-        """What keeps a call waiting, for messages."""
+        """The reason why a call waits, for messages."""
         if self.job is not None:
             since = self._services.loop.now() - self.job.began
             waiting = f", {self.depth} calls wait" if self.depth else ""

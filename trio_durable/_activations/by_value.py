@@ -1,4 +1,4 @@
-"""Passing by value: what goes into an object or comes out shares nothing mutable with its state."""
+"""Passing by value: arguments and replies share nothing mutable with an object's state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ATOMS = frozenset(
 
 
 def is_atom(value: object) -> bool:
-    """Whether ``value`` is immutable through and through and needs no copy."""
+    """True if ``value`` is immutable, its parts included, and needs no copy."""
     return type(value) in _ATOMS
 
 
@@ -24,12 +24,12 @@ def copied(value: Any) -> Any:
     """``value``, or a copy that shares nothing mutable with it.
 
     Raises:
-        TypeError: It can't be copied; the text says what it is.
+        TypeError: It can't be copied; the text names its type.
     """
     kind = type(value)
     if kind in _ATOMS:
         return value
-    # What most calls pass, without the detour through deepcopy's dispatch.
+    # The values of most calls, without the detour through deepcopy's dispatch.
     if kind is list:
         if _ATOMS.issuperset(map(type, value)):
             return value.copy()

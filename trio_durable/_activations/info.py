@@ -16,12 +16,12 @@ Status = Literal["loading", "active", "hibernated"]
 
 @attrs.frozen
 class ActivationInfo:
-    """What there is to know about a running object."""
+    """A snapshot of an object in memory."""
 
     key: ObjectKey
     status: Status
     """``"loading"``, ``"active"``, or ``"hibernated"``: idle, with only its bytes in memory."""
     mailbox_depth: int
-    """Calls that wait for their turn."""
+    """Calls in the mailbox, and in the line before it."""
     revision: int
-    """The object's commit number as stored; 0 if nothing is."""
+    """The stored revision, which counts the object's commits; 0 if nothing is stored."""

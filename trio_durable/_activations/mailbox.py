@@ -1,9 +1,10 @@
-"""Where calls wait for their turn, in order of arrival.
+"""Mailbox: the bounded queue in which requests wait for their turn, in order of arrival.
 
-The mailbox holds a bounded number. Callers who find it full stand in line for a place in it, each
-within its own timeout; to them it looks the same but for the error they get.
+A request that finds the mailbox full stands in line for a place in it, within its caller's timeout;
+it is served in order all the same, and differs only in the error of that timeout.
 
-Once several wait it is noted how long turns take, to tell how long who comes next will wait.
+Once several requests wait, the durations of turns are recorded, for an estimate of the wait of the
+next one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .envelope import Envelope
 
 
 class Mailbox:
-    """The queue of one object, and the line before it. Every operation takes constant time."""
+    """The queue of one object, and the line before it. Each operation takes constant time."""
 
     __slots__ = ("_line", "_queue", "_size", "backlog")
 
@@ -25,7 +26,7 @@ class Mailbox:
         self._queue: OrderedDict[Envelope, None] = OrderedDict()
         self._line: OrderedDict[Envelope, None] = OrderedDict()
         self.backlog: WaitEstimate | None = None
-        """How long turns take, once somebody waits behind somebody else."""
+        """The durations of turns, once one request waits for another."""
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._line)
@@ -34,7 +35,7 @@ class Mailbox:
         return envelope in self._queue or envelope in self._line
 
     def put(self, envelope: Envelope) -> None:
-        """Let ``envelope`` wait behind all others."""
+        """Append ``envelope``."""
         if self._queue and self.backlog is None:
             self.backlog = WaitEstimate(16)
         if len(self._queue) < self._size:
@@ -44,11 +45,11 @@ class Mailbox:
             self._line[envelope] = None
 
     def first(self) -> Envelope:
-        """The one whose turn is next. There must be one."""
+        """The next request. There must be one."""
         return next(iter(self._queue))
 
     def discard(self, envelope: Envelope) -> None:
-        """Take ``envelope`` out, if it is still there."""
+        """Remove ``envelope``, if it is still there."""
         if envelope in self._queue:
             del self._queue[envelope]
             if self._line:
@@ -58,5 +59,5 @@ class Mailbox:
             self._line.pop(envelope, None)
 
     def everything(self) -> list[Envelope]:
-        """All that wait, in order."""
+        """All requests, in order."""
         return [*self._queue, *self._line]

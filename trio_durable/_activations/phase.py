@@ -1,4 +1,4 @@
-"""Phase and job: how far an activation has come, and what it waits for."""
+"""Phase and job: the stage of an activation's life, and the work that keeps it busy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .wait_graph import Turn
 
 
 class Phase(Enum):
-    """How far an activation has come."""
+    """The stage of an activation's life."""
 
     NEW = "new"
     """Nothing is known of the stored row."""

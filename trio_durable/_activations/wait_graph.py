@@ -1,6 +1,6 @@
 """Wait-for graph of ``async def`` turns: a call that would close a cycle in it is refused.
 
-A turn that calls another object waits for it, and its own object serves nobody else meanwhile. If
+A turn that calls another object waits for it, and its own object serves no other call meanwhile. If
 the waits form a cycle, none of its calls would ever be answered. So the graph is searched before a
 turn begins to wait, and `CallCycle` names the objects in the cycle. The graph needs no node of its
 own for calls from outside, which nothing waits for.

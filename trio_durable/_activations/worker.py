@@ -1,4 +1,4 @@
-"""The task that runs one object's ``async def`` turns."""
+"""Worker: the task that runs the ``async def`` turns of one object."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ StartTask = Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
 class Worker:
     """Starts its task with the first assignment and parks it between assignments.
 
-    A task per turn would cost several times as much as waking one. The object, which assigns one
-    envelope at a time, dismisses the worker when it hibernates.
+    A task per turn would cost several times as much as waking one. The activation assigns one
+    envelope at a time, and dismisses the worker when it hibernates.
     """
 
     __slots__ = (
@@ -57,7 +57,7 @@ class Worker:
             self._parked.settle()
 
     def dismiss(self) -> None:
-        """End the task, when it has nothing to do any more."""
+        """End the task, after the turn that it runs."""
         self._dismissed = True
         if self._parked is not None:
             self._parked.settle()

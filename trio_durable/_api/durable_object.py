@@ -1,12 +1,12 @@
-"""A durable object class and what it declares: `DurableObject` and `ObjectDefinition`.
+"""`DurableObject`, the base class, and `ObjectDefinition`, the declarations of a class.
 
 The class body is the schema. Annotated names become attrs fields, methods marked with `handler`
-become the object's calls, and those marked with `alarm` what its alarms do.
-`DurableObject.__init_subclass__` verifies the body while the class statement runs, so that a wrong
+become the object's calls, and methods marked with `alarm` handle its alarms.
+`DurableObject.__init_subclass__` checks the body while the class statement runs, so that a wrong
 definition fails there and not at the first call.
 
-No metaclass and no slots: a metaclass would shut out ``abc.ABC`` and other people's bases, and
-two bases with slots of their own can't be combined, which would shut out mixins.
+No metaclass and no slots: a metaclass would conflict with ``abc.ABC`` and with the metaclasses of
+other bases, and two bases with slots of their own can't be combined, which would rule out mixins.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
 
 
 class _NoContext:
-    """Stands for ``ctx`` on the class; the running instance has its own in its ``__dict__``.
+    """Descriptor in the place of ``ctx``; a live instance has its own ``ctx`` in ``__dict__``.
 
-    Not a data descriptor, so that finding the instance's own costs nothing extra.
+    Not a data descriptor, so the look-up of the instance's own costs nothing extra.
     """
 
     @overload
@@ -73,7 +73,7 @@ class _NoContext:
 
 
 class _Nothing:
-    """What the default hooks return: it may be awaited, or dropped without a warning."""
+    """Result of the default hooks: awaitable, and dropped without a warning."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         return
@@ -103,13 +103,13 @@ class DurableObject:
       None: never).
     - ``call_timeout``: how long a caller waits for a reply (default: the runtime's).
     - ``mailbox_size``: how many calls may be queued (default 1,024).
-    - ``schema``: which form of its state this is, counted from 1 (default 1); see `upgrade`.
+    - ``schema``: the version of the state's form, from 1 (default 1); see `upgrade`.
 
     Every duration is a ``timedelta`` or a number of seconds. Instances that you make yourself,
     or get from `DurableRuntime.get_state`, are detached: plain attrs objects with no ``ctx``.
 
     Raises:
-        DefinitionError: The class body can't work; from the class statement itself.
+        DefinitionError: The class body is invalid; from the class statement itself.
     """
 
     ctx: ClassVar[_NoContext] = _NoContext()
@@ -154,18 +154,18 @@ class DurableObject:
         _classes.add(cls)
 
     def after_load(self) -> Awaitable[None] | None:
-        """Override to run once per activation, before any call. ``def`` or ``async def``.
+        """Hook that runs once per activation, before any call. ``def`` or ``async def``.
 
-        It is a turn of its own: what it changes and stages is committed with it, and only if
-        something changed. If it raises, the calls that wait get `ActivationFailed`.
+        It is a turn of its own: its changes and effects are one commit, and without changes there
+        is none. If it raises, the waiting calls get `ActivationFailed`.
         """
         return _Nothing()
 
     def handle_alarm(self, alarm: Alarm) -> Awaitable[None] | None:
-        """Override to handle alarms of whose names there is no ``@alarm`` method.
+        """Handler of the alarms that have no ``@alarm`` method of their name.
 
-        ``def`` or ``async def``. Everything that holds for such a method holds here. An alarm that
-        nobody handles just goes.
+        ``def`` or ``async def``, with the same guarantees as an ``@alarm`` method. Without either,
+        an alarm is discarded when it is due.
         """
         return _Nothing()
 
@@ -191,7 +191,7 @@ class DurableObject:
 
 @attrs.frozen(eq=False)
 class ObjectDefinition:
-    """What a durable object class declares."""
+    """The declarations of a durable object class."""
 
     cls: type[DurableObject]
     name: str
@@ -199,16 +199,16 @@ class ObjectDefinition:
     options: Options
     handlers: Mapping[str, HandlerDefinition]
     alarms: Mapping[str, AlarmDefinition]
-    """By the name of the alarm."""
+    """Handlers of alarms, by the alarm's name."""
     handle_alarm: AlarmDefinition | None
-    """What handles alarms of any other name, if the class does."""
+    """The handler of all other alarms; None without one."""
     has_after_load: bool
-    """Whether the class does something in ``after_load``."""
+    """True if the class overrides ``after_load``."""
     after_load_is_async: bool
     schema: int
-    """Which form of its state the class has."""
+    """The version of the state's form."""
     upgrades: Mapping[int, UpgradeDefinition]
-    """What brings older forms to it, by the schema that they take, in order."""
+    """Upgrades of older forms, by the schema that each one takes, in order."""
 
     @property
     def fields(self) -> Mapping[str, FieldDefinition]:
@@ -224,7 +224,7 @@ class ObjectDefinition:
 
     @property
     def is_abstract(self) -> bool:
-        """Whether the class has abstract methods left, and so can't have objects."""
+        """True if abstract methods are left, so that the class can't have objects."""
         return inspect.isabstract(self.cls)
 
     def default_state(self) -> DurableObject:
@@ -236,7 +236,7 @@ _classes: weakref.WeakSet[type[DurableObject]] = weakref.WeakSet()
 
 
 def definition_of(cls: type[DurableObject]) -> ObjectDefinition:
-    """What ``cls`` declares: fields, handlers, alarms, upgrades, options, default state.
+    """The definition of ``cls``: fields, handlers, alarms, upgrades, options, default state.
 
     Raises:
         DefinitionError: ``cls`` is not a durable object class.
@@ -251,8 +251,8 @@ def definition_of(cls: type[DurableObject]) -> ObjectDefinition:
 def known_definitions() -> dict[str, list[ObjectDefinition]]:
     """The definitions of all imported classes by stored name.
 
-    A class that was defined anew under its module and qualified name, as notebooks and reloads
-    do, replaces its older self; otherwise a name with several classes lists them all.
+    A class that is defined again under its module and qualified name, as in notebooks and after
+    reloads, replaces the older one; otherwise a name with several classes lists them all.
     """
     newest: dict[tuple[str, str, str], type[DurableObject]] = {}
     for cls in _classes:
@@ -271,7 +271,7 @@ def resolved_fields(cls: type[DurableObject]) -> tuple[attrs.Attribute[Any], ...
     """The attrs fields of ``cls`` with their annotations resolved to types.
 
     Raises:
-        DefinitionError: A name in an annotation is not known where the class was defined.
+        DefinitionError: A name in an annotation is unknown where the class was defined.
     """
     try:
         attrs.resolve_types(cls)
@@ -290,7 +290,7 @@ def _keywords(cls: type[DurableObject], given: dict[str, Any]) -> dict[str, Any]
     """The class keywords that were given, durations in seconds.
 
     Raises:
-        DefinitionError: One makes no sense.
+        DefinitionError: A value is invalid.
     """
     keywords = {name: value for name, value in given.items() if value is not UNSET}
     try:
@@ -305,7 +305,7 @@ def _keywords(cls: type[DurableObject], given: dict[str, Any]) -> dict[str, Any]
 
 
 def _merged_keywords(cls: type[DurableObject]) -> dict[str, Any]:
-    """Each keyword from the first class in resolution order that gives it."""
+    """The class keywords in force: each from the first class in resolution order with it."""
     merged: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         merged.update(vars(base).get("__durable_keywords__", {}))
@@ -349,7 +349,7 @@ def _make_attrs(cls: type[DurableObject]) -> None:
     """Turn annotated names into attrs fields, in place.
 
     Raises:
-        DefinitionError: A field that can't be one.
+        DefinitionError: A field is invalid.
     """
     try:
         attrs.define(
@@ -371,7 +371,7 @@ def _make_attrs(cls: type[DurableObject]) -> None:
 def _with_fields_of_plain_mixins(
     cls: type[object], fields: list[attrs.Attribute[Any]]
 ) -> list[attrs.Attribute[Any]]:
-    """Add what ordinary bases annotate, and keep leading underscores in argument names."""
+    """Add the annotations of ordinary bases, and keep leading underscores in argument names."""
     by_name = {field.name: field for field in fields}
     for base in cls.__mro__[1:]:
         annotations = inspect.get_annotations(base)

@@ -1,4 +1,4 @@
-"""What can be done with objects from outside: what a runtime and its tenants have in common."""
+"""`Objects`: calls, state and alarms of objects from outside, for a runtime or a tenant."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _MOST = 1_000_000
 
 
 class Objects(ABC):
-    """Finds objects, calls them, and looks after their state and alarms.
+    """Handles, calls, state and alarms of objects.
 
-    A `DurableRuntime` does so for the objects that belong to no tenant, and a `Tenant` for its own.
+    A `DurableRuntime` serves the objects without a tenant, and a `Tenant` those of one tenant.
 
-    A type is a class or its stored name, an id any str of 1 to 512 bytes without NUL. All but
-    `root` need the runtime open, and what is awaited belongs in its event loop.
+    A type is a class or its stored name; an id is any str of 1 to 512 bytes without NUL. All
+    members but `root` need the runtime open, and its event loop.
 
     Raises:
-        UnknownObjectType: No class goes by that name.
-        InvalidObjectId: It can't be an id.
-        RuntimeClosed: The runtime isn't open, or closed meanwhile.
-        WrongEventLoop: It is used from another thread or event loop.
+        UnknownObjectType: No class has that name.
+        InvalidObjectId: The id is invalid.
+        RuntimeClosed: The runtime isn't open, or has closed meanwhile.
+        WrongEventLoop: The caller runs in another thread or event loop.
         TenantDropped: The tenant is being dropped.
-        Overloaded: A call, or a change from outside, would hardly be done in time. It wasn't run.
+        Overloaded: A call or a change was unlikely to finish before its timeout. It was not run.
     """
 
     _tenant: str
@@ -53,7 +53,7 @@ class Objects(ABC):
     @property
     @abstractmethod
     def root(self) -> DurableRuntime:
-        """The runtime that all of this is in; a runtime is its own."""
+        """The runtime itself; of a tenant, the runtime that it belongs to."""
 
     # --- objects and calls -----------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ class Objects(ABC):
         *,
         timeout: Duration | Unset | None = UNSET,
     ) -> T | Handle:
-        """A handle of one object, whose handlers can be awaited. Touches nothing.
+        """A handle of one object, whose handlers are awaited. Neither loads nor creates the object.
 
         Args:
             object_type: The class, or its stored name.
@@ -81,8 +81,8 @@ class Objects(ABC):
             timeout: How long each call waits for its reply; None for ever.
 
         Raises:
-            UnknownObjectType: No class goes by that name.
-            InvalidObjectId: It can't be an id.
+            UnknownObjectType: No class has that name.
+            InvalidObjectId: The id is invalid.
             RuntimeClosed: The runtime isn't open.
         """
         self._open()
@@ -107,12 +107,12 @@ class Objects(ABC):
         """Call a handler by name.
 
         Raises:
-            UnknownObjectType: No class goes by that name.
+            UnknownObjectType: No class has that name.
             UnknownHandler: The class has no such handler.
-            InvalidObjectId: It can't be an id.
-            CallTimeout: No reply within the class's or runtime's timeout.
-            PersistenceError: What the turn changed could not be made durable.
-            Exception: What the handler raised, after its turn was rolled back.
+            InvalidObjectId: The id is invalid.
+            CallTimeout: No reply arrived within the class's or runtime's timeout.
+            PersistenceError: The turn's changes could not be made durable.
+            Exception: The handler's error, after its turn was rolled back.
         """
         calls, address = self._locate(object_type, object_id)
         handler = calls.object_type.handler(handler_name)
@@ -134,12 +134,13 @@ class Objects(ABC):
     async def ensure_started(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> ActivationInfo:
-        """Activate an object if it isn't running: load it and run its after_load.
+        """Activate an object if it isn't in memory: load it and run its ``after_load``.
 
         Raises:
-            ActivationFailed: after_load raised.
-            StateDecodeError: What is stored can't be read.
-            PersistenceError: It could not be loaded, or what after_load did not be stored.
+            ActivationFailed: ``after_load`` raised.
+            StateDecodeError: The stored state can't be decoded.
+            PersistenceError: The object could not be loaded, or the changes of ``after_load`` could
+                not be made durable.
         """
         calls, address = self._locate(object_type, object_id)
         await calls.operate(address, ENSURE_STARTED)
@@ -152,20 +153,20 @@ class Objects(ABC):
     def whereis(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> ActivationInfo | None:
-        """What a running object is about, or None if it isn't in memory."""
+        """A snapshot of an object in memory; None if it isn't there."""
         self._open()
         calls, address = self._locate(object_type, object_id)
         activation = calls.directory.find(address)
         return None if activation is None else activation.info()
 
     async def stop(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
-        """Let an object leave memory, behind the calls queued so far. Fine if it isn't running."""
+        """Let an object leave memory after the calls queued so far. No error if it isn't there."""
         calls, address = self._locate(object_type, object_id)
         if calls.directory.find(address) is not None:
             await calls.operate(address, STOP)
 
     def count_objects(self) -> int:
-        """How many objects are in memory, hibernated ones included."""
+        """The number of objects in memory, hibernated ones included."""
         return self._open().resident_set.count
 
     # --- state from outside ----------------------------------------------------------------------
@@ -175,10 +176,10 @@ class Objects(ABC):
     @overload
     async def get_state(self, object_type: str, object_id: str, /) -> DurableObject: ...
     async def get_state(self, object_type: type[T] | str, object_id: str, /) -> T | DurableObject:
-        """A detached copy of a running object's state, in turn behind the calls queued so far.
+        """A detached copy of the state of an object in memory, after the calls queued so far.
 
         Raises:
-            ObjectNotRunning: It isn't in memory.
+            ObjectNotRunning: The object isn't in memory.
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
         """
         calls, address = self._locate(object_type, object_id)
@@ -187,13 +188,13 @@ class Objects(ABC):
         return cast("T", await calls.operate(address, GET_STATE))
 
     async def put_state(self, object_type: type[T] | str, object_id: str, instance: T, /) -> None:
-        """Replace an object's state, stored or not, in turn behind the calls queued so far.
+        """Replace an object's state, stored or not, after the calls queued so far.
 
         Raises:
             TypeError: ``instance`` is of another class.
             StateEncodeError: The state can't be stored.
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
-            PersistenceError: It could not be made durable.
+            PersistenceError: The state could not be made durable.
         """
         calls, address = self._locate(object_type, object_id)
         cls, codec = calls.object_type.cls, calls.object_type.codec
@@ -208,11 +209,11 @@ class Objects(ABC):
         await calls.operate(address, PUT_STATE, state)
 
     async def exists(self, object_type: type[DurableObject] | str, object_id: str, /) -> bool:
-        """Whether anything is stored of an object, in turn behind the calls queued so far.
+        """True if an object is stored, after the calls queued so far.
 
         Raises:
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
-            StorageUnavailable: It could not be looked up.
+            StorageUnavailable: The storage can't be read.
         """
         calls, address = self._locate(object_type, object_id)
         if calls.directory.find(address) is not None:
@@ -222,13 +223,13 @@ class Objects(ABC):
         return rows[0] is not None
 
     async def delete(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
-        """Delete what is stored of an object, behind the calls queued so far. Fine if nothing is.
+        """Delete an object's stored state and its alarms, after the calls queued so far.
 
-        The object starts from its defaults again.
+        No error if nothing is stored. The next call starts from the defaults.
 
         Raises:
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
-            PersistenceError: It could not be made durable.
+            PersistenceError: The deletion could not be made durable.
         """
         calls, address = self._locate(object_type, object_id)
         await calls.operate(address, DELETE)
@@ -245,12 +246,12 @@ class Objects(ABC):
 
         Args:
             object_type: The class, or its stored name.
-            after: Only ids behind this one; the last of a page gives the next page.
-            limit: At most so many; a million counts as no limit.
+            after: Only ids after this one; pass the last id of a page for the next page.
+            limit: The size of a page, a million at most; a larger limit means a million.
 
         Raises:
             ValueError: ``limit`` isn't an int of 1 or more.
-            StorageUnavailable: They could not be looked up.
+            StorageUnavailable: The storage can't be read.
         """
         listed = self._registry.calls(object_type).object_type
         if after:
@@ -271,24 +272,23 @@ class Objects(ABC):
         at: datetime | None = None,
         payload: object = None,
     ) -> None:
-        """Set an alarm of an object, in the place of any that has the same name.
+        """Set an alarm of an object from outside; it replaces an alarm of the same name.
 
-        The object needn't run for it. Not for the object's own turns, which have
-        ``self.ctx.schedule_alarm()``.
+        The object isn't loaded for it. The object's own turns use ``self.ctx.schedule_alarm()``.
 
         Args:
             object_type: The class, or its stored name.
             object_id: The object's id.
             name: Any str of 1 to 512 bytes without NUL.
-            after: How long from now it is due.
-            at: The instant it is due, if not ``after``; what is past is due at once.
+            after: The time from now until it is due.
+            at: The instant at which it is due, instead of ``after``; a past one is due at once.
             payload: Plain JSON, or an instance of an attrs class, a dataclass or another type that
                 state may have; see `Alarm.payload_as`.
 
         Raises:
-            InvalidAlarm: It can't be set like this.
-            CallTimeout: It wasn't durable within the class's or runtime's timeout.
-            PersistenceError: It could not be made durable.
+            InvalidAlarm: An argument is invalid.
+            CallTimeout: The change wasn't durable within the class's or runtime's timeout.
+            PersistenceError: The change could not be made durable.
         """
         key = self._key(object_type, object_id)
         due_at = due_time(key, name, after, at, self._open().clock.now())
@@ -298,12 +298,12 @@ class Objects(ABC):
     async def cancel_alarm(
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
     ) -> None:
-        """Cancel an alarm, a dead letter too. Fine if there is none.
+        """Cancel an alarm or a dead letter. Without one, nothing happens.
 
         Raises:
-            InvalidAlarm: There can't be such a name.
-            CallTimeout: It wasn't durable within the class's or runtime's timeout.
-            PersistenceError: It could not be made durable.
+            InvalidAlarm: ``name`` can't be the name of an alarm.
+            CallTimeout: The change wasn't durable within the class's or runtime's timeout.
+            PersistenceError: The change could not be made durable.
         """
         key = self._key(object_type, object_id)
         check_name(key, name)
@@ -312,11 +312,11 @@ class Objects(ABC):
     async def cancel_all_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> None:
-        """Cancel all alarms of an object, dead letters too.
+        """Cancel all alarms of an object, dead letters included.
 
         Raises:
-            CallTimeout: It wasn't durable within the class's or runtime's timeout.
-            PersistenceError: It could not be made durable.
+            CallTimeout: The change wasn't durable within the class's or runtime's timeout.
+            PersistenceError: The change could not be made durable.
         """
         key = self._key(object_type, object_id)
         await self._open().scheduler.cancel_all(key)
@@ -327,8 +327,8 @@ class Objects(ABC):
         """The alarms of an object, by ``due_at``; without dead letters.
 
         Raises:
-            InvalidAlarm: What is stored of one can't be read.
-            StorageUnavailable: They could not be looked up.
+            InvalidAlarm: A stored alarm can't be decoded.
+            StorageUnavailable: The storage can't be read.
         """
         key = self._key(object_type, object_id)
         opened = self._open()
@@ -345,16 +345,16 @@ class Objects(ABC):
         after: Alarm | None = None,
         limit: int = 100,
     ) -> list[Alarm]:
-        """The alarms of a type whose attempts are used up, by the ids of their objects.
+        """The dead letters of a type: alarms whose attempts are used up, by the objects' ids.
 
         Args:
             object_type: The class, or its stored name.
-            after: Only those behind this one; the last of a page gives the next page.
-            limit: At most so many; a million counts as no limit.
+            after: Only dead letters after this one; pass the last of a page for the next page.
+            limit: The size of a page, a million at most; a larger limit means a million.
 
         Raises:
             ValueError: ``limit`` isn't an int of 1 or more.
-            StorageUnavailable: They could not be looked up.
+            StorageUnavailable: The storage can't be read.
         """
         type_name = self._registry.calls(object_type).object_type.name
         last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
@@ -368,11 +368,11 @@ class Objects(ABC):
     async def retry_alarm(
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
     ) -> bool:
-        """Let a dead letter be due at once, with all its attempts; whether there was one.
+        """Make a dead letter due at once, with all its attempts; return False if there is none.
 
         Raises:
-            InvalidAlarm: There can't be such a name.
-            StorageUnavailable: It could not be made durable.
+            InvalidAlarm: ``name`` can't be the name of an alarm.
+            StorageUnavailable: The change could not be made durable.
         """
         key = self._key(object_type, object_id)
         check_name(key, name)
@@ -390,8 +390,8 @@ class Objects(ABC):
         """The calls of an object's type, and its address there.
 
         Raises:
-            UnknownObjectType: No class goes by that name.
-            InvalidObjectId: It can't be an id.
+            UnknownObjectType: No class has that name.
+            InvalidObjectId: The id is invalid.
         """
         calls = self._registry.calls(object_type)
         return calls, calls.object_type.address(object_id, self._tenant)
@@ -414,9 +414,9 @@ class Objects(ABC):
 
 
 def checked_limit(limit: int) -> int:
-    """How many things to list at most.
+    """The size of a page: ``limit``, a million at most.
 
     Raises:
-        ValueError: It isn't a number of things.
+        ValueError: ``limit`` isn't an int of 1 or more.
     """
     return min(positive_int(limit, "limit"), _MOST)

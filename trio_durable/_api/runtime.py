@@ -44,33 +44,33 @@ class DurableRuntime(Objects):
             cart = runtime.get(Cart, "user-123")
             await cart.add("apple")
 
-    Leaving the block stops taking calls, lets queued turns finish within ``grace_period``,
-    commits and closes.
+    Leaving the block refuses new calls, lets queued turns finish within ``grace_period``, waits for
+    their commits, and closes the storage.
 
     Args:
         storage: The path of an SQLite file or ``sqlite:///path``; the URL of a PostgreSQL database,
             ``postgresql://user@host/database``; ``":memory:"`` for objects that go with the
             runtime; or a `Storage`.
-        objects: The classes to serve; None for every one that is imported.
+        objects: The classes to serve; None for all that are imported.
         durability: ``"full"`` or ``"normal"``, see `SQLiteStorage` and `PostgresStorage`.
         call_timeout: How long callers wait for a reply unless class or handle say otherwise;
             None for ever.
-        polling_interval: How often to look in the storage for alarms that are due soon. Those
-            that this runtime sets itself it knows at once.
-        claim_ttl: For how long an alarm is not given to anybody else after the runtime that handles
-            it has died; while it lives, its claims are renewed.
-        grace_period: How long turns may go on while the runtime closes.
-        max_resident: How many idle objects stay in memory at most.
-        max_state_size: How many bytes of JSON one object's state may take.
-        runner: Where storage work runs; a thread unless the storage is in memory.
-        clock: Where the time of alarms comes from; the system's, or if the event loop has a
-            virtual clock, that.
-        instruments: Who is told what the runtime does, see `trio_durable.telemetry`.
+        polling_interval: The interval at which the storage is read for alarms that are due soon.
+            Alarms that this runtime sets itself need no poll.
+        claim_ttl: How long after a crash other runtimes wait before they take over its alarms. A
+            living runtime renews its claims.
+        grace_period: How long turns may continue while the runtime closes.
+        max_resident: The number of objects that may stay in memory; beyond it, idle ones leave.
+        max_state_size: The most bytes of JSON that one object's state may take.
+        runner: The place where storage work runs; a thread unless the storage is in memory.
+        clock: The source of the time of alarms; the system's clock, or the event loop's if that is
+            virtual.
+        instruments: Observers of the runtime's work, see `trio_durable.telemetry`.
 
     Durations are a ``timedelta`` or a number of seconds.
 
     Raises:
-        ValueError: An argument makes no sense.
+        ValueError: An argument is invalid.
         StorageInUse: Another runtime has the storage; from entering.
         StorageUnavailable: The storage can't be opened; from entering. `SchemaTooNew`, if a newer
             release has migrated it.
@@ -125,15 +125,15 @@ class DurableRuntime(Objects):
     # --- tenants ---------------------------------------------------------------------------------
 
     def tenant(self, name: str, /) -> Tenant:
-        """The objects of a tenant: the same interface, over tables of its own. Touches nothing.
+        """The objects of a tenant: the same interface, over tables of its own.
 
-        The tables are made when something is first stored there.
+        The tables are created with the first commit in them.
 
         Args:
-            name: 1 to 48 small letters, digits, ``-`` and ``_``, the first a letter or digit.
+            name: 1 to 48 lowercase letters, digits, ``-`` and ``_``, the first a letter or digit.
 
         Raises:
-            InvalidTenant: It can't be a name.
+            InvalidTenant: The name is invalid.
             RuntimeClosed: The runtime isn't open.
         """
         self._open()
@@ -144,16 +144,16 @@ class DurableRuntime(Objects):
         return tenant
 
     async def list_tenants(self, *, after: str | None = None, limit: int = 100) -> list[str]:
-        """The names of the tenants of whom anything was ever stored, in order.
+        """The names of the tenants that have tables, in order.
 
         Args:
-            after: Only names behind this one; the last of a page gives the next page.
-            limit: At most so many; a million counts as no limit.
+            after: Only names after this one; pass the last name of a page for the next page.
+            limit: The size of a page, a million at most; a larger limit means a million.
 
         Raises:
-            InvalidTenant: ``after`` can't be a name.
+            InvalidTenant: ``after`` can't be a tenant's name.
             ValueError: ``limit`` isn't an int of 1 or more.
-            StorageUnavailable: They could not be looked up.
+            StorageUnavailable: The storage can't be read.
         """
         if after:
             check_tenant(after)
@@ -161,17 +161,17 @@ class DurableRuntime(Objects):
         return await self._open().read(lambda reader: reader.list_tenants(after, limit))
 
     async def drop_tenant(self, name: str, /) -> bool:
-        """Remove a tenant, with all that is stored of it; whether there was one.
+        """Remove a tenant and all its data; return False if there was none.
 
-        Turns of its objects that are under way or queued come first. New calls of them fail until
-        it is done; later ones find nothing, and make the tenant anew when they store something.
+        Running and queued turns of its objects end first. Calls of its objects fail meanwhile;
+        later calls start from nothing, and their first commit creates the tenant again.
 
         Raises:
-            InvalidTenant: There can't be such a name.
-            TenantDropped: Somebody else is dropping it.
-            CallCycle: This is called in a turn of one of its objects, or in one that such a turn
-                waits for.
-            StorageUnavailable: It could not be removed; nothing was.
+            InvalidTenant: ``name`` can't be a tenant's name.
+            TenantDropped: The tenant is being dropped already.
+            CallCycle: The caller is a turn of one of the tenant's objects, or a turn that such a
+                turn waits for.
+            StorageUnavailable: The storage refused; nothing was removed.
         """
         opened = self._open()
         opened.check_usable()
@@ -213,7 +213,7 @@ class DurableRuntime(Objects):
                 opened.notifier.tell(Closed(self))
 
     def statistics(self) -> RuntimeStatistics:
-        """A snapshot of what the runtime does and did."""
+        """A snapshot of the runtime's load, and of its work since it opened."""
         opened = self._open()
         alarms = opened.scheduler.statistics()
         return RuntimeStatistics(
@@ -243,11 +243,11 @@ def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:
 
 
 def current_runtime() -> Objects:
-    """The runtime that is current here: the innermost open one, or the only one in this loop.
+    """The current runtime: the innermost open one, or the only one in this event loop.
 
-    In a turn of an object that belongs to a tenant, it is that `Tenant`.
+    In a turn of a tenant's object, it is that `Tenant`.
 
     Raises:
-        NoRuntime: None is open in this event loop, or several and the context names none.
+        NoRuntime: No runtime is open in this event loop, or several are and the context names none.
     """
     return cast("Objects", current.runtime_for(running_loop_token()))
