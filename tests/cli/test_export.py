@@ -350,7 +350,10 @@ BAD_FILES: dict[str, tuple[list[str], str]] = {
     "two": (changed_object("{}", '{"x": 1, "x": 1}'), "line 2: 'x' is there twice"),
     "id": (changed_object('"b"', '""'), "line 2: id can't be '': it is empty"),
     "type": (changed_object('"Cart"', "3"), "line 2: type can't be 3: it is of type int"),
-    "tenant": (changed_object('"id"', '"tenant": "A", "id"'), "tenant can't be 'A': it has other"),
+    "tenant": (
+        changed_object('"id"', '"tenant": "A", "id"'),
+        "tenant can't be 'A': it has forbidden",
+    ),
     "no tenant": (changed_object('"id"', '"tenant": "", "id"'), "it has 0 characters"),
     "revision": (changed_object(": 1,", ': "1",'), f"line 2: revision is '1', {NUMBER}"),
     "time": (changed_object(TIME, '"soon"'), "line 2: updated_at is 'soon', not an instant"),
