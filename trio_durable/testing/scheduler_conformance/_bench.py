@@ -87,9 +87,10 @@ class Node:
     def __init__(self, bench: Bench, types: set[str]) -> None:
         self._bench = bench
         self._loop = bench.loop
-        self.group_commit = GroupCommit(
-            bench.loop, SlowRunner(bench.loop, bench.start), bench.writer, bench.clock.now
+        writer_runner, reader_runner = (
+            SlowRunner(bench.loop, bench.start, lambda: bench.latency) for _ in range(2)
         )
+        self.group_commit = GroupCommit(bench.loop, writer_runner, bench.writer, bench.clock.now)
         self.destination = ScriptedDestination(
             bench.loop, bench.clock, self.group_commit, self._start, types
         )
@@ -100,7 +101,7 @@ class Node:
                 loop=bench.loop,
                 clock=bench.clock,
                 storage=bench.storage,
-                runner=SlowRunner(bench.loop, bench.start),
+                runner=reader_runner,
                 reader=bench.reader,
                 group_commit=self.group_commit,
                 destination=self.destination,
@@ -211,6 +212,8 @@ class Bench:
         self.writer = FaultyWriter(storage.open_writer())
         self.reader = storage.open_reader()
         self.nodes: list[Node] = []
+        self.latency = 0.02
+        """The seconds that each job of a writer or reader takes."""
         self._tasks: TaskGroup | None = None
 
     @asynccontextmanager

@@ -11,22 +11,25 @@ import anyio
 from ..._eventloop.loop import Loop
 from ..._eventloop.runner import Job, Runner
 
-LATENCY = 0.02
-
 
 class SlowRunner(Runner):
-    """Runs jobs in the event loop, each `LATENCY` seconds after the one before.
+    """Runs jobs in the event loop, one after the other.
 
     Args:
         loop: The event loop.
         start: Starts a task.
+        latency: The seconds that the next job takes.
     """
 
     def __init__(
-        self, loop: Loop, start: Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+        self,
+        loop: Loop,
+        start: Callable[[Callable[[], Coroutine[Any, Any, None]]], object],
+        latency: Callable[[], float],
     ) -> None:
         super().__init__(loop, "test")
         self._start = start
+        self._latency = latency
         self._jobs: deque[Job] = deque()
         self._runs = False
 
@@ -39,7 +42,7 @@ class SlowRunner(Runner):
 
     async def _run_jobs(self) -> None:
         while self._jobs:
-            await anyio.sleep(LATENCY)
+            await anyio.sleep(self._latency())
             self._jobs.popleft()()
         self._runs = False
 
