@@ -10,20 +10,17 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-import anyio
 import attrs
 
-from trio_durable import Durability, DurableRuntime
+from trio_durable import Durability
 
 from . import instruments, loops, memory, postgres_server
 from .alarm_scenarios import Backlog, Lateness, ManyAlarms, StartUp
 from .alarms import AlarmChanges, AlarmsAtOnce, HeapOperations, WheelOperations
-from .callers import call_each
 from .instruments import INSTRUMENTS
 from .limits import BareRequestReply, RawBatches, RawRows, RawSelects
 from .loops import LOOPS
 from .measurements import Latency, Measurement, Sample, Target
-from .objects import Counter, SleepyCounter
 from .postgres_limits import RawPostgresSelects, RawRecordsets, RawUpserts
 from .scenario import Effort, Scenario
 from .workloads import FirstCalls, Operation, RuntimeCalls, Workload
@@ -116,16 +113,15 @@ class Memory(Scenario):
     """What one more object takes, on trio.
 
     The growth of the resident set over so many objects, each called once, divided by their
-    number. A tenth as many come before and stay, so that what grows only once (SQLite's page
-    caches, the first tables) isn't counted. Objects that hibernate do so while others are still
-    coming, as in an app that has run for a while: the memory of their live form is used again.
+    number. Objects that hibernate do so while others are still coming, as in an app that has run
+    for a while: the memory of their live form is used again.
     """
 
-    hibernated: bool
+    status: memory.Status
 
     @property
     def title(self) -> str:
-        if self.hibernated:
+        if self.status == "hibernated":
             return "per hibernated object, beyond its state"
         return "per active object"
 
@@ -133,10 +129,10 @@ class Memory(Scenario):
         return memory.obstacle()
 
     def measure(self, folder: Path, effort: Effort) -> Measurement:
-        cls = SleepyCounter if self.hibernated else Counter
         count = effort.memory_objects
         path = folder / "objects.db"
-        resident, allocated = loops.run("trio", lambda: self._grow(cls, count, path))
+        grown = partial(memory.bytes_per_object, count, path, self.status)
+        resident, allocated = loops.run("trio", grown)
         state = _average_state(path)
         details = {"objects": count, "state_bytes": state}
         if allocated is not None:
@@ -145,43 +141,12 @@ class Memory(Scenario):
             name=self.name,
             group=self.group,
             title=self.title,
-            ours=Sample((resident - state if self.hibernated else resident,)),
+            ours=Sample((resident - state if self.status == "hibernated" else resident,)),
             unit=" B",
             target=self.target,
             headline=self.headline,
             details=details,
         )
-
-    async def _grow(self, cls: type[Counter], count: int, path: Path) -> tuple[float, float | None]:
-        """The bytes per object: in the resident set, and in Python's allocator."""
-        async with DurableRuntime(path, objects=[cls]) as runtime:
-            await self._fill(runtime, cls, "before", count // 10)
-            resident, allocated = memory.resident_bytes(), memory.allocated_bytes()
-            await self._fill(runtime, cls, "counted", count)
-            resident = memory.resident_bytes() - resident
-            after = memory.allocated_bytes()
-            in_blocks = None if allocated is None or after is None else after - allocated
-            return resident / count, None if in_blocks is None else in_blocks / count
-
-    async def _fill(
-        self, runtime: DurableRuntime, cls: type[Counter], prefix: str, count: int
-    ) -> None:
-        """Call ``count`` new objects once, and wait until they are what they shall be."""
-        await call_each(
-            partial(runtime.get(cls, f"{prefix}-{number:07}").add, 1) for number in range(count)
-        )
-        expected = "hibernated" if self.hibernated else "active"
-        looked_at = [f"{prefix}-{number:07}" for number in (*range(0, count, 100), count - 1)]
-        with anyio.fail_after(60):
-            for object_id in looked_at:
-                while True:
-                    info = runtime.whereis(cls, object_id)
-                    if info is None:
-                        raise RuntimeError(f"{object_id} left memory while it was measured")
-                    if info.status == expected:
-                        break
-                    await anyio.sleep(0.05)
-        gc.collect()
 
 
 def _average_state(path: Path) -> float:
@@ -290,11 +255,12 @@ def _first_calls() -> Iterator[Scenario]:
 
 
 def _memory() -> Iterator[Scenario]:
-    for name, hibernated, bound in (("active", False, 6000), ("hibernated", True, 700)):
+    bounds: dict[memory.Status, float] = {"active": 6000, "hibernated": 700}
+    for status, bound in bounds.items():
         yield Memory(
-            name=f"memory-{name}",
+            name=f"memory-{status}",
             group="Memory, trio",
-            hibernated=hibernated,
+            status=status,
             target=Target("bytes", bound),
             headline=True,
         )
