@@ -1,4 +1,4 @@
-"""Alarms: how late they are, how many at once, what setting one costs, what they take in memory."""
+"""Alarms: lateness, many at once, the cost of setting one, and their memory."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import gc
 import heapq
 import random
 import sqlite3
-from collections.abc import Callable
+import statistics
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import perf_counter, time
-from typing import Literal
+from typing import Literal, get_args
 
 import anyio
 import attrs
@@ -21,17 +22,27 @@ from trio_durable import DurableObject, DurableRuntime, alarm, handler
 from trio_durable.scheduler import TimingWheel
 
 from . import loops, memory
-from .callers import Call, Period, Walk, call_each
+from .callers import Period, Walk, call_each
 from .loops import LoopName
+from .measurements import Effort, Figures, Sample, percentile
 from .objects import object_ids
-from .workloads import WARM_UP, StorageName, Workload, storage_in
+from .workloads import WARM_UP, OnLoop, StorageName, Workload, storage_in
+
+AlarmChange = Literal["set", "cancel"]
+CHANGES: tuple[AlarmChange, ...] = get_args(AlarmChange)
+WheelStep = Literal["insert", "cancel"]
+STEPS: tuple[WheelStep, ...] = get_args(WheelStep)
 
 _AHEAD = 0.2
 _FAR = timedelta(days=365)
+_BACKLOG = 100_000
+_WITHIN = 30.0
+"""Seconds until alarms that are due soon are due, so that none is while they are measured."""
+_BEYOND = 365 * 86400.0
 
 
 class Reminder(DurableObject, hibernate_after=3600):
-    """What an alarm changes: two fields."""
+    """An object of two fields with an alarm."""
 
     count: int = 0
     label: str = "a benchmark's reminder"
@@ -66,19 +77,20 @@ class Punctual(DurableObject):
 _lateness: list[float] = []
 
 
-def lateness(loop: LoopName, folder: Path, count: int) -> list[float]:
-    """Set so many alarms 200 ms ahead, one after the other; how late each is, in seconds."""
+def lateness(percent: int, loop: LoopName, folder: Path, effort: Effort) -> Figures:
+    """How long after its time an alarm's handler begins, on a loop that is otherwise idle."""
 
-    async def main() -> list[float]:
+    async def main(path: Path, count: int = 1000) -> float:
         _lateness.clear()
-        async with DurableRuntime(folder / "lateness.db", objects=[Punctual]) as runtime:
+        async with DurableRuntime(path, objects=[Punctual]) as runtime:
             for number in range(count):
                 await runtime.schedule_alarm(Punctual, str(number), "ring", after=_AHEAD)
                 await anyio.sleep(0.002)
             await _delivered(runtime, count)
-        return list(_lateness)
+        return percentile(_lateness, percent) * 1e3
 
-    return loops.run(loop, main)
+    paths = [folder / f"lateness-{number}.db" for number in range(effort.rounds)]
+    return Figures(Sample(loops.run(loop, partial(main, path)) for path in paths))
 
 
 async def _delivered(runtime: DurableRuntime, count: int) -> None:
@@ -88,13 +100,12 @@ async def _delivered(runtime: DurableRuntime, count: int) -> None:
 
 
 @attrs.frozen
-class AlarmsAtOnce(Workload):
+class AlarmsAtOnce(OnLoop):
     """Alarms of as many objects, all due at the same time."""
 
     objects: int
     warm: bool
-    """Whether the objects are in memory."""
-    loop: LoopName
+    """The objects are in memory."""
     storage: StorageName = "sqlite"
 
     @property
@@ -152,33 +163,25 @@ class AlarmsAtOnce(Workload):
 
 
 @attrs.frozen
-class AlarmChanges(Workload):
+class AlarmChanges(OnLoop):
     """Alarms set or cancelled from outside, of objects that aren't running."""
 
-    operation: Literal["set", "cancel"]
+    operation: AlarmChange
     callers: int
-    loop: LoopName
 
     @property
     def title(self) -> str:
         return f"{self.operation} from outside, {self.callers} callers, {self.loop}"
 
-    def prepare(self, folder: Path) -> None:
-        pass
-
     def rate(self, folder: Path, seconds: float) -> float:
         async def main() -> float:
             path = folder / "alarms.db"
             async with DurableRuntime(path, objects=[Reminder]) as runtime:
+                change: Callable[..., Awaitable[object]] = runtime.cancel_alarm
                 if self.operation == "set":
-                    change: Callable[[str], Call] = lambda object_id: partial(  # noqa: E731
-                        runtime.schedule_alarm, Reminder, object_id, "ring", after=_FAR
-                    )
-                else:
-                    change = lambda object_id: partial(  # noqa: E731
-                        runtime.cancel_alarm, Reminder, object_id, "ring"
-                    )
-                calls = [change(object_id) for object_id in object_ids(10_000)]
+                    change = partial(runtime.schedule_alarm, after=_FAR)
+                ids = object_ids(10_000)
+                calls = [partial(change, Reminder, object_id, "ring") for object_id in ids]
                 callers = [Walk(calls, number) for number in range(self.callers)]
                 await Period(WARM_UP).run(callers)
                 gc.collect()
@@ -191,14 +194,11 @@ class AlarmChanges(Workload):
 class WheelOperations(Workload):
     """Keys put into a timing wheel, or taken out of one that is full."""
 
-    operation: Literal["insert", "cancel"]
+    operation: WheelStep
 
     @property
     def title(self) -> str:
         return f"timing wheel, {self.operation}"
-
-    def prepare(self, folder: Path) -> None:
-        pass
 
     def rate(self, folder: Path, seconds: float) -> float:
         entries = _entries()
@@ -216,18 +216,15 @@ class WheelOperations(Workload):
 
 @attrs.frozen
 class HeapOperations(Workload):
-    """The same with heapq, where what is cancelled stays until it comes to the top."""
+    """The same with heapq, where a cancelled key stays until it comes to the top."""
 
-    operation: Literal["insert", "cancel"]
+    operation: WheelStep
 
     @property
     def title(self) -> str:
         if self.operation == "insert":
             return "heapq.heappush"
         return "heapq.heappop, since what was cancelled must be popped"
-
-    def prepare(self, folder: Path) -> None:
-        pass
 
     def rate(self, folder: Path, seconds: float) -> float:
         entries = [(due, key) for key, due in _entries()]
@@ -280,21 +277,36 @@ def make_table(path: Path, rows: int, due_in: float, spread: float) -> None:
         )
 
 
-def start_up(path: Path) -> float:
-    """The seconds from a runtime's start until it has looked what is due, and is closed again."""
+def start_up(folder: Path, effort: Effort) -> Figures:
+    """Opening a runtime with many alarms beyond the horizon, and with one; on trio."""
 
-    async def main() -> float:
+    async def main(path: Path) -> float:
         began = perf_counter()
         async with DurableRuntime(path, objects=[Reminder]) as runtime:
-            await anyio.sleep(0)  # so that its own look at what is due is before this one
+            await anyio.sleep(0)  # so that the runtime's own look at the table is before this one
             await runtime.list_alarms(Reminder, "object-00000000")
-        return perf_counter() - began
+        return (perf_counter() - began) * 1e3
 
-    return loops.run("trio", main)
+    few, many = folder / "few.db", folder / "many.db"
+    make_table(few, 1, _BEYOND, _BEYOND)
+    make_table(many, effort.alarms_beyond, _BEYOND, _BEYOND)
+    ours: list[float] = []
+    limit: list[float] = []
+    for number in range(4 * effort.rounds + 1):
+        # The first of each doesn't count.
+        for path, times in ((many, ours), (few, limit)):
+            duration = loops.run("trio", partial(main, path))
+            if number:
+                times.append(duration)
+    return Figures(Sample(ours), Sample(limit), details={"alarms": effort.alarms_beyond})
 
 
-def resident_with(path: Path) -> float:
-    """The bytes by which the process has grown once the runtime knows what is due."""
+def memory_with_many(within: bool, folder: Path, effort: Effort) -> Figures:
+    """Growth of the process when it opens a table with many alarms; on trio."""
+    path = folder / "alarms.db"
+    alarms = effort.alarms_within if within else effort.alarms_beyond
+    ahead = _WITHIN if within else _BEYOND
+    make_table(path, alarms, ahead, ahead)
 
     async def main() -> float:
         gc.collect()
@@ -308,39 +320,42 @@ def resident_with(path: Path) -> float:
             gc.collect()
             return float(memory.resident_bytes() - before)
 
-    return loops.run("trio", main)
+    return Figures(Sample([loops.run("trio", main)]), details={"alarms": alarms})
 
 
-def calls_beside_a_backlog(
-    loop: LoopName, folder: Path, backlog: int, seconds: float
-) -> tuple[list[float], list[float], float]:
-    """How long calls take without and with a backlog, and how fast that is worked off meanwhile.
+def beside_backlog(loop: LoopName, folder: Path, effort: Effort) -> Figures:
+    """Durations of calls while a backlog of alarms is worked off, and without one.
 
     16 callers change objects of their own, each a hundred times a second at most, so that calls
     leave time for alarms.
     """
+    seconds = 5 * effort.seconds
 
-    path = folder / "backlog.db"
-    make_table(path, backlog, -3600, 1800)
-
-    async def main() -> tuple[list[float], list[float], float]:
-        # First without: alarms of a type that this runtime doesn't serve are let be.
+    async def main(path: Path) -> tuple[float, float, float]:
+        # First without: a runtime leaves alarms of types that it doesn't serve alone.
         async with DurableRuntime(path, objects=[Caller]) as runtime:
             alone = await _paced_calls(runtime, seconds)
         async with DurableRuntime(path, objects=[Caller, Reminder]) as runtime:
             began = perf_counter()
             beside = await _paced_calls(runtime, seconds)
             delivered = runtime.statistics().alarms_delivered
-            if delivered >= backlog:
+            if delivered >= _BACKLOG:
                 raise RuntimeError("the backlog was gone before the calls were")
             rate = delivered / (perf_counter() - began)
-        return alone, beside, rate
+        return percentile(beside, 99) * 1e3, percentile(alone, 99) * 1e3, rate
 
-    return loops.run(loop, main)
+    rounds = []
+    for number in range(effort.rounds):
+        path = folder / f"backlog-{number}.db"
+        make_table(path, _BACKLOG, -3600, 1800)
+        rounds.append(loops.run(loop, partial(main, path)))
+    ours, limit, rates = zip(*rounds, strict=True)
+    details = {"alarms_per_second": statistics.median(rates)}
+    return Figures(Sample(ours), Sample(limit), details=details)
 
 
 class Caller(DurableObject):
-    """What is called beside a backlog of another type's alarms."""
+    """An object that is called beside a backlog of another type's alarms."""
 
     count: int = 0
 

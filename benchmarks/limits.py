@@ -1,14 +1,14 @@
-"""The limits: the bare things that the library is built on, with nothing around them.
+"""The limits: trio and sqlite3 alone, without the library.
 
-What a call through the library costs is compared with
+A call through the library is compared with
 
 - `BareRequestReply`: a trio task that serves requests from a memory channel, with a reply channel
-  for each client. No objects, no state, no disk; what an actor without a library costs.
+  for each client. No objects, no state, no disk: the cost of an actor without a library.
 - `RawRows`: sqlite3 in a plain loop in the main thread, no event loop. Each row goes in as
-  ``BEGIN IMMEDIATE``, one upsert, ``COMMIT``. What a durable change costs without group commit.
+  ``BEGIN IMMEDIATE``, one upsert, ``COMMIT``: the cost of a durable change without group commit.
 - `RawBatches`: the same loop with ``BEGIN IMMEDIATE``, ``executemany`` of as many upserts as there
-  are callers, ``COMMIT``. What the disk and SQLite give if somebody else has collected the batch.
-- `RawSelects`: one row by its primary key at a time; what a load costs at least.
+  are callers, ``COMMIT``: the rate of the disk and SQLite for batches that are already collected.
+- `RawSelects`: one row by its primary key at a time: the least cost of a load.
 
 All use a file with the library's own table and rows, in WAL mode, with the ``synchronous`` of the
 case. Every upsert writes another revision and time, because SQLite leaves out writes that change
@@ -56,9 +56,6 @@ class BareRequestReply(Workload):
         plural = "" if self.clients == 1 else "s"
         return f"bare trio request-reply, {self.clients} client{plural}"
 
-    def prepare(self, folder: Path) -> None:
-        pass
-
     def rate(self, folder: Path, seconds: float) -> float:
         return run("trio", lambda: self._rate(seconds))
 
@@ -93,7 +90,7 @@ class _Raw(Workload):
     """sqlite3 on a file with the library's table."""
 
     rows: int
-    """How many rows are there to choose from."""
+    """The number of stored rows to choose from."""
     durability: Durability
 
     def prepare(self, folder: Path) -> None:
@@ -103,13 +100,17 @@ class _Raw(Workload):
         with closing(sqlite3.connect(folder / "raw.db", isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self.durability}")
-            step = self._step(connection)
+            # The type name and the state of a counter as the library stores it.
+            template = "SELECT type_name, state FROM durable_objects LIMIT 1"
+            step = self._step(connection, *connection.execute(template).fetchone())
             repeat(step, WARM_UP)
             return repeat(step, seconds)
 
     @abstractmethod
-    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
-        """A function that does it once and says how many rows that were."""
+    def _step(
+        self, connection: sqlite3.Connection, type_name: str, state: str
+    ) -> Callable[[], int]:
+        """A function that runs one transaction and returns its number of rows."""
 
 
 @attrs.frozen
@@ -120,8 +121,9 @@ class RawRows(_Raw):
     def title(self) -> str:
         return f"raw sqlite3, one row per transaction, {self.durability.upper()}"
 
-    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
-        type_name, state = _template(connection)
+    def _step(
+        self, connection: sqlite3.Connection, type_name: str, state: str
+    ) -> Callable[[], int]:
         keys = itertools.cycle(shuffled(object_ids(self.rows)))
         revisions = itertools.count(2)
 
@@ -137,7 +139,7 @@ class RawRows(_Raw):
 
 @attrs.frozen
 class RawBatches(_Raw):
-    """Many rows per transaction; of new rows if there are none to choose from."""
+    """Many rows per transaction; new rows if none are stored."""
 
     size: int
 
@@ -145,8 +147,9 @@ class RawBatches(_Raw):
     def title(self) -> str:
         return f"raw sqlite3, batches of {self.size}, {self.durability.upper()}"
 
-    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
-        type_name, state = _template(connection)
+    def _step(
+        self, connection: sqlite3.Connection, type_name: str, state: str
+    ) -> Callable[[], int]:
         batches = self._batches()
         revisions = itertools.count(2)
 
@@ -178,8 +181,9 @@ class RawSelects(_Raw):
     def title(self) -> str:
         return "raw sqlite3, one SELECT per row"
 
-    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
-        type_name, _ = _template(connection)
+    def _step(
+        self, connection: sqlite3.Connection, type_name: str, state: str
+    ) -> Callable[[], int]:
         keys = itertools.cycle(shuffled(object_ids(self.rows)))
         select = "SELECT revision, state FROM durable_objects WHERE type_name = ? AND object_id = ?"
 
@@ -188,11 +192,3 @@ class RawSelects(_Raw):
             return 1
 
         return step
-
-
-def _template(connection: sqlite3.Connection) -> tuple[str, str]:
-    """The type name and the state of a counter as the library stores it."""
-    type_name, state = connection.execute(
-        "SELECT type_name, state FROM durable_objects LIMIT 1"
-    ).fetchone()
-    return type_name, state

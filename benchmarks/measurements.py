@@ -1,106 +1,160 @@
-"""What comes out: samples, targets and whether they were met."""
+"""Records of the benchmarks: scenarios, figures, targets with verdicts, and plots."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import attrs
 
 
 @attrs.frozen
+class Effort:
+    """Amount of work done to measure one scenario."""
+
+    rounds: int
+    seconds: float
+    """Duration of each workload in each round."""
+    memory_objects: int
+    alarms_within: int
+    """Alarms that are due soon, where many of these are."""
+    alarms_beyond: int
+    """Alarms that are due much later, where many of these are."""
+
+
+FULL = Effort(
+    rounds=5,
+    seconds=0.4,
+    memory_objects=100_000,
+    alarms_within=1_000_000,
+    alarms_beyond=10_000_000,
+)
+SHORT = Effort(
+    rounds=3, seconds=0.2, memory_objects=20_000, alarms_within=100_000, alarms_beyond=200_000
+)
+
+
+def _as_tuple(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
+
+
+@attrs.frozen
 class Sample:
     """One figure, taken in several rounds."""
 
-    rounds: tuple[float, ...]
+    rounds: tuple[float, ...] = attrs.field(converter=_as_tuple)
 
     @property
     def median(self) -> float:
-        """The figure."""
         return statistics.median(self.rounds)
 
     @property
     def low(self) -> float:
-        """The lowest round."""
         return min(self.rounds)
 
     @property
     def high(self) -> float:
-        """The highest round."""
         return max(self.rounds)
 
     def over(self, other: Sample) -> Sample:
         """The ratio to ``other``, round by round, since rounds drift together."""
-        return Sample(tuple(a / b for a, b in zip(self.rounds, other.rounds, strict=True)))
+        return Sample(a / b for a, b in zip(self.rounds, other.rounds, strict=True))
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """That percentile of ``values``; NaN for fewer than two."""
+    if len(values) < 2:
+        return float("nan")
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 @attrs.frozen
 class Latency:
-    """How long single calls took, in seconds."""
+    """Percentiles of the durations of single calls, in seconds."""
 
     p50: float
     p99: float
 
     @classmethod
     def of(cls, latencies: Sequence[float]) -> Latency:
-        """The percentiles of ``latencies``."""
-        cuts = statistics.quantiles(latencies, n=100, method="inclusive")
-        return cls(cuts[49], cuts[98])
+        return cls(percentile(latencies, 50), percentile(latencies, 99))
 
 
 @attrs.frozen
 class Target:
-    """What is to be reached."""
+    """Bound that a scenario should keep."""
 
     of: Literal["ratio", "most", "rate", "bytes", "ms"]
-    """A least ratio to the limit or a most, a least rate per second, a most of bytes or time."""
+    """The least ratio to the limit or the greatest, the least rate, the most bytes or time."""
     bound: float
 
     def __str__(self) -> str:
-        if self.of == "ratio":
-            return f"≥ {self.bound:.2f}x"
-        if self.of == "most":
-            return f"≤ {self.bound:.2f}x"
-        if self.of == "rate":
-            return f"≥ {self.bound:,.0f}/s"
-        if self.of == "ms":
-            return f"≤ {self.bound:g} ms"
-        return f"≤ {self.bound:,.0f} B"
+        form = {
+            "ratio": "≥ {:.2f}x",
+            "most": "≤ {:.2f}x",
+            "rate": "≥ {:,.0f}/s",
+            "bytes": "≤ {:,.0f} B",
+            "ms": "≤ {:g} ms",
+        }[self.of]
+        return form.format(self.bound)
 
 
 @attrs.frozen
-class Measurement:
-    """One scenario, measured."""
+class Figures:
+    """Results of measuring one scenario."""
+
+    ours: Sample
+    limit: Sample | None = None
+    latency: Latency | None = None
+    details: dict[str, float] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """One line of the report."""
 
     name: str
     group: str
     title: str
-    ours: Sample
+    """Description within the group."""
+    work: Callable[[Path, Effort], Figures]
+    """Measures it, with files in a folder, in a process used for nothing else."""
+    obstacle: Callable[[], str | None] = lambda: None
+    """The reason that it can't be measured here, or None."""
     unit: Literal["/s", " B", " ms"] = "/s"
     limit_title: str = ""
-    limit: Sample | None = None
     target: Target | None = None
-    latency: Latency | None = None
     headline: bool = False
-    details: dict[str, float] = attrs.field(factory=dict)
+    """Part of the short run and of the chart."""
+
+
+@attrs.frozen
+class Measurement:
+    """A scenario with its figures."""
+
+    scenario: Scenario
+    figures: Figures
 
     @property
     def ratio(self) -> Sample | None:
-        """Ours to the limit."""
-        return None if self.limit is None else self.ours.over(self.limit)
+        """Ratio of our figure to the limit's."""
+        limit = self.figures.limit
+        return None if limit is None else self.figures.ours.over(limit)
 
     @property
     def met(self) -> bool | None:
-        """Whether the target was met; None if there is none."""
-        if self.target is None:
+        """Verdict on the target; None without one."""
+        target, ratio = self.scenario.target, self.ratio
+        if target is None:
             return None
-        if self.target.of in ("bytes", "ms"):
-            return self.ours.median <= self.target.bound
-        if self.target.of == "most":
-            return self.ratio is not None and self.ratio.median <= self.target.bound
-        reached = self.ours if self.target.of == "rate" else self.ratio
-        return reached is not None and reached.median >= self.target.bound
+        reached = ratio if target.of in ("ratio", "most") else self.figures.ours
+        if reached is None:
+            return False
+        if target.of in ("ratio", "rate"):
+            return reached.median >= target.bound
+        return reached.median <= target.bound
 
     @property
     def verdict(self) -> str:
@@ -110,31 +164,58 @@ class Measurement:
 
 @attrs.frozen
 class Unmeasured:
-    """A scenario that gave no figures."""
+    """A scenario without figures."""
 
-    name: str
-    group: str
-    title: str
+    scenario: Scenario
     reason: str
     failed: bool
     """It broke, rather than not being possible here."""
+
+
+@attrs.frozen
+class Line:
+    """Points that are joined by a line."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
+@attrs.frozen(kw_only=True)
+class Panel:
+    """Lines over one axis. Scales begin at 0, or are logarithmic."""
+
+    title: str
+    x_label: str
+    lines: Sequence[Line]
+    unit: str = ""
+    """Unit of the values, in each label of their scale."""
+    logarithmic: bool = False
 
 
 Outcome = Measurement | Unmeasured
 
 
 def as_record(outcome: Outcome) -> dict[str, object]:
-    """What the JSON file says of an outcome: the raw rounds and all that follows from them."""
+    """Entry of the JSON file: raw rounds, and all that follows from them."""
+    scenario = outcome.scenario
+    record = {"name": scenario.name, "group": scenario.group, "title": scenario.title}
     if isinstance(outcome, Unmeasured):
-        return attrs.asdict(outcome)
-    record = attrs.asdict(outcome)
-    samples = {"ours": outcome.ours, "limit": outcome.limit, "ratio": outcome.ratio}
-    for name, sample in samples.items():
-        record[name] = sample and {
-            "median": sample.median,
-            "low": sample.low,
-            "high": sample.high,
-            "rounds": list(sample.rounds),
-        }
-    record["met"] = outcome.met
-    return record
+        return {**record, "reason": outcome.reason, "failed": outcome.failed}
+    figures = outcome.figures
+    samples = {"ours": figures.ours, "limit": figures.limit, "ratio": outcome.ratio}
+    return {
+        **record,
+        **{name: sample and _sample_record(sample) for name, sample in samples.items()},
+        "unit": scenario.unit,
+        "limit_title": scenario.limit_title,
+        "target": scenario.target and attrs.asdict(scenario.target),
+        "latency": figures.latency and attrs.asdict(figures.latency),
+        "headline": scenario.headline,
+        "details": figures.details,
+        "met": outcome.met,
+    }
+
+
+def _sample_record(sample: Sample) -> dict[str, object]:
+    names = ("median", "low", "high", "rounds")
+    return {name: getattr(sample, name) for name in names}

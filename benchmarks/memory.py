@@ -25,20 +25,20 @@ _IN_BLOCKS = re.compile(r"bytes in allocated blocks\s*=\s*([\d,]+)")
 
 
 def obstacle() -> str | None:
-    """Why memory can't be measured here, or None if it can."""
+    """The reason that memory can't be measured here, or None."""
     return None if _STATM.exists() else f"there is no {_STATM} here"
 
 
 def resident_bytes() -> int:
-    """What the process occupies of the machine's memory, which is what users pay for."""
+    """The resident set of the process: the part of the machine's memory that it occupies."""
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def allocated_bytes() -> int | None:
-    """What Python's small-object allocator has handed out: a check, free of fragmentation.
+    """Bytes in use of Python's small-object allocator: a check that ignores fragmentation.
 
-    Blocks above 512 bytes, such as the tables of large dictionaries, aren't in it. None where the
-    interpreter doesn't tell.
+    Blocks above 512 bytes, such as the tables of large dictionaries, aren't counted. None if the
+    interpreter doesn't report it.
     """
     report: object = getattr(sys, "_debugmallocstats", None)
     if not callable(report):

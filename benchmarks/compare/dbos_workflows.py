@@ -8,85 +8,68 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 
 import sqlalchemy
 from dbos import DBOS, SetEnqueueOptions, SQLAlchemyDatasource
 
-from benchmarks import postgres_server
-
-from .contender import (
-    CALLERS,
-    POLLING_INTERVAL,
-    ROW,
-    SELECT,
-    TABLE,
-    UPSERT,
-    Alarms,
-    Contender,
-    Counters,
-    Step,
-)
+from .contender import CALLERS, POLLING_INTERVAL, Alarms, Counters, Parts, Place, Step
+from .rows import ROW, SELECT, TABLE, UPSERT, sqlalchemy_url
 
 _QUEUE = "alarms"
 
 
-class _Workflows(Counters, Alarms):
-    blocking = True
-    lead = 12.0
+@asynccontextmanager
+async def opened(place: Place) -> AsyncIterator[Parts]:
+    # On SQLite, one file for all of it, and few at a time: more wait for each other at its lock.
+    url = sqlalchemy_url(place, "dbos.db")
+    parts = await asyncio.to_thread(_launched, url, CALLERS if place.server else 4)
+    try:
+        yield parts
+    finally:
+        await asyncio.to_thread(DBOS.destroy)
 
-    def __init__(self, url: str, concurrency: int) -> None:
-        DBOS(config={"name": "compare", "system_database_url": url, "log_level": "ERROR"})
-        # The counters are in the same database as what the workflows have done.
-        source = SQLAlchemyDatasource.create(url)
-        with source.engine.begin() as connection:
-            connection.execute(sqlalchemy.text(TABLE))
-        upsert = sqlalchemy.text(UPSERT.format(id=":id"))
 
-        @source.transaction
-        def add(key: str) -> int:
-            return int(source.sql_session().execute(upsert, {"id": key}).scalar_one())
+def _launched(url: str, concurrency: int) -> Parts:
+    DBOS(config={"name": "compare", "system_database_url": url, "log_level": "ERROR"})
+    # The counters are in the same database as the record of the workflows.
+    source = SQLAlchemyDatasource.create(url)
+    engine = source.engine
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(TABLE))
+    upsert, select, row = (
+        sqlalchemy.text(statement.format(id=":id")) for statement in (UPSERT, SELECT, ROW)
+    )
+    rung = 0
 
-        @DBOS.workflow()
-        def increment(key: str) -> int:
-            return add(key)
+    @source.transaction
+    def add(key: str) -> int:
+        return int(source.sql_session().execute(upsert, {"id": key}).scalar_one())
 
-        @DBOS.workflow()
-        def ring(key: str) -> None:
-            add(key)
-            self._handled += 1
+    @DBOS.workflow()
+    def increment(key: str) -> int:
+        return add(key)
 
-        self._engine = source.engine
-        self._increment, self._ring = increment, ring
-        self._select = sqlalchemy.text(SELECT.format(id=":id"))
-        self._handled = 0
-        DBOS.launch()
-        # 1 by default, which a delayed workflow may be late by.
-        DBOS.register_queue(
-            _QUEUE, worker_concurrency=concurrency, polling_interval_sec=POLLING_INTERVAL
-        )
+    @DBOS.workflow()
+    def ring(key: str) -> None:
+        nonlocal rung
+        add(key)
+        rung += 1
 
-    async def make(self, keys: Sequence[str]) -> int:
-        # It keeps none in memory, so there is no need for a workflow to make each.
-        with self._engine.begin() as connection:
-            row = sqlalchemy.text(ROW.format(id=":id"))
+    def fill(keys: Sequence[str]) -> None:
+        with engine.begin() as connection:
             connection.execute(row, [{"id": key} for key in keys])
-        return 0
 
-    def increment(self, key: str) -> Step:
-        return lambda: self._increment(key)
-
-    def value(self, key: str) -> Step:
+    def value(key: str) -> Step:
         def step() -> int:
-            with self._engine.connect() as connection:
-                return int(connection.execute(self._select, {"id": key}).scalar_one())
+            with engine.connect() as connection:
+                return int(connection.execute(select, {"id": key}).scalar_one())
 
         return step
 
-    async def schedule(self, keys: Sequence[str], due_at: datetime) -> None:
+    async def schedule(keys: Sequence[str], due_at: datetime) -> None:
         def enqueue(key: str) -> None:
             with SetEnqueueOptions(delay_seconds=due_at.timestamp() - time.time()):
-                DBOS.enqueue_workflow(_QUEUE, self._ring, key)
+                DBOS.enqueue_workflow(_QUEUE, ring, key)
 
         def enqueue_all() -> None:
             with ThreadPoolExecutor(CALLERS) as threads:
@@ -94,34 +77,15 @@ class _Workflows(Counters, Alarms):
 
         await asyncio.to_thread(enqueue_all)
 
-    async def handled(self) -> int:
-        return self._handled
+    async def handled() -> int:
+        return rung
 
-
-class OnSQLite(Contender):
-    """One file for all of it, and few at a time: more get in each other's way at its lock."""
-
-    @asynccontextmanager
-    async def opened(self, folder: Path) -> AsyncIterator[_Workflows]:
-        async with _opened(f"sqlite:///{folder / 'dbos.db'}", 4) as workflows:
-            yield workflows
-
-
-class OnPostgres(Contender):
-    """With a server of its own."""
-
-    @asynccontextmanager
-    async def opened(self, folder: Path) -> AsyncIterator[_Workflows]:
-        with postgres_server.own(folder) as conninfo:
-            url = conninfo.replace("postgresql://", "postgresql+psycopg://", 1)
-            async with _opened(url, CALLERS) as workflows:
-                yield workflows
-
-
-@asynccontextmanager
-async def _opened(url: str, concurrency: int) -> AsyncIterator[_Workflows]:
-    workflows = await asyncio.to_thread(_Workflows, url, concurrency)
-    try:
-        yield workflows
-    finally:
-        await asyncio.to_thread(DBOS.destroy)
+    DBOS.launch()
+    # 1 by default, which a delayed workflow may be late by.
+    DBOS.register_queue(
+        _QUEUE, worker_concurrency=concurrency, polling_interval_sec=POLLING_INTERVAL
+    )
+    return [
+        Counters(lambda key: lambda: increment(key), value, fill, blocking=True),
+        Alarms(schedule, handled, lead=12.0),
+    ]

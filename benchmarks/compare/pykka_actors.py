@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import pykka
 
-from .contender import Contender, Counters, Step
+from .contender import Counters, Parts, Place, Step
 
 
 class CounterActor(pykka.ThreadingActor):
@@ -32,33 +32,21 @@ class CounterActor(pykka.ThreadingActor):
         return self.total
 
 
-class _Actors(Counters):
-    blocking = True
+@asynccontextmanager
+async def opened(_: Place) -> AsyncIterator[Parts]:
+    @cache  # the application has to keep one actor for a name
+    def proxy(_: str) -> Any:
+        return CounterActor.start().proxy()
 
-    def __init__(self) -> None:
-        self._proxies: dict[str, Any] = {}
-
-    def increment(self, key: str) -> Step:
-        add = self._proxy(key).add
+    def increment(key: str) -> Step:
+        add = proxy(key).add
         return lambda: add(1).get()
 
-    def value(self, key: str) -> Step:
-        value = self._proxy(key).value
-        return lambda: value().get()
+    def value(key: str) -> Step:
+        read = proxy(key).value
+        return lambda: read().get()
 
-    def _proxy(self, key: str) -> Any:
-        # The application has to see to it that there is one actor for a name.
-        if key not in self._proxies:
-            self._proxies[key] = CounterActor.start().proxy()
-        return self._proxies[key]
-
-
-class Pykka(Contender):
-    """Threading actors."""
-
-    @asynccontextmanager
-    async def opened(self, folder: Path) -> AsyncIterator[_Actors]:
-        try:
-            yield _Actors()
-        finally:
-            pykka.ActorRegistry.stop_all()
+    try:
+        yield [Counters(increment, value, blocking=True)]
+    finally:
+        pykka.ActorRegistry.stop_all()

@@ -1,10 +1,10 @@
 """The limits of PostgreSQL: psycopg with nothing around it, on the library's table and rows.
 
 - `RawUpserts`: one upsert after the other, each a transaction of its own, on one connection or on
-  several in a thread each. What a durable change costs without group commit.
-- `RawRecordsets`: as many upserts as there are callers in one statement, by `jsonb_to_recordset`.
-  What the server gives if somebody else has collected the batch.
-- `RawPostgresSelects`: one row by its primary key at a time; what a load costs at least.
+  several in a thread each: the cost of a durable change without group commit.
+- `RawRecordsets`: as many upserts as there are callers in one statement, by `jsonb_to_recordset`:
+  the rate of the server for batches that are already collected.
+- `RawPostgresSelects`: one row by its primary key at a time: the least cost of a load.
 
 Every upsert writes another revision and time. Statements are prepared, as psycopg does by itself.
 """
@@ -24,9 +24,9 @@ from time import time_ns
 import attrs
 import orjson
 
-from .objects import object_ids
-from .postgres_server import Connection, connect
-from .workloads import WARM_UP, Workload, make_objects, repeat, shuffled
+from ..objects import object_ids
+from ..workloads import WARM_UP, Workload, make_objects, repeat, shuffled
+from .server import Connection, connect
 
 _UPSERT = """
 INSERT INTO durable_objects (type_name, object_id, epoch, revision, updated_at, state)
@@ -48,20 +48,26 @@ class _Raw(Workload):
     """psycopg on a schema with the library's tables."""
 
     rows: int
-    """How many rows are there to choose from."""
+    """The number of stored rows to choose from."""
 
     def prepare(self, folder: Path) -> None:
         make_objects(folder, "postgres", self.rows)
 
     def rate(self, folder: Path, seconds: float) -> float:
         with connect(folder) as connection:
-            step = self._step(connection)
+            step = self._prepared_step(connection)
             repeat(step, WARM_UP)
             return repeat(step, seconds)
 
+    def _prepared_step(self, connection: Connection) -> Callable[[], int]:
+        # The type name and the state of a counter as the library stores it.
+        query = "SELECT type_name, state FROM durable_objects LIMIT 1"
+        type_name, state = next(connection.execute(query))
+        return self._step(connection, type_name, state)
+
     @abstractmethod
-    def _step(self, connection: Connection) -> Callable[[], int]:
-        """A function that does it once and says how many rows that were."""
+    def _step(self, connection: Connection, type_name: str, state: str) -> Callable[[], int]:
+        """A function that runs one transaction and returns its number of rows."""
 
 
 @attrs.frozen
@@ -83,7 +89,7 @@ class RawUpserts(_Raw):
         start = Barrier(self.connections)
 
         def work(connection: Connection) -> float:
-            step = self._step(connection)
+            step = self._prepared_step(connection)
             repeat(step, WARM_UP)
             start.wait()
             return repeat(step, seconds)
@@ -93,8 +99,7 @@ class RawUpserts(_Raw):
             with ThreadPoolExecutor(self.connections) as threads:
                 return sum(threads.map(work, connections))
 
-    def _step(self, connection: Connection) -> Callable[[], int]:
-        type_name, state = _template(connection)
+    def _step(self, connection: Connection, type_name: str, state: str) -> Callable[[], int]:
         keys = itertools.cycle(shuffled(object_ids(self.rows)))
         revisions = itertools.count(2)
 
@@ -116,8 +121,7 @@ class RawRecordsets(_Raw):
     def title(self) -> str:
         return f"raw psycopg, batches of {self.size}, jsonb_to_recordset"
 
-    def _step(self, connection: Connection) -> Callable[[], int]:
-        type_name, state = _template(connection)
+    def _step(self, connection: Connection, type_name: str, state: str) -> Callable[[], int]:
         # Drawn beforehand: drawing costs about as much as the rest of it does here.
         keys = object_ids(self.rows)
         batches = itertools.cycle([sorted(random.sample(keys, self.size)) for _ in range(256)])
@@ -143,8 +147,7 @@ class RawPostgresSelects(_Raw):
     def title(self) -> str:
         return "raw psycopg, one SELECT per row"
 
-    def _step(self, connection: Connection) -> Callable[[], int]:
-        type_name, _ = _template(connection)
+    def _step(self, connection: Connection, type_name: str, state: str) -> Callable[[], int]:
         keys = itertools.cycle(shuffled(object_ids(self.rows)))
         select = "SELECT revision, state FROM durable_objects WHERE type_name = %s AND object_id=%s"
 
@@ -153,10 +156,3 @@ class RawPostgresSelects(_Raw):
             return 1
 
         return step
-
-
-def _template(connection: Connection) -> tuple[str, str]:
-    """The type name and the state of a counter as the library stores it."""
-    row = connection.execute("SELECT type_name, state FROM durable_objects LIMIT 1").fetchone()
-    assert row is not None
-    return row[0], row[1]

@@ -1,10 +1,10 @@
 """State in PostgreSQL as ``text`` beside ``jsonb``: how fast it is saved and loaded, how big it is.
 
-    python -m benchmarks.postgres_state postgresql://…
+    python -m benchmarks.postgres.state postgresql://…
 
 Rounds of both alternate, and the ratio is the median of the rounds' ratios. Batches of 64 rows go
 in by the statement that the storage uses, and come out as it reads them; in two tables of the
-connection's own, which go with it.
+connection's own, which are dropped with it.
 """
 
 from __future__ import annotations
@@ -118,5 +118,5 @@ def main(conninfo: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m benchmarks.postgres_state postgresql://…")
+        sys.exit("usage: python -m benchmarks.postgres.state postgresql://…")
     main(sys.argv[1])
