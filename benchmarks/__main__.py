@@ -15,7 +15,7 @@ from rich.console import Console
 
 from . import charts, machine, report
 from .command import chosen, parser_of
-from .measurements import FULL, SHORT, Effort, Measurement, Outcome, Scenario, Unmeasured, as_record
+from .measurements import FULL, SHORT, Effort, Outcome, Scenario
 from .processes import ChildFailed, in_child
 from .scenarios import SCENARIOS
 
@@ -64,12 +64,12 @@ def main() -> int:
     # A table in a file or a pipe has no window to fit into.
     report.show(outcomes, Console(width=None if sys.stdout.isatty() else 140))
     about = {**machine.describe(), "disk": str(disk), **attrs.asdict(disk)}
-    document = {"machine": about, "scenarios": [as_record(outcome) for outcome in outcomes]}
+    document = {"machine": about, "scenarios": [outcome.as_record() for outcome in outcomes]}
     report.write(arguments.json, orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    measured = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
-    headlines = [m for m in measured if m.scenario.headline] or measured
+    measured = [outcome for outcome in outcomes if outcome.figures]
+    headlines = [outcome for outcome in measured if outcome.scenario.headline] or measured
     report.write(arguments.svg, charts.beside_limits(headlines, str(disk)))
-    return int(any(isinstance(outcome, Unmeasured) and outcome.failed for outcome in outcomes))
+    return int(any(outcome.failed for outcome in outcomes))
 
 
 def _measure(scenarios: Sequence[Scenario], folder: Path, effort: Effort) -> list[Outcome]:
@@ -85,13 +85,13 @@ def _measure(scenarios: Sequence[Scenario], folder: Path, effort: Effort) -> lis
 def _outcome(scenario: Scenario, folder: Path, effort: Effort) -> Outcome:
     obstacle = scenario.obstacle()
     if obstacle is not None:
-        return Unmeasured(scenario, obstacle, failed=False)
+        return Outcome(scenario, None, obstacle)
     with tempfile.TemporaryDirectory(prefix=f"{scenario.name}-", dir=folder) as own_folder:
         try:
             work = partial(scenario.work, Path(own_folder), effort)
-            return Measurement(scenario, in_child(work, timeout=_TIMEOUT))
+            return Outcome(scenario, in_child(work, timeout=_TIMEOUT))
         except ChildFailed as error:
-            return Unmeasured(scenario, str(error), failed=True)
+            return Outcome(scenario, None, str(error), failed=True)
 
 
 if __name__ == "__main__":

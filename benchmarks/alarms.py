@@ -22,11 +22,11 @@ from trio_durable import DurableObject, DurableRuntime, alarm, handler
 from trio_durable.scheduler import TimingWheel
 
 from . import loops, memory
-from .callers import Period, Walk, call_each
+from .callers import Walk, call_each
 from .loops import LoopName
 from .measurements import Effort, Figures, Sample, percentile
 from .objects import object_ids
-from .workloads import WARM_UP, OnLoop, StorageName, Workload, storage_in
+from .workloads import OnLoop, StorageName, Workload, rate_of, storage_in
 
 AlarmChange = Literal["set", "cancel"]
 CHANGES: tuple[AlarmChange, ...] = get_args(AlarmChange)
@@ -183,11 +183,19 @@ class AlarmChanges(OnLoop):
                 ids = object_ids(10_000)
                 calls = [partial(change, Reminder, object_id, "ring") for object_id in ids]
                 callers = [Walk(calls, number) for number in range(self.callers)]
-                await Period(WARM_UP).run(callers)
-                gc.collect()
-                return await Period(seconds).run(callers)
+                return await rate_of(callers, seconds)
 
         return loops.run(self.loop, main)
+
+
+_NOW = 1_700_000_000_000
+
+
+def _entries() -> list[tuple[tuple[str, str, str], int]]:
+    """Alarms within a minute, in random order."""
+    draw = random.Random(1)
+    ids = object_ids(200_000)
+    return [(("Reminder", key, "ring"), _NOW + draw.randrange(60_000)) for key in ids]
 
 
 @attrs.frozen
@@ -206,12 +214,11 @@ class WheelOperations(Workload):
         began = perf_counter()
         for key, due in entries:
             wheel.insert(key, due)
-        inserted = perf_counter()
-        if self.operation == "insert":
-            return len(entries) / (inserted - began)
-        for key, _ in entries:
-            wheel.cancel(key)
-        return len(entries) / (perf_counter() - inserted)
+        if self.operation == "cancel":
+            began = perf_counter()
+            for key, _ in entries:
+                wheel.cancel(key)
+        return len(entries) / (perf_counter() - began)
 
 
 @attrs.frozen
@@ -232,24 +239,11 @@ class HeapOperations(Workload):
         began = perf_counter()
         for entry in entries:
             heapq.heappush(heap, entry)
-        inserted = perf_counter()
-        if self.operation == "insert":
-            return len(entries) / (inserted - began)
-        while heap:
-            heapq.heappop(heap)
-        return len(entries) / (perf_counter() - inserted)
-
-
-_NOW = 1_700_000_000_000
-
-
-def _entries() -> list[tuple[tuple[str, str, str], int]]:
-    """Alarms within a minute, in no order."""
-    draw = random.Random(1)
-    return [
-        (("Reminder", object_id, "ring"), _NOW + draw.randrange(60_000))
-        for object_id in object_ids(200_000)
-    ]
+        if self.operation == "cancel":
+            began = perf_counter()
+            while heap:
+                heapq.heappop(heap)
+        return len(entries) / (perf_counter() - began)
 
 
 # --- large tables --------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 
 Call = Callable[[], Awaitable[object]]
+Caller = Callable[["Period"], Coroutine[Any, Any, None]]
 
 
 class Period:
@@ -24,7 +25,7 @@ class Period:
         self.calls = 0
         self._seconds = seconds
 
-    async def run(self, callers: Sequence[Callable[[Period], Coroutine[Any, Any, None]]]) -> float:
+    async def run(self, callers: Sequence[Caller]) -> float:
         """Let ``callers`` call until the time is over; return the calls per second of all."""
         async with anyio.create_task_group() as timing:
             timing.start_soon(self._end)

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from .measurements import Measurement, Panel
+from .measurements import Outcome, Panel
 from .report import figure
 
 GREY = "#767676"
@@ -66,7 +66,7 @@ def _document(drawing: Figure) -> bytes:
 # --- bars ----------------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Bar:
     """A bar with its labels."""
 
@@ -142,27 +142,25 @@ def bars(
     return _document(drawing)
 
 
-_VERDICTS = {"met": GREEN, "MISSED": VERMILLION, "": BLUE}
-
-
-def beside_limits(measurements: Sequence[Measurement], footnote: str) -> bytes:
+def beside_limits(outcomes: Sequence[Outcome], footnote: str) -> bytes:
     """A bar for each scenario: its share of the limit, or of its target without a limit.
 
     Rates range from thousands to hundreds of thousands, so the figures are labels.
     """
-    grouped = groupby(measurements, lambda measurement: measurement.scenario.group)
+    grouped = groupby(outcomes, lambda outcome: outcome.scenario.group)
     return bars(
         "trio_durable beside its limits",
         footnote,
-        [(group, [_share(measurement) for measurement in members]) for group, members in grouped],
+        [(group, [_share(outcome) for outcome in members]) for group, members in grouped],
         {"target met": GREEN, "target missed": VERMILLION, "no target": BLUE},
         unit="x",
     )
 
 
-def _share(measurement: Measurement) -> Bar:
-    scenario, figures, ratio = measurement.scenario, measurement.figures, measurement.ratio
-    target, value = scenario.target, figures.ours.median
+def _share(outcome: Outcome) -> Bar:
+    scenario, figures, target = outcome.scenario, outcome.figures, outcome.scenario.target
+    assert figures is not None
+    value, ratio = figures.ours.median, figures.ratio
     label = figure(figures.ours, scenario.unit)
     if ratio is None or figures.limit is None:
         one = value if target is None else target.bound
@@ -175,14 +173,8 @@ def _share(measurement: Measurement) -> Bar:
     mark = None
     if target is not None:
         mark = target.bound if target.of in ("ratio", "most") else target.bound / one
-    return Bar(
-        title=scenario.title,
-        note=note,
-        length=value / one,
-        colour=_VERDICTS[measurement.verdict],
-        label=label,
-        mark=mark,
-    )
+    colour = {"met": GREEN, "MISSED": VERMILLION, "": BLUE}[outcome.verdict]
+    return Bar(scenario.title, value / one, colour, label, note, mark)
 
 
 # --- lines ---------------------------------------------------------------------------------------

@@ -24,16 +24,8 @@ class Effort:
     """Alarms that are due much later, where many of these are."""
 
 
-FULL = Effort(
-    rounds=5,
-    seconds=0.4,
-    memory_objects=100_000,
-    alarms_within=1_000_000,
-    alarms_beyond=10_000_000,
-)
-SHORT = Effort(
-    rounds=3, seconds=0.2, memory_objects=20_000, alarms_within=100_000, alarms_beyond=200_000
-)
+FULL = Effort(5, 0.4, memory_objects=100_000, alarms_within=1_000_000, alarms_beyond=10_000_000)
+SHORT = Effort(3, 0.2, memory_objects=20_000, alarms_within=100_000, alarms_beyond=200_000)
 
 
 def _as_tuple(values: Iterable[float]) -> tuple[float, ...]:
@@ -45,17 +37,20 @@ class Sample:
     """One figure, taken in several rounds."""
 
     rounds: tuple[float, ...] = attrs.field(converter=_as_tuple)
+    median: float = attrs.field(init=False)
+    low: float = attrs.field(init=False)
+    high: float = attrs.field(init=False)
 
-    @property
-    def median(self) -> float:
+    @median.default
+    def _median(self) -> float:
         return statistics.median(self.rounds)
 
-    @property
-    def low(self) -> float:
+    @low.default
+    def _low(self) -> float:
         return min(self.rounds)
 
-    @property
-    def high(self) -> float:
+    @high.default
+    def _high(self) -> float:
         return max(self.rounds)
 
     def over(self, other: Sample) -> Sample:
@@ -68,18 +63,6 @@ def percentile(values: Sequence[float], percent: int) -> float:
     if len(values) < 2:
         return float("nan")
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
-
-
-@attrs.frozen
-class Latency:
-    """Percentiles of the durations of single calls, in seconds."""
-
-    p50: float
-    p99: float
-
-    @classmethod
-    def of(cls, latencies: Sequence[float]) -> Latency:
-        return cls(percentile(latencies, 50), percentile(latencies, 99))
 
 
 @attrs.frozen
@@ -107,8 +90,14 @@ class Figures:
 
     ours: Sample
     limit: Sample | None = None
-    latency: Latency | None = None
+    latency: dict[Literal["p50", "p99"], float] | None = None
+    """Of single calls, in seconds."""
     details: dict[str, float] = attrs.field(factory=dict)
+
+    @property
+    def ratio(self) -> Sample | None:
+        """Ratio of our figure to the limit's."""
+        return None if self.limit is None else self.ours.over(self.limit)
 
 
 @attrs.frozen(kw_only=True)
@@ -116,7 +105,7 @@ class Scenario:
     """One line of the report."""
 
     name: str
-    group: str
+    group: str = ""
     title: str
     """Description within the group."""
     work: Callable[[Path, Effort], Figures]
@@ -131,25 +120,22 @@ class Scenario:
 
 
 @attrs.frozen
-class Measurement:
-    """A scenario with its figures."""
+class Outcome:
+    """A scenario with its figures, or with the reason that there are none."""
 
     scenario: Scenario
-    figures: Figures
-
-    @property
-    def ratio(self) -> Sample | None:
-        """Ratio of our figure to the limit's."""
-        limit = self.figures.limit
-        return None if limit is None else self.figures.ours.over(limit)
+    figures: Figures | None
+    reason: str = ""
+    failed: bool = False
+    """It broke, rather than not being possible here."""
 
     @property
     def met(self) -> bool | None:
         """Verdict on the target; None without one."""
-        target, ratio = self.scenario.target, self.ratio
-        if target is None:
+        target, figures = self.scenario.target, self.figures
+        if target is None or figures is None:
             return None
-        reached = ratio if target.of in ("ratio", "most") else self.figures.ours
+        reached = figures.ratio if target.of in ("ratio", "most") else figures.ours
         if reached is None:
             return False
         if target.of in ("ratio", "rate"):
@@ -161,15 +147,22 @@ class Measurement:
         """The same in a word."""
         return {True: "met", False: "MISSED", None: ""}[self.met]
 
-
-@attrs.frozen
-class Unmeasured:
-    """A scenario without figures."""
-
-    scenario: Scenario
-    reason: str
-    failed: bool
-    """It broke, rather than not being possible here."""
+    def as_record(self) -> dict[str, object]:
+        """Entry of the JSON file: raw rounds, and all that follows from them."""
+        scenario, figures = self.scenario, self.figures
+        record = {"name": scenario.name, "group": scenario.group, "title": scenario.title}
+        if figures is None:
+            return {**record, "reason": self.reason, "failed": self.failed}
+        return {
+            **record,
+            **attrs.asdict(figures),
+            "ratio": figures.ratio and attrs.asdict(figures.ratio),
+            "unit": scenario.unit,
+            "limit_title": scenario.limit_title,
+            "target": scenario.target and attrs.asdict(scenario.target),
+            "headline": scenario.headline,
+            "met": self.met,
+        }
 
 
 @attrs.frozen
@@ -190,32 +183,3 @@ class Panel:
     unit: str = ""
     """Unit of the values, in each label of their scale."""
     logarithmic: bool = False
-
-
-Outcome = Measurement | Unmeasured
-
-
-def as_record(outcome: Outcome) -> dict[str, object]:
-    """Entry of the JSON file: raw rounds, and all that follows from them."""
-    scenario = outcome.scenario
-    record = {"name": scenario.name, "group": scenario.group, "title": scenario.title}
-    if isinstance(outcome, Unmeasured):
-        return {**record, "reason": outcome.reason, "failed": outcome.failed}
-    figures = outcome.figures
-    samples = {"ours": figures.ours, "limit": figures.limit, "ratio": outcome.ratio}
-    return {
-        **record,
-        **{name: sample and _sample_record(sample) for name, sample in samples.items()},
-        "unit": scenario.unit,
-        "limit_title": scenario.limit_title,
-        "target": scenario.target and attrs.asdict(scenario.target),
-        "latency": figures.latency and attrs.asdict(figures.latency),
-        "headline": scenario.headline,
-        "details": figures.details,
-        "met": outcome.met,
-    }
-
-
-def _sample_record(sample: Sample) -> dict[str, object]:
-    names = ("median", "low", "high", "rounds")
-    return {name: getattr(sample, name) for name in names}

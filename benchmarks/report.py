@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .measurements import Measurement, Outcome, Sample, Unmeasured
+from .measurements import Outcome, Sample
 
 _STYLES = {"met": "green", "MISSED": "bold red", "": ""}
 
@@ -22,12 +22,12 @@ def figure(sample: Sample, unit: str) -> str:
 
 def progress(outcome: Outcome) -> str:
     """An outcome in a line."""
-    if isinstance(outcome, Unmeasured):
+    scenario, figures = outcome.scenario, outcome.figures
+    if figures is None:
         return f"{'FAILED' if outcome.failed else 'skipped'}: {outcome.reason}"
-    scenario, ratio = outcome.scenario, outcome.ratio
-    parts = [figure(outcome.figures.ours, scenario.unit)]
-    if ratio is not None:
-        parts.append(f"{ratio.median:.3f}x the limit")
+    parts = [figure(figures.ours, scenario.unit)]
+    if figures.ratio is not None:
+        parts.append(f"{figures.ratio.median:.3f}x the limit")
     if scenario.target is not None:
         parts.append(f"target {scenario.target}: {outcome.verdict}")
     return ", ".join(parts)
@@ -45,27 +45,26 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
         for outcome in members:
             table.add_row(*_cells(outcome))
     console.print(table)
-    verdicts = [o.verdict for o in outcomes if isinstance(o, Measurement) and o.verdict]
+    verdicts = [outcome.verdict for outcome in outcomes if outcome.verdict]
     missed = verdicts.count("MISSED")
     text = f"{verdicts.count('met')} of {len(verdicts)} targets met"
     console.print(f"{text}, {missed} MISSED" if missed else text)
 
 
 def _cells(outcome: Outcome) -> list[str]:
-    scenario = outcome.scenario
+    scenario, figures = outcome.scenario, outcome.figures
     title = f"  {escape(scenario.title)}"
-    if isinstance(outcome, Unmeasured):
+    if figures is None:
         return [title, "", "", "", "", "", "[bold red]FAILED[/]" if outcome.failed else "skipped"]
-    figures, ratio, style = outcome.figures, outcome.ratio, _STYLES[outcome.verdict]
+    ratio, style = figures.ratio, _STYLES[outcome.verdict]
     if scenario.limit_title:
         title += f"\n    [dim]{escape(scenario.limit_title)}[/]"
-    times = [] if figures.latency is None else [figures.latency.p50, figures.latency.p99]
     return [
         title,
         figure(figures.ours, scenario.unit),
         "" if figures.limit is None else figure(figures.limit, scenario.unit),
         "" if ratio is None else f"{ratio.median:.3f} ({ratio.low:.2f}-{ratio.high:.2f})",
-        " / ".join(_duration(seconds) for seconds in times),
+        " / ".join(_duration(seconds) for seconds in (figures.latency or {}).values()),
         str(scenario.target or ""),
         f"[{style}]{outcome.verdict}[/]" if style else "",
     ]

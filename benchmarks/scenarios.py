@@ -7,8 +7,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import attrs
 
@@ -17,12 +19,12 @@ from trio_durable import Durability
 from . import alarms, loops, memory
 from .alarms import AlarmChanges, AlarmsAtOnce, HeapOperations, WheelOperations
 from .instruments import INSTRUMENTS
-from .limits import BareRequestReply, RawBatches, RawRows, RawSelects
-from .loops import LOOPS
-from .measurements import Effort, Figures, Latency, Sample, Scenario, Target
+from .limits import BareRequestReply, raw_batches, raw_rows, raw_selects
+from .loops import LOOPS, LoopName
+from .measurements import Effort, Figures, Sample, Scenario, Target, percentile
+from .postgres import limits as psycopg
 from .postgres import server as postgres
-from .postgres.limits import RawPostgresSelects, RawRecordsets, RawUpserts
-from .workloads import FirstCalls, Operation, RuntimeCalls, Workload
+from .workloads import OPERATIONS, FirstCalls, Operation, RuntimeCalls, Workload
 
 STORED_OBJECTS = 50_000
 """The number of stored objects from which first calls load."""
@@ -42,9 +44,10 @@ def _compare(ours: Workload, limit: Workload, folder: Path, effort: Effort) -> F
         for workload, its_folder in sides:
             gc.collect()
             rates[workload].append(workload.rate(its_folder, effort.seconds))
-    latency = None
+    latency: dict[Literal["p50", "p99"], float] | None = None
     if isinstance(ours, RuntimeCalls) and ours.callers <= 64:
-        latency = Latency.of(ours.latencies(folder / "ours", effort.seconds))
+        latencies = ours.latencies(folder / "ours", effort.seconds)
+        latency = {"p50": percentile(latencies, 50), "p99": percentile(latencies, 99)}
     return Figures(Sample(rates[ours]), Sample(rates[limit]), latency)
 
 
@@ -90,16 +93,10 @@ def _memory_per_object(status: memory.Status, folder: Path, effort: Effort) -> F
 
 
 def _comparison(
-    name: str,
-    group: str,
-    ours: Workload,
-    limit: Workload,
-    target: Target | None = None,
-    headline: bool = False,
+    name: str, ours: Workload, limit: Workload, target: Target | None = None, headline: bool = False
 ) -> Scenario:
     return Scenario(
         name=name,
-        group=group,
         title=ours.title,
         work=partial(_compare, ours, limit),
         obstacle=ours.obstacle,
@@ -109,199 +106,8 @@ def _comparison(
     )
 
 
-# --- the catalogue -------------------------------------------------------------------------------
-
-
-def _reads() -> Iterator[Scenario]:
-    for loop in LOOPS:
-        for callers in (1, 64, 512):
-            for objects in (1, 1000):
-                has_target = loop == "trio" and callers == 64
-                yield _comparison(
-                    f"reads-{callers}x{objects}-{loop}",
-                    "Reads",
-                    RuntimeCalls(loop, "read", callers, objects),
-                    BareRequestReply(callers),
-                    Target("ratio", 0.7) if has_target else None,
-                    has_target,
-                )
-
-
-def _changes() -> Iterator[Scenario]:
-    durabilities: tuple[Durability, ...] = ("full", "normal")
-    targets = {(1, 1): 0.5, (64, 1): 0.4, (64, 1000): 0.6}
-    for durability in durabilities:
-        for loop in LOOPS:
-            for callers in (1, 64, 512):
-                for objects in (1, 1000):
-                    bound = targets.get((callers, objects)) if durability == "full" else None
-                    yield _comparison(
-                        f"changes-{callers}x{objects}-{loop}-{durability}",
-                        "Durable changes",
-                        RuntimeCalls(loop, "change", callers, objects, durability),
-                        RawRows(objects, durability)
-                        if callers == 1
-                        else RawBatches(_RAW_ROWS, durability, callers),
-                        None if bound is None else Target("ratio", bound),
-                        bound is not None,
-                    )
-
-
-def _async_changes() -> Iterator[Scenario]:
-    for loop in LOOPS:
-        yield _comparison(
-            f"async-changes-64x1000-{loop}",
-            "An async def handler, beside a def one",
-            RuntimeCalls(loop, "async change", 64, 1000),
-            RuntimeCalls(loop, "change", 64, 1000),
-            headline=loop == "trio",
-        )
-
-
-def _telemetry() -> Iterator[Scenario]:
-    operations: tuple[Operation, ...] = ("read", "change", "async change")
-    for instrument in INSTRUMENTS:
-        for operation in operations:
-            plain = RuntimeCalls("trio", operation, 64, 1000)
-            yield _comparison(
-                f"telemetry-{instrument}-{operation.replace(' ', '-')}s",
-                "With an instrument, beside none",
-                attrs.evolve(plain, instrument=instrument),
-                plain,
-            )
-
-
-def _scaling() -> Iterator[Scenario]:
-    for loop in LOOPS:
-        few, many, most = (
-            RuntimeCalls(loop, "change", callers, objects)
-            for callers, objects in ((64, 1000), (512, 1000), (4096, 10_000))
-        )
-        for ours, limit, bound in ((many, few, 1.0), (most, many, 0.6)):
-            yield _comparison(
-                f"scaling-{ours.callers}x{ours.objects}-{loop}",
-                "More callers, beside fewer",
-                ours,
-                limit,
-                Target("ratio", bound),
-                headline=ours is many or loop == "trio",
-            )
-
-
-def _first_calls() -> Iterator[Scenario]:
-    cases: tuple[tuple[str, Operation, int, Workload, int], ...] = (
-        ("new", "change", 0, RawBatches(0, "full", 64), 15_000),
-        ("stored-read", "read", STORED_OBJECTS, RawSelects(STORED_OBJECTS, "full"), 20_000),
-        ("stored-change", "change", STORED_OBJECTS, RawBatches(STORED_OBJECTS, "full", 64), 20_000),
-    )
-    for loop in LOOPS:
-        for name, operation, stored, limit, bound in cases:
-            yield _comparison(
-                f"cold-{name}-{loop}",
-                "Cold first calls, 64 callers, FULL",
-                FirstCalls(loop, operation, stored),
-                limit,
-                Target("rate", bound),
-                headline=loop == "trio",
-            )
-
-
-def _memory() -> Iterator[Scenario]:
-    cases: tuple[tuple[memory.Status, str, float], ...] = (
-        ("active", "per active object", 6000),
-        ("hibernated", "per hibernated object, beyond its state", 700),
-    )
-    for status, title, bound in cases:
-        yield Scenario(
-            name=f"memory-{status}",
-            group="Memory, trio",
-            title=title,
-            work=partial(_memory_per_object, status),
-            obstacle=memory.obstacle,
-            unit=" B",
-            target=Target("bytes", bound),
-            headline=True,
-        )
-
-
-def _alarms() -> Iterator[Scenario]:
-    for loop in LOOPS:
-        for percent, bound in ((50, 2.0), (99, 10.0)):
-            yield Scenario(
-                name=f"alarm-lateness-p{percent}-{loop}",
-                group="Lateness of 1,000 alarms set 200 ms ahead",
-                title=f"p{percent}, {loop}",
-                work=partial(alarms.lateness, percent, loop),
-                obstacle=partial(loops.obstacle, loop),
-                unit=" ms",
-                target=Target("ms", bound),
-                headline=loop == "trio",
-            )
-    for loop in LOOPS:
-        for warm, least in ((True, 10_000), (False, 6_000)):
-            yield _comparison(
-                f"alarms-at-once-{'warm' if warm else 'cold'}-{loop}",
-                "Alarms, each with a change of state, FULL",
-                AlarmsAtOnce(loop, 10_000, warm),
-                RawBatches(10_000, "full", 64),
-                Target("rate", least),
-                headline=loop == "trio",
-            )
-    for loop in LOOPS:
-        for change in alarms.CHANGES:
-            yield _comparison(
-                f"alarms-{change}-{loop}",
-                "Alarms from outside, FULL",
-                AlarmChanges(loop, change, 64),
-                RawBatches(10_000, "full", 64),
-                Target("rate", 20_000) if change == "set" else None,
-                headline=loop == "trio" and change == "set",
-            )
-    for step in alarms.STEPS:
-        yield _comparison(
-            f"wheel-{step}",
-            "The timing wheel beside a heap",
-            WheelOperations(step),
-            HeapOperations(step),
-            Target("rate", 500_000),
-            headline=True,
-        )
-    for loop in LOOPS:
-        yield Scenario(
-            name=f"alarms-backlog-{loop}",
-            group="p99 of 16 callers' changes beside 100,000 overdue alarms",
-            title=f"beside a backlog, {loop}",
-            work=partial(alarms.beside_backlog, loop),
-            obstacle=partial(loops.obstacle, loop),
-            unit=" ms",
-            limit_title="the same calls without alarms",
-            headline=loop == "trio",
-        )
-    yield Scenario(
-        name="alarms-start-up",
-        group="Many alarms in the table",
-        title="opening a runtime, many alarms beyond the horizon",
-        work=alarms.start_up,
-        unit=" ms",
-        limit_title="with one",
-        target=Target("most", 1.5),
-        headline=True,
-    )
-    for place in ("within", "beyond"):
-        yield Scenario(
-            name=f"alarms-memory-{place}",
-            group="Many alarms in the table",
-            title=f"memory, many alarms {place} the horizon",
-            work=partial(alarms.memory_with_many, place == "within"),
-            obstacle=memory.obstacle,
-            unit=" B",
-            headline=True,
-        )
-
-
 def _on_postgres(
     name: str,
-    group: str,
     ours: Workload,
     limit: Workload,
     target: Target | None = None,
@@ -312,71 +118,217 @@ def _on_postgres(
         return postgres.obstacle() or ours.obstacle() or (postgres.cannot_part() if apart else None)
 
     return attrs.evolve(
-        _comparison(f"postgres-{name}", f"PostgreSQL, {group}", ours, limit, target, headline),
+        _comparison(f"postgres-{name}", ours, limit, target, headline),
         title=ours.title + (", server on a core of its own" if apart else ""),
         work=partial(_compare_on_postgres, apart, ours, limit),
         obstacle=obstacle,
     )
 
 
-def _postgres() -> Iterator[Scenario]:
+# --- the catalogue -------------------------------------------------------------------------------
+
+Group = Iterator[Scenario]
+_CALLERS, _OBJECTS = (1, 64, 512), (1, 1000)
+
+
+def _reads() -> Group:
+    for loop, callers, objects in product(LOOPS, _CALLERS, _OBJECTS):
+        ours, limit = RuntimeCalls(loop, "read", callers, objects), BareRequestReply(callers)
+        is_headline = loop == "trio" and callers == 64
+        target = Target("ratio", 0.7) if is_headline else None
+        yield _comparison(f"reads-{callers}x{objects}-{loop}", ours, limit, target, is_headline)
+
+
+def _changes() -> Group:
+    durabilities: tuple[Durability, ...] = ("full", "normal")
+    targets = {(1, 1): Target("ratio", 0.5), (64, 1): Target("ratio", 0.4)}
+    targets[64, 1000] = Target("ratio", 0.6)
+    for durability, loop, callers, objects in product(durabilities, LOOPS, _CALLERS, _OBJECTS):
+        target = targets.get((callers, objects)) if durability == "full" else None
+        ours = RuntimeCalls(loop, "change", callers, objects, durability)
+        limit = raw_batches(_RAW_ROWS, durability, callers)
+        if callers == 1:
+            limit = raw_rows(objects, durability)
+        name = f"changes-{callers}x{objects}-{loop}-{durability}"
+        yield _comparison(name, ours, limit, target, headline=target is not None)
+
+
+def _async_changes() -> Group:
     for loop in LOOPS:
-        is_shown = loop == "trio"
-        changes = partial(RuntimeCalls, loop, "change", storage="postgres")
-        cases: tuple[tuple[str, Workload, Workload, float], ...] = (
-            ("1x1000", changes(1, 1000), RawUpserts(1000), 0.6),
-            ("64x1000", changes(64, 1000), RawRecordsets(1000), 0.5),
-            ("64x1000-singly", changes(64, 1000), RawUpserts(1000, connections=16), 3.0),
-            ("64x1", changes(64, 1), RawRecordsets(1000), 0.0),
-            ("512x1000", changes(512, 1000), RawRecordsets(1000), 0.0),
+        plain = RuntimeCalls(loop, "change", 64, 1000)
+        ours = attrs.evolve(plain, operation="async change")
+        yield _comparison(f"async-changes-64x1000-{loop}", ours, plain, headline=loop == "trio")
+
+
+def _telemetry() -> Group:
+    for instrument, operation in product(INSTRUMENTS, OPERATIONS):
+        plain = RuntimeCalls("trio", operation, 64, 1000)
+        name = f"telemetry-{instrument}-{operation.replace(' ', '-')}s"
+        yield _comparison(name, attrs.evolve(plain, instrument=instrument), plain)
+
+
+def _scaling() -> Group:
+    sizes = ((64, 1000), (512, 1000), (4096, 10_000))
+    for loop in LOOPS:
+        few, many, most = (RuntimeCalls(loop, "change", *size) for size in sizes)
+        name = f"scaling-{{}}x{{}}-{loop}".format
+        yield _comparison(name(*sizes[1]), many, few, Target("ratio", 1.0), headline=True)
+        yield _comparison(name(*sizes[2]), most, many, Target("ratio", 0.6), loop == "trio")
+
+
+def _first_calls() -> Group:
+    stored, batches = STORED_OBJECTS, partial(raw_batches, durability="full", size=64)
+    cases: tuple[tuple[str, Operation, int, Workload, int], ...] = (
+        ("new", "change", 0, batches(0), 15_000),
+        ("stored-read", "read", stored, raw_selects(stored), 20_000),
+        ("stored-change", "change", stored, batches(stored), 20_000),
+    )
+    for loop, (name, operation, count, limit, least) in product(LOOPS, cases):
+        ours, target = FirstCalls(loop, operation, count), Target("rate", least)
+        yield _comparison(f"cold-{name}-{loop}", ours, limit, target, headline=loop == "trio")
+
+
+def _memory() -> Group:
+    cases: tuple[tuple[memory.Status, str, float], ...] = (
+        ("active", "per active object", 6000),
+        ("hibernated", "per hibernated object, beyond its state", 700),
+    )
+    for status, title, bound in cases:
+        yield Scenario(
+            name=f"memory-{status}",
+            title=title,
+            work=partial(_memory_per_object, status),
+            obstacle=memory.obstacle,
+            unit=" B",
+            target=Target("bytes", bound),
+            headline=True,
         )
-        for name, ours, limit, bound in cases:
-            yield _on_postgres(
-                f"changes-{name}-{loop}",
-                "durable changes",
-                ours,
-                limit,
-                Target("ratio", bound) if bound else None,
-                is_shown and bound > 0,
-            )
-        for name, ours, limit, bound in cases[:2]:
-            yield _on_postgres(
-                f"changes-{name}-apart-{loop}",
-                "durable changes",
-                ours,
-                limit,
-                Target("ratio", bound),
-                apart=True,
-            )
-        operations: tuple[Operation, ...] = ("read", "change")
-        for operation in operations:
-            yield _on_postgres(
-                f"cold-stored-{operation}-{loop}",
-                "cold first calls, 64 callers",
-                FirstCalls(loop, operation, STORED_OBJECTS, "postgres"),
-                RawPostgresSelects(STORED_OBJECTS),
-                Target("rate", 10_000),
-                is_shown,
-            )
-        for warm in (True, False):
-            yield _on_postgres(
-                f"alarms-at-once-{'warm' if warm else 'cold'}-{loop}",
-                "alarms, each with a change of state",
-                AlarmsAtOnce(loop, 10_000, warm, "postgres"),
-                RawRecordsets(10_000),
-                Target("rate", 5_000),
-                is_shown,
-            )
 
 
-SCENARIOS: tuple[Scenario, ...] = (
-    *_reads(),
-    *_changes(),
-    *_async_changes(),
-    *_telemetry(),
-    *_scaling(),
-    *_first_calls(),
-    *_memory(),
-    *_alarms(),
-    *_postgres(),
+def _lateness() -> Group:
+    for loop, (percent, bound) in product(LOOPS, ((50, 2.0), (99, 10.0))):
+        yield Scenario(
+            name=f"alarm-lateness-p{percent}-{loop}",
+            title=f"p{percent}, {loop}",
+            work=partial(alarms.lateness, percent, loop),
+            obstacle=partial(loops.obstacle, loop),
+            unit=" ms",
+            target=Target("ms", bound),
+            headline=loop == "trio",
+        )
+
+
+_TEN_THOUSAND = raw_batches(10_000, "full", 64)
+
+
+def _at_once() -> Group:
+    for loop, (name, least) in product(LOOPS, (("warm", 10_000), ("cold", 6_000))):
+        ours, target = AlarmsAtOnce(loop, 10_000, name == "warm"), Target("rate", least)
+        is_headline = loop == "trio"
+        yield _comparison(f"alarms-at-once-{name}-{loop}", ours, _TEN_THOUSAND, target, is_headline)
+
+
+def _alarm_changes() -> Group:
+    for loop, change in product(LOOPS, alarms.CHANGES):
+        ours, is_set = AlarmChanges(loop, change, 64), change == "set"
+        target, is_headline = Target("rate", 20_000) if is_set else None, is_set and loop == "trio"
+        yield _comparison(f"alarms-{change}-{loop}", ours, _TEN_THOUSAND, target, is_headline)
+
+
+def _wheel() -> Group:
+    for step in alarms.STEPS:
+        ours, limit, target = WheelOperations(step), HeapOperations(step), Target("rate", 500_000)
+        yield _comparison(f"wheel-{step}", ours, limit, target, headline=True)
+
+
+def _backlog() -> Group:
+    for loop in LOOPS:
+        yield Scenario(
+            name=f"alarms-backlog-{loop}",
+            title=f"beside a backlog, {loop}",
+            work=partial(alarms.beside_backlog, loop),
+            obstacle=partial(loops.obstacle, loop),
+            unit=" ms",
+            limit_title="the same calls without alarms",
+            headline=loop == "trio",
+        )
+
+
+def _many_alarms() -> Group:
+    yield Scenario(
+        name="alarms-start-up",
+        title="opening a runtime, many alarms beyond the horizon",
+        work=alarms.start_up,
+        unit=" ms",
+        limit_title="with one",
+        target=Target("most", 1.5),
+        headline=True,
+    )
+    for place in ("within", "beyond"):
+        yield Scenario(
+            name=f"alarms-memory-{place}",
+            title=f"memory, many alarms {place} the horizon",
+            work=partial(alarms.memory_with_many, place == "within"),
+            obstacle=memory.obstacle,
+            unit=" B",
+            headline=True,
+        )
+
+
+def _postgres_changes(loop: LoopName) -> Group:
+    changes = partial(RuntimeCalls, loop, "change", storage="postgres")
+    upserts, recordsets = psycopg.raw_upserts, psycopg.raw_recordsets(1000)
+    cases: tuple[tuple[str, Workload, Workload, float], ...] = (
+        ("1x1000", changes(1, 1000), upserts(1000), 0.6),
+        ("64x1000", changes(64, 1000), recordsets, 0.5),
+        ("64x1000-singly", changes(64, 1000), upserts(1000, connections=16), 3.0),
+        ("64x1", changes(64, 1), recordsets, 0.0),
+        ("512x1000", changes(512, 1000), recordsets, 0.0),
+    )
+    for name, ours, limit, bound in cases:
+        target = Target("ratio", bound) if bound else None
+        is_headline = loop == "trio" and bound > 0
+        yield _on_postgres(f"changes-{name}-{loop}", ours, limit, target, is_headline)
+    for name, ours, limit, bound in cases[:2]:
+        target = Target("ratio", bound)
+        yield _on_postgres(f"changes-{name}-apart-{loop}", ours, limit, target, apart=True)
+
+
+def _postgres_first_calls(loop: LoopName) -> Group:
+    operations: tuple[Operation, ...] = ("read", "change")
+    limit, target = psycopg.raw_selects(STORED_OBJECTS), Target("rate", 10_000)
+    for operation in operations:
+        ours = FirstCalls(loop, operation, STORED_OBJECTS, "postgres")
+        yield _on_postgres(f"cold-stored-{operation}-{loop}", ours, limit, target, loop == "trio")
+
+
+def _postgres_alarms(loop: LoopName) -> Group:
+    limit, target = psycopg.raw_recordsets(10_000), Target("rate", 5_000)
+    for name in ("warm", "cold"):
+        ours = AlarmsAtOnce(loop, 10_000, name == "warm", "postgres")
+        yield _on_postgres(f"alarms-at-once-{name}-{loop}", ours, limit, target, loop == "trio")
+
+
+def _groups() -> Iterator[tuple[str, Group]]:
+    yield "Reads", _reads()
+    yield "Durable changes", _changes()
+    yield "An async def handler, beside a def one", _async_changes()
+    yield "With an instrument, beside none", _telemetry()
+    yield "More callers, beside fewer", _scaling()
+    yield "Cold first calls, 64 callers, FULL", _first_calls()
+    yield "Memory, trio", _memory()
+    yield "Lateness of 1,000 alarms set 200 ms ahead", _lateness()
+    yield "Alarms, each with a change of state, FULL", _at_once()
+    yield "Alarms from outside, FULL", _alarm_changes()
+    yield "The timing wheel beside a heap", _wheel()
+    yield "p99 of 16 callers' changes beside 100,000 overdue alarms", _backlog()
+    yield "Many alarms in the table", _many_alarms()
+    for loop in LOOPS:
+        yield "PostgreSQL, durable changes", _postgres_changes(loop)
+        yield "PostgreSQL, cold first calls, 64 callers", _postgres_first_calls(loop)
+        yield "PostgreSQL, alarms, each with a change of state", _postgres_alarms(loop)
+
+
+SCENARIOS: tuple[Scenario, ...] = tuple(
+    attrs.evolve(scenario, group=name) for name, group in _groups() for scenario in group
 )

@@ -11,30 +11,29 @@ import gc
 import random
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Literal, TypeVar
+from typing import Literal, get_args
 
 import attrs
 
 from trio_durable import Durability, DurableRuntime, PostgresStorage, SQLiteStorage, Storage
 
 from . import instruments, loops
-from .callers import Call, Period, Queue, TimedWalk, Walk, call_each
+from .callers import Call, Caller, Period, Queue, TimedWalk, Walk, call_each
 from .instruments import InstrumentName
-from .loops import LoopName, run
+from .loops import LoopName
 from .objects import Counter, object_ids
 from .postgres.server import connect, conninfo
-
-T = TypeVar("T")
 
 WARM_UP = 0.05
 """Seconds of calls before the clock starts."""
 
-Operation = Literal["change", "async change", "read"]
+Operation = Literal["read", "change", "async change"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 StorageName = Literal["sqlite", "postgres"]
 
 _OPERATIONS: dict[Operation, Callable[[Counter], Call]] = {
@@ -75,6 +74,13 @@ class OnLoop(Workload):
         return loops.obstacle(self.loop)
 
 
+async def rate_of(callers: Sequence[Caller], seconds: float) -> float:
+    """The calls per second of ``callers`` for ``seconds``, after a moment that doesn't count."""
+    await Period(WARM_UP).run(callers)
+    gc.collect()
+    return await Period(seconds).run(callers)
+
+
 @attrs.frozen
 class RuntimeCalls(OnLoop):
     """Calls to objects that are active."""
@@ -103,39 +109,28 @@ class RuntimeCalls(OnLoop):
 
     def rate(self, folder: Path, seconds: float) -> float:
         # So that each of very many callers calls more than once or twice.
-        enough = seconds * max(1, self.callers / 1024)
-
-        async def measured(calls: list[Call]) -> float:
-            return await Period(enough).run([Walk(calls, n) for n in range(self.callers)])
-
-        return self._with_active_objects(folder, measured)
+        return self._rate(folder, seconds * max(1, self.callers / 1024), Walk)
 
     def latencies(self, folder: Path, seconds: float) -> list[float]:
         """Durations of single calls, in seconds; a pass of its own, since timing costs time."""
+        latencies: list[float] = []
+        self._rate(folder, seconds, partial(TimedWalk, latencies=latencies))
+        return latencies
 
-        async def measured(calls: list[Call]) -> list[float]:
-            latencies: list[float] = []
-            await Period(seconds).run([TimedWalk(calls, n, latencies) for n in range(self.callers)])
-            return latencies
-
-        return self._with_active_objects(folder, measured)
-
-    def _with_active_objects(
-        self, folder: Path, measured: Callable[[list[Call]], Awaitable[T]]
-    ) -> T:
-        async def main() -> T:
+    def _rate(self, folder: Path, seconds: float, walk: Callable[[list[Call], int], Walk]) -> float:
+        async def main() -> float:
             storage = storage_in(folder, self.storage, self.durability)
             watching = instruments.instruments(self.instrument)
             async with DurableRuntime(storage, objects=[Counter], instruments=watching) as runtime:
                 operation = _OPERATIONS[self.operation]
-                counters = [runtime.get(Counter, key) for key in object_ids(self.objects)]
-                calls = [operation(counter) for counter in counters]
+                ids = object_ids(self.objects)
+                calls = [operation(runtime.get(Counter, key)) for key in ids]
                 await call_each(calls)
                 await Period(WARM_UP).run([Walk(calls, n) for n in range(self.callers)])
                 gc.collect()
-                return await measured(calls)
+                return await Period(seconds).run([walk(calls, n) for n in range(self.callers)])
 
-        return run(self.loop, main)
+        return loops.run(self.loop, main)
 
 
 @attrs.frozen
@@ -162,12 +157,9 @@ class FirstCalls(OnLoop):
                 operation = _OPERATIONS[self.operation]
                 keys = iter(shuffled(object_ids(self.stored))) if self.stored else new_ids()
                 calls = (operation(runtime.get(Counter, key)) for key in keys)
-                callers = [Queue(calls)] * 64
-                await Period(WARM_UP).run(callers)
-                gc.collect()
-                return await Period(seconds).run(callers)
+                return await rate_of([Queue(calls)] * 64, seconds)
 
-        return run(self.loop, main)
+        return loops.run(self.loop, main)
 
 
 def repeat(step: Callable[[], int], seconds: float) -> float:
@@ -227,7 +219,7 @@ def _make_one(storage: Storage, cls: type[Counter]) -> None:
         async with DurableRuntime(storage, objects=[cls]) as runtime:
             await runtime.get(cls, "the first").add(1)
 
-    run("trio", main)
+    loops.run("trio", main)
 
 
 def new_ids() -> Iterator[str]:

@@ -218,7 +218,7 @@ def test_a_contender_that_is_not_installed_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = Entry(
-        name="x", title="X", place="nowhere:X", needs=("no_such_module",), durability="none"
+        name="x", title="X", place="nowhere:X", needs=["no_such_module"], durability="none"
     )
     monkeypatch.setattr(syncs, "obstacle", lambda: "no strace")
     results, [absent] = command.compare([entry], tmp_path, command.SHORT, WORKLOADS)

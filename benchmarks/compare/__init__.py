@@ -8,6 +8,5 @@ others are left out and named. One driver calls all of them.
 - `driver`: the workloads, each contender in a process of its own
 - `syncs`: the number of syncs meanwhile, by strace
 - `results`: the records that come out, and their table
-- one module for each contender: `ours`, `over_http`, `plain`, `dbos_workflows`,
-  `procrastinate_jobs`, `apscheduler_jobs`, `pykka_actors`; `rows` has the SQL of some of them
+- `in_process`, `libraries`, `over_http`: the contenders; `served` is ours behind a server
 """

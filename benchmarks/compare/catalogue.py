@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -29,7 +29,7 @@ class Entry:
     place: str
     """``module:function`` in this package."""
     durability: str
-    needs: tuple[str, ...] = ()
+    needs: Sequence[str] = ()
     """Modules that must be there."""
     alarms: int = 1_000
     """The number due at once; fewer for contenders that take long to set them."""
@@ -75,68 +75,62 @@ class Entry:
 _NONE = "none: in memory"
 _WAL = "WAL, synchronous=FULL: a sync per transaction"
 _ON = "synchronous_commit=on: a sync per transaction"
-_SERVER = ("uvicorn", "starlette", "uvloop", "httptools")
-_DBOS, _APSCHEDULER = "dbos_workflows:opened", "apscheduler_jobs:opened"
-_JOBSTORE = ("apscheduler", "sqlalchemy", "psycopg_pool")
+_OURS, _DBOS, _JOBS = "in_process:ours", "libraries:dbos", "libraries:apscheduler"
 
+# Name, title and place of each, and its durability.
 ENTRIES: tuple[Entry, ...] = (
-    Entry("ours-sqlite-trio", "trio_durable, SQLite, trio", "ours:opened", _WAL, loop="trio"),
-    Entry("ours-sqlite", "trio_durable, SQLite, asyncio", "ours:opened", _WAL),
-    Entry("ours-postgres", "trio_durable, PostgreSQL, asyncio", "ours:opened", _ON, postgres=True),
+    Entry("ours-sqlite-trio", "trio_durable, SQLite, trio", _OURS, _WAL, loop="trio"),
+    Entry("ours-sqlite", "trio_durable, SQLite, asyncio", _OURS, _WAL),
+    Entry("ours-postgres", "trio_durable, PostgreSQL, asyncio", _OURS, _ON, postgres=True),
     Entry(
         "dbos-sqlite",
         "DBOS, SQLite",
         _DBOS,
         "rollback journal, synchronous=FULL (SQLite's defaults)",
-        needs=("dbos",),
+        needs=["dbos"],
         alarms=100,
         callers=4,
     ),
-    Entry("dbos-postgres", "DBOS, PostgreSQL", _DBOS, _ON, ("dbos",), alarms=100, postgres=True),
+    Entry("dbos-postgres", "DBOS, PostgreSQL", _DBOS, _ON, ["dbos"], 100, postgres=True),
     Entry(
         "procrastinate",
         "procrastinate, PostgreSQL",
-        "procrastinate_jobs:opened",
+        "libraries:procrastinate",
         _ON,
-        needs=("procrastinate", "psycopg_pool"),
+        needs=["procrastinate", "psycopg_pool"],
         cannot=_JOBS_ONLY,
         postgres=True,
     ),
     Entry(
         "apscheduler-sqlite",
         "APScheduler, SQLite",
-        _APSCHEDULER,
+        _JOBS,
         "jobs: rollback journal, synchronous=FULL; changes: WAL, FULL",
-        needs=_JOBSTORE,
+        needs=["apscheduler", "sqlalchemy", "psycopg_pool"],
         alarms=100,
         cannot=_JOBS_ONLY,
     ),
     Entry(
         "apscheduler-postgres",
         "APScheduler, PostgreSQL",
-        _APSCHEDULER,
+        _JOBS,
         _ON,
-        needs=_JOBSTORE,
+        needs=["apscheduler", "sqlalchemy", "psycopg_pool"],
         alarms=100,
         cannot=_JOBS_ONLY,
         postgres=True,
     ),
     Entry(
-        "pykka",
-        "pykka, threading actors",
-        "pykka_actors:opened",
-        _NONE,
-        needs=("pykka",),
-        cannot=_NO_TIMERS,
+        "pykka", "pykka, threading actors", "libraries:pykka", _NONE, ["pykka"], cannot=_NO_TIMERS
     ),
-    Entry("dict", "a dict with asyncio.Lock", "plain:dictionary", _NONE, cannot=_NO_TIMERS),
-    Entry("sqlite3", "sqlite3 alone", "plain:raw_sqlite", _WAL, cannot=_NO_TIMERS),
+    Entry("dict", "a dict with asyncio.Lock", "in_process:dictionary", _NONE, cannot=_NO_TIMERS),
+    Entry("sqlite3", "sqlite3 alone", "in_process:raw_sqlite", _WAL, cannot=_NO_TIMERS),
     Entry(
         "ours-http",
         "trio_durable, SQLite, behind uvicorn",
         "over_http:ours",
         _WAL,
-        needs=_SERVER,
+        needs=["uvicorn", "starlette", "uvloop", "httptools"],
         over_http=True,
     ),
     Entry(

@@ -1,7 +1,8 @@
-"""The interface of a contender, as the driver uses it."""
+"""The interface of a contender, as the driver uses it, and the SQL of some."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -17,8 +18,29 @@ Step = Callable[[], Any]
 
 CALLERS = 64
 
-POLLING_INTERVAL = 0.1
-"""Seconds between two looks at the table of jobs, for contenders that poll."""
+UPSERT = """
+INSERT INTO counters (id, count, total, label) VALUES ({id}, 1, 1, 'a benchmark''s counter')
+ON CONFLICT (id) DO UPDATE SET count = counters.count + 1, total = counters.total + 1
+RETURNING total
+"""
+"""Adds 1 to a counter with the same three fields as ours, for contenders without state of their
+own. To be formatted with a placeholder, as the next two are."""
+SELECT = "SELECT total FROM counters WHERE id = {id}"
+ROW = "INSERT INTO counters (id, count, total, label) VALUES ({id}, 0, 0, '')"
+TABLE = """
+CREATE TABLE counters (
+    id TEXT PRIMARY KEY, count BIGINT NOT NULL, total BIGINT NOT NULL, label TEXT NOT NULL
+)
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A file with the table of counters in it, which is as durable as ours is."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(TABLE)
+    return connection
 
 
 @attrs.frozen

@@ -82,12 +82,8 @@ def draw(results: Sequence[Result], footnote: str) -> bytes:
 def _bar(result: Result) -> Bar:
     entry = entry_named(result.contender)
     other = charts.BLUE if entry.durable else charts.GREY
-    return Bar(
-        title=entry.label,
-        length=result.rate.median,
-        colour=charts.GREEN if entry.ours else other,
-        label=figure(result.rate, "/s"),
-    )
+    colour = charts.GREEN if entry.ours else other
+    return Bar(entry.label, result.rate.median, colour, figure(result.rate, "/s"))
 
 
 def _ranked(results: Sequence[Result]) -> list[tuple[WorkloadName, list[Result]]]:
