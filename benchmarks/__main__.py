@@ -68,7 +68,8 @@ def main() -> int:
     report.write(arguments.json, orjson.dumps(document, option=orjson.OPT_INDENT_2))
     measured = [outcome for outcome in outcomes if outcome.figures]
     headlines = [outcome for outcome in measured if outcome.scenario.headline] or measured
-    report.write(arguments.svg, charts.beside_limits(headlines, str(disk)))
+    if measured:
+        report.write(arguments.svg, charts.beside_limits(headlines, str(disk)))
     return int(any(outcome.failed for outcome in outcomes))
 
 

@@ -41,17 +41,22 @@ _WITHIN = 30.0
 _BEYOND = 365 * 86400.0
 
 
-class Reminder(DurableObject, hibernate_after=3600):
-    """An object of two fields with an alarm."""
+class Caller(DurableObject):
+    """An object that is called beside a backlog of another type's alarms."""
 
     count: int = 0
-    label: str = "a benchmark's reminder"
 
     @handler
     def touch(self) -> int:
         """A change by a call."""
         self.count += 1
         return self.count
+
+
+class Reminder(Caller, hibernate_after=3600):
+    """An object of two fields with an alarm."""
+
+    label: str = "a benchmark's reminder"
 
     @handler(readonly=True)
     def value(self) -> int:
@@ -113,53 +118,47 @@ class AlarmsAtOnce(OnLoop):
         where = "warm" if self.warm else "cold"
         return f"{self.objects:,} due at once in as many objects, {where}, {self.loop}"
 
+    def _runtime(self, folder: Path) -> DurableRuntime:
+        return DurableRuntime(storage_in(folder, self.storage), objects=[Reminder])
+
     def prepare(self, folder: Path) -> None:
         async def main() -> None:
             async with self._runtime(folder) as runtime:
-                await call_each(
-                    runtime.get(Reminder, object_id).touch for object_id in object_ids(self.objects)
-                )
+                ids = object_ids(self.objects)
+                await call_each(runtime.get(Reminder, object_id).touch for object_id in ids)
 
         loops.run(self.loop, main)
 
     def rate(self, folder: Path, seconds: float) -> float:
-        return loops.run(self.loop, partial(self._warm if self.warm else self._cold, folder))
-
-    async def _warm(self, folder: Path) -> float:
-        async with self._runtime(folder) as runtime:
-            ids = object_ids(self.objects)
-            await call_each(runtime.get(Reminder, object_id).value for object_id in ids)
-            due_at = datetime.now(UTC) + timedelta(seconds=2)
-            await self._set(runtime, due_at)
+        async def main() -> float:
+            async with self._runtime(folder) as runtime:
+                ids = object_ids(self.objects)
+                if self.warm:
+                    await call_each(runtime.get(Reminder, object_id).value for object_id in ids)
+                due_at = datetime.now(UTC) + timedelta(seconds=2)
+                await call_each(
+                    partial(runtime.schedule_alarm, Reminder, object_id, "ring", at=due_at)
+                    for object_id in random.sample(ids, self.objects)
+                )
+                gc.collect()
+                wait = due_at.timestamp() - time()
+                if wait < 0:
+                    raise RuntimeError("setting the alarms took longer than they were ahead")
+                if self.warm:
+                    await anyio.sleep(wait)
+                    return await self._work_off(runtime)
+            # Cold: closed before they are due, and opened after.
+            await anyio.sleep(2)
             gc.collect()
-            wait = due_at.timestamp() - time()
-            if wait < 0:
-                raise RuntimeError("setting the alarms took longer than until they were due")
-            await anyio.sleep(wait)
-            return await self._work_off(runtime)
+            async with self._runtime(folder) as runtime:
+                return await self._work_off(runtime)
 
-    async def _cold(self, folder: Path) -> float:
-        async with self._runtime(folder) as runtime:
-            await self._set(runtime, datetime.now(UTC) + timedelta(seconds=2))
-            # Closed before they are due, and opened after.
-        await anyio.sleep(2)
-        gc.collect()
-        async with self._runtime(folder) as runtime:
-            return await self._work_off(runtime)
+        return loops.run(self.loop, main)
 
     async def _work_off(self, runtime: DurableRuntime) -> float:
         began = perf_counter()
         await _delivered(runtime, self.objects)
         return self.objects / (perf_counter() - began)
-
-    async def _set(self, runtime: DurableRuntime, at: datetime) -> None:
-        await call_each(
-            partial(runtime.schedule_alarm, Reminder, object_id, "ring", at=at)
-            for object_id in random.sample(object_ids(self.objects), self.objects)
-        )
-
-    def _runtime(self, folder: Path) -> DurableRuntime:
-        return DurableRuntime(storage_in(folder, self.storage), objects=[Reminder])
 
 
 @attrs.frozen
@@ -175,15 +174,13 @@ class AlarmChanges(OnLoop):
 
     def rate(self, folder: Path, seconds: float) -> float:
         async def main() -> float:
-            path = folder / "alarms.db"
-            async with DurableRuntime(path, objects=[Reminder]) as runtime:
+            async with DurableRuntime(folder / "alarms.db", objects=[Reminder]) as runtime:
                 change: Callable[..., Awaitable[object]] = runtime.cancel_alarm
                 if self.operation == "set":
                     change = partial(runtime.schedule_alarm, after=_FAR)
                 ids = object_ids(10_000)
                 calls = [partial(change, Reminder, object_id, "ring") for object_id in ids]
-                callers = [Walk(calls, number) for number in range(self.callers)]
-                return await rate_of(callers, seconds)
+                return await rate_of([Walk(calls, n) for n in range(self.callers)], seconds)
 
         return loops.run(self.loop, main)
 
@@ -346,18 +343,6 @@ def beside_backlog(loop: LoopName, folder: Path, effort: Effort) -> Figures:
     ours, limit, rates = zip(*rounds, strict=True)
     details = {"alarms_per_second": statistics.median(rates)}
     return Figures(Sample(ours), Sample(limit), details=details)
-
-
-class Caller(DurableObject):
-    """An object that is called beside a backlog of another type's alarms."""
-
-    count: int = 0
-
-    @handler
-    def touch(self) -> int:
-        """A change."""
-        self.count += 1
-        return self.count
 
 
 async def _paced_calls(runtime: DurableRuntime, seconds: float) -> list[float]:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -40,22 +41,21 @@ def allocated_bytes() -> int | None:
     Blocks above 512 bytes, such as the tables of large dictionaries, aren't counted. None if the
     interpreter doesn't report it.
     """
-    report: object = getattr(sys, "_debugmallocstats", None)
-    if not callable(report):
+    report: Callable[[], None] | None = getattr(sys, "_debugmallocstats", None)
+    if report is None:
         return None
     # The interpreter writes it to the file descriptor of stderr, below Python's own stream.
     sys.stderr.flush()
     stderr = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile() as file:
+        try:
             os.dup2(file.fileno(), 2)
             report()
+        finally:
             os.dup2(stderr, 2)
-            file.seek(0)
-            found = _IN_BLOCKS.search(file.read().decode())
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+            os.close(stderr)
+        file.seek(0)
+        found = _IN_BLOCKS.search(file.read().decode())
     return int(found[1].replace(",", "")) if found else None
 
 

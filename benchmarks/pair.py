@@ -19,11 +19,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from time import process_time
 
-from trio_durable import DurableRuntime, MemoryStorage, SQLiteStorage, Storage
+from trio_durable import DurableRuntime, MemoryStorage, SQLiteStorage
 
 from . import loops
 from .callers import Call, Period, Walk, call_each
@@ -42,20 +41,17 @@ print(trio_durable.__file__, measure(*sys.argv[1:]))
 """
 
 
-def _calls(
-    make_storage: Callable[[Path], Storage],
-    operation: Callable[[Counter], Call],
-    callers: int,
-    folder: Path,
-    cpu: bool,
-) -> float:
+def _calls(operation: str, callers: int, on_disk: bool, folder: Path, cpu: bool) -> float:
     """Calls to active objects, a second."""
 
     async def main() -> float:
-        async with DurableRuntime(make_storage(folder), objects=[Counter]) as runtime:
+        storage = SQLiteStorage(folder / "objects.db") if on_disk else MemoryStorage()
+        async with DurableRuntime(storage, objects=[Counter]) as runtime:
             counters = [runtime.get(Counter, object_id) for object_id in object_ids(_OBJECTS)]
-            await call_each(partial(counter.add, 1) for counter in counters)
-            walks = [Walk([*map(operation, counters)], number) for number in range(callers)]
+            adding: list[Call] = [partial(counter.add, 1) for counter in counters]
+            await call_each(adding)
+            calls = [counter.value for counter in counters] if operation == "read" else adding
+            walks = [Walk(calls, number) for number in range(callers)]
             await Period(_WARM_UP).run(walks)
             gc.collect()
             period, began = Period(_SECONDS), process_time()
@@ -65,33 +61,20 @@ def _calls(
     return loops.run("trio", main)
 
 
-def _memory(status: Status, folder: Path, cpu: bool) -> float:  # noqa: ARG001
+def _memory(status: Status, folder: Path, _: bool) -> float:
     """Bytes by which the resident set grows with each object."""
     path = folder / "objects.db"
-    resident, _ = loops.run("trio", partial(bytes_per_object, _MEMORY_OBJECTS, path, status))
-    return resident
+    return loops.run("trio", partial(bytes_per_object, _MEMORY_OBJECTS, path, status))[0]
 
 
-def _change(counter: Counter) -> Call:
-    return partial(counter.add, 1)
-
-
-def _in_memory(folder: Path) -> Storage:  # noqa: ARG001
-    return MemoryStorage()
-
-
-def _on_disk(folder: Path) -> Storage:
-    return SQLiteStorage(folder / "objects.db")
-
-
-# Reads of active objects touch no storage, so they have one line each.
+# Reads of active objects touch no storage, so they aren't repeated on SQLite.
 _FIGURES: dict[str, Callable[[Path, bool], float]] = {
-    "reads/s, 1 caller": partial(_calls, _in_memory, attrgetter("value"), 1),
-    "reads/s, 64 callers": partial(_calls, _in_memory, attrgetter("value"), 64),
-    "changes/s, 1 caller, in memory": partial(_calls, _in_memory, _change, 1),
-    "changes/s, 64 callers, in memory": partial(_calls, _in_memory, _change, 64),
-    "changes/s, 1 caller, SQLite": partial(_calls, _on_disk, _change, 1),
-    "changes/s, 64 callers, SQLite": partial(_calls, _on_disk, _change, 64),
+    "reads/s, 1 caller": partial(_calls, "read", 1, False),
+    "reads/s, 64 callers": partial(_calls, "read", 64, False),
+    "changes/s, 1 caller, in memory": partial(_calls, "change", 1, False),
+    "changes/s, 64 callers, in memory": partial(_calls, "change", 64, False),
+    "changes/s, 1 caller, SQLite": partial(_calls, "change", 1, True),
+    "changes/s, 64 callers, SQLite": partial(_calls, "change", 64, True),
     "bytes per active object": partial(_memory, "active"),
     "bytes per hibernated object": partial(_memory, "hibernated"),
 }

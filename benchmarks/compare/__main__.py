@@ -77,7 +77,8 @@ def main() -> int:
             return 130
     report.show(results, absent, Console(width=None if sys.stdout.isatty() else 160))
     write(arguments.json, report.document(results, absent, disk))
-    write(arguments.svg, report.draw(results, str(disk)))
+    if results:
+        write(arguments.svg, report.draw(results, str(disk)))
     return int(any(contender.failed for contender in absent))
 
 

@@ -43,14 +43,14 @@ MEMORY = 100e6
 """Bytes by which the resident set may grow, at any rate of arrivals."""
 WELL = 0.9
 """The share of callers that must be served again soon after."""
-TIMEOUT = 5.0
+_TIMEOUT = 5.0
 _TICK = 0.25
-_DELAYS: dict[Kind, Delays] = {
+_RESIDENT = 1_000
+_DELAYS = {
     "one object": Delays(),
     "the disk": Delays(per_row=0.001),
     "loads": Delays(per_loaded=0.001),
 }
-_RESIDENT = 1_000
 
 
 @attrs.frozen
@@ -68,10 +68,9 @@ _SHORT = _Plan(factors=(5,), calm=1.5, storm=10, after=2)
 
 @attrs.define
 class Tick:
-    """The events of a quarter of a second."""
+    """The events of a quarter of a second, which ends ``at`` seconds after the overload began."""
 
     at: float
-    """Its end, in seconds since the overload began."""
     resident_bytes: int = 0
     waiting: int = 0
     """Callers without an answer yet."""
@@ -101,36 +100,36 @@ class Run:
     def ticks(self) -> list[Tick]:
         return self.storm + self.after
 
-    def done(self, ticks: list[Tick]) -> float:
-        """Calls served a second."""
-        return sum(tick.outcomes["done"] for tick in ticks) / (len(ticks) * _TICK)
-
     @property
     def settled(self) -> list[Tick]:
         """The second half of the overload, when all queues and caches have filled."""
         return self.storm[len(self.storm) // 2 :]
 
+    def share(self, ticks: list[Tick]) -> float:
+        """The share of the capacity that was served."""
+        done = sum(tick.outcomes["done"] for tick in ticks)
+        return done / (len(ticks) * _TICK) / self.capacity
+
     @property
     def kept(self) -> float:
         """The share of the capacity that was left."""
-        return self.done(self.settled) / self.capacity
+        return self.share(self.settled)
 
     def served(self) -> list[tuple[float, float]]:
         """The share of the capacity that was served in the two seconds before each moment."""
         ticks, window = self.ticks, round(2 / _TICK)
-        return [
-            (ticks[end - 1].at, self.done(ticks[end - window : end]) / self.capacity)
-            for end in range(window, len(ticks) + 1)
-        ]
+        ends = range(window, len(ticks) + 1)
+        return [(ticks[end - 1].at, self.share(ticks[end - window : end])) for end in ends]
 
-    def growth(self, tick: Tick) -> int:
-        """Bytes by which the process had grown."""
-        return tick.resident_bytes - self.before_bytes
+    @property
+    def growth(self) -> list[int]:
+        """Bytes by which the process had grown after each tick."""
+        return [tick.resident_bytes - self.before_bytes for tick in self.ticks]
 
     @property
     def grown(self) -> int:
         """The greatest growth."""
-        return max(self.growth(tick) for tick in self.ticks)
+        return max(self.growth)
 
     @property
     def recovered(self) -> float:
@@ -141,27 +140,24 @@ class Run:
 
 def measure(folder: Path, short: bool) -> Result:
     """Run each kind of overload at each rate."""
-    plan = _SHORT if short else _FULL
+    plan, kinds = _SHORT if short else _FULL, get_args(Kind)
     runs = [
         in_child(partial(_run, folder / f"{kind} {factor}.db", plan, kind, factor))
-        for kind in get_args(Kind)
+        for kind in kinds
         for factor in plan.factors
     ]
+    bounds = {
+        f"{KEPT:.0%} of the capacity is left": all(run.kept >= KEPT for run in runs),
+        f"memory grows by less than {MEMORY / 1e6:.0f} MB": all(run.grown < MEMORY for run in runs),
+        f"of those who come a second later or more, {WELL:.0%} are served": all(
+            run.recovered >= WELL for run in runs
+        ),
+    }
     return Result(
         title="Overload",
         tables=[Table(_HEADINGS, [_row(run) for run in runs])],
-        verdicts=[
-            Verdict(f"{KEPT:.0%} of the capacity is left", all(run.kept >= KEPT for run in runs)),
-            Verdict(
-                f"memory grows by less than {MEMORY / 1e6:.0f} MB",
-                all(run.grown < MEMORY for run in runs),
-            ),
-            Verdict(
-                f"of those who come a second later or more, {WELL:.0%} are served",
-                all(run.recovered >= WELL for run in runs),
-            ),
-        ],
-        panels=[panel for kind in get_args(Kind) for panel in _panels(kind, runs)],
+        verdicts=[Verdict(text, holds) for text, holds in bounds.items()],
+        panels=[panel for kind in kinds for panel in _panels(kind, runs)],
         raw={"runs": [_record(run) for run in runs]},
     )
 
@@ -186,23 +182,21 @@ class _Storm:
             patient = self._calls(runtime, None)
             await self._closed_loop(patient, plan.calm / 3)
             capacity = await self._closed_loop(patient, plan.calm)
-            call = self._calls(runtime, TIMEOUT)
             before = memory.resident_bytes()
             async with trio.open_nursery() as nursery:
-                arrivals = partial(
-                    self._open_loop, nursery, runtime, call, origin=trio.current_time()
-                )
-                storm = await arrivals(rate=self._factor * capacity, seconds=plan.storm)
-                after = await arrivals(rate=capacity / 2, seconds=plan.after)
+                arrivals = partial(self._open_loop, nursery, runtime, trio.current_time())
+                storm = await arrivals(self._factor * capacity, plan.storm)
+                after = await arrivals(capacity / 2, plan.after)
                 nursery.cancel_scope.cancel()
         return Run(self._kind, self._factor, capacity, before, storm, after)
 
     def _calls(self, runtime: DurableRuntime, timeout: float | None) -> Call:
+        get = partial(runtime.get, Cell, timeout=timeout)
         if self._kind == "one object":
-            return lambda: runtime.get(Cell, "the one", timeout=timeout).take(0.002)
+            return lambda: get("the one").take(0.002)
         if self._kind == "the disk":
-            return lambda: runtime.get(Cell, self._new_id(), timeout=timeout).add(1)
-        return lambda: runtime.get(Cell, self._new_id(), timeout=timeout).value()
+            return lambda: get(self._new_id()).add(1)
+        return lambda: get(self._new_id()).value()
 
     def _new_id(self) -> str:
         return f"{self._random.getrandbits(64):016x}"
@@ -228,14 +222,12 @@ class _Storm:
         self,
         nursery: trio.Nursery,
         runtime: DurableRuntime,
-        call: Call,
-        *,
+        origin: float,
         rate: float,
         seconds: float,
-        origin: float,
     ) -> list[Tick]:
         """Let calls arrive at a rate, even if those before them still wait."""
-        ticks = []
+        call, ticks = self._calls(runtime, _TIMEOUT), []
         began = trio.current_time()
         arrived = 0
         for number in range(1, round(seconds / _TICK) + 1):
@@ -257,14 +249,13 @@ class _Storm:
         arrival = self._tick
         arrival.arrived += 1
         self._waiting += 1
+        outcome = "done"
         try:
             await call()
         except (Overloaded, MailboxFull):
             outcome = "refused"
         except CallTimeout:
             outcome = "timed out"
-        else:
-            outcome = "done"
         finally:
             self._waiting -= 1
         took = trio.current_time() - began
@@ -293,16 +284,15 @@ _HEADINGS = (
 
 
 def _row(run: Run) -> list[str]:
-    settled = run.settled
-    seconds = len(settled) * _TICK
-    latencies = [latency for tick in settled for latency in tick.latencies]
-    told = [after for tick in settled for after in tick.told_after]
-    outcomes = sum((tick.outcomes for tick in settled), Counts[str]())
+    seconds = len(run.settled) * _TICK
+    latencies = [latency for tick in run.settled for latency in tick.latencies]
+    told = [after for tick in run.settled for after in tick.told_after]
+    outcomes = sum((tick.outcomes for tick in run.settled), Counts[str]())
     return [
         run.kind,
         f"{run.capacity:,.0f}",
         f"{run.factor} x",
-        f"{run.done(settled):,.0f}",
+        f"{outcomes['done'] / seconds:,.0f}",
         f"{run.kept:.2f}",
         f"{percentile(latencies, 50):.2f} / {percentile(latencies, 99):.2f} s",
         f"{outcomes['refused'] / seconds:,.0f}",
@@ -315,36 +305,21 @@ def _row(run: Run) -> list[str]:
 
 
 def _panels(kind: Kind, runs: list[Run]) -> list[Panel]:
-    mine = [run for run in runs if run.kind == kind]
-    grown = [[(tick.at, max(run.growth(tick), 0) / 1e6) for tick in run.ticks] for run in mine]
-    names = [f"{run.factor} x" for run in mine]
+    served, grown = [], []
+    for run in (run for run in runs if run.kind == kind):
+        served.append(Line(f"{run.factor} x", run.served()))
+        points = zip(run.ticks, run.growth, strict=True)
+        grown.append(Line(f"{run.factor} x", [(t.at, max(size, 0) / 1e6) for t, size in points]))
     return [
-        Panel(
-            title=f"{kind}: calls served, of the capacity",
-            x_label="seconds",
-            lines=[Line(name, run.served()) for name, run in zip(names, mine, strict=True)],
-        ),
-        Panel(
-            title=f"{kind}: memory it grew by",
-            x_label="seconds",
-            unit=" MB",
-            lines=[Line(name, points) for name, points in zip(names, grown, strict=True)],
-        ),
+        Panel(title=f"{kind}: calls served, of the capacity", x_label="seconds", lines=served),
+        Panel(title=f"{kind}: memory it grew by", x_label="seconds", unit=" MB", lines=grown),
     ]
 
 
 def _record(run: Run) -> dict[str, object]:
     names = ("at", "waiting", "arrived", "turned_away", "objects")
-    return {
-        "kind": run.kind,
-        "factor": run.factor,
-        "capacity": run.capacity,
-        "ticks": [
-            {
-                **{name: getattr(tick, name) for name in names},
-                "resident_bytes": run.growth(tick),
-                **tick.outcomes,
-            }
-            for tick in run.ticks
-        ],
-    }
+    ticks = [
+        {**{name: getattr(tick, name) for name in names}, "resident_bytes": size, **tick.outcomes}
+        for tick, size in zip(run.ticks, run.growth, strict=True)
+    ]
+    return {"kind": run.kind, "factor": run.factor, "capacity": run.capacity, "ticks": ticks}
