@@ -315,7 +315,7 @@ def memory_with_many(within: bool, folder: Path, effort: Effort) -> Figures:
 
 
 def beside_backlog(loop: LoopName, folder: Path, effort: Effort) -> Figures:
-    """Durations of calls while a backlog of alarms is worked off, and without one.
+    """Durations of calls during and without the delivery of a backlog of alarms.
 
     16 callers change objects of their own, each a hundred times a second at most, so that calls
     leave time for alarms.

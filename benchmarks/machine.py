@@ -63,7 +63,7 @@ def probe(folder: Path) -> Disk:
 
 
 def is_in_memory(folder: Path) -> bool:
-    """Whether ``folder`` is in memory, where syncs are free and durable figures mean nothing."""
+    """True for a folder in memory, where syncs are free and durable figures mean nothing."""
     return filesystem(folder) in _IN_MEMORY
 
 

@@ -1,4 +1,4 @@
-"""All contenders: names, requirements, durability, and what each can't do."""
+"""All contenders: names, requirements, durability, and missing workloads."""
 
 from __future__ import annotations
 

@@ -56,20 +56,17 @@ class Effort:
 class BlockingWalk(Walk):
     """A caller in a thread of its own."""
 
-    def __init__(self, steps: Sequence[Step], number: int) -> None:
-        super().__init__(steps, number)
-        self._steps = steps
-
     async def __call__(self, period: Period) -> None:
         # With a limiter of its own, so that it doesn't wait for the others' threads.
-        done = await anyio.to_thread.run_sync(self._walk, period, limiter=anyio.CapacityLimiter(1))
+        limiter = anyio.CapacityLimiter(1)
+        done = await anyio.to_thread.run_sync(self._walk, period, limiter=limiter)
         period.calls += done
 
     def _walk(self, period: Period) -> int:
-        steps, place, stride, size = self._steps, self._place, self._stride, len(self._steps)
+        steps, place, stride, size = self._calls, self._place, self._stride, len(self._calls)
         done = 0
         while not period.over:
-            steps[place]()
+            steps[place]()  # type: ignore[unused-awaitable]  # it blocks and returns none
             done += 1
             place = (place + stride) % size
         return done
@@ -134,10 +131,7 @@ async def _call(counters: Counters, effort: Effort) -> list[Stretch]:
     increments = [counters.increment(key) for key in ids]
     values = [counters.value(key) for key in ids]
 
-    def walks(steps: Sequence[Step], callers: int) -> list[Walk]:
-        kind = BlockingWalk if counters.blocking else Walk
-        return [kind(steps, number) for number in range(callers)]
-
+    kind = BlockingWalk if counters.blocking else Walk
     plan: dict[WorkloadName, tuple[Sequence[Step], int]] = {
         "one": (increments[:1], 1),
         "many": (increments, effort.callers),
@@ -148,12 +142,12 @@ async def _call(counters: Counters, effort: Effort) -> list[Stretch]:
     for name, (steps, callers) in plan.items():
         if name not in effort.workloads:
             continue
-        warm_up = Period(effort.seconds / 10)
-        await warm_up.run(walks(steps, callers))
+        walks = [kind(steps, number) for number in range(callers)]
+        warm_up, period = Period(effort.seconds / 10), Period(effort.seconds)
+        await warm_up.run(walks)
         gc.collect()
-        period = Period(effort.seconds)
         began = time.time()
-        await period.run(walks(steps, callers))
+        await period.run(walks)
         stretches.append(Stretch(name, period.calls, began, time.time()))
         if name != "reads":
             changes += warm_up.calls + period.calls

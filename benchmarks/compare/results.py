@@ -50,12 +50,11 @@ class Result:
 
 @attrs.frozen
 class Absent:
-    """A contender without figures."""
+    """A contender without figures, which broke or isn't installed."""
 
     contender: str
     reason: str
     failed: bool
-    """It broke, rather than not being installed."""
 
 
 def collect(

@@ -82,7 +82,7 @@ class Tick:
     """Of calls that were not."""
     arrived: int = 0
     turned_away: int = 0
-    """The number of those that arrived in it and were not served, then or later."""
+    """Arrivals of this tick that were not served, then or later."""
 
 
 @attrs.frozen

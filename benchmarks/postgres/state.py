@@ -84,7 +84,7 @@ class Table:
         assert len(self._connection.execute(self._load, (wanted,), binary=True).fetchall()) == BATCH
 
     def bytes_per_row(self) -> float:
-        """What a state takes in the table."""
+        """The average size of a state in the table."""
         query = f"SELECT avg(pg_column_size(state))::float8 FROM {self._table}"
         row = self._connection.execute(query.encode()).fetchone()
         assert row is not None
