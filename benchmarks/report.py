@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -74,12 +75,15 @@ def _duration(seconds: float) -> str:
     return f"{seconds * 1e6:,.0f} µs" if seconds < 0.001 else f"{seconds * 1e3:.2f} ms"
 
 
-def table_of(headings: Sequence[str], *, caption: str | None = None, figures: int = 6) -> Table:
+def table_of(
+    headings: Sequence[str], *, caption: str | None = None, figures: int = 6, wrap: bool = False
+) -> Table:
     """An empty table: the first column is text, then come ``figures`` columns of figures."""
     table = Table(caption=caption)
     for number, heading in enumerate(headings):
         is_figure = 0 < number < figures
-        table.add_column(heading, justify="right" if is_figure else "left", no_wrap=is_figure)
+        justify: Literal["left", "right"] = "right" if is_figure else "left"
+        table.add_column(heading, justify=justify, no_wrap=is_figure and not wrap)
     return table
 
 

@@ -66,7 +66,7 @@ def main() -> int:
 
 def _show(result: Result, console: Console) -> None:
     for table in result.tables:
-        shown = table_of(table.headings, figures=len(table.headings))
+        shown = table_of(table.headings, figures=len(table.headings), wrap=True)
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)

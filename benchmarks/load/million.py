@@ -25,8 +25,7 @@ from .. import memory
 from ..callers import Call, Period, TimedWalk, Walk, call_each
 from ..measurements import Line, Panel, percentile
 from ..processes import in_child
-from .parts import Cell, Result, Table, Verdict
-from .steady import size_of
+from .parts import Cell, Result, Table, Verdict, size_of
 
 _CALLERS = 512
 _DAY = 86_400.0

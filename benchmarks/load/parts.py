@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from time import sleep
 
 import anyio
@@ -129,3 +130,8 @@ class SlowStorage(Storage):
 def _wait(seconds: float) -> None:
     if seconds:
         sleep(seconds)
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file; 0 if it isn't there."""
+    return path.stat().st_size if path.exists() else 0

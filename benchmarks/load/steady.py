@@ -33,7 +33,7 @@ from ..measurements import Line, Panel
 from ..objects import object_ids
 from ..processes import in_child
 from ..workloads import make_file
-from .parts import Cell, Result, Table, Verdict
+from .parts import Cell, Result, Table, Verdict, size_of
 
 KEPT = 1.0
 """Bytes that a call may leave behind."""
@@ -220,8 +220,3 @@ def _row(name: str, points: Sequence[tuple[float, float]]) -> list[str]:
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """The growth of y for each of x, by least squares."""
     return statistics.linear_regression(*zip(*points, strict=True)).slope
-
-
-def size_of(path: Path) -> int:
-    """The bytes of a file; 0 if it isn't there."""
-    return path.stat().st_size if path.exists() else 0
