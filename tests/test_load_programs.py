@@ -1,19 +1,23 @@
-"""The programs of `benchmarks.load`: what they make of their samples, and what they draw."""
+"""The programs of `benchmarks.load`, the charts, and the child processes of all benchmarks."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
+from functools import partial
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 pytest.importorskip("benchmarks.load", reason="the benchmarks aren't installed")
 
-from benchmarks import charts
+from benchmarks import charts, pair
 from benchmarks.load.overload import Run, Tick
 from benchmarks.load.steady import slope
 from benchmarks.measurements import Line, Panel, percentile
+from benchmarks.processes import ChildFailed, in_child
 
 
 def test_a_slope_is_that_of_the_line_through_the_samples() -> None:
@@ -84,3 +88,22 @@ def luminance(colour: str) -> float:
 def test_charts_are_legible_on_white_and_on_black_pages(colour: str) -> None:
     assert 1.05 / (luminance(colour) + 0.05) >= 3
     assert (luminance(colour) + 0.05) / 0.05 >= 3
+
+
+def test_a_child_returns_the_result_of_its_function() -> None:
+    assert in_child(partial(divmod, 7, 2)) == (3, 1)
+
+
+def test_a_child_that_raises_says_why() -> None:
+    with pytest.raises(ChildFailed, match="ZeroDivisionError"):
+        in_child(partial(divmod, 7, 0))
+
+
+def test_a_child_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(ChildFailed, match=r"it took longer than 0\.5 s"):
+        in_child(partial(time.sleep, 60), timeout=0.5)
+
+
+def test_a_folder_without_the_library_is_no_checkout(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="has no trio_durable"):
+        pair._in_child(tmp_path, figure="reads/s, 1 caller", cpu=False, parent=tmp_path)

@@ -56,17 +56,20 @@ class Effort:
 class BlockingWalk(Walk):
     """A caller in a thread of its own."""
 
+    def __init__(self, steps: Sequence[Step], number: int) -> None:
+        super().__init__(steps, number)
+        self._steps = steps
+
     async def __call__(self, period: Period) -> None:
         # With a limiter of its own, so that it doesn't wait for the others' threads.
-        limiter = anyio.CapacityLimiter(1)
-        done = await anyio.to_thread.run_sync(self._walk, period, limiter=limiter)
+        done = await anyio.to_thread.run_sync(self._walk, period, limiter=anyio.CapacityLimiter(1))
         period.calls += done
 
     def _walk(self, period: Period) -> int:
-        steps, place, stride, size = self._calls, self._place, self._stride, len(self._calls)
+        steps, place, stride, size = self._steps, self._place, self._stride, len(self._steps)
         done = 0
         while not period.over:
-            steps[place]()  # type: ignore[unused-awaitable]  # it blocks and returns none
+            steps[place]()
             done += 1
             place = (place + stride) % size
         return done

@@ -13,13 +13,13 @@ import json
 import random
 import statistics
 import sys
-from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 import psycopg
 
 from trio_durable.storage._postgres_arrays import Integers, Texts, register, texts
+
+from ..workloads import repeat
 
 ROWS, BATCH, ROUNDS, SECONDS = 2_000, 64, 9, 0.3
 
@@ -66,9 +66,10 @@ class Table:
         for start in range(0, ROWS, BATCH):
             self._write(range(start, min(start + BATCH, ROWS)))
 
-    def write(self) -> None:
+    def write(self) -> int:
         """Save a batch."""
         self._write(random.sample(range(ROWS), BATCH))
+        return BATCH
 
     def _write(self, rows: Any) -> None:
         states = [self._states[(n + self._revisions[n]) % 100] for n in rows]
@@ -78,10 +79,10 @@ class Table:
         for n in rows:
             self._revisions[n] += 1
 
-    def load(self) -> None:
+    def load(self) -> int:
         """Load a batch."""
         wanted = texts(f"object-{n:05}" for n in random.sample(range(ROWS), BATCH))
-        assert len(self._connection.execute(self._load, (wanted,), binary=True).fetchall()) == BATCH
+        return len(self._connection.execute(self._load, (wanted,), binary=True).fetchall())
 
     def bytes_per_row(self) -> float:
         """The average size of a state in the table."""
@@ -91,24 +92,14 @@ class Table:
         return float(row[0])
 
 
-def rate(work: Callable[[], None]) -> float:
-    """Rows a second."""
-    began, done = perf_counter(), 0
-    while perf_counter() - began < SECONDS:
-        work()
-        done += BATCH
-    return done / (perf_counter() - began)
-
-
 def main(conninfo: str) -> None:
     with psycopg.connect(conninfo, autocommit=True) as connection:
         register(connection)
         for size in (100, 2_000, 20_000):
             text, jsonb = Table(connection, "text", size), Table(connection, "jsonb", size)
             for name in ("write", "load"):
-                pairs = [
-                    (rate(getattr(text, name)), rate(getattr(jsonb, name))) for _ in range(ROUNDS)
-                ]
+                works = getattr(text, name), getattr(jsonb, name)
+                pairs = [[repeat(work, SECONDS) for work in works] for _ in range(ROUNDS)]
                 ratio = statistics.median(one / other for one, other in pairs)
                 mine = statistics.median(one for one, _ in pairs)
                 print(f"{size:>6} bytes, {name:5}: {mine:>8,.0f} rows/s, {ratio:.2f} x jsonb")
