@@ -163,6 +163,8 @@ class _Load:
             if sample.at >= _WARM_UP * plan.seconds
             and sample.calls >= _WARM_UP_CALLS * plan.resident
         ]
+        if len(counted) < 2:
+            raise RuntimeError(f"{samples[-1].calls:,} calls are too few to fill the caches")
         first, last = counted[0], counted[-1]
         resident = [(sample.at, sample.figures[0] * 1e6) for sample in counted]
         per_second = slope(resident)
