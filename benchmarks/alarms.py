@@ -1,4 +1,4 @@
-"""Alarms: how late they are, how many at once, what setting one costs, what they take in memory."""
+"""Alarms: lateness, many at once, the cost of setting one, and their memory."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import gc
 import heapq
 import random
 import sqlite3
-from collections.abc import Callable
+import statistics
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import perf_counter, time
-from typing import Literal
+from typing import Literal, get_args
 
 import anyio
 import attrs
@@ -21,26 +22,41 @@ from trio_durable import DurableObject, DurableRuntime, alarm, handler
 from trio_durable.scheduler import TimingWheel
 
 from . import loops, memory
-from .callers import Call, Period, Walk, call_each
+from .callers import Walk, call_each
 from .loops import LoopName
+from .measurements import Effort, Figures, Sample, percentile
 from .objects import object_ids
-from .workloads import WARM_UP, StorageName, Workload, storage_in
+from .workloads import OnLoop, StorageName, Workload, rate_of, storage_in
+
+AlarmChange = Literal["set", "cancel"]
+CHANGES: tuple[AlarmChange, ...] = get_args(AlarmChange)
+WheelStep = Literal["insert", "cancel"]
+STEPS: tuple[WheelStep, ...] = get_args(WheelStep)
 
 _AHEAD = 0.2
 _FAR = timedelta(days=365)
+_BACKLOG = 100_000
+_WITHIN = 30.0
+"""Seconds until alarms that are due soon are due, so that none is while they are measured."""
+_BEYOND = 365 * 86400.0
 
 
-class Reminder(DurableObject, hibernate_after=3600):
-    """What an alarm changes: two fields."""
+class Caller(DurableObject):
+    """An object that is called beside a backlog of another type's alarms."""
 
     count: int = 0
-    label: str = "a benchmark's reminder"
 
     @handler
     def touch(self) -> int:
         """A change by a call."""
         self.count += 1
         return self.count
+
+
+class Reminder(Caller, hibernate_after=3600):
+    """An object of two fields with an alarm."""
+
+    label: str = "a benchmark's reminder"
 
     @handler(readonly=True)
     def value(self) -> int:
@@ -66,19 +82,20 @@ class Punctual(DurableObject):
 _lateness: list[float] = []
 
 
-def lateness(loop: LoopName, folder: Path, count: int) -> list[float]:
-    """Set so many alarms 200 ms ahead, one after the other; how late each is, in seconds."""
+def lateness(percent: int, loop: LoopName, folder: Path, effort: Effort) -> Figures:
+    """How long after its time an alarm's handler begins, on a loop that is otherwise idle."""
 
-    async def main() -> list[float]:
+    async def main(path: Path, count: int = 1000) -> float:
         _lateness.clear()
-        async with DurableRuntime(folder / "lateness.db", objects=[Punctual]) as runtime:
+        async with DurableRuntime(path, objects=[Punctual]) as runtime:
             for number in range(count):
                 await runtime.schedule_alarm(Punctual, str(number), "ring", after=_AHEAD)
                 await anyio.sleep(0.002)
             await _delivered(runtime, count)
-        return list(_lateness)
+        return percentile(_lateness, percent) * 1e3
 
-    return loops.run(loop, main)
+    paths = [folder / f"lateness-{number}.db" for number in range(effort.rounds)]
+    return Figures(Sample(loops.run(loop, partial(main, path)) for path in paths))
 
 
 async def _delivered(runtime: DurableRuntime, count: int) -> None:
@@ -88,13 +105,12 @@ async def _delivered(runtime: DurableRuntime, count: int) -> None:
 
 
 @attrs.frozen
-class AlarmsAtOnce(Workload):
+class AlarmsAtOnce(OnLoop):
     """Alarms of as many objects, all due at the same time."""
 
     objects: int
     warm: bool
-    """Whether the objects are in memory."""
-    loop: LoopName
+    """The objects are in memory."""
     storage: StorageName = "sqlite"
 
     @property
@@ -102,103 +118,92 @@ class AlarmsAtOnce(Workload):
         where = "warm" if self.warm else "cold"
         return f"{self.objects:,} due at once in as many objects, {where}, {self.loop}"
 
+    def _runtime(self, folder: Path) -> DurableRuntime:
+        return DurableRuntime(storage_in(folder, self.storage), objects=[Reminder])
+
     def prepare(self, folder: Path) -> None:
         async def main() -> None:
             async with self._runtime(folder) as runtime:
-                await call_each(
-                    runtime.get(Reminder, object_id).touch for object_id in object_ids(self.objects)
-                )
+                ids = object_ids(self.objects)
+                await call_each(runtime.get(Reminder, object_id).touch for object_id in ids)
 
         loops.run(self.loop, main)
 
     def rate(self, folder: Path, seconds: float) -> float:
-        return loops.run(self.loop, partial(self._warm if self.warm else self._cold, folder))
-
-    async def _warm(self, folder: Path) -> float:
-        async with self._runtime(folder) as runtime:
-            ids = object_ids(self.objects)
-            await call_each(runtime.get(Reminder, object_id).value for object_id in ids)
-            due_at = datetime.now(UTC) + timedelta(seconds=2)
-            await self._set(runtime, due_at)
+        async def main() -> float:
+            async with self._runtime(folder) as runtime:
+                ids = object_ids(self.objects)
+                if self.warm:
+                    await call_each(runtime.get(Reminder, object_id).value for object_id in ids)
+                due_at = datetime.now(UTC) + timedelta(seconds=2)
+                await call_each(
+                    partial(runtime.schedule_alarm, Reminder, object_id, "ring", at=due_at)
+                    for object_id in random.sample(ids, self.objects)
+                )
+                gc.collect()
+                wait = due_at.timestamp() - time()
+                if wait < 0:
+                    raise RuntimeError("setting the alarms took longer than they were ahead")
+                if self.warm:
+                    await anyio.sleep(wait)
+                    return await self._work_off(runtime)
+            # Cold: closed before they are due, and opened after.
+            await anyio.sleep(2)
             gc.collect()
-            wait = due_at.timestamp() - time()
-            if wait < 0:
-                raise RuntimeError("setting the alarms took longer than until they were due")
-            await anyio.sleep(wait)
-            return await self._work_off(runtime)
+            async with self._runtime(folder) as runtime:
+                return await self._work_off(runtime)
 
-    async def _cold(self, folder: Path) -> float:
-        async with self._runtime(folder) as runtime:
-            await self._set(runtime, datetime.now(UTC) + timedelta(seconds=2))
-            # Closed before they are due, and opened after.
-        await anyio.sleep(2)
-        gc.collect()
-        async with self._runtime(folder) as runtime:
-            return await self._work_off(runtime)
+        return loops.run(self.loop, main)
 
     async def _work_off(self, runtime: DurableRuntime) -> float:
         began = perf_counter()
         await _delivered(runtime, self.objects)
         return self.objects / (perf_counter() - began)
 
-    async def _set(self, runtime: DurableRuntime, at: datetime) -> None:
-        await call_each(
-            partial(runtime.schedule_alarm, Reminder, object_id, "ring", at=at)
-            for object_id in random.sample(object_ids(self.objects), self.objects)
-        )
-
-    def _runtime(self, folder: Path) -> DurableRuntime:
-        return DurableRuntime(storage_in(folder, self.storage), objects=[Reminder])
-
 
 @attrs.frozen
-class AlarmChanges(Workload):
+class AlarmChanges(OnLoop):
     """Alarms set or cancelled from outside, of objects that aren't running."""
 
-    operation: Literal["set", "cancel"]
+    operation: AlarmChange
     callers: int
-    loop: LoopName
 
     @property
     def title(self) -> str:
         return f"{self.operation} from outside, {self.callers} callers, {self.loop}"
 
-    def prepare(self, folder: Path) -> None:
-        pass
-
     def rate(self, folder: Path, seconds: float) -> float:
         async def main() -> float:
-            path = folder / "alarms.db"
-            async with DurableRuntime(path, objects=[Reminder]) as runtime:
+            async with DurableRuntime(folder / "alarms.db", objects=[Reminder]) as runtime:
+                change: Callable[..., Awaitable[object]] = runtime.cancel_alarm
                 if self.operation == "set":
-                    change: Callable[[str], Call] = lambda object_id: partial(  # noqa: E731
-                        runtime.schedule_alarm, Reminder, object_id, "ring", after=_FAR
-                    )
-                else:
-                    change = lambda object_id: partial(  # noqa: E731
-                        runtime.cancel_alarm, Reminder, object_id, "ring"
-                    )
-                calls = [change(object_id) for object_id in object_ids(10_000)]
-                callers = [Walk(calls, number) for number in range(self.callers)]
-                await Period(WARM_UP).run(callers)
-                gc.collect()
-                return await Period(seconds).run(callers)
+                    change = partial(runtime.schedule_alarm, after=_FAR)
+                ids = object_ids(10_000)
+                calls = [partial(change, Reminder, object_id, "ring") for object_id in ids]
+                return await rate_of([Walk(calls, n) for n in range(self.callers)], seconds)
 
         return loops.run(self.loop, main)
+
+
+_NOW = 1_700_000_000_000
+
+
+def _entries() -> list[tuple[tuple[str, str, str], int]]:
+    """Alarms within a minute, in random order."""
+    draw = random.Random(1)
+    ids = object_ids(200_000)
+    return [(("Reminder", key, "ring"), _NOW + draw.randrange(60_000)) for key in ids]
 
 
 @attrs.frozen
 class WheelOperations(Workload):
     """Keys put into a timing wheel, or taken out of one that is full."""
 
-    operation: Literal["insert", "cancel"]
+    operation: WheelStep
 
     @property
     def title(self) -> str:
         return f"timing wheel, {self.operation}"
-
-    def prepare(self, folder: Path) -> None:
-        pass
 
     def rate(self, folder: Path, seconds: float) -> float:
         entries = _entries()
@@ -206,19 +211,18 @@ class WheelOperations(Workload):
         began = perf_counter()
         for key, due in entries:
             wheel.insert(key, due)
-        inserted = perf_counter()
-        if self.operation == "insert":
-            return len(entries) / (inserted - began)
-        for key, _ in entries:
-            wheel.cancel(key)
-        return len(entries) / (perf_counter() - inserted)
+        if self.operation == "cancel":
+            began = perf_counter()
+            for key, _ in entries:
+                wheel.cancel(key)
+        return len(entries) / (perf_counter() - began)
 
 
 @attrs.frozen
 class HeapOperations(Workload):
-    """The same with heapq, where what is cancelled stays until it comes to the top."""
+    """The same with heapq, where a cancelled key stays until it comes to the top."""
 
-    operation: Literal["insert", "cancel"]
+    operation: WheelStep
 
     @property
     def title(self) -> str:
@@ -226,33 +230,17 @@ class HeapOperations(Workload):
             return "heapq.heappush"
         return "heapq.heappop, since what was cancelled must be popped"
 
-    def prepare(self, folder: Path) -> None:
-        pass
-
     def rate(self, folder: Path, seconds: float) -> float:
         entries = [(due, key) for key, due in _entries()]
         heap: list[tuple[int, tuple[str, str, str]]] = []
         began = perf_counter()
         for entry in entries:
             heapq.heappush(heap, entry)
-        inserted = perf_counter()
-        if self.operation == "insert":
-            return len(entries) / (inserted - began)
-        while heap:
-            heapq.heappop(heap)
-        return len(entries) / (perf_counter() - inserted)
-
-
-_NOW = 1_700_000_000_000
-
-
-def _entries() -> list[tuple[tuple[str, str, str], int]]:
-    """Alarms within a minute, in no order."""
-    draw = random.Random(1)
-    return [
-        (("Reminder", object_id, "ring"), _NOW + draw.randrange(60_000))
-        for object_id in object_ids(200_000)
-    ]
+        if self.operation == "cancel":
+            began = perf_counter()
+            while heap:
+                heapq.heappop(heap)
+        return len(entries) / (perf_counter() - began)
 
 
 # --- large tables --------------------------------------------------------------------------------
@@ -280,21 +268,36 @@ def make_table(path: Path, rows: int, due_in: float, spread: float) -> None:
         )
 
 
-def start_up(path: Path) -> float:
-    """The seconds from a runtime's start until it has looked what is due, and is closed again."""
+def start_up(folder: Path, effort: Effort) -> Figures:
+    """Opening a runtime with many alarms beyond the horizon, and with one; on trio."""
 
-    async def main() -> float:
+    async def main(path: Path) -> float:
         began = perf_counter()
         async with DurableRuntime(path, objects=[Reminder]) as runtime:
-            await anyio.sleep(0)  # so that its own look at what is due is before this one
+            await anyio.sleep(0)  # so that the runtime's own look at the table is before this one
             await runtime.list_alarms(Reminder, "object-00000000")
-        return perf_counter() - began
+        return (perf_counter() - began) * 1e3
 
-    return loops.run("trio", main)
+    few, many = folder / "few.db", folder / "many.db"
+    make_table(few, 1, _BEYOND, _BEYOND)
+    make_table(many, effort.alarms_beyond, _BEYOND, _BEYOND)
+    ours: list[float] = []
+    limit: list[float] = []
+    for number in range(4 * effort.rounds + 1):
+        # The first of each doesn't count.
+        for path, times in ((many, ours), (few, limit)):
+            duration = loops.run("trio", partial(main, path))
+            if number:
+                times.append(duration)
+    return Figures(Sample(ours), Sample(limit), details={"alarms": effort.alarms_beyond})
 
 
-def resident_with(path: Path) -> float:
-    """The bytes by which the process has grown once the runtime knows what is due."""
+def memory_with_many(within: bool, folder: Path, effort: Effort) -> Figures:
+    """Growth of the process when it opens a table with many alarms; on trio."""
+    path = folder / "alarms.db"
+    alarms = effort.alarms_within if within else effort.alarms_beyond
+    ahead = _WITHIN if within else _BEYOND
+    make_table(path, alarms, ahead, ahead)
 
     async def main() -> float:
         gc.collect()
@@ -308,47 +311,38 @@ def resident_with(path: Path) -> float:
             gc.collect()
             return float(memory.resident_bytes() - before)
 
-    return loops.run("trio", main)
+    return Figures(Sample([loops.run("trio", main)]), details={"alarms": alarms})
 
 
-def calls_beside_a_backlog(
-    loop: LoopName, folder: Path, backlog: int, seconds: float
-) -> tuple[list[float], list[float], float]:
-    """How long calls take without and with a backlog, and how fast that is worked off meanwhile.
+def beside_backlog(loop: LoopName, folder: Path, effort: Effort) -> Figures:
+    """Durations of calls during and without the delivery of a backlog of alarms.
 
     16 callers change objects of their own, each a hundred times a second at most, so that calls
     leave time for alarms.
     """
+    seconds = 5 * effort.seconds
 
-    path = folder / "backlog.db"
-    make_table(path, backlog, -3600, 1800)
-
-    async def main() -> tuple[list[float], list[float], float]:
-        # First without: alarms of a type that this runtime doesn't serve are let be.
+    async def main(path: Path) -> tuple[float, float, float]:
+        # First without: a runtime leaves alarms of types that it doesn't serve alone.
         async with DurableRuntime(path, objects=[Caller]) as runtime:
             alone = await _paced_calls(runtime, seconds)
         async with DurableRuntime(path, objects=[Caller, Reminder]) as runtime:
             began = perf_counter()
             beside = await _paced_calls(runtime, seconds)
             delivered = runtime.statistics().alarms_delivered
-            if delivered >= backlog:
+            if delivered >= _BACKLOG:
                 raise RuntimeError("the backlog was gone before the calls were")
             rate = delivered / (perf_counter() - began)
-        return alone, beside, rate
+        return percentile(beside, 99) * 1e3, percentile(alone, 99) * 1e3, rate
 
-    return loops.run(loop, main)
-
-
-class Caller(DurableObject):
-    """What is called beside a backlog of another type's alarms."""
-
-    count: int = 0
-
-    @handler
-    def touch(self) -> int:
-        """A change."""
-        self.count += 1
-        return self.count
+    rounds = []
+    for number in range(effort.rounds):
+        path = folder / f"backlog-{number}.db"
+        make_table(path, _BACKLOG, -3600, 1800)
+        rounds.append(loops.run(loop, partial(main, path)))
+    ours, limit, rates = zip(*rounds, strict=True)
+    details = {"alarms_per_second": statistics.median(rates)}
+    return Figures(Sample(ours), Sample(limit), details=details)
 
 
 async def _paced_calls(runtime: DurableRuntime, seconds: float) -> list[float]:

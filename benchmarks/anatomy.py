@@ -1,4 +1,4 @@
-"""Where the time of one call goes: each of its parts on its own, and the whole beside them.
+"""The time of one call: each of its parts on its own, and the whole beside them.
 
 Run it with ``python -m benchmarks.anatomy``. The parts are private; this is the one place outside
 the tests that takes a call apart.
@@ -29,7 +29,7 @@ NUMBER = 50_000
 
 
 class _Owner:
-    """As much of an activation as a commit needs."""
+    """The part of an activation that a commit needs."""
 
     def __init__(self) -> None:
         self.key = ObjectKey("Counter", "a")
@@ -109,7 +109,7 @@ def _forget(group: GroupCommit) -> None:
 
 
 async def _park_and_wake() -> float:
-    """What trio takes to park one of 64 tasks and to wake it, all of them in step."""
+    """Seconds of trio to park one of 64 tasks and to wake it, all of them in step."""
     rounds = 500
     parked: list[trio.lowlevel.Task] = []
 

@@ -10,13 +10,14 @@ from typing import Any
 import anyio
 
 Call = Callable[[], Awaitable[object]]
+Caller = Callable[["Period"], Coroutine[Any, Any, None]]
 
 
 class Period:
-    """A stretch of time in which callers call, and how often they did.
+    """A stretch of time in which callers call, with the number of their calls.
 
-    Callers run loops of their own, so that a bare one isn't slowed by what others need: each
-    looks at ``over`` before a call and adds what it did to ``calls`` at its end.
+    Callers run loops of their own, so that a bare one isn't slowed by the needs of others: each
+    looks at ``over`` before a call and adds its calls to ``calls`` at its end.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -24,7 +25,7 @@ class Period:
         self.calls = 0
         self._seconds = seconds
 
-    async def run(self, callers: Sequence[Callable[[Period], Coroutine[Any, Any, None]]]) -> float:
+    async def run(self, callers: Sequence[Caller]) -> float:
         """Let ``callers`` call until the time is over; return the calls per second of all."""
         async with anyio.create_task_group() as timing:
             timing.start_soon(self._end)
@@ -81,7 +82,7 @@ class TimedWalk(Walk):
 
 
 class Queue:
-    """A caller that takes its next call from what all callers share, until nothing is left."""
+    """A caller that takes its next call from an iterator shared by all, until it is exhausted."""
 
     def __init__(self, calls: Iterable[Call]) -> None:
         self._calls = iter(calls)

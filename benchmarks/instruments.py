@@ -1,4 +1,4 @@
-"""What telemetry costs is measured with these instruments."""
+"""Instruments with which the cost of telemetry is measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTRUMENTS: tuple[InstrumentName, ...] = get_args(InstrumentName)
 
 
 def instruments(name: InstrumentName | None) -> list[Instrument]:
-    """The instrument of that name, as far as there is one."""
+    """The instrument of that name; none for None."""
     if name is None:
         return []
     if name == "opentelemetry":
@@ -21,7 +21,7 @@ def instruments(name: InstrumentName | None) -> list[Instrument]:
 
 
 def _opentelemetry() -> Instrument:
-    """Spans and metrics that the SDK makes and nobody exports, for that is the exporter's cost."""
+    """Spans and metrics of the SDK without an exporter, whose cost isn't counted."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace import TracerProvider
@@ -32,7 +32,7 @@ def _opentelemetry() -> Instrument:
 
 
 def obstacle(name: InstrumentName | None) -> str | None:
-    """Why it can't be measured here, or None if it can."""
+    """The reason that it can't be measured here, or None."""
     if name == "opentelemetry" and importlib.util.find_spec("opentelemetry.sdk") is None:
         return "opentelemetry-sdk isn't installed"
     return None

@@ -1,14 +1,14 @@
-"""The limits: the bare things that the library is built on, with nothing around them.
+"""The limits: trio and sqlite3 alone, without the library.
 
-What a call through the library costs is compared with
+A call through the library is compared with
 
 - `BareRequestReply`: a trio task that serves requests from a memory channel, with a reply channel
-  for each client. No objects, no state, no disk; what an actor without a library costs.
-- `RawRows`: sqlite3 in a plain loop in the main thread, no event loop. Each row goes in as
-  ``BEGIN IMMEDIATE``, one upsert, ``COMMIT``. What a durable change costs without group commit.
-- `RawBatches`: the same loop with ``BEGIN IMMEDIATE``, ``executemany`` of as many upserts as there
-  are callers, ``COMMIT``. What the disk and SQLite give if somebody else has collected the batch.
-- `RawSelects`: one row by its primary key at a time; what a load costs at least.
+  for each client. No objects, no state, no disk: the cost of an actor without a library.
+- `raw_rows`: sqlite3 in a plain loop in the main thread, no event loop. Each row goes in as
+  ``BEGIN IMMEDIATE``, one upsert, ``COMMIT``: the cost of a durable change without group commit.
+- `raw_batches`: the same loop with ``BEGIN IMMEDIATE``, ``executemany`` of as many upserts as there
+  are callers, ``COMMIT``: the rate of the disk and SQLite for batches that are already collected.
+- `raw_selects`: one row by its primary key at a time: the least cost of a load.
 
 All use a file with the library's own table and rows, in WAL mode, with the ``synchronous`` of the
 case. Every upsert writes another revision and time, because SQLite leaves out writes that change
@@ -21,21 +21,25 @@ import itertools
 import math
 import random
 import sqlite3
-from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from time import time_ns
+from typing import Any
 
 import attrs
 import trio
 
 from trio_durable import Durability
 
+from . import loops
 from .callers import Period
-from .loops import run
 from .objects import object_ids
 from .workloads import WARM_UP, Workload, make_file, new_ids, repeat, shuffled
+
+Step = Callable[[], int]
+"""Runs one transaction and returns its number of rows."""
 
 _UPSERT = """
 INSERT INTO durable_objects (type_name, object_id, revision, updated_at, state)
@@ -56,11 +60,8 @@ class BareRequestReply(Workload):
         plural = "" if self.clients == 1 else "s"
         return f"bare trio request-reply, {self.clients} client{plural}"
 
-    def prepare(self, folder: Path) -> None:
-        pass
-
     def rate(self, folder: Path, seconds: float) -> float:
-        return run("trio", lambda: self._rate(seconds))
+        return loops.run("trio", lambda: self._rate(seconds))
 
     async def _rate(self, seconds: float) -> float:
         requests, inbox = trio.open_memory_channel[tuple[int, trio.MemorySendChannel[int]]](
@@ -89,11 +90,24 @@ class BareRequestReply(Workload):
 
 
 @attrs.frozen
-class _Raw(Workload):
-    """sqlite3 on a file with the library's table."""
+class Raw(Workload):
+    """SQL in a plain loop, on the library's table and rows."""
 
+    title: str
     rows: int
-    """How many rows are there to choose from."""
+    """The number of stored rows to choose from."""
+    make_step: Callable[[Any, str, str, list[str]], Step]
+    """Of a connection, the type name and the state of a counter as stored, and the rows' ids."""
+
+    def step(self, connection: Any) -> Step:
+        """The step on a connection."""
+        query = "SELECT type_name, state FROM durable_objects LIMIT 1"
+        type_name, state = connection.execute(query).fetchone()
+        return self.make_step(connection, type_name, state, object_ids(self.rows))
+
+
+@attrs.frozen
+class _RawSqlite(Raw):
     durability: Durability
 
     def prepare(self, folder: Path) -> None:
@@ -103,96 +117,78 @@ class _Raw(Workload):
         with closing(sqlite3.connect(folder / "raw.db", isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self.durability}")
-            step = self._step(connection)
+            step = self.step(connection)
             repeat(step, WARM_UP)
             return repeat(step, seconds)
 
-    @abstractmethod
-    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
-        """A function that does it once and says how many rows that were."""
 
-
-@attrs.frozen
-class RawRows(_Raw):
+def raw_rows(rows: int, durability: Durability) -> Raw:
     """One row per transaction."""
-
-    @property
-    def title(self) -> str:
-        return f"raw sqlite3, one row per transaction, {self.durability.upper()}"
-
-    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
-        type_name, state = _template(connection)
-        keys = itertools.cycle(shuffled(object_ids(self.rows)))
-        revisions = itertools.count(2)
-
-        def step() -> int:
-            connection.execute("BEGIN IMMEDIATE")
-            values = (type_name, next(keys), next(revisions), time_ns() // 1000, state)
-            connection.execute(_UPSERT, values)
-            connection.execute("COMMIT")
-            return 1
-
-        return step
+    title = f"raw sqlite3, one row per transaction, {durability.upper()}"
+    return _RawSqlite(title, rows, _row_step, durability)
 
 
-@attrs.frozen
-class RawBatches(_Raw):
-    """Many rows per transaction; of new rows if there are none to choose from."""
+def _row_step(connection: sqlite3.Connection, type_name: str, state: str, ids: list[str]) -> Step:
+    keys = itertools.cycle(shuffled(ids))
+    revisions = itertools.count(2)
 
-    size: int
+    def step() -> int:
+        connection.execute("BEGIN IMMEDIATE")
+        values = (type_name, next(keys), next(revisions), time_ns() // 1000, state)
+        connection.execute(_UPSERT, values)
+        connection.execute("COMMIT")
+        return 1
 
-    @property
-    def title(self) -> str:
-        return f"raw sqlite3, batches of {self.size}, {self.durability.upper()}"
-
-    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
-        type_name, state = _template(connection)
-        batches = self._batches()
-        revisions = itertools.count(2)
-
-        def step() -> int:
-            # The table refuses new rows that don't begin at 1.
-            revision, now = next(revisions) if self.rows else 1, time_ns() // 1000
-            values = [(type_name, key, revision, now, state) for key in next(batches)]
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_UPSERT, values)
-            connection.execute("COMMIT")
-            return self.size
-
-        return step
-
-    def _batches(self) -> Iterator[list[str]]:
-        if not self.rows:
-            fresh = new_ids()
-            return (list(itertools.islice(fresh, self.size)) for _ in itertools.count())
-        # Drawn beforehand: drawing costs as much as SQLite takes for a row.
-        keys = object_ids(self.rows)
-        return itertools.cycle([random.sample(keys, self.size) for _ in range(256)])
+    return step
 
 
-@attrs.frozen
-class RawSelects(_Raw):
+def raw_batches(rows: int, durability: Durability, size: int) -> Raw:
+    """Many rows per transaction; new rows if none are stored."""
+    title = f"raw sqlite3, batches of {size}, {durability.upper()}"
+    return _RawSqlite(title, rows, partial(_batch_step, size), durability)
+
+
+def _batch_step(
+    size: int, connection: sqlite3.Connection, type_name: str, state: str, ids: list[str]
+) -> Step:
+    revisions = itertools.count(2) if ids else itertools.repeat(1)  # as the table demands
+    batches = sampled(ids, size) if ids else _new_batches(size)
+
+    def step() -> int:
+        revision, now = next(revisions), time_ns() // 1000
+        values = [(type_name, key, revision, now, state) for key in next(batches)]
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_UPSERT, values)
+        connection.execute("COMMIT")
+        return size
+
+    return step
+
+
+def _new_batches(size: int) -> Iterator[list[str]]:
+    fresh = new_ids()
+    while True:
+        yield list(itertools.islice(fresh, size))
+
+
+def sampled(ids: list[str], size: int) -> Iterator[list[str]]:
+    """Random samples, drawn beforehand: drawing costs as much as the database takes for a row."""
+    return itertools.cycle([random.sample(ids, size) for _ in range(256)])
+
+
+def raw_selects(rows: int) -> Raw:
     """One row by its key at a time."""
-
-    @property
-    def title(self) -> str:
-        return "raw sqlite3, one SELECT per row"
-
-    def _step(self, connection: sqlite3.Connection) -> Callable[[], int]:
-        type_name, _ = _template(connection)
-        keys = itertools.cycle(shuffled(object_ids(self.rows)))
-        select = "SELECT revision, state FROM durable_objects WHERE type_name = ? AND object_id = ?"
-
-        def step() -> int:
-            connection.execute(select, (type_name, next(keys))).fetchone()
-            return 1
-
-        return step
+    query = "SELECT revision, state FROM durable_objects WHERE type_name = ? AND object_id = ?"
+    title = "raw sqlite3, one SELECT per row"
+    return _RawSqlite(title, rows, partial(select_step, query), "full")
 
 
-def _template(connection: sqlite3.Connection) -> tuple[str, str]:
-    """The type name and the state of a counter as the library stores it."""
-    type_name, state = connection.execute(
-        "SELECT type_name, state FROM durable_objects LIMIT 1"
-    ).fetchone()
-    return type_name, state
+def select_step(query: str, connection: Any, type_name: str, _: str, ids: list[str]) -> Step:
+    """One execution of ``query``, for one row after the other."""
+    keys = itertools.cycle(shuffled(ids))
+
+    def step() -> int:
+        connection.execute(query, (type_name, next(keys))).fetchone()
+        return 1
+
+    return step

@@ -22,7 +22,7 @@ def run(loop: LoopName, function: Callable[[], Awaitable[T]]) -> T:
 
 
 def obstacle(loop: LoopName) -> str | None:
-    """Why ``loop`` can't be measured here, or None if it can."""
+    """The reason that ``loop`` can't be measured here, or None."""
     if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
         return "uvloop isn't installed"
     return None

@@ -1,140 +1,185 @@
-"""What comes out: samples, targets and whether they were met."""
+"""Records of the benchmarks: scenarios, figures, targets with verdicts, and plots."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import attrs
 
 
 @attrs.frozen
+class Effort:
+    """Amount of work done to measure one scenario."""
+
+    rounds: int
+    seconds: float
+    """Duration of each workload in each round."""
+    memory_objects: int
+    alarms_within: int
+    """Alarms that are due soon, where many of these are."""
+    alarms_beyond: int
+    """Alarms that are due much later, where many of these are."""
+
+
+FULL = Effort(5, 0.4, memory_objects=100_000, alarms_within=1_000_000, alarms_beyond=10_000_000)
+SHORT = Effort(3, 0.2, memory_objects=20_000, alarms_within=100_000, alarms_beyond=200_000)
+
+
+def _as_tuple(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
+
+
+@attrs.frozen
 class Sample:
     """One figure, taken in several rounds."""
 
-    rounds: tuple[float, ...]
+    rounds: tuple[float, ...] = attrs.field(converter=_as_tuple)
+    median: float = attrs.field(init=False)
+    low: float = attrs.field(init=False)
+    high: float = attrs.field(init=False)
 
-    @property
-    def median(self) -> float:
-        """The figure."""
+    @median.default
+    def _median(self) -> float:
         return statistics.median(self.rounds)
 
-    @property
-    def low(self) -> float:
-        """The lowest round."""
+    @low.default
+    def _low(self) -> float:
         return min(self.rounds)
 
-    @property
-    def high(self) -> float:
-        """The highest round."""
+    @high.default
+    def _high(self) -> float:
         return max(self.rounds)
 
     def over(self, other: Sample) -> Sample:
         """The ratio to ``other``, round by round, since rounds drift together."""
-        return Sample(tuple(a / b for a, b in zip(self.rounds, other.rounds, strict=True)))
+        return Sample(a / b for a, b in zip(self.rounds, other.rounds, strict=True))
 
 
-@attrs.frozen
-class Latency:
-    """How long single calls took, in seconds."""
-
-    p50: float
-    p99: float
-
-    @classmethod
-    def of(cls, latencies: Sequence[float]) -> Latency:
-        """The percentiles of ``latencies``."""
-        cuts = statistics.quantiles(latencies, n=100, method="inclusive")
-        return cls(cuts[49], cuts[98])
+def percentile(values: Sequence[float], percent: int) -> float:
+    """That percentile of ``values``; NaN for fewer than two."""
+    if len(values) < 2:
+        return float("nan")
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 @attrs.frozen
 class Target:
-    """What is to be reached."""
+    """Bound that a scenario should keep."""
 
     of: Literal["ratio", "most", "rate", "bytes", "ms"]
-    """A least ratio to the limit or a most, a least rate per second, a most of bytes or time."""
+    """The least ratio to the limit or the greatest, the least rate, the most bytes or time."""
     bound: float
 
     def __str__(self) -> str:
-        if self.of == "ratio":
-            return f"≥ {self.bound:.2f}x"
-        if self.of == "most":
-            return f"≤ {self.bound:.2f}x"
-        if self.of == "rate":
-            return f"≥ {self.bound:,.0f}/s"
-        if self.of == "ms":
-            return f"≤ {self.bound:g} ms"
-        return f"≤ {self.bound:,.0f} B"
+        form = {
+            "ratio": "≥ {:.2f}x",
+            "most": "≤ {:.2f}x",
+            "rate": "≥ {:,.0f}/s",
+            "bytes": "≤ {:,.0f} B",
+            "ms": "≤ {:g} ms",
+        }[self.of]
+        return form.format(self.bound)
 
 
 @attrs.frozen
-class Measurement:
-    """One scenario, measured."""
+class Figures:
+    """Results of measuring one scenario."""
 
-    name: str
-    group: str
-    title: str
     ours: Sample
-    unit: Literal["/s", " B", " ms"] = "/s"
-    limit_title: str = ""
     limit: Sample | None = None
-    target: Target | None = None
-    latency: Latency | None = None
-    headline: bool = False
+    latency: dict[Literal["p50", "p99"], float] | None = None
+    """Of single calls, in seconds."""
     details: dict[str, float] = attrs.field(factory=dict)
 
     @property
     def ratio(self) -> Sample | None:
-        """Ours to the limit."""
+        """Ratio of our figure to the limit's."""
         return None if self.limit is None else self.ours.over(self.limit)
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """One line of the report."""
+
+    name: str
+    group: str = ""
+    title: str
+    """Description within the group."""
+    work: Callable[[Path, Effort], Figures]
+    """Measures it, with files in a folder, in a process used for nothing else."""
+    obstacle: Callable[[], str | None] = lambda: None
+    """The reason that it can't be measured here, or None."""
+    unit: Literal["/s", " B", " ms"] = "/s"
+    limit_title: str = ""
+    target: Target | None = None
+    headline: bool = False
+    """Part of the short run and of the chart."""
+
+
+@attrs.frozen
+class Outcome:
+    """A scenario with its figures, or with the reason that there are none."""
+
+    scenario: Scenario
+    figures: Figures | None
+    reason: str = ""
+    failed: bool = False
+    """It broke, rather than not being possible here."""
 
     @property
     def met(self) -> bool | None:
-        """Whether the target was met; None if there is none."""
-        if self.target is None:
+        """Verdict on the target; None without one."""
+        target, figures = self.scenario.target, self.figures
+        if target is None or figures is None:
             return None
-        if self.target.of in ("bytes", "ms"):
-            return self.ours.median <= self.target.bound
-        if self.target.of == "most":
-            return self.ratio is not None and self.ratio.median <= self.target.bound
-        reached = self.ours if self.target.of == "rate" else self.ratio
-        return reached is not None and reached.median >= self.target.bound
+        reached = figures.ratio if target.of in ("ratio", "most") else figures.ours
+        if reached is None:
+            return False
+        if target.of in ("ratio", "rate"):
+            return reached.median >= target.bound
+        return reached.median <= target.bound
 
     @property
     def verdict(self) -> str:
         """The same in a word."""
         return {True: "met", False: "MISSED", None: ""}[self.met]
 
+    def as_record(self) -> dict[str, object]:
+        """Entry of the JSON file: raw rounds, and all that follows from them."""
+        scenario, figures = self.scenario, self.figures
+        record = {"name": scenario.name, "group": scenario.group, "title": scenario.title}
+        if figures is None:
+            return {**record, "reason": self.reason, "failed": self.failed}
+        return {
+            **record,
+            **attrs.asdict(figures),
+            "ratio": figures.ratio and attrs.asdict(figures.ratio),
+            "unit": scenario.unit,
+            "limit_title": scenario.limit_title,
+            "target": scenario.target and attrs.asdict(scenario.target),
+            "headline": scenario.headline,
+            "met": self.met,
+        }
+
 
 @attrs.frozen
-class Unmeasured:
-    """A scenario that gave no figures."""
+class Line:
+    """Points that are joined by a line."""
 
-    name: str
-    group: str
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
+@attrs.frozen(kw_only=True)
+class Panel:
+    """Lines over one axis. Scales begin at 0, or are logarithmic."""
+
     title: str
-    reason: str
-    failed: bool
-    """It broke, rather than not being possible here."""
-
-
-Outcome = Measurement | Unmeasured
-
-
-def as_record(outcome: Outcome) -> dict[str, object]:
-    """What the JSON file says of an outcome: the raw rounds and all that follows from them."""
-    if isinstance(outcome, Unmeasured):
-        return attrs.asdict(outcome)
-    record = attrs.asdict(outcome)
-    samples = {"ours": outcome.ours, "limit": outcome.limit, "ratio": outcome.ratio}
-    for name, sample in samples.items():
-        record[name] = sample and {
-            "median": sample.median,
-            "low": sample.low,
-            "high": sample.high,
-            "rounds": list(sample.rounds),
-        }
-    record["met"] = outcome.met
-    return record
+    x_label: str
+    lines: Sequence[Line]
+    unit: str = ""
+    """Unit of the values, in each label of their scale."""
+    logarithmic: bool = False

@@ -33,7 +33,7 @@ class Counter(DurableObject, hibernate_after=3600):
 
 
 class SleepyCounter(Counter, hibernate_after=0.05):
-    """A counter that hibernates as soon as nobody calls it."""
+    """A counter that hibernates after 50 ms."""
 
 
 def object_ids(count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which workload stands beside which limit, and what is to be reached."""
+"""All scenarios: each workload with its limit and its target."""
 
 from __future__ import annotations
 
@@ -7,424 +7,328 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
-import anyio
 import attrs
 
-from trio_durable import Durability, DurableRuntime
+from trio_durable import Durability
 
-from . import instruments, loops, memory, postgres_server
-from .alarm_scenarios import Backlog, Lateness, ManyAlarms, StartUp
+from . import alarms, loops, memory
 from .alarms import AlarmChanges, AlarmsAtOnce, HeapOperations, WheelOperations
-from .callers import call_each
 from .instruments import INSTRUMENTS
-from .limits import BareRequestReply, RawBatches, RawRows, RawSelects
-from .loops import LOOPS
-from .measurements import Latency, Measurement, Sample, Target
-from .objects import Counter, SleepyCounter
-from .postgres_limits import RawPostgresSelects, RawRecordsets, RawUpserts
-from .scenario import Effort, Scenario
-from .workloads import FirstCalls, Operation, RuntimeCalls, Workload
+from .limits import BareRequestReply, raw_batches, raw_rows, raw_selects
+from .loops import LOOPS, LoopName
+from .measurements import Effort, Figures, Sample, Scenario, Target, percentile
+from .postgres import limits as psycopg
+from .postgres import server as postgres
+from .workloads import OPERATIONS, FirstCalls, Operation, RuntimeCalls, Workload
 
-Ours = RuntimeCalls | FirstCalls | AlarmsAtOnce | AlarmChanges | WheelOperations
 STORED_OBJECTS = 50_000
-"""How many objects are stored where first calls load them."""
+"""The number of stored objects from which first calls load."""
 _RAW_ROWS = 1_000
 
 
-@attrs.frozen(kw_only=True)
-class Comparison(Scenario):
-    """A workload beside its limit, in turns."""
-
-    ours: Ours
-    limit: Workload
-
-    @property
-    def title(self) -> str:
-        return self.ours.title
-
-    def obstacle(self) -> str | None:
-        if isinstance(self.ours, WheelOperations):
-            return None
-        if isinstance(self.ours, RuntimeCalls) and self.ours.instrument is not None:
-            return instruments.obstacle(self.ours.instrument)
-        return loops.obstacle(self.ours.loop)
-
-    def measure(self, folder: Path, effort: Effort) -> Measurement:
-        our_folder, limit_folder = folder / "ours", folder / "limit"
-        for workload, its_folder in ((self.limit, limit_folder), (self.ours, our_folder)):
-            its_folder.mkdir(exist_ok=True)
-            workload.prepare(its_folder)
-            # A short round that doesn't count: imports, caches and the interpreter's own warming.
-            workload.rate(its_folder, effort.seconds / 4)
-        ours, limit = [], []
-        for _ in range(effort.rounds):
+def _compare(ours: Workload, limit: Workload, folder: Path, effort: Effort) -> Figures:
+    """Rounds of a workload and of its limit, alternating."""
+    sides = ((limit, folder / "limit"), (ours, folder / "ours"))
+    for workload, its_folder in sides:
+        its_folder.mkdir(exist_ok=True)
+        workload.prepare(its_folder)
+        # A short round that doesn't count: imports, caches and the interpreter's own warming.
+        workload.rate(its_folder, effort.seconds / 4)
+    rates: dict[Workload, list[float]] = {limit: [], ours: []}
+    for _ in range(effort.rounds):
+        for workload, its_folder in sides:
             gc.collect()
-            limit.append(self.limit.rate(limit_folder, effort.seconds))
-            gc.collect()
-            ours.append(self.ours.rate(our_folder, effort.seconds))
-        latency = None
-        if isinstance(self.ours, RuntimeCalls) and self.ours.callers <= 64:
-            latency = Latency.of(self.ours.latencies(our_folder, effort.seconds))
-        return Measurement(
-            name=self.name,
-            group=self.group,
-            title=self.title,
-            ours=Sample(tuple(ours)),
-            limit_title=self.limit.title,
-            limit=Sample(tuple(limit)),
-            target=self.target,
-            latency=latency,
-            headline=self.headline,
-        )
+            rates[workload].append(workload.rate(its_folder, effort.seconds))
+    latency: dict[Literal["p50", "p99"], float] | None = None
+    if isinstance(ours, RuntimeCalls) and ours.callers <= 64:
+        latencies = ours.latencies(folder / "ours", effort.seconds)
+        latency = {"p50": percentile(latencies, 50), "p99": percentile(latencies, 99)}
+    return Figures(Sample(rates[ours]), Sample(rates[limit]), latency)
 
 
-@attrs.frozen(kw_only=True)
-class PostgresComparison(Comparison):
-    """The same on a PostgreSQL server, which both have to themselves; in turns."""
+def _compare_on_postgres(
+    apart: bool, ours: Workload, limit: Workload, folder: Path, effort: Effort
+) -> Figures:
+    """The same on a PostgreSQL server, which each has to itself in turn.
 
-    apart: bool = False
-    """Whether the server has cores of its own, as on most machines with more than two."""
-
-    @property
-    def title(self) -> str:
-        return super().title + (", server on a core of its own" if self.apart else "")
-
-    def obstacle(self) -> str | None:
-        obstacle = postgres_server.obstacle() or super().obstacle()
-        return obstacle or (postgres_server.cannot_part() if self.apart else None)
-
-    def measure(self, folder: Path, effort: Effort) -> Measurement:
-        running = postgres_server.running_apart if self.apart else postgres_server.running
-        with running(folder) as server, ExitStack() as schemas:
-            for name in ("ours", "limit"):
-                (folder / name).mkdir()
-                schemas.enter_context(server.schema(folder / name))
-            measurement = super().measure(folder, effort)
-            # Beside the figures, that they are what they are said to be.
-            before, began = server.wal_syncs(), perf_counter()
-            self.ours.rate(folder / "ours", effort.seconds)
-            syncs = (server.wal_syncs() - before) / (perf_counter() - began)
-            details = {"postgres": server.version, "wal_syncs_per_second": syncs}
-            return attrs.evolve(measurement, details=details)
-
-
-@attrs.frozen(kw_only=True)
-class Memory(Scenario):
-    """What one more object takes, on trio.
-
-    The growth of the resident set over so many objects, each called once, divided by their
-    number. A tenth as many come before and stay, so that what grows only once (SQLite's page
-    caches, the first tables) isn't counted. Objects that hibernate do so while others are still
-    coming, as in an app that has run for a while: the memory of their live form is used again.
+    ``apart`` gives the server cores of its own, as on most machines with more than two.
     """
-
-    hibernated: bool
-
-    @property
-    def title(self) -> str:
-        if self.hibernated:
-            return "per hibernated object, beyond its state"
-        return "per active object"
-
-    def obstacle(self) -> str | None:
-        return memory.obstacle()
-
-    def measure(self, folder: Path, effort: Effort) -> Measurement:
-        cls = SleepyCounter if self.hibernated else Counter
-        count = effort.memory_objects
-        path = folder / "objects.db"
-        resident, allocated = loops.run("trio", lambda: self._grow(cls, count, path))
-        state = _average_state(path)
-        details = {"objects": count, "state_bytes": state}
-        if allocated is not None:
-            details["allocator_bytes"] = allocated
-        return Measurement(
-            name=self.name,
-            group=self.group,
-            title=self.title,
-            ours=Sample((resident - state if self.hibernated else resident,)),
-            unit=" B",
-            target=self.target,
-            headline=self.headline,
-            details=details,
-        )
-
-    async def _grow(self, cls: type[Counter], count: int, path: Path) -> tuple[float, float | None]:
-        """The bytes per object: in the resident set, and in Python's allocator."""
-        async with DurableRuntime(path, objects=[cls]) as runtime:
-            await self._fill(runtime, cls, "before", count // 10)
-            resident, allocated = memory.resident_bytes(), memory.allocated_bytes()
-            await self._fill(runtime, cls, "counted", count)
-            resident = memory.resident_bytes() - resident
-            after = memory.allocated_bytes()
-            in_blocks = None if allocated is None or after is None else after - allocated
-            return resident / count, None if in_blocks is None else in_blocks / count
-
-    async def _fill(
-        self, runtime: DurableRuntime, cls: type[Counter], prefix: str, count: int
-    ) -> None:
-        """Call ``count`` new objects once, and wait until they are what they shall be."""
-        await call_each(
-            partial(runtime.get(cls, f"{prefix}-{number:07}").add, 1) for number in range(count)
-        )
-        expected = "hibernated" if self.hibernated else "active"
-        looked_at = [f"{prefix}-{number:07}" for number in (*range(0, count, 100), count - 1)]
-        with anyio.fail_after(60):
-            for object_id in looked_at:
-                while True:
-                    info = runtime.whereis(cls, object_id)
-                    if info is None:
-                        raise RuntimeError(f"{object_id} left memory while it was measured")
-                    if info.status == expected:
-                        break
-                    await anyio.sleep(0.05)
-        gc.collect()
+    running = postgres.running_apart if apart else postgres.running
+    with running(folder) as server, ExitStack() as schemas:
+        for name in ("ours", "limit"):
+            (folder / name).mkdir()
+            schemas.enter_context(server.schema(folder / name))
+        figures = _compare(ours, limit, folder, effort)
+        # Evidence that the figures are of durable changes.
+        before, began = server.wal_syncs(), perf_counter()
+        ours.rate(folder / "ours", effort.seconds)
+        syncs = (server.wal_syncs() - before) / (perf_counter() - began)
+        details = {"postgres": server.version, "wal_syncs_per_second": syncs}
+        return attrs.evolve(figures, details=details)
 
 
-def _average_state(path: Path) -> float:
+def _memory_per_object(status: memory.Status, folder: Path, effort: Effort) -> Figures:
+    """Bytes per object, on trio.
+
+    The growth of the resident set over many objects, each called once, divided by their number.
+    Objects that hibernate do so while others are still coming, as in an app that has run for a
+    while: the memory of their live form is used again.
+    """
+    count, path = effort.memory_objects, folder / "objects.db"
+    grown = partial(memory.bytes_per_object, count, path, status)
+    resident, allocated = loops.run("trio", grown)
     with closing(sqlite3.connect(path)) as connection:
-        row = connection.execute("SELECT avg(length(CAST(state AS BLOB))) FROM durable_objects")
-        return float(row.fetchone()[0])
+        query = "SELECT avg(length(CAST(state AS BLOB))) FROM durable_objects"
+        state = float(connection.execute(query).fetchone()[0])
+    details = {"objects": count, "state_bytes": state}
+    if allocated is not None:
+        details["allocator_bytes"] = allocated
+    ours = resident - state if status == "hibernated" else resident
+    return Figures(Sample([ours]), details=details)
+
+
+def _comparison(
+    name: str, ours: Workload, limit: Workload, target: Target | None = None, headline: bool = False
+) -> Scenario:
+    return Scenario(
+        name=name,
+        title=ours.title,
+        work=partial(_compare, ours, limit),
+        obstacle=ours.obstacle,
+        limit_title=limit.title,
+        target=target,
+        headline=headline,
+    )
+
+
+def _on_postgres(
+    name: str,
+    ours: Workload,
+    limit: Workload,
+    target: Target | None = None,
+    headline: bool = False,
+    apart: bool = False,
+) -> Scenario:
+    def obstacle() -> str | None:
+        return postgres.obstacle() or ours.obstacle() or (postgres.cannot_part() if apart else None)
+
+    return attrs.evolve(
+        _comparison(f"postgres-{name}", ours, limit, target, headline),
+        title=ours.title + (", server on a core of its own" if apart else ""),
+        work=partial(_compare_on_postgres, apart, ours, limit),
+        obstacle=obstacle,
+    )
 
 
 # --- the catalogue -------------------------------------------------------------------------------
 
+Group = Iterator[Scenario]
+_CALLERS, _OBJECTS = (1, 64, 512), (1, 1000)
 
-def _changes() -> Iterator[Scenario]:
+
+def _reads() -> Group:
+    for loop, callers, objects in product(LOOPS, _CALLERS, _OBJECTS):
+        ours, limit = RuntimeCalls(loop, "read", callers, objects), BareRequestReply(callers)
+        is_headline = loop == "trio" and callers == 64
+        target = Target("ratio", 0.7) if is_headline else None
+        yield _comparison(f"reads-{callers}x{objects}-{loop}", ours, limit, target, is_headline)
+
+
+def _changes() -> Group:
     durabilities: tuple[Durability, ...] = ("full", "normal")
-    targets = {(1, 1): 0.5, (64, 1): 0.4, (64, 1000): 0.6}
-    for durability in durabilities:
-        for loop in LOOPS:
-            for callers in (1, 64, 512):
-                for objects in (1, 1000):
-                    bound = targets.get((callers, objects)) if durability == "full" else None
-                    yield Comparison(
-                        name=f"changes-{callers}x{objects}-{loop}-{durability}",
-                        group="Durable changes",
-                        ours=RuntimeCalls("change", callers, objects, loop, durability),
-                        limit=(
-                            RawRows(objects, durability)
-                            if callers == 1
-                            else RawBatches(_RAW_ROWS, durability, callers)
-                        ),
-                        target=None if bound is None else Target("ratio", bound),
-                        headline=bound is not None,
-                    )
+    targets = {(1, 1): Target("ratio", 0.5), (64, 1): Target("ratio", 0.4)}
+    targets[64, 1000] = Target("ratio", 0.6)
+    for durability, loop, callers, objects in product(durabilities, LOOPS, _CALLERS, _OBJECTS):
+        target = targets.get((callers, objects)) if durability == "full" else None
+        ours = RuntimeCalls(loop, "change", callers, objects, durability)
+        limit = raw_batches(_RAW_ROWS, durability, callers)
+        if callers == 1:
+            limit = raw_rows(objects, durability)
+        name = f"changes-{callers}x{objects}-{loop}-{durability}"
+        yield _comparison(name, ours, limit, target, headline=target is not None)
 
 
-def _reads() -> Iterator[Scenario]:
+def _async_changes() -> Group:
     for loop in LOOPS:
-        for callers in (1, 64, 512):
-            for objects in (1, 1000):
-                has_target = loop == "trio" and callers == 64
-                yield Comparison(
-                    name=f"reads-{callers}x{objects}-{loop}",
-                    group="Reads",
-                    ours=RuntimeCalls("read", callers, objects, loop),
-                    limit=BareRequestReply(callers),
-                    target=Target("ratio", 0.7) if has_target else None,
-                    headline=has_target,
-                )
+        plain = RuntimeCalls(loop, "change", 64, 1000)
+        ours = attrs.evolve(plain, operation="async change")
+        yield _comparison(f"async-changes-64x1000-{loop}", ours, plain, headline=loop == "trio")
 
 
-def _async_changes() -> Iterator[Scenario]:
+def _telemetry() -> Group:
+    for instrument, operation in product(INSTRUMENTS, OPERATIONS):
+        plain = RuntimeCalls("trio", operation, 64, 1000)
+        name = f"telemetry-{instrument}-{operation.replace(' ', '-')}s"
+        yield _comparison(name, attrs.evolve(plain, instrument=instrument), plain)
+
+
+def _scaling() -> Group:
+    sizes = ((64, 1000), (512, 1000), (4096, 10_000))
     for loop in LOOPS:
-        yield Comparison(
-            name=f"async-changes-64x1000-{loop}",
-            group="An async def handler, beside a def one",
-            ours=RuntimeCalls("async change", 64, 1000, loop),
-            limit=RuntimeCalls("change", 64, 1000, loop),
-            headline=loop == "trio",
-        )
+        few, many, most = (RuntimeCalls(loop, "change", *size) for size in sizes)
+        name = f"scaling-{{}}x{{}}-{loop}".format
+        yield _comparison(name(*sizes[1]), many, few, Target("ratio", 1.0), headline=True)
+        yield _comparison(name(*sizes[2]), most, many, Target("ratio", 0.6), loop == "trio")
 
 
-def _telemetry() -> Iterator[Scenario]:
-    operations: tuple[Operation, ...] = ("read", "change", "async change")
-    for instrument in INSTRUMENTS:
-        for operation in operations:
-            plain = RuntimeCalls(operation, 64, 1000, "trio")
-            yield Comparison(
-                name=f"telemetry-{instrument}-{operation.replace(' ', '-')}s",
-                group="With an instrument, beside none",
-                ours=attrs.evolve(plain, instrument=instrument),
-                limit=plain,
-            )
-
-
-def _scaling() -> Iterator[Scenario]:
-    for loop in LOOPS:
-        few, many, most = (
-            RuntimeCalls("change", callers, objects, loop)
-            for callers, objects in ((64, 1000), (512, 1000), (4096, 10_000))
-        )
-        for ours, limit, bound in ((many, few, 1.0), (most, many, 0.6)):
-            yield Comparison(
-                name=f"scaling-{ours.callers}x{ours.objects}-{loop}",
-                group="More callers, beside fewer",
-                ours=ours,
-                limit=limit,
-                target=Target("ratio", bound),
-                headline=ours is many or loop == "trio",
-            )
-
-
-def _first_calls() -> Iterator[Scenario]:
+def _first_calls() -> Group:
+    stored, batches = STORED_OBJECTS, partial(raw_batches, durability="full", size=64)
     cases: tuple[tuple[str, Operation, int, Workload, int], ...] = (
-        ("new", "change", 0, RawBatches(0, "full", 64), 15_000),
-        ("stored-read", "read", STORED_OBJECTS, RawSelects(STORED_OBJECTS, "full"), 20_000),
-        ("stored-change", "change", STORED_OBJECTS, RawBatches(STORED_OBJECTS, "full", 64), 20_000),
+        ("new", "change", 0, batches(0), 15_000),
+        ("stored-read", "read", stored, raw_selects(stored), 20_000),
+        ("stored-change", "change", stored, batches(stored), 20_000),
     )
-    for loop in LOOPS:
-        for name, operation, stored, limit, bound in cases:
-            yield Comparison(
-                name=f"cold-{name}-{loop}",
-                group="Cold first calls, 64 callers, FULL",
-                ours=FirstCalls(operation, stored, loop),
-                limit=limit,
-                target=Target("rate", bound),
-                headline=loop == "trio",
-            )
+    for loop, (name, operation, count, limit, least) in product(LOOPS, cases):
+        ours, target = FirstCalls(loop, operation, count), Target("rate", least)
+        yield _comparison(f"cold-{name}-{loop}", ours, limit, target, headline=loop == "trio")
 
 
-def _memory() -> Iterator[Scenario]:
-    for name, hibernated, bound in (("active", False, 6000), ("hibernated", True, 700)):
-        yield Memory(
-            name=f"memory-{name}",
-            group="Memory, trio",
-            hibernated=hibernated,
+def _memory() -> Group:
+    cases: tuple[tuple[memory.Status, str, float], ...] = (
+        ("active", "per active object", 6000),
+        ("hibernated", "per hibernated object, beyond its state", 700),
+    )
+    for status, title, bound in cases:
+        yield Scenario(
+            name=f"memory-{status}",
+            title=title,
+            work=partial(_memory_per_object, status),
+            obstacle=memory.obstacle,
+            unit=" B",
             target=Target("bytes", bound),
             headline=True,
         )
 
 
-def _alarms() -> Iterator[Scenario]:
-    for loop in LOOPS:
-        for percentile, bound in ((50, 2.0), (99, 10.0)):
-            yield Lateness(
-                name=f"alarm-lateness-p{percentile}-{loop}",
-                group="Lateness of 1,000 alarms set 200 ms ahead",
-                percentile=percentile,
-                loop=loop,
-                target=Target("ms", bound),
-                headline=loop == "trio",
-            )
-    for loop in LOOPS:
-        for warm, bound in ((True, 10_000), (False, 6_000)):
-            yield Comparison(
-                name=f"alarms-at-once-{'warm' if warm else 'cold'}-{loop}",
-                group="Alarms, each with a change of state, FULL",
-                ours=AlarmsAtOnce(10_000, warm, loop),
-                limit=RawBatches(10_000, "full", 64),
-                target=Target("rate", bound),
-                headline=loop == "trio",
-            )
-    for loop in LOOPS:
-        for operation in ("set", "cancel"):
-            yield Comparison(
-                name=f"alarms-{operation}-{loop}",
-                group="Alarms from outside, FULL",
-                ours=AlarmChanges(operation, 64, loop),
-                limit=RawBatches(10_000, "full", 64),
-                target=Target("rate", 20_000) if operation == "set" else None,
-                headline=loop == "trio" and operation == "set",
-            )
-    for step in ("insert", "cancel"):
-        yield Comparison(
-            name=f"wheel-{step}",
-            group="The timing wheel beside a heap",
-            ours=WheelOperations(step),
-            limit=HeapOperations(step),
-            target=Target("rate", 500_000),
-            headline=True,
-        )
-    for loop in LOOPS:
-        yield Backlog(
-            name=f"alarms-backlog-{loop}",
-            group="p99 of 16 callers' changes beside 100,000 overdue alarms",
-            loop=loop,
+def _lateness() -> Group:
+    for loop, (percent, bound) in product(LOOPS, ((50, 2.0), (99, 10.0))):
+        yield Scenario(
+            name=f"alarm-lateness-p{percent}-{loop}",
+            title=f"p{percent}, {loop}",
+            work=partial(alarms.lateness, percent, loop),
+            obstacle=partial(loops.obstacle, loop),
+            unit=" ms",
+            target=Target("ms", bound),
             headline=loop == "trio",
         )
-    yield StartUp(
+
+
+_TEN_THOUSAND = raw_batches(10_000, "full", 64)
+
+
+def _at_once() -> Group:
+    for loop, (name, least) in product(LOOPS, (("warm", 10_000), ("cold", 6_000))):
+        ours, target = AlarmsAtOnce(loop, 10_000, name == "warm"), Target("rate", least)
+        is_headline = loop == "trio"
+        yield _comparison(f"alarms-at-once-{name}-{loop}", ours, _TEN_THOUSAND, target, is_headline)
+
+
+def _alarm_changes() -> Group:
+    for loop, change in product(LOOPS, alarms.CHANGES):
+        ours, is_set = AlarmChanges(loop, change, 64), change == "set"
+        target, is_headline = Target("rate", 20_000) if is_set else None, is_set and loop == "trio"
+        yield _comparison(f"alarms-{change}-{loop}", ours, _TEN_THOUSAND, target, is_headline)
+
+
+def _wheel() -> Group:
+    for step in alarms.STEPS:
+        ours, limit, target = WheelOperations(step), HeapOperations(step), Target("rate", 500_000)
+        yield _comparison(f"wheel-{step}", ours, limit, target, headline=True)
+
+
+def _backlog() -> Group:
+    for loop in LOOPS:
+        yield Scenario(
+            name=f"alarms-backlog-{loop}",
+            title=f"beside a backlog, {loop}",
+            work=partial(alarms.beside_backlog, loop),
+            obstacle=partial(loops.obstacle, loop),
+            unit=" ms",
+            limit_title="the same calls without alarms",
+            headline=loop == "trio",
+        )
+
+
+def _many_alarms() -> Group:
+    yield Scenario(
         name="alarms-start-up",
-        group="Many alarms in the table",
+        title="opening a runtime, many alarms beyond the horizon",
+        work=alarms.start_up,
+        unit=" ms",
+        limit_title="with one",
         target=Target("most", 1.5),
         headline=True,
     )
-    for within in (True, False):
-        yield ManyAlarms(
-            name=f"alarms-memory-{'within' if within else 'beyond'}",
-            group="Many alarms in the table",
-            within=within,
+    for place in ("within", "beyond"):
+        yield Scenario(
+            name=f"alarms-memory-{place}",
+            title=f"memory, many alarms {place} the horizon",
+            work=partial(alarms.memory_with_many, place == "within"),
+            obstacle=memory.obstacle,
+            unit=" B",
             headline=True,
         )
 
 
-def _postgres() -> Iterator[Scenario]:
+def _postgres_changes(loop: LoopName) -> Group:
+    changes = partial(RuntimeCalls, loop, "change", storage="postgres")
+    upserts, recordsets = psycopg.raw_upserts, psycopg.raw_recordsets(1000)
+    cases: tuple[tuple[str, Workload, Workload, float], ...] = (
+        ("1x1000", changes(1, 1000), upserts(1000), 0.6),
+        ("64x1000", changes(64, 1000), recordsets, 0.5),
+        ("64x1000-singly", changes(64, 1000), upserts(1000, connections=16), 3.0),
+        ("64x1", changes(64, 1), recordsets, 0.0),
+        ("512x1000", changes(512, 1000), recordsets, 0.0),
+    )
+    for name, ours, limit, bound in cases:
+        target = Target("ratio", bound) if bound else None
+        is_headline = loop == "trio" and bound > 0
+        yield _on_postgres(f"changes-{name}-{loop}", ours, limit, target, is_headline)
+    for name, ours, limit, bound in cases[:2]:
+        target = Target("ratio", bound)
+        yield _on_postgres(f"changes-{name}-apart-{loop}", ours, limit, target, apart=True)
+
+
+def _postgres_first_calls(loop: LoopName) -> Group:
+    operations: tuple[Operation, ...] = ("read", "change")
+    limit, target = psycopg.raw_selects(STORED_OBJECTS), Target("rate", 10_000)
+    for operation in operations:
+        ours = FirstCalls(loop, operation, STORED_OBJECTS, "postgres")
+        yield _on_postgres(f"cold-stored-{operation}-{loop}", ours, limit, target, loop == "trio")
+
+
+def _postgres_alarms(loop: LoopName) -> Group:
+    limit, target = psycopg.raw_recordsets(10_000), Target("rate", 5_000)
+    for name in ("warm", "cold"):
+        ours = AlarmsAtOnce(loop, 10_000, name == "warm", "postgres")
+        yield _on_postgres(f"alarms-at-once-{name}-{loop}", ours, limit, target, loop == "trio")
+
+
+def _groups() -> Iterator[tuple[str, Group]]:
+    yield "Reads", _reads()
+    yield "Durable changes", _changes()
+    yield "An async def handler, beside a def one", _async_changes()
+    yield "With an instrument, beside none", _telemetry()
+    yield "More callers, beside fewer", _scaling()
+    yield "Cold first calls, 64 callers, FULL", _first_calls()
+    yield "Memory, trio", _memory()
+    yield "Lateness of 1,000 alarms set 200 ms ahead", _lateness()
+    yield "Alarms, each with a change of state, FULL", _at_once()
+    yield "Alarms from outside, FULL", _alarm_changes()
+    yield "The timing wheel beside a heap", _wheel()
+    yield "p99 of 16 callers' changes beside 100,000 overdue alarms", _backlog()
+    yield "Many alarms in the table", _many_alarms()
     for loop in LOOPS:
-        is_shown = loop == "trio"
-        changes = partial(RuntimeCalls, "change", loop=loop, storage="postgres")
-        cases: tuple[tuple[str, Ours, Workload, float], ...] = (
-            ("1x1000", changes(1, 1000), RawUpserts(1000), 0.6),
-            ("64x1000", changes(64, 1000), RawRecordsets(1000), 0.5),
-            ("64x1000-singly", changes(64, 1000), RawUpserts(1000, connections=16), 3.0),
-            ("64x1", changes(64, 1), RawRecordsets(1000), 0.0),
-            ("512x1000", changes(512, 1000), RawRecordsets(1000), 0.0),
-        )
-        for name, ours, limit, bound in cases:
-            yield PostgresComparison(
-                name=f"postgres-changes-{name}-{loop}",
-                group="PostgreSQL, durable changes",
-                ours=ours,
-                limit=limit,
-                target=Target("ratio", bound) if bound else None,
-                headline=is_shown and bound > 0,
-            )
-        for name, ours, limit, bound in cases[:2]:
-            yield PostgresComparison(
-                name=f"postgres-changes-{name}-apart-{loop}",
-                group="PostgreSQL, durable changes",
-                ours=ours,
-                limit=limit,
-                target=Target("ratio", bound),
-                apart=True,
-            )
-        operations: tuple[Operation, ...] = ("read", "change")
-        for operation in operations:
-            yield PostgresComparison(
-                name=f"postgres-cold-stored-{operation}-{loop}",
-                group="PostgreSQL, cold first calls, 64 callers",
-                ours=FirstCalls(operation, STORED_OBJECTS, loop, "postgres"),
-                limit=RawPostgresSelects(STORED_OBJECTS),
-                target=Target("rate", 10_000),
-                headline=is_shown,
-            )
-        for warm in (True, False):
-            yield PostgresComparison(
-                name=f"postgres-alarms-at-once-{'warm' if warm else 'cold'}-{loop}",
-                group="PostgreSQL, alarms, each with a change of state",
-                ours=AlarmsAtOnce(10_000, warm, loop, "postgres"),
-                limit=RawRecordsets(10_000),
-                target=Target("rate", 5_000),
-                headline=is_shown,
-            )
+        yield "PostgreSQL, durable changes", _postgres_changes(loop)
+        yield "PostgreSQL, cold first calls, 64 callers", _postgres_first_calls(loop)
+        yield "PostgreSQL, alarms, each with a change of state", _postgres_alarms(loop)
 
 
-SCENARIOS: tuple[Scenario, ...] = (
-    *_reads(),
-    *_changes(),
-    *_async_changes(),
-    *_telemetry(),
-    *_scaling(),
-    *_first_calls(),
-    *_memory(),
-    *_alarms(),
-    *_postgres(),
+SCENARIOS: tuple[Scenario, ...] = tuple(
+    attrs.evolve(scenario, group=name) for name, group in _groups() for scenario in group
 )
-
-
-def scenario_named(name: str) -> Scenario:
-    """The scenario of that name."""
-    return next(scenario for scenario in SCENARIOS if scenario.name == name)

@@ -1,6 +1,6 @@
-"""How many steps of a simulation there are in a second: ``python -m benchmarks.simulation``.
+"""Steps of a simulation per second: ``python -m benchmarks.simulation``.
 
-Those that do something: calls, waits, crashes. What hypothesis takes to draw them is counted in.
+Steps with an effect are counted: calls, waits, crashes. The time includes hypothesis drawing them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What can be measured: a workload has a rate, taken anew in each round.
+"""Workloads, each with a rate that is taken from scratch in each round.
 
-A workload starts from scratch in every round: a fresh event loop, the file opened again, the
-objects activated and called for a moment before the clock starts. So rounds of two workloads can
-alternate in one process without one being in the other's way.
+Every round has a fresh event loop, the file opened again, and the objects activated and called for
+a moment before the clock starts. So rounds of two workloads can alternate in one process without
+one being in the other's way.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ import gc
 import random
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Literal, TypeVar
+from typing import Literal, get_args
 
 import attrs
 
 from trio_durable import Durability, DurableRuntime, PostgresStorage, SQLiteStorage, Storage
 
-from .callers import Call, Period, Queue, TimedWalk, Walk, call_each
-from .instruments import InstrumentName, instruments
-from .loops import LoopName, run
+from . import instruments, loops
+from .callers import Call, Caller, Period, Queue, TimedWalk, Walk, call_each
+from .instruments import InstrumentName
+from .loops import LoopName
 from .objects import Counter, object_ids
-from .postgres_server import connect, conninfo
-
-T = TypeVar("T")
+from .postgres.server import connect, conninfo
 
 WARM_UP = 0.05
 """Seconds of calls before the clock starts."""
 
-Operation = Literal["change", "async change", "read"]
+Operation = Literal["read", "change", "async change"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 StorageName = Literal["sqlite", "postgres"]
 
 _OPERATIONS: dict[Operation, Callable[[Counter], Call]] = {
@@ -45,30 +45,49 @@ _OPERATIONS: dict[Operation, Callable[[Counter], Call]] = {
 
 @attrs.frozen
 class Workload(ABC):
-    """Something done over and over."""
+    """An operation that is repeated."""
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What it is, in a few words."""
+        """A description in a few words."""
 
-    @abstractmethod
-    def prepare(self, folder: Path) -> None:
+    def obstacle(self) -> str | None:
+        """The reason that it can't be measured here, or None."""
+        return None
+
+    def prepare(self, folder: Path) -> None:  # noqa: B027 - most need no files
         """Make the files it needs, once."""
 
     @abstractmethod
     def rate(self, folder: Path, seconds: float) -> float:
-        """Do it for so long; how often a second it was done."""
+        """Repeat the operation for ``seconds``; how often a second it was done."""
 
 
 @attrs.frozen
-class RuntimeCalls(Workload):
+class OnLoop(Workload):
+    """A workload of the library, on one of the event loops."""
+
+    loop: LoopName
+
+    def obstacle(self) -> str | None:
+        return loops.obstacle(self.loop)
+
+
+async def rate_of(callers: Sequence[Caller], seconds: float) -> float:
+    """The calls per second of ``callers`` for ``seconds``, after a moment that doesn't count."""
+    await Period(WARM_UP).run(callers)
+    gc.collect()
+    return await Period(seconds).run(callers)
+
+
+@attrs.frozen
+class RuntimeCalls(OnLoop):
     """Calls to objects that are active."""
 
     operation: Operation
     callers: int
     objects: int
-    loop: LoopName
     durability: Durability = "full"
     instrument: InstrumentName | None = None
     storage: StorageName = "sqlite"
@@ -82,54 +101,45 @@ class RuntimeCalls(Workload):
         instrument = f", {self.instrument} instrument" if self.instrument else ""
         return f"{prefix}{callers} x {objects}, {self.loop}{suffix}{instrument}"
 
+    def obstacle(self) -> str | None:
+        return instruments.obstacle(self.instrument) or super().obstacle()
+
     def prepare(self, folder: Path) -> None:
         make_objects(folder, self.storage, self.objects)
 
     def rate(self, folder: Path, seconds: float) -> float:
         # So that each of very many callers calls more than once or twice.
-        enough = seconds * max(1, self.callers / 1024)
-
-        async def measured(calls: list[Call]) -> float:
-            return await Period(enough).run([Walk(calls, n) for n in range(self.callers)])
-
-        return self._with_active_objects(folder, measured)
+        return self._rate(folder, seconds * max(1, self.callers / 1024), Walk)
 
     def latencies(self, folder: Path, seconds: float) -> list[float]:
-        """How long single calls take, in seconds; a pass of its own, since it costs time."""
+        """Durations of single calls, in seconds; a pass of its own, since timing costs time."""
+        latencies: list[float] = []
+        self._rate(folder, seconds, partial(TimedWalk, latencies=latencies))
+        return latencies
 
-        async def measured(calls: list[Call]) -> list[float]:
-            latencies: list[float] = []
-            await Period(seconds).run([TimedWalk(calls, n, latencies) for n in range(self.callers)])
-            return latencies
-
-        return self._with_active_objects(folder, measured)
-
-    def _with_active_objects(
-        self, folder: Path, measured: Callable[[list[Call]], Awaitable[T]]
-    ) -> T:
-        async def main() -> T:
-            async with _runtime(
-                storage_in(folder, self.storage, self.durability), self.instrument
-            ) as runtime:
+    def _rate(self, folder: Path, seconds: float, walk: Callable[[list[Call], int], Walk]) -> float:
+        async def main() -> float:
+            storage = storage_in(folder, self.storage, self.durability)
+            watching = instruments.instruments(self.instrument)
+            async with DurableRuntime(storage, objects=[Counter], instruments=watching) as runtime:
                 operation = _OPERATIONS[self.operation]
-                counters = [runtime.get(Counter, key) for key in object_ids(self.objects)]
-                calls = [operation(counter) for counter in counters]
+                ids = object_ids(self.objects)
+                calls = [operation(runtime.get(Counter, key)) for key in ids]
                 await call_each(calls)
                 await Period(WARM_UP).run([Walk(calls, n) for n in range(self.callers)])
                 gc.collect()
-                return await measured(calls)
+                return await Period(seconds).run([walk(calls, n) for n in range(self.callers)])
 
-        return run(self.loop, main)
+        return loops.run(self.loop, main)
 
 
 @attrs.frozen
-class FirstCalls(Workload):
+class FirstCalls(OnLoop):
     """First calls to objects that aren't in memory, by 64 callers."""
 
     operation: Operation
     stored: int
-    """How many objects are stored to choose from; 0 for calls to objects that never were."""
-    loop: LoopName
+    """The number of stored objects to choose from; 0 for calls to objects that don't exist."""
     storage: StorageName = "sqlite"
 
     @property
@@ -142,20 +152,18 @@ class FirstCalls(Workload):
 
     def rate(self, folder: Path, seconds: float) -> float:
         async def main() -> float:
-            async with _runtime(storage_in(folder, self.storage)) as runtime:
+            storage = storage_in(folder, self.storage)
+            async with DurableRuntime(storage, objects=[Counter]) as runtime:
                 operation = _OPERATIONS[self.operation]
                 keys = iter(shuffled(object_ids(self.stored))) if self.stored else new_ids()
                 calls = (operation(runtime.get(Counter, key)) for key in keys)
-                callers = [Queue(calls)] * 64
-                await Period(WARM_UP).run(callers)
-                gc.collect()
-                return await Period(seconds).run(callers)
+                return await rate_of([Queue(calls)] * 64, seconds)
 
-        return run(self.loop, main)
+        return loops.run(self.loop, main)
 
 
 def repeat(step: Callable[[], int], seconds: float) -> float:
-    """Do ``step`` for so long; how many rows a second that were."""
+    """Call ``step`` for ``seconds``; the rows a second that it reports."""
     done = 0
     began = now = perf_counter()
     end = began + seconds
@@ -165,28 +173,19 @@ def repeat(step: Callable[[], int], seconds: float) -> float:
     return done / (now - began)
 
 
-def _runtime(storage: Storage, instrument: InstrumentName | None = None) -> DurableRuntime:
-    return DurableRuntime(storage, objects=[Counter], instruments=instruments(instrument))
-
-
 def storage_in(folder: Path, storage: StorageName, durability: Durability = "full") -> Storage:
-    """Where the objects of who works in ``folder`` are."""
+    """The storage of the workload that has ``folder`` to itself."""
     if storage == "postgres":
         return PostgresStorage(conninfo(folder), durability=durability)
     return SQLiteStorage(folder / "objects.db", durability=durability)
 
 
 def make_objects(folder: Path, storage: StorageName, objects: int) -> None:
-    """Store so many counters, for who works in ``folder``."""
+    """Store ``objects`` counters where `storage_in` finds them."""
     if storage == "sqlite":
         make_file(folder / "objects.db", objects)
         return
-
-    async def main() -> None:
-        async with _runtime(storage_in(folder, storage)) as runtime:
-            await runtime.get(Counter, "the first").add(1)
-
-    run("trio", main)
+    _make_one(storage_in(folder, storage), Counter)
     with connect(folder) as connection:
         connection.execute(
             """
@@ -200,34 +199,35 @@ def make_objects(folder: Path, storage: StorageName, objects: int) -> None:
 
 
 def make_file(path: Path, objects: int, cls: type[Counter] = Counter) -> None:
-    """Make a file with so many stored counters in it.
+    """Make a file with ``objects`` stored counters.
 
     The library makes its own table and stores one object; the others are copies of that row, so
-    that whoever uses the file without the library uses the very same rows.
+    that workloads without the library use the very same rows.
     """
-
-    async def main() -> None:
-        async with DurableRuntime(path, objects=[cls]) as runtime:
-            await runtime.get(cls, "the first").add(1)
-
-    run("trio", main)
+    _make_one(SQLiteStorage(path), cls)
     with closing(sqlite3.connect(path)) as connection, connection:
-        type_name, revision, updated_at, state = connection.execute(
-            "SELECT type_name, revision, updated_at, state FROM durable_objects"
-        ).fetchone()
+        columns = "type_name, revision, updated_at, state"
+        row = connection.execute(f"SELECT {columns} FROM durable_objects").fetchone()
         connection.executemany(
-            "INSERT INTO durable_objects (type_name, object_id, revision, updated_at, state) "
-            "VALUES (?, ?, ?, ?, ?)",
-            [(type_name, key, revision, updated_at, state) for key in object_ids(objects)],
+            f"INSERT INTO durable_objects ({columns}, object_id) VALUES (?, ?, ?, ?, ?)",
+            [(*row, key) for key in object_ids(objects)],
         )
 
 
+def _make_one(storage: Storage, cls: type[Counter]) -> None:
+    async def main() -> None:
+        async with DurableRuntime(storage, objects=[cls]) as runtime:
+            await runtime.get(cls, "the first").add(1)
+
+    loops.run("trio", main)
+
+
 def new_ids() -> Iterator[str]:
-    """Ids that never were, in no order."""
+    """Ids of objects that don't exist, in random order."""
     while True:
         yield f"{random.getrandbits(64):016x}"
 
 
 def shuffled(ids: list[str]) -> list[str]:
-    """The same ids in another order."""
+    """The same ids in random order."""
     return random.sample(ids, len(ids))

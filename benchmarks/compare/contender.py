@@ -1,39 +1,32 @@
-"""What the driver asks of a contender."""
+"""The interface of a contender, as the driver uses it, and the SQL of some."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import anyio.to_thread
-
-from benchmarks.loops import LoopName
+import attrs
 
 Step = Callable[[], Any]
-"""Makes one call. It returns what is awaited, unless its contender blocks."""
+"""Makes one call. It returns an awaitable, unless its contender blocks."""
 
 CALLERS = 64
-
-POLLING_INTERVAL = 0.1
-"""Seconds, for those that look for what is due every so often."""
 
 UPSERT = """
 INSERT INTO counters (id, count, total, label) VALUES ({id}, 1, 1, 'a benchmark''s counter')
 ON CONFLICT (id) DO UPDATE SET count = counters.count + 1, total = counters.total + 1
 RETURNING total
 """
-"""One more, where the user writes the SQL; the same three fields that ours has. To be formatted."""
-
+"""Adds 1 to a counter with the same three fields as ours, for contenders without state of their
+own. To be formatted with a placeholder, as the next two are."""
 SELECT = "SELECT total FROM counters WHERE id = {id}"
-
 ROW = "INSERT INTO counters (id, count, total, label) VALUES ({id}, 0, 0, '')"
-"""A counter that nobody has called yet. To be formatted."""
-
 TABLE = """
 CREATE TABLE counters (
     id TEXT PRIMARY KEY, count BIGINT NOT NULL, total BIGINT NOT NULL, label TEXT NOT NULL
@@ -41,17 +34,33 @@ CREATE TABLE counters (
 """
 
 
-class Counters(ABC):
+def connect(path: Path) -> sqlite3.Connection:
+    """A file with the table of counters in it, which is as durable as ours is."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(TABLE)
+    return connection
+
+
+@attrs.frozen
+class Counters:
     """Named counters."""
 
-    blocking: ClassVar[bool] = False
-    """Whether a step blocks its thread until it is done, so that each caller needs a thread."""
+    increment: Callable[[str], Step]
+    """A step that adds 1 to a counter and returns once that is as durable as it gets."""
+    value: Callable[[str], Step]
+    """A step that reads a counter, which is there."""
+    fill: Callable[[Sequence[str]], None] | None = None
+    """Makes the counters at 0 without calling each, if they can't be in memory anyway."""
+    blocking: bool = False
+    """A step blocks its thread until it is done, so that each caller needs a thread."""
 
     async def make(self, keys: Sequence[str]) -> int:
-        """Make the counters, and bring them into memory if they can be there.
-
-        By calling each once, unless there is another way. Returns the sum of all.
-        """
+        """Make the counters, in memory if that is possible. Returns the sum of all."""
+        if self.fill is not None:
+            self.fill(keys)
+            return 0
         steps = iter([self.increment(key) for key in keys])
 
         async def caller() -> None:
@@ -66,35 +75,26 @@ class Counters(ABC):
                 tasks.start_soon(caller)
         return len(keys)
 
-    @abstractmethod
-    def increment(self, key: str) -> Step:
-        """What adds 1 to a counter and comes back once that is as durable as it gets."""
 
-    @abstractmethod
-    def value(self, key: str) -> Step:
-        """What reads a counter, which is there."""
-
-
-class Alarms(ABC):
+@attrs.frozen
+class Alarms:
     """Alarms, timers or jobs that are due once and then make a durable change."""
 
+    schedule: Callable[[Sequence[str], datetime], Awaitable[None]]
+    """Sets one for each of the keys, all at the same time."""
+    handled: Callable[[], Awaitable[int]]
+    """The number of alarms that have made their change since the contender was opened."""
     lead: float = 1.5
     """The seconds that setting a thousand of them may take."""
 
-    @abstractmethod
-    async def schedule(self, keys: Sequence[str], due_at: datetime) -> None:
-        """Set one for each of ``keys``, all at the same time."""
 
-    @abstractmethod
-    async def handled(self) -> int:
-        """How many have made their change since the contender was opened."""
+@attrs.frozen
+class Place:
+    """An empty folder, and the connection string of a PostgreSQL server for contenders with one."""
+
+    folder: Path
+    server: str | None = None
 
 
-class Contender(ABC):
-    """Something that can be opened and then is `Counters`, `Alarms` or both."""
-
-    loop: ClassVar[LoopName] = "asyncio"
-
-    @abstractmethod
-    def opened(self, folder: Path) -> AbstractAsyncContextManager[Counters | Alarms]:
-        """It at work, with all it stores in ``folder``, which is empty."""
+Parts = Sequence[Counters | Alarms]
+Contender = Callable[[Place], AbstractAsyncContextManager[Parts]]

@@ -7,22 +7,31 @@ that the counters are read: a contender that has lost a change, or made one twic
 from __future__ import annotations
 
 import gc
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import attrs
 
+from benchmarks import loops
 from benchmarks.callers import Period, Walk
 from benchmarks.objects import object_ids
+from benchmarks.postgres import server as postgres
+from benchmarks.processes import in_child
 
-from .contender import Alarms, Contender, Counters, Step
+from . import syncs
+from .catalogue import Entry, entry_named
+from .contender import Alarms, Counters, Parts, Place, Step
 from .results import Stretch, WorkloadName
 
 OBJECTS = 1_000
+_TIMEOUT = 180
 _PATIENCE = 60.0
 """Seconds until alarms that don't come are given up."""
 _ATTEMPTS = 3
@@ -34,13 +43,13 @@ class WrongCount(Exception):
 
 @attrs.frozen
 class Effort:
-    """How much is done to measure a contender once."""
+    """Amount of work done to measure a contender once."""
 
     seconds: float
     """Of each workload that has callers."""
     alarms: int
     callers: int
-    """Where there are many."""
+    """The number of callers where there are many."""
     workloads: tuple[WorkloadName, ...]
 
 
@@ -66,19 +75,57 @@ class BlockingWalk(Walk):
         return done
 
 
-async def drive(contender: Contender, folder: Path, effort: Effort) -> list[Stretch]:
-    """Put ``contender`` through what it can do of the workloads.
+def put_through(
+    entry: Entry, folder: Path, effort: Effort, tracer: Sequence[str] = ()
+) -> list[Stretch]:
+    """Put a contender through the workloads once, in a fresh interpreter and an empty folder.
 
     Raises:
-        WrongCount: The changes that it has acknowledged and those that are there aren't the same.
+        ChildFailed: It broke, or took too long.
+    """
+    # Short, since the path of a server's socket, which is in there, may not be long.
+    with tempfile.TemporaryDirectory(prefix="", dir=folder) as own_folder:
+        work = partial(_put_through, entry.name, Path(own_folder), effort)
+        return in_child(work, timeout=_TIMEOUT, tracer=tracer)
+
+
+def _put_through(name: str, folder: Path, effort: Effort) -> list[Stretch]:
+    entry = entry_named(name)
+    with ExitStack() as stack:
+        server = stack.enter_context(postgres.own(folder)) if entry.postgres else None
+        return loops.run(entry.loop, lambda: drive(entry.load()(Place(folder, server)), effort))
+
+
+def count_syncs(entry: Entry, folder: Path, effort: Effort) -> dict[WorkloadName, float]:
+    """The syncs of a contender per 1,000 operations of each workload.
+
+    Raises:
+        ChildFailed: As `put_through` does.
+    """
+    log = folder / f"{entry.name}.strace"
+    stretches = put_through(entry, folder, effort, syncs.tracer(log))
+    times = syncs.times(log.read_text())
+    return {
+        each.workload: syncs.within(times, each.began, each.ended) / each.operations * 1000
+        for each in stretches
+    }
+
+
+async def drive(contender: AbstractAsyncContextManager[Parts], effort: Effort) -> list[Stretch]:
+    """Put a contender through all workloads that it can do.
+
+    Raises:
+        WrongCount: The changes that it has acknowledged aren't the same as those that are there.
         TimeoutError: Its alarms didn't come.
     """
-    async with contender.opened(folder) as opened:
+    async with contender as parts:
         stretches: list[Stretch] = []
-        if isinstance(opened, Counters) and set(effort.workloads) - {"alarms"}:
-            stretches += await _call(opened, effort)
-        if isinstance(opened, Alarms) and "alarms" in effort.workloads:
-            stretches.append(await _ring(opened, effort.alarms))
+        for part in parts:
+            if isinstance(part, Alarms):
+                if "alarms" in effort.workloads:
+                    stretches.append(await _ring(part, effort.alarms))
+            elif set(effort.workloads) - {"alarms"}:
+                stretches += await _call(part, effort)
         return stretches
 
 
@@ -87,10 +134,7 @@ async def _call(counters: Counters, effort: Effort) -> list[Stretch]:
     increments = [counters.increment(key) for key in ids]
     values = [counters.value(key) for key in ids]
 
-    def walks(steps: Sequence[Step], callers: int) -> list[Walk]:
-        kind = BlockingWalk if counters.blocking else Walk
-        return [kind(steps, number) for number in range(callers)]
-
+    kind = BlockingWalk if counters.blocking else Walk
     plan: dict[WorkloadName, tuple[Sequence[Step], int]] = {
         "one": (increments[:1], 1),
         "many": (increments, effort.callers),
@@ -101,12 +145,12 @@ async def _call(counters: Counters, effort: Effort) -> list[Stretch]:
     for name, (steps, callers) in plan.items():
         if name not in effort.workloads:
             continue
-        warm_up = Period(effort.seconds / 10)
-        await warm_up.run(walks(steps, callers))
+        walks = [kind(steps, number) for number in range(callers)]
+        warm_up, period = Period(effort.seconds / 10), Period(effort.seconds)
+        await warm_up.run(walks)
         gc.collect()
-        period = Period(effort.seconds)
         began = time.time()
-        await period.run(walks(steps, callers))
+        await period.run(walks)
         stretches.append(Stretch(name, period.calls, began, time.time()))
         if name != "reads":
             changes += warm_up.calls + period.calls

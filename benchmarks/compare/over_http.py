@@ -1,19 +1,21 @@
-"""Contenders that are a server, which the driver talks HTTP to: workerd, and ours behind Starlette.
+"""Contenders that are a server, called over HTTP: workerd, and ours behind Starlette.
 
-Both serve the same paths, both read and change their objects in the server's process.
+Both serve the same paths, both read and change their objects in the server's process. The client is
+minimal, so that the server is measured: it keeps a connection open for each caller, with one
+request on each at a time, and knows no more of HTTP than the contenders' answers need: a status and
+a body of ``Content-Length`` bytes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import socket
 import subprocess
 import sys
-import time
-from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,106 +24,118 @@ import anyio
 
 from benchmarks.callers import call_each
 
-from .contender import Alarms, Contender, Counters, Step
-from .http_client import Client
+from .contender import Alarms, Counters, Parts, Place
 
-_HERE = Path(__file__).parent
+_WORKERD = Path(__file__).parent / "workerd"
 _PATIENCE = 20.0
 
 
-class _Served(Counters, Alarms):
-    lead = 5.0
+class UnexpectedAnswer(Exception):
+    """A server answered something else than 200 and a number."""
 
-    def __init__(self, client: Client) -> None:
-        self._number = client.number
 
-    def increment(self, key: str) -> Step:
-        return partial(self._number, "POST", f"/counters/{key}")
+class Client:
+    """Asks one server for numbers."""
 
-    def value(self, key: str) -> Step:
-        return partial(self._number, "GET", f"/counters/{key}")
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def schedule(self, keys: Sequence[str], due_at: datetime) -> None:
-        at = round(due_at.timestamp() * 1000)
-        await call_each(
-            partial(self._number, "PUT", f"/counters/{key}/alarm?at={at}") for key in keys
+    def close(self) -> None:
+        """Close the connections."""
+        for _, writer in self._idle:
+            writer.close()
+
+    async def number(self, method: str, path: str) -> int:
+        """The number in the server's answer.
+
+        Raises:
+            UnexpectedAnswer: Not a number.
+        """
+        reader, writer = await self._connection()
+        writer.write(
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
         )
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        _, _, rest = head.partition(b"\r\ncontent-length:")
+        if not rest or not head.startswith(b"http/1.1 200 "):
+            writer.close()
+            raise UnexpectedAnswer(f"{method} {path}: {head.decode()}")
+        body = await reader.readexactly(int(rest[: rest.index(b"\r")]))
+        self._idle.append((reader, writer))
+        return int(body)
 
-    async def handled(self) -> int:
-        return await self._number("GET", "/alarms-handled")
-
-
-class Server(Contender):
-    """One that is started as a process."""
-
-    @abstractmethod
-    def command(self, folder: Path, port: int) -> list[str]:
-        """What starts it."""
-
-    @asynccontextmanager
-    async def opened(self, folder: Path) -> AsyncIterator[_Served]:
-        port = _free_port()
-        environment = os.environ | {"COMPARED_FOLDER": str(folder)}
-        with subprocess.Popen(
-            self.command(folder, port), stdout=subprocess.DEVNULL, env=environment
-        ) as process:
-            try:
-                await _listening(process, port)
-                async with Client(port) as client:
-                    yield _Served(client)
-            finally:
-                process.terminate()
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()  # the server has closed it: it was idle for too long
+        return await asyncio.open_connection("127.0.0.1", self._port)
 
 
-class Ours(Server):
-    """trio_durable behind Starlette and uvicorn, with uvloop and httptools."""
-
-    def command(self, folder: Path, port: int) -> list[str]:
-        application = "benchmarks.compare.served:app"
-        server = [sys.executable, "-m", "uvicorn", application, "--port", str(port)]
-        return [*server, "--log-level", "warning", "--no-access-log"]
+def _uvicorn(_: Path, port: int) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.compare.served:app"]
+    return [*command, "--port", str(port), "--log-level", "warning", "--no-access-log"]
 
 
-class Workerd(Server):
-    """A Durable Object with SQLite storage on the local disk."""
-
-    def command(self, folder: Path, port: int) -> list[str]:
-        storage = folder / "storage"
-        storage.mkdir()
-        serve = [str(workerd()), "serve", str(_HERE / "workerd" / "config.capnp")]
-        return [
-            *serve,
-            f"--socket-addr=http=127.0.0.1:{port}",
-            f"--directory-path=storage={storage}",
-        ]
+def _workerd(folder: Path, port: int) -> list[str]:
+    storage = folder / "storage"
+    storage.mkdir()
+    command = [str(workerd_program()), "serve", str(_WORKERD / "config.capnp")]
+    return [*command, f"--socket-addr=http=127.0.0.1:{port}", f"--directory-path=storage={storage}"]
 
 
-def workerd() -> Path | None:
+def workerd_program() -> Path | None:
     """The program, if npm has installed it for this system."""
-    system = {"Windows": "windows"}.get(platform.system(), platform.system().lower())
     machine = "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "64"
-    package = _HERE / "workerd" / "node_modules" / "@cloudflare" / f"workerd-{system}-{machine}"
-    return next(iter((package / "bin").glob("workerd*")), None)
+    name = f"workerd-{platform.system().lower()}-{machine}"
+    programs = (_WORKERD / "node_modules" / "@cloudflare" / name / "bin").glob("workerd*")
+    return next(iter(programs), None)
 
 
-def _free_port() -> int:
+@asynccontextmanager
+async def _serving(command: Callable[[Path, int], list[str]], place: Place) -> AsyncIterator[Parts]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-    return port
+    with subprocess.Popen(
+        command(place.folder, port),
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"COMPARED_FOLDER": str(place.folder)},
+    ) as process:
+        try:
+            await _listening(process, port)
+            with closing(Client(port)) as client:
+                number = client.number
+
+                async def schedule(keys: Sequence[str], due_at: datetime) -> None:
+                    at = round(due_at.timestamp() * 1000)
+                    paths = [f"/counters/{key}/alarm?at={at}" for key in keys]
+                    await call_each(partial(number, "PUT", path) for path in paths)
+
+                yield [
+                    Counters(
+                        increment=lambda key: partial(number, "POST", f"/counters/{key}"),
+                        value=lambda key: partial(number, "GET", f"/counters/{key}"),
+                    ),
+                    Alarms(schedule, partial(number, "GET", "/alarms-handled"), lead=5.0),
+                ]
+        finally:
+            process.terminate()
 
 
 async def _listening(process: subprocess.Popen[bytes], port: int) -> None:
-    end = time.monotonic() + _PATIENCE
-    while True:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with exit status {process.returncode}")
-        try:
-            stream = await anyio.connect_tcp("127.0.0.1", port)
-        except OSError:
-            if time.monotonic() > end:
-                raise
+    with anyio.fail_after(_PATIENCE):
+        while process.poll() is None:
+            with suppress(OSError):
+                async with await anyio.connect_tcp("127.0.0.1", port):
+                    return
             await anyio.sleep(0.02)
-        else:
-            await stream.aclose()
-            return
+    raise RuntimeError(f"the server ended with exit status {process.returncode}")
+
+
+ours = partial(_serving, _uvicorn)
+"""trio_durable behind Starlette and uvicorn, with uvloop and httptools."""
+workerd = partial(_serving, _workerd)
+"""A Durable Object with SQLite storage on the local disk."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import attrs
@@ -27,7 +27,7 @@ class Stretch:
     workload: WorkloadName
     operations: int
     began: float
-    """Seconds since the epoch, for who watches from outside."""
+    """Seconds since the epoch, for a tracer outside of the process."""
     ended: float
 
     @property
@@ -38,7 +38,7 @@ class Stretch:
 
 @attrs.frozen
 class Result:
-    """What one contender made of one workload."""
+    """One contender's rates of one workload."""
 
     contender: str
     workload: WorkloadName
@@ -50,40 +50,23 @@ class Result:
 
 @attrs.frozen
 class Absent:
-    """A contender that gave no figures."""
+    """A contender without figures, which broke or isn't installed."""
 
     contender: str
     reason: str
     failed: bool
-    """It broke, rather than not being installed."""
 
 
 def collect(
     contender: str, rounds: Sequence[Sequence[Stretch]], counted: dict[WorkloadName, float]
 ) -> list[Result]:
     """The results of a contender's rounds."""
-    return [
-        Result(contender, name, Sample(rates), counted.get(name))
+    rates = {
+        name: [each.rate for stretches in rounds for each in stretches if each.workload == name]
         for name in WORKLOADS
-        if (rates := tuple(_rates(name, rounds)))
-    ]
-
-
-def _rates(name: WorkloadName, rounds: Sequence[Sequence[Stretch]]) -> Iterable[float]:
-    return (
-        stretch.rate for stretches in rounds for stretch in stretches if stretch.workload == name
-    )
-
-
-def as_record(result: Result) -> dict[str, object]:
-    """What the JSON file says of a result."""
-    return {
-        "contender": result.contender,
-        "workload": result.workload,
-        "per_second": {
-            "median": round(result.rate.median, 1),
-            "low": round(result.rate.low, 1),
-            "high": round(result.rate.high, 1),
-        },
-        "syncs_per_1000": None if result.syncs is None else round(result.syncs, 1),
     }
+    return [
+        Result(contender, name, Sample(of_name), counted.get(name))
+        for name, of_name in rates.items()
+        if of_name
+    ]

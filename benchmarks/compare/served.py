@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,37 +22,26 @@ from trio_durable import DurableRuntime
 
 
 async def increment(request: Request) -> Response:
-    """``POST /counters/{key}``."""
     return PlainTextResponse(str(await Counter.add(request.path_params["key"], 1)))
 
 
 async def value(request: Request) -> Response:
-    """``GET /counters/{key}``."""
     return PlainTextResponse(str(await Counter.value(request.path_params["key"])))
 
 
 async def set_alarm(request: Request) -> Response:
-    """``PUT /counters/{key}/alarm?at=MILLISECONDS``."""
     at = datetime.fromtimestamp(int(request.query_params["at"]) / 1000, UTC)
     key: str = request.path_params["key"]
-    await runtime_of(request).schedule_alarm(Reminder, key, "ring", at=at)
+    await request.app.state.runtime.schedule_alarm(Reminder, key, "ring", at=at)
     return PlainTextResponse("0")
 
 
 async def alarms_handled(request: Request) -> Response:
-    """``GET /alarms-handled``."""
-    return PlainTextResponse(str(runtime_of(request).statistics().alarms_delivered))
+    return PlainTextResponse(str(request.app.state.runtime.statistics().alarms_delivered))
 
 
-def runtime_of(request: Request) -> DurableRuntime:
-    """The server's runtime."""
-    runtime: DurableRuntime = request.app.state.runtime
-    return runtime
-
-
-@contextlib.asynccontextmanager
+@asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Keep the runtime open while the server runs."""
     path = Path(os.environ["COMPARED_FOLDER"]) / "objects.db"
     async with DurableRuntime(path, objects=[Counter, Reminder]) as runtime:
         app.state.runtime = runtime

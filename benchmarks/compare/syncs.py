@@ -1,4 +1,4 @@
-"""How often a process and all it starts tell the disk to sync, by strace."""
+"""The number of syncs by a process and its children, counted by strace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE = re.compile(rf"^\d+\s+(\d+\.\d+) (?:{'|'.join(CALLS)})\(", re.MULTILINE)
 
 @cache
 def obstacle() -> str | None:
-    """Why they can't be counted here, or None if they can."""
+    """The reason that they can't be counted here, or None."""
     if shutil.which("strace") is None:
         return "there is no strace"
     with tempfile.TemporaryDirectory() as folder:
@@ -27,19 +27,19 @@ def obstacle() -> str | None:
 
 
 def tracer(log: Path) -> list[str]:
-    """What to put before a command, so that ``log`` tells of its syncs.
+    """A prefix of a command that writes its syncs to ``log``.
 
-    The other system calls aren't stopped at, so that it goes about as fast as without.
+    Only these system calls are traced, so that the command is about as fast as without.
     """
     calls = f"trace={','.join(CALLS)}"
     return ["strace", "--follow-forks", "--seccomp-bpf", "-qq", "-ttt", "-e", calls, "-o", str(log)]
 
 
 def times(log: str) -> list[float]:
-    """When syncs began, in seconds since the epoch, in order."""
+    """The times of syncs, in seconds since the epoch, in order."""
     return sorted(float(time) for time in _LINE.findall(log))
 
 
 def within(times: Sequence[float], began: float, ended: float) -> int:
-    """How many of ``times`` are between the two."""
+    """The number of ``times`` between the two."""
     return bisect(times, ended) - bisect(times, began)

@@ -1,13 +1,13 @@
-"""What holds under load: ``python -m benchmarks.load``, or parts of it by name.
+"""Behaviour under load: ``python -m benchmarks.load``, or parts of it by name.
 
-`python -m benchmarks` says how fast it is beside its limits, in moments. This says what becomes of
-it with a million objects, for ten minutes, on a slow disk, and with more calls than it can do.
+`python -m benchmarks` compares the speed of moments with limits. This shows a million objects, ten
+minutes of calls, a slow disk, and more calls than can be done.
 
 - `million`: a million objects in one file, a hundred thousand in memory, a million alarms
-- `steady`: ten minutes of everything at once, and whether memory stays what it is
-- `slow_disk`: what callers get where every transaction takes longer
-- `overload`: offered two to ten times what can be done, by arrivals that wait for nobody
+- `steady`: ten minutes of everything at once, with flat memory
+- `slow_disk`: rates and latencies if every transaction takes longer
+- `overload`: two to ten times the calls that can be done, from callers that wait for no one
 
-Each has its figures, the bounds that they must keep, and its plots; `command` runs them, each in a
-process of its own, and writes one JSON file and one SVG file for each.
+Each has its figures, the bounds that they must keep, and its plots, and runs in processes of its
+own; `parts` has the rest that they share.
 """

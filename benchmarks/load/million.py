@@ -1,6 +1,6 @@
 """A million objects in one file, a hundred thousand in memory, an alarm in each.
 
-Each step is a process of its own, as if the app had been started anew for it.
+Each step is a process of its own, as if the app had been started again for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import ParamSpec
+from typing import TypeVar, TypeVarTuple
 
 import attrs
 import trio
@@ -23,13 +23,16 @@ from trio_durable import DurableRuntime
 
 from .. import memory
 from ..callers import Call, Period, TimedWalk, Walk, call_each
-from ..plot import Line, Panel
-from .objects import Cell, Stay
-from .result import Result, Table, Verdict, in_child
-from .samples import percentile, size_of
+from ..measurements import Line, Panel, percentile
+from ..processes import in_child
+from .parts import Cell, Result, Table, Verdict, size_of
 
 _CALLERS = 512
 _DAY = 86_400.0
+
+
+class Stay(Cell, name="Cell", hibernate_after=3600):
+    """The same objects, for a process in which they stay active."""
 
 
 @attrs.frozen
@@ -37,7 +40,7 @@ class _Plan:
     objects: int
     active: int
     chunk: int
-    """Objects between two looks at the clock."""
+    """Objects between two readings of the clock."""
     seconds: float
 
 
@@ -51,52 +54,88 @@ class Step:
 
     rate: float
     """A second."""
-    resident_bytes: int
     seconds: float = 0.0
     p50: float = 0.0
     p99: float = 0.0
     rates: tuple[float, ...] = ()
     """Chunk by chunk."""
+    resident_bytes: int = attrs.field(factory=memory.resident_bytes)
+    """When the step was done."""
+
+    @classmethod
+    def of(cls, rate: float, latencies: Sequence[float]) -> Step:
+        return cls(rate, 0.0, percentile(latencies, 50), percentile(latencies, 99))
+
+    @property
+    def mb(self) -> str:
+        return f"{self.resident_bytes / 1e6:.0f} MB"
+
+    @property
+    def ms(self) -> str:
+        return f"{self.seconds * 1e3:.1f} ms"
+
+
+Ts = TypeVarTuple("Ts")
+R = TypeVar("R")
+
+
+def _run(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
+    return in_child(partial(trio.run, function, *args))
 
 
 def measure(folder: Path, short: bool) -> Result:
-    """Do it."""
+    """Measure all steps, one after the other."""
     plan = _SHORT if short else _FULL
     path = folder / "objects.db"
-    empty = in_child(_run, _open, folder / "empty.db")
-    created = in_child(_run, _create, path, plan)
+    empty = _run(_open, folder / "empty.db")
+    created = _run(_create, path, plan)
     created_size = size_of(path)
-    opened = in_child(_run, _open, path)
-    cold, changes, reads = in_child(_run_calls, path, plan)
-    listed = in_child(_run, _list, path, plan)
-    reminded = in_child(_run, _remind, path, plan)
-    far = in_child(_run, _open, path)
+    opened = _run(_open, path)
+    cold, changes, reads = _run(_call, path, plan)
+    listed = _run(_list, path, plan)
+    reminded = _run(_remind, path, plan)
+    far = _run(_open, path)
     # The horizon is further away than the next look at the table.
-    near = in_child(_run, _open, path, 3 * _DAY)
-    counted = _count(path)
+    near = _run(_open, path, 3 * _DAY)
+    began = perf_counter()
+    command = [sys.executable, "-m", "trio_durable", "stats", "-s", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    counted = perf_counter() - began
+    each = f"{created_size / plan.objects:.0f} bytes each"
     rows = [
         ["create, 512 callers", f"{created.rate:,.0f}/s", f"{created.seconds:,.0f} s", ""],
-        ["the file then", f"{created_size / 1e6:,.0f} MB", _each(created_size, plan.objects), ""],
-        ["open a runtime on it", _ms(opened.seconds), "", _mb(opened)],
-        ["— on an empty file", _ms(empty.seconds), "", _mb(empty)],
+        ["the file then", f"{created_size / 1e6:,.0f} MB", each, ""],
+        ["open a runtime on it", opened.ms, "", opened.mb],
+        ["— on an empty file", empty.ms, "", empty.mb],
         [f"{plan.active:,} first calls at random", *_calls(cold)],
         ["changes of those, 64 callers", *_calls(changes)],
         ["reads of those, 64 callers", *_calls(reads)],
         ["list all ids, 1,000 a page", f"{listed.rate:,.0f}/s", f"{listed.seconds:.1f} s", ""],
         ["an alarm in each, from outside", f"{reminded.rate:,.0f}/s", "", ""],
         ["the file then", f"{size_of(path) / 1e6:,.0f} MB", "", ""],
-        ["open, all alarms far away", _ms(far.seconds), "", _mb(far)],
-        ["open, all within the horizon", _ms(near.seconds), "", _mb(near)],
+        ["open, all alarms far away", far.ms, "", far.mb],
+        ["open, all within the horizon", near.ms, "", near.mb],
         ["trio-durable stats", f"{counted:.1f} s", "", ""],
     ]
     growth = near.resident_bytes - opened.resident_bytes
+    steps = {
+        "empty": empty,
+        "created": created,
+        "opened": opened,
+        "cold": cold,
+        "changes": changes,
+        "reads": reads,
+        "listed": listed,
+        "reminded": reminded,
+        "far": far,
+        "near": near,
+    }
     return Result(
         title=f"{plan.objects:,} objects in one file",
         tables=[Table(("step", "", "", "resident set"), rows)],
         verdicts=[
             Verdict(
-                f"a runtime opens on it within a tenth of a second ({_ms(far.seconds)})",
-                far.seconds < 0.1,
+                f"a runtime opens on it within a tenth of a second ({far.ms})", far.seconds < 0.1
             ),
             Verdict(
                 f"pending alarms within the horizon take less than 20 MB ({growth / 1e6:.0f} MB)",
@@ -104,49 +143,16 @@ def measure(folder: Path, short: bool) -> Result:
             ),
         ],
         panels=[
-            Panel(
-                title="Objects created a second, as the file grows",
-                x_label="objects in the file",
-                lines=[Line("created", _over(created, plan))],
-            ),
-            Panel(
-                title="Alarms set a second, as the table grows",
-                x_label="alarms in the file",
-                lines=[Line("set", _over(reminded, plan))],
-            ),
+            _panel("Objects created a second, as the file grows", "objects", created, plan),
+            _panel("Alarms set a second, as the table grows", "alarms", reminded, plan),
         ],
         raw={
-            "steps": {
-                name: attrs.asdict(step)
-                for name, step in {
-                    "empty": empty,
-                    "created": created,
-                    "opened": opened,
-                    "cold": cold,
-                    "changes": changes,
-                    "reads": reads,
-                    "listed": listed,
-                    "reminded": reminded,
-                    "far": far,
-                    "near": near,
-                }.items()
-            },
+            "steps": {name: attrs.asdict(step) for name, step in steps.items()},
             "stats_seconds": counted,
             "file_bytes": created_size,
             "file_bytes_with_alarms": size_of(path),
         },
     )
-
-
-P = ParamSpec("P")
-
-
-def _run(does: Callable[P, Awaitable[Step]], *args: P.args, **kwargs: P.kwargs) -> Step:
-    return trio.run(partial(does, *args, **kwargs))
-
-
-def _run_calls(path: Path, plan: _Plan) -> tuple[Step, Step, Step]:
-    return trio.run(_call, path, plan)
 
 
 async def _create(path: Path, plan: _Plan) -> Step:
@@ -158,21 +164,16 @@ async def _create(path: Path, plan: _Plan) -> Step:
 async def _remind(path: Path, plan: _Plan) -> Step:
     some_time = random.Random(7)
     async with DurableRuntime(path, objects=[Cell], max_resident=plan.active) as runtime:
-        calls = (
-            partial(
-                runtime.schedule_alarm,
-                Cell,
-                _id(n),
-                "ring",
-                after=some_time.uniform(_DAY, 2 * _DAY),
-            )
-            for n in range(plan.objects)
-        )
-        return await _in_chunks(calls, plan)
+
+        def setting(number: int) -> Call:
+            after = some_time.uniform(_DAY, 2 * _DAY)
+            return partial(runtime.schedule_alarm, Cell, _id(number), "ring", after=after)
+
+        return await _in_chunks(map(setting, range(plan.objects)), plan)
 
 
 async def _in_chunks(calls: Iterator[Call], plan: _Plan) -> Step:
-    """Make each of the calls once, and tell how fast."""
+    """Make each of the calls once, timed in chunks."""
     rates = []
     began = perf_counter()
     for _ in range(0, plan.objects, plan.chunk):
@@ -180,17 +181,16 @@ async def _in_chunks(calls: Iterator[Call], plan: _Plan) -> Step:
         await call_each(islice(calls, plan.chunk), _CALLERS)
         rates.append(plan.chunk / (perf_counter() - chunk_began))
     seconds = perf_counter() - began
-    rate = plan.objects / seconds
-    return Step(rate, memory.resident_bytes(), seconds, rates=tuple(rates))
+    return Step(plan.objects / seconds, seconds, rates=tuple(rates))
 
 
 async def _open(path: Path, polling_interval: float = 30.0) -> Step:
     began = perf_counter()
     async with DurableRuntime(path, objects=[Cell], polling_interval=polling_interval) as runtime:
         seconds = perf_counter() - began
-        await trio.sleep(1)  # what it reads ahead, it has read by then
+        await trio.sleep(1)  # its reading ahead is done by then
         assert runtime.count_objects() == 0
-        return Step(0.0, memory.resident_bytes(), seconds)
+        return Step(0.0, seconds)
 
 
 async def _call(path: Path, plan: _Plan) -> tuple[Step, Step, Step]:
@@ -206,16 +206,11 @@ async def _call(path: Path, plan: _Plan) -> tuple[Step, Step, Step]:
 
         began = perf_counter()
         await call_each([partial(first, cell) for cell in cells], 64)
-        rate = len(cells) / (perf_counter() - began)
-        cold = Step(
-            rate, memory.resident_bytes(), 0.0, percentile(latencies, 50), percentile(latencies, 99)
-        )
-        warm = [
-            await _warm([partial(cell.add, 1) for cell in cells], plan),
-            await _warm([cell.value for cell in cells], plan),
-        ]
+        cold = Step.of(len(cells) / (perf_counter() - began), latencies)
+        changes = await _warm([partial(cell.add, 1) for cell in cells], plan)
+        reads = await _warm([cell.value for cell in cells], plan)
         assert runtime.count_objects() == plan.active
-    return cold, warm[0], warm[1]
+    return cold, changes, reads
 
 
 async def _warm(calls: Sequence[Call], plan: _Plan) -> Step:
@@ -223,9 +218,7 @@ async def _warm(calls: Sequence[Call], plan: _Plan) -> Step:
     rate = await Period(plan.seconds).run([Walk(calls, number) for number in range(64)])
     latencies: list[float] = []
     await Period(plan.seconds / 3).run([TimedWalk(calls, n, latencies) for n in range(64)])
-    return Step(
-        rate, memory.resident_bytes(), 0.0, percentile(latencies, 50), percentile(latencies, 99)
-    )
+    return Step.of(rate, latencies)
 
 
 async def _list(path: Path, plan: _Plan) -> Step:
@@ -236,18 +229,7 @@ async def _list(path: Path, plan: _Plan) -> Step:
             count, last = count + len(page), page[-1]
         seconds = perf_counter() - began
         assert count == plan.objects
-        return Step(count / seconds, memory.resident_bytes(), seconds)
-
-
-def _count(path: Path) -> float:
-    """The seconds that `trio-durable stats` takes."""
-    began = perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "trio_durable", "stats", "-s", str(path)],
-        check=True,
-        capture_output=True,
-    )
-    return perf_counter() - began
+        return Step(count / seconds, seconds)
 
 
 def _id(number: int) -> str:
@@ -255,25 +237,11 @@ def _id(number: int) -> str:
     return f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
 
 
-def _over(step: Step, plan: _Plan) -> list[tuple[float, float]]:
-    return [((number + 1) * plan.chunk, rate) for number, rate in enumerate(step.rates)]
+def _panel(title: str, what: str, step: Step, plan: _Plan) -> Panel:
+    points = [((number + 1) * plan.chunk, rate) for number, rate in enumerate(step.rates)]
+    return Panel(title=title, x_label=f"{what} in the file", lines=[Line(what, points)])
 
 
 def _calls(step: Step) -> tuple[str, str, str]:
-    return (
-        f"{step.rate:,.0f}/s",
-        f"p50 {step.p50 * 1e3:.2f} ms, p99 {step.p99 * 1e3:.2f} ms",
-        _mb(step),
-    )
-
-
-def _each(size: int, count: int) -> str:
-    return f"{size / count:.0f} bytes each"
-
-
-def _mb(step: Step) -> str:
-    return f"{step.resident_bytes / 1e6:.0f} MB"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms"
+    latencies = f"p50 {step.p50 * 1e3:.2f} ms, p99 {step.p99 * 1e3:.2f} ms"
+    return f"{step.rate:,.0f}/s", latencies, step.mb

@@ -1,8 +1,8 @@
-"""More calls than can be done: what becomes of those that can?
+"""More calls than can be done, which arrive by a schedule.
 
-Calls arrive by a schedule and wait for nobody, as requests from the internet do, at two to ten
-times the rate that callers reach who wait for their replies. Three things are overloaded, each of
-which is slow enough that the rest isn't:
+Calls wait for no other call, as requests from the internet do, and arrive at two to ten times the
+rate that callers reach who wait for their replies. Three things are overloaded, each of which is
+slow enough that the rest isn't:
 
 - *one object*, whose handler takes two milliseconds;
 - *the disk*, which takes a millisecond for each object that is saved, under calls that change
@@ -10,8 +10,8 @@ which is slow enough that the rest isn't:
 - *loads*, which take a millisecond for each object, under calls that read other objects each
   time.
 
-It is well if as much is done as without the overload, those who are served don't wait for long,
-the others hear soon that they aren't, memory stays bounded, and all is as before right after.
+The bounds: the rate stays near that without the overload, memory stays bounded, and a second later
+nearly all calls are served again. The table has the latency of calls that are served and refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 from collections import Counter as Counts
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Literal, get_args
@@ -29,13 +30,12 @@ import trio
 from trio_durable import CallTimeout, DurableRuntime, MailboxFull, Overloaded, SQLiteStorage
 
 from .. import memory
-from ..plot import Line, Panel
-from .objects import Cell
-from .result import Result, Table, Verdict, in_child
-from .samples import percentile
-from .slow import Delays, SlowStorage
+from ..measurements import Line, Panel, percentile
+from ..processes import in_child
+from .parts import Cell, Delays, Result, SlowStorage, Table, Verdict
 
 Kind = Literal["one object", "the disk", "loads"]
+Call = Callable[[], Awaitable[object]]
 
 KEPT = 0.8
 """The share of the capacity that must be left under overload."""
@@ -43,14 +43,14 @@ MEMORY = 100e6
 """Bytes by which the resident set may grow, at any rate of arrivals."""
 WELL = 0.9
 """The share of callers that must be served again soon after."""
-TIMEOUT = 5.0
+_TIMEOUT = 5.0
 _TICK = 0.25
-_DELAYS: dict[Kind, Delays] = {
+_RESIDENT = 1_000
+_DELAYS = {
     "one object": Delays(),
     "the disk": Delays(per_row=0.001),
     "loads": Delays(per_loaded=0.001),
 }
-_RESIDENT = 1_000
 
 
 @attrs.frozen
@@ -68,22 +68,21 @@ _SHORT = _Plan(factors=(5,), calm=1.5, storm=10, after=2)
 
 @attrs.define
 class Tick:
-    """What happened in a stretch of time."""
+    """The events of a quarter of a second, which ends ``at`` seconds after the overload began."""
 
     at: float
-    """When it ended, in seconds since the overload began."""
     resident_bytes: int = 0
     waiting: int = 0
-    """Callers that had no answer yet."""
+    """Callers without an answer yet."""
     objects: int = 0
     outcomes: Counts[str] = attrs.field(factory=Counts)
     latencies: list[float] = attrs.field(factory=list)
-    """Of those who were served."""
+    """Of calls that were served."""
     told_after: list[float] = attrs.field(factory=list)
-    """Of those who were not."""
+    """Of calls that were not."""
     arrived: int = 0
     turned_away: int = 0
-    """How many of those who arrived in it were not served, then or later."""
+    """Arrivals of this tick that were not served, then or later."""
 
 
 @attrs.frozen
@@ -97,64 +96,68 @@ class Run:
     storm: list[Tick]
     after: list[Tick]
 
-    def done(self, ticks: list[Tick]) -> float:
-        """Calls served a second."""
-        return sum(tick.outcomes["done"] for tick in ticks) / (len(ticks) * _TICK)
+    @property
+    def ticks(self) -> list[Tick]:
+        return self.storm + self.after
 
     @property
     def settled(self) -> list[Tick]:
-        """The second half of the overload, when everything has filled up that does."""
+        """The second half of the overload, when all queues and caches have filled."""
         return self.storm[len(self.storm) // 2 :]
+
+    def share(self, ticks: list[Tick]) -> float:
+        """The share of the capacity that was served."""
+        done = sum(tick.outcomes["done"] for tick in ticks)
+        return done / (len(ticks) * _TICK) / self.capacity
 
     @property
     def kept(self) -> float:
         """The share of the capacity that was left."""
-        return self.done(self.settled) / self.capacity
+        return self.share(self.settled)
 
     def served(self) -> list[tuple[float, float]]:
         """The share of the capacity that was served in the two seconds before each moment."""
-        ticks = self.storm + self.after
-        window = round(2 / _TICK)
-        return [
-            (ticks[end - 1].at, self.done(ticks[end - window : end]) / self.capacity)
-            for end in range(window, len(ticks) + 1)
-        ]
+        ticks, window = self.ticks, round(2 / _TICK)
+        ends = range(window, len(ticks) + 1)
+        return [(ticks[end - 1].at, self.share(ticks[end - window : end])) for end in ends]
+
+    @property
+    def growth(self) -> list[int]:
+        """Bytes by which the process had grown after each tick."""
+        return [tick.resident_bytes - self.before_bytes for tick in self.ticks]
 
     @property
     def grown(self) -> int:
-        """By how many bytes the process grew."""
-        return max(tick.resident_bytes for tick in self.storm + self.after) - self.before_bytes
+        """The greatest growth."""
+        return max(self.growth)
 
     @property
     def recovered(self) -> float:
-        """The share of those served who came later than a second after the overload."""
+        """The share served of the calls later than a second after the overload."""
         ticks = [tick for tick in self.after if tick.at > self.storm[-1].at + 1]
         return 1 - sum(t.turned_away for t in ticks) / sum(t.arrived for t in ticks)
 
 
 def measure(folder: Path, short: bool) -> Result:
-    """Do it."""
-    plan = _SHORT if short else _FULL
+    """Run each kind of overload at each rate."""
+    plan, kinds = _SHORT if short else _FULL, get_args(Kind)
     runs = [
-        in_child(_run, folder / f"{kind} {factor}.db", plan, kind, factor)
-        for kind in get_args(Kind)
+        in_child(partial(_run, folder / f"{kind} {factor}.db", plan, kind, factor))
+        for kind in kinds
         for factor in plan.factors
     ]
+    bounds = {
+        f"{KEPT:.0%} of the capacity is left": all(run.kept >= KEPT for run in runs),
+        f"memory grows by less than {MEMORY / 1e6:.0f} MB": all(run.grown < MEMORY for run in runs),
+        f"of those who come a second later or more, {WELL:.0%} are served": all(
+            run.recovered >= WELL for run in runs
+        ),
+    }
     return Result(
         title="Overload",
         tables=[Table(_HEADINGS, [_row(run) for run in runs])],
-        verdicts=[
-            Verdict(f"{KEPT:.0%} of the capacity is left", all(run.kept >= KEPT for run in runs)),
-            Verdict(
-                f"memory grows by less than {MEMORY / 1e6:.0f} MB",
-                all(run.grown < MEMORY for run in runs),
-            ),
-            Verdict(
-                f"of those who come a second later or more, {WELL:.0%} are served",
-                all(run.recovered >= WELL for run in runs),
-            ),
-        ],
-        panels=[panel for kind in get_args(Kind) for panel in _panels(kind, runs)],
+        verdicts=[Verdict(text, holds) for text, holds in bounds.items()],
+        panels=[panel for kind in kinds for panel in _panels(kind, runs)],
         raw={"runs": [_record(run) for run in runs]},
     )
 
@@ -174,37 +177,32 @@ class _Storm:
         self._tick = Tick(0)
 
     async def run(self) -> Run:
+        plan = self._plan
         async with DurableRuntime(self._storage, objects=[Cell], max_resident=_RESIDENT) as runtime:
             patient = self._calls(runtime, None)
-            await self._closed_loop(patient, self._plan.calm / 3)
-            capacity = await self._closed_loop(patient, self._plan.calm)
-            call = self._calls(runtime, TIMEOUT)
+            await self._closed_loop(patient, plan.calm / 3)
+            capacity = await self._closed_loop(patient, plan.calm)
             before = memory.resident_bytes()
             async with trio.open_nursery() as nursery:
-                began = trio.current_time()
-                storm = await self._open_loop(
-                    nursery, runtime, call, self._factor * capacity, self._plan.storm, began
-                )
-                after = await self._open_loop(
-                    nursery, runtime, call, capacity / 2, self._plan.after, began
-                )
+                arrivals = partial(self._open_loop, nursery, runtime, trio.current_time())
+                storm = await arrivals(self._factor * capacity, plan.storm)
+                after = await arrivals(capacity / 2, plan.after)
                 nursery.cancel_scope.cancel()
         return Run(self._kind, self._factor, capacity, before, storm, after)
 
-    def _calls(
-        self, runtime: DurableRuntime, timeout: float | None
-    ) -> Callable[[], Awaitable[object]]:
+    def _calls(self, runtime: DurableRuntime, timeout: float | None) -> Call:
+        get = partial(runtime.get, Cell, timeout=timeout)
         if self._kind == "one object":
-            return lambda: runtime.get(Cell, "the one", timeout=timeout).take(0.002)
+            return lambda: get("the one").take(0.002)
         if self._kind == "the disk":
-            return lambda: runtime.get(Cell, self._new_id(), timeout=timeout).add(1)
-        return lambda: runtime.get(Cell, self._new_id(), timeout=timeout).value()
+            return lambda: get(self._new_id()).add(1)
+        return lambda: get(self._new_id()).value()
 
     def _new_id(self) -> str:
         return f"{self._random.getrandbits(64):016x}"
 
-    async def _closed_loop(self, call: Callable[[], Awaitable[object]], seconds: float) -> float:
-        """The calls per second of callers who wait for their replies."""
+    async def _closed_loop(self, call: Call, seconds: float) -> float:
+        """The calls per second of callers that wait for their replies."""
         done = 0
 
         async def caller() -> None:
@@ -224,13 +222,12 @@ class _Storm:
         self,
         nursery: trio.Nursery,
         runtime: DurableRuntime,
-        call: Callable[[], Awaitable[object]],
+        origin: float,
         rate: float,
         seconds: float,
-        origin: float,
     ) -> list[Tick]:
-        """Let calls arrive at a rate, whatever becomes of those before them."""
-        ticks = []
+        """Let calls arrive at a rate, even if those before them still wait."""
+        call, ticks = self._calls(runtime, _TIMEOUT), []
         began = trio.current_time()
         arrived = 0
         for number in range(1, round(seconds / _TICK) + 1):
@@ -247,19 +244,18 @@ class _Storm:
             ticks.append(self._tick)
         return ticks
 
-    async def _arrive(self, call: Callable[[], Awaitable[object]]) -> None:
+    async def _arrive(self, call: Call) -> None:
         began = trio.current_time()
         arrival = self._tick
         arrival.arrived += 1
         self._waiting += 1
+        outcome = "done"
         try:
             await call()
         except (Overloaded, MailboxFull):
             outcome = "refused"
         except CallTimeout:
             outcome = "timed out"
-        else:
-            outcome = "done"
         finally:
             self._waiting -= 1
         took = trio.current_time() - began
@@ -288,16 +284,15 @@ _HEADINGS = (
 
 
 def _row(run: Run) -> list[str]:
-    settled = run.settled
-    seconds = len(settled) * _TICK
-    latencies = [latency for tick in settled for latency in tick.latencies]
-    told = [after for tick in settled for after in tick.told_after]
-    outcomes = sum((tick.outcomes for tick in settled), Counts[str]())
+    seconds = len(run.settled) * _TICK
+    latencies = [latency for tick in run.settled for latency in tick.latencies]
+    told = [after for tick in run.settled for after in tick.told_after]
+    outcomes = sum((tick.outcomes for tick in run.settled), Counts[str]())
     return [
         run.kind,
         f"{run.capacity:,.0f}",
         f"{run.factor} x",
-        f"{run.done(settled):,.0f}",
+        f"{outcomes['done'] / seconds:,.0f}",
         f"{run.kept:.2f}",
         f"{percentile(latencies, 50):.2f} / {percentile(latencies, 99):.2f} s",
         f"{outcomes['refused'] / seconds:,.0f}",
@@ -310,46 +305,21 @@ def _row(run: Run) -> list[str]:
 
 
 def _panels(kind: Kind, runs: list[Run]) -> list[Panel]:
-    mine = [run for run in runs if run.kind == kind]
-
-    def lines(figure: Callable[[Run, Tick], float]) -> list[Line]:
-        return [
-            Line(
-                f"{run.factor} x", [(tick.at, figure(run, tick)) for tick in run.storm + run.after]
-            )
-            for run in mine
-        ]
-
+    served, grown = [], []
+    for run in (run for run in runs if run.kind == kind):
+        served.append(Line(f"{run.factor} x", run.served()))
+        points = zip(run.ticks, run.growth, strict=True)
+        grown.append(Line(f"{run.factor} x", [(t.at, max(size, 0) / 1e6) for t, size in points]))
     return [
-        Panel(
-            title=f"{kind}: calls served, of the capacity",
-            x_label="seconds",
-            lines=[Line(f"{run.factor} x", run.served()) for run in mine],
-        ),
-        Panel(
-            title=f"{kind}: memory it grew by",
-            x_label="seconds",
-            unit=" MB",
-            lines=lines(lambda run, tick: max(tick.resident_bytes - run.before_bytes, 0) / 1e6),
-        ),
+        Panel(title=f"{kind}: calls served, of the capacity", x_label="seconds", lines=served),
+        Panel(title=f"{kind}: memory it grew by", x_label="seconds", unit=" MB", lines=grown),
     ]
 
 
 def _record(run: Run) -> dict[str, object]:
-    return {
-        "kind": run.kind,
-        "factor": run.factor,
-        "capacity": run.capacity,
-        "ticks": [
-            {
-                "at": tick.at,
-                "resident_bytes": tick.resident_bytes - run.before_bytes,
-                "waiting": tick.waiting,
-                "arrived": tick.arrived,
-                "turned_away": tick.turned_away,
-                "objects": tick.objects,
-                **tick.outcomes,
-            }
-            for tick in run.storm + run.after
-        ],
-    }
+    names = ("at", "waiting", "arrived", "turned_away", "objects")
+    ticks = [
+        {**{name: getattr(tick, name) for name in names}, "resident_bytes": size, **tick.outcomes}
+        for tick, size in zip(run.ticks, run.growth, strict=True)
+    ]
+    return {"kind": run.kind, "factor": run.factor, "capacity": run.capacity, "ticks": ticks}

@@ -1,22 +1,24 @@
-"""Ten minutes of everything at once: does the process stay as it is?
+"""Ten minutes of everything at once, with flat memory.
 
 Objects are called at random out of ten times as many as may stay in memory, so that all the time
 some hibernate, some are evicted and others come from the disk. Among the calls are changes, reads,
-turns with a stop in them, alarms that are set and go off, calls that fail and calls whose callers
-give up. Once a second the process and its files are looked at.
+turns with a checkpoint in them, alarms that are set and ring, calls that fail and calls that are
+cancelled. The process and its files are sampled once a second.
 
-Memory is flat if what it grows by, as the slope of a line through the samples (least squares),
-comes to less than `KEPT` bytes for each call, or to less than one `ARENA` in all, which is what
-Python's allocator takes at a time. It counts after a fifth of the time, and twenty calls for each
-object that may stay in memory: until then caches and the heap fill. The smallest thing that Python
-could leak with each call takes thirty times as much.
+Memory is flat if its growth, as the slope of a line through the samples (least squares), is less
+than `KEPT` bytes for each call, or less than one `ARENA` in all, the unit of Python's allocator. It
+counts after a fifth of the time, and twenty calls for each object that may stay in memory: until
+then caches and the heap fill. The smallest leak with each call would take thirty times as much.
 """
 
 from __future__ import annotations
 
+import gc
 import random
-from collections.abc import Awaitable, Callable
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -24,22 +26,22 @@ import anyio
 import attrs
 import trio
 
-from trio_durable import DurableRuntime, RuntimeStatistics
+from trio_durable import DurableRuntime
 
+from .. import memory
+from ..measurements import Line, Panel
 from ..objects import object_ids
-from ..plot import Line, Panel
+from ..processes import in_child
 from ..workloads import make_file
-from .objects import Cell
-from .result import Result, Table, Verdict, in_child
-from .samples import Sample, since, slope, take
+from .parts import Cell, Result, Table, Verdict, size_of
 
 KEPT = 1.0
 """Bytes that a call may leave behind."""
 ARENA = 2**20
 _WARM_UP = 0.2
-"""The share of the time in which caches fill, at the least."""
+"""The least share of the time in which caches fill."""
 _WARM_UP_CALLS = 20
-"""Calls for each object in memory in which they do, at the least."""
+"""The least number of calls for each object in memory in which they do."""
 
 
 @attrs.frozen
@@ -56,16 +58,37 @@ _FULL = _Plan(seconds=600, stored=200_000, resident=20_000)
 _SHORT = _Plan(seconds=20, stored=20_000, resident=2_000)
 
 
+@attrs.frozen
+class Sample:
+    """The process and its files at one moment."""
+
+    at: float
+    """Seconds since the load began."""
+    calls: int
+    """Since the load began."""
+    figures: Sequence[float]
+    """In the order of `_FIGURES`."""
+
+
+_FIGURES = {
+    "Resident set": (" MB", "resident set, KB", 1e6 / 1024),
+    "Durable objects in memory": ("", "durable objects in memory", 1.0),
+    "Objects of the garbage collector": ("", "objects of the gc", 1.0),
+    "Tasks": ("", "trio tasks", 1.0),
+    "WAL": (" MB", "WAL, KB", 1e6 / 1024),
+    "File": (" MB", "file, KB", 1e6 / 1024),
+}
+"""Title of the panel: its unit, the name in the table, and how many of the table's unit that is."""
+
+
 def measure(folder: Path, short: bool) -> Result:
-    """Do it."""
-    return in_child(_measure, folder / "objects.db", _SHORT if short else _FULL)
+    """Run the load in a process of its own."""
+    return in_child(partial(_measure, folder / "objects.db", _SHORT if short else _FULL))
 
 
 def _measure(path: Path, plan: _Plan) -> Result:
     make_file(path, plan.stored, Cell)
-    load = _Load(plan, path)
-    trio.run(load.run)
-    return load.result()
+    return trio.run(_Load(plan, path).run)
 
 
 class _Load:
@@ -74,11 +97,9 @@ class _Load:
         self._path = path
         self._ids = object_ids(plan.stored)
         self._random = random.Random(7)
-        self._samples: list[Sample] = []
         self._calls = 0
         self._failed = 0
         self._cancelled = 0
-        self._statistics: RuntimeStatistics | None = None
         kinds: dict[Callable[[Cell], Awaitable[object]], int] = {
             lambda cell: cell.add(1): 50,
             lambda cell: cell.value(): 20,
@@ -89,8 +110,9 @@ class _Load:
         }
         self._mix = [kind for kind, share in kinds.items() for _ in range(share)]
 
-    async def run(self) -> None:
+    async def run(self) -> Result:
         plan = self._plan
+        samples: list[Sample] = []
         async with (
             DurableRuntime(self._path, objects=[Cell], max_resident=plan.resident) as runtime,
             trio.open_nursery() as nursery,
@@ -101,9 +123,20 @@ class _Load:
             for second in range(1, round(plan.seconds) + 1):
                 await trio.sleep(began + second - perf_counter())
                 at = perf_counter() - began
-                self._samples.append(take(at, self._path, runtime.count_objects(), self._calls))
-            self._statistics = runtime.statistics()
+                figures = [
+                    memory.resident_bytes() / 1e6,
+                    runtime.count_objects(),
+                    len(gc.get_objects()),
+                    trio.lowlevel.current_statistics().tasks_living,
+                    size_of(self._path.with_name(self._path.name + "-wal")) / 1e6,
+                    size_of(self._path) / 1e6,
+                ]
+                samples.append(Sample(at, self._calls, figures))
+            totals = runtime.statistics()
             nursery.cancel_scope.cancel()
+        others = [totals.alarms_delivered, totals.commits, totals.transactions]
+        most = plan.resident + plan.callers + totals.alarms_in_flight
+        return self._result(samples, others, most)
 
     async def _call(self, runtime: DurableRuntime) -> None:
         while True:
@@ -122,48 +155,37 @@ class _Load:
             await cell.linger()
         self._cancelled += scope.cancelled_caught
 
-    def result(self) -> Result:
-        samples = self._samples
-        warm = _WARM_UP_CALLS * self._plan.resident
+    def _result(self, samples: list[Sample], others: list[int], most: int) -> Result:
+        plan = self._plan
         counted = [
             sample
-            for sample in since(samples, _WARM_UP * self._plan.seconds)
-            if sample.calls >= warm
+            for sample in samples
+            if sample.at >= _WARM_UP * plan.seconds
+            and sample.calls >= _WARM_UP_CALLS * plan.resident
         ]
-        per_second = slope([(s.at, s.resident_bytes) for s in counted])
-        rate = (counted[-1].calls - counted[0].calls) / (counted[-1].at - counted[0].at)
+        if len(counted) < 2:
+            raise RuntimeError(f"{samples[-1].calls:,} calls are too few to fill the caches")
+        first, last = counted[0], counted[-1]
+        resident = [(sample.at, sample.figures[0] * 1e6) for sample in counted]
+        per_second = slope(resident)
+        rate = (last.calls - first.calls) / (last.at - first.at)
         kept = per_second / rate
-        of_calls = self._statistics
-        assert of_calls is not None
-        mean = sum(s.resident_bytes for s in counted) / len(counted)
-        last = counted[-1]
+        mean = statistics.mean(size for _, size in resident)
+        calls = [f"{last.calls:,}", f"{rate:,.0f}"]
+        calls += [f"{number:,}" for number in (self._failed, self._cancelled, *others)]
         return Result(
-            title=f"{self._plan.seconds / 60:g} minutes of steady load",
+            title=f"{plan.seconds / 60:g} minutes of steady load",
             tables=[
                 Table(
                     ("what", "slope per minute", "least", "most", "at the end"),
                     [
-                        _row("resident set, KB", counted, lambda s: s.resident_bytes / 1024),
-                        _row("trio tasks", counted, lambda s: s.tasks),
-                        _row("objects of the gc", counted, lambda s: s.gc_objects),
-                        _row("durable objects in memory", counted, lambda s: s.resident_objects),
-                        _row("WAL, KB", counted, lambda s: s.wal_bytes / 1024),
-                        _row("file, KB", counted, lambda s: s.file_bytes / 1024),
+                        _row(name, [(s.at / 60, s.figures[number] * scale) for s in counted])
+                        for number, (_, name, scale) in enumerate(_FIGURES.values())
                     ],
                 ),
                 Table(
                     ("calls", "a second", "failed", "given up", "alarms", "rows", "transactions"),
-                    [
-                        [
-                            f"{last.calls:,}",
-                            f"{rate:,.0f}",
-                            f"{self._failed:,}",
-                            f"{self._cancelled:,}",
-                            f"{of_calls.alarms_delivered:,}",
-                            f"{of_calls.commits:,}",
-                            f"{of_calls.transactions:,}",
-                        ]
-                    ],
+                    [calls],
                 ),
             ],
             verdicts=[
@@ -171,41 +193,32 @@ class _Load:
                     f"memory is flat: {per_second * 60 / 1024:+.1f} KB a minute at {rate:,.0f} "
                     f"calls/s, which is {kept:+.3f} bytes a call, of {mean / 1e6:.0f} MB "
                     f"(bound: {KEPT:g} byte a call, or 1 MiB in all)",
-                    kept <= KEPT or per_second * (last.at - counted[0].at) <= ARENA,
+                    kept <= KEPT or per_second * (last.at - first.at) <= ARENA,
                 ),
                 Verdict(
-                    f"never more than {self._plan.resident:,} idle objects stay in memory",
-                    max(s.resident_objects for s in samples)
-                    <= self._plan.resident + self._plan.callers + of_calls.alarms_in_flight,
+                    f"never more than {plan.resident:,} idle objects stay in memory",
+                    max(sample.figures[1] for sample in samples) <= most,
                 ),
             ],
             panels=[
-                _panel("Resident set", " MB", samples, lambda s: s.resident_bytes / 1e6),
-                _panel("Durable objects in memory", "", samples, lambda s: s.resident_objects),
-                _panel("Objects of the garbage collector", "", samples, lambda s: s.gc_objects),
-                _panel("Tasks", "", samples, lambda s: s.tasks),
-                _panel("WAL", " MB", samples, lambda s: s.wal_bytes / 1e6),
-                _panel("File", " MB", samples, lambda s: s.file_bytes / 1e6),
+                Panel(
+                    title=title,
+                    unit=unit,
+                    x_label="seconds",
+                    lines=[Line(title, [(s.at, s.figures[number]) for s in samples])],
+                )
+                for number, (title, (unit, _, _)) in enumerate(_FIGURES.items())
             ],
-            raw={"samples": [attrs.asdict(sample) for sample in samples]},
+            raw={"calls": [sample.calls for sample in samples]},
         )
 
 
-Figure = Callable[[Sample], float]
+def _row(name: str, points: Sequence[tuple[float, float]]) -> list[str]:
+    values = [value for _, value in points]
+    figures = (min(values), max(values), values[-1])
+    return [name, f"{slope(points):+,.1f}", *(f"{figure:,.0f}" for figure in figures)]
 
 
-def _row(what: str, samples: list[Sample], figure: Figure) -> list[str]:
-    values = [figure(sample) for sample in samples]
-    per_minute = slope([(s.at / 60, figure(s)) for s in samples])
-    return [
-        what,
-        f"{per_minute:+,.1f}",
-        f"{min(values):,.0f}",
-        f"{max(values):,.0f}",
-        f"{values[-1]:,.0f}",
-    ]
-
-
-def _panel(title: str, unit: str, samples: list[Sample], figure: Figure) -> Panel:
-    line = Line(title, [(sample.at, figure(sample)) for sample in samples])
-    return Panel(title=title, unit=unit, x_label="seconds", lines=[line])
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """The growth of y for each of x, by least squares."""
+    return statistics.linear_regression(*zip(*points, strict=True)).slope

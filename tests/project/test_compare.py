@@ -17,33 +17,34 @@ import pytest
 
 from benchmarks.callers import Period
 from benchmarks.compare import __main__ as command
-from benchmarks.compare import bars, child, syncs
+from benchmarks.compare import report, syncs
 from benchmarks.compare.catalogue import ENTRIES, Entry
-from benchmarks.compare.contender import Alarms, Contender, Counters, Step
+from benchmarks.compare.contender import Alarms, Counters, Parts, Step
 from benchmarks.compare.driver import BlockingWalk, Effort, WrongCount, drive
-from benchmarks.compare.http_client import Client, UnexpectedAnswer
+from benchmarks.compare.over_http import Client, UnexpectedAnswer
 from benchmarks.compare.results import WORKLOADS, Result, Stretch, WorkloadName, collect
 from benchmarks.measurements import Sample
+from benchmarks.processes import ChildFailed
 
 
-class Fake(Contender):
-    """Opens what it is given."""
-
-    def __init__(self, opened: Counters | Alarms) -> None:
-        self._opened = opened
-
-    @asynccontextmanager
-    async def opened(self, folder: Path) -> AsyncIterator[Counters | Alarms]:
-        yield self._opened
+@asynccontextmanager
+async def opened(*fakes: FakeCounters | FakeAlarms) -> AsyncIterator[Parts]:
+    """A contender of these parts."""
+    yield [fake.part() for fake in fakes]
 
 
-class FakeCounters(Counters):
+class FakeCounters:
     """A call takes a millisecond."""
+
+    blocking = False
 
     def __init__(self, lost_after: float = float("inf")) -> None:
         self.counts: Counter[str] = Counter()
         self.at_once = self.most_at_once = 0
         self._lost_after = lost_after
+
+    def part(self) -> Counters:
+        return Counters(self.increment, self.value, blocking=self.blocking)
 
     def increment(self, key: str) -> Step:
         async def step() -> None:
@@ -64,13 +65,16 @@ class FakeCounters(Counters):
         return step
 
 
-class FakeAlarms(Alarms):
+class FakeAlarms:
     """They make their change half a second after they are due."""
 
     def __init__(self, lead: float = 0) -> None:
         self.due: list[float] = []
         self.keys: Sequence[str] = ()
         self.lead = lead
+
+    def part(self) -> Alarms:
+        return Alarms(self.schedule, self.handled, self.lead)
 
     async def schedule(self, keys: Sequence[str], due_at: datetime) -> None:
         self.keys = keys
@@ -80,44 +84,38 @@ class FakeAlarms(Alarms):
         return sum(due <= anyio.current_time() for due in self.due)
 
 
-class FakeCountersAndAlarms(FakeCounters, FakeAlarms):
-    def __init__(self) -> None:
-        FakeCounters.__init__(self)
-        FakeAlarms.__init__(self)
-
-
 def effort(*workloads: WorkloadName, callers: int = 64) -> Effort:
     return Effort(0.1, 10, callers, workloads or WORKLOADS)
 
 
 @pytest.mark.anyio
-async def test_a_contender_is_put_through_all_it_can_do(tmp_path: Path) -> None:
-    both = FakeCountersAndAlarms()
-    stretches = await drive(Fake(both), tmp_path, effort())
+async def test_a_contender_is_put_through_all_it_can_do() -> None:
+    counters = FakeCounters()
+    stretches = await drive(opened(counters, FakeAlarms()), effort())
     assert [stretch.workload for stretch in stretches] == ["one", "many", "reads", "alarms"]
     operations = [stretch.operations for stretch in stretches]
     assert operations == pytest.approx([100, 6400, 6400, 10], rel=0.02)
-    assert both.most_at_once == 64
+    assert counters.most_at_once == 64
 
-    stretches = await drive(Fake(FakeAlarms()), tmp_path, effort())
+    stretches = await drive(opened(FakeAlarms()), effort())
     assert [stretch.workload for stretch in stretches] == ["alarms"]
 
 
 @pytest.mark.anyio
-async def test_only_what_was_asked_for_is_done(tmp_path: Path) -> None:
-    both = FakeCountersAndAlarms()
-    stretches = await drive(Fake(both), tmp_path, effort("alarms"))
+async def test_only_what_was_asked_for_is_done() -> None:
+    counters, alarms = FakeCounters(), FakeAlarms()
+    stretches = await drive(opened(counters, alarms), effort("alarms"))
     assert [stretch.workload for stretch in stretches] == ["alarms"]
-    assert not both.counts
+    assert not counters.counts
 
-    stretches = await drive(Fake(both), tmp_path, effort("one"))
+    stretches = await drive(opened(counters, alarms), effort("one"))
     assert [stretch.workload for stretch in stretches] == ["one"]
 
 
 @pytest.mark.anyio
-async def test_a_contender_that_loses_a_change_has_no_figures(tmp_path: Path) -> None:
+async def test_a_contender_that_loses_a_change_has_no_figures() -> None:
     with pytest.raises(WrongCount, match=r"changes were acknowledged, and 1,100 are there"):
-        await drive(Fake(FakeCounters(lost_after=1100)), tmp_path, effort("one", "many"))
+        await drive(opened(FakeCounters(lost_after=1100)), effort("one", "many"))
 
 
 def test_callers_of_what_blocks_have_a_thread_each() -> None:
@@ -149,19 +147,17 @@ class FakeBlocking(FakeCounters):
         return lambda: self.counts[key]
 
 
-def test_changes_by_what_blocks_are_counted(tmp_path: Path) -> None:
+def test_changes_by_what_blocks_are_counted() -> None:
     # One caller, as `Counter.update` isn't safe with more.
-    stretches = anyio.run(drive, Fake(FakeBlocking()), tmp_path, effort("one"))
+    stretches = anyio.run(drive, opened(FakeBlocking()), effort("one"))
     assert [stretch.workload for stretch in stretches] == ["one"]
 
 
 @pytest.mark.anyio
-async def test_alarms_are_set_anew_if_some_were_due_before_the_last_was_set(
-    tmp_path: Path,
-) -> None:
+async def test_alarms_are_set_again_if_some_were_due_before_the_last_was_set() -> None:
     alarms = FakeAlarms(lead=-110)  # a tenth of a second ago, and then two tenths …
     with pytest.raises(TimeoutError, match="10 alarms weren't set within"):
-        await drive(Fake(alarms), tmp_path, effort("alarms"))
+        await drive(opened(alarms), effort("alarms"))
     assert alarms.keys[0] == "alarm-2-000000"
 
 
@@ -187,13 +183,16 @@ def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
 
     async def main() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        async with server, Client(server.sockets[0].getsockname()[1]) as client:
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            client = Client(port)
             assert await client.number("GET", "/") == 42
             [(reader, _)] = client._idle
             while not reader.at_eof():
                 await asyncio.sleep(0)
             with pytest.raises(UnexpectedAnswer, match="500"):
                 await client.number("GET", "/")
+            client.close()
 
     asyncio.run(main())
 
@@ -219,7 +218,7 @@ def test_a_contender_that_is_not_installed_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = Entry(
-        name="x", title="X", place="nowhere:X", needs=("no_such_module",), durability="none"
+        name="x", title="X", place="nowhere:X", needs=["no_such_module"], durability="none"
     )
     monkeypatch.setattr(syncs, "obstacle", lambda: "no strace")
     results, [absent] = command.compare([entry], tmp_path, command.SHORT, WORKLOADS)
@@ -232,7 +231,7 @@ def test_a_contender_that_breaks_says_why_and_the_others_go_on(
 ) -> None:
     def put_through(entry: Entry, folder: Path, effort: Effort) -> list[Stretch]:
         if entry.name == "breaks":
-            raise child.ContenderFailed("Traceback\nValueError: no")
+            raise ChildFailed("Traceback\nValueError: no")
         return [Stretch("one", 10, 0, 1)]
 
     monkeypatch.setattr(syncs, "obstacle", lambda: "no strace")
@@ -251,14 +250,14 @@ def test_each_contender_that_can_be_measured_here_can_be_loaded() -> None:
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
     for entry in ENTRIES:
         if entry.obstacle() is None:
-            assert isinstance(entry.load(), Contender)
+            assert callable(entry.load())
 
 
 def test_the_chart_is_a_picture_with_all_results_in_it() -> None:
     results = [
         Result(entry.name, "many", Sample((10.0**number,))) for number, entry in enumerate(ENTRIES)
     ]
-    picture = ET.fromstring(bars.draw(results, "a disk & more"))
+    picture = ET.fromstring(report.draw(results, "a disk & more"))
     texts = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
     assert "a disk & more" in texts
     assert all(any(text and entry.title in text for text in texts) for entry in ENTRIES)

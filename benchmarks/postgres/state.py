@@ -1,10 +1,10 @@
 """State in PostgreSQL as ``text`` beside ``jsonb``: how fast it is saved and loaded, how big it is.
 
-    python -m benchmarks.postgres_state postgresql://…
+    python -m benchmarks.postgres.state postgresql://…
 
 Rounds of both alternate, and the ratio is the median of the rounds' ratios. Batches of 64 rows go
 in by the statement that the storage uses, and come out as it reads them; in two tables of the
-connection's own, which go with it.
+connection's own, which are dropped with it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import json
 import random
 import statistics
 import sys
-from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 import psycopg
@@ -25,6 +23,8 @@ from trio_durable.storage.postgres._arrays import (
     register_dumpers,
     text_array,
 )
+
+from ..workloads import repeat
 
 ROWS, BATCH, ROUNDS, SECONDS = 2_000, 64, 9, 0.3
 
@@ -71,9 +71,10 @@ class Table:
         for start in range(0, ROWS, BATCH):
             self._write(range(start, min(start + BATCH, ROWS)))
 
-    def write(self) -> None:
+    def write(self) -> int:
         """Save a batch."""
         self._write(random.sample(range(ROWS), BATCH))
+        return BATCH
 
     def _write(self, rows: Any) -> None:
         states = [self._states[(n + self._revisions[n]) % 100] for n in rows]
@@ -83,26 +84,17 @@ class Table:
         for n in rows:
             self._revisions[n] += 1
 
-    def load(self) -> None:
+    def load(self) -> int:
         """Load a batch."""
         wanted = text_array(f"object-{n:05}" for n in random.sample(range(ROWS), BATCH))
-        assert len(self._connection.execute(self._load, (wanted,), binary=True).fetchall()) == BATCH
+        return len(self._connection.execute(self._load, (wanted,), binary=True).fetchall())
 
     def bytes_per_row(self) -> float:
-        """What a state takes in the table."""
+        """The average size of a state in the table."""
         query = f"SELECT avg(pg_column_size(state))::float8 FROM {self._table}"
         row = self._connection.execute(query.encode()).fetchone()
         assert row is not None
         return float(row[0])
-
-
-def rate(work: Callable[[], None]) -> float:
-    """Rows a second."""
-    began, done = perf_counter(), 0
-    while perf_counter() - began < SECONDS:
-        work()
-        done += BATCH
-    return done / (perf_counter() - began)
 
 
 def main(conninfo: str) -> None:
@@ -111,9 +103,8 @@ def main(conninfo: str) -> None:
         for size in (100, 2_000, 20_000):
             text, jsonb = Table(connection, "text", size), Table(connection, "jsonb", size)
             for name in ("write", "load"):
-                pairs = [
-                    (rate(getattr(text, name)), rate(getattr(jsonb, name))) for _ in range(ROUNDS)
-                ]
+                works = getattr(text, name), getattr(jsonb, name)
+                pairs = [[repeat(work, SECONDS) for work in works] for _ in range(ROUNDS)]
                 ratio = statistics.median(one / other for one, other in pairs)
                 mine = statistics.median(one for one, _ in pairs)
                 print(f"{size:>6} bytes, {name:5}: {mine:>8,.0f} rows/s, {ratio:.2f} x jsonb")
@@ -123,5 +114,5 @@ def main(conninfo: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m benchmarks.postgres_state postgresql://…")
+        sys.exit("usage: python -m benchmarks.postgres.state postgresql://…")
     main(sys.argv[1])

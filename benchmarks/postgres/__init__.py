@@ -1,0 +1,1 @@
+"""Benchmarks on PostgreSQL: a server to measure on, its limits, and text beside jsonb."""
