@@ -86,7 +86,7 @@ RANKS = {
         "runtime",
     ],
     "telemetry": ["_logging _metrics", "opentelemetry"],
-    "testing": ["_alarms _eventually _perform _state plugin", "conformance simulate"],
+    "testing": ["_alarms _eventually _intercepted _perform _state plugin", "conformance simulate"],
     "testing.conformance": [
         "_builders _values",
         "_model _strategies _tests",
