@@ -1,4 +1,4 @@
-"""What went wrong, in one line, whatever it is that was raised."""
+"""Summaries of errors: one line, whatever was raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bell: it wakes at once or later, and once."""
+"""The auto-reset event: it wakes its waiter at once or later, and once."""
 
 from __future__ import annotations
 

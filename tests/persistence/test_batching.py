@@ -1,4 +1,4 @@
-"""`Pace` alone: in turns where the loop is the slower, in step where the disk is."""
+"""Batch sizes alone: in turns where the loop is slower, in step where the disk is slower."""
 
 from __future__ import annotations
 

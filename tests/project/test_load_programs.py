@@ -1,4 +1,4 @@
-"""The programs of `benchmarks.load`: what they make of their samples, and what they draw."""
+"""The programs of `benchmarks.load`: statistics of their samples, and their charts."""
 
 from __future__ import annotations
 
