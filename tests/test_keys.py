@@ -1,4 +1,4 @@
-"""Which ids can name an object."""
+"""Ids that can name an object, and ids that can't."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that would wait for themselves are told at once, and no others."""
+"""Circular waits: the call that would close the circle raises CallCycle, and no other call does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alarms that can't be set: an error that says why and what to do, and nothing is left of it."""
+"""Invalid alarms: errors that name the cause and the remedy, and change nothing."""
 
 from __future__ import annotations
 

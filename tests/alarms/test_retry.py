@@ -1,4 +1,4 @@
-"""When an alarm whose handler failed is tried again."""
+"""Retries: times of the attempts after a failed alarm."""
 
 from __future__ import annotations
 

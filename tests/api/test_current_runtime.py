@@ -1,4 +1,4 @@
-"""Which runtime is meant where none is named."""
+"""The current runtime, for calls that name none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening, closing, handles, and whom a runtime serves."""
+"""Runtimes: opening, closing, handles, and the types that a runtime serves."""
 
 from __future__ import annotations
 

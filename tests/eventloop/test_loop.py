@@ -1,4 +1,4 @@
-"""Where tasks meet: waiters, loops, runners."""
+"""The event loop: waiters, loops, runners."""
 
 from __future__ import annotations
 

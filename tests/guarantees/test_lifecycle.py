@@ -1,4 +1,4 @@
-"""From the first call to deletion: loading, after_load, stop, and where an object is."""
+"""Lifecycle of an object: loading, after_load, location, stop, deletion."""
 
 from __future__ import annotations
 

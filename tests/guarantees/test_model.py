@@ -1,4 +1,4 @@
-"""Random histories against a plain dict: what callers are told and what is stored always agree.
+"""Random histories against a plain dict: replies and stored state always agree.
 
 Each history runs in one event loop in virtual time, so that it is the same whenever it is
 repeated.

@@ -1,7 +1,7 @@
-"""Tests of the runtime that script their storage, once more with PostgreSQL behind the script.
+"""Tests of the runtime with a scripted storage, repeated with PostgreSQL behind the script.
 
-Those that look into the memory of a `MemoryStorage`, or stop the writer in a thread of its own, are
-left out: each of the others is taken.
+All of them are repeated except the tests that look into a `MemoryStorage`, and those that stop the
+writer in a thread of its own.
 """
 
 from __future__ import annotations

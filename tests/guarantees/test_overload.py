@@ -1,4 +1,4 @@
-"""More calls than can be done: what can't be is told so at once, and the rest is done as ever."""
+"""Overload: admission control rejects the excess at once, and the rest completes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold when two things happen in the same moment."""
+"""Races: invariants under two events in the same moment."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The runtime on PostgreSQL: what several of them on one database are to each other, and faults.
+"""Several runtimes on one PostgreSQL database, and faults of its server.
 
-Virtual time needs all work in the event loop's thread, so runtimes run theirs inline where time
-matters; and in threads where a server is stopped under them.
+Virtual time needs all work in the event loop's thread: tests in which time matters use the inline
+runner, and tests that stop a server use threads.
 """
 
 from __future__ import annotations

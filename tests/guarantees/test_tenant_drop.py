@@ -1,4 +1,4 @@
-"""Dropping a tenant: what is under way comes first, and then nothing of it is left."""
+"""Dropping a tenant: running work completes first, and then nothing of the tenant is left."""
 
 from __future__ import annotations
 

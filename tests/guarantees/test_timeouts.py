@@ -1,4 +1,4 @@
-"""How long callers wait, and what becomes of their calls."""
+"""Timeouts: the longest wait of a caller, and the fate of its call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State of older and newer schemas: upgraded when it is loaded, or refused, and left as it is."""
+"""State of older and newer schemas: upgraded at load, or refused and unchanged."""
 
 from __future__ import annotations
 

@@ -49,14 +49,14 @@ class Held(Waiter):
 
 
 def told(held: Held) -> object:
-    """What the caller got."""
+    """The result of the caller."""
     assert held.ended
     assert held.error is None
     return held.value
 
 
 def failure(held: Held) -> PersistenceError:
-    """What the caller got raised."""
+    """The error raised in the caller."""
     assert held.ended
     assert isinstance(held.error, PersistenceError)
     return held.error
@@ -185,7 +185,7 @@ Fields = tuple[dict[str, int], bool, dict[str, tuple[int, bytes | None] | None]]
 
 
 def fields_of(changes: AlarmChanges | None) -> Fields | None:
-    """What is in ``changes``, which are compared by identity otherwise."""
+    """The content of ``changes``, for comparison by value."""
     if changes is None:
         return None
     news = {
@@ -236,7 +236,7 @@ class FakeOwner:
     def change(
         self, alarms: AlarmChanges, state: bytes | None = None, *, delete: bool = False
     ) -> Held:
-        """A turn, or somebody from outside, that changes alarms."""
+        """A change of alarms, by a turn or by a call from outside a turn."""
         return self._submit(state, delete, alarms)
 
     def read(self, value: object = None) -> Held:
@@ -262,7 +262,7 @@ class FakeOwner:
 
 
 class Bench:
-    """The parts under test, and those around them."""
+    """The group commit under test, with its runner, loop, writer and owners."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -271,7 +271,7 @@ class Bench:
         self.runner = SteppedRunner(self.loop)
         self.writer = ScriptedWriter()
         self.told: list[tuple[ObjectKey, Fields | None]] = []
-        """What was told of alarms that are durable."""
+        """Durable changes of alarms, as passed to the listener."""
         self.group_commit = GroupCommit(
             self.loop, self.runner, self.writer, lambda: self.time, (self,)
         )
@@ -290,7 +290,7 @@ class Bench:
         return [self.owner(f"{n:05}") for n in range(count)]
 
     def finish(self) -> None:
-        """Let both sides go on until nothing is left to do."""
+        """Run jobs and callbacks until neither side has any left."""
         while self.runner.jobs or self.loop.callbacks:
             self.runner.step()
             self.loop.step()
@@ -298,7 +298,7 @@ class Bench:
 
 
 class Stopwatch:
-    """What the writer's thread measures and sleeps by; it stands still unless the test moves it."""
+    """The clock of the writer's thread, which stands still unless the test moves it."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -327,7 +327,7 @@ def like(owner: FakeOwner, revision: int, state: bytes) -> _Like:
 
 
 class _Like:
-    """Equal to a save of these fields; commits are compared by identity otherwise."""
+    """A value equal to a save of these fields, as commits themselves compare by identity."""
 
     def __init__(self, key: ObjectKey, revision: int, state: bytes) -> None:
         self.fields = (key, revision, state, False)

@@ -1,4 +1,4 @@
-"""The public surface is what ``tests/api.txt`` says, so that nobody breaks it without noticing."""
+"""The public surface agrees with ``tests/api.txt``, so that no change to it goes unnoticed."""
 
 from __future__ import annotations
 

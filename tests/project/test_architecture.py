@@ -111,7 +111,7 @@ RANKS = {
     ],
     "telemetry": ["_logging _metrics", "opentelemetry"],
     "testing": [
-        "_alarms _eventually _perform _state plugin",
+        "_alarms _eventually _intercepted _perform _state plugin",
         "conformance scheduler_conformance simulate",
     ],
     "testing.conformance": [

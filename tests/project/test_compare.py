@@ -1,4 +1,4 @@
-"""The driver of the comparison, on contenders that are made up."""
+"""The driver of ``make compare``, with invented contenders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what is in them, and that a program runs on the wheel alone.
+"""The wheel and the sdist: their files, and a program that runs on the wheel alone.
 
 ``make package`` runs all tests over an installed wheel, with no source of the library near. It says
 in ``TRIO_DURABLE_DIST`` where that wheel and its sdist are, and the tests here look at those.

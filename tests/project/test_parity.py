@@ -1,7 +1,6 @@
-"""Every name of the Elixir library ``durable_object``, and that what stands for it here works.
+"""Every name of the Elixir library ``durable_object``, and its counterpart here at work.
 
-One short story each, so that whoever comes from there finds what they know. What each thing does
-in all its corners is tested where it belongs.
+One short story for each name, for users of that library. Edge cases have their tests elsewhere.
 """
 
 from __future__ import annotations

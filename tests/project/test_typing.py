@@ -1,4 +1,4 @@
-"""What mypy and pyright make of the public API, without a plugin.
+"""Verdicts of mypy and pyright on the public API, without a plugin.
 
 ``typing/accepted`` holds code that both must pass without a word. In ``typing/refused`` each line
 that ends in ``# refused`` must get an error from both, and no other line may get one: so a

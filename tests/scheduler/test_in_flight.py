@@ -1,4 +1,4 @@
-"""Alarms under way: how many there may be, and which alarms they stand for."""
+"""In-flight deliveries: their limit, and the alarms that they stand for."""
 
 from __future__ import annotations
 

@@ -18,15 +18,16 @@ from trio_durable import ObjectKey
 from trio_durable.storage import (
     Commit,
     DueAlarm,
+    ForwardingReader,
+    ForwardingWriter,
     Reader,
     Storage,
     StorageFault,
-    StoredAlarm,
     StoredObject,
     Writer,
 )
 
-from .intercepted import InterceptedReader, InterceptedWriter
+from .intercepted import MountedReader, MountedWriter
 
 if TYPE_CHECKING:
     from .world import Process
@@ -93,12 +94,14 @@ class Mounted(Storage):
         return _Writer(self._process)
 
     def open_reader(self) -> Reader:
-        return _Reader(self._process)
+        return MountedReader(
+            _FencedReader(self._process.world.database), self._process.call_storage
+        )
 
 
-class _Writer(InterceptedWriter):
+class _Writer(MountedWriter):
     def __init__(self, process: Process) -> None:
-        super().__init__(process.world.database.writer, process.call_storage)
+        super().__init__(_FencedWriter(process.world.database), process.call_storage)
         self._process = process
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
@@ -108,20 +111,23 @@ class _Writer(InterceptedWriter):
             raise StorageFault("the connection broke")
         return super().commit(batch, now)
 
-    def apply(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        return self._process.world.database.commit(batch, now)
+
+class _FencedWriter(ForwardingWriter):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.writer)
+        self._database = database
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        return self._database.commit(batch, now)
 
 
-class _Reader(InterceptedReader):
-    def __init__(self, process: Process) -> None:
-        super().__init__(process.world.database.reader, process.call_storage)
-        self._process = process
+class _FencedReader(ForwardingReader):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.reader)
+        self._database = database
 
-    def fetch(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        return self._process.world.database.load(keys)
-
-    def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
-        return self._call("list_alarms", lambda: self.inner.list_alarms(key))
+    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        return self._database.load(keys)
 
 
 def _copied(commit: Commit) -> Commit:

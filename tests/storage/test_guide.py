@@ -1,4 +1,4 @@
-"""The storage of docs/storages.md in use, and broken in ways that the suite must find."""
+"""The storage of docs/storages.md in use, and with faults that the suite must find."""
 
 from __future__ import annotations
 

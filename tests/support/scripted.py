@@ -21,9 +21,7 @@ from trio_durable._eventloop.loop import Loop
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     Commit,
-    DueAlarm,
     ObjectRow,
-    Postponement,
     Reader,
     Storage,
     StorageFault,
@@ -31,9 +29,11 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-from trio_durable.storage._forwarding import ForwardingReader, ForwardingWriter
+from trio_durable.testing._intercepted import InterceptedReader, InterceptedWriter
 
 T = TypeVar("T")
+
+_ALARM_WORK = ("claim", "renew", "postpone", "revive", "due_alarms")
 
 
 class ScriptedStorage(Storage):
@@ -57,7 +57,14 @@ class ScriptedStorage(Storage):
         self._commit_faults: deque[Exception | None] = deque()
         self._alarm_faults: deque[Exception | None] = deque()
         self._load_faults: deque[Exception | None] = deque()
-        self._drop_faults: deque[Exception] = deque()
+        self._drop_faults: deque[Exception | None] = deque()
+        self._faults = {
+            "commit": self._commit_faults,
+            **dict.fromkeys(_ALARM_WORK, self._alarm_faults),
+            "load": self._load_faults,
+            "drop_tenant": self._drop_faults,
+        }
+        """By the method that they are for."""
         self._sides: dict[str, _Side] = {"writer": _Side(), "reader": _Side()}
         self._inner: Writer | None = None
 
@@ -179,30 +186,16 @@ class ScriptedStorage(Storage):
     def open_reader(self) -> Reader:
         return _ScriptedReader(self, self.inner.open_reader())
 
-    def commit_fault(self) -> None:
-        """Raise what the script has for this batch, when the writer may go."""
-        self.writer_busy.set()
-        self._writer_goes.wait()
-        fault = self._commit_faults.popleft() if self._commit_faults else None
+    def call(self, kind: str, work: Callable[[], T]) -> T:
+        """Do what a side is asked, unless the script has a fault for it."""
+        if kind == "commit":
+            self.writer_busy.set()
+            self._writer_goes.wait()
+        faults = self._faults.get(kind)
+        fault = faults.popleft() if faults else None
         if fault is not None:
             raise fault
-
-    def alarm_fault(self) -> None:
-        """Raise what the script has for this work on alarms."""
-        fault = self._alarm_faults.popleft() if self._alarm_faults else None
-        if fault is not None:
-            raise fault
-
-    def drop_fault(self) -> None:
-        """Raise what the script has for this drop of a tenant."""
-        if self._drop_faults:
-            raise self._drop_faults.popleft()
-
-    def load_fault(self) -> None:
-        """Raise what the script has for this load."""
-        fault = self._load_faults.popleft() if self._load_faults else None
-        if fault is not None:
-            raise fault
+        return work()
 
 
 class _Side:
@@ -235,9 +228,9 @@ class SteppedRunner(Runner):
         pass
 
 
-class _ScriptedWriter(ForwardingWriter):
+class _ScriptedWriter(InterceptedWriter):
     def __init__(self, script: ScriptedStorage, inner: Writer) -> None:
-        super().__init__(inner)
+        super().__init__(inner, script.call)
         self._script = script
         self._closed = False
 
@@ -247,54 +240,24 @@ class _ScriptedWriter(ForwardingWriter):
         self._script.batches.append(
             [Commit(c.key, c.revision, c.state, c.delete, deepcopy(c.alarms)) for c in batch]
         )
-        self._script.commit_fault()
         return super().commit(batch, now)
 
     def claim(
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
     ) -> list[StoredAlarm]:
         self._script.claims.append(list(alarms))
-        self._script.alarm_fault()
         return super().claim(alarms, claim, now, until)
-
-    def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
-        self._script.alarm_fault()
-        super().renew(claims, until)
-
-    def postpone(self, postponements: Sequence[Postponement]) -> None:
-        self._script.alarm_fault()
-        super().postpone(postponements)
-
-    def revive(self, alarm: AlarmKey, now: int) -> bool:
-        self._script.alarm_fault()
-        return super().revive(alarm, now)
-
-    def drop_tenant(self, tenant: str) -> bool:
-        self._script.drop_fault()
-        return super().drop_tenant(tenant)
 
     def close(self) -> None:
         self._closed = True
         super().close()
 
 
-class _ScriptedReader(ForwardingReader):
+class _ScriptedReader(InterceptedReader):
     def __init__(self, script: ScriptedStorage, inner: Reader) -> None:
-        super().__init__(inner)
+        super().__init__(inner, script.call)
         self._script = script
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         self._script.loads.append(list(keys))
-        self._script.load_fault()
         return super().load(keys)
-
-    def due_alarms(
-        self,
-        before: int,
-        after: DueAlarm | None,
-        limit: int,
-        except_types: Collection[str],
-        tenant: str = "",
-    ) -> list[DueAlarm]:
-        self._script.alarm_fault()
-        return super().due_alarms(before, after, limit, except_types, tenant)

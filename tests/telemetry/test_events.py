@@ -1,4 +1,4 @@
-"""What instruments are told, and when."""
+"""Events of an instrument, and their times."""
 
 from __future__ import annotations
 

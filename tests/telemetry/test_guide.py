@@ -1,4 +1,4 @@
-"""docs/telemetry.md says what there is, and its example of OpenTelemetry makes what it draws."""
+"""The list of events in docs/telemetry.md, and its OpenTelemetry example."""
 
 from __future__ import annotations
 

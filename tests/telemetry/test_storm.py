@@ -1,4 +1,4 @@
-"""Whatever happens, what has begun ends exactly once."""
+"""Start and end events: every start has exactly one end, whatever happens."""
 
 from __future__ import annotations
 

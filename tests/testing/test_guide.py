@@ -1,4 +1,4 @@
-"""The simulation in docs/testing.md finds what the guide says that it finds."""
+"""The simulation in docs/testing.md finds the fault that the guide describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One turn of a detached instance: what it comes to, and what it is held to."""
+"""One turn of a detached instance: its outcome, and the rules that it must keep."""
 
 from __future__ import annotations
 

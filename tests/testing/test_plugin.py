@@ -1,4 +1,4 @@
-"""The fixture, in the tests of somebody else."""
+"""The plugin's fixture, in a test suite of a user."""
 
 from __future__ import annotations
 

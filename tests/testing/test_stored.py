@@ -1,4 +1,4 @@
-"""Assertions on what is stored, and waiting for what comes by itself."""
+"""Assertions on stored state, and waiting for a condition."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import anyio
 import attrs
-from simulation.intercepted import InterceptedReader, InterceptedWriter
+from simulation.intercepted import MountedReader, MountedWriter
 from support.clock import VirtualTimeLoop
 from support.tasks import calls
 from trio.testing import MockClock
@@ -37,7 +37,15 @@ from trio_durable import (
     alarm,
     handler,
 )
-from trio_durable.storage import Commit, DueAlarm, Reader, Storage, StorageFault, Writer
+from trio_durable.storage import (
+    Commit,
+    DueAlarm,
+    ForwardingWriter,
+    Reader,
+    Storage,
+    StorageFault,
+    Writer,
+)
 from trio_durable.storage.memory import _MemoryWriter
 
 T = TypeVar("T")
@@ -343,10 +351,11 @@ class Process(Storage):
         memory = self.storages.memory
         if self.storages.gives_back:
             memory.open_writer().close()
-        return _Writer(self, _MemoryWriter(memory, memory._contents))
+        inner = _JournaledWriter(_MemoryWriter(memory, memory._contents), self.storages.journal)
+        return MountedWriter(inner, self.call)
 
     def open_reader(self) -> Reader:
-        return InterceptedReader(self.storages.memory.open_reader(), self.call)
+        return MountedReader(self.storages.memory.open_reader(), self.call)
 
     def crash(self) -> None:
         self.is_dead = True
@@ -377,13 +386,13 @@ class Process(Storage):
         return result
 
 
-class _Writer(InterceptedWriter):
-    def __init__(self, process: Process, inner: Writer) -> None:
-        super().__init__(inner, process.call)
-        self._journal = process.storages.journal
+class _JournaledWriter(ForwardingWriter):
+    def __init__(self, inner: Writer, journal: Journal) -> None:
+        super().__init__(inner)
+        self._journal = journal
 
-    def apply(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        stale = super().apply(batch, now)
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        stale = super().commit(batch, now)
         for position, commit in enumerate(batch):
             if position not in stale:
                 with _kept():

@@ -1,4 +1,4 @@
-"""Hints between runtimes on one storage: who tells whom of which alarms, and what becomes of it."""
+"""Hints between runtimes on one storage: their senders, their receivers, and their effects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random histories of alarms, drawn and run; `history` says what must hold of them."""
+"""Random histories of alarms, drawn and run against the invariants in `history`."""
 
 from __future__ import annotations
 

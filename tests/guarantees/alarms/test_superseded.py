@@ -1,4 +1,4 @@
-"""Alarms that are superseded while they are delivered, and those of types not imported."""
+"""Alarms superseded during their delivery, and alarms of types not imported."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""PostgreSQL servers that stop, vanish, fall silent or take no changes, and what comes of it.
+"""PostgreSQL servers that stop, vanish, hang or refuse changes, and the errors that follow.
 
-Each fault is a real one: of a server of these tests' own, or of the network before it.
+Each fault is real: in a server that the test starts, or in a proxy in front of it.
 """
 
 from __future__ import annotations

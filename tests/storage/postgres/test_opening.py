@@ -1,6 +1,6 @@
-"""What keeps a PostgreSQL database from being opened: each an error that says what to do.
+"""PostgreSQL databases that can't be opened: each error names the remedy.
 
-And passwords, which are nowhere to be seen, whatever happens.
+Passwords appear in none of them, nor in logs or reprs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What hypothesis finds: every kind of fault, every mistake that is planted, and short stories."""
+"""Searches by hypothesis: every kind of fault, every planted mistake, and short stories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step at a time, as a story that was pasted into a test."""
+"""Single steps of a simulation, as a story pasted into a test."""
 
 from __future__ import annotations
 

@@ -7,12 +7,13 @@ the operating system does for it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, TypeVar
 
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import (
     Commit,
+    ForwardingWriter,
     MemoryStorage,
     Reader,
     Storage,
@@ -21,8 +22,10 @@ from ...storage import (
     StoredObject,
     Writer,
 )
-from ...storage._forwarding import ForwardingReader, ForwardingWriter
+from .._intercepted import InterceptedReader, InterceptedWriter
 from ._faults import Life, ProcessDied, What, When
+
+T = TypeVar("T")
 
 
 class Journal(Protocol):
@@ -103,39 +106,66 @@ class _Mounted(Storage):
         return _Reader(self._disk, self._life)
 
 
-def _pass(life: Life, when: When, what: What) -> None:
-    try:
-        life.pass_point(when, what, lambda: StorageFault(f"as the story says, {when} the {what}"))
-    except ProcessDied:
-        # The storage runs between the ticks of the loop, where nothing else may be raised; and
-        # nobody is there any more who could be told anything.
-        raise StorageFault("the process has died") from None
+class _Interceptor:
+    """Calls of a process to its disk: faults come before or after some, and death ends all."""
 
-
-def _require_alive(life: Life) -> None:
-    if life.is_over:
-        raise StorageFault("the process has died")
-
-
-class _Writer(ForwardingWriter):
-    def __init__(self, disk: Disk, life: Life, journal: Journal) -> None:
-        super().__init__(disk.open_writer())
-        self._disk = disk
+    def __init__(self, life: Life) -> None:
         self._life = life
+
+    def __call__(self, kind: str, work: Callable[[], T], /) -> T:
+        what = _POINTS.get(kind)
+        self._pass("before", what)
+        result = work()
+        self._pass("after", what)
+        return result
+
+    def _pass(self, when: When, what: What | None) -> None:
+        if what is None:
+            if self._life.is_over:
+                raise StorageFault("the process has died")
+            return
+        problem = f"as the story says, {when} the {what}"
+        try:
+            self._life.pass_point(when, what, lambda: StorageFault(problem))
+        except ProcessDied:
+            # The storage runs between the ticks of the loop, where only an Exception may be raised.
+            raise StorageFault("the process has died") from None
+
+
+_POINTS: dict[str, What] = {"commit": "commit", "claim": "claim", "load": "load"}
+"""Points of a story, by the method of a storage."""
+
+
+class _Writer(InterceptedWriter):
+    def __init__(self, disk: Disk, life: Life, journal: Journal) -> None:
+        super().__init__(_JournaledWriter(disk.open_writer(), journal), _Interceptor(life))
+        self._disk = disk
         self._journal = journal
 
-    @property
-    def inner(self) -> Writer:
-        _require_alive(self._life)
-        return super().inner
+    def claim(
+        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+    ) -> list[StoredAlarm]:
+        claimed = super().claim(alarms, claim, now, until)
+        for alarm in claimed:
+            self._journal.claimed(alarm, claim)
+        return claimed
+
+    def close(self) -> None:
+        self._disk.release()
+
+
+class _JournaledWriter(ForwardingWriter):
+    """Notes what was written, even if a fault after the commit hides that from the process."""
+
+    def __init__(self, inner: Writer, journal: Journal) -> None:
+        super().__init__(inner)
+        self._journal = journal
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
-        _pass(self._life, "before", "commit")
-        stale = self.inner.commit(batch, now)
+        stale = super().commit(batch, now)
         for position, commit in enumerate(batch):
             if position not in stale:
                 self._note(commit)
-        _pass(self._life, "after", "commit")
         return stale
 
     def _note(self, commit: Commit) -> None:
@@ -145,35 +175,10 @@ class _Writer(ForwardingWriter):
             for name, claim in commit.alarms.acknowledged.items():
                 self._journal.acknowledged(commit.key.alarm(name), claim)
 
-    def claim(
-        self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
-    ) -> list[StoredAlarm]:
-        _pass(self._life, "before", "claim")
-        claimed = self.inner.claim(alarms, claim, now, until)
-        _pass(self._life, "after", "claim")
-        for alarm in claimed:
-            self._journal.claimed(alarm, claim)
-        return claimed
 
-    def close(self) -> None:
-        self._disk.release()
-
-
-class _Reader(ForwardingReader):
+class _Reader(InterceptedReader):
     def __init__(self, disk: Disk, life: Life) -> None:
-        super().__init__(disk.open_reader())
-        self._life = life
-
-    @property
-    def inner(self) -> Reader:
-        _require_alive(self._life)
-        return super().inner
-
-    def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
-        _pass(self._life, "before", "load")
-        found = self.inner.load(keys)
-        _pass(self._life, "after", "load")
-        return found
+        super().__init__(disk.open_reader(), _Interceptor(life))
 
     def close(self) -> None:
         pass
