@@ -190,11 +190,6 @@ LONGER = {
     "_errors": 600,  # one tree, drawn at its head
     "_activations.activation": 600,  # one state machine: all of it reads or moves the phase
 }
-PENDING = {
-    "testing.simulate._attributes",
-    "testing.simulate._rules",
-}
-"""Modules whose imports don't point down yet."""
 
 
 def module_name(path: Path) -> str:
@@ -279,9 +274,7 @@ def test_every_module_has_one_place() -> None:
 
 
 @every_module
-def test_imports_point_down(module: str, request: pytest.FixtureRequest) -> None:
-    if module in PENDING:
-        request.applymarker(pytest.mark.xfail(strict=True))
+def test_imports_point_down(module: str) -> None:
     for imported in own(imports_of(module)) - {module}:
         if {module, imported} <= CIRCLE:
             continue
