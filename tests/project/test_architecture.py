@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ RANKS = {
         "_suite",
     ],
     "testing.simulate": [
-        "_alarm_log _attributes _faults _loop _strategies",
+        "_alarm_log _attributes _faults _loop _randomness _source _strategies",
         "_disk _operations _outside",
         "_contents _models _process",
         "_rules",
@@ -190,11 +191,6 @@ LONGER = {
     "_errors": 600,  # one tree, drawn at its head
     "_activations.activation": 600,  # one state machine: all of it reads or moves the phase
 }
-PENDING = {
-    "testing.simulate._attributes",
-    "testing.simulate._rules",
-}
-"""Modules whose imports don't point down yet."""
 
 
 def module_name(path: Path) -> str:
@@ -209,26 +205,50 @@ SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 every_module = pytest.mark.parametrize("module", SOURCES)
 
 
-def imports(source: str, package: list[str]) -> set[str]:
-    """The absolute names of what a module imports, wherever in it that happens."""
-    found: set[str] = set()
+def imported(source: str, package: list[str]) -> Iterator[tuple[str, str | None]]:
+    """The absolute modules that a module imports, wherever in it, each with a name from it or None.
+
+    ``from .storage import sqlite`` is one of a name, though it imports a module.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*start, *filter(None, [node.module])])
-            for alias in node.names:
-                # `from .storage import sqlite` imports the module, not a name of the package.
-                full = f"{base}.{alias.name}"
-                found.add(full if full.removeprefix(f"{PACKAGE}.") in SOURCES else base)
+            yield from ((base, alias.name) for alias in node.names)
+
+
+def imports(source: str, package: list[str]) -> set[str]:
+    """The absolute names of the modules that a module imports."""
+    found: set[str] = set()
+    for base, name in imported(source, package):
+        full = f"{base}.{name}"
+        found.add(full if full.removeprefix(f"{PACKAGE}.") in SOURCES else base)
     return found
 
 
-def imports_of(module: str) -> set[str]:
+def private_imports(source: str, package: list[str]) -> set[str]:
+    """The private modules of other packages that a module imports."""
+    found: set[str] = set()
+    for base, name in imported(source, package):
+        first, *rest = parts = [*base.split("."), *filter(None, [name])]
+        if first != PACKAGE and any(
+            part.startswith("_") or part in ("internal", "vendor")
+            for part in (parts if first != "__future__" else rest)
+        ):
+            found.add(".".join(parts))
+    return found
+
+
+def source_of(module: str) -> tuple[str, list[str]]:
+    """The source of a module of this library, and the parts of its package's name."""
     path = SOURCES[module]
-    package = [PACKAGE, *path.relative_to(ROOT).parent.parts]
-    return imports(path.read_text(encoding="utf-8"), package)
+    return path.read_text(encoding="utf-8"), [PACKAGE, *path.relative_to(ROOT).parent.parts]
+
+
+def imports_of(module: str) -> set[str]:
+    return imports(*source_of(module))
 
 
 def own(names: set[str]) -> set[str]:
@@ -279,9 +299,7 @@ def test_every_module_has_one_place() -> None:
 
 
 @every_module
-def test_imports_point_down(module: str, request: pytest.FixtureRequest) -> None:
-    if module in PENDING:
-        request.applymarker(pytest.mark.xfail(strict=True))
+def test_imports_point_down(module: str) -> None:
     for imported in own(imports_of(module)) - {module}:
         if {module, imported} <= CIRCLE:
             continue
@@ -323,6 +341,12 @@ def test_nothing_undeclared_is_imported(module: str) -> None:
     foreign = top_level(imports_of(module)) - sys.stdlib_module_names - {PACKAGE, "__future__"}
     extras = [names for room, names in EXTRAS.items() if is_in(module, room)]
     assert foreign <= THIRD_PARTY.union(*extras)
+
+
+@every_module
+def test_no_private_module_of_another_package_is_imported(module: str) -> None:
+    # A release of it may move or remove one without notice.
+    assert private_imports(*source_of(module)) == set()
 
 
 @every_module
@@ -369,6 +393,27 @@ def lazy():
     assert imports("from .._keys import ObjectKey", [PACKAGE, "storage"]) == {"trio_durable._keys"}
     assert imports("from ._batch import Batch", [PACKAGE, "storage"]) == {
         "trio_durable.storage._batch"
+    }
+
+
+def test_the_reader_of_private_imports_reads_them_all() -> None:
+    source = """
+from __future__ import annotations
+import _socket
+import trio._core
+import trio.lowlevel as _low
+from trio import _core as core
+from hypothesis.internal.entropy import deterministic_PRNG
+from attrs.vendor import pretty
+from trio_durable import _keys
+from . import _clock
+from ._text import short_repr
+"""
+    assert private_imports(source, [PACKAGE]) == {
+        "_socket",
+        "attrs.vendor.pretty",
+        "hypothesis.internal.entropy.deterministic_PRNG",
+        "trio._core",
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -494,6 +496,47 @@ def test_a_pasted_story_is_the_same_each_time() -> None:
         with told(Game) as state:
             rolled.append(state.call(Dice, "a", "roll").result)
     assert rolled[0] == rolled[1]
+
+
+def test_a_pasted_story_runs_tasks_in_the_same_order_each_time() -> None:
+    class Crowd(DurableObject, name="simulate.Crowd"):
+        @handler
+        async def arrive(self) -> list[int]:
+            arrived: list[int] = []
+
+            async def come(number: int) -> None:
+                arrived.append(number)
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(20):
+                    tasks.start_soon(come, number)
+            return arrived
+
+    class Crowds(Simulation):
+        objects = (Crowd,)
+
+    orders = []
+    for _ in range(2):
+        with told(Crowds) as state:
+            orders.append(state.call(Crowd, "a", "arrive").result)
+    assert sorted(orders[0]) == list(range(20))
+    assert orders[0] == orders[1]
+
+
+def test_a_pasted_story_leaves_the_random_numbers_of_others_alone() -> None:
+    before = random.getstate()
+    with told(Accounts) as state:
+        state.call(Account, "a", "deposit", 1)
+        assert random.getstate() != before
+    assert random.getstate() == before
+
+
+def test_a_pasted_story_without_its_end_lets_the_interpreter_exit() -> None:
+    code = "from tests.testing.simulate.objects import Accounts; state = Accounts()"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout == ""
 
 
 def test_a_story_ends_with_the_step_that_fails() -> None:

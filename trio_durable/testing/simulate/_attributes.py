@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol
 
+from ..._api.durable_object import DurableObject
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError
 from ..._keys import id_problem
 
-if TYPE_CHECKING:
-    from ._simulation import Simulation
-
 _LONGEST_DELAY_AT_LEAST = 120.0
 
 
-def check_attributes(cls: type[Simulation]) -> None:
+class Attributes(Protocol):
+    """The class attributes of a `Simulation` that are checked here."""
+
+    objects: ClassVar[Sequence[type[DurableObject]]]
+    ids: ClassVar[Sequence[str]]
+    delays: ClassVar[Sequence[Duration]]
+    starts_at: ClassVar[datetime]
+    polling_interval: ClassVar[Duration | None]
+
+
+def check_attributes(cls: type[Attributes]) -> None:
     """Check what classes are made from; what concerns handlers and models is checked with them.
 
     Raises:
@@ -42,7 +50,7 @@ def check_attributes(cls: type[Simulation]) -> None:
         raise DefinitionError(owner, "polling_interval", "must be more than zero")
 
 
-def polling_interval(simulation: Simulation) -> float:
+def polling_interval(simulation: Attributes) -> float:
     """The runtime's, in seconds."""
     if simulation.polling_interval is not None:
         return seconds(simulation.polling_interval, "polling_interval")

@@ -18,7 +18,6 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
-from hypothesis.vendor.pretty import pretty
 
 from ..._activations.calls import LocalCalls
 from ..._activations.object_type import ObjectType
@@ -30,6 +29,7 @@ from ...storage import Storage
 from ._faults import Life
 from ._loop import SteppedLoop
 from ._operations import ObservedCalls, Record
+from ._source import source_of
 
 LONGEST = timedelta(hours=1).total_seconds()
 """How long what a step has begun may be under way."""
@@ -74,9 +74,9 @@ class Call:
 
     def told(self) -> list[str]:
         """What it is made of, as code."""
-        named = [f"{name}={pretty(value)}" for name, value in self.kwargs.items()]
+        named = [f"{name}={source_of(value)}" for name, value in self.kwargs.items()]
         addressed = [self.object_type.__name__, repr(self.object_id), repr(self.handler)]
-        return [*addressed, *map(pretty, self.args), *named]
+        return [*addressed, *map(source_of, self.args), *named]
 
 
 class _WallClock(Clock):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -13,13 +13,11 @@ from hypothesis.strategies import SearchStrategy
 
 from ..._api.durable_object import DurableObject, ObjectDefinition
 from ..._declarations.records import HandlerDefinition
+from ..._durations import Duration
 from ..._errors import DefinitionError
 from ._faults import Chance
 from ._process import Call
 from ._strategies import arguments_of, split
-
-if TYPE_CHECKING:
-    from ._simulation import Simulation
 
 TOLD = "__durable_told__"
 """Marks the functions of rules that tell themselves how they are to be printed."""
@@ -31,8 +29,48 @@ _OTHERS = (0, 0, 0, 1, 2)
 Definitions = Mapping[type[DurableObject], ObjectDefinition]
 
 
+class Steps(Protocol):
+    """The part of a `Simulation` that rules use: its ids, its steps, and the fault of the next."""
+
+    ids: ClassVar[Sequence[str]]
+    _chance: Chance | None
+
+    def call(
+        self,
+        object_type: type[DurableObject],
+        object_id: str,
+        handler: str,
+        /,
+        *args: Any,
+        fault: str | None = None,
+        **kwargs: Any,
+    ) -> Call:
+        """See `Simulation.call`."""
+        ...
+
+    def together(self, *calls: Call, fault: str | None = None) -> Sequence[Call]:
+        """See `Simulation.together`."""
+        ...
+
+    def wait(self, delay: Duration, fault: str | None = None) -> None:
+        """See `Simulation.wait`."""
+        ...
+
+    def wait_for_alarm(self, fault: str | None = None) -> None:
+        """See `Simulation.wait_for_alarm`."""
+        ...
+
+    def crash(self, down_for: Duration = 0) -> None:
+        """See `Simulation.crash`."""
+        ...
+
+    def restart(self) -> None:
+        """See `Simulation.restart`."""
+        ...
+
+
 def add_rules(
-    cls: type[Simulation],
+    cls: type[Steps],
     definitions: Definitions,
     *,
     given: Mapping[str, SearchStrategy[Any]],
@@ -67,7 +105,7 @@ def add_rules(
 
 
 def _add(
-    cls: type[Simulation], name: str, step: Callable[..., None], **drawn: SearchStrategy[Any]
+    cls: type[Steps], name: str, step: Callable[..., None], **drawn: SearchStrategy[Any]
 ) -> None:
     # A function of its own, by whose name hypothesis sorts the rules.
     @wraps(step)
@@ -80,14 +118,14 @@ def _add(
     setattr(cls, f"{_PREFIX}{name}", decorate(**drawn)(function))
 
 
-def _nothing(self: Simulation) -> None:
+def _nothing(self: Steps) -> None:
     """The simplest of all steps, which a step becomes on its way out of a story.
 
     Hypothesis takes out a few choices at a time, fewer than most steps consist of.
     """
 
 
-def _call(self: Simulation, call: Call, others: list[Call], chance: Chance | None) -> None:
+def _call(self: Steps, call: Call, others: list[Call], chance: Chance | None) -> None:
     self._chance = chance
     if others:
         self.together(call, *others)
@@ -96,7 +134,7 @@ def _call(self: Simulation, call: Call, others: list[Call], chance: Chance | Non
         self.call(call.object_type, call.object_id, call.handler, *call.args, **kwargs)
 
 
-def _interlude(self: Simulation, interlude: tuple[str, float], chance: Chance | None) -> None:
+def _interlude(self: Steps, interlude: tuple[str, float], chance: Chance | None) -> None:
     match interlude:
         case "wait", delay:
             self._chance = chance
@@ -107,7 +145,7 @@ def _interlude(self: Simulation, interlude: tuple[str, float], chance: Chance | 
             self.restart()
 
 
-def _wait_for_alarm(self: Simulation, chance: Chance | None) -> None:
+def _wait_for_alarm(self: Steps, chance: Chance | None) -> None:
     self._chance = chance
     self.wait_for_alarm()
 

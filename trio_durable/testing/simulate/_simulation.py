@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
 from hypothesis import currently_in_test_context
-from hypothesis.internal.entropy import deterministic_PRNG
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.strategies import SearchStrategy
 
@@ -37,6 +36,7 @@ from ._models import ModelClasses, Models, check_models
 from ._operations import Operation, Record
 from ._outside import StandIn, stand_ins
 from ._process import LONGEST, Call, Process
+from ._randomness import seeded_generators
 from ._rules import TOLD, add_rules, leave_no_rule_out, story_settings
 
 T = TypeVar("T", bound=DurableObject)
@@ -128,8 +128,8 @@ class Simulation(RuleBasedStateMachine):
         self._has_ended = False
         with ExitStack() as stack:
             if not currently_in_test_context():
-                # Outside of hypothesis, which does it itself: so that a story is the same there.
-                stack.enter_context(deterministic_PRNG())
+                # Hypothesis does so itself; a pasted story must be the same without it.
+                stack.enter_context(seeded_generators())
             self._alarm_errors = stack.enter_context(alarm_errors())
             for name, stand_in in self._stand_ins.items():
                 stack.enter_context(stand_in.in_place(getattr(self, name), lambda: self._life))
