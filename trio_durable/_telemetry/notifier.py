@@ -60,7 +60,7 @@ class Notifier:
         for instrument in self._instruments:
             try:
                 instrument.on_start(event)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
         return self.now()
 
@@ -69,7 +69,7 @@ class Notifier:
         for instrument in self._reversed:
             try:
                 instrument.on_stop(event, duration)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
 
     def fail(self, event: Timed, duration: float, error: BaseException) -> None:
@@ -77,7 +77,7 @@ class Notifier:
         for instrument in self._reversed:
             try:
                 instrument.on_exception(event, duration, error)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
 
     def around(self, event: Timed, run: Callable[..., T], *args: object) -> T:
@@ -96,7 +96,7 @@ class Notifier:
         for instrument in self._instruments:
             try:
                 instrument.on_event(event)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
 
     def _detach(self, instrument: Observer) -> None:
