@@ -100,7 +100,8 @@ class Notifier:
                 self._detach(instrument)
 
     def _detach(self, instrument: Observer) -> None:
-        # BaseException, as in trio: wherever this is called, nothing may be raised.
+        # BaseException, as in trio: wherever this is called, nothing may be raised. All callers are
+        # handling an exception, which is logged.
         self._instruments = tuple(other for other in self._instruments if other is not instrument)
         self._reversed = self._instruments[::-1]
-        logger.exception("instrument %r raised and was detached", instrument)
+        logger.exception("instrument %r raised and was detached", instrument)  # noqa: LOG004
