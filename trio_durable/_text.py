@@ -13,7 +13,7 @@ def error_summary(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:
+    except Exception:  # noqa: BLE001  # __str__ may raise anything
         return name
     return f"{name}: {text}" if text else name
 

@@ -99,7 +99,7 @@ async def _serving(command: Callable[[Path, int], list[str]], place: Place) -> A
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220  # nothing else runs yet
         command(place.folder, port),
         stdout=subprocess.DEVNULL,
         env=os.environ | {"COMPARED_FOLDER": str(place.folder)},

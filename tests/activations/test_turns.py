@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import attrs
 import pytest
 from support.clock import settle
@@ -256,7 +257,7 @@ async def test_turns_of_different_objects_run_side_by_side() -> None:
         start = anyio.current_time()
         for name in "abc":
             group.start(runtime.get(Notebook, name).add_slowly, "line", 3)
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         await settle()
         assert runtime.statistics().busy == 3
         await runtime.get(Notebook, "a").add("behind")

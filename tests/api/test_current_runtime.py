@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from support.clock import settle
@@ -38,7 +39,7 @@ class Place(DurableObject):
 
     @handler
     async def is_here_async(self) -> bool:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return current_runtime() is self.ctx.runtime
 
     @handler

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-_IN_MEMORY = Path("/dev/shm")
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108  # for folders with random names
 
 
 @pytest.fixture

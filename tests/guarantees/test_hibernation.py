@@ -66,7 +66,7 @@ async def test_an_object_that_is_told_to_shuts_down() -> None:
 async def test_an_object_without_an_end_stays() -> None:
     async with DurableRuntime(":memory:") as runtime:
         await runtime.get(Lasting, "a").increment()
-        await anyio.sleep(100_000)
+        await anyio.sleep(100_000)  # noqa: ASYNC116  # in virtual time
         assert status(runtime, Lasting) == "active"
 
 

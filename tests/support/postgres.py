@@ -62,7 +62,7 @@ class Server:
         if self._user is not None:
             owner = pwd.getpwnam(self._user)
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
-            os.chmod(self.folder, 0o755)
+            os.chmod(self.folder, 0o755)  # noqa: S103  # for the server's user
         package.ensure_pgdata_inited()
         self._command = package.bin_path / "postgres"
         self._settings = {"fsync": "off", "max_connections": 40, **settings}

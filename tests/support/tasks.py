@@ -48,7 +48,7 @@ class Outcome(Generic[T_co]):
         with self.scope:
             try:
                 self._values.append(await function())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # for the test to inspect
                 self.error = error
         if self.scope.cancelled_caught:
             self.error = RuntimeError("the caller was cancelled")

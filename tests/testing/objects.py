@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from trio_durable import Alarm, DurableObject, Retry, alarm, handler
@@ -64,7 +65,7 @@ class Tally(DurableObject, name="testing.Tally"):
     @alarm(retry=Retry(initial=10, factor=1, attempts=2))
     async def fail(self) -> None:
         self.log.append("lost")
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         raise KeyError("on purpose")
 
     @alarm

@@ -247,7 +247,7 @@ class Activation:
                 self._begin_turn(handler.name, handler.readonly, envelope)
                 return
             value = envelope.context.run(self._serve_now, envelope)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # handlers may raise anything
             self._reply(envelope.waiter, None, error)
         except BaseException:  # Control-C, in a ``def``
             self._reply(envelope.waiter, None, _closed())
@@ -340,7 +340,7 @@ class Activation:
             running = observation.run_async(event, envelope.context, running)
         try:
             value, error = await running
-        except BaseException as interruption:
+        except BaseException as interruption:  # noqa: BLE001  # cancellation, or Control-C
             self._interrupted(turn, envelope, interruption)
         else:
             if turn.base_lost:
@@ -415,7 +415,7 @@ class Activation:
             self.leaving = True
             self._fail_mailbox(partial(copy, error), live_only=True)
             return
-        except Exception as error:  # from a default's factory
+        except Exception as error:  # noqa: BLE001  # factories of defaults may raise anything
             self._activation_failed(error)
             return
         if object_type.after_load is None:
@@ -427,7 +427,7 @@ class Activation:
             self.phase = Phase.ACTIVATING
             try:
                 self._run_after_load_now(first.context)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # after_load may raise anything
                 self._activation_failed(error)
             else:
                 self._activated(was_stored)
@@ -448,7 +448,7 @@ class Activation:
             running = observation.run_async(event, envelope.context, running)
         try:
             _, error = await running
-        except BaseException as interruption:
+        except BaseException as interruption:  # noqa: BLE001  # cancellation, or Control-C
             self.phase = Phase.LOADED
             self.withdraw(envelope)
             self._interrupted(turn, envelope, interruption)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import attrs
 
 from .._keys import ObjectKey
-
-if TYPE_CHECKING:
-    pass
 
 Status = Literal["loading", "active", "hibernated"]
 

@@ -93,7 +93,7 @@ async def run_async_turn(
         if turn.base_lost:
             raise state.base_lost()
         return state.end_turn(handler.name, handler.readonly, result), None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # handlers may raise anything
         state.roll_back()
         if turn.base_lost:
             if isinstance(error, PersistenceError):
@@ -146,7 +146,7 @@ async def run_async_after_load(
         if turn.base_lost:
             raise state.base_lost()
         return state.end_turn("after_load", False, None), None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # after_load may raise anything
         state.roll_back()
         return None, error
     except BaseException:

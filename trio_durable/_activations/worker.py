@@ -104,7 +104,7 @@ class InContext:
             while True:
                 try:
                     sent = yield yielded
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001  # thrown by the event loop
                     yielded = run(coroutine.throw, error)
                 else:
                     yielded = run(coroutine.send, sent)

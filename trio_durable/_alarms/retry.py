@@ -65,7 +65,7 @@ class Retry:
             longest = min(self.initial * self.factor ** (failures - 1), self.maximum)
         except OverflowError:
             longest = self.maximum if self.initial else 0.0
-        return longest * random.uniform(0.5, 1.0)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
 
 
 DEFAULT_RETRY = Retry()

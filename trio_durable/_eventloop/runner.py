@@ -40,7 +40,7 @@ class Runner(ABC):
     def _answer(self, waiter: Waiter, job: Job) -> None:
         try:
             value = job()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # jobs may raise anything
             self._loop.call_soon_threadsafe(waiter.fail, error)
         else:
             self._loop.call_soon_threadsafe(waiter.settle, value)

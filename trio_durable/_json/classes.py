@@ -43,7 +43,7 @@ def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
                 check_reads_back(written, write_fields, lambda data: read_fields(data, cls))
         except RecursionError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # validators and properties may raise anything
             raise _located(error, writers, lambda name: getattr(value, name)) from None
         return written
 
@@ -52,7 +52,7 @@ def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
             raise expected(f"an object with the fields of {cls.__qualname__}", value)
         try:
             return read_fields(value, cls)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # validators and converters may raise anything
             raise _located(error, readers, value.__getitem__) from None
 
     return write, read
@@ -74,7 +74,7 @@ def _located(error: Exception, scalars: Mapping[str, Hook], get: Callable[[str],
             hook(get(name))
         except KeyError:
             continue
-        except Exception as cause:
+        except Exception as cause:  # noqa: BLE001  # hooks may raise anything
             return as_unfit(cause).within(f".{name}")
     return unfit
 
@@ -121,7 +121,7 @@ def field_functions(
                 return hook(value)
             except RecursionError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # hooks may raise anything
                 unfit = as_unfit(error).within(f".{name}")
                 unfit.located = True
                 raise unfit from None

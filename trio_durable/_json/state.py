@@ -126,7 +126,7 @@ class StateCodec:
             if self._schema != 1:
                 data[SCHEMA_MEMBER] = self._schema
             return orjson.dumps(data)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # hooks and validators may raise anything
             raise self._encode_error(key, instance, error) from None
 
     def check_size(self, key: ObjectKey, state: bytes) -> None:
@@ -190,7 +190,7 @@ class StateCodec:
         for field in self._fields:
             try:
                 orjson.dumps(writer_for(field.type)(getattr(instance, field.name)))
-            except Exception as cause:
+            except Exception as cause:  # noqa: BLE001  # hooks may raise anything
                 unfit = as_unfit(cause)
                 return StateEncodeError(key, _short(field.name + unfit.path), unfit.problem)
         # Each value is of its type, so a validator rejected one, or a converter changed it.
@@ -204,7 +204,7 @@ class StateCodec:
             if field.name in data:
                 try:
                     reader_for(field.type)(data[field.name])
-                except Exception as cause:
+                except Exception as cause:  # noqa: BLE001  # hooks may raise anything
                     unfit = as_unfit(cause)
                     place = _short(f"$.{field.name}{unfit.path}")
                     return StateDecodeError(key, field.name, place, unfit.problem)

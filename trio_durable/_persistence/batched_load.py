@@ -116,7 +116,7 @@ class BatchedLoad:
             if spoilt:
                 others = [loading for loading in batch if loading.key != fault.key]
                 batch = spoilt
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # storages may raise anything
             outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
         self._loop.call_soon_threadsafe(self._arrive, batch, outcome)
         return others

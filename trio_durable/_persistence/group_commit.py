@@ -203,7 +203,7 @@ class GroupCommit:
     def _answer(self, waiter: Waiter, job: Callable[[Writer], object]) -> None:
         try:
             value = job(self._writer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # storages may raise anything
             fault = error if isinstance(error, StorageFault) else StorageFault.of(error)
             self._loop.call_soon_threadsafe(waiter.fail, fault)
         else:
@@ -221,7 +221,7 @@ class GroupCommit:
         outcome: Collection[int] | StorageFault
         try:
             refused = outcome = self._writer.commit(batch, self._wall_time())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # storages may raise anything
             outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
             refused = range(len(batch))
         for position in refused:

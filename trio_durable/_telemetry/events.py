@@ -18,14 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 
 from .._keys import ObjectKey
-
-if TYPE_CHECKING:
-    pass
 
 # --- what takes time -----------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Notifier:
         for instrument in self._instruments:
             try:
                 instrument.on_start(event)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
         return self.now()
 
@@ -69,7 +69,7 @@ class Notifier:
         for instrument in self._reversed:
             try:
                 instrument.on_stop(event, duration)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
 
     def fail(self, event: Timed, duration: float, error: BaseException) -> None:
@@ -77,7 +77,7 @@ class Notifier:
         for instrument in self._reversed:
             try:
                 instrument.on_exception(event, duration, error)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
 
     def around(self, event: Timed, run: Callable[..., T], *args: object) -> T:
@@ -96,11 +96,12 @@ class Notifier:
         for instrument in self._instruments:
             try:
                 instrument.on_event(event)
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
 
     def _detach(self, instrument: Observer) -> None:
-        # BaseException, as in trio: wherever this is called, nothing may be raised.
+        # BaseException, as in trio: wherever this is called, nothing may be raised. All callers are
+        # handling an exception, which is logged.
         self._instruments = tuple(other for other in self._instruments if other is not instrument)
         self._reversed = self._instruments[::-1]
-        logger.exception("instrument %r raised and was detached", instrument)
+        logger.exception("instrument %r raised and was detached", instrument)  # noqa: LOG004

@@ -191,5 +191,5 @@ def _record(span: Span, error: BaseException) -> None:
     span.set_status(Status(StatusCode.ERROR, name))
     try:
         span.record_exception(error)
-    except Exception:  # it is a stranger's, and may raise anything when asked for its text
+    except Exception:  # noqa: BLE001  # the application's __str__ may raise anything
         span.add_event("exception", attributes)

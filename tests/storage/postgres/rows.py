@@ -63,7 +63,7 @@ def race(storage: PostgresStorage, count: int, work: Callable[[int, Writer], obj
             start.wait()
             with closing(storage.open_writer()) as writer:
                 work(number, writer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # asserted below
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]

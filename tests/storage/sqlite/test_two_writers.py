@@ -38,7 +38,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
         try:
             barrier.wait()
             work(number)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # asserted below
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(n,)) for n in range(count)]

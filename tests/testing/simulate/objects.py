@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 import attrs
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -233,7 +234,7 @@ class Restless(DurableObject, name="simulate.Restless"):
     @handler
     async def spin(self) -> None:
         while True:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     @handler
     def begin(self, after: float, interval: float) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
 import anyio
+import anyio.lowlevel
 import attrs
 import pytest
 import trio
@@ -590,7 +591,7 @@ def test_state_that_changes_outside_of_turns_fails_the_step() -> None:
 
         @handler
         async def meddle(self) -> None:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             kept[0].append(2)
 
     class Leaks(Simulation):

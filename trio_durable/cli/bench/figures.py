@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
-from rich.table import Table
 
 from ... import Durability
 from ..output import new_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 DURABILITIES: tuple[Durability, ...] = ("full", "normal")
 

@@ -71,7 +71,7 @@ class Worker:
 
     def __init__(self, path: Path, accounts: int, diaries: int, within: float) -> None:
         arguments = [str(path), str(accounts), str(diaries), str(within)]
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  # this interpreter, no shell
             [sys.executable, "-m", f"{__package__}.worker", *arguments],
             cwd=_HOME,
             stdin=subprocess.PIPE,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import threading
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import attrs
-from rich.progress import Progress
 
 from .child import Worker, WorkerFailed
 from .ledger import Ledgers
 from .protocol import ALARM, CALLS_PER_TASK
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 MAX_IN_FLIGHT = 1024
 """The number of concurrent requests. So few never fill a pipe, so the processes can't deadlock."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
+from typing import TYPE_CHECKING
 
 import attrs
-from rich.table import Table
 from rich.text import Text
 
 from ..output import new_table
 from .ledger import AlarmAudit, Audit
 from .load import Load
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @attrs.frozen

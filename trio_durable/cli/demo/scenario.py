@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import sleep
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from ..output import progress_bar, quantity
 from .child import Worker
 from .ledger import Audit, Ledgers, audit_alarms
 from .load import Load, load_and_kill
 from .report import Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def run_scenario(

@@ -89,7 +89,8 @@ class Annotation:
             with warnings.catch_warnings(action="ignore"):  # such as SyntaxWarning for "\d"
                 tree = ast.parse(written, mode="eval").body
             default, example = _values_of(tree)
-            hooks_for(eval(compile(ast.Expression(tree), "<field>", "eval"), dict(_NAMES)))
+            expression = compile(ast.Expression(tree), "<field>", "eval")
+            hooks_for(eval(expression, dict(_NAMES)))  # noqa: S307  # known names, [] and | only
         except (SyntaxError, UnsupportedType, TypeError, ValueError) as error:
             is_ours = isinstance(error, (_UnusableType, UnsupportedType))
             problem = str(error) if is_ours else "is not a type"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import click
+from typing import TYPE_CHECKING, Any
 
 from ..._errors import DurableError
 from ..errors import CommandError
 from .open import open_reader, resolve_storage
 from .paging import iter_types
+
+if TYPE_CHECKING:
+    import click
 
 
 def complete_type(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001

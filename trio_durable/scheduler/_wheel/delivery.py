@@ -176,7 +176,7 @@ class Deliverer:
             flight.delivery.alarm = alarm_of(stored, stored.failures + 1)
             flight.retry = self._destination.retry_of(flight.key)
             self._destination.deliver(flight.delivery, flight)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # handlers may raise anything
             flight.fail(error)
 
     def stop(self) -> None:

@@ -247,7 +247,7 @@ class WheelScheduler:
             if upcoming.ready and self._deliverer.room and not self._is_stopped:
                 try:
                     await self._deliverer.begin()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  # logged, and retried
                     _warn("claim", error)
                     await anyio.sleep(RETRY_SECONDS)
             else:
@@ -270,7 +270,7 @@ class WheelScheduler:
         while True:
             try:
                 await self._feed.read()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # logged, and retried
                 _warn("read", error)
                 await anyio.sleep(RETRY_SECONDS)
             else:

@@ -225,7 +225,7 @@ class Settings:
             if not should_retry(problem) or monotonic() + pause > deadline:
                 raise Unreachable(problem)
             # Jitter, because many processes may have lost the same server at once.
-            sleep(pause * random.uniform(0.5, 1))
+            sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # jitter
             pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
 
     def _set_up(self, connection: Connection, may_set_timeout: bool, timeout: str) -> None:

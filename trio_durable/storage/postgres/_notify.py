@@ -108,7 +108,7 @@ class PostgresHints(Hints):
                 logger.info("no hints over %s: %s", self._settings.conninfo.location, problem)
                 if monotonic() - began > _MAX_BACKOFF_SECONDS:
                     pause = _MIN_BACKOFF_SECONDS
-                self._pause(waiting, pause * random.uniform(0.5, 1))
+                self._pause(waiting, pause * random.uniform(0.5, 1))  # noqa: S311  # jitter
                 if self._is_closing:
                     return
                 pause = min(2 * pause, _MAX_BACKOFF_SECONDS)

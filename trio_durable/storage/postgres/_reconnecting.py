@@ -85,7 +85,7 @@ class ReconnectingConnection:
                     self._drop()
                 if attempts < _MAX_ATTEMPTS:
                     if error.sqlstate in _ABORTED_SQLSTATES:
-                        sleep(attempts * random.uniform(*_RETRY_SECONDS))
+                        sleep(attempts * random.uniform(*_RETRY_SECONDS))  # noqa: S311  # jitter
                         continue
                     if is_lost and self._read_only:
                         continue

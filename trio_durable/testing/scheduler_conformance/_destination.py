@@ -150,7 +150,7 @@ class ScriptedDestination:
                 self._submit(key.object_key, changes).hold(waiter)
             else:
                 waiter.settle()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # scripts may raise anything
             waiter.fail(error)
         finally:
             self._running.discard(waiter)

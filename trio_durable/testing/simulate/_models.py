@@ -112,7 +112,7 @@ def _done(model: object, operation: Operation) -> Iterator[object]:
         result = getattr(done, operation.name)(*args, **kwargs)
         if isgenerator(result):
             result = _run_through(result, lambda: commits.append(deepcopy(done)))
-    except Exception as raised:
+    except Exception as raised:  # noqa: BLE001  # models may raise anything
         error = raised
         done = commits[-1] if commits else model
     if operation.claim is not None:

@@ -244,7 +244,7 @@ class Process:
             result = await self.runtime.call(
                 call.object_type, call.object_id, call.handler, *call.args, **call.kwargs
             )
-        except Exception as raised:
+        except Exception as raised:  # noqa: BLE001  # a part of the history
             error = raised
         if not self._life.is_over:
             call.result, call.error, call.has_ended = result, error, True
