@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .activation import STOP, Activation
+from .activation import STOP as STOP
+from .activation import Activation
 from .envelope import Operation
-
-__all__ = ["DELETE", "ENSURE_STARTED", "EXISTS", "GET_STATE", "PUT_STATE", "STOP"]
 
 
 def _ensure_started(activation: Activation) -> None:
