@@ -164,6 +164,15 @@ class Node:
         key = ObjectKey(type_name, object_id, tenant)
         await self.scheduler.schedule(key, name, NewAlarm(self._bench.time(after), payload))
 
+    async def fire(self, key: AlarmKey) -> bool:
+        """Fire an alarm. No test lets its handler wait for longer than seconds.
+
+        Raises:
+            TimeoutError: The scheduler doesn't return.
+        """
+        with anyio.fail_after(10):
+            return await self.scheduler.fire(key)
+
     async def commit(self, changes: AlarmChanges, object_id: str = "a", tenant: str = "") -> None:
         """Change alarms by a turn's commit."""
         await self.destination.commit(ObjectKey(TYPE, object_id, tenant), changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import anyio
+import pytest
 
 from ..._alarms.retry import Retry
 from ._bench import TYPE, Bench, alarm_key
@@ -150,6 +151,21 @@ class RuntimeTests(SchedulerTests):
         assert other.names == ["slow", "x"]
         assert one.scheduler.statistics().in_flight == 0
         assert await other.dead() == []
+
+    @pytest.mark.parametrize("after_due", [-0.01, 0.01, 0.03])
+    async def test_an_alarm_that_is_due_while_a_runtime_closes_is_delivered_by_another(
+        self, bench: Bench, after_due: float
+    ) -> None:
+        # The scheduler hasn't claimed it, is claiming it, or has passed it on.
+        one, other = await bench.node(), await bench.node()
+        one.destination.hold("x")
+        due_at = bench.time(1)
+        await one.set("x", 1)
+        await anyio.sleep((due_at - bench.time(0)) / 1e6 + after_due)
+        await one.close()
+        await self.until_late(0.01)
+        assert other.names == ["x"]
+        assert other.attempts == [1]
 
     async def test_a_retry_that_is_left_keeps_its_failures(self, bench: Bench) -> None:
         one, other = await bench.node(), await bench.node()

@@ -47,8 +47,11 @@ class SettingTests(SchedulerTests):
         await self.until_late()
         assert node.names == ["x"]
 
-    async def test_an_alarm_beyond_several_polls_is_delivered_at_its_time(self, node: Node) -> None:
-        after = 3.5 * self.polling_interval
+    @pytest.mark.parametrize("polls", [0.9, 1.5, 3.9])
+    async def test_an_alarm_some_polls_away_is_delivered_at_its_time(
+        self, node: Node, polls: float
+    ) -> None:
+        after = polls * self.polling_interval
         await node.set("x", after)
         await anyio.sleep(after - 0.1)
         assert node.names == []
@@ -144,10 +147,11 @@ class SettingTests(SchedulerTests):
         assert len(counts) == 300
         assert set(counts.values()) == {1}
 
+    @pytest.mark.parametrize("tenant", ["", "t"])
     async def test_an_alarm_that_another_process_writes_is_found(
-        self, bench: Bench, node: Node
+        self, bench: Bench, node: Node, tenant: str
     ) -> None:
-        key = ObjectKey(TYPE, "a")
+        key = ObjectKey(TYPE, "a", tenant)
         bench.writer.commit([Commit(key, None, alarms=bench.changes(x=0))], bench.time(0))
         await self.until_late(self.polling_interval)
         assert node.names == ["x"]
