@@ -16,7 +16,7 @@ class SettableClock(Clock):
     """
 
     may_jump = False
-    """Set it before a scheduler runs, if the test is going to call `jump`."""
+    """A test that calls `jump` sets this to True before a scheduler runs."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
