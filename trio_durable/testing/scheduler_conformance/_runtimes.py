@@ -186,7 +186,7 @@ class RuntimeTests(SchedulerTests):
     # --- clocks that jump ------------------------------------------------------------------------
 
     async def test_an_alarm_is_due_when_the_clock_is_set_forward(self, bench: Bench) -> None:
-        bench.clock.may_jump = True
+        bench.clock.can_be_set = True
         node = await bench.node()
         await node.set("x", 1.5 * self.polling_interval)
         await anyio.sleep(5)
@@ -195,7 +195,7 @@ class RuntimeTests(SchedulerTests):
         assert node.names == ["x"]
 
     async def test_an_alarm_is_not_due_when_the_clock_is_set_back(self, bench: Bench) -> None:
-        bench.clock.may_jump = True
+        bench.clock.can_be_set = True
         node = await bench.node()
         await node.set("x", 2)
         bench.clock.jump(-100)
