@@ -162,9 +162,9 @@ async def test_spans_say_whose_object_it_is_and_metrics_do_not(telemetry: Notifi
     }
     assert tenants.pop("commit") is None
     assert set(tenants.values()) == {"acme"}
-    told = str(telemetry.metrics())
-    assert "Counter" in told
-    assert "acme" not in told
+    metrics = str(telemetry.metrics())
+    assert "Counter" in metrics
+    assert "acme" not in metrics
 
 
 @pytest.mark.anyio

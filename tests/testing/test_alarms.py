@@ -86,7 +86,7 @@ async def test_assert_alarm_scheduled_says_what_there_is(runtime: DurableRuntime
         AssertionError, match=r"^expected .* and due within 59 s; it is due in 60 s, at \d{4}-"
     ):
         await assert_alarm_scheduled(runtime, Tally, "a", "ring", within=59)
-    with pytest.raises(AssertionError, match=r"; scheduled are 'ring' \(due in 60 s, at "):
+    with pytest.raises(AssertionError, match=r"; scheduled alarms: 'ring' \(due in 60 s, at "):
         await assert_alarm_scheduled(runtime, Tally, "a", "other")
     await anyio.sleep(1.5)
     await assert_alarm_scheduled(runtime, Tally, "a", "ring", within=59)
@@ -144,8 +144,8 @@ async def test_an_alarm_that_isnt_there_cant_fire(runtime: DurableRuntime) -> No
     with pytest.raises(AssertionError) as caught:
         await fire_alarm(runtime, Tally, "a", "rong")
     assert str(caught.value).startswith(
-        "expected alarm 'rong' of testing.Tally('a') to be scheduled, so that it can fire; "
-        "scheduled are 'ring' (due in 60 s"
+        "expected alarm 'rong' of testing.Tally('a') to be scheduled before firing it; "
+        "scheduled alarms: 'ring' (due in 60 s"
     )
     assert runtime.statistics().alarms_in_flight == 0
 
@@ -299,8 +299,8 @@ async def test_draining_what_sets_itself_again_fails(runtime: DurableRuntime) ->
     await schedule(runtime, "repeat")
     with pytest.raises(
         AssertionError,
-        match=r"alarms of testing.Tally\('a'\) to come to an end within 7, but after so many "
-        r"scheduled are 'repeat' \(due in 3600 s, at ",
+        match=r"no alarm of testing.Tally\('a'\) to be left after firing 7; "
+        r"scheduled alarms: 'repeat' \(due in 3600 s, at ",
     ):
         await drain_alarms(runtime, Tally, "a", max_iterations=7)
     await assert_persisted(runtime, Tally, "a", count=7)

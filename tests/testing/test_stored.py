@@ -39,9 +39,9 @@ async def test_assert_persisted_says_what_there_is(durable_runtime: DurableRunti
     with pytest.raises(AssertionError) as caught:
         await assert_persisted(runtime, Tally, "a", count=1)
     assert str(caught.value) == (
-        "expected testing.Tally('a') to be stored with count=1, but nothing is stored of it"
+        "expected testing.Tally('a') to be stored with count=1, but it isn't stored"
     )
-    with pytest.raises(AssertionError, match=r"\('a'\) to be stored, but nothing is stored of it"):
+    with pytest.raises(AssertionError, match=r"\('a'\) to be stored, but it isn't stored"):
         await assert_persisted(runtime, Tally, "a")
     await runtime.get(Tally, "a").add(2)
     await assert_persisted(runtime, Tally, "a")
@@ -83,7 +83,9 @@ async def test_eventually_says_what_it_last_saw() -> None:
     def refuses() -> bool:
         raise AssertionError("count is 2")
 
-    with pytest.raises(AssertionError, match=r"never to hold within 5 s; at .* it returned 0$"):
+    with pytest.raises(
+        AssertionError, match=r"never to hold within 5 s; at the last call it returned 0$"
+    ):
         await assert_eventually(never)
     assert 5 <= anyio.current_time() - began < 5.1
     with pytest.raises(AssertionError, match=r"within 0\.1 s; .* it raised: count is 2$") as caught:

@@ -18,7 +18,7 @@ State and commits are in `ObjectState`, the running of one turn is in `turns`. I
   with a job is busy. The mailbox holds something only while there is a job, since `_drain` empties
   it otherwise.
 - ``is_open``: the object has no job and a live instance, so that a caller may run a turn on the
-  spot.
+  spot. A live instance without a job or a running turn implies that the phase is READY.
 - ``leaving``: the object leaves memory as soon as its mailbox is empty, and it has no job and no
   commit that isn't durable.
 """
@@ -314,7 +314,11 @@ class Activation:
             self._worker = Worker(
                 services.loop, services.start_task, str(self.key), self._run_assigned
             )
-        self._worker.assign(envelope)
+        try:
+            self._worker.assign(envelope)
+        except BaseException:  # no task can be started any more
+            self._end()
+            raise
 
     def _end(self) -> None:
         self.job = None
@@ -429,6 +433,13 @@ class Activation:
                 self._run_after_load_now(first.context)
             except Exception as error:  # noqa: BLE001  # after_load may raise anything
                 self._activation_failed(error)
+            except BaseException:  # Control-C; the next call activates the object once more
+                state.roll_back()
+                self.phase = Phase.LOADED
+                self.leaving = True
+                self.withdraw(first)
+                self._reply(first.waiter, None, _closed())
+                raise
             else:
                 self._activated(was_stored)
 
@@ -545,8 +556,8 @@ class Activation:
 
     @property
     def is_idle(self) -> bool:
-        """True without a job and without a commit that isn't durable."""
-        return self.job is None and self.state.gate is None
+        """True if nothing runs or waits, and each commit is durable."""
+        return self.job is None and self.state.gate is None and not self._mailbox
 
     def hibernate(self) -> None:
         """Let the instance and the worker go; the encoded state stays. The object must be idle."""

@@ -95,7 +95,8 @@ class ObjectState:
     def __init__(self, key: ObjectKey, object_type: ObjectType, host: StateHost) -> None:
         self.key = key
         self.object_type = object_type
-        self._host = host
+        self._host: StateHost | None = host
+        """None once the object has left memory."""
         self.encoded: bytes | None = None
         """None while the object has its defaults and these weren't encoded yet."""
         self.instance: Any = None
@@ -137,6 +138,7 @@ class ObjectState:
             instance = object_type.codec.decode(self.key, self.encoded)
             if first:
                 self.encoded = compact(object_type.codec.encode(self.key, instance))
+        assert self._host is not None
         object_type.attach_context(instance, self._host)
         self.instance = instance
         return instance
@@ -163,7 +165,7 @@ class ObjectState:
     def detach(self) -> None:
         """Leave memory: without the reference back, no cycle is left to the garbage collector."""
         self.drop_instance()
-        del self._host
+        self._host = None
 
     # --- the end of a turn -----------------------------------------------------------------------
 
@@ -278,21 +280,27 @@ class ObjectState:
     def _start_over(self) -> None:
         self.drop_instance()
         self.encoded = None
+        assert self._host is not None
         self._host.started_over()
 
     # --- commits ---------------------------------------------------------------------------------
 
     def _save(self, state: bytes, alarms: AlarmChanges | None) -> None:
         self.encoded = compact(state)
-        self.gate = self._host.commits.submit(self, self.encoded, False, alarms)
+        self._submit(self.encoded, False, alarms)
 
     def _delete(self, alarms: AlarmChanges | None) -> None:
-        self.gate = self._host.commits.submit(self, None, self.is_stored, alarms)
+        self._submit(None, self.is_stored, alarms)
+
+    def _submit(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> Ticket:
+        host = self._host
+        assert host is not None
+        self.gate = ticket = host.commits.submit(self, state, delete, alarms)
+        return ticket
 
     def change_alarms(self, alarms: AlarmChanges) -> Ticket:
         """Change the object's alarms, and nothing else."""
-        self.gate = self._host.commits.submit(self, None, False, alarms)
-        return self.gate
+        return self._submit(None, False, alarms)
 
     def replace(self, encoded: bytes) -> None:
         """Replace the state from outside."""
@@ -336,12 +344,14 @@ class ObjectState:
     @property
     def turn_event(self) -> TurnEvent | None:
         """See `Owner.turn_event`."""
-        return self._host.turn_event
+        return None if self._host is None else self._host.turn_event
 
     def committed(self) -> None:
         """See `Owner.committed`."""
-        self._host.committed()
+        if self._host is not None:
+            self._host.committed()
 
     def commit_failed(self) -> None:
         """See `Owner.commit_failed`."""
-        self._host.commit_failed()
+        if self._host is not None:
+            self._host.commit_failed()

@@ -103,7 +103,10 @@ async def run_async_turn(
             return None, lost
         if isinstance(error, (ReplyError, ReadonlyViolation, AlarmSuperseded)):
             return None, error
-        return None, _explained(state, handler, error)
+        explained = _explained(state, handler, error)
+        if explained is not error:
+            explained.__cause__ = error
+        return None, explained
     except BaseException:
         state.roll_back()
         raise

@@ -47,8 +47,8 @@ class Context:
 
     @property
     def alarm(self) -> Alarm | None:
-        """The alarm that is being handled; None in any other turn."""
-        effects = self._host.effects
+        """The alarm that this turn handles; None in any other turn, and outside of turns."""
+        effects = self._host.effects if self._host.in_turn else None
         delivery = None if effects is None else effects.delivery
         return None if delivery is None else delivery.alarm
 

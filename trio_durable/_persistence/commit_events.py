@@ -21,7 +21,7 @@ from .ticket import Owner, Ticket
 class ObservedTicket(Ticket):
     """A ticket that records the turns it makes durable."""
 
-    __slots__ = ("turns",)
+    __slots__ = ("_turns",)
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ObservedTicket(Ticket):
     ) -> None:
         super().__init__(owner, revision, state, delete, alarms, epoch)
         # An ordered set: a turn that commits twice is recorded once.
-        self.turns: dict[Turn, None] = {}
+        self._turns: dict[Turn, None] = {}
         self._record_turn()
 
     def add(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> None:
@@ -42,10 +42,15 @@ class ObservedTicket(Ticket):
         super().add(state, delete, alarms)
         self._record_turn()
 
+    @property
+    def turns(self) -> Collection[Turn]:
+        """See `Ticket.turns`."""
+        return self._turns
+
     def _record_turn(self) -> None:
         turn = self.owner.turn_event
         if turn is not None:
-            self.turns[turn] = None
+            self._turns[turn] = None
 
 
 class CommitEvents:

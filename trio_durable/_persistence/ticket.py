@@ -59,9 +59,6 @@ class Ticket(Commit):
         "refused",
     )
 
-    turns: Collection[Turn] = ()
-    """The turns that it makes durable, for telemetry. Always empty without a notifier."""
-
     def __init__(
         self,
         owner: Owner,
@@ -92,6 +89,11 @@ class Ticket(Commit):
         self._waiter: Waiter | None = None
         self._others: list[Waiter] | None = None
         self._limit = _MIN_WAITERS_TO_COMPACT
+
+    @property
+    def turns(self) -> Collection[Turn]:
+        """The turns that it makes durable, for telemetry. Always empty without a notifier."""
+        return ()
 
     @property
     def next_revision(self) -> int | None:

@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 import anyio
 import attrs
@@ -44,6 +44,7 @@ from ..scheduler import Destination, Scheduler, WheelScheduler
 from ..storage import Hints, Reader, Storage, StorageFault, Writer
 
 C = TypeVar("C", bound=LocalCalls)
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -113,11 +114,10 @@ async def _open_storage(
         stack.callback(runner.stop)
     writer_runner, reader_runner = runners
     # What a thread has opened must be closed again, so these waits can't be cancelled.
-    with anyio.CancelScope(shield=True):
-        writer = await writer_runner.run(settings.storage.open_writer)
-        stack.push_async_callback(_shielded, writer_runner.run, writer.close)
-        reader = await reader_runner.run(settings.storage.open_reader)
-        stack.push_async_callback(_shielded, reader_runner.run, reader.close)
+    writer = await _shielded(writer_runner.run, settings.storage.open_writer)
+    stack.push_async_callback(_shielded, writer_runner.run, writer.close)
+    reader = await _shielded(reader_runner.run, settings.storage.open_reader)
+    stack.push_async_callback(_shielded, reader_runner.run, reader.close)
     return _WriterSide(writer_runner, writer), _ReaderSide(reader_runner, reader)
 
 
@@ -329,9 +329,10 @@ class OpenRuntime:
         self._tasks.start_soon(task, name=name)
 
 
-async def _shielded(run: Callable[..., Awaitable[object]], *args: object) -> None:
+async def _shielded(run: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
     with anyio.CancelScope(shield=True):
-        await run(*args)
+        return await run(*args, **kwargs)
+    raise AssertionError  # a shielded scope that is never cancelled swallows nothing
 
 
 async def _run_in(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:

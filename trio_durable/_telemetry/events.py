@@ -1,17 +1,18 @@
-"""What a runtime tells about its work, the events, and who is told, the instruments.
+"""Telemetry events: the records that a runtime passes to its instruments.
 
-Prior art: trio's `Instrument`, an object with hooks that the scheduler calls, detached when it
+An event either takes time, with a start and an end, or is a point in time. Instruments are given
+when a runtime is made. A runtime without instruments has no notifier and makes no records, so
+telemetry costs it only a check for None.
+
+Prior art: Trio's `Instrument`, an object with hooks that the scheduler calls, detached when it
 raises; the spans of Elixir's telemetry, with a start and then either a stop or an exception.
-
-Instruments are given to a runtime when it is made. So a runtime without any is made of parts that
-know nothing of telemetry (see `_parts`), and pays nothing for it.
 
 Invariants:
 
-- Every event that starts ends exactly once, by a stop or an exception, however its work ends, and
-  it is the very same record then. Points come once.
-- Events are compared by identity: two of a kind are two, and one can be a key.
-- Instruments are told in the event loop's thread only, never in a storage's.
+- Every event that starts ends exactly once, by a stop or an exception, with the same record.
+  Points come once.
+- Events are compared by identity, so that a record can be a key in a dictionary.
+- Instruments are called in the event loop's thread only, never in a storage's.
 """
 
 from __future__ import annotations
@@ -24,52 +25,52 @@ import attrs
 
 from .._keys import ObjectKey
 
-# --- what takes time -----------------------------------------------------------------------------
+# --- events that take time -----------------------------------------------------------------------
 
 
 @attrs.frozen(eq=False)
 class Call:
-    """A call of a handler, or something like ``get_state``, until its caller has the outcome."""
+    """A call of a handler, or a method such as ``get_state``, until the caller has the outcome."""
 
     key: ObjectKey
     handler: str
-    """What is called: a handler, or the name of a method of the runtime's."""
+    """The name of the handler, or of the runtime's method."""
     mailbox_depth: int
-    """How many calls and alarms it found waiting in the object's mailbox."""
+    """The number of calls and alarms in the object's mailbox before it."""
 
 
 @attrs.frozen(eq=False)
 class AlarmDelivery:
-    """An alarm from when it is handed to its object until what became of it is durable."""
+    """The delivery of an alarm to its object, until its outcome is durable."""
 
     key: ObjectKey
     name: str
     due_at: datetime
-    """When it was set for, in UTC."""
+    """The alarm's due time, in UTC."""
     lateness: float
-    """Seconds from ``due_at`` to now. It grows with each attempt, and is negative if a test fires
-    an alarm before its time."""
+    """Seconds from ``due_at`` to the start of the delivery. It grows with each attempt, and is
+    negative if a test fires an alarm before its due time."""
     attempt: int
-    """Which delivery this is, from 1."""
+    """The number of the delivery, from 1."""
 
 
 @attrs.frozen(eq=False)
 class Turn:
-    """A turn of an object, until what it changed is on its way to the storage."""
+    """A turn of an object, until its changes are submitted to the storage."""
 
     key: ObjectKey
     handler: str
-    """What runs: a handler, an alarm's handler, ``after_load``, or what a `Call` names."""
+    """The name of the handler (of a call or an alarm), ``after_load``, or the method in `Call`."""
     readonly: bool
     function: Callable[..., object] | None
-    """The handler's function; None for what a runtime does to an object by itself."""
+    """The handler's function; None for a method of the runtime."""
     request: Call | AlarmDelivery | None
-    """Whose turn it is. None for ``after_load``, for which all wait who have called."""
+    """The call or delivery that the turn serves. None for ``after_load``."""
 
 
 @attrs.frozen(eq=False)
 class Load:
-    """Reading what is stored of an object, until the object has it."""
+    """Reading an object's stored state, until the object has it."""
 
     key: ObjectKey
 
@@ -102,7 +103,7 @@ class AlarmUpdate:
 
     key: ObjectKey
     turns: tuple[Turn, ...]
-    """The turns that it makes durable; none if the alarms are changed from outside."""
+    """The turns that it makes durable; none if no turn made the change."""
 
 
 @attrs.frozen(eq=False)
@@ -110,10 +111,10 @@ class Commit:
     """A transaction. Its duration is the storage's own time."""
 
     changes: tuple[Save | Delete | AlarmUpdate, ...]
-    """One for each object in it. They start and end together with it; a stale one ends with an
-    exception while the transaction goes on without it."""
+    """One record per object. They start and end with the commit. A stale one ends with an exception
+    instead, and the transaction is applied without it."""
     size: int
-    """Bytes that go to the storage, roughly."""
+    """Approximate number of bytes written to the storage."""
 
 
 # --- points --------------------------------------------------------------------------------------
@@ -128,16 +129,16 @@ class Entered:
 
 @attrs.frozen(eq=False)
 class Activated:
-    """An object is loaded and its ``after_load`` has run."""
+    """An object is loaded, and its ``after_load`` has run."""
 
     key: ObjectKey
     was_stored: bool
-    """False if it started from its defaults."""
+    """False if the object started from its defaults."""
 
 
 @attrs.frozen(eq=False)
 class Hibernated:
-    """An object was idle, and only its encoded state stays in memory."""
+    """An idle object keeps only its encoded state in memory."""
 
     key: ObjectKey
 
@@ -158,14 +159,14 @@ class Left:
 
     key: ObjectKey
     reason: Literal["idle", "evicted", "ended", "closed"]
-    """``"idle"``: for as long as ``shutdown_after`` says. ``"evicted"``: to make room for others.
-    ``"closed"``: the runtime closes. ``"ended"``: all else, be that ``stop``, a deletion, a failed
-    load, ``after_load`` or commit, or because it was there for a change from outside only."""
+    """``"idle"``: idle for ``shutdown_after``. ``"evicted"``: to make room for other objects.
+    ``"closed"``: the runtime closes. ``"ended"``: any other reason, such as ``stop``, a deletion, a
+    failed load, ``after_load`` or commit, or the end of a change of alarms from outside a turn."""
 
 
 @attrs.frozen(eq=False)
 class Stale:
-    """A commit was refused, since a newer owner has written; the object starts over."""
+    """A commit was refused, since a newer owner has written. Its state in memory is dropped."""
 
     key: ObjectKey
     revision: int
@@ -182,4 +183,4 @@ class DeadLettered:
 
 
 Timed: TypeAlias = Call | Turn | Load | Save | Delete | AlarmUpdate | Commit | AlarmDelivery
-"""Events that have a start, and then a stop or an exception."""
+"""Events that take time: they have a start, and then a stop or an exception."""

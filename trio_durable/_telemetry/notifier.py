@@ -1,7 +1,7 @@
 """Notifier: hands telemetry records to the instruments of a runtime, and shields it from them.
 
-An instrument that raises is logged and detached, whatever it raises: as in trio, no observer may
-disturb the work that it observes.
+If an instrument raises, the notifier logs the exception and detaches the instrument. As in Trio, an
+observer must not disturb the work that it observes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Observer(Protocol):
         ...
 
     def on_stop(self, event: Timed, duration: float) -> None:
-        """Work ended well, after ``duration`` seconds."""
+        """Work succeeded, after ``duration`` seconds."""
         ...
 
     def on_exception(self, event: Timed, duration: float, error: BaseException) -> None:
@@ -56,7 +56,7 @@ class Notifier:
         self._reversed = self._instruments[::-1]
 
     def start(self, event: Timed) -> float:
-        """Report that work begins; return the time, from which its duration is counted."""
+        """Report that work begins. Returns the time of the loop, from which the duration counts."""
         for instrument in self._instruments:
             try:
                 instrument.on_start(event)
@@ -65,7 +65,7 @@ class Notifier:
         return self.now()
 
     def stop(self, event: Timed, duration: float) -> None:
-        """Report that work ended well."""
+        """Report that work succeeded."""
         for instrument in self._reversed:
             try:
                 instrument.on_stop(event, duration)
@@ -81,7 +81,7 @@ class Notifier:
                 self._detach(instrument)
 
     def around(self, event: Timed, run: Callable[..., T], *args: object) -> T:
-        """Run synchronous work, and report its beginning and its end."""
+        """Run synchronous work, and report its start and its end."""
         began = self.start(event)
         try:
             result = run(*args)

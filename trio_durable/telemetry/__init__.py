@@ -1,8 +1,8 @@
-"""What a runtime tells about its work; ``docs/telemetry.md`` shows how to listen.
+"""Telemetry: events of a runtime, and instruments that receive them; see ``docs/telemetry.md``.
 
-`Instrument` is what listens, given to a `DurableRuntime` as ``instruments=[…]``; the records are
-what it hears. `LoggingInstrument` writes them to a log. The one for OpenTelemetry is in
-`trio_durable.telemetry.opentelemetry`, as it needs more to be installed.
+An `Instrument` is given to a `DurableRuntime` as one of ``instruments=[…]`` and gets a record for
+each event. `LoggingInstrument` writes events to a log. The instrument for OpenTelemetry is in
+`trio_durable.telemetry.opentelemetry`, which needs an extra.
 """
 
 from .._api.instrument import Closed, Instrument, Opened, Point

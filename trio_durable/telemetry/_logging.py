@@ -1,4 +1,4 @@
-"""An instrument that writes a log."""
+"""Instrument that writes events to a log."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .._text import error_summary
 
 
 class LoggingInstrument(Instrument):
-    """Writes a line when something ends, and when something is the case.
+    """Logs the end of each event that takes time, and each point.
 
-    With the defaults and a logger at ``INFO`` or ``WARNING``, as in production, these are the lines
-    that remain, all at ``WARNING``:
+    With the defaults and a logger at ``INFO`` or ``WARNING``, as in production, the log has these
+    events only, all at ``WARNING``:
 
     - turns, loads and commits that take longer than ``slow``;
-    - turns, loads, commits, calls and deliveries of alarms that fail; what fails because its turn
-      has failed is told once, as the turn;
+    - turns, loads, commits, calls and deliveries of alarms that fail. A call or delivery that fails
+      because of its turn isn't logged again;
     - stale objects and dead letters.
 
-    What is merely cancelled doesn't count as a failure. Each line carries its figures as attributes
-    of the log record, for formatters that write JSON: ``durable_event``, ``durable_type``,
-    ``durable_id``, ``durable_tenant`` if there is one, ``durable_name`` (of a handler or an alarm),
-    ``durable_duration`` in seconds, ``durable_error``, and others as far as the event has them.
+    A cancellation isn't a failure. Each log record has the fields of its event as attributes, for
+    formatters that write JSON: ``durable_event``, ``durable_type``, ``durable_id``,
+    ``durable_tenant`` if there is one, ``durable_name`` (of a handler or an alarm),
+    ``durable_duration`` in seconds, ``durable_error``, and other fields that the event has.
 
     Args:
-        logger: Where to; ``trio_durable.telemetry`` by default.
-        level: The level of what goes as it should.
-        slow: How long turns, loads and commits may take; None for any time. A ``timedelta`` or
-            seconds.
+        logger: The logger; ``trio_durable.telemetry`` by default.
+        level: The level of events that neither fail nor are slow.
+        slow: The duration from which turns, loads and commits are slow; a ``timedelta`` or seconds,
+            or None if none are.
 
     Raises:
-        ValueError: An argument makes no sense.
+        ValueError: An argument has the wrong type, or ``slow`` isn't a valid duration.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class LoggingInstrument(Instrument):
         self._logger = logger
         self._level = level
         self._slow = optional_seconds(slow, "slow")
-        self._told: WeakSet[Timed] = WeakSet()
-        """Calls and alarms whose turns have failed."""
+        self._reported: WeakSet[Timed] = WeakSet()
+        """Calls and alarms whose failure is reported already, as that of their turn."""
 
     def on_stop(self, event: Timed, duration: float) -> None:
         """See `Instrument.on_stop`."""
@@ -79,9 +79,9 @@ class LoggingInstrument(Instrument):
         """See `Instrument.on_exception`."""
         is_failure = isinstance(error, Exception)
         if isinstance(event, Turn) and event.request is not None and is_failure:
-            self._told.add(event.request)
-        is_news = isinstance(event, (Call, AlarmDelivery, Turn, Load, Commit))
-        if is_failure and is_news and event not in self._told:
+            self._reported.add(event.request)
+        is_reportable = isinstance(event, (Call, AlarmDelivery, Turn, Load, Commit))
+        if is_failure and is_reportable and event not in self._reported:
             level = max(logging.WARNING, self._level)
         else:
             level = self._level
@@ -127,7 +127,7 @@ def _subject(event: Timed) -> str:
 
 
 def _fields(event: Timed | Point) -> dict[str, object]:
-    """What of the event goes into the log record."""
+    """The attributes of the log record of an event."""
     fields: dict[str, object] = {"durable_event": _kind(event)}
     for attribute in attrs.fields(type(event)):
         name, value = attribute.name, getattr(event, attribute.name)

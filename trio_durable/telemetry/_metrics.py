@@ -1,6 +1,6 @@
-"""The metrics of the OpenTelemetry instrument: what is counted and measured.
+"""Metrics of the OpenTelemetry instrument.
 
-Histograms have their failures in them, told apart by ``error.type``.
+Histograms include failures, which have the attribute ``error.type``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BYTES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 16777216)
 
 
 class Metrics:
-    """Those of all runtimes that share an instrument."""
+    """The metrics of all runtimes that share an instrument."""
 
     def __init__(self, meter: Meter) -> None:
         def seconds(name: str, description: str) -> Histogram:
@@ -72,7 +72,7 @@ class Metrics:
         self._mailbox_depth = meter.create_histogram(
             "trio_durable.mailbox.depth",
             "{request}",
-            "what calls find waiting before them",
+            "calls and alarms that wait before a call",
             explicit_bucket_boundaries_advisory=(0, *_COUNTS),
         )
         self._failures = meter.create_counter(
@@ -87,7 +87,7 @@ class Metrics:
         self._dead_letters = meter.create_counter(
             "trio_durable.dead_letters", "{alarm}", "alarms that have used up their attempts"
         )
-        # Counted here and asked for by the exporter, since counting there takes much longer.
+        # Counted here and read by the exporter: adding to a counter of OpenTelemetry takes longer.
         self._objects: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
         count = meter.create_observable_up_down_counter
@@ -103,12 +103,12 @@ class Metrics:
         observe(
             "trio_durable.alarms.waiting", due, "{alarm}", "alarms in memory, due soon or overdue"
         )
-        flying = [self._observe(_alarms_in_flight)]
+        in_flight = [self._observe(_alarms_in_flight)]
         handled = "alarms whose handlers run, or wait for their turn or their commit"
-        observe("trio_durable.alarms.in_flight", flying, "{alarm}", handled)
+        observe("trio_durable.alarms.in_flight", in_flight, "{alarm}", handled)
 
     def started(self, event: Timed) -> None:
-        """Something begins."""
+        """Record the start of an event."""
         match event:
             case Turn():
                 if event.request is not None:
@@ -133,7 +133,7 @@ class Metrics:
             self._waiting[request.key.type_name] -= 1
 
     def ended(self, event: Timed, duration: float, error: BaseException | None) -> None:
-        """Something has ended, well or with ``error``."""
+        """Record the end of an event, with ``error`` if it failed."""
         match event:
             case Turn() | Call():
                 histogram = self._turn if isinstance(event, Turn) else self._call
@@ -157,13 +157,13 @@ class Metrics:
                 return
         if error is not None:
             attributes = {**attributes, "error.type": type(error).__qualname__}
-            if isinstance(error, Exception):  # and not a cancellation
+            if isinstance(error, Exception):  # not a cancellation
                 kind = {"trio_durable.event": type(event).__name__.lower()}
                 self._failures.add(1, {**attributes, **kind})
         histogram.record(duration, attributes)
 
     def noted(self, event: Point) -> None:
-        """Something is the case."""
+        """Record a point."""
         match event:
             case Entered():
                 self._objects[event.key.type_name] += 1
@@ -184,7 +184,7 @@ class Metrics:
         def observe(_: CallbackOptions, /) -> Iterable[Observation]:
             total = 0
             for runtime in self._runtimes:  # in the exporter's thread; a tuple doesn't change
-                with suppress(RuntimeClosed):  # it may close just now
+                with suppress(RuntimeClosed):  # it may be closing
                     total += figure(runtime.statistics())
             return [Observation(total)]
 
@@ -193,7 +193,7 @@ class Metrics:
 
 def _observer(counts: Counter[str]) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def observe(_: CallbackOptions, /) -> Iterable[Observation]:
-        # A list made at once, since this runs in the exporter's thread.
+        # This runs in the exporter's thread, so copy the items first.
         return [Observation(count, _of_type(name)) for name, count in list(counts.items())]
 
     return observe
@@ -216,7 +216,7 @@ def _outcome(error: BaseException | None) -> str:
 
 
 def type_of(key: ObjectKey) -> Attributes:
-    """What metrics and spans say of an object: not which one it is, but of what type."""
+    """The attributes of an object's type. Metrics have these only, and never ids."""
     return _of_type(key.type_name)
 
 

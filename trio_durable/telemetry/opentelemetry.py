@@ -1,12 +1,12 @@
-"""An instrument that speaks OpenTelemetry: spans and metrics.
+"""Instrument for OpenTelemetry: spans and metrics.
 
-The call's span is current while the caller waits, and the turn's while the handler runs, so that
-the turn's is a child of the call's, the handler's own spans are children of the turn's, and a call
-to another object begins below the turn that makes it. A transaction serves many turns, hence its
-span has no parent but links to them.
+A call's span is current while its caller waits, and a turn's span while its handler runs. So the
+turn's span is a child of the call's, the handler's own spans are children of the turn's, and a call
+from one object to another is a child of the turn that makes it. A transaction serves many turns, so
+its span has no parent, but links to their spans.
 
-Ids of objects, tenants and names of alarms are attributes of spans only: metrics with a series for
-each of them would be too many.
+Ids of objects, tenants and names of alarms are attributes of spans, not of metrics, where each
+value would make a series of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["OpenTelemetryInstrument"]
 
 
 class OpenTelemetryInstrument(Instrument):
-    """Spans of calls, turns, loads, commits and alarms, and metrics of these and of objects.
+    """Makes spans of calls, turns, loads, commits and alarms, and metrics of these and of objects.
 
     One instrument may serve several runtimes.
 
@@ -63,9 +63,9 @@ class OpenTelemetryInstrument(Instrument):
         self._tracer = trace.get_tracer("trio_durable", release, tracer_provider)
         self._metrics = Metrics(metrics.get_meter("trio_durable", release, meter_provider))
         self._spans: dict[Timed, tuple[Span, Token[Context] | None]] = {}
-        """What is under way. The token says what was current before, if the span is now."""
+        """The spans of running events. For a current span, the token that restores the context."""
         self._turns: WeakKeyDictionary[Turn, SpanContext] = WeakKeyDictionary()
-        """What commits can link to. A turn is kept by the commit that it waits for."""
+        """The span contexts to which commits link. A pending commit keeps its turns alive."""
 
     def on_start(self, event: Timed) -> None:
         """See `Instrument.on_start`."""
@@ -90,7 +90,7 @@ class OpenTelemetryInstrument(Instrument):
         return self._tracer.start_span(
             f"call {call.key.type_name}.{call.handler}",
             attributes={
-                **_of(call.key),
+                **_object_attributes(call.key),
                 "trio_durable.handler": call.handler,
                 "trio_durable.mailbox.depth": call.mailbox_depth,
             },
@@ -98,7 +98,7 @@ class OpenTelemetryInstrument(Instrument):
 
     def _start_turn(self, turn: Turn) -> Span:
         attributes = {
-            **_of(turn.key),
+            **_object_attributes(turn.key),
             "trio_durable.handler": turn.handler,
             "trio_durable.readonly": turn.readonly,
         }
@@ -114,7 +114,7 @@ class OpenTelemetryInstrument(Instrument):
         return self._tracer.start_span(
             f"load {load.key.type_name}",
             kind=SpanKind.CLIENT,
-            attributes={**_of(load.key), "db.operation.name": "load"},
+            attributes={**_object_attributes(load.key), "db.operation.name": "load"},
         )
 
     def _start_commit(self, commit: Commit) -> Span:
@@ -130,20 +130,20 @@ class OpenTelemetryInstrument(Instrument):
             "trio_durable.commit.objects": objects,
             "trio_durable.commit.size": commit.size,
         }
-        if objects > 1:  # the conventions say that one is no batch
+        if objects > 1:  # by the semantic conventions, one is no batch
             attributes["db.operation.batch.size"] = objects
         return self._tracer.start_span(
             "commit", Context(), kind=SpanKind.CLIENT, attributes=attributes, links=links
         )
 
     def _start_alarm(self, alarm: AlarmDelivery) -> Span:
-        # Not in the context of whoever has opened the runtime, which is where its tasks are.
+        # A trace of its own: the context of this task is that in which the runtime was opened.
         return self._tracer.start_span(
             f"alarm {alarm.key.type_name}",
             Context(),
             kind=SpanKind.CONSUMER,
             attributes={
-                **_of(alarm.key),
+                **_object_attributes(alarm.key),
                 "trio_durable.alarm.name": alarm.name,
                 "trio_durable.alarm.due_at": alarm.due_at.isoformat(),
                 "trio_durable.alarm.lateness": alarm.lateness,
@@ -177,7 +177,7 @@ class OpenTelemetryInstrument(Instrument):
         self._metrics.noted(event)
 
 
-def _of(key: ObjectKey) -> Attributes:
+def _object_attributes(key: ObjectKey) -> Attributes:
     identity = {"trio_durable.object.id": key.object_id}
     if key.tenant:
         identity["trio_durable.tenant"] = key.tenant
@@ -191,5 +191,5 @@ def _record(span: Span, error: BaseException) -> None:
     span.set_status(Status(StatusCode.ERROR, name))
     try:
         span.record_exception(error)
-    except Exception:  # noqa: BLE001  # the application's __str__ may raise anything
+    except Exception:  # noqa: BLE001  # the exception's own `__str__` may raise anything
         span.add_event("exception", attributes)

@@ -1,9 +1,9 @@
-"""What users test their durable objects with; ``docs/testing.md`` shows how.
+"""Test helpers for durable objects; ``docs/testing.md`` shows how to use them.
 
 `perform_handler` and `perform_alarm_handler` run one turn of an instance without a runtime. The
-others look at, and act on, the objects of one. All of them are awaited, and what they assert fails
-with an `AssertionError` that says what was expected and what was there. The pytest plugin in
-`trio_durable.testing.plugin` has a fixture with a runtime.
+other functions inspect the objects of an open runtime and fire their alarms. All are awaited. A
+failed assertion raises an `AssertionError` with the expected and the actual values. The pytest
+plugin `trio_durable.testing.plugin` has a fixture with a runtime.
 """
 
 from ._alarms import (

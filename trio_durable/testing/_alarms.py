@@ -1,4 +1,4 @@
-"""What alarms an object has, and letting them fire before their time."""
+"""Assertions on the alarms of an object, and functions that fire them before their time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .._keys import ObjectKey
 async def all_scheduled_alarms(
     runtime: Objects, object_type: type[DurableObject] | str, object_id: str, /
 ) -> list[Alarm]:
-    """The alarms of an object as they are stored, by ``due_at``; without dead letters."""
+    """The stored alarms of an object, by ``due_at``, without dead letters."""
     return await runtime.list_alarms(object_type, object_id)
 
 
@@ -33,17 +33,17 @@ async def assert_alarm_scheduled(
     """Assert that an object has an alarm of that name, and return it.
 
     Args:
-        runtime: Whose object it is.
+        runtime: The runtime of the object.
         object_type: The class, or its stored name.
         object_id: The object's id.
         name: The alarm's name.
-        within: It must be due at most so long from now, by the runtime's clock. What is overdue
-            is.
+        within: The longest time from now until the alarm is due, by the runtime's clock; a
+            ``timedelta`` or seconds. An overdue alarm passes.
 
     Raises:
-        AssertionError: It has none, or it is due later.
+        AssertionError: The object has no such alarm, or the alarm is due later.
     """
-    key, alarms = await _look(runtime, object_type, object_id, name)
+    key, alarms = await _listed(runtime, object_type, object_id, name)
     limit = None if within is None else seconds(within, "within")
     now = _now(runtime)
     expected = f"expected alarm {name!r} of {key} to be scheduled"
@@ -51,9 +51,9 @@ async def assert_alarm_scheduled(
         expected += f" and due within {limit:g} s"
     alarm = _named(alarms, name)
     if alarm is None:
-        raise AssertionError(f"{expected}; {_all(alarms, now)}")
+        raise AssertionError(f"{expected}; {_scheduled_text(alarms, now)}")
     if limit is not None and (alarm.due_at - now).total_seconds() > limit:
-        raise AssertionError(f"{expected}; it is {_when(alarm, now)}")
+        raise AssertionError(f"{expected}; it is {_due_text(alarm, now)}")
     return alarm
 
 
@@ -66,12 +66,12 @@ async def refute_alarm_scheduled(
     *,
     within: Duration | None = None,
 ) -> None:
-    """Assert that an object has no alarm of that name, or with ``within``, none due so soon.
+    """Assert that an object has no alarm of that name, or with ``within``, none due in that time.
 
     Raises:
-        AssertionError: It has one.
+        AssertionError: The object has such an alarm.
     """
-    key, alarms = await _look(runtime, object_type, object_id, name)
+    key, alarms = await _listed(runtime, object_type, object_id, name)
     limit = None if within is None else seconds(within, "within")
     now = _now(runtime)
     alarm = _named(alarms, name)
@@ -79,36 +79,36 @@ async def refute_alarm_scheduled(
         return
     if limit is None:
         raise AssertionError(
-            f"expected no alarm {name!r} of {key}, but there is one, {_when(alarm, now)}"
+            f"expected no alarm {name!r} of {key}, but there is one, {_due_text(alarm, now)}"
         )
     if (alarm.due_at - now).total_seconds() <= limit:
         raise AssertionError(
             f"expected no alarm {name!r} of {key} due within {limit:g} s, but there is one, "
-            f"{_when(alarm, now)}"
+            f"{_due_text(alarm, now)}"
         )
 
 
 async def fire_alarm(
     runtime: Objects, object_type: type[DurableObject] | str, object_id: str, name: str, /
 ) -> None:
-    """Let an alarm be delivered now, whatever its time; return when its commit is durable.
+    """Deliver an alarm now, before its due time, and return when its commit is durable.
 
-    It goes the way that it goes when it is due, in a turn of its object behind the calls that came
-    before it. If it is being delivered already, that counts, and it isn't delivered twice. Not
-    for the object's own turns, which would wait for themselves.
+    The delivery is the same as that of a due alarm: a turn of the object, after the calls that are
+    already in its mailbox. If the alarm is being delivered already, wait for that delivery. Don't
+    call this in a turn of the object itself, which would wait for its own end.
 
     Raises:
         AssertionError: There is no such alarm.
-        Exception: What its handler raised. As always, the turn was rolled back, and the alarm is
-            tried again as its `Retry` says, or is a dead letter now; that is written down already.
-            If it was its commit that failed, the alarm is as it was.
-        StorageUnavailable: It could not be claimed.
+        Exception: The error that its handler raised. As with a due alarm, the turn was rolled back,
+            and the alarm is scheduled for a retry as its `Retry` says, or is a dead letter. That is
+            durable. If the commit failed instead, the alarm is unchanged.
+        StorageUnavailable: The alarm could not be claimed.
     """
-    key, alarms = await _look(runtime, object_type, object_id, name)
+    key, alarms = await _listed(runtime, object_type, object_id, name)
     if not await _fire(runtime, key, name):
         raise AssertionError(
-            f"expected alarm {name!r} of {key} to be scheduled, so that it can fire; "
-            f"{_all([alarm for alarm in alarms if alarm.name != name], _now(runtime))}"
+            f"expected alarm {name!r} of {key} to be scheduled before firing it; "
+            f"{_scheduled_text([alarm for alarm in alarms if alarm.name != name], _now(runtime))}"
         )
 
 
@@ -120,20 +120,21 @@ async def drain_alarms(
     *,
     max_iterations: int = 100,
 ) -> int:
-    """Fire an object's alarms, the earliest first, with those that they set, until none is left.
+    """Fire an object's alarms until none is left, earliest first, including any that handlers set.
 
     Args:
-        runtime: Whose object it is.
+        runtime: The runtime of the object.
         object_type: The class, or its stored name.
         object_id: The object's id.
-        max_iterations: How many may fire.
+        max_iterations: The largest number of alarms to fire.
 
     Returns:
-        How many have fired.
+        The number of alarms fired.
 
     Raises:
-        AssertionError: There were more: an alarm that sets itself again never comes to an end.
-        Exception: What a handler raised, see `fire_alarm`. The other alarms are left.
+        AssertionError: Alarms are left after ``max_iterations``. An alarm that sets itself again
+            always leaves one.
+        Exception: The error of a handler, see `fire_alarm`. The other alarms are left.
     """
     most = positive_int(max_iterations, "max_iterations")
     fired = 0
@@ -141,17 +142,17 @@ async def drain_alarms(
         first = alarms[0]
         if fired == most:
             raise AssertionError(
-                f"expected the alarms of {first.key} to come to an end within {most}, but after "
-                f"so many {_all(alarms, _now(runtime))}; let one that sets itself again "
-                "fire by fire_alarm"
+                f"expected no alarm of {first.key} to be left after firing {most}; "
+                f"{_scheduled_text(alarms, _now(runtime))}; use fire_alarm for an alarm that sets "
+                "itself again"
             )
-        # What another delivery was quicker with has been listed and fired all the same.
+        # If another delivery came first, the alarm has fired all the same: count it.
         await _fire(runtime, first.key, first.name)
         fired += 1
     return fired
 
 
-async def _look(
+async def _listed(
     runtime: Objects, object_type: type[DurableObject] | str, object_id: str, name: str
 ) -> tuple[ObjectKey, list[Alarm]]:
     key = runtime._key(object_type, object_id)
@@ -174,15 +175,15 @@ def _now(runtime: Objects) -> datetime:
     return instant(runtime._open().clock.now())
 
 
-def _all(alarms: Sequence[Alarm], now: datetime) -> str:
+def _scheduled_text(alarms: Sequence[Alarm], now: datetime) -> str:
     if not alarms:
         return "no alarm is scheduled"
-    listed = ", ".join(f"{alarm.name!r} ({_when(alarm, now)})" for alarm in alarms[:10])
+    listed = ", ".join(f"{alarm.name!r} ({_due_text(alarm, now)})" for alarm in alarms[:10])
     more = f" and {len(alarms) - 10} more" if len(alarms) > 10 else ""
-    return f"scheduled are {listed}{more}"
+    return f"scheduled alarms: {listed}{more}"
 
 
-def _when(alarm: Alarm, now: datetime) -> str:
+def _due_text(alarm: Alarm, now: datetime) -> str:
     ahead = (alarm.due_at - now).total_seconds()
     when = f"due in {ahead:.6g} s" if ahead >= 0 else f"overdue by {-ahead:.6g} s"
     return f"{when}, at {alarm.due_at.isoformat()}"

@@ -1,8 +1,8 @@
 """One turn of a detached instance, without a runtime.
 
-Everything that a turn is held to in a runtime holds here as well: what goes in and comes out is
-passed by value, the state must be storable, a read-only handler changes nothing. What the turn
-would have committed is recorded instead.
+The turn obeys the same rules as in a runtime, since the same `ObjectState` applies them: arguments
+and result are passed by value, the state must be storable, a read-only handler changes nothing. A
+recorder takes the place of the group commit.
 """
 
 from __future__ import annotations
@@ -49,26 +49,26 @@ T = TypeVar("T", bound=DurableObject)
 
 @attrs.frozen
 class Performed(Generic[T]):
-    """What a turn came to."""
+    """The outcome of a turn."""
 
     result: object
-    """What its caller would get. What an alarm's handler returns is dropped, unless it is a plain
-    scalar."""
+    """The result that a caller would get. A result of an alarm's handler is dropped unless it is a
+    plain scalar."""
     state: T
-    """A detached instance with the state after the turn; the defaults, if it was deleted."""
+    """A detached instance with the state after the turn; the defaults if it deleted the object."""
     alarms: Mapping[str, Alarm]
-    """The alarms that it set, by name."""
+    """The alarms that the turn set, by name."""
     cancelled: frozenset[str]
-    """The names of alarms that it cancelled one by one."""
+    """The names of the alarms that the turn cancelled by name."""
     cancelled_all: bool
-    """Whether it cancelled all that were set before; a deletion does."""
+    """True if the turn cancelled all alarms that were set before, as a deletion does."""
     deleted: bool
-    """Whether it deleted the object."""
+    """True if the turn deleted the object."""
     commits: int
-    """How often it awaited ``ctx.commit()``."""
+    """The number of times that the turn awaited ``ctx.commit()``."""
     began_at: datetime
-    """When it began, by the clock that its alarms were set by, which stands still during a ``def``
-    turn: what is set ``after=60`` then is due 60 seconds after this to the microsecond."""
+    """The start of the turn, by the clock that sets its alarms. This clock stands still during a
+    ``def`` turn, so an alarm set with ``after=60`` is due exactly 60 seconds later."""
 
 
 async def perform_handler(
@@ -76,25 +76,24 @@ async def perform_handler(
 ) -> Performed[T]:
     """Run a handler on a copy of ``instance``, as one turn, without a runtime.
 
-    ``instance`` itself stays as it is, whatever the handler does; the state after the turn is in
-    the record.
+    ``instance`` itself doesn't change. The state after the turn is in the returned record.
 
     Args:
         instance: A detached instance, such as ``Counter(count=3)``.
         name: The handler's name.
-        *args: What it is called with.
-        object_id: What ``ctx.object_id`` is; "test" unless given. A handler's own parameter of
-            that name is given by position.
-        **kwargs: What it is called with.
+        *args: The handler's positional arguments.
+        object_id: The value of ``ctx.object_id``, "test" by default. If the handler has a parameter
+            of that name, pass that by position.
+        **kwargs: The handler's keyword arguments.
 
     Raises:
         UnknownHandler: The class has no such handler.
-        ArgumentError: The arguments don't fit it, or can't be passed by value.
-        ReadonlyViolation: It is read-only, and changed or staged something.
-        ReplyError: Its result can't be passed by value.
+        ArgumentError: The arguments don't fit the handler, or can't be passed by value.
+        ReadonlyViolation: A read-only handler changed the state or staged an effect.
+        ReplyError: The result can't be passed by value.
         StateEncodeError: The state can't be stored, before or after the turn.
-        RuntimeClosed: It used ``ctx.runtime``, which there is none of.
-        Exception: What the handler raised.
+        RuntimeClosed: The handler used ``ctx.runtime``, and there is no runtime.
+        Exception: The error that the handler raised.
     """
     performance = _Performance(instance, "test" if isinstance(object_id, Unset) else object_id)
     definition = performance.definition
@@ -105,7 +104,7 @@ async def perform_handler(
     if not isinstance(object_id, Unset) and "object_id" in parameters[len(args) :]:
         raise TypeError(
             f"object_id= of perform_handler is the id of the object; {name} takes a parameter of "
-            "the same name, which is given by position"
+            "the same name: pass that by position"
         )
     return await performance.run(handler, args, kwargs)
 
@@ -120,20 +119,20 @@ async def perform_alarm_handler(
     attempt: int = 1,
     object_id: str = "test",
 ) -> Performed[T]:
-    """Run what handles an alarm on a copy of ``instance``, as one turn, without a runtime.
+    """Run an alarm's handler on a copy of ``instance``, as one turn, without a runtime.
 
-    That is the ``@alarm`` method of that name, else ``handle_alarm``. See `perform_handler`.
+    The handler is the ``@alarm`` method of that name, else ``handle_alarm``. See `perform_handler`.
 
     Args:
         instance: A detached instance.
         name: The alarm's name.
-        payload: What it was set with.
-        due_at: When it was set for; now unless given.
-        attempt: Which delivery this is.
-        object_id: What ``ctx.object_id`` is.
+        payload: The alarm's payload.
+        due_at: The alarm's due time; now by default.
+        attempt: The number of the delivery, from 1.
+        object_id: The value of ``ctx.object_id``.
 
     Raises:
-        InvalidAlarm: Nothing handles alarms of that name, or there can't be such an alarm.
+        InvalidAlarm: The class has no handler for the alarm, or the alarm itself is invalid.
         Exception: As from `perform_handler`.
     """
     performance = _Performance(instance, object_id)
@@ -145,7 +144,7 @@ async def perform_alarm_handler(
     if handler is None:
         known = ", ".join(definition.alarms) or "none"
         raise InvalidAlarm(
-            key, name, f"nothing handles it (@alarm methods: {known}; no handle_alarm)"
+            key, name, f"it has no handler (@alarm methods: {known}; no handle_alarm)"
         )
     alarm_key = key.alarm(str.__str__(name))
     delivery = Delivery(alarm_key, claim=1)
@@ -155,7 +154,7 @@ async def perform_alarm_handler(
 
 
 class _Recorder:
-    """Stands in for the group commit: records what a turn commits, and calls it durable at once."""
+    """Records commits in place of the group commit. Each is durable at once."""
 
     def __init__(self) -> None:
         self.alarms = AlarmChanges()
@@ -176,14 +175,14 @@ class _Recorder:
 
 
 class _Performance(Generic[T]):
-    """One turn of an object: the `StateHost` of its state."""
+    """One turn of an object: the `StateHost` of its state and the `ContextHost` of its context."""
 
     turn_event = None
 
     def __init__(self, instance: T, object_id: str) -> None:
         if not isinstance(instance, DurableObject):
             raise TypeError(
-                "a detached instance of a durable object class is performed on, such as "
+                "instance must be a detached instance of a durable object class, such as "
                 f"Counter(count=3), not {instance!r:.80}"
             )
         self.definition = definition_of(type(instance))
@@ -201,17 +200,17 @@ class _Performance(Generic[T]):
         virtual = LoopClock(loop.time_source, loop.now) if loop.is_virtual else None
         self._clock = virtual or SystemClock()
         self.now = self._clock.now()
-        """When the turn begins."""
+        """The start of the turn, in microseconds since 1970 UTC."""
         self._commits = 0
 
-    # --- the object behind the context: see `ContextHost` and `StateHost` -------------------------
+    # --- the object of the context: see `ContextHost` and `StateHost` -------------------------
 
     @property
     def runtime(self) -> Dispatcher:
-        """There is none."""
+        """Raises `RuntimeClosed`: there is no runtime."""
         raise RuntimeClosed(
-            f"{self.key} is performed without a runtime, so there is no ctx.runtime; test what "
-            "calls other objects with a runtime on ':memory:'"
+            f"{self.key} is performed without a runtime, so it has no ctx.runtime; test calls "
+            "between objects with a runtime on ':memory:'"
         )
 
     @property
@@ -229,11 +228,11 @@ class _Performance(Generic[T]):
         return self._state.stage()
 
     def wall_time(self) -> int:
-        """See `ContextHost.wall_time`. A ``def`` turn takes no time."""
+        """See `ContextHost.wall_time`. It stands still during a ``def`` turn."""
         return self.now if self._state.turn is DEF_TURN else self._clock.now()
 
     async def commit_now(self) -> None:
-        """Commit the turn so far, count it, and let it be durable at once."""
+        """See `ContextHost.commit_now`. The commit is counted, and durable at once."""
         state = self._state
         assert state.turn is not None
         state.commit_turn(state.turn)
@@ -243,13 +242,13 @@ class _Performance(Generic[T]):
         await self._loop.checkpoint()
 
     def committed(self) -> None:
-        """See `Owner.committed`: not for this one, whose commits end at once."""
+        """See `Owner.committed`. Never called: the recorder has no pending commits."""
 
     def commit_failed(self) -> None:
-        """See `Owner.commit_failed`: not for this one, whose commits end at once."""
+        """See `Owner.commit_failed`. Never called: the recorder has no pending commits."""
 
     def started_over(self) -> None:
-        """See `StateHost.started_over`: the record shows the defaults."""
+        """See `StateHost.started_over`. The record then has the defaults."""
 
     # --- the turn --------------------------------------------------------------------------------
 
@@ -260,7 +259,7 @@ class _Performance(Generic[T]):
         kwargs: dict[str, object],
         delivery: Delivery | None = None,
     ) -> Performed[T]:
-        """Run the turn and record what it came to."""
+        """Run the turn and return its outcome."""
         args, kwargs = self._by_value(handler, args, kwargs)
         state, waiter = self._state, self._loop.waiter()
         envelope = Envelope(waiter, handler.name, handler, args, kwargs, delivery=delivery)
@@ -318,7 +317,7 @@ _object_types: WeakKeyDictionary[type[DurableObject], ObjectType] = WeakKeyDicti
 
 
 def object_type_for(cls: type[DurableObject]) -> ObjectType:
-    """The object type of ``cls``, as a runtime with default limits has it."""
+    """The object type of ``cls``, as in a runtime with default limits."""
     object_type = _object_types.get(cls)
     if object_type is None:
         object_type = _object_types[cls] = object_type_of(definition_of(cls))

@@ -1,4 +1,4 @@
-"""What is stored of an object."""
+"""Stored states of objects, and assertions on them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ async def get_persisted_state(
 async def get_persisted_state(
     runtime: Objects, object_type: type[T] | str, object_id: str, /
 ) -> T | DurableObject | None:
-    """A detached instance with what the storage holds of an object, or None if it holds nothing.
+    """The stored state of an object as a detached instance, or None if it isn't stored.
 
-    The object isn't asked, and needn't run.
+    This reads the storage. The object isn't called, and needn't be in memory.
 
     Raises:
-        StateDecodeError: What is stored doesn't fit the class.
+        StateDecodeError: The stored state doesn't fit the class.
         StorageUnavailable: The storage can't be read.
     """
     calls, address = runtime._locate(object_type, object_id)
@@ -44,10 +44,10 @@ async def assert_persisted(
     /,
     **fields: object,
 ) -> None:
-    """Assert that an object is stored, and with these values of its fields.
+    """Assert that an object is stored, with these values of its fields.
 
     Raises:
-        AssertionError: It isn't.
+        AssertionError: The object isn't stored, or a field has another value.
         TypeError: The class has no such field.
     """
     calls, address = runtime._locate(object_type, object_id)
@@ -62,7 +62,7 @@ async def assert_persisted(
     stored: DurableObject | None = await get_persisted_state(runtime, cls, object_id)
     if stored is None:
         wanted = f" with {expected}" if expected else ""
-        raise AssertionError(f"expected {key} to be stored{wanted}, but nothing is stored of it")
+        raise AssertionError(f"expected {key} to be stored{wanted}, but it isn't stored")
     wrong = [name for name, value in fields.items() if getattr(stored, name) != value]
     if wrong:
         found = ", ".join(f"{name}={getattr(stored, name)!r}" for name in wrong)

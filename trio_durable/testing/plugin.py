@@ -1,7 +1,7 @@
 """A pytest plugin: the fixture ``durable_runtime``.
 
-pytest finds it by itself where the library is installed. It works with the tests that AnyIO's own
-plugin runs, ``@pytest.mark.anyio``, on every backend that they run on.
+pytest loads the plugin wherever the library is installed. It works with the tests that AnyIO's own
+plugin runs, ``@pytest.mark.anyio``, on each of their backends.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ __all__ = ["durable_runtime"]
 
 @pytest.fixture
 async def durable_runtime(
-    anyio_backend: object,  # noqa: ARG001  # AnyIO runs only what depends on it
+    anyio_backend: object,  # noqa: ARG001  # AnyIO runs only fixtures that depend on it
 ) -> AsyncIterator[DurableRuntime]:
-    """A runtime on ``:memory:``, open during the test, and its own: no test sees another's objects.
+    """A runtime on ``:memory:``, open during the test. Each test has a new one, without objects.
 
-    It serves every class that is imported, and is the current runtime of the test. Its time is
-    that of the event loop: virtual, if ``anyio_backend`` gives that a virtual clock.
+    The runtime serves every imported class and is the current runtime of the test. Its time is that
+    of the event loop, thus virtual if ``anyio_backend`` gives the loop a virtual clock.
     """
-    # AnyIO enters and leaves it in the task that runs the test, as the runtime's nursery needs it.
-    # Nobody else sets alarms here, and in virtual time a month has very many half minutes.
+    # AnyIO enters and leaves the block in one task, as the runtime's task group requires.
+    # No other process sets alarms in memory, and in virtual time a test may wait for months: with
+    # the default interval it would poll thousands of times.
     async with DurableRuntime(":memory:", polling_interval=86400) as runtime:
         yield runtime

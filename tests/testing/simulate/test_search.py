@@ -44,18 +44,18 @@ def test_the_examples_stand_it(simulation: type[Simulation]) -> None:
 
 
 def test_every_kind_of_fault_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    struck = set()
+    injected = set()
     begin_step = Faults.begin_step
 
     def noted(self: Faults, expected: Any) -> None:
-        if getattr(self, "struck", None) is not None:
-            assert self.struck is not None
-            struck.add(str(self.struck)[:-2])
+        if getattr(self, "injected", None) is not None:
+            assert self.injected is not None
+            injected.add(str(self.injected)[:-2])
         begin_step(self, expected)
 
     monkeypatch.setattr(Faults, "begin_step", noted)
     simulate(Office, stories=60)
-    assert struck == {
+    assert injected == {
         "crash before commit",
         "crash after commit",
         "crash after claim",
@@ -76,7 +76,7 @@ def test_every_kind_of_step_happens(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def noted(self: Steps, *args: Any) -> None:
         step(self, *args)
-        taken.add(self._told[0])
+        taken.add(self._printed_step[0])
 
     monkeypatch.setattr(Steps, "_step", noted)
     simulate(Accounts, stories=20)
@@ -84,19 +84,19 @@ def test_every_kind_of_step_happens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_same_seed_tells_the_same_stories(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
+    taken: list[object] = []
     step = Steps._step
 
     def noted(self: Steps, *args: Any) -> None:
         step(self, *args)
-        told.append((self._told, str(self._faults.struck), self.now, self.stored(Clerk)))
+        taken.append((self._printed_step, str(self._faults.injected), self.now, self.stored(Clerk)))
 
     monkeypatch.setattr(Steps, "_step", noted)
     simulate(Office, stories=15)
-    first, told = told, []
+    first, taken = taken, []
     simulate(Office, stories=15)
     assert len(first) > 100
-    assert told == first
+    assert taken == first
 
 
 def test_a_story_whose_next_process_never_settles_is_told_as_such() -> None:
@@ -107,7 +107,7 @@ def test_a_story_whose_next_process_never_settles_is_told_as_such() -> None:
 
         def wait_for_alarm(self, *args: Any) -> None: ...
 
-    with pytest.raises(AssertionError, match="sets itself again for now") as caught:
+    with pytest.raises(AssertionError, match="sets itself again, due at once") as caught:
         simulate(NoWaiting, stories=30)
     assert "state.crash(down_for=60)" in story_of(caught.value)
 
@@ -193,7 +193,7 @@ def test_mistakes_of_the_runtime_are_found(mistake: str, monkeypatch: pytest.Mon
     assert story_of(raised.value)[0] == "state = Brief()"
 
 
-# It may be told in two ways: the second call comes after the first, or at the same moment.
+# There are two such stories: the second call comes after the first, or at the same moment.
 PAY = r"HastyOrder, '(?P<id>.)', 'pay', cents=0"
 PAY_AGAIN = r"HastyOrder, '(?P=id)', 'pay', cents=0"
 FAULT = r"fault='(crash|fail) (before commit|after effect) 1'"
@@ -238,16 +238,16 @@ def test_it_is_the_commit_before_the_effect_that_mends_it() -> None:
 
 def test_handlers_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     called: set[str] = set()
-    make = Process.make
+    start_calls = Process.start_calls
 
     def noted(self: Process, calls: Any) -> None:
         called.update(call.handler for call in calls)
-        make(self, calls)
+        start_calls(self, calls)
 
     class Few(Accounts):
         left_out = ("Account.move", "Account.look", "Account.deposit_in_parts")
 
-    monkeypatch.setattr(Process, "make", noted)
+    monkeypatch.setattr(Process, "start_calls", noted)
     simulate(Few, stories=20)
     assert called == {"deposit", "withdraw", "pay_interest", "note_later"}
 

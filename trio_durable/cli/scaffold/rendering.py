@@ -21,6 +21,7 @@ MAX_WIDTH = 88
 
 def render(*templates: str, **values: str) -> str:
     """The text of templates, one after the other, with values for their placeholders."""
+    assert __package__
     folder = files(__package__).joinpath("templates")
     texts = [folder.joinpath(f"{each}.template").read_text(encoding="utf-8") for each in templates]
     return Template("".join(texts)).substitute(values)

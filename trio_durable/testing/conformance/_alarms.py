@@ -71,7 +71,7 @@ class AlarmTests(StorageTests):
             "never set",
             "never claimed",
             "another claim",
-            "set anew",
+            "set again",
             "cancelled",
             "cleared",
             "acknowledged",
@@ -94,7 +94,7 @@ class AlarmTests(StorageTests):
             assert self.claim(writer, 1, x) == {x}
         if how == "another claim":
             assert self.claim(writer, 2, x) == {x}
-        elif how == "set anew":
+        elif how == "set again":
             self.schedule(writer, "x")
         elif how == "cancelled":
             self.commit(writer, outside("a", changes({"x": None})))
@@ -184,7 +184,7 @@ class AlarmTests(StorageTests):
             "acknowledged, cleared and set",
             "cleared and set",
             "cleared and cancelled",
-            "cancelled what is not there",
+            "cancelled a missing alarm",
             "nothing",
         ],
     )
@@ -244,9 +244,9 @@ class AlarmTests(StorageTests):
             self.schedule(writer, "x", "y", object_id=name)
         self.make_dead(writer, "dead")
         gone = Commit(key("a"), 1, delete=True, alarms=changes(clear=True))
-        anew = Commit(key("b"), 1, delete=True, alarms=changes({"z": NOW}, clear=True))
+        fresh = Commit(key("b"), 1, delete=True, alarms=changes({"z": NOW}, clear=True))
         stale = Commit(key("c"), 2, delete=True, alarms=changes(clear=True))
-        assert self.commit(writer, gone, anew, stale) == [2]
+        assert self.commit(writer, gone, fresh, stale) == [2]
         assert self.load(reader, *"abc") == [None, None, (1, b"1")]
         assert self.alarms(reader, "a") == {}
         assert self.alarms(reader, "b") == {"z": NOW}

@@ -25,7 +25,8 @@ class ClaimTests(StorageTests):
             alarm_key("now"),
         }
         assert (
-            self.claim(writer, 2, alarm_key("unknown", "nobody"), alarm_key("x", "a", "T")) == set()
+            self.claim(writer, 2, alarm_key("unknown", "missing"), alarm_key("x", "a", "T"))
+            == set()
         )
         assert self.claim(writer, 3) == set()
 
@@ -100,19 +101,19 @@ class ClaimTests(StorageTests):
         assert self.claim(writer, 2, *keys) == set(keys) - asked
 
     def test_only_held_claims_are_renewed(self, writer: Writer, reader: Reader) -> None:
-        names = ["held", "lost", "set anew", "dead", "free"]
+        names = ["held", "lost", "set again", "dead", "free"]
         self.schedule(writer, *names)
         held, lost, set_anew, dead, free = map(alarm_key, names)
         self.claim(writer, 1, held, lost, set_anew, dead, until=NOW + 10)
         self.claim(writer, 2, lost, now=NOW + 10, until=NOW + 20)
-        self.schedule(writer, "set anew")
+        self.schedule(writer, "set again")
         writer.postpone([postponed(dead, 1, None)])
         writer.renew([(one, 1) for one in (held, lost, set_anew, dead, free)], NOW + 50)
         writer.renew([(alarm_key("unknown"), 1), (held, 3)], NOW + 60)
         writer.renew([], NOW + 70)
         assert self.due(reader) == [
             (NOW, "a", "free"),
-            (NOW, "a", "set anew"),
+            (NOW, "a", "set again"),
             (NOW + 20, "a", "lost"),
             (NOW + 50, "a", "held"),
         ]
@@ -122,18 +123,18 @@ class ClaimTests(StorageTests):
         assert self.due(reader)[2:] == [(NOW + 5, "a", "held"), (NOW + 5, "a", "lost")]
 
     def test_only_held_claims_are_postponed(self, writer: Writer, reader: Reader) -> None:
-        names = ["held", "lost", "set anew", "free"]
+        names = ["held", "lost", "set again", "free"]
         self.schedule(writer, *names)
         keys = [alarm_key(name) for name in names]
         self.claim(writer, 1, *keys[:3], until=NOW + 10)
         self.claim(writer, 2, keys[1], now=NOW + 10, until=NOW + 20)
-        self.schedule(writer, "set anew")
+        self.schedule(writer, "set again")
         writer.postpone([postponed(one, 1, NOW + 50, 2, "no") for one in keys])
         writer.postpone([postponed(alarm_key("unknown"), 1, NOW)])
         writer.postpone([])
         assert self.due(reader) == [
             (NOW, "a", "free"),
-            (NOW, "a", "set anew"),
+            (NOW, "a", "set again"),
             (NOW + 20, "a", "lost"),
             (NOW + 50, "a", "held"),
         ]

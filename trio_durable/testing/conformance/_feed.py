@@ -273,7 +273,7 @@ class FeedTests(StorageTests):
             (after,) = reader.due_alarms(FOREVER, after, 1, ())
             assert after.available_at == time
 
-    # --- alarms: what a reader sees --------------------------------------------------------------
+    # --- alarms: visibility to readers ----------------------------------------------------------
 
     def test_a_reader_sees_every_change_of_alarms(self, storage: Storage, writer: Writer) -> None:
         early = storage.open_reader()

@@ -197,7 +197,7 @@ class ObjectTests(StorageTests):
             assert row.revision == revision + 1
             self.check_exact(row.state, state)
 
-    # --- 6: what a reader sees -------------------------------------------------------------------
+    # --- 6: visibility to readers ---------------------------------------------------------------
 
     def test_a_reader_sees_every_batch(self, storage: Storage, writer: Writer) -> None:
         early = storage.open_reader()

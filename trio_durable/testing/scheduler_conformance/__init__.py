@@ -1,7 +1,7 @@
-"""Conformance tests for schedulers, to run with pytest over one of your own.
+"""Conformance suite for schedulers: pytest tests of the contract in `trio_durable.scheduler`.
 
-`SchedulerConformance` is the suite that the library's own scheduler passes; a subclass makes the
-scheduler under test. ``docs/schedulers.md`` shows how.
+The scheduler of this library passes it. To run it on another scheduler, subclass
+`SchedulerConformance` and override its method ``make_scheduler``; ``docs/schedulers.md`` shows how.
 """
 
 import pkgutil
@@ -12,18 +12,17 @@ except ModuleNotFoundError as error:
     if error.name != "pytest":
         raise
     raise ImportError(
-        "trio_durable.testing.scheduler_conformance needs pytest, which isn't there; "
-        "install trio-durable[testing]",
+        "trio_durable.testing.scheduler_conformance needs pytest; install trio-durable[testing]",
         name=error.name,
     ) from error
 
-# pytest rewrites the assertions of a user's own test modules alone. Without this, a test that
-# fails would not say what it had found.
+# By itself pytest rewrites assertions in the user's test modules only. Without rewriting, a failed
+# test wouldn't show the compared values.
 pytest.register_assert_rewrite(
     *(module.name for module in pkgutil.iter_modules(__path__, f"{__name__}."))
 )
 
-from ._bench import SchedulerParts  # noqa: E402  # once it will be rewritten
+from ._bench import SchedulerParts  # noqa: E402  # after the registration above
 from ._suite import SchedulerConformance  # noqa: E402
 
 __all__ = ["SchedulerConformance", "SchedulerParts"]

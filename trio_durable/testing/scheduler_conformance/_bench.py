@@ -63,7 +63,7 @@ class FaultyWriter(ForwardingWriter):
     def __init__(self, inner: Writer) -> None:
         super().__init__(inner)
         self.next_commit: Literal["works", "fails", "is lost"] = "works"
-        """The fate of the next commit. One that is lost is applied, and raises."""
+        """The outcome of the next commit. A lost commit is applied, but raises."""
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         """See `Writer.commit`."""
@@ -77,11 +77,11 @@ class FaultyWriter(ForwardingWriter):
 
 
 class Node:
-    """One runtime: a scheduler and the parts it works with.
+    """One runtime: a scheduler, and the parts that it uses.
 
     Args:
-        bench: The bench whose storage it uses.
-        types: The types that it serves.
+        bench: The bench with the storage.
+        types: The types that the runtime serves.
     """
 
     def __init__(self, bench: Bench, types: set[str]) -> None:
@@ -135,13 +135,13 @@ class Node:
         self._tasks.start_soon(turn)
 
     async def kill(self) -> None:
-        """End all tasks, and leave everything as it is."""
+        """Cancel all tasks, and release no claims, as in a crash."""
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
             await self._ended.wait()
 
     async def close(self) -> None:
-        """End as a runtime that closes: turns are cut off, claims given back."""
+        """End as a runtime that closes: cancel turns, and release claims."""
         self.scheduler.stop()
         self.destination.abandon()
         await self.kill()
@@ -178,7 +178,7 @@ class Node:
         await self.destination.commit(ObjectKey(TYPE, object_id, tenant), changes)
 
     async def listed(self, object_id: str = "a") -> list[str]:
-        """The names of an object's alarms, by their time."""
+        """The names of an object's alarms, by due time."""
         stored = await self.scheduler.list(ObjectKey(TYPE, object_id))
         return [alarm.key.name for alarm in stored]
 
@@ -194,22 +194,22 @@ class Node:
 
     @property
     def handled(self) -> list[Handled]:
-        """The calls of handlers here, in order."""
+        """The calls of handlers in this runtime, in order."""
         return self.destination.handled
 
     @property
     def names(self) -> list[str]:
-        """The names of the alarms that were handled here, in order."""
+        """The names of the alarms that this runtime handled, in order."""
         return [handled.key.name for handled in self.handled]
 
     @property
     def attempts(self) -> list[int]:
-        """The attempts that were handled here, in order."""
+        """The attempts that this runtime handled, in order."""
         return [handled.alarm.attempt for handled in self.handled]
 
 
 class Bench:
-    """A storage, and the nodes that work on it."""
+    """A storage, and the nodes that use it."""
 
     def __init__(
         self, storage: Storage, make_scheduler: Callable[[SchedulerParts], Scheduler]
@@ -227,7 +227,7 @@ class Bench:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Let nodes live inside the block."""
+        """Run nodes inside the block."""
         try:
             async with anyio.create_task_group() as self._tasks:
                 yield
@@ -242,7 +242,7 @@ class Bench:
         self._tasks.start_soon(task)
 
     async def node(self, *types: str) -> Node:
-        """Start a node that serves these types, or `TYPE`; return when it has read the storage."""
+        """Start a node that serves ``types``, by default `TYPE`; return after its first poll."""
         node = Node(self, set(types or (TYPE,)))
         self.nodes.append(node)
         self.start(node.live)
@@ -250,11 +250,11 @@ class Bench:
         return node
 
     def time(self, after: float) -> int:
-        """The time so many seconds from now, in microseconds since 1970 UTC."""
+        """The time ``after`` seconds from now, in microseconds since 1970 UTC."""
         return self.clock.now() + round(after * 1e6)
 
     def changes(self, **after: float | None) -> AlarmChanges:
-        """Alarms that are set for so many seconds from now, or cancelled."""
+        """Changes that set alarms for times in seconds from now; None cancels one."""
         return AlarmChanges(
             changed={
                 name: None if seconds is None else NewAlarm(self.time(seconds), None)

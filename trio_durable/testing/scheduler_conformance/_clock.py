@@ -15,12 +15,16 @@ class SettableClock(Clock):
         loop: The event loop.
     """
 
-    may_jump = False
-    """Set it before a scheduler runs, if the test is going to call `jump`."""
-
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._start = _START - round(loop.now() * 1e6)
+        self.can_be_set = False
+        """A test that calls `jump` sets this to True before a scheduler runs."""
+
+    @property
+    def may_jump(self) -> bool:
+        """See `Clock.may_jump`."""
+        return self.can_be_set
 
     def now(self) -> int:
         """See `Clock.now`."""
@@ -28,5 +32,5 @@ class SettableClock(Clock):
 
     def jump(self, seconds: float) -> None:
         """Set the clock forward, or back if ``seconds`` is negative."""
-        assert self.may_jump
+        assert self.can_be_set
         self._start += round(seconds * 1e6)

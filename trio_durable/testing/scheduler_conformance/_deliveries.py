@@ -1,4 +1,4 @@
-"""Tests of deliveries in flight, of firing and of statistics."""
+"""Tests of deliveries in flight, firing and statistics."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class DeliveryTests(SchedulerTests):
             assert await node.fire(alarm_key("x")) is True
         assert node.attempts == [1]
 
-    async def test_what_is_no_alarm_isn_t_fired(self, node: Node) -> None:
+    async def test_an_unknown_alarm_isn_t_fired(self, node: Node) -> None:
         await node.set("x", 10)
         assert await node.fire(alarm_key("y")) is False
         assert await node.fire(alarm_key("x", "b")) is False

@@ -1,4 +1,4 @@
-"""A destination of alarms that follows a test's script."""
+"""Destination of alarms whose handlers are scripted by the test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..._telemetry.events import Turn
 from ...storage import AlarmChanges
 
 Script = Callable[[Delivery], Awaitable[AlarmChanges | None]]
-"""Handles an alarm: returns the changes of alarms to commit besides the acknowledgement."""
+"""Handler of an alarm. Returns changes to commit together with the acknowledgement."""
 
 
 @attrs.frozen
@@ -55,7 +55,7 @@ class _Object:
 
 
 class ScriptedDestination:
-    """Handles alarms at once and acknowledges them, unless a script says otherwise.
+    """Acknowledges each alarm at once, unless a script handles it.
 
     Args:
         loop: The event loop.
@@ -96,7 +96,7 @@ class ScriptedDestination:
         """See `Destination.obstacle`."""
         return None if type_name in self.types else "this test doesn't serve it"
 
-    def retry_of(self, key: AlarmKey) -> Retry:  # all have the same
+    def retry_of(self, key: AlarmKey) -> Retry:  # the same for all
         """See `Destination.retry_of`."""
         return self.retry
 
@@ -118,10 +118,10 @@ class ScriptedDestination:
     # --- turns -----------------------------------------------------------------------------------
 
     async def commit(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        """Change an object's alarms as a turn does; return when that is durable.
+        """Commit changes of an object's alarms, as a turn does; return when they are durable.
 
         Raises:
-            PersistenceError: It isn't.
+            PersistenceError: The commit failed.
         """
         waiter = self._loop.waiter()
         self._submit(key, changes).hold(waiter)
@@ -156,14 +156,14 @@ class ScriptedDestination:
             self._running.discard(waiter)
 
     def abandon(self) -> None:
-        """End all turns that run, as a runtime does that closes."""
+        """Fail all running turns, as a closing runtime does."""
         for waiter in list(self._running):
             waiter.fail(RuntimeClosed("the test closed the runtime"))
 
     # --- scripts ---------------------------------------------------------------------------------
 
     def fail(self, name: str, times: int) -> None:
-        """Let the next handlings of an alarm raise."""
+        """Script an alarm's handler to raise the next ``times`` times."""
         left = times
 
         async def script(_delivery: Delivery) -> None:
@@ -175,7 +175,7 @@ class ScriptedDestination:
         self.scripts[name] = script
 
     def hold(self, name: str) -> Held:
-        """Let the handler of an alarm wait, and then acknowledge it."""
+        """Script an alarm's handler to wait until it is released."""
         held = Held()
         self.scripts[name] = held.script
         return held
@@ -195,5 +195,5 @@ class Held:
         await self._released.wait()
 
     def release(self) -> None:
-        """Let the handler and all later calls of it return."""
+        """Let the handler return, now and in later calls."""
         self._released.set()

@@ -22,7 +22,7 @@ class FailureTests(SchedulerTests):
     async def make_dead(
         self, node: Node, name: str, object_id: str = "a", tenant: str = ""
     ) -> None:
-        """Let an alarm use up its attempts."""
+        """Turn an alarm into a dead letter."""
         node.destination.retry = TWICE
         node.destination.fail(name, 2)
         await node.set(name, 0, object_id, tenant=tenant)

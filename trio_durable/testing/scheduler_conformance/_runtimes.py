@@ -13,13 +13,13 @@ from ._tests import SchedulerTests
 
 
 class RuntimeTests(SchedulerTests):
-    """An alarm is delivered by one runtime at a time, and by another one if that dies."""
+    """One runtime at a time delivers an alarm. If it dies, another one takes over."""
 
     # --- several runtimes ------------------------------------------------------------------------
 
     async def test_two_runtimes_deliver_each_alarm_once(self, bench: Bench) -> None:
         one, other = await bench.node(), await bench.node()
-        # Far enough away that both have found them by then.
+        # Far enough ahead that both nodes have found the alarms by then.
         after = 1.5 * self.polling_interval
         for n in range(50):
             await one.set("x", after, f"{n}")
@@ -129,12 +129,14 @@ class RuntimeTests(SchedulerTests):
         await node.set("y", 0)
         await self.until_late(1 + 2 * self.polling_interval)
         assert node.names == ["slow"]
-        # One that has begun may end well.
+        # The delivery that has begun may still end.
         held.release()
         await self.until_late()
         assert sorted(await node.listed()) == ["x", "y"]
 
-    async def test_what_is_left_is_delivered_by_another_runtime_at_once(self, bench: Bench) -> None:
+    async def test_another_runtime_delivers_the_alarms_of_a_closed_one_at_once(
+        self, bench: Bench
+    ) -> None:
         one, other = await bench.node(), await bench.node()
         for node in (one, other):
             node.destination.retry = Retry(attempts=1)
@@ -145,7 +147,7 @@ class RuntimeTests(SchedulerTests):
         await one.close()
         await self.until_late()
         assert other.names == ["slow"]
-        # Being cut off is no failure.
+        # A cancelled delivery isn't a failure.
         assert other.attempts == [1]
         await self.until_late(1)
         assert other.names == ["slow", "x"]
@@ -176,7 +178,9 @@ class RuntimeTests(SchedulerTests):
         await self.until_late(one.destination.retry.initial + self.polling_interval)
         assert other.attempts == [2]
 
-    async def test_who_waits_for_a_fired_alarm_is_released_by_closing(self, bench: Bench) -> None:
+    async def test_closing_releases_a_caller_that_waits_for_a_fired_alarm(
+        self, bench: Bench
+    ) -> None:
         node = await bench.node()
         node.destination.hold("x")
         await node.set("x", 10)
@@ -198,7 +202,7 @@ class RuntimeTests(SchedulerTests):
     # --- clocks that jump ------------------------------------------------------------------------
 
     async def test_an_alarm_is_due_when_the_clock_is_set_forward(self, bench: Bench) -> None:
-        bench.clock.may_jump = True
+        bench.clock.can_be_set = True
         node = await bench.node()
         await node.set("x", 1.5 * self.polling_interval)
         await anyio.sleep(5)
@@ -207,7 +211,7 @@ class RuntimeTests(SchedulerTests):
         assert node.names == ["x"]
 
     async def test_an_alarm_is_not_due_when_the_clock_is_set_back(self, bench: Bench) -> None:
-        bench.clock.may_jump = True
+        bench.clock.can_be_set = True
         node = await bench.node()
         await node.set("x", 2)
         bench.clock.jump(-100)

@@ -16,7 +16,7 @@ from ._tests import SchedulerTests
 
 
 class SettingTests(SchedulerTests):
-    """An alarm is delivered at the time to which it was set last."""
+    """An alarm is delivered at the time that was set last."""
 
     async def test_an_alarm_is_delivered_at_its_time(self, node: Node) -> None:
         await node.set("x", 2)
@@ -164,7 +164,7 @@ class SettingTests(SchedulerTests):
         assert (early.key.name, late.key.name) == ("early", "late")
         assert (early.payload, early.failures, early.last_error) == (b"[1]", 0, None)
         assert early.due_at < late.due_at
-        assert await node.scheduler.list(ObjectKey(TYPE, "nobody")) == []
+        assert await node.scheduler.list(ObjectKey(TYPE, "missing")) == []
 
     async def test_tenants_have_alarms_of_their_own(self, node: Node) -> None:
         await node.set("x", 1, tenant="t")

@@ -1,4 +1,4 @@
-"""The suite: all its tests in one class."""
+"""The suite: all tests in one class."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ._setting import SettingTests
 
 
 class SchedulerConformance(
-    # pytest begins with the tests of the last.
+    # pytest starts with the tests of the last one.
     RuntimeTests,
     DeliveryTests,
     FailureTests,
     SettingTests,
 ):
-    """Tests that a scheduler keeps the contract; inherit from it to run them.
+    """Tests of a scheduler against the contract; subclass this to run them.
 
     ::
 
@@ -23,19 +23,18 @@ class SchedulerConformance(
             def make_scheduler(self, parts: SchedulerParts) -> Scheduler:
                 return MyScheduler(parts.loop, parts.clock, parts.group_commit, …)
 
-    A subclass, whose name pytest must find, provides
+    A subclass, with a name that pytest collects, provides
 
-    - the method ``make_scheduler``, which makes a scheduler of the parts of one runtime. Tests
-      make several on one storage, in one event loop.
-    - ``polling_interval``, ``claim_ttl`` and ``lateness``, if the scheduler has other times than
-      30, 60 and 0.25 seconds. Give them to the scheduler, too.
-    - the fixture ``storage``, if its alarms are kept elsewhere than in a `MemoryStorage`: a
-      `Storage` that is empty and not open. Each test opens one writer and one reader, which all
-      its runtimes share.
+    - the method ``make_scheduler``, which makes a scheduler from the parts of one runtime. Tests
+      make several schedulers on one storage, in one event loop.
+    - ``polling_interval``, ``claim_ttl`` and ``lateness``, unless the scheduler has the defaults of
+      30, 60 and 0.25 seconds. Pass these times to the scheduler, too.
+    - the fixture ``storage``, unless a `MemoryStorage` holds the alarms: a `Storage` that is empty
+      and not open. Each test opens one writer and one reader, which all its runtimes share.
 
-    The tests are AnyIO's, ``pytest.mark.anyio``. They wait for minutes, so the fixture
-    ``anyio_backend`` should give the event loop a virtual clock.
+    The tests are marked for AnyIO's plugin, ``pytest.mark.anyio``. They wait for minutes, so the
+    fixture ``anyio_backend`` should give the event loop a virtual clock.
 
-    The tests use the contract in `trio_durable.scheduler` alone, and objects that handle alarms as
-    a test says. They can't show what needs several processes.
+    The tests use only the contract in `trio_durable.scheduler`, with scripted handlers of alarms.
+    They don't cover several processes.
     """

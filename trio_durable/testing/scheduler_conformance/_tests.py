@@ -1,4 +1,4 @@
-"""The base of all tests of the suite: fixtures, and the scheduler's own times."""
+"""Base class of the conformance tests: fixtures, and the times of the scheduler."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ._bench import Bench, Node, SchedulerParts
 
 @pytest.mark.anyio
 class SchedulerTests:
-    """The scheduler under test, and a bench to run it on.
+    """Fixtures for the scheduler under test and the bench that runs it.
 
-    Groups of tests inherit from this, and `SchedulerConformance` from them.
+    Groups of tests inherit from this class, and `SchedulerConformance` from them.
     """
 
     polling_interval: ClassVar[float] = 30.0
-    """Seconds within which an alarm is found that another process has written."""
+    """Seconds within which the scheduler finds an alarm that another process has written."""
     claim_ttl: ClassVar[float] = 60.0
-    """Seconds after which the alarms of a dead process are delivered by others."""
+    """Seconds after which other runtimes take over the alarms of a dead process."""
     lateness: ClassVar[float] = 0.25
     """Seconds by which an alarm, or the reaction to a hint, may be late."""
 
@@ -33,7 +33,7 @@ class SchedulerTests:
 
     @pytest.fixture
     def storage(self) -> Storage:
-        """The storage that schedulers work on, empty and not open."""
+        """The storage of all schedulers, empty and not open."""
         return MemoryStorage()
 
     @pytest.fixture
@@ -53,5 +53,5 @@ class SchedulerTests:
         return await bench.node()
 
     async def until_late(self, seconds: float = 0.0) -> None:
-        """Wait for so many seconds, and for as long as an alarm may be late."""
+        """Sleep for ``seconds``, and for as long as an alarm may be late."""
         await anyio.sleep(seconds + self.lateness)

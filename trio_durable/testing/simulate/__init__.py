@@ -1,7 +1,7 @@
-"""A search for what crashes, failing commits and late alarms do to durable objects.
+"""Simulation: searches for bugs that only crashes, failing commits or late alarms bring about.
 
-`Simulation` is a state machine of hypothesis over your own classes, in the real runtime on a
-simulated disk and in virtual time; ``docs/testing.md`` shows how to use it.
+`Simulation` is a Hypothesis state machine over your own classes. It drives the real runtime, on a
+simulated disk and in virtual time. ``docs/testing.md`` shows how to use it.
 """
 
 try:
@@ -22,5 +22,5 @@ __all__ = ["Call", "Simulation", "outside"]
 
 del _hypothesis
 
-# Where a story imports it from.
+# The module from which printed stories import it.
 Call.__module__ = __name__

@@ -1,4 +1,4 @@
-"""What the handlers of alarms raise, which nobody hears of but the log."""
+"""Errors of alarm handlers, taken from the log: no caller gets them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def alarm_errors() -> Iterator[list[BaseException]]:
-    """Collect in a list, instead of in the log, what goes wrong with alarms."""
+    """Collect the errors of alarm handlers in a list instead of the log."""
     errors: list[BaseException] = []
     logger = logging.getLogger("trio_durable.alarms")
 

@@ -1,4 +1,4 @@
-"""What a simulation says in its class, checked before anything is made of it."""
+"""Checks of a simulation's class attributes, made before any rule or model is built from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..._durations import Duration, seconds
 from ..._errors import DefinitionError
 from ..._keys import id_problem
 
-_LONGEST_DELAY_AT_LEAST = 120.0
+_MIN_LONGEST_DELAY_SECONDS = 120.0
 
 
 class Attributes(Protocol):
@@ -25,10 +25,10 @@ class Attributes(Protocol):
 
 
 def check_attributes(cls: type[Attributes]) -> None:
-    """Check what classes are made from; what concerns handlers and models is checked with them.
+    """Check the attributes that concern neither handlers nor models, which have their own checks.
 
     Raises:
-        DefinitionError: Something can't be.
+        DefinitionError: An attribute has an invalid value.
     """
     owner = cls.__qualname__
     for name in ("objects", "ids", "delays"):
@@ -38,24 +38,24 @@ def check_attributes(cls: type[Attributes]) -> None:
         if problem is not None:
             raise DefinitionError(owner, "ids", f"{object_id!r}: {problem}")
     if not cls.ids:
-        raise DefinitionError(owner, "ids", "names none, so nothing could be called")
+        raise DefinitionError(owner, "ids", "must not be empty: no object could be called")
     if not cls.delays:
-        raise DefinitionError(owner, "delays", "names none, so no time could pass")
+        raise DefinitionError(owner, "delays", "must not be empty: no time could pass")
     for delay in cls.delays:
         _checked_seconds(owner, "delays", delay)
     if not isinstance(cls.starts_at, datetime) or cls.starts_at.utcoffset() is None:
-        raise DefinitionError(owner, "starts_at", "needs to be a datetime with a time zone")
+        raise DefinitionError(owner, "starts_at", "must be a datetime with a time zone")
     interval = cls.polling_interval
     if interval is not None and not _checked_seconds(owner, "polling_interval", interval):
-        raise DefinitionError(owner, "polling_interval", "must be more than zero")
+        raise DefinitionError(owner, "polling_interval", "must be more than 0")
 
 
 def polling_interval(simulation: Attributes) -> float:
-    """The runtime's, in seconds."""
+    """The polling interval of the simulation's runtimes, in seconds."""
     if simulation.polling_interval is not None:
         return seconds(simulation.polling_interval, "polling_interval")
     delays = [seconds(delay, "delays") for delay in simulation.delays]
-    return max([_LONGEST_DELAY_AT_LEAST, *delays]) / 4
+    return max([_MIN_LONGEST_DELAY_SECONDS, *delays]) / 4
 
 
 def _check_sequence(owner: str, name: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""What is stored, as instances; and whether what is in memory is the same."""
+"""Stored objects as instances, and the check that objects in memory equal them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ T = TypeVar("T", bound=DurableObject)
 
 
 class Contents:
-    """What is on a disk.
+    """The contents of a disk, decoded.
 
     Args:
         disk: The disk.
-        definitions: What the classes declare whose objects are there.
+        definitions: The definitions of the simulation's classes.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Contents:
         }
 
     def state(self, cls: type[T], key: ObjectKey) -> T:
-        """An object as it is stored, or if it isn't, with its defaults."""
+        """An object as it is stored; with its defaults if it isn't stored."""
         row = self._disk.row(key)
         if row is None:
             return cast("T", self.definition(cls).default_state())
@@ -50,22 +50,22 @@ class Contents:
         return [alarm_of(stored, stored.failures + 1) for stored in self._disk.alarms(key)]
 
     def definition(self, cls: type[DurableObject]) -> ObjectDefinition:
-        """What a class declares.
+        """The definition of a class.
 
         Raises:
-            ValueError: It isn't one of the simulation's.
+            ValueError: The simulation doesn't have this class.
         """
         definition = self._definitions.get(cls)
         if definition is None:
-            raise ValueError(f"{cls!r} is not in objects of the simulation")
+            raise ValueError(f"{cls!r} is not in the simulation's objects")
         return definition
 
 
 def check_memory(runtime: DurableRuntime, contents: Contents) -> None:
-    """Check that idle objects are in memory as their last turns left them, and as they are stored.
+    """Check that each idle object in memory equals both its state after its last turn and its row.
 
     Raises:
-        AssertionError: One isn't.
+        AssertionError: An object differs.
     """
     for directory in runtime._open().directories:
         codec = directory.object_type.codec
@@ -76,11 +76,9 @@ def check_memory(runtime: DurableRuntime, contents: Contents) -> None:
                 continue
             if codec.encode(key, instance) != left:
                 raise AssertionError(
-                    f"{key} was changed outside of a turn: it is {instance!r}, and the turn before "
+                    f"{key} was changed outside of a turn: it is {instance!r}, but its last turn "
                     f"left {state.read()!r}"
                 )
             stored: DurableObject = contents.state(directory.object_type.cls, key)
             if codec.encode(key, stored) != left:
-                raise AssertionError(
-                    f"{key} is {instance!r} in memory, and is stored as {stored!r}"
-                )
+                raise AssertionError(f"{key} is {instance!r} in memory, but stored as {stored!r}")

@@ -1,8 +1,8 @@
-"""A disk that outlives the processes that write to it, and fails when it is told to.
+"""Simulated disk: outlives the processes that write to it, and fails where a fault is injected.
 
-What is stored follows the storage contract, by way of `MemoryStorage`. A process that has died
-changes nothing any more, whatever its clean-ups try; and it doesn't close what it had open, which
-the operating system does for it.
+The data are in a `MemoryStorage`, which keeps the storage contract. After its crash, a process can
+neither read nor write, even in its ``finally`` blocks. It doesn't close its writer either: the disk
+releases the writer, as an operating system does.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from ...storage import (
     Writer,
 )
 from .._intercepted import InterceptedReader, InterceptedWriter
-from ._faults import Life, ProcessDied, What, When
+from ._faults import Kind, Life, ProcessDied, When
 
 T = TypeVar("T")
 
 
 class Journal(Protocol):
-    """Whom to tell what is written."""
+    """Observer of the writes of a process."""
 
     def claimed(self, stored: StoredAlarm, claim: int) -> None:
-        """An alarm was given to a process, under a claim."""
+        """Called after a process has claimed an alarm."""
         ...
 
     def written(self, key: ObjectKey) -> None:
-        """A new state of an object is written, or its deletion."""
+        """Called after an object's new state, or its deletion, is written."""
         ...
 
     def acknowledged(self, key: AlarmKey, claim: int) -> None:
-        """The commit that acknowledges it was written."""
+        """Called after the commit that acknowledges an alarm is written."""
         ...
 
 
 class Disk:
-    """What is left when a process is gone."""
+    """The data that are left when a process has died."""
 
     def __init__(self) -> None:
         self._memory = MemoryStorage()
@@ -53,34 +53,34 @@ class Disk:
         self._reader = self._memory.open_reader()
 
     def mount(self, life: Life, journal: Journal) -> Storage:
-        """The disk as one process sees it."""
-        return _Mounted(self, life, journal)
+        """The storage through which one process uses the disk."""
+        return _ProcessStorage(self, life, journal)
 
     def release(self) -> None:
-        """Let go what a dead process had open."""
+        """Close the writer that a dead process left open."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def open_writer(self) -> Writer:
-        """Open the writing side for a process."""
+        """Open the writer for a process."""
         self._writer = self._memory.open_writer()
         return self._writer
 
     def open_reader(self) -> Reader:
-        """Open the reading side for a process."""
+        """Open a reader for a process."""
         return self._memory.open_reader()
 
     def row(self, key: ObjectKey) -> StoredObject | None:
-        """What is stored of an object."""
+        """The row of an object, or None."""
         return self._reader.load([key])[0]
 
     def ids(self, type_name: str) -> list[str]:
-        """The ids of all objects that are stored of one type."""
+        """The ids of all stored objects of a type."""
         return self._reader.list_ids(type_name, None, 2**31)
 
     def alarms(self, key: ObjectKey) -> list[StoredAlarm]:
-        """The alarms of an object, dead letters excepted."""
+        """The alarms of an object, without dead letters."""
         return self._reader.list_alarms(key)
 
     def next_alarm(self) -> int | None:
@@ -89,7 +89,7 @@ class Disk:
         return due[0].available_at if due else None
 
 
-class _Mounted(Storage):
+class _ProcessStorage(Storage):
     def __init__(self, disk: Disk, life: Life, journal: Journal) -> None:
         self._disk = disk
         self._life = life
@@ -119,21 +119,22 @@ class _Interceptor:
         self._pass("after", what)
         return result
 
-    def _pass(self, when: When, what: What | None) -> None:
+    def _pass(self, when: When, what: Kind | None) -> None:
         if what is None:
             if self._life.is_over:
                 raise StorageFault("the process has died")
             return
-        problem = f"as the story says, {when} the {what}"
+        problem = f"fault injected {when} the {what}"
         try:
             self._life.pass_point(when, what, lambda: StorageFault(problem))
         except ProcessDied:
-            # The storage runs between the ticks of the loop, where only an Exception may be raised.
+            # A job of the storage runs between the ticks of the loop, and only the errors of a
+            # storage are expected from it. No caller is left in the dead process to see this one.
             raise StorageFault("the process has died") from None
 
 
-_POINTS: dict[str, What] = {"commit": "commit", "claim": "claim", "load": "load"}
-"""Points of a story, by the method of a storage."""
+_POINTS: dict[str, Kind] = {"commit": "commit", "claim": "claim", "load": "load"}
+"""The points of a step at which a fault may be injected, by the method of a storage."""
 
 
 class _Writer(InterceptedWriter):
@@ -155,7 +156,7 @@ class _Writer(InterceptedWriter):
 
 
 class _JournaledWriter(ForwardingWriter):
-    """Notes what was written, even if a fault after the commit hides that from the process."""
+    """Records commits, even if a fault after one hides its outcome from the process."""
 
     def __init__(self, inner: Writer, journal: Journal) -> None:
         super().__init__(inner)
@@ -165,10 +166,10 @@ class _JournaledWriter(ForwardingWriter):
         stale = super().commit(batch, now)
         for position, commit in enumerate(batch):
             if position not in stale:
-                self._note(commit)
+                self._record_commit(commit)
         return stale
 
-    def _note(self, commit: Commit) -> None:
+    def _record_commit(self, commit: Commit) -> None:
         if commit.state is not None or commit.delete:
             self._journal.written(commit.key)
         if commit.alarms is not None:

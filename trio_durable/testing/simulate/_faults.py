@@ -1,9 +1,9 @@
-"""What goes wrong, and at which point of a step.
+"""Fault injection: the faults, and the points of a step at which they can occur.
 
-A process may die at any moment, but what survives it only changes at a few: where the storage
-writes, and where something is done to the world outside. A crash anywhere else comes to the same
-as one at the point before. So these points are counted, and a fault names one of them, in words
-that read well in a story: ``"crash after commit 2"``.
+A process can crash at any moment, but durable state changes at few points only: where the storage
+writes, and where a stand-in acts on the outside world. A crash anywhere else has the same outcome
+as one at the point before. So the points of a step are counted, and a fault names one of them:
+``"crash after commit 2"``.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ import attrs
 
 Verb = Literal["crash", "fail"]
 When = Literal["before", "after"]
-What = Literal["commit", "claim", "load", "effect"]
+Kind = Literal["commit", "claim", "load", "effect"]
 
 
-_MOST_CLAIMS = 2000
-"""In a step. An alarm each minute of a day is less; these take about a second."""
+_MAX_CLAIMS_PER_STEP = 2000
+"""They take about a second to run. An alarm that fires each minute is claimed 1,440 times a day."""
 
 
 class ProcessDied(BaseException):
-    """Ends what still runs in a process that has crashed, as nothing there runs on.
+    """Raised at every point of a crashed process, to end the code that still runs in it.
 
-    Not an `Exception`, for no handler may survive it. What handlers do on their way out counts
-    for nothing any more.
+    It isn't an `Exception`, so that handlers don't catch it. Anything that they do while it
+    propagates has no effect.
     """
 
 
 _VERBS: dict[str, Verb] = {verb: verb for verb in get_args(Verb)}
 _WHENS: dict[str, When] = {when: when for when in get_args(When)}
-_WHATS: dict[str, What] = {what: what for what in get_args(What)}
+_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
-_DRAWN: dict[Verb, frozenset[tuple[When, What]]] = {
-    # Where nothing has changed since the point before, a crash comes to the same as there.
+_DRAWN: dict[Verb, frozenset[tuple[When, Kind]]] = {
+    # Without the points at which nothing has changed since the point before: a crash there has
+    # the same outcome.
     "crash": frozenset(
         {("before", "commit"), ("after", "commit"), ("after", "claim"), ("after", "effect")}
     ),
@@ -57,130 +58,130 @@ _DRAWN: dict[Verb, frozenset[tuple[When, What]]] = {
 
 @attrs.frozen
 class Fault:
-    """Something that goes wrong at the n-th point of a kind."""
+    """A fault at the n-th point of a kind in a step."""
 
     verb: Verb
-    """The process crashes, or what was tried fails and the process goes on."""
+    """``"crash"`` ends the process. ``"fail"`` makes the operation raise; the process goes on."""
     when: When
-    """Whether that comes before it is done or after, when it is done but nobody knows."""
-    what: What
+    """``"before"``: the operation isn't done. ``"after"``: it is done, unknown to its caller."""
+    kind: Kind
     number: int
-    """Counted from 1, in one step."""
+    """The number of the point among those of its kind in the step, from 1."""
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.when} {self.what} {self.number}"
+        return f"{self.verb} {self.when} {self.kind} {self.number}"
 
     @classmethod
     def of(cls, text: str) -> Self:
         """The fault that ``text`` describes.
 
         Raises:
-            ValueError: There is none such.
+            ValueError: The text describes no fault.
         """
         match text.split(" "):
-            case [verb, when, what, number] if (
+            case [verb, when, kind, number] if (
                 verb in _VERBS
                 and when in _WHENS
-                and what in _WHATS
+                and kind in _KINDS
                 and re.fullmatch("[1-9][0-9]*", number, re.ASCII)
             ):
-                return cls(_VERBS[verb], _WHENS[when], _WHATS[what], int(number))
+                return cls(_VERBS[verb], _WHENS[when], _KINDS[kind], int(number))
         raise ValueError(
-            f"{text!r} is no fault; one is crash or fail, before or after, commit, claim, load or "
-            "effect, and which one in the step: 'crash after commit 1'"
+            f"{text!r} is not a fault; write crash or fail, before or after, commit, claim, load "
+            "or effect, and its number in the step: 'crash after commit 1'"
         )
 
 
 @attrs.frozen
-class Chance:
-    """A fault as it is drawn: before it is known which points there will be in the step."""
+class DrawnFault:
+    """A fault as Hypothesis draws it, before the step and thus the points in it are known."""
 
     verb: Verb
     point: int
-    """At which of all points where that makes sense, counted from 1."""
+    """The number of the point among all at which this verb can be drawn, from 1."""
 
 
 class Faults:
-    """What is to go wrong in a step, and what has.
+    """The fault that is expected in a step, and the one that was injected.
 
     Args:
-        unfailing: The names of effects outside that can't fail.
+        unfailing: The names of stand-ins that can't fail.
     """
 
     def __init__(self, unfailing: Sequence[str]) -> None:
         self._unfailing = unfailing
         self.begin_step(None)
 
-    def begin_step(self, expected: str | Chance | None) -> None:
-        """Begin a step in which ``expected`` is to happen, if there is such a point.
+    def begin_step(self, expected: str | DrawnFault | None) -> None:
+        """Begin a step, into which ``expected`` is injected if the step reaches its point.
 
         Raises:
-            ValueError: There can be no such fault.
+            ValueError: There is no such fault.
         """
-        self.struck: Fault | None = None
-        """What has happened in this step."""
-        self._expected = self._given(expected) if isinstance(expected, str) else expected
-        self._passed: Counter[tuple[When, What]] = Counter()
-        self._chances = 0
+        self.injected: Fault | None = None
+        """The fault that was injected in this step."""
+        self._expected = self._parsed(expected) if isinstance(expected, str) else expected
+        self._passed: Counter[tuple[When, Kind]] = Counter()
+        self._candidates = 0
 
-    def _given(self, text: str) -> Fault:
+    def _parsed(self, text: str) -> Fault:
         fault = Fault.of(text)
-        if (fault.verb, fault.what) == ("fail", "effect") and self._unfailing:
+        if (fault.verb, fault.kind) == ("fail", "effect") and self._unfailing:
             raise ValueError(f"{text!r}: {', '.join(self._unfailing)} has no fails_with")
         return fault
 
     def check_claims(self) -> Literal[False]:
-        """Look after the alarms that fire in the step.
+        """Limit the number of alarms that fire in a step.
 
         Raises:
-            AssertionError: So many that a search would take for ever.
+            AssertionError: More alarms fired than a search has time for.
         """
-        if self._passed["before", "claim"] > _MOST_CLAIMS:
+        if self._passed["before", "claim"] > _MAX_CLAIMS_PER_STEP:
             raise AssertionError(
-                f"alarms fired more than {_MOST_CLAIMS} times in one wait; let less time pass, by "
-                "delays of the simulation that are nearer to those of its alarms"
+                f"alarms fired more than {_MAX_CLAIMS_PER_STEP} times in one wait; use shorter "
+                "delays in the simulation, close to those of its alarms"
             )
         return False
 
-    def strikes(self, when: When, what: What) -> Verb | None:
-        """What goes wrong at this point, if something does."""
+    def inject(self, when: When, kind: Kind) -> Verb | None:
+        """Count a point. Returns the verb of the fault to inject there, or None."""
         expected = self._expected
-        point: tuple[When, What] = (when, what)
+        point: tuple[When, Kind] = (when, kind)
         self._passed[point] += 1
-        if expected is None or self.struck is not None:
+        if expected is None or self.injected is not None:
             return None
-        fault = Fault(expected.verb, when, what, self._passed[point])
-        if isinstance(expected, Chance):
+        fault = Fault(expected.verb, when, kind, self._passed[point])
+        if isinstance(expected, DrawnFault):
             if point not in _DRAWN[expected.verb]:
                 return None
-            if (expected.verb, what) == ("fail", "effect") and self._unfailing:
+            if (expected.verb, kind) == ("fail", "effect") and self._unfailing:
                 return None
-            self._chances += 1
-            if self._chances < expected.point:
+            self._candidates += 1
+            if self._candidates < expected.point:
                 return None
         elif fault != expected:
             return None
-        self.struck = fault
+        self.injected = fault
         return fault.verb
 
 
 class Life:
-    """One life of a process, which a fault may end."""
+    """The life of one process, which a fault may end."""
 
     def __init__(self, faults: Faults) -> None:
         self.is_over = False
         self._faults = faults
 
-    def pass_point(self, when: When, what: What, failure: Callable[[], Exception]) -> None:
-        """Come to a point where a fault may be.
+    def pass_point(self, when: When, kind: Kind, failure: Callable[[], Exception]) -> None:
+        """Pass a point at which a fault can be injected.
 
         Raises:
-            ProcessDied: The process crashes here, or has before.
-            Exception: ``failure``, if the fault is that this fails.
+            ProcessDied: The process crashes here, or has crashed before.
+            Exception: ``failure()``, if the fault is that the operation fails.
         """
         if self.is_over:
             raise ProcessDied
-        verb = self._faults.strikes(when, what)
+        verb = self._faults.inject(when, kind)
         if verb == "fail":
             raise failure()
         if verb == "crash":

@@ -1,17 +1,17 @@
-"""An event loop that stands still between two steps of a test, in time that the test lets pass.
+"""Stepped event loop: stands still between the steps of a test, and runs in virtual time.
 
-Hypothesis draws in synchronous code, and the objects run in a real event loop. So the loop is the
-guest here and the test is its host: trio's guest mode hands over its ticks as callbacks, which run
-when the test says so and at no other time. In between the process is frozen, and can be looked at.
+Hypothesis draws in synchronous code, but objects run in a real event loop. So the test hosts the
+loop: in guest mode, Trio passes its ticks to the host as callbacks, which run inside of `settle`
+only. Between two steps the process is frozen and can be inspected.
 
-Prior art: trio's guest mode, made for loops of user interfaces; `trio.testing.MockClock`; the
-deterministic simulation of FoundationDB.
+Prior art: Trio's guest mode, made for the event loops of user interfaces; `trio.testing.MockClock`;
+the deterministic simulation of FoundationDB.
 
 Invariants:
 
-- the loop never waits: its clock says of every deadline that it is now, so that a tick only polls;
-- it is settled when nothing ran in two ticks, one after the other. One would not do: what was
-  submitted from outside comes by way of a socket, which is looked at when a tick ends.
+- The loop never blocks: its clock reports every deadline as reached, so a tick only polls.
+- The loop has settled when no task ran in two successive ticks. One tick isn't enough: a callback
+  from outside arrives over a socket, which the loop polls at the end of a tick.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 Ts = TypeVarTuple("Ts")
 
-_MOST_TICKS = 10_000
+_MAX_TICKS = 10_000
 
 
 class _Clock(trio.abc.Clock):
-    """Says what time it is, and overhears until when the loop would wait."""
+    """Virtual clock. Records the next deadline, which the loop passes to it."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -50,8 +50,8 @@ class _Clock(trio.abc.Clock):
         return 0.0
 
 
-class _Watch(trio.abc.Instrument):
-    """Notes that something ran."""
+class _StepWatch(trio.abc.Instrument):
+    """Records that a task ran."""
 
     def __init__(self) -> None:
         self.ran = False
@@ -61,20 +61,20 @@ class _Watch(trio.abc.Instrument):
 
 
 class SteppedLoop:
-    """A trio run that goes on only inside of `settle`.
+    """A Trio run that makes progress inside of `settle` only.
 
     Args:
-        main: What it runs.
-        now: What its clock says when it starts, in seconds.
+        main: The main task.
+        now: The time of its clock at the start, in seconds.
     """
 
     def __init__(self, main: Callable[[], Awaitable[object]], now: float) -> None:
         self._clock = _Clock(now)
-        self._watch = _Watch()
+        self._watch = _StepWatch()
         self._ticks: deque[Callable[[], object]] = deque()
         self._token: trio.lowlevel.TrioToken | None = None
         self.outcome: Outcome[object] | None = None
-        """What ``main`` came to, when the run is over."""
+        """The outcome of ``main`` once the run has ended."""
 
         async def run() -> object:
             self._token = trio.lowlevel.current_trio_token()
@@ -84,7 +84,7 @@ class SteppedLoop:
             run,
             run_sync_soon_threadsafe=self._ticks.append,
             done_callback=self._done,
-            # Nothing but ticks would look at that.
+            # Trio would only look at the wakeup fd in a tick.
             host_uses_signal_set_wakeup_fd=True,
             clock=self._clock,
             instruments=[self._watch],
@@ -100,47 +100,49 @@ class SteppedLoop:
 
     @property
     def next_deadline(self) -> float:
-        """When something happens by itself, as of the last `settle`."""
+        """The time at which the next timer expires, as of the last `settle`."""
         return self._clock.next_deadline
 
     def advance(self, now: float) -> None:
-        """Let the clock say ``now``. What is due then happens in the next `settle`."""
+        """Set the clock to ``now``. Timers that have expired by then run in the next `settle`."""
         self._clock.now = now
 
     def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
-        """Let ``callback`` run in the loop."""
+        """Schedule ``callback`` in the loop."""
         if self._token is None:
             self.settle()
         assert self._token is not None
         self._token.run_sync_soon(callback, *args)
 
     def abandon(self) -> None:
-        """Be rid of the run although its tasks don't end. Python will complain about them."""
+        """Drop the run although its tasks haven't ended. Python will warn about them."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # trio's, which is right in general
+            warnings.simplefilter("ignore", RuntimeWarning)  # Trio's, which is right in general
             self._ticks.clear()
 
-    def settle(self, goes_on: Callable[[], bool] = lambda: True) -> None:
-        """Return when nothing goes on by itself any more until time passes.
+    def settle(self, may_continue: Callable[[], bool] = lambda: True) -> None:
+        """Run ticks until no task can run before the next deadline.
 
         Args:
-            goes_on: Asked after each tick; if it says no, that was the last one.
+            may_continue: Called after each tick; False ends the run of ticks.
 
         Raises:
-            AssertionError: It never settles.
+            AssertionError: The loop doesn't settle.
         """
         ticks, watch, clock = self._ticks, self._watch, self._clock
-        empty = 0
-        for _ in range(_MOST_TICKS):
-            if empty == 2 or self.outcome is not None:
+        idle_ticks = 0
+        for _ in range(_MAX_TICKS):
+            if idle_ticks == 2 or self.outcome is not None:
                 return
             watch.ran = False
-            clock.next_deadline = -math.inf  # unless the clock is asked, somebody is ready to run
+            clock.next_deadline = (
+                -math.inf
+            )  # stays so if tasks are ready: Trio doesn't ask the clock then
             ticks.popleft()()
-            if not goes_on():
+            if not may_continue():
                 return
-            empty = empty + 1 if not watch.ran and clock.next_deadline > clock.now else 0
+            idle_ticks = idle_ticks + 1 if not watch.ran and clock.next_deadline > clock.now else 0
         raise AssertionError(
-            f"the event loop went round {_MOST_TICKS} times without time passing, and would go on; "
-            "look for a loop in a handler that waits for nothing"
+            f"the event loop hasn't settled after {_MAX_TICKS} ticks without time passing; look "
+            "for a handler that loops without waiting"
         )

@@ -1,11 +1,12 @@
-"""Whether what objects did is what plain Python classes would have done.
+"""Model checking: compares stored objects with plain Python classes that take the same calls.
 
-Prior art: the check for linearizability by Wing and Gong, 1993, and Lowe's memory of what was tried
-already, 2017. Calls that were under way together may have been done in any order. A call whose
-caller heard nothing was done, or was not, or was done up to one of its commits. So there is not
-one model of an object but all that it may be by what is known, which is nearly always one: each
-step goes through all orders and outcomes that agree with what callers were told, and keeps those
-models that agree with what is stored.
+Concurrent calls may have run in any order. A call that got no reply has run, or hasn't, or has run
+up to one of its commits. So an object has a set of possible models, which nearly always holds a
+single one. Each step tries every order and outcome that agrees with the replies, and keeps the
+models that agree with the stored object.
+
+Prior art: the linearizability check of Wing and Gong, 1993, with Lowe's cache of configurations
+already tried, 2017.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from ..._errors import DefinitionError
 from ..._keys import ObjectKey
 from ._operations import Operation
 
-_MOST_STEPS = 10_000
+_MAX_STEPS = 10_000
 
 ModelClasses = Mapping[type[DurableObject], Callable[[], object]]
 
 
 class Models:
-    """What every object may be by now.
+    """The possible models of each object.
 
     Args:
-        classes: What makes the model of an object that was never called, by type.
+        classes: A class or function per type that makes the model of an object never called.
     """
 
     def __init__(self, classes: ModelClasses) -> None:
@@ -39,15 +40,15 @@ class Models:
         self._possible: dict[ObjectKey, list[object]] = {}
 
     def check(self, key: ObjectKey, operations: Sequence[Operation], stored: DurableObject) -> None:
-        """Go on by one step of an object.
+        """Apply the operations of one step to an object's models, and compare.
 
         Args:
             key: The object.
-            operations: What was done to it in the step.
-            stored: What is stored of it, or if nothing is, its defaults.
+            operations: The operations on it in the step.
+            stored: The object as it is stored; with its defaults if it isn't stored.
 
         Raises:
-            AssertionError: No model could have done that.
+            AssertionError: No model agrees with the stored object.
         """
         before = self._possible.get(key) or [self._new(key)]
         attempts: list[object] = []
@@ -66,15 +67,15 @@ class Models:
 
     def _new(self, key: ObjectKey) -> object:
         model = self._classes[key.type_name]()
-        model.object_id = key.object_id  # type: ignore[attr-defined]  # as ctx has it
+        model.object_id = key.object_id  # type: ignore[attr-defined]  # as `Context` has it
         return model
 
 
 def _outcomes(model: object, operations: Sequence[Operation]) -> Iterator[object]:
-    """What ``model`` may be after ``operations``, in any order that they may have been done in.
+    """The possible models after ``operations``, in every order in which they may have run.
 
     Raises:
-        AssertionError: That is too much to go through.
+        AssertionError: There are too many orders to try.
     """
     tried: dict[frozenset[int], list[object]] = {}
     to_try = [(model, frozenset(range(len(operations))))]
@@ -89,19 +90,19 @@ def _outcomes(model: object, operations: Sequence[Operation]) -> Iterator[object
             yield before
             continue
         steps += 1
-        if steps > _MOST_STEPS:
+        if steps > _MAX_STEPS:
             raise AssertionError(
-                f"there are too many ways in which {len(operations)} operations on "
-                f"{operations[0].key} may have been done; let less happen in a step"
+                f"{len(operations)} operations on {operations[0].key} may have run in too many "
+                "orders to check; make fewer calls in one step"
             )
         first_end = min(operations[n].ended for n in left)
         for n in left:
             if operations[n].began < first_end:
-                to_try += [(after, left - {n}) for after in _done(before, operations[n])]
+                to_try += [(after, left - {n}) for after in _applied(before, operations[n])]
 
 
-def _done(model: object, operation: Operation) -> Iterator[object]:
-    """What ``model`` may be after one operation; nothing, if it would have come out otherwise."""
+def _applied(model: object, operation: Operation) -> Iterator[object]:
+    """The possible models after one operation; none if its outcome contradicts the model's."""
     done = deepcopy(model)
     commits: list[object] = []
     result: object = None
@@ -116,7 +117,7 @@ def _done(model: object, operation: Operation) -> Iterator[object]:
         error = raised
         done = commits[-1] if commits else model
     if operation.claim is not None:
-        # Its last commit acknowledges the alarm; or one before, if it puts another in its place.
+        # The handler's last commit acknowledges the alarm, or an earlier one if that replaces it.
         yield from (*commits, done) if operation.is_known else (model, *commits)
     elif not operation.is_known:
         yield from (model, *commits, done)
@@ -128,7 +129,7 @@ def _done(model: object, operation: Operation) -> Iterator[object]:
 
 
 def _run_through(steps: Any, at_yield: Callable[[], object]) -> object:
-    """Run a generator to its end and return what it does."""
+    """Run a generator to its end. Returns its return value."""
     while True:
         try:
             next(steps)
@@ -146,7 +147,7 @@ def _shared(model: object, cls: type[DurableObject]) -> list[str]:
 
 
 def _differences(model: object, stored: DurableObject) -> list[str]:
-    """The names of what they have in common and differ in."""
+    """The names of the shared fields whose values differ."""
     names = _shared(model, type(stored))
     return [name for name in names if getattr(model, name) != getattr(stored, name)]
 
@@ -158,28 +159,28 @@ def _explanation(
     before: Sequence[object],
     attempts: Sequence[object],
 ) -> str:
-    lines = [f"{key} is not what its model says. After"]
-    lines += [f"    {operation}" for operation in operations] or ["    nothing was done to it"]
-    lines += ["it is stored as", f"    {stored!r}", "and before, the model was"]
-    lines += [f"    {_shown(model, stored)}" for model in before]
+    lines = [f"{key} differs from its model. After"]
+    lines += [f"    {operation}" for operation in operations] or ["    no operation on it"]
+    lines += ["it is stored as", f"    {stored!r}", "The model before was"]
+    lines += [f"    {_shared_fields(model, stored)}" for model in before]
     if attempts:
-        lines += ["which makes it"]
-        lines += [f"    {_shown(model, stored)}" for model in attempts]
+        lines += ["and after"]
+        lines += [f"    {_shared_fields(model, stored)}" for model in attempts]
     else:
-        lines += ["for which the model has another result"]
+        lines += ["and has another result"]
     return "\n".join(lines)
 
 
-def _shown(model: object, stored: DurableObject) -> str:
+def _shared_fields(model: object, stored: DurableObject) -> str:
     names = _shared(model, type(stored))
     return ", ".join(f"{name}={getattr(model, name)!r}" for name in names)
 
 
 def check_models(owner: str, models: ModelClasses, objects: Sequence[type[DurableObject]]) -> None:
-    """Refuse what can't be a model of one of ``objects``.
+    """Check that each model fits its class.
 
     Raises:
-        DefinitionError: It lacks something.
+        DefinitionError: One doesn't.
     """
     for cls, make in models.items():
         if cls not in objects:
@@ -204,13 +205,13 @@ def _check_model(owner: str, cls: type[DurableObject], make: Callable[[], object
         raise DefinitionError(
             owner,
             "models",
-            f"{name} has none of the fields of {cls.__qualname__} ({fields}), so there is nothing "
-            "to compare",
+            f"{name} has none of the fields of {cls.__qualname__} ({fields}), so the model has "
+            "nothing to compare",
         )
 
 
 def _names_to_model(definition: ObjectDefinition) -> Iterator[str]:
-    """What may change an object. Reading handlers need no model."""
+    """The names of the handlers that can change an object. Read-only handlers need no model."""
     for handler in definition.handlers.values():
         if not handler.readonly:
             yield handler.name

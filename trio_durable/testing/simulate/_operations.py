@@ -1,4 +1,4 @@
-"""What was done to objects in one step, and what came of it as far as anybody was told."""
+"""Operations on objects in one step, with the outcomes that callers know."""
 
 from __future__ import annotations
 
@@ -20,33 +20,35 @@ from ._faults import Life
 
 @attrs.define(eq=False)
 class Operation:
-    """A call, or the delivery of an alarm."""
+    """A call, or the delivery of an alarm.
+
+    ``began`` and ``ended`` are positions in the sequence of all events of a step. An operation that
+    ended before another one began has run before it; otherwise they are concurrent.
+    """
 
     key: ObjectKey
     name: str
-    """The handler's."""
+    """The handler's name."""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = attrs.field(factory=dict)
     claim: int | None = None
-    """Under which an alarm is delivered; None for a call."""
+    """The claim under which an alarm is delivered; None for a call."""
     began: int = 0
-    """What was begun and ended in one step is counted; what ended before something else began
-    was done before it."""
     ended: float = math.inf
     is_known: bool = False
-    """Whether it is known to have been done, and what came of it. Otherwise it was done wholly,
-    or up to one of its commits, or not at all."""
+    """True if the operation has run and its outcome is known. If False, it has run, or has run up
+    to one of its commits, or hasn't run at all."""
     result: object = None
     error: Exception | None = None
 
     def __str__(self) -> str:
         arguments = [*map(repr, self.args), *(f"{k}={v!r}" for k, v in self.kwargs.items())]
-        what = f"{self.name}({', '.join(arguments)})"
+        call = f"{self.name}({', '.join(arguments)})"
         if not self.is_known:
-            return f"{what}, of which nobody knows if it was done"
+            return f"{call}, whose outcome is unknown"
         if self.error is not None:
-            return f"{what}, which raised {self.error!r}"
-        return what if self.claim is not None else f"{what}, which returned {self.result!r}"
+            return f"{call}, which raised {self.error!r}"
+        return call if self.claim is not None else f"{call}, which returned {self.result!r}"
 
 
 class Record:
@@ -63,29 +65,29 @@ class Record:
         self._count = 0
 
     def begin(self, operation: Operation) -> None:
-        """Note that ``operation`` has begun."""
+        """Record that ``operation`` has begun."""
         self._count += 1
         operation.began = self._count
         self._operations.append(operation)
 
     def end(self, operation: Operation) -> None:
-        """Note that it has ended, and that what came of it is known."""
+        """Record that ``operation`` has ended with a known outcome."""
         self._count += 1
         operation.ended = self._count
         operation.is_known = True
 
-    def cut(self) -> None:
-        """Note that whatever is under way goes on no more."""
+    def end_all(self) -> None:
+        """Record that all operations that still run end here, with the step or the process."""
         self._count += 1
         for operation in self._operations:
             operation.ended = min(operation.ended, self._count)
 
     def take(self) -> dict[ObjectKey, list[Operation]]:
-        """All that was noted, by object; to begin anew."""
+        """Return the operations recorded so far, by object, and clear the record."""
         taken: dict[ObjectKey, list[Operation]] = {}
         for operation in self._operations:
             operations = taken.setdefault(operation.key, [])
-            # What nobody knows of has done nothing if nothing was written.
+            # An operation of unknown outcome during which nothing was written has changed nothing.
             if operation.is_known or any(
                 operation.began < count < operation.ended
                 for count in self._written.get(operation.key, ())
@@ -95,15 +97,15 @@ class Record:
         self._written = {}
         return taken
 
-    # --- as the disk sees it ---------------------------------------------------------------------
+    # --- the `Journal` of the disk ----------------------------------------------------------------
 
     def written(self, key: ObjectKey) -> None:
-        """Note that a new state of an object is written, or its deletion."""
+        """Record that an object's new state, or its deletion, is written."""
         self._count += 1
         self._written.setdefault(key, []).append(self._count)
 
     def claimed(self, stored: StoredAlarm, claim: int) -> None:
-        """Note that an alarm is going to be delivered."""
+        """Record that the delivery of an alarm begins."""
         key = stored.key
         definition = self._definitions.get(key.type_name)
         if definition is None:
@@ -115,7 +117,7 @@ class Record:
             self.begin(Operation(key.object_key, "handle_alarm", (alarm,), claim=claim))
 
     def acknowledged(self, key: AlarmKey, claim: int) -> None:
-        """Note that the commit in which an alarm was handled is written."""
+        """Record that the commit that acknowledges an alarm is written."""
         for operation in self._operations:
             if operation.claim == claim and operation.key == key.object_key:
                 named = operation.args[0].name if operation.args else operation.name
@@ -124,7 +126,7 @@ class Record:
 
 
 class ObservedCalls(LocalCalls):
-    """Calls that are noted in a record, wherever they come from."""
+    """Calls that are recorded, from outside and from other objects."""
 
     life: Life
     record: Record
@@ -144,7 +146,7 @@ class ObservedCalls(LocalCalls):
         try:
             result = await super()._call(address, handler, args, kwargs, timeout)
         except Exception as error:
-            # Of what the library refuses or fails with, some is done and some is not.
+            # After an error of the library, the call may have run or not.
             if not self.life.is_over and not isinstance(error, DurableError):
                 operation.error = error
                 self.record.end(operation)

@@ -1,4 +1,4 @@
-"""Stand-ins for the world outside of the objects, which a crash of their process doesn't undo."""
+"""Stand-ins for the outside world, whose state outlives the crash of a process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MARK = "__durable_outside__"
 
 @attrs.frozen
 class StandIn:
-    """A method of a simulation that stands for something outside."""
+    """A replacement of ``owner.name`` by a method of a simulation."""
 
     owner: object
     name: str
@@ -28,7 +28,7 @@ class StandIn:
 
     @contextmanager
     def in_place(self, method: Callable[..., Any], life: Callable[[], Life]) -> Iterator[None]:
-        """Let ``method`` be in the place of what it stands for, for the processes of ``life``."""
+        """Replace ``owner.name`` by ``method``, whose calls are points in the life of a process."""
         original = getattr(self.owner, self.name)
         setattr(self.owner, self.name, self._guarded(method, life))
         try:
@@ -39,8 +39,10 @@ class StandIn:
     def _guarded(self, method: Callable[..., Any], life: Callable[[], Life]) -> Callable[..., Any]:
         def failure() -> Exception:
             kind = self.fails_with
-            assert kind is not None  # no other fault is drawn, and `Simulation` refuses it
-            return kind("as the story says")
+            assert (
+                kind is not None
+            )  # no such fault is drawn, and `Faults` refuses one that is given
+            return kind("injected fault")
 
         if inspect.iscoroutinefunction(method):
 
@@ -66,19 +68,19 @@ class StandIn:
 def outside(
     owner: object, name: str, *, fails_with: type[Exception] | None = None
 ) -> Callable[[F], F]:
-    """Let a method of a `Simulation` stand for something outside while the simulation runs.
+    """Replace a function of the outside world by a method of a `Simulation` while that runs.
 
-    ``owner.name`` is replaced by the method, which gets the same arguments and is ``def`` or
-    ``async def`` as that is. What it writes down in attributes of the simulation is there after a
-    crash, as what was done to the world is. Each call is a point at which a fault may be: the
-    process may die just after it, and with ``fails_with`` it may fail as well, before it was done
-    or after. Nothing reaches it from a process that has died.
+    The method replaces ``owner.name``. It gets the same arguments and must be ``def`` or
+    ``async def`` as the original is. It can record its calls in attributes of the simulation, which
+    outlive a crash as the outside world does. A fault can be injected at each call: a crash of the
+    process just after it, and with ``fails_with`` an error before or after it. A process that has
+    died doesn't reach the method.
 
     Args:
-        owner: The module, or the object, that it is looked up in when it is used.
-        name: Its name there.
-        fails_with: What its users get when it fails: the error of a broken connection, say. It is
-            made with one argument, a text.
+        owner: The module or object whose attribute the objects' code looks up at each use.
+        name: The name of the attribute.
+        fails_with: The error that a failing call raises, such as that of a broken connection. It is
+            called with one argument, a text.
     """
 
     def mark(method: F) -> F:
@@ -89,10 +91,10 @@ def outside(
 
 
 def stand_ins(cls: type, title: str) -> dict[str, StandIn]:
-    """Those of a simulation, by the names of the methods.
+    """The stand-ins of a simulation, by the names of its methods.
 
     Raises:
-        DefinitionError: One stands for nothing.
+        DefinitionError: A stand-in doesn't fit the attribute that it replaces.
     """
     found: dict[str, StandIn] = {}
     for name, value in inspect.getmembers(cls, inspect.isfunction):
@@ -101,7 +103,7 @@ def stand_ins(cls: type, title: str) -> dict[str, StandIn]:
             continue
         original = getattr(mark.owner, mark.name, None)
         if original is None:
-            raise DefinitionError(title, name, f"{mark.owner!r} has no {mark.name} to stand for")
+            raise DefinitionError(title, name, f"{mark.owner!r} has no {mark.name} to replace")
         if inspect.iscoroutinefunction(original) != inspect.iscoroutinefunction(value):
             right = "async def" if inspect.iscoroutinefunction(original) else "def"
             raise DefinitionError(title, name, f"must be {right}, as {mark.name} is")

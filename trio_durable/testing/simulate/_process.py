@@ -1,12 +1,10 @@
-"""One life of the process that the objects live in: an event loop with the runtime in it.
+"""Simulated process: an event loop with the real runtime in it, from its start to its end.
 
-The real runtime, on a disk that is left when the process has died. Storage work is done when
-nothing else goes on in the loop, so that as much as possible is on its way when the process
-crashes at a commit.
+The runtime's storage is a disk that outlives the process. Jobs of the storage run when the loop has
+settled, so that as many operations as possible are in flight when the process crashes at a commit.
 
-A crash ends the process between two ticks of the loop. What was its tasks is cancelled then, as
-Python has no other way to be rid of them; but all they do on their way out meets a disk and a world
-that no longer listen.
+A crash ends the process between two ticks of the loop. Python can't drop running tasks, so they are
+cancelled; neither the disk nor stand-ins accept anything from them as they unwind.
 """
 
 from __future__ import annotations
@@ -31,22 +29,22 @@ from ._loop import SteppedLoop
 from ._operations import ObservedCalls, Record
 from ._source import source_of
 
-LONGEST = timedelta(hours=1).total_seconds()
-"""How long what a step has begun may be under way."""
+MAX_STEP_SECONDS = timedelta(hours=1).total_seconds()
+"""Limit on the virtual time that the operations of a step may take."""
 
-_MOST_JOBS = 1000
-_MOST_MOMENTS = 20_000
+_MAX_JOBS = 1000
+_MAX_TIMES = 20_000
 
 
 class Call:
-    """A call of a handler, as it is made in a step; and what came of it.
+    """A call of a handler in a step, and its outcome.
 
     Args:
         object_type: The class.
         object_id: The object's id.
         handler: The handler's name.
-        *args: What it is called with.
-        **kwargs: What it is called with.
+        *args: The handler's positional arguments.
+        **kwargs: The handler's keyword arguments.
     """
 
     def __init__(
@@ -64,16 +62,16 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.has_ended = False
-        """Whether its caller has heard of it. If not, the process died before."""
+        """True once the caller has its outcome; it stays False if the process dies first."""
         self.result: Any = None
         self.error: Exception | None = None
-        """What it raised instead."""
+        """The error that it raised, instead of a result."""
 
     def __repr__(self) -> str:
         return f"Call({', '.join(self.told())})"
 
     def told(self) -> list[str]:
-        """What it is made of, as code."""
+        """The source of its arguments, in order."""
         named = [f"{name}={source_of(value)}" for name, value in self.kwargs.items()]
         addressed = [self.object_type.__name__, repr(self.object_id), repr(self.handler)]
         return [*addressed, *map(source_of, self.args), *named]
@@ -94,7 +92,7 @@ class _WallClock(Clock):
 
 
 class _ObservedRuntime(DurableRuntime):
-    """A runtime that notes the calls of some types."""
+    """A runtime that records the calls of some types."""
 
     observed: frozenset[type[DurableObject]]
     life: Life
@@ -112,14 +110,14 @@ class Process:
     """A process, from its start to its end.
 
     Args:
-        life: Whether it lives.
-        storage: The disk as it sees it.
+        life: Its life, which a fault can end.
+        storage: Its storage on the disk.
         objects: The classes that it serves.
-        observed: Those whose calls are noted.
-        record: Where they are noted.
-        now: The loop's time when it starts, in seconds.
-        epoch: The wall time when the loop's was 0, in microseconds since 1970 UTC.
-        polling_interval: The runtime's, in seconds.
+        observed: The classes whose calls are recorded.
+        record: The record of these calls.
+        now: The loop's time at the start, in seconds.
+        epoch: The wall time at the loop's time 0, in microseconds since 1970 UTC.
+        polling_interval: The polling interval of the runtime, in seconds.
     """
 
     def __init__(
@@ -157,8 +155,8 @@ class Process:
         try:
             self.settle()
         except BaseException:
-            # Nobody else has it yet, and while one event loop runs no other one can.
-            self.bury()
+            # The caller can't dispose of it yet, and no other event loop can run until it is.
+            self.dispose()
             raise
 
     async def _main(self) -> None:
@@ -172,17 +170,17 @@ class Process:
         """The loop's time, in seconds."""
         return self._loop.now
 
-    # --- letting it go on ------------------------------------------------------------------------
+    # --- running ---------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Let everything happen that needs no time; or until the process dies.
+        """Run tasks and storage jobs until none can run at this time, or the process dies.
 
         Raises:
-            AssertionError: It never comes to an end.
-            BaseException: Something brought the event loop down.
+            AssertionError: The process doesn't settle.
+            BaseException: The error that ended the event loop.
         """
         life, loop, jobs = self._life, self._loop, self._jobs
-        for _ in range(_MOST_JOBS):
+        for _ in range(_MAX_JOBS):
             loop.settle(self._lives)
             if life.is_over:
                 return
@@ -193,22 +191,25 @@ class Process:
                 return
             jobs.popleft()()
         raise AssertionError(
-            f"the storage worked {_MOST_JOBS} times without time passing, and would go on; look "
-            "for an alarm that sets itself again for now"
+            f"the process hasn't settled after {_MAX_JOBS} storage jobs without time passing; look "
+            "for an alarm that sets itself again, due at once"
         )
 
     def _lives(self) -> bool:
         return not self._life.is_over
 
     def run_until(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Let time pass until something is so, but not more than ``seconds``; whether it is.
+        """Let time pass until ``done()``, the end of ``seconds`` or of the process.
+
+        Returns:
+            The last result of ``done()``.
 
         Raises:
-            AssertionError: So much happens meanwhile that it would take for ever.
+            AssertionError: Too many timers expire for a search.
         """
         end = self.now + seconds
         self.settle()
-        for _ in range(_MOST_MOMENTS):
+        for _ in range(_MAX_TIMES):
             if self._life.is_over or done():
                 return done()
             if self._loop.next_deadline > end:
@@ -218,19 +219,19 @@ class Process:
             self._loop.advance(self._loop.next_deadline)
             self.settle()
         raise AssertionError(
-            f"something happened at {_MOST_MOMENTS} moments of {seconds:g} s of virtual time, and "
-            "would go on; let less time pass, or let less happen"
+            f"timers expired at {_MAX_TIMES} times within {seconds:g} s of virtual time; use "
+            "shorter delays, or fewer timers"
         )
 
-    def is_quiet(self) -> bool:
-        """Whether nothing is under way."""
+    def is_idle(self) -> bool:
+        """True if no object is busy and no alarm is in flight."""
         statistics = self.runtime.statistics()
         return not statistics.busy and not statistics.alarms_in_flight
 
-    # --- what happens in it ----------------------------------------------------------------------
+    # --- calls -----------------------------------------------------------------------------------
 
-    def make(self, calls: Iterable[Call]) -> None:
-        """Begin ``calls``, all at the same moment."""
+    def start_calls(self, calls: Iterable[Call]) -> None:
+        """Start ``calls``, all at the same time."""
         self._loop.call_soon(self._begin, tuple(calls))
 
     def _begin(self, calls: tuple[Call, ...]) -> None:
@@ -252,34 +253,34 @@ class Process:
     # --- its end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let the runtime come to its end as it does when a program leaves it."""
+        """Close the runtime, as at the end of its ``async with`` block."""
         self._loop.call_soon(self._to_close.set)
-        self.run_until(self._has_ended, LONGEST)
+        self.run_until(self._has_ended, MAX_STEP_SECONDS)
 
-    def bury(self) -> None:
-        """Be rid of what the process leaves in this one, after it has died.
+    def dispose(self) -> None:
+        """End the event loop of a process that has died.
 
         Raises:
-            AssertionError: One of its tasks doesn't end although it is cancelled.
+            AssertionError: A task doesn't end although it is cancelled.
         """
         self._life.is_over = True
         loop, jobs = self._loop, self._jobs
         if loop.outcome is None:
             loop.call_soon(self._scope.cancel)
-        for _ in range(_MOST_MOMENTS):
+        for _ in range(_MAX_TIMES):
             if loop.outcome is not None:
                 return
             loop.settle()
             if jobs:
                 jobs.popleft()()
             elif loop.next_deadline < math.inf:
-                # The time of the dead: the next process knows nothing of it.
+                # Time that passes for the dead process only: the next one starts at the crash.
                 loop.advance(loop.next_deadline)
             elif loop.outcome is None:
                 break
         loop.abandon()
         raise AssertionError(
-            "a crash cancels the tasks of the process, and one never ends; look for a shielded "
+            "a crash cancels the tasks of the process, but one doesn't end; look for a shielded "
             "wait in a handler"
         )
 

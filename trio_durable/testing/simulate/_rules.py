@@ -1,4 +1,4 @@
-"""The steps that hypothesis draws: a rule for each handler, and some for what else may happen."""
+"""Rules that Hypothesis draws as steps: one per handler, and some for time, alarms and crashes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ..._api.durable_object import DurableObject, ObjectDefinition
 from ..._declarations.records import HandlerDefinition
 from ..._durations import Duration
 from ..._errors import DefinitionError
-from ._faults import Chance
+from ._faults import DrawnFault
 from ._process import Call
 from ._strategies import arguments_of, split
 
-TOLD = "__durable_told__"
-"""Marks the functions of rules that tell themselves how they are to be printed."""
+PRINTS_ITSELF = "__durable_prints_itself__"
+"""Attribute that marks the functions of rules whose steps a `Simulation` prints itself."""
 
 _PREFIX = "_drawn_"
-_OTHERS = (0, 0, 0, 1, 2)
-"""With how many others a call is made together."""
+_OTHER_CALLS = (0, 0, 0, 1, 2)
+"""The numbers of other calls, one of which is drawn, that a step makes together with its call."""
 
 Definitions = Mapping[type[DurableObject], ObjectDefinition]
 
 
 class Steps(Protocol):
-    """The part of a `Simulation` that rules use: its ids, its steps, and the fault of the next."""
+    """The part of a `Simulation` that rules use: ids, steps, and the fault drawn for a step."""
 
     ids: ClassVar[Sequence[str]]
-    _chance: Chance | None
+    _drawn_fault: DrawnFault | None
 
     def call(
         self,
@@ -77,56 +77,63 @@ def add_rules(
     left_out: Sequence[str],
     delays: Sequence[float],
 ) -> None:
-    """Give a simulation its rules.
+    """Add the rules to a simulation.
+
+    Args:
+        cls: The simulation.
+        definitions: The definitions of its classes.
+        given: Strategies of arguments, by ``"Class.handler.parameter"``.
+        left_out: Handlers without a rule, as ``"Class.handler"``.
+        delays: The lengths of waits, in seconds.
 
     Raises:
-        DefinitionError: What is given doesn't fit.
+        DefinitionError: ``given`` or ``left_out`` names an unknown handler or parameter.
     """
     calls = _calls(cls.__qualname__, definitions, cls.ids, given, left_out)
-    chances = st.sampled_from(_chances())
+    faults = st.sampled_from(_faults())
     for name in dir(cls):
         if name.startswith(_PREFIX):
-            setattr(cls, name, None)  # a base's, which may have other objects
+            setattr(cls, name, None)  # of a base class, whose objects may differ
     _add(cls, "nothing", _nothing)
-    # Some are made together with others, and when the story is shortened, alone.
+    # Concurrent calls shrink to a single one.
     any_call = st.one_of(list(calls.values()))
-    lists = {size: st.lists(any_call, min_size=size, max_size=size) for size in _OTHERS}
-    others = st.sampled_from(_OTHERS).flatmap(lists.__getitem__)
+    lists = {size: st.lists(any_call, min_size=size, max_size=size) for size in _OTHER_CALLS}
+    others = st.sampled_from(_OTHER_CALLS).flatmap(lists.__getitem__)
     for (definition, handler), call in calls.items():
         name = f"call_{definition.cls.__name__}_{handler}"
-        _add(cls, name, _call, call=call, others=others, chance=chances)
-    # One rule for these, or some stories would be nothing but processes that end.
+        _add(cls, name, _call, call=call, others=others, fault=faults)
+    # One rule for all, or crashes and restarts would be most of the steps.
     waits = [("wait", delay) for delay in delays]
     crashes = [("crash", delay) for delay in (0.0, *delays)]
     interlude = st.sampled_from([*waits, *waits, *crashes, ("restart", 0.0)])
-    _add(cls, "interlude", _interlude, interlude=interlude, chance=chances)
+    _add(cls, "interlude", _interlude, interlude=interlude, fault=faults)
     if _have_alarms(definitions):
-        _add(cls, "wait_for_alarm", _wait_for_alarm, chance=chances)
+        _add(cls, "wait_for_alarm", _wait_for_alarm, fault=faults)
 
 
 def _add(
     cls: type[Steps], name: str, step: Callable[..., None], **drawn: SearchStrategy[Any]
 ) -> None:
-    # A function of its own, by whose name hypothesis sorts the rules.
+    # Each rule needs a function of its own: Hypothesis sorts rules by the names of functions.
     @wraps(step)
     def function(*args: Any, **kwargs: Any) -> None:
         step(*args, **kwargs)
 
     function.__name__ = name
-    setattr(function, TOLD, True)
+    setattr(function, PRINTS_ITSELF, True)
     decorate: Any = rule
     setattr(cls, f"{_PREFIX}{name}", decorate(**drawn)(function))
 
 
 def _nothing(self: Steps) -> None:
-    """The simplest of all steps, which a step becomes on its way out of a story.
+    """The simplest step. A step shrinks to it before Hypothesis removes it from a story.
 
-    Hypothesis takes out a few choices at a time, fewer than most steps consist of.
+    Hypothesis removes a few choices at a time, fewer than most steps consist of.
     """
 
 
-def _call(self: Steps, call: Call, others: list[Call], chance: Chance | None) -> None:
-    self._chance = chance
+def _call(self: Steps, call: Call, others: list[Call], fault: DrawnFault | None) -> None:
+    self._drawn_fault = fault
     if others:
         self.together(call, *others)
     else:
@@ -134,10 +141,10 @@ def _call(self: Steps, call: Call, others: list[Call], chance: Chance | None) ->
         self.call(call.object_type, call.object_id, call.handler, *call.args, **kwargs)
 
 
-def _interlude(self: Steps, interlude: tuple[str, float], chance: Chance | None) -> None:
+def _interlude(self: Steps, interlude: tuple[str, float], fault: DrawnFault | None) -> None:
     match interlude:
         case "wait", delay:
-            self._chance = chance
+            self._drawn_fault = fault
             self.wait(delay)
         case "crash", down_for:
             self.crash(down_for)
@@ -145,8 +152,8 @@ def _interlude(self: Steps, interlude: tuple[str, float], chance: Chance | None)
             self.restart()
 
 
-def _wait_for_alarm(self: Steps, chance: Chance | None) -> None:
-    self._chance = chance
+def _wait_for_alarm(self: Steps, fault: DrawnFault | None) -> None:
+    self._drawn_fault = fault
     self.wait_for_alarm()
 
 
@@ -155,29 +162,31 @@ def _have_alarms(definitions: Definitions) -> bool:
 
 
 def story_settings(base: settings) -> settings:
-    """Those of a simulation, unless its user changes them."""
-    # Explaining a failure traces every line that runs, which takes many times as long.
+    """The default settings of a simulation."""
+    # Phase.explain traces every line that runs, which takes many times as long.
     phases = [phase for phase in Phase if phase is not Phase.explain]
-    # Short stories, for most goes wrong where things are new.
+    # Short stories: most bugs need few steps from an empty disk.
     return settings(base, phases=phases, stateful_step_count=30)
 
 
-class _AllSwitchedOn:
-    """In the place of hypothesis' own choice of the rules that it leaves out of a story.
+class _AllRulesEnabled:
+    """Replaces the choice by which Hypothesis disables some rules for a whole story.
 
-    What it draws for that, with each step and some more with the first, is in the way when a story
-    is to be shortened.
+    Hypothesis makes draws for it in each step, and more in the first. They hinder shrinking.
     """
 
     def is_enabled(self, _name: str) -> bool:
         return True
 
 
-def leave_no_rule_out(machine: RuleBasedStateMachine) -> None:
-    """Let every rule be in every story. Were hypothesis to change inside, stories are longer."""
+def enable_all_rules(machine: RuleBasedStateMachine) -> None:
+    """Enable all rules in every story.
+
+    It sets a private attribute of Hypothesis. A release without it only makes stories longer.
+    """
     strategy: Any = getattr(machine, "_rules_strategy", None)
     if hasattr(strategy, "enabled_rules_strategy"):
-        strategy.enabled_rules_strategy = st.just(_AllSwitchedOn())
+        strategy.enabled_rules_strategy = st.just(_AllRulesEnabled())
 
 
 Calls = dict[tuple[ObjectDefinition, str], SearchStrategy[Call]]
@@ -191,14 +200,16 @@ def _calls(
     left_out: Sequence[str],
 ) -> Calls:
     known = {f"{cls.__name__}.{name}" for cls, d in definitions.items() for name in d.handlers}
-    for what, names in (
+    for attribute, names in (
         ("left_out", left_out),
         ("arguments", [name.rpartition(".")[0] for name in given]),
     ):
         for name in names:
             if name not in known:
                 raise DefinitionError(
-                    owner, what, f"there is no handler {name!r}, but {', '.join(sorted(known))}"
+                    owner,
+                    attribute,
+                    f"there is no handler {name!r}; there are {', '.join(sorted(known))}",
                 )
     calls: Calls = {}
     for cls, definition in definitions.items():
@@ -235,9 +246,9 @@ def _calls_of(
     return st.builds(call, st.sampled_from(list(ids)), arguments)
 
 
-def _chances() -> list[Chance | None]:
-    """What may go wrong. In half of all steps nothing is meant to."""
+def _faults() -> list[DrawnFault | None]:
+    """The faults to draw from, and as many times None: half of all steps are without a fault."""
     points = (1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6)
-    crashes = [Chance("crash", point) for point in points]
-    failures = [Chance("fail", point) for point in points]
+    crashes = [DrawnFault("crash", point) for point in points]
+    failures = [DrawnFault("fail", point) for point in points]
     return [*([None] * 2 * len(points)), *crashes, *failures]

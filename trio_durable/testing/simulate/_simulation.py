@@ -1,12 +1,12 @@
-"""`Simulation`: a hypothesis state machine over durable object classes.
+"""`Simulation`: a Hypothesis state machine over durable object classes.
 
-Prior art: QuickCheck's state machines (Claessen and Hughes) and hypothesis' own; the deterministic
-simulation of FoundationDB and TigerBeetle, which draw the faults along with the calls.
+A story is a list of steps: calls, waits, crashes. At most one fault is injected in a step, at a
+point that the story names. A step ends when the process is idle; after a crash, when the next
+process is. Then all checks are made. So a story determines everything that happens in it, and runs
+the same each time.
 
-A story is a list of steps. In each, something is done: calls, time that passes, a crash. At most
-one thing goes wrong in it, at a point that the story names. When nothing goes on any more, and
-after a crash the next process has started, everything is checked. So there is nothing that a story
-doesn't say, and it is the same whenever it is told.
+Prior art: the state machines of QuickCheck (Claessen and Hughes) and of Hypothesis; the
+deterministic simulation of FoundationDB and TigerBeetle, which draw faults along with calls.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from ._alarm_log import alarm_errors
 from ._attributes import check_attributes, polling_interval
 from ._contents import Contents, check_memory
 from ._disk import Disk
-from ._faults import Chance, Faults, Life
+from ._faults import DrawnFault, Faults, Life
 from ._models import ModelClasses, Models, check_models
 from ._operations import Operation, Record
 from ._outside import StandIn, stand_ins
-from ._process import LONGEST, Call, Process
+from ._process import MAX_STEP_SECONDS, Call, Process
 from ._randomness import seeded_generators
-from ._rules import TOLD, add_rules, leave_no_rule_out, story_settings
+from ._rules import PRINTS_ITSELF, add_rules, enable_all_rules, story_settings
 
 T = TypeVar("T", bound=DurableObject)
 
 
 class Simulation(RuleBasedStateMachine):
-    """What may happen to durable objects, and what must always hold.
+    """A search for a story of calls, crashes and alarms after which an invariant doesn't hold.
 
     ::
 
@@ -51,41 +51,41 @@ class Simulation(RuleBasedStateMachine):
             objects = [Account]
 
             @invariant()
-            def nobody_is_overdrawn(self) -> None:
+            def no_account_is_overdrawn(self) -> None:
                 assert all(a.balance >= 0 for a in self.stored(Account).values())
 
 
         TestAccounts = Accounts.TestCase
 
-    Hypothesis draws the steps: every handler of every class is called, alone and together with
-    others, time passes, alarms fire, the process crashes, commits fail. It is a state machine of
-    hypothesis like any other, so rules, invariants and settings are those of hypothesis.
+    Hypothesis draws the steps: calls of every handler of every class, alone and concurrently,
+    waits in which alarms fire, crashes, failing commits. A simulation is a `RuleBasedStateMachine`
+    like any other, with the rules, invariants and settings of Hypothesis.
 
     Raises:
-        DefinitionError: The class can't work; from the class statement itself.
+        DefinitionError: The class is invalid. The class statement itself raises this.
     """
 
     objects: ClassVar[Sequence[type[DurableObject]]] = ()
-    """The classes."""
+    """The durable object classes."""
     ids: ClassVar[Sequence[str]] = ("a", "b", "c")
-    """The ids that are called. Few, so that calls meet."""
+    """The ids of the objects that are called. Few, so that calls meet in one object."""
     arguments: ClassVar[Mapping[str, SearchStrategy[Any]]] = {}
-    """What handlers are called with, by ``"Class.handler.parameter"``, where it should be something
-    else than annotations give."""
+    """Strategies of arguments, by ``"Class.handler.parameter"``. Others follow from annotations."""
     left_out: ClassVar[Sequence[str]] = ()
-    """Handlers that are not called by themselves, as ``"Class.handler"``."""
+    """Handlers that no step calls, as ``"Class.handler"``. Objects may call them."""
     models: ClassVar[ModelClasses] = {}
-    """A plain class for each durable one that should do as that says: with methods of the same
-    names, and attributes that are compared with the fields of the same names."""
+    """Plain classes that model durable ones, by durable class. A model has methods named like the
+    handlers, and attributes that are compared with the fields of the same names."""
     allowed: ClassVar[tuple[type[Exception], ...]] = ()
-    """What handlers may raise where no model says so. Anything else fails the story, unless a fault
-    has brought it about."""
+    """Errors that handlers of classes without a model may raise. Any other error fails the story,
+    unless a fault was injected in the step."""
     delays: ClassVar[Sequence[Duration]] = (1, 60, 3600, 86400)
-    """How long to wait."""
+    """Lengths of waits, and of the time between a crash and the next start."""
     starts_at: ClassVar[datetime] = datetime(2030, 1, 1, tzinfo=UTC)
     """The time of the runtime's clock when a story begins."""
     polling_interval: ClassVar[Duration | None] = None
-    """The runtime's. None: a quarter of the longest delay, as waiting takes all the looks."""
+    """The polling interval of the runtimes. None: a quarter of the longest delay, at least 30 s.
+    Each poll in a wait slows the search down."""
 
     _stand_ins: ClassVar[Mapping[str, StandIn]] = {}
     _definitions: ClassVar[Mapping[type[DurableObject], ObjectDefinition]] = {}
@@ -109,12 +109,12 @@ class Simulation(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         if not self.objects:
-            raise DefinitionError(type(self).__qualname__, "objects", "names no classes")
+            raise DefinitionError(type(self).__qualname__, "objects", "must not be empty")
         super().__init__()
-        leave_no_rule_out(self)
+        enable_all_rules(self)
         self._disk = Disk()
         self._contents = Contents(self._disk, self._definitions)
-        self._chance: Chance | None = None  # of something going wrong in the next step
+        self._drawn_fault: DrawnFault | None = None  # for the next step
         self._faults = Faults([n for n, s in self._stand_ins.items() if s.fails_with is None])
         self._record = Record({d.name: d for d in self._definitions.values()})
         self._models = Models(self.models)
@@ -122,7 +122,7 @@ class Simulation(RuleBasedStateMachine):
         self._epoch = self.starts_at.timestamp()
         self._now = 0.0
         self._rows: dict[ObjectKey, StoredObject | None] = {}
-        self._told: tuple[str, ...] = ()  # the step: its method and arguments
+        self._printed_step: tuple[str, ...] = ()  # its method and arguments
         self._imported: set[type] = set()
         self._is_checked = False
         self._has_ended = False
@@ -137,11 +137,11 @@ class Simulation(RuleBasedStateMachine):
             self._undo = stack.pop_all()
 
     def teardown(self) -> None:
-        """End the story: the process is gone, and what stood in for the outside as well."""
+        """End the story, with its process and its stand-ins."""
         if not self._has_ended:
             self._has_ended = True
             with self._undo:
-                self._process.bury()
+                self._process.dispose()
 
     # --- steps -----------------------------------------------------------------------------------
 
@@ -160,66 +160,69 @@ class Simulation(RuleBasedStateMachine):
         Args:
             object_type: The class.
             object_id: The object's id.
-            handler: The handler's name, and then what it is called with.
-            *args: By position.
-            fault: What goes wrong meanwhile: ``"crash"`` or ``"fail"``, ``"before"`` or
-                ``"after"``, ``"commit"``, ``"claim"``, ``"load"`` or ``"effect"``, and which one,
-                counted from 1. If there are fewer of these in the step, it goes wrong in a later
-                one, unless that has a fault of its own.
-            **kwargs: By name.
+            handler: The handler's name.
+            *args: The handler's positional arguments.
+            fault: The fault to inject in the step: ``"crash"`` or ``"fail"``, ``"before"`` or
+                ``"after"``, ``"commit"``, ``"claim"``, ``"load"`` or ``"effect"``, and its number
+                from 1, as in ``"crash after commit 2"``. A step with fewer points of the kind runs
+                without a fault.
+            **kwargs: The handler's keyword arguments.
 
         Returns:
-            The call, with what came of it.
+            The call, with its outcome.
 
         Raises:
-            AssertionError: Something isn't as it must be.
-            Exception: The handler raised something that isn't allowed.
-            ValueError: The class isn't in ``objects``, or there can be no such fault.
+            AssertionError: A check or an invariant fails.
+            Exception: The handler raised an error that isn't allowed.
+            ValueError: The class isn't in ``objects``, or there is no such fault.
         """
         call = Call(object_type, object_id, handler, *args, **kwargs)
-        self._make([call], fault, lambda: ("call", *call.told()))
+        self._call_all([call], fault, lambda: ("call", *call.told()))
         return call
 
     def together(self, *calls: Call, fault: str | None = None) -> Sequence[Call]:
-        """Make calls at the same moment, in whatever order they arrive, and wait for all replies.
+        """Make calls at the same time, in any order, and wait for all replies.
 
         Args:
-            *calls: What to call: ``Call(Cart, "a", "add", "tea")``. They are returned, too.
+            *calls: The calls, such as ``Call(Cart, "a", "add", "tea")``.
             fault: As in `call`.
+
+        Returns:
+            The calls, with their outcomes.
         """
-        self._make(calls, fault, lambda: ("together", *map(repr, calls)))
+        self._call_all(calls, fault, lambda: ("together", *map(repr, calls)))
         return calls
 
     def wait(self, delay: Duration, fault: str | None = None) -> None:
-        """Let time pass. Alarms that come due meanwhile fire.
+        """Let time pass. Alarms that are due by then fire.
 
         Args:
-            delay: How much.
+            delay: How long; a ``timedelta`` or seconds.
             fault: As in `call`.
         """
-        length = self._length(delay, "delay")
-        self._told = ("wait", f"{length:g}")
-        self._pass(length, fault)
+        length = self._checked_seconds(delay, "delay")
+        self._printed_step = ("wait", f"{length:g}")
+        self._let_pass(length, fault)
 
     def wait_for_alarm(self, fault: str | None = None) -> None:
-        """Let time pass until the next alarm is due, which then fires; if there is one.
+        """Let time pass until the next alarm is due and fires. Without an alarm, no time passes.
 
         Args:
             fault: As in `call`.
         """
-        self._told = ("wait_for_alarm",)
+        self._printed_step = ("wait_for_alarm",)
         due_at = self._disk.next_alarm()
         if due_at is not None:
-            self._pass(max(0.0, due_at / 1e6 - self._epoch - self._process.now), fault)
+            self._let_pass(max(0.0, due_at / 1e6 - self._epoch - self._process.now), fault)
 
     def crash(self, down_for: Duration = 0) -> None:
-        """Let the process die between two steps, and start the next one.
+        """Crash the process between two steps, and start the next one.
 
         Args:
-            down_for: How long nothing runs.
+            down_for: How long no process runs; a ``timedelta`` or seconds.
         """
-        length = self._length(down_for, "down_for")
-        self._told = ("crash", *([f"down_for={length:g}"] if length else []))
+        length = self._checked_seconds(down_for, "down_for")
+        self._printed_step = ("crash", *([f"down_for={length:g}"] if length else []))
 
         def crash(_process: Process) -> None:
             self._life.is_over = True
@@ -228,8 +231,8 @@ class Simulation(RuleBasedStateMachine):
         self._step(None, crash)
 
     def restart(self) -> None:
-        """Let the process end in order, and start the next one."""
-        self._told = ("restart",)
+        """Close the runtime in order, and start the next process."""
+        self._printed_step = ("restart",)
 
         def restart(process: Process) -> None:
             process.close()
@@ -238,7 +241,7 @@ class Simulation(RuleBasedStateMachine):
 
         self._step(None, restart)
 
-    # --- what there is ---------------------------------------------------------------------------
+    # --- inspection ------------------------------------------------------------------------------
 
     @property
     def now(self) -> datetime:
@@ -246,34 +249,34 @@ class Simulation(RuleBasedStateMachine):
         return instant(round((self._epoch + self._process.now) * 1e6))
 
     def stored(self, object_type: type[T], /) -> dict[str, T]:
-        """What is stored, by object id: detached instances. Every object is as it is stored."""
+        """All stored objects of a class, by id, as detached instances."""
         return self._contents.all_of(object_type)
 
     def alarms(self, object_type: type[DurableObject], object_id: str, /) -> list[Alarm]:
-        """The alarms of an object, by ``due_at``; without dead letters."""
+        """The alarms of an object, by ``due_at``, without dead letters."""
         return self._contents.alarms(object_type, object_id)
 
     @property
     def has_alarms(self) -> bool:
-        """Whether any object has an alarm."""
+        """True if any object has an alarm."""
         return self._disk.next_alarm() is not None
 
-    # --- how a step goes -------------------------------------------------------------------------
+    # --- running a step --------------------------------------------------------------------------
 
-    def _make(
-        self, calls: Sequence[Call], fault: str | None, told: Callable[[], tuple[str, ...]]
+    def _call_all(
+        self, calls: Sequence[Call], fault: str | None, printed: Callable[[], tuple[str, ...]]
     ) -> None:
-        def make(process: Process) -> None:
+        def start(process: Process) -> None:
             for call in calls:
                 self._contents.definition(call.object_type)
-            self._told = told()
-            process.make(calls)
-            process.run_until(lambda: all(call.has_ended for call in calls), LONGEST)
+            self._printed_step = printed()
+            process.start_calls(calls)
+            process.run_until(lambda: all(call.has_ended for call in calls), MAX_STEP_SECONDS)
 
-        self._step(fault, make, calls)
+        self._step(fault, start, calls)
 
-    def _pass(self, length: float, fault: str | None) -> None:
-        # A little more, so that what is due just then happens though time counts in floats.
+    def _let_pass(self, length: float, fault: str | None) -> None:
+        # 10 µs more: alarms due at the end must fire in spite of rounded floats.
         end = self._process.now + length + 1e-5
 
         def wait(_process: Process) -> None:
@@ -288,43 +291,45 @@ class Simulation(RuleBasedStateMachine):
         self, fault: str | None, act: Callable[[Process], object], calls: Sequence[Call] = ()
     ) -> None:
         if self._has_ended:
-            raise AssertionError("the story has ended, with teardown() or with a step that failed")
-        chance, self._chance = self._chance, None
+            raise AssertionError("the story has ended, by teardown() or by a step that failed")
+        drawn, self._drawn_fault = self._drawn_fault, None
         try:
-            self._faults.begin_step(chance if fault is None else fault)
+            self._faults.begin_step(drawn if fault is None else fault)
             act(self._process)
-            self._come_to_rest()
-            self._record.cut()
+            self._run_until_idle()
+            self._record.end_all()
             self._check(calls)
         except BaseException:
-            # Not left to whoever tells the story: while one event loop runs no other one can.
+            # A caller may not reach its teardown(), and no other event loop could run until then.
             self.teardown()
             raise
 
-    def _length(self, duration: Duration, name: str) -> float:
+    def _checked_seconds(self, duration: Duration, name: str) -> float:
         try:
             return seconds(duration, name)
         except ValueError:
             self.teardown()  # as after any other step that failed
             raise
 
-    def _come_to_rest(self) -> None:
-        """Let everything that is under way come to its end, and recover if the process dies."""
+    def _run_until_idle(self) -> None:
+        """Run the process until it is idle. If it dies, start the next one and go on with that."""
         while True:
-            is_quiet = self._process.run_until(self._process.is_quiet, LONGEST)
+            is_idle = self._process.run_until(self._process.is_idle, MAX_STEP_SECONDS)
             if self._life.is_over:
                 self._recover(0)
-            elif is_quiet:
+            elif is_idle:
                 return
             else:
                 statistics = self._process.runtime.statistics()
-                raise AssertionError(f"after an hour something is still under way: {statistics}")
+                raise AssertionError(
+                    f"the process isn't idle after an hour of virtual time: {statistics}"
+                )
 
     def _recover(self, down_for: float) -> None:
-        """Start the next process, after one that is over."""
-        self._record.cut()
+        """Dispose of a process that is over, and start the next one."""
+        self._record.end_all()
         self._now = self._process.now + down_for
-        self._process.bury()
+        self._process.dispose()
         self._disk.release()
         self._process = self._start()
 
@@ -341,28 +346,28 @@ class Simulation(RuleBasedStateMachine):
             self._polling_interval,
         )
 
-    # --- what is checked -------------------------------------------------------------------------
+    # --- checks ----------------------------------------------------------------------------------
 
     def _check(self, calls: Sequence[Call]) -> None:
-        struck = self._faults.struck is not None
+        injected = self._faults.injected is not None
         errors: list[BaseException] = list(self._alarm_errors)
         self._alarm_errors.clear()
         for call in calls:
-            # What a modelled class raises its model decides on, but for what the library refuses.
+            # Models check the errors of their handlers, but not those of the library.
             is_modelled = call.object_type in self.models
             if call.error and (not is_modelled or isinstance(call.error, DurableError)):
                 errors.append(call.error)
         for error in errors:
-            if not (struck or isinstance(error, self.allowed)):
+            if not (injected or isinstance(error, self.allowed)):
                 raise error
         check_memory(self._process.runtime, self._contents)
-        self._check_models(struck)
+        self._check_models(injected)
         for invariant in self.invariants:
             if all(precondition(self) for precondition in invariant.preconditions):
                 invariant.function(self)
         self._is_checked = True
 
-    def _check_models(self, struck: bool) -> None:
+    def _check_models(self, injected: bool) -> None:
         taken = self._record.take()
         for cls in self.models:
             name = self._definitions[cls].name
@@ -372,33 +377,33 @@ class Simulation(RuleBasedStateMachine):
                 operations: list[Operation] = taken.get(key, [])
                 row = self._disk.row(key)
                 if operations or row is not self._rows.get(key):
-                    for operation in operations if struck else ():
-                        # What it raised may come from the fault, of which the model knows nothing.
+                    for operation in operations if injected else ():
+                        # The error may come from the fault, unknown to the model.
                         operation.is_known &= operation.error is None
                     self._models.check(key, operations, self._contents.state(cls, key))
                 self._rows[key] = row
 
-    # --- how hypothesis tells it -----------------------------------------------------------------
+    # --- for Hypothesis --------------------------------------------------------------------------
 
     def check_invariants(self, settings: Any, output: Any, runtimes: Any) -> None:
-        """See `RuleBasedStateMachine`. Steps check them themselves, and so does a pasted story."""
+        """See `RuleBasedStateMachine`. Steps have checked them already, as in a pasted story."""
         is_checked, self._is_checked = self._is_checked, False
         if not is_checked:
             super().check_invariants(settings, lambda line: None, runtimes)
 
     def _repr_step(self, rule: Any, data: Any, result: Any) -> str:
-        # Were hypothesis to call something else one day, stories would look less well.
-        if not getattr(rule.function, TOLD, False):
+        # A private method of Hypothesis. If a release doesn't call it, stories print less well.
+        if not getattr(rule.function, PRINTS_ITSELF, False):
             return super()._repr_step(rule, data, result)
         if not rule.arguments:
             return "pass"
-        method, *arguments = self._told
-        if self._faults.struck is not None:
-            arguments.append(f"fault={str(self._faults.struck)!r}")
+        method, *arguments = self._printed_step
+        if self._faults.injected is not None:
+            arguments.append(f"fault={str(self._faults.injected)!r}")
         return "\n".join([*self._imports(method), f"state.{method}({', '.join(arguments)})"])
 
     def _imports(self, method: str) -> Iterator[str]:
-        """What the story needs from here on."""
+        """The imports that this step adds to the story."""
         needed = {*self.objects, *([Call] if method == "together" else ())} - self._imported
         self._imported |= needed
         for module, name in sorted((cls.__module__, cls.__name__) for cls in needed):

@@ -1,7 +1,7 @@
-"""What handlers are called with: drawn from their annotations, small and few.
+"""Strategies of arguments, derived from the annotations of handlers.
 
-Values that are small, and often the same, make objects meet more of each other than any others:
-a key that comes twice, an amount that is just too much.
+Values are small and often equal, since those find most bugs: a key that occurs twice, an amount
+that is just too large.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PLAIN: dict[object, SearchStrategy[Any]] = {
 
 
 def strategy_of(annotation: object) -> SearchStrategy[Any]:
-    """Values of a type."""
+    """The strategy of an annotation."""
     try:
         plain = _PLAIN.get(annotation)
     except TypeError:  # Annotated with something unhashable
@@ -40,7 +40,7 @@ def strategy_of(annotation: object) -> SearchStrategy[Any]:
     if origin is Annotated and len(args) == 1:
         return strategy_of(args[0])
     if origin in (Union, UnionType):
-        # The last first: `x: Order | None` shrinks to None.
+        # Hypothesis shrinks to the first: `x: Order | None` shrinks to None.
         ordered = sorted(args, key=lambda arg: arg is not type(None))
         return st.one_of([strategy_of(arg) for arg in ordered])
     if origin is list:
@@ -51,22 +51,22 @@ def strategy_of(annotation: object) -> SearchStrategy[Any]:
         return st.dictionaries(strategy_of(args[0]), strategy_of(args[1]), max_size=3)
     if origin is tuple and args and args[-1] is not Ellipsis:
         return st.tuples(*map(strategy_of, args))
-    return st.from_type(annotation)  # type: ignore[arg-type]  # whatever it is, hypothesis tells
+    return st.from_type(annotation)  # type: ignore[arg-type]  # Hypothesis refuses what is no type
 
 
 def arguments_of(
     owner: str, type_name: str, handler: HandlerDefinition, given: Mapping[str, SearchStrategy[Any]]
 ) -> SearchStrategy[dict[str, Any]]:
-    """What a handler may be called with, by parameter.
+    """The strategy of a handler's arguments, by parameter.
 
     Args:
         owner: The simulation, for messages.
         type_name: The object's class, for messages.
         handler: The handler.
-        given: Strategies of its parameters; those that are missing follow from annotations.
+        given: Strategies of parameters. Others follow from annotations.
 
     Raises:
-        DefinitionError: A parameter has neither.
+        DefinitionError: A parameter has neither a strategy nor an annotation.
     """
     hints = _hints(handler)
     by_position = _by_position(handler)
@@ -80,11 +80,11 @@ def arguments_of(
             raise DefinitionError(
                 owner,
                 "arguments",
-                f"{parameter_name} has no annotation that can be resolved, so nothing can be drawn "
-                f'for it; give arguments = {{"{parameter_name}": <a strategy>}}',
+                f"{parameter_name} has no annotation that can be resolved; give it a strategy: "
+                f'arguments = {{"{parameter_name}": …}}',
             )
         strategy = given[name] if name in given else strategy_of(hints[name])
-        # By position there is no leaving out one and not the next.
+        # A positional argument can't be left out before another one.
         if parameter.default is not Parameter.empty and name not in by_position:
             optional[name] = strategy
         else:
@@ -95,7 +95,7 @@ def arguments_of(
 def split(
     handler: HandlerDefinition, drawn: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What of ``drawn`` goes by position, and what by name."""
+    """Split ``drawn`` into positional and keyword arguments."""
     by_position = _by_position(handler)
     args = tuple(drawn[name] for name in by_position if name in drawn)
     return args, {name: value for name, value in drawn.items() if name not in by_position}
@@ -105,10 +105,10 @@ _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def _by_position(handler: HandlerDefinition) -> list[str]:
-    """The parameters that are given by position.
+    """The names of the parameters to pass by position.
 
-    Those that have to be; and up to one that is called ``fault``, as `Simulation.call` takes one
-    of that name itself.
+    These are the positional-only ones. If a parameter is named ``fault``, it and all before it are
+    passed by position, too, since `Simulation.call` has a keyword of that name.
     """
     parameters = list(handler.signature.parameters.values())
     names = [parameter.name for parameter in parameters]
@@ -124,6 +124,6 @@ def _hints(handler: HandlerDefinition) -> dict[str, Any]:
     try:
         return get_type_hints(handler.function, include_extras=True)
     except NameError:
-        # What was written as a string can't be resolved, then; it has to be given.
+        # The string annotations can't be resolved. Strategies of these parameters must be given.
         annotations = handler.function.__annotations__
         return {name: hint for name, hint in annotations.items() if not isinstance(hint, str)}
