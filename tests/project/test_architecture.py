@@ -86,7 +86,7 @@ RANKS = {
         "in_flight timing_wheel",
         "upcoming",
         "claims feed",
-        "delivery",
+        "deliverer",
         "scheduler",
     ],
     "_activations": [
