@@ -484,12 +484,12 @@ class Activation:
     # --- the gate --------------------------------------------------------------------------------
 
     def committed(self) -> None:
-        """See `Owner.committed`."""
+        """See `TicketOwner.committed`."""
         if self.leaving:
             self._leave()
 
     def commit_failed(self) -> None:
-        """See `Owner.commit_failed`."""
+        """See `TicketOwner.commit_failed`."""
         if self.job is not None and self.job.turn is not None:
             self.job.turn.base_lost = True
             return

@@ -15,8 +15,7 @@ from typing import Protocol
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from ..storage._contract import CorruptRow, Reader, StorageFault
-from ..storage._records import StoredObject
+from ..storage import CorruptRow, Reader, StorageFault, StoredObject
 from .wait_estimate import WaitEstimate
 
 MAX_BATCH_KEYS = 1024

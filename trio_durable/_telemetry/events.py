@@ -3,8 +3,8 @@
 Prior art: trio's `Instrument`, an object with hooks that the scheduler calls, detached when it
 raises; the spans of Elixir's telemetry, with a start and then either a stop or an exception.
 
-Instruments are given to a runtime when it is made. So a runtime without any is made of parts that
-know nothing of telemetry (see `_parts`), and pays nothing for it.
+Instruments are given to a runtime when it is made. Where an event begins, the code asks
+``if notifier is None``, and without instruments it runs the work as it is.
 
 Invariants:
 
@@ -165,7 +165,10 @@ class Left:
 
 @attrs.frozen(eq=False)
 class Stale:
-    """A commit was refused, since a newer owner has written; the object starts over."""
+    """The storage refused a commit: another owner wrote the object, or took the alarm it handled.
+
+    The object starts over.
+    """
 
     key: ObjectKey
     revision: int

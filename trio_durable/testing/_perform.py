@@ -243,10 +243,10 @@ class _Performance(Generic[T]):
         await self._loop.checkpoint()
 
     def committed(self) -> None:
-        """See `Owner.committed`: not for this one, whose commits end at once."""
+        """See `TicketOwner.committed`: not for this one, whose commits end at once."""
 
     def commit_failed(self) -> None:
-        """See `Owner.commit_failed`: not for this one, whose commits end at once."""
+        """See `TicketOwner.commit_failed`: not for this one, whose commits end at once."""
 
     def started_over(self) -> None:
         """See `StateHost.started_over`: the record shows the defaults."""
