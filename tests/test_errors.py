@@ -280,7 +280,7 @@ WHAT_HAPPENED = {
     "StorageInUse": "/data/app.db is in use by a runtime of process 4711",
     "SchemaTooNew": "/data/app.db was migrated by a newer release of trio_durable",
     "PersistenceError": "could not load Cart('user-123'): ",
-    "StaleObject": "Cart('user-123') was written by another owner since revision 42",
+    "StaleObject": "Cart('user-123') was written by another owner since revision 42, or the ",
     "NoRuntime": "2 runtimes are open in this event loop and none is current here",
     "RuntimeClosed": "it is broken; calls are served inside",
     "WrongEventLoop": "it is broken; a DurableRuntime serves the event loop it was entered in",

@@ -28,7 +28,7 @@
     │   │   ├── StorageInUse
     │   │   └── SchemaTooNew
     │   └── PersistenceError       a load or commit failed
-    │       └── StaleObject        another owner wrote the object
+    │       └── StaleObject        another owner wrote the object or took its alarm
     └── UsageError
         ├── NoRuntime              none is open here, or several are
         ├── RuntimeClosed
@@ -447,14 +447,19 @@ class PersistenceError(StorageError):
 
 @_error
 class StaleObject(PersistenceError):
-    """Another owner wrote the object since it was loaded; this instance's change was refused."""
+    """The storage refused this instance's change, because another owner came before it.
+
+    The other owner wrote the object since ``revision``, or it claimed, set or cancelled the alarm
+    that the object handled.
+    """
 
     revision: int
 
     def _message(self) -> str:
         return (
-            f"{self.key} was written by another owner since revision {self.revision}; this "
-            "change was refused and the instance dropped: repeat the call on the new state"
+            f"{self.key} was written by another owner since revision {self.revision}, or the alarm "
+            "it handled was claimed or changed by another; this change was refused and the "
+            "instance dropped: repeat the call on the new state"
         )
 
 

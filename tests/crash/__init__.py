@@ -5,7 +5,7 @@
     test_power_loss                the power is cut after every write to the disk; syncs fail
     test_failing_disk              every call to the disk fails in turn; it is full; it is broken
     test_torn_log                  the log cut off at every length, and flipped bits in it
-    test_spoilt_rows               rows with what no release has written
+    test_corrupt_rows              rows with what no release has written
     test_damaged_file              bits, sectors, pages and tables gone
     test_disk                      the disk of these tests itself
 

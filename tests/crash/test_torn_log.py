@@ -1,4 +1,4 @@
-"""The log is cut off or spoilt: what is before that place is there, and nothing of what is behind.
+"""The log is cut off or corrupt: what is before that place is there, and nothing of what is behind.
 
 The write-ahead log of a process that died is shortened to every length, as a power cut may leave it
 where syncs lie, and bits in it are flipped. What the storage then finds is what was there after one
@@ -84,7 +84,7 @@ def test_a_log_of_any_length(dead: Dead, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_spoilt_log(dead: Dead, folder: Path, seed: int) -> None:
+def test_a_corrupt_log(dead: Dead, folder: Path, seed: int) -> None:
     """Behind a flipped bit nothing counts, and before it all does."""
     again = folder / "again"
     again.mkdir()

@@ -86,7 +86,7 @@ RANKS = {
         "in_flight timing_wheel",
         "upcoming",
         "claims feed",
-        "delivery",
+        "deliverer",
         "scheduler",
     ],
     "_activations": [
@@ -186,6 +186,14 @@ EXTRAS = {
 }
 """Imports of an extra, or of the user's own environment, by the room that may have them."""
 
+SHARED_PRIVATELY = {
+    # Users pass a path or URL to the runtime or the command, so the function that reads it is not
+    # public; both take the same strings, so there is one.
+    ("_api.runtime", "storage._urls"),
+    ("cli.storage.open", "storage._urls"),
+}
+"""Imports of a private module from outside its package: the importer, and the module."""
+
 MAX_LINES = 500
 LONGER = {
     "_errors": 600,  # one tree, drawn at its head
@@ -239,6 +247,26 @@ def private_imports(source: str, package: list[str]) -> set[str]:
         ):
             found.add(".".join(parts))
     return found
+
+
+def private_names(source: str, package: list[str]) -> set[str]:
+    """The private names that a module imports from modules of this library, modules left out."""
+    found: set[str] = set()
+    for base, name in imported(source, package):
+        if top_level({base}) == {PACKAGE} and name is not None and name.startswith("_"):
+            full = f"{base}.{name}"
+            if full.removeprefix(f"{PACKAGE}.") not in SOURCES:
+                found.add(full)
+    return found
+
+
+def is_private_to(module: str) -> str | None:
+    """The package that alone may import a private module, or None. Rooms are open to all."""
+    parts = module.split(".")
+    for depth, part in enumerate(parts[1:], 1):
+        if part.startswith("_"):
+            return ".".join(parts[:depth])
+    return None
 
 
 def source_of(module: str) -> tuple[str, list[str]]:
@@ -350,6 +378,24 @@ def test_no_private_module_of_another_package_is_imported(module: str) -> None:
 
 
 @every_module
+def test_no_private_name_of_another_module_is_imported(module: str) -> None:
+    assert private_names(*source_of(module)) == set()
+
+
+@every_module
+def test_private_modules_are_imported_in_their_package_alone(module: str) -> None:
+    for imported in own(imports_of(module)):
+        package = is_private_to(imported)
+        if package is not None and (module, imported) not in SHARED_PRIVATELY:
+            assert is_in(module, package), f"{module} imports {imported}, private to {package}"
+
+
+def test_each_exception_for_a_private_module_is_needed() -> None:
+    for module, imported in SHARED_PRIVATELY:
+        assert imported in own(imports_of(module))
+
+
+@every_module
 def test_no_module_is_too_long(module: str) -> None:
     lines = len(SOURCES[module].read_text(encoding="utf-8").splitlines())
     assert lines <= LONGER.get(module, MAX_LINES), f"{module}: {lines} lines, find the two in it"
@@ -415,6 +461,37 @@ from ._text import short_repr
         "hypothesis.internal.entropy.deterministic_PRNG",
         "trio._core",
     }
+
+
+def test_the_reader_of_private_names_reads_them_all() -> None:
+    source = """
+from __future__ import annotations
+from trio._core import _run
+from trio_durable._keys import _TENANT, ObjectKey
+from trio_durable import _keys
+from . import _clock
+from .storage._urls import _postgres_storage, storage_at
+from .storage import _records
+if TYPE_CHECKING:
+    from ._text import _short as short
+def lazy():
+    from .scheduler._wheel.claims import _NEVER
+"""
+    assert private_names(source, [PACKAGE]) == {
+        "trio_durable._keys._TENANT",
+        "trio_durable._text._short",
+        "trio_durable.scheduler._wheel.claims._NEVER",
+        "trio_durable.storage._urls._postgres_storage",
+    }
+
+
+def test_a_private_module_belongs_to_the_package_that_holds_it() -> None:
+    assert is_private_to("storage._records") == "storage"
+    assert is_private_to("storage.sqlite._objects") == "storage.sqlite"
+    assert is_private_to("scheduler._wheel.claims") == "scheduler"
+    assert is_private_to("storage.memory") is None
+    assert is_private_to("_activations.calls") is None
+    assert is_private_to("_keys") is None
 
 
 def test_the_order_is_compared_in_the_smallest_common_room() -> None:

@@ -1,4 +1,4 @@
-"""The agenda in a scheduler's loop: every alarm fires, with few looks at the storage."""
+"""Upcoming alarms in a scheduler's loop: every alarm fires, with few looks at the storage."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trio_durable._keys import AlarmKey, Owner
 from trio_durable.scheduler._wheel.upcoming import UpcomingAlarms
 from trio_durable.storage import DueAlarm
 
-from .agendas import MS, SECOND, START, key
+from .upcoming_alarms import MS, SECOND, START, key
 
 
 @attrs.define
 class Simulation:
-    """What `WheelScheduler` does with an agenda, without tasks: a look takes no time."""
+    """What `WheelScheduler` does with upcoming alarms, without tasks: a look takes no time."""
 
     capacity: int
     room: int
@@ -49,22 +49,22 @@ class Simulation:
 
     def run(self, later: list[tuple[int, AlarmKey, int]]) -> None:
         """Go on until the table is empty. ``later`` says when which alarms are set and for when."""
-        agenda = UpcomingAlarms(self.now, self.capacity)
+        upcoming = UpcomingAlarms(self.now, self.capacity)
         later = sorted(later)
         polled = -self.polling_interval
         while self.table or later:
             self.rounds += 1
-            agenda.advance(self.now)
-            self.land(agenda)
-            if agenda.wants_more or self.now >= polled + self.polling_interval:
+            upcoming.advance(self.now)
+            self.land(upcoming)
+            if upcoming.wants_more or self.now >= polled + self.polling_interval:
                 polled = self.now
-                self.look(agenda)
-                agenda.advance(self.now)
-            if agenda.ready and len(self.under_way) < self.room:
-                self.fire(agenda)
+                self.look(upcoming)
+                upcoming.advance(self.now)
+            if upcoming.ready and len(self.under_way) < self.room:
+                self.fire(upcoming)
                 continue
             # What `expect` is told wakes the loop if it comes before all else it waits for.
-            time = agenda.next_time()
+            time = upcoming.next_time()
             sleeps_until = 2**63 if time is None else time
             assert sleeps_until > self.now, "there is nothing to do, and nothing to wait for"
             wakes_at = min([sleeps_until, polled + self.polling_interval, *self.landings()])
@@ -72,37 +72,37 @@ class Simulation:
                 self.now, alarm, at = later.pop(0)
                 self.table[alarm] = at
                 self.set_at[alarm] = self.now
-                is_known = agenda.arm(alarm, at)
-                if at < sleeps_until and (is_known or agenda.is_cut):
+                is_known = upcoming.arm(alarm, at)
+                if at < sleeps_until and (is_known or upcoming.is_cut):
                     wakes_at = self.now
             self.now = max(self.now, wakes_at)
-        assert not len(agenda), "something is here that is nowhere else"
+        assert not len(upcoming), "something is here that is nowhere else"
 
     def landings(self) -> list[int]:
         return [until for until, _ in self.under_way]
 
-    def land(self, agenda: UpcomingAlarms) -> None:
+    def land(self, upcoming: UpcomingAlarms) -> None:
         for until, alarm in [each for each in self.under_way if each[0] <= self.now]:
             self.under_way.remove((until, alarm))
-            agenda.unpark(alarm.owner)
+            upcoming.unpark(alarm.owner)
 
-    def look(self, agenda: UpcomingAlarms) -> None:
+    def look(self, upcoming: UpcomingAlarms) -> None:
         self.looks += 1
         horizon = self.now + 2 * self.polling_interval
-        agenda.begin_fill(horizon)
+        upcoming.begin_fill(horizon)
         rows = sorted((at, each) for each, at in self.table.items() if at < horizon)
         for start in range(0, len(rows), self.page):
             page = [DueAlarm(*row) for row in rows[start : start + self.page]]
-            if not agenda.fill(page, ()):
+            if not upcoming.fill(page, ()):
                 break
-        agenda.end_fill()
+        upcoming.end_fill()
 
     def is_full(self, object_id: Owner) -> bool:
         return sum(alarm.owner == object_id for _, alarm in self.under_way) >= self.of_object
 
-    def fire(self, agenda: UpcomingAlarms) -> None:
+    def fire(self, upcoming: UpcomingAlarms) -> None:
         while len(self.under_way) < self.room:
-            alarm = agenda.take(self.is_full)
+            alarm = upcoming.take(self.is_full)
             if alarm is None:
                 break
             at = self.table.get(alarm)
@@ -183,7 +183,7 @@ def test_a_crowd_at_one_tick_takes_few_looks(capacity: int) -> None:
     simulation.run([])
     assert len(simulation.fired) == 90
     assert set(simulation.fired.values()) == {START + 5 * SECOND}
-    # At least half of the agenda is new each time.
+    # At least half of the cache is new each time.
     assert simulation.looks <= 2 + 90 // max(1, capacity // 2)
 
 
@@ -244,26 +244,26 @@ def test_an_object_with_much_to_do_keeps_no_others_waiting(
 def test_an_object_with_very_many_alarms_due_leaves_room_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trio_durable.scheduler._wheel.upcoming._MAX_PARKED", 2)
-    agenda = UpcomingAlarms(START, 6)
+    monkeypatch.setattr("trio_durable.scheduler._wheel.upcoming.MAX_PARKED_PER_OBJECT", 2)
+    upcoming = UpcomingAlarms(START, 6)
     crowd = [DueAlarm(START - 20 + n, key(f"{n:02}", "crowded")) for n in range(20)]
     other = DueAlarm(START, key("x", "other"))
     left = [*crowd, other]
     done: list[AlarmKey] = []
     for _ in range(50):
-        if agenda.wants_more:
-            agenda.begin_fill(START + SECOND)
-            agenda.fill(left, ())
-            agenda.end_fill()
-        agenda.advance(START)
+        if upcoming.wants_more:
+            upcoming.begin_fill(START + SECOND)
+            upcoming.fill(left, ())
+            upcoming.end_fill()
+        upcoming.advance(START)
         under_way: dict[Owner, AlarmKey] = {}  # one of each object
-        while (each := agenda.take(under_way.__contains__)) is not None:
+        while (each := upcoming.take(under_way.__contains__)) is not None:
             under_way[each.owner] = each
-        assert len(agenda) <= 2
+        assert len(upcoming) <= 2
         for object_id, each in under_way.items():
             done.append(each)
             left = [alarm for alarm in left if alarm.key != each]
-            agenda.unpark(object_id)
+            upcoming.unpark(object_id)
     assert not left
     assert [each for each in done if each != other.key] == [alarm.key for alarm in crowd]
     assert done.index(other.key) < 10

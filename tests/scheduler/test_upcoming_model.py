@@ -1,4 +1,4 @@
-"""The agenda against a table of alarms that changes while it is read."""
+"""The cache of upcoming alarms against a table of alarms that changes while it is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio_durable._keys import AlarmKey, Owner
 from trio_durable.scheduler._wheel.upcoming import UpcomingAlarms
 from trio_durable.storage import DueAlarm
 
-from .agendas import MS, SECOND, START, key, never
+from .upcoming_alarms import MS, SECOND, START, key, never
 
 TTL = 60 * SECOND
 
@@ -57,7 +57,7 @@ class UnderWay:
 class AgainstATable(RuleBasedStateMachine):
     """A table of alarms, read page by page while its alarms are set, cancelled and claimed.
 
-    As in the runtime, changes reach the agenda when they are in the table, and a page may be
+    As in the runtime, changes reach the upcoming when they are in the table, and a page may be
     older than a change when it arrives.
     """
 
@@ -70,7 +70,7 @@ class AgainstATable(RuleBasedStateMachine):
         self.now = START
         self.capacity = capacity
         self.page = page
-        self.agenda = UpcomingAlarms(START, capacity)
+        self.upcoming = UpcomingAlarms(START, capacity)
         self.table: dict[AlarmKey, int] = {}
         self.claims: dict[AlarmKey, InFlight] = {}
         self.under_way = UnderWay(of_object)
@@ -86,9 +86,9 @@ class AgainstATable(RuleBasedStateMachine):
     def set_alarm(self, alarm: AlarmKey, ahead: int) -> None:
         self.table[alarm] = self.now + ahead
         self.supersede(alarm)
-        before = self.agenda.horizon
-        known = self.agenda.arm(alarm, self.now + ahead)
-        assert known == (alarm in self.agenda)
+        before = self.upcoming.horizon
+        known = self.upcoming.arm(alarm, self.now + ahead)
+        assert known == (alarm in self.upcoming)
         assert not known or self.now + ahead < before
 
     @rule()
@@ -100,13 +100,13 @@ class AgainstATable(RuleBasedStateMachine):
     def cancel(self, alarm: AlarmKey) -> None:
         self.table.pop(alarm, None)
         self.supersede(alarm)
-        self.agenda.disarm(alarm)
-        assert alarm not in self.agenda
+        self.upcoming.disarm(alarm)
+        assert alarm not in self.upcoming
 
-    @precondition(lambda self: self.agenda.ready)
+    @precondition(lambda self: self.upcoming.ready)
     @rule(ahead=st.none() | TIMES)
     def change_what_comes_next(self, ahead: int | None) -> None:
-        alarm = deepcopy(self.agenda).take(never)
+        alarm = deepcopy(self.upcoming).take(never)
         assert alarm is not None
         if ahead is None:
             self.cancel(alarm)
@@ -126,13 +126,13 @@ class AgainstATable(RuleBasedStateMachine):
         if self.claiming():
             return
         for _ in range(limit):
-            alarm = self.agenda.take(self.under_way.is_full)
+            alarm = self.upcoming.take(self.under_way.is_full)
             if alarm is None:
                 break
-            assert alarm not in self.agenda
+            assert alarm not in self.upcoming
             assert not self.under_way.is_full(alarm.owner)
             if alarm not in self.under_way:
-                due = max(self.now, self.agenda.reached)
+                due = max(self.now, self.upcoming.reached)
                 self.under_way.flights.append(InFlight(alarm, due))
 
     def claiming(self) -> list[InFlight]:
@@ -152,7 +152,7 @@ class AgainstATable(RuleBasedStateMachine):
 
     @rule()
     def claim_at_once(self) -> None:
-        self.agenda.advance(self.now)
+        self.upcoming.advance(self.now)
         self.begin_claim(5)
         self.claim()
 
@@ -162,7 +162,7 @@ class AgainstATable(RuleBasedStateMachine):
         for flight in claiming:
             self.settle(flight)
         keys = [flight.key for flight in claiming if flight.is_current]
-        self.agenda.put_back(keys)
+        self.upcoming.put_back(keys)
         self.put_back += len(keys)
 
     @precondition(lambda self: any(each.row is not None for each in self.under_way.flights))
@@ -176,7 +176,7 @@ class AgainstATable(RuleBasedStateMachine):
             del self.claims[alarm]
         if flight.is_current and again_after is None:
             del self.table[alarm]
-            self.agenda.disarm(alarm)
+            self.upcoming.disarm(alarm)
             self.settle(flight)
             return
         assert flight.row is not None
@@ -186,12 +186,12 @@ class AgainstATable(RuleBasedStateMachine):
         if has_claim:
             self.table[alarm] = again_at
         self.settle(flight)
-        if alarm not in self.agenda:
-            self.agenda.arm(alarm, again_at)
+        if alarm not in self.upcoming:
+            self.upcoming.arm(alarm, again_at)
 
     def settle(self, flight: InFlight) -> None:
         self.under_way.flights.remove(flight)
-        self.agenda.unpark(flight.key.owner)
+        self.upcoming.unpark(flight.key.owner)
 
     # Reading it.
 
@@ -201,7 +201,7 @@ class AgainstATable(RuleBasedStateMachine):
         self.fill_horizon = self.now + reach
         self.last = None
         self.on_its_way = None
-        self.agenda.begin_fill(self.fill_horizon)
+        self.upcoming.begin_fill(self.fill_horizon)
 
     @precondition(lambda self: self.fill_horizon is not None and self.on_its_way is None)
     @rule()
@@ -217,11 +217,11 @@ class AgainstATable(RuleBasedStateMachine):
     def page_arrives(self) -> None:
         page, self.on_its_way = self.on_its_way, None
         assert page is not None
-        has_room = self.agenda.fill(page, self.under_way)
+        has_room = self.upcoming.fill(page, self.under_way)
         if has_room and len(page) == self.page:
             self.last = page[-1]
         else:
-            self.agenda.end_fill()
+            self.upcoming.end_fill()
             self.fill_horizon = None
 
     @precondition(lambda self: self.fill_horizon is not None)
@@ -243,43 +243,43 @@ class AgainstATable(RuleBasedStateMachine):
     @rule(step=TIMES.filter(lambda step: step >= 0), lead=st.sampled_from([0, 0, 1500, 20 * MS]))
     def let_time_pass(self, step: int, lead: int) -> None:
         self.now += step
-        self.agenda.advance(self.now, lead)
-        assert self.agenda.reached > self.now - MS
+        self.upcoming.advance(self.now, lead)
+        assert self.upcoming.reached > self.now - MS
 
     @rule()
     def sleep(self) -> None:
-        time = self.agenda.next_time()
+        time = self.upcoming.next_time()
         if time is not None:
             self.now = max(self.now, time)
-            self.agenda.advance(self.now)
+            self.upcoming.advance(self.now)
 
     # Seldom, because little is known after that.
     @rule(step=st.sampled_from([1, SECOND, 1000 * SECOND]), chance=st.integers(0, 9))
     def set_clock_back(self, step: int, chance: int) -> None:
         if chance == 9:
             self.now -= step
-            self.agenda.advance(self.now)
+            self.upcoming.advance(self.now)
             self.put_back = 0
 
     @rule(ahead=TIMES)
     def hint(self, ahead: int) -> None:
-        self.agenda.hint(self.now + ahead)
+        self.upcoming.hint(self.now + ahead)
 
     # What holds.
 
     def known_before_the_horizon(self) -> set[AlarmKey]:
-        """What the agenda should know. While the table is being read, nothing is promised."""
+        """Alarms that the cache should know. While the table is being read, nothing is promised."""
         if self.fill_horizon is not None:
             return set()
         return {
             each
             for each, at in self.table.items()
-            if at < self.agenda.horizon and each not in self.under_way and each not in self.claims
+            if at < self.upcoming.horizon and each not in self.under_way and each not in self.claims
         }
 
     @invariant()
     def everything_before_the_horizon_is_known(self) -> None:
-        missing = [each for each in self.known_before_the_horizon() if each not in self.agenda]
+        missing = [each for each in self.known_before_the_horizon() if each not in self.upcoming]
         assert not missing
 
     @rule()
@@ -288,7 +288,7 @@ class AgainstATable(RuleBasedStateMachine):
 
     def check_readiness(self) -> None:
         promised = self.known_before_the_horizon()
-        later, under_way = deepcopy(self.agenda), deepcopy(self.under_way)
+        later, under_way = deepcopy(self.upcoming), deepcopy(self.under_way)
         came = drained(later, under_way)
         for at in sorted({self.table[each] for each in promised}):
             later.advance(max(-(-at // MS) * MS, later.now))
@@ -302,39 +302,39 @@ class AgainstATable(RuleBasedStateMachine):
     @invariant()
     def no_more_is_known_than_there_is_room_for(self) -> None:
         # What is put back was in its place before, which something else may have by now.
-        assert len(self.agenda) <= self.capacity + self.put_back
-        assert self.agenda.ready <= len(self.agenda)
+        assert len(self.upcoming) <= self.capacity + self.put_back
+        assert self.upcoming.ready <= len(self.upcoming)
 
     @invariant()
     def nothing_is_missed_by_sleeping(self) -> None:
-        time = self.agenda.next_time()
+        time = self.upcoming.next_time()
         if time is not None:
-            sleeping = deepcopy(self.agenda)
+            sleeping = deepcopy(self.upcoming)
             ready = sleeping.ready
             sleeping.advance(max(sleeping.now, time - MS))
-            assert sleeping.ready == ready or time <= self.agenda.reached
+            assert sleeping.ready == ready or time <= self.upcoming.reached
         # Asleep means that nothing is waiting to be taken or looked for.
-        elif not self.agenda.ready and not self.agenda.wants_more:
+        elif not self.upcoming.ready and not self.upcoming.wants_more:
             known = self.known_before_the_horizon()
             # What is parked waits for what is under way.
             busy = {flight.key.owner for flight in self.under_way.flights}
             assert {each.owner for each in known} <= busy
 
     def teardown(self) -> None:
-        if hasattr(self, "agenda"):
+        if hasattr(self, "upcoming"):
             self.check_readiness()
 
 
-def drained(agenda: UpcomingAlarms, under_way: UnderWay) -> set[AlarmKey]:
+def drained(upcoming: UpcomingAlarms, under_way: UnderWay) -> set[AlarmKey]:
     """What comes if there is always time for it, and all that is under way ends."""
     came: set[AlarmKey] = set()
     while True:
-        while (alarm := agenda.take(under_way.is_full)) is not None:
+        while (alarm := upcoming.take(under_way.is_full)) is not None:
             came.add(alarm)
             under_way.flights.append(InFlight(alarm, 0))
         if not under_way.flights:
             return came
-        agenda.unpark(under_way.flights.pop(0).key.owner)
+        upcoming.unpark(under_way.flights.pop(0).key.owner)
 
 
 TestAgainstATable = AgainstATable.TestCase

@@ -22,7 +22,7 @@ from trio_durable._activations.phase import Phase
 from trio_durable._activations.state import ObjectState
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
-from trio_durable.scheduler._wheel.delivery import Deliverer
+from trio_durable.scheduler._wheel.deliverer import Deliverer
 from trio_durable.storage import AlarmChanges, Commit, StorageFault
 from trio_durable.storage.memory import _Alarms, _MemoryWriter
 from trio_durable.storage.sqlite import _objects as _sqlite_objects

@@ -2,8 +2,8 @@
 
 Jobs of the writer and of the reader run in the event loop, so that all is deterministic and may
 run in virtual time. `SteppedRunner` keeps them back while their side is held. What must happen
-while a batch is already *in the writer's hands* needs a real thread: `block_writer` stops it
-there.
+while a batch is already *in the writer's hands* needs a real thread: `blocked_writer` stops
+it there.
 """
 
 from __future__ import annotations

@@ -200,9 +200,9 @@ class Activation:
     def expected_wait(self) -> float:
         """Seconds until a call that comes now has had its turn, by the turns of late."""
         mailbox = self._mailbox
-        if mailbox is None or mailbox.backlog is None:
+        if mailbox is None or mailbox.wait_estimate is None:
             return 0.0
-        return mailbox.backlog.wait(len(mailbox) + 1, self._services.loop.now())
+        return mailbox.wait_estimate.wait(len(mailbox) + 1, self._services.loop.now())
 
     def is_queued(self, envelope: Envelope) -> bool:
         """True if the turn of ``envelope`` hasn't begun."""
@@ -235,8 +235,8 @@ class Activation:
     def _serve(self, envelope: Envelope) -> None:
         """Run or start the turn of one request."""
         self.last_used = self._services.loop.now()
-        if self._mailbox is not None and self._mailbox.backlog is not None:
-            self._mailbox.backlog.begin(self.last_used)
+        if self._mailbox is not None and self._mailbox.wait_estimate is not None:
+            self._mailbox.wait_estimate.begin(self.last_used)
         state, handler, delivery = self.state, envelope.handler, envelope.delivery
         try:
             if delivery is not None and state.is_superseded(delivery):
@@ -495,12 +495,12 @@ class Activation:
     # --- the gate --------------------------------------------------------------------------------
 
     def committed(self) -> None:
-        """See `Owner.committed`."""
+        """See `TicketOwner.committed`."""
         if self.leaving:
             self._leave()
 
     def commit_failed(self) -> None:
-        """See `Owner.commit_failed`."""
+        """See `TicketOwner.commit_failed`."""
         if self.job is not None and self.job.turn is not None:
             self.job.turn.base_lost = True
             return

@@ -38,7 +38,7 @@ class Effects:
         self._alarm_changes().changed[name] = new
 
     def clear_alarms(self) -> None:
-        """Stage the cancellation of all alarms, those included that were staged before."""
+        """Stage the cancellation of all alarms, also those staged before."""
         self._alarm_changes().merge(AlarmChanges(clear=True))
 
     def delete_object(self) -> None:

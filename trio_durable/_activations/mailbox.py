@@ -18,14 +18,14 @@ from .envelope import Envelope
 class Mailbox:
     """The queue of one object, and the line before it. Each operation takes constant time."""
 
-    __slots__ = ("_line", "_queue", "_size", "backlog")
+    __slots__ = ("_line", "_queue", "_size", "wait_estimate")
 
     def __init__(self, size: int) -> None:
         self._size = size
         # Ordered dictionaries, because callers give up in the middle as well.
         self._queue: OrderedDict[Envelope, None] = OrderedDict()
         self._line: OrderedDict[Envelope, None] = OrderedDict()
-        self.backlog: WaitEstimate | None = None
+        self.wait_estimate: WaitEstimate | None = None
         """The durations of turns, once one request waits for another."""
 
     def __len__(self) -> int:
@@ -36,8 +36,8 @@ class Mailbox:
 
     def put(self, envelope: Envelope) -> None:
         """Append ``envelope``."""
-        if self._queue and self.backlog is None:
-            self.backlog = WaitEstimate(16)
+        if self._queue and self.wait_estimate is None:
+            self.wait_estimate = WaitEstimate(16)
         if len(self._queue) < self._size:
             self._queue[envelope] = None
         else:

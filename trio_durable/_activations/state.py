@@ -200,7 +200,7 @@ class ObjectState:
             if not is_atom(result):
                 result = self._reply(name, result, effects)
             if effects is not None and effects.delivery is not None:
-                self._check_current(effects.delivery, name)
+                self._check_not_superseded(effects.delivery, name)
             codec = self.object_type.codec
             state = codec.encode(self.key, self.instance)
             if readonly:
@@ -227,7 +227,7 @@ class ObjectState:
         """
         effects = self.effects
         if effects is not None and effects.delivery is not None:
-            self._check_current(effects.delivery, turn.name)
+            self._check_not_superseded(effects.delivery, turn.name)
         codec = self.object_type.codec
         state = codec.encode(self.key, self.instance)
         if turn.readonly:
@@ -321,7 +321,7 @@ class ObjectState:
         return bool(self.revision)
 
     def is_superseded(self, delivery: Delivery) -> bool:
-        """True if the alarm isn't any more the one that was claimed, durably so or not yet."""
+        """True if a commit changed the alarm since its delivery began, durable or on its way."""
         ticket = self.gate
         while ticket is not None and not ticket.ended:
             if ticket.alarms is not None and ticket.alarms.touches(delivery.key.name):
@@ -329,7 +329,7 @@ class ObjectState:
             ticket = ticket.preceding
         return delivery.superseded
 
-    def _check_current(self, delivery: Delivery, name: str) -> None:
+    def _check_not_superseded(self, delivery: Delivery, name: str) -> None:
         if not delivery.replaced and self.is_superseded(delivery):
             raise AlarmSuperseded(self.key, name)
 
@@ -339,19 +339,19 @@ class ObjectState:
             self.key, "save", "an earlier change that this turn builds on could not be saved"
         )
 
-    # --- the owner of tickets: see `Owner` -------------------------------------------------------
+    # --- the owner of tickets: see `TicketOwner` -------------------------------------------------
 
     @property
     def turn_event(self) -> TurnEvent | None:
-        """See `Owner.turn_event`."""
+        """See `TicketOwner.turn_event`."""
         return None if self._host is None else self._host.turn_event
 
     def committed(self) -> None:
-        """See `Owner.committed`."""
+        """See `TicketOwner.committed`."""
         if self._host is not None:
             self._host.committed()
 
     def commit_failed(self) -> None:
-        """See `Owner.commit_failed`."""
+        """See `TicketOwner.commit_failed`."""
         if self._host is not None:
             self._host.commit_failed()

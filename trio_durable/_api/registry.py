@@ -66,7 +66,9 @@ def object_type_of(
 
 
 class TypeRegistry:
-    """Starts to serve a type when it is first asked for; the `Destination` of the scheduler.
+    """The types that a runtime serves, each from when it is first asked for.
+
+    It is the scheduler's `Destination`: it hands an alarm to the calls of the alarm's type.
 
     Args:
         objects: The classes to serve; None for every one that is imported.

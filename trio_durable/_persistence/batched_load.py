@@ -15,8 +15,7 @@ from typing import Protocol
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from ..storage._contract import CorruptRow, Reader, StorageFault
-from ..storage._records import StoredObject
+from ..storage import CorruptRow, Reader, StorageFault, StoredObject
 from .wait_estimate import WaitEstimate
 
 MAX_BATCH_KEYS = 1024
@@ -112,10 +111,10 @@ class BatchedLoad:
             outcome = self._reader.load([loading.key for loading in batch])
         except CorruptRow as fault:
             outcome = fault
-            spoilt = [loading for loading in batch if loading.key == fault.key]
-            if spoilt:
+            corrupt = [loading for loading in batch if loading.key == fault.key]
+            if corrupt:
                 others = [loading for loading in batch if loading.key != fault.key]
-                batch = spoilt
+                batch = corrupt
         except Exception as error:  # noqa: BLE001  # storages may raise anything
             outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
         self._loop.call_soon_threadsafe(self._arrive, batch, outcome)

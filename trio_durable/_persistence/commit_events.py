@@ -13,9 +13,8 @@ from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop
 from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
 from .._telemetry.notifier import Notifier
-from ..storage._contract import StorageFault
-from ..storage._records import AlarmChanges
-from .ticket import Owner, Ticket
+from ..storage import AlarmChanges, StorageFault
+from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 
 
 class ObservedTicket(Ticket):
@@ -25,7 +24,7 @@ class ObservedTicket(Ticket):
 
     def __init__(
         self,
-        owner: Owner,
+        owner: TicketOwner,
         revision: int | None,
         state: bytes | None,
         delete: bool,
@@ -117,7 +116,7 @@ class CommitEvents:
             )
         revision = ticket.revision or 0
         self._notifier.tell(Stale(ticket.key, revision))
-        return StaleObject(ticket.key, "save", "a newer owner wrote it", revision)
+        return StaleObject(ticket.key, "save", STALE_PROBLEM, revision)
 
 
 def _event_of(ticket: Ticket) -> Save | Delete | AlarmUpdate:

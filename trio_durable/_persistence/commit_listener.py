@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .._keys import ObjectKey
-from ..storage._records import AlarmChanges
+from ..storage import AlarmChanges
 
 
 class CommitListener(Protocol):

@@ -38,12 +38,11 @@ from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Job, Runner
 from .._telemetry.notifier import Notifier
-from ..storage._contract import StorageFault, Writer
-from ..storage._records import AlarmChanges
+from ..storage import AlarmChanges, StorageFault, Writer
 from .batching import BatchPolicy
 from .commit_events import CommitEvents, ObservedTicket
 from .commit_listener import CommitListener
-from .ticket import Owner, Ticket
+from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 from .wait_estimate import WaitEstimate
 
 T = TypeVar("T")
@@ -81,7 +80,7 @@ class GroupCommit:
         self._events = None if notifier is None else CommitEvents(loop, notifier)
         self._ticket_type: type[Ticket] = Ticket if notifier is None else ObservedTicket
         self._lock = threading.Lock()
-        self._pending: dict[Owner, Ticket] = {}
+        self._pending: dict[TicketOwner, Ticket] = {}
         self._pending_bytes = 0
         self._jobs: deque[Job] = deque()
         self._scheduled = False
@@ -100,7 +99,11 @@ class GroupCommit:
         self._listeners = (*self._listeners, listener)
 
     def submit(
-        self, owner: Owner, state: bytes | None, delete: bool, alarms: AlarmChanges | None = None
+        self,
+        owner: TicketOwner,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None = None,
     ) -> Ticket:
         """Submit the changes of a turn; they join the pending ticket of ``owner`` if it has one.
 
@@ -311,7 +314,7 @@ class GroupCommit:
 
         def error() -> PersistenceError:
             if fault is None:
-                return StaleObject(owner.key, "save", "a newer owner wrote it", revision or 0)
+                return StaleObject(owner.key, "save", STALE_PROBLEM, revision or 0)
             failure = PersistenceError(owner.key, "save", str(fault))
             failure.__cause__ = fault
             return failure

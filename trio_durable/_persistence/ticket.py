@@ -13,14 +13,16 @@ from .._errors import PersistenceError
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
 from .._telemetry.events import Turn
-from ..storage._records import AlarmChanges, Commit, new_epoch
+from ..storage import AlarmChanges, Commit, new_epoch
 
+STALE_PROBLEM = "another owner wrote it, or claimed or changed the alarm that it handled"
+"""The reasons for which a commit is stale. A storage doesn't say which of them applied."""
 _MIN_WAITERS_TO_COMPACT = 1024
 """Fewer waiters than this are never searched for ended ones."""
 
 
-class Owner(Protocol):
-    """The object that commits: an activation."""
+class TicketOwner(Protocol):
+    """The object that commits: its state in memory."""
 
     key: ObjectKey
     revision: int | None
@@ -61,7 +63,7 @@ class Ticket(Commit):
 
     def __init__(
         self,
-        owner: Owner,
+        owner: TicketOwner,
         revision: int | None,
         state: bytes | None,
         delete: bool,

@@ -166,7 +166,10 @@ class Left:
 
 @attrs.frozen(eq=False)
 class Stale:
-    """A commit was refused, since a newer owner has written. Its state in memory is dropped."""
+    """The storage refused a commit: another owner wrote the object, or took the alarm it handled.
+
+    The object starts over.
+    """
 
     key: ObjectKey
     revision: int

@@ -69,8 +69,8 @@ class Commit:
     key: ObjectKey
     revision: int | None
     """The stored revision that the changes are based on; 0 if nothing was stored. Applying a new
-    state stores the next revision. None for changes to alarms alone that come from outside of the
-    object: these apply whatever revision is stored."""
+    state stores the next revision. None for changes to alarms alone of an object that isn't in
+    memory: these apply whatever revision is stored."""
     state: bytes | None = None
     """The state as JSON in UTF-8, or None to leave the stored one."""
     delete: bool = False
@@ -90,7 +90,7 @@ class Commit:
 
     @property
     def expects_anything(self) -> bool:
-        """True if the commit is stale if nothing is stored under its key."""
+        """True if it can only apply to something stored: a row, or a claimed alarm."""
         return bool(self.revision or (self.alarms and self.alarms.acknowledged))
 
 
@@ -133,12 +133,16 @@ class DueAlarm:
 
 @attrs.frozen
 class Postponement:
-    """A retry of a claimed alarm, or its end as a dead letter. Either releases the claim."""
+    """A retry of a claimed alarm, its end as a dead letter, or its return unhandled.
+
+    Each releases the claim.
+    """
 
     key: AlarmKey
     claim: int
     available_at: int | None
-    """The time of the retry; None makes the alarm a dead letter, which is kept but never due."""
+    """The time of the retry, or ``due_at`` if the alarm is given back unhandled. None makes the
+    alarm a dead letter, which is kept but never due."""
     failures: int
     last_error: str | None
     """Without NUL and lone surrogates."""

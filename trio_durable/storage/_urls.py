@@ -12,6 +12,9 @@ from .sqlite import SQLiteStorage
 def storage_at(storage: object, durability: Durability) -> Storage:
     """Make the storage for a path or a URL; a `Storage` is returned as it is.
 
+    `DurableRuntime` and the command share it, so both take the same paths and URLs. It isn't
+    public: users pass the path or URL to either of them.
+
     Raises:
         TypeError: ``storage`` is neither a path, a URL nor a `Storage`.
         ValueError: The path is empty, or the URL is malformed or of an unknown scheme.

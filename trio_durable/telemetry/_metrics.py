@@ -79,7 +79,9 @@ class Metrics:
             "trio_durable.failures", "{failure}", "calls, turns, loads and commits that failed"
         )
         self._stale = meter.create_counter(
-            "trio_durable.stale_objects", "{object}", "objects that a newer owner has written"
+            "trio_durable.stale_objects",
+            "{object}",
+            "objects that another owner has written, or whose alarm it took",
         )
         self._alarms = meter.create_counter(
             "trio_durable.alarms", "{alarm}", "alarms delivered, by outcome"

@@ -242,10 +242,10 @@ class _Performance(Generic[T]):
         await self._loop.checkpoint()
 
     def committed(self) -> None:
-        """See `Owner.committed`. Never called: the recorder has no pending commits."""
+        """See `TicketOwner.committed`. Never called: the recorder has no pending commits."""
 
     def commit_failed(self) -> None:
-        """See `Owner.commit_failed`. Never called: the recorder has no pending commits."""
+        """See `TicketOwner.commit_failed`. Never called: the recorder has no pending commits."""
 
     def started_over(self) -> None:
         """See `StateHost.started_over`. The record then has the defaults."""

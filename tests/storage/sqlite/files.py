@@ -95,7 +95,7 @@ def executed(traced: list[str]) -> list[str]:
     return [text for text, _ in groupby(traced)]
 
 
-SPOILT = {
+CORRUPT = {
     "BLOB": 'CAST(\'{"n":1,"text":""}\' AS BLOB)',
     "BLOB that isn't text": "x'ff00ff'",
     "large BLOB": "zeroblob(100000)",

@@ -28,8 +28,8 @@ from trio_durable.storage.sqlite._alarms import MAX_ROWS, AlarmTable
 from trio_durable.storage.sqlite._migrations import TableNames
 
 from .files import (
+    CORRUPT,
     NOW,
-    SPOILT,
     alarm_key,
     connection_of,
     execute,
@@ -522,14 +522,14 @@ def test_a_time_that_no_row_can_hold_is_a_fault(path: Path, due_at: int) -> None
         assert writer.commit([setting("a", "x")], NOW) == ()
 
 
-@pytest.mark.parametrize("spoilt", SPOILT.values(), ids=SPOILT.keys())
-def test_a_spoilt_payload_does_not_keep_others_from_being_read(path: Path, spoilt: str) -> None:
+@pytest.mark.parametrize("corrupt", CORRUPT.values(), ids=CORRUPT.keys())
+def test_a_corrupt_payload_does_not_keep_others_from_being_read(path: Path, corrupt: str) -> None:
     storage = SQLiteStorage(path)
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
         keys = [alarm_key(name) for name in ("bad", "good", "none")]
         writer.commit([setting("a", "bad", "good", payload=b"[1]"), setting("b", "x")], NOW)
         writer.commit([setting("a", "none")], NOW)
-        execute(path, f"UPDATE durable_alarms SET payload = {spoilt} WHERE name = 'bad'")
+        execute(path, f"UPDATE durable_alarms SET payload = {corrupt} WHERE name = 'bad'")
         listed = reader.list_alarms(key("a"))
         claimed = sorted(writer.claim(keys, 1, NOW, NOW + 60), key=lambda alarm: alarm.key)
         writer.postpone([Postponement(one, 1, None, 1, "no") for one in keys])

@@ -1,4 +1,4 @@
-"""SQLite files under faults: failed batches, faults while serving, spoilt rows."""
+"""SQLite files under faults: failed batches, faults while serving, corrupt rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trio_durable import (
 )
 from trio_durable.storage import Commit, StorageFault, StoredObject
 
-from .files import NOW, SPOILT, Counter, connection_of, execute, key, serving, writing
+from .files import CORRUPT, NOW, Counter, connection_of, execute, key, serving, writing
 
 # --- a batch that fails leaves nothing -----------------------------------------------------------
 
@@ -231,18 +231,18 @@ def test_a_lost_table_while_serving(path: Path) -> None:
     serving(path, scenario)
 
 
-# --- rows that others have spoilt ----------------------------------------------------------------
+# --- rows that another program has corrupted -----------------------------------------------------
 
 
-@pytest.mark.parametrize("spoilt", SPOILT.values(), ids=SPOILT.keys())
-def test_a_spoilt_row_does_not_keep_others_from_loading(path: Path, spoilt: str) -> None:
+@pytest.mark.parametrize("corrupt", CORRUPT.values(), ids=CORRUPT.keys())
+def test_a_corrupt_row_does_not_keep_others_from_loading(path: Path, corrupt: str) -> None:
     with writing(SQLiteStorage(path)) as writer:
         state = b'{"n":1,"text":""}'
         writer.commit([Commit(key(one), 0, state) for one in ("good", "bad", "fine")], NOW)
-    execute(path, f"UPDATE durable_objects SET state = {spoilt} WHERE object_id = 'bad'")
+    execute(path, f"UPDATE durable_objects SET state = {corrupt} WHERE object_id = 'bad'")
     raw = "SELECT typeof(state), hex(state), revision FROM durable_objects WHERE object_id = 'bad'"
     before = execute(path, raw)
-    readable = spoilt == SPOILT["BLOB"]  # its bytes are JSON
+    readable = corrupt == CORRUPT["BLOB"]  # its bytes are JSON
 
     async def scenario(runtime: DurableRuntime, _: sqlite3.Connection) -> None:
         answers: dict[str, object] = {}
@@ -274,7 +274,7 @@ def test_a_spoilt_row_does_not_keep_others_from_loading(path: Path, spoilt: str)
     assert execute(path, raw) == before
 
 
-def test_a_spoilt_row_can_be_replaced(path: Path) -> None:
+def test_a_corrupt_row_can_be_replaced(path: Path) -> None:
     with writing(SQLiteStorage(path)) as writer:
         writer.commit([Commit(key("a"), 0, b"{}"), Commit(key("b"), 0, b"{}")], NOW)
     execute(path, "UPDATE durable_objects SET state = x'ff'")

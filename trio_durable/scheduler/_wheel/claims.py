@@ -2,8 +2,10 @@
 
 An alarm is claimed before it is delivered, so that of several runtimes that find it due only one
 delivers it. The claim is part of the alarm's row. The commit that acknowledges the alarm requires
-it, and ends it. A claim also ends when its failed delivery is postponed, and runs out ``claim_ttl``
-after its runtime died. A running delivery has its claim renewed three times in that time.
+it, and ends it. A claim also ends when it is postponed: after a failure until the next attempt, or
+as a dead letter; and without one if the alarm is given back, which makes it available again from
+its ``due_at``. A claim runs out ``claim_ttl`` after its runtime died. A running delivery has its
+claim renewed three times in that time.
 
 A claim is one transaction and takes about as long as an fsync, so alarms are claimed that much
 ahead of their time: the lead.
@@ -131,7 +133,7 @@ class Claims:
         return {alarm.key: alarm for alarm in stored}
 
     def postpone(self, flight: InFlight, postponement: Postponement) -> None:
-        """Write the failure of a delivery, in the background, and then settle it."""
+        """Write a delivery's failure, or give its alarm back; in the background. Then settle it."""
         self._postponed.append((flight, postponement))
         self._has_work.set()
 
@@ -147,7 +149,7 @@ class Claims:
     # --- in the background -----------------------------------------------------------------------
 
     async def maintain(self) -> None:
-        """Write failures and renew the claims of long deliveries, until cancelled."""
+        """Write postponements and renew the claims of long deliveries, until cancelled."""
         while True:
             await self._has_work.wait(max(0.0, self._renew_at - self._loop.now()))
             if not await self._write_postponed():
@@ -159,7 +161,7 @@ class Claims:
                 self._renew_at = self._loop.now() + self._claim_ttl / 3e6
 
     async def _write_postponed(self) -> bool:
-        """Write the failures so far; False if the storage refused."""
+        """Write the postponements so far; False if the storage refused."""
         postponed, self._postponed = self._postponed, []
         if not postponed:
             return True
@@ -174,7 +176,8 @@ class Claims:
         for flight, record in postponed:
             self.settle(flight)
             # A superseded alarm is known by its new time already. But if the change came before
-            # the claim, the alarm may have become due and been skipped as claimed elsewhere.
+            # the claim, the alarm may have become due and been skipped: its next delivery got no
+            # claim, because this one still held it.
             if record.available_at is not None and flight.key not in self._upcoming:
                 self._upcoming.arm(flight.key, record.available_at)
         return True
@@ -209,6 +212,6 @@ def new_claim() -> int:
 
 
 def unchanged(flight: InFlight, stored: StoredAlarm) -> Postponement:
-    """A postponement that gives the claim back and leaves the alarm as it was."""
+    """A postponement that gives the alarm back as it was, available again from ``due_at``."""
     claim = flight.delivery.claim
     return Postponement(stored.key, claim, stored.due_at, stored.failures, stored.last_error)

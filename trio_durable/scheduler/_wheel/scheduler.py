@@ -35,7 +35,7 @@ from ..._telemetry.notifier import Notifier
 from ...storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
 from .._contract import Destination, Scheduler, SchedulerStatistics
 from .claims import RETRY_SECONDS, Claims
-from .delivery import Deliverer
+from .deliverer import Deliverer
 from .feed import Feed
 from .in_flight import RECENT_SECONDS, InFlightDeliveries
 from .upcoming import UpcomingAlarms

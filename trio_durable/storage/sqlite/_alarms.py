@@ -154,7 +154,10 @@ class AlarmTable:
     # --- as part of a commit ---------------------------------------------------------------------
 
     def acknowledge(self, claims: Sequence[tuple[AlarmKey, int]]) -> bool:
-        """Remove alarms whose claims are held. False if one isn't; the others are removed then."""
+        """Remove alarms whose claims are held.
+
+        False if one isn't; the caller must roll back, for the others are removed.
+        """
         rows = [(*key[:3], claim) for key, claim in claims]
         return self._run(_acknowledge_sql, 4, (), rows) == len(rows)
 

@@ -131,7 +131,10 @@ class ObjectTable:
         self._execute(_save_sql(self._table, size), parameters)
 
     def delete(self, batch: Sequence[Commit]) -> bool:
-        """Delete objects at their revisions. False if one is stale; the others are deleted then."""
+        """Delete objects at their revisions.
+
+        False if one is stale; the caller must roll back, for the others are deleted.
+        """
         rows = [[c.key.type_name, c.key.object_id, c.revision] for c in batch]
         deleted = self._execute(_DELETE.format(objects=self._table), (as_json(rows),))
         return deleted.rowcount == len(rows)

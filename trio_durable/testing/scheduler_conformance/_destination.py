@@ -37,7 +37,7 @@ class Handled:
 
 
 class _Object:
-    """The `Owner` of an object's commits. It has alarms and no state."""
+    """The `TicketOwner` of an object's commits. It has alarms and no state."""
 
     revision: int | None = None
     epoch = 0
@@ -48,10 +48,10 @@ class _Object:
         self.key = key
 
     def committed(self) -> None:
-        """See `Owner.committed`."""
+        """See `TicketOwner.committed`."""
 
     def commit_failed(self) -> None:
-        """See `Owner.commit_failed`."""
+        """See `TicketOwner.commit_failed`."""
 
 
 class ScriptedDestination:

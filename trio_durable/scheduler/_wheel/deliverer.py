@@ -1,4 +1,7 @@
-"""Delivery of due alarms, from the claim to the acknowledgement or the retry.
+"""Deliverer of due alarms: from the claim to the retry after a failure, or the dead letter.
+
+The acknowledgement isn't here. It is part of the commit of the handler's turn, which
+`_activations.effects` stages before the handler runs; this module learns of it by `committed`.
 
 The number of deliveries in flight is bounded, and the bound is lower while there are calls: a
 backlog of alarms must not keep calls waiting. For the same reason they begin a few at a time, with
@@ -273,8 +276,8 @@ class Deliverer:
         if error is None or stored is None or delivery.acknowledged:
             self._claims.settle(flight)
         elif isinstance(error, AlarmSuperseded) or delivery.superseded:
-            # If the change came before the claim, the claim is of the alarm as it is now. Or the
-            # change failed.
+            # The claim may still hold: the change may have come before it, or failed. So give it
+            # back; if it is gone, this writes nothing.
             self._claims.postpone(flight, unchanged(flight, stored))
         else:
             self._claims.postpone(flight, self._postponement(flight, stored, error))
@@ -288,13 +291,14 @@ class Deliverer:
             return unchanged(flight, stored)
         self.failed += 1
         last_error = stored.last_error
-        # Not the handler's failures: its own commit failed, the state is of a newer release, or
-        # the tenant is being dropped.
-        if not (isinstance(error, PersistenceError) and error.key == key.object_key):
+        if isinstance(error, PersistenceError) and error.key == key.object_key:
+            # The storage's failure, in a load or commit of the object: not counted.
+            if not failures and stored.due_at > self._clock.now():
+                return unchanged(flight, stored)  # it was fired before its time
+        else:
+            # A state of a newer release or the drop of the tenant isn't the handler's failure.
             failures += not isinstance(error, (StateTooNew, TenantDropped))
             last_error = _storable(error)
-        elif not failures and stored.due_at > self._clock.now():
-            return unchanged(flight, stored)  # it was fired before its time
         if failures > stored.failures and flight.retry.is_exhausted(failures):
             logger.error(
                 "alarm %s failed in attempt %d, the last; it is kept as a dead letter",

@@ -1,4 +1,4 @@
-"""Alarms of an agenda in short: keys, times, and what is taken."""
+"""Upcoming alarms in short: keys, times, and entries of the feed."""
 
 from __future__ import annotations
 

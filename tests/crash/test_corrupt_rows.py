@@ -1,7 +1,7 @@
-"""Rows that others have spoilt: who needs one is told which, and everything else works on.
+"""Corrupt rows: an error names the row to the caller who needs it, and everything else works.
 
-SQLite keeps whatever it is given in a column, whatever its type. `tests.storage.test_sqlite` spoils
-states and payloads; here it is what the library itself counts and compares with.
+SQLite keeps whatever it is given in a column, whatever its type. `tests.storage.sqlite` has
+corrupt states and payloads; here it is the columns that the library counts and compares with.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trio_durable import (
     alarm,
     handler,
 )
-from trio_durable.storage import Commit, SpoiltRow, StoredObject
+from trio_durable.storage import Commit, CorruptRow, StoredObject
 
 from .history import opened
 
@@ -134,11 +134,11 @@ def test_an_object_whose_revision_is_none_is_refused_by_name(path: Path, revisio
     assert execute(path, raw) == before
 
 
-def test_a_reader_says_which_row_is_spoilt(path: Path) -> None:
+def test_a_reader_says_which_row_is_corrupt(path: Path) -> None:
     execute(path, "UPDATE durable_objects SET revision = -5 WHERE object_id = 'bad'")
     good = ObjectKey("Bell", "good")
     with opened(SQLiteStorage(path)) as (writer, reader):
-        with pytest.raises(SpoiltRow) as caught:
+        with pytest.raises(CorruptRow) as caught:
             reader.load([good, BAD])
         assert caught.value.key == BAD
         [row] = reader.load([good])
