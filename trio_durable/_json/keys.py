@@ -16,6 +16,8 @@ from .scalars import SCALARS, Hook
 def key_hooks(tp: Any) -> tuple[Hook, Hook]:
     """The functions that write a key of a dict as a str and read it back.
 
+    For a key that doesn't fit, the reader raises `Unfit` or another ValueError.
+
     Raises:
         UnsupportedType: The type can't be written as a str exactly.
     """
@@ -36,12 +38,19 @@ def key_hooks(tp: Any) -> tuple[Hook, Hook]:
         by_text = {str(member.value): member for member in tp}
         if len(by_text) != len(tp):
             raise UnsupportedType(f"two members of {tp.__qualname__} would be the same JSON key")
-        if issubclass(tp, Flag):  # combinations are values, too, but no members
-            return lambda value: str(write(value)), lambda text: tp(int(text))
+        if issubclass(tp, Flag):  # a combination is a value, but not a member
+
+            def read_flag_key(text: str) -> Flag:
+                try:
+                    return tp(int(text))
+                except ValueError as error:
+                    raise Unfit(f"{text!r} is not a value of {tp.__qualname__}") from error
+
+            return lambda value: str(write(value)), read_flag_key
 
         def read_enum_key(text: str) -> Enum:
             if text not in by_text:
-                raise Unfit(f"{text!r} is no value of {tp.__qualname__}")
+                raise Unfit(f"{text!r} is not a value of {tp.__qualname__}")
             return by_text[text]
 
         return lambda value: str(write(value)), read_enum_key
