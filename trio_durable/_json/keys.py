@@ -1,16 +1,13 @@
-"""JSON for the keys of dicts, which JSON has as strings only."""
+"""JSON for the keys of dicts, which are strings in JSON."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from decimal import Decimal
 from enum import Enum, Flag
 from typing import Any, Literal, get_args, get_origin
-from uuid import UUID
 
 from .choices import enum_hooks, literal_hooks
 from .errors import Unfit, UnsupportedType, expected
-from .scalars import SCALARS, Hook
+from .scalars import KEY_SCALARS, SCALARS, Hook
 
 
 def key_hooks(tp: Any) -> tuple[Hook, Hook]:
@@ -54,8 +51,13 @@ def key_hooks(tp: Any) -> tuple[Hook, Hook]:
             return by_text[text]
 
         return lambda value: str(write(value)), read_enum_key
-    if tp in (str, UUID, date, datetime, Decimal):
+    if tp in KEY_SCALARS:
         return SCALARS[tp]
     if get_origin(tp) is Literal and all(type(member) is str for member in get_args(tp)):
         return literal_hooks(tp)
-    raise UnsupportedType(f"{tp} can't be the key of a dict in JSON; use str, int or an enum")
+    name = tp.__qualname__ if isinstance(tp, type) else tp
+    scalars = ", ".join(scalar.__name__ for scalar in KEY_SCALARS)
+    raise UnsupportedType(
+        f"{name} can't be the key of a dict in JSON; use int, {scalars}, an enum or "
+        "a Literal of str"
+    )

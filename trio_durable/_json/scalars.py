@@ -21,35 +21,35 @@ HooksFor = Callable[[Any], tuple[Hook, Hook]]
 """The look-up of the functions that write and read the values of a type."""
 
 
-def _write_int(value: Any) -> Any:
+def _checked_int(value: Any) -> Any:
     if type(value) is not int and type(value) is not bool:
         raise expected("int", value)
     return value
 
 
 def write_float(value: Any) -> Any:
-    """Write a float, or an int that a float can represent exactly."""
+    """Write a float, or an int that a float can represent exactly, which stays an int."""
     if type(value) is float:
         if value - value != 0.0:
-            raise Unfit(f"JSON has no {value}; store None or a finite number")
+            raise Unfit(f"{value} is not a number in JSON; store None or a finite number")
     elif type(value) is not int or abs(value) > 2**53:
         raise expected("float", value)
     return value
 
 
-def _write_bool(value: Any) -> Any:
+def _checked_bool(value: Any) -> Any:
     if type(value) is not bool:
         raise expected("bool", value)
     return value
 
 
-def _write_str(value: Any) -> Any:
+def _checked_str(value: Any) -> Any:
     if type(value) is not str:
         raise expected("str", value)
     return value
 
 
-def _write_none(value: Any) -> Any:
+def _checked_none(value: Any) -> Any:
     if value is not None:
         raise expected("None", value)
     return value
@@ -68,7 +68,7 @@ def _write_bytes(value: Any) -> str:
 
 
 def _read_bytes(value: Any) -> bytes:
-    text = _write_str(value)
+    text = _checked_str(value)
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
@@ -157,12 +157,14 @@ def _reader(parse: Callable[[str], Any], noun: str) -> Hook:
     return read
 
 
+# A new type: also `_activations/by_value.py` and docs/guide.md; `KEY_SCALARS` if it may be a key;
+# `NAMED_TYPES` of the scaffold if `trio-durable new` should offer it.
 SCALARS: dict[Any, tuple[Hook, Hook]] = {
-    int: (_write_int, _write_int),
+    int: (_checked_int, _checked_int),
     float: (write_float, _read_float),
-    bool: (_write_bool, _write_bool),
-    str: (_write_str, _write_str),
-    type(None): (_write_none, _write_none),
+    bool: (_checked_bool, _checked_bool),
+    str: (_checked_str, _checked_str),
+    type(None): (_checked_none, _checked_none),
     bytes: (_write_bytes, _read_bytes),
     datetime: (_write_datetime, _reader(datetime.fromisoformat, "a datetime")),
     date: (_write_date, _reader(date.fromisoformat, "a date")),
@@ -171,5 +173,10 @@ SCALARS: dict[Any, tuple[Hook, Hook]] = {
     Decimal: (_write_decimal, _reader(Decimal, "a Decimal")),
     UUID: (_write_uuid, _reader(UUID, "a UUID")),
 }
+"""For each type that is written as one JSON value, the hooks that write it and read it back."""
+
+KEY_SCALARS = (str, UUID, date, datetime, Decimal)
+"""Scalars that may be keys of a dict. They are written as strings, as all keys are in JSON."""
 
 JSON_SCALARS = (int, float, bool, str, type(None))
+"""Types that JSON has itself, which need no tag in a union."""
