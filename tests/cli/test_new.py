@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trio_durable import DurableObject, ObjectKey, definition_of
 from trio_durable._json.state import StateCodec
 from trio_durable.cli.errors import CommandError
-from trio_durable.cli.scaffold.annotations import SCALARS
+from trio_durable.cli.scaffold.annotations import NAMED_TYPES
 from trio_durable.cli.scaffold.fields import parse_fields
 from trio_durable.cli.scaffold.names import module_name
 from trio_durable.cli.scaffold.new_object import NewObject
@@ -70,7 +70,7 @@ def test_an_app_with_new_objects_passes_all_checks(folder: Path) -> None:
         assert ran.stdout == f"{total} visits today, {total} in all\n", ran.stderr
 
 
-SCALAR = st.sampled_from(sorted(SCALARS))
+SCALAR = st.sampled_from(sorted(NAMED_TYPES))
 ANNOTATION = st.recursive(
     SCALAR,
     lambda inner: st.one_of(

@@ -37,7 +37,7 @@ from support.codecs import (
 )
 from support.ids import stable
 
-from trio_durable import DurableObject, StateDecodeError, StateEncodeError, StateTooLarge
+from trio_durable import DurableObject, StateEncodeError, StateTooLarge
 from trio_durable._json.state import StateCodec
 
 
@@ -302,14 +302,9 @@ def test_combined_flags_as_keys() -> None:
     cls = box(dict[Rights, int], {})
     codec = codec_of(cls)
     value = {Rights.READ | Rights.WRITE: 1}
-    try:
-        state = codec.encode(KEY, cls(value=value))
-    except StateEncodeError:
-        return
-    try:
-        assert codec.decode(KEY, state).value == value
-    except StateDecodeError as error:
-        pytest.fail(str(error))
+    state = codec.encode(KEY, cls(value=value))
+    assert state == b'{"value":{"3":1}}'
+    assert codec.decode(KEY, state).value == value
 
 
 def test_undeclared_attributes_of_parts() -> None:

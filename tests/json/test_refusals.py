@@ -10,12 +10,24 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 from uuid import UUID
 
 import attrs
 import pytest
-from support.codecs import BERLIN, KEY, Address, Colour, Item, Options, Point, Row, box, codec_of
+from support.codecs import (
+    BERLIN,
+    KEY,
+    Address,
+    Colour,
+    Item,
+    Options,
+    Point,
+    Rights,
+    Row,
+    box,
+    codec_of,
+)
 
 from trio_durable import DefinitionError, DurableObject, StateDecodeError
 
@@ -202,12 +214,17 @@ def test_converters_and_validators_run() -> None:
         (b'{"limit":"1"}', "limit", "$.limit", "not int"),
         (b'{"limit":1.0}', "limit", "$.limit", "not int"),
         (b'{"balance":1}', "balance", "$.balance", "not str"),
-        (b'{"balance":"x"}', "balance", "$.balance", "InvalidOperation"),
+        (b'{"balance":"x"}', "balance", "$.balance", "'x' is not a Decimal"),
         (b'{"entries":{}}', "entries", "$.entries", "not list"),
         (b'{"entries":[{"x":1},{"x":"1"}]}', "entries", "$.entries[1].x", "not int"),
         (b'{"entries":[{"y":1.0}]}', "entries", "$.entries[0]", "x"),
         (b'{"home":[]}', "home", "$.home", "fields of Address"),
-        (b'{"home":{"street":"x","since":"2024-13-01"}}', "home", "$.home.since", "month"),
+        (
+            b'{"home":{"street":"x","since":"2024-13-01"}}',
+            "home",
+            "$.home.since",
+            "'2024-13-01' is not a date",
+        ),
         (b'{"choice":true}', "choice", "$.choice", "fits no part"),
         (b'{"choice":"blue"}', "choice", "$.choice", "fits no part"),
         (b'{"choice":{"$type":"Gone","value":1}}', "choice", "$.choice", "'Gone'"),
@@ -256,6 +273,72 @@ def test_values_that_do_not_fit_their_field(annotation: Any, default: Any, store
         codec_of(box(annotation, default)).decode(KEY, f'{{"value":{stored}}}'.encode())
     assert caught.value.field == "value"
     assert caught.value.place.startswith("$.value")
+
+
+COLOUR_ERROR = "ValueError: 'blue' is not a valid Colour"
+
+
+class OneNumber(NamedTuple):
+    number: int
+
+
+class Even(OneNumber):
+    """A named tuple that validates its item."""
+
+    def __new__(cls, number: int) -> Self:
+        if number % 2:
+            raise LookupError("odd")
+        return super().__new__(cls, number)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "stored", "place", "problem"),
+    [
+        (list[bytes], '["","?"]', "[1]", "'?' is not bytes in base64"),
+        (list[datetime], '["2024-01-01","x"]', "[1]", "'x' is not a datetime"),
+        (list[date], '["2024-01-01","2024-02-30"]', "[1]", "'2024-02-30' is not a date"),
+        (list[time], '["12:00","25:00"]', "[1]", "'25:00' is not a time"),
+        (list[Decimal], '["1","x"]', "[1]", "'x' is not a Decimal"),
+        (list[UUID], f'["{UUID(int=0)}","x"]', "[1]", "'x' is not a UUID"),
+        (list[UUID], f'["{UUID(int=0)}",1]', "[1]", "1 is of type int, not str"),
+        (
+            list[timedelta],
+            "[0,0.5]",
+            "[1]",
+            "0.5 is of type float, not timedelta (whole microseconds)",
+        ),
+        (set[UUID], '["x"]', "[0]", "'x' is not a UUID"),
+        (tuple[Decimal, ...], '["1","x"]', "[1]", "'x' is not a Decimal"),
+        (tuple[int, UUID], '[1,"x"]', "[1]", "'x' is not a UUID"),
+        (dict[str, UUID], '{"a":"x"}', "['a']", "'x' is not a UUID"),
+        (dict[UUID, int], '{"x":1}', "['x']", "'x' is not a UUID"),
+        (
+            dict[int, int],
+            '{"x":1}',
+            "['x']",
+            "ValueError: invalid literal for int() with base 10: 'x'",
+        ),
+        (dict[Colour, int], '{"blue":1}', "['blue']", "'blue' is not a value of Colour"),
+        (dict[Rights, int], '{"x":1}', "['x']", "'x' is not a value of Rights"),
+        (dict[Rights, int], '{"8":1}', "['8']", "'8' is not a value of Rights"),
+        (Options, '{"size":1,"colour":"blue"}', "['colour']", COLOUR_ERROR),
+        (list[Colour], '["red","blue"]', "[1]", COLOUR_ERROR),
+        (list[Address], '[{"street":"","since":"x"}]', "[0].since", "'x' is not a date"),
+        (list[list[UUID]], '[[],["x"]]', "[1][0]", "'x' is not a UUID"),
+        (list[UUID | None], '[null,"x"]', "[1]", "'x' is not a UUID"),
+        (list[UUID | int], '[1,{"$type":"UUID","value":"x"}]', "[1]", "'x' is not a UUID"),
+        (list[set[Any]], "[[],[[]]]", "[1]", "TypeError: unhashable type: 'list'"),
+        (list[Even], "[[2],[1]]", "[1]", "LookupError: odd"),
+    ],
+    ids=str,
+)
+def test_the_place_of_a_value_that_does_not_fit(
+    annotation: Any, stored: str, place: str, problem: str
+) -> None:
+    cls = box(annotation | None, None)
+    with pytest.raises(StateDecodeError) as caught:
+        codec_of(cls).decode(KEY, f'{{"value":{stored}}}'.encode())
+    assert (caught.value.place, caught.value.problem) == (f"$.value{place}", problem)
 
 
 def test_the_cause_is_attached() -> None:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, get_args
 
 from .._text import short_repr
-from .errors import Unfit, UnsupportedType, expected
+from .errors import Unfit, UnsupportedType, as_unfit, expected
 from .scalars import JSON_SCALARS, Hook
 
 
@@ -30,7 +30,10 @@ def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:
     def read(value: Any) -> Any:
         if type(value) not in (str, int):
             raise expected(f"a value of {tp.__qualname__}", value)
-        return tp(value)
+        try:
+            return tp(value)
+        except Exception as error:  # _missing_ may raise anything
+            raise as_unfit(error) from error
 
     return write, read
 

@@ -12,7 +12,7 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 import orjson
 
 from .._text import short_repr
-from .errors import Unfit, UnsupportedType, expected
+from .errors import Unfit, UnsupportedType, as_unfit, expected
 from .keys import key_hooks
 from .scalars import Hook, HooksFor
 
@@ -38,7 +38,15 @@ def collection_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
 
     if kind is list:
         return write, lambda value: _read_items(read_item, value)
-    return lambda value: _sorted(write(value)), lambda value: kind(_read_items(read_item, value))
+
+    def read_set(value: Any) -> Any:
+        items = _read_items(read_item, value)
+        try:
+            return kind(items)
+        except Exception as error:  # an item's __hash__ may raise anything
+            raise as_unfit(error) from error
+
+    return lambda value: _sorted(write(value)), read_set
 
 
 def tuple_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
@@ -96,7 +104,11 @@ def _row_hooks(
     def read(value: Any) -> Any:
         if type(value) is not list:
             raise expected("list", value)
-        return make(convert(readers, value))
+        items = convert(readers, value)
+        try:
+            return make(items)
+        except Exception as error:  # a named tuple's __new__ may raise anything
+            raise as_unfit(error) from error
 
     return write, read
 
@@ -125,8 +137,8 @@ def dict_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
         for key, item in value.items():
             try:
                 made[read_key(key)] = read_value(item)
-            except Unfit as unfit:
-                raise unfit.within(f"[{key!r}]") from None
+            except ValueError as error:  # Unfit, or of int(), which reads keys at C speed
+                raise as_unfit(error).within(f"[{key!r}]") from None
         return made
 
     return write, read

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..scaffold.annotations import OFFERED_TYPES
 from ..scaffold.app_package import AppPackage
 from ..scaffold.fields import parse_fields
 from ..scaffold.files import create_files
@@ -18,9 +19,8 @@ from ..scaffold.new_object import NewObject
     "--fields",
     required=True,
     metavar="NAME:TYPE,…",
-    help="Fields of the state, such as count:int,name:str. Types are int, float, str, bool, bytes, "
-    "datetime, date, time, timedelta, Decimal, UUID, Any, list[…], dict[…, …], set[…], "
-    "frozenset[…], tuple[…], and unions such as str | None.",
+    help=f"Fields of the state, such as count:int,name:str. Types are {OFFERED_TYPES}, and unions "
+    "such as str | None.",
 )
 @click.option("--alarm", metavar="NAME", help="Name of an alarm that the handler sets.")
 @click.option(

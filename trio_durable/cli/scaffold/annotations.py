@@ -24,7 +24,7 @@ from ..._json.hooks import hooks_for
 from ..errors import CommandError
 from ..output import quantity
 
-SCALARS: dict[str, tuple[Any, str, str]] = {
+NAMED_TYPES: dict[str, tuple[Any, str, str]] = {
     "int": (int, "0", "7"),
     "float": (float, "0.0", "1.5"),
     "str": (str, '""', '"some text"'),
@@ -38,23 +38,36 @@ SCALARS: dict[str, tuple[Any, str, str]] = {
     "UUID": (UUID, "UUID(int=0)", "UUID(int=7)"),
     "Any": (Any, "None", '"any JSON"'),
 }
-"""Types by name, with Python expressions for the default value and an example."""
+"""Types by name, with Python expressions for the default value and an example.
+
+A type is offered here only if it is in this table.
+"""
 CONTAINERS = {"list": list, "dict": dict, "set": set, "frozenset": frozenset, "tuple": tuple}
+OFFERED_TYPES = ", ".join(
+    [*NAMED_TYPES, *(f"{name}[{'…, …' if name == 'dict' else '…'}]" for name in CONTAINERS)]
+)
+"""All types above, for help and messages. Unions of them are offered, too."""
 
 MODULES = {
-    **{name: tp.__module__ for name, (tp, _, _) in SCALARS.items() if tp.__module__ != "builtins"},
+    **{
+        name: tp.__module__
+        for name, (tp, _, _) in NAMED_TYPES.items()
+        if tp.__module__ != "builtins"
+    },
     "DurableObject": "trio_durable",
     "UTC": "datetime",
     "alarm": "trio_durable",
     "attrs": "",
     "handler": "trio_durable",
 }
-"""The module of each name that an object's module may import; empty for a module itself."""
+"""The module of each name that an object's module may import; empty for a module itself.
+
+The names are reserved: no class, field or alarm can have one of them.
+"""
 
 _MAX_LENGTH = 80
 """In characters. A longer annotation fits on no line, and may be too deep for Python's parser."""
-_KNOWN_TYPES = ", ".join([*SCALARS, *(f"{name}[…]" for name in CONTAINERS), "… | None"])
-_NAMES = {name: tp for name, (tp, _, _) in SCALARS.items()} | CONTAINERS
+_NAMES = {name: tp for name, (tp, _, _) in NAMED_TYPES.items()} | CONTAINERS
 
 
 class _UnusableType(TypeError):
@@ -95,7 +108,7 @@ class Annotation:
             is_ours = isinstance(error, (_UnusableType, UnsupportedType))
             problem = str(error) if is_ours else "is not a type"
             raise CommandError(
-                f"field {field}: {written!r} {problem}; a field may be of {_KNOWN_TYPES}"
+                f"field {field}: {written!r} {problem}; a field may be of {OFFERED_TYPES}, … | None"
             ) from None
         return cls(ast.unparse(tree), default, example)
 
@@ -108,8 +121,8 @@ class Annotation:
 def _values_of(tree: ast.expr) -> tuple[str, str]:
     """The default and the example of a type."""
     match tree:
-        case ast.Name(name) if name in SCALARS:
-            return SCALARS[name][1:]
+        case ast.Name(name) if name in NAMED_TYPES:
+            return NAMED_TYPES[name][1:]
         case ast.Name(name) if name in CONTAINERS:
             raise _UnusableType(f"doesn't say what its {name} contains")
         case ast.Name(name):

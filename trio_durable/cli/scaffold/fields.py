@@ -7,11 +7,11 @@ from collections.abc import Collection
 import attrs
 
 from ..errors import CommandError
-from .annotations import CONTAINERS, MODULES, SCALARS, Annotation
+from .annotations import CONTAINERS, MODULES, NAMED_TYPES, Annotation
 from .names import check_name
 from .rendering import split_items
 
-NAMES = frozenset({*SCALARS, *CONTAINERS, *MODULES})
+NAMES = frozenset({*NAMED_TYPES, *CONTAINERS, *MODULES})
 """Names that an object's module may import or use. Its own members can't have them."""
 
 
