@@ -597,3 +597,29 @@ async def test_a_readonly_handler_reads_state_of_an_older_class() -> None:
     async with DurableRuntime(storage, objects=[V2]) as new:
         assert await new.get(V2, "a").look() == (3, [7])
         assert new.statistics().commits == 0
+
+
+async def test_after_control_c_in_after_load_the_next_call_activates_the_object_again() -> None:
+    storage = ScriptedStorage()
+    async with scripted_runtime(storage) as runtime, calls() as group:
+        loaded = runtime.get(Loaded, "a")
+        await loaded.call()
+        with storage.held("writer"):
+            # While its deletion is on its way, the object is in memory and needs no load. So the
+            # next call runs after_load in its caller's task, where Control-C may hit it.
+            deleted = group.start(loaded.delete)
+            await settle()
+            interrupt = KeyboardInterrupt()
+            problems.append(interrupt)  # type: ignore[arg-type]
+            with pytest.raises(KeyboardInterrupt):
+                await loaded.call()
+            info = runtime.whereis(Loaded, "a")
+            assert info is not None
+            assert info.mailbox_depth == 0
+            again = group.start(loaded.call)
+            await settle()
+        await settle()
+        assert (deleted.value, again.value) == (None, (1, 1))
+        assert storage.rows() == {"a": b'{"activations":1,"calls":1}'}
+        await anyio.sleep(20)  # it falls due for hibernation, which must come to an end
+        assert runtime.whereis(Loaded, "a") is not None
