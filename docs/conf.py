@@ -52,7 +52,7 @@ INSIDE = {
     *("F", "K", "P", "R", "R_co", "S", "T", "typing.~P"),
     # Types of what users are given and never make.
     *("Delivery", "GroupCommit", "Notifier", "Waiter"),
-    *("AlarmKey", "Directory", "Host", "Loop", "ModelClasses", "SearchStrategy"),
+    *("AlarmKey", "CallPath", "ContextHost", "Loop", "ModelClasses", "SearchStrategy"),
     *("Unset", "_AlarmDecorator", "_HandlerDecorator"),
 }
 """What signatures name that isn't public."""
