@@ -361,7 +361,9 @@ def test_an_upgrade_that_returns_no_dict(returned: object) -> None:
 )
 def test_an_upgrade_that_returns_what_json_does_not_have(returned: State, place: str) -> None:
     error = refusal(with_upgrade(lambda state: returned), b"{}")
-    assert error.problem.startswith("the upgrade mend from schema 1 returned what isn't JSON: ")
+    assert error.problem.startswith(
+        "the upgrade mend from schema 1 returned something that isn't JSON: "
+    )
     assert error.place == place
 
 

@@ -52,6 +52,6 @@ def literal_hooks(tp: Any) -> tuple[Hook, Hook]:
         for member in members:
             if type(value) is type(member) and value == member:
                 return value
-        raise Unfit(f"{short_repr(value)} is none of {', '.join(map(repr, members))}")
+        raise Unfit(f"{short_repr(value)} is not one of {', '.join(map(repr, members))}")
 
     return check, check

@@ -61,9 +61,9 @@ def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
 def _located(error: Exception, scalars: Mapping[str, Hook], get: Callable[[str], Any]) -> Unfit:
     """``error`` as an `Unfit`, with the field that caused it in its path.
 
-    Hooks of fields that aren't scalars have added the field to the path (see `field_functions`):
-    calling them again at every level would take exponential time. Hooks of scalars are called
-    again, with the values that ``get`` returns.
+    The hooks of scalars are called again, with the values that ``get`` returns. For other fields,
+    `field_functions` has already put the field in the path; calling their hooks again at each level
+    would take exponential time.
     """
     unfit = as_unfit(error)
     if unfit.located:
@@ -95,8 +95,8 @@ def is_constrained(cls: Any) -> bool:
 def check_reads_back(written: dict[str, Any], write: Hook, read: Hook) -> None:
     """Check that validators and converters accept the written values unchanged when read.
 
-    They don't see changes in place, such as an append to a list, until then. The JSON is compared,
-    because a class need not define equality.
+    Without this, they would first see a change in place, such as an append, when the state is next
+    read. The JSON is compared, because a class need not define equality.
 
     Raises:
         Unfit: A field would change.

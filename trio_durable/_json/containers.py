@@ -1,7 +1,7 @@
 """JSON for containers: lists, sets, tuples and dicts, over the hooks of their items' types.
 
-Each function makes the pair of hooks of one type. It is handed ``hooks_for``, the look-up of hooks
-by type, which in turn calls these functions.
+Each function makes the pair of hooks of one type. ``hooks_for`` finds the hooks of any type, and
+calls these functions itself.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def tuple_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
 
 
 def namedtuple_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
-    """Hooks for a ``NamedTuple``, which JSON has as a list."""
+    """Hooks for a ``NamedTuple``, which is stored as a list."""
     hints = get_type_hints(tp, include_extras=True)
     types_ = [hints.get(name, Any) for name in tp._fields]
     return _row_hooks(tp, types_, lambda items: tp(*items), hooks_for)
@@ -181,8 +181,9 @@ def typeddict_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
 def _arguments(tp: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments of a generic type; of a bare one, ``default``."""
     arguments = get_args(tp) or default
-    if len(arguments) != len(default):  # which Python itself doesn't mind
-        raise UnsupportedType(f"{tp} needs {len(default)} in its brackets, not {len(arguments)}")
+    if len(arguments) != len(default):  # Python itself doesn't check
+        types_ = "1 type" if len(default) == 1 else f"{len(default)} types"
+        raise UnsupportedType(f"{tp} needs {types_} in its brackets, not {len(arguments)}")
     return arguments
 
 
@@ -201,14 +202,14 @@ def _items_writer(write: Hook, item_type: Any) -> Callable[[Iterable[Any]], list
     return lambda items: _each(write, items)
 
 
-def _each(write: Hook, items: Iterable[Any]) -> list[Any]:
-    written: list[Any] = []
+def _each(hook: Hook, items: Iterable[Any]) -> list[Any]:
+    converted: list[Any] = []
     try:
         for item in items:
-            written.append(write(item))  # noqa: PERF401 - how far it came is needed below
+            converted.append(hook(item))  # noqa: PERF401 - its length is the index of a bad item
     except Unfit as unfit:
-        raise unfit.within(f"[{len(written)}]") from None
-    return written
+        raise unfit.within(f"[{len(converted)}]") from None
+    return converted
 
 
 def _read_items(read: Hook, value: Any) -> list[Any]:
@@ -218,7 +219,7 @@ def _read_items(read: Hook, value: Any) -> list[Any]:
 
 
 def _sorted(items: list[Any]) -> list[Any]:
-    # Equal sets must give equal bytes, or a turn that changed nothing would write.
+    # Equal sets must give equal bytes, or a turn that changed nothing would be saved.
     try:
         return sorted(items)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Errors of the hooks, which don't know the object at hand; the codec adds it."""
+"""Errors that hooks raise. Hooks don't know the object; the codec adds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ class Unfit(ValueError):
 
     Args:
         problem: The reason, and what to do.
-        path: The way to the value from the one being written or read, such as ``[3].price``.
+        path: The path from the value being written or read to the part that doesn't fit, such as
+            ``[3].price``.
     """
 
     def __init__(self, problem: str, path: str = "") -> None:

@@ -1,6 +1,6 @@
 """Look-up of hooks by annotation: the functions that write and read values of a type.
 
-The look-up is handed to the modules that make hooks of composed types, so none of them imports it.
+Modules for composed types get `hooks_for` as an argument, since importing it would be circular.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def hooks_for(tp: Any) -> tuple[Hook, Hook]:
     except TypeError:  # an unhashable annotation, such as Annotated[int, []]
         return _make_hooks(tp)
     if pair is None:
-        # A class may contain itself, so these stand in for its hooks while those are being made.
+        # A class may contain itself, so these placeholders serve until its hooks are made.
         _pairs[tp] = (lambda value: _pairs[tp][0](value), lambda value: _pairs[tp][1](value))
         try:
             pair = _pairs[tp] = _make_hooks(tp)

@@ -42,8 +42,8 @@ def write_json(value: Any) -> Any:
     except RecursionError:
         raise Unfit("it is nested too deeply, or contains itself") from None
     raise Unfit(
-        f"{short_repr(value)} is of type {kind.__name__}, which plain JSON doesn't have; "
-        "declare the field's type"
+        f"{short_repr(value)} is of type {kind.__name__}, which isn't plain JSON; declare its "
+        "type, or use an attrs class"
     )
 
 

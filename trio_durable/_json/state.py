@@ -7,11 +7,7 @@ cattrs turns ``"3"`` into 3 where an int is declared. The codec encodes a value 
 declared type and equal when read back. Otherwise it raises an error that names the field. Decoding
 each write to compare it would find the same errors at three times the cost.
 
-Types with exact JSON: bool, int (64 bits), finite float (an int where a float is declared stays an
-int), str, None, bytes (base64), datetime (naive, or with a fixed offset in whole seconds), date,
-time, timedelta, Decimal, UUID, enums, list, tuple, set, frozenset, dict (with keys of str, int,
-Enum, UUID, date, datetime, Decimal), Literal, NewType, Annotated, TypedDict, NamedTuple, nested
-attrs classes and dataclasses, unions of these, and Any or object for plain JSON.
+The section "What state may hold" of docs/guide.md lists the types with exact JSON.
 
 In a union with more than one member besides None, values of members that aren't plain JSON scalars
 are written as ``{"$type": name, "value": …}``, so that reading never has to guess.
@@ -110,7 +106,8 @@ class StateCodec:
     def encode(self, key: ObjectKey, instance: Any) -> bytes:
         """The state of ``instance`` as JSON.
 
-        Equal states give equal bytes, unless a dict was filled in another order.
+        The same state gives the same bytes. Only the order in which dicts were filled makes a
+        difference.
 
         Raises:
             StateEncodeError: JSON can't represent a value exactly, or an attribute isn't a declared
@@ -193,7 +190,7 @@ class StateCodec:
             except Exception as cause:  # noqa: BLE001  # hooks may raise anything
                 unfit = as_unfit(cause)
                 return StateEncodeError(key, _short(field.name + unfit.path), unfit.problem)
-        # Each value is of its type, so a validator rejected one, or a converter changed it.
+        # Every value fits its type, so a validator rejected one, or a converter changed it.
         unfit = as_unfit(error)
         return StateEncodeError(key, _short(unfit.path.lstrip(".")) or "?", unfit.problem)
 
@@ -208,7 +205,7 @@ class StateCodec:
                     unfit = as_unfit(cause)
                     place = _short(f"$.{field.name}{unfit.path}")
                     return StateDecodeError(key, field.name, place, unfit.problem)
-        # Each value is of its type, so a validator rejected one.
+        # Every value fits its type, so a validator or a converter rejected one.
         return StateDecodeError(key, "", "$", error_summary(error))
 
 

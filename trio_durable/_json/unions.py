@@ -66,7 +66,7 @@ def union_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
             if found is None:
                 raise Unfit(f"{value['$type']!r} is not part of {tp}")
             return found[2](value["value"])
-        # Without a tag: written when the union had one member besides None.
+        # Untagged: written when this field had a single type, or one besides None.
         for _, _, read in tagged.values():
             try:
                 return read(value)

@@ -1,7 +1,7 @@
 """Upgrades of stored state, applied one after the other when a state of an older schema is decoded.
 
-Stored JSON has the schema it was written at as the member ``"$schema"``; without that member it is
-of schema 1. So storages know nothing of schemas, and no field can have that name.
+The member ``"$schema"`` says at which schema the JSON was written; without it, schema 1. So
+storages know nothing of schemas, and no field can have that name.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ def _step(key: ObjectKey, data: dict[str, Any], step: UpgradeDefinition) -> dict
     except Exception as error:
         unfit = as_unfit(error)
         raise StateDecodeError(
-            key, "", f"${unfit.path:.100}", f"{name} returned what isn't JSON: {unfit.problem}"
+            key,
+            "",
+            f"${unfit.path:.100}",
+            f"{name} returned something that isn't JSON: {unfit.problem}",
         ) from error
     return copy
