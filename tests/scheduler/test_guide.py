@@ -68,6 +68,5 @@ except ImportError as error:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert process.stdout.strip() == (
-        "trio_durable.testing.scheduler_conformance needs pytest, which isn't there; "
-        "install trio-durable[testing]"
+        "trio_durable.testing.scheduler_conformance needs pytest; install trio-durable[testing]"
     )
