@@ -233,10 +233,14 @@ def effects_survive_a_rollback() -> AbstractContextManager[object]:
 def turns_interleave() -> AbstractContextManager[object]:
     """An ``async def`` turn doesn't keep calls of ``def`` handlers waiting."""
 
-    def is_open(self: Activation) -> bool:
-        return self.state.instance is not None and self.phase is Phase.READY
-
-    return patch.object(Activation, "is_open", property(is_open))
+    return rewritten(
+        LocalCalls,
+        "_call",
+        (
+            "activation.job is not None or state.instance is None",
+            "activation.phase.value != 'ready' or state.instance is None",
+        ),
+    )
 
 
 @mutant

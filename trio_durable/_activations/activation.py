@@ -17,8 +17,9 @@ State and commits are in `ObjectState`, the running of one turn is in `turns`. I
 - ``job`` is the load, ``after_load`` or ``async def`` turn that the object waits for; an object
   with a job is busy. The mailbox holds something only while there is a job, since `_drain` empties
   it otherwise.
-- ``is_open``: the object has no job and a live instance, so that a caller may run a turn on the
-  spot. A live instance without a job or a running turn implies that the phase is READY.
+- An object is open if it has no job and a live instance. Then a caller may run a ``def`` turn on
+  the spot; `LocalCalls` checks this itself, since every call does. A live instance without a job or
+  a running turn implies that the phase is READY.
 - ``leaving``: the object leaves memory as soon as its mailbox is empty, and it has no job and no
   commit that isn't durable.
 """
@@ -86,6 +87,7 @@ class Activation:
         "_residents",
         "_services",
         "_worker",
+        "commits",
         "job",
         "last_used",
         "leaving",
@@ -98,6 +100,8 @@ class Activation:
         self, key: ObjectKey, object_type: ObjectType, services: Services, residents: Residents
     ) -> None:
         self.state = ObjectState(key, object_type, self)
+        self.commits: Commits = services.group_commit
+        """See `StateHost.commits`."""
         self.runtime: Dispatcher = services.runtime_of(key.tenant)
         """See `ContextHost.runtime`."""
         self.last_used = services.loop.now()
@@ -134,11 +138,6 @@ class Activation:
     def wall_time(self) -> int:
         """See `ContextHost.wall_time`."""
         return self._services.clock.now()
-
-    @property
-    def commits(self) -> Commits:
-        """See `StateHost.commits`."""
-        return self._services.group_commit
 
     @property
     def turn_event(self) -> TurnEvent | None:
@@ -289,13 +288,8 @@ class Activation:
 
     # --- jobs ------------------------------------------------------------------------------------
 
-    @property
-    def is_open(self) -> bool:
-        """True if a caller may run a ``def`` turn on the spot."""
-        return self.job is None and self.state.instance is not None
-
     def open_up(self) -> bool:
-        """Become open, if all that it takes is to decode the state."""
+        """Become open, if all that it takes is to decode the state; return whether it is open."""
         if self.job is None and self.phase is Phase.READY:
             if self.state.instance is None:
                 self.state.instantiate(first=False)

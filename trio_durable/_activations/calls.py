@@ -115,11 +115,13 @@ class LocalCalls:
                 loads=directory.find(address) is None,
             )
         activation = directory.use(address)
-        if handler.is_async or not (activation.is_open or activation.open_up()):
+        state = activation.state
+        if handler.is_async or (
+            (activation.job is not None or state.instance is None) and not activation.open_up()
+        ):
             envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
             return await self._queue(activation, envelope, timeout)
         activation.last_used = loop.now()
-        state = activation.state
         error = result = None
         try:
             if services.observation is None:

@@ -286,8 +286,10 @@ class ObjectState:
     # --- commits ---------------------------------------------------------------------------------
 
     def _save(self, state: bytes, alarms: AlarmChanges | None) -> None:
-        self.encoded = compact(state)
-        self._submit(self.encoded, False, alarms)
+        host = self._host
+        assert host is not None
+        self.encoded = encoded = compact(state)
+        self.gate = host.commits.submit(self, encoded, False, alarms)
 
     def _delete(self, alarms: AlarmChanges | None) -> None:
         self._submit(None, self.is_stored, alarms)

@@ -20,10 +20,11 @@ from .._errors import UnknownHandler
 class Handle:
     """Calls the handlers of one object. Making one touches neither memory nor storage."""
 
-    __slots__ = ("_address", "_calls", "_timeout")
+    __slots__ = ("_address", "_call", "_calls", "_timeout")
 
     def __init__(self, calls: CallPath, address: str, timeout: float | None) -> None:
         self._calls = calls
+        self._call = calls.call  # looked up once for all calls
         self._address = address
         self._timeout = timeout
 
@@ -54,7 +55,7 @@ def handle_class(object_type: ObjectType) -> type[Handle]:
 
 def _method(handler: HandlerDefinition) -> Callable[..., Coroutine[Any, Any, object]]:
     def call(self: Handle, /, *args: object, **kwargs: object) -> Coroutine[Any, Any, object]:
-        return self._calls.call(self._address, handler, args, kwargs, self._timeout)
+        return self._call(self._address, handler, args, kwargs, self._timeout)
 
     call.__name__ = handler.name
     call.__doc__ = handler.function.__doc__
