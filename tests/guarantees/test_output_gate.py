@@ -197,7 +197,7 @@ async def test_a_caller_may_give_up_waiting_for_the_commit() -> None:
         counter = runtime.get(Counter, "a")
         await counter.read()
         with storage.held("writer"):
-            with pytest.raises(CallTimeout, match="commit is under way"):
+            with pytest.raises(CallTimeout, match="its commit isn't durable yet"):
                 await counter.increment()
             outcome = group.start(counter.increment)
             await settle()

@@ -180,10 +180,11 @@ class Activation:
         """The reason why a call waits, for messages."""
         if self.job is not None:
             since = self._services.loop.now() - self.job.began
-            waiting = f", {self.depth} calls wait" if self.depth else ""
-            return f"{self.job.name} has been under way for {since:.3g} s{waiting}"
+            depth = self.depth
+            waiting = f", {depth:,} {'call is' if depth == 1 else 'calls are'} waiting"
+            return f"{self.job.name} has been running for {since:.3g} s{waiting if depth else ''}"
         if self.state.gate is not None:
-            return "its commit is under way"
+            return "its commit isn't durable yet"
         return "it is idle"
 
     # --- the mailbox -----------------------------------------------------------------------------

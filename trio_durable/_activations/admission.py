@@ -63,5 +63,6 @@ def admit_to_mailbox(key: ObjectKey, name: str, timeout: float, depth: int, wait
         Overloaded: The expected wait is more than `PATIENCE` of the timeout.
     """
     if wait > PATIENCE * timeout:
-        problem = f"{depth:,} calls wait before it, with which it takes {wait:.3g} s"
+        calls = "1 call waits" if depth == 1 else f"{depth:,} calls wait"
+        problem = f"{calls} before it, with which it takes {wait:.3g} s"
         raise Overloaded(key, name, timeout, problem)
