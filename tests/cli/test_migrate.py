@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 from trio_durable import ObjectKey, PostgresStorage
-from trio_durable.storage import Commit
+from trio_durable.storage import Commit, ForwardingStorage, MemoryStorage
 
 from .stored_data import ADA, NOW, json_of
 from .support import assert_refused, contents, run
@@ -110,3 +111,21 @@ def test_down_to_nowhere_is_refused(filled: str, folder: Path) -> None:
     )
     assert_refused(folder, says, "migrate", "-s", filled, "--down", "m9", "--yes")
     assert applied(filled) == [*reversed(ALL)]
+
+
+@pytest.mark.parametrize("options", [[], ["--sql"], ["--yes", "--json"]], ids=" ".join)
+def test_down_is_refused_by_a_storage_that_can_not_undo_migrations(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    class OtherStorage(ForwardingStorage):
+        @property
+        def location(self) -> str:
+            return "other://app"
+
+    # No path or URL stands for it, so it comes in place of the one that the path stands for. It
+    # needs no psycopg, either.
+    module = sys.modules["trio_durable.cli.commands.migrate"]
+    monkeypatch.setattr(module, "resolve_storage", lambda name: OtherStorage(MemoryStorage()))
+    monkeypatch.setitem(sys.modules, "trio_durable.storage.postgres", None)
+    says = "other://app: this storage has no migrations to undo; leave out --down"
+    assert_refused(folder, says, "migrate", "-s", "app.db", "--down", "none", *options)

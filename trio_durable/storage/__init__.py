@@ -33,7 +33,7 @@ far as one process can:
 
 The library has `SQLiteStorage`, ``PostgresStorage`` (in ``trio_durable.storage.postgres``, because
 it needs psycopg) and `MemoryStorage`, which is the shortest implementation to read.
-`ForwardingWriter` and `ForwardingReader` are for a storage around another one.
+`ForwardingStorage`, `ForwardingWriter` and `ForwardingReader` are for a storage around another one.
 """
 
 from ._contract import (
@@ -46,7 +46,7 @@ from ._contract import (
     StorageFault,
     Writer,
 )
-from ._forwarding import ForwardingReader, ForwardingWriter
+from ._forwarding import ForwardingReader, ForwardingStorage, ForwardingWriter
 from ._records import (
     NO_TIME,
     AlarmChanges,
@@ -75,6 +75,7 @@ __all__ = [
     "DueAlarm",
     "Durability",
     "ForwardingReader",
+    "ForwardingStorage",
     "ForwardingWriter",
     "Hints",
     "MemoryStorage",

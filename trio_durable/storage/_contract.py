@@ -37,6 +37,10 @@ class Writer(ABC):
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         """Apply a batch in one transaction and make it durable.
 
+        The contract sets no upper bound. A runtime's batch has at most 1024 commits, and ends with
+        the commit that takes its states and payloads past 32 MiB. A commit may change any number of
+        alarms.
+
         Args:
             batch: Commits of distinct keys.
             now: The current wall time, stored with each object.
@@ -54,6 +58,9 @@ class Writer(ABC):
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
     ) -> list[StoredAlarm]:
         """Claim the available ones among ``alarms``, in one transaction.
+
+        The contract sets no upper bound. A runtime claims at most 256 alarms at a time. `renew` and
+        `postpone` may get all deliveries in flight at once, which can be more than 16,384.
 
         Args:
             alarms: Distinct keys.
@@ -118,7 +125,8 @@ class Reader(ABC):
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         """Load objects, in the order of ``keys``; None where nothing is stored.
 
-        A key may occur twice.
+        A key may occur twice. The contract sets no upper bound; a runtime loads at most 1024 keys
+        at a time.
 
         Raises:
             CorruptRow: The row of one object can't be read. The caller may load the others without
@@ -281,7 +289,25 @@ class Hints(ABC):
 
 
 class Storage(ABC):
-    """A place for objects and alarms. Opens at most one writer at a time."""
+    """A place for objects and alarms. A runtime opens one writer and one reader.
+
+    Threads and lifetime:
+
+    - `open_writer` and all methods of the writer, ``close`` included, are called in one thread; so
+      are `open_reader` and those of the reader, in another thread. Under `InlineRunner` both are
+      the event loop's thread. A runtime calls `open_hints` and `Hints.send` in the event loop's
+      thread, and `Hints.close` in the reader's.
+    - A runtime opens the writer, the reader and then the hints, and closes them in the opposite
+      order, each once. If the reader can't be opened, the writer is closed.
+    - The command line and tests also open a reader without a writer, several readers at a time, or
+      a writer alone, and call `pending_migrations` and `migration_sql` while nothing is open.
+    - After all sides are closed, the same `Storage` may be opened again, and has everything that
+      was committed.
+    - The sides may share a handle that the `Storage` owns, such as an environment that a process
+      may open only once. It must work in both threads, opens with the first side, and closes with
+      the last one, whichever side that is. The threads open and close without synchronization, so
+      the `Storage` needs a lock for that.
+    """
 
     @property
     @abstractmethod

@@ -1,11 +1,11 @@
-"""Forwarding writer and reader: base classes for a storage that wraps another one."""
+"""Forwarding storage, writer and reader: base classes for a storage that wraps another one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import Reader, Writer
+from ._contract import Hints, Reader, Storage, Writer
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -17,6 +17,42 @@ from ._records import (
     StoredObject,
     TypeSummary,
 )
+
+
+class ForwardingStorage(Storage):
+    """Forwards each call to another storage. Subclasses override single methods.
+
+    Args:
+        inner: The storage to forward to.
+    """
+
+    def __init__(self, inner: Storage) -> None:
+        self._inner = inner
+
+    @property
+    def inner(self) -> Storage:
+        """The storage that calls are forwarded to."""
+        return self._inner
+
+    @property
+    def location(self) -> str:
+        """The location of ``inner``."""
+        return self.inner.location
+
+    def open_writer(self) -> Writer:
+        return self.inner.open_writer()
+
+    def open_reader(self) -> Reader:
+        return self.inner.open_reader()
+
+    def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
+        return self.inner.open_hints(heard)
+
+    def pending_migrations(self) -> list[str]:
+        return self.inner.pending_migrations()
+
+    def migration_sql(self) -> str | None:
+        return self.inner.migration_sql()
 
 
 class ForwardingWriter(Writer):

@@ -3,6 +3,12 @@
 Times are wall time in whole microseconds since 1970 UTC and fit in a signed 64-bit integer, as do
 revisions, epochs and claims. States and payloads are JSON in UTF-8. Type names, ids, names of
 alarms and errors are text without NUL and lone surrogates. A storage keeps all of them exactly.
+
+Type names, ids and names of alarms have 1 to 512 bytes of UTF-8 each. The name of a tenant has up
+to 48 characters, of lowercase ASCII letters, digits, ``_`` and ``-``, and begins with a letter or a
+digit; "" stands for no tenant. The contract sets no bound for states,
+payloads and errors. A runtime limits them: states to its ``max_state_size``, payloads to 64 KiB,
+errors to 1000 characters.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
     if old.location == new.location:
         raise CommandError(f"SOURCE and TARGET are the same, {old.location}; name two storages")
     # The writer of an SQLite file keeps all others from changing it during the copy. PostgreSQL has
-    # no such lock, and a role that may only read can copy from it.
+    # no such lock, and a role that may only read can copy from it. No other storage is locked:
+    # opening its writer may change it, and need not exclude others. The comparison at the end
+    # reports the changes of others.
     with (
         open_reader(old, tenant) as source_reader,
         open_writer(old) if isinstance(old, SQLiteStorage) else nullcontext(),

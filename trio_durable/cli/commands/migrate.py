@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import click
 
 from ...storage import SQLiteStorage, Storage
@@ -13,6 +15,18 @@ from ..storage.open import open_writer, resolve_storage
 
 NONE = "none"
 """The value of ``--down`` that keeps no migration. No migration has this name."""
+
+
+@runtime_checkable
+class _MigratesDown(Protocol):
+    """A storage whose migrations can be undone: `PostgresStorage`.
+
+    Recognized by its methods, because the class itself can't be imported without psycopg.
+    """
+
+    def migrate_down(self, to: str | None) -> list[str]: ...
+
+    def migrate_down_sql(self, to: str | None) -> str: ...
 
 
 @click.command()
@@ -82,10 +96,10 @@ def _down(store: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bo
         raise CommandError(
             f"{store.location}: SQLite files can't be migrated down; restore an earlier backup"
         )
-    # Imported here, because only users of PostgreSQL have psycopg.
-    from ...storage.postgres import PostgresStorage
-
-    assert isinstance(store, PostgresStorage)
+    if not isinstance(store, _MigratesDown):
+        raise CommandError(
+            f"{store.location}: this storage has no migrations to undo; leave out --down"
+        )
     try:
         text = store.migrate_down_sql(last)
     except ValueError as error:
