@@ -8,6 +8,7 @@ own, and does nothing but wait for the end of the story.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -47,4 +48,6 @@ def seeded_generators() -> Iterator[None]:
         yield
     finally:
         end.set_result(None)
-        thread.join()
+        # At the interpreter's exit no daemon thread runs any more, so this one would never end.
+        if not sys.is_finalizing():
+            thread.join()
