@@ -186,13 +186,12 @@ class OpenRuntime:
 
     async def _start(self, prepare: Callable[[OpenRuntime], None]) -> None:
         stack, scheduler = self._stack, self.scheduler
-        stack.callback(self._mark_closed)
         stack.push_async_callback(_shielded, self._close_hints)
-        prepare(self)
         stack.push_async_callback(_shielded, self._drain)
         await self._tasks.__aenter__()
         stack.push_async_exit(self._end_tasks)
         stack.callback(self._mark_closed)
+        prepare(self)  # before any task runs
         for task in (
             self.batched_load.run,
             self.deadlines.run,
