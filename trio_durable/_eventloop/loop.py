@@ -20,6 +20,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVarTuple
 
+from .._clock import Clock, LoopClock, SystemClock
+
 Ts = TypeVarTuple("Ts")
 
 
@@ -118,6 +120,10 @@ class Loop(ABC):
 
     checkpoint: Callable[[], Awaitable[None]]
     """Lets other tasks run, and delivers cancellation."""
+
+    def wall_clock(self) -> Clock:
+        """The source of wall time: the system's clock, or this loop's if that is virtual."""
+        return LoopClock(self.time_source, self.now) if self.is_virtual else SystemClock()
 
     @abstractmethod
     def is_current(self) -> bool:

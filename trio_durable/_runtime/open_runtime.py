@@ -29,7 +29,7 @@ from .._activations.eviction import ResidentSet
 from .._activations.object_type import ObjectType
 from .._activations.observation import Observation
 from .._activations.services import Services
-from .._clock import Clock, LoopClock, SystemClock
+from .._clock import Clock
 from .._errors import RuntimeClosed, StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
@@ -135,9 +135,7 @@ class OpenRuntime:
         tenant: Callable[[str], Dispatcher],
         destination: Destination,
     ) -> None:
-        clock = settings.clock
-        if clock is None:
-            clock = LoopClock(loop.time_source, loop.now) if loop.is_virtual else SystemClock()
+        clock = loop.wall_clock() if settings.clock is None else settings.clock
         self.loop = loop
         self.clock = clock
         self.storage = settings.storage

@@ -27,7 +27,6 @@ from .._alarms.delivery import Delivery
 from .._alarms.input import due_time, encoded_payload
 from .._api.durable_object import DurableObject, definition_of
 from .._api.registry import object_type_of
-from .._clock import LoopClock, SystemClock
 from .._declarations.records import HandlerDefinition
 from .._durations import UNSET, Unset, positive_int
 from .._errors import (
@@ -197,8 +196,7 @@ class _Performance(Generic[T]):
         state.encoded = object_type.codec.encode(self.key, instance)
         state.instantiate(first=True)
         self._loop = loop = running_loop()
-        virtual = LoopClock(loop.time_source, loop.now) if loop.is_virtual else None
-        self._clock = virtual or SystemClock()
+        self._clock = loop.wall_clock()
         self.now = self._clock.now()
         """The start of the turn, in microseconds since 1970 UTC."""
         self._commits = 0
