@@ -29,7 +29,7 @@ from datetime import date
 from typing import *
 import attrs
 import typing_extensions as te
-from trio_durable._json.annotations import Namespace
+from trio_durable._json.annotations import Namespace, parameters_of
 T = TypeVar("T")
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
@@ -295,7 +295,32 @@ def test_names_that_are_not_defined(module: Module, annotation: str, name: str) 
         resolved_hints(names["Plain"])
     assert (caught.value.name, caught.value.member) == (name, "field")
     assert name in caught.value.annotation
-    assert "field" in str(caught.value)
+
+
+def test_a_module_that_is_still_being_imported(module: Module) -> None:
+    names = module("class Plain:\n    field: 'datetime.Later'")
+    unfinished = types.ModuleType("datetime")
+    unfinished.__spec__ = types.SimpleNamespace(_initializing=True)  # type: ignore[assignment]
+    names["datetime"] = unfinished
+    with pytest.raises(UnresolvedName) as caught:
+        resolved_hints(names["Plain"])
+    assert caught.value.name == "Later"
+
+
+def test_parameters_in_the_statement_of_a_class_behind_generic(module: Module) -> None:
+    names = module("""
+found = []
+class Root:
+    def __init_subclass__(cls):
+        found.append((dict(vars(cls)).get("__parameters__"), parameters_of(cls)))
+class Mixin(Generic[T]): ...
+class One(Mixin[U], Generic[T, U], Root): ...
+class Two(Mixin[dict[U, T]], Root): ...
+class Three(Mixin[int], Root): ...
+""")
+    t, u = names["T"], names["U"]
+    assert names["found"] == [(None, (t, u)), (None, (u, t)), (None, ())]
+    assert [names[name].__parameters__ for name in ("One", "Two", "Three")] == [(t, u), (u, t), ()]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import inspect
 import sys
 import types
 from collections.abc import Iterable, Mapping
-from types import FrameType, MappingProxyType
+from types import FrameType, MappingProxyType, ModuleType
 from typing import (
     Annotated,
     Any,
@@ -47,15 +47,15 @@ from .errors import UnsupportedType
 Bindings: TypeAlias = Mapping[Any, Any]
 """Types by the type variable that they replace."""
 
-_BASES = "its bases"
-"""The member that errors name for an argument of a base."""
+_BASES = ""
+"""The member in errors about the arguments of a base, which are no member's annotation."""
 
 
 class UnresolvedName(Exception):
     """A name in an annotation that isn't defined, or not yet."""
 
     def __init__(self, name: str, member: str, annotation: str) -> None:
-        super().__init__(f"{name} in the annotation {annotation!r} of {member} isn't defined")
+        super().__init__(f"{name} in the annotation {annotation!r} isn't defined")
         self.name = name
         self.member = member
         self.annotation = annotation
@@ -174,8 +174,15 @@ def _evaluate(
         name = error.name or error_summary(error)
         raise UnresolvedName(name, member, annotation_text(annotation)) from error
     except Exception as error:
+        if isinstance(error, AttributeError) and _is_being_imported(error.obj):
+            raise UnresolvedName(error.name or "?", member, annotation_text(annotation)) from error
         problem = error_summary(error)
         raise InvalidAnnotation(member, annotation_text(annotation), problem) from error
+
+
+def _is_being_imported(thing: object) -> bool:
+    """True for a module in a circle of imports, whose names aren't all defined yet."""
+    return isinstance(thing, ModuleType) and getattr(thing.__spec__, "_initializing", False)
 
 
 def _module_names(module: str, namespace: Namespace = Namespace.EMPTY) -> dict[str, Any]:
@@ -342,7 +349,7 @@ def bindings_of(tp: Any) -> Bindings:
 
     Type variables of its bases aren't either: `resolved_hints` has already replaced them.
     """
-    parameters = getattr(get_origin(tp) or tp, "__parameters__", ())
+    parameters = parameters_of(get_origin(tp) or tp)
     bindings = _aligned(parameters, get_args(tp))
     for parameter in parameters:
         if parameter not in bindings:
@@ -351,6 +358,25 @@ def bindings_of(tp: Any) -> Bindings:
                 # A default may be in terms of the variables before it.
                 bindings[parameter] = substituted(fallback, bindings)
     return MappingProxyType(bindings)
+
+
+def parameters_of(tp: Any) -> tuple[Any, ...]:
+    """The type variables of a generic class or alias, in the order of its arguments."""
+    if not isinstance(tp, type) or "__parameters__" in vars(tp):
+        return tuple(getattr(tp, "__parameters__", ()))
+    # Generic sets them after the __init_subclass__ of the bases behind it has run.
+    bases = vars(tp).get("__orig_bases__", ())
+    for base in bases:
+        if get_origin(base) in (Generic, Protocol):
+            return get_args(base)
+    return tuple(dict.fromkeys(each for base in bases for each in free_variables(base)))
+
+
+def free_variables(tp: Any) -> tuple[Any, ...]:
+    """The type variables in a type; none of a generic class without arguments."""
+    if isinstance(tp, TypeVar):
+        return (tp,)
+    return tuple(getattr(tp, "__parameters__", ())) if get_origin(tp) is not None else ()
 
 
 def substituted(tp: Any, bindings: Bindings, self_type: Any = None) -> Any:
@@ -420,7 +446,7 @@ def _unbound(cls: Any) -> dict[Any, Any]:
     """
     return {
         parameter: TypeVar(parameter.__name__)
-        for parameter in getattr(cls, "__parameters__", ())
+        for parameter in parameters_of(cls)
         if isinstance(parameter, TypeVar)
     }
 
@@ -439,12 +465,17 @@ def _aligned(parameters: tuple[Any, ...], args: tuple[Any, ...]) -> dict[Any, An
     return dict(zip(parameters, args, strict=False))
 
 
+def has_default(parameter: Any) -> bool:
+    """True for a type variable with a default, of Python 3.13 or typing_extensions."""
+    method = getattr(parameter, "has_default", None)
+    return method is not None and method()
+
+
 def _fallback(parameter: Any) -> Any:
     """The default of a type variable, else its bound, else None."""
     name = parameter.__name__
-    has_default = getattr(parameter, "has_default", None)  # Python 3.13 and typing_extensions
     try:
-        if has_default is not None and has_default():
+        if has_default(parameter):
             fallback = _evaluated_none(parameter.__default__)
         else:
             fallback = getattr(parameter, "__bound__", None)
