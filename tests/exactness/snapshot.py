@@ -75,7 +75,7 @@ class _Walk:
     def of(self, value: Any, place: str) -> Snapshot:
         kind = type(value)
         if kind in _BY_REPR:
-            return (_name(kind), kind.__repr__(value))
+            return (_name(kind), repr(value))
         if kind is int:
             return ("int", hex(value))  # its repr has a limit
         mro = _mro(kind)

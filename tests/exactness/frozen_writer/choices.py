@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, get_args
 
-from .text import short_repr
 from .errors import Unfit, UnsupportedType, as_unfit, expected
 from .scalars import JSON_SCALARS, Hook
+from .text import short_repr
 
 
 def enum_hooks(tp: type[Enum]) -> tuple[Hook, Hook]:

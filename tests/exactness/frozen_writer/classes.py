@@ -13,9 +13,9 @@ from typing import Any, get_type_hints
 import attrs
 import orjson
 
-from .text import short_repr
 from .errors import Unfit, as_unfit, expected
 from .scalars import SCALARS, Hook, HooksFor
+from .text import short_repr
 
 
 def class_hooks(cls: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:

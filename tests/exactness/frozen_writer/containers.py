@@ -11,10 +11,10 @@ from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hi
 
 import orjson
 
-from .text import short_repr
 from .errors import Unfit, UnsupportedType, as_unfit, expected
 from .keys import key_hooks
 from .scalars import Hook, HooksFor
+from .text import short_repr
 
 LISTS = (list, MutableSequence, Sequence)
 """Types whose values are lists."""

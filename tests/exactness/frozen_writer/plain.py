@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .text import short_repr
 from .errors import Unfit
 from .scalars import write_float
+from .text import short_repr
 
 
 def write_json(value: Any) -> Any:

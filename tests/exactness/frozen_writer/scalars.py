@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from .text import short_repr
 from .errors import Unfit, expected
+from .text import short_repr
 
 Hook = Callable[[Any], Any]
 """Writes a value as JSON data, or reads it back; raises `Unfit` for a value that doesn't fit."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, get_args, get_origin, is_typeddict
 
-from .text import short_repr
 from .containers import DICTS, LISTS
 from .errors import Unfit, UnsupportedType
 from .scalars import JSON_SCALARS, SCALARS, Hook, HooksFor
+from .text import short_repr
 
 
 def union_hooks(tp: Any, hooks_for: HooksFor) -> tuple[Hook, Hook]:
