@@ -318,7 +318,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=20, help="of each kind of failure")
     arguments = parser.parse_args()
     report = trio.run(tried, arguments.every, arguments.seed)
-    print(
+    print(  # noqa: T201
         f"{len(MEMBERS)} types, {len(list(unions()))} unions",
         *report.lines(arguments.examples),
         sep="\n",

@@ -58,7 +58,8 @@ def required_of(annotation: Any) -> set[str]:
         }
     if hasattr(kind, "_fields"):
         fields: tuple[str, ...] = kind._fields
-        return set(fields) - kind._field_defaults.keys()
+        defaults: dict[str, Any] = kind._field_defaults
+        return set(fields) - set(defaults)
     hints = typing_extensions.get_type_hints(kind, include_extras=True)
     needed: frozenset[str] = kind.__required_keys__
     return {
