@@ -445,7 +445,7 @@ def _unbound(cls: Any) -> dict[Any, Any]:
     Without them a subclass with the same variable would give the base its own argument.
     """
     return {
-        parameter: TypeVar(parameter.__name__)
+        parameter: TypeVar(parameter.__name__)  # pyright: ignore[reportGeneralTypeIssues]
         for parameter in parameters_of(cls)
         if isinstance(parameter, TypeVar)
     }
