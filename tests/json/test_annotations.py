@@ -287,7 +287,13 @@ def test_own_hints_leave_out_the_bases(module: Module) -> None:
 
 @pytest.mark.parametrize(
     ("annotation", "name"),
-    [("'Missing'", "Missing"), ("list['Missing']", "Missing"), ("'missing.Type'", "missing")],
+    [
+        ("'Missing'", "Missing"),
+        ("list['Missing']", "Missing"),
+        ("'missing.Type'", "missing"),
+        ("'datetime.Date'", "datetime.Date"),
+        ("'date.Time'", "date.Time"),
+    ],
 )
 def test_names_that_are_not_defined(module: Module, annotation: str, name: str) -> None:
     names = module(f"class Plain:\n    fine: int\n    field: {annotation}")
@@ -295,16 +301,6 @@ def test_names_that_are_not_defined(module: Module, annotation: str, name: str) 
         resolved_hints(names["Plain"])
     assert (caught.value.name, caught.value.member) == (name, "field")
     assert name in caught.value.annotation
-
-
-def test_a_module_that_is_still_being_imported(module: Module) -> None:
-    names = module("class Plain:\n    field: 'datetime.Later'")
-    unfinished = types.ModuleType("datetime")
-    unfinished.__spec__ = types.SimpleNamespace(_initializing=True)  # type: ignore[assignment]
-    names["datetime"] = unfinished
-    with pytest.raises(UnresolvedName) as caught:
-        resolved_hints(names["Plain"])
-    assert caught.value.name == "Later"
 
 
 def test_parameters_in_the_statement_of_a_class_behind_generic(module: Module) -> None:
@@ -326,7 +322,7 @@ class Three(Mixin[int], Root): ...
 @pytest.mark.parametrize(
     ("annotation", "problem"),
     [
-        ("'datetime.DateTime'", "has no attribute 'DateTime'"),
+        ("'(1).Type'", "has no attribute 'Type'"),
         ("'list['", "expression"),
         ("list['list[']", "expression"),
         ("'int[str]'", "not subscriptable"),
@@ -555,7 +551,7 @@ def test_aliases_made_by_a_call(module: Module) -> None:
 Json = te.TypeAliasType("Json", 'str | list["Json"]')
 Pairs = te.TypeAliasType("Pairs", list[tuple[T, T]], type_params=(T,))
 Broken = te.TypeAliasType("Broken", "Missing")
-Wrong = te.TypeAliasType("Wrong", "datetime.DateTime")
+Wrong = te.TypeAliasType("Wrong", "int[str]")
 """)
     json = names["Json"]
     assert alias_value(json) == str | list_of(json)
@@ -563,7 +559,7 @@ Wrong = te.TypeAliasType("Wrong", "datetime.DateTime")
     assert substituted(alias_value(pairs), bindings_of(pairs[int])) == list[tuple[int, int]]
     with pytest.raises(UnresolvedName, match="Missing"):
         alias_value(names["Broken"])
-    with pytest.raises(UnsupportedType, match="DateTime"):
+    with pytest.raises(UnsupportedType, match="subscriptable"):
         alias_value(names["Wrong"])
 
 
@@ -573,7 +569,7 @@ def test_type_statements(module: Module) -> None:
 type Json = str | list[Json]
 type Pairs[T] = list[tuple[T, T]]
 type Broken = Missing
-type Wrong = datetime.DateTime
+type Wrong = int[str]
 """)
     json = names["Json"]
     assert alias_value(json) == str | list_of(json)
@@ -581,5 +577,5 @@ type Wrong = datetime.DateTime
     assert substituted(alias_value(pairs), bindings_of(pairs[int])) == list[tuple[int, int]]
     with pytest.raises(UnresolvedName, match="Missing"):
         alias_value(names["Broken"])
-    with pytest.raises(UnsupportedType, match="DateTime"):
+    with pytest.raises(UnsupportedType, match="subscriptable"):
         alias_value(names["Wrong"])

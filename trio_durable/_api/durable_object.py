@@ -11,6 +11,7 @@ other bases, and two bases with slots of their own can't be combined, which woul
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import weakref
@@ -32,20 +33,24 @@ import attrs
 from .._alarms.alarm import Alarm
 from .._alarms.retry import Retry
 from .._declarations.alarm import retry_of
+from .._declarations.attrs_class import make_attrs
 from .._declarations.class_body import (
     check_alarm,
     check_body,
+    check_field_types,
     check_fields,
     check_handler,
     check_overrides,
     is_alarm,
-    unannotated_fields,
 )
+from .._declarations.field_types import field_types, remember_namespace
 from .._declarations.handler import Handler
 from .._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
 from .._declarations.upgrade import upgrades_of
 from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
 from .._errors import DefinitionError, NotInTurn
+from .._json.annotations import UnresolvedName
+from .._json.errors import UnsupportedType
 from .._json.upgrades import UpgradeDefinition
 from .._keys import id_problem
 
@@ -118,6 +123,7 @@ class DurableObject:
         __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
         __durable_keywords__: ClassVar[dict[str, Any]]
         __durable_definition__: ClassVar[ObjectDefinition]
+        __durable_types__: ClassVar[Mapping[str, Any]]
 
     def __init_subclass__(
         cls,
@@ -140,6 +146,7 @@ class DurableObject:
                 f"no base takes this class keyword ({error}); those of a durable object are name, "
                 "hibernate_after, shutdown_after, call_timeout, mailbox_size and schema",
             ) from error
+        remember_namespace(cls)
         cls.__durable_keywords__ = _keywords(
             cls,
             {
@@ -151,6 +158,10 @@ class DurableObject:
             },
         )
         cls.__durable_definition__ = _define(cls, name)
+        with contextlib.suppress(UnresolvedName):  # it may be defined before the first use
+            _resolve(cls)
+        # Last, so that nothing refers to a class whose definition failed.
+        _order[cls] = next(_counter)
         _classes.add(cls)
 
     def after_load(self) -> Awaitable[None] | None:
@@ -271,19 +282,39 @@ def resolved_fields(cls: type[DurableObject]) -> tuple[attrs.Attribute[Any], ...
     """The attrs fields of ``cls`` with their annotations resolved to types.
 
     Raises:
-        DefinitionError: A name in an annotation is unknown where the class was defined.
+        DefinitionError: A name in an annotation isn't defined, or a type can't be that of a field.
     """
     try:
-        attrs.resolve_types(cls)
-    except NameError as error:
-        unresolved = [f.name for f in cls.__attrs_attrs__ if str(error.name) in str(f.type)]
+        _resolve(cls)
+    except UnresolvedName as error:
         raise DefinitionError(
             cls.__qualname__,
-            ", ".join(unresolved),
-            f"{error.name} in the annotation can't be resolved; import it at module level, "
-            "outside `if TYPE_CHECKING`",
+            error.member,
+            f"{error.name} in the annotation isn't defined; correct it, or define or import it at "
+            "module level, outside `if TYPE_CHECKING`, or before the class in its function",
         ) from error
     return cls.__attrs_attrs__
+
+
+def _resolve(cls: type[DurableObject]) -> None:
+    """Set the types of the attrs fields, once, and check them.
+
+    Raises:
+        UnresolvedName: A name in an annotation isn't defined, perhaps not yet.
+        DefinitionError: A type can't be that of a field.
+    """
+    if "__durable_types__" in vars(cls):
+        return
+    try:
+        types = field_types(cls, cls.__attrs_attrs__, DurableObject)
+    except UnsupportedType as error:
+        member = getattr(error, "member", "")
+        raise DefinitionError(cls.__qualname__, member, f"{error}; correct it") from error
+    check_field_types(cls, cls.__attrs_attrs__, types)
+    for field in cls.__attrs_attrs__:
+        # As attrs.resolve_types does, which would see neither local names nor type variables.
+        object.__setattr__(field, "type", types[field.name])
+    cls.__durable_types__ = types
 
 
 def _keywords(cls: type[DurableObject], given: dict[str, Any]) -> dict[str, Any]:
@@ -317,7 +348,6 @@ _counter = itertools.count()
 
 
 def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
-    _order[cls] = next(_counter)
     type_name = cls.__qualname__ if name is None else name
     problem = id_problem(type_name)
     if problem:
@@ -325,7 +355,8 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
             cls.__qualname__, "", f"name {type_name!r} can't be stored: {problem}"
         )
     check_body(cls)
-    _make_attrs(cls)
+    make_attrs(cls, DurableObject)
+    check_fields(cls, cls.__attrs_attrs__)
     check_overrides(cls, cls.__attrs_attrs__)
     keywords = _merged_keywords(cls)
     # Inherited like the fields whose forms it counts, and with it the upgrades: state of a
@@ -343,52 +374,6 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
         schema=schema,
         upgrades=upgrades_of(cls, schema),
     )
-
-
-def _make_attrs(cls: type[DurableObject]) -> None:
-    """Turn annotated names into attrs fields, in place.
-
-    Raises:
-        DefinitionError: A field is invalid.
-    """
-    try:
-        attrs.define(
-            cls,
-            slots=False,  # in place, and open for mixins
-            kw_only=True,
-            auto_attribs=True,
-            field_transformer=_with_fields_of_plain_mixins,
-        )
-    except attrs.exceptions.UnannotatedAttributeError as error:
-        raise DefinitionError(
-            cls.__qualname__,
-            ", ".join(unannotated_fields(cls)),
-            "annotate the field: `name: type = attrs.field(…)`",
-        ) from error
-    check_fields(cls, cls.__attrs_attrs__)
-
-
-def _with_fields_of_plain_mixins(
-    cls: type[object], fields: list[attrs.Attribute[Any]]
-) -> list[attrs.Attribute[Any]]:
-    """Add the annotations of ordinary bases, and keep leading underscores in argument names."""
-    by_name = {field.name: field for field in fields}
-    for base in cls.__mro__[1:]:
-        annotations = inspect.get_annotations(base)
-        if attrs.has(base) or base is DurableObject or not annotations:
-            continue
-        if base.__module__ in ("typing", "abc", "builtins"):
-            continue
-        body = {name: value for name, value in vars(base).items() if name in annotations}
-        mixin = attrs.define(
-            type(base.__name__, (), {**body, "__annotations__": dict(annotations)}),
-            slots=False,
-            kw_only=True,
-            auto_attribs=True,
-        )
-        for field in attrs.fields(mixin):
-            by_name.setdefault(field.name, field)
-    return [field.evolve(alias=field.name) for field in by_name.values()]
 
 
 def _handlers(cls: type[DurableObject]) -> Mapping[str, HandlerDefinition]:

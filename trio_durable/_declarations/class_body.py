@@ -7,13 +7,16 @@ seems to: state that isn't stored, or a handler that can't be called.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import InitVar
 from types import FunctionType
-from typing import ClassVar, get_origin
+from typing import ClassVar, Final, TypeAlias, get_origin
 
 import attrs
 
 from .._alarms.retry import Retry
 from .._errors import DefinitionError
+from .._json.annotations import free_variables, parameters_of
 from .alarm import Misplaced, is_marked, retry_of
 from .handler import Handler
 from .upgrade import Upgrade
@@ -165,6 +168,48 @@ def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None
             )
         elif not field.init:
             problem = "init=False would keep the field from being loaded; remove it"
+        if problem:
+            raise DefinitionError(cls.__qualname__, field.name, problem)
+
+
+def check_field_types(
+    cls: type, fields: tuple[attrs.Attribute[object], ...], types: Mapping[str, object]
+) -> None:
+    """Check that the annotations of the fields are types of values.
+
+    Args:
+        cls: The class.
+        fields: Its fields, inherited ones included.
+        types: The resolved annotations.
+
+    Raises:
+        DefinitionError: An annotation is none. The error names the field and the remedy.
+    """
+    for field in fields:
+        tp = types.get(field.name)
+        form = get_origin(tp) or tp
+        problem = None
+        if field.name not in types:
+            problem = (
+                "an attrs field of a base has no annotation; write `name: type = attrs.field(…)`"
+            )
+        elif tp is Final:
+            problem = "Final has no type, and none is known of a factory; write `Final[type]`"
+        elif form is ClassVar:
+            problem = (
+                "a ClassVar isn't stored, but this is a field of a base, or ClassVar has another "
+                "name here; rename the member, or write `ClassVar`"
+            )
+        elif tp is TypeAlias:
+            problem = "a TypeAlias would be a field; leave out its annotation, or move it out"
+        elif form is InitVar or isinstance(form, InitVar):
+            problem = "an InitVar isn't stored; make it a field of its type, or remove it"
+        elif free_variables(tp) and not parameters_of(cls):
+            variables = ", ".join(each.__name__ for each in free_variables(tp))
+            problem = (
+                f"the type variable {variables} has no type here; give the base its arguments, as "
+                "in `class Numbers(Repository[int])`, or the variable a default"
+            )
         if problem:
             raise DefinitionError(cls.__qualname__, field.name, problem)
 

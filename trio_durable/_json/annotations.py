@@ -52,7 +52,7 @@ _BASES = ""
 
 
 class UnresolvedName(Exception):
-    """A name in an annotation that isn't defined, or not yet."""
+    """A name in an annotation, or an attribute of a module, that isn't defined, or not yet."""
 
     def __init__(self, name: str, member: str, annotation: str) -> None:
         super().__init__(f"{name} in the annotation {annotation!r} isn't defined")
@@ -174,15 +174,11 @@ def _evaluate(
         name = error.name or error_summary(error)
         raise UnresolvedName(name, member, annotation_text(annotation)) from error
     except Exception as error:
-        if isinstance(error, AttributeError) and _is_being_imported(error.obj):
-            raise UnresolvedName(error.name or "?", member, annotation_text(annotation)) from error
-        problem = error_summary(error)
-        raise InvalidAnnotation(member, annotation_text(annotation), problem) from error
-
-
-def _is_being_imported(thing: object) -> bool:
-    """True for a module in a circle of imports, whose names aren't all defined yet."""
-    return isinstance(thing, ModuleType) and getattr(thing.__spec__, "_initializing", False)
+        text = annotation_text(annotation)
+        if isinstance(error, AttributeError) and isinstance(error.obj, (ModuleType, type)):
+            # A module in a circle of imports gets its names later, too.
+            raise UnresolvedName(f"{error.obj.__name__}.{error.name}", member, text) from error
+        raise InvalidAnnotation(member, text, error_summary(error)) from error
 
 
 def _module_names(module: str, namespace: Namespace = Namespace.EMPTY) -> dict[str, Any]:
