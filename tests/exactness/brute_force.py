@@ -239,39 +239,39 @@ class BruteForce:
         note: str,
     ) -> None:
         types_ = source.name if source is target else f"{source.name} -> {target.name}"
-        told = f"{value!r} ({note:.80})"
+        shown = f"{value!r} ({note:.80})"
         try:
             got = (await self._bench.load(cls)).value
         except StateDecodeError as error:
             if way == SAME:
-                self.report.add(way, UNREADABLE, types_, f"{told}: {error.problem}")
+                self.report.add(way, UNREADABLE, types_, f"{shown}: {error.problem}")
             elif self._must_be_read(source, target, expected):
-                self.report.add(way, MISSING, types_, f"{told}: {error.problem}")
+                self.report.add(way, MISSING, types_, f"{shown}: {error.problem}")
             else:
                 self.report.add(way, READ)
             return
         except Exception as error:  # noqa: BLE001  # a read may raise anything
-            self.report.add(way, WRONG, types_, f"{told} raised {single(error)!r}")
+            self.report.add(way, WRONG, types_, f"{shown} raised {single(error)!r}")
             return
         if expected is None:
             is_right = _may_be_old(source.annotation, target.annotation, value, got, note)
         else:
             is_right = expected.allows(got)
         if not is_right:
-            self.report.add(way, WRONG, types_, f"{told} became {got!r}")
+            self.report.add(way, WRONG, types_, f"{shown} became {got!r}")
             return
         try:
             await self._bench.store(made(cls, value=got))
             again = (await self._bench.load(cls)).value
         except Exception as error:  # noqa: BLE001  # a write may raise anything
             kind = "was read, and not written again" if is_refusal(error) else "raised"
-            self.report.add(way, WRONG, types_, f"{told} {kind}: {single(error)!r}")
+            self.report.add(way, WRONG, types_, f"{shown} {kind}: {single(error)!r}")
             return
         if same(again, got):
             self.report.add(way, EXACT)
         else:
             self.report.add(
-                way, WRONG, types_, f"{told} became {again!r} when it was written again"
+                way, WRONG, types_, f"{shown} became {again!r} when it was written again"
             )
 
     def _must_be_read(self, source: Member, target: Member, expected: Reading | None) -> bool:

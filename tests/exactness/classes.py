@@ -61,16 +61,13 @@ def required_of(annotation: Any) -> set[str]:
         defaults: dict[str, Any] = kind._field_defaults
         return set(fields) - set(defaults)
     hints = typing_extensions.get_type_hints(kind, include_extras=True)
+    qualifiers: dict[str, Any] = {name: get_origin(hint) for name, hint in hints.items()}
     needed: frozenset[str] = kind.__required_keys__
     return {
         name
-        for name, hint in hints.items()
-        if _qualifier(hint) is Required or (name in needed and _qualifier(hint) is not NotRequired)
+        for name, qualifier in qualifiers.items()
+        if qualifier is Required or (name in needed and qualifier is not NotRequired)
     }
-
-
-def _qualifier(hint: Any) -> Any:
-    return get_origin(hint)
 
 
 def default_of(kind: Any, name: str) -> Any:

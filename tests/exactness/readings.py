@@ -259,24 +259,13 @@ class _Change:
     def _record(self, source: Any, target: Any) -> Reading:
         """A class, a TypedDict or a dict that is read as another one."""
         stored: dict[str, Any] = dict(self.value) if source is dict else _stored(self.value, source)
-        if source is dict:
-            key_type, item_type = get_args(self.source)
-            if key_type is not str:
-                return REFUSED
-            were: Mapping[str, Any] = dict.fromkeys(stored, item_type)
-        else:
-            were = fields_of(self.source)
+        were, now = _types_of(self.source, stored), _types_of(self.target, stored)
+        if were is None or now is None:
+            return REFUSED
         one_class = source is not dict and target is not dict
         same_name = one_class and source.__qualname__ == target.__qualname__
-        if target is dict:
-            key_type, item_type = get_args(self.target)
-            if key_type is not str:
-                return REFUSED
-            now: Mapping[str, Any] = dict.fromkeys(stored, item_type)
-        else:
-            now = fields_of(self.target)
-            if not same_name and not stored.keys() <= now.keys():
-                return REFUSED
+        if target is not dict and not same_name and not stored.keys() <= now.keys():
+            return REFUSED
         made: dict[str, Any] = {}
         required = same_name or not (is_class(source) and is_class(target))
         for name, tp in now.items():
@@ -317,6 +306,14 @@ def _changed_key(stored: Any, now: Any, key: Any) -> tuple[Any, bool]:
     return (read.values[0], False) if read.values else (None, False)
 
 
+def _types_of(annotation: Any, names: Iterable[str]) -> Mapping[str, Any] | None:
+    """The types of a record's fields, or of a dict's items by key; None for other keys than str."""
+    if (get_origin(annotation) or annotation) is not dict:
+        return fields_of(annotation)
+    key_type, item_type = get_args(annotation)
+    return dict.fromkeys(names, item_type) if key_type is str else None
+
+
 def _is_plain_type(source: Any) -> bool:
     origin, arguments = get_origin(source) or source, get_args(source)
     if origin in (list, dict):
@@ -326,11 +323,8 @@ def _is_plain_type(source: Any) -> bool:
 
 
 def _stored(value: Any, kind: Any) -> dict[str, Any]:
-    return {name: field_value(value, name) for name in fields_of(kind) if _has(value, name)}
-
-
-def _has(value: Any, name: str) -> bool:
-    return name in value if type(value) is dict else True
+    names = [name for name in fields_of(kind) if type(value) is not dict or name in value]
+    return {name: field_value(value, name) for name in names}
 
 
 def written_order(items: Any) -> list[Any]:

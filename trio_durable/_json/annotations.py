@@ -60,6 +60,11 @@ class UnresolvedName(Exception):
         self.member = member
         self.annotation = annotation
 
+    @classmethod
+    def of(cls, error: NameError, member: str, annotation: str) -> UnresolvedName:
+        """The error of an annotation whose evaluation raised ``error``."""
+        return cls(error.name or error_summary(error), member, annotation)
+
 
 class InvalidAnnotation(UnsupportedType):
     """An annotation that can't be evaluated to a type, whatever will be defined later."""
@@ -171,8 +176,7 @@ def _evaluate(
     try:
         return get_type_hints(holder, global_names, local_names, include_extras=True)[member]
     except NameError as error:
-        name = error.name or error_summary(error)
-        raise UnresolvedName(name, member, annotation_text(annotation)) from error
+        raise UnresolvedName.of(error, member, annotation_text(annotation)) from error
     except Exception as error:
         text = annotation_text(annotation)
         if isinstance(error, AttributeError) and isinstance(error.obj, (ModuleType, type)):
@@ -271,7 +275,7 @@ def alias_value(alias: Any, namespace: Namespace = Namespace.EMPTY) -> Any:
     try:
         value = alias.__value__  # a type statement evaluates it here
     except NameError as error:
-        raise UnresolvedName(error.name or error_summary(error), name, name) from error
+        raise UnresolvedName.of(error, name, name) from error
     except Exception as error:
         raise InvalidAnnotation(name, name, error_summary(error)) from error
     if not _has_text(value):
@@ -476,7 +480,7 @@ def _fallback(parameter: Any) -> Any:
         else:
             fallback = getattr(parameter, "__bound__", None)
     except NameError as error:  # of PEP 695, evaluated here
-        raise UnresolvedName(error.name or error_summary(error), name, name) from error
+        raise UnresolvedName.of(error, name, name) from error
     if not _has_text(fallback):
         return fallback
     return _evaluate(fallback, name, _module_names(parameter.__module__), {})
