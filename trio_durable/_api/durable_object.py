@@ -23,8 +23,10 @@ from typing import (
     Any,
     ClassVar,
     SupportsIndex,
+    TypeVar,
     cast,
     dataclass_transform,
+    get_origin,
     overload,
 )
 
@@ -45,11 +47,12 @@ from .._declarations.class_body import (
 )
 from .._declarations.field_types import field_types, remember_namespace
 from .._declarations.handler import Handler
+from .._declarations.parametrised import accept_arguments, alias_of, parametrised
 from .._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
 from .._declarations.upgrade import upgrades_of
 from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
 from .._errors import DefinitionError, NotInTurn
-from .._json.annotations import UnresolvedName
+from .._json.annotations import UnresolvedName, free_variables, parameters_of
 from .._json.errors import UnsupportedType
 from .._json.upgrades import UpgradeDefinition
 from .._keys import id_problem
@@ -147,6 +150,7 @@ class DurableObject:
                 "hibernate_after, shutdown_after, call_timeout, mailbox_size and schema",
             ) from error
         remember_namespace(cls)
+        accept_arguments(cls)
         cls.__durable_keywords__ = _keywords(
             cls,
             {
@@ -187,7 +191,12 @@ class DurableObject:
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
         self._refuse_if_live("pickled")
-        return super().__reduce_ex__(protocol)
+        reduced = super().__reduce_ex__(protocol)
+        alias = alias_of(type(self))
+        if alias is None or isinstance(reduced, str):
+            return reduced
+        # Pickle looks up classes by name in their module, where Repository[int] isn't.
+        return (_new, (alias,), *reduced[2:])
 
     def _refuse_if_live(self, what: str) -> None:
         if "ctx" in self.__dict__:
@@ -195,6 +204,10 @@ class DurableObject:
                 f"a live {type(self).__qualname__} can't be {what}; "
                 "hand out its values, or let the caller use runtime.get_state()"
             )
+
+
+def _new(alias: type[DurableObject]) -> DurableObject:
+    return object.__new__(definition_of(alias).cls)
 
 
 # --- definitions ---------------------------------------------------------------------------------
@@ -235,8 +248,11 @@ class ObjectDefinition:
 
     @property
     def is_abstract(self) -> bool:
-        """True if abstract methods are left, so that the class can't have objects."""
-        return inspect.isabstract(self.cls)
+        """True if abstract methods, or fields of a type variable's type, are left.
+
+        Such a class can't have objects.
+        """
+        return inspect.isabstract(self.cls) or bool(open_variables(self.cls))
 
     def default_state(self) -> DurableObject:
         """A detached instance with every field at its default."""
@@ -252,6 +268,9 @@ def definition_of(cls: type[DurableObject]) -> ObjectDefinition:
     Raises:
         DefinitionError: ``cls`` is not a durable object class.
     """
+    origin = get_origin(cls)
+    if isinstance(origin, type) and issubclass(origin, DurableObject):
+        cls = parametrised(cls)  # an alias that got its last argument: Repository[list[T]][int]
     if not (isinstance(cls, type) and issubclass(cls, DurableObject)) or cls is DurableObject:
         raise DefinitionError(
             getattr(cls, "__qualname__", repr(cls)), "", "is not a subclass of DurableObject"
@@ -294,6 +313,21 @@ def resolved_fields(cls: type[DurableObject]) -> tuple[attrs.Attribute[Any], ...
             "module level, outside `if TYPE_CHECKING`, or before the class in its function",
         ) from error
     return cls.__attrs_attrs__
+
+
+def open_variables(cls: type[DurableObject]) -> tuple[TypeVar, ...]:
+    """The type variables in the types of a generic class's fields.
+
+    Those with a default or a bound aren't among them: the class without arguments has that.
+    """
+    if not parameters_of(cls):
+        return ()
+    try:
+        _resolve(cls)
+    except UnresolvedName:  # which the use of the class reports
+        return ()
+    found = (each for field in cls.__attrs_attrs__ for each in free_variables(field.type))
+    return tuple(dict.fromkeys(found))
 
 
 def _resolve(cls: type[DurableObject]) -> None:

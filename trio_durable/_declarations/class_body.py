@@ -204,8 +204,8 @@ def check_field_types(
             problem = "a TypeAlias would be a field; leave out its annotation, or move it out"
         elif form is InitVar or isinstance(form, InitVar):
             problem = "an InitVar isn't stored; make it a field of its type, or remove it"
-        elif free_variables(tp) and not parameters_of(cls):
-            variables = ", ".join(each.__name__ for each in free_variables(tp))
+        elif unknown := [each for each in free_variables(tp) if each not in parameters_of(cls)]:
+            variables = ", ".join(each.__name__ for each in unknown)
             problem = (
                 f"the type variable {variables} has no type here; give the base its arguments, as "
                 "in `class Numbers(Repository[int])`, or the variable a default"

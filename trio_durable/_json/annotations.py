@@ -242,7 +242,7 @@ def own_hints(cls: type, namespace: Namespace = Namespace.EMPTY) -> dict[str, An
         UnsupportedType: An annotation is no type.
     """
     annotations = inspect.get_annotations(cls)
-    if not any(map(_has_text, annotations.values())):
+    if not any(map(has_text, annotations.values())):
         return {name: _evaluated_none(tp) for name, tp in annotations.items()}
     scopes = _Scopes(cls, namespace)
     return {name: scopes.evaluate(tp, name) for name, tp in annotations.items()}
@@ -255,7 +255,7 @@ def evaluated(annotation: Any, cls: type, namespace: Namespace, member: str) -> 
         UnresolvedName: A name isn't defined, perhaps not yet.
         UnsupportedType: It is no type.
     """
-    if not _has_text(annotation):
+    if not has_text(annotation):
         return _evaluated_none(annotation)
     return _Scopes(cls, namespace).evaluate(annotation, member)
 
@@ -278,7 +278,7 @@ def alias_value(alias: Any, namespace: Namespace = Namespace.EMPTY) -> Any:
         raise UnresolvedName.of(error, name, name) from error
     except Exception as error:
         raise InvalidAnnotation(name, name, error_summary(error)) from error
-    if not _has_text(value):
+    if not has_text(value):
         return _evaluated_none(value)
     # Aliases have no qualified name. Names of the module come first, as most aliases are there.
     global_names = {
@@ -324,14 +324,15 @@ def _typed_dict_hints(cls: type, namespace: Namespace) -> dict[str, Any]:
     return hints
 
 
-def _has_text(annotation: Any) -> bool:
+def has_text(annotation: Any) -> bool:
+    """True if a part of an annotation is text, which has to be evaluated."""
     if isinstance(annotation, (str, ForwardRef)):
         return True
     origin = get_origin(annotation)
     if origin is None or origin is Literal:
         return False
     args = get_args(annotation)
-    return any(map(_has_text, args[:1] if origin is Annotated else args))
+    return any(map(has_text, args[:1] if origin is Annotated else args))
 
 
 def _evaluated_none(tp: Any) -> Any:
@@ -409,7 +410,14 @@ def substituted(tp: Any, bindings: Bindings, self_type: Any = None) -> Any:
     if origin is types.UnionType:
         origin = Union
     # A special form, such as Final, takes no tuple.
-    return origin[new[0] if len(new) == 1 else tuple(new)]
+    inside = new[0] if len(new) == 1 else tuple(new)
+    is_class = Generic in getattr(origin, "__mro__", ())
+    return generic_alias(origin, inside) if is_class else origin[inside]
+
+
+def generic_alias(cls: type, args: Any) -> Any:
+    """``cls[args]`` as `typing.Generic` makes it, also for a class that overrides this."""
+    return vars(Generic)["__class_getitem__"].__get__(None, cls)(args)
 
 
 def bindings_of_bases(cls: type, namespace: Namespace) -> dict[type, Bindings]:
@@ -481,7 +489,7 @@ def _fallback(parameter: Any) -> Any:
             fallback = getattr(parameter, "__bound__", None)
     except NameError as error:  # of PEP 695, evaluated here
         raise UnresolvedName.of(error, name, name) from error
-    if not _has_text(fallback):
+    if not has_text(fallback):
         return fallback
     return _evaluate(fallback, name, _module_names(parameter.__module__), {})
 
