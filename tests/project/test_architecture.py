@@ -81,7 +81,7 @@ RANKS = {
         "group_commit",
     ],
     "_declarations": [
-        "alarm field_types handler parametrised records upgrade",
+        "alarm bases field_types handler parametrised records upgrade",
         "class_body",
         "attrs_class",
     ],

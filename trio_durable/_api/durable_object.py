@@ -36,6 +36,7 @@ from .._alarms.alarm import Alarm
 from .._alarms.retry import Retry
 from .._declarations.alarm import retry_of
 from .._declarations.attrs_class import make_attrs
+from .._declarations.bases import check_bases, check_decorators, check_places
 from .._declarations.class_body import (
     check_alarm,
     check_body,
@@ -126,6 +127,7 @@ class DurableObject:
         __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
         __durable_keywords__: ClassVar[dict[str, Any]]
         __durable_definition__: ClassVar[ObjectDefinition]
+        __durable_fields__: ClassVar[tuple[attrs.Attribute[Any], ...]]
         __durable_types__: ClassVar[Mapping[str, Any]]
 
     def __init_subclass__(
@@ -303,6 +305,7 @@ def resolved_fields(cls: type[DurableObject]) -> tuple[attrs.Attribute[Any], ...
     Raises:
         DefinitionError: A name in an annotation isn't defined, or a type can't be that of a field.
     """
+    check_decorators(cls, vars(cls)["__durable_fields__"])
     try:
         _resolve(cls)
     except UnresolvedName as error:
@@ -324,7 +327,7 @@ def open_variables(cls: type[DurableObject]) -> tuple[TypeVar, ...]:
         return ()
     try:
         _resolve(cls)
-    except UnresolvedName:  # which the use of the class reports
+    except (UnresolvedName, DefinitionError):  # which the use of the class reports
         return ()
     found = (each for field in cls.__attrs_attrs__ for each in free_variables(field.type))
     return tuple(dict.fromkeys(found))
@@ -388,10 +391,13 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
         raise DefinitionError(
             cls.__qualname__, "", f"name {type_name!r} can't be stored: {problem}"
         )
+    check_bases(cls, DurableObject)
     check_body(cls)
     make_attrs(cls, DurableObject)
+    cls.__durable_fields__ = cls.__attrs_attrs__
     check_fields(cls, cls.__attrs_attrs__)
     check_overrides(cls, cls.__attrs_attrs__)
+    check_places(cls, cls.__attrs_attrs__, DurableObject)
     keywords = _merged_keywords(cls)
     # Inherited like the fields whose forms it counts, and with it the upgrades: state of a
     # subclass was written in the base's older forms, too.
