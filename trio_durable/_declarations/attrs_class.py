@@ -57,7 +57,7 @@ def make_attrs(cls: type, root: type) -> None:
 def _fields_in_resolution_order(
     cls: type, fields: list[attrs.Attribute[Any]], root: type
 ) -> list[attrs.Attribute[Any]]:
-    """The fields of ``cls``, with those that ordinary bases annotate.
+    """The fields of ``cls``, including the annotated names of ordinary bases.
 
     attrs finds its own fields and those of bases that are attrs classes. Of two bases with a field
     of one name, the first in the method resolution order counts, as for all members.

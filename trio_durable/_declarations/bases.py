@@ -94,11 +94,13 @@ def check_places(cls: type, fields: tuple[attrs.Attribute[object], ...], root: t
                 continue
             value = vars(base)[field.name]
             if inspect.isdatadescriptor(value) or not is_declared or base is root:
+                kind = kind_of(value)
+                remedy = "annotate it as its new default, or rename one"
                 raise DefinitionError(
                     cls.__qualname__,
                     field.name,
-                    f"the {kind_of(value)} {base.__qualname__}.{field.name} is in the place of "
-                    "the field; rename one",
+                    f"the {kind} {base.__qualname__}.{field.name} is in the place of the field; "
+                    + (remedy if kind == "attribute" else "rename one"),
                 )
 
 
@@ -134,7 +136,7 @@ def kind_of(value: object) -> str:
 
 
 def _is_generated(cls: type, name: str) -> bool:
-    """True for what attrs and typing add to a class."""
+    """True for a member that attrs or typing has added to a class."""
     member: Any = vars(cls)[name]
     if name == "__setattr__":
         return bool(vars(cls).get("__attrs_own_setattr__"))
