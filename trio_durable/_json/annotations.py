@@ -415,7 +415,7 @@ def substituted(tp: Any, bindings: Bindings, self_type: Any = None) -> Any:
     return generic_alias(origin, inside) if is_class else origin[inside]
 
 
-def generic_alias(cls: type, args: Any) -> Any:
+def generic_alias(cls: Any, args: Any) -> Any:
     """``cls[args]`` as `typing.Generic` makes it, also for a class that overrides this."""
     return vars(Generic)["__class_getitem__"].__get__(None, cls)(args)
 
