@@ -4,8 +4,6 @@ from inspect import get_annotations
 from types import FunctionType
 from typing import TYPE_CHECKING, get_type_hints
 
-import attrs
-
 from ._activations.info import ActivationInfo
 from ._alarms.alarm import Alarm
 from ._alarms.retry import Retry
@@ -24,7 +22,6 @@ from ._declarations.handler import (
     BoundSyncHandler,
     Client,
     Handler,
-    SyncHandler,
     handler,
 )
 from ._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
@@ -134,7 +131,6 @@ __all__ = [
     "StorageError",
     "StorageInUse",
     "StorageUnavailable",
-    "SyncHandler",
     "Tenant",
     "TenantDropped",
     "ThreadRunner",
@@ -164,7 +160,7 @@ def _name_by_import() -> None:
         public = globals()[public_name]
         if public_name in _KEEP_THEIR_MODULE or not isinstance(public, (type, FunctionType)):
             continue
-        if isinstance(public, type) and attrs.has(public):
+        if isinstance(public, type) and get_annotations(public):
             # Resolved while its module is still known, for these names are unknown in this one.
             hints = get_type_hints(public, include_extras=True)
             public.__annotations__ = {name: hints[name] for name in get_annotations(public)}
