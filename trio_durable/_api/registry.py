@@ -21,7 +21,7 @@ from .durable_object import (
     known_definitions,
     resolved_fields,
 )
-from .handle import Handle, handle_class
+from .handle import Handle, Origin, handle_class
 
 
 def object_type_of(
@@ -95,6 +95,8 @@ class TypeRegistry:
         self._elsewhere: dict[str, LocalCalls] = {}
         """By name, of types that other runtimes serve."""
         self._handle_classes: dict[LocalCalls, type[Handle]] = {}
+        self.origin = Origin(self)
+        """The runtime to pickled handles."""
 
     def prepare(self) -> None:
         """Begin to serve all classes that were named, so that errors in them are found early."""
@@ -143,8 +145,12 @@ class TypeRegistry:
         """The class of the handles of a type's objects."""
         found = self._handle_classes.get(calls)
         if found is None:
-            found = self._handle_classes[calls] = handle_class(calls.object_type)
+            found = self._handle_classes[calls] = handle_class(calls, self.origin)
         return found
+
+    def handle(self, type_name: str, address: str, timeout: float | None) -> Handle:
+        """See `HandleSource.handle`."""
+        return self.handle_class(self.calls(type_name))(address, timeout)
 
     # --- alarms, by name: see `Destination` ------------------------------------------------------
 
