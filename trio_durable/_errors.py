@@ -131,14 +131,16 @@ class NotOnHandle(UnknownHandler):
     To type checkers a handle is an instance of the class, so they allow it.
     """
 
-    key: ObjectKey
+    key: ObjectKey | None
+    """The handle's object; None where a method of the handle doesn't know it."""
     problem: str
 
     def _message(self) -> str:
         known = ", ".join(self.known) or "none"
         return (
-            f"this is a handle of {self.key}, which has handlers only (it has: {known}), and "
-            f"{self.problem}; add a handler for it, or read the state with runtime.get_state()"
+            f"this is a handle of {self.key or self.type_name}, which has handlers only "
+            f"(it has: {known}), and {self.problem}; add a handler for it, or read the state with "
+            "runtime.get_state()"
         )
 
 

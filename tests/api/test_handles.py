@@ -310,6 +310,19 @@ async def test_a_handle_says_why_it_lacks_a_member_of_the_class(name: str, probl
         assert not hasattr(counter, name)
 
 
+async def test_the_plain_function_of_a_handler_is_for_the_objects_own_methods() -> None:
+    async with DurableRuntime(":memory:") as runtime:
+        counter = runtime.get(Counter, "a")
+        with pytest.raises(NotOnHandle) as caught:
+            counter.increment.function()
+        assert str(caught.value) == (
+            "this is a handle of Counter, which has handlers only (it has: increment, wait), and "
+            "increment.function is for the object's own methods; add a handler for it, or read the "
+            "state with runtime.get_state()"
+        )
+        assert await counter.increment() == 1
+
+
 def set_count(counter: Counter) -> None:
     counter.count = 3
 

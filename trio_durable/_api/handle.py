@@ -16,7 +16,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine
 from inspect import getattr_static
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -141,9 +141,9 @@ _set_timeout: Callable[[Handle, float | None], None] = vars(Handle)["_timeout"].
 
 def handle_class(calls: CallPath, origin: Origin) -> type[Handle]:
     """The class of the handles of one type in one runtime."""
-    object_type, call = calls.object_type, calls.call
+    object_type = calls.object_type
     methods: dict[str, object] = {
-        name: _method(handler, call) for name, handler in object_type.handlers.items()
+        name: _method(handler, calls) for name, handler in object_type.handlers.items()
     }
     return type(
         f"{object_type.cls.__name__}Handle",
@@ -153,13 +153,22 @@ def handle_class(calls: CallPath, origin: Origin) -> type[Handle]:
 
 
 def _method(
-    handler: HandlerDefinition, path: Callable[..., Coroutine[Any, Any, object]]
+    handler: HandlerDefinition, calls: CallPath
 ) -> Callable[..., Coroutine[Any, Any, object]]:
+    path, object_type = calls.call, calls.object_type
+
     def call(self: Handle, /, *args: object, **kwargs: object) -> Coroutine[Any, Any, object]:
         return path(self._address, handler, args, kwargs, self._timeout)
 
+    def function(*_args: object, **_kwargs: object) -> NoReturn:
+        known, name = tuple(object_type.handlers), handler.name
+        problem = f"{name}.function is for the object's own methods"
+        raise NotOnHandle(object_type.name, name, known, None, problem)
+
     call.__name__ = handler.name
     call.__doc__ = handler.function.__doc__
+    # To type checkers a bound method of a handle has what it has on a live instance.
+    vars(call)["function"] = function
     return call
 
 

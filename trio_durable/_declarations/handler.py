@@ -115,16 +115,18 @@ class Handler(Generic[Function_co, Call_co, AsyncClient_co, SyncClient_co]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
+    # The first two are for `-> Any` and for generic results. P matches all parameters; with `...`
+    # in its place pyright would take the type variables of a generic handler for Any.
     @overload
     def __get__(
-        self: Handler[Callable[..., _Undeclared], Call_co, AsyncClient_co, SyncClient_co],
+        self: Handler[Callable[P, _Undeclared], Call_co, AsyncClient_co, SyncClient_co],
         instance: None,
         owner: type,
         /,
     ) -> SyncClient_co: ...
     @overload
     def __get__(
-        self: Handler[Callable[..., _Undeclared], Call_co, AsyncClient_co, SyncClient_co],
+        self: Handler[Callable[P, _Undeclared], Call_co, AsyncClient_co, SyncClient_co],
         instance: object,
         owner: type,
         /,
@@ -132,7 +134,7 @@ class Handler(Generic[Function_co, Call_co, AsyncClient_co, SyncClient_co]):
     @overload
     def __get__(
         self: Handler[
-            Callable[..., Coroutine[Any, Any, object]], Call_co, AsyncClient_co, SyncClient_co
+            Callable[P, Coroutine[Any, Any, object]], Call_co, AsyncClient_co, SyncClient_co
         ],
         instance: None,
         owner: type,
@@ -141,7 +143,7 @@ class Handler(Generic[Function_co, Call_co, AsyncClient_co, SyncClient_co]):
     @overload
     def __get__(
         self: Handler[
-            Callable[..., Coroutine[Any, Any, object]], Call_co, AsyncClient_co, SyncClient_co
+            Callable[P, Coroutine[Any, Any, object]], Call_co, AsyncClient_co, SyncClient_co
         ],
         instance: object,
         owner: type,
