@@ -40,7 +40,7 @@ RANKS = {
     "_eventloop": ["loop current", "asyncio trio runner timeouts wakeup", "running"],
     "_json": [
         "errors",
-        "scalars",
+        "annotations scalars",
         "plain choices classes",
         "keys upgrades",
         "containers",

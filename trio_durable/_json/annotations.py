@@ -1,0 +1,465 @@
+"""Resolution of annotations: from the text and the type variables in a class body to types.
+
+`resolved_hints` does for state what `typing.get_type_hints` does in general, with three differences
+that matter here:
+
+- A name is looked up where Python and type checkers look: in the class body, among the type
+  parameters, in the function around the class, in the module. A field isn't a type, so the default
+  of ``date: date | None = None`` doesn't hide the class ``date``.
+- Annotations of generic bases are in terms of the class's own type variables: a base's ``list[T]``
+  is ``list[int]`` in ``class Numbers(Repo[int])``.
+- Errors name the member. A name that may be defined later and an annotation that can never be a
+  type raise different ones.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from types import FrameType, MappingProxyType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    ForwardRef,
+    Generic,
+    Literal,
+    NewType,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    TypeVarTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import attrs
+
+from .._text import error_summary
+from .errors import UnsupportedType
+
+Bindings: TypeAlias = Mapping[Any, Any]
+"""Types by the type variable that they replace."""
+
+_BASES = "its bases"
+"""The member that errors name for an argument of a base."""
+
+
+class UnresolvedName(Exception):
+    """A name in an annotation that isn't defined, or not yet."""
+
+    def __init__(self, name: str, member: str, annotation: str) -> None:
+        super().__init__(f"{name} in the annotation {annotation!r} of {member} isn't defined")
+        self.name = name
+        self.member = member
+        self.annotation = annotation
+
+    @classmethod
+    def of(cls, error: NameError, member: str, annotation: str) -> UnresolvedName:
+        """The error of an annotation whose evaluation raised ``error``."""
+        return cls(error.name or error_summary(error), member, annotation)
+
+
+class InvalidAnnotation(UnsupportedType):
+    """An annotation that can't be evaluated to a type, whatever will be defined later."""
+
+    def __init__(self, member: str, annotation: str, problem: str) -> None:
+        super().__init__(f"its annotation {annotation!r} is no type: {problem}")
+        self.member = member
+        self.annotation = annotation
+        self.problem = problem
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Namespace:
+    """The names that a class statement sees besides those of imported modules."""
+
+    EMPTY: ClassVar[Namespace]
+
+    names: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """Local names of the function that ran the statement."""
+    function: str = ""
+    """The qualified name of that function; empty for code at module level."""
+    module: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """Global names, for code whose module isn't in ``sys.modules``."""
+
+    @classmethod
+    def of_frame(cls, frame: FrameType) -> Namespace:
+        """A snapshot of the names visible in ``frame``, which runs a class statement.
+
+        It keeps the values of all local variables alive. Drop it once the annotations are resolved.
+        """
+        names: dict[str, Any] = {}
+        scope: FrameType | None = frame
+        while scope is not None and scope.f_locals is not scope.f_globals:
+            if _is_class_body(scope):  # its names aren't visible in classes inside it
+                scope = scope.f_back
+                continue
+            names = {**scope.f_locals, **names}
+            if not scope.f_code.co_name.startswith("<generic parameters of "):
+                function = scope.f_code.co_qualname
+                return cls(names, "" if function == "<module>" else function, frame.f_globals)
+            scope = scope.f_back
+        return cls(names, "", frame.f_globals)
+
+    def shows(self, cls: type) -> bool:
+        """True if ``cls`` was defined where these names are visible."""
+        return self.is_of_module(cls.__module__) and (
+            not self.function or cls.__qualname__.startswith(f"{self.function}.<locals>.")
+        )
+
+    def is_of_module(self, name: str) -> bool:
+        """True if the statement ran in the module ``name``."""
+        return bool(self.module) and self.module.get("__name__", "builtins") == name
+
+
+Namespace.EMPTY = Namespace()
+
+
+def _is_class_body(frame: FrameType) -> bool:
+    return not frame.f_code.co_flags & inspect.CO_OPTIMIZED and "__qualname__" in frame.f_locals
+
+
+class _Scopes:
+    """The names for annotations in the body of a class, as Python and type checkers look them up.
+
+    Args:
+        cls: The class.
+        namespace: The names where a class statement ran, perhaps that of ``cls``.
+    """
+
+    def __init__(self, cls: type, namespace: Namespace) -> None:
+        self._module = cls.__module__
+        self._globals = _module_names(cls.__module__, namespace)
+        self._locals: dict[str, Any] = {}
+        if namespace.shows(cls):
+            self._locals.update(namespace.names)
+        around = cls.__qualname__.rpartition(".")[0]
+        if around and not around.endswith("<locals>"):
+            # Python can't name a class inside a class by its bare name. Should all else fail, a
+            # TypedDict that contains itself means itself by it.
+            self._globals.setdefault(cls.__name__, cls)
+        else:
+            self._locals[cls.__name__] = cls
+        for parameter in getattr(cls, "__type_params__", ()):
+            self._locals[parameter.__name__] = parameter
+        annotations = inspect.get_annotations(cls)
+        self._locals |= {
+            name: value
+            for name, value in vars(cls).items()
+            if _is_type(value) and (name not in annotations or _is_alias(annotations[name]))
+        }
+
+    def evaluate(self, annotation: Any, member: str) -> Any:
+        """See `evaluated`."""
+        module = getattr(annotation, "__forward_module__", None)
+        # A key that a TypedDict inherits from another module doesn't see the names here.
+        local_names = self._locals if module in (None, self._module) else {}
+        return _evaluate(annotation, member, self._globals, local_names)
+
+
+def _evaluate(
+    annotation: Any, member: str, global_names: dict[str, Any], local_names: dict[str, Any]
+) -> Any:
+    # A class of one annotation, since get_type_hints handles text in all places of all types, but
+    # doesn't say which member is wrong.
+    holder = type("holder", (), {"__annotations__": {member: annotation}})
+    try:
+        return get_type_hints(holder, global_names, local_names, include_extras=True)[member]
+    except NameError as error:
+        raise UnresolvedName.of(error, member, annotation_text(annotation)) from error
+    except Exception as error:
+        problem = error_summary(error)
+        raise InvalidAnnotation(member, annotation_text(annotation), problem) from error
+
+
+def _module_names(module: str, namespace: Namespace = Namespace.EMPTY) -> dict[str, Any]:
+    names = dict(getattr(sys.modules.get(module), "__dict__", {}))
+    if namespace.is_of_module(module):
+        names.update(namespace.module)
+    return names
+
+
+def _is_type(value: object) -> bool:
+    return (
+        isinstance(value, (type, NewType, TypeVar))
+        or get_origin(value) is not None
+        or is_type_alias(value)
+    )
+
+
+def _is_alias(annotation: object) -> bool:
+    return annotation is TypeAlias or (
+        isinstance(annotation, str) and annotation.rpartition(".")[2] == "TypeAlias"
+    )
+
+
+# --- annotations ---------------------------------------------------------------------------------
+
+
+def resolved_hints(cls: type, namespace: Namespace = Namespace.EMPTY) -> dict[str, Any]:
+    """The annotations of a class and its bases as types, by member, bases first.
+
+    ``Annotated``, ``Required``, ``ClassVar`` and the like stay. The only type variables left are
+    the class's own, and stand-ins for those of a base without arguments that have neither a default
+    nor a bound. ``Self`` stays, see `substituted`.
+
+    Args:
+        cls: The class: attrs, dataclass, NamedTuple, TypedDict or any other.
+        namespace: The names where its statement ran, for local classes.
+
+    Raises:
+        UnresolvedName: A name isn't defined, perhaps not yet.
+        UnsupportedType: An annotation is no type.
+    """
+    if is_typed_dict(cls):
+        return _typed_dict_hints(cls, namespace)
+    bindings = bindings_of_bases(cls, namespace)
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        for name, hint in own_hints(base, namespace).items():
+            hints[name] = substituted(hint, bindings.get(base, {}))
+    return hints
+
+
+def own_hints(cls: type, namespace: Namespace = Namespace.EMPTY) -> dict[str, Any]:
+    """The annotations in the body of ``cls`` itself as types, by member.
+
+    Raises:
+        UnresolvedName: A name isn't defined, perhaps not yet.
+        UnsupportedType: An annotation is no type.
+    """
+    annotations = inspect.get_annotations(cls)
+    if not any(map(_has_text, annotations.values())):
+        return {name: _evaluated_none(tp) for name, tp in annotations.items()}
+    scopes = _Scopes(cls, namespace)
+    return {name: scopes.evaluate(tp, name) for name, tp in annotations.items()}
+
+
+def evaluated(annotation: Any, cls: type, namespace: Namespace, member: str) -> Any:
+    """``annotation``, found in the body of ``cls``, with all text in it evaluated.
+
+    Raises:
+        UnresolvedName: A name isn't defined, perhaps not yet.
+        UnsupportedType: It is no type.
+    """
+    if not _has_text(annotation):
+        return _evaluated_none(annotation)
+    return _Scopes(cls, namespace).evaluate(annotation, member)
+
+
+def alias_value(alias: Any, namespace: Namespace = Namespace.EMPTY) -> Any:
+    """The type that a type alias stands for, in terms of the alias's own type variables.
+
+    Args:
+        alias: A ``type`` statement's alias, or a ``TypeAliasType``, without arguments.
+        namespace: The names where the alias was defined, for local ones.
+
+    Raises:
+        UnresolvedName: A name isn't defined, perhaps not yet.
+        UnsupportedType: The alias stands for no type.
+    """
+    name = alias.__name__
+    try:
+        value = alias.__value__  # a type statement evaluates it here
+    except NameError as error:
+        raise UnresolvedName.of(error, name, name) from error
+    except Exception as error:
+        raise InvalidAnnotation(name, name, error_summary(error)) from error
+    if not _has_text(value):
+        return _evaluated_none(value)
+    # Aliases have no qualified name. Names of the module come first, as most aliases are there.
+    global_names = {
+        **namespace.names,
+        **_module_names(alias.__module__, namespace),
+    }
+    parameters = {parameter.__name__: parameter for parameter in alias.__type_params__}
+    return _evaluate(value, name, global_names, {name: alias, **parameters})
+
+
+def is_type_alias(tp: object) -> bool:
+    """True for the alias of a ``type`` statement, and for one made by ``TypeAliasType``."""
+    return type(tp).__name__ == "TypeAliasType"  # of typing from 3.12, or of typing_extensions
+
+
+def is_typed_dict(tp: object) -> bool:
+    """True for a TypedDict, of ``typing`` or of ``typing_extensions``."""
+    return isinstance(tp, type) and issubclass(tp, dict) and hasattr(tp, "__required_keys__")
+
+
+def annotation_text(annotation: Any) -> str:
+    """The source of an annotation, about as it was written."""
+    if isinstance(annotation, ForwardRef):
+        return annotation.__forward_arg__
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _typed_dict_hints(cls: type, namespace: Namespace) -> dict[str, Any]:
+    """Hints of a TypedDict, whose class has the keys of its bases but not the bases."""
+    hints: dict[str, Any] = {}
+    inherited: dict[str, Any] = {}
+    for base in _original_bases(cls):
+        origin = get_origin(base) or base
+        if is_typed_dict(origin):
+            bindings = bindings_of(evaluated(base, cls, namespace, _BASES))
+            for name, hint in _typed_dict_hints(origin, namespace).items():
+                hints[name] = substituted(hint, bindings)
+            inherited |= inspect.get_annotations(origin)
+    scopes = _Scopes(cls, namespace)
+    for name, annotation in inspect.get_annotations(cls).items():
+        if name not in hints or inherited[name] is not annotation:
+            hints[name] = scopes.evaluate(annotation, name)
+    return hints
+
+
+def _has_text(annotation: Any) -> bool:
+    if isinstance(annotation, (str, ForwardRef)):
+        return True
+    origin = get_origin(annotation)
+    if origin is None or origin is Literal:
+        return False
+    args = get_args(annotation)
+    return any(map(_has_text, args[:1] if origin is Annotated else args))
+
+
+def _evaluated_none(tp: Any) -> Any:
+    return type(None) if tp is None else tp
+
+
+# --- type variables ------------------------------------------------------------------------------
+
+
+def bindings_of(tp: Any) -> Bindings:
+    """The types that stand for the type variables of a generic class, by variable.
+
+    Of ``Page[int]`` they are its arguments. A variable without one, as all of a bare ``Page``, has
+    its default, else its bound. A variable with neither isn't among the bindings.
+
+    Type variables of its bases aren't either: `resolved_hints` has already replaced them.
+    """
+    parameters = getattr(get_origin(tp) or tp, "__parameters__", ())
+    bindings = _aligned(parameters, get_args(tp))
+    for parameter in parameters:
+        if parameter not in bindings:
+            fallback = _fallback(parameter)
+            if fallback is not None:
+                # A default may be in terms of the variables before it.
+                bindings[parameter] = substituted(fallback, bindings)
+    return MappingProxyType(bindings)
+
+
+def substituted(tp: Any, bindings: Bindings, self_type: Any = None) -> Any:
+    """``tp`` with its type variables replaced; ``tp`` itself if it has none of them.
+
+    Args:
+        tp: A type, as `resolved_hints` returns it.
+        bindings: Types by type variable. Other variables stay.
+        self_type: The replacement of ``Self``; None to leave it.
+    """
+    if isinstance(tp, TypeVar):
+        return bindings.get(tp, tp)
+    if tp is Self:
+        return tp if self_type is None else self_type
+    origin, args = get_origin(tp), get_args(tp)
+    if origin in (None, Literal, collections.abc.Callable):
+        return tp
+    if origin is Annotated:
+        inner = substituted(args[0], bindings, self_type)
+        return tp if inner is args[0] else Annotated[(inner, *args[1:])]
+    new: list[Any] = []
+    for arg in args:
+        variadic = next(iter(get_args(arg)), None)
+        if isinstance(variadic, TypeVarTuple) and variadic in bindings:  # arg is Unpack[variadic]
+            new += bindings[variadic]
+        else:
+            new.append(substituted(arg, bindings, self_type))
+    if len(new) == len(args) and all(a is b for a, b in zip(new, args, strict=True)):
+        return tp
+    if origin is types.UnionType:
+        origin = Union
+    # A special form, such as Final, takes no tuple.
+    return origin[new[0] if len(new) == 1 else tuple(new)]
+
+
+def bindings_of_bases(cls: type, namespace: Namespace) -> dict[type, Bindings]:
+    """The bindings of each generic class that ``cls`` inherits from.
+
+    For each class separately, since a base and its subclass may use one type variable for two
+    things: ``class Lists(Repo[list[T]], Generic[T])``.
+    """
+    found: dict[type, Bindings] = {}
+    explicit: dict[type, Any] = {}
+
+    def visit(cls: type, own: Bindings) -> None:
+        for base in _original_bases(cls):
+            origin = get_origin(base) or base
+            if not isinstance(origin, type) or origin in (Generic, Protocol, object):
+                continue
+            alias = substituted(evaluated(base, cls, namespace, _BASES), own)
+            if get_args(alias) and explicit.setdefault(origin, alias) != alias:
+                one, other = annotation_text(explicit[origin]), annotation_text(alias)
+                raise InvalidAnnotation(_BASES, one, f"another base inherits from {other}")
+            if origin not in found:
+                bindings = {**_unbound(origin), **bindings_of(alias)}
+                found[origin] = bindings
+                visit(origin, bindings)
+
+    visit(cls, {})
+    return found
+
+
+def _unbound(cls: Any) -> dict[Any, Any]:
+    """Stand-ins for the type variables of a base without arguments.
+
+    Without them a subclass with the same variable would give the base its own argument.
+    """
+    return {
+        parameter: TypeVar(parameter.__name__)  # pyright: ignore[reportGeneralTypeIssues]
+        for parameter in getattr(cls, "__parameters__", ())
+        if isinstance(parameter, TypeVar)
+    }
+
+
+def _aligned(parameters: tuple[Any, ...], args: tuple[Any, ...]) -> dict[Any, Any]:
+    """The argument of each parameter. A TypeVarTuple gets a tuple of all arguments in its place."""
+    for index, parameter in enumerate(parameters):
+        if isinstance(parameter, TypeVarTuple) and args:
+            after = len(parameters) - index - 1
+            end = len(args) - after
+            return {
+                **dict(zip(parameters[:index], args[:index], strict=True)),
+                parameter: args[index:end],
+                **dict(zip(parameters[index + 1 :], args[end:], strict=True)),
+            }
+    return dict(zip(parameters, args, strict=False))
+
+
+def _fallback(parameter: Any) -> Any:
+    """The default of a type variable, else its bound, else None."""
+    name = parameter.__name__
+    has_default = getattr(parameter, "has_default", None)  # Python 3.13 and typing_extensions
+    try:
+        if has_default is not None and has_default():
+            fallback = _evaluated_none(parameter.__default__)
+        else:
+            fallback = getattr(parameter, "__bound__", None)
+    except NameError as error:  # of PEP 695, evaluated here
+        raise UnresolvedName.of(error, name, name) from error
+    if not _has_text(fallback):
+        return fallback
+    return _evaluate(fallback, name, _module_names(parameter.__module__), {})
+
+
+def _original_bases(cls: type) -> Iterable[Any]:
+    """The bases of ``cls`` with their arguments, as in its statement."""
+    bases: Iterable[Any] = vars(cls).get("__orig_bases__", cls.__bases__)
+    return bases
