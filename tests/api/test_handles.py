@@ -67,6 +67,12 @@ class Other(DurableObject):
     pass
 
 
+@attrs.define
+class Pair:
+    first: Counter
+    others: list[Counter]
+
+
 class Registry(DurableObject):
     names: list[str] = attrs.field(factory=list)
 
@@ -84,6 +90,10 @@ class Registry(DurableObject):
     @handler
     async def echo(self, counters: list[Counter]) -> list[Counter]:
         return counters
+
+    @handler(readonly=True)
+    def swap(self, pair: Pair) -> Pair:
+        return Pair(pair.others[0], [pair.first])
 
     @handler
     def keep(self, counter: Counter) -> None:
@@ -156,6 +166,14 @@ async def test_handles_are_results() -> None:
         back = await registry.echo(given)
         assert back == given
         assert back is not given
+
+
+async def test_handles_are_passed_inside_of_attrs_classes() -> None:
+    async with DurableRuntime(":memory:") as runtime:
+        pair = Pair(runtime.get(Counter, "a"), [runtime.get(Counter, "b")])
+        back = await runtime.get(Registry, "r").swap(pair)
+        assert (back.first, back.others) == (pair.others[0], [pair.first])
+        assert await back.first.increment() == 1
 
 
 async def test_a_handle_keeps_its_timeout_and_tenant_as_an_argument() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, assert_type
+from functools import partial
+from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, assert_type
 
 import attrs
 import trio
@@ -22,6 +23,7 @@ from trio_durable import (
 )
 from trio_durable.testing import assert_alarm_scheduled, perform_handler
 
+P = ParamSpec("P")
 T = TypeVar("T")
 N = TypeVar("N", bound=float)
 
@@ -75,6 +77,10 @@ class Tools(DurableObject):
         return first + sum(more) + len(last) + len(tags)
 
     @handler
+    def tag_this(this, /, **tags: str) -> int:  # noqa: N805
+        return len(tags)
+
+    @handler
     def paint(self, **options: Unpack[Options]) -> str:
         return options.get("colour", "black")
 
@@ -115,6 +121,7 @@ async def use_tools(runtime: DurableRuntime) -> None:
     await tools.take(["a"], "b")
     assert_type(await tools.tag(colour="red", size="3"), int)
     assert_type(await tools.tag_later(1, 2, last="x", more_tags="y"), int)
+    assert_type(await tools.tag_this(colour="red"), int)
     assert_type(await tools.paint(colour="red", size=3), str)
     assert_type(await tools.load(1), Any)
     assert_type(await tools.load_later(1), Any)
@@ -277,6 +284,21 @@ async def retried(call: Callable[[], Awaitable[T]], attempts: int = 3) -> T:
     return await call()
 
 
+async def logged(call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await call(*args, **kwargs)
+
+
+async def through_tasks(runtime: DurableRuntime) -> None:
+    more = runtime.get(More, "m")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(more.add, 1, 2)
+        nursery.start_soon(partial(more.add, note="x"), 1)
+    assert_type(await logged(more.add, 1, note="x"), int)
+    classes: list[type[Plain]] = [Plain, More, Wider]
+    for cls in classes:
+        assert_type(await cls.add("m", 1), int)
+
+
 async def through_callables(runtime: DurableRuntime) -> None:
     account, tools = runtime.get(More, "m"), runtime.get(Tools, "t")
     base: Account = runtime.get(Plain, "a")
@@ -300,6 +322,13 @@ async def through_callables(runtime: DurableRuntime) -> None:
 # --- handles as values ---------------------------------------------------------------------------
 
 
+@attrs.frozen
+class Transfer:
+    source: Account
+    target: Account
+    cents: int
+
+
 class Bank(DurableObject):
     transfers: int = 0
 
@@ -310,6 +339,12 @@ class Bank(DurableObject):
         self.transfers += 1
         if self.transfers == 1:
             self.ctx.schedule_alarm("audit", after=timedelta(days=1))
+
+    @handler
+    async def transfer_all(self, transfers: list[Transfer]) -> list[Account]:
+        for each in transfers:
+            await self.transfer(each.source, each.target, each.cents)
+        return [each.target for each in transfers]
 
     @handler(readonly=True)
     def account(self, name: str) -> Plain:
@@ -327,6 +362,8 @@ async def use_bank(objects: Objects) -> None:
     found = await bank.account("ada")
     assert_type(found, Plain)
     await bank.transfer(found, objects.get(More, "eve"), 5)
+    paid = await bank.transfer_all([Transfer(found, objects.get(More, "eve"), 5)])
+    assert_type(paid, list[Account])
     handles = {objects.get(Plain, name) for name in ("ada", "bob")}
     assert_type(handles, set[Plain])
     names: dict[Account, str] = dict.fromkeys(handles, "known")
@@ -343,6 +380,7 @@ async def main() -> None:
         await use_accounts(runtime)
         await through_protocols(runtime)
         await through_callables(runtime)
+        await through_tasks(runtime)
         for objects in (runtime, runtime.tenant("acme")):
             await use_bank(objects)
             await assert_alarm_scheduled(objects, Bank, "b", "audit", within=timedelta(days=1))

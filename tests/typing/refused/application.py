@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 
 from trio_durable import BoundHandler, BoundSyncHandler, Client, DurableObject, Objects, handler
 
@@ -110,7 +110,7 @@ async def forgotten_awaits(objects: Objects) -> None:
     use(tools.echo(3) + 1)  # refused
 
 
-class Renamed(DurableObject):
+class Unusual(DurableObject):
     @handler  # refused by mypy: another name than self, together with **kwargs
     def tag(this, **tags: str) -> int:  # noqa: N805
         return len(tags)
@@ -122,6 +122,15 @@ class Renamed(DurableObject):
     @handler  # refused by mypy: a handler has no overloads
     def get(self, key: int | str) -> int | str:
         return key
+
+    @handler
+    def me(self) -> Self:
+        return self
+
+
+async def wrong_self(objects: Objects) -> None:
+    text: str = await objects.get(Unusual, "u").me()  # refused by pyright: Never to mypy
+    use(text)
 
 
 # --- generic bases -------------------------------------------------------------------------------
