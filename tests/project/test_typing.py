@@ -118,12 +118,6 @@ def test_right_code_is_accepted_in_pyrights_strict_mode(tmp_path: Path) -> None:
     assert pyright(tmp_path) == {}
 
 
-def test_the_application_does_at_run_time_as_it_is_typed() -> None:
-    program = [sys.executable, str(SNIPPETS / "accepted" / "application.py")]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_wrong_code_is_refused(checker: str, messages: dict[str, Messages]) -> None:
     marked = {
         (path.name, number): line.strip()
