@@ -53,7 +53,7 @@ INSIDE = {
     # Types of what users are given and never make.
     *("Delivery", "GroupCommit", "Notifier", "Waiter"),
     *("AlarmKey", "CallPath", "ContextHost", "Loop", "ModelClasses", "SearchStrategy"),
-    *("Unset", "_AlarmDecorator", "_HandlerDecorator"),
+    *("Unset", "_AlarmDecorator", "_HandlerDecorator", "_Method"),
 }
 """What signatures name that isn't public."""
 

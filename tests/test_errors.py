@@ -227,6 +227,7 @@ def test_what_an_error_looks_like(cls: type[DurableError]) -> None:
 ADVICE = {
     "UnknownObjectType": "import the module",
     "UnknownHandler": "marked with @handler",
+    "NotOnHandle": "runtime.get_state()",
     "InvalidObjectId": "1 to 512 bytes",
     "InvalidTenant": "lowercase letters",
     "CallTimeout": "before you call again",
@@ -250,6 +251,7 @@ ADVICE = {
     "RuntimeClosed": "async with DurableRuntime",
     "WrongEventLoop": "anyio.from_thread.run()",
     "NotInTurn": "inside a handler",
+    "ForeignHandle": "call runtime.get() where they arrive",
     "TenantDropped": "wait until drop_tenant() is done",
 }
 """What the last part of a message says."""
@@ -258,6 +260,7 @@ WHAT_HAPPENED = {
     "DefinitionError": "Cart.total: ",
     "UnknownObjectType": "no durable object class is known as 'Cart'",
     "UnknownHandler": "Cart has no handler 'add'",
+    "NotOnHandle": "this is a handle of Cart('user-123'), which has handlers only (it has: add, ",
     "InvalidObjectId": "'user-123' can't be the id of a Cart: ",
     "InvalidTenant": "acme can't be the name of a tenant: ",
     "InvalidAlarm": "alarm remind of Cart('user-123'): ",
@@ -284,6 +287,7 @@ WHAT_HAPPENED = {
     "NoRuntime": "2 runtimes are open in this event loop and none is current here",
     "RuntimeClosed": "it is broken; calls are served inside",
     "WrongEventLoop": "it is broken; a DurableRuntime serves the event loop it was entered in",
+    "ForeignHandle": "the runtime of a pickled handle of Cart('user-123') isn't open in this ",
     "TenantDropped": "tenant acme is being dropped",
     "NotInTurn": "it is broken; use self.ctx",
 }
@@ -327,6 +331,7 @@ def test_errors_whose_text_comes_from_where_they_are_raised() -> None:
         ("DefinitionError", TypeError),
         ("UnknownObjectType", LookupError),
         ("UnknownHandler", AttributeError),
+        ("NotOnHandle", AttributeError),
         ("InvalidObjectId", ValueError),
         ("InvalidTenant", ValueError),
         ("ArgumentError", TypeError),
@@ -363,6 +368,7 @@ def test_an_unknown_holder_is_another_process() -> None:
 def test_nothing_known() -> None:
     assert "(known: none)" in str(trio_durable.UnknownObjectType("Cart", ()))
     assert "(it has: none)" in str(trio_durable.UnknownHandler("Cart", "add", ()))
+    assert "(it has: none)" in str(trio_durable.NotOnHandle("Cart", "n", (), KEY, "n is a field"))
 
 
 def test_a_definition_error_without_member_names_the_class_only() -> None:

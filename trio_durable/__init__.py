@@ -4,8 +4,6 @@ from inspect import get_annotations
 from types import FunctionType
 from typing import TYPE_CHECKING, get_type_hints
 
-import attrs
-
 from ._activations.info import ActivationInfo
 from ._alarms.alarm import Alarm
 from ._alarms.retry import Retry
@@ -24,7 +22,6 @@ from ._declarations.handler import (
     BoundSyncHandler,
     Client,
     Handler,
-    SyncHandler,
     handler,
 )
 from ._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
@@ -39,6 +36,7 @@ from ._errors import (
     CallTimeout,
     DefinitionError,
     DurableError,
+    ForeignHandle,
     HandlerCancelled,
     InvalidAlarm,
     InvalidObjectId,
@@ -46,6 +44,7 @@ from ._errors import (
     MailboxFull,
     NoRuntime,
     NotInTurn,
+    NotOnHandle,
     ObjectNotRunning,
     Overloaded,
     PersistenceError,
@@ -97,6 +96,7 @@ __all__ = [
     "DurableRuntime",
     "Duration",
     "FieldDefinition",
+    "ForeignHandle",
     "Handle",
     "Handler",
     "HandlerCancelled",
@@ -110,6 +110,7 @@ __all__ = [
     "MemoryStorage",
     "NoRuntime",
     "NotInTurn",
+    "NotOnHandle",
     "ObjectDefinition",
     "ObjectKey",
     "ObjectNotRunning",
@@ -134,7 +135,6 @@ __all__ = [
     "StorageError",
     "StorageInUse",
     "StorageUnavailable",
-    "SyncHandler",
     "Tenant",
     "TenantDropped",
     "ThreadRunner",
@@ -164,7 +164,7 @@ def _name_by_import() -> None:
         public = globals()[public_name]
         if public_name in _KEEP_THEIR_MODULE or not isinstance(public, (type, FunctionType)):
             continue
-        if isinstance(public, type) and attrs.has(public):
+        if isinstance(public, type) and get_annotations(public):
             # Resolved while its module is still known, for these names are unknown in this one.
             hints = get_type_hints(public, include_extras=True)
             public.__annotations__ = {name: hints[name] for name in get_annotations(public)}

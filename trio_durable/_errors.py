@@ -4,6 +4,7 @@
     ├── DefinitionError            a class body that isn't allowed
     ├── UnknownObjectType          no such class
     ├── UnknownHandler             no such handler of the class
+    │   └── NotOnHandle            a member of the class that handles don't have
     ├── InvalidObjectId            an id that can't name an object
     ├── InvalidTenant              a name that can't name a tenant
     ├── InvalidAlarm               an alarm that can't be set, or a payload of another type
@@ -34,6 +35,7 @@
         ├── RuntimeClosed
         ├── WrongEventLoop
         ├── TenantDropped          while a tenant is being dropped
+        ├── ForeignHandle          unpickled outside of its runtime
         └── NotInTurn              self.ctx was used outside a turn
 
 An error can be pickled. Its fields are its object and its data; its message ends with the remedy.
@@ -119,6 +121,26 @@ class UnknownHandler(DurableError, AttributeError):
         return (
             f"{self.type_name} has no handler {self.handler!r} (it has: {known}); "
             "handlers are methods marked with @handler, and state is read with get_state()"
+        )
+
+
+@_error
+class NotOnHandle(UnknownHandler):
+    """The class has a member of this name that handles don't have, or a handle was to be changed.
+
+    To type checkers a handle is an instance of the class, so they allow it.
+    """
+
+    key: ObjectKey | None
+    """The handle's object; None where a method of the handle doesn't know it."""
+    problem: str
+
+    def _message(self) -> str:
+        known = ", ".join(self.known) or "none"
+        return (
+            f"this is a handle of {self.key or self.type_name}, which has handlers only "
+            f"(it has: {known}), and {self.problem}; add a handler for it, or read the state with "
+            "runtime.get_state()"
         )
 
 
@@ -521,6 +543,19 @@ class TenantDropped(UsageError):
         return (
             f"tenant {self.tenant} is being dropped; wait until drop_tenant() is done, "
             "then its objects start from their defaults"
+        )
+
+
+@_error
+class ForeignHandle(UsageError):
+    """A pickled handle was loaded after its runtime had closed, or in another process."""
+
+    key: ObjectKey
+
+    def _message(self) -> str:
+        return (
+            f"the runtime of a pickled handle of {self.key} isn't open in this process; "
+            "send the type and the id instead, and call runtime.get() where they arrive"
         )
 
 

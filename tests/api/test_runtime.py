@@ -1,4 +1,4 @@
-"""Runtimes: opening, closing, handles, and the types that a runtime serves."""
+"""Runtimes: opening, closing, and the types that a runtime serves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from trio_durable import (
     StorageInUse,
     StorageUnavailable,
     ThreadRunner,
-    UnknownHandler,
     UnknownObjectType,
     WrongEventLoop,
     handler,
@@ -414,36 +413,7 @@ async def test_a_native_cancellation_passes_through() -> None:
     assert storage.rows() == {"a": b'{"count":1}'}
 
 
-# --- handles and types ---------------------------------------------------------------------------
-
-
-async def test_handles_are_equal_if_they_lead_to_the_same_object() -> None:
-    async with DurableRuntime(":memory:") as runtime, DurableRuntime(":memory:") as second:
-        counter: object = runtime.get(Counter, "a")
-        assert counter == runtime.get("Counter", "a", timeout=3)
-        assert hash(counter) == hash(runtime.get("Counter", "a"))
-        assert counter != runtime.get(Counter, "b")
-        assert counter != second.get(Counter, "a")
-        assert counter != runtime.get(Other, "a")
-        assert counter != "a"
-        assert repr(counter) == "<handle of Counter('a')>"
-        assert repr(runtime) == "<DurableRuntime on :memory:>"
-        assert runtime.count_objects() == 0
-
-
-async def test_handles_have_handlers_and_nothing_else() -> None:
-    async with DurableRuntime(":memory:") as runtime:
-        counter = runtime.get(Counter, "a")
-        for name in ("count", "nothing", "ctx", "after_load"):
-            with pytest.raises(UnknownHandler) as caught:
-                getattr(counter, name)
-            assert caught.value.handler == name
-            assert isinstance(caught.value, AttributeError)
-            assert "increment" in str(caught.value)
-        with pytest.raises(AttributeError):
-            counter.count = 3
-        assert not hasattr(counter, "nothing")
-        assert counter.increment.__doc__ == "Count one more."
+# --- types and ids -------------------------------------------------------------------------------
 
 
 async def test_types_go_by_class_or_name() -> None:

@@ -89,7 +89,9 @@ class _Nothing:
         yield
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(attrs.field,))
+# Instances compare by their fields, so attrs makes them unhashable. To type checkers handles, which
+# are hashable, have the class's type. So type checkers are told of no __eq__.
+@dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(attrs.field,))
 class DurableObject:
     """Base class of all durable objects.
 

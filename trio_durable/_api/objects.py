@@ -93,7 +93,7 @@ class Objects(ABC):
             else optional_seconds(timeout, "timeout")
         )
         # To type checkers a handle is an object: see the module of handles.
-        return cast("T", self._registry.handle_class(calls)(calls, address, limit))
+        return cast("T", self._registry.handle_class(calls)(address, limit))
 
     async def call(
         self,

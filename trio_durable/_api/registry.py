@@ -22,7 +22,7 @@ from .durable_object import (
     open_variables,
     resolved_fields,
 )
-from .handle import Handle, handle_class
+from .handle import Handle, Origin, handle_class
 
 
 def object_type_of(
@@ -104,6 +104,8 @@ class TypeRegistry:
         self._elsewhere: dict[str, LocalCalls] = {}
         """By name, of types that other runtimes serve."""
         self._handle_classes: dict[LocalCalls, type[Handle]] = {}
+        self.origin = Origin(self)
+        """The runtime to pickled handles."""
 
     def prepare(self) -> None:
         """Begin to serve all classes that were named, so that errors in them are found early."""
@@ -155,8 +157,12 @@ class TypeRegistry:
         """The class of the handles of a type's objects."""
         found = self._handle_classes.get(calls)
         if found is None:
-            found = self._handle_classes[calls] = handle_class(calls.object_type)
+            found = self._handle_classes[calls] = handle_class(calls, self.origin)
         return found
+
+    def handle(self, type_name: str, address: str, timeout: float | None) -> Handle:
+        """See `HandleSource.handle`."""
+        return self.handle_class(self.calls(type_name))(address, timeout)
 
     # --- alarms, by name: see `Destination` ------------------------------------------------------
 

@@ -193,6 +193,7 @@ class DurableRuntime(Objects):
 
     def _prepare(self, opened: OpenRuntime) -> None:
         self._opened = opened
+        self._registry.origin.open()
         self._registry.prepare()
 
     def _serve(self, object_type: ObjectType) -> LocalCalls:
@@ -209,6 +210,7 @@ class DurableRuntime(Objects):
         try:
             return await opened.close(exc_type, exc, traceback)
         finally:
+            self._registry.origin.close()
             if opened.notifier is not None:
                 opened.notifier.tell(Closed(self))
 

@@ -19,7 +19,7 @@ from .._errors import DefinitionError
 from .._json.annotations import free_variables, parameters_of
 from .alarm import Misplaced, is_marked, retry_of
 from .bases import kind_of
-from .handler import Handler
+from .handler import Handler, SomeHandler
 from .upgrade import Upgrade
 
 _HOOKS = {"after_load": "(self)", "handle_alarm": "(self, alarm)"}
@@ -85,7 +85,7 @@ def check_body(cls: type) -> None:
             )
 
 
-def check_handler(cls: type, name: str, handler: Handler[..., object]) -> None:
+def check_handler(cls: type, name: str, handler: SomeHandler) -> None:
     """Check a method marked with ``@handler`` in the body of ``cls``.
 
     Raises:

@@ -5,21 +5,52 @@
   the class, so the descriptor has this type on instances.
 - On a live instance, ``self.add("apple")`` inside another handler, it runs the body as part of the
   current turn. It is awaited there, too.
+
+To type checkers there is one descriptor for ``def`` and ``async def``. Its type arguments are the
+faces of the function, each a plain callable, and ``__get__`` only selects one. The reasons:
+
+- mypy keeps a generic function generic while the decorator is applied, but not when ``__get__``
+  would have to take its parameters from a type argument.
+- pyright compares two descriptors by their type arguments when a subclass overrides a handler.
+  Callables may differ as those of methods may; a ``ParamSpec`` would have to be the same.
+- Choosing between ``def`` and ``async def`` in overloads of the decorator would make a generic
+  result, ``-> T``, a coroutine, and ``-> Any`` ambiguous.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from types import CoroutineType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 from .._eventloop import current
 from .._eventloop.running import running_loop_token
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+R_co = TypeVar("R_co", covariant=True)
+S_contra = TypeVar("S_contra", contravariant=True)
+
+Function_co = TypeVar("Function_co", covariant=True)
+"""The function as it was written, without ``self``."""
+Call_co = TypeVar("Call_co", covariant=True)
+"""The same with an awaitable result: the call through a handle, if the function is a ``def``."""
+AsyncClient_co = TypeVar("AsyncClient_co", covariant=True)
+"""The function with the object's id first: the client, if it is an ``async def``."""
+SyncClient_co = TypeVar("SyncClient_co", covariant=True)
+"""The same with an awaitable result: the client, if it is a ``def``."""
 
 
 class Client(Protocol[P, R_co]):
@@ -32,28 +63,45 @@ class Client(Protocol[P, R_co]):
         ...
 
 
-class BoundHandler(Protocol[P, R_co]):
-    """``handle.add``: calls the handler of the handle's object.
+class BoundHandler(Generic[Call_co]):
+    """The type of ``handle.add``, which calls the handler of the handle's object.
 
     On a live instance, ``self.add``, it runs the handler's body as part of the current turn, and
-    is awaited, too.
+    is awaited, too. The type argument is that of the call, ``Callable[[int], Coroutine[…]]``.
     """
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        """Call the handler."""
-        ...
+    # No method with a ParamSpec, for the reasons that the module gives; and no property, because
+    # to pyright an object with one isn't a Callable.
+    __call__: Call_co
+    """Call the handler."""
 
 
-class BoundSyncHandler(BoundHandler[P, R_co], Protocol[P, R_co]):
-    """A `BoundHandler` written with ``def``."""
+class BoundSyncHandler(BoundHandler[Call_co], Generic[Call_co, Function_co]):
+    """The type of ``handle.add`` if ``add`` is written with ``def``."""
 
-    def function(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Run the body as the plain method it was written as: ``super().add.function(1)``."""
-        ...
+    function: Function_co
+    """The body as the plain method it was written as: ``super().add.function(1)``."""
 
 
-class Handler(Generic[P, R_co]):
-    """The descriptor that ``@handler`` makes of a function."""
+class _Undeclared:
+    """A result that no handler declares, so only ``Any``, ``Never`` and type variables match it."""
+
+
+class _Method(Protocol[S_contra, P, R_co]):
+    """A method whose first parameter is called ``self``.
+
+    Most match ``Callable[Concatenate[S, P], R]``. With ``**kwargs`` they don't to mypy, because a
+    keyword argument could be called ``self`` as well.
+    """
+
+    def __call__(_method, self: S_contra, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # noqa: N805
+
+
+class Handler(Generic[Function_co, Call_co, AsyncClient_co, SyncClient_co]):
+    """The descriptor that ``@handler`` makes of a function.
+
+    Its type arguments are the types between which ``__get__`` selects.
+    """
 
     def __init__(self, function: Callable[..., object], readonly: bool) -> None:
         self.function = function
@@ -67,25 +115,84 @@ class Handler(Generic[P, R_co]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
+    # The first two are for `-> Any` and for generic results. P matches all parameters; with `...`
+    # in its place pyright would take the type variables of a generic handler for Any.
     @overload
-    def __get__(self, instance: None, owner: type, /) -> Client[P, R_co]: ...
+    def __get__(
+        self: Handler[Callable[P, _Undeclared], Call_co, AsyncClient_co, SyncClient_co],
+        instance: None,
+        owner: type,
+        /,
+    ) -> SyncClient_co: ...
     @overload
-    def __get__(self, instance: object, owner: type, /) -> BoundHandler[P, R_co]: ...
+    def __get__(
+        self: Handler[Callable[P, _Undeclared], Call_co, AsyncClient_co, SyncClient_co],
+        instance: object,
+        owner: type,
+        /,
+    ) -> BoundSyncHandler[Call_co, Function_co]: ...
+    @overload
+    def __get__(
+        self: Handler[
+            Callable[P, Coroutine[Any, Any, object]], Call_co, AsyncClient_co, SyncClient_co
+        ],
+        instance: None,
+        owner: type,
+        /,
+    ) -> AsyncClient_co: ...
+    @overload
+    def __get__(
+        self: Handler[
+            Callable[P, Coroutine[Any, Any, object]], Call_co, AsyncClient_co, SyncClient_co
+        ],
+        instance: object,
+        owner: type,
+        /,
+    ) -> BoundHandler[Function_co]: ...
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> SyncClient_co: ...
+    @overload
+    def __get__(
+        self, instance: object, owner: type, /
+    ) -> BoundSyncHandler[Call_co, Function_co]: ...
     def __get__(self, instance: object, owner: type, /) -> object:
         if instance is None:
             return _Client(owner, self)
         return _Bound(self, instance)
 
+    if TYPE_CHECKING:
+        # pyright compares the members of a protocol with the descriptor itself, as if it was called
+        # like the handle's attribute. The coroutine's type is the one that it infers of async def.
+        @overload
+        def __call__(
+            self: Handler[Callable[P, _Undeclared], object, object, object],
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> CoroutineType[Any, Any, Any]: ...
+        @overload
+        def __call__(
+            self: Handler[Callable[P, Coroutine[Any, Any, R]], object, object, object],
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> CoroutineType[Any, Any, R]: ...
+        @overload
+        def __call__(
+            self: Handler[Callable[P, R], object, object, object],
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> CoroutineType[Any, Any, R]: ...
+        def __call__(self, *args: object, **kwargs: object) -> object: ...
 
-class SyncHandler(Handler[P, R_co]):
-    """A `Handler` around a ``def`` function."""
 
-    @overload
-    def __get__(self, instance: None, owner: type, /) -> Client[P, R_co]: ...
-    @overload
-    def __get__(self, instance: object, owner: type, /) -> BoundSyncHandler[P, R_co]: ...
-    def __get__(self, instance: object, owner: type, /) -> object:
-        return super().__get__(instance, owner)
+SomeHandler: TypeAlias = Handler[object, object, object, object]
+"""A handler of any function."""
+
+_HandlerOf: TypeAlias = Handler[
+    Callable[P, R],
+    Callable[P, Coroutine[Any, Any, R]],
+    Callable[Concatenate[str, P], R],
+    Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
+]
 
 
 class _Client:
@@ -93,7 +200,7 @@ class _Client:
 
     __slots__ = ("_handler", "_owner")
 
-    def __init__(self, owner: type, handler: Handler[..., object]) -> None:
+    def __init__(self, owner: type, handler: SomeHandler) -> None:
         self._owner = owner
         self._handler = handler
 
@@ -121,7 +228,7 @@ class _Bound:
 
     __slots__ = ("_handler", "_instance")
 
-    def __init__(self, handler: Handler[..., object], instance: object) -> None:
+    def __init__(self, handler: SomeHandler, instance: object) -> None:
         self._handler = handler
         self._instance = instance
 
@@ -140,20 +247,15 @@ class _HandlerDecorator(Protocol):
     """The decorator that ``@handler(...)`` with options returns."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # as below
-        self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-    ) -> Handler[P, R]: ...
+    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> _HandlerOf[P, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> SyncHandler[P, R]: ...
+    def __call__(self, function: _Method[S, P, R], /) -> _HandlerOf[P, R]: ...
 
 
-# A coroutine function is a function, too, so mypy sees the overloads overlap; the first one wins.
 @overload
-def handler(  # type: ignore[overload-overlap]
-    function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-) -> Handler[P, R]: ...
+def handler(function: Callable[Concatenate[S, P], R], /) -> _HandlerOf[P, R]: ...
 @overload
-def handler(function: Callable[Concatenate[S, P], R], /) -> SyncHandler[P, R]: ...
+def handler(function: _Method[S, P, R], /) -> _HandlerOf[P, R]: ...
 @overload
 def handler(*, readonly: bool = False) -> _HandlerDecorator: ...
 def handler(function: Callable[..., object] | None = None, /, *, readonly: bool = False) -> object:
@@ -169,10 +271,5 @@ def handler(function: Callable[..., object] | None = None, /, *, readonly: bool 
             `ReadonlyViolation`.
     """
     if function is None:
-        return lambda function: _mark(function, readonly)
-    return _mark(function, readonly)
-
-
-def _mark(function: Callable[..., object], readonly: bool) -> Handler[..., object]:
-    kind = Handler if inspect.iscoroutinefunction(function) else SyncHandler
-    return kind(function, readonly)
+        return lambda function: Handler(function, readonly)
+    return Handler(function, readonly)

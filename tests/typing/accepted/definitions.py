@@ -40,7 +40,7 @@ class Counter(
 
     count: int = 0
     title: str | None = None
-    history: list[int] = attrs.field(factory=list)
+    history: list[int] = attrs.field(factory=list[int])
     _secret: str = ""
 
     async def after_load(self) -> None:
@@ -130,7 +130,7 @@ class Square(Shape):
 class Audited(DurableObject):
     """A mixin that is a durable object class itself."""
 
-    audit: list[str] = attrs.field(factory=list)
+    audit: list[str] = attrs.field(factory=list[str])
 
     @handler(readonly=True)
     def trail(self) -> list[str]:

@@ -31,7 +31,7 @@ def logged(function: Callable[[State], State]) -> Callable[[State], State]:
 
 class Cart(DurableObject, schema=4):
     cents: int = 0
-    items: dict[str, int] = attrs.field(factory=dict)
+    items: dict[str, int] = attrs.field(factory=dict[str, int])
 
     @upgrade(from_schema=1)
     @staticmethod
