@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import functools
+import threading
 import typing
 from collections.abc import Callable, Coroutine
+from dataclasses import InitVar, dataclass
 from datetime import timedelta
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, TypeVar
 
 import attrs
 import trio
@@ -135,7 +139,60 @@ class Mutable:
     value: int = 0
 
 
+class Slotted:
+    __slots__ = ("kept",)
+
+
+class SlottedHeir(Slotted):
+    pass
+
+
+@attrs.define
+class SlottedAttrs:
+    kept: int = 0
+
+
+@dataclass
+class Record:
+    kept: int = 0
+
+
+@attrs.frozen(slots=False)
+class FrozenAttrs:
+    kept: int = 0
+
+
+class SetUp:
+    def __init__(self) -> None: ...
+
+
+@attrs.define(slots=False, init=False)
+class SetUpAttrs:
+    def __init__(self) -> None: ...
+
+
+class SetUpLater:
+    def __attrs_post_init__(self) -> None: ...
+
+
 NAMES: dict[str, object] = {
+    "Alias": ClassVar,
+    "Annotated": Annotated,
+    "Final": Final,
+    "FrozenAttrs": FrozenAttrs,
+    "InitVar": InitVar,
+    "Record": Record,
+    "SetUp": SetUp,
+    "SetUpAttrs": SetUpAttrs,
+    "SetUpLater": SetUpLater,
+    "Slotted": Slotted,
+    "SlottedAttrs": SlottedAttrs,
+    "SlottedHeir": SlottedHeir,
+    "T": TypeVar("T"),
+    "TypeAlias": TypeAlias,
+    "collections": collections,
+    "dataclasses": dataclasses,
+    "threading": threading,
     "Billed": Billed,
     "ClassVar": ClassVar,
     "Counter": Counter,

@@ -9,14 +9,24 @@ import pickle
 import sys
 import types
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar, Final, Self
 
 import attrs
 import pytest
 
-from trio_durable import DefinitionError, DurableObject, NotInTurn, definition_of, handler
+from trio_durable import (
+    DefinitionError,
+    DurableObject,
+    DurableRuntime,
+    NotInTurn,
+    definition_of,
+    handler,
+)
 from trio_durable._api.durable_object import known_definitions, resolved_fields
 from trio_durable._durations import UNSET
+from trio_durable._json.annotations import Namespace
+from trio_durable.storage import MemoryStorage
+from trio_durable.testing import perform_handler
 
 from .examples import Counter, Loud, define, run
 
@@ -128,6 +138,173 @@ def test_classes_inside_functions() -> None:
     assert definition.fields["values"].type == list[Counter]
 
 
+def in_module(source: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run ``source`` as a module with postponed annotations."""
+    module = types.ModuleType("postponed")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    source = f"from __future__ import annotations\n{POSTPONED}\n{source}"
+    exec(compile(source, "postponed.py", "exec", dont_inherit=True), vars(module))
+    return vars(module)
+
+
+POSTPONED = """
+import abc, datetime, typing
+from datetime import date
+from typing import *
+import attrs
+from trio_durable import DurableObject, handler
+T = TypeVar("T")
+"""
+
+
+def types_of(cls: type[DurableObject]) -> dict[str, Any]:
+    return {name: field.type for name, field in definition_of(cls).fields.items()}
+
+
+def test_local_names_are_those_of_the_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = in_module(
+        """
+class Item: ...
+
+class Meta(abc.ABCMeta):
+    def __new__(mcls, name, bases, body, **keywords):
+        Item = "that of the metaclass"
+        return super().__new__(mcls, name, bases, body, **keywords)
+
+class Plugin:
+    def __init_subclass__(cls, **keywords):
+        Item = "that of the base"
+        super().__init_subclass__(**keywords)
+
+def define():
+    class Item: ...
+    class Cart(DurableObject):
+        items: list[Item] = attrs.field(factory=list)
+    class Inherited(Plugin, Cart, metaclass=Meta):
+        best: Item | None = None
+    class Around:
+        class Inner(DurableObject):
+            item: Item | None = None
+    return Item, Cart, Inherited, Around.Inner
+
+def derive(base):
+    class Item: ...
+    class Sub(base):
+        own: Item | None = None
+    return Item, Sub
+""",
+        monkeypatch,
+    )
+    item, cart, inherited, inner = names["define"]()
+    assert types_of(cart) == {"items": types.GenericAlias(list, (item,))}
+    assert types_of(inherited) == {**types_of(cart), "best": item | None}
+    assert types_of(inner) == {"item": item | None}
+    # A base that was defined elsewhere has the names from there.
+    other, sub = names["derive"](cart)
+    assert types_of(sub) == {**types_of(cart), "own": other | None}
+    # The local variables of the functions aren't kept alive.
+    assert not any("Cart" in namespace_of(cls).names for cls in (cart, inherited, inner, sub))
+
+
+def namespace_of(cls: type) -> Namespace:
+    found = vars(cls)["__durable_namespace__"]
+    assert isinstance(found, Namespace)
+    return found
+
+
+def test_plain_bases_are_resolved_where_the_first_durable_one_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = in_module(
+        """
+def define():
+    class Item: ...
+    class Mixin:
+        item: Item | None = None
+    class Cart(Mixin, DurableObject): ...
+    return Item, Cart
+
+def derive(base):
+    class Sub(base): ...
+    return Sub
+""",
+        monkeypatch,
+    )
+    item, cart = names["define"]()
+    assert types_of(names["derive"](cart)) == {"item": item | None}
+
+
+def test_names_that_are_defined_after_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = in_module(
+        """
+class Cart(DurableObject):
+    items: list[Item] = attrs.field(factory=list)
+    at: datetime.Later | None = None
+
+class Sub(Cart):
+    best: Item | None = None
+""",
+        monkeypatch,
+    )
+    cart, sub = names["Cart"], names["Sub"]
+    for cls, member, name in (
+        (cart, "items", "Item"),
+        (sub, "items", "Item"),
+        (cart, "at", "datetime.Later"),
+    ):
+        with pytest.raises(
+            DefinitionError, match=rf"{name} in the annotation isn't defined"
+        ) as caught:
+            resolved_fields(cls)
+        assert caught.value.member == member
+        names.setdefault("Item", int) if cls is sub else None
+    later = types.ModuleType("datetime")
+    vars(later)["Later"] = str
+    names["datetime"] = later
+    assert types_of(sub) == {"items": list[int], "at": str | None, "best": int | None}
+    assert types_of(cart) == {"items": list[int], "at": str | None}
+
+
+def test_defaults_do_not_hide_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = in_module(
+        """
+def define():
+    from datetime import time
+    class Event(DurableObject):
+        date: date | None = None
+        time: time | None = None
+    return time, Event
+""",
+        monkeypatch,
+    )
+    time, event = names["define"]()
+    assert types_of(event) == {"date": names["date"] | None, "time": time | None}
+
+
+def test_final_without_a_type_is_that_of_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = in_module(
+        """
+class Fixed(DurableObject):
+    n: Final = 3
+    t: "typing.Final" = "x"
+    d: Final[list[int]] = attrs.field(factory=list)
+""",
+        monkeypatch,
+    )
+    assert types_of(names["Fixed"]) == {"n": int, "t": str, "d": Final[list[int]]}
+
+
+def test_self_is_the_class() -> None:
+    class Tree(DurableObject):
+        parts: list[Self] = attrs.field(factory=list)
+
+    class Sub(Tree):
+        pass
+
+    assert types_of(Tree) == {"parts": types.GenericAlias(list, (Tree,))}
+    assert types_of(Sub) == {"parts": types.GenericAlias(list, (Sub,))}
+
+
 def test_annotations_that_cannot_be_resolved() -> None:
     class Broken(DurableObject):
         items: list[Missing] = attrs.field(factory=list)  # type: ignore[name-defined] # noqa: F821
@@ -147,6 +324,99 @@ def test_annotations_that_cannot_be_resolved_name_the_field() -> None:
     with pytest.raises(DefinitionError) as caught:
         resolved_fields(Broken)
     assert caught.value.member == "items"
+
+
+# --- aliases -------------------------------------------------------------------------------------
+
+
+class Aliased(DurableObject):
+    _count: int = attrs.field(default=0, alias="count")
+    self: str = attrs.field(default="", alias="owner")
+    _kept: int = 1
+
+    @handler
+    def increment(self) -> int:
+        self._count += 1
+        return self._count
+
+
+class AliasedMixin:
+    _size: int = attrs.field(default=2, alias="size")
+    _plain: int = 3
+
+
+@attrs.define(slots=False, kw_only=True)
+class AliasedAttrs:
+    _weight: int = attrs.field(default=4, alias="kilos")
+    _hidden: int = 5
+
+
+def test_an_alias_is_the_name_of_the_parameter() -> None:
+    one = Aliased(count=3, owner="me", _kept=2)
+    assert (one._count, one.self, one._kept) == (3, "me", 2)
+    with pytest.raises(TypeError):
+        Aliased(_count=3)  # type: ignore[call-arg]
+    assert copy.deepcopy(one) == one
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert attrs.evolve(one, count=4) == Aliased(count=4, owner="me", _kept=2)  # type: ignore[misc]
+    assert list(definition_of(Aliased).fields) == ["_count", "self", "_kept"]
+
+
+def test_aliases_are_inherited() -> None:
+    class Sub(Aliased):
+        own: int = 0
+
+    class Renamed(Aliased):
+        _count: int = 7
+
+    class Mixed(AliasedMixin, AliasedAttrs, DurableObject):  # type: ignore[misc]
+        pass
+
+    class SubOfMixed(Mixed):
+        pass
+
+    assert Sub(count=3, own=1)._count == 3
+    assert Renamed(_count=3)._count == 3
+    for cls in (Mixed, SubOfMixed):
+        made: Any = cls(size=1, _plain=2, kilos=3, _hidden=4)  # type: ignore[call-arg]
+        assert (made._size, made._plain, made._weight, made._hidden) == (1, 2, 3, 4)
+
+
+@pytest.mark.anyio
+async def test_objects_with_an_alias_are_stored() -> None:
+    async with DurableRuntime(MemoryStorage()) as runtime:
+        await runtime.put_state(Aliased, "a", Aliased(count=3, owner="me"))
+        assert await runtime.get(Aliased, "a").increment() == 4
+        assert await runtime.get_state(Aliased, "a") == Aliased(count=4, owner="me")
+    assert (await perform_handler(Aliased(count=3), "increment")).result == 4
+
+
+def test_of_two_plain_bases_with_a_field_the_first_counts() -> None:
+    class First:
+        mode: str = "first"
+
+    class Second(DurableObject):
+        mode: int = 2
+        other: int = 0
+
+    class Both(First, Second):  # type: ignore[misc]
+        pass
+
+    class Reversed(Second, First):  # type: ignore[misc]
+        pass
+
+    assert (Both().mode, types_of(Both)["mode"]) == ("first", str)
+    assert (Reversed().mode, types_of(Reversed)["mode"]) == (2, int)
+
+
+def test_an_undecorated_subclass_of_an_attrs_class_is_a_plain_base() -> None:
+    class Extended(Stamped):
+        extra: int = 1
+
+    class Both(Extended, DurableObject):  # type: ignore[misc]
+        pass
+
+    assert types_of(Both) == {"stamp": int, "extra": int}
 
 
 # --- class keywords ------------------------------------------------------------------------------

@@ -162,12 +162,13 @@ async def test_a_runtime_that_could_not_start_serves_nothing() -> None:
 
 
 async def test_checking_a_state_does_not_touch_it() -> None:
-    class Meddling(DurableObject):
-        data: Any = attrs.field(factory=list)
+    def meddle(data: Any) -> Any:
+        if data:
+            data.append("made")
+        return data
 
-        def __attrs_post_init__(self) -> None:
-            if self.data:
-                self.data.append("made")
+    class Meddling(DurableObject):
+        data: Any = attrs.field(factory=list, converter=meddle)
 
         @handler
         def append(self, item: str) -> Any:

@@ -29,7 +29,7 @@ from datetime import date
 from typing import *
 import attrs
 import typing_extensions as te
-from trio_durable._json.annotations import Namespace
+from trio_durable._json.annotations import Namespace, parameters_of
 T = TypeVar("T")
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
@@ -287,7 +287,13 @@ def test_own_hints_leave_out_the_bases(module: Module) -> None:
 
 @pytest.mark.parametrize(
     ("annotation", "name"),
-    [("'Missing'", "Missing"), ("list['Missing']", "Missing"), ("'missing.Type'", "missing")],
+    [
+        ("'Missing'", "Missing"),
+        ("list['Missing']", "Missing"),
+        ("'missing.Type'", "missing"),
+        ("'datetime.Date'", "datetime.Date"),
+        ("'date.Time'", "date.Time"),
+    ],
 )
 def test_names_that_are_not_defined(module: Module, annotation: str, name: str) -> None:
     names = module(f"class Plain:\n    fine: int\n    field: {annotation}")
@@ -295,13 +301,28 @@ def test_names_that_are_not_defined(module: Module, annotation: str, name: str) 
         resolved_hints(names["Plain"])
     assert (caught.value.name, caught.value.member) == (name, "field")
     assert name in caught.value.annotation
-    assert "field" in str(caught.value)
+
+
+def test_parameters_in_the_statement_of_a_class_behind_generic(module: Module) -> None:
+    names = module("""
+found = []
+class Root:
+    def __init_subclass__(cls):
+        found.append((dict(vars(cls)).get("__parameters__"), parameters_of(cls)))
+class Mixin(Generic[T]): ...
+class One(Mixin[U], Generic[T, U], Root): ...
+class Two(Mixin[dict[U, T]], Root): ...
+class Three(Mixin[int], Root): ...
+""")
+    t, u = names["T"], names["U"]
+    assert names["found"] == [(None, (t, u)), (None, (u, t)), (None, ())]
+    assert [names[name].__parameters__ for name in ("One", "Two", "Three")] == [(t, u), (u, t), ()]
 
 
 @pytest.mark.parametrize(
     ("annotation", "problem"),
     [
-        ("'datetime.DateTime'", "has no attribute 'DateTime'"),
+        ("'(1).Type'", "has no attribute 'Type'"),
         ("'list['", "expression"),
         ("list['list[']", "expression"),
         ("'int[str]'", "not subscriptable"),
@@ -532,7 +553,7 @@ def check_aliases(names: dict[str, Any]) -> None:
     assert substituted(alias_value(pairs), bindings_of(pairs[int])) == list[tuple[int, int]]
     with pytest.raises(UnresolvedName, match="Missing"):
         alias_value(names["Broken"])
-    with pytest.raises(UnsupportedType, match="DateTime"):
+    with pytest.raises(UnsupportedType, match="subscriptable"):
         alias_value(names["Wrong"])
 
 
@@ -541,7 +562,7 @@ def test_aliases_made_by_a_call(module: Module) -> None:
 Json = te.TypeAliasType("Json", 'str | list["Json"]')
 Pairs = te.TypeAliasType("Pairs", list[tuple[T, T]], type_params=(T,))
 Broken = te.TypeAliasType("Broken", "Missing")
-Wrong = te.TypeAliasType("Wrong", "datetime.DateTime")
+Wrong = te.TypeAliasType("Wrong", "int[str]")
 """)
     check_aliases(names)
 
@@ -552,6 +573,6 @@ def test_type_statements(module: Module) -> None:
 type Json = str | list[Json]
 type Pairs[T] = list[tuple[T, T]]
 type Broken = Missing
-type Wrong = datetime.DateTime
+type Wrong = int[str]
 """)
     check_aliases(names)

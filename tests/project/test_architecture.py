@@ -80,7 +80,11 @@ RANKS = {
         "batched_load commit_events",
         "group_commit",
     ],
-    "_declarations": ["alarm handler records upgrade", "class_body"],
+    "_declarations": [
+        "alarm bases field_types handler parametrised records upgrade",
+        "class_body",
+        "attrs_class",
+    ],
     "scheduler": ["_contract", "_wheel"],
     "scheduler._wheel": [
         "in_flight timing_wheel",

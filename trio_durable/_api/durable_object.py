@@ -11,6 +11,7 @@ other bases, and two bases with slots of their own can't be combined, which woul
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import weakref
@@ -22,8 +23,10 @@ from typing import (
     Any,
     ClassVar,
     SupportsIndex,
+    TypeVar,
     cast,
     dataclass_transform,
+    get_origin,
     overload,
 )
 
@@ -32,20 +35,26 @@ import attrs
 from .._alarms.alarm import Alarm
 from .._alarms.retry import Retry
 from .._declarations.alarm import retry_of
+from .._declarations.attrs_class import make_attrs
+from .._declarations.bases import check_bases, check_decorators, check_places
 from .._declarations.class_body import (
     check_alarm,
     check_body,
+    check_field_types,
     check_fields,
     check_handler,
     check_overrides,
     is_alarm,
-    unannotated_fields,
 )
+from .._declarations.field_types import field_types, remember_namespace
 from .._declarations.handler import Handler
+from .._declarations.parametrised import accept_arguments, alias_of, parametrised
 from .._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
 from .._declarations.upgrade import upgrades_of
 from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
 from .._errors import DefinitionError, NotInTurn
+from .._json.annotations import UnresolvedName, free_variables, parameters_of
+from .._json.errors import UnsupportedType
 from .._json.upgrades import UpgradeDefinition
 from .._keys import id_problem
 
@@ -120,6 +129,8 @@ class DurableObject:
         __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
         __durable_keywords__: ClassVar[dict[str, Any]]
         __durable_definition__: ClassVar[ObjectDefinition]
+        __durable_fields__: ClassVar[tuple[attrs.Attribute[Any], ...]]
+        __durable_types__: ClassVar[Mapping[str, Any]]
 
     def __init_subclass__(
         cls,
@@ -142,6 +153,8 @@ class DurableObject:
                 f"no base takes this class keyword ({error}); those of a durable object are name, "
                 "hibernate_after, shutdown_after, call_timeout, mailbox_size and schema",
             ) from error
+        remember_namespace(cls)
+        accept_arguments(cls)
         cls.__durable_keywords__ = _keywords(
             cls,
             {
@@ -153,6 +166,10 @@ class DurableObject:
             },
         )
         cls.__durable_definition__ = _define(cls, name)
+        with contextlib.suppress(UnresolvedName):  # it may be defined before the first use
+            _resolve(cls)
+        # Last, so that nothing refers to a class whose definition failed.
+        _order[cls] = next(_counter)
         _classes.add(cls)
 
     def after_load(self) -> Awaitable[None] | None:
@@ -178,7 +195,12 @@ class DurableObject:
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
         self._refuse_if_live("pickled")
-        return super().__reduce_ex__(protocol)
+        reduced = super().__reduce_ex__(protocol)
+        alias = alias_of(type(self))
+        if alias is None or isinstance(reduced, str):
+            return reduced
+        # Pickle looks up classes by name in their module, where Repository[int] isn't.
+        return (_new, (alias,), *reduced[2:])
 
     def _refuse_if_live(self, what: str) -> None:
         if "ctx" in self.__dict__:
@@ -186,6 +208,10 @@ class DurableObject:
                 f"a live {type(self).__qualname__} can't be {what}; "
                 "hand out its values, or let the caller use runtime.get_state()"
             )
+
+
+def _new(alias: type[DurableObject]) -> DurableObject:
+    return object.__new__(definition_of(alias).cls)
 
 
 # --- definitions ---------------------------------------------------------------------------------
@@ -226,8 +252,11 @@ class ObjectDefinition:
 
     @property
     def is_abstract(self) -> bool:
-        """True if abstract methods are left, so that the class can't have objects."""
-        return inspect.isabstract(self.cls)
+        """True if abstract methods, or fields of a type variable's type, are left.
+
+        Such a class can't have objects.
+        """
+        return inspect.isabstract(self.cls) or bool(open_variables(self.cls))
 
     def default_state(self) -> DurableObject:
         """A detached instance with every field at its default."""
@@ -243,6 +272,9 @@ def definition_of(cls: type[DurableObject]) -> ObjectDefinition:
     Raises:
         DefinitionError: ``cls`` is not a durable object class.
     """
+    origin = get_origin(cls)
+    if isinstance(origin, type) and issubclass(origin, DurableObject):
+        cls = parametrised(cls)  # an alias that got its last argument: Repository[list[T]][int]
     if not (isinstance(cls, type) and issubclass(cls, DurableObject)) or cls is DurableObject:
         raise DefinitionError(
             getattr(cls, "__qualname__", repr(cls)), "", "is not a subclass of DurableObject"
@@ -273,19 +305,55 @@ def resolved_fields(cls: type[DurableObject]) -> tuple[attrs.Attribute[Any], ...
     """The attrs fields of ``cls`` with their annotations resolved to types.
 
     Raises:
-        DefinitionError: A name in an annotation is unknown where the class was defined.
+        DefinitionError: A name in an annotation isn't defined, or a type can't be that of a field.
     """
+    check_decorators(cls, vars(cls)["__durable_fields__"])
     try:
-        attrs.resolve_types(cls)
-    except NameError as error:
-        unresolved = [f.name for f in cls.__attrs_attrs__ if str(error.name) in str(f.type)]
+        _resolve(cls)
+    except UnresolvedName as error:
         raise DefinitionError(
             cls.__qualname__,
-            ", ".join(unresolved),
-            f"{error.name} in the annotation can't be resolved; import it at module level, "
-            "outside `if TYPE_CHECKING`",
+            error.member,
+            f"{error.name} in the annotation isn't defined; correct it, or define or import it at "
+            "module level, outside `if TYPE_CHECKING`, or before the class in its function",
         ) from error
     return cls.__attrs_attrs__
+
+
+def open_variables(cls: type[DurableObject]) -> tuple[TypeVar, ...]:
+    """The type variables in the types of a generic class's fields.
+
+    Those with a default or a bound aren't among them: the class without arguments has that.
+    """
+    if not parameters_of(cls):
+        return ()
+    try:
+        _resolve(cls)
+    except (UnresolvedName, DefinitionError):  # which the use of the class reports
+        return ()
+    found = (each for field in cls.__attrs_attrs__ for each in free_variables(field.type))
+    return tuple(dict.fromkeys(found))
+
+
+def _resolve(cls: type[DurableObject]) -> None:
+    """Set the types of the attrs fields, once, and check them.
+
+    Raises:
+        UnresolvedName: A name in an annotation isn't defined, perhaps not yet.
+        DefinitionError: A type can't be that of a field.
+    """
+    if "__durable_types__" in vars(cls):
+        return
+    try:
+        types = field_types(cls, cls.__attrs_attrs__, DurableObject)
+    except UnsupportedType as error:
+        member = getattr(error, "member", "")
+        raise DefinitionError(cls.__qualname__, member, f"{error}; correct it") from error
+    check_field_types(cls, cls.__attrs_attrs__, types)
+    for field in cls.__attrs_attrs__:
+        # As attrs.resolve_types does, which would see neither local names nor type variables.
+        object.__setattr__(field, "type", types[field.name])
+    cls.__durable_types__ = types
 
 
 def _keywords(cls: type[DurableObject], given: dict[str, Any]) -> dict[str, Any]:
@@ -319,16 +387,19 @@ _counter = itertools.count()
 
 
 def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
-    _order[cls] = next(_counter)
     type_name = cls.__qualname__ if name is None else name
     problem = id_problem(type_name)
     if problem:
         raise DefinitionError(
             cls.__qualname__, "", f"name {type_name!r} can't be stored: {problem}"
         )
+    check_bases(cls, DurableObject)
     check_body(cls)
-    _make_attrs(cls)
+    make_attrs(cls, DurableObject)
+    cls.__durable_fields__ = cls.__attrs_attrs__
+    check_fields(cls, cls.__attrs_attrs__)
     check_overrides(cls, cls.__attrs_attrs__)
+    check_places(cls, cls.__attrs_attrs__, DurableObject)
     keywords = _merged_keywords(cls)
     # Inherited like the fields whose forms it counts, and with it the upgrades: state of a
     # subclass was written in the base's older forms, too.
@@ -345,52 +416,6 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
         schema=schema,
         upgrades=upgrades_of(cls, schema),
     )
-
-
-def _make_attrs(cls: type[DurableObject]) -> None:
-    """Turn annotated names into attrs fields, in place.
-
-    Raises:
-        DefinitionError: A field is invalid.
-    """
-    try:
-        attrs.define(
-            cls,
-            slots=False,  # in place, and open for mixins
-            kw_only=True,
-            auto_attribs=True,
-            field_transformer=_with_fields_of_plain_mixins,
-        )
-    except attrs.exceptions.UnannotatedAttributeError as error:
-        raise DefinitionError(
-            cls.__qualname__,
-            ", ".join(unannotated_fields(cls)),
-            "annotate the field: `name: type = attrs.field(…)`",
-        ) from error
-    check_fields(cls, cls.__attrs_attrs__)
-
-
-def _with_fields_of_plain_mixins(
-    cls: type[object], fields: list[attrs.Attribute[Any]]
-) -> list[attrs.Attribute[Any]]:
-    """Add the annotations of ordinary bases, and keep leading underscores in argument names."""
-    by_name = {field.name: field for field in fields}
-    for base in cls.__mro__[1:]:
-        annotations = inspect.get_annotations(base)
-        if attrs.has(base) or base is DurableObject or not annotations:
-            continue
-        if base.__module__ in ("typing", "abc", "builtins"):
-            continue
-        body = {name: value for name, value in vars(base).items() if name in annotations}
-        mixin = attrs.define(
-            type(base.__name__, (), {**body, "__annotations__": dict(annotations)}),
-            slots=False,
-            kw_only=True,
-            auto_attribs=True,
-        )
-        for field in attrs.fields(mixin):
-            by_name.setdefault(field.name, field)
-    return [field.evolve(alias=field.name) for field in by_name.values()]
 
 
 def _handlers(cls: type[DurableObject]) -> Mapping[str, HandlerDefinition]:

@@ -19,6 +19,7 @@ from .durable_object import (
     ObjectDefinition,
     definition_of,
     known_definitions,
+    open_variables,
     resolved_fields,
 )
 from .handle import Handle, Origin, handle_class
@@ -41,12 +42,20 @@ def object_type_of(
         DefinitionError: The class can't have objects.
     """
     cls = definition.cls
-    if definition.is_abstract:
-        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+    missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+    if missing:
         raise DefinitionError(
             cls.__qualname__, "", f"is abstract, it lacks {missing}; use a subclass"
         )
     resolved_fields(cls)
+    variables = ", ".join(variable.__name__ for variable in open_variables(cls))
+    if variables:
+        raise DefinitionError(
+            cls.__qualname__,
+            "",
+            f"its fields have no types without arguments; use {cls.__name__}[…] with a type for "
+            f"{variables}, or make a subclass of that, or give {variables} a default",
+        )
     timeout = definition.options.call_timeout
     return ObjectType(
         name=definition.name,
@@ -117,7 +126,10 @@ class TypeRegistry:
             calls = self._by_class.get(object_type)
         except TypeError:  # unhashable, so no class: definition_of says so
             calls = None
-        return calls or self._add(definition_of(object_type))
+        if calls is None:
+            definition = definition_of(object_type)
+            calls = self._by_class.get(definition.cls) or self._add(definition)
+        return calls
 
     def calls_for_alarms(self, object_type: type[DurableObject] | str) -> LocalCalls:
         """The calls of a type whose alarms can be set here, though they may be delivered elsewhere.
@@ -187,7 +199,7 @@ class TypeRegistry:
         )
 
     def _add(self, definition: ObjectDefinition) -> LocalCalls:
-        if self._objects is not None and definition.cls not in self._objects:
+        if self._objects is not None and definition.cls not in map(_class_of, self._objects):
             raise UnknownObjectType(definition.name, self._known_names())
         other = self._by_name.get(definition.name)
         if other is not None:
@@ -224,3 +236,7 @@ class TypeRegistry:
         if self._objects is not None:
             return tuple(sorted(definition_of(cls).name for cls in self._objects))
         return tuple(sorted(known_definitions()))
+
+
+def _class_of(object_type: type[DurableObject]) -> type[DurableObject]:
+    return definition_of(object_type).cls

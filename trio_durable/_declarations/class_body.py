@@ -7,14 +7,18 @@ seems to: state that isn't stored, or a handler that can't be called.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import InitVar
 from types import FunctionType
-from typing import ClassVar, get_origin
+from typing import Annotated, ClassVar, Final, TypeAlias, get_args, get_origin
 
 import attrs
 
 from .._alarms.retry import Retry
 from .._errors import DefinitionError
+from .._json.annotations import free_variables, parameters_of
 from .alarm import Misplaced, is_marked, retry_of
+from .bases import kind_of
 from .handler import Handler, SomeHandler
 from .upgrade import Upgrade
 
@@ -44,15 +48,14 @@ def check_body(cls: type) -> None:
             raise DefinitionError(
                 cls.__qualname__, name, "is both a field and an upgrade; rename one"
             )
+        kind = kind_of(vars(cls).get(name))
+        if kind != "attribute" and not _is_classvar(annotations[name]):
+            raise DefinitionError(
+                cls.__qualname__, name, f"is both a field and a {kind}; rename one"
+            )
     for name, value in vars(cls).items():
         if name == "ctx":
             raise _reserved(cls, name)
-        if name in ("__init__", "__new__", "__setattr__"):
-            raise DefinitionError(
-                cls.__qualname__,
-                name,
-                "the runtime builds objects from their stored fields; set up others in after_load",
-            )
         if name in _HOOKS:
             _check_hook(cls, name, value)
         inner = getattr(value, "__func__", None) or getattr(value, "fget", None)
@@ -165,6 +168,49 @@ def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None
             )
         elif not field.init:
             problem = "init=False would keep the field from being loaded; remove it"
+        if problem:
+            raise DefinitionError(cls.__qualname__, field.name, problem)
+
+
+def check_field_types(
+    cls: type, fields: tuple[attrs.Attribute[object], ...], types: Mapping[str, object]
+) -> None:
+    """Check that the annotations of the fields are types of values.
+
+    Args:
+        cls: The class.
+        fields: Its fields, inherited ones included.
+        types: The resolved annotations.
+
+    Raises:
+        DefinitionError: An annotation is none. The error names the field and the remedy.
+    """
+    for field in fields:
+        tp = types.get(field.name)
+        inner = get_args(tp)[0] if get_origin(tp) is Annotated else tp
+        form = get_origin(inner) or inner
+        problem = None
+        if field.name not in types:
+            problem = (
+                "an attrs field of a base has no annotation; write `name: type = attrs.field(…)`"
+            )
+        elif inner is Final:
+            problem = "Final has no type, and none is known of a factory; write `Final[type]`"
+        elif form is ClassVar:
+            problem = (
+                "a ClassVar isn't stored, but this is a field of a base, or ClassVar has another "
+                "name here; rename the member, or write `ClassVar`"
+            )
+        elif inner is TypeAlias:
+            problem = "a TypeAlias would be a field; leave out its annotation, or move it out"
+        elif form is InitVar or isinstance(form, InitVar):
+            problem = "an InitVar isn't stored; make it a field of its type, or remove it"
+        elif unknown := [each for each in free_variables(tp) if each not in parameters_of(cls)]:
+            variables = ", ".join(each.__name__ for each in unknown)
+            problem = (
+                f"the type variable {variables} has no type here; give the base its arguments, as "
+                "in `class Numbers(Repository[int])`, or the variable a default"
+            )
         if problem:
             raise DefinitionError(cls.__qualname__, field.name, problem)
 

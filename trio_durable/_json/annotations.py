@@ -19,7 +19,7 @@ import inspect
 import sys
 import types
 from collections.abc import Iterable, Mapping
-from types import FrameType, MappingProxyType
+from types import FrameType, MappingProxyType, ModuleType
 from typing import (
     Annotated,
     Any,
@@ -47,15 +47,15 @@ from .errors import UnsupportedType
 Bindings: TypeAlias = Mapping[Any, Any]
 """Types by the type variable that they replace."""
 
-_BASES = "its bases"
-"""The member that errors name for an argument of a base."""
+_BASES = ""
+"""The member in errors about the arguments of a base, which are no member's annotation."""
 
 
 class UnresolvedName(Exception):
-    """A name in an annotation that isn't defined, or not yet."""
+    """A name in an annotation, or an attribute of a module, that isn't defined, or not yet."""
 
     def __init__(self, name: str, member: str, annotation: str) -> None:
-        super().__init__(f"{name} in the annotation {annotation!r} of {member} isn't defined")
+        super().__init__(f"{name} in the annotation {annotation!r} isn't defined")
         self.name = name
         self.member = member
         self.annotation = annotation
@@ -178,8 +178,11 @@ def _evaluate(
     except NameError as error:
         raise UnresolvedName.of(error, member, annotation_text(annotation)) from error
     except Exception as error:
-        problem = error_summary(error)
-        raise InvalidAnnotation(member, annotation_text(annotation), problem) from error
+        text = annotation_text(annotation)
+        if isinstance(error, AttributeError) and isinstance(error.obj, (ModuleType, type)):
+            # A module in a circle of imports gets its names later, too.
+            raise UnresolvedName(f"{error.obj.__name__}.{error.name}", member, text) from error
+        raise InvalidAnnotation(member, text, error_summary(error)) from error
 
 
 def _module_names(module: str, namespace: Namespace = Namespace.EMPTY) -> dict[str, Any]:
@@ -239,7 +242,7 @@ def own_hints(cls: type, namespace: Namespace = Namespace.EMPTY) -> dict[str, An
         UnsupportedType: An annotation is no type.
     """
     annotations = inspect.get_annotations(cls)
-    if not any(map(_has_text, annotations.values())):
+    if not any(map(has_text, annotations.values())):
         return {name: _evaluated_none(tp) for name, tp in annotations.items()}
     scopes = _Scopes(cls, namespace)
     return {name: scopes.evaluate(tp, name) for name, tp in annotations.items()}
@@ -252,7 +255,7 @@ def evaluated(annotation: Any, cls: type, namespace: Namespace, member: str) -> 
         UnresolvedName: A name isn't defined, perhaps not yet.
         UnsupportedType: It is no type.
     """
-    if not _has_text(annotation):
+    if not has_text(annotation):
         return _evaluated_none(annotation)
     return _Scopes(cls, namespace).evaluate(annotation, member)
 
@@ -275,7 +278,7 @@ def alias_value(alias: Any, namespace: Namespace = Namespace.EMPTY) -> Any:
         raise UnresolvedName.of(error, name, name) from error
     except Exception as error:
         raise InvalidAnnotation(name, name, error_summary(error)) from error
-    if not _has_text(value):
+    if not has_text(value):
         return _evaluated_none(value)
     # Aliases have no qualified name. Names of the module come first, as most aliases are there.
     global_names = {
@@ -321,14 +324,15 @@ def _typed_dict_hints(cls: type, namespace: Namespace) -> dict[str, Any]:
     return hints
 
 
-def _has_text(annotation: Any) -> bool:
+def has_text(annotation: Any) -> bool:
+    """True if a part of an annotation is text, which has to be evaluated."""
     if isinstance(annotation, (str, ForwardRef)):
         return True
     origin = get_origin(annotation)
     if origin is None or origin is Literal:
         return False
     args = get_args(annotation)
-    return any(map(_has_text, args[:1] if origin is Annotated else args))
+    return any(map(has_text, args[:1] if origin is Annotated else args))
 
 
 def _evaluated_none(tp: Any) -> Any:
@@ -346,7 +350,7 @@ def bindings_of(tp: Any) -> Bindings:
 
     Type variables of its bases aren't either: `resolved_hints` has already replaced them.
     """
-    parameters = getattr(get_origin(tp) or tp, "__parameters__", ())
+    parameters = parameters_of(get_origin(tp) or tp)
     bindings = _aligned(parameters, get_args(tp))
     for parameter in parameters:
         if parameter not in bindings:
@@ -355,6 +359,25 @@ def bindings_of(tp: Any) -> Bindings:
                 # A default may be in terms of the variables before it.
                 bindings[parameter] = substituted(fallback, bindings)
     return MappingProxyType(bindings)
+
+
+def parameters_of(tp: Any) -> tuple[Any, ...]:
+    """The type variables of a generic class or alias, in the order of its arguments."""
+    if not isinstance(tp, type) or "__parameters__" in vars(tp):
+        return tuple(getattr(tp, "__parameters__", ()))
+    # Generic sets them after the __init_subclass__ of the bases behind it has run.
+    bases = vars(tp).get("__orig_bases__", ())
+    for base in bases:
+        if get_origin(base) in (Generic, Protocol):
+            return get_args(base)
+    return tuple(dict.fromkeys(each for base in bases for each in free_variables(base)))
+
+
+def free_variables(tp: Any) -> tuple[Any, ...]:
+    """The type variables in a type; none of a generic class without arguments."""
+    if isinstance(tp, TypeVar):
+        return (tp,)
+    return tuple(getattr(tp, "__parameters__", ())) if get_origin(tp) is not None else ()
 
 
 def substituted(tp: Any, bindings: Bindings, self_type: Any = None) -> Any:
@@ -387,7 +410,14 @@ def substituted(tp: Any, bindings: Bindings, self_type: Any = None) -> Any:
     if origin is types.UnionType:
         origin = Union
     # A special form, such as Final, takes no tuple.
-    return origin[new[0] if len(new) == 1 else tuple(new)]
+    inside = new[0] if len(new) == 1 else tuple(new)
+    is_class = Generic in getattr(origin, "__mro__", ())
+    return generic_alias(origin, inside) if is_class else origin[inside]
+
+
+def generic_alias(cls: Any, args: Any) -> Any:
+    """``cls[args]`` as `typing.Generic` makes it, also for a class that overrides this."""
+    return vars(Generic)["__class_getitem__"].__get__(None, cls)(args)
 
 
 def bindings_of_bases(cls: type, namespace: Namespace) -> dict[type, Bindings]:
@@ -424,7 +454,7 @@ def _unbound(cls: Any) -> dict[Any, Any]:
     """
     return {
         parameter: TypeVar(parameter.__name__)  # pyright: ignore[reportGeneralTypeIssues]
-        for parameter in getattr(cls, "__parameters__", ())
+        for parameter in parameters_of(cls)
         if isinstance(parameter, TypeVar)
     }
 
@@ -443,18 +473,23 @@ def _aligned(parameters: tuple[Any, ...], args: tuple[Any, ...]) -> dict[Any, An
     return dict(zip(parameters, args, strict=False))
 
 
+def has_default(parameter: Any) -> bool:
+    """True for a type variable with a default, of Python 3.13 or typing_extensions."""
+    method = getattr(parameter, "has_default", None)
+    return method is not None and method()
+
+
 def _fallback(parameter: Any) -> Any:
     """The default of a type variable, else its bound, else None."""
     name = parameter.__name__
-    has_default = getattr(parameter, "has_default", None)  # Python 3.13 and typing_extensions
     try:
-        if has_default is not None and has_default():
+        if has_default(parameter):
             fallback = _evaluated_none(parameter.__default__)
         else:
             fallback = getattr(parameter, "__bound__", None)
     except NameError as error:  # of PEP 695, evaluated here
         raise UnresolvedName.of(error, name, name) from error
-    if not _has_text(fallback):
+    if not has_text(fallback):
         return fallback
     return _evaluate(fallback, name, _module_names(parameter.__module__), {})
 
