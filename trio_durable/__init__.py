@@ -67,11 +67,14 @@ from ._errors import (
     WrongEventLoop,
 )
 from ._eventloop.runner import InlineRunner, Runner, ThreadRunner
+from ._json.names import stored_as
+from ._json.texts import BigInt
 from ._json.upgrades import UpgradeDefinition
 from ._keys import ObjectKey
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
 if TYPE_CHECKING:
+    from ._json.custom import make_converter as make_converter
     from .storage.postgres import PostgresStorage as PostgresStorage
 
 __all__ = [
@@ -81,6 +84,7 @@ __all__ = [
     "AlarmDefinition",
     "AlarmSuperseded",
     "ArgumentError",
+    "BigInt",
     "BoundHandler",
     "BoundSyncHandler",
     "CallCycle",
@@ -147,6 +151,7 @@ __all__ = [
     "current_runtime",
     "definition_of",
     "handler",
+    "stored_as",
     "upgrade",
 ]
 
@@ -175,9 +180,15 @@ _name_by_import()
 
 
 def __getattr__(name: str) -> object:
-    # Not with the others, nor in __all__: it needs psycopg, which is an extra.
+    # Not with the others, nor in __all__: the first needs psycopg, which is an extra, and the other
+    # cattrs, which takes longer to import than the library.
     if name == "PostgresStorage":
         from .storage.postgres import PostgresStorage
 
         return PostgresStorage
+    if name == "make_converter":
+        from ._json.custom import make_converter
+
+        make_converter.__module__ = __name__
+        return make_converter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,12 @@ def error_summary(error: BaseException) -> str:
 
 
 def short_repr(value: object) -> str:
-    """The repr of ``value``, cut to 60 characters."""
-    text = repr(value)
+    """The repr of ``value``, cut to 60 characters.
+
+    ``value`` may be of any class, so its ``__repr__`` may raise.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # __repr__ may raise anything
+        text = object.__repr__(value)
     return text if len(text) <= _MAX_REPR else text[: _MAX_REPR - 3] + "…"

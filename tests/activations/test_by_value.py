@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import dataclasses
+import functools
+import io
+import math
+import queue
 import threading
 import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
+import anyio
 import attrs
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from support.ids import stable
 
 from trio_durable._activations.by_value import copied, is_atom
+from trio_durable._json.depth import MAX_DEPTH
 
 
 class Colour(Enum):
@@ -113,9 +123,25 @@ def test_a_copy_is_equal_and_shares_nothing_mutable(value: Any) -> None:
 
 
 @given(values)
-def test_a_copy_has_as_many_mutable_parts(value: Any) -> None:
-    # What was one object in two places is one object in the copy, too.
-    assert len(mutables(copied(value))) == len(mutables(value))
+def test_each_place_in_a_copy_has_an_object_of_its_own(value: Any) -> None:
+    seen: list[int] = []
+
+    def visit(item: Any) -> None:
+        if id(item) in mutables(item):
+            seen.append(id(item))
+        parts: Any = ()
+        if isinstance(item, dict):
+            parts = item.values()
+        elif isinstance(item, (list, tuple, deque)):
+            parts = item
+        elif attrs.has(type(item)):
+            parts = vars_of(item)
+        for part in parts:
+            visit(part)
+
+    copy = copied(value)
+    visit(copy)
+    assert len(seen) == len(set(seen))
 
 
 @pytest.mark.parametrize(
@@ -198,12 +224,12 @@ def test_keys_are_copied_too() -> None:
     assert inner.notes is not original.notes
 
 
-def test_circles_stay_circles() -> None:
+def test_circles_are_refused() -> None:
+    # They have no JSON, and so couldn't be passed to another process.
     circle: list[Any] = [1]
     circle.append(circle)
-    copy = copied(circle)
-    assert copy is not circle
-    assert copy[1] is copy
+    with pytest.raises(TypeError, match="a list that is nested too deeply, or contains itself"):
+        copied(circle)
 
 
 def test_containers_keep_their_class() -> None:
@@ -290,3 +316,237 @@ def test_nesting_beyond_the_recursion_limit() -> None:
     # Taken apart level by level, for freeing it in one go is another recursion.
     while deep:
         deep = deep.pop()
+
+
+def test_the_bound_of_nesting() -> None:
+    deep: list[Any] = []
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    assert copied(deep) == deep
+    with pytest.raises(TypeError, match="nested too deeply"):
+        copied([deep])
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A mixin whose code must not run when an instance is copied."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AssertionError(name)
+
+
+@attrs.define(init=False, slots=False)
+class Odd(Counting):
+    tags: list[str]
+
+    def __init__(self) -> None:
+        object.__getattribute__(self, "__dict__")["tags"] = ["a"]
+
+
+@attrs.define(init=False)
+class OddWithSlots:
+    tags: list[str]
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "tags", ["a"])
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AssertionError(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Money:
+    cents: int
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cents", self.cents * 100)
+
+    @functools.cached_property
+    def doubled(self) -> list[int]:
+        return [self.cents, self.cents]
+
+
+class Pair(NamedTuple):
+    left: list[int]
+    right: int = 0
+
+
+class Growing(tuple[Any, ...]):
+    def __new__(cls, *items: Any) -> Self:
+        return super().__new__(cls, (*items, "more"))
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self)[:-1]
+
+
+class Plain:
+    def __init__(self, tags: list[str]) -> None:
+        self.tags = tags
+        self.created = True
+
+    def method(self) -> None: ...
+
+
+class Slotted:
+    __slots__ = ("tags", "unset")
+
+    def __init__(self) -> None:
+        self.tags = ["a"]
+
+
+class Failed(Exception):
+    def __init__(self, tags: list[str]) -> None:
+        super().__init__(tags)
+        self.code = 7
+
+
+def raw(value: object, name: str) -> Any:
+    return object.__getattribute__(value, name)
+
+
+@pytest.mark.parametrize("make", [Odd, OddWithSlots], ids=["dict", "slots"])
+def test_no_code_of_the_class_runs(make: Callable[[], object]) -> None:
+    value = make()
+    copy = copied(value)
+    assert type(copy) is type(value)
+    assert raw(copy, "tags") == ["a"]
+    assert raw(copy, "tags") is not raw(value, "tags")
+
+
+def test_a_dataclass_is_copied_without_its_caches() -> None:
+    money = Money(1)
+    assert money.doubled == [100, 100]
+    copy = copied(money)
+    assert vars(copy) == {"cents": 100, "notes": []}
+    assert copy.notes is not money.notes
+    assert copied([money])[0].cents == 100
+
+
+def test_an_unset_field_stays_unset() -> None:
+    item = Item.__new__(Item)
+    item.tags = ["a"]
+    copy = copied(item)
+    assert copy.tags == ["a"]
+    assert copy.tags is not item.tags
+    assert not hasattr(copy, "name")
+
+
+class EqualType(type):
+    """A metaclass whose classes are all equal."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __hash__(cls) -> int:
+        return 1
+
+
+def test_classes_that_are_equal_are_copied_by_their_own_storage() -> None:
+    @attrs.define
+    class Slotted(metaclass=EqualType):
+        tags: list[str]
+
+    @dataclasses.dataclass
+    class InDict(metaclass=EqualType):
+        names: list[str]
+
+    slotted, in_dict = Slotted(["a"]), InDict(["b"])
+    for _ in range(2):
+        copies = copied([slotted, in_dict])
+        assert [type(copy) for copy in copies] == [Slotted, InDict]
+        assert copies[0].tags == slotted.tags
+        assert copies[0].tags is not slotted.tags
+        assert copies[1].names == in_dict.names
+        assert copies[1].names is not in_dict.names
+
+
+def test_tuples_with_names_or_a_constructor_of_their_own() -> None:
+    pair = Pair([1])
+    copy = copied(pair)
+    assert copy == pair
+    assert type(copy) is Pair
+    assert copy.left is not pair.left
+    growing = Growing([1])
+    other = copied(growing)
+    assert (type(other), other) == (Growing, growing)
+    assert other[0] is not growing[0]
+
+
+def test_other_classes_are_copied_by_their_reduction() -> None:
+    plain = Plain(["a"])
+    copy = copied(plain)
+    assert vars(copy) == vars(plain)
+    assert copy.tags is not plain.tags
+    slotted = copied(Slotted())
+    assert slotted.tags == ["a"]
+    assert not hasattr(slotted, "unset")
+    error = Failed(["a"])
+    failed = copied(error)
+    assert (type(failed), failed.args, failed.code) == (Failed, (["a"],), 7)
+    assert failed.args[0] is not error.args[0]
+
+
+def test_the_parts_of_other_classes_are_checked() -> None:
+    plain = Plain(["a"])
+    plain.event = trio.Event()  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="a Event can't be passed by value: it synchronises"):
+        copied(plain)
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def closure() -> Callable[[], list[int]]:
+    held = [1]
+    return lambda: held
+
+
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [v], Plain], ids=["bare", "list", "in"])
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: [].append, "bound to an object"),
+        (lambda: Plain([]).method, "holds on to an object"),
+        (lambda: [].__len__, "holds on to an object"),
+        (lambda: functools.partial(print, []), "holds on to an object"),
+        (closure, "closure"),
+        (lambda: iter([1]), "pass its result, or a list"),
+        (lambda: map(str, [1]), "pass its result, or a list"),
+        (lambda: enumerate([1]), "pass its result, or a list"),
+        (lambda: io.StringIO("text"), "can't be passed by value"),
+        (lambda: io.BytesIO(), "can't be passed by value"),
+        (trio.Event, "synchronises"),
+        (trio.Lock, "synchronises"),
+        (trio.CancelScope, "synchronises"),
+        (lambda: trio.open_memory_channel[int](1)[0], "synchronises"),
+        (lambda: trio.open_memory_channel[int](1)[1], "synchronises"),
+        (asyncio.Event, "synchronises"),
+        (asyncio.Queue, "synchronises"),
+        (anyio.Lock, "synchronises"),
+        (threading.Event, "synchronises"),
+        (queue.Queue, "synchronises"),
+        (Future, "synchronises"),
+        (lambda: contextvars.ContextVar("v"), "synchronises"),
+        (lambda: {}.keys(), "dict_keys"),
+        (lambda: types.MappingProxyType({}), "mappingproxy"),
+    ],
+)
+def test_what_would_mean_nothing_elsewhere_is_refused(
+    make: Callable[[], Any], problem: str, wrap: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(TypeError, match=problem):
+        copied(wrap(make()))
+
+
+@pytest.mark.parametrize("value", [len, stable, Item, Colour, int, math.sqrt], ids=stable)
+def test_names_of_modules_are_passed_as_they_are(value: object) -> None:
+    assert copied([value])[0] is value

@@ -275,7 +275,7 @@ async def test_a_turn_runs_to_its_end_though_its_caller_is_cancelled() -> None:
         assert outcome.done
         assert storage.rows() == {}
         assert await notebook.read() == ["kept"]
-        assert storage.rows() == {"a": b'{"count":0,"lines":["kept"],"pages":{}}'}
+        assert storage.rows() == {"a": b'{"count":0,"lines":["kept"],"pages":{},"$as":{}}'}
 
 
 @pytest.mark.parametrize("kind", ["add", "add_slowly"])

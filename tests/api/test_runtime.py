@@ -95,7 +95,7 @@ async def test_leaving_finishes_the_queued_turns() -> None:
             with storage.held("reader"):
                 outcomes.append(group.start(runtime.get(Counter, "b").increment))
                 await settle()
-        assert storage.rows() == {"a": b'{"count":3}', "b": b'{"count":1}'}
+        assert storage.rows() == {"a": b'{"count":3,"$as":{}}', "b": b'{"count":1,"$as":{}}'}
         await settle()
         assert [outcome.value for outcome in outcomes] == [1, 2, 3, 1]
 
@@ -119,7 +119,7 @@ async def test_turns_that_take_longer_than_the_grace_period_are_cancelled() -> N
         assert in_time.value == 2
         assert isinstance(running.error, RuntimeClosed)
         assert isinstance(queued.error, RuntimeClosed)
-        assert storage.rows() == {"a": b'{"count":1}', "b": b'{"count":2}'}
+        assert storage.rows() == {"a": b'{"count":1,"$as":{}}', "b": b'{"count":2,"$as":{}}'}
 
 
 async def test_a_turn_that_resists_its_cancellation_ends_before_the_storage_closes() -> None:
@@ -132,7 +132,7 @@ async def test_a_turn_that_resists_its_cancellation_ends_before_the_storage_clos
             await settle()
         await settle()
         assert outcome.value == 1
-        assert storage.rows() == {"a": b'{"count":1}'}
+        assert storage.rows() == {"a": b'{"count":1,"$as":{}}'}
 
 
 async def test_leaving_waits_for_commits_under_way() -> None:
@@ -157,7 +157,7 @@ async def test_leaving_waits_for_commits_under_way() -> None:
         await settle()
         assert left.is_set()
         assert outcomes[0].value == 1
-        assert storage.rows() == {"a": b'{"count":1}'}
+        assert storage.rows() == {"a": b'{"count":1,"$as":{}}'}
 
 
 @pytest.mark.parametrize("how", ["cancelled", "raised", "left"])
@@ -181,7 +181,7 @@ async def test_what_is_on_its_way_is_written_however_the_block_is_left(how: str)
                 assert how == "raised"
         await settle()
         assert outcome.value == 2
-        assert storage.rows() == {"a": b'{"count":2}'}
+        assert storage.rows() == {"a": b'{"count":2,"$as":{}}'}
         assert scope.cancelled_caught == (how == "cancelled")
 
 
@@ -202,7 +202,7 @@ async def test_cancelling_around_the_runtime_ends_turns_and_calls() -> None:
         assert scope.cancelled_caught
         await settle()
         assert all(isinstance(outcome.error, RuntimeClosed) for outcome in outcomes)
-        assert storage.rows() == {"a": b'{"count":1}'}
+        assert storage.rows() == {"a": b'{"count":1,"$as":{}}'}
 
 
 async def test_a_cancellation_during_the_grace_period_ends_it() -> None:
@@ -256,7 +256,7 @@ async def test_turns_under_way_may_call_while_the_runtime_closes() -> None:
             await settle()
         await settle()
         assert (by_handle.value, by_client.value) == (1, 1)
-        assert storage.rows() == {"x": b'{"count":1}', "y": b'{"count":1}'}
+        assert storage.rows() == {"x": b'{"count":1,"$as":{}}', "y": b'{"count":1,"$as":{}}'}
 
 
 async def test_new_calls_are_refused_while_the_runtime_closes_and_after() -> None:
@@ -410,7 +410,7 @@ async def test_a_native_cancellation_passes_through() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert task.cancelled()
-    assert storage.rows() == {"a": b'{"count":1}'}
+    assert storage.rows() == {"a": b'{"count":1,"$as":{}}'}
 
 
 # --- types and ids -------------------------------------------------------------------------------

@@ -78,10 +78,10 @@ def test_all_states_of_all_tenants_are_upgraded(purses: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "cli.Purse: 3 states upgraded to schema 3, 1 had it already.\n"
     assert states(purses) == {
-        "/a": (2, {"$schema": 3, "cents": 100}),
-        "/b": (2, {"$schema": 3, "cents": 20}),
+        "/a": (2, {"$as": {}, "$schema": 3, "cents": 100}),
+        "/b": (2, {"$as": {}, "$schema": 3, "cents": 20}),
         "/c": (1, {"$schema": 3, "cents": 3}),
-        "acme/a": (2, {"$schema": 3, "cents": 400}),
+        "acme/a": (2, {"$as": {}, "$schema": 3, "cents": 400}),
     }
     after = everything(purses)
     assert after[1] == before[1]
@@ -177,7 +177,7 @@ def test_control_c_leaves_what_is_done_and_the_next_run_does_the_rest(
     monkeypatch.setattr(sys.modules[__name__], "interrupted_at", None)
     assert run(*MIGRATE).exit_code == 0
     assert list(states(path).values()) == [
-        (2, {"$schema": 3, "cents": 100 * number}) for number in range(1300)
+        (2, {"$as": {}, "$schema": 3, "cents": 100 * number}) for number in range(1300)
     ]
 
 
@@ -210,7 +210,7 @@ def test_a_kill_leaves_what_is_done_and_the_next_run_does_the_rest(folder: Path)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith("cli.Purse: ")
     assert list(states(path).values()) == [
-        (2, {"$schema": 2, "cents": 100 * number}) for number in range(1300)
+        (2, {"$as": {}, "$schema": 2, "cents": 100 * number}) for number in range(1300)
     ]
 
 

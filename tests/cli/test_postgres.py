@@ -68,4 +68,4 @@ def test_export_and_import(database: str, folder: Path) -> None:
 
 def test_migrate_states(database: str, folder: Path) -> None:
     succeeds("migrate-states", "-s", database, "--app", f"{__name__}:Cart")
-    assert stored(database, OLD) == StoredObject(2, b'{"cents":3,"$schema":2}', 42)
+    assert stored(database, OLD) == StoredObject(2, b'{"cents":3,"$as":{},"$schema":2}', 42)

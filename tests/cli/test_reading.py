@@ -318,7 +318,7 @@ READING = [
 def test_they_read_beside_a_running_runtime(folder: Path) -> None:
     with running_runtime(folder):
         seen = {args: lines_of(*args, "-s", "app.db") for args in READING}
-    assert seen["show", "Cart", "ada", "--json"][0]["state"] == {"total": 1}
+    assert seen["show", "Cart", "ada", "--json"][0]["state"] == {"total": 1, "$as": {}}
     assert seen["ls", "--json"][0]["objects"] == 1
     assert seen["alarms", "--json"][0]["name"] == "remind"
     assert seen["migrate", "--json"] == [{"applied": []}]

@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -63,9 +64,13 @@ def read(path: Path) -> dict[str, Row]:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         rows = connection.execute("SELECT object_id, revision, state FROM durable_objects")
-        return {
-            object_id: Row(revision, **json.loads(state)) for object_id, revision, state in rows
-        }
+        return {object_id: Row(revision, **fields(state)) for object_id, revision, state in rows}
+
+
+def fields(state: str) -> dict[str, Any]:
+    members: dict[str, Any] = json.loads(state)
+    assert members.pop("$as") == {}
+    return members
 
 
 def check(before: dict[str, Row], after: dict[str, Row], heard: Heard) -> None:

@@ -24,7 +24,7 @@ from trio_durable import (
 )
 from trio_durable._api.durable_object import known_definitions, resolved_fields
 from trio_durable._durations import UNSET
-from trio_durable._json.annotations import Namespace
+from trio_durable._json.namespaces import Namespace
 from trio_durable.storage import MemoryStorage
 from trio_durable.testing import perform_handler
 
@@ -164,6 +164,7 @@ def types_of(cls: type[DurableObject]) -> dict[str, Any]:
 def test_local_names_are_those_of_the_statement(monkeypatch: pytest.MonkeyPatch) -> None:
     names = in_module(
         """
+@attrs.define
 class Item: ...
 
 class Meta(abc.ABCMeta):
@@ -177,6 +178,7 @@ class Plugin:
         super().__init_subclass__(**keywords)
 
 def define():
+    @attrs.define
     class Item: ...
     class Cart(DurableObject):
         items: list[Item] = attrs.field(factory=list)
@@ -188,6 +190,7 @@ def define():
     return Item, Cart, Inherited, Around.Inner
 
 def derive(base):
+    @attrs.define
     class Item: ...
     class Sub(base):
         own: Item | None = None

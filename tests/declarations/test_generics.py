@@ -159,8 +159,12 @@ def test_stored_names_do_not_depend_on_the_first_spelling() -> None:
 
 def test_classes_of_one_name_are_two_arguments() -> None:
     other = type("Item", (), {"__module__": "elsewhere"})
-    assert Repository[Item] is not Repository[other]  # type: ignore[valid-type]
-    assert len(known_definitions()["Repository[Item]"]) == 2
+    one: Any = Repository[Item]
+    two: Any = Repository[other]  # type: ignore[valid-type]
+    assert one is not two
+    known = {each.cls for each in known_definitions()["Repository[Item]"]}
+    assert known >= {definition_of(one).cls, definition_of(two).cls}  # and those of other tests
+    assert definition_of(one).cls is not definition_of(two).cls
 
 
 def test_text_is_left_to_the_subclass() -> None:

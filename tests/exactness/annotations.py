@@ -8,6 +8,7 @@ import typing
 from collections import deque
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
@@ -43,7 +44,8 @@ def members(annotation: Any) -> list[Any]:
     annotation = normal(annotation)
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
-        return [each for member in get_args(annotation) for each in members(member)]
+        found = [each for member in get_args(annotation) for each in members(member)]
+        return [Any] if Any in found else found
     if origin is MutableSequence:
         return [list[get_args(annotation)]]  # type: ignore[misc]
     if origin is Sequence:
@@ -115,6 +117,8 @@ def _holds(member: Any, value: Any, exactly: bool) -> bool:
             and required_of(member) <= value.keys() <= hints.keys()
             and all(holds(hints[key], item) for key, item in value.items())
         )
+    if origin is Path:
+        return kind is type(Path())
     if kind is not origin:
         return False
     if is_record(origin):

@@ -40,6 +40,17 @@ class Mode(enum.StrEnum):
     RED = "red"
 
 
+class Grade(enum.Enum):
+    """An enum that takes any value for one of its members."""
+
+    GOOD = "good"
+    RED = "red"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Grade:
+        return cls.GOOD
+
+
 class Rights(enum.Flag):
     READ = 1
     WRITE = 2
@@ -123,6 +134,7 @@ MEMBERS: list[Member] = [
     Member("Colour", Colour, lambda: [Colour.RED, Colour.FIRST]),
     Member("Level", Level, lambda: [Level.LOW]),
     Member("Mode", Mode, lambda: [Mode.RED]),
+    Member("Grade", Grade, lambda: [Grade.GOOD, Grade.RED]),
     Member("Rights", Rights, lambda: [Rights.READ, Rights.READ | Rights.WRITE]),
     Member("Literal", Literal["auto", 1], lambda: ["auto", 1]),
     Member("LiteralBool", Literal[True, "red"], lambda: [True, "red"]),

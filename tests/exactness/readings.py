@@ -4,8 +4,9 @@
 the values that reading may give. It knows only the table of the guide:
 
 - A type that is still declared is read as that type.
+- A value that is of the present type as it stands may be read as it is, whatever wrote it.
 - Otherwise one of the changes in `_Change` has to apply, to one member of the present type alone.
-- Whatever is left is refused.
+- Any other value is refused.
 
 A change that the table doesn't name but that loses nothing, such as that of a set to a frozenset,
 may be read or refused; see `Reading.required`.
@@ -95,14 +96,18 @@ def reading(stored: Any, now: Any, value: Any) -> Reading:
     targets = members(now)
     if any(identical(source, target) for target in targets):
         return must(value)
+    if source is float and type(value) is int:
+        source = int  # what is stored doesn't say that a field of float held it
     found = [change for target in targets if (change := _changed(source, target, value)).values]
     certain = [change for change in found if change.required]
+    unchanged = Reading((value,) if holds(now, value) else ())
     if len(_distinct(certain)) > 1:
-        return REFUSED
+        return unchanged
     if certain:
         others = len(_distinct(found)) > 1
-        return certain[0].optional() if others else certain[0]
-    return Reading(tuple(result for change in found for result in change.values))
+        values = (*certain[0].values, *unchanged.values)
+        return Reading(values, not others)
+    return Reading((*(result for change in found for result in change.values), *unchanged.values))
 
 
 def _distinct(readings: Iterable[Reading]) -> set[Snapshot]:

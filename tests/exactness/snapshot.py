@@ -1,13 +1,13 @@
 """Snapshots of raw storage, the oracle of the tests of exactness.
 
 A snapshot compares two values without running any code of their classes: neither ``__eq__`` nor
-``__getattribute__``, properties or metaclasses. An instance is its type and what is stored in it:
+``__getattribute__``, properties or metaclasses. An instance is its type and its storage:
 the slots of its classes, its ``__dict__``, and the contents that a base of C keeps, such as the
 items of a list. A scalar is its type and its repr, so 1, 1.0 and True are three values, and so are
 0.0 and -0.0. Caches, such as those of ``cached_property``, are no part of a value.
 
 `sharing` finds the mutable objects that stand in two places of a value. Two values with the same
-snapshot may differ in it.
+snapshot may differ in it. Tuples, frozen classes and other immutable objects may be shared.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from typing import Any, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from .storage import HEAP_TYPE, among, inherits, is_mutable, members_of, mro_of
+
 Snapshot: TypeAlias = tuple[Any, ...]
 """Nested tuples of text, which are equal if the values are the same, and sort by their repr."""
 Sharing: TypeAlias = frozenset[tuple[str, str]]
@@ -44,8 +46,8 @@ _BY_REPR: frozenset[type] = frozenset(
     | {IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network}
     | {PosixPath, PurePosixPath, PureWindowsPath, WindowsPath}
 )
-_HASH_OF_ATTRS = "_attrs_cached_hash"
-_HEAP_TYPE = 1 << 9
+_BY_REPR_IDS = frozenset(map(id, _BY_REPR))
+HASH_OF_ATTRS = "_attrs_cached_hash"
 
 
 def snapshot(value: object) -> Snapshot:
@@ -74,18 +76,18 @@ class _Walk:
 
     def of(self, value: Any, place: str) -> Snapshot:
         kind = type(value)
-        if kind in _BY_REPR:
+        if id(kind) in _BY_REPR_IDS:
             return (_name(kind), repr(value))
         if kind is int:
             return ("int", hex(value))  # its repr has a limit
-        mro = _mro(kind)
-        if _inherits(mro, Enum):
+        mro = mro_of(kind)
+        if inherits(kind, Enum):
             return self._enum_member(value, kind, mro)
-        if _inherits(mro, type) or kind in (types.FunctionType, types.BuiltinFunctionType):
+        if inherits(kind, type) or among(kind, (types.FunctionType, types.BuiltinFunctionType)):
             return ("same", _name(kind), str(id(value)))
         if id(value) in self._above:
             return ("circle", str(len(self._above) - self._above.index(id(value))))
-        if kind not in (tuple, frozenset, datetime, time):
+        if is_mutable(value):
             self._meet(value, place)
         self._above.append(id(value))
         try:
@@ -102,19 +104,20 @@ class _Walk:
     def _enum_member(self, value: object, kind: type, mro: tuple[type, ...]) -> Snapshot:
         stored = object.__getattribute__(value, "__dict__")
         name = stored["_name_"]
-        if _inherits(mro, Flag):  # a combination of flags is made when it is first asked for
+        if inherits(kind, Flag):  # a combination of flags is made when it is first asked for
             return (_name(kind), str(stored["_value_"]))
         return (_name(kind), str(name), self.of(stored["_value_"], ""))
 
     def _contents(self, value: Any, mro: tuple[type, ...], place: str) -> Iterator[object]:
         """The parts that are in the storage of a base of C."""
+        base: Any
         for base in mro:
-            if base in (list, tuple, deque):
+            if among(base, (list, tuple, deque)):
                 items: Iterable[object] = base.__iter__(value)
                 yield tuple(self.of(item, f"{place}[{n}]") for n, item in enumerate(items))
                 if base is deque:
-                    yield ("maxlen", str(_own(deque)["maxlen"].__get__(value)))
-            elif base in (set, frozenset):
+                    yield ("maxlen", str(members_of(deque)["maxlen"].__get__(value)))
+            elif among(base, (set, frozenset)):
                 members = [self.of(item, f"{place}{{}}") for item in base.__iter__(value)]
                 yield tuple(sorted(members, key=repr))
             elif base is dict:
@@ -123,8 +126,9 @@ class _Walk:
                     for key, item in _items(value)
                 )
             elif base is defaultdict:
-                factory = _own(defaultdict)["default_factory"].__get__(value)
+                factory = members_of(defaultdict)["default_factory"].__get__(value)
                 yield ("factory", self.of(factory, ""))
+                continue  # its items are those of a dict, further along
             elif base is datetime:
                 wall = datetime.replace(value, tzinfo=None)
                 yield datetime.__repr__(wall)
@@ -134,7 +138,7 @@ class _Walk:
                 yield self.of(time.tzinfo.__get__(value), "")
             elif base is int:
                 yield hex(int.__index__(value))
-            elif base in (str, bytes, bytearray, float, complex, Decimal):
+            elif among(base, (str, bytes, bytearray, float, complex, Decimal)):
                 yield base.__repr__(value)
             elif base is BaseException:
                 yield self.of(BaseException.args.__get__(value), f"{place}.args")  # type: ignore[attr-defined]
@@ -142,7 +146,7 @@ class _Walk:
                 continue
             break
         else:
-            if not mro[0].__flags__ & _HEAP_TYPE and mro[0] is not object:
+            if not mro[0].__flags__ & HEAP_TYPE and mro[0] is not object:
                 yield repr(value)  # a class of C that isn't known here
 
     def _members(self, value: object, place: str) -> Iterator[object]:
@@ -172,27 +176,13 @@ def _items(value: Any) -> Iterable[tuple[object, object]]:
     return list(dict.items(value))
 
 
-def _mro(kind: type) -> tuple[type, ...]:
-    found: tuple[type, ...] = type.__dict__["__mro__"].__get__(kind)
-    return found
-
-
-def _own(kind: type) -> types.MappingProxyType[str, Any]:
-    found: types.MappingProxyType[str, Any] = type.__dict__["__dict__"].__get__(kind)
-    return found
-
-
 def _name(kind: type) -> str:
     """A class's name, and its identity unless it is one of Python's own."""
     name: str = type.__dict__["__qualname__"].__get__(kind)
-    module = _own(kind).get("__module__", "builtins")
-    if not kind.__flags__ & _HEAP_TYPE or type(module) is not str:
+    module = members_of(kind).get("__module__", "builtins")
+    if not kind.__flags__ & HEAP_TYPE or type(module) is not str:
         return name
     return f"{module}.{name}@{id(kind):x}"
-
-
-def _inherits(mro: tuple[type, ...], base: type) -> bool:
-    return any(each is base for each in mro)
 
 
 _Slots: TypeAlias = tuple[tuple[str, Callable[[object], Any]], ...]
@@ -201,29 +191,29 @@ _layouts: dict[int, tuple[type, _Slots, frozenset[str]]] = {}
 
 
 def _layout(kind: type) -> tuple[type, _Slots, frozenset[str]]:
-    made = _layouts[id(kind)] = (kind, _slots(kind), _caches(kind))
+    made = _layouts[id(kind)] = (kind, _slots(kind), caches_of(kind))
     return made
 
 
 def _slots(kind: type) -> _Slots:
     """The slots of a class and its bases, and their ``__dict__``: names and functions that read."""
     found: list[tuple[str, Callable[[object], Any]]] = []
-    for base in _mro(kind):
-        if base.__flags__ & _HEAP_TYPE:
-            found += [
-                (name, descriptor.__get__)
-                for name, descriptor in _own(base).items()
-                if type(descriptor) is types.MemberDescriptorType
-                or (name == "__dict__" and type(descriptor) is types.GetSetDescriptorType)
-            ]
+    for base in mro_of(kind):
+        is_heap_type = base.__flags__ & HEAP_TYPE
+        found += [
+            (name, descriptor.__get__)
+            for name, descriptor in members_of(base).items()
+            if (is_heap_type and type(descriptor) is types.MemberDescriptorType)
+            or (name == "__dict__" and type(descriptor) is types.GetSetDescriptorType)
+        ]
     return tuple(sorted(found, key=lambda each: each[0]))
 
 
-def _caches(kind: type) -> frozenset[str]:
-    """Names of what is kept in an instance though it is no part of its value."""
-    names = {_HASH_OF_ATTRS, "__weakref__"}
-    for base in _mro(kind):
-        for name, member in _own(base).items():
+def caches_of(kind: type) -> frozenset[str]:
+    """Names of caches in an instance, which are no part of its value."""
+    names = {HASH_OF_ATTRS, "__weakref__"}
+    for base in mro_of(kind):
+        for name, member in members_of(base).items():
             if isinstance(member, functools.cached_property):
                 names.add(name)
             # attrs keeps those of a class with slots in the defaults of a function of its own.

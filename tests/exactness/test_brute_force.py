@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import pytest
 import trio
 
 from .brute_force import CHANGED, EXACT, OLD, SAME, tried
@@ -12,10 +11,6 @@ from .brute_force import CHANGED, EXACT, OLD, SAME, tried
 EVERY = int(os.environ.get("TRIO_DURABLE_BRUTE_FORCE_EVERY", "100"))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the codec reads some unions and changed types as another value, or can't read them",
-)
 def test_values_of_all_types_and_unions_are_exact_or_refused() -> None:
     report = trio.run(tried, EVERY)
     assert report.failures == 0, "\n".join(report.lines(10))

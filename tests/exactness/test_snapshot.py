@@ -48,6 +48,11 @@ class Cached:
         return 2 * self.value
 
 
+@attrs.frozen
+class Frozen:
+    value: Any
+
+
 class Text(str):
     __slots__ = ()
 
@@ -58,6 +63,23 @@ class Items(list[int]):
 
 BERLIN = ZoneInfo("Europe/Berlin")
 LATE = datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN)
+
+
+class Oops(Exception):
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.value = value
+
+
+class EqualType(type):
+    """Classes that are equal to all others."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __hash__(cls) -> int:
+        return 1
+
 
 DIFFERENT: list[tuple[object, object]] = [
     (1, True),
@@ -73,6 +95,10 @@ DIFFERENT: list[tuple[object, object]] = [
     ({1: 0, 2: 0}, {2: 0, 1: 0}),
     (deque([1]), deque([1], 3)),
     (defaultdict(list), defaultdict(int)),
+    (defaultdict(list, a=[1]), defaultdict(list, a=[2])),
+    (Oops(1), Oops(2)),
+    (EqualType("First", (), {})(), EqualType("Second", (), {})()),
+    (EqualType("First", (), {})(), []),
     ({}, OrderedDict()),
     (Decimal("1.5"), Decimal("1.50")),
     (LATE, LATE.replace(fold=1)),
@@ -124,6 +150,19 @@ def test_sharing_is_seen_in_places_and_is_no_part_of_a_snapshot() -> None:
     assert sharing(shared) == {("[0]", "[1]['a']")}
     assert sharing(apart) == frozenset()
     assert sharing([(), (), "a", "a"]) == frozenset()
+
+
+@pytest.mark.parametrize("immutable", [Pair(1, 2), Frozen(1), (1, 2), LATE, frozenset({1})])
+def test_an_immutable_object_may_stand_in_two_places(immutable: object) -> None:
+    assert sharing([immutable, immutable]) == frozenset()
+
+
+def test_a_mutable_part_of_an_immutable_object_may_not() -> None:
+    frozen, pair = Frozen([]), Pair([], 1)
+    assert sharing([frozen, frozen]) == {("[0].value", "[1].value")}
+    assert sharing([pair, pair]) == {("[0][0]", "[1][0]")}
+    plain = Plain(1)
+    assert sharing([plain, plain]) == {("[0]", "[1]")}
 
 
 def test_a_circle_ends() -> None:

@@ -145,7 +145,7 @@ async def test_calls_and_stops_at_once_lose_nothing() -> None:
                 await anyio.sleep(0.5)
         await anyio.sleep(60)
         assert sorted(outcome.value for outcome in outcomes) == list(range(1, 41))
-        assert storage.rows() == {"a": b'{"count":40}'}
+        assert storage.rows() == {"a": b'{"count":40,"$as":{}}'}
 
 
 async def test_what_happens_to_an_object_happens_in_the_order_of_the_calls() -> None:
@@ -182,7 +182,7 @@ async def test_what_happens_to_an_object_happens_in_the_order_of_the_calls() -> 
             False,
             1,
         ]
-        assert storage.rows() == {"a": b'{"count":1}'}
+        assert storage.rows() == {"a": b'{"count":1,"$as":{}}'}
 
 
 # --- after_load ----------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ async def test_stop_lets_queued_turns_end_and_forgets_the_object() -> None:
         await runtime.stop(Counter, "a")
         await settle()
         assert [turn.value for turn in turns] in ([1, 2], [2, 1])
-        assert storage.rows() == {"a": b'{"count":2}'}
+        assert storage.rows() == {"a": b'{"count":2,"$as":{}}'}
         assert runtime.whereis(Counter, "a") is None
         assert await counter.read() == 2
 
@@ -392,7 +392,7 @@ async def test_stop_waits_for_what_is_not_durable_yet() -> None:
             await settle()
         await settle()
         assert (turn.value, stop.value, behind.value) == (2, None, 3)
-        assert storage.rows() == {"a": b'{"count":3}'}
+        assert storage.rows() == {"a": b'{"count":3,"$as":{}}'}
 
 
 async def test_stop_of_what_is_not_running_does_nothing() -> None:
@@ -432,7 +432,7 @@ async def test_put_state_replaces_the_state_of_running_and_other_objects() -> No
             if name == "deleted":
                 await runtime.delete(Counter, name)
             await runtime.put_state(Counter, name, Counter(count=20))
-            assert storage.rows()[name] == b'{"count":20}'
+            assert storage.rows()[name] == b'{"count":20,"$as":{}}'
             assert await runtime.get(Counter, name).increment() == 21
 
 
@@ -569,6 +569,15 @@ class V2(DurableObject, name="Versioned"):
         self.added.clear()
 
 
+class V3(DurableObject, name="Versioned"):
+    kept: int = 0
+    added: list[int] = attrs.field(factory=list)
+
+    @handler(readonly=True)
+    def look(self) -> tuple[int, list[int]]:
+        return self.kept, self.added
+
+
 async def test_new_fields_get_their_defaults_and_unknown_ones_go(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -594,9 +603,20 @@ async def test_a_readonly_handler_reads_state_of_an_older_class() -> None:
     storage = MemoryStorage()
     async with DurableRuntime(storage, objects=[V1]) as old:
         await old.get(V1, "a").set(3, "old")
+    async with DurableRuntime(storage, objects=[V3]) as new:
+        assert await new.get(V3, "a").look() == (3, [])
+        assert new.statistics().commits == 0
+
+
+async def test_a_default_that_another_call_might_not_make_is_saved_by_a_readonly_handler() -> None:
+    storage = MemoryStorage()
+    async with DurableRuntime(storage, objects=[V1]) as old:
+        await old.get(V1, "a").set(3, "old")
     async with DurableRuntime(storage, objects=[V2]) as new:
         assert await new.get(V2, "a").look() == (3, [7])
-        assert new.statistics().commits == 0
+        assert new.statistics().commits == 1
+        assert await new.get(V2, "a").look() == (3, [7])
+        assert new.statistics().commits == 1
 
 
 async def test_after_control_c_in_after_load_the_next_call_activates_the_object_again() -> None:
@@ -620,6 +640,6 @@ async def test_after_control_c_in_after_load_the_next_call_activates_the_object_
             await settle()
         await settle()
         assert (deleted.value, again.value) == (None, (1, 1))
-        assert storage.rows() == {"a": b'{"activations":1,"calls":1}'}
+        assert storage.rows() == {"a": b'{"activations":1,"calls":1,"$as":{}}'}
         await anyio.sleep(20)  # it falls due for hibernation, which must come to an end
         assert runtime.whereis(Loaded, "a") is not None

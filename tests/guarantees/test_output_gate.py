@@ -136,7 +136,7 @@ def forget_effects() -> None:
     steps = anyio.Event()
 
 
-STATE_3 = b'{"count":3,"log":[]}'
+STATE_3 = b'{"count":3,"log":[],"$as":{}}'
 
 
 # --- no reply before its commit ------------------------------------------------------------------
@@ -223,7 +223,7 @@ async def test_the_next_turns_run_while_a_batch_is_in_the_writers_hands() -> Non
     assert {first.value, second.value, third.value} == {1, 2, 3}
     # The turns behind the first one came while it was written, and are one row.
     assert [[(c.revision, c.state) for c in batch] for batch in storage.batches] == [
-        [(0, b'{"count":1,"log":[]}')],
+        [(0, b'{"count":1,"log":[],"$as":{}}')],
         [(1, STATE_3)],
     ]
 
@@ -271,7 +271,7 @@ async def test_a_deletion_and_what_follows_it_are_one_row() -> None:
                 await settle()
         await settle()
         assert [outcome.value for outcome in outcomes] == [2, 2, 1]
-        assert storage.rows() == {"a": b'{"count":1,"log":[]}'}
+        assert storage.rows() == {"a": b'{"count":1,"log":[],"$as":{}}'}
         assert len(storage.batches) == 2
 
 
@@ -310,7 +310,7 @@ async def test_every_call_behind_a_failed_commit_fails() -> None:
         loads = len(storage.loads)
         assert await counter.increment() == 2
         assert len(storage.loads) == loads + 1
-        assert storage.rows() == {"a": b'{"count":2,"log":[]}'}
+        assert storage.rows() == {"a": b'{"count":2,"log":[],"$as":{}}'}
 
 
 async def test_any_error_of_the_storage_is_a_failed_commit() -> None:

@@ -258,9 +258,13 @@ def stored(conninfo: str) -> dict[str, Row]:
         )
         connection.execute(others)
         rows = connection.execute("SELECT object_id, revision, state FROM durable_objects")
-        return {
-            object_id: Row(revision, **json.loads(state)) for object_id, revision, state in rows
-        }
+        return {object_id: row_of(revision, state) for object_id, revision, state in rows}
+
+
+def row_of(revision: int, state: bytes) -> Row:
+    fields = json.loads(state)
+    assert fields.pop("$as") == {}
+    return Row(revision, **fields)
 
 
 # --- faults under a runtime ----------------------------------------------------------------------

@@ -54,7 +54,7 @@ async def test_a_turn_that_has_begun_commits_though_its_caller_timed_out() -> No
         assert "work has been running for 5 s" in str(caught.value)
         assert storage.rows() == {}
         await anyio.sleep(4)
-        assert storage.rows() == {"a": b'{"done":1}'}
+        assert storage.rows() == {"a": b'{"done":1,"$as":{}}'}
 
 
 @pytest.mark.parametrize("quick", [True, False])

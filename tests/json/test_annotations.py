@@ -10,11 +10,7 @@ from typing import Any
 import pytest
 
 from trio_durable._json.annotations import (
-    InvalidAnnotation,
-    Namespace,
-    UnresolvedName,
     alias_value,
-    annotation_text,
     bindings_of,
     is_typed_dict,
     own_hints,
@@ -22,6 +18,12 @@ from trio_durable._json.annotations import (
     substituted,
 )
 from trio_durable._json.errors import UnsupportedType
+from trio_durable._json.namespaces import (
+    InvalidAnnotation,
+    Namespace,
+    UnresolvedName,
+    annotation_text,
+)
 
 PRELUDE = """
 import dataclasses, datetime, sys, typing
@@ -29,7 +31,8 @@ from datetime import date
 from typing import *
 import attrs
 import typing_extensions as te
-from trio_durable._json.annotations import Namespace, parameters_of
+from trio_durable._json.annotations import parameters_of
+from trio_durable._json.namespaces import Namespace
 T = TypeVar("T")
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import math
 import typing
 import zoneinfo
-from collections import OrderedDict
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from collections import OrderedDict, deque
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Optional, TypedDict
 from uuid import UUID
@@ -50,6 +51,24 @@ def encoded(annotation: Any, default: Any, value: Any) -> tuple[StateCodec, byte
 def round_trip(annotation: Any, default: Any, value: Any) -> Any:
     codec, state = encoded(annotation, default, value)
     return codec.decode(KEY, state).value
+
+
+class Pair(enum.Enum):
+    BOTH = (1, 2)
+    FIRST = (1, None)
+
+
+class Zone(tzinfo):
+    """A time zone of the caller's own."""
+
+    def utcoffset(self, _: object) -> timedelta:
+        return timedelta(hours=1)
+
+    def dst(self, _: object) -> None:
+        return None
+
+    def tzname(self, _: object) -> str:
+        return "own"
 
 
 # --- tables: what is exact -----------------------------------------------------------------------
@@ -121,6 +140,21 @@ def round_trip(annotation: Any, default: Any, value: Any) -> Any:
         (Literal[1, True], 1),
         (Literal[0, False], False),
         (Literal[0], 0),
+        (Literal[Colour.RED, "x"], Colour.RED),
+        (int | str | None, True),
+        (datetime, datetime(2024, 10, 27, 2, 30, fold=1)),
+        (datetime, datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN)),
+        (datetime, datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN, fold=1)),
+        (datetime, datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC"))),
+        (time, time(2, 30, fold=1)),
+        (time, time(2, 30, tzinfo=BERLIN)),
+        (deque[int], deque([1, 2])),
+        (OrderedDict[str, int], OrderedDict(b=1, a=2)),
+        (dict[tuple[int, str], int], {(1, "a"): 1, (2, "b"): 2}),
+        (dict[bool, str], {True: "yes", False: "no"}),
+        (dict[bytes, str], {b"\0": "a"}),
+        (dict[Literal[1, 2], str], {2: "a"}),
+        (Pair, Pair.BOTH),
     ],
     ids=stable,
 )
@@ -158,7 +192,7 @@ ring.children.append(ring)
         (Any, None, {"a": [math.nan]}, "value['a'][0]", "nan"),
         (int, 0, 2**64, "value", "64-bit"),
         (int, 0, -(2**63) - 1, "value", "64-bit"),
-        (list[int], [], [2**64], "value", "64-bit"),
+        (list[int], [], [1, 2**64], "value[1]", "64-bit"),
         (Any, None, 2**64, "value", "64-bit"),
         (int, 0, 1.0, "value", "float"),
         (int, 0, "1", "value", "str"),
@@ -170,7 +204,7 @@ ring.children.append(ring)
         (str, "", Mode.ON, "value", "Mode"),
         (str, "", b"a", "value", "bytes"),
         (str, "", "\ud800", "value", "surrogates"),
-        (list[str], [], ["a", "\udfff"], "value", "surrogates"),
+        (list[str], [], ["a", "\udfff"], "value[1]", "surrogates"),
         (dict[str, int], {}, {"\ud800": 1}, "value", "surrogates"),
         (list[str], [], ["a", Text("b")], "value[1]", "Text"),
         (bytes, b"", bytearray(b"a"), "value", "bytearray"),
@@ -179,15 +213,7 @@ ring.children.append(ring)
         (Decimal, Decimal(0), Decimal("-Infinity"), "value", "Infinity"),
         (Decimal, Decimal(0), 1, "value", "int"),
         (timedelta, timedelta(), timedelta.max, "value", "64-bit"),
-        (datetime, datetime.min, datetime(2024, 10, 27, 2, 30, fold=1), "value", "fold"),
-        (datetime, datetime.min, datetime(2024, 1, 1, tzinfo=BERLIN), "value", "astimezone(UTC)"),
-        (
-            datetime,
-            datetime.min,
-            datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")),
-            "value",
-            "astimezone(UTC)",
-        ),
+        (datetime, datetime.min, datetime(2024, 1, 1, tzinfo=Zone()), "value", "astimezone(UTC)"),
         (
             datetime,
             datetime.min,
@@ -197,7 +223,6 @@ ring.children.append(ring)
         ),
         (datetime, datetime.min, date(2024, 1, 1), "value", "date"),
         (date, date.min, datetime(2024, 1, 1), "value", "datetime"),
-        (time, time(), time(2, 30, fold=1), "value", "fold"),
         (Colour, Colour.RED, "red", "value", "str"),
         (Level, Level.LOW, 1, "value", "int"),
         (list[int], [], (1,), "value", "tuple"),
@@ -218,7 +243,6 @@ ring.children.append(ring)
         (Any, None, [Text("a")], "value[0]", "Text"),
         (Any, None, Decimal(1), "value", "Decimal"),
         (Any, None, deep, "value", ""),
-        (Node, Node(0), ring, "value", ""),
         (Item, Item(""), Item("", tags={1}), "value.tags[0]", "int"),  # type: ignore[arg-type]
         (Item, Item(""), {"name": ""}, "value", "dict"),
         (Item, Item(""), None, "value", "NoneType"),
@@ -236,7 +260,7 @@ ring.children.append(ring)
         (Literal["a", 1], "a", "b", "value", "not one of"),
         (int | str, 1, 1.0, "value", "float"),
         (int | None, 1, "1", "value", "str"),
-        (int | str | None, 1, True, "value", "bool"),
+        (str | UUID | None, "", True, "value", "bool"),
         (float | str, 1.0, math.nan, "value", "nan"),
         (list[int] | int, 1, ["a"], "value[0]", "str"),
         (list[int] | int, 1, {}, "value", "dict"),
@@ -262,10 +286,12 @@ def test_lists_that_contain_themselves(annotation: Any) -> None:
     assert caught.value.field.startswith("value")
 
 
-def test_the_place_in_a_circle_is_short() -> None:
-    cls = box(Any, [])
-    with pytest.raises(StateEncodeError) as caught:
-        codec_of(cls).encode(KEY, cls(value=circle))
+@pytest.mark.parametrize(("annotation", "value"), [(Any, circle), (Node, ring)])
+def test_the_place_in_a_circle_is_short(annotation: Any, value: Any) -> None:
+    cls = box(annotation | None, None)
+    with pytest.raises(StateEncodeError, match="contains itself") as caught:
+        codec_of(cls).encode(KEY, cls(value=value))
+    assert caught.value.field.startswith("value")
     assert len(str(caught.value)) < 500
 
 
@@ -303,7 +329,7 @@ def test_combined_flags_as_keys() -> None:
     codec = codec_of(cls)
     value = {Rights.READ | Rights.WRITE: 1}
     state = codec.encode(KEY, cls(value=value))
-    assert state == b'{"value":{"3":1}}'
+    assert state.startswith(b'{"value":{"3":1},"$as":')
     assert codec.decode(KEY, state).value == value
 
 
@@ -359,7 +385,7 @@ def test_undeclared_attributes_of_a_live_object() -> None:
     live = Live()
     live.__dict__["ctx"] = object()
     codec = codec_of(Live)
-    assert codec.encode(KEY, live) == b'{"count":0}'
+    assert codec.encode(KEY, live) == b'{"count":0,"$as":{}}'
     live.total = 3  # type: ignore[attr-defined]
     with pytest.raises(StateEncodeError) as caught:
         codec.encode(KEY, live)
@@ -384,7 +410,8 @@ def test_deleted_attributes() -> None:
 
 def test_the_size_limit() -> None:
     cls = box(str, "")
-    fits, over = "x" * 88, "x" * 89
+    rest = len(b'{"value":"","$as":{}}')
+    fits, over = "x" * (100 - rest), "x" * (101 - rest)
     codec = codec_of(cls, max_size=100)
     codec.check_size(KEY, codec.encode(KEY, cls(value=fits)))
     with pytest.raises(StateTooLarge) as caught:
@@ -408,4 +435,10 @@ def test_what_is_stored_looks_like_its_class() -> None:
         "owner": None,
         "choice": {"$type": "Colour", "value": "red"},
         "_secret": "/w==",
+        "$as": {
+            "items": ["list", ["class", "Item"]],
+            "choice": ["|", [], ["enum", "Colour"]],
+            "_secret": "bytes",
+            "$": {"Item": {"price": "Decimal", "tags": ["set", "json"]}},
+        },
     }

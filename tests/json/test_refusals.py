@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 import types
 import typing
-from collections import OrderedDict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, Self
 from uuid import UUID
@@ -16,7 +17,6 @@ from uuid import UUID
 import attrs
 import pytest
 from support.codecs import (
-    BERLIN,
     KEY,
     Address,
     Colour,
@@ -35,7 +35,12 @@ from trio_durable import DefinitionError, DurableObject, StateDecodeError
 
 
 class Odd(enum.Enum):
-    PAIR = (1, 2)
+    COMPLEX = 1j
+
+
+class Same(enum.Enum):
+    LIST = (1, (2,))
+    ONE = Decimal(1)
 
 
 class Twins(enum.Enum):
@@ -59,25 +64,28 @@ class Holds:
         bytearray,
         Plain,
         range,
-        deque[int],
-        OrderedDict[str, int],
         list[Plain],
         dict[str, Plain],
-        dict[tuple[int, int], str],
         dict[float, str],
-        dict[bool, str],
-        dict[bytes, str],
         dict[str | None, str],
-        dict[Literal[1, 2], str],
         dict[Twins, str],
+        dict[Literal["1", 1], str],
+        dict[tuple[int, float], str],
+        dict[tuple[int | str, ...], str],
+        dict[timedelta, str],
+        deque[Plain],
+        defaultdict[str, int | str],
+        Counter[Plain],
+        Any | datetime,
+        Holds | bytearray,
         tuple[int, Plain],
         Plain | None,
         list[int] | list[str],
         tuple[int, ...] | tuple[str, ...] | None,
         Sequence[int] | list[str],
         Literal[b"a"],
-        Literal[Colour.RED],
         Odd,
+        Same,
         Holds,
         type[int],
         typing.Callable[[], int],
@@ -91,12 +99,11 @@ class Holds:
 )
 def test_types_without_an_exact_form(annotation: Any) -> None:
     # None where it is part of the type, something else where it isn't: the type is refused first.
-    cls = box(annotation, None)
     with pytest.raises(DefinitionError) as caught:
-        codec_of(cls)
-    assert caught.value.cls == cls.__qualname__
+        codec_of(box(annotation, None))
+    assert caught.value.cls.startswith("Box")
     assert caught.value.member == "value"
-    assert caught.value.problem
+    assert "the default" not in caught.value.problem
 
 
 def test_a_type_that_was_refused_stays_refused() -> None:
@@ -119,7 +126,7 @@ def test_a_type_that_was_refused_stays_refused() -> None:
         (Decimal, 0),
         (Item, Item(1)),  # type: ignore[arg-type]
         (list[int], [2**64]),
-        (datetime, datetime(2024, 1, 1, tzinfo=BERLIN)),
+        (datetime, datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=1), "CET"))),
     ],
     ids=repr,
 )
@@ -132,12 +139,13 @@ def test_defaults_that_cannot_be_stored(annotation: Any, default: Any) -> None:
     assert "default" in caught.value.problem
 
 
-def test_a_default_that_changes_on_its_way() -> None:
-    cls = box(int, 1, converter=lambda value: value + 1)
-    with pytest.raises(DefinitionError) as caught:
-        codec_of(cls)
-    assert caught.value.member == "value"
-    assert "would be read back as" in caught.value.problem
+def test_a_default_that_its_converter_changes() -> None:
+    # The converter runs for the default of a missing field, not when a state is read.
+    codec = codec_of(box(int, 1, converter=lambda value: value + 1))
+    state = codec.new_state(KEY)
+    assert json.loads(state)["value"] == 2
+    assert codec.decode(KEY, state).value == 2
+    assert codec.decode(KEY, b"{}").value == 2
 
 
 def test_a_default_over_the_limit() -> None:
@@ -158,7 +166,7 @@ class Account(DurableObject):
     balance: Decimal = Decimal("0.00")
     entries: list[Point] = attrs.field(factory=list)
     limit: int = attrs.field(default=10, validator=attrs.validators.ge(0))
-    title: str = attrs.field(default="", converter=str.strip)
+    title: str = attrs.field(default=" none ", converter=str.strip)
     home: Address | None = None
     choice: int | Colour | Item = 0
 
@@ -182,15 +190,18 @@ def test_a_field_becomes_a_union() -> None:
     codec = codec_of(Account)
     assert codec.decode(KEY, b'{"choice":3}').choice == 3
     assert codec.decode(KEY, b'{"choice":"red"}').choice is Colour.RED
-    assert codec.decode(KEY, b'{"choice":{"name":"x"}}').choice == Item("x")
+    item = Item("x", Decimal(1), {"b", "a"}, 3)
+    alone = b'{"choice":{"name":"x","price":"1","tags":["a","b"],"_hidden":3}}'
+    assert codec.decode(KEY, alone).choice == item
     assert codec.decode(KEY, b'{"choice":{"$type":"Item","value":{"name":"x"}}}').choice == Item(
         "x"
     )
 
 
-def test_converters_and_validators_run() -> None:
+def test_validators_run_and_converters_for_defaults_alone() -> None:
     codec = codec_of(Account)
-    assert codec.decode(KEY, b'{"title":" x "}').title == "x"
+    assert codec.decode(KEY, b'{"title":" x "}').title == " x "
+    assert codec.decode(KEY, b"{}").title == "none"
     with pytest.raises(StateDecodeError) as caught:
         codec.decode(KEY, b'{"limit":-1}')
     assert "limit" in str(caught.value)
@@ -217,7 +228,7 @@ def test_converters_and_validators_run() -> None:
         (b'{"balance":"x"}', "balance", "$.balance", "'x' is not a Decimal"),
         (b'{"entries":{}}', "entries", "$.entries", "not list"),
         (b'{"entries":[{"x":1},{"x":"1"}]}', "entries", "$.entries[1].x", "not int"),
-        (b'{"entries":[{"y":1.0}]}', "entries", "$.entries[0]", "x"),
+        (b'{"entries":[{"y":1.0}]}', "entries", "$.entries[0].x", "missing"),
         (b'{"home":[]}', "home", "$.home", "fields of Address"),
         (
             b'{"home":{"street":"x","since":"2024-13-01"}}',
@@ -225,7 +236,8 @@ def test_converters_and_validators_run() -> None:
             "$.home.since",
             "'2024-13-01' is not a date",
         ),
-        (b'{"choice":true}', "choice", "$.choice", "fits no part"),
+        (b'{"choice":1.5}', "choice", "$.choice", "fits no part"),
+        (b'{"choice":{"name":"x"}}', "choice", "$.choice", "fits no part"),
         (b'{"choice":"blue"}', "choice", "$.choice", "fits no part"),
         (b'{"choice":{"$type":"Gone","value":1}}', "choice", "$.choice", "'Gone'"),
         (b'{"choice":{"$type":"Colour","value":"x"}}', "choice", "$.choice", "Colour"),
@@ -256,13 +268,14 @@ def test_what_cannot_be_read(stored: bytes, field: str, place: str, word: str) -
         (Colour, Colour.RED, "[]"),
         (Literal["a"], "a", '"b"'),
         (tuple[int, int], (1, 1), "[1]"),
-        (Row, Row(1), "[1]"),
+        (Row, Row(1), "[]"),
+        (Row, Row(1), '[1,"",2]'),
         (set[int], set(), "{}"),
         (dict[int, int], {}, '{"x":1}'),
         (dict[Colour, int], {}, '{"blue":1}'),
         (dict[UUID, int], {}, '{"blue":1}'),
         (Options, {"colour": Colour.RED, "size": 1}, '{"size":1}'),
-        (Options, {"colour": Colour.RED, "size": 1}, '{"size":1,"colour":"red","more":1}'),
+        (Options, {"colour": Colour.RED, "size": 1}, '[["size",1]]'),
         (bool, False, "1"),
         (None, None, "0"),
     ],
@@ -275,29 +288,16 @@ def test_values_that_do_not_fit_their_field(annotation: Any, default: Any, store
     assert caught.value.place.startswith("$.value")
 
 
-COLOUR_ERROR = "ValueError: 'blue' is not a valid Colour"
-
-
-class OneNumber(NamedTuple):
-    number: int
-
-
-class Even(OneNumber):
-    """A named tuple that validates its item."""
-
-    def __new__(cls, number: int) -> Self:
-        if number % 2:
-            raise LookupError("odd")
-        return super().__new__(cls, number)
+COLOUR_ERROR = "'blue' is not a value of Colour"
 
 
 @pytest.mark.parametrize(
     ("annotation", "stored", "place", "problem"),
     [
         (list[bytes], '["","?"]', "[1]", "'?' is not bytes in base64"),
-        (list[datetime], '["2024-01-01","x"]', "[1]", "'x' is not a datetime"),
+        (list[datetime], '["2024-01-01T00:00:00","x"]', "[1]", "'x' is not a datetime"),
         (list[date], '["2024-01-01","2024-02-30"]', "[1]", "'2024-02-30' is not a date"),
-        (list[time], '["12:00","25:00"]', "[1]", "'25:00' is not a time"),
+        (list[time], '["12:00:00","25:00"]', "[1]", "'25:00' is not a time"),
         (list[Decimal], '["1","x"]', "[1]", "'x' is not a Decimal"),
         (list[UUID], f'["{UUID(int=0)}","x"]', "[1]", "'x' is not a UUID"),
         (list[UUID], f'["{UUID(int=0)}",1]', "[1]", "1 is of type int, not str"),
@@ -316,11 +316,11 @@ class Even(OneNumber):
             dict[int, int],
             '{"x":1}',
             "['x']",
-            "ValueError: invalid literal for int() with base 10: 'x'",
+            "'x' is not an int",
         ),
         (dict[Colour, int], '{"blue":1}', "['blue']", "'blue' is not a value of Colour"),
-        (dict[Rights, int], '{"x":1}', "['x']", "'x' is not a value of Rights"),
-        (dict[Rights, int], '{"8":1}', "['8']", "'8' is not a value of Rights"),
+        (dict[Rights, int], '{"x":1}', "['x']", "'x' is not an int"),
+        (dict[Rights, int], '{"8":1}', "['8']", "8 is not a value of Rights"),
         (Options, '{"size":1,"colour":"blue"}', "['colour']", COLOUR_ERROR),
         (list[Colour], '["red","blue"]', "[1]", COLOUR_ERROR),
         (list[Address], '[{"street":"","since":"x"}]', "[0].since", "'x' is not a date"),
@@ -328,7 +328,7 @@ class Even(OneNumber):
         (list[UUID | None], '[null,"x"]', "[1]", "'x' is not a UUID"),
         (list[UUID | int], '[1,{"$type":"UUID","value":"x"}]', "[1]", "'x' is not a UUID"),
         (list[set[Any]], "[[],[[]]]", "[1]", "TypeError: unhashable type: 'list'"),
-        (list[Even], "[[2],[1]]", "[1]", "LookupError: odd"),
+        (list[Row], '[[1,""],[2,1]]', "[1][1]", "1 is of type int, not str"),
     ],
     ids=str,
 )
@@ -345,3 +345,31 @@ def test_the_cause_is_attached() -> None:
     with pytest.raises(StateDecodeError) as caught:
         codec_of(Account).decode(KEY, b'{"balance":"x"}')
     assert caught.value.__cause__ is not None
+
+
+class OneNumber(NamedTuple):
+    number: int
+
+
+class Even(OneNumber):
+    """A named tuple that validates its item."""
+
+    def __new__(cls, number: int) -> Self:
+        raise LookupError("odd" if number % 2 else "even")
+
+
+def test_named_tuples_are_read_without_their_own_code() -> None:
+    codec = codec_of(box(list[Even], []))
+    (even,) = codec.decode(KEY, b'{"value":[[1]]}').value
+    assert type(even) is Even
+    assert tuple(even) == (1,)
+
+
+def test_keys_that_a_typed_dict_does_not_declare_are_dropped() -> None:
+    codec = codec_of(box(Options, {"colour": Colour.RED, "size": 1}))
+    back = codec.decode(KEY, b'{"value":{"size":1,"colour":"red","more":1}}')
+    assert back.value == {"size": 1, "colour": Colour.RED}
+
+
+def test_fields_that_a_named_tuple_has_got_are_read_with_their_defaults() -> None:
+    assert codec_of(box(Row, Row(1))).decode(KEY, b'{"value":[2]}').value == Row(2, "")

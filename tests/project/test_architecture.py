@@ -40,13 +40,15 @@ RANKS = {
     "_eventloop": ["loop current", "asyncio trio runner timeouts wakeup", "running"],
     "_json": [
         "errors",
-        "annotations scalars",
-        "plain choices classes",
-        "keys upgrades",
-        "containers",
-        "unions",
-        "hooks",
-        "state",
+        "depth forms names namespaces",
+        "annotations layout scalars terms",
+        "choices plain sequences texts",
+        "comparison defaults keys pydantic_types sets upgrades",
+        "hooks mappings records rows",
+        "models structs unions",
+        "readers",
+        "lookup resolution",
+        "custom state",
     ],
     "storage": [
         "_records",
@@ -81,9 +83,9 @@ RANKS = {
         "group_commit",
     ],
     "_declarations": [
-        "alarm bases field_types handler parametrised records upgrade",
-        "class_body",
-        "attrs_class",
+        "alarm bases field_types handler keywords parametrised records upgrade",
+        "class_body parameter_types",
+        "attrs_class handlers_of_class",
     ],
     "scheduler": ["_contract", "_wheel"],
     "scheduler._wheel": [
@@ -107,7 +109,7 @@ RANKS = {
     ],
     "_runtime": ["open_runtime", "tenant_drop"],
     "_api": [
-        "statistics handle",
+        "statistics handle plain_arguments",
         "context durable_object",
         "registry",
         "objects instrument",
@@ -185,8 +187,12 @@ EXTRAS = {
     "testing.scheduler_conformance": {"pytest"},
     "testing.simulate": {"hypothesis", "outcome"},
     "telemetry.opentelemetry": {"opentelemetry"},
+    # To read offsets that pydantic has parsed.
+    "_json.texts": {"pydantic_core"},
     "telemetry._metrics": {"opentelemetry"},
     "cli": {"click", "rich"},
+    # No dependency either: a value of one of its types has imported it.
+    "_activations.by_value": {"msgspec"},
 }
 """Imports of an extra, or of the user's own environment, by the room that may have them."""
 

@@ -15,7 +15,7 @@ import attrs
 from hypothesis import strategies as st
 
 from trio_durable import DurableObject, ObjectKey
-from trio_durable._api.durable_object import resolved_fields
+from trio_durable._api.durable_object import state_form
 from trio_durable._json.state import StateCodec
 
 KEY = ObjectKey("Box", "b")
@@ -142,8 +142,7 @@ def box(annotation: Any, default: Any, **options: Any) -> type[Any]:
 
 
 def codec_of(cls: type[Any], **options: Any) -> StateCodec:
-    resolved_fields(cls)
-    return StateCodec(cls, **options)
+    return StateCodec(state_form(cls), **options)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -155,3 +154,21 @@ items = st.builds(
 )
 
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+
+
+def stored_as_type(annotation: Any, value: Any) -> bytes:
+    """The state of an object whose field has a value of a type."""
+    cls = box(annotation, value)
+    return codec_of(cls).encode(KEY, cls())
+
+
+def reread(stored: Any, present: Any, value: Any, default: Any) -> Any:
+    """A value that a field of one type stored, as a field of another type reads it.
+
+    It is checked that the value is written again.
+    """
+    codec = codec_of(box(present, default))
+    instance = codec.decode(KEY, stored_as_type(stored, value))
+    again = codec.encode(KEY, instance)
+    assert same(codec.decode(KEY, again).value, instance.value)
+    return instance.value

@@ -136,8 +136,11 @@ class ScriptedStorage(Storage):
         return {row.key.object_id: row.state for row in self._browse()}
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """The stored states by object id, decoded."""
-        return {object_id: json.loads(state) for object_id, state in self.rows().items()}
+        """The stored states by object id, decoded, without their declarations."""
+        states = {object_id: json.loads(state) for object_id, state in self.rows().items()}
+        for state in states.values():
+            state.pop("$as", None)
+        return states
 
     def revisions(self) -> dict[str, int]:
         """The stored revisions by object id."""

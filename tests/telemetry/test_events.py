@@ -123,7 +123,7 @@ async def test_a_call_its_turn_and_their_save_refer_to_each_other() -> None:
     assert turn.request is call
     assert turn.function is not None
     assert turn.function.__qualname__ == "Counter.add"
-    assert (save.key, save.revision, save.size) == (KEY, 1, len(b'{"count":1}'))
+    assert (save.key, save.revision, save.size) == (KEY, 1, len(b'{"count":1,"$as":{}}'))
     assert save.turns == (turn,)
     assert commit.changes == (save,)
     assert commit.size == save.size

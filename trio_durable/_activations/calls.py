@@ -21,7 +21,6 @@ from .._alarms.delivery import Delivery
 from .._declarations.records import HandlerDefinition
 from .._errors import (
     AlarmSuperseded,
-    ArgumentError,
     CallCycle,
     CallTimeout,
     MailboxFull,
@@ -36,7 +35,7 @@ from .._telemetry.notifier import Notifier, request
 from ..storage import AlarmChanges
 from .activation import Activation
 from .admission import admit, admit_to_mailbox
-from .by_value import copied, is_atom
+from .by_value import arguments_by_value
 from .directory import Directory
 from .envelope import Envelope, Operation
 from .object_type import ObjectType
@@ -160,18 +159,7 @@ class LocalCalls:
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> tuple[tuple[object, ...], dict[str, object]]:
-        try:
-            if not all(map(is_atom, args)):
-                args = tuple(map(copied, args))
-            if kwargs:
-                kwargs = {name: copied(value) for name, value in kwargs.items()}
-        except TypeError as error:
-            raise ArgumentError(
-                self.directory.key(address),
-                handler.name,
-                f"an argument can't be passed by value: {error}",
-            ) from error
-        return args, kwargs
+        return arguments_by_value(lambda: self.directory.key(address), handler.name, args, kwargs)
 
     # --- the mailbox -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import attrs
 
 from .._declarations.records import AlarmDefinition, HandlerDefinition, Options
 from .._errors import InvalidObjectId, UnknownHandler
+from .._json.lookup import Forms
 from .._json.state import StateCodec
 from .._keys import ObjectKey, address_of, at_address, id_problem
 from .effects import ContextHost
@@ -26,6 +27,8 @@ class ObjectType:
     """The stored type name."""
     cls: type
     codec: StateCodec
+    forms: Forms
+    """The forms of other values than state, such as arguments."""
     options: Options
     timeout: float | None
     """How long a call waits for its reply unless its handle says otherwise, in seconds."""
@@ -34,8 +37,6 @@ class ObjectType:
     """Handlers of alarms, by the alarm's name."""
     handle_alarm: AlarmDefinition | None
     """The handler of all other alarms."""
-    default_state: Callable[[], Any]
-    """Makes a detached instance with every field at its default."""
     after_load: Callable[[Any], Any] | None
     """The hook that runs once per activation, if the class has one."""
     after_load_is_async: bool

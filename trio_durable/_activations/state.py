@@ -86,6 +86,7 @@ class ObjectState:
         "epoch",
         "gate",
         "instance",
+        "is_unsaved",
         "key",
         "object_type",
         "revision",
@@ -99,6 +100,9 @@ class ObjectState:
         """None once the object has left memory."""
         self.encoded: bytes | None = None
         """None while the object has its defaults and these weren't encoded yet."""
+        self.is_unsaved = False
+        """True while ``encoded`` has a default that isn't stored and can't be made again, such as
+        that of a uuid4. The first turn saves it, since callers may see it."""
         self.instance: Any = None
         """The live instance; None until a turn needs one."""
         self.revision: int | None = None
@@ -131,13 +135,7 @@ class ObjectState:
             StateEncodeError: There is no state yet, and a default can't be stored.
         """
         object_type = self.object_type
-        if self.encoded is None:
-            instance = object_type.default_state()
-            self.encoded = compact(object_type.codec.encode(self.key, instance))
-        else:
-            instance = object_type.codec.decode(self.key, self.encoded)
-            if first:
-                self.encoded = compact(object_type.codec.encode(self.key, instance))
+        instance = self._decoded(encode_again=first)
         assert self._host is not None
         object_type.attach_context(instance, self._host)
         self.instance = instance
@@ -151,14 +149,26 @@ class ObjectState:
 
     def read(self) -> Any:
         """A detached instance with the object's state."""
+        return self._decoded(encode_again=False)
+
+    def _decoded(self, *, encode_again: bool) -> Any:
+        codec = self.object_type.codec
         if self.encoded is None:
-            return self.object_type.default_state()
-        return self.object_type.codec.decode(self.key, self.encoded)
+            self.encoded = compact(codec.new_state(self.key))
+            self.is_unsaved = codec.default_state is None
+            return codec.decode(self.key, self.encoded)
+        taken: list[str] = []
+        instance = codec.decode(self.key, self.encoded, taken)
+        if encode_again or taken:
+            self.encoded = compact(codec.encode(self.key, instance))
+            self.is_unsaved = self.is_unsaved or bool(taken)
+        return instance
 
     def invalidate(self) -> None:
         """Forget all that is in memory: from now on the stored row counts."""
         self.drop_instance()
         self.encoded = None
+        self.is_unsaved = False
         self.revision = None
         self.effects = None
 
@@ -202,7 +212,8 @@ class ObjectState:
             if effects is not None and effects.delivery is not None:
                 self._check_not_superseded(effects.delivery, name)
             codec = self.object_type.codec
-            state = codec.encode(self.key, self.instance)
+            places: list[int] = []
+            state = codec.encode(self.key, self.instance, places)
             if readonly:
                 self._check_unchanged(name, state)
             elif state != self.encoded:
@@ -210,10 +221,13 @@ class ObjectState:
         except BaseException:
             self.roll_back()
             raise
+        if len(places) > 1 and len(set(places)) < len(places):
+            # A mutable object stands in two places. The next instance has two, as after a restart.
+            self.drop_instance()
         if effects is not None:
             self.effects = None
             self._commit_effects(state, effects)
-        elif state != self.encoded:
+        elif self._is_to_be_saved(state):
             self._save(state, None)
         return result
 
@@ -237,7 +251,7 @@ class ObjectState:
             effects.delete = False
             self._delete(effects.take_alarms())
             effects.deleted = True
-        elif state != self.encoded and not (effects is not None and effects.deleted):
+        elif self._is_to_be_saved(state) and not (effects is not None and effects.deleted):
             codec.check_size(self.key, state)
             alarms = None if effects is None else effects.take_alarms()
             self._save(state, alarms)
@@ -270,7 +284,7 @@ class ObjectState:
     def _commit_effects(self, state: bytes, effects: Effects) -> None:
         if effects.delete:
             self._delete(effects.alarms)
-        elif state != self.encoded and not effects.deleted:
+        elif self._is_to_be_saved(state) and not effects.deleted:
             self._save(state, effects.alarms)
         elif effects.alarms is not None:
             self.change_alarms(effects.alarms)
@@ -280,6 +294,7 @@ class ObjectState:
     def _start_over(self) -> None:
         self.drop_instance()
         self.encoded = None
+        self.is_unsaved = False
         assert self._host is not None
         self._host.started_over()
 
@@ -288,8 +303,12 @@ class ObjectState:
     def _save(self, state: bytes, alarms: AlarmChanges | None) -> None:
         host = self._host
         assert host is not None
-        self.encoded = encoded = compact(state)
-        self.gate = host.commits.submit(self, encoded, False, alarms)
+        self.encoded = state = compact(state)
+        self.is_unsaved = False
+        self.gate = host.commits.submit(self, state, False, alarms)
+
+    def _is_to_be_saved(self, state: bytes) -> bool:
+        return state != self.encoded or self.is_unsaved
 
     def _delete(self, alarms: AlarmChanges | None) -> None:
         self._submit(None, self.is_stored, alarms)

@@ -11,7 +11,7 @@ import orjson
 from .._clock import instant
 from .._errors import InvalidAlarm
 from .._json.errors import as_unfit
-from .._json.hooks import hooks_for
+from .._json.lookup import form_of
 from .._keys import ObjectKey
 from ..storage import NO_TIME, StoredAlarm
 
@@ -42,7 +42,9 @@ class Alarm:
             InvalidAlarm: The payload isn't of this type.
         """
         try:
-            value: T = hooks_for(kind)[1](self.payload)
+            # A copy of the payload, since plain parts of what is read are those of the data.
+            data = orjson.loads(orjson.dumps(self.payload))
+            value: T = form_of(kind).read(data, [])
         except Exception as error:
             unfit = as_unfit(error)
             place = f" at {unfit.path}" if unfit.path else ""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 import orjson
 
 from .._clock import EARLIEST, LATEST, microseconds_of
 from .._durations import Duration, seconds
 from .._errors import InvalidAlarm
+from .._json.depth import check_depth
 from .._json.errors import UnsupportedType, as_unfit
-from .._json.hooks import hooks_for
+from .._json.lookup import form_of
+from .._json.namespaces import UnresolvedName
 from .._json.plain import write_json
 from .._keys import ObjectKey, id_problem
 from .._text import short_repr
@@ -84,11 +84,11 @@ def encoded_payload(key: ObjectKey, name: str, payload: object) -> bytes | None:
         return None
     kind = type(payload)
     try:
-        write: Callable[[Any], Any] = write_json
-        if kind not in (dict, list, str, int, float, bool):
-            write = hooks_for(kind)[0]
-        encoded = orjson.dumps(write(payload))
-    except UnsupportedType as error:
+        is_json = kind in (dict, list, str, int, float, bool)
+        data = (write_json if is_json else form_of(kind).write)(payload, [])
+        check_depth(data)
+        encoded = orjson.dumps(data)
+    except (UnsupportedType, UnresolvedName) as error:
         raise InvalidAlarm(key, name, f"the payload can't be stored: {error}") from error
     except Exception as error:
         unfit = as_unfit(error)

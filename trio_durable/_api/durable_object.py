@@ -11,20 +11,17 @@ other bases, and two bases with slots of their own can't be combined, which woul
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import itertools
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from copy import deepcopy
-from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
     SupportsIndex,
     TypeVar,
-    cast,
     dataclass_transform,
     get_origin,
     overload,
@@ -33,32 +30,40 @@ from typing import (
 import attrs
 
 from .._alarms.alarm import Alarm
-from .._alarms.retry import Retry
-from .._declarations.alarm import retry_of
 from .._declarations.attrs_class import make_attrs
 from .._declarations.bases import check_bases, check_decorators, check_places
 from .._declarations.class_body import (
-    check_alarm,
     check_body,
     check_field_types,
     check_fields,
-    check_handler,
     check_overrides,
-    is_alarm,
 )
-from .._declarations.field_types import field_types, remember_namespace
-from .._declarations.handler import Handler
+from .._declarations.field_types import (
+    field_types,
+    forget_namespace,
+    namespace_of,
+    remember_namespace,
+)
+from .._declarations.handlers_of_class import alarm_definition, alarms_of, handlers_of
+from .._declarations.keywords import checked_keywords, converter_of, merged_keywords
+from .._declarations.parameter_types import remember_parameter_types
 from .._declarations.parametrised import accept_arguments, alias_of, parametrised
 from .._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
 from .._declarations.upgrade import upgrades_of
-from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
+from .._durations import UNSET, Duration, Unset
 from .._errors import DefinitionError, NotInTurn
-from .._json.annotations import UnresolvedName, free_variables, parameters_of
-from .._json.errors import UnsupportedType
+from .._json.annotations import free_variables, parameters_of
+from .._json.errors import UnknownType, UnsupportedType
+from .._json.lookup import Forms
+from .._json.namespaces import UnresolvedName
+from .._json.records import RecordForm
 from .._json.upgrades import UpgradeDefinition
 from .._keys import id_problem
 
 if TYPE_CHECKING:
+    from cattrs import Converter
+
+    from .._json.custom import StateConverter
     from .context import Context
 
 
@@ -115,6 +120,8 @@ class DurableObject:
     - ``call_timeout``: how long a caller waits for a reply (default: the runtime's).
     - ``mailbox_size``: how many calls may be queued (default 1,024).
     - ``schema``: the version of the state's form, from 1 (default 1); see `upgrade`.
+    - ``converter``: hooks for types that have no exact JSON by themselves (default: those of the
+      runtime), see `make_converter`.
 
     Every duration is a ``timedelta`` or a number of seconds. Instances that you make yourself,
     or get from `DurableRuntime.get_state`, are detached: plain attrs objects with no ``ctx``.
@@ -131,6 +138,7 @@ class DurableObject:
         __durable_definition__: ClassVar[ObjectDefinition]
         __durable_fields__: ClassVar[tuple[attrs.Attribute[Any], ...]]
         __durable_types__: ClassVar[Mapping[str, Any]]
+        __durable_form__: ClassVar[RecordForm]
 
     def __init_subclass__(
         cls,
@@ -141,6 +149,7 @@ class DurableObject:
         call_timeout: Duration | Unset | None = UNSET,
         mailbox_size: int | Unset = UNSET,
         schema: int | Unset = UNSET,
+        converter: Converter | Unset | None = UNSET,
         **kwargs: object,
     ) -> None:
         try:
@@ -151,11 +160,11 @@ class DurableObject:
                 cls.__qualname__,
                 unknown,
                 f"no base takes this class keyword ({error}); those of a durable object are name, "
-                "hibernate_after, shutdown_after, call_timeout, mailbox_size and schema",
+                "hibernate_after, shutdown_after, call_timeout, mailbox_size, schema and converter",
             ) from error
         remember_namespace(cls)
         accept_arguments(cls)
-        cls.__durable_keywords__ = _keywords(
+        cls.__durable_keywords__ = checked_keywords(
             cls,
             {
                 "hibernate_after": hibernate_after,
@@ -163,11 +172,19 @@ class DurableObject:
                 "call_timeout": call_timeout,
                 "mailbox_size": mailbox_size,
                 "schema": schema,
+                "converter": converter,
             },
         )
         cls.__durable_definition__ = _define(cls, name)
-        with contextlib.suppress(UnresolvedName):  # it may be defined before the first use
-            _resolve(cls)
+        try:
+            if not open_variables(cls):
+                _state_form(cls)
+        except UnresolvedName:
+            pass  # until the first use
+        except UnknownType as error:
+            # The runtime may have a converter.
+            if converter_of(cls) is not None:
+                raise _unsupported(cls, error) from error
         # Last, so that nothing refers to a class whose definition failed.
         _order[cls] = next(_counter)
         _classes.add(cls)
@@ -190,8 +207,11 @@ class DurableObject:
 
     def __deepcopy__(self, memo: dict[int, object]) -> object:
         self._refuse_if_live("copied")
-        fields = attrs.fields(type(self))
-        return type(self)(**{f.alias: deepcopy(getattr(self, f.name), memo) for f in fields})
+        # By storage, as state is read: neither converters nor validators run.
+        copy = object.__new__(type(self))
+        memo[id(self)] = copy
+        copy.__dict__.update(deepcopy(self.__dict__, memo))
+        return copy
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
         self._refuse_if_live("pickled")
@@ -260,7 +280,8 @@ class ObjectDefinition:
 
     def default_state(self) -> DurableObject:
         """A detached instance with every field at its default."""
-        return self.cls()
+        instance: DurableObject = state_form(self.cls).build({}, [])
+        return instance
 
 
 _classes: weakref.WeakSet[type[DurableObject]] = weakref.WeakSet()
@@ -311,13 +332,83 @@ def resolved_fields(cls: type[DurableObject]) -> tuple[attrs.Attribute[Any], ...
     try:
         _resolve(cls)
     except UnresolvedName as error:
-        raise DefinitionError(
-            cls.__qualname__,
-            error.member,
-            f"{error.name} in the annotation isn't defined; correct it, or define or import it at "
-            "module level, outside `if TYPE_CHECKING`, or before the class in its function",
-        ) from error
+        raise _undefined(cls, error) from error
     return cls.__attrs_attrs__
+
+
+def state_form(cls: type[DurableObject], converter: StateConverter | None = None) -> RecordForm:
+    """The JSON form of the state of ``cls``, made once for each converter.
+
+    Args:
+        cls: The class.
+        converter: The runtime's converter. The one of the class comes before it.
+
+    Raises:
+        DefinitionError: A field's type has no exact JSON, or a name in it isn't defined.
+    """
+    try:
+        return _state_form(cls, converter)
+    except UnresolvedName as error:
+        raise _undefined(cls, error) from error
+    except UnknownType as error:
+        raise _unsupported(cls, error) from error
+
+
+def _state_form(cls: type[DurableObject], converter: StateConverter | None = None) -> RecordForm:
+    """See `state_form`.
+
+    Raises:
+        UnresolvedName: A name isn't defined, perhaps not yet.
+        UnknownType: A field's type isn't one of ours. A converter may have hooks for it.
+        DefinitionError: A field's type can't have exact JSON.
+    """
+    _resolve(cls)
+    converter = converter_of(cls) or converter
+    form: RecordForm | None
+    if converter is None:
+        form = vars(cls).get("__durable_form__")
+    else:
+        form = converter.records.get(cls)
+    if form is None:
+        hints = {field.name: field.type for field in cls.__attrs_attrs__}
+        try:
+            form = forms_of(cls, converter).record(cls, hints, ignored="ctx")
+        except UnknownType:
+            raise
+        except UnsupportedType as error:
+            raise _unsupported(cls, error) from error
+        if converter is None:
+            cls.__durable_form__ = form
+        else:
+            converter.records[cls] = form
+        remember_parameter_types(cls, namespace_of(cls))
+        forget_namespace(cls)
+    return form
+
+
+def forms_of(cls: type[DurableObject], converter: StateConverter | None) -> Forms:
+    """The look-up of forms for a class.
+
+    Args:
+        cls: The class.
+        converter: The runtime's converter. The one of the class comes before it.
+    """
+    converter = converter_of(cls) or converter
+    return Forms(namespace_of(cls), () if converter is None else (converter.form,))
+
+
+def _undefined(cls: type[DurableObject], error: UnresolvedName) -> DefinitionError:
+    return DefinitionError(
+        cls.__qualname__,
+        error.member,
+        f"{error.name} in the annotation isn't defined; correct it, or define or import it at "
+        "module level, outside `if TYPE_CHECKING`, or before the class in its function",
+    )
+
+
+def _unsupported(cls: type[DurableObject], error: UnsupportedType) -> DefinitionError:
+    member = error.member.removeprefix(f"{cls.__qualname__}.")
+    return DefinitionError(cls.__qualname__, member, str(error))
 
 
 def open_variables(cls: type[DurableObject]) -> tuple[TypeVar, ...]:
@@ -356,32 +447,6 @@ def _resolve(cls: type[DurableObject]) -> None:
     cls.__durable_types__ = types
 
 
-def _keywords(cls: type[DurableObject], given: dict[str, Any]) -> dict[str, Any]:
-    """The class keywords that were given, durations in seconds.
-
-    Raises:
-        DefinitionError: A value is invalid.
-    """
-    keywords = {name: value for name, value in given.items() if value is not UNSET}
-    try:
-        for name, value in keywords.items():
-            if name not in ("mailbox_size", "schema"):
-                keywords[name] = optional_seconds(value, name)
-            else:
-                positive_int(value, name)
-    except ValueError as error:
-        raise DefinitionError(cls.__qualname__, "", str(error)) from None
-    return keywords
-
-
-def _merged_keywords(cls: type[DurableObject]) -> dict[str, Any]:
-    """The class keywords in force: each from the first class in resolution order with it."""
-    merged: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        merged.update(vars(base).get("__durable_keywords__", {}))
-    return merged
-
-
 _order: weakref.WeakKeyDictionary[type[DurableObject], int] = weakref.WeakKeyDictionary()
 _counter = itertools.count()
 
@@ -400,16 +465,17 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
     check_fields(cls, cls.__attrs_attrs__)
     check_overrides(cls, cls.__attrs_attrs__)
     check_places(cls, cls.__attrs_attrs__, DurableObject)
-    keywords = _merged_keywords(cls)
+    keywords = merged_keywords(cls)
     # Inherited like the fields whose forms it counts, and with it the upgrades: state of a
     # subclass was written in the base's older forms, too.
     schema = keywords.pop("schema", 1)
+    keywords.pop("converter", None)
     return ObjectDefinition(
         cls,
         type_name,
         Options(**keywords),
-        _handlers(cls),
-        _alarms(cls),
+        handlers_of(cls, DurableObject),
+        alarms_of(cls),
         _handle_alarm(cls),
         has_after_load=cls.after_load is not DurableObject.after_load,
         after_load_is_async=inspect.iscoroutinefunction(cls.after_load),
@@ -418,52 +484,7 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
     )
 
 
-def _handlers(cls: type[DurableObject]) -> Mapping[str, HandlerDefinition]:
-    found: dict[str, HandlerDefinition] = {}
-    for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            if isinstance(value, Handler):
-                if not issubclass(base, DurableObject):  # an ordinary mixin, not checked yet
-                    check_handler(base, name, value)
-                found[name] = HandlerDefinition(
-                    name,
-                    value.function,
-                    value.readonly,
-                    inspect.iscoroutinefunction(value.function),
-                    _without_self(inspect.signature(value.function)),
-                )
-    return MappingProxyType(found)
-
-
-def _alarms(cls: type[DurableObject]) -> Mapping[str, AlarmDefinition]:
-    found: dict[str, AlarmDefinition] = {}
-    for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            if is_alarm(value):
-                check_alarm(base, name, value)
-                found[name] = _alarm_definition(name, value)
-    return MappingProxyType(found)
-
-
 def _handle_alarm(cls: type[DurableObject]) -> AlarmDefinition | None:
     if cls.handle_alarm is DurableObject.handle_alarm:
         return None
-    return _alarm_definition("handle_alarm", cls.handle_alarm)
-
-
-def _alarm_definition(name: str, function: Callable[..., Any]) -> AlarmDefinition:
-    return AlarmDefinition(
-        name,
-        function,
-        readonly=False,
-        is_async=inspect.iscoroutinefunction(function),
-        signature=_without_self(inspect.signature(function)),
-        retry=cast("Retry", retry_of(function)),
-    )
-
-
-def _without_self(signature: inspect.Signature) -> inspect.Signature:
-    first, *others = signature.parameters.values()
-    if first.kind is first.VAR_POSITIONAL:  # def work(*args): self is one of them
-        return signature
-    return signature.replace(parameters=others)
+    return alarm_definition("handle_alarm", cls.handle_alarm)

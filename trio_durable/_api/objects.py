@@ -19,6 +19,7 @@ from .._runtime.open_runtime import OpenRuntime
 from ..storage import NewAlarm
 from .durable_object import DurableObject
 from .handle import Handle
+from .plain_arguments import with_models
 from .registry import TypeRegistry
 
 if TYPE_CHECKING:
@@ -106,7 +107,12 @@ class Objects(ABC):
     ) -> object:
         """Call a handler by name.
 
+        Plain JSON is accepted for a parameter that is declared as a model: an attrs class, a
+        dataclass, a NamedTuple, a pydantic model or a msgspec Struct. The handler gets the model,
+        checked.
+
         Raises:
+            ArgumentError: The arguments don't fit the handler, or can't be passed by value.
             UnknownObjectType: No class has that name.
             UnknownHandler: The class has no such handler.
             InvalidObjectId: The id is invalid.
@@ -115,8 +121,12 @@ class Objects(ABC):
             Exception: The handler's error, after its turn was rolled back.
         """
         calls, address = self._locate(object_type, object_id)
-        handler = calls.object_type.handler(handler_name)
-        return await calls.call(address, handler, args, kwargs, calls.object_type.timeout)
+        object_type_ = calls.object_type
+        handler = object_type_.handler(handler_name)
+        args, kwargs = with_models(
+            object_type_, handler, lambda: object_type_.key(address), args, kwargs
+        )
+        return await calls.call(address, handler, args, kwargs, object_type_.timeout)
 
     def _dispatch(
         self,

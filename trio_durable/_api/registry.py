@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from .._activations.calls import LocalCalls
 from .._activations.object_type import ObjectType
@@ -18,11 +19,36 @@ from .durable_object import (
     DurableObject,
     ObjectDefinition,
     definition_of,
+    forms_of,
     known_definitions,
     open_variables,
     resolved_fields,
+    state_form,
 )
 from .handle import Handle, Origin, handle_class
+
+if TYPE_CHECKING:
+    from .._json.custom import StateConverter
+
+
+def state_codec(
+    definition: ObjectDefinition,
+    max_size: int = DEFAULT_MAX_STATE_SIZE,
+    converter: StateConverter | None = None,
+) -> StateCodec:
+    """The codec for states of a class.
+
+    Args:
+        definition: The class's definition.
+        max_size: The most bytes of JSON that the state of one object may take.
+        converter: The runtime's converter.
+
+    Raises:
+        DefinitionError: A field has a type that state can't have, or the default state can't be
+            stored.
+    """
+    form = state_form(definition.cls, converter)
+    return StateCodec(form, max_size, definition.schema, definition.upgrades)
 
 
 def object_type_of(
@@ -30,6 +56,7 @@ def object_type_of(
     *,
     default_timeout: float | None = None,
     max_state_size: int = DEFAULT_MAX_STATE_SIZE,
+    converter: StateConverter | None = None,
 ) -> ObjectType:
     """The object type that a class defines.
 
@@ -37,6 +64,7 @@ def object_type_of(
         definition: The class's definition.
         default_timeout: The timeout of its calls unless the class has one, in seconds.
         max_state_size: The most bytes of JSON that the state of one object may take.
+        converter: The converter of a class that has none itself.
 
     Raises:
         DefinitionError: The class can't have objects.
@@ -60,13 +88,13 @@ def object_type_of(
     return ObjectType(
         name=definition.name,
         cls=cls,
-        codec=StateCodec(cls, max_state_size, definition.schema, definition.upgrades),
+        codec=state_codec(definition, max_state_size, converter),
+        forms=forms_of(cls, converter),
         options=definition.options,
         timeout=timeout if isinstance(timeout, float) or timeout is None else default_timeout,
         handlers=definition.handlers,
         alarms=definition.alarms,
         handle_alarm=definition.handle_alarm,
-        default_state=definition.default_state,
         after_load=cls.after_load if definition.has_after_load else None,
         after_load_is_async=definition.after_load_is_async,
         attach_context=attach_context,
@@ -84,6 +112,7 @@ class TypeRegistry:
         serve: Starts to serve a type.
         default_timeout: The timeout of calls unless the class has one, in seconds.
         max_state_size: The most bytes of JSON that the state of one object may take.
+        converter: The converter of classes that have none themselves.
     """
 
     def __init__(
@@ -92,6 +121,7 @@ class TypeRegistry:
         serve: Callable[[ObjectType], LocalCalls],
         default_timeout: float | None,
         max_state_size: int,
+        converter: StateConverter | None = None,
     ) -> None:
         if objects is not None and not isinstance(objects, Iterable):
             raise ValueError(f"objects must be a list of classes, not {objects!r:.80}")
@@ -99,6 +129,7 @@ class TypeRegistry:
         self._serve = serve
         self._default_timeout = default_timeout
         self._max_state_size = max_state_size
+        self._converter = converter
         self._by_class: dict[type, LocalCalls] = {}
         self._by_name: dict[str, LocalCalls] = {}
         self._elsewhere: dict[str, LocalCalls] = {}
@@ -195,6 +226,7 @@ class TypeRegistry:
                 definition,
                 default_timeout=self._default_timeout,
                 max_state_size=self._max_state_size,
+                converter=self._converter,
             )
         )
 

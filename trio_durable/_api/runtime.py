@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 from weakref import WeakValueDictionary
 
 from .._activations.calls import LocalCalls
 from .._activations.eviction import DEFAULT_MAX_RESIDENT
 from .._activations.object_type import ObjectType
 from .._clock import Clock
+from .._declarations.keywords import converter_argument
 from .._durations import Duration, interval_seconds, optional_seconds, positive_int, seconds
 from .._errors import RuntimeClosed
 from .._eventloop import current
@@ -28,6 +29,9 @@ from .objects import Objects, checked_limit
 from .registry import TypeRegistry
 from .statistics import RuntimeStatistics
 from .tenant import Tenant, check_tenant
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0
@@ -62,6 +66,8 @@ class DurableRuntime(Objects):
         grace_period: How long turns may continue while the runtime closes.
         max_resident: The number of objects that may stay in memory; beyond it, idle ones leave.
         max_state_size: The most bytes of JSON that one object's state may take.
+        converter: Hooks for types that have no exact JSON by themselves, see `make_converter`. A
+            class with a converter of its own has that.
         runner: The place where storage work runs; a thread unless the storage is in memory.
         clock: The source of the time of alarms; the system's clock, or the event loop's if that is
             virtual.
@@ -88,6 +94,7 @@ class DurableRuntime(Objects):
         grace_period: Duration = DEFAULT_GRACE_PERIOD,
         max_resident: int = DEFAULT_MAX_RESIDENT,
         max_state_size: int = DEFAULT_MAX_STATE_SIZE,
+        converter: Converter | None = None,
         runner: type[Runner] | None = None,
         clock: Clock | None = None,
         instruments: Iterable[Instrument] = (),
@@ -97,7 +104,11 @@ class DurableRuntime(Objects):
         self._storage = storage_at(storage, durability)
         in_memory = isinstance(self._storage, MemoryStorage)
         self._registry = TypeRegistry(
-            objects, self._serve, optional_seconds(call_timeout, "call_timeout"), max_state_size
+            objects,
+            self._serve,
+            optional_seconds(call_timeout, "call_timeout"),
+            max_state_size,
+            converter_argument(converter),
         )
         self._settings = Settings(
             storage=self._storage,

@@ -13,13 +13,8 @@ from typing import Any, Final
 
 import attrs
 
-from .._json.annotations import (
-    Namespace,
-    bindings_of,
-    bindings_of_bases,
-    own_hints,
-    substituted,
-)
+from .._json.annotations import bindings_of, bindings_of_bases, own_hints, substituted
+from .._json.namespaces import Namespace
 
 # Attributes of the class, so that nothing here keeps it alive.
 _NAMESPACE = "__durable_namespace__"
@@ -31,6 +26,17 @@ _FACTORY: type = type(attrs.Factory(list))  # attrs types Factory as a function
 def remember_namespace(cls: type) -> None:
     """Keep the names that the statement of ``cls``, which is running, can see."""
     setattr(cls, _NAMESPACE, _namespace_of_statement(cls))
+
+
+def namespace_of(cls: type) -> Namespace:
+    """The names that the statement of ``cls`` saw, until they are forgotten."""
+    namespace: Namespace = vars(cls)[_NAMESPACE]
+    return namespace
+
+
+def forget_namespace(cls: type) -> None:
+    """Forget the names, which keep the local variables of a function alive."""
+    setattr(cls, _NAMESPACE, Namespace.EMPTY)
 
 
 def _namespace_of_statement(cls: type) -> Namespace:
@@ -70,7 +76,7 @@ def field_types(
         UnsupportedType: An annotation is no type.
     """
     hints = _hints_by_class(cls, root)
-    bindings = bindings_of_bases(cls, vars(cls)[_NAMESPACE])
+    bindings = bindings_of_bases(cls, namespace_of(cls))
     own = bindings_of(cls)
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -80,7 +86,6 @@ def field_types(
         if found.get(field.name) is Final and not isinstance(field.default, _FACTORY):
             found[field.name] = type(field.default)
     setattr(cls, _HINTS, hints)
-    setattr(cls, _NAMESPACE, Namespace.EMPTY)  # which kept the function's local variables alive
     return MappingProxyType(found)
 
 
@@ -98,5 +103,5 @@ def _hints_by_class(cls: type, root: type) -> Mapping[type, Mapping[str, Any]]:
             found |= _hints_by_class(base, root)
     for base in cls.__mro__:
         if base not in found:
-            found[base] = own_hints(base, vars(cls)[_NAMESPACE])
+            found[base] = own_hints(base, namespace_of(cls))
     return found

@@ -13,7 +13,8 @@ import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from .._errors import DefinitionError
-from .._json.annotations import annotation_text, generic_alias, has_text, parameters_of
+from .._json.annotations import generic_alias, has_text, parameters_of
+from .._json.namespaces import annotation_text
 
 _SUBSCRIPT = "__class_getitem__"
 _CACHE = "__durable_parametrised__"

@@ -3,9 +3,7 @@
 `resolved_hints` does for state what `typing.get_type_hints` does in general, with three differences
 that matter here:
 
-- A name is looked up where Python and type checkers look: in the class body, among the type
-  parameters, in the function around the class, in the module. A field isn't a type, so the default
-  of ``date: date | None = None`` doesn't hide the class ``date``.
+- A name is looked up where Python and type checkers look, see `namespaces`.
 - Annotations of generic bases are in terms of the class's own type variables: a base's ``list[T]``
   is ``list[int]`` in ``class Numbers(Repo[int])``.
 - Errors name the member. A name that may be defined later and an annotation that can never be a
@@ -16,18 +14,15 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-import sys
 import types
 from collections.abc import Iterable, Mapping
-from types import FrameType, MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import (
     Annotated,
     Any,
-    ClassVar,
     ForwardRef,
     Generic,
     Literal,
-    NewType,
     Protocol,
     Self,
     TypeAlias,
@@ -36,174 +31,25 @@ from typing import (
     Union,
     get_args,
     get_origin,
-    get_type_hints,
 )
 
-import attrs
-
 from .._text import error_summary
-from .errors import UnsupportedType
+from .namespaces import (
+    InvalidAnnotation,
+    Namespace,
+    Scopes,
+    UnresolvedName,
+    annotation_text,
+    evaluate,
+    is_type_alias,
+    module_names,
+)
 
 Bindings: TypeAlias = Mapping[Any, Any]
 """Types by the type variable that they replace."""
 
 _BASES = ""
 """The member in errors about the arguments of a base, which are no member's annotation."""
-
-
-class UnresolvedName(Exception):
-    """A name in an annotation, or an attribute of a module, that isn't defined, or not yet."""
-
-    def __init__(self, name: str, member: str, annotation: str) -> None:
-        super().__init__(f"{name} in the annotation {annotation!r} isn't defined")
-        self.name = name
-        self.member = member
-        self.annotation = annotation
-
-    @classmethod
-    def of(cls, error: NameError, member: str, annotation: str) -> UnresolvedName:
-        """The error of an annotation whose evaluation raised ``error``."""
-        return cls(error.name or error_summary(error), member, annotation)
-
-
-class InvalidAnnotation(UnsupportedType):
-    """An annotation that can't be evaluated to a type, whatever will be defined later."""
-
-    def __init__(self, member: str, annotation: str, problem: str) -> None:
-        super().__init__(f"its annotation {annotation!r} is no type: {problem}")
-        self.member = member
-        self.annotation = annotation
-        self.problem = problem
-
-
-# --- names ---------------------------------------------------------------------------------------
-
-
-@attrs.frozen(eq=False)
-class Namespace:
-    """The names that a class statement sees besides those of imported modules."""
-
-    EMPTY: ClassVar[Namespace]
-
-    names: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
-    """Local names of the function that ran the statement."""
-    function: str = ""
-    """The qualified name of that function; empty for code at module level."""
-    module: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
-    """Global names, for code whose module isn't in ``sys.modules``."""
-
-    @classmethod
-    def of_frame(cls, frame: FrameType) -> Namespace:
-        """A snapshot of the names visible in ``frame``, which runs a class statement.
-
-        It keeps the values of all local variables alive. Drop it once the annotations are resolved.
-        """
-        names: dict[str, Any] = {}
-        scope: FrameType | None = frame
-        while scope is not None and scope.f_locals is not scope.f_globals:
-            if _is_class_body(scope):  # its names aren't visible in classes inside it
-                scope = scope.f_back
-                continue
-            names = {**scope.f_locals, **names}
-            if not scope.f_code.co_name.startswith("<generic parameters of "):
-                function = scope.f_code.co_qualname
-                return cls(names, "" if function == "<module>" else function, frame.f_globals)
-            scope = scope.f_back
-        return cls(names, "", frame.f_globals)
-
-    def shows(self, cls: type) -> bool:
-        """True if ``cls`` was defined where these names are visible."""
-        return self.is_of_module(cls.__module__) and (
-            not self.function or cls.__qualname__.startswith(f"{self.function}.<locals>.")
-        )
-
-    def is_of_module(self, name: str) -> bool:
-        """True if the statement ran in the module ``name``."""
-        return bool(self.module) and self.module.get("__name__", "builtins") == name
-
-
-Namespace.EMPTY = Namespace()
-
-
-def _is_class_body(frame: FrameType) -> bool:
-    return not frame.f_code.co_flags & inspect.CO_OPTIMIZED and "__qualname__" in frame.f_locals
-
-
-class _Scopes:
-    """The names for annotations in the body of a class, as Python and type checkers look them up.
-
-    Args:
-        cls: The class.
-        namespace: The names where a class statement ran, perhaps that of ``cls``.
-    """
-
-    def __init__(self, cls: type, namespace: Namespace) -> None:
-        self._module = cls.__module__
-        self._globals = _module_names(cls.__module__, namespace)
-        self._locals: dict[str, Any] = {}
-        if namespace.shows(cls):
-            self._locals.update(namespace.names)
-        around = cls.__qualname__.rpartition(".")[0]
-        if around and not around.endswith("<locals>"):
-            # Python can't name a class inside a class by its bare name. Should all else fail, a
-            # TypedDict that contains itself means itself by it.
-            self._globals.setdefault(cls.__name__, cls)
-        else:
-            self._locals[cls.__name__] = cls
-        for parameter in getattr(cls, "__type_params__", ()):
-            self._locals[parameter.__name__] = parameter
-        annotations = inspect.get_annotations(cls)
-        self._locals |= {
-            name: value
-            for name, value in vars(cls).items()
-            if _is_type(value) and (name not in annotations or _is_alias(annotations[name]))
-        }
-
-    def evaluate(self, annotation: Any, member: str) -> Any:
-        """See `evaluated`."""
-        module = getattr(annotation, "__forward_module__", None)
-        # A key that a TypedDict inherits from another module doesn't see the names here.
-        local_names = self._locals if module in (None, self._module) else {}
-        return _evaluate(annotation, member, self._globals, local_names)
-
-
-def _evaluate(
-    annotation: Any, member: str, global_names: dict[str, Any], local_names: dict[str, Any]
-) -> Any:
-    # A class of one annotation, since get_type_hints handles text in all places of all types, but
-    # doesn't say which member is wrong.
-    holder = type("holder", (), {"__annotations__": {member: annotation}})
-    try:
-        return get_type_hints(holder, global_names, local_names, include_extras=True)[member]
-    except NameError as error:
-        raise UnresolvedName.of(error, member, annotation_text(annotation)) from error
-    except Exception as error:
-        text = annotation_text(annotation)
-        if isinstance(error, AttributeError) and isinstance(error.obj, (ModuleType, type)):
-            # A module in a circle of imports gets its names later, too.
-            raise UnresolvedName(f"{error.obj.__name__}.{error.name}", member, text) from error
-        raise InvalidAnnotation(member, text, error_summary(error)) from error
-
-
-def _module_names(module: str, namespace: Namespace = Namespace.EMPTY) -> dict[str, Any]:
-    names = dict(getattr(sys.modules.get(module), "__dict__", {}))
-    if namespace.is_of_module(module):
-        names.update(namespace.module)
-    return names
-
-
-def _is_type(value: object) -> bool:
-    return (
-        isinstance(value, (type, NewType, TypeVar))
-        or get_origin(value) is not None
-        or is_type_alias(value)
-    )
-
-
-def _is_alias(annotation: object) -> bool:
-    return annotation is TypeAlias or (
-        isinstance(annotation, str) and annotation.rpartition(".")[2] == "TypeAlias"
-    )
 
 
 # --- annotations ---------------------------------------------------------------------------------
@@ -244,7 +90,7 @@ def own_hints(cls: type, namespace: Namespace = Namespace.EMPTY) -> dict[str, An
     annotations = inspect.get_annotations(cls)
     if not any(map(has_text, annotations.values())):
         return {name: _evaluated_none(tp) for name, tp in annotations.items()}
-    scopes = _Scopes(cls, namespace)
+    scopes = Scopes(cls, namespace)
     return {name: scopes.evaluate(tp, name) for name, tp in annotations.items()}
 
 
@@ -257,7 +103,7 @@ def evaluated(annotation: Any, cls: type, namespace: Namespace, member: str) -> 
     """
     if not has_text(annotation):
         return _evaluated_none(annotation)
-    return _Scopes(cls, namespace).evaluate(annotation, member)
+    return Scopes(cls, namespace).evaluate(annotation, member)
 
 
 def alias_value(alias: Any, namespace: Namespace = Namespace.EMPTY) -> Any:
@@ -283,27 +129,20 @@ def alias_value(alias: Any, namespace: Namespace = Namespace.EMPTY) -> Any:
     # Aliases have no qualified name. Names of the module come first, as most aliases are there.
     global_names = {
         **namespace.names,
-        **_module_names(alias.__module__, namespace),
+        **module_names(alias.__module__, namespace),
     }
     parameters = {parameter.__name__: parameter for parameter in alias.__type_params__}
-    return _evaluate(value, name, global_names, {name: alias, **parameters})
+    return evaluate(value, name, global_names, {name: alias, **parameters})
 
 
-def is_type_alias(tp: object) -> bool:
-    """True for the alias of a ``type`` statement, and for one made by ``TypeAliasType``."""
-    return type(tp).__name__ == "TypeAliasType"  # of typing from 3.12, or of typing_extensions
+def is_among(tp: object, others: Iterable[object]) -> bool:
+    """True if a type is one of ``others``; a metaclass may say that of any by ``==``."""
+    return any(tp is other for other in others)
 
 
 def is_typed_dict(tp: object) -> bool:
     """True for a TypedDict, of ``typing`` or of ``typing_extensions``."""
     return isinstance(tp, type) and issubclass(tp, dict) and hasattr(tp, "__required_keys__")
-
-
-def annotation_text(annotation: Any) -> str:
-    """The source of an annotation, about as it was written."""
-    if isinstance(annotation, ForwardRef):
-        return annotation.__forward_arg__
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _typed_dict_hints(cls: type, namespace: Namespace) -> dict[str, Any]:
@@ -317,7 +156,7 @@ def _typed_dict_hints(cls: type, namespace: Namespace) -> dict[str, Any]:
             for name, hint in _typed_dict_hints(origin, namespace).items():
                 hints[name] = substituted(hint, bindings)
             inherited |= inspect.get_annotations(origin)
-    scopes = _Scopes(cls, namespace)
+    scopes = Scopes(cls, namespace)
     for name, annotation in inspect.get_annotations(cls).items():
         if name not in hints or inherited[name] is not annotation:
             hints[name] = scopes.evaluate(annotation, name)
@@ -363,12 +202,14 @@ def bindings_of(tp: Any) -> Bindings:
 
 def parameters_of(tp: Any) -> tuple[Any, ...]:
     """The type variables of a generic class or alias, in the order of its arguments."""
+    if is_type_alias(tp):
+        return tuple(tp.__type_params__)
     if not isinstance(tp, type) or "__parameters__" in vars(tp):
         return tuple(getattr(tp, "__parameters__", ()))
     # Generic sets them after the __init_subclass__ of the bases behind it has run.
     bases = vars(tp).get("__orig_bases__", ())
     for base in bases:
-        if get_origin(base) in (Generic, Protocol):
+        if is_among(get_origin(base), (Generic, Protocol)):
             return get_args(base)
     return tuple(dict.fromkeys(each for base in bases for each in free_variables(base)))
 
@@ -393,7 +234,7 @@ def substituted(tp: Any, bindings: Bindings, self_type: Any = None) -> Any:
     if tp is Self:
         return tp if self_type is None else self_type
     origin, args = get_origin(tp), get_args(tp)
-    if origin in (None, Literal, collections.abc.Callable):
+    if is_among(origin, (None, Literal, collections.abc.Callable)):
         return tp
     if origin is Annotated:
         inner = substituted(args[0], bindings, self_type)
@@ -432,7 +273,7 @@ def bindings_of_bases(cls: type, namespace: Namespace) -> dict[type, Bindings]:
     def visit(cls: type, own: Bindings) -> None:
         for base in _original_bases(cls):
             origin = get_origin(base) or base
-            if not isinstance(origin, type) or origin in (Generic, Protocol, object):
+            if not isinstance(origin, type) or is_among(origin, (Generic, Protocol, object)):
                 continue
             alias = substituted(evaluated(base, cls, namespace, _BASES), own)
             if get_args(alias) and explicit.setdefault(origin, alias) != alias:
@@ -491,7 +332,7 @@ def _fallback(parameter: Any) -> Any:
         raise UnresolvedName.of(error, name, name) from error
     if not has_text(fallback):
         return fallback
-    return _evaluate(fallback, name, _module_names(parameter.__module__), {})
+    return evaluate(fallback, name, module_names(parameter.__module__), {})
 
 
 def _original_bases(cls: type) -> Iterable[Any]:

@@ -1,4 +1,4 @@
-"""Errors that hooks raise. Hooks don't know the object; the codec adds it."""
+"""Errors that forms raise. Forms don't know the object; the codec adds it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ class Unfit(ValueError):
         super().__init__(problem)
         self.problem = problem
         self.path = path
-        self.located = False
-        """True once the path begins with the field of the class at hand."""
 
     def within(self, step: str) -> Unfit:
         """The same error, with ``step`` in front of its path."""
@@ -30,9 +28,24 @@ class Unfit(ValueError):
 class UnsupportedType(TypeError):
     """An annotation whose values have no exact JSON."""
 
+    member: str = ""
+    """The member of the outermost class."""
+
+    def within(self, owner: str, member: str) -> UnsupportedType:
+        """The same error, which names the ``member`` of the class ``owner`` with the annotation."""
+        self.args = (f"{self.member}: {self}" if self.member else str(self),)
+        self.member = f"{owner}.{member}"
+        return self
+
+
+class UnknownType(UnsupportedType):
+    """A class that has no form of ours. A converter may have hooks for it."""
+
 
 def expected(what: str, value: object) -> Unfit:
     """The error of a ``value`` that isn't of the declared type ``what``."""
+    if type(value).__name__ == what:
+        what = f"the {what} that is declared"
     return Unfit(f"{short_repr(value)} is of type {type(value).__name__}, not {what}")
 
 

@@ -1,111 +1,83 @@
-"""Look-up of hooks by annotation: the functions that write and read values of a type.
+"""Types with hooks of the user, such as those of a converter.
 
-Modules for composed types get `hooks_for` as an argument, since importing it would be circular.
+A hook is under read-back: each value that is written is read again, and compared by its storage
+and by its JSON with the one that was written. That costs about five times as much as a form.
 """
 
 from __future__ import annotations
 
-import types
-from dataclasses import is_dataclass
-from enum import Enum
-from typing import (
-    Annotated,
-    Any,
-    Final,
-    Literal,
-    NotRequired,
-    Required,
-    Union,
-    get_args,
-    get_origin,
-    is_typeddict,
-)
+from collections.abc import Callable
+from typing import Any
 
-import attrs
+import orjson
 
-from .choices import enum_hooks, literal_hooks
-from .classes import class_hooks
-from .containers import (
-    DICTS,
-    LISTS,
-    SETS,
-    collection_hooks,
-    dict_hooks,
-    namedtuple_hooks,
-    tuple_hooks,
-    typeddict_hooks,
-)
-from .errors import UnsupportedType
-from .plain import read_json, write_json
-from .scalars import SCALARS, Hook
-from .unions import union_hooks
-
-_pairs: dict[Any, tuple[Hook, Hook]] = {}
+from .._text import short_repr
+from .comparison import storage_of
+from .errors import Unfit, as_unfit, expected
+from .forms import NOTHING, Places, Table, Taken, Term
+from .names import stored_name
+from .namespaces import annotation_text
+from .plain import write_json
+from .scalars import Scalar
 
 
-def hooks_for(tp: Any) -> tuple[Hook, Hook]:
-    """The functions that write a ``tp`` as JSON data and read it back.
+class HookForm(Scalar):
+    """The form of a type with hooks of the user.
 
-    Raises:
-        UnsupportedType: Values of ``tp`` have no exact JSON.
+    Args:
+        tp: The type.
+        write: Its unstructure hook.
+        read: Its structure hook.
     """
-    try:
-        pair = _pairs.get(tp)
-    except TypeError:  # an unhashable annotation, such as Annotated[int, []]
-        return _make_hooks(tp)
-    if pair is None:
-        # A class may contain itself, so these placeholders serve until its hooks are made.
-        _pairs[tp] = (lambda value: _pairs[tp][0](value), lambda value: _pairs[tp][1](value))
+
+    __slots__ = ("_read_value", "_tp", "_write_value", "former")
+
+    def __init__(
+        self, tp: Any, write: Callable[[Any], Any], read: Callable[[Any, Any], Any]
+    ) -> None:
+        is_class = isinstance(tp, type)
+        name = stored_name(tp) if is_class else None
+        super().__init__(
+            annotation_text(tp) if name is None else name.name,
+            frozenset({tp}) if is_class else NOTHING,
+            self._write,
+            self._read,
+        )
+        self.former: tuple[str, ...] = () if name is None else name.former
+        self._tp = tp
+        self._write_value = write
+        self._read_value = read
+
+    def term(self, table: Table) -> Term:
+        """See `Form.term`. It isn't the one of our own form of the type."""
+        return ["hook", self.name]
+
+    def is_unbounded(self) -> bool:
+        """See `Form.is_unbounded`."""
+        return True
+
+    def _write(self, value: Any, places: Places) -> Any:
+        if isinstance(self._tp, type) and not isinstance(value, self._tp):
+            raise expected(self.name, value)
+        stored = storage_of(value, places)
+        encoded = self._encoded(value)
         try:
-            pair = _pairs[tp] = _make_hooks(tp)
-        except BaseException:
-            del _pairs[tp]
-            raise
-    return pair
+            read = self._read_value(orjson.loads(encoded), self._tp)
+        except Exception as error:
+            problem = f"the converter can't read {short_repr(value)} back"
+            raise Unfit(f"{problem}: {as_unfit(error).problem}") from error
+        if storage_of(read) != stored or self._encoded(read) != encoded:
+            raise Unfit(
+                f"{short_repr(value)} would be read back as {short_repr(read)} by the converter's "
+                f"hooks for {self.name}"
+            )
+        return orjson.loads(encoded)  # shares nothing with the value
 
+    def _read(self, data: Any, _: Taken) -> Any:
+        return self._read_value(data, self._tp)
 
-def _make_hooks(tp: Any) -> tuple[Hook, Hook]:
-    origin = get_origin(tp) or tp
-    if origin in (Annotated, Final, Required, NotRequired):
-        return hooks_for(get_args(tp)[0])
-    if tp is Any or tp is object:
-        return write_json, read_json
-    if tp is None:
-        return SCALARS[type(None)]
-    if tp in SCALARS:
-        return SCALARS[tp]
-    if hasattr(tp, "__supertype__"):  # NewType
-        return hooks_for(tp.__supertype__)
-    if origin in (Union, types.UnionType):
-        return union_hooks(tp, hooks_for)
-    if origin is Literal:
-        return literal_hooks(tp)
-    if origin is tuple:
-        return tuple_hooks(tp, hooks_for)
-    if origin in LISTS or origin in SETS:
-        return collection_hooks(tp, hooks_for)
-    if origin in DICTS:
-        return dict_hooks(tp, hooks_for)
-    if is_typeddict(origin):
-        return typeddict_hooks(tp, hooks_for)
-    if isinstance(tp, type):
-        if issubclass(tp, Enum):
-            return enum_hooks(tp)
-        if issubclass(tp, tuple) and hasattr(tp, "_fields"):
-            return namedtuple_hooks(tp, hooks_for)
-        if attrs.has(tp) or is_dataclass(tp):
-            return class_hooks(tp, hooks_for)
-    raise UnsupportedType(
-        f"{getattr(tp, '__qualname__', tp)} has no exact JSON form; use an attrs class, a "
-        "dataclass or plain types"
-    )
-
-
-def writer_for(tp: Any) -> Hook:
-    """The function that writes values of the type."""
-    return hooks_for(tp)[0]
-
-
-def reader_for(tp: Any) -> Hook:
-    """The function that reads values of the type."""
-    return hooks_for(tp)[1]
+    def _encoded(self, value: Any) -> bytes:
+        data = self._write_value(value)
+        if data is None:
+            raise Unfit("the converter writes it as null, which means None; write anything else")
+        return orjson.dumps(write_json(data, []))

@@ -6,10 +6,32 @@ from typing import Any
 
 from .._text import short_repr
 from .errors import Unfit
-from .scalars import write_float
+from .forms import NOTHING, Form, Places
+from .scalars import checked_float
 
 
-def write_json(value: Any) -> Any:
+class AnyForm(Form):
+    """The form of Any and object."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.name = "Any"
+        self.types = NOTHING
+        self.exact = NOTHING
+        self.write = write_json
+        self.read = read_json
+
+    def is_plain_by_itself(self) -> bool:
+        """See `Form.is_plain_by_itself`."""
+        return True
+
+    def is_unbounded(self) -> bool:
+        """See `Form.is_unbounded`."""
+        return True
+
+
+def write_json(value: Any, places: Places) -> Any:
     """Check that ``value`` is plain JSON, and return it unchanged.
 
     Raises:
@@ -20,22 +42,24 @@ def write_json(value: Any) -> Any:
     if kind is str or kind is int or kind is bool or value is None:
         return value
     if kind is float:
-        return write_float(value)
+        return checked_float(value, places)
     try:
         if kind is list:
+            places.append(id(value))
             for index, item in enumerate(value):
                 if type(item) is not str:
                     try:
-                        write_json(item)
+                        write_json(item, places)
                     except Unfit as unfit:
                         raise unfit.within(f"[{index}]") from None
             return value
         if kind is dict:
+            places.append(id(value))
             for key, item in value.items():
                 if type(key) is not str:
                     raise Unfit(f"the key {short_repr(key)} is not a str; declare the dict's types")
                 try:
-                    write_json(item)
+                    write_json(item, places)
                 except Unfit as unfit:
                     raise unfit.within(f"[{key!r}]") from None
             return value
@@ -47,6 +71,9 @@ def write_json(value: Any) -> Any:
     )
 
 
-def read_json(value: Any) -> Any:
-    """``value`` unchanged: plain JSON is read as it is."""
-    return value
+def read_json(data: Any, _: object) -> Any:
+    """``data`` unchanged: plain JSON is read as it is."""
+    return data
+
+
+ANY = AnyForm()

@@ -1,27 +1,28 @@
 """The state codec: state to JSON bytes and back, exactly.
 
-cattrs generates the functions that read a class's fields and build an instance; orjson writes and
-reads the bytes. The hooks for single types are ours, and strict, because both libraries are lenient
-in ways that lose data silently: orjson writes NaN and infinity as null and tuples as lists, and
-cattrs turns ``"3"`` into 3 where an int is declared. The codec encodes a value only if it is of the
-declared type and equal when read back. Otherwise it raises an error that names the field. Decoding
-each write to compare it would find the same errors at three times the cost.
+Instances are read and built through their storage, see `layout`; the forms of the fields' types
+write and read the values, see `forms`; orjson writes and parses the bytes. The forms are ours, and
+strict: orjson writes NaN as null and tuples as lists, and converters turn ``"3"`` into 3 where an
+int is declared. The codec encodes a value only if it is of the declared type and would be read back
+as it is. Otherwise it raises an error that names the field.
 
 The section "What state may hold" of docs/guide.md lists the types with exact JSON.
 
-In a union with more than one member besides None, values of members that aren't plain JSON scalars
-are written as ``{"$type": name, "value": …}``, so that reading never has to guess.
+Two members of a state aren't fields. They are the last ones, and the same in all states of a class:
 
-State of a schema other than 1 has its schema in a member ``"$schema"``, see `upgrades`.
+- ``"$as"`` is the declaration that the state was written by: the terms of all fields that aren't
+  plain JSON, see `forms`, and of the classes that these name, under ``"$"``. A state with another
+  declaration than the present one is read by `resolution`. State of releases before 0.2 has none.
+- ``"$schema"`` is the schema of the state, if it isn't 1, see `upgrades`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import attrs
 import orjson
 
 from .._errors import (
@@ -32,96 +33,120 @@ from .._errors import (
     StateTooNew,
 )
 from .._keys import ObjectKey
-from .._text import error_summary, short_repr
-from .classes import check_reads_back, field_functions, is_constrained
-from .errors import UnsupportedType, as_unfit
-from .hooks import hooks_for, reader_for, writer_for
+from .._text import short_repr
+from .depth import MAX_DEPTH, check_depth
+from .errors import Unfit, as_unfit
+from .forms import PLAIN, Places, Reader, Table, Taken, nests
+from .records import RecordForm
+from .resolution import Resolution
+from .terms import OLD, are_terms
 from .upgrades import SCHEMA_MEMBER, UpgradeDefinition, upgraded
 
 DEFAULT_MAX_STATE_SIZE = 16 * 1024 * 1024
+DECLARATION_MEMBER = "$as"
+_CLASSES = "$"
+"""The member of a declaration with the terms of its classes."""
+_SHORT_END = 32
+"""In bytes; parsing that many takes as long as cutting them off."""
+_MAX_DECLARATIONS = 64
+"""Other declarations whose readers are kept."""
 
 
 class StateCodec:
     """Encodes and decodes the state of one class.
 
     Args:
-        cls: The class.
+        form: The form of the class.
         max_size: The limit of a state's JSON, in bytes.
         schema: The schema of the class's state.
         upgrades: The upgrades to this schema, by the schema of the data they take.
 
     Raises:
-        DefinitionError: A field's type has no exact JSON, or the default state can't be stored.
+        DefinitionError: The default state can't be stored.
     """
 
     def __init__(
         self,
-        cls: type[Any],
+        form: RecordForm,
         max_size: int = DEFAULT_MAX_STATE_SIZE,
         schema: int = 1,
         upgrades: Mapping[int, UpgradeDefinition] = MappingProxyType({}),
     ) -> None:
-        self._cls = cls
+        self._form = form
+        self._cls = form.cls
         self._max_size = max_size
         self._schema = schema
         self._upgrades = upgrades
-        self._fields = attrs.fields(cls)
-        self._names = frozenset(field.name for field in self._fields)
-        self._constrained = is_constrained(cls)
-        for field in self._fields:
-            try:
-                hooks_for(field.type)
-            except (UnsupportedType, NameError) as error:
-                raise DefinitionError(cls.__qualname__, field.name, str(error)) from error
-        self._write, self._read = field_functions(
-            cls, {field.name: field.type for field in self._fields}, hooks_for
-        )
+        self._nests = nests(form)
+        constants = _constants(form, schema)
+        self._write = form.writer(constants)
+        self._end = _end_of_states(form, constants)
+        # The reader skips a short end, and what isn't parsed needs no time.
+        self._cut = len(self._end) if len(self._end) > _SHORT_END else 0
+        self._others: dict[bytes, Reader] = {}
+        """Readers of states that another declaration wrote, by its JSON."""
+        self.default_state: bytes | None = None
+        """The state of a new object; None if its defaults aren't the same each time."""
         self._check_default()
 
     def _check_default(self) -> None:
+        name = self._cls.__qualname__
+        taken: Taken = []
         try:
-            default = self._cls()
+            default = self._form.build({}, taken)
         except Exception as error:
+            unfit = as_unfit(error)
             raise DefinitionError(
-                self._cls.__qualname__, "", f"its default state can't be created: {error}"
+                name,
+                unfit.path.lstrip("."),
+                f"its default state can't be created: {unfit.problem}",
             ) from error
-        key = ObjectKey(self._cls.__qualname__, "default")
+        key = ObjectKey(name, "default")
         try:
             encoded = self.encode(key, default)
             self.check_size(key, encoded)
             decoded = self.decode(key, encoded)
         except (StateEncodeError, StateDecodeError) as error:
             raise DefinitionError(
-                self._cls.__qualname__,
-                error.field,
-                f"the default can't be stored: {error.problem or error}",
+                name, error.field, f"the default can't be stored: {error.problem or error}"
             ) from error
         if self.encode(key, decoded) != encoded:
             raise DefinitionError(
-                self._cls.__qualname__,
+                name,
                 "",
                 f"the default {short_repr(default)} is not read back as written; choose another",
             )
+        if not taken:
+            self.default_state = encoded
 
-    def encode(self, key: ObjectKey, instance: Any) -> bytes:
+    def new_state(self, key: ObjectKey) -> bytes:
+        """The state of a new object, with every field at its default.
+
+        Raises:
+            StateEncodeError: A default can't be stored.
+            Exception: The error of a default's factory, or of a validator.
+        """
+        return self.default_state or self.encode(key, self._form.build({}, []))
+
+    def encode(self, key: ObjectKey, instance: Any, places: Places | None = None) -> bytes:
         """The state of ``instance`` as JSON.
 
         The same state gives the same bytes. Only the order in which dicts were filled makes a
         difference.
 
+        Args:
+            key: The object, for errors.
+            instance: An instance of the class.
+            places: Gets the identities of all mutable parts, once for each place of theirs.
+
         Raises:
             StateEncodeError: JSON can't represent a value exactly, or an attribute isn't a declared
                 field.
         """
-        attributes = instance.__dict__
-        if len(attributes) > len(self._fields) + ("ctx" in attributes):
-            self._refuse_undeclared(key, instance)
         try:
-            data = self._write(instance)
-            if self._constrained:
-                check_reads_back(data, self._write, lambda data: self._read(data, self._cls))
-            if self._schema != 1:
-                data[SCHEMA_MEMBER] = self._schema
+            data = self._write(instance, [] if places is None else places)
+            if self._nests:
+                _check_depths(data)
             return orjson.dumps(data)
         except Exception as error:  # noqa: BLE001  # hooks and validators may raise anything
             raise self._encode_error(key, instance, error) from None
@@ -135,32 +160,84 @@ class StateCodec:
         if len(state) > self._max_size:
             raise StateTooLarge(key, "", "", len(state), self._max_size)
 
-    def decode(self, key: ObjectKey, state: bytes) -> Any:
+    def decode(self, key: ObjectKey, state: bytes, taken: Taken | None = None) -> Any:
         """A new instance with a state that `encode` returned, at this schema or an earlier one.
 
         Fields missing in ``state`` get their defaults; unknown members are dropped.
+
+        Args:
+            key: The object, for errors.
+            state: The state.
+            taken: Gets the names of missing fields whose default another call wouldn't make again.
 
         Raises:
             StateTooNew: It was written at a later schema.
             StateDecodeError: It isn't JSON, an upgrade failed, or a value doesn't fit its field.
         """
-        try:
-            data = orjson.loads(state)
-        except orjson.JSONDecodeError as error:
-            place = f"line {error.lineno} column {error.colno}"
-            raise StateDecodeError(key, "", place, f"not JSON ({error.msg})") from error
+        notes = [] if taken is None else taken
+        if state.endswith(self._end):
+            cut = self._cut
+            data = _parsed(key, state[:-cut] + b"}" if cut else state)
+            before = len(notes)
+            try:
+                return self._form.read(data, notes)
+            except Exception:  # noqa: BLE001  # hooks and validators may raise anything
+                # Declarations don't tell plain members of a union apart: `str | UUID` is recorded
+                # as `int | UUID` is. Below, a UUID is read that was a str.
+                del notes[before:]
+        return self._decode_other(key, _parsed(key, state), notes)
+
+    def _decode_other(self, key: ObjectKey, data: Any, taken: Taken) -> Any:
+        """Read a state of another declaration or schema, or in other formatting."""
         if type(data) is not dict:
             raise StateDecodeError(key, "", "$", f"{short_repr(data)} is not a JSON object")
+        recorded = data.pop(DECLARATION_MEMBER, None)
         schema = data.pop(SCHEMA_MEMBER, 1)
+        if recorded is not None:
+            _check_declaration(key, recorded)
+        made: frozenset[str] = frozenset()
         if type(schema) is not int or schema != self._schema:
+            before = {name: orjson.dumps(value) for name, value in data.items()}
             data = self._at_this_schema(key, data, schema)
+            made = frozenset(
+                name for name, value in data.items() if before.get(name) != orjson.dumps(value)
+            )
         try:
-            return self._read(data, self._cls)
+            return self._reader(recorded, made)(data, taken)
         except Exception as error:
-            failure = self._decode_error(key, data, error)
+            failure = self._decode_error(key, error)
             if schema != self._schema:
                 failure.problem += f" (upgraded from schema {schema})"
             raise failure from error
+
+    def _reader(self, recorded: Any, made: frozenset[str]) -> Reader:
+        """The reader of states that another declaration wrote.
+
+        Args:
+            recorded: The declaration; None in state of a release without one.
+            made: Members that upgrades made, whose declaration is the present one.
+        """
+        identity = orjson.dumps([recorded, sorted(made)], option=orjson.OPT_SORT_KEYS)
+        reader = self._others.get(identity)
+        if reader is None:
+            if len(self._others) >= _MAX_DECLARATIONS:
+                self._others.clear()
+            reader = self._others[identity] = self._made_reader(recorded, made)
+        return reader
+
+    def _made_reader(self, recorded: Any, made: frozenset[str]) -> Reader:
+        form = self._form
+        terms, otherwise = (recorded, PLAIN) if recorded is not None else ({}, OLD)
+        stored = Resolution(terms.get(_CLASSES, {}))
+        upgraded = Resolution({}, is_canonical=False)
+        readers: dict[str, Reader] = {}
+        for name, part in form.fields.items():
+            member = form.keys[name]
+            if member in made or name in made:
+                readers[name] = upgraded.reader(OLD, part)
+            else:
+                readers[name] = stored.reader(terms.get(member, otherwise), part)
+        return lambda data, taken: form.read_with(readers, data, taken)
 
     def _at_this_schema(
         self, key: ObjectKey, data: dict[str, Any], schema: object
@@ -173,40 +250,30 @@ class StateCodec:
             raise StateTooNew(key, "", "", "", schema, self._schema)
         return upgraded(key, data, schema, self._upgrades)
 
-    def _refuse_undeclared(self, key: ObjectKey, instance: Any) -> None:
-        extra = sorted(instance.__dict__.keys() - self._names - {"ctx"})
-        if extra:
-            raise StateEncodeError(
-                key,
-                extra[0],
-                f"it is not declared on {self._cls.__qualname__}, so it would be lost; declare "
-                f"`{extra[0]}: {type(instance.__dict__[extra[0]]).__name__} = …` in the class body",
-            )
-
     def _encode_error(self, key: ObjectKey, instance: Any, error: Exception) -> StateEncodeError:
-        for field in self._fields:
-            try:
-                orjson.dumps(writer_for(field.type)(getattr(instance, field.name)))
-            except Exception as cause:  # noqa: BLE001  # hooks may raise anything
-                unfit = as_unfit(cause)
-                return StateEncodeError(key, _short(field.name + unfit.path), unfit.problem)
-        # Every value fits its type, so a validator rejected one, or a converter changed it.
         unfit = as_unfit(error)
-        return StateEncodeError(key, _short(unfit.path.lstrip(".")) or "?", unfit.problem)
+        if isinstance(error, orjson.JSONEncodeError):
+            unfit = self._unfit_of_orjson(instance, error)
+        path = _short(unfit.path.lstrip(".")) or "?"
+        return StateEncodeError(key, path, unfit.problem)
 
-    def _decode_error(
-        self, key: ObjectKey, data: dict[str, Any], error: Exception
-    ) -> StateDecodeError:
-        for field in self._fields:
-            if field.name in data:
-                try:
-                    reader_for(field.type)(data[field.name])
-                except Exception as cause:  # noqa: BLE001  # hooks may raise anything
-                    unfit = as_unfit(cause)
-                    place = _short(f"$.{field.name}{unfit.path}")
-                    return StateDecodeError(key, field.name, place, unfit.problem)
-        # Every value fits its type, so a validator or a converter rejected one.
-        return StateDecodeError(key, "", "$", error_summary(error))
+    def _unfit_of_orjson(self, instance: Any, error: Exception) -> Unfit:
+        """The error of orjson, with the path to the value that it refuses."""
+        names = {member: name for name, member in self._form.keys.items()}
+        for member, value in self._form.write(instance, []).items():
+            try:
+                orjson.dumps(value)
+            except orjson.JSONEncodeError as cause:
+                found = _located(value, cause)
+                return found.within(f".{names[member]}")
+        return as_unfit(error)
+
+    def _decode_error(self, key: ObjectKey, error: Exception) -> StateDecodeError:
+        unfit = as_unfit(error)
+        field = ""
+        if unfit.path.startswith("."):
+            field = re.split(r"[.\[]", unfit.path[1:], maxsplit=1)[0]
+        return StateDecodeError(key, field, _short(f"${unfit.path}"), unfit.problem)
 
 
 def compact(encoded: bytes) -> bytes:
@@ -216,6 +283,72 @@ def compact(encoded: bytes) -> bytes:
     memory as long as its object. Turns that only compare their state need no copy.
     """
     return bytes(memoryview(encoded))
+
+
+def _constants(form: RecordForm, schema: int) -> dict[str, Any]:
+    """The last members of all states of a class: its declaration and its schema."""
+    table = Table(frozenset())
+    declaration: dict[str, Any] = form.terms(table)
+    if table.classes:
+        declaration[_CLASSES] = table.classes
+    constants: dict[str, Any] = {DECLARATION_MEMBER: orjson.Fragment(orjson.dumps(declaration))}
+    if schema != 1:
+        constants[SCHEMA_MEMBER] = schema
+    return constants
+
+
+def _end_of_states(form: RecordForm, constants: Mapping[str, Any]) -> bytes:
+    encoded = orjson.dumps(constants)[1:]
+    return b"," + encoded if form.fields else encoded
+
+
+def _check_depths(data: dict[str, Any]) -> None:
+    """Check that no member of a state is nested too deeply.
+
+    Raises:
+        Unfit: One is.
+    """
+    for name, member in data.items():
+        try:
+            check_depth(member, MAX_DEPTH - 1)
+        except Unfit as unfit:
+            raise unfit.within(f".{name}") from None
+
+
+def _parsed(key: ObjectKey, state: bytes) -> Any:
+    try:
+        return orjson.loads(state)
+    except orjson.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise StateDecodeError(key, "", place, f"not JSON ({error.msg})") from error
+
+
+def _check_declaration(key: ObjectKey, recorded: Any) -> None:
+    """Check that a recorded declaration is one, and not the work of an editor.
+
+    Raises:
+        StateDecodeError: It isn't.
+    """
+    classes = recorded.get(_CLASSES, {}) if type(recorded) is dict else None
+    if type(classes) is not dict or not are_terms(recorded, classes):
+        raise StateDecodeError(
+            key,
+            "",
+            f"$.{DECLARATION_MEMBER}",
+            f"{short_repr(recorded)} is not a declaration of state",
+        )
+
+
+def _located(value: Any, error: Exception) -> Unfit:
+    """The error of the first part of a value that orjson refuses."""
+    kind = type(value)
+    parts = value.items() if kind is dict else enumerate(value) if kind is list else ()
+    for place, part in parts:
+        try:
+            orjson.dumps(part)
+        except orjson.JSONEncodeError as cause:
+            return _located(part, cause).within(f"[{place!r}]")
+    return Unfit(str(error))
 
 
 def _short(path: str) -> str:

@@ -57,7 +57,7 @@ def _step(key: ObjectKey, data: dict[str, Any], step: UpgradeDefinition) -> dict
         raise StateDecodeError(key, "", "$", f"{name} returned {short_repr(made)}, not a dict")
     try:
         # A copy, so that no two objects share data that an upgrade returned for both.
-        copy: dict[str, Any] = orjson.loads(orjson.dumps(write_json(made)))
+        copy: dict[str, Any] = orjson.loads(orjson.dumps(write_json(made, [])))
     except Exception as error:
         unfit = as_unfit(error)
         raise StateDecodeError(

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from .._activations.by_value import copied
+from .._activations.by_value import arguments_by_value
 from .._activations.effects import Effects
 from .._activations.envelope import Envelope
 from .._activations.object_type import ObjectType
@@ -279,12 +279,7 @@ class _Performance(Generic[T]):
         except TypeError as error:
             problem = f"{error}; it takes {handler.signature}"
             raise ArgumentError(self.key, handler.name, problem) from error
-        try:
-            return tuple(map(copied, args)), {name: copied(value) for name, value in kwargs.items()}
-        except TypeError as error:
-            raise ArgumentError(
-                self.key, handler.name, f"an argument can't be passed by value: {error}"
-            ) from error
+        return arguments_by_value(lambda: self.key, handler.name, args, kwargs)
 
     def _record(self, result: object) -> Performed[T]:
         self._state.drop_instance()

@@ -44,7 +44,7 @@ async def test_state_and_acknowledgement_are_one_commit(cls: type[Desk]) -> None
         storage.batches.clear()
         await anyio.sleep(2)
         ((commit,),) = storage.batches
-        assert commit.state == b'{"log":["x"]}'
+        assert commit.state == b'{"log":["x"],"$as":{}}'
         assert commit.revision == 0
         assert commit.alarms is not None
         assert list(commit.alarms.acknowledged) == ["x"]
@@ -178,7 +178,7 @@ async def test_a_commit_within_the_handler_does_not_acknowledge() -> None:
         storage.batches.clear()
         await anyio.sleep(1.1)
         ((commit,),) = storage.batches
-        assert commit.state == b'{"log":["x"]}'
+        assert commit.state == b'{"log":["x"],"$as":{}}'
         assert commit.alarms is not None
         assert not commit.alarms.acknowledged
         assert set(await alarms_of(runtime, cls=AsyncDesk)) == {"x", "y"}

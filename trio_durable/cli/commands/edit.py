@@ -10,6 +10,7 @@ import click
 import orjson
 
 from ..._api.durable_object import ObjectDefinition
+from ..._api.registry import state_codec
 from ..._clock import SystemClock
 from ..._errors import StateDecodeError
 from ..._json.upgrades import SCHEMA_MEMBER
@@ -19,7 +20,7 @@ from ..errors import CommandError
 from ..options import storage_options
 from ..prompts import confirm, is_interactive
 from ..storage import exact_json
-from ..storage.app_classes import AppClasses, app_option, state_codec
+from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import pretty_state
 from ..storage.open import object_key, object_not_found, open_reader, open_writer, resolve_storage
 from ..storage.paging import find_object

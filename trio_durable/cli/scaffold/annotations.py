@@ -20,7 +20,7 @@ from uuid import UUID
 import attrs
 
 from ..._json.errors import UnsupportedType
-from ..._json.hooks import hooks_for
+from ..._json.lookup import Forms
 from ..errors import CommandError
 from ..output import quantity
 
@@ -103,7 +103,7 @@ class Annotation:
                 tree = ast.parse(written, mode="eval").body
             default, example = _values_of(tree)
             expression = compile(ast.Expression(tree), "<field>", "eval")
-            hooks_for(eval(expression, dict(_NAMES)))  # noqa: S307  # known names, [] and | only
+            Forms().of(eval(expression, dict(_NAMES)))  # noqa: S307  # known names, [] and | only
         except (SyntaxError, UnsupportedType, TypeError, ValueError) as error:
             is_ours = isinstance(error, (_UnusableType, UnsupportedType))
             problem = str(error) if is_ours else "is not a type"

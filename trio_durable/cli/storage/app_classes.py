@@ -15,9 +15,7 @@ from ..._api.durable_object import (
     ObjectDefinition,
     definition_of,
     known_definitions,
-    resolved_fields,
 )
-from ..._json.state import StateCodec
 from ..._text import error_summary
 from ..errors import CommandError
 
@@ -85,16 +83,6 @@ class AppClasses:
                 f"--app: {classes} both have the stored name {type_name!r}; name one of them"
             )
         return found[0]
-
-
-def state_codec(definition: ObjectDefinition) -> StateCodec:
-    """The codec for states of a class.
-
-    Raises:
-        DefinitionError: A field has a type that state can't have.
-    """
-    resolved_fields(definition.cls)
-    return StateCodec(definition.cls, schema=definition.schema, upgrades=definition.upgrades)
 
 
 def _import(name: str) -> object:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from ..._api.durable_object import ObjectDefinition
+from ..._api.registry import state_codec
 from ..._clock import SystemClock
 from ..._errors import StateDecodeError, StateEncodeError
 from ..._keys import ObjectKey
 from ...storage import Commit, Reader, Writer
-from .app_classes import state_codec
 from .batches import batches
 from .formatting import schema_of
 from .paging import iter_objects

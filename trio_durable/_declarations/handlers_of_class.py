@@ -1,0 +1,76 @@
+"""Definitions of a class's handlers, of calls and of alarms."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
+
+from .alarm import retry_of
+from .class_body import check_alarm, check_handler, is_alarm
+from .handler import Handler
+from .records import AlarmDefinition, HandlerDefinition
+
+if TYPE_CHECKING:
+    from .._alarms.retry import Retry
+
+
+def handlers_of(cls: type, durable_object: type) -> Mapping[str, HandlerDefinition]:
+    """The handlers of a durable object class, by name, its bases' included.
+
+    Args:
+        cls: The class.
+        durable_object: The base class of all of them.
+
+    Raises:
+        DefinitionError: A handler of a mixin is invalid.
+    """
+    found: dict[str, HandlerDefinition] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if isinstance(value, Handler):
+                if not issubclass(base, durable_object):  # an ordinary mixin, not checked yet
+                    check_handler(base, name, value)
+                found[name] = HandlerDefinition(
+                    name,
+                    value.function,
+                    value.readonly,
+                    inspect.iscoroutinefunction(value.function),
+                    _without_self(inspect.signature(value.function)),
+                )
+    return MappingProxyType(found)
+
+
+def alarms_of(cls: type) -> Mapping[str, AlarmDefinition]:
+    """The handlers of alarms of a class, by the alarm's name, its bases' included.
+
+    Raises:
+        DefinitionError: One is invalid.
+    """
+    found: dict[str, AlarmDefinition] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if is_alarm(value):
+                check_alarm(base, name, value)
+                found[name] = alarm_definition(name, value)
+    return MappingProxyType(found)
+
+
+def alarm_definition(name: str, function: Callable[..., Any]) -> AlarmDefinition:
+    """The definition of a handler of alarms."""
+    return AlarmDefinition(
+        name,
+        function,
+        readonly=False,
+        is_async=inspect.iscoroutinefunction(function),
+        signature=_without_self(inspect.signature(function)),
+        retry=cast("Retry", retry_of(function)),
+    )
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    first, *others = signature.parameters.values()
+    if first.kind is first.VAR_POSITIONAL:  # def work(*args): self is one of them
+        return signature
+    return signature.replace(parameters=others)

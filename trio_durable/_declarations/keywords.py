@@ -1,0 +1,60 @@
+"""Keywords of a class statement: the options of a durable object class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._durations import UNSET, optional_seconds, positive_int
+from .._errors import DefinitionError
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+    from .._json.custom import StateConverter
+
+
+def checked_keywords(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The class keywords that were given, durations in seconds.
+
+    Raises:
+        DefinitionError: A value is invalid.
+    """
+    keywords = {name: value for name, value in given.items() if value is not UNSET}
+    try:
+        for name, value in keywords.items():
+            if name == "converter":
+                keywords[name] = converter_argument(value)
+            elif name not in ("mailbox_size", "schema"):
+                keywords[name] = optional_seconds(value, name)
+            else:
+                positive_int(value, name)
+    except ValueError as error:
+        raise DefinitionError(cls.__qualname__, "", str(error)) from None
+    return keywords
+
+
+def converter_argument(converter: Converter | None) -> StateConverter | None:
+    """``converter``, if it is one of `make_converter`, or None.
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    if converter is None:
+        return None
+    from .._json.custom import checked_converter  # cattrs takes long to import
+
+    return checked_converter(converter)
+
+
+def merged_keywords(cls: type) -> dict[str, Any]:
+    """The class keywords in force: each from the first class in resolution order with it."""
+    merged: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        merged.update(vars(base).get("__durable_keywords__", {}))
+    return merged
+
+
+def converter_of(cls: type) -> StateConverter | None:
+    """The converter in the class keywords of ``cls``; None without one."""
+    converter: StateConverter | None = merged_keywords(cls).get("converter")
+    return converter
