@@ -25,13 +25,17 @@ import trio_durable
 
 ROOT = Path(__file__).parents[2]
 _PROPERTY = ("tests.exactness.property", "--first", "--only")
+_TESTS = ("pytest", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 CHECKS: dict[str, tuple[str, ...]] = {
     "definitions": (*_PROPERTY, "definitions", "--examples", "1500"),
     "releases": (*_PROPERTY, "releases", "--examples", "1500"),
     "defaults": (*_PROPERTY, "defaults", "--examples", "50"),
     "brute force": ("tests.exactness.brute_force", "--every", "20"),
-    "machine": ("pytest", "-q", "exactness/test_machine.py", "-k", "sqlite"),
-    "look-up": ("pytest", "-q", "json/test_lookup.py", "-k", "failed_look_up"),
+    "machine": (*_TESTS, "exactness/test_machine.py", "-k", "sqlite"),
+    "look-up": (*_TESTS, "json/test_lookup.py", "-k", "failed_look_up or compare_equal"),
+    "default": (*_TESTS, "json/test_defaults.py"),
+    "upgrade": (*_TESTS, "json/test_resolution.py", "-k", "upgrade_leaves_alone"),
+    "by value": (*_TESTS, "activations/test_by_value.py", "-k", "that_are_equal"),
 }
 TIMEOUT_SECONDS = 600
 
@@ -189,7 +193,7 @@ MUTANTS = [
     Mutant(
         "hooks_by_equality",
         "forms of types are found by ==",
-        "definitions",
+        "look-up",
         "_json/lookup.py",
         "        return id(part)\n",
         "        return part\n",
@@ -197,7 +201,7 @@ MUTANTS = [
     Mutant(
         "copiers_by_equality",
         "copiers of arguments are found by ==",
-        "definitions",
+        "by value",
         "_activations/by_value.py",
         "if type(kind).__hash__ is type.__hash__:",
         "if True:",
@@ -213,7 +217,7 @@ MUTANTS = [
     Mutant(
         "default_shared",
         "a default that can change is one for all objects",
-        "releases",
+        "default",
         "_json/defaults.py",
         "elif field.converter is None and not is_immutable(field.default):",
         "elif False:",
@@ -221,7 +225,7 @@ MUTANTS = [
     Mutant(
         "default_of_factory_shared",
         "an object that a factory returns each time is one for all objects",
-        "releases",
+        "default",
         "_json/defaults.py",
         "if (self._is_noted or field.converter is not None) and not is_immutable(value):",
         "if False:",
@@ -231,8 +235,8 @@ MUTANTS = [
         "an object with such a default isn't saved",
         "defaults",
         "_activations/state.py",
-        "return state != self.encoded or self.is_unsaved",
-        "return state != self.encoded",
+        "self.encoded = Unsaved(again) if taken else again",
+        "self.encoded = again",
     ),
     Mutant(
         "impure_default_not_noted",
@@ -247,7 +251,7 @@ MUTANTS = [
         "undeclared attributes are looked for nowhere",
         "definitions",
         "_json/records.py",
-        'self._add(f"        if len(attributes) != {count}:")',
+        'self._add(f"        if {condition}:")',
         'self._add("        if False:")',
     ),
     Mutant(
@@ -269,7 +273,7 @@ MUTANTS = [
     Mutant(
         "missing_consulted",
         "an enum's _missing_ is asked for a member",
-        "releases",
+        "brute force",
         "_json/choices.py",
         _OF_FLAGS,
         _BY_CALL,
@@ -317,7 +321,7 @@ MUTANTS = [
     Mutant(
         "as_dropped_by_an_upgrade",
         "@upgrade drops the recorded declaration of what it has left alone",
-        "releases",
+        "upgrade",
         "_json/state.py",
         "if member in made or name in made:",
         "if made:",

@@ -111,7 +111,7 @@ def codec(annotation: Any, hooks: Any, **keywords: Any) -> StateCodec:
 def stored(annotation: Any, value: Any, hooks: Any) -> tuple[Any, bytes]:
     """``value``, read from what was written for it, and what was written."""
     own = codec(annotation | None, hooks)
-    box = own.decode(KEY, own.new_state(KEY))
+    box = own.decode(KEY, own.new_fields(KEY))
     box.value = value
     state = own.encode(KEY, box)
     return own.decode(KEY, state).value, state

@@ -142,7 +142,7 @@ def test_defaults_that_cannot_be_stored(annotation: Any, default: Any) -> None:
 def test_a_default_that_its_converter_changes() -> None:
     # The converter runs for the default of a missing field, not when a state is read.
     codec = codec_of(box(int, 1, converter=lambda value: value + 1))
-    state = codec.new_state(KEY)
+    state = codec.new_fields(KEY)
     assert json.loads(state)["value"] == 2
     assert codec.decode(KEY, state).value == 2
     assert codec.decode(KEY, b"{}").value == 2

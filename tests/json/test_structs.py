@@ -256,8 +256,8 @@ def test_a_struct_as_a_factory_is_the_same_each_time() -> None:
     class Counted(DurableObject):
         counting: Sorted = attrs.field(factory=lambda: Sorted([]))
 
-    assert codec_of(Plain).default_state is not None
-    assert codec_of(Counted).default_state is None
+    assert codec_of(Plain).default_fields is not None
+    assert codec_of(Counted).default_fields is None
 
 
 def test_a_missing_required_field_is_refused() -> None:

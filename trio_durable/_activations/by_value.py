@@ -61,6 +61,11 @@ def is_atom(value: object) -> bool:
     return type(value) in _ATOMS
 
 
+def are_atoms(values: Iterable[object]) -> bool:
+    """True if all values are immutable, their parts included."""
+    return _ATOMS.issuperset(map(type, values))
+
+
 def copied(value: Any) -> Any:
     """``value``, or a copy that shares nothing mutable with it.
 
@@ -94,7 +99,7 @@ def arguments_by_value(
         ArgumentError: One can't be passed by value.
     """
     try:
-        if not _ATOMS.issuperset(map(type, args)):
+        if not are_atoms(args):
             args = tuple(map(copied, args))
         if kwargs:
             kwargs = {name: copied(value) for name, value in kwargs.items()}

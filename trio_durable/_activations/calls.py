@@ -35,7 +35,7 @@ from .._telemetry.notifier import Notifier, request
 from ..storage import AlarmChanges
 from .activation import Activation
 from .admission import admit, admit_to_mailbox
-from .by_value import arguments_by_value
+from .by_value import are_atoms, arguments_by_value
 from .directory import Directory
 from .envelope import Envelope, Operation
 from .object_type import ObjectType
@@ -101,7 +101,7 @@ class LocalCalls:
         loop, services = self._loop, self._services
         if services.closing or not loop.is_current():
             self._check_usable()
-        if args or kwargs:
+        if kwargs or not are_atoms(args):
             args, kwargs = self._by_value(address, handler, args, kwargs)
         directory = self.directory
         if services.group_commit.is_behind or services.batched_load.is_behind:

@@ -4,7 +4,7 @@ This is the one place where a turn's changes become a commit, and where they are
 that performs a single turn without a runtime drives the same `ObjectState`, so the rules exist
 once.
 
-State is compared encoded: after each turn the instance is encoded, and equal bytes mean no write.
+State is compared encoded: after each turn the fields are encoded, and equal bytes mean no write.
 The bytes are also the roll-back: the instance is dropped, and the next one decoded from the bytes
 that the turn before has left. Copy-on-write or change tracking would be cheaper for large states,
 but neither sees a mutation deep in a list, and a handler could keep a reference into the state.
@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from typing import Any, Protocol
+
+import attrs
 
 from .._alarms.delivery import Delivery
 from .._errors import AlarmSuperseded, PersistenceError, ReadonlyViolation, ReplyError
@@ -76,6 +78,23 @@ class StateHost(ContextHost, Protocol):
         ...
 
 
+@attrs.frozen(eq=False)
+class Loaded:
+    """The state of a row, before an instance was made of it."""
+
+    state: bytes
+
+
+@attrs.frozen(eq=False)
+class Unsaved:
+    """Encoded fields with a default that isn't stored and can't be made again, such as a uuid4.
+
+    They differ from any bytes, so the first turn saves them: callers may see such a default.
+    """
+
+    fields: bytes
+
+
 class ObjectState:
     """The state of one object, and the owner of its tickets."""
 
@@ -86,7 +105,6 @@ class ObjectState:
         "epoch",
         "gate",
         "instance",
-        "is_unsaved",
         "key",
         "object_type",
         "revision",
@@ -98,11 +116,9 @@ class ObjectState:
         self.object_type = object_type
         self._host: StateHost | None = host
         """None once the object has left memory."""
-        self.encoded: bytes | None = None
-        """None while the object has its defaults and these weren't encoded yet."""
-        self.is_unsaved = False
-        """True while ``encoded`` has a default that isn't stored and can't be made again, such as
-        that of a uuid4. The first turn saves it, since callers may see it."""
+        self.encoded: bytes | Unsaved | Loaded | None = None
+        """The encoded fields; None while the object has its defaults and these weren't encoded
+        yet."""
         self.instance: Any = None
         """The live instance; None until a turn needs one."""
         self.revision: int | None = None
@@ -120,7 +136,15 @@ class ObjectState:
         if row is None:
             self.revision, self.encoded, self.epoch = 0, None, 0
         else:
-            self.revision, self.encoded, self.epoch = row.revision, row.state, row.epoch
+            self.revision, self.encoded, self.epoch = row.revision, Loaded(row.state), row.epoch
+
+    @property
+    def fields(self) -> bytes | None:
+        """The encoded fields that the last ended turn left, if they are in memory."""
+        encoded = self.encoded
+        if type(encoded) is Unsaved:
+            return encoded.fields
+        return encoded if isinstance(encoded, bytes) else None
 
     def instantiate(self, *, first: bool) -> Any:
         """Make the live instance from the encoded state.
@@ -152,23 +176,27 @@ class ObjectState:
         return self._decoded(encode_again=False)
 
     def _decoded(self, *, encode_again: bool) -> Any:
-        codec = self.object_type.codec
-        if self.encoded is None:
-            self.encoded = compact(codec.new_state(self.key))
-            self.is_unsaved = codec.default_state is None
-            return codec.decode(self.key, self.encoded)
-        taken: list[str] = []
-        instance = codec.decode(self.key, self.encoded, taken)
-        if encode_again or taken:
-            self.encoded = compact(codec.encode(self.key, instance))
-            self.is_unsaved = self.is_unsaved or bool(taken)
-        return instance
+        codec, encoded = self.object_type.codec, self.encoded
+        if type(encoded) is Loaded:
+            taken: list[str] = []
+            instance = codec.decode(self.key, encoded.state, taken)
+            if encode_again or taken:
+                again = compact(codec.encode_fields(self.key, instance))
+                self.encoded = Unsaved(again) if taken else again
+            return instance
+        fields = self.fields
+        if fields is None and codec.default_fields is not None:
+            self.encoded = codec.default_fields
+            return codec.new_instance()
+        if fields is None:
+            fields = codec.new_fields(self.key)
+            self.encoded = Unsaved(fields)
+        return codec.decode_fields(self.key, fields)
 
     def invalidate(self) -> None:
         """Forget all that is in memory: from now on the stored row counts."""
         self.drop_instance()
         self.encoded = None
-        self.is_unsaved = False
         self.revision = None
         self.effects = None
 
@@ -213,7 +241,7 @@ class ObjectState:
                 self._check_not_superseded(effects.delivery, name)
             codec = self.object_type.codec
             places: list[int] = []
-            state = codec.encode(self.key, self.instance, places)
+            state = codec.encode_fields(self.key, self.instance, places)
             if readonly:
                 self._check_unchanged(name, state)
             elif state != self.encoded:
@@ -227,7 +255,7 @@ class ObjectState:
         if effects is not None:
             self.effects = None
             self._commit_effects(state, effects)
-        elif self._is_to_be_saved(state):
+        elif state != self.encoded:
             self._save(state, None)
         return result
 
@@ -243,7 +271,7 @@ class ObjectState:
         if effects is not None and effects.delivery is not None:
             self._check_not_superseded(effects.delivery, turn.name)
         codec = self.object_type.codec
-        state = codec.encode(self.key, self.instance)
+        state = codec.encode_fields(self.key, self.instance)
         if turn.readonly:
             self._check_unchanged(turn.name, state)
         alarms = None
@@ -251,7 +279,7 @@ class ObjectState:
             effects.delete = False
             self._delete(effects.take_alarms())
             effects.deleted = True
-        elif self._is_to_be_saved(state) and not (effects is not None and effects.deleted):
+        elif state != self.encoded and not (effects is not None and effects.deleted):
             codec.check_size(self.key, state)
             alarms = None if effects is None else effects.take_alarms()
             self._save(state, alarms)
@@ -276,7 +304,7 @@ class ObjectState:
             raise ReplyError(self.key, name, str(error)) from error
 
     def _check_unchanged(self, name: str, state: bytes) -> None:
-        if state != self.encoded:
+        if state != self.fields:
             raise ReadonlyViolation(self.key, name, "changed the object's state")
         if self.effects is not None:
             raise ReadonlyViolation(self.key, name, "staged effects through self.ctx")
@@ -284,7 +312,7 @@ class ObjectState:
     def _commit_effects(self, state: bytes, effects: Effects) -> None:
         if effects.delete:
             self._delete(effects.alarms)
-        elif self._is_to_be_saved(state) and not effects.deleted:
+        elif state != self.encoded and not effects.deleted:
             self._save(state, effects.alarms)
         elif effects.alarms is not None:
             self.change_alarms(effects.alarms)
@@ -294,7 +322,6 @@ class ObjectState:
     def _start_over(self) -> None:
         self.drop_instance()
         self.encoded = None
-        self.is_unsaved = False
         assert self._host is not None
         self._host.started_over()
 
@@ -303,12 +330,8 @@ class ObjectState:
     def _save(self, state: bytes, alarms: AlarmChanges | None) -> None:
         host = self._host
         assert host is not None
-        self.encoded = state = compact(state)
-        self.is_unsaved = False
-        self.gate = host.commits.submit(self, state, False, alarms)
-
-    def _is_to_be_saved(self, state: bytes) -> bool:
-        return state != self.encoded or self.is_unsaved
+        self.encoded = fields = compact(state)
+        self.gate = host.commits.submit(self, self.object_type.codec.stored(fields), False, alarms)
 
     def _delete(self, alarms: AlarmChanges | None) -> None:
         self._submit(None, self.is_stored, alarms)

@@ -214,7 +214,7 @@ class Objects(ABC):
                 f"not {type(instance).__qualname__}"
             )
         key = calls.object_type.key(address)
-        state = codec.encode(key, instance)
+        state = codec.encode_fields(key, instance)
         codec.check_size(key, state)
         await calls.operate(address, PUT_STATE, state)
 

@@ -106,11 +106,7 @@ class Layout:
 
     def set(self, instance: Any, name: str, value: Any) -> None:
         """Set a field, as it is in storage."""
-        slot = self.slots.get(name)
-        if slot is not None:
-            slot.__set__(instance, value)
-        else:
-            self.attributes(instance)[name] = value
+        _set_attribute(instance, name, value)
 
     def check_nothing_else(self, instance: Any) -> None:
         """Check that the instance has no attribute besides its fields.

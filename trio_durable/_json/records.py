@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -71,10 +70,6 @@ class RecordForm(FieldsForm):
         self._defaults = {name: Default(self._fields[name], form) for name, form in fields.items()}
         self.write = _Source(self).writer()
         self.read = _Source(self).reader()
-
-    def writer(self, constants: Mapping[str, Any]) -> Writer:
-        """A writer of whole states, which have the ``constants`` after their fields."""
-        return _Source(self).writer(constants)
 
     def term(self, table: Table) -> Term:
         """See `Form.term`."""
@@ -179,21 +174,22 @@ class _Source:
             "attributes_of": form.layout.attributes,
         }
 
-    def writer(self, constants: Mapping[str, Any] = MappingProxyType({})) -> Writer:
+    def writer(self) -> Writer:
         form, layout = self._form, self._layout
         self._add("def write_record(value, places):")
         self._add("    if type(value) is not cls:")
         self._add("        raise expected(form.name, value)")
-        if not layout.is_frozen and not constants:
+        if not layout.is_frozen and not form.ignored:
             self._add("    places.append(id(value))")
         self._add("    try:")
         if layout.has_dict:
             plain = "value.__dict__" if layout.reads_plainly else "attributes_of(value)"
             self._add(f"        attributes = {plain}")
-            count = str(len(layout.in_dict))
+            count = len(layout.in_dict)
+            condition = f"len(attributes) != {count}"
             if form.ignored:  # a live instance has its context there, at each turn
-                count += f" + ({form.ignored!r} in attributes)"
-            self._add(f"        if len(attributes) != {count}:")
+                condition = f"len(attributes) != {count + 1} or {form.ignored!r} not in attributes"
+            self._add(f"        if {condition}:")
             self._add("            layout.check_nothing_else(value)")
         if form.has_validators:
             self._add("        form.validate(value)")
@@ -208,9 +204,6 @@ class _Source:
             else:
                 got = f"layout.get(value, n{index})"
             self._convert(f"            {form.keys[name]!r}: ", got, index, name, part, "write")
-        for index, (name, constant) in enumerate(constants.items()):
-            self._names[f"c{index}"] = constant
-            self._add(f"            {name!r}: c{index},")
         self._add("        }")
         write: Writer = self._compiled("write_record", "write")
         return write

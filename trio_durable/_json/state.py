@@ -78,15 +78,14 @@ class StateCodec:
         self._schema = schema
         self._upgrades = upgrades
         self._nests = nests(form)
-        constants = _constants(form, schema)
-        self._write = form.writer(constants)
-        self._end = _end_of_states(form, constants)
+        self._write = form.write
+        self._end = _end_of_states(form, schema)
         # The reader skips a short end, and what isn't parsed needs no time.
         self._cut = len(self._end) if len(self._end) > _SHORT_END else 0
         self._others: dict[bytes, Reader] = {}
         """Readers of states that another declaration wrote, by its JSON."""
-        self.default_state: bytes | None = None
-        """The state of a new object; None if its defaults aren't the same each time."""
+        self.default_fields: bytes | None = None
+        """The fields of a new object; None if its defaults aren't the same each time."""
         self._check_default()
 
     def _check_default(self) -> None:
@@ -103,33 +102,39 @@ class StateCodec:
             ) from error
         key = ObjectKey(name, "default")
         try:
-            encoded = self.encode(key, default)
+            encoded = self.encode_fields(key, default)
             self.check_size(key, encoded)
-            decoded = self.decode(key, encoded)
+            decoded = self.decode_fields(key, encoded)
         except (StateEncodeError, StateDecodeError) as error:
             raise DefinitionError(
                 name, error.field, f"the default can't be stored: {error.problem or error}"
             ) from error
-        if self.encode(key, decoded) != encoded:
+        if self.encode_fields(key, decoded) != encoded:
             raise DefinitionError(
                 name,
                 "",
                 f"the default {short_repr(default)} is not read back as written; choose another",
             )
         if not taken:
-            self.default_state = encoded
+            self.default_fields = compact(encoded)
 
-    def new_state(self, key: ObjectKey) -> bytes:
-        """The state of a new object, with every field at its default.
+    # --- fields in memory ------------------------------------------------------------------------
+
+    def new_instance(self) -> Any:
+        """A new instance with defaults that are the same each time. It shares immutable ones."""
+        return self._form.build({}, [])
+
+    def new_fields(self, key: ObjectKey) -> bytes:
+        """The fields of a new object, each at its default.
 
         Raises:
             StateEncodeError: A default can't be stored.
             Exception: The error of a default's factory, or of a validator.
         """
-        return self.default_state or self.encode(key, self._form.build({}, []))
+        return self.default_fields or compact(self.encode_fields(key, self._form.build({}, [])))
 
-    def encode(self, key: ObjectKey, instance: Any, places: Places | None = None) -> bytes:
-        """The state of ``instance`` as JSON.
+    def encode_fields(self, key: ObjectKey, instance: Any, places: Places | None = None) -> bytes:
+        """The fields of ``instance`` as JSON, without their declaration.
 
         The same state gives the same bytes. Only the order in which dicts were filled makes a
         difference.
@@ -151,17 +156,44 @@ class StateCodec:
         except Exception as error:  # noqa: BLE001  # hooks and validators may raise anything
             raise self._encode_error(key, instance, error) from None
 
-    def check_size(self, key: ObjectKey, state: bytes) -> None:
+    def decode_fields(self, key: ObjectKey, fields: bytes) -> Any:
+        """A new instance with the fields that `encode_fields` returned.
+
+        Raises:
+            StateDecodeError: A value doesn't fit its field.
+        """
+        try:
+            return self._form.read(orjson.loads(fields), [])
+        except Exception as error:
+            raise self._decode_error(key, error) from error
+
+    def check_size(self, key: ObjectKey, fields: bytes) -> None:
         """Check the size of a state that is to be stored. Stored states of any size can be read.
 
         Raises:
             StateTooLarge: It exceeds the limit.
         """
-        if len(state) > self._max_size:
-            raise StateTooLarge(key, "", "", len(state), self._max_size)
+        size = len(fields) - 1 + len(self._end)
+        if size > self._max_size:
+            raise StateTooLarge(key, "", "", size, self._max_size)
+
+    # --- stored state ----------------------------------------------------------------------------
+
+    def stored(self, fields: bytes) -> bytes:
+        """The state to store, which are the ``fields`` and their declaration."""
+        return fields[:-1] + self._end
+
+    def encode(self, key: ObjectKey, instance: Any) -> bytes:
+        """The state to store of ``instance``, see `encode_fields`.
+
+        Raises:
+            StateEncodeError: JSON can't represent a value exactly, or an attribute isn't a declared
+                field.
+        """
+        return self.stored(self.encode_fields(key, instance))
 
     def decode(self, key: ObjectKey, state: bytes, taken: Taken | None = None) -> Any:
-        """A new instance with a state that `encode` returned, at this schema or an earlier one.
+        """A new instance with a stored state, of this declaration and schema or earlier ones.
 
         Fields missing in ``state`` get their defaults; unknown members are dropped.
 
@@ -277,7 +309,7 @@ class StateCodec:
 
 
 def compact(encoded: bytes) -> bytes:
-    """A copy of ``encoded`` that takes no more memory than its bytes.
+    """A copy of encoded fields that takes no more memory than its bytes.
 
     The bytes that orjson returns keep its whole buffer alive, some kilobytes, and a state stays in
     memory as long as its object. Turns that only compare their state need no copy.
@@ -285,20 +317,16 @@ def compact(encoded: bytes) -> bytes:
     return bytes(memoryview(encoded))
 
 
-def _constants(form: RecordForm, schema: int) -> dict[str, Any]:
-    """The last members of all states of a class: its declaration and its schema."""
+def _end_of_states(form: RecordForm, schema: int) -> bytes:
+    """The end of all stored states of a class: its declaration and its schema."""
     table = Table(frozenset())
     declaration: dict[str, Any] = form.terms(table)
     if table.classes:
         declaration[_CLASSES] = table.classes
-    constants: dict[str, Any] = {DECLARATION_MEMBER: orjson.Fragment(orjson.dumps(declaration))}
+    members: dict[str, Any] = {DECLARATION_MEMBER: declaration}
     if schema != 1:
-        constants[SCHEMA_MEMBER] = schema
-    return constants
-
-
-def _end_of_states(form: RecordForm, constants: Mapping[str, Any]) -> bytes:
-    encoded = orjson.dumps(constants)[1:]
+        members[SCHEMA_MEMBER] = schema
+    encoded = orjson.dumps(members)[1:]
     return b"," + encoded if form.fields else encoded
 
 

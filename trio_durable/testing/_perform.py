@@ -193,7 +193,7 @@ class _Performance(Generic[T]):
         self.commits = _Recorder()
         self._state = state = ObjectState(self.key, object_type, self)
         state.revision = 1
-        state.encoded = object_type.codec.encode(self.key, instance)
+        state.encoded = object_type.codec.encode_fields(self.key, instance)
         state.instantiate(first=True)
         self._loop = loop = running_loop()
         self._clock = loop.wall_clock()

@@ -71,14 +71,14 @@ def check_memory(runtime: DurableRuntime, contents: Contents) -> None:
         codec = directory.object_type.codec
         for activation in directory.activations():
             state = activation.state
-            key, instance, left = state.key, state.instance, state.encoded
+            key, instance, left = state.key, state.instance, state.fields
             if not activation.is_idle or instance is None or left is None:
                 continue
-            if codec.encode(key, instance) != left:
+            if codec.encode_fields(key, instance) != left:
                 raise AssertionError(
                     f"{key} was changed outside of a turn: it is {instance!r}, but its last turn "
                     f"left {state.read()!r}"
                 )
             stored: DurableObject = contents.state(directory.object_type.cls, key)
-            if codec.encode(key, stored) != left:
+            if codec.encode_fields(key, stored) != left:
                 raise AssertionError(f"{key} is {instance!r} in memory, but stored as {stored!r}")
