@@ -120,6 +120,26 @@ def test_immutable_defaults_are_shared_and_others_are_not() -> None:
     assert (third.item, third.mutable) == (Settings(), Mutable([1]))
 
 
+COMMON = [1]
+
+
+def common(_: object) -> list[int]:
+    return COMMON
+
+
+@attrs.define
+class Common:
+    made: list[int] = attrs.field(factory=lambda: COMMON)
+    converted: list[int] = attrs.field(default=(), converter=common)
+
+
+def test_an_object_that_a_function_returns_each_time_is_copied() -> None:
+    one, other = Forms().of(Common).read({}, []), Forms().of(Common).read({}, [])
+    lists = [one.made, one.converted, other.made, other.converted]
+    assert lists == [COMMON] * 4
+    assert len({id(each) for each in (*lists, COMMON)}) == 5
+
+
 # --- factories -----------------------------------------------------------------------------------
 
 

@@ -133,6 +133,29 @@ def test_types_that_only_compare_equal_have_forms_of_their_own() -> None:
     assert forms.of(BigInt) is BIG_INT
 
 
+class EqualType(type):
+    """A metaclass whose classes are all equal."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __hash__(cls) -> int:
+        return 1
+
+
+def test_classes_that_compare_equal_have_forms_of_their_own() -> None:
+    @attrs.define
+    class First(metaclass=EqualType):
+        at: datetime
+
+    @attrs.define
+    class Second(metaclass=EqualType):
+        name: str
+
+    forms = Forms()
+    assert [forms.of(cls).name for cls in (First, Second, First)] == ["First", "Second", "First"]
+
+
 def test_the_order_of_a_union_is_kept() -> None:
     # `A | B == B | A`, so a cache by equality would give one for the other.
     forms = Forms()
