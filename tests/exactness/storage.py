@@ -88,8 +88,8 @@ def is_instance_of_class(value: Any) -> bool:
     kind = type(value)
     if not kind.__flags__ & HEAP_TYPE or any(base is type for base in mro_of(kind)):
         return False
-    module = members_of(kind).get("__module__")
-    known = module in ("enum", "zoneinfo", "pathlib", "decimal", "uuid", "ipaddress", "datetime")
+    package = str(members_of(kind).get("__module__")).partition(".")[0]
+    known = package in ("enum", "zoneinfo", "pathlib", "decimal", "uuid", "ipaddress", "datetime")
     return not known and not any(base.__name__ == "Enum" for base in mro_of(kind))
 
 

@@ -406,3 +406,10 @@ def test_many_declarations_are_read_one_after_the_other() -> None:
         ).encode()
         assert codec.decode(KEY, row).value == ONE
     assert len(codec._others) <= 64
+
+
+def test_an_int_of_an_old_row_may_have_been_a_number_or_what_is_written_as_one() -> None:
+    codec = codec_of(box(timedelta | BigInt, timedelta()))
+    with pytest.raises(StateDecodeError, match="fits more than one part"):
+        codec.decode(KEY, b'{"value":0}')
+    assert codec_of(box(datetime | BigInt, NOON)).decode(KEY, b'{"value":0}').value == 0
