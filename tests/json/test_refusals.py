@@ -29,7 +29,7 @@ from support.codecs import (
     codec_of,
 )
 
-from trio_durable import DefinitionError, DurableObject, StateDecodeError
+from trio_durable import DefinitionError, DurableObject, StateDecodeError, StateEncodeError
 
 # --- what a class can't declare ------------------------------------------------------------------
 
@@ -373,3 +373,15 @@ def test_keys_that_a_typed_dict_does_not_declare_are_dropped() -> None:
 
 def test_fields_that_a_named_tuple_has_got_are_read_with_their_defaults() -> None:
     assert codec_of(box(Row, Row(1))).decode(KEY, b'{"value":[2]}').value == Row(2, "")
+
+
+@attrs.define
+class Grocery(Item):
+    weight: int = 0
+
+
+def test_a_subclass_is_refused_with_the_union_to_declare() -> None:
+    cls = box(Item, Item("a"))
+    with pytest.raises(StateEncodeError) as caught:
+        codec_of(cls).encode(KEY, cls(value=Grocery("tea")))
+    assert caught.value.problem.endswith("not Item; declare `Item | Grocery` to store both")

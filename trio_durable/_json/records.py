@@ -101,6 +101,14 @@ class RecordForm(FieldsForm):
         self.validate(instance)
         return instance
 
+    def not_of_class(self, value: object) -> Unfit:
+        """The error of a value of another class, also of a subclass, whose fields would be lost."""
+        unfit = expected(self.name, value)
+        if issubclass(type(value), self.cls):
+            name = type(value).__name__
+            return Unfit(f"{unfit.problem}; declare `{self.name} | {name}` to store both")
+        return unfit
+
     @property
     def readers(self) -> Mapping[str, Reader]:
         """The readers of the fields, for data that lacks some or has them by mangled names."""
@@ -178,7 +186,7 @@ class _Source:
         form, layout = self._form, self._layout
         self._add("def write_record(value, places):")
         self._add("    if type(value) is not cls:")
-        self._add("        raise expected(form.name, value)")
+        self._add("        raise form.not_of_class(value)")
         if not layout.is_frozen and not form.ignored:
             self._add("    places.append(id(value))")
         self._add("    try:")
