@@ -18,31 +18,28 @@ files, and everything that synchronises, whose copy would never wake anyone.
 
 from __future__ import annotations
 
-import copyreg
 import functools
 import io
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
-from datetime import timedelta, timezone
+from datetime import timezone
 from enum import Enum
 from typing import Any, TypeAlias
 
 from .._errors import ArgumentError
+from .._json.comparison import reduction_of
 from .._json.depth import MAX_DEPTH
 from .._json.errors import UnsupportedType
-from .._json.layout import Layout, has_fields, is_attribute_name, layout_of
-from .._json.scalars import OWN
-from .._json.texts import TEXTS
+from .._json.layout import Layout, has_fields, is_attribute_name, is_struct, layout_of
+from .._json.texts import SCALAR_TYPES
 from .._keys import ObjectKey
 from .._text import error_summary
 
 Copier: TypeAlias = "Callable[[Any, int], Any]"
 """Copies a value of one class; called with the value and its depth."""
 
-_ATOMS = frozenset({type(None), complex, timedelta, timezone, type(...), range}).union(
-    *(form.types for form in (*OWN.values(), *TEXTS.values()))
-)
+_ATOMS = SCALAR_TYPES | {complex, timezone, type(...), range}
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 _BOUND = (types.MethodType, types.MethodWrapperType, functools.partial, functools.partialmethod)
 _SYNCHRONISING = frozenset(
@@ -194,8 +191,8 @@ def _made_copier(kind: type) -> Copier:
         return _same
     if issubclass(kind, _FUNCTIONS):
         return _copy_function
-    _check_copyable(kind)
-    members = _members(kind)
+    members = {name for base in kind.__mro__ for name in vars(base)}
+    _check_copyable(kind, members)
     # A durable object's own method refuses a live one.
     if has_fields(kind) and "__durable_definition__" not in members:
         try:
@@ -204,7 +201,7 @@ def _made_copier(kind: type) -> Copier:
             return _copy_by_reduction  # such as a dataclass that is an exception
     if "__deepcopy__" in members:
         return _copy_as_it_says
-    if hasattr(kind, "__struct_fields__"):
+    if is_struct(kind):
         return _struct_copier(kind)
     if issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__dictoffset__ == 0:
         new = tuple.__new__
@@ -212,11 +209,7 @@ def _made_copier(kind: type) -> Copier:
     return _copy_by_reduction
 
 
-def _members(kind: type) -> set[str]:
-    return {name for base in kind.__mro__ for name in vars(base)}
-
-
-def _check_copyable(kind: type) -> None:
+def _check_copyable(kind: type, members: set[str]) -> None:
     """Check that a copy of the class's instances means what they mean.
 
     Raises:
@@ -235,7 +228,7 @@ def _check_copyable(kind: type) -> None:
             f"a {name} can't be passed by value: it synchronises, or stands for something outside "
             "of the state, and a copy wouldn't"
         )
-    if not _members(kind).isdisjoint({"__await__", "__next__", "__anext__"}):
+    if not members.isdisjoint({"__await__", "__next__", "__anext__"}):
         raise TypeError(f"a {name} can't be passed by value; pass its result, or a list")
 
 
@@ -350,8 +343,7 @@ def _copy_as_it_says(value: Any, _: int) -> Any:
 def _copy_by_reduction(value: Any, depth: int) -> Any:
     kind = type(value)
     try:
-        reduce = copyreg.dispatch_table.get(kind)
-        reduced: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)
+        reduced = reduction_of(value)
         if isinstance(reduced, str):
             return value  # a name in a module
         return _rebuilt(value, depth + 1, *reduced)

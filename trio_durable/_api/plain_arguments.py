@@ -17,7 +17,7 @@ from .._declarations.parameter_types import parameter_types
 from .._declarations.records import HandlerDefinition
 from .._errors import ArgumentError
 from .._json.errors import Unfit, UnsupportedType, as_unfit
-from .._json.forms import FieldsForm, Form
+from .._json.forms import FieldsForm, Form, reachable
 from .._json.mappings import TypedDictForm
 from .._json.namespaces import UnresolvedName
 from .._json.plain import write_json
@@ -29,7 +29,6 @@ from .._keys import ObjectKey
 Converter = Callable[[Any], Any]
 """Makes an argument from plain JSON."""
 
-_ENTERING = Resolution({}, is_entering=True)
 _by_type: WeakKeyDictionary[ObjectType, dict[str, Mapping[str, Converter]]] = WeakKeyDictionary()
 
 
@@ -109,22 +108,14 @@ def _made_converters(
 
 
 def _has_model(form: Form) -> bool:
-    seen: set[Form] = set()
-    rest = [form]
-    while rest:
-        form = rest.pop()
-        if isinstance(form, NamedTupleForm) or (
-            isinstance(form, FieldsForm) and not isinstance(form, TypedDictForm)
-        ):
-            return True
-        if form not in seen:
-            seen.add(form)
-            rest.extend(form.parts())
-    return False
+    return any(
+        isinstance(each, (FieldsForm, NamedTupleForm)) and not isinstance(each, TypedDictForm)
+        for each in reachable(form)
+    )
 
 
 def _converter(form: Form) -> Converter:
-    read = _ENTERING.reader(OLD, form)
+    read = Resolution({}, is_entering=True).reader(OLD, form)
 
     def convert(value: Any) -> Any:
         if type(value) not in (dict, list):

@@ -16,24 +16,20 @@ import copyreg
 import types
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeAlias
 
 from .errors import Unfit
 from .forms import Places
-from .layout import base_in_c, cached_properties
-from .scalars import OWN
-from .texts import TEXTS
+from .layout import CACHED_HASHES, HEAP_TYPE, base_in_c, cached_properties
+from .texts import SCALAR_TYPES
 
 Storage: TypeAlias = tuple[Any, ...]
 """Nested tuples of types, numbers and text, which are equal if the values are the same."""
 
-_BY_REPR: frozenset[type] = frozenset({complex, bytearray, range, type(...), timedelta}).union(
-    *(form.types for form in (*OWN.values(), *TEXTS.values()))
-)
+_BY_REPR = SCALAR_TYPES | {complex, bytearray, range, type(...)}
 _BY_IDENTITY = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, Enum)
-_NO_STATE = frozenset({"__weakref__", "_attrs_cached_hash", "__msgspec_cached_hash__"})
+_NO_STATE = CACHED_HASHES | {"__weakref__"}
 _maxlen: Any = vars(deque)["maxlen"].__get__
 _default_factory: Any = vars(defaultdict)["default_factory"].__get__
 _CONTAINERS: tuple[Any, ...] = (list, tuple, deque, set, frozenset, dict)
@@ -59,6 +55,16 @@ def is_same(one: object, other: object) -> bool:
         Unfit: A part of one is a value of a class of C that can't be reduced.
     """
     return storage_of(one) == storage_of(other)
+
+
+def reduction_of(value: Any) -> Any:
+    """The reduction of ``value``, as `copy` and `pickle` take it, see ``object.__reduce__``.
+
+    Raises:
+        Exception: It has none.
+    """
+    reduce = copyreg.dispatch_table.get(type(value))
+    return value.__reduce_ex__(4) if reduce is None else reduce(value)
 
 
 class _Walk:
@@ -104,9 +110,8 @@ class _Walk:
                 yield (_maxlen(value),)
 
     def _reduced(self, value: Any, kind: type) -> Storage:
-        reduce = copyreg.dispatch_table.get(kind)
         try:
-            reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
+            reduced = reduction_of(value)
         except Exception as error:
             raise Unfit(
                 f"a {kind.__qualname__} can't be compared with the one that is read back: {error}"
@@ -127,7 +132,7 @@ class _Walk:
                 yield (name, self.of(attributes[name]))
         for base in kind.__mro__:
             for name, member in vars(base).items():
-                is_slot = type(member) is types.MemberDescriptorType and base.__flags__ & _HEAP_TYPE
+                is_slot = type(member) is types.MemberDescriptorType and base.__flags__ & HEAP_TYPE
                 if is_slot and name not in skipped:
                     try:
                         stored = member.__get__(value)
@@ -139,6 +144,3 @@ class _Walk:
 def _is_mutable(kind: Any) -> bool:
     """True if values of a type may change: they have no hash, or that of their identity."""
     return kind.__hash__ is None or kind.__hash__ is object.__hash__
-
-
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement

@@ -16,17 +16,13 @@ from typing import Any
 import attrs
 import orjson
 
-from .errors import Unfit, UnsupportedType
+from .errors import Unfit, UnsupportedType, as_unfit
 from .forms import Form, Taken
 from .layout import Field, has_fields, layout_of, stores_plainly
-from .scalars import OWN, TIMEDELTA
-from .texts import TEXTS
+from .texts import SCALAR_TYPES
 
 _PURE: frozenset[Any] = frozenset(
     {list, dict, set, frozenset, tuple, deque, Counter, OrderedDict, int, float, bool, str, bytes}
-)
-_IMMUTABLE = frozenset[type]().union(
-    *(form.types for form in (*OWN.values(), *TEXTS.values(), TIMEDELTA))
 )
 
 
@@ -45,34 +41,21 @@ class Default:
         self._form = form
         self._encoded: bytes | None = None
         """The encoding of a value that isn't shared."""
-        self._is_noted = not (
-            (field.factory is None or (not field.takes_self and is_pure(field.factory)))
-            and (field.converter is None or is_pure(field.converter))
-        )
-
-    @property
-    def is_pure(self) -> bool:
-        """True if each value that it makes equals every other."""
-        return not self._is_noted
-
-    @property
-    def is_shared(self) -> bool:
-        """True if it is one value, which all objects may share."""
-        field = self._field
-        return (
-            field.factory is None
-            and field.converter is None
-            and field.default is not attrs.NOTHING
-            and is_immutable(field.default)
-        )
+        self._is_noted = not _is_pure_default(field)
 
     def make(self, instance: Any, taken: Taken) -> Any:
         """The value for one instance, through the field's converter.
 
         Raises:
-            Unfit: The field has no default, or its default doesn't fit its type.
-            Exception: The error of the factory or the converter.
+            Unfit: The field has no default, its default doesn't fit its type, or the factory or
+                the converter raised. The path of the error is the field.
         """
+        try:
+            return self._made(instance, taken)
+        except Exception as error:
+            raise as_unfit(error).within(f".{self._field.name}") from error
+
+    def _made(self, instance: Any, taken: Taken) -> Any:
         field = self._field
         if field.factory is not None:
             value = field.factory(instance) if field.takes_self else field.factory()
@@ -86,9 +69,10 @@ class Default:
             value = field.default
         if field.converter is not None:
             value = field.converter(value, instance, field.attribute)
-        if self._is_noted:
-            taken.append(field.name)
-        if (self._is_noted or field.converter is not None) and not is_immutable(value):
+        if not self._is_noted:
+            return value
+        taken.append(field.name)
+        if not is_immutable(value):
             # A function may return one object each time, or its argument.
             return self._form.read(orjson.loads(self._written(value)), taken)
         return value
@@ -100,13 +84,11 @@ class Default:
 def is_immutable(value: Any) -> bool:
     """True if the value is immutable all the way down."""
     kind = type(value)
-    if (
-        kind is tuple
-        or kind is frozenset
-        or (issubclass(kind, tuple) and not getattr(value, "__dict__", None))
-    ):
-        return all(map(is_immutable, tuple.__iter__(value) if kind is not frozenset else value))
-    return kind in _IMMUTABLE or isinstance(value, Enum)
+    if kind is frozenset:
+        return all(map(is_immutable, value))
+    if issubclass(kind, tuple) and not getattr(value, "__dict__", None):
+        return all(map(is_immutable, tuple.__iter__(value)))
+    return kind in SCALAR_TYPES or isinstance(value, Enum)
 
 
 def is_pure(factory: Any) -> bool:
@@ -124,14 +106,14 @@ def is_pure(factory: Any) -> bool:
         fields = layout_of(factory).fields
     except UnsupportedType:
         return False
-    return all(
-        field.is_required
-        or (
-            (field.factory is None or (not field.takes_self and is_pure(field.factory)))
-            and (field.converter is None or field.converter in _PURE)
-        )
-        for field in fields
-    )
+    return all(field.is_required or _is_pure_default(field) for field in fields)
+
+
+def _is_pure_default(field: Field) -> bool:
+    """True if the field's default is a value, or that of a pure factory, as it is."""
+    if field.converter is not None:  # a function of the user
+        return False
+    return field.factory is None or (not field.takes_self and is_pure(field.factory))
 
 
 def _is_generated(cls: Any) -> bool:

@@ -87,9 +87,18 @@ class FieldsForm(Form):
         """See `Form.parts`."""
         return iter(self.fields.values())
 
+    def term(self, table: Table) -> Term:
+        """See `Form.term`."""
+        return ["class", table.name(self, lambda: self.terms(table))]
+
     def is_required(self, name: str) -> bool:
         """True if a value can't be read without the field."""
         raise NotImplementedError
+
+    @property
+    def readers(self) -> Mapping[str, Reader]:
+        """The readers of the fields, for data that lacks some or has them by other names."""
+        return {name: form.read for name, form in self.fields.items()}
 
     def build(self, values: Mapping[str, Any], taken: Taken) -> Any:
         """A value with the ``values`` of its fields. A missing one gets its default.
@@ -120,6 +129,9 @@ class FieldsForm(Form):
                     raise as_unfit(error).within(f".{name}") from error
         return self.build(values, taken)
 
+    def _read(self, data: Any, taken: Taken) -> Any:
+        return self.read_with(self.readers, data, taken)
+
     def terms(self, table: Table) -> dict[str, Term]:
         """The terms of the fields that aren't plain."""
         return {
@@ -132,13 +144,12 @@ class FieldsForm(Form):
 class Table:
     """The terms of one declaration: of its fields, and of the classes that these name.
 
-    A class is named once, so that a class may contain itself. Two classes of the same name, and
-    one that has the name of a scalar, are numbered.
+    A class is named once, so that a class may contain itself. Two classes of the same name are
+    numbered.
     """
 
-    def __init__(self, reserved: frozenset[str]) -> None:
+    def __init__(self) -> None:
         self.classes: dict[str, Any] = {}
-        self._reserved = reserved
         self._names: dict[Form, str] = {}
 
     def term(self, form: Form) -> Term:
@@ -150,7 +161,7 @@ class Table:
         name = self._names.get(form)
         if name is None:
             name, number = form.name, 2
-            while name in self.classes or name in self._reserved:
+            while name in self.classes:
                 name, number = f"{form.name}#{number}", number + 1
             self._names[form] = name
             self.classes[name] = None  # a class that contains itself finds its name
@@ -158,18 +169,21 @@ class Table:
         return name
 
 
-def is_plain(form: Form) -> bool:
-    """True if all values of the form mean the same to any reader of JSON."""
+def reachable(form: Form) -> Iterator[Form]:
+    """The form, and those of its parts at any depth, each once."""
     seen: set[Form] = set()
     rest = [form]
     while rest:
         form = rest.pop()
         if form not in seen:
-            if not form.is_plain_by_itself():
-                return False
             seen.add(form)
+            yield form
             rest.extend(form.parts())
-    return True
+
+
+def is_plain(form: Form) -> bool:
+    """True if all values of the form mean the same to any reader of JSON."""
+    return all(each.is_plain_by_itself() for each in reachable(form))
 
 
 def nests(form: Form) -> bool:

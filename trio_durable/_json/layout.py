@@ -27,8 +27,11 @@ _get_attribute = object.__getattribute__
 _set_attribute = object.__setattr__
 HASH_OF_ATTRS = "_attrs_cached_hash"
 """The name under which attrs keeps the hash of an instance, and expects None at first."""
-_CACHES = frozenset({"__orig_class__", HASH_OF_ATTRS, "__msgspec_cached_hash__"})
-"""Names under which typing, attrs and msgspec keep values that aren't state."""
+CACHED_HASHES = frozenset({HASH_OF_ATTRS, "__msgspec_cached_hash__"})
+"""Names under which attrs and msgspec keep hashes, which aren't state."""
+_CACHES = CACHED_HASHES | {"__orig_class__"}  # which typing sets
+HEAP_TYPE = 1 << 9
+"""Flag of classes that a class statement made: ``Py_TPFLAGS_HEAPTYPE``."""
 _SLOT = types.MemberDescriptorType
 
 
@@ -339,11 +342,8 @@ def base_in_c(cls: type) -> type | None:
     own += 8 * (cls.__dictoffset__ != 0) + 8 * (cls.__weakrefoffset__ != 0)
     if not cls.__itemsize__ and cls.__basicsize__ <= own:
         return None
-    in_c = (base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    in_c = (base for base in cls.__mro__ if not base.__flags__ & HEAP_TYPE)
     return next((base for base in in_c if base is not object), cls)
-
-
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 
 
 def cached_properties(cls: type) -> frozenset[str]:

@@ -266,7 +266,7 @@ class Forms:
         return form
 
     def _tuple(self, tp: Any, args: tuple[Any, ...]) -> Form:
-        if (not args and tp is tuple) or tp is tuple:
+        if tp is tuple:
             args = (Any, ...)
         if len(args) == 2 and args[1] is ...:
             return SequenceForm(tuple, self.of(args[0]))

@@ -173,9 +173,6 @@ class TypedDictForm(FieldsForm):
                 raise as_unfit(error).within(f"[{key!r}]") from None
         return written
 
-    def _read(self, data: Any, taken: Taken) -> dict[str, Any]:
-        return self.read_with({name: form.read for name, form in self.fields.items()}, data, taken)
-
     def read_with(self, readers: Mapping[str, Reader], data: Any, taken: Taken) -> dict[str, Any]:
         """See `FieldsForm.read_with`."""
         if type(data) is not dict:

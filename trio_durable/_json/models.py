@@ -20,7 +20,7 @@ with an underscore, and two members if they are needed:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from inspect import get_annotations
 from itertools import starmap
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ import attrs
 from .annotations import bindings_of, evaluated, substituted
 from .defaults import Default
 from .errors import Unfit, UnsupportedType, as_unfit, expected
-from .forms import NOTHING, FieldsForm, Form, Places, Table, Taken, Term
+from .forms import NOTHING, FieldsForm, Form, Places, Taken
 from .layout import Field, Layout, field_of_pydantic, layout_of, not_set
 from .names import StoredName, stored_name
 from .namespaces import Namespace, UnresolvedName, annotation_text
@@ -201,10 +201,6 @@ class ModelForm(FieldsForm):
         """See `FieldsForm.is_required`."""
         return name in self._declared and self._declared[name].is_required
 
-    def term(self, table: Table) -> Term:
-        """See `Form.term`."""
-        return ["class", table.name(self, lambda: self.terms(table))]
-
     def validated(self, data: Any) -> Any:
         """An instance from plain JSON of unknown origin, which pydantic checks and converts.
 
@@ -271,9 +267,6 @@ class ModelForm(FieldsForm):
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def _read(self, data: Any, taken: Taken) -> Any:
-        return self.read_with({name: form.read for name, form in self.fields.items()}, data, taken)
-
     def build(self, values: Mapping[str, Any], taken: Taken) -> Any:
         """See `FieldsForm.build`."""
         instance = self.layout.new()
@@ -298,16 +291,7 @@ class ModelForm(FieldsForm):
         return instance
 
     def _value(self, name: str, values: Mapping[str, Any], instance: Any, taken: Taken) -> Any:
-        if name in values:
-            return values[name]
-        try:
-            return self._defaults[name].make(instance, taken)
-        except Exception as error:  # factories may raise anything
-            raise as_unfit(error).within(f".{name}") from error
-
-    def parts(self) -> Iterator[Form]:
-        """See `Form.parts`."""
-        return iter(self.fields.values())
+        return values[name] if name in values else self._defaults[name].make(instance, taken)
 
 
 def _stored(value: Any, slot: str) -> Any:

@@ -15,7 +15,7 @@ import attrs
 
 from .defaults import Default
 from .errors import Unfit, as_unfit, expected
-from .forms import NOTHING, FieldsForm, Form, Reader, Table, Taken, Term, Writer
+from .forms import NOTHING, FieldsForm, Form, Reader, Taken, Writer
 from .layout import Field, Layout, is_attribute_name, layout_of, not_set
 
 
@@ -71,10 +71,6 @@ class RecordForm(FieldsForm):
         self.write = _Source(self).writer()
         self.read = _Source(self).reader()
 
-    def term(self, table: Table) -> Term:
-        """See `Form.term`."""
-        return ["class", table.name(self, lambda: self.terms(table))]
-
     def is_required(self, name: str) -> bool:
         """See `FieldsForm.is_required`."""
         return self._fields[name].is_required
@@ -93,10 +89,7 @@ class RecordForm(FieldsForm):
             if field.name in values:
                 value = values[field.name]
             else:
-                try:
-                    value = self._defaults[field.name].make(instance, taken)
-                except Exception as error:  # factories may raise anything
-                    raise as_unfit(error).within(f".{field.name}") from error
+                value = self._defaults[field.name].make(instance, taken)
             layout.set(instance, field.name, value)
         self.validate(instance)
         return instance
@@ -108,11 +101,6 @@ class RecordForm(FieldsForm):
             name = type(value).__name__
             return Unfit(f"{unfit.problem}; declare `{self.name} | {name}` to store both")
         return unfit
-
-    @property
-    def readers(self) -> Mapping[str, Reader]:
-        """The readers of the fields, for data that lacks some or has them by mangled names."""
-        return {name: form.read for name, form in self.fields.items()}
 
     def validate(self, instance: Any) -> None:
         """Run the validators of the fields.
@@ -243,7 +231,7 @@ class _Source:
                 if slot is not None:
                     self._names[f"s{index}"] = slot.__set__
                     start, end = f"        s{index}(value, ", ")"
-            self._convert(start, f"d{index}", index, name, part, "read", end, ",")
+            self._convert(start, f"d{index}", index, name, part, "read", end)
         if form.has_validators:
             self._add("        form.validate(value)")
         self._add("        return value")
@@ -259,7 +247,6 @@ class _Source:
         part: Form,
         which: str,
         end: str = "",
-        comma: str = ",",
     ) -> None:
         """Add the line that converts a field."""
         notes = "places" if which == "write" else "taken"

@@ -223,7 +223,7 @@ class Resolution:
         if isinstance(form, Forward):
             return self._is_same(term, form.present)
         if isinstance(form, KeyForm):
-            return bool(term == Table(frozenset()).term(form))
+            return bool(term == Table().term(form))
         kind = kind_of(term)
         if kind == "class":
             names = (form.name, *getattr(form, "former", ()))
@@ -235,7 +235,7 @@ class Resolution:
         if kind == "|":
             return isinstance(form, UnionForm) and self._has_same_members(term, form)
         if kind != term:
-            own: Any = form.term(Table(frozenset()))
+            own: Any = form.term(Table())
             return kind_of(own) == kind and self._has_same_parts(term, own, form)
         return isinstance(form, Scalar) and form.name == term
 
@@ -433,7 +433,7 @@ class Resolution:
     def _key(self, term: Any, form: KeyForm) -> Reader | None:
         if term == OLD:
             return canonical(form) if self._is_canonical else form.read
-        if term == Table(frozenset()).term(form):
+        if term == Table().term(form):
             return form.read
         inner = form.form
         if term == PLAIN:

@@ -85,10 +85,7 @@ class NamedTupleForm(Form):
                 raise as_unfit(error).within(f"[{index}]") from None
         for name in self.names:
             if name not in values:
-                try:
-                    values[name] = self.defaults[name].make(None, taken)
-                except Exception as error:  # noqa: BLE001  # a default may not fit
-                    raise as_unfit(error).within(f".{name}") from None
+                values[name] = self.defaults[name].make(None, taken)
         return tuple.__new__(self.cls, [values[name] for name in self.names])
 
     def made(self, items: list[Any]) -> Any:

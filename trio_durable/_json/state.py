@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -131,7 +132,7 @@ class StateCodec:
             StateEncodeError: A default can't be stored.
             Exception: The error of a default's factory, or of a validator.
         """
-        return self.default_fields or compact(self.encode_fields(key, self._form.build({}, [])))
+        return compact(self.encode_fields(key, self._form.build({}, [])))
 
     def encode_fields(self, key: ObjectKey, instance: Any, places: Places | None = None) -> bytes:
         """The fields of ``instance`` as JSON, without their declaration.
@@ -269,7 +270,7 @@ class StateCodec:
                 readers[name] = upgraded.reader(OLD, part)
             else:
                 readers[name] = stored.reader(terms.get(member, otherwise), part)
-        return lambda data, taken: form.read_with(readers, data, taken)
+        return partial(form.read_with, readers)
 
     def _at_this_schema(
         self, key: ObjectKey, data: dict[str, Any], schema: object
@@ -319,7 +320,7 @@ def compact(encoded: bytes) -> bytes:
 
 def _end_of_states(form: RecordForm, schema: int) -> bytes:
     """The end of all stored states of a class: its declaration and its schema."""
-    table = Table(frozenset())
+    table = Table()
     declaration: dict[str, Any] = form.terms(table)
     if table.classes:
         declaration[_CLASSES] = table.classes

@@ -57,14 +57,8 @@ class StructForm(RecordForm):
         made = dict(values)
         for name, default in self.takes_defaults.items():
             if name not in made:
-                try:
-                    made[name] = default.make(None, taken)
-                except Exception as error:  # factories may raise anything
-                    raise as_unfit(error).within(f".{name}") from error
+                made[name] = default.make(None, taken)
         return self.cls(**made)
-
-    def _read(self, data: Any, taken: Taken) -> Any:
-        return self.read_with(self.readers, data, taken)
 
     def validated(self, data: Any) -> Any:
         """An instance from plain JSON of unknown origin, which msgspec checks and converts.

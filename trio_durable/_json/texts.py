@@ -31,7 +31,7 @@ from zoneinfo import ZoneInfo
 
 from .._text import short_repr
 from .errors import Unfit, expected
-from .scalars import Scalar
+from .scalars import OWN, TIMEDELTA, Scalar
 
 
 def text_form(
@@ -240,3 +240,7 @@ TEXTS: dict[Any, Scalar] = {
 }
 """The form of each type that is written as text, by the annotation."""
 BYTES = TEXTS[bytes]
+SCALAR_TYPES = frozenset[type]().union(
+    *(form.types for form in (*OWN.values(), TIMEDELTA, *TEXTS.values()))
+)
+"""The types of all scalars' values. None of them can change."""
