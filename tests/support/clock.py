@@ -38,6 +38,22 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def jump(self, seconds: float) -> None:
+        """Let virtual time pass without running anything."""
+        self._jumping.now += seconds
+
+
+def block(seconds: float) -> None:
+    """Let virtual time pass while the loop stands still, as code that blocks it does."""
+    if trio.lowlevel.in_trio_task():
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(seconds)
+    else:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.jump(seconds)
+
 
 async def settle() -> None:
     """Return when nothing goes on by itself any more, without letting virtual time pass."""
