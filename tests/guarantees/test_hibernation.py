@@ -146,6 +146,47 @@ async def test_the_object_that_is_idle_for_longest_makes_room() -> None:
         assert runtime.whereis(Counter, "new") is not None
 
 
+@pytest.mark.parametrize("busy", [1, 64, 65, 400])
+@pytest.mark.parametrize("types", [[Counter], [Lasting, Counter], [Brief, Lasting, Counter]])
+async def test_the_bound_holds_for_idle_objects_with_any_number_of_busy_ones(
+    busy: int, types: list[type[Counter]]
+) -> None:
+    bound = busy + 10
+    async with DurableRuntime(":memory:", max_resident=bound) as runtime, calls() as group:
+        for number in range(busy):
+            cls = types[number % len(types)]
+            group.start(runtime.get(cls, f"busy {number}", timeout=None).increment_slowly, 3600)
+        await settle()
+        for number in range(1_000):
+            cls = types[number % 7 % len(types)]
+            await runtime.get(cls, f"idle {number}").increment()
+            assert runtime.count_objects() <= bound
+            if number == 500:
+                await anyio.sleep(20)  # the idle ones hibernate
+        assert runtime.count_objects() == bound
+
+
+async def test_idle_objects_make_room_that_were_busy_when_it_was_needed() -> None:
+    async with DurableRuntime(":memory:", max_resident=20) as runtime, calls() as group:
+        for number in range(500):
+            group.start(runtime.get(Lasting, str(number)).increment_slowly)
+        await settle()
+        assert runtime.count_objects() == 500
+        await anyio.sleep(3)
+        assert runtime.count_objects() == 20
+
+
+async def test_a_hibernated_object_makes_room_before_an_active_one() -> None:
+    async with DurableRuntime(":memory:", max_resident=2) as runtime:
+        await runtime.get(Counter, "hibernated").increment()
+        await anyio.sleep(11)
+        await runtime.get(Counter, "active").increment()
+        assert status(runtime, Counter, "hibernated") == "hibernated"
+        await runtime.get(Counter, "new").increment()
+        assert status(runtime, Counter, "hibernated") is None
+        assert status(runtime, Counter, "active") == "active"
+
+
 # --- no more than needed stays in memory ---------------------------------------------------------
 
 

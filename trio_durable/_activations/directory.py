@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
-from itertools import islice
 
 from .._keys import ObjectKey
 from .._telemetry.events import Entered, Hibernated, LeavingReason, Left, Woken
@@ -21,8 +20,6 @@ from .eviction import NEVER
 from .object_type import ObjectType
 from .services import Services
 
-_IDLE_SEARCH = 64
-"""How many of the least recently used objects are searched for an idle one."""
 _BUSY_RETRY_SECONDS = 1.0
 """The earliest next look at an object that should retire but is busy."""
 
@@ -138,23 +135,19 @@ class Directory:
 
     def oldest_use(self) -> float:
         """See `Evictable.oldest_use`."""
-        oldest = self._oldest()
-        return NEVER if oldest is None else oldest.last_used
+        objects = self._hibernated or self._active
+        return next(iter(objects.values())).last_used if objects else NEVER
 
-    def evict_oldest(self) -> None:
+    def evict_oldest(self, now: float) -> bool:
         """See `Evictable.evict_oldest`."""
-        oldest = self._oldest()
-        if oldest is not None:
-            oldest.shut_down("evicted")
-
-    def _oldest(self) -> Activation | None:
-        for objects in (self._hibernated, self._active):
-            # Busy ones have callers waiting for them. If so many of them come first, all are let
-            # be: looking further would take longer the more there are.
-            for activation in islice(objects.values(), _IDLE_SEARCH):
-                if activation.is_idle:
-                    return activation
-        return None
+        objects = self._hibernated or self._active
+        address, activation = next(iter(objects.items()))
+        if activation.is_idle:
+            activation.shut_down("evicted")
+            return True
+        activation.last_used = now
+        objects.move_to_end(address)
+        return False
 
     def abandon(self) -> None:
         """Fail all that waits for an object, because the runtime closes."""

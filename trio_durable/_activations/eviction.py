@@ -5,7 +5,12 @@ directory keeps its objects in that order, the active and the hibernated ones ap
 its object to the end, and one task looks at the beginnings. So no object costs a task or a timer,
 and an object that leaves memory leaves nothing there.
 
-The same order selects the object that makes room for another: the least recently used (LRU).
+The same order selects the objects that make room for others, by the CLOCK algorithm: the least
+recently used one leaves memory if it is idle; if it is busy, it goes to the end of the order, as if
+it had been used just now. Each newcomer pays for `_LOOKS` looks, which add up to one round of all
+objects at most. So the cost per newcomer is constant, amortised, even while all objects are busy.
+The number of objects exceeds the bound by the busy ones that don't fit, and by few idle ones, which
+the next newcomers or the next second find.
 """
 
 from __future__ import annotations
@@ -19,6 +24,12 @@ from .._eventloop.loop import Loop
 DEFAULT_MAX_RESIDENT = 1_000_000
 NEVER = float("inf")
 
+_LOOKS = 16
+"""The looks at candidates that each newcomer pays for."""
+_LOOKS_PER_RETRY = 10_000
+_RETRY_SECONDS = 1.0
+"""How often candidates are looked at while there are too many objects and no newcomers."""
+
 
 class Evictable(Protocol):
     """The resident objects of one type: a directory."""
@@ -28,11 +39,11 @@ class Evictable(Protocol):
         ...
 
     def oldest_use(self) -> float:
-        """The last use of the idle object that is idle for longest; `NEVER` if none is idle."""
+        """The last use of the next candidate for eviction; `NEVER` if there is none."""
         ...
 
-    def evict_oldest(self) -> None:
-        """Shut that object down."""
+    def evict_oldest(self, now: float) -> bool:
+        """Shut that object down; if it is busy, treat it as used at ``now`` and return False."""
         ...
 
 
@@ -45,6 +56,7 @@ class ResidentSet:
         self._evictables: list[Evictable] = []
         self._sleeps_until = NEVER
         self._changed = anyio.Event()
+        self._looks = 0
         self.count = 0
 
     def add(self, evictable: Evictable) -> None:
@@ -54,12 +66,23 @@ class ResidentSet:
     def enter(self, due: float) -> None:
         """Count one more object, which retires at ``due`` if it isn't used again; make room."""
         self.count += 1
-        self.expect(due)
-        while self.count > self._max_resident:
+        self._looks = min(self._looks + _LOOKS, self.count)
+        self.expect(min(due, self._make_room()))
+
+    def _make_room(self) -> float:
+        """Evict idle objects while there are too many; return when to try again."""
+        if self.count <= self._max_resident:
+            return NEVER
+        now = self._loop.now()
+        while self.count > self._max_resident and self._looks > 0:
+            self._looks -= 1
             oldest = min(self._evictables, key=lambda evictable: evictable.oldest_use())
-            if oldest.oldest_use() == NEVER:
-                break  # all are busy, each with a caller that waits for it
-            oldest.evict_oldest()
+            if not oldest.evict_oldest(now):
+                # Last among types whose candidates were used at the same time, or these might all
+                # be looked at in vain while another type has idle ones.
+                self._evictables.remove(oldest)
+                self._evictables.append(oldest)
+        return NEVER if self.count <= self._max_resident else now + _RETRY_SECONDS
 
     def leave(self) -> None:
         """Count one less."""
@@ -76,9 +99,9 @@ class ResidentSet:
         while True:
             self._changed = anyio.Event()
             now = self._loop.now()
-            self._sleeps_until = min(
-                (evictable.retire(now) for evictable in self._evictables), default=NEVER
-            )
+            next_due = min((evictable.retire(now) for evictable in self._evictables), default=NEVER)
+            self._looks = min(self._looks + _LOOKS_PER_RETRY, self.count)
+            self._sleeps_until = min(next_due, self._make_room())
             if self._sleeps_until == NEVER:
                 await self._changed.wait()
             else:
