@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from support.tasks import calls
+from support.tasks import Calls, Outcome, calls
 
 from trio_durable import (
     ActivationFailed,
@@ -212,3 +212,98 @@ async def test_a_call_that_was_given_up_does_not_count_as_a_wait() -> None:
         await anyio.sleep(10)
         assert first.value is None
         assert second.value == 1
+
+
+# --- only the turn's own waits count -------------------------------------------------------------
+
+
+class Starter(DurableObject, call_timeout=5):
+    """Starts tasks that call, and awaits them or doesn't."""
+
+    count: int = 0
+
+    @handler
+    def note(self) -> int:
+        self.count += 1
+        return self.count
+
+    @handler
+    async def call_back(self) -> int:
+        return await self.ctx.runtime.get(Starter, "a").note()
+
+    @handler
+    async def start_in(self, tasks: str) -> None:
+        group, outcomes = groups[tasks]
+        outcomes.append(group.start(Starter.note, "a"))
+        outcomes.append(group.start(Starter.call_back, "b"))
+        await anyio.sleep(1)
+
+    @handler
+    async def wait_for_children(self, depth: int) -> None:
+        async with anyio.create_task_group() as children:
+            if depth > 1:
+                children.start_soon(_in_children, depth - 1)
+            else:
+                children.start_soon(Starter.call_back, "b")
+
+
+async def _in_children(depth: int) -> None:
+    async with anyio.create_task_group() as children:
+        if depth > 1:
+            children.start_soon(_in_children, depth - 1)
+        else:
+            children.start_soon(Starter.call_back, "b")
+
+
+groups: dict[str, tuple[Calls, list[Outcome[int]]]] = {}
+
+
+async def test_calls_of_a_task_that_the_turn_does_not_await_are_served_after_it() -> None:
+    async with DurableRuntime(":memory:"), calls() as group:
+        outcomes: list[Outcome[int]] = []
+        groups["app"] = group, outcomes
+        await Starter.start_in("a", "app")
+        await anyio.sleep(1)
+        assert [outcome.value for outcome in outcomes] == [1, 2]
+
+
+async def test_a_task_that_the_turn_does_not_await_may_change_its_alarms() -> None:
+    results: list[str] = []
+
+    class Setter(DurableObject):
+        @handler
+        async def start(self) -> None:
+            runtime, key = self.ctx.runtime, self.ctx.object_id
+
+            async def set_later() -> None:
+                await runtime.schedule_alarm(Setter, key, "ring", after=3600)
+                results.append("set")
+
+            tasks.start_soon(set_later)
+            await anyio.sleep(1)
+
+    async with DurableRuntime(":memory:") as runtime, anyio.create_task_group() as tasks:
+        await runtime.get(Setter, "a").start()
+        assert results == ["set"]
+
+
+async def test_a_child_that_the_turn_awaits_closes_a_circle() -> None:
+    async with DurableRuntime(":memory:"):
+        start = anyio.current_time()
+        with pytest.raises(ExceptionGroup) as caught:
+            await Starter.wait_for_children("a", 1)
+        assert caught.group_contains(CallCycle)
+        assert anyio.current_time() - start < 0.1
+
+
+async def test_a_grandchild_closes_a_circle_on_trio_and_times_out_on_asyncio(
+    anyio_backend_name: str,
+) -> None:
+    error = CallCycle if anyio_backend_name == "trio" else CallTimeout
+    async with DurableRuntime(":memory:"):
+        with pytest.raises((ExceptionGroup, CallTimeout)) as caught:
+            await Starter.wait_for_children("a", 3)
+        if anyio_backend_name == "trio":
+            assert caught.group_contains(error)
+        else:
+            assert isinstance(caught.value, error)

@@ -98,6 +98,9 @@ class SteppedLoop(Loop):
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         self.callbacks.append(lambda: callback(*args))
 
+    def waits_for_me(self, task: object) -> bool:
+        raise AssertionError
+
     def forgive_cancellation(self) -> bool:
         return False
 

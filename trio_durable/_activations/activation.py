@@ -323,6 +323,7 @@ class Activation:
         assert self.job is not None
         turn = self.job.turn
         assert turn is not None
+        turn.task = self._services.loop.current_task()
         if self.phase is Phase.ACTIVATING:
             await self._run_after_load(turn, envelope)
         else:

@@ -42,7 +42,7 @@ from .object_type import ObjectType
 from .observation import turn_event
 from .services import Services
 from .turns import run_turn
-from .wait_graph import check_circle, current_turn
+from .wait_graph import current_turn
 
 logger = logging.getLogger("trio_durable.alarms")
 
@@ -168,16 +168,16 @@ class LocalCalls:
     ) -> object:
         """Put ``envelope`` into the mailbox and wait for its reply."""
         waiter, node = envelope.waiter, activation.state
-        turn = current_turn.get()
-        origin = None if turn is None else turn.node
-        if origin is not None:
-            check_circle(origin, node, envelope.name)
+        graph = self._services.wait_graph
+        caller = graph.caller()
+        if caller is not None:
+            graph.check(caller, node, envelope.name)
         if timeout is not None:
             admit_to_mailbox(
                 node.key, envelope.name, timeout, activation.depth, activation.expected_wait()
             )
-        if turn is not None and origin is not None:
-            turn.waits_for.append(node)
+        if caller is not None:
+            graph.begin(caller, node)
         activation.accept(envelope)
         if timeout is not None and not waiter.ended:
             waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
@@ -189,8 +189,8 @@ class LocalCalls:
             raise
         finally:
             waiter.expiry = None  # or it would keep the object for as long as the waiter is kept
-            if turn is not None and origin is not None:
-                turn.waits_for.remove(node)
+            if caller is not None:
+                graph.end(caller, node)
 
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
         activity = activation.activity()
@@ -261,8 +261,8 @@ class LocalCalls:
         timeout = self.object_type.timeout
         admit(self._services, key, "a change of its alarms", timeout, loads=False)
         activation = self.directory.use(key.address)
-        turn = current_turn.get()
-        if turn is not None and turn.node is activation.state:
+        caller = self._services.wait_graph.caller()
+        if caller is not None and caller.node is activation.state:
             raise CallCycle(key, "a change of its alarms from outside", (key, key))
         waiter = self._loop.waiter()
         activation.change_alarms(changes).hold(waiter)

@@ -16,6 +16,7 @@ from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from .eviction import ResidentSet
 from .observation import Observation
+from .wait_graph import WaitGraph
 from .worker import StartTask
 
 
@@ -35,6 +36,8 @@ class Services:
     """Hands records to the instruments; None without any."""
     observation: Observation | None = None
     """Reports loads and turns to the instruments; None without any."""
+    wait_graph: WaitGraph = attrs.field(init=False)
+    """The waits of ``async def`` turns for other objects."""
     closing: bool = False
     """Only turns that run already may still call."""
     closed: bool = False
@@ -44,6 +47,10 @@ class Services:
     """Settled when the last job ends."""
     dropping: set[str] = attrs.field(factory=set)
     """The tenants that are being dropped; nothing of theirs may be touched."""
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with no waits."""
+        self.wait_graph = WaitGraph(self.loop)
 
     def refuse_dropped(self, key: ObjectKey) -> None:
         """Refuse the objects of a tenant that is being dropped.

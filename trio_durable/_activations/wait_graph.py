@@ -5,17 +5,28 @@ the waits form a cycle, none of its calls would ever be answered. So the graph i
 turn begins to wait, and `CallCycle` names the objects in the cycle. The graph needs no node of its
 own for calls from outside, which nothing waits for.
 
+A wait counts only if the turn can't end before it: the caller is the task of the turn, or a child
+of that task. Which tasks are known to be children depends on the event loop (`Loop.waits_for_me`).
+A call of a task that the handler has started and doesn't await isn't a wait of the turn: the turn
+ends, and then the call is served. A cycle through a task of which it isn't known that the turn
+awaits it, such as one of ``asyncio.gather``, ends with the timeouts of its calls.
+
 Prior art: wait-for graphs of lock managers in databases, where the search runs after a time-out
-and picks a victim. Here the search costs one step per object in the chain of waits, so it can run
-before each wait, and the call that closes the cycle is the victim.
+and picks a victim. Here the search runs before each wait, and the call that closes the cycle is the
+victim. It goes along the waits from the callee and against them from the caller, one edge of each
+at a time, until either side has no more. So it takes constant time if nothing waits for the caller,
+which is mostly so, however long the chain of waits or however many others wait for the callee.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
 from .._errors import CallCycle
+from .._eventloop.loop import Loop
 from .._keys import ObjectKey
 
 
@@ -36,14 +47,17 @@ class Node(Protocol):
 class Turn:
     """A running turn, and the objects it waits for."""
 
-    __slots__ = ("base_lost", "name", "node", "readonly", "waits_for")
+    __slots__ = ("base_lost", "name", "node", "readonly", "task", "waits_for")
 
     def __init__(self, node: Node | None, name: str, readonly: bool) -> None:
         self.node = node
         """The object whose turn it is; None once the turn has ended."""
         self.name = name
         self.readonly = readonly
-        self.waits_for: list[Node] = []
+        self.task: object = None
+        """The task that it runs in; None before it runs."""
+        self.waits_for: dict[Node, int] = {}
+        """The number of its waits for each object."""
         self.base_lost = False
         """A commit that the turn builds on has failed, so the turn fails when it ends."""
 
@@ -55,33 +69,91 @@ current_turn: ContextVar[Turn | None] = ContextVar("trio_durable.turn", default=
 """The ``async def`` turn that the caller is in."""
 
 
-def check_circle(origin: Node, target: Node, name: str) -> None:
-    """Refuse to let a turn of ``origin`` wait for ``target``, in which it calls ``name``.
+class WaitGraph:
+    """The waits of all turns in one runtime. Adding and removing one takes constant time."""
 
-    Raises:
-        CallCycle: ``target`` already waits for ``origin``.
-    """
-    path = _path(origin, target)
-    if path is not None:
-        keys = tuple(member.key for member in (origin, *path))
-        raise CallCycle(target.key, name, keys)
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: dict[Node, dict[Turn, None]] = {}
+        """The turns that wait for an object, in order; no entry if there are none."""
+
+    def caller(self) -> Turn | None:
+        """The turn that waits for as long as the current task does; None if none does."""
+        turn = current_turn.get()
+        if turn is None or turn.node is None or not self._loop.waits_for_me(turn.task):
+            return None
+        return turn
+
+    def check(self, caller: Turn, target: Node, name: str) -> None:
+        """Refuse to let ``caller`` wait for ``target``, in which it calls ``name``.
+
+        Raises:
+            CallCycle: ``target`` already waits for the caller's object.
+        """
+        origin = caller.node
+        assert origin is not None
+        path = self._path(origin, target)
+        if path is not None:
+            keys = tuple(member.key for member in (origin, *path))
+            raise CallCycle(target.key, name, keys)
+
+    def begin(self, caller: Turn, target: Node) -> None:
+        """``caller`` begins to wait for ``target``."""
+        caller.waits_for[target] = caller.waits_for.get(target, 0) + 1
+        self._waiting.setdefault(target, {})[caller] = None
+
+    def end(self, caller: Turn, target: Node) -> None:
+        """One wait of ``caller`` for ``target`` is over."""
+        caller.waits_for[target] -= 1
+        if not caller.waits_for[target]:
+            del caller.waits_for[target]
+            waiting = self._waiting[target]
+            del waiting[caller]
+            if not waiting:
+                del self._waiting[target]
+
+    def _path(self, origin: Node, target: Node) -> list[Node] | None:
+        """The objects from ``target`` back to ``origin`` along their waits, if there is a path."""
+        if origin is target:
+            return [target]
+        before: dict[Node, Node | None] = {target: None}
+        after: dict[Node, Node | None] = {origin: None}
+        along = _search(target, before, _waits)
+        against = _search(origin, after, self._waiters)
+        for one, other in zip(along, against, strict=False):  # the end of either is the end
+            for met in (one, other):
+                if met in before and met in after:
+                    return [*reversed(_followed(met, before)), *_followed(met, after)[1:]]
+        return None
+
+    def _waiters(self, node: Node) -> Iterator[Node]:
+        """The objects whose turns wait for ``node``."""
+        return (turn.node for turn in self._waiting.get(node, ()) if turn.node is not None)
 
 
-def _path(origin: Node, target: Node) -> list[Node] | None:
-    """The objects from ``target`` back to ``origin`` along their waits, if such a path exists."""
-    path: list[Node] = []
-    seen: set[Node] = set()
+def _waits(node: Node) -> Iterable[Node]:
+    """The objects that the turn of ``node`` waits for."""
+    return () if node.turn is None else node.turn.waits_for
 
-    def search(node: Node) -> bool:
-        path.append(node)
-        if node is origin:
-            return True
-        if node not in seen:
-            seen.add(node)
-            turn = node.turn
-            if turn is not None and any(search(other) for other in list(turn.waits_for)):
-                return True
-        path.pop()
-        return False
 
-    return path if search(target) else None
+def _search(
+    start: Node, found: dict[Node, Node | None], edges: Callable[[Node], Iterable[Node]]
+) -> Iterator[Node]:
+    """Search breadth first, and yield the end of each edge once it is in ``found``."""
+    pending = deque([start])
+    while pending:
+        node = pending.popleft()
+        for end in edges(node):
+            if end not in found:
+                found[end] = node
+                pending.append(end)
+            yield end
+
+
+def _followed(node: Node | None, found: dict[Node, Node | None]) -> list[Node]:
+    """The way from ``node`` to the start of the search."""
+    way: list[Node] = []
+    while node is not None:
+        way.append(node)
+        node = found[node]
+    return way

@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import anyio
+
 from .loop import Loop, Ts, Waiter
 
 
@@ -68,6 +70,7 @@ class AsyncioLoop(Loop):
         self.now = loop.time
         self.waiter = partial(AsyncioWaiter, loop)
         self.checkpoint = partial(asyncio.sleep, 0)
+        self.current_task = partial(asyncio.current_task, loop)
 
     def is_current(self) -> bool:
         """See `Loop.is_current`."""
@@ -77,6 +80,13 @@ class AsyncioLoop(Loop):
         """See `Loop.call_soon_threadsafe`."""
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(callback, *args)
+
+    def waits_for_me(self, task: object) -> bool:
+        """See `Loop.waits_for_me`."""
+        current = self.current_task()
+        if current is None or task is None:
+            return False
+        return current is task or anyio.get_current_task().parent_id == id(task)
 
     def forgive_cancellation(self) -> bool:
         """See `Loop.forgive_cancellation`."""

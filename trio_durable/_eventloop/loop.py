@@ -99,8 +99,8 @@ class CallbackWaiter(Waiter):
 class Loop(ABC):
     """The part of an event loop that the runtime needs.
 
-    `now`, `waiter` and `checkpoint` are attributes, not methods, so that each backend can put its
-    native function there: every call uses them.
+    `now`, `waiter`, `checkpoint` and `current_task` are attributes, not methods, so that each
+    backend can put its native function there: every call uses them.
     """
 
     token: object
@@ -121,6 +121,9 @@ class Loop(ABC):
     checkpoint: Callable[[], Awaitable[None]]
     """Lets other tasks run, and delivers cancellation."""
 
+    current_task: Callable[[], object]
+    """The task that runs the caller, by identity."""
+
     def wall_clock(self) -> Clock:
         """The source of wall time: the system's clock, or this loop's if that is virtual."""
         return LoopClock(self.time_source, self.now) if self.is_virtual else SystemClock()
@@ -134,6 +137,14 @@ class Loop(ABC):
         """Run ``callback`` in the loop; from any thread. In order of submission.
 
         Does nothing once the loop has ended.
+        """
+
+    @abstractmethod
+    def waits_for_me(self, task: object) -> bool:
+        """True if ``task`` can't end before the current task: it is the same or an ancestor.
+
+        On Trio all ancestors are known. On asyncio tasks have no parents, except in AnyIO's task
+        groups, and of these the next one is known; a task that is awaited by other means isn't.
         """
 
     @abstractmethod

@@ -84,6 +84,7 @@ class TrioLoop(Loop):
         self.now = clock.current_time
         self.waiter = TrioWaiter
         self.checkpoint = checkpoint
+        self.current_task = current_task
 
     def is_current(self) -> bool:
         """See `Loop.is_current`."""
@@ -96,6 +97,14 @@ class TrioLoop(Loop):
         """See `Loop.call_soon_threadsafe`."""
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(callback, *args)
+
+    def waits_for_me(self, task: object) -> bool:
+        """See `Loop.waits_for_me`."""
+        ancestor: Task | None = current_task()
+        while ancestor is not None and ancestor is not task:
+            nursery = ancestor.parent_nursery
+            ancestor = None if nursery is None else nursery.parent_task
+        return ancestor is not None
 
     def forgive_cancellation(self) -> bool:
         """Never: trio cancels scopes, not tasks."""

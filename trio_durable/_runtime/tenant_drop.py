@@ -12,7 +12,6 @@ import contextlib
 
 import anyio
 
-from .._activations.wait_graph import check_circle, current_turn
 from .._errors import PersistenceError, RuntimeClosed, TenantDropped
 from .open_runtime import OpenRuntime
 
@@ -35,12 +34,13 @@ async def drop_tenant(opened: OpenRuntime, name: str) -> bool:
         if activation.key.tenant == name
     ]
     nodes = [activation.state for activation in theirs]
-    turn = current_turn.get()
-    if turn is not None:
-        if turn.node is not None:
-            for node in nodes:
-                check_circle(turn.node, node, "drop_tenant")
-        turn.waits_for += nodes
+    graph = services.wait_graph
+    caller = graph.caller()
+    if caller is not None:
+        for node in nodes:
+            graph.check(caller, node, "drop_tenant")
+        for node in nodes:
+            graph.begin(caller, node)
     leaving = [activation.request_stop() for activation in theirs]
     services.dropping.add(name)
     try:
@@ -56,7 +56,7 @@ async def drop_tenant(opened: OpenRuntime, name: str) -> bool:
             opened.scheduler.dropped(name)
     finally:
         services.dropping.remove(name)
-        if turn is not None:
+        if caller is not None:
             for node in nodes:
-                turn.waits_for.remove(node)
+                graph.end(caller, node)
     return dropped
