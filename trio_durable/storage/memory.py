@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
@@ -111,11 +111,21 @@ class _Alarms:
         ]
         return sorted(found, key=lambda each: each[0])
 
-    def due(self, before: int, after: DueAlarm | None) -> list[DueAlarm]:
-        by_time = self._by_time
-        start = bisect_right(by_time, (after.available_at, after.key)) if after else 0
-        end = bisect_left(by_time, (before,))
-        return [DueAlarm(available_at, key) for available_at, key in by_time[start:end]]
+    def due(
+        self, before: int, after: DueAlarm | None, limit: int, matches: Callable[[AlarmKey], bool]
+    ) -> list[DueAlarm]:
+        found: list[DueAlarm] = []
+        last = (after.available_at, after.key) if after else None
+        while len(found) < limit:
+            by_time = self._by_time
+            # Searched for each time, because the writer's thread may change the list meanwhile.
+            start = bisect_right(by_time, last) if last else 0
+            rows = by_time[start : min(start + limit, bisect_left(by_time, (before,)))]
+            if not rows:
+                break
+            found += (DueAlarm(*row) for row in rows if matches(row[1]))
+            last = rows[-1]
+        return found[:limit]
 
     def give_back(self) -> None:
         for key, names in list(self._alarms.items()):
@@ -284,12 +294,10 @@ class _MemoryReader(Reader):
         except_types: Collection[str],
         tenant: str = "",
     ) -> list[DueAlarm]:
-        due = [
-            each
-            for each in self._alarms.due(before, after)
-            if each.key.tenant == tenant and each.key.type_name not in except_types
-        ]
-        return due[:limit]
+        return self._alarms.due(
+            *(before, after, limit),
+            lambda key: key.tenant == tenant and key.type_name not in except_types,
+        )
 
     def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
         return self._alarms.of_object(key)

@@ -543,7 +543,7 @@ class History:
     def check(self) -> None:
         journal = self.journal
         assert journal.armed == {}
-        assert self.storages.memory._contents.alarms.due(2**62, None) == []
+        assert self.storages.memory._contents.alarms.due(2**62, None, 1, lambda _: True) == []
         assert [token for token, times in journal.effects.items() if times > 1] == []
         assert "never" not in journal.armed_at
 
