@@ -86,7 +86,7 @@ class Clock:
 
 
 Scenario = Callable[[DurableRuntime, trio.Nursery, Clock, int], Awaitable[None]]
-"""Prepares, starts the clock, and handles a number of items. Turns that hang stay in the nursery."""
+"""Prepares, starts the clock and handles a number of items. Turns that hang stay in the nursery."""
 
 
 def _ids(count: int) -> list[str]:

@@ -22,7 +22,14 @@ import anyio
 
 from ..._alarms.alarm import alarm_of
 from ..._clock import EARLIEST, LATEST, Clock, instant
-from ..._errors import AlarmSuperseded, PersistenceError, RuntimeClosed, StateTooNew, TenantDropped
+from ..._errors import (
+    AlarmSuperseded,
+    HandlerCancelled,
+    PersistenceError,
+    RuntimeClosed,
+    StateTooNew,
+    TenantDropped,
+)
 from ..._eventloop.loop import Loop
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
@@ -287,8 +294,13 @@ class Deliverer:
     ) -> Postponement:
         """The record of a failure: a retry, or a dead letter after the last attempt."""
         key, claim, failures = flight.key, flight.delivery.claim, stored.failures
-        if isinstance(error, RuntimeClosed) and self._is_stopped:
-            return unchanged(flight, stored)
+        if _was_cut_off(error, self._is_stopped):
+            if self._is_stopped:
+                return unchanged(flight, stored)
+            # After a delay, because it may be the end of another runtime that the handler calls.
+            delay = flight.retry.delay(failures or 1)
+            logger.warning("alarm %s was cut off: %s", key, error_summary(error))
+            return Postponement(key, claim, self._after(delay), failures, stored.last_error)
         self.failed += 1
         last_error = stored.last_error
         if isinstance(error, PersistenceError) and error.key == key.object_key:
@@ -314,8 +326,11 @@ class Deliverer:
             *(key, stored.failures + 1, delay),
             exc_info=error,
         )
-        again_at = min(self._clock.now() + round(min(delay, 1e12) * 1e6), LATEST)
-        return Postponement(key, claim, again_at, failures, last_error)
+        return Postponement(key, claim, self._after(delay), failures, last_error)
+
+    def _after(self, delay: float) -> int:
+        """The time ``delay`` seconds from now."""
+        return min(self._clock.now() + round(min(delay, 1e12) * 1e6), LATEST)
 
     # --- telemetry -------------------------------------------------------------------------------
 
@@ -351,6 +366,28 @@ def _outcome(flight: InFlight) -> bool:
     if not flight.ended:
         raise RuntimeClosed("the runtime closed before the alarm was handled")
     return True
+
+
+def _was_cut_off(error: BaseException, is_stopped: bool) -> bool:
+    """True if an attempt didn't fail by itself, but ended with the runtime.
+
+    The end of a runtime raises `RuntimeClosed` in handlers that call or are waited for, maybe
+    before the deliveries are stopped. A cancellation comes from the end only after that.
+    """
+    pending, seen = [error], set[int]()
+    while pending:
+        each = pending.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        is_group = isinstance(each, BaseExceptionGroup)
+        is_cancellation = isinstance(each, HandlerCancelled) or not isinstance(each, Exception)
+        if isinstance(each, RuntimeClosed) or (is_stopped and is_cancellation and not is_group):
+            return True
+        if isinstance(each, BaseExceptionGroup):
+            pending += each.exceptions
+        pending += [other for other in (each.__cause__, each.__context__) if other is not None]
+    return False
 
 
 def _storable(error: BaseException) -> str:
