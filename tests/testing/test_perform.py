@@ -11,14 +11,20 @@ import pytest
 
 from trio_durable import (
     ArgumentError,
+    DurableError,
+    DurableObject,
+    DurableRuntime,
     InvalidAlarm,
     InvalidObjectId,
+    NoRuntime,
     NotInTurn,
     ReadonlyViolation,
     ReplyError,
     RuntimeClosed,
     StateEncodeError,
     UnknownHandler,
+    current_runtime,
+    handler,
 )
 from trio_durable.testing import perform_alarm_handler, perform_handler
 
@@ -196,6 +202,49 @@ async def test_what_a_runtime_refuses_is_refused(does: Does) -> None:
 async def test_there_is_no_runtime(does: Does) -> None:
     with pytest.raises(RuntimeClosed, match=r"Tally\('test'\) is performed without a runtime"):
         await perform_handler(Tally(), "do", does(lambda self: self.ctx.runtime))
+
+
+class Caller(DurableObject):
+    @handler
+    async def call(self, how: str, raises: bool) -> str:
+        try:
+            match how:
+                case "handle":
+                    await self.ctx.runtime.get(Tally, "a").add()
+                case "class":
+                    await Tally.add("a")
+                case _:
+                    current_runtime()
+        except DurableError:
+            if raises:
+                raise KeyError("something else") from None
+            return "swallowed"
+        return "called"
+
+    @handler
+    def look(self) -> str:
+        try:
+            return str(self.ctx.runtime)
+        except DurableError:
+            return "swallowed"
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize(
+    ("how", "error"), [("handle", RuntimeClosed), ("class", NoRuntime), ("current", NoRuntime)]
+)
+async def test_a_handler_can_not_hide_that_there_is_no_runtime(
+    how: str, error: type[Exception], raises: bool
+) -> None:
+    with pytest.raises(error):
+        await perform_handler(Caller(), "call", how, raises)
+    with pytest.raises(RuntimeClosed):
+        await perform_handler(Caller(), "look")
+
+
+async def test_a_handler_may_call_objects_of_the_current_runtime() -> None:
+    async with DurableRuntime(":memory:"):
+        assert (await perform_handler(Caller(), "call", "class", False)).result == "called"
 
 
 async def test_the_id_can_be_given() -> None:

@@ -38,6 +38,8 @@ class Dispatcher(Protocol):
 
 
 runtime_var: ContextVar[Dispatcher | None] = ContextVar("trio_durable.runtime", default=None)
+missed_var: ContextVar[list[Exception] | None] = ContextVar("trio_durable.missed", default=None)
+"""Where the errors of code that needs a runtime are noted, for `perform_handler`."""
 _open: dict[object, list[Dispatcher]] = {}
 
 
@@ -66,5 +68,9 @@ def runtime_for(loop: object) -> Dispatcher:
     if named is not None and named.root in runtimes:
         return named
     if len(runtimes) != 1:
-        raise NoRuntime(len(runtimes))
+        error = NoRuntime(len(runtimes))
+        missed = missed_var.get(None)
+        if missed is not None:
+            missed.append(error)
+        raise error
     return runtimes[0]

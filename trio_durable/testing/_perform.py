@@ -36,7 +36,7 @@ from .._errors import (
     RuntimeClosed,
     UnknownHandler,
 )
-from .._eventloop.current import Dispatcher, runtime_var
+from .._eventloop.current import Dispatcher, missed_var, runtime_var
 from .._eventloop.running import running_loop
 from .._json.state import StateCodec
 from .._keys import ObjectKey, id_problem
@@ -91,7 +91,9 @@ async def perform_handler(
         ReadonlyViolation: A read-only handler changed the state or staged an effect.
         ReplyError: The result can't be passed by value.
         StateEncodeError: The state can't be stored, before or after the turn.
-        RuntimeClosed: The handler used ``ctx.runtime``, and there is no runtime.
+        RuntimeClosed: The handler used ``ctx.runtime``, and there is no runtime. It is raised here
+            as well, so that a handler's own ``except`` can't hide it from the test.
+        NoRuntime: Likewise, if the handler called an object by its class, as ``Counter.add("a")``.
         Exception: The error that the handler raised.
     """
     performance = _Performance(instance, "test" if isinstance(object_id, Unset) else object_id)
@@ -200,16 +202,20 @@ class _Performance(Generic[T]):
         self.now = self._clock.now()
         """The start of the turn, in microseconds since 1970 UTC."""
         self._commits = 0
+        self._missed: list[Exception] = []
+        """The errors of a handler that needed a runtime."""
 
     # --- the object of the context: see `ContextHost` and `StateHost` -------------------------
 
     @property
     def runtime(self) -> Dispatcher:
         """Raises `RuntimeClosed`: there is no runtime."""
-        raise RuntimeClosed(
+        error = RuntimeClosed(
             f"{self.key} is performed without a runtime, so it has no ctx.runtime; test calls "
             "between objects with a runtime on ':memory:'"
         )
+        self._missed.append(error)
+        raise error
 
     @property
     def in_turn(self) -> bool:
@@ -259,17 +265,33 @@ class _Performance(Generic[T]):
     ) -> Performed[T]:
         """Run the turn and return its outcome."""
         args, kwargs = self._by_value(handler, args, kwargs)
-        state, waiter = self._state, self._loop.waiter()
+        waiter = self._loop.waiter()
+        token = missed_var.set(self._missed)  # before the envelope, which copies the context
         envelope = Envelope(waiter, handler.name, handler, args, kwargs, delivery=delivery)
-        runtime = runtime_var.get(None)
-        if handler.is_async:
-            turn = Turn(state, handler.name, handler.readonly)
-            result, error = await run_async_turn(state, runtime, turn, handler, envelope)
-            if error is not None:
-                raise error
-        else:
-            result = run_queued_turn(state, runtime, handler, envelope)
+        try:
+            result = await self._turn(handler, envelope)
+        except Exception:
+            self._raise_missed()
+            raise
+        finally:
+            missed_var.reset(token)
+        self._raise_missed()
         return self._record(result)
+
+    async def _turn(self, handler: HandlerDefinition, envelope: Envelope) -> object:
+        state, runtime = self._state, runtime_var.get(None)
+        if not handler.is_async:
+            return run_queued_turn(state, runtime, handler, envelope)
+        turn = Turn(state, handler.name, handler.readonly)
+        result, error = await run_async_turn(state, runtime, turn, handler, envelope)
+        if error is not None:
+            raise error
+        return result
+
+    def _raise_missed(self) -> None:
+        """Raise the error of a runtime that the handler needed, even if the handler caught it."""
+        if self._missed:
+            raise self._missed[0] from None
 
     def _by_value(
         self, handler: HandlerDefinition, args: tuple[object, ...], kwargs: dict[str, object]
