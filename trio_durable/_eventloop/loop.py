@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any, TypeVarTuple
 
 from .._clock import Clock, LoopClock, SystemClock
@@ -127,6 +128,13 @@ class Loop(ABC):
     def wall_clock(self) -> Clock:
         """The source of wall time: the system's clock, or this loop's if that is virtual."""
         return LoopClock(self.time_source, self.now) if self.is_virtual else SystemClock()
+
+    def stopwatch(self) -> Callable[[], float]:
+        """The clock for durations, in seconds: `now` of a virtual clock, else the finest one.
+
+        uvloop's `now` counts whole milliseconds, and turns mostly take less.
+        """
+        return self.now if self.is_virtual else perf_counter
 
     @abstractmethod
     def is_current(self) -> bool:

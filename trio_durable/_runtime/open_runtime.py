@@ -139,7 +139,8 @@ class OpenRuntime:
         self.loop = loop
         self.clock = clock
         self.storage = settings.storage
-        self.notifier = Notifier(loop.now, settings.instruments) if settings.instruments else None
+        instruments = settings.instruments
+        self.notifier = Notifier(loop.stopwatch(), instruments) if instruments else None
         self.deadlines = Deadlines(loop)
         self.directories: list[Directory] = []
         self.group_commit = GroupCommit(

@@ -45,7 +45,7 @@ class Notifier:
     """Hands records to the instruments of one runtime.
 
     Args:
-        now: The event loop's clock.
+        now: The clock for durations, in seconds.
         instruments: The instruments, in the order in which starts and points reach them.
     """
 
@@ -56,7 +56,7 @@ class Notifier:
         self._reversed = self._instruments[::-1]
 
     def start(self, event: Timed) -> float:
-        """Report that work begins. Returns the time of the loop, from which the duration counts."""
+        """Report that work begins. Returns the time from which its duration counts."""
         for instrument in self._instruments:
             try:
                 instrument.on_start(event)
