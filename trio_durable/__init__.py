@@ -4,7 +4,7 @@ from inspect import get_annotations
 from types import FunctionType
 from typing import TYPE_CHECKING, get_type_hints
 
-from ._activations.info import ActivationInfo
+from ._activations.info import ActivationInfo, BusyObject
 from ._alarms.alarm import Alarm
 from ._alarms.retry import Retry
 from ._api.context import Context
@@ -87,6 +87,7 @@ __all__ = [
     "BigInt",
     "BoundHandler",
     "BoundSyncHandler",
+    "BusyObject",
     "CallCycle",
     "CallFailed",
     "CallTimeout",

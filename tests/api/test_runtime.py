@@ -22,12 +22,14 @@ from support.scripted import ScriptedStorage
 from support.tasks import Outcome, calls
 
 from trio_durable import (
+    BusyObject,
     DefinitionError,
     DurableObject,
     DurableRuntime,
     InlineRunner,
     InvalidObjectId,
     MemoryStorage,
+    ObjectKey,
     RuntimeClosed,
     RuntimeStatistics,
     SQLiteStorage,
@@ -503,6 +505,8 @@ def statistics(objects: int, busy: int, transactions: int, commits: int) -> Runt
         alarms_in_flight=0,
         alarms_delivered=0,
         alarms_failed=0,
+        busiest=(),
+        slowest=(),
     )
 
 
@@ -517,9 +521,40 @@ async def test_statistics_count() -> None:
                 group.start(runtime.get(Counter, name).increment)
             group.start(runtime.get(Counter, "c").increment_slowly)
             await settle()
-            assert runtime.statistics() == statistics(3, 1, 1, 1)
+            expected = attrs.evolve(
+                statistics(3, 1, 1, 1),
+                slowest=(BusyObject(ObjectKey("Counter", "c"), "increment_slowly", 0, 0),),
+            )
+            assert runtime.statistics() == expected
         await settle()
-        assert runtime.statistics() == statistics(3, 1, 2, 3)
+        expected = attrs.evolve(expected, transactions=2, commits=3)
+        assert runtime.statistics() == expected
+
+
+async def test_statistics_name_the_busiest_and_the_slowest_objects() -> None:
+    async with DurableRuntime(":memory:", call_timeout=None) as runtime, calls() as group:
+        for number in range(8):
+            counter = runtime.get(Counter, str(number))
+            for _ in range(1 + number % 4):
+                group.start(counter.increment_slowly)
+            await anyio.sleep(0.1)
+        named = runtime.statistics()
+        assert [(each.key.object_id, each.waiting) for each in named.busiest] == [
+            *(("3", 3), ("7", 3), ("2", 2), ("6", 2), ("1", 1))
+        ]
+        assert [each.key.object_id for each in named.slowest] == ["0", "1", "2", "3", "4"]
+        assert named.slowest[0].seconds == pytest.approx(0.8)
+        assert str(named.busiest[0]) == "Counter('3'): increment_slowly for 0.5 s, 3 waiting"
+
+
+async def test_statistics_name_an_object_that_loads() -> None:
+    storage = ScriptedStorage()
+    async with scripted_runtime(storage) as runtime, calls() as group:
+        with storage.held("reader"):
+            group.start(runtime.get(Counter, "a").increment)
+            await settle()
+            (slowest,) = runtime.statistics().slowest
+            assert (slowest.key.object_id, slowest.doing) == ("a", "loading")
 
 
 # --- the whole thing, with real threads and the real clock ---------------------------------------

@@ -54,7 +54,7 @@ from .._text import error_summary
 from ..storage import AlarmChanges, StorageFault, StoredObject
 from .effects import Effects
 from .envelope import Envelope, Operation
-from .info import ActivationInfo, Status
+from .info import ActivationInfo, BusyObject, Status
 from .mailbox import Mailbox
 from .object_type import ObjectType
 from .observation import after_load_event, operation_event, turn_event
@@ -166,7 +166,8 @@ class Activation:
     @property
     def depth(self) -> int:
         """The number of calls in the mailbox, and in the line before it."""
-        return len(self._mailbox) if self._mailbox else 0
+        mailbox = self._mailbox  # read once: an exporter of metrics is in another thread
+        return 0 if mailbox is None else len(mailbox)
 
     def info(self) -> ActivationInfo:
         """A snapshot for users."""
@@ -175,6 +176,14 @@ class Activation:
         else:
             status = "hibernated" if self.state.instance is None else "active"
         return ActivationInfo(self.key, status, self.depth, self.state.revision or 0)
+
+    def busy_info(self) -> BusyObject | None:
+        """See `Busy.busy_info`."""
+        job = self.job
+        if job is None:
+            return None
+        seconds = self._services.loop.now() - job.began
+        return BusyObject(self.key, job.name, seconds, self.depth)
 
     def activity(self) -> str:
         """The reason why a call waits, for messages."""

@@ -1,4 +1,4 @@
-"""Snapshot of an activation for users."""
+"""Snapshots of an activation for users."""
 
 from __future__ import annotations
 
@@ -22,3 +22,19 @@ class ActivationInfo:
     """Calls in the mailbox, and in the line before it."""
     revision: int
     """The stored revision, which counts the object's commits; 0 if nothing is stored."""
+
+
+@attrs.frozen
+class BusyObject:
+    """A snapshot of an object that loads or runs an ``async def`` turn."""
+
+    key: ObjectKey
+    doing: str
+    """The name of the handler, ``after_load``, or ``loading``."""
+    seconds: float
+    """The time since that began."""
+    waiting: int
+    """Calls and alarms in the mailbox, and in the line before it."""
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.doing} for {self.seconds:.3g} s, {self.waiting:,} waiting"

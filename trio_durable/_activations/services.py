@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
@@ -15,9 +16,18 @@ from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from .eviction import ResidentSet
+from .info import BusyObject
 from .observation import Observation
 from .wait_graph import WaitGraph
 from .worker import StartTask
+
+
+class Busy(Protocol):
+    """An activation with a job."""
+
+    def busy_info(self) -> BusyObject | None:
+        """A snapshot for users; None once the job has ended. For any thread."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -41,7 +51,7 @@ class Services:
     closing: bool = False
     """Only turns that run already may still call."""
     closed: bool = False
-    busy: set[object] = attrs.field(factory=set)
+    busy: set[Busy] = attrs.field(factory=set)
     """The activations that have a job."""
     quiet: Waiter | None = None
     """Settled when the last job ends."""
@@ -61,7 +71,7 @@ class Services:
         if key.tenant in self.dropping:
             raise TenantDropped(key.tenant)
 
-    def ended(self, activation: object) -> None:
+    def ended(self, activation: Busy) -> None:
         """Note that an activation's job has ended."""
         self.busy.discard(activation)
         if not self.busy and self.quiet is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from heapq import nlargest
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 from weakref import WeakValueDictionary
@@ -27,7 +29,7 @@ from .durable_object import DurableObject
 from .instrument import Closed, Instrument, Opened
 from .objects import Objects, checked_limit
 from .registry import TypeRegistry
-from .statistics import RuntimeStatistics
+from .statistics import NAMED, RuntimeStatistics
 from .tenant import Tenant, check_tenant
 
 if TYPE_CHECKING:
@@ -229,6 +231,9 @@ class DurableRuntime(Objects):
         """A snapshot of the runtime's load, and of its work since it opened."""
         opened = self._open()
         alarms = opened.scheduler.statistics()
+        # Copied, because an exporter of metrics may ask for it in another thread.
+        infos = [each.busy_info() for each in list(opened.services.busy)]
+        busy = [info for info in infos if info is not None]
         return RuntimeStatistics(
             objects=opened.resident_set.count,
             busy=len(opened.services.busy),
@@ -238,6 +243,14 @@ class DurableRuntime(Objects):
             alarms_in_flight=alarms.in_flight,
             alarms_delivered=alarms.delivered,
             alarms_failed=alarms.failed,
+            busiest=tuple(
+                nlargest(
+                    NAMED,
+                    (each for each in busy if each.waiting),
+                    key=lambda each: (each.waiting, each.seconds),
+                )
+            ),
+            slowest=tuple(nlargest(NAMED, busy, key=attrgetter("seconds"))),
         )
 
 

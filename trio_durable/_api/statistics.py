@@ -1,8 +1,13 @@
-"""Counters of a runtime."""
+"""Counters of a runtime, and the objects that keep it busy."""
 
 from __future__ import annotations
 
 import attrs
+
+from .._activations.info import BusyObject
+
+NAMED = 5
+"""How many objects a snapshot names in each order."""
 
 
 @attrs.frozen
@@ -25,3 +30,8 @@ class RuntimeStatistics:
     """Alarms handled since the runtime opened."""
     alarms_failed: int
     """Failed attempts to handle an alarm."""
+    busiest: tuple[BusyObject, ...]
+    """The five objects with the most requests in their mailboxes, the fullest first; objects that
+    nothing waits for are left out."""
+    slowest: tuple[BusyObject, ...]
+    """The five objects that have been busy for longest with one load or turn, the longest first."""
