@@ -15,7 +15,15 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias, TypeVar
 import attrs
 import trio
 
-from trio_durable import DurableObject, Retry, alarm, handler, upgrade
+from trio_durable import (
+    DurableObject,
+    PersistenceError,
+    Retry,
+    StaleObject,
+    alarm,
+    handler,
+    upgrade,
+)
 
 R = TypeVar("R")
 
@@ -201,7 +209,9 @@ NAMES: dict[str, object] = {
     "Loud": Loud,
     "Mutable": Mutable,
     "Reminder": Reminder,
+    "PersistenceError": PersistenceError,
     "Retry": Retry,
+    "StaleObject": StaleObject,
     "alarm": alarm,
     "as_it_is": as_it_is,
     "attrs": attrs,

@@ -116,7 +116,7 @@ RANKS = {
         "tenant",
         "runtime",
     ],
-    "telemetry": ["_logging _metrics", "opentelemetry"],
+    "telemetry": ["_failures", "_logging _metrics", "opentelemetry"],
     "testing": [
         "_alarms _eventually _intercepted _perform _state plugin",
         "conformance scheduler_conformance simulate",

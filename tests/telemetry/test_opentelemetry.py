@@ -29,7 +29,14 @@ from support.recording import Recorder
 from support.scripted import ScriptedStorage
 from support.tasks import calls
 
-from trio_durable import CallTimeout, DurableObject, DurableRuntime, PersistenceError, handler
+from trio_durable import (
+    CallTimeout,
+    DurableObject,
+    DurableRuntime,
+    PersistenceError,
+    definition_of,
+    handler,
+)
 from trio_durable.storage import StorageFault
 from trio_durable.telemetry.opentelemetry import OpenTelemetryInstrument
 
@@ -341,6 +348,26 @@ async def test_spans_of_what_failed_say_why(name: str, telemetry: Notifier) -> N
         [event] = span.events
         assert event.name == "exception"
         assert "Wrong" in str((event.attributes or {})["exception.type"])
+
+
+@pytest.mark.anyio
+async def test_an_expected_exception_is_no_error_of_spans_and_metrics(telemetry: Notifier) -> None:
+    class Auction(DurableObject):
+        @handler(expected=KeyError)
+        def bid(self) -> None:
+            raise KeyError("too low")
+
+    async with traced(telemetry):
+        with pytest.raises(KeyError):
+            await Auction.bid("a")
+        assert telemetry.value("failures") == 0
+        assert telemetry.value("turn.duration") == 1
+    for name in ("turn", "call"):
+        span = telemetry.span(f"{name} {definition_of(Auction).name}.bid")
+        assert span.status.status_code is StatusCode.UNSET
+        assert attributes_of(span)["trio_durable.raised"] == "KeyError"
+        assert "error.type" not in attributes_of(span)
+        assert not span.events
 
 
 @pytest.mark.anyio

@@ -308,10 +308,16 @@ class LocalCalls:
     ) -> object:
         assert self._notifier is not None
         calling = self._call(address, handler, args, kwargs, timeout)
-        return await self._observed(self._notifier, address, handler.name, calling)
+        expected = handler.expected
+        return await self._observed(self._notifier, address, handler.name, calling, expected)
 
     async def _observed(
-        self, notifier: Notifier, address: str, name: str, calling: Coroutine[Any, Any, object]
+        self,
+        notifier: Notifier,
+        address: str,
+        name: str,
+        calling: Coroutine[Any, Any, object],
+        expected: tuple[type[Exception], ...] = (),
     ) -> object:
         """Await a call, and report it to the instruments."""
         try:
@@ -322,7 +328,7 @@ class LocalCalls:
             calling.close()
             raise
         key = self.directory.key(address) if activation is None else activation.key
-        call = Call(key, name, 0 if activation is None else activation.depth)
+        call = Call(key, name, 0 if activation is None else activation.depth, expected)
         began = notifier.start(call)
         request.set(call)
         try:

@@ -99,7 +99,9 @@ class Observation:
 
 def turn_event(key: ObjectKey, handler: HandlerDefinition) -> Turn:
     """The record of a handler's turn, for the request of the current context."""
-    return Turn(key, handler.name, handler.readonly, handler.function, request.get())
+    return Turn(
+        *(key, handler.name, handler.readonly, handler.function, request.get(), handler.expected)
+    )
 
 
 def operation_event(key: ObjectKey, name: str) -> Turn:

@@ -119,6 +119,7 @@ class DurableObject:
       None: never).
     - ``call_timeout``: how long a caller waits for a reply (default: the runtime's).
     - ``mailbox_size``: how many calls may be queued (default 1,024).
+    - ``expected``: exceptions that are answers of all handlers, see `handler`.
     - ``schema``: the version of the state's form, from 1 (default 1); see `upgrade`.
     - ``converter``: hooks for types that have no exact JSON by themselves (default: those of the
       runtime), see `make_converter`.
@@ -148,6 +149,7 @@ class DurableObject:
         shutdown_after: Duration | Unset | None = UNSET,
         call_timeout: Duration | Unset | None = UNSET,
         mailbox_size: int | Unset = UNSET,
+        expected: type[Exception] | tuple[type[Exception], ...] | Unset = UNSET,
         schema: int | Unset = UNSET,
         converter: Converter | Unset | None = UNSET,
         **kwargs: object,
@@ -160,7 +162,8 @@ class DurableObject:
                 cls.__qualname__,
                 unknown,
                 f"no base takes this class keyword ({error}); those of a durable object are name, "
-                "hibernate_after, shutdown_after, call_timeout, mailbox_size, schema and converter",
+                "hibernate_after, shutdown_after, call_timeout, mailbox_size, expected, schema and "
+                "converter",
             ) from error
         remember_namespace(cls)
         accept_arguments(cls)
@@ -171,6 +174,7 @@ class DurableObject:
                 "shutdown_after": shutdown_after,
                 "call_timeout": call_timeout,
                 "mailbox_size": mailbox_size,
+                "expected": expected,
                 "schema": schema,
                 "converter": converter,
             },
@@ -469,7 +473,8 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
     # Inherited like the fields whose forms it counts, and with it the upgrades: state of a
     # subclass was written in the base's older forms, too.
     schema = keywords.pop("schema", 1)
-    keywords.pop("converter", None)
+    for name_elsewhere in ("converter", "expected"):  # of codecs, and of handlers
+        keywords.pop(name_elsewhere, None)
     return ObjectDefinition(
         cls,
         type_name,

@@ -20,6 +20,7 @@ from .._json.annotations import free_variables, parameters_of
 from .alarm import Misplaced, is_marked, retry_of
 from .bases import kind_of
 from .handler import Handler, SomeHandler
+from .keywords import expected_errors
 from .upgrade import Upgrade
 
 _HOOKS = {"after_load": "(self)", "handle_alarm": "(self, alarm)"}
@@ -107,6 +108,11 @@ def check_handler(cls: type, name: str, handler: SomeHandler) -> None:
         problem = "a handler can't yield; return a list, or return it page by page"
     elif not _takes_self(function):
         problem = "a handler takes self first; add it"
+    else:
+        try:
+            expected_errors(handler.expected)
+        except ValueError as error:
+            problem = str(error)
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
 

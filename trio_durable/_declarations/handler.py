@@ -103,9 +103,12 @@ class Handler(Generic[Function_co, Call_co, AsyncClient_co, SyncClient_co]):
     Its type arguments are the types between which ``__get__`` selects.
     """
 
-    def __init__(self, function: Callable[..., object], readonly: bool) -> None:
+    def __init__(
+        self, function: Callable[..., object], readonly: bool, expected: object = ()
+    ) -> None:
         self.function = function
         self.readonly = readonly
+        self.expected = expected
         self.name = getattr(function, "__name__", "?")
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -257,8 +260,16 @@ def handler(function: Callable[Concatenate[S, P], R], /) -> _HandlerOf[P, R]: ..
 @overload
 def handler(function: _Method[S, P, R], /) -> _HandlerOf[P, R]: ...
 @overload
-def handler(*, readonly: bool = False) -> _HandlerDecorator: ...
-def handler(function: Callable[..., object] | None = None, /, *, readonly: bool = False) -> object:
+def handler(
+    *, readonly: bool = False, expected: type[Exception] | tuple[type[Exception], ...] = ()
+) -> _HandlerDecorator: ...
+def handler(
+    function: Callable[..., object] | None = None,
+    /,
+    *,
+    readonly: bool = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
+) -> object:
     """Make a method callable from outside: one call at a time, each a transaction.
 
     The method is ``def`` or ``async def``. Its changes of ``self`` and the effects that it stages
@@ -269,7 +280,10 @@ def handler(function: Callable[..., object] | None = None, /, *, readonly: bool 
         function: The method.
         readonly: The handler changes nothing. If it does, it is rolled back, and its caller gets
             `ReadonlyViolation`.
+        expected: Exceptions that are answers to the caller, a class or a tuple of classes. The turn
+            is rolled back and the caller gets the exception as always, but instruments don't report
+            it as a failure. A `PersistenceError` always is one.
     """
     if function is None:
-        return lambda function: Handler(function, readonly)
-    return Handler(function, readonly)
+        return lambda function: Handler(function, readonly, expected)
+    return Handler(function, readonly, expected)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .alarm import retry_of
 from .class_body import check_alarm, check_handler, is_alarm
 from .handler import Handler
+from .keywords import expected_errors, merged_keywords
 from .records import AlarmDefinition, HandlerDefinition
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def handlers_of(cls: type, durable_object: type) -> Mapping[str, HandlerDefiniti
         DefinitionError: A handler of a mixin is invalid.
     """
     found: dict[str, HandlerDefinition] = {}
+    of_class = merged_keywords(cls).get("expected", ())
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
             if isinstance(value, Handler):
@@ -38,6 +40,7 @@ def handlers_of(cls: type, durable_object: type) -> Mapping[str, HandlerDefiniti
                     value.readonly,
                     inspect.iscoroutinefunction(value.function),
                     _without_self(inspect.signature(value.function)),
+                    (*expected_errors(value.expected), *of_class),
                 )
     return MappingProxyType(found)
 
@@ -65,6 +68,7 @@ def alarm_definition(name: str, function: Callable[..., Any]) -> AlarmDefinition
         readonly=False,
         is_async=inspect.iscoroutinefunction(function),
         signature=_without_self(inspect.signature(function)),
+        expected=(),
         retry=cast("Retry", retry_of(function)),
     )
 

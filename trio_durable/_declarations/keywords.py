@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._durations import UNSET, optional_seconds, positive_int
-from .._errors import DefinitionError
+from .._errors import DefinitionError, PersistenceError
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -24,6 +24,8 @@ def checked_keywords(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         for name, value in keywords.items():
             if name == "converter":
                 keywords[name] = converter_argument(value)
+            elif name == "expected":
+                keywords[name] = expected_errors(value)
             elif name not in ("mailbox_size", "schema"):
                 keywords[name] = optional_seconds(value, name)
             else:
@@ -44,6 +46,23 @@ def converter_argument(converter: Converter | None) -> StateConverter | None:
     from .._json.custom import checked_converter  # cattrs takes long to import
 
     return checked_converter(converter)
+
+
+def expected_errors(given: object) -> tuple[type[Exception], ...]:
+    """``given``, a class of exceptions or a tuple of some, as a tuple.
+
+    Raises:
+        ValueError: It is anything else, or names a failure of the storage.
+    """
+    classes = given if isinstance(given, tuple) else (given,)
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+            raise ValueError(
+                f"expected must be a class of exceptions or a tuple of these, not {given!r:.80}"
+            )
+        if issubclass(cls, PersistenceError):
+            raise ValueError(f"{cls.__name__} is a failure of the storage and never expected")
+    return classes
 
 
 def merged_keywords(cls: type) -> dict[str, Any]:

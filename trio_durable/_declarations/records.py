@@ -46,6 +46,8 @@ class HandlerDefinition:
     is_async: bool
     signature: inspect.Signature
     """Its parameters, without ``self``."""
+    expected: tuple[type[Exception], ...]
+    """Exceptions that are answers to its callers, not failures."""
 
 
 @attrs.frozen

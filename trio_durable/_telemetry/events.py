@@ -37,6 +37,8 @@ class Call:
     """The name of the handler, or of the runtime's method."""
     mailbox_depth: int
     """The number of calls and alarms in the object's mailbox before it."""
+    expected: tuple[type[Exception], ...] = ()
+    """The exceptions that the handler declares as answers to its callers."""
 
 
 @attrs.frozen(eq=False)
@@ -66,6 +68,8 @@ class Turn:
     """The handler's function; None for a method of the runtime."""
     request: Call | AlarmDelivery | None
     """The call or delivery that the turn serves. None for ``after_load``."""
+    expected: tuple[type[Exception], ...] = ()
+    """The exceptions that the handler declares as answers to its callers."""
 
 
 @attrs.frozen(eq=False)

@@ -24,6 +24,7 @@ from .._telemetry.events import (
     Turn,
     Woken,
 )
+from ._failures import is_failure
 from ._logging import LoggingInstrument
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "Timed",
     "Turn",
     "Woken",
+    "is_failure",
 ]

@@ -11,8 +11,18 @@ import attrs
 
 from .._api.instrument import Closed, Instrument, Opened, Point
 from .._durations import Duration, optional_seconds
-from .._telemetry.events import AlarmDelivery, Call, Commit, DeadLettered, Load, Stale, Timed, Turn
+from .._telemetry.events import (
+    AlarmDelivery,
+    Call,
+    Commit,
+    DeadLettered,
+    Load,
+    Stale,
+    Timed,
+    Turn,
+)
 from .._text import error_summary
+from ._failures import is_failure
 
 
 class LoggingInstrument(Instrument):
@@ -26,7 +36,8 @@ class LoggingInstrument(Instrument):
       because of its turn isn't logged again;
     - stale objects and dead letters.
 
-    A cancellation isn't a failure. Each log record has the fields of its event as attributes, for
+    Expected exceptions, superseded alarms and cancellations aren't failures, see `is_failure`, and
+    are logged at ``level``. Each log record has the fields of its event as attributes, for
     formatters that write JSON: ``durable_event``, ``durable_type``, ``durable_id``,
     ``durable_tenant`` if there is one, ``durable_name`` (of a handler or an alarm),
     ``durable_duration`` in seconds, ``durable_error``, and other fields that the event has.
@@ -61,11 +72,7 @@ class LoggingInstrument(Instrument):
 
     def on_stop(self, event: Timed, duration: float) -> None:
         """See `Instrument.on_stop`."""
-        is_slow = (
-            self._slow is not None
-            and duration > self._slow
-            and isinstance(event, (Turn, Load, Commit))
-        )
+        is_slow = self._is_slow(event, duration)
         level = max(logging.WARNING, self._level) if is_slow else self._level
         if self._logger.isEnabledFor(level):
             self._logger.log(
@@ -77,22 +84,25 @@ class LoggingInstrument(Instrument):
 
     def on_exception(self, event: Timed, duration: float, error: BaseException) -> None:
         """See `Instrument.on_exception`."""
-        is_failure = isinstance(error, Exception)
-        if isinstance(event, Turn) and event.request is not None and is_failure:
+        failed = is_failure(event, error)
+        if isinstance(event, Turn) and event.request is not None and failed:
             self._reported.add(event.request)
         is_reportable = isinstance(event, (Call, AlarmDelivery, Turn, Load, Commit))
-        if is_failure and is_reportable and event not in self._reported:
+        is_answer = isinstance(error, Exception) and not failed
+        is_slow = is_answer and self._is_slow(event, duration)
+        if (failed and is_reportable and event not in self._reported) or is_slow:
             level = max(logging.WARNING, self._level)
         else:
             level = self._level
         if self._logger.isEnabledFor(level):
             self._logger.log(
                 level,
-                "%s %s after %s: %s",
+                "%s %s after %s%s: %s",
                 *(
                     _subject(event),
-                    "failed" if is_failure else "was cut off",
+                    "failed" if failed else "raised" if is_answer else "was cut off",
                     _time(duration),
+                    ", which is slow" if is_slow else "",
                     error_summary(error),
                 ),
                 extra={
@@ -101,6 +111,13 @@ class LoggingInstrument(Instrument):
                     "durable_error": type(error).__qualname__,
                 },
             )
+
+    def _is_slow(self, event: Timed, duration: float) -> bool:
+        return (
+            self._slow is not None
+            and duration > self._slow
+            and isinstance(event, (Turn, Load, Commit))
+        )
 
     def on_event(self, event: Point) -> None:
         """See `Instrument.on_event`."""

@@ -30,6 +30,7 @@ from .._telemetry.events import (
     Timed,
     Turn,
 )
+from ._failures import is_failure
 
 Attributes: TypeAlias = dict[str, str | int | float | bool]
 
@@ -157,7 +158,7 @@ class Metrics:
                 return
             case _:
                 return
-        if error is not None:
+        if error is not None and (is_failure(event, error) or not isinstance(error, Exception)):
             attributes = {**attributes, "error.type": type(error).__qualname__}
             if isinstance(error, Exception):  # not a cancellation
                 kind = {"trio_durable.event": type(event).__name__.lower()}

@@ -39,6 +39,7 @@ except ImportError as error:
 from .._api.instrument import Instrument, Point
 from .._keys import ObjectKey
 from .._telemetry.events import AlarmDelivery, Call, Commit, Load, Timed, Turn
+from ._failures import is_failure
 from ._metrics import Attributes, Metrics, type_of
 
 __all__ = ["OpenTelemetryInstrument"]
@@ -167,7 +168,10 @@ class OpenTelemetryInstrument(Instrument):
             return
         span, token = found
         if error is not None and span.is_recording():
-            _record(span, error)
+            if isinstance(error, Exception) and not is_failure(event, error):
+                span.set_attribute("trio_durable.raised", type(error).__qualname__)
+            else:
+                _record(span, error)
         span.end()
         if token is not None:
             contexts.detach(token)
