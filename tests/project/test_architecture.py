@@ -66,10 +66,10 @@ RANKS = {
         "_storage",
     ],
     "storage.postgres": [
-        "_errors",
+        "_errors _servers",
         "_arrays _conninfo _names",
         "_connection",
-        "_migrations _objects",
+        "_connecting _migrations _objects _verification",
         "_reconnecting",
         "_alarms",
         "_tables",
