@@ -261,6 +261,10 @@ class Settings:
         except psycopg.Error as error:
             is_timeout = isinstance(error, (ResponseTimeout, psycopg.errors.ConnectionTimeout))
             problem = Problem(problems.connect_problem(error), is_timeout=is_timeout)
+        except BaseException:  # such as Control-C
+            if connection is not None:
+                connection.discard()
+            raise
         else:
             refusal = self._refusal(session, wanted)
             if refusal is None:

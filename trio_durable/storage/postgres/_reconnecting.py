@@ -88,12 +88,12 @@ class ReconnectingConnection:
         while True:
             attempts += 1
             connection = self._usable()
+            connection.is_unreplicated = False
             try:
                 result = connection.perform(work)
                 if self._read_only:
                     connection.require_primary()
                 elif connection.is_unreplicated:
-                    connection.is_unreplicated = False
                     raise StorageFault(
                         "the server stopped waiting for its synchronous standby, which may lack "
                         "the change; the outcome is unknown"
