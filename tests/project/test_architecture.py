@@ -162,7 +162,7 @@ RANKS = {
     "cli.bench": ["callers objects plain", "figures", "measure"],
     "cli.demo": ["protocol", "child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
-        "alarms bench completion copy demo edit export import_ init ls",
+        "alarms bench completion copy demo doctor edit export import_ init ls",
         "migrate migrate_states new rm show stats tenants",
     ],
 }

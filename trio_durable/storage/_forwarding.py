@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from .._keys import AlarmKey, ObjectKey
 from ._contract import Hints, Reader, Storage, Writer
@@ -11,6 +11,7 @@ from ._records import (
     AlarmStatus,
     Commit,
     DueAlarm,
+    Finding,
     ObjectRow,
     Postponement,
     StoredAlarm,
@@ -53,6 +54,9 @@ class ForwardingStorage(Storage):
 
     def migration_sql(self) -> str | None:
         return self.inner.migration_sql()
+
+    def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+        return self.inner.diagnose(thorough)
 
 
 class ForwardingWriter(Writer):
