@@ -58,8 +58,8 @@ RANKS = {
         "_urls",
     ],
     "storage.sqlite": [
-        "_lock _parameters _transaction",
-        "_migrations",
+        "_database_file _lock _parameters _transaction",
+        "_migrations _watch",
         "_alarms _objects",
         "_tables",
         "_reader _writer",

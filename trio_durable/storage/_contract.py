@@ -35,6 +35,14 @@ class Writer(ABC):
     Methods take wall times in microseconds since 1970 UTC. Their sequences may be empty.
     """
 
+    @property
+    def log_bytes(self) -> int | None:
+        """The size in bytes of the log that is not yet written to the database, as of late.
+
+        None if the storage has none of its own. May be read from any thread, and doesn't block.
+        """
+        return None
+
     @abstractmethod
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         """Apply a batch in one transaction and make it durable.

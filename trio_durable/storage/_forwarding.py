@@ -74,6 +74,11 @@ class ForwardingWriter(Writer):
         """The writer that calls are forwarded to."""
         return self._inner
 
+    @property
+    def log_bytes(self) -> int | None:
+        """The size of the log of ``inner``."""
+        return self.inner.log_bytes
+
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         return self.inner.commit(batch, now)
 

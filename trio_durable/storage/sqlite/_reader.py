@@ -25,14 +25,16 @@ from .._records import (
 from ._migrations import Schema
 from ._tables import TenantTables, storage_faults
 from ._transaction import transaction
+from ._watch import FileWatch
 
 
 class SQLiteReader(Reader):
     """Reads on a connection of its own. Each read sees all batches committed before it began."""
 
-    def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
+    def __init__(self, connection: sqlite3.Connection, schema: Schema, watch: FileWatch) -> None:
         self._connection = connection
         self._schema = schema
+        self._watch = watch
         self._common = TenantTables(connection, "")
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
@@ -71,7 +73,10 @@ class SQLiteReader(Reader):
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
         with storage_faults():
-            return self._schema.tenants(after or "", limit)
+            self._watch.check_if_due()
+            tenants = self._schema.tenants(after or "", limit)
+            self._watch.check()
+        return tenants
 
     def browse_objects(
         self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""
@@ -102,11 +107,16 @@ class SQLiteReader(Reader):
 
     @contextmanager
     def _reading(self, tenant: str) -> Iterator[TenantTables | None]:
-        """The tables of a tenant, or None; they exist until the block ends."""
+        """The tables of a tenant, or None; they exist until the block ends.
+
+        Raises a `StorageFault` at its end if the file isn't the one that was opened, see `_watch`.
+        """
         with storage_faults():
-            if not tenant:
+            self._watch.check_if_due()
+            if tenant:
+                with transaction(self._connection, writes=False):
+                    exists = self._schema.has_tenant(tenant)
+                    yield TenantTables(self._connection, tenant) if exists else None
+            else:
                 yield self._common
-                return
-            with transaction(self._connection, writes=False):
-                exists = self._schema.has_tenant(tenant)
-                yield TenantTables(self._connection, tenant) if exists else None
+            self._watch.check()
