@@ -23,7 +23,7 @@ from .._records import (
     TypeSummary,
 )
 from ._migrations import Schema
-from ._tables import TenantTables, storage_faults
+from ._tables import TenantTables, checked
 from ._transaction import transaction
 from ._watch import FileWatch
 
@@ -72,11 +72,8 @@ class SQLiteReader(Reader):
             return tables.alarms.dead(type_name, after, limit) if tables else []
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
-        with storage_faults():
-            self._watch.check_if_due()
-            tenants = self._schema.tenants(after or "", limit)
-            self._watch.check()
-        return tenants
+        with checked(self._watch):
+            return self._schema.tenants(after or "", limit)
 
     def browse_objects(
         self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""
@@ -111,12 +108,10 @@ class SQLiteReader(Reader):
 
         Raises a `StorageFault` at its end if the file isn't the one that was opened, see `_watch`.
         """
-        with storage_faults():
-            self._watch.check_if_due()
+        with checked(self._watch):
             if tenant:
                 with transaction(self._connection, writes=False):
                     exists = self._schema.has_tenant(tenant)
                     yield TenantTables(self._connection, tenant) if exists else None
             else:
                 yield self._common
-            self._watch.check()

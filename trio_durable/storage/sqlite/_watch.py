@@ -2,10 +2,11 @@
 
 The file and its log may be removed, renamed, replaced or overwritten while a connection is open.
 SQLite goes on then: it writes to files that have no name any more, or mixes its pages with those of
-the other file, and the commits are lost. So a check follows each transaction, and nothing is
-acknowledged unless it succeeds:
+the other file, and the commits are lost. So checks follow the transactions, and nothing is
+acknowledged once one has failed:
 
-- After each transaction and each read, the path still leads to the same inode: one system call.
+- The path still leads to the same inode: after a transaction or a read, unless that was checked in
+  the last millisecond. It is one system call, which on a real disk follows each transaction.
 - Once a second, the log and its index have the inodes that they had, and the header in the file
   hasn't gone back: its change counter is at least as high as before.
 
@@ -28,6 +29,8 @@ from time import monotonic, sleep
 from .._contract import StorageFault
 from ._database_file import HEADER_SIZE, DatabaseFile, Identity, identity_of
 
+PATH_CHECK_SECONDS = 0.001
+"""The interval below which the path isn't checked again."""
 CHECK_SECONDS = 1.0
 """The interval of the checks that take more than one system call."""
 _REREAD_SECONDS = 0.01
@@ -59,48 +62,39 @@ class FileWatch:
         self._counter: int | None = None
         if file is not None:
             self._check_header(file)
-        self._due = monotonic() + CHECK_SECONDS
+        self._due = self._all_due = 0.0
+        self.has_failed = False
+        """True if the last check failed. The caller then runs `check_all` before a transaction as
+        well, so that it writes nothing more to a file that isn't there."""
         self.log_bytes = self._log_size()
         """The size of the log at the last complete check."""
-
-    def check_if_due(self) -> None:
-        """Run `check_all` if it is due.
-
-        Raises:
-            StorageFault: See `check_all`.
-        """
-        if monotonic() >= self._due:
-            self.check_all()
+        self.rounds = 0
+        """The number of complete checks."""
 
     def check(self) -> None:
-        """Check that the path leads to the file that was opened.
+        """Run the checks that are due, after a transaction or a read.
 
         Raises:
-            StorageFault: It doesn't, or that can't be checked.
+            StorageFault: A file isn't the one that was opened, or that can't be checked.
         """
-        try:
-            found = os.stat(self._path)
-        except OSError as error:
-            self._due = 0.0
-            raise _unreachable(self._path, error) from error
-        if found.st_ino != self._inode or found.st_dev != self._device:
-            self._due = 0.0
-            raise StorageFault(
-                f"{self._path} was replaced by another file while it was open, and nothing written "
-                "since reaches it. Stop the process before you replace its file; start it again now"
-            )
-        if self._file is not None and self._file.overwritten is not None:
-            self._due = 0.0
-            raise StorageFault(self._file.overwritten)
+        now = monotonic()
+        if now < self._due:
+            return
+        if now >= self._all_due:
+            self.check_all()
+            return
+        self._check_path()
+        self._due = now + PATH_CHECK_SECONDS
 
     def check_all(self) -> None:
-        """Check the file, its log and its header.
+        """Check the path, the log, its index and the header.
 
         Raises:
-            StorageFault: One of them isn't the one that was opened, or that can't be checked.
+            StorageFault: See `check`.
         """
-        self._due = 0.0  # until all of it succeeds
-        self.check()
+        self._all_due = 0.0
+        self._check_path()
+        self.has_failed = True  # until the rest succeeds
         for name, identity in self._companions.items():
             if identity is not None and self._identity_of(name) != identity:
                 raise StorageFault(
@@ -111,7 +105,26 @@ class FileWatch:
         if self._file is not None:
             self._check_header(self._file)
         self.log_bytes = self._log_size()
-        self._due = monotonic() + CHECK_SECONDS
+        self.rounds += 1
+        now = monotonic()
+        self._due, self._all_due = now + PATH_CHECK_SECONDS, now + CHECK_SECONDS
+        self.has_failed = False
+
+    def _check_path(self) -> None:
+        self.has_failed = True
+        self._due = 0.0
+        try:
+            found = os.stat(self._path)
+        except OSError as error:
+            raise _unreachable(self._path, error) from error
+        if found.st_ino != self._inode or found.st_dev != self._device:
+            raise StorageFault(
+                f"{self._path} was replaced by another file while it was open, and nothing written "
+                "since reaches it. Stop the process before you replace its file; start it again now"
+            )
+        if self._file is not None and self._file.overwritten is not None:
+            raise StorageFault(self._file.overwritten)
+        self.has_failed = False
 
     def close(self) -> None:
         """Release the owner's descriptor, if there is one. The connection is closed."""
@@ -169,17 +182,18 @@ class Stamp:
 
     Args:
         connection: The writer's.
+        watch: The checks of the file, each round of which makes a stamp due.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, watch: FileWatch) -> None:
         self._connection = connection
-        self._is_first = True
-        self._due = 0.0
+        self._watch = watch
+        self._round: int | None = None
 
     @property
     def is_due(self) -> bool:
         """True if the next commit has to include `apply`."""
-        return monotonic() >= self._due
+        return self._watch.rounds != self._round
 
     def prepare(self) -> None:
         """Drop the cached pages. The caller has no transaction open."""
@@ -195,9 +209,8 @@ class Stamp:
 
         Until then the file may have the same counter as a backup of it.
         """
-        self._due = monotonic() + CHECK_SECONDS
-        if self._is_first:
-            self._is_first = False
+        is_first, self._round = self._round is None, self._watch.rounds
+        if is_first:
             # The commit is durable, so a failure here isn't one of the commit.
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint")

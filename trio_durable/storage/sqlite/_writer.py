@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TypeVar
 
 from ..._keys import AlarmKey
@@ -24,7 +23,7 @@ from ._alarms import MAX_ROWS
 from ._lock import FileLock
 from ._migrations import Schema
 from ._objects import NotOnlySaves
-from ._tables import TenantTables, TenantTablesCache, storage_faults
+from ._tables import TenantTables, TenantTablesCache, checked
 from ._transaction import transaction
 from ._watch import FileWatch, Stamp
 
@@ -50,7 +49,7 @@ class SQLiteWriter(Writer):
         self._tables = TenantTablesCache(connection, schema)
         self._lock = lock
         self._watch = watch
-        self._stamp = Stamp(connection)
+        self._stamp = Stamp(connection, watch)
 
     @property
     def log_bytes(self) -> int | None:
@@ -62,8 +61,7 @@ class SQLiteWriter(Writer):
         if not batch:
             return ()
         stale: Collection[int] = ()
-        with storage_faults():
-            self._watch.check_if_due()
+        with checked(self._watch):
             stamps = self._stamp.is_due
             if stamps:
                 self._stamp.prepare()
@@ -77,7 +75,6 @@ class SQLiteWriter(Writer):
                     self._commit_all(batch, now, stamps=stamps)
             except (sqlite3.IntegrityError, Stale):
                 stale = self._commit_fresh(batch, now)
-            self._watch.check()
         return stale
 
     def _commit_all(self, batch: Sequence[Commit], now: int, *, stamps: bool) -> None:
@@ -166,7 +163,7 @@ class SQLiteWriter(Writer):
         )
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
-        with self._checked():
+        with checked(self._watch):
             tables = self._tables.find(alarm.tenant)
             return tables is not None and tables.alarms.revive(alarm, now)
 
@@ -177,7 +174,7 @@ class SQLiteWriter(Writer):
         work: Callable[[TenantTables, list[T]], R],
     ) -> list[R]:
         """Call ``work`` with the items of each existing tenant, in one transaction."""
-        with self._checked():
+        with checked(self._watch):
             parts = self._tables.of(items, tenant_of)
             if len(parts) == 1 and len(items) <= MAX_ROWS:
                 ((tables, part),) = parts
@@ -188,17 +185,9 @@ class SQLiteWriter(Writer):
     # --- tenants ---------------------------------------------------------------------------------
 
     def drop_tenant(self, tenant: str) -> bool:
-        with self._checked():
+        with checked(self._watch):
             self._tables.forget(tenant)
             return self._schema.drop_tenant(tenant)
-
-    @contextmanager
-    def _checked(self) -> Iterator[None]:
-        """Run the block's transaction on the file that was opened, or raise a `StorageFault`."""
-        with storage_faults():
-            self._watch.check_if_due()
-            yield
-            self._watch.check()
 
     def close(self) -> None:
         try:
