@@ -503,6 +503,7 @@ def statistics(objects: int, busy: int, transactions: int, commits: int) -> Runt
         alarms_in_flight=0,
         alarms_delivered=0,
         alarms_failed=0,
+        log_bytes=None,
     )
 
 

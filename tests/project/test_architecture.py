@@ -58,8 +58,8 @@ RANKS = {
         "_urls",
     ],
     "storage.sqlite": [
-        "_lock _parameters _transaction",
-        "_migrations",
+        "_database_file _lock _parameters _transaction",
+        "_migrations _watch",
         "_alarms _objects",
         "_tables",
         "_reader _writer",
@@ -162,7 +162,7 @@ RANKS = {
     "cli.bench": ["callers objects plain", "figures", "measure"],
     "cli.demo": ["protocol", "child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
-        "alarms bench completion copy demo edit export import_ init ls",
+        "alarms bench completion copy demo doctor edit export import_ init ls",
         "migrate migrate_states new rm show stats tenants",
     ],
 }

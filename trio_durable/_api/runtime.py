@@ -238,6 +238,7 @@ class DurableRuntime(Objects):
             alarms_in_flight=alarms.in_flight,
             alarms_delivered=alarms.delivered,
             alarms_failed=alarms.failed,
+            log_bytes=opened.writer.log_bytes,
         )
 
 

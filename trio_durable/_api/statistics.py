@@ -25,3 +25,6 @@ class RuntimeStatistics:
     """Alarms handled since the runtime opened."""
     alarms_failed: int
     """Failed attempts to handle an alarm."""
+    log_bytes: int | None
+    """Bytes of the write-ahead log of an SQLite file, as of a second before the latest commit; None
+    for other storages. Above 16 MiB, a long read keeps SQLite from starting it over."""
