@@ -433,6 +433,8 @@ class StorageInUse(StorageUnavailable):
         if self.pid == os.getpid():
             return f"{self.location} is in use by a runtime of this process; share that runtime"
         holder = f"process {self.pid}" if self.pid else "another process"
+        if not self.pid and self.problem:
+            holder += f" ({self.problem})"
         return f"{self.location} is in use by a runtime of {holder}; stop its process first"
 
 

@@ -507,6 +507,7 @@ def statistics(objects: int, busy: int, transactions: int, commits: int) -> Runt
         alarms_failed=0,
         busiest=(),
         slowest=(),
+        log_bytes=None,
     )
 
 

@@ -92,6 +92,11 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("copy app.db new.db -t other", "there is no tenant other"),
         ("copy app.db new.db -t A", "can't be the name of a tenant"),
     ],
+    "doctor": [
+        ("doctor app.db x", "unexpected extra argument (x)"),
+        ("doctor -s app.db app.db", "STORAGE is given twice; leave out --storage"),
+        ("doctor {''}", "STORAGE: the storage path is empty"),
+    ],
     "export": [
         (
             "export -s app.db note.txt",
@@ -175,15 +180,18 @@ ON_TENANTS: list[tuple[str, str]] = [
 ]
 
 EXCEPTIONS = {
-    ("import", f"-s {path}") for path in ("nowhere.db", "folder", "note.txt", "foreign.db")
+    (name, f"-s {path}")
+    for name in ("doctor", "import")
+    for path in ("nowhere.db", "folder", "note.txt", "foreign.db")
 }
 """An import creates a missing storage, or adds its tables to a database. Before it
-finds that it can't, it creates the lock file."""
+finds that it can't, it creates the lock file. The doctor reports such a storage as a result."""
 
 PLAIN = {
     "alarms": "",
     "alarms cancel": "Cart ada remind",
     "alarms retry": "Cart ada lost",
+    "doctor": "",
     "edit": "Cart ada --set total=1",
     "export": "new.jsonl",
     "import": "good.jsonl",
@@ -210,7 +218,7 @@ CASES = [
         (f"{name} {plain} {bad}", says)
         for name, plain in PLAIN.items()
         for bad, says in ON_TENANTS
-        if not name.startswith(("tenants", "migrate", "import"))
+        if not name.startswith(("tenants", "migrate", "import", "doctor"))
     ),
 ]
 

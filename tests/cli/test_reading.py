@@ -310,6 +310,7 @@ READING = [
     ("alarms", "--json"),
     ("tenants", "--json"),
     ("stats", "--json"),
+    ("doctor", "--json"),
     ("migrate", "--json"),
     ("migrate", "--check", "--json"),
 ]

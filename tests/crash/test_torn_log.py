@@ -52,7 +52,7 @@ class Dead:
 
 
 @pytest.fixture
-def dead(folder: Path) -> Dead:
+def dead(folder: Path, unstamped: None) -> Dead:
     """Some work in a file that had been there before, and then a sudden end."""
     path = folder / "alive" / "objects.db"
     path.parent.mkdir()

@@ -254,7 +254,7 @@ def stored(conninfo: str) -> dict[str, Row]:
     with psycopg.connect(conninfo, autocommit=True) as connection:
         others = (
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE application_name = 'trio_durable'"
+            "WHERE application_name LIKE 'trio_durable%'"
         )
         connection.execute(others)
         rows = connection.execute("SELECT object_id, revision, state FROM durable_objects")

@@ -58,18 +58,18 @@ RANKS = {
         "_urls",
     ],
     "storage.sqlite": [
-        "_lock _parameters _transaction",
-        "_migrations",
+        "_database_file _lock _parameters _transaction",
+        "_migrations _watch",
         "_alarms _objects",
         "_tables",
         "_reader _writer",
         "_storage",
     ],
     "storage.postgres": [
-        "_errors",
+        "_errors _servers",
         "_arrays _conninfo _names",
         "_connection",
-        "_migrations _objects",
+        "_connecting _migrations _objects _verification",
         "_reconnecting",
         "_alarms",
         "_tables",
@@ -162,7 +162,7 @@ RANKS = {
     "cli.bench": ["callers objects plain", "figures", "measure"],
     "cli.demo": ["protocol", "child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
-        "alarms bench completion copy demo edit export import_ init ls",
+        "alarms bench completion copy demo doctor edit export import_ init ls",
         "migrate migrate_states new rm show stats tenants",
     ],
 }

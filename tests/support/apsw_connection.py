@@ -91,6 +91,9 @@ class Connection:
 
     def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Cursor:
         connection = self._apsw
+        if sql.startswith("PRAGMA journal_size_limit"):
+            # SQLite ignores it if it can't shorten the log after a commit, apsw would raise that.
+            sql = "PRAGMA journal_size_limit"
         changes = connection.total_changes()
         description: Sequence[tuple[Any, ...]] = ()
 

@@ -49,9 +49,15 @@ class Server:
     Args:
         settings: As in postgresql.conf.
         hba: The lines of pg_hba.conf for TCP; on the Unix socket everybody is trusted.
+        standby_of: The primary that it replicates; a primary by default.
     """
 
-    def __init__(self, hba: str = "host all all 127.0.0.1/32 trust", **settings: object) -> None:
+    def __init__(
+        self,
+        hba: str = "host all all 127.0.0.1/32 trust",
+        standby_of: Server | None = None,
+        **settings: object,
+    ) -> None:
         # Not in pytest's folder, which other users can't enter, and whose name may be too long
         # for a socket.
         self.folder = Path(tempfile.mkdtemp(prefix="td-pg-"))
@@ -63,13 +69,34 @@ class Server:
             owner = pwd.getpwnam(self._user)
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
             os.chmod(self.folder, 0o755)  # noqa: S103  # for the server's user
-        package.ensure_pgdata_inited()
         self._command = package.bin_path / "postgres"
+        if standby_of is None:
+            package.ensure_pgdata_inited()
+        else:
+            self._copy(standby_of)
         self._settings = {"fsync": "off", "max_connections": 40, **settings}
-        (self._data / "pg_hba.conf").write_text(f"local all all trust\n{hba}\n")
+        (self._data / "pg_hba.conf").write_text(
+            f"local all all trust\nlocal replication all trust\n{hba}\n"
+        )
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def _copy(self, primary: Server) -> None:
+        """Make the files of a standby of ``primary``."""
+        self._data.rmdir()
+        command = [str(primary.programs / "pg_basebackup"), "-D", str(self._data), "-R"]
+        command += ["-d", primary.conninfo(), "-c", "fast"]
+        subprocess.run(command, user=self._user, cwd=self.folder, check=True)
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        self.execute("SELECT pg_promote(true, 60)")
+
+    @property
+    def log(self) -> str:
+        """The server's log."""
+        return (self.folder / "log").read_text(errors="replace")
 
     @property
     def socket(self) -> Path:
@@ -145,9 +172,13 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(hba: str = "host all all 127.0.0.1/32 trust", **settings: object) -> Iterator[Server]:
+def running(
+    hba: str = "host all all 127.0.0.1/32 trust",
+    standby_of: Server | None = None,
+    **settings: object,
+) -> Iterator[Server]:
     """A server for the block."""
-    server = Server(hba, **settings)
+    server = Server(hba, standby_of, **settings)
     try:
         yield server
     finally:

@@ -18,6 +18,8 @@ class Proxy:
         self._flows.set()
         self._losing: tuple[str, int | None] | None = None
         self._refuses = False
+        self.rejection: bytes | None = None
+        """An error that clients get when they connect, without a connection to the server."""
         self.alter: Callable[[bytes], bytes] | None = None
         """What to make of what the server says."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -83,6 +85,9 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 self.connections += 1
+                if self.rejection is not None:
+                    self._start(_reject, client, self.rejection)
+                    continue
                 server = socket.socket(socket.AF_UNIX)
                 try:
                     if self._refuses:
@@ -107,6 +112,20 @@ class Proxy:
                     data = self.alter(data)
                 target.sendall(data)
         _close(source, target)
+
+
+def _reject(client: socket.socket, rejection: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while client.recv(65536) in (b"\0\0\0\x08\x04\xd2\x16\x2f", b"\0\0\0\x08\x04\xd2\x16\x30"):
+            client.sendall(b"N")  # no encryption
+        client.sendall(rejection)
+    _close(client)
+
+
+def error(code: str, text: str) -> bytes:
+    """A message of the server that ends a connection."""
+    fields = f"SFATAL\0VFATAL\0C{code}\0M{text}\0\0".encode()
+    return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
 
 
 def _close(*sockets: socket.socket) -> None:

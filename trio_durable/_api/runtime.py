@@ -251,6 +251,7 @@ class DurableRuntime(Objects):
                 )
             ),
             slowest=tuple(nlargest(NAMED, busy, key=attrgetter("seconds"))),
+            log_bytes=opened.writer.log_bytes,
         )
 
 

@@ -35,3 +35,6 @@ class RuntimeStatistics:
     nothing waits for are left out."""
     slowest: tuple[BusyObject, ...]
     """The five objects that have been busy for longest with one load or turn, the longest first."""
+    log_bytes: int | None
+    """Bytes of the write-ahead log of an SQLite file, as of a second before the latest commit; None
+    for other storages. Above 16 MiB, a long read keeps SQLite from starting it over."""

@@ -21,6 +21,7 @@ from .commands.bench import bench
 from .commands.completion import completion
 from .commands.copy import copy_
 from .commands.demo import demo
+from .commands.doctor import doctor
 from .commands.edit import edit
 from .commands.export import export
 from .commands.import_ import import_
@@ -120,6 +121,7 @@ for _command in (
     completion,
     copy_,
     demo,
+    doctor,
     edit,
     export,
     import_,

@@ -6,15 +6,17 @@ The conditions that an implementation must keep are in the docstring of `trio_du
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
+from .._errors import StorageUnavailable
 from .._keys import AlarmKey, ObjectKey
 from ._records import (
     AlarmRow,
     AlarmStatus,
     Commit,
     DueAlarm,
+    Finding,
     ObjectRow,
     Postponement,
     StoredAlarm,
@@ -32,6 +34,14 @@ class Writer(ABC):
 
     Methods take wall times in microseconds since 1970 UTC. Their sequences may be empty.
     """
+
+    @property
+    def log_bytes(self) -> int | None:
+        """The size in bytes of the log that is not yet written to the database, as of late.
+
+        None if the storage has none of its own. May be read from any thread, and doesn't block.
+        """
+        return None
 
     @abstractmethod
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
@@ -364,6 +374,32 @@ class Storage(ABC):
             StorageUnavailable: It can't be opened.
         """
         return None
+
+    def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+        """Check the storage, for ``trio-durable doctor``. Changes nothing.
+
+        Called while this `Storage` has no side open; a runtime of another process may have. The
+        checks run as the iterator advances. A failed check becomes a finding and not an exception,
+        and checks that can't run after it are left out. The default opens a reader.
+
+        Args:
+            thorough: Also run checks whose duration grows with the amount of data.
+        """
+        try:
+            pending = self.pending_migrations()
+            if pending:
+                yield Finding(
+                    "schema",
+                    "warning",
+                    f"migrations are pending: {', '.join(pending)}",
+                    "apply them with `trio-durable migrate`, or open a runtime",
+                )
+                return
+            self.open_reader().close()
+        except (StorageUnavailable, StorageFault) as error:
+            yield Finding("opening", "problem", str(error))
+        else:
+            yield Finding("opening", "ok", "a reader can be opened, and no migrations are pending")
 
 
 class StorageFault(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from .._keys import AlarmKey, ObjectKey
 from ._contract import Hints, Reader, Storage, Writer
@@ -11,6 +11,7 @@ from ._records import (
     AlarmStatus,
     Commit,
     DueAlarm,
+    Finding,
     ObjectRow,
     Postponement,
     StoredAlarm,
@@ -54,6 +55,9 @@ class ForwardingStorage(Storage):
     def migration_sql(self) -> str | None:
         return self.inner.migration_sql()
 
+    def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+        return self.inner.diagnose(thorough)
+
 
 class ForwardingWriter(Writer):
     """Forwards each call to another writer. Subclasses override single methods.
@@ -69,6 +73,11 @@ class ForwardingWriter(Writer):
     def inner(self) -> Writer:
         """The writer that calls are forwarded to."""
         return self._inner
+
+    @property
+    def log_bytes(self) -> int | None:
+        """The size of the log of ``inner``."""
+        return self.inner.log_bytes
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         return self.inner.commit(batch, now)

@@ -20,6 +20,26 @@ import attrs
 
 from .._keys import AlarmKey, ObjectKey
 
+FindingStatus = Literal["ok", "warning", "problem"]
+"""Result of a check: ``"ok"``; ``"warning"`` for a risk, or a check that wasn't possible; or
+``"problem"`` if runtimes fail, or data is damaged or may be lost."""
+
+
+@attrs.frozen
+class Finding:
+    """Result of one check of a storage, see `Storage.diagnose`.
+
+    A text for people: one or several sentences in one line, without secrets.
+    """
+
+    name: str
+    """The check, in one to three lowercase words, such as "journal mode"."""
+    status: FindingStatus
+    text: str
+    """The observation."""
+    advice: str = ""
+    """The remedy, for a warning or a problem; "" otherwise."""
+
 
 @attrs.define(eq=False)
 class NewAlarm:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ._contract import Durability, Storage
 from .memory import MemoryStorage
 from .sqlite import SQLiteStorage
+
+# `key=value` pairs as libpq reads them, with a keyword that makes no sense in a file's name. libpq
+# itself isn't asked, because psycopg may be missing.
+_PAIR = r"\s*(\w+)\s*=\s*(?:'(?:[^'\\]|\\.)*'|(?:[^'\s\\]|\\.)*)"
+_PAIRS = re.compile(f"{_PAIR}(?:\\s{_PAIR})*\\s*", re.DOTALL)
+_KEYWORDS = re.compile(
+    r"(?:^|\s)(service|host|hostaddr|port|dbname|user|password|passfile|options|application_name"
+    r"|ssl\w+|target_session_attrs|connect_timeout)\s*="
+)
 
 
 def storage_at(storage: object, durability: Durability) -> Storage:
@@ -17,7 +27,8 @@ def storage_at(storage: object, durability: Durability) -> Storage:
 
     Raises:
         TypeError: ``storage`` is neither a path, a URL nor a `Storage`.
-        ValueError: The path is empty, or the URL is malformed or of an unknown scheme.
+        ValueError: The path is empty, or the URL or connection string is malformed or of an unknown
+            scheme.
         ModuleNotFoundError: A package that this kind of storage needs isn't installed.
     """
     if isinstance(storage, Storage):
@@ -30,12 +41,17 @@ def storage_at(storage: object, durability: Durability) -> Storage:
     scheme, separator, rest = path.partition("://")
     if separator and scheme in ("postgresql", "postgres"):
         return _postgres_storage(path, durability)
-    if not separator and (path.startswith(("postgresql:", "postgres:")) or "password=" in path):
+    is_text = isinstance(storage, str) and not separator
+    if is_text and _KEYWORDS.search(path) and _PAIRS.fullmatch(path):
+        return _postgres_storage(path, durability)
+    if is_text and (
+        path.startswith(("postgresql:", "postgres:")) or re.search(r"\bpassword\s*=", path)
+    ):
         # The string may hold a password, so the message quotes none of it. As the path of a file
         # it would appear in every message.
         raise ValueError(
-            "this looks like a PostgreSQL connection string; give postgresql://user@host/database, "
-            "or PostgresStorage(…), which also takes key=value pairs"
+            "this looks like a PostgreSQL connection string, but can't be read as one; give "
+            "postgresql://user@host/database, or key=value pairs: host=… dbname=…"
         )
     if separator and scheme != "sqlite":
         raise ValueError(

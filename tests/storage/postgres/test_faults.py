@@ -29,7 +29,7 @@ from trio_durable.storage import (
     Writer,
 )
 from trio_durable.storage.postgres import PostgresStorage
-from trio_durable.storage.postgres import _connection as _postgres_connection
+from trio_durable.storage.postgres import _connecting as _postgres_connecting
 
 NOW = 1_767_225_600_000_000
 
@@ -144,7 +144,7 @@ def test_a_server_that_has_said_that_it_ends_is_left_before_it_closes_its_side(
 
 def terminate(server: Server) -> None:
     """End the server's side of all connections of the library."""
-    of_library = "FROM pg_stat_activity WHERE application_name = 'trio_durable'"
+    of_library = "FROM pg_stat_activity WHERE application_name LIKE 'trio_durable%'"
     server.execute(f"SELECT pg_terminate_backend(pid) {of_library}")
     wait_until(lambda: server.execute(f"SELECT count(*) {of_library}") == [(0,)])
 
@@ -225,7 +225,7 @@ def test_attempts_to_connect_become_rarer(
     proxy: Proxy, opened: Callable[..., Sides], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(_postgres_connection, "sleep", pauses.append)
+    monkeypatch.setattr(_postgres_connecting, "sleep", pauses.append)
     sides = opened(proxy.url(), connect_timeout=0.5)
     proxy.refuse()
     proxy.cut()

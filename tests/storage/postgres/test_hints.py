@@ -23,7 +23,7 @@ from trio_durable.storage import Hints
 
 HOUR = 3600
 PATIENCE = 20
-LIBRARY = "FROM pg_stat_activity WHERE application_name = 'trio_durable'"
+LIBRARY = "FROM pg_stat_activity WHERE application_name LIKE 'trio_durable%'"
 fired: list[str] = []
 
 

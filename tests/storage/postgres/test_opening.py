@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import socket
+import subprocess
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,7 +24,8 @@ from psycopg.conninfo import make_conninfo
 from support.postgres import Server, wait_until
 
 from trio_durable import DurableRuntime, ObjectKey, StorageUnavailable
-from trio_durable.storage import Commit, StorageFault
+from trio_durable.storage import Commit, SQLiteStorage, StorageFault, StoredObject
+from trio_durable.storage._urls import storage_at
 from trio_durable.storage.postgres import PostgresStorage
 
 NOW = 1_767_225_600_000_000
@@ -222,6 +224,206 @@ def test_the_rights_that_the_documentation_asks_for_are_enough(server: Server) -
         assert list(writer.commit([Commit(key, 0, b"1") for key in keys], NOW)) == []
 
 
+# --- the schema ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(server: Server) -> Iterator[PostgresStorage]:
+    """A storage with tables in a schema of its own, and with a tenant."""
+    server.execute("CREATE SCHEMA made")
+    storage = PostgresStorage(server.url() + "?options=-csearch_path%3Dmade")
+    with closing(storage.open_writer()) as writer:
+        writer.commit([Commit(ObjectKey("Cart", "a", "acme"), 0, b"1")], NOW)
+    yield storage
+    server.execute("DROP SCHEMA made, durable_acme CASCADE")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            "DROP TRIGGER durable_objects_begin_at_1 ON made.durable_objects",
+            "made.durable_objects lacks the trigger durable_objects_begin_at_1",
+        ),
+        (
+            "ALTER TABLE made.durable_objects DISABLE TRIGGER durable_objects_begin_at_1",
+            "made.durable_objects lacks the trigger durable_objects_begin_at_1",
+        ),
+        (
+            "ALTER TABLE durable_acme.durable_objects DISABLE TRIGGER ALL",
+            "durable_acme.durable_objects lacks the trigger durable_objects_begin_at_1",
+        ),
+        ("DROP TABLE durable_acme.durable_alarms", "durable_acme.durable_alarms is missing"),
+        (
+            "ALTER TABLE made.durable_alarms DROP CONSTRAINT durable_alarms_pkey",
+            "made.durable_alarms has no primary key",
+        ),
+        (
+            "ALTER TABLE made.durable_alarms DROP COLUMN failures",
+            "durable_alarms.failures is missing or of another type or collation",
+        ),
+        (
+            'ALTER TABLE made.durable_objects ALTER object_id TYPE text COLLATE "POSIX"',
+            "durable_objects.object_id is missing or of another type or collation",
+        ),
+    ],
+)
+def test_tables_that_are_not_as_they_were_made(
+    server: Server, made: PostgresStorage, change: str, problem: str
+) -> None:
+    server.execute(change)
+    for work in (made.open_writer, made.open_reader):
+        with pytest.raises(StorageUnavailable, match="as the migrations have made them") as caught:
+            work()
+        assert problem in caught.value.problem
+        assert "pg_dump -n" in caught.value.problem
+
+
+def test_a_dump_of_the_tables_alone_is_refused(server: Server, made: PostgresStorage) -> None:
+    """It lacks the trigger's function, and so the trigger."""
+    dump = [str(server.programs / "pg_dump"), "-d", server.conninfo(dbname="postgres")]
+    text = subprocess.run([*dump, "-t", "made.durable_*"], check=True, capture_output=True).stdout
+    server.execute("CREATE DATABASE restored")
+    server.execute("CREATE SCHEMA made", database="restored")
+    psql = [str(server.programs / "psql"), "-d", server.conninfo(dbname="restored")]
+    subprocess.run(psql, input=text, check=True, capture_output=True)
+    server.execute(
+        "DELETE FROM made.durable_tenants",
+        "DELETE FROM made.durable_migrations WHERE tenant <> ''",
+        database="restored",
+    )
+    restored = server.url(database="restored") + "?options=-csearch_path%3Dmade"
+    with pytest.raises(StorageUnavailable, match="lacks the trigger"):
+        PostgresStorage(restored).open_writer()
+    server.execute("DROP DATABASE restored WITH (FORCE)")
+
+
+def test_row_level_security_is_refused(server: Server, made: PostgresStorage) -> None:
+    server.execute(
+        "GRANT USAGE ON SCHEMA made TO guest",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA made TO guest",
+        "ALTER TABLE made.durable_objects ENABLE ROW LEVEL SECURITY",
+    )
+    storage = PostgresStorage(server.url("guest") + "?options=-csearch_path%3Dmade")
+    with pytest.raises(StorageUnavailable, match="hides rows from this role"):
+        storage.open_writer()
+
+
+def test_a_role_whose_triggers_do_not_run_is_refused(server: Server, made: PostgresStorage) -> None:
+    server.execute("ALTER ROLE postgres SET session_replication_role = replica")
+    try:
+        with pytest.raises(StorageUnavailable, match="session_replication_role is replica"):
+            made.open_writer()
+    finally:
+        server.execute("ALTER ROLE postgres RESET session_replication_role")
+
+
+def test_privileges_are_checked_one_by_one(server: Server, made: PostgresStorage) -> None:
+    server.execute(
+        "GRANT USAGE ON SCHEMA made TO guest",
+        "GRANT SELECT ON made.durable_objects, made.durable_tenants, made.durable_migrations "
+        "TO guest",
+        "GRANT INSERT, UPDATE ON made.durable_objects TO guest",
+    )
+    storage = PostgresStorage(server.url("guest") + "?options=-csearch_path%3Dmade")
+    with pytest.raises(StorageUnavailable, match="may not read and write") as caught:
+        storage.open_writer()
+    assert 'made"."durable_objects" (DELETE)' in caught.value.problem
+    with pytest.raises(StorageUnavailable, match="may not read the tables") as caught:
+        storage.open_reader()
+    assert 'made: "made"."durable_alarms" (SELECT); grant' in caught.value.problem
+
+
+# --- the schema that is asked for ----------------------------------------------------------------
+
+
+@pytest.fixture
+def role(server: Server) -> Iterator[str]:
+    """A role that may make tables in the schema public."""
+    server.execute("CREATE ROLE shop LOGIN", "GRANT CREATE ON SCHEMA public TO shop")
+    yield "shop"
+    server.execute(
+        "DROP TABLE IF EXISTS durable_objects, durable_alarms, durable_tenants, durable_migrations",
+        "DROP SCHEMA IF EXISTS shop CASCADE",
+        "DROP FUNCTION IF EXISTS durable_begin_at_1",
+        "DROP OWNED BY shop CASCADE",
+        "DROP ROLE shop",
+    )
+
+
+def save(storage: PostgresStorage, revision: int) -> None:
+    with closing(storage.open_writer()) as writer:
+        commit = Commit(ObjectKey("Cart", "a"), revision, b"1")
+        assert list(writer.commit([commit], NOW)) == []
+
+
+def test_tables_stay_in_use_when_a_schema_of_the_roles_name_is_made(
+    server: Server, role: str
+) -> None:
+    storage = PostgresStorage(server.url(role))
+    save(storage, 0)
+    server.execute("CREATE SCHEMA shop AUTHORIZATION shop")
+    save(storage, 1)
+    assert server.execute("SELECT revision FROM public.durable_objects") == [(2,)]
+
+
+def test_the_schema_of_the_roles_name_is_used_if_there_are_no_tables_yet(
+    server: Server, role: str
+) -> None:
+    server.execute("CREATE SCHEMA shop AUTHORIZATION shop")
+    storage = PostgresStorage(server.url(role))
+    save(storage, 0)
+    assert server.execute("SELECT revision FROM shop.durable_objects") == [(1,)]
+    server.execute("REVOKE USAGE ON SCHEMA shop FROM shop", "ALTER SCHEMA shop OWNER TO postgres")
+    with pytest.raises(
+        StorageUnavailable, match="asks for schema shop, which the role may not use"
+    ):
+        storage.open_writer()
+
+
+def test_an_empty_schema_and_tables_of_others_are_ambiguous(server: Server, role: str) -> None:
+    PostgresStorage(server.url()).open_writer().close()
+    server.execute("CREATE SCHEMA shop AUTHORIZATION shop")
+    with pytest.raises(StorageUnavailable, match="shop is empty, and the tables in schema public"):
+        PostgresStorage(server.url(role)).open_writer()
+    save(PostgresStorage(server.url(role) + "?options=-csearch_path%3Dshop"), 0)
+
+
+def test_a_schema_that_is_missing_is_not_replaced_by_the_next_one(
+    server: Server, role: str
+) -> None:
+    save(PostgresStorage(server.url(role)), 0)
+    url = server.url(role) + "?options=-csearch_path%3Dstore,public"
+    with pytest.raises(StorageUnavailable, match="exists up to store; create it"):
+        PostgresStorage(url).open_writer()
+    server.execute("CREATE SCHEMA store", "GRANT ALL ON SCHEMA store TO shop")
+    save(PostgresStorage(url), 0)  # asked for by name, so the tables in public don't matter
+    server.execute("REVOKE USAGE ON SCHEMA store FROM shop")
+    for work in (PostgresStorage(url).open_writer, PostgresStorage(url).open_reader):
+        with pytest.raises(StorageUnavailable, match='GRANT USAGE ON SCHEMA "store"'):
+            work()
+    server.execute("DROP SCHEMA store CASCADE")
+
+
+# --- the server's log ----------------------------------------------------------------------------
+
+
+def test_what_is_normal_is_no_error_in_the_servers_log(server: Server) -> None:
+    server.execute("CREATE SCHEMA quiet")
+    (server.folder / "log").write_text("")
+    storage = PostgresStorage(server.url() + "?options=-csearch_path%3Dquiet")
+    assert storage.pending_migrations()
+    with closing(storage.open_writer()) as writer, closing(storage.open_reader()) as reader:
+        key = ObjectKey("Cart", "a", "newcomer")
+        assert reader.load([key]) == [None]
+        assert reader.list_ids("Cart", None, 9, "newcomer") == []
+        writer.commit([Commit(key, 0, b"1")], NOW)
+        assert reader.load([key]) == [StoredObject(1, b"1")]
+        assert writer.drop_tenant("newcomer")
+    assert "ERROR" not in server.log
+    server.execute("DROP SCHEMA quiet CASCADE")
+
+
 # --- connection strings --------------------------------------------------------------------------
 
 
@@ -258,6 +460,68 @@ def test_what_is_missing_comes_from_the_environment(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    ("text", "location"),
+    [
+        ("host=db dbname=app", "postgresql://db/app"),
+        ("dbname=app", "postgresql:///app"),
+        (
+            f"  host = db\npassword = '{SECRET} \\\\' user='a b' dbname=app",
+            "postgresql://a%20b@db/app",
+        ),
+        ("service=shop", "postgresql://?service=shop"),
+        ("host=''", "postgresql:///"),
+    ],
+)
+def test_pairs_of_key_and_value_name_a_database(
+    text: str, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGUSER", "me")
+    storage = storage_at(text, "full")
+    assert isinstance(storage, PostgresStorage)
+    assert SECRET not in storage.location
+    for part in location.removeprefix("postgresql://").replace("/", " ").split():
+        assert part in storage.location
+
+
+@pytest.mark.parametrize(
+    "path", ["app.db", "a=b.db", "data/host=1.db", "notes on host=x", Path("host=db")]
+)
+def test_other_texts_with_an_equals_sign_are_paths(path: str | Path) -> None:
+    assert isinstance(storage_at(path, "full"), SQLiteStorage)
+
+
+def test_a_service_file_names_hosts_and_more(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "services"
+    file.write_text(
+        "[other]\nhost=nowhere.invalid\n"
+        "# for tests\n[shop]\n"
+        f"host=nowhere.invalid,127.0.0.1\nport={server.port}\n"
+        f"user=postgres\ndbname=postgres\npassword={SECRET}\napplication_name=shop\n"
+        "options=-csearch_path=served\n"
+    )
+    server.execute("CREATE SCHEMA served")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    storage = PostgresStorage("service=shop")
+    port = server.port
+    assert storage.location == (
+        f"postgresql://postgres@nowhere.invalid,127.0.0.1:{port}/postgres"
+        "?service=shop&options=-csearch_path%3Dserved"
+    )
+    assert SECRET not in repr(vars(storage))
+    with closing(storage.open_writer()):
+        names = server.execute("SELECT application_name FROM pg_stat_activity WHERE datname <> ''")
+        assert ("shop",) in names
+    monkeypatch.setenv("PGSERVICE", "shop")
+    with closing(storage_at("dbname=postgres", "full").open_writer()):
+        pass
+    with pytest.raises(StorageUnavailable, match='definition of service "missing" not found'):
+        PostgresStorage("service=missing").open_writer()
+    server.execute("DROP SCHEMA served CASCADE")
+
+
+@pytest.mark.parametrize(
     "conninfo",
     [
         # Special characters that aren't escaped.
@@ -286,9 +550,16 @@ def test_a_string_that_cannot_be_read_is_refused_without_a_word_of_it(conninfo: 
         assert_secret(caught.value)
 
 
-@pytest.mark.parametrize("text", [f"host=db password={SECRET}", f"postgresql:/me:{SECRET}@db/app"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"db password={SECRET}",
+        f"hots=db password = {SECRET}",
+        f"postgresql:/me:{SECRET}@db/app",
+    ],
+)
 def test_what_is_meant_for_postgres_is_not_taken_for_the_path_of_a_file(text: str) -> None:
-    with pytest.raises(ValueError, match="looks like a PostgreSQL connection string") as caught:
+    with pytest.raises(ValueError, match="PostgreSQL connection string") as caught:
         DurableRuntime(text)
     assert_secret(caught.value)
 

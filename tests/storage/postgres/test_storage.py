@@ -82,7 +82,7 @@ def test_what_a_connection_is_set_to(postgres: str) -> None:
     with closing(PostgresStorage(parameters, statement_timeout=7).open_writer()) as writer:
         assert settings_of(writer, *names) == ["on", "7s", "7s"]
         names = ("default_transaction_isolation", "client_encoding", "application_name")
-        assert settings_of(writer, *names) == ["read committed", "UTF8", "trio_durable"]
+        assert settings_of(writer, *names) == ["read committed", "UTF8", "trio_durable writer"]
     with closing(PostgresStorage(postgres, durability="normal").open_writer()) as writer:
         assert settings_of(writer, "synchronous_commit") == ["off"]
 

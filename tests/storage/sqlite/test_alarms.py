@@ -280,6 +280,7 @@ def test_each_page_takes_the_same_work(path: Path, dead: bool) -> None:
         assert max(steps) <= min(steps) * 1.05
 
 
+@pytest.mark.usefixtures("unstamped")
 @pytest.mark.parametrize("rows", [1, 2, 64, 500])
 def test_a_batch_that_only_sets_alarms_from_outside_is_one_statement(path: Path, rows: int) -> None:
     storage = SQLiteStorage(path)
@@ -293,6 +294,7 @@ def test_a_batch_that_only_sets_alarms_from_outside_is_one_statement(path: Path,
         assert len(reader.due_alarms(NOW + 2, None, 9999, ())) == 2 * rows
 
 
+@pytest.mark.usefixtures("unstamped")
 def test_more_alarms_than_one_statement_takes_are_one_transaction(path: Path) -> None:
     storage = SQLiteStorage(path)
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
@@ -371,6 +373,7 @@ def test_a_mixed_batch_is_one_transaction(path: Path, stale: bool) -> None:
     assert counts[0] == counts[1]
 
 
+@pytest.mark.usefixtures("unstamped")
 @pytest.mark.parametrize("kind", ["cancel", "clear"])
 def test_to_cancel_from_outside_is_one_statement(path: Path, kind: str) -> None:
     storage = SQLiteStorage(path)

@@ -65,6 +65,7 @@ def test_the_reader_cannot_write(path: Path) -> None:
             connection.execute("DELETE FROM durable_objects")
 
 
+@pytest.mark.usefixtures("unstamped")
 @pytest.mark.parametrize("rows", [1, 2, 64, 1000])
 def test_a_batch_of_saves_is_one_statement(path: Path, rows: int) -> None:
     with writing(SQLiteStorage(path)) as writer:
@@ -78,6 +79,7 @@ def test_a_batch_of_saves_is_one_statement(path: Path, rows: int) -> None:
         connection_of(writer).set_trace_callback(None)
 
 
+@pytest.mark.usefixtures("unstamped")
 def test_statements_with_stale_rows_do_not_grow_with_the_batch(path: Path) -> None:
     with writing(SQLiteStorage(path)) as writer:
         counts = []

@@ -115,6 +115,7 @@ def test_the_tables_of_a_tenant_are_as_those_of_the_file(path: Path) -> None:
         assert common == schema[name.removeprefix("tenant_a-b_")]
 
 
+@pytest.mark.usefixtures("unstamped")
 def test_tables_are_made_in_the_transaction_that_first_writes_something(path: Path) -> None:
     """Nobody sees them half made: neither a reader, nor who opens the file after a crash."""
     storage = SQLiteStorage(path)

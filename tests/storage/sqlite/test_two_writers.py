@@ -13,6 +13,7 @@ from trio_durable._keys import AlarmKey
 from trio_durable.storage import AlarmChanges, Commit, Writer
 from trio_durable.storage.sqlite._lock import FileLock
 from trio_durable.storage.sqlite._migrations import Schema
+from trio_durable.storage.sqlite._watch import FileWatch
 from trio_durable.storage.sqlite._writer import SQLiteWriter
 
 from .files import NOW, alarm_key, execute, fill, rows_of_alarms, setting, writing
@@ -25,7 +26,7 @@ def another_writer(path: Path) -> Iterator[Writer]:
     lock = FileLock(path.with_name(f"another-{threading.get_ident()}-lock"), storage.location)
     connection = storage._connect()
     schema = Schema(connection)
-    with closing(SQLiteWriter(connection, schema, lock)) as writer:
+    with closing(SQLiteWriter(connection, schema, lock, FileWatch(path))) as writer:
         yield writer
 
 

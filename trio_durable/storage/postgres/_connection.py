@@ -1,72 +1,64 @@
-"""Connection to a PostgreSQL server with a bound on every wait, and its settings.
+"""Connection to a PostgreSQL server with a bound on every wait.
 
 psycopg waits for the result of a statement without a timeout. TCP keepalives don't help against a
 server or proxy that hangs with its connections open, since its kernel still answers them. So a
 `Connection` wraps the generator that psycopg waits in, and gives up after a period of silence.
 
-Invariants:
-
-- Every wait is bounded: connecting by the connect timeout, and a result by the server's
-  ``statement_timeout`` plus one second.
-- A psycopg error of connecting is never kept as a ``__cause__``, because it holds the connection's
-  parameters with the password.
+A connection through a pooler may lead to another backend in each transaction. There `perform` makes
+the settings in each transaction, for that transaction only, and nothing is prepared. So no setting
+reaches another client of the pooler, and a statement that another client prepared under the same
+name is never executed.
 """
 
 from __future__ import annotations
 
-import random
+import contextlib
+import logging
 import selectors
 from collections.abc import Callable, Generator
-from time import monotonic, sleep
-from typing import Any
+from time import monotonic
+from typing import Any, TypeVar
 
 import attrs
 import psycopg
 from psycopg import pq
 from psycopg.abc import RV, PQGen
-from psycopg.conninfo import make_conninfo
 
-from .._contract import Durability
-from . import _errors as problems
-from ._arrays import register_dumpers
-from ._conninfo import Conninfo
-from ._errors import Problem
+from ._errors import is_unreplicated
+from ._servers import Server
 
-_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.05, 1.0
-"""Bounds of the pause between attempts to connect."""
+logger = logging.getLogger("trio_durable.storage")
 
-_ROUND_TRIP_SECONDS = 1.0
-"""Time that a result may take to arrive after the server's ``statement_timeout``."""
-
-_MAX_PREPARED = 1000
-"""Bound on prepared statements per connection. Each tenant has statements of its own."""
-
-_SET_UP = """
-SELECT current_setting('server_encoding'), current_schema(),
-    set_config('default_transaction_isolation', 'read committed', false),
-    CASE WHEN %(durability)s = 'normal' THEN set_config('synchronous_commit', 'off', false)
-        WHEN current_setting('synchronous_commit') = 'off'
-        THEN set_config('synchronous_commit', 'on', false) END,
-    CASE WHEN current_setting('idle_in_transaction_session_timeout') = '0'
-        THEN set_config('idle_in_transaction_session_timeout', %(timeout)s, false) END,
-    CASE WHEN %(may_set_timeout)s AND current_setting('statement_timeout') = '0'
-        THEN set_config('statement_timeout', %(timeout)s, false) END
-"""
-_TIMEOUT = "SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'"
-
-
-class Unreachable(Exception):
-    """Connecting failed. The argument is the `Problem`."""
-
-    problem: Problem
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.text)
-        self.problem = problem
+T = TypeVar("T")
 
 
 class ResponseTimeout(psycopg.OperationalError):
     """The server sent nothing within the silence timeout."""
+
+
+class WrongServer(Exception):
+    """The connection leads to a server that must not be used. Nothing was applied."""
+
+
+@attrs.frozen
+class Session:
+    """Facts about a connection that its first statements have found out."""
+
+    server: Server
+    encoding: str
+    """The database's encoding."""
+    search_path: str
+    schemas: tuple[str, ...]
+    """The schemas of the search path that exist and that the role may use."""
+    needs_primary: bool
+    """False if the user asked for a standby, and the connection only reads."""
+    begin: str | None = None
+    """Behind a pooler, statements that begin a transaction with the settings of the library."""
+
+    @property
+    def is_pooled(self) -> bool:
+        """True if a pooler may give each transaction another backend."""
+        return self.begin is not None
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -78,11 +70,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """The error of the wait that failed, if one did."""
     is_ending = False
     """True if the server has announced that it will close the connection."""
+    is_unreplicated = False
+    """True if a commit may be missing on a synchronous standby, though the server applied it."""
     socket_selector: selectors.BaseSelector
-    encoding = ""
-    """The database's encoding."""
-    schema: str | None = None
-    """The first existing schema of the search path."""
+    session: Session
+    backend_pid = 0
+    """The process id of the server's process in the latest transaction."""
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Run a wait of psycopg within `silence_timeout`."""
@@ -94,6 +87,34 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             self.timeout_error = error
             self.silence_timeout = 0  # psycopg now cleans up, and must not wait once more
             raise
+
+    def perform(self, work: Callable[[Connection], T]) -> T:
+        """Call ``work``; behind a pooler, in a transaction with the settings of the library.
+
+        Raises:
+            WrongServer: The pooler leads to another server than it did when connecting.
+        """
+        begin = self.session.begin
+        if begin is None:
+            return work(self)
+        cursor = self.execute(begin.encode())
+        cursor.nextset()  # the first result is that of BEGIN
+        found = cursor.fetchone()
+        try:
+            assert found is not None
+            self.backend_pid, started_at, is_read_only = found[:3]
+            server = self.session.server
+            if (started_at, is_read_only) != (server.started_at, server.is_read_only):
+                raise WrongServer("the pooler leads to another server than before")
+            result = work(self)
+        except BaseException:
+            if self.timeout_error is None:
+                with contextlib.suppress(psycopg.Error):
+                    self.execute("ROLLBACK")
+            raise
+        if self.execute("COMMIT").statusmessage != "COMMIT":
+            raise psycopg.errors.InFailedSqlTransaction("the transaction was rolled back")
+        return result
 
     def pipelined(self, send: Callable[[], None]) -> None:
         """Send the statements that ``send`` executes in one round trip, as one transaction.
@@ -135,10 +156,30 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             pass
         return False
 
+    def require_primary(self) -> None:
+        """Check after a statement that the server still takes changes. Takes no round trip.
+
+        A server reports these two settings with the result of a statement if they have changed.
+        Poolers may report those of another server, and `perform` checks there.
+
+        Raises:
+            WrongServer: It doesn't, and the user didn't ask for such a server.
+        """
+        session = self.session
+        if session.needs_primary and not session.is_pooled:
+            report = self.pgconn.parameter_status
+            if b"on" in (report(b"default_transaction_read_only"), report(b"in_hot_standby")):
+                raise WrongServer("the server has become read-only; name the primary")
+
     def on_notice(self, said: psycopg.errors.Diagnostic) -> None:
-        """Handle an asynchronous message of the server."""
-        if said.severity_nonlocalized in ("FATAL", "PANIC"):
-            self.is_ending = True
+        """Handle an asynchronous message or a warning of the server."""
+        severity = said.severity_nonlocalized
+        if is_unreplicated(said):
+            self.is_unreplicated = True
+        if severity in ("FATAL", "PANIC") or (said.sqlstate or "").startswith("57"):
+            self.is_ending = True  # a crashing server warns before it closes the connection
+        elif severity == "WARNING" and not self.is_unreplicated:
+            logger.warning("the PostgreSQL server warns: %s", said.message_primary)
 
     def discard(self) -> None:
         """Close the connection, whatever its state."""
@@ -161,93 +202,3 @@ def _with_silence_timeout(gen: PQGen[RV], silence_timeout: float) -> Generator[A
     except StopIteration as stop:
         result: RV = stop.value
         return result
-
-
-@attrs.frozen
-class Settings:
-    """Parameters of all connections of a storage. Durations are in seconds."""
-
-    conninfo: Conninfo
-    durability: Durability
-    connect_timeout: float
-    statement_timeout: float
-    prepared_statements: bool
-
-    def connect(self, timeout: float) -> Connection:
-        """Connect once.
-
-        Raises:
-            Unreachable: Connecting failed.
-        """
-        may_set_timeout = "statement_timeout" not in self.conninfo.options
-        milliseconds = max(1, round(self.statement_timeout * 1000))
-        parameters = self.conninfo.parameters(
-            connect_timeout=max(1, round(timeout)),
-            fallback_application_name="trio_durable",
-            target_session_attrs="read-write",
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-            tcp_user_timeout=milliseconds + 1000,
-        )
-        try:
-            connection = Connection.connect(
-                make_conninfo(**{**parameters, "client_encoding": "UTF8"}),
-                autocommit=True,
-                prepare_threshold=5 if self.prepared_statements else None,
-            )
-        except psycopg.Error as error:
-            problem = problems.connect_problem(error)
-        else:
-            connection.socket_selector = _selector()
-            connection.add_notice_handler(connection.on_notice)
-            try:
-                self._set_up(connection, may_set_timeout, str(milliseconds))
-                return connection
-            except psycopg.Error as error:
-                problem = problems.connect_problem(error)
-                connection.discard()
-        raise Unreachable(attrs.evolve(problem, text=self.conninfo.censored(problem.text)))
-
-    def connect_with_retries(self, should_retry: Callable[[Problem], bool]) -> Connection:
-        """Connect, with retries until the connect timeout while ``should_retry`` says so.
-
-        Raises:
-            Unreachable: Connecting failed.
-        """
-        deadline = monotonic() + self.connect_timeout
-        pause = _MIN_BACKOFF_SECONDS
-        while True:
-            try:
-                return self.connect(deadline - monotonic())
-            except Unreachable as error:
-                problem = error.problem
-            if not should_retry(problem) or monotonic() + pause > deadline:
-                raise Unreachable(problem)
-            # Jitter, because many processes may have lost the same server at once.
-            sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # jitter
-            pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
-
-    def _set_up(self, connection: Connection, may_set_timeout: bool, timeout: str) -> None:
-        """Set the session's parameters, and read the ones that the server has decided on."""
-        connection.silence_timeout = self.statement_timeout + _ROUND_TRIP_SECONDS
-        connection.socket_selector.register(connection.pgconn.socket, selectors.EVENT_READ)
-        parameters = {
-            "durability": self.durability,
-            "may_set_timeout": may_set_timeout,
-            "timeout": timeout,
-        }
-        row = connection.execute(_SET_UP, parameters).fetchone()
-        assert row is not None
-        connection.encoding, connection.schema = row[:2]
-        row = connection.execute(_TIMEOUT).fetchone()
-        assert row is not None
-        connection.prepared_max = _MAX_PREPARED
-        connection.silence_timeout = row[0] / 1000 + _ROUND_TRIP_SECONDS if row[0] else None
-        register_dumpers(connection)
-
-
-def _selector() -> selectors.BaseSelector:
-    # Not epoll, which takes one more file descriptor per connection, nor select, which can't handle
-    # descriptors above 1023.
-    return getattr(selectors, "PollSelector", selectors.SelectSelector)()

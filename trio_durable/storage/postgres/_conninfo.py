@@ -1,7 +1,10 @@
 """Connection string of a PostgreSQL database, which never shows its password.
 
 libpq parses the string, a URL or ``key=value`` pairs, and takes missing parameters from the
-environment, the password file or the service file. Two of its habits would reveal passwords:
+environment and the password file. A service file is read here as well, because its hosts are
+connected to one by one.
+
+Two of libpq's habits would reveal passwords:
 
 - Its messages about a malformed string quote parts of it, so they aren't passed on.
 - It reads a URL with an unescaped ``@`` in the password as another host or database, which then
@@ -13,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
@@ -42,28 +46,41 @@ class Conninfo:
         parameters = _parsed(text)
         if parameters is None:
             raise ValueError(f"the PostgreSQL connection string can't be read; {_HELP}")
-        self._parameters = parameters
-        self._secrets = [parameters[name] for name in _SECRETS if parameters.get(name)]
-        self.location = _location(parameters)
+        service = parameters.get("service") or os.environ.get("PGSERVICE")
+        found = _service(service, parameters.get("servicefile")) if service else {}
+        self._knows_hosts = found is not None
+        self._parameters = {**(found or {}), **parameters}
+        self._secrets = [value for name in _SECRETS if (value := self._parameters.get(name))]
+        self.location = _location(self._parameters)
         """The database as a URL, without secrets."""
 
     def __repr__(self) -> str:
         return f"<Conninfo of {self.location}>"
 
-    @property
-    def options(self) -> str:
-        """Command-line options for the server; "" if the string has none."""
-        return self._parameters.get("options", "")
+    def get(self, name: str) -> str:
+        """A parameter of the string, of the service file or of the environment; "" if not set."""
+        return self._parameters.get(name) or _from_environment().get(name, "")
 
     def parameters(self, **defaults: object) -> dict[str, str]:
         """Parameters for libpq: ``defaults``, unless the environment or the string sets them."""
-        given = {
-            option.keyword.decode()
-            for option in Defaults.get_defaults()
-            if option.envvar and option.envvar.decode() in os.environ
-        }
+        given = _from_environment()
         own = {name: str(value) for name, value in defaults.items() if name not in given}
         return {**own, **self._parameters}
+
+    def hosts(self) -> list[dict[str, str]]:
+        """The parameters ``host``, ``hostaddr`` and ``port`` of each host, in order.
+
+        One empty dict if only libpq knows the hosts, or if the numbers of hosts and ports differ,
+        which libpq reports.
+        """
+        columns = {name: self.get(name).split(",") for name in ("host", "hostaddr", "port")}
+        count = max(len(columns["host"]), len(columns["hostaddr"]))
+        if not self._knows_hosts or any(len(each) not in (1, count) for each in columns.values()):
+            return [{}]
+        return [
+            {name: each[n if len(each) > 1 else 0] for name, each in columns.items() if any(each)}
+            for n in range(count)
+        ]
 
     def censored(self, text: str) -> str:
         """``text`` with all secrets of this string replaced by ``***``."""
@@ -86,6 +103,43 @@ def _parsed(text: str) -> dict[str, str] | None:
     if _PORTS.fullmatch(parameters.get("port", "")) is None or "@" in parameters.get("host", ""):
         return None
     return parameters
+
+
+def _service(name: str, file: str | None) -> dict[str, str] | None:
+    """The parameters of a service; None if no service file has it, or if a server of LDAP has them.
+
+    libpq reads the same files, and reports what is wrong with them.
+    """
+    places = [Path(file or os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf").expanduser()]
+    if folder := os.environ.get("PGSYSCONFDIR"):
+        places.append(Path(folder, "pg_service.conf"))
+    keywords = {option.keyword.decode() for option in Defaults.get_defaults()} - {"service"}
+    for place in places:
+        try:
+            lines = [line.strip() for line in place.read_text("utf-8").splitlines()]
+        except (OSError, UnicodeError):
+            continue
+        if f"[{name}]" not in lines:
+            continue
+        found: dict[str, str] = {}
+        for line in lines[lines.index(f"[{name}]") + 1 :]:
+            if line.startswith("["):
+                break
+            if line.startswith("ldap"):
+                return None
+            key, separator, value = line.partition("=")
+            if separator and key in keywords:
+                found.setdefault(key, value)  # the first one counts
+        return found
+    return None
+
+
+def _from_environment() -> dict[str, str]:
+    return {
+        option.keyword.decode(): os.environ[option.envvar.decode()]
+        for option in Defaults.get_defaults()
+        if option.envvar and option.envvar.decode() in os.environ
+    }
 
 
 def _location(parameters: Mapping[str, str]) -> str:

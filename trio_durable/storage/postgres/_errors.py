@@ -1,12 +1,14 @@
-"""Texts for errors of a PostgreSQL server, with advice.
+"""Errors of a PostgreSQL server: kinds by SQLSTATE, and texts with advice.
 
-A failed connection has no SQLSTATE, so its errors are recognized by libpq's text. A server may use
-another language; then its text is passed on without advice.
+The kinds come from SQLSTATEs and other fields that no server translates. Only advice is chosen by
+words: a failed connection has no SQLSTATE, and a server may use another language. Then its text is
+passed on without advice.
 """
 
 from __future__ import annotations
 
 import re
+from enum import Enum, auto
 
 import attrs
 import psycopg
@@ -17,89 +19,115 @@ class Problem:
     """The reason why connecting failed."""
 
     text: str
-    is_transient: bool = True
-    """True if a retry may succeed without anyone changing anything."""
-    is_starting: bool = False
-    """True if the server is starting up and will accept connections soon."""
+    is_passing: bool = False
+    """True if the server is starting, or a failover may be in progress."""
+    is_timeout: bool = False
+    """True if the time was over before there was another reason."""
 
 
-_CONNECT_ADVICE: tuple[tuple[str, str, bool], ...] = (
+class Kind(Enum):
+    """The consequence of a statement's error."""
+
+    REFUSED = auto()
+    """The statement failed, and would fail again. Nothing was applied."""
+    ABORTED = auto()
+    """The server rolled the transaction back because of another one. It may succeed now."""
+    READ_ONLY = auto()
+    """The server takes no changes. Nothing was applied. Another server may take them."""
+    UNPREPARED = auto()
+    """A prepared statement is gone or another one. Nothing was applied."""
+    LOST = auto()
+    """The connection is lost, and whether a change was applied is unknown."""
+
+
+def kind_of(error: psycopg.Error) -> Kind:
+    """The `Kind` of a statement's error, as far as the server has reported it."""
+    code = error.sqlstate or ""
+    if code == "25006":
+        return Kind.READ_ONLY
+    if code in ("40001", "40P01"):  # serialization failure, deadlock
+        return Kind.ABORTED
+    if code in ("26000", "42P05") or error.diag.source_function == "RevalidateCachedQuery":
+        return Kind.UNPREPARED
+    # Connection exception, operator intervention except query_canceled, completion unknown, and
+    # idle_in_transaction_session_timeout.
+    if (code[:2] in ("08", "57") and code != "57014") or code in ("40003", "25P03"):
+        return Kind.LOST
+    return Kind.REFUSED
+
+
+def is_unreplicated(notice: psycopg.errors.Diagnostic) -> bool:
+    """True for the warning of a commit that no longer waits for its synchronous standby.
+
+    Its SQLSTATE is that of all warnings, and its text is translated.
+    """
+    return notice.source_function == "SyncRepWaitForLSN"
+
+
+_CONNECT_ADVICE = (
     (
         r"password authentication failed|no password supplied|SASL|authentication failed",
         "check user and password (in the connection string, PGPASSWORD or the password file)",
-        False,
     ),
     (
         r'role ".*" does not exist',
         "check the user's name, or create the role: CREATE ROLE … LOGIN",
-        False,
     ),
     (
         r'database ".*" does not exist',
         "check the database's name, or create it: CREATE DATABASE …",
-        False,
     ),
-    (r"permission denied for database", "grant the role CONNECT on the database", False),
+    (r"permission denied for database", "grant the role CONNECT on the database"),
     (
         r"server does not support SSL",
         "the server has no TLS: use sslmode=prefer, or set up TLS on the server",
-        False,
     ),
     (
         r"no encryption|SSL off",
         "the server admits this user with TLS only: use sslmode=require or stronger",
-        False,
     ),
     (
         r"certificate verify failed|SSL error|root certificate|server certificate",
         "check sslmode, sslrootcert and the server's certificate",
-        False,
     ),
     (
         r"no pg_hba.conf entry",
         "let the server admit this user from this host, in its pg_hba.conf",
-        False,
     ),
     (
         r"too many clients|too many connections|connection slots are reserved|no more connections",
         "a runtime takes three connections: close others, raise max_connections, or use a pooler",
-        True,
     ),
     (
-        r"session is read-only|session is not in hot standby|server is in hot standby",
-        "the server is a standby, or has default_transaction_read_only: name the primary",
-        True,
+        r"unsupported startup parameter",
+        "the pooler accepts no such parameter: set it for the role (ALTER ROLE … SET …)",
     ),
     (
         r"could not translate host name|failed to resolve|[Nn]ame or service not known",
         "check the host's name",
-        True,
     ),
     (
         r"[Cc]onnection refused|No such file or directory",
         "check host and port, and that the server runs",
-        True,
     ),
     (
         r"starting up|shutting down|recovery mode",
         "the server is starting or stopping: try again soon",
-        True,
     ),
     (
-        r"timeout expired|timed out|unreachable|No route",
+        r"timeout expired|timed out|unreachable|No route|no answer",
         "check host and port, and any firewall in between",
-        True,
     ),
 )
 
 
-def connect_problem(error: psycopg.Error) -> Problem:
-    """The `Problem` for an error of connecting."""
-    said = _one_line(str(error))
-    for pattern, advice, is_transient in _CONNECT_ADVICE:
+def connect_problem(error: psycopg.Error) -> str:
+    """Text for an error of connecting."""
+    said = _one_line(str(error)) or type(error).__name__
+    for pattern, advice in _CONNECT_ADVICE:
         if re.search(pattern, said):
-            return Problem(f"{said}; {advice}", is_transient, is_starting="starting up" in said)
-    return Problem(said)
+            return f"{said}; {advice}"
+    return said
 
 
 def statement_problem(error: psycopg.Error) -> str:

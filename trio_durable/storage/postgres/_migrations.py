@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import attrs
-import psycopg
 
 from ._connection import Connection
 from ._names import Names
@@ -102,6 +101,10 @@ _TENANT_STEPS = (_OBJECTS, _ALARMS)
 _SHARED_STEPS = (_TENANTS,)
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('trio_durable migrations', 0))"
+_HAS_LIST = """
+SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = 'durable_migrations'
+"""
 _CREATE_LIST = """CREATE TABLE IF NOT EXISTS {migrations} (
     tenant     text COLLATE "C" NOT NULL,
     name       text COLLATE "C" NOT NULL,
@@ -223,13 +226,11 @@ class Schema:
 
     def applied(self, connection: Connection) -> set[tuple[str, str]]:
         """The applied migrations, as (tenant, name)."""
-        # By an error and not by a query of the catalogue: a connection that once found the table
-        # missing keeps that in its cache until it takes a lock there.
-        try:
-            with connection.transaction():
-                return set(connection.execute(self._list))
-        except psycopg.errors.UndefinedTable:
+        # Looked for first, because an error would be in the server's log. Not by ``to_regclass``,
+        # which may answer from a cache that is older than the transaction's advisory lock.
+        if connection.execute(_HAS_LIST, (self.home,)).fetchone() is None:
             return set()
+        return set(connection.execute(self._list))
 
     def pending(self, applied: set[tuple[str, str]]) -> list[tuple[str, str]]:
         """The migrations to apply, as (tenant, name)."""

@@ -14,9 +14,10 @@ Invariants:
   with 0, because hints may have been missed.
 - `close` waits at most one second for the thread.
 
+- The connection is replaced when another one of the storage leads to another server.
+
 A transaction pooler shares connections between clients, so that ``LISTEN`` would affect the
-connection of another client. It is recognized by the server's process id, which differs between the
-protocol and ``pg_backend_pid()``.
+connection of another client. There hints are sent, but not received.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ import psycopg
 from psycopg import sql
 
 from .._contract import Hints
-from ._connection import Connection, Settings, Unreachable
+from ._connecting import Settings, Unreachable
+from ._connection import Connection
 from ._errors import statement_problem
+from ._verification import Unsuitable, home_schema
 
 logger = logging.getLogger("trio_durable.storage")
 
@@ -67,6 +70,7 @@ class PostgresHints(Hints):
         self._woken.setblocking(False)
         # A daemon thread, so that a connection attempt doesn't delay the end of the process.
         self._thread = threading.Thread(target=self._run, name="trio_durable hints", daemon=True)
+        settings.current.call_on_move(self._wake_up)
         self._thread.start()
 
     def send(self, available_at: int) -> None:
@@ -80,6 +84,7 @@ class PostgresHints(Hints):
 
     def close(self) -> None:
         """See `Hints.close`."""
+        self._settings.current.no_more_calls(self._wake_up)
         self._is_closing = True
         self._wake_up()
         self._thread.join(_CLOSE_TIMEOUT_SECONDS)
@@ -96,11 +101,13 @@ class PostgresHints(Hints):
             pause = _MIN_BACKOFF_SECONDS
             while True:
                 began = monotonic()
-                problem = "closed"
+                problem = "another connection leads to another server"
                 try:
                     self._serve(waiting)
                 except Unreachable as error:
                     problem = error.problem.text
+                except Unsuitable as error:
+                    problem = str(error)
                 except psycopg.Error as error:
                     problem = self._settings.conninfo.censored(statement_problem(error))
                 if self._is_closing:
@@ -121,13 +128,14 @@ class PostgresHints(Hints):
             self._drain()
 
     def _serve(self, waiting: selectors.BaseSelector) -> None:
-        """Connect, and send and receive hints until `close`.
+        """Connect, and send and receive hints until `close`, or until the server is another one.
 
         Raises:
             Unreachable: Connecting failed.
+            Unsuitable: The schema isn't there.
             psycopg.Error: The connection was lost.
         """
-        connection = self._settings.connect(self._settings.connect_timeout)
+        connection = self._settings.connect("hints", self._settings.connect_timeout)
         file = connection.pgconn.socket
         try:
             waiting.register(file, selectors.EVENT_READ)
@@ -139,14 +147,14 @@ class PostgresHints(Hints):
             connection.discard()
 
     def _relay(self, connection: Connection, waiting: selectors.BaseSelector) -> None:
-        channel = _channel(connection.schema)
+        channel = _channel(home_schema(connection))
         self._listen(connection, channel)
         send_at = monotonic()
         while True:
             if self._to_send is not None and (self._is_closing or monotonic() >= send_at):
                 self._notify(connection, channel)
                 send_at = monotonic() + _HINT_INTERVAL_SECONDS
-            if self._is_closing:
+            if self._is_closing or not self._settings.current.is_(connection.session.server):
                 return
             # psycopg passes notifications that arrive during a statement to the handler.
             waiting.select(None if self._to_send is None else max(0.0, send_at - monotonic()))
@@ -156,8 +164,7 @@ class PostgresHints(Hints):
                 self._received(notification.be_pid, notification.extra)
 
     def _listen(self, connection: Connection, channel: str) -> None:
-        row = connection.execute("SELECT pg_backend_pid()").fetchone()
-        if row != (connection.info.backend_pid,):
+        if connection.session.is_pooled:
             if not self._warned:
                 self._warned = True
                 logger.warning(
@@ -194,7 +201,7 @@ class PostgresHints(Hints):
                 pass
 
 
-def _channel(schema: str | None) -> str:
+def _channel(schema: str) -> str:
     """The channel of all runtimes on the same tables.
 
     Schemas with very long names may share one, which only causes spurious hints.

@@ -1,8 +1,8 @@
 """Reader of a PostgreSQL database.
 
-Each read is one statement, which sees all batches committed before it began. A read of a tenant
-doesn't check first that the tenant exists: if it doesn't, the statement fails, and the result is
-empty.
+Each read is one statement, which sees all batches committed before it began. Before the first read
+of a tenant there is a query for its existence. Without it a read of a missing tenant would be an
+error in the server's log.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .._records import (
 )
 from ._connection import Connection
 from ._migrations import Schema
+from ._names import Names
 from ._reconnecting import ReconnectingConnection
 from ._tables import MISSING, TenantTables, tables_by_tenant
 
@@ -37,6 +38,9 @@ class PostgresReader(Reader):
         self._reconnecting = reconnecting
         self._schema = schema
         self._tables_of = tables_by_tenant(schema.home)
+        self._query_tenant = Names(schema.home).query("SELECT FROM {tenants} WHERE name = %s")
+        self._known_tenants: set[str] = {""}
+        """Cache of existing tenants. Another process may have dropped one since."""
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         return load_by_tenant(keys, self._load_of)
@@ -135,9 +139,17 @@ class PostgresReader(Reader):
     def _read(self, tenant: str, nothing: T, read: Callable[[Connection, TenantTables], T]) -> T:
         """Read from a tenant's tables; ``nothing`` if the tenant doesn't exist."""
         tables = self._tables_of(tenant)
+        if tenant not in self._known_tenants:
+            found = self._reconnecting.run(
+                lambda connection: connection.execute(self._query_tenant, (tenant,)).fetchone()
+            )
+            if found is None:
+                return nothing
+            self._known_tenants.add(tenant)
         try:
             return self._reconnecting.run(lambda connection: read(connection, tables))
         except StorageFault as fault:
             if tenant and isinstance(fault.__cause__, MISSING):
+                self._known_tenants.discard(tenant)
                 return nothing
             raise

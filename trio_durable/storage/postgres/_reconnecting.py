@@ -9,10 +9,13 @@ Invariants:
 - An idle connection is checked before each use. A server that has stopped has closed its side,
   which the socket shows without a round trip; then the connection is replaced first. So a restart
   of the server between two uses causes no error.
+- A connection is replaced, too, if another connection of the storage leads to another server.
 - A connection that fails during a statement is never used again. The outcome of a write is then
   unknown: it isn't repeated, and the `StorageFault` says so. A read is repeated.
 - A statement that the server is known not to have applied, because of a serialization failure, a
   deadlock or a read-only server, is retried after a short random pause.
+- At most one backend of a writer waits for a missing synchronous standby. After a commit that was
+  given up during that wait, no other one is sent until the backend has ended.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import logging
 import random
 import struct
 from collections.abc import Callable
-from time import sleep
+from time import monotonic, sleep
 from typing import TypeVar
 
 import psycopg
@@ -30,7 +33,9 @@ from psycopg import pq
 from .._batch import Stale
 from .._contract import StorageFault
 from . import _errors as problems
-from ._connection import Connection, ResponseTimeout, Settings, Unreachable
+from ._connecting import Settings, Side, Unreachable
+from ._connection import Connection, ResponseTimeout, WrongServer
+from ._errors import Kind
 from ._migrations import GONE
 
 logger = logging.getLogger("trio_durable.storage")
@@ -40,10 +45,14 @@ T = TypeVar("T")
 _MAX_ATTEMPTS = 3
 _RETRY_SECONDS = (0.01, 0.05)
 """Bounds of the random pause before a retry, multiplied by the number of attempts so far."""
+_STANDBY_POLL_SECONDS = 0.1
 
 _STALE_SQLSTATES = {GONE, "22012"}  # a division by zero, see `_objects.REQUIRE_ALL`
-_READ_ONLY_SQLSTATE = "25006"
-_ABORTED_SQLSTATES = {"40001", "40P01", _READ_ONLY_SQLSTATE}  # serialization failure, deadlock
+
+# Backends of other roles show no state, and need none: they aren't ours.
+_WAITS_FOR_STANDBY = """
+SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active' AND wait_event = 'SyncRep'
+"""
 
 
 class ReconnectingConnection:
@@ -59,6 +68,10 @@ class ReconnectingConnection:
         self._settings = settings
         self._connection: Connection | None = connection
         self._read_only = read_only
+        self._abandoned_pid: int | None = None
+        """The backend of a commit that was given up, until it is known not to wait."""
+        if not read_only:
+            settings.current.writers += 1
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Call ``work`` with an open connection, and return its result.
@@ -75,22 +88,40 @@ class ReconnectingConnection:
         while True:
             attempts += 1
             connection = self._usable()
+            connection.is_unreplicated = False
             try:
-                return work(connection)
+                result = connection.perform(work)
+                if self._read_only:
+                    connection.require_primary()
+                elif connection.is_unreplicated:
+                    raise StorageFault(
+                        "the server stopped waiting for its synchronous standby, which may lack "
+                        "the change; the outcome is unknown"
+                    )
+                return result
+            except WrongServer as error:
+                self._drop()
+                if attempts == _MAX_ATTEMPTS:
+                    raise StorageFault(str(error)) from None
+                _pause(attempts)
             except psycopg.Error as error:
                 if error.sqlstate in _STALE_SQLSTATES:
                     raise Stale from None
-                is_lost = _is_lost(connection, error)
-                if is_lost or error.sqlstate == _READ_ONLY_SQLSTATE:
+                kind = _kind(connection, error)
+                if kind in (Kind.LOST, Kind.READ_ONLY, Kind.UNPREPARED):
+                    if isinstance(error, ResponseTimeout) and not self._read_only:
+                        self._abandoned_pid = connection.backend_pid
                     self._drop()
-                if attempts < _MAX_ATTEMPTS:
-                    if error.sqlstate in _ABORTED_SQLSTATES:
-                        sleep(attempts * random.uniform(*_RETRY_SECONDS))  # noqa: S311  # jitter
+                if kind is Kind.UNPREPARED:
+                    self._settings.current.may_prepare = False
+                if attempts < _MAX_ATTEMPTS and kind is not Kind.REFUSED:
+                    if kind is not Kind.LOST:
+                        _pause(attempts)
                         continue
-                    if is_lost and self._read_only:
+                    if self._read_only:
                         continue
                 text = problems.statement_problem(error)
-                if is_lost and not self._read_only:
+                if kind is Kind.LOST and not self._read_only:
                     text = f"the connection was lost ({text}); the outcome of the change is unknown"
                 raise StorageFault(self._settings.conninfo.censored(text)) from error
             except (struct.error, OverflowError, UnicodeError) as error:
@@ -104,6 +135,8 @@ class ReconnectingConnection:
     def close(self) -> None:
         """Close the connection."""
         self._drop()
+        if not self._read_only:
+            self._settings.current.writers -= 1
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -111,29 +144,71 @@ class ReconnectingConnection:
             self._connection = None
 
     def _usable(self) -> Connection:
-        if self._connection is not None:
-            if self._connection.is_usable():
-                return self._connection
-            self._drop()
-            logger.warning(
-                "lost the connection to %s; reconnecting", self._settings.conninfo.location
-            )
-        problem = None
-        try:
-            self._connection = self._settings.connect_with_retries(
-                lambda problem: problem.is_transient
-            )
-        except Unreachable as error:
-            problem = error.problem.text
+        connection = self._connection
+        if connection is not None:
+            session = connection.session
+            if session.needs_primary and not self._settings.current.is_(session.server):
+                logger.info("another connection to %s leads to another server", self._location)
+                self._drop()
+            elif not connection.is_usable():
+                logger.warning("lost the connection to %s; reconnecting", self._location)
+                self._drop()
         if self._connection is None:
-            raise StorageFault(f"no connection: {problem}")
-        logger.info("reconnected to %s", self._settings.conninfo.location)
+            self._connection = self._reconnected()
+        if self._abandoned_pid is not None:
+            self._await_abandoned(self._connection, self._abandoned_pid)
         return self._connection
 
+    def _reconnected(self) -> Connection:
+        side: Side = "reader" if self._read_only else "writer"
+        connection, problem = None, ""
+        try:
+            connection = self._settings.connect_with_retries(side, opening=False)
+        except Unreachable as error:
+            problem = error.problem.text
+        if connection is None:
+            raise StorageFault(f"no connection: {problem}")
+        logger.info("reconnected to %s", self._location)
+        return connection
 
-def _is_lost(connection: Connection, error: psycopg.Error) -> bool:
-    if isinstance(error, ResponseTimeout) or (
-        (error.sqlstate or "")[:2] in ("08", "57") and (error.sqlstate != "57014")
+    def _await_abandoned(self, connection: Connection, pid: int) -> None:
+        """Wait until the backend of an abandoned commit doesn't wait for a standby any more.
+
+        Raises:
+            StorageFault: It still waits after the connect timeout.
+        """
+        deadline = monotonic() + self._settings.connect_timeout
+        try:
+            while connection.execute(_WAITS_FOR_STANDBY, (pid,)).fetchone() is not None:
+                if monotonic() > deadline:
+                    raise StorageFault(
+                        "an earlier change still waits on the server for a synchronous standby; "
+                        "start the standby, or change synchronous_standby_names"
+                    )
+                sleep(_STANDBY_POLL_SECONDS)
+        except psycopg.Error as error:
+            self._drop()
+            raise StorageFault(problems.statement_problem(error)) from error
+        self._abandoned_pid = None
+
+    @property
+    def _location(self) -> str:
+        return self._settings.conninfo.location
+
+
+def _pause(attempts: int) -> None:
+    sleep(attempts * random.uniform(*_RETRY_SECONDS))  # noqa: S311  # jitter
+
+
+def _kind(connection: Connection, error: psycopg.Error) -> Kind:
+    """The kind of an error, from its SQLSTATE and from the state of the connection."""
+    kind = problems.kind_of(error)
+    if kind is not Kind.REFUSED and kind is not Kind.ABORTED:
+        return kind
+    if (
+        isinstance(error, ResponseTimeout)
+        or connection.closed
+        or connection.pgconn.transaction_status != pq.TransactionStatus.IDLE
     ):
-        return True
-    return connection.closed or (connection.pgconn.transaction_status != pq.TransactionStatus.IDLE)
+        return Kind.LOST
+    return kind

@@ -24,22 +24,17 @@ from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Hints, Reader, Storage, Writer
 from . import _errors as problems
-from ._arrays import text_array
-from ._connection import Connection, Settings, Unreachable
+from ._connecting import Settings, Side, Unreachable
+from ._connection import Connection
 from ._conninfo import Conninfo
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
-from ._names import Names
 from ._notify import PostgresHints
 from ._reader import PostgresReader
 from ._reconnecting import ReconnectingConnection
+from ._verification import Unsuitable, home_schema, require_privileges, verify
 from ._writer import PostgresWriter
 
 _MIN_POSTGRES = 14
-
-_MAY_WRITE = """
-SELECT bool_and(has_table_privilege(name, privilege))
-FROM unnest(%s::text[]) AS name, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
-"""
 
 
 class PostgresStorage(Storage):
@@ -99,23 +94,17 @@ class PostgresStorage(Storage):
 
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`. Any number of runtimes may have one each."""
-        with self._connecting() as (connection, schema):
+        with self._connecting("writer") as (connection, schema):
             self._bring_up_to_date(connection, schema)
-            names = Names(schema.home)
-            tables = text_array(names.statement(table) for table in ("{objects}", "{alarms}"))
-            if connection.execute(_MAY_WRITE, (tables,)).fetchone() != (True,):
-                raise StorageUnavailable(
-                    self.location,
-                    f"the role may not read and write the tables in schema {schema.home}; grant it "
-                    "that, see docs/postgres.md",
-                )
+            require_privileges(connection, schema.home, may_write=True)
+            verify(connection, schema.home)
             return PostgresWriter(
                 ReconnectingConnection(self._settings, connection, read_only=False), schema
             )
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
-        with self._connecting() as (connection, schema):
+        with self._connecting("reader") as (connection, schema):
             applied = self._checked(schema.applied(connection))
             if not applied:
                 raise StorageUnavailable(
@@ -129,6 +118,8 @@ class PostgresStorage(Storage):
                     "its tables are of an older release; bring them up to date with "
                     "`trio-durable migrate`",
                 )
+            require_privileges(connection, schema.home, may_write=False)
+            verify(connection, schema.home)
             return PostgresReader(
                 ReconnectingConnection(self._settings, connection, read_only=True), schema
             )
@@ -242,56 +233,53 @@ class PostgresStorage(Storage):
     @contextmanager
     def _inspecting(self) -> Iterator[tuple[Connection, Schema]]:
         """An open, checked connection for the block."""
-        with self._connecting() as (connection, schema):
+        with self._connecting("admin") as (connection, schema):
             try:
                 yield connection, schema
             finally:
                 connection.discard()
 
     @contextmanager
-    def _connecting(self) -> Iterator[tuple[Connection, Schema]]:
+    def _connecting(self, side: Side) -> Iterator[tuple[Connection, Schema]]:
         """An open, checked connection. The block takes ownership; it is closed if the block fails.
 
         Raises:
             StorageUnavailable: Connecting failed, or the server or database isn't suitable.
         """
-        connection = self._connect()
+        connection = self._connect(side)
         try:
-            yield connection, Schema(self._home_schema(connection))
+            self._require_suitable_server(connection)
+            yield connection, Schema(home_schema(connection))
         except psycopg.Error as error:
             connection.discard()
             problem = self._settings.conninfo.censored(problems.statement_problem(error))
             raise StorageUnavailable(self.location, problem) from error
+        except Unsuitable as error:
+            connection.discard()
+            raise StorageUnavailable(self.location, str(error)) from None
         except BaseException:
             connection.discard()
             raise
 
-    def _connect(self) -> Connection:
+    def _connect(self, side: Side) -> Connection:
         try:
-            return self._settings.connect_with_retries(lambda problem: problem.is_starting)
+            return self._settings.connect_with_retries(side, opening=True)
         except Unreachable as error:
             problem = error.problem.text
         raise StorageUnavailable(self.location, problem)
 
-    def _home_schema(self, connection: Connection) -> str:
+    def _require_suitable_server(self, connection: Connection) -> None:
         version = connection.info.server_version // 10000
-        problem = None
+        encoding = connection.session.encoding
         if version < _MIN_POSTGRES:
-            problem = f"the server is PostgreSQL {version}; {_MIN_POSTGRES} or newer is needed"
-        elif connection.encoding != "UTF8":
-            problem = (
-                f"the database has the encoding {connection.encoding}; create one with UTF8: "
+            raise Unsuitable(
+                f"the server is PostgreSQL {version}; {_MIN_POSTGRES} or newer is needed"
+            )
+        if encoding != "UTF8":
+            raise Unsuitable(
+                f"the database has the encoding {encoding}; create one with UTF8: "
                 "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
             )
-        elif connection.schema is None:
-            problem = (
-                "no schema of the search path exists, or the role may not use it; create one, or "
-                "name one: ?options=-c%20search_path%3D…"
-            )
-        if problem is not None:
-            raise StorageUnavailable(self.location, problem)
-        assert connection.schema is not None
-        return connection.schema
 
 
 def _up_to(to: str | None) -> list[str]:

@@ -25,6 +25,9 @@ from ._transaction import transaction
 if TYPE_CHECKING:
     import sqlite_utils
 
+APPLICATION_ID = 0x54524455
+"""The ``application_id`` in the header of a file of this library; "TRDU" in ASCII."""
+
 _MIGRATION_SET = "trio_durable"
 _APPLIED = "_sqlite_migrations"
 """The table in which sqlite-utils records applied migrations."""
@@ -114,6 +117,16 @@ def m003_tenants(connection: sqlite3.Connection, names: TableNames) -> None:
 _Step = Callable[[sqlite3.Connection, TableNames], None]
 _TENANT_STEPS: tuple[_Step, ...] = (m001_objects, m002_alarms)
 _FILE_STEPS: tuple[_Step, ...] = (m003_tenants,)
+
+SCHEMA_VERSION = len(_TENANT_STEPS) + len(_FILE_STEPS)
+"""The ``user_version`` in the header of such a file: the number of the latest migration."""
+
+# Tables of this library, of sqlite-utils, of SQLite itself, and of Litestream.
+_OTHERS = """
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name <> '_sqlite_migrations'
+    AND name NOT GLOB 'durable_*' AND name NOT GLOB 'tenant_*_durable_*'
+    AND name NOT GLOB 'sqlite_*' AND name NOT GLOB '_litestream_*'
+"""
 
 
 def migrations_of(tenant: str) -> sqlite_utils.Migrations:
@@ -211,6 +224,37 @@ class Schema:
             "WHERE migration_set = ? OR migration_set GLOB ?",
             (_MIGRATION_SET, f"{_MIGRATION_SET}:*"),
         )
+
+    # --- the header ------------------------------------------------------------------------------
+
+    def application_id(self) -> int:
+        """The ``application_id`` in the file's header; 0 if no program has set it."""
+        return self._pragma("application_id")
+
+    def user_version(self) -> int:
+        """The ``user_version`` in the file's header."""
+        return self._pragma("user_version")
+
+    def has_other_tables(self) -> bool:
+        """True if another program keeps tables in the file."""
+        return self._connection.execute(_OTHERS).fetchone() is not None
+
+    def mark(self) -> None:
+        """Set ``application_id`` and ``user_version``, unless they are another program's.
+
+        They are if the id is another one, or if it is 0, and the version isn't or the file has
+        tables of another program. The caller has a transaction open.
+        """
+        application_id, version = self.application_id(), self.user_version()
+        if application_id == version == 0 and not self.has_other_tables():
+            self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            application_id = APPLICATION_ID
+        if application_id == APPLICATION_ID and version < SCHEMA_VERSION:
+            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _pragma(self, name: str) -> int:
+        value: int = self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+        return value
 
     # --- tenants ---------------------------------------------------------------------------------
 

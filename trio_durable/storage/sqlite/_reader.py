@@ -23,16 +23,18 @@ from .._records import (
     TypeSummary,
 )
 from ._migrations import Schema
-from ._tables import TenantTables, storage_faults
+from ._tables import TenantTables, checked
 from ._transaction import transaction
+from ._watch import FileWatch
 
 
 class SQLiteReader(Reader):
     """Reads on a connection of its own. Each read sees all batches committed before it began."""
 
-    def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
+    def __init__(self, connection: sqlite3.Connection, schema: Schema, watch: FileWatch) -> None:
         self._connection = connection
         self._schema = schema
+        self._watch = watch
         self._common = TenantTables(connection, "")
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
@@ -70,7 +72,7 @@ class SQLiteReader(Reader):
             return tables.alarms.dead(type_name, after, limit) if tables else []
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
-        with storage_faults():
+        with checked(self._watch):
             return self._schema.tenants(after or "", limit)
 
     def browse_objects(
@@ -102,11 +104,14 @@ class SQLiteReader(Reader):
 
     @contextmanager
     def _reading(self, tenant: str) -> Iterator[TenantTables | None]:
-        """The tables of a tenant, or None; they exist until the block ends."""
-        with storage_faults():
-            if not tenant:
+        """The tables of a tenant, or None; they exist until the block ends.
+
+        Raises a `StorageFault` at its end if the file isn't the one that was opened, see `_watch`.
+        """
+        with checked(self._watch):
+            if tenant:
+                with transaction(self._connection, writes=False):
+                    exists = self._schema.has_tenant(tenant)
+                    yield TenantTables(self._connection, tenant) if exists else None
+            else:
                 yield self._common
-                return
-            with transaction(self._connection, writes=False):
-                exists = self._schema.has_tenant(tenant)
-                yield TenantTables(self._connection, tenant) if exists else None

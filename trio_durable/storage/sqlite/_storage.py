@@ -17,20 +17,27 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from ..._durations import Duration, seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
-from .._contract import Durability, Reader, Storage, Writer
+from .._contract import Durability, Reader, Storage, StorageFault, Writer
+from ._database_file import DatabaseFile, identity_of
 from ._lock import FileLock
 from ._migrations import Schema
 from ._reader import SQLiteReader
 from ._tables import UNDECODABLE_MESSAGE, TenantTables
+from ._transaction import transaction
+from ._watch import FileWatch
 from ._writer import SQLiteWriter
 
 _MIN_SQLITE = (3, 38)
 """SQLite 3.38 introduced the ``->>`` operator."""
+
+LOG_LIMIT = 16 * 1024 * 1024
+"""Size in bytes to which SQLite truncates a larger log when it begins it again. Without a long
+reader that is after every 1000 pages, some 4 MB."""
 
 
 class SQLiteStorage(Storage):
@@ -62,6 +69,7 @@ class SQLiteStorage(Storage):
         self._path = Path(os.path.realpath(path))
         self._durability = durability
         self._busy_timeout = seconds(busy_timeout, "busy_timeout")
+        self._file: DatabaseFile | None = None  # the writer's, which the reader shares
 
     @property
     def location(self) -> str:
@@ -76,23 +84,48 @@ class SQLiteStorage(Storage):
                 self.location, f"there is no folder {self._path.parent}; make it first"
             )
         self._refuse_a_folder()
+        with ExitStack() as undo:
+            lock = self._lock()
+            undo.callback(lock.release)
+            # Before SQLite opens the file, since recovering it is a change, too.
+            self._file = self._open_file()
+            undo.callback(self._file.release)
+            connection = self._connect()
+            undo.callback(connection.close)
+            schema = self._prepare(connection)
+            writer = SQLiteWriter(connection, schema, lock, self._watch(self._file))
+            undo.pop_all()
+            return writer
+
+    def _lock(self) -> FileLock:
         try:
-            lock = FileLock(self._path.with_name(self._path.name + "-lock"), self.location)
+            return FileLock(self._path.with_name(self._path.name + "-lock"), self.location)
         except OSError as error:
             raise StorageUnavailable(
                 self.location, f"its lock file can't be opened ({error}); make the folder writable"
             ) from error
+
+    def _open_file(self) -> DatabaseFile:
         try:
-            connection = self._connect()
-            try:
-                schema = self._prepare(connection)
-            except BaseException:
-                connection.close()
-                raise
-        except BaseException:
-            lock.release()
-            raise
-        return SQLiteWriter(connection, schema, lock)
+            return DatabaseFile(self._path)
+        except OSError as error:
+            raise StorageUnavailable(
+                self.location,
+                f"it can't be opened for writing ({error.strerror}); check the path and its "
+                "permissions: make the file and its folder writable",
+            ) from error
+
+    def _watch(self, file: DatabaseFile | None = None) -> FileWatch:
+        try:
+            watch = FileWatch(self._path, file or self._file_of_writer())
+            watch.check_all()
+        except StorageFault as fault:
+            raise StorageUnavailable(self.location, str(fault)) from fault
+        except OSError as error:
+            raise StorageUnavailable(
+                self.location, f"it can't be checked ({error.strerror})"
+            ) from error
+        return watch
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
@@ -111,10 +144,17 @@ class SQLiteStorage(Storage):
                         "its tables are of an older release; bring them up to date with "
                         "`trio-durable migrate`",
                     )
-                return SQLiteReader(connection, schema)
+                return SQLiteReader(connection, schema, self._watch())
         except BaseException:
             connection.close()
             raise
+
+    def _file_of_writer(self) -> DatabaseFile | None:
+        """The writer's descriptor, if the path still leads to its file."""
+        file = self._file
+        if file is None or not file.is_open or identity_of(os.stat(self._path)) != file.identity:
+            return None
+        return file
 
     def pending_migrations(self) -> list[str]:
         """See `Storage.pending_migrations`."""
@@ -169,8 +209,11 @@ class SQLiteStorage(Storage):
                     self.location, f"SQLite keeps its journal in {mode} mode here; WAL is needed"
                 )
             connection.execute(f"PRAGMA synchronous = {self._durability}")
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
             schema = self._checked_schema(connection)
             schema.apply()
+            with transaction(connection):
+                schema.mark()
             # Fail now if the file isn't writable, and not at the first commit. Beginning a write
             # transaction doesn't show it.
             connection.execute("DELETE FROM durable_objects WHERE 0")

@@ -13,6 +13,7 @@ from .._records import Commit
 from ._alarms import AlarmTable
 from ._migrations import Schema, TableNames
 from ._objects import ObjectTable
+from ._watch import FileWatch
 
 T = TypeVar("T")
 
@@ -98,11 +99,20 @@ class TenantTablesCache:
 
 
 @contextmanager
-def storage_faults() -> Iterator[None]:
-    """Raise sqlite3's errors as a `StorageFault`."""
+def checked(watch: FileWatch) -> Iterator[None]:
+    """Run the block's transaction or read on the file that was opened, see `_watch`.
+
+    Raises:
+        StorageFault: The file isn't the one that was opened, or sqlite3 raised an error.
+    """
+    if watch.has_failed:
+        watch.check_all()
     try:
         yield
     except (sqlite3.Error, OverflowError) as error:
+        watch.check_all()  # SQLite finds the pages of another file malformed
         raise StorageFault.of(error) from error
     except UnicodeDecodeError as error:
+        watch.check_all()
         raise StorageFault(UNDECODABLE_MESSAGE) from error
+    watch.check()

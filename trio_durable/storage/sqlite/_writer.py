@@ -4,6 +4,9 @@ Commits are optimistic. The writer first applies the whole batch as if no commit
 of saves by one statement, see `_objects`, and any other batch by several in one transaction. A
 stale commit makes that fail as a whole. Only then a second transaction finds the stale commits and
 applies the others. Stale commits are rare, so the common path pays nothing for them.
+
+After each transaction the writer checks that its file is still in place, see `_watch`. Otherwise it
+raises, and nothing is acknowledged.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from ._alarms import MAX_ROWS
 from ._lock import FileLock
 from ._migrations import Schema
 from ._objects import NotOnlySaves
-from ._tables import TenantTables, TenantTablesCache, storage_faults
+from ._tables import TenantTables, TenantTablesCache, checked
 from ._transaction import transaction
+from ._watch import FileWatch, Stamp
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,45 +38,69 @@ class SQLiteWriter(Writer):
         connection: In autocommit mode. Closed with the writer.
         schema: The schema of the file, on the same connection.
         lock: The file's lock. Released after the connection is closed.
+        watch: The checks of the file. Closed after the connection, too.
     """
 
-    def __init__(self, connection: sqlite3.Connection, schema: Schema, lock: FileLock) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, schema: Schema, lock: FileLock, watch: FileWatch
+    ) -> None:
         self._connection = connection
         self._schema = schema
         self._tables = TenantTablesCache(connection, schema)
         self._lock = lock
+        self._watch = watch
+        self._stamp = Stamp(connection, watch)
+
+    @property
+    def log_bytes(self) -> int | None:
+        return self._watch.log_bytes
 
     # --- commits ---------------------------------------------------------------------------------
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         if not batch:
             return ()
-        with storage_faults():
+        stale: Collection[int] = ()
+        with checked(self._watch):
+            stamps = self._stamp.is_due
+            if stamps:
+                self._stamp.prepare()
             try:
                 try:
                     tables = self._tables.find(batch[0].key.tenant)
-                    if tables is None:
+                    if stamps or tables is None:
                         raise NotOnlySaves
                     tables.objects.save(batch, now)
                 except NotOnlySaves:
-                    self._commit_all(batch, now)
+                    self._commit_all(batch, now, stamps=stamps)
             except (sqlite3.IntegrityError, Stale):
-                return self._commit_fresh(batch, now)
-            return ()
+                stale = self._commit_fresh(batch, now)
+        return stale
 
-    def _commit_all(self, batch: Sequence[Commit], now: int) -> None:
-        """Apply a batch of any kind of changes. Applies nothing and raises if a commit is stale."""
+    def _commit_all(self, batch: Sequence[Commit], now: int, *, stamps: bool) -> None:
+        """Apply a batch of any kind of changes. Applies nothing and raises if a commit is stale.
+
+        Args:
+            batch: The commits.
+            now: The current wall time.
+            stamps: Stamp the file in the same transaction.
+        """
         steps: list[Callable[[], None]] = []
         for tenant, part in by_tenant(batch, lambda commit: commit.key.tenant).items():
             if self._tables.find(tenant) is None and any(c.expects_anything for c in part):
                 raise Stale
             steps += self._steps(tenant, part, now)
-        if len(steps) == 1 and _is_atomic(batch):
+        stamps = stamps and bool(steps)
+        if not stamps and len(steps) == 1 and _is_atomic(batch):
             steps[0]()  # one statement is a transaction by itself
             return
         with transaction(self._connection):
             for step in steps:
                 step()
+            if stamps:
+                self._stamp.apply()
+        if stamps:
+            self._stamp.applied()
 
     def _commit_fresh(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         """Apply the commits that aren't stale. Returns the positions of the stale ones."""
@@ -135,7 +163,7 @@ class SQLiteWriter(Writer):
         )
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
-        with storage_faults():
+        with checked(self._watch):
             tables = self._tables.find(alarm.tenant)
             return tables is not None and tables.alarms.revive(alarm, now)
 
@@ -146,7 +174,7 @@ class SQLiteWriter(Writer):
         work: Callable[[TenantTables, list[T]], R],
     ) -> list[R]:
         """Call ``work`` with the items of each existing tenant, in one transaction."""
-        with storage_faults():
+        with checked(self._watch):
             parts = self._tables.of(items, tenant_of)
             if len(parts) == 1 and len(items) <= MAX_ROWS:
                 ((tables, part),) = parts
@@ -157,7 +185,7 @@ class SQLiteWriter(Writer):
     # --- tenants ---------------------------------------------------------------------------------
 
     def drop_tenant(self, tenant: str) -> bool:
-        with storage_faults():
+        with checked(self._watch):
             self._tables.forget(tenant)
             return self._schema.drop_tenant(tenant)
 
@@ -165,6 +193,7 @@ class SQLiteWriter(Writer):
         try:
             self._connection.close()
         finally:
+            self._watch.close()
             self._lock.release()
 
 

@@ -1,0 +1,122 @@
+"""A storage is checked, and the answer is for people or for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trio_durable.storage import Finding, ForwardingStorage, MemoryStorage
+
+from .stored_data import json_of
+from .support import assert_refused, run
+
+FINE = Finding("pulse", "ok", "it beats")
+RISK = Finding("weight", "warning", "it gains\x1b[2J [red]", "eat less")
+ILL = Finding("leg", "problem", "it is broken", "set it")
+
+
+class Patient(ForwardingStorage):
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__(MemoryStorage())
+        self.findings = findings
+        self.thorough: list[bool] = []
+
+    @property
+    def location(self) -> str:
+        return "other://app"
+
+    def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+        self.thorough.append(thorough)
+        yield from self.findings
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Patient:
+    """The storage that each path stands for."""
+    storage = Patient(FINE, RISK, ILL)
+    module = sys.modules["trio_durable.cli.commands.doctor"]
+    monkeypatch.setattr(module, "resolve_storage", lambda name, **_: storage)
+    return storage
+
+
+def test_findings_are_printed_with_advice(patient: Patient) -> None:
+    result = run("doctor", "app.db")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.splitlines() == [
+        "ok       pulse: it beats",
+        "warning  weight: it gains\\x1b[2J [red]",
+        "         eat less",
+        "problem  leg: it is broken",
+        "         set it",
+        "other://app: 3 checks, 1 warning, 1 problem.",
+    ]
+
+
+def test_findings_in_json(patient: Patient) -> None:
+    result = run("doctor", "-s", "app.db", "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    shown = json.loads(result.stdout)
+    assert shown["location"] == "other://app"
+    assert [Finding(**each) for each in shown["findings"]] == [FINE, RISK, ILL]
+
+
+def test_a_warning_is_no_problem(patient: Patient) -> None:
+    patient.findings = (FINE, RISK)
+    assert run("doctor", "app.db").exit_code == 0
+
+
+def test_the_checks_of_all_rows_are_asked_for(patient: Patient) -> None:
+    run("doctor", "app.db")
+    run("doctor", "app.db", "--thorough")
+    assert patient.thorough == [False, True]
+
+
+def test_a_finding_is_printed_before_the_next_check_ends(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Patient):
+        def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+            yield FINE
+            raise KeyboardInterrupt
+
+    module = sys.modules["trio_durable.cli.commands.doctor"]
+    monkeypatch.setattr(module, "resolve_storage", lambda name, **_: Interrupted())
+    result = run("doctor", "app.db")
+    assert (result.exit_code, result.stdout) == (130, "ok       pulse: it beats\n")
+
+
+def test_the_storage_is_an_argument_an_option_or_a_variable(db: Path) -> None:
+    location = str(db.resolve())
+    for args, env in [
+        (("doctor", "app.db"), {}),
+        (("doctor", "-s", "app.db"), {}),
+        (("doctor",), {"TRIO_DURABLE_STORAGE": "app.db"}),
+        (("doctor", "app.db"), {"TRIO_DURABLE_STORAGE": "missing.db"}),
+    ]:
+        assert json.loads(run(*args, "--json", env=env).stdout)["location"] == location
+
+
+def test_the_storage_is_given_once(folder: Path) -> None:
+    says = "STORAGE is given twice; leave out --storage"
+    assert_refused(folder, says, "doctor", "a.db", "-s", "b.db")
+    assert_refused(folder, "Missing option '--storage'", "doctor")
+    assert_refused(folder, "STORAGE: no storage is known for ftp://", "doctor", "ftp://a")
+    assert_refused(folder, "--storage: no storage is known for ftp://", "doctor", "-s", "ftp://a")
+
+
+def test_a_storage_is_checked_by_opening_it_unless_it_has_checks_of_its_own(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Patient, "diagnose", ForwardingStorage.diagnose)
+    assert json_of("doctor", "app.db", "--json")["findings"] == [
+        {
+            "name": "opening",
+            "status": "ok",
+            "text": "a reader can be opened, and no migrations are pending",
+            "advice": "",
+        }
+    ]

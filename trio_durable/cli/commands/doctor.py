@@ -1,0 +1,79 @@
+"""``trio-durable doctor``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+import click
+
+from ...storage import Finding, FindingStatus
+from ..errors import CommandError
+from ..options import json_option, required_storage, storage_option_of_group
+from ..output import console, print_json, printable, quantity
+from ..storage.open import resolve_storage
+
+_STYLES: dict[FindingStatus, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+_WIDTH = max(map(len, _STYLES)) + 2
+
+
+@click.command()
+@click.argument("where", metavar="[STORAGE]", required=False)
+@storage_option_of_group
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help="Check every row, too, which takes time in a large storage.",
+)
+@json_option
+@click.pass_context
+def doctor(
+    context: click.Context, where: str | None, storage: str | None, thorough: bool, as_json: bool
+) -> int:
+    """Check a storage, and advise what to do.
+
+    STORAGE is a path or URL, and may be given as --storage instead. Nothing is
+    changed, and a runtime may be open. Exit status 1 if there is a problem; a
+    warning alone is none.
+
+    \b
+    Examples:
+      trio-durable doctor app.db
+      trio-durable doctor --thorough app.db
+      trio-durable doctor postgresql://app@db.example.com/app --json
+    """
+    is_option_given = (
+        context.get_parameter_source("storage") is click.core.ParameterSource.COMMANDLINE
+    )
+    if where is not None and is_option_given:
+        raise CommandError("STORAGE is given twice; leave out --storage")
+    if where is not None:
+        store = resolve_storage(where, option="STORAGE")
+    else:
+        store = resolve_storage(required_storage(context, storage))
+    found = store.diagnose(thorough)
+    findings = list(found) if as_json else _printed(found)
+    counts = {status: sum(each.status == status for each in findings) for status in _STYLES}
+    if as_json:
+        print_json({"location": store.location, "findings": [*map(attrs.asdict, findings)]})
+    else:
+        click.echo(
+            f"{printable(store.location)}: {quantity(len(findings), 'check')}, "
+            f"{quantity(counts['warning'], 'warning')}, {quantity(counts['problem'], 'problem')}."
+        )
+    return 1 if counts["problem"] else 0
+
+
+def _printed(findings: Iterable[Finding]) -> list[Finding]:
+    """Print each finding as soon as its check has ended, since some take long."""
+    from rich.text import Text
+
+    out = console()
+    printed = []
+    for finding in findings:
+        printed.append(finding)
+        status = Text(finding.status.ljust(_WIDTH), style=_STYLES[finding.status])
+        out.print(status + printable(f"{finding.name}: {finding.text}"), soft_wrap=True)
+        if finding.advice:
+            out.print(Text(" " * _WIDTH + printable(finding.advice)), soft_wrap=True)
+    return printed

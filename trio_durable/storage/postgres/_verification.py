@@ -1,0 +1,192 @@
+"""Verification of a PostgreSQL schema when a storage is opened.
+
+The tables might have been restored from a dump of a part of them, altered by hand, or be in another
+schema than the search path leads to. Then commits would fail later, or the fence would let a stale
+save through. So opening refuses such a schema, and its error names the remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from ._arrays import text_array
+from ._connection import Connection
+from ._names import Names
+
+_SCHEMAS = """
+SELECT n.nspname::text, n.nspname = current_user, c.oid IS NOT NULL,
+    has_table_privilege(c.oid, 'SELECT')
+FROM pg_namespace AS n
+LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = 'durable_migrations'
+WHERE n.nspname = ANY (%s) OR n.nspname = current_user
+"""
+
+_COLUMNS = """
+SELECT e.relation || '.' || e.name
+FROM (VALUES
+    ('durable_objects', 'type_name', 'text'), ('durable_objects', 'object_id', 'text'),
+    ('durable_objects', 'epoch', 'bigint'), ('durable_objects', 'revision', 'bigint'),
+    ('durable_objects', 'updated_at', 'bigint'), ('durable_objects', 'state', 'text'),
+    ('durable_alarms', 'type_name', 'text'), ('durable_alarms', 'object_id', 'text'),
+    ('durable_alarms', 'name', 'text'), ('durable_alarms', 'due_at', 'bigint'),
+    ('durable_alarms', 'available_at', 'bigint'), ('durable_alarms', 'claim', 'bigint'),
+    ('durable_alarms', 'failures', 'bigint'), ('durable_alarms', 'last_error', 'text'),
+    ('durable_alarms', 'payload', 'text'), ('durable_tenants', 'name', 'text')
+) AS e (relation, name, type)
+LEFT JOIN pg_namespace AS n ON n.nspname = %s
+LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = e.relation
+LEFT JOIN pg_attribute AS a
+    ON a.attrelid = c.oid AND a.attname = e.name AND a.atttypid = e.type::regtype
+    AND (e.name IN ('state', 'last_error', 'payload') OR e.type <> 'text'
+        OR a.attcollation = 'pg_catalog."C"'::regcollation)
+WHERE a.attnum IS NULL
+LIMIT 5
+"""
+
+_TABLES = """
+SELECT * FROM (
+    SELECT p.schema, r.name, CASE
+        WHEN c.oid IS NULL THEN 'is missing'
+        WHEN NOT EXISTS (
+            SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid
+        ) THEN 'has no primary key'
+        WHEN row_security_active(c.oid) THEN 'hides rows from this role (row-level security)'
+        WHEN r.name = 'durable_objects' AND NOT EXISTS (
+            SELECT FROM pg_trigger AS t
+            WHERE t.tgrelid = c.oid AND t.tgname = 'durable_objects_begin_at_1'
+                AND t.tgtype = 5 AND t.tgenabled IN ('O', 'A')  -- AFTER INSERT FOR EACH ROW
+        ) THEN 'lacks the trigger durable_objects_begin_at_1, or it is disabled'
+    END AS flaw
+    FROM (SELECT %s::text UNION ALL SELECT 'durable_' || name FROM {tenants}) AS p (schema)
+    CROSS JOIN (VALUES ('durable_objects'), ('durable_alarms')) AS r (name)
+    LEFT JOIN pg_namespace AS n ON n.nspname = p.schema
+    LEFT JOIN pg_class AS c
+        ON c.relnamespace = n.oid AND c.relname = r.name AND c.relkind IN ('r', 'p')
+) AS found WHERE flaw IS NOT NULL LIMIT 5
+"""
+
+_LACKING = """
+SELECT name || ' (' || string_agg(privilege, ', ') || ')'
+FROM unnest(%s::text[], %s::text[]) AS wanted (name, privilege)
+WHERE NOT has_table_privilege(name, privilege) GROUP BY name ORDER BY name
+"""
+
+
+class Unsuitable(Exception):
+    """The schema can't be used. The argument says why, and what to do."""
+
+
+def home_schema(connection: Connection) -> str:
+    """The schema that the search path asks for.
+
+    It is the first one that the path names. For ``"$user"``, which may be a schema that was made
+    later for something else, it is the first one that has the tables, as in any statement.
+
+    Raises:
+        Unsuitable: That schema doesn't exist, or the role may not use it.
+    """
+    session = connection.session
+    path = _names(session.search_path)
+    has_tables: dict[str, bool] = {}
+    own: str | None = None
+    readable: set[str] = set()
+    for name, is_own, has, may_read in connection.execute(_SCHEMAS, (path,)):
+        has_tables[name] = has
+        if may_read:
+            readable.add(name)
+        if is_own:
+            own = name
+    candidate: str | None = None
+    for name in path:
+        if name == "$user":
+            if own is None:
+                continue
+            _require(own, session.schemas, has_tables)
+            if has_tables[own]:
+                return own
+            candidate = candidate or own
+        elif not name.startswith("pg_"):
+            if candidate is not None and not has_tables.get(name):
+                return candidate
+            _require(name, session.schemas, has_tables)
+            if candidate is not None and name not in readable:
+                raise Unsuitable(
+                    f"schema {candidate} is empty, and the tables in schema {name} aren't for this "
+                    "role; name the schema to use: ?options=-csearch_path%3D…, or ALTER ROLE … SET "
+                    "search_path = …"
+                )
+            return name
+    if candidate is None:
+        raise Unsuitable(
+            "no schema of the search path exists, or the role may not use it; create one, or name "
+            "one: ?options=-c%20search_path%3D…"
+        )
+    return candidate
+
+
+def _require(name: str, usable: Sequence[str], existing: Iterable[str]) -> None:
+    if name in usable:
+        return
+    if name in existing:
+        raise Unsuitable(
+            f"the search path asks for schema {name}, which the role may not use: GRANT USAGE ON "
+            f'SCHEMA "{name}" TO …'
+        )
+    raise Unsuitable(
+        f"no schema of the search path exists up to {name}; create it (CREATE SCHEMA), or name "
+        "another one: ?options=-c%20search_path%3D…"
+    )
+
+
+def _names(search_path: str) -> list[str]:
+    """The names in a search path, with ``"$user"`` as it is."""
+    found = re.findall(r'"((?:[^"]|"")*)"|([^,\s]+)', search_path)
+    return [quoted.replace('""', '"') if quoted else plain.lower() for quoted, plain in found]
+
+
+def verify(connection: Connection, home: str) -> None:
+    """Check the tables of all tenants.
+
+    Raises:
+        Unsuitable: Some aren't as the migrations have made them.
+    """
+    flaws = [
+        f"{column} is missing or of another type or collation"
+        for (column,) in connection.execute(_COLUMNS, (home,))
+    ]
+    if not flaws:
+        query = Names(home).query(_TABLES)
+        flaws = [
+            f"{schema}.{table} {flaw}" for schema, table, flaw in connection.execute(query, (home,))
+        ]
+    if flaws:
+        raise Unsuitable(
+            f"the tables aren't as the migrations have made them: {'; '.join(flaws)}; restore them "
+            "from a dump of the whole schema (pg_dump -n, not -t), or create what is missing: "
+            "PostgresStorage(…).migration_sql(everything=True) returns the SQL"
+        )
+
+
+def require_privileges(connection: Connection, home: str, *, may_write: bool) -> None:
+    """Check the role's privileges on the tables of the nameless tenant.
+
+    Raises:
+        Unsuitable: Some are lacking.
+    """
+    names = Names(home)
+    wanted = [(names.statement(table), "SELECT") for table in ("{tenants}", "{migrations}")]
+    needed = ("SELECT", "INSERT", "UPDATE", "DELETE") if may_write else ("SELECT",)
+    wanted += [
+        (names.statement(table), each) for table in ("{objects}", "{alarms}") for each in needed
+    ]
+    tables, privileges = zip(*wanted, strict=True)
+    lacking = [
+        text
+        for (text,) in connection.execute(_LACKING, (text_array(tables), text_array(privileges)))
+    ]
+    if lacking:
+        raise Unsuitable(
+            f"the role may not {'read and write' if may_write else 'read'} the tables in schema "
+            f"{home}: {', '.join(lacking)}; grant it that, see docs/postgres.md"
+        )
