@@ -24,6 +24,7 @@ class Node:
     key: ObjectKey
     own: Turn = attrs.field(init=False)
     looks: int = 0
+    gate: None = None
 
     def __attrs_post_init__(self) -> None:
         self.own = Turn(self, "turn", readonly=False)

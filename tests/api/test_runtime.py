@@ -128,7 +128,7 @@ async def test_a_turn_that_resists_its_cancellation_ends_before_the_storage_clos
     storage = ScriptedStorage()
     async with calls() as group:
         async with DurableRuntime(
-            storage, runner=storage.runner, call_timeout=None, grace_period=1
+            storage, runner=storage.runner, call_timeout=None, grace_period=1, close_timeout=20
         ) as runtime:
             outcome = group.start(runtime.get(Counter, "a").increment_shielded, 10)
             await settle()

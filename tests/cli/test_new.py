@@ -60,7 +60,7 @@ def test_an_app_with_new_objects_passes_all_checks(folder: Path) -> None:
         ran = python("-m", *check, cwd=folder)
         assert ran.returncode == 0, ran.stdout + ran.stderr
     # On the one backend of the app's conftest, with warnings as errors.
-    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider"]
+    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider", "-p", "no:asyncio"]
     ran = python("-m", "pytest", "-q", "-W", "error", *plugin, cwd=folder)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     tests = 4 + 2 * len(SPREAD) + sum(bool(more) for _, *more in SPREAD.values())

@@ -143,7 +143,7 @@ class Console:
 
 # A reader's pytest, which has none of this project's settings, but the library's plugin.
 PYTEST = [sys.executable, "-m", "pytest", "-W", "error", "-p", "trio_durable.testing.plugin"]
-PYTEST += ["-p", "no:cacheprovider", "--rootdir=."]
+PYTEST += ["-p", "no:cacheprovider", "-p", "no:asyncio", "--rootdir=."]
 
 FEW_EXAMPLES = """
 from hypothesis import settings

@@ -235,8 +235,8 @@ MUTANTS = [
         "an object with such a default isn't saved",
         "defaults",
         "_activations/state.py",
-        "self.encoded = Unsaved(again) if taken else again",
-        "self.encoded = again",
+        "self.current = Unsaved(again) if taken else again",
+        "self.current = again",
     ),
     Mutant(
         "impure_default_not_noted",

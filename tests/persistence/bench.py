@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
+from contextvars import Context
 from copy import deepcopy
 from typing import TypeVar, TypeVarTuple
 
@@ -89,6 +90,7 @@ class SteppedLoop(Loop):
     """Keeps callbacks until `step`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.callbacks: deque[Callable[[], object]] = deque()
         self.waiter = Parked
 
@@ -98,11 +100,22 @@ class SteppedLoop(Loop):
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         self.callbacks.append(lambda: callback(*args))
 
-    def waits_for_me(self, task: object) -> bool:
+    def spawn(
+        self, run: Callable[[], Coroutine[object, object, None]], name: str, context: Context
+    ) -> None:
         raise AssertionError
 
-    def forgive_cancellation(self) -> bool:
-        return False
+    def current_task(self) -> object:
+        raise AssertionError
+
+    def cancel_state(self, task: object) -> object:
+        raise AssertionError
+
+    def interrupt(self, error: BaseException) -> None:
+        raise AssertionError
+
+    def waits_for_me(self, task: object) -> bool:
+        raise AssertionError
 
     def step(self) -> None:
         """Run what has come in so far."""
@@ -222,7 +235,7 @@ class FakeOwner:
         self.failures = 0
         self.commits = 0
 
-    def committed(self) -> None:
+    def committed(self, ticket: Ticket) -> None:
         self.commits += 1
         self.bench.log.append(f"{self.key.object_id} committed")
 
@@ -254,9 +267,10 @@ class FakeOwner:
     ) -> Held:
         what = "delete" if delete else "alarms" if state is None else state.decode()
         name = f"{self.key.object_id} {what}"
-        self.gate = self.bench.group_commit.submit(self, state, delete, alarms)
+        ticket = self.bench.group_commit.submit(self, state, delete, alarms)
+        assert self.gate is ticket
         held = Held(self.bench.log, name, name)
-        self.gate.hold(held)
+        ticket.hold(held)
         return held
 
     def reload(self) -> None:
@@ -297,7 +311,7 @@ class Bench:
         while self.runner.jobs or self.loop.callbacks:
             self.runner.step()
             self.loop.step()
-        assert self.group_commit._unsettled == 0
+        assert self.group_commit.is_drained
 
 
 class Stopwatch:

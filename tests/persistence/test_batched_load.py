@@ -10,6 +10,7 @@ import pytest
 
 from trio_durable import ObjectKey
 from trio_durable._eventloop.running import running_loop
+from trio_durable._eventloop.wakeup import AutoResetEvent
 from trio_durable._persistence import batched_load
 from trio_durable._persistence.batched_load import BatchedLoad
 from trio_durable.storage import Commit, MemoryStorage, StorageFault, StoredObject
@@ -69,9 +70,16 @@ def loading_with(
         loop = running_loop()
         runner = SteppedRunner(loop)
         reader = ScriptedReader(storage)
-        load = BatchedLoad(loop, runner, reader)
+        arrived = AutoResetEvent(loop)
+        load = BatchedLoad(loop, runner, reader, arrived.set)
+
+        async def deliver() -> None:
+            while True:
+                await arrived.wait()
+                load.deliver()
+
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(load.run)
+            tasks.start_soon(deliver)
             await anyio.wait_all_tasks_blocked()
             scenario(load, reader, runner)
             await anyio.wait_all_tasks_blocked()

@@ -106,9 +106,9 @@ def test_the_owner_goes_on_while_its_failed_tickets_come_in(bench: Bench) -> Non
     a.save(b"2")
     bench.finish()
     assert bench.log == [
+        "a failed",
         "a 2",
         "a 3",
-        "a failed",
         "other committed",
         "other 1",
         "a committed",

@@ -456,7 +456,8 @@ def test_a_job_that_comes_with_the_last_transaction_is_done(bench: Bench) -> Non
     a.save(b"1")
     bench.finish()
     assert calls[0].result() == (1, b"1")
-    assert not bench.group_commit._scheduled
+    assert bench.group_commit.is_drained
+    assert not bench.runner.jobs
 
 
 def test_a_commit_that_comes_during_a_job_is_written(bench: Bench) -> None:
@@ -618,7 +619,7 @@ def test_drained_waits_for_all_that_is_on_its_way(backend: str) -> None:
             runner.step()
         assert done
         assert all(waiter.ended for waiter in held)
-        assert bench.group_commit._unsettled == 0
+        assert bench.group_commit.is_drained
 
     anyio.run(main, backend=backend)
 

@@ -37,7 +37,7 @@ LAYERS = [
 
 RANKS = {
     "_telemetry": ["events", "notifier"],
-    "_eventloop": ["loop current", "asyncio trio runner timeouts wakeup", "running"],
+    "_eventloop": ["loop current", "asyncio trio runner tasks timeouts wakeup", "running"],
     "_json": [
         "errors",
         "depth forms names namespaces",
@@ -78,7 +78,7 @@ RANKS = {
     ],
     "_alarms": ["alarm retry", "delivery input"],
     "_persistence": [
-        "batching commit_listener ticket wait_estimate",
+        "batching commit_listener doorbell ticket wait_estimate",
         "batched_load commit_events",
         "group_commit",
     ],
@@ -96,18 +96,19 @@ RANKS = {
         "scheduler",
     ],
     "_activations": [
-        "by_value effects eviction info wait_graph",
-        "envelope object_type phase",
-        "mailbox state",
-        "worker",
+        "by_value effects eviction in_context info pump raised wait_graph",
+        "envelope object_type output_gate phase",
+        "mailbox state worker",
         "turns",
         "observation",
         "services",
-        "admission activation",
+        "admission resident",
+        "opening",
+        "activation",
         "directory operations",
         "calls",
     ],
-    "_runtime": ["open_runtime", "tenant_drop"],
+    "_runtime": ["host", "sides", "open_runtime", "tenant_drop"],
     "_api": [
         "statistics handle plain_arguments",
         "context durable_object",

@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run_suite(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the suite by a user's pytest, which has none of this project's settings."""
-    settings = ["-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir=."]
+    settings = ["-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", "--rootdir=."]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *settings, *arguments],
         cwd=folder,

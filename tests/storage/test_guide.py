@@ -36,7 +36,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def run_suite(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The suite, by a user's pytest, which has none of this project's settings."""
-    settings = ["-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir=."]
+    settings = ["-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", "--rootdir=."]
     return run(folder, "-m", "pytest", *settings, *arguments)
 
 

@@ -74,7 +74,7 @@ class Recorder(Instrument):
 
     def check(self) -> None:
         """All that began has ended, once, and nothing is in memory any more."""
-        assert self.violations == []
+        assert self.violations == [], self.violations
         assert list(self.under_way) == []
         assert self.in_memory == set()
 

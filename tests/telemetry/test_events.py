@@ -364,7 +364,13 @@ async def test_what_a_closing_runtime_cuts_off_ends_with_that() -> None:
     async with (
         calls() as others,
         AsyncExitStack() as held,
-        DurableRuntime(storage, runner=storage.runner, instruments=[recorder], grace_period=1),
+        DurableRuntime(
+            storage,
+            runner=storage.runner,
+            instruments=[recorder],
+            grace_period=1,
+            close_timeout=20,
+        ),
     ):
         await Counter.add("saving")
         others.start(Counter.add_slowly, "turning", 60)
@@ -377,7 +383,7 @@ async def test_what_a_closing_runtime_cuts_off_ends_with_that() -> None:
         others.start(release_later)
         await settle()
     [turn] = [turn for turn in recorder.all(Turn) if turn.handler == "add_slowly"][:1]
-    assert isinstance(recorder.end_of(turn).error, anyio.get_cancelled_exc_class())
+    assert isinstance(recorder.end_of(turn).error, RuntimeClosed)
     load = recorder.all(Load)[-1]
     assert load.key.object_id == "loading"
     assert isinstance(recorder.end_of(load).error, RuntimeClosed)

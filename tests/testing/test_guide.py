@@ -14,7 +14,7 @@ WITHOUT = re.compile(r"^Take the `(.*)` out of.*?^```text\n(.*?)^```$", re.MULTI
 
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider"]
+    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider", "-p", "no:asyncio"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", *plugin, "--rootdir=.", *arguments],
         cwd=folder,

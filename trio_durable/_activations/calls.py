@@ -15,8 +15,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
-import anyio
-
 from .._alarms.delivery import Delivery
 from .._declarations.records import HandlerDefinition
 from .._errors import (
@@ -24,7 +22,6 @@ from .._errors import (
     CallCycle,
     CallTimeout,
     MailboxFull,
-    RuntimeClosed,
     WrongEventLoop,
 )
 from .._eventloop.loop import Expired, Waiter
@@ -103,6 +100,14 @@ class LocalCalls:
             self._check_usable()
         if kwargs or not are_atoms(args):
             args, kwargs = self._by_value(address, handler, args, kwargs)
+        origin = current_turn.get()
+        if (
+            origin is not None
+            and (handler.is_async or not handler.readonly)
+            and (gate := origin.gate) is not None
+        ):
+            key = partial(self.directory.key, address)
+            timeout = await services.output_gate.passed(gate, key, handler.name, timeout)
         directory = self.directory
         if services.group_commit.is_behind or services.batched_load.is_behind:
             admit(
@@ -116,12 +121,13 @@ class LocalCalls:
         activation = directory.use(address)
         state = activation.state
         if handler.is_async or (
-            (activation.job is not None or state.instance is None) and not activation.open_up()
+            (activation.mailbox is not None or state.turn is not None or state.instance is None)
+            and not activation.open_up()
         ):
             envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
             return await self._queue(activation, envelope, timeout)
         activation.last_used = loop.now()
-        error = result = None
+        result = waiter = None
         try:
             if services.observation is None:
                 result = run_turn(state, activation.runtime, handler, args, kwargs)
@@ -131,23 +137,26 @@ class LocalCalls:
                     run_turn,
                     *(state, activation.runtime, handler, args, kwargs),
                 )
-        except Exception as raised:
-            if state.gate is None:
+        except BaseException as raised:
+            state.turn = None  # should the end of the turn itself have been cut off
+            if state.gate is None or not isinstance(raised, Exception):
                 raise
-            error = raised
+            waiter = loop.waiter()
+            waiter.error = raised
         gate = state.gate
         if gate is None:
             await loop.checkpoint()
             return result
-        waiter = loop.waiter()
-        waiter.value = result
-        waiter.error = error
+        if waiter is None:
+            waiter = loop.waiter()
+            waiter.value = result
         gate.hold(waiter)
         if timeout is not None:
             self._deadlines.watch(waiter, activation.last_used, timeout)
         try:
             return await waiter.wait()
         except Expired:
+            self._repair(activation)
             raise CallTimeout(
                 state.key, handler.name, timeout or 0, activation.activity()
             ) from None
@@ -184,20 +193,27 @@ class LocalCalls:
             self._deadlines.watch(waiter, self._loop.now(), timeout)
         try:
             return await waiter.wait()
-        except (CallTimeout, anyio.get_cancelled_exc_class()):
-            activation.withdraw(envelope)
-            raise
         finally:
+            activation.withdraw(envelope)  # if it is there still, its caller gives up
             waiter.expiry = None  # or it would keep the object for as long as the waiter is kept
             if caller is not None:
                 graph.end(caller, node)
 
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
         activity = activation.activity()
+        self._repair(activation)
         if envelope.stood_in_line and activation.is_queued(envelope):
             size = self.object_type.options.mailbox_size
             return MailboxFull(activation.key, envelope.name, timeout, activity, size)
         return CallTimeout(activation.key, envelope.name, timeout, activity)
+
+    def _repair(self, activation: Activation) -> None:
+        if activation.repair():
+            logger.error(
+                "%s was busy, and nothing served it; it is served again. This is a fault of "
+                "trio_durable, please report it",
+                activation.key,
+            )
 
     def _check_usable(self) -> None:
         """Refuse calls from the wrong place, and from outside while the runtime closes.
@@ -213,7 +229,7 @@ class LocalCalls:
             )
         turn = current_turn.get()
         if self._services.closing and (self._services.closed or turn is None or turn.node is None):
-            raise RuntimeClosed(
+            raise self._services.closed_error(
                 "the runtime is closed" if self._services.closed else "the runtime is closing"
             )
 
@@ -231,6 +247,9 @@ class LocalCalls:
     ) -> object:
         self._check_usable()
         directory, timeout = self.directory, self.object_type.timeout
+        if operation.saves:
+            key = partial(directory.key, address)
+            timeout = await self._services.output_gate.leave_turn(key, operation.name, timeout)
         admit(
             self._services,
             directory.key(address),
@@ -258,8 +277,10 @@ class LocalCalls:
 
     async def _change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> object:
         self._check_usable()
+        name = "a change of its alarms"
         timeout = self.object_type.timeout
-        admit(self._services, key, "a change of its alarms", timeout, loads=False)
+        timeout = await self._services.output_gate.leave_turn(lambda: key, name, timeout)
+        admit(self._services, key, name, timeout, loads=False)
         activation = self.directory.use(key.address)
         caller = self._services.wait_graph.caller()
         if caller is not None and caller.node is activation.state:
@@ -271,9 +292,8 @@ class LocalCalls:
         try:
             return await waiter.wait()
         except Expired:
-            raise CallTimeout(
-                key, "a change of its alarms", timeout or 0, activation.activity()
-            ) from None
+            self._repair(activation)
+            raise CallTimeout(key, name, timeout or 0, activation.activity()) from None
 
     # --- deliveries ------------------------------------------------------------------------------
 

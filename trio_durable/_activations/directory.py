@@ -18,6 +18,7 @@ from .._telemetry.events import Entered, Hibernated, LeavingReason, Left, Woken
 from .activation import Activation
 from .eviction import NEVER
 from .object_type import ObjectType
+from .resident import Resident
 from .services import Services
 
 _BUSY_RETRY_SECONDS = 1.0
@@ -92,7 +93,7 @@ class Directory:
 
     # --- leaving memory --------------------------------------------------------------------------
 
-    def left(self, activation: Activation, why: LeavingReason) -> None:
+    def left(self, activation: Resident, why: LeavingReason) -> None:
         """See `Residents.left`."""
         key = activation.key
         address = key.address

@@ -1,5 +1,8 @@
 """Mailbox: the bounded queue in which requests wait for their turn, in order of arrival.
 
+An activation has one exactly while it is busy: while something waits, is served, or has to end
+first. So the one attribute that holds it is the mark, and nothing has to agree with that.
+
 A request that finds the mailbox full stands in line for a place in it, within its caller's timeout;
 it is served in order all the same, and differs only in the error of that timeout.
 
@@ -13,12 +16,13 @@ from collections import OrderedDict
 
 from .._persistence.wait_estimate import WaitEstimate
 from .envelope import Envelope
+from .phase import Job
 
 
 class Mailbox:
     """The queue of one object, and the line before it. Each operation takes constant time."""
 
-    __slots__ = ("_line", "_queue", "_size", "wait_estimate")
+    __slots__ = ("_line", "_queue", "_size", "job", "serving", "wait_estimate")
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -27,6 +31,10 @@ class Mailbox:
         self._line: OrderedDict[Envelope, None] = OrderedDict()
         self.wait_estimate: WaitEstimate | None = None
         """The durations of turns, once one request waits for another."""
+        self.job: Job | None = None
+        """The load, ``after_load`` or ``async def`` turn that the other requests wait for."""
+        self.serving: Envelope | None = None
+        """The request whose turn has begun and that has no reply yet."""
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._line)
@@ -44,9 +52,9 @@ class Mailbox:
             envelope.stood_in_line = True
             self._line[envelope] = None
 
-    def first(self) -> Envelope:
-        """The next request. There must be one."""
-        return next(iter(self._queue))
+    def first(self) -> Envelope | None:
+        """The next request; None if there is none."""
+        return next(iter(self._queue), None)
 
     def discard(self, envelope: Envelope) -> None:
         """Remove ``envelope``, if it is still there."""

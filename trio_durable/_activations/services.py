@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 import attrs
 
 from .._clock import Clock
-from .._errors import TenantDropped
+from .._errors import RuntimeClosed, TenantDropped
 from .._eventloop.current import Dispatcher
 from .._eventloop.loop import Loop, Waiter
+from .._eventloop.tasks import OwnTasks
 from .._keys import ObjectKey
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
+from .._text import error_summary
 from .eviction import ResidentSet
 from .info import BusyObject
 from .observation import Observation
+from .output_gate import OutputGate
+from .pump import Pump, SliceClock
 from .wait_graph import WaitGraph
-from .worker import StartTask
+
+logger = logging.getLogger("trio_durable")
 
 
 class Busy(Protocol):
@@ -38,10 +44,19 @@ class Services:
     group_commit: GroupCommit
     batched_load: BatchedLoad
     resident_set: ResidentSet
-    start_task: StartTask
+    output_gate: OutputGate
+    tasks: OwnTasks
+    pump: Pump
+    slice_clock: SliceClock
     clock: Clock
     runtime_of: Callable[[str], Dispatcher]
     """The runtime as the objects of a tenant see it; opaque to the engine."""
+    failed: Callable[[BaseException], object]
+    """Called with a fault of the library's own, after which objects go on."""
+    end: Callable[[BaseException], object]
+    """Called with what ends the runtime."""
+    is_ending: Callable[[], bool]
+    """True if a cancellation of the runtime's tasks is its own end, or its event loop's."""
     notifier: Notifier | None = None
     """Hands records to the instruments; None without any."""
     observation: Observation | None = None
@@ -51,10 +66,12 @@ class Services:
     closing: bool = False
     """Only turns that run already may still call."""
     closed: bool = False
-    busy: set[Busy] = attrs.field(factory=set)
-    """The activations that have a job."""
+    failure: BaseException | None = None
+    """The fault that has ended the runtime."""
+    busy: dict[Busy, None] = attrs.field(factory=dict)
+    """The activations that have a mailbox."""
     quiet: Waiter | None = None
-    """Settled when the last job ends."""
+    """Settled when no activation is busy."""
     dropping: set[str] = attrs.field(factory=set)
     """The tenants that are being dropped; nothing of theirs may be touched."""
 
@@ -71,8 +88,35 @@ class Services:
         if key.tenant in self.dropping:
             raise TenantDropped(key.tenant)
 
-    def ended(self, activation: Busy) -> None:
-        """Note that an activation's job has ended."""
-        self.busy.discard(activation)
+    def not_busy(self, activation: Busy) -> None:
+        """Note that an activation has no mailbox any more."""
+        self.busy.pop(activation, None)
         if not self.busy and self.quiet is not None:
             self.quiet.settle()
+
+    def closed_error(
+        self, problem: str = "the runtime closed before the call was done"
+    ) -> RuntimeClosed:
+        """The error of a call that the runtime's end has cut off, or that comes after it."""
+        if self.failure is None:
+            return RuntimeClosed(problem)
+        if isinstance(self.failure, RuntimeClosed):
+            return RuntimeClosed(str(self.failure))
+        error = RuntimeClosed(f"the runtime has failed: {error_summary(self.failure)}")
+        error.__cause__ = self.failure
+        return error
+
+    def exit(self, error: BaseException) -> None:
+        """Control-C or an exit was raised in a turn that no caller waits for: end the runtime.
+
+        It is raised where the program was started, too, if the event loop has means for that.
+        """
+        self.end(error)
+        self.loop.interrupt(error)
+
+    def worker_ended(self, error: BaseException) -> None:
+        """A worker's task was cancelled from elsewhere, or its scopes were out of order.
+
+        Its object has another one with its next turn.
+        """
+        logger.debug("a worker has ended: %s", error_summary(error))

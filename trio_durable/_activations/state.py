@@ -11,7 +11,9 @@ but neither sees a mutation deep in a list, and a handler could keep a reference
 
 Invariants:
 
-- ``encoded`` is the state that the last ended turn left. Between turns the instance encodes to it.
+- ``current`` is the state that the last ended turn left: that of the last ticket, or the stored
+  one. Between turns the instance encodes to it. It is derived, so that a turn's changes count from
+  the moment at which its ticket is the gate, wherever an exception falls.
 - ``gate`` is the last ticket that isn't durable yet. Each reply of the object waits for it. A
   ticket that fails takes all that is in memory with it, since that may build on the lost change.
 - ``effects`` belong to the turn that runs, and are None before and after it.
@@ -21,7 +23,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, cast
 
 import attrs
 
@@ -47,8 +49,9 @@ class Commits(Protocol):
         state: bytes | None,
         delete: bool,
         alarms: AlarmChanges | None = None,
+        encoded: object = None,
     ) -> Ticket:
-        """Put a change on its way to the storage."""
+        """Put a change on its way to the storage; its ticket becomes the owner's gate."""
         ...
 
 
@@ -77,6 +80,14 @@ class StateHost(ContextHost, Protocol):
         """The object was deleted: the next turn begins from the defaults, in a new activation."""
         ...
 
+    def was_awaited(self, base_lost: bool) -> None:
+        """A ``def`` turn has ended in which the event loop ran; calls may wait for its end.
+
+        Args:
+            base_lost: A commit that it builds on has failed meanwhile.
+        """
+        ...
+
 
 @attrs.frozen(eq=False)
 class Loaded:
@@ -93,6 +104,9 @@ class Unsaved:
     """
 
     fields: bytes
+
+
+Encoded: TypeAlias = "bytes | Unsaved | Loaded | None"
 
 
 class ObjectState:
@@ -116,9 +130,9 @@ class ObjectState:
         self.object_type = object_type
         self._host: StateHost | None = host
         """None once the object has left memory."""
-        self.encoded: bytes | Unsaved | Loaded | None = None
-        """The encoded fields; None while the object has its defaults and these weren't encoded
-        yet."""
+        self.encoded: Encoded = None
+        """The encoded fields as they are stored; None while the object has its defaults and these
+        weren't encoded yet. See `current`."""
         self.instance: Any = None
         """The live instance; None until a turn needs one."""
         self.revision: int | None = None
@@ -139,9 +153,33 @@ class ObjectState:
             self.revision, self.encoded, self.epoch = row.revision, Loaded(row.state), row.epoch
 
     @property
+    def current(self) -> Encoded:
+        """The encoded fields that the last ended turn left."""
+        ticket = self._last_change()
+        return self.encoded if ticket is None else cast("Encoded", ticket.encoded)
+
+    @current.setter
+    def current(self, encoded: Encoded) -> None:
+        # The same state, known better: its defaults, or the fields of a row.
+        ticket = self._last_change()
+        if ticket is None:
+            self.encoded = encoded
+        else:
+            ticket.encoded = encoded
+
+    def _last_change(self) -> Ticket | None:
+        """The last ticket that changes the state and isn't durable."""
+        ticket = self.gate
+        while ticket is not None and not ticket.ended:
+            if ticket.state is not None or ticket.delete:
+                return ticket
+            ticket = ticket.preceding
+        return None
+
+    @property
     def fields(self) -> bytes | None:
         """The encoded fields that the last ended turn left, if they are in memory."""
-        encoded = self.encoded
+        encoded = self.current
         if type(encoded) is Unsaved:
             return encoded.fields
         return encoded if isinstance(encoded, bytes) else None
@@ -176,21 +214,21 @@ class ObjectState:
         return self._decoded(encode_again=False)
 
     def _decoded(self, *, encode_again: bool) -> Any:
-        codec, encoded = self.object_type.codec, self.encoded
+        codec, encoded = self.object_type.codec, self.current
         if type(encoded) is Loaded:
             taken: list[str] = []
             instance = codec.decode(self.key, encoded.state, taken)
             if encode_again or taken:
                 again = compact(codec.encode_fields(self.key, instance))
-                self.encoded = Unsaved(again) if taken else again
+                self.current = Unsaved(again) if taken else again
             return instance
         fields = self.fields
         if fields is None and codec.default_fields is not None:
-            self.encoded = codec.default_fields
+            self.current = codec.default_fields
             return codec.new_instance()
         if fields is None:
             fields = codec.new_fields(self.key)
-            self.encoded = Unsaved(fields)
+            self.current = Unsaved(fields)
         return codec.decode_fields(self.key, fields)
 
     def invalidate(self) -> None:
@@ -199,6 +237,12 @@ class ObjectState:
         self.encoded = None
         self.revision = None
         self.effects = None
+
+    def drop_turn(self) -> None:
+        """Forget a turn that an exception of the library's own has cut off."""
+        self.turn = None
+        self.effects = None
+        self.drop_instance()
 
     def detach(self) -> None:
         """Leave memory: without the reference back, no cycle is left to the garbage collector."""
@@ -220,7 +264,9 @@ class ObjectState:
         A context that another task has kept must not meddle with a turn that isn't its own.
         """
         turn = self.turn
-        return turn is DEF_TURN or (turn is not None and current_turn.get() is turn)
+        return turn is DEF_TURN or (
+            turn is not None and (turn.is_def or current_turn.get() is turn)
+        )
 
     def end_turn(self, name: str, readonly: bool, result: object) -> object:
         """Take over a turn's changes: copy its reply, and submit its commit.
@@ -242,21 +288,23 @@ class ObjectState:
             codec = self.object_type.codec
             places: list[int] = []
             state = codec.encode_fields(self.key, self.instance, places)
+            encoded = self.encoded if self.gate is None else self.current
             if readonly:
                 self._check_unchanged(name, state)
-            elif state != self.encoded:
+            elif state != encoded:
                 codec.check_size(self.key, state)
+            if len(places) > 1 and len(set(places)) < len(places):
+                # A mutable object stands in two places. The next instance has two, as after a
+                # restart.
+                self.drop_instance()
+            if effects is not None:
+                self.effects = None
+                self._commit_effects(state, encoded, effects)
+            elif state != encoded:
+                self._save(state, None)
         except BaseException:
             self.roll_back()
             raise
-        if len(places) > 1 and len(set(places)) < len(places):
-            # A mutable object stands in two places. The next instance has two, as after a restart.
-            self.drop_instance()
-        if effects is not None:
-            self.effects = None
-            self._commit_effects(state, effects)
-        elif state != self.encoded:
-            self._save(state, None)
         return result
 
     def commit_turn(self, turn: Turn) -> None:
@@ -279,7 +327,7 @@ class ObjectState:
             effects.delete = False
             self._delete(effects.take_alarms())
             effects.deleted = True
-        elif state != self.encoded and not (effects is not None and effects.deleted):
+        elif state != self.current and not (effects is not None and effects.deleted):
             codec.check_size(self.key, state)
             alarms = None if effects is None else effects.take_alarms()
             self._save(state, alarms)
@@ -309,10 +357,10 @@ class ObjectState:
         if self.effects is not None:
             raise ReadonlyViolation(self.key, name, "staged effects through self.ctx")
 
-    def _commit_effects(self, state: bytes, effects: Effects) -> None:
+    def _commit_effects(self, state: bytes, encoded: Encoded, effects: Effects) -> None:
         if effects.delete:
             self._delete(effects.alarms)
-        elif state != self.encoded and not effects.deleted:
+        elif state != encoded and not effects.deleted:
             self._save(state, effects.alarms)
         elif effects.alarms is not None:
             self.change_alarms(effects.alarms)
@@ -321,7 +369,7 @@ class ObjectState:
 
     def _start_over(self) -> None:
         self.drop_instance()
-        self.encoded = None
+        self.current = None
         assert self._host is not None
         self._host.started_over()
 
@@ -330,8 +378,9 @@ class ObjectState:
     def _save(self, state: bytes, alarms: AlarmChanges | None) -> None:
         host = self._host
         assert host is not None
-        self.encoded = fields = compact(state)
-        self.gate = host.commits.submit(self, self.object_type.codec.stored(fields), False, alarms)
+        fields = compact(state)
+        stored = self.object_type.codec.stored(fields)
+        host.commits.submit(self, stored, False, alarms, fields)
 
     def _delete(self, alarms: AlarmChanges | None) -> None:
         self._submit(None, self.is_stored, alarms)
@@ -339,8 +388,7 @@ class ObjectState:
     def _submit(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> Ticket:
         host = self._host
         assert host is not None
-        self.gate = ticket = host.commits.submit(self, state, delete, alarms)
-        return ticket
+        return host.commits.submit(self, state, delete, alarms, None if delete else self.current)
 
     def change_alarms(self, alarms: AlarmChanges) -> Ticket:
         """Change the object's alarms, and nothing else."""
@@ -348,7 +396,7 @@ class ObjectState:
 
     def replace(self, encoded: bytes) -> None:
         """Replace the state from outside."""
-        if encoded != self.encoded or not self.is_stored:
+        if encoded != self.current or not self.is_stored:
             self._save(encoded, None)
         self.drop_instance()
 
@@ -368,7 +416,7 @@ class ObjectState:
         """True if a commit changed the alarm since its delivery began, durable or on its way."""
         ticket = self.gate
         while ticket is not None and not ticket.ended:
-            if ticket.alarms is not None and ticket.alarms.touches(delivery.key.name):
+            if ticket.changes_alarm(delivery.key.name):
                 return True
             ticket = ticket.preceding
         return delivery.superseded
@@ -390,8 +438,10 @@ class ObjectState:
         """See `TicketOwner.turn_event`."""
         return None if self._host is None else self._host.turn_event
 
-    def committed(self) -> None:
+    def committed(self, ticket: Ticket) -> None:
         """See `TicketOwner.committed`."""
+        if ticket.state is not None or ticket.delete:
+            self.encoded = cast("Encoded", ticket.encoded)
         if self._host is not None:
             self._host.committed()
 
@@ -399,3 +449,20 @@ class ObjectState:
         """See `TicketOwner.commit_failed`."""
         if self._host is not None:
             self._host.commit_failed()
+
+    # --- ``def`` turns in which the event loop runs ----------------------------------------------
+
+    def awaited_turn(self) -> Turn:
+        """The record of the turn that runs, which is its own and no `DEF_TURN` from now on.
+
+        A ``def`` turn may let the event loop run (nest_asyncio, greenback, eager tasks).
+        """
+        if self.turn is None or self.turn is DEF_TURN:
+            self.turn = Turn(None, "", False)
+            self.turn.is_def = True
+        return self.turn
+
+    def end_awaited_turn(self, turn: Turn | None) -> None:
+        """The end of a ``def`` turn that has such a record."""
+        if turn is not None and self._host is not None:
+            self._host.was_awaited(turn.base_lost)

@@ -3,31 +3,26 @@
 A ``def`` turn can't be interrupted, so it needs no task: it runs in the task that finds the object
 idle. An ``async def`` turn runs in the object's worker, in the caller's context variables. Neither
 replies to anyone; an outcome is handed out by the activation, behind the gate.
+
+No frame here refers to an error when it is left: an error refers to the frames of its traceback, so
+that would be a cycle, which keeps the arguments of a failed call until the collector comes by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeAlias
 
-import anyio
-
 from .._declarations.records import HandlerDefinition
-from .._errors import (
-    AlarmSuperseded,
-    ArgumentError,
-    HandlerCancelled,
-    PersistenceError,
-    ReadonlyViolation,
-    ReplyError,
-)
+from .._errors import PersistenceError
 from .._eventloop.current import Dispatcher, runtime_var
 from .effects import Effects
 from .envelope import Envelope
+from .in_context import InContext
+from .raised import replacement, with_cause, without_cancellation
 from .state import ObjectState
 from .wait_graph import DEF_TURN, Turn, current_turn
-from .worker import InContext
 
 Outcome: TypeAlias = tuple[object, BaseException | None]
 """The value of a turn, or the error that its caller gets instead."""
@@ -43,25 +38,32 @@ def run_turn(
     """Run a ``def`` handler here and now. The object must have a live instance and no other turn.
 
     Raises:
-        Exception: The handler's error, or the reason why its changes were refused. Nothing of the
-            turn is left then.
+        BaseException: The handler's error, or the reason why its changes were refused. Nothing of
+            the turn is left then.
     """
     state.turn = DEF_TURN
     # Unless the caller is in it already, which is likely and costs nothing then.
     entered = runtime_var.get(None) is runtime or runtime_var.set(runtime)
     try:
         result = handler.function(state.instance, *args, **kwargs)
+        if state.turn is not DEF_TURN and state.turn is not None and state.turn.base_lost:
+            raise state.base_lost()
+        return state.end_turn(handler.name, handler.readonly, result)
     except BaseException as error:
         state.roll_back()
-        explained = _explained(state, handler, error)
-        if explained is not error:
-            raise explained from error
+        ours = replacement(state.key, handler, error)
+        if ours is not None:
+            try:
+                raise ours from error
+            finally:
+                del ours  # or the error, its traceback and this frame would be a cycle
         raise
     finally:
-        state.turn = None
+        turn, state.turn = state.turn, None
+        if turn is not DEF_TURN:
+            state.end_awaited_turn(turn)
         if entered is not True:
             runtime_var.reset(entered)
-    return state.end_turn(handler.name, handler.readonly, result)
 
 
 def run_queued_turn(
@@ -79,44 +81,50 @@ async def run_async_turn(
     turn: Turn,
     handler: HandlerDefinition,
     envelope: Envelope,
+    step: Callable[..., Any],
+    cancelled: Callable[[], BaseException] | None = None,
 ) -> Outcome:
     """Run an ``async def`` handler in its caller's context.
 
-    Raises:
-        BaseException: The turn was interrupted: the runtime's cancellation, or Control-C.
+    Args:
+        state: The object's state, with a live instance.
+        runtime: The runtime as the object sees it.
+        turn: The turn.
+        handler: The handler.
+        envelope: The request.
+        step: See `Loop.interruptible`.
+        cancelled: See `replacement`.
+
+    Returns:
+        The reply, or the error that the handler raised, whatever it is.
     """
     if envelope.delivery is not None:
         state.effects = Effects(envelope.delivery)
     try:
         coroutine = handler.function(state.instance, *envelope.args, **envelope.kwargs)
-        result = await _in_turn(state, runtime, turn, envelope.context, coroutine)
+        result = await _in_turn(state, runtime, turn, envelope.context, coroutine, step)
         if turn.base_lost:
             raise state.base_lost()
         return state.end_turn(handler.name, handler.readonly, result), None
-    except Exception as error:  # noqa: BLE001  # handlers may raise anything
-        state.roll_back()
-        if turn.base_lost:
-            if isinstance(error, PersistenceError):
-                return None, error
-            lost = state.base_lost()
-            lost.__cause__ = error
-            return None, lost
-        if isinstance(error, (ReplyError, ReadonlyViolation, AlarmSuperseded)):
-            return None, error
-        explained = _explained(state, handler, error)
-        if explained is not error:
-            explained.__cause__ = error
-        return None, explained
-    except BaseException:
+    except GeneratorExit:  # the event loop was dropped
         state.roll_back()
         raise
+    except BaseException as error:  # noqa: BLE001  # handlers may raise anything
+        state.roll_back()
+        if turn.base_lost and not isinstance(error, PersistenceError):
+            return None, with_cause(state.base_lost(), error)
+        ours = replacement(state.key, handler, error, cancelled)
+        return None, error if ours is None else with_cause(ours, error)
+    finally:
+        state.turn = None
+        turn.end()
 
 
 def run_after_load(state: ObjectState, runtime: Dispatcher | None) -> None:
     """Run a ``def`` ``after_load``. The caller is in the context of the first call.
 
     Raises:
-        Exception: The hook's error, or the reason why its changes were refused.
+        BaseException: The hook's error, or the reason why its changes were refused.
     """
     runtime_var.set(runtime)
     state.turn = DEF_TURN
@@ -124,37 +132,56 @@ def run_after_load(state: ObjectState, runtime: Dispatcher | None) -> None:
     assert hook is not None
     try:
         result = hook(state.instance)
-    except anyio.get_cancelled_exc_class() as error:
-        raise HandlerCancelled(state.key, "after_load") from error
+        if isinstance(result, Coroutine):
+            result.close()
+            raise TypeError("it returned a coroutine; write it with async def")
+        if state.turn is not DEF_TURN and state.turn is not None and state.turn.base_lost:
+            raise state.base_lost()
+        state.end_turn("after_load", False, None)
+    except BaseException as error:
+        ours = without_cancellation(state.key, "after_load", error)
+        if ours is None:
+            raise
+        try:
+            raise ours from error
+        finally:
+            del ours
     finally:
-        state.turn = None
-    if isinstance(result, Coroutine):
-        result.close()
-        raise TypeError("it returned a coroutine; write it with async def")
-    state.end_turn("after_load", False, None)
+        turn, state.turn = state.turn, None
+        if turn is not DEF_TURN:
+            state.end_awaited_turn(turn)
 
 
 async def run_async_after_load(
-    state: ObjectState, runtime: Dispatcher | None, turn: Turn, context: Context
+    state: ObjectState,
+    runtime: Dispatcher | None,
+    turn: Turn,
+    context: Context,
+    step: Callable[..., Any],
+    cancelled: Callable[[], BaseException] | None = None,
 ) -> Outcome:
     """Run an ``async def`` ``after_load``, in the context of the first call.
 
-    Raises:
-        BaseException: The turn was interrupted: the runtime's cancellation, or Control-C.
+    Returns:
+        None, or the error that the hook raised, whatever it is.
     """
     hook = state.object_type.after_load
     assert hook is not None
     try:
-        await _in_turn(state, runtime, turn, context, hook(state.instance))
+        await _in_turn(state, runtime, turn, context, hook(state.instance), step)
         if turn.base_lost:
             raise state.base_lost()
         return state.end_turn("after_load", False, None), None
-    except Exception as error:  # noqa: BLE001  # after_load may raise anything
-        state.roll_back()
-        return None, error
-    except BaseException:
+    except GeneratorExit:
         state.roll_back()
         raise
+    except BaseException as error:  # noqa: BLE001  # after_load may raise anything
+        state.roll_back()
+        ours = without_cancellation(state.key, "after_load", error, cancelled)
+        return None, error if ours is None else with_cause(ours, error)
+    finally:
+        state.turn = None
+        turn.end()
 
 
 async def _in_turn(
@@ -163,28 +190,13 @@ async def _in_turn(
     turn: Turn,
     context: Context,
     coroutine: Coroutine[Any, Any, object],
+    step: Callable[..., Any],
 ) -> object:
     state.turn = turn
     context.run(current_turn.set, turn)
     context.run(runtime_var.set, runtime)
     try:
-        return await InContext(coroutine, context)
+        return await InContext(coroutine, context, step)
     finally:
-        state.turn = turn.node = None
-
-
-def _explained(
-    state: ObjectState, handler: HandlerDefinition, error: BaseException
-) -> BaseException:
-    """A handler's error, with a note; or ours, if the call itself was wrong."""
-    trace = error.__traceback__
-    if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:
-        # Raised by calling the handler, not inside of it.
-        problem = str(error).replace(f"{handler.function.__qualname__}()", "it", 1)
-        return ArgumentError(state.key, handler.name, f"{problem}; it takes {handler.signature}")
-    if isinstance(error, anyio.get_cancelled_exc_class()):
-        # A ``def`` can't be cancelled; it must have touched something that was.
-        return HandlerCancelled(state.key, handler.name)
-    if isinstance(error, Exception):
-        error.add_note(f"in {handler.name} on {state.key}; its turn was rolled back")
-    return error
+        # From here to the commit nothing else runs; but `ctx` isn't the turn's any more.
+        state.turn = None

@@ -28,6 +28,7 @@ from typing import Protocol
 from .._errors import CallCycle
 from .._eventloop.loop import Loop
 from .._keys import ObjectKey
+from .._persistence.ticket import Ticket
 
 
 class Node(Protocol):
@@ -43,11 +44,25 @@ class Node(Protocol):
         """The turn that runs; None between turns."""
         ...
 
+    @property
+    def gate(self) -> Ticket | None:
+        """The object's last ticket that isn't durable."""
+        ...
+
 
 class Turn:
     """A running turn, and the objects it waits for."""
 
-    __slots__ = ("base_lost", "name", "node", "readonly", "task", "waits_for")
+    __slots__ = (
+        "base_lost",
+        "is_def",
+        "last_ticket",
+        "name",
+        "node",
+        "readonly",
+        "task",
+        "waits_for",
+    )
 
     def __init__(self, node: Node | None, name: str, readonly: bool) -> None:
         self.node = node
@@ -60,6 +75,24 @@ class Turn:
         """The number of its waits for each object."""
         self.base_lost = False
         """A commit that the turn builds on has failed, so the turn fails when it ends."""
+        self.is_def = False
+        """It is the turn of a ``def`` handler, which has let the event loop run."""
+        self.last_ticket: Ticket | None = None
+        """The object's last pending ticket when the turn ended."""
+
+    @property
+    def gate(self) -> Ticket | None:
+        """The ticket on which depends what the turn knows; None if all of that is durable.
+
+        A task that the turn has left behind has it from the turn, after its end.
+        """
+        ticket = self.last_ticket if self.node is None else self.node.gate
+        return None if ticket is None or ticket.ended else ticket
+
+    def end(self) -> None:
+        """The turn is over; its commit has been submitted."""
+        if self.node is not None:
+            self.last_ticket, self.node = self.node.gate, None
 
 
 DEF_TURN = Turn(None, "", False)

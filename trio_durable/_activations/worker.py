@@ -1,112 +1,103 @@
-"""Worker: the task that runs the ``async def`` turns of one object."""
+"""Worker: the task that runs the ``async def`` turns of one object.
+
+A task per turn would cost more than twice as much as waking one. So one task runs the turns of many
+callers, and nothing of one turn may be left for the next:
+
+- It is a task of the runtime's, in the context variables that the runtime was entered in, within a
+  cancel scope of its own. No caller's scope reaches it.
+- It has each turn's request only while it runs that.
+- A handler may leave its task's cancellation changed: a scope left open in a generator, a
+  cancellation that came from elsewhere. Then the worker ends, and the next turn has another one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context
-from typing import Any
+from typing import Protocol
 
 from .._eventloop.loop import Loop, Waiter
 from .envelope import Envelope
+from .pump import Slice, SliceClock
 
-StartTask = Callable[[Callable[[], Coroutine[Any, Any, None]], str], None]
-"""Starts a named task in the runtime's nursery."""
+
+class Workplace(Protocol):
+    """The object that a worker serves: an activation."""
+
+    worker: Worker | None
+    """Its worker. Another one ends when it notices, so an object has one at most that does
+    anything."""
+
+    def advance(self, share: Slice) -> Envelope | None:
+        """Serve the mailbox; return a request whose turn needs the worker."""
+        ...
+
+    async def run(self, envelope: Envelope) -> None:
+        """Run that turn, and reply. Must not raise."""
+        ...
+
+    def worker_left(self, worker: Worker) -> None:
+        """The worker's task ends."""
+        ...
 
 
 class Worker:
-    """Starts its task with the first assignment and parks it between assignments.
+    """Runs the turns of one object for as long as it is the object's worker.
 
-    A task per turn would cost several times as much as waking one. The activation assigns one
-    envelope at a time, and dismisses the worker when it hibernates.
+    Args:
+        loop: The event loop.
+        clock: The time of its slices.
+        place: The object.
     """
 
-    __slots__ = (
-        "_assigned",
-        "_dismissed",
-        "_loop",
-        "_name",
-        "_parked",
-        "_run",
-        "_running",
-        "_start_task",
-    )
+    __slots__ = ("_assigned", "_clock", "_loop", "_parked", "_place")
 
-    def __init__(
-        self,
-        loop: Loop,
-        start_task: StartTask,
-        name: str,
-        run: Callable[[Envelope], Awaitable[None]],
-    ) -> None:
+    def __init__(self, loop: Loop, clock: SliceClock, place: Workplace) -> None:
         self._loop = loop
-        self._start_task = start_task
-        self._name = name
-        self._run = run
-        self._running = False
-        self._dismissed = False
+        self._clock = clock
+        self._place = place
         self._assigned: Envelope | None = None
         self._parked: Waiter | None = None
 
-    def assign(self, envelope: Envelope) -> None:
-        """Run ``envelope`` next. From within a run, when that is over."""
-        self._assigned = envelope
-        if not self._running:
-            self._running = True
-            self._start_task(self._work, self._name)
-        elif self._parked is not None:
-            self._parked.settle()
+    @property
+    def is_parked(self) -> bool:
+        """True if it waits for work, and wasn't woken."""
+        return self._parked is not None and not self._parked.ended
 
-    def dismiss(self) -> None:
-        """End the task, after the turn that it runs."""
-        self._dismissed = True
+    def assign(self, envelope: Envelope) -> None:
+        """Run ``envelope`` next."""
+        self._assigned = envelope
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at the mailbox. May be repeated."""
         if self._parked is not None:
             self._parked.settle()
 
-    async def _work(self) -> None:
+    async def main(self) -> None:
+        """The task's function."""
+        loop, clock, place = self._loop, self._clock, self._place
+        task = loop.current_task()
+        clean = loop.cancel_state(task)
         try:
-            while self._assigned is not None:
+            while place.worker is self:
                 envelope, self._assigned = self._assigned, None
-                await self._run(envelope)
-                if self._assigned is None and not self._dismissed:
+                share = clock.slice(clock.end_of_pass())
+                if envelope is None:
+                    envelope = place.advance(share)
+                if envelope is not None:
+                    await place.run(envelope)
+                    envelope = None
+                    if loop.cancel_state(task) != clean:
+                        return
+                elif share.is_over:
+                    await loop.checkpoint()
+                elif place.worker is self:
                     await self._park()
         finally:
-            self._running = False
+            place.worker_left(self)
 
     async def _park(self) -> None:
         self._parked = self._loop.waiter()
         try:
             await self._parked.wait()
-        except BaseException:
-            # Cancelled; but if it was woken in the same moment, the turn must not be lost. It
-            # will meet the cancellation itself.
-            if self._assigned is None:
-                raise
         finally:
             self._parked = None
-
-
-class InContext:
-    """Awaits a coroutine with its steps run in a given context.
-
-    A worker serves many callers; each turn sees its own caller's context variables.
-    """
-
-    __slots__ = ("_context", "_coroutine")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, object], context: Context) -> None:
-        self._coroutine = coroutine
-        self._context = context
-
-    def __await__(self) -> Generator[Any, Any, object]:
-        run, coroutine = self._context.run, self._coroutine
-        try:
-            yielded = run(coroutine.send, None)
-            while True:
-                try:
-                    sent = yield yielded
-                except BaseException as error:  # noqa: BLE001  # thrown by the event loop
-                    yielded = run(coroutine.throw, error)
-                else:
-                    yielded = run(coroutine.send, sent)
-        except StopIteration as stop:
-            return stop.value

@@ -171,9 +171,12 @@ class Objects(ABC):
 
     async def stop(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
         """Let an object leave memory after the calls queued so far. No error if it isn't there."""
+        opened = self._usable()
         calls, address = self._locate(object_type, object_id)
         if calls.directory.find(address) is not None:
             await calls.operate(address, STOP)
+        else:
+            await opened.loop.checkpoint()
 
     def count_objects(self) -> int:
         """The number of objects in memory, hibernated ones included."""
@@ -192,6 +195,7 @@ class Objects(ABC):
             ObjectNotRunning: The object isn't in memory.
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
         """
+        self._usable()
         calls, address = self._locate(object_type, object_id)
         if calls.directory.find(address) is None:
             raise ObjectNotRunning(calls.object_type.key(address), "get_state")
@@ -341,8 +345,7 @@ class Objects(ABC):
             StorageUnavailable: The storage can't be read.
         """
         key = self._key(object_type, object_id)
-        opened = self._open()
-        opened.check_usable()
+        opened = self._usable()
         with opened.storage_errors():
             stored = await opened.scheduler.list(key)
         return [alarm_of(each, each.failures + 1) for each in stored]
@@ -369,8 +372,7 @@ class Objects(ABC):
         type_name = self._registry.calls(object_type).object_type.name
         last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
         limit, tenant = checked_limit(limit), self._tenant
-        opened = self._open()
-        opened.check_usable()
+        opened = self._usable()
         with opened.storage_errors():
             dead = await opened.scheduler.dead_letters(type_name, last, limit, tenant)
         return [alarm_of(each, each.failures) for each in dead]
@@ -384,11 +386,11 @@ class Objects(ABC):
             InvalidAlarm: ``name`` can't be the name of an alarm.
             StorageUnavailable: The change could not be made durable.
         """
+        opened = self._usable()
         key = self._key(object_type, object_id)
         check_name(key, name)
-        opened = self._open()
-        opened.check_usable()
         opened.services.refuse_dropped(key)
+        await opened.leave_turn(key, "retry_alarm")
         with opened.storage_errors():
             return await opened.scheduler.revive(key.alarm(str.__str__(name)))
 
@@ -410,6 +412,17 @@ class Objects(ABC):
         """The key of an object whose alarms are set here; another runtime may serve its type."""
         alarmed = self._registry.calls_for_alarms(object_type).object_type
         return alarmed.key(alarmed.address(object_id, self._tenant))
+
+    def _usable(self) -> OpenRuntime:
+        """`_open`, for the caller's event loop.
+
+        Raises:
+            RuntimeClosed: It isn't open.
+            WrongEventLoop: The caller runs elsewhere.
+        """
+        opened = self._open()
+        opened.check_usable()
+        return opened
 
     def _open(self) -> OpenRuntime:
         """The parts of the open runtime.

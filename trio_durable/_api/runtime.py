@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
+from contextvars import Token
 from heapq import nlargest
 from operator import attrgetter
 from types import TracebackType
@@ -18,9 +20,11 @@ from .._declarations.keywords import converter_argument
 from .._durations import Duration, interval_seconds, optional_seconds, positive_int, seconds
 from .._errors import RuntimeClosed
 from .._eventloop import current
+from .._eventloop.current import Dispatcher
 from .._eventloop.runner import InlineRunner, Runner, ThreadRunner
 from .._eventloop.running import running_loop_token
 from .._json.state import DEFAULT_MAX_STATE_SIZE
+from .._keys import ObjectKey
 from .._runtime.open_runtime import OpenRuntime, Settings, open_runtime
 from .._runtime.tenant_drop import drop_tenant
 from ..storage import Durability, MemoryStorage, Storage
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 
 DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0
+DEFAULT_CLOSE_TIMEOUT = 4.0
+"""With the grace period less than the 10 seconds that container runtimes wait before they kill."""
 DEFAULT_POLLING_INTERVAL = 30.0
 DEFAULT_CLAIM_TTL = 60.0
 
@@ -51,7 +57,7 @@ class DurableRuntime(Objects):
             await cart.add("apple")
 
     Leaving the block refuses new calls, lets queued turns finish within ``grace_period``, waits for
-    their commits, and closes the storage.
+    their commits, and closes the storage. It may be entered in one task and left in another.
 
     Args:
         storage: The path of an SQLite file or ``sqlite:///path``; the URL of a PostgreSQL database,
@@ -66,6 +72,8 @@ class DurableRuntime(Objects):
         claim_ttl: How long after a crash other runtimes wait before they take over its alarms. A
             living runtime renews its claims.
         grace_period: How long turns may continue while the runtime closes.
+        close_timeout: How long the storage may take after that, for its last commits and to close.
+            A storage that hangs is left with an error then; it stays in use until its thread ends.
         max_resident: The number of objects that may stay in memory; beyond it, idle ones leave.
         max_state_size: The most bytes of JSON that one object's state may take.
         converter: Hooks for types that have no exact JSON by themselves, see `make_converter`. A
@@ -94,6 +102,7 @@ class DurableRuntime(Objects):
         polling_interval: Duration = DEFAULT_POLLING_INTERVAL,
         claim_ttl: Duration = DEFAULT_CLAIM_TTL,
         grace_period: Duration = DEFAULT_GRACE_PERIOD,
+        close_timeout: Duration = DEFAULT_CLOSE_TIMEOUT,
         max_resident: int = DEFAULT_MAX_RESIDENT,
         max_state_size: int = DEFAULT_MAX_STATE_SIZE,
         converter: Converter | None = None,
@@ -121,9 +130,11 @@ class DurableRuntime(Objects):
             polling_interval=interval_seconds(polling_interval, "polling_interval"),
             claim_ttl=interval_seconds(claim_ttl, "claim_ttl"),
             grace_period=seconds(grace_period, "grace_period"),
+            close_timeout=seconds(close_timeout, "close_timeout"),
         )
         self._is_entered = False
         self._opened: OpenRuntime | None = None
+        self._token: Token[Dispatcher | None] | None = None
         self._tenant = ""
         self._tenants: WeakValueDictionary[str, Tenant] = WeakValueDictionary()
 
@@ -186,9 +197,9 @@ class DurableRuntime(Objects):
                 turn waits for.
             StorageUnavailable: The storage refused; nothing was removed.
         """
-        opened = self._open()
-        opened.check_usable()
+        opened = self._usable()
         check_tenant(name)
+        await opened.leave_turn(ObjectKey("", "", name), "drop_tenant")
         return await drop_tenant(opened, str.__str__(name))  # an enum's own text is another
 
     # --- opening and closing ---------------------------------------------------------------------
@@ -200,6 +211,7 @@ class DurableRuntime(Objects):
         opened = await open_runtime(
             self._settings, self, self.tenant, self._registry, self._prepare
         )
+        self._token = current.runtime_var.set(self)
         if opened.notifier is not None:
             opened.notifier.tell(Opened(self))
         return self
@@ -217,15 +229,32 @@ class DurableRuntime(Objects):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
-        opened = self._opened
+    ) -> None:
+        opened, token = self._opened, self._token
         assert opened is not None
+        if token is not None:
+            with suppress(ValueError):  # left in another context than entered in
+                current.runtime_var.reset(token)
         try:
-            return await opened.close(exc_type, exc, traceback)
+            await opened.leave(exc)
         finally:
             self._registry.origin.close()
             if opened.notifier is not None:
                 opened.notifier.tell(Closed(self))
+
+    async def closed(self) -> None:
+        """Return when the runtime is closed: when it is left, or when it has failed.
+
+        A runtime fails if its storage's thread dies or by a fault of its own. That doesn't cancel
+        the block that it is open in: calls raise `RuntimeClosed`, and so does leaving the block. A
+        program that should end then awaits this in a task, and ends itself.
+
+        Raises:
+            RuntimeClosed: The runtime was not entered.
+        """
+        if self._opened is None:
+            raise RuntimeClosed("the runtime was not entered yet")
+        await self._opened.closed()
 
     def statistics(self) -> RuntimeStatistics:
         """A snapshot of the runtime's load, and of its work since it opened."""

@@ -17,7 +17,7 @@ class RuntimeStatistics:
     objects: int
     """Objects in memory, hibernated ones included."""
     busy: int
-    """Objects that load or run an ``async def`` turn right now."""
+    """Objects that load, run an ``async def`` turn, or have calls waiting right now."""
     transactions: int
     """Transactions since the runtime opened."""
     commits: int

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
+from operator import call
 from typing import Any
 
 import anyio
@@ -35,26 +37,21 @@ class AsyncioWaiter(Waiter):
     def release(self) -> None:
         """See `Waiter.release`."""
         if not self.ended:
-            self.ended = True
             if self._future is not None and not self._future.done():
                 self._future.set_result(None)
+            self.ended = True
 
     async def wait(self) -> object:
         """See `Waiter.wait`."""
-        if self.ended:
-            await asyncio.sleep(0)
-        else:
-            self._future = self._loop.create_future()
-            try:
+        try:
+            if self.ended:
+                await asyncio.sleep(0)
+            else:
+                self._future = self._loop.create_future()
                 await self._future
-            except asyncio.CancelledError:
-                self.ended = True
-                raise
-        if self.error is not None:
-            raise self.error
-        # `Deadlines` may hold the waiter for a while longer; it must not hold a large reply.
-        value, self.value = self.value, None
-        return value
+        finally:
+            self.ended = True
+        return self._result()
 
 
 class AsyncioLoop(Loop):
@@ -65,11 +62,14 @@ class AsyncioLoop(Loop):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.token = self.time_source = self._loop = loop = asyncio.get_running_loop()
         self.is_virtual = is_virtual(loop)
         self.now = loop.time
         self.waiter = partial(AsyncioWaiter, loop)
         self.checkpoint = partial(asyncio.sleep, 0)
+        self.interruptible = call
+        self._tasks: set[asyncio.Task[None]] = set()
         self.current_task = partial(asyncio.current_task, loop)
 
     def is_current(self) -> bool:
@@ -79,7 +79,24 @@ class AsyncioLoop(Loop):
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """See `Loop.call_soon_threadsafe`."""
         with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(callback, *args)
+            self._loop.call_soon_threadsafe(self._guard.send, (callback, args))
+
+    def spawn(
+        self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context
+    ) -> None:
+        """See `Loop.spawn`."""
+        # Not by the loop's task factory: an eager one would run the task inside of the caller.
+        task = asyncio.Task(run(), loop=self._loop, name=name, context=context)
+        self._tasks.add(task)  # the loop itself has weak references only
+        task.add_done_callback(self._tasks.discard)
+
+    def cancel_state(self, task: object) -> object:
+        """See `Loop.cancel_state`: the cancellations that were requested and not taken back."""
+        return task.cancelling() if isinstance(task, asyncio.Task) else 0
+
+    def interrupt(self, error: BaseException) -> None:
+        """See `Loop.interrupt`."""
+        self._loop.call_soon(_raise, error)  # the loop ends with these, as from any callback
 
     def waits_for_me(self, task: object) -> bool:
         """See `Loop.waits_for_me`."""
@@ -88,10 +105,6 @@ class AsyncioLoop(Loop):
             return False
         return current is task or anyio.get_current_task().parent_id == id(task)
 
-    def forgive_cancellation(self) -> bool:
-        """See `Loop.forgive_cancellation`."""
-        task: asyncio.Task[Any] | None = asyncio.current_task()
-        if task is not None:
-            while task.cancelling():
-                task.uncancel()
-        return True
+
+def _raise(error: BaseException) -> None:
+    raise error

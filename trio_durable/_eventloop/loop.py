@@ -9,21 +9,28 @@ Prior art: trio's `wait_task_rescheduled` and `reschedule`, and asyncio's future
 
 Invariants of a waiter:
 
-- It ends exactly once: released with a value or an error, or abandoned because its task was
-  cancelled. Later releases are ignored, so a release needs no check first.
+- It ends exactly once: released with a value or an error, or abandoned because its task left `wait`
+  by an exception, whichever. Later releases are ignored, so a release needs no check first.
 - It is released inside the loop only. Threads use `Loop.call_soon_threadsafe`.
+- It keeps neither value nor error once `wait` has handed them over: `Deadlines` may hold a waiter
+  for longer, and an error refers to the frames and arguments of its call.
 """
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
 from time import perf_counter
-from typing import Any, TypeVarTuple
+from typing import Any, TypeAlias, TypeVarTuple
 
 from .._clock import Clock, LoopClock, SystemClock
 
 Ts = TypeVarTuple("Ts")
+_Callback: TypeAlias = "tuple[Callable[..., object], tuple[object, ...]]"
+
+logger = logging.getLogger("trio_durable")
 
 
 class Expired(Exception):
@@ -48,7 +55,10 @@ class Waiter(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Resume the waiting task with `value` or `error`."""
+        """Resume the waiting task with `value` or `error`.
+
+        `ended` is set last: a release that was cut off in between can be repeated.
+        """
 
     def settle(self, value: object = None) -> None:
         """Resume the waiting task with ``value``."""
@@ -70,6 +80,18 @@ class Waiter(ABC):
     @abstractmethod
     async def wait(self) -> object:
         """Park the task until the release. Always a checkpoint. For one task, once."""
+
+    def _result(self) -> object:
+        """The value to return from `wait`, or the error to raise; the waiter forgets it."""
+        error, self.error = self.error, None
+        value, self.value = self.value, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Or the error's traceback, this frame and the error would be a cycle.
+                del error, value
+        return value
 
 
 class CallbackWaiter(Waiter):
@@ -95,6 +117,28 @@ class CallbackWaiter(Waiter):
             TypeError: Always.
         """
         raise TypeError("no task can wait for a CallbackWaiter; it calls a function")
+
+
+def _log(error: BaseException) -> None:
+    logger.error("a callback has failed", exc_info=error)
+
+
+def _run_guarded(loop: Loop) -> Generator[None, _Callback, None]:
+    """Calls callbacks one after the other, and passes on what they raise.
+
+    It stands in its ``try`` before a callback is sent to it. A function that began one would let an
+    exception of a signal's handler out that comes before its first line.
+    """
+    while True:
+        try:
+            while True:
+                callback, args = yield
+                callback(*args)
+                del callback, args
+        except GeneratorExit:
+            return
+        except BaseException as error:  # noqa: BLE001  # anything: see `Loop.failed`
+            loop.failed(error)
 
 
 class Loop(ABC):
@@ -124,6 +168,14 @@ class Loop(ABC):
 
     current_task: Callable[[], object]
     """The task that runs the caller, by identity."""
+
+    failed: Callable[[BaseException], object]
+    """Called with what a callback raises. Nothing else of it leaves the loop."""
+
+    def __init__(self) -> None:
+        self.failed = _log
+        self._guard = _run_guarded(self)
+        next(self._guard)
 
     def wall_clock(self) -> Clock:
         """The source of wall time: the system's clock, or this loop's if that is virtual."""
@@ -156,9 +208,27 @@ class Loop(ABC):
         """
 
     @abstractmethod
-    def forgive_cancellation(self) -> bool:
-        """Take back the cancellation that the current task is handling, if the loop can.
+    def spawn(
+        self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context
+    ) -> None:
+        """Start a task that belongs to the loop: no nursery or cancel scope of the caller has it.
 
-        True if the task may go on: the cancellation was requested for the task itself and not for
-        a scope around it. Only asyncio can tell these apart.
+        The loop cancels it when it ends. ``run`` may raise nothing but that cancellation.
+        """
+
+    @abstractmethod
+    def cancel_state(self, task: object) -> object:
+        """A value that changes while ``task`` is in a scope, or has a cancellation to come."""
+
+    interruptible: Callable[..., Any]
+    """Calls a function with arguments, in which Control-C may be raised.
+
+    In a task of `spawn` it isn't raised elsewhere, if the loop can hold it off.
+    """
+
+    @abstractmethod
+    def interrupt(self, error: BaseException) -> None:
+        """Raise Control-C or an exit, which no caller waits for, where the program was started.
+
+        Does nothing if the loop has no means for it.
         """

@@ -11,7 +11,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 from .loop import Loop, Waiter
 
@@ -19,8 +19,21 @@ T = TypeVar("T")
 Job = Callable[[], object]
 
 
+def _ignore(error: BaseException) -> None:
+    pass
+
+
 class Runner(ABC):
     """Runs jobs one after the other, in order of submission. Jobs come from the loop only."""
+
+    failed: Callable[[BaseException], object] = staticmethod(_ignore)
+    """Called in the loop with what a job that was posted has raised. Its work is half done then, so
+    the runtime ends; the runner goes on, since storages are closed in their own thread."""
+
+    takes_real_time: ClassVar[bool] = False
+    """Its jobs take time that a virtual clock of the event loop knows nothing of."""
+
+    _waiters: set[Waiter] | None = None
 
     def __init__(self, loop: Loop, name: str) -> None:
         """Start; debuggers show ``name``."""
@@ -34,8 +47,26 @@ class Runner(ABC):
     async def run(self, job: Callable[[], T]) -> T:
         """Run ``job``; its result or its error. A cancelled caller doesn't stop the job."""
         waiter = self._loop.waiter()
-        self.post(lambda: self._answer(waiter, job))
-        return cast("T", await waiter.wait())
+        if self._waiters is None:
+            self._waiters = set()
+        self._waiters.add(waiter)
+        try:
+            self.post(lambda: self._answer(waiter, job))
+            return cast("T", await waiter.wait())
+        finally:
+            self._waiters.discard(waiter)
+
+    def abandon(self, error: Callable[[], BaseException]) -> None:
+        """Fail all callers of `run`, each with an error of its own. Their jobs may still run."""
+        for waiter in list(self._waiters or ()):
+            waiter.fail(error())
+
+    def _perform(self, job: Job) -> None:
+        """Run a job; report what it raises."""
+        try:
+            job()
+        except BaseException as error:  # noqa: BLE001  # storages may raise anything
+            self._loop.call_soon_threadsafe(self.failed, error)
 
     def _answer(self, waiter: Waiter, job: Job) -> None:
         try:
@@ -53,6 +84,8 @@ class Runner(ABC):
 class ThreadRunner(Runner):
     """Runs jobs in a thread."""
 
+    takes_real_time = True
+
     def __init__(self, loop: Loop, name: str) -> None:
         super().__init__(loop, name)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -61,7 +94,7 @@ class ThreadRunner(Runner):
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            self._perform(job)
             del job
 
     def post(self, job: Job) -> None:
@@ -78,7 +111,7 @@ class InlineRunner(Runner):
 
     def post(self, job: Job) -> None:
         """Run ``job`` in the event loop, after the callbacks it already has."""
-        self._loop.call_soon_threadsafe(job)
+        self._loop.call_soon_threadsafe(self._perform, job)
 
     def stop(self) -> None:
         """Nothing to stop."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
+from typing import Any
 
 import trio
 from trio.abc import Clock
@@ -15,7 +19,10 @@ from trio.lowlevel import (
     current_clock,
     current_task,
     current_trio_token,
+    disable_ki_protection,
+    enable_ki_protection,
     reschedule,
+    spawn_system_task,
     wait_task_rescheduled,
 )
 
@@ -52,9 +59,12 @@ class TrioWaiter(Waiter):
     def release(self) -> None:
         """See `Waiter.release`."""
         if not self.ended:
-            self.ended = True
             if self._task is not None:
-                reschedule(self._task)
+                try:  # noqa: SIM105  # nearly every call comes by
+                    reschedule(self._task)
+                except AssertionError:
+                    pass  # resumed already, by a release that was cut off here
+            self.ended = True
 
     def _abort(self, _raise_cancel: object) -> Abort:
         self.ended = True
@@ -62,28 +72,29 @@ class TrioWaiter(Waiter):
 
     async def wait(self) -> object:
         """See `Waiter.wait`."""
-        if self.ended:
-            await checkpoint()
-        else:
-            self._task = current_task()
-            await wait_task_rescheduled(self._abort)
-        if self.error is not None:
-            raise self.error
-        # `Deadlines` may hold the waiter for a while longer; it must not hold a large reply.
-        value, self.value = self.value, None
-        return value
+        try:
+            if self.ended:
+                await checkpoint()
+            else:
+                self._task = current_task()
+                await wait_task_rescheduled(self._abort)
+        finally:
+            self.ended = True  # a release from now on would resume a task that isn't parked
+        return self._result()
 
 
 class TrioLoop(Loop):
     """The trio run that runs the caller."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.token = self._token = current_trio_token()
         self.time_source = clock = current_clock()
         self.is_virtual = is_virtual(clock)
         self.now = clock.current_time
         self.waiter = TrioWaiter
         self.checkpoint = checkpoint
+        self.interruptible = _interruptible
         self.current_task = current_task
 
     def is_current(self) -> bool:
@@ -96,7 +107,28 @@ class TrioLoop(Loop):
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """See `Loop.call_soon_threadsafe`."""
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(callback, *args)
+            self._token.run_sync_soon(self._guard.send, (callback, args))
+
+    def spawn(
+        self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context
+    ) -> None:
+        """See `Loop.spawn`."""
+        spawn_system_task(run, name=name, context=context)
+
+    def cancel_state(self, task: object) -> object:
+        """See `Loop.cancel_state`: the innermost open scope of the task.
+
+        No public attribute has it. Without this one a scope that a handler leaves open is noticed
+        when it is cancelled, in a later turn.
+        """
+        return getattr(task, "_cancel_status", None)
+
+    @enable_ki_protection
+    def interrupt(self, error: BaseException) -> None:
+        """See `Loop.interrupt`."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if isinstance(error, KeyboardInterrupt) and is_main:
+            signal.raise_signal(signal.SIGINT)  # from a protected function it goes to the main task
 
     def waits_for_me(self, task: object) -> bool:
         """See `Loop.waits_for_me`."""
@@ -106,6 +138,7 @@ class TrioLoop(Loop):
             ancestor = None if nursery is None else nursery.parent_task
         return ancestor is not None
 
-    def forgive_cancellation(self) -> bool:
-        """Never: trio cancels scopes, not tasks."""
-        return False
+
+@disable_ki_protection
+def _interruptible(function: Callable[..., Any], *args: object) -> Any:
+    return function(*args)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 
 from .loop import Loop, Waiter
@@ -24,11 +26,14 @@ class AutoResetEvent:
         if self._waiter is not None:
             self._waiter.settle()
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float = math.inf) -> None:
         """Return once the event is set, or after ``seconds``, and reset the event."""
         if not self._is_set:
-            self._waiter = self._loop.waiter()
-            with anyio.move_on_after(seconds):
-                await self._waiter.wait()
+            self._waiter = waiter = self._loop.waiter()
+            if seconds == math.inf:
+                await waiter.wait()
+            else:
+                with anyio.move_on_after(seconds):
+                    await waiter.wait()
             self._waiter = None
         self._is_set = False

@@ -1,21 +1,21 @@
 """Batched loads: activations that wait while one read runs are loaded by the next one.
 
-The counterpart of `group_commit` on the reader's connection. A task of the runtime hands the rows
-to their activations. The callback that brings them into the loop doesn't, because an activation
-then runs its object's code, which needs a task.
+The counterpart of `group_commit` on the reader's connection. The callback that says in the loop
+that rows have arrived doesn't hand them over: `deliver` does, in a task.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from .._eventloop.loop import Loop, Waiter
+from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
 from ..storage import CorruptRow, Reader, StorageFault, StoredObject
+from .doorbell import Doorbell
 from .wait_estimate import WaitEstimate
 
 MAX_BATCH_KEYS = 1024
@@ -38,21 +38,31 @@ class Loading(Protocol):
         ...
 
 
-class BatchedLoad:
-    """Collects loads and hands them to the reader in batches."""
+Arrival: TypeAlias = "tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]"
 
-    def __init__(self, loop: Loop, runner: Runner, reader: Reader) -> None:
+
+class BatchedLoad:
+    """Collects loads and hands them to the reader in batches.
+
+    Args:
+        loop: The event loop.
+        runner: The reader's.
+        reader: The side of the storage that loads.
+        arrived: Called in the loop when `deliver` has something to hand over.
+    """
+
+    def __init__(
+        self, loop: Loop, runner: Runner, reader: Reader, arrived: Callable[[], object]
+    ) -> None:
         self._loop = loop
-        self._runner = runner
         self._reader = reader
-        self._lock = threading.Lock()
-        self._pending: list[Loading] = []
-        self._scheduled = False
+        self._pending: deque[Loading] = deque()
+        self._doorbell = Doorbell(runner, self._drain, lambda: self._pending)
         self._wait_estimate = WaitEstimate()
         self.is_behind = False
         """True if more loads wait than fit into the next read."""
-        self._arrived: list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]] = []
-        self._arrival: Waiter | None = None
+        self._arrivals: deque[Arrival] = deque()
+        self._arrived = arrived
 
     def expected_wait(self) -> float:
         """The estimated seconds until a load that is submitted now has ended."""
@@ -62,39 +72,35 @@ class BatchedLoad:
 
     def submit(self, loading: Loading) -> None:
         """Load the row of ``loading.key``."""
-        with self._lock:
-            self._pending.append(loading)
-            if len(self._pending) > MAX_BATCH_KEYS:
-                self.is_behind = True
-            scheduled, self._scheduled = self._scheduled, True
-        if not scheduled:
+        self._pending.append(loading)
+        if len(self._pending) > MAX_BATCH_KEYS:
+            self.is_behind = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the reader if it sleeps and there is work. May be repeated."""
+        if self._wait_estimate.is_idle and self._pending:
             # Ends when the reader's thread comes to this, which may hang in another job.
             self._wait_estimate.begin(perf_counter())
-            self._runner.post(self._drain)
+        self._doorbell.ring()
 
-    async def run(self) -> None:
-        """Hand loads to their activations, until cancelled."""
-        while True:
-            for batch, outcome in self._take_arrived():
-                if isinstance(outcome, StorageFault):
-                    for loading in batch:
-                        loading.load_failed(outcome)
-                else:
-                    for loading, row in zip(batch, outcome, strict=True):
-                        loading.loaded(row)
-            if not self._arrived:
-                self._arrival = self._loop.waiter()
-                await self._arrival.wait()
-
-    def _take_arrived(
-        self,
-    ) -> list[tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]]:
-        arrived, self._arrived = self._arrived, []
-        return arrived
+    def deliver(self) -> None:
+        """Hand the loads that have ended to their receivers. In a task, not in a callback."""
+        arrivals = self._arrivals
+        while arrivals:
+            batch, outcome = arrivals[0]
+            if isinstance(outcome, StorageFault):
+                for loading in batch:
+                    loading.load_failed(outcome)
+            else:
+                for loading, row in zip(batch, outcome, strict=True):
+                    loading.loaded(row)
+            arrivals.popleft()
 
     # In the reader's thread.
 
     def _drain(self) -> None:
+        self._doorbell.answered()
         self._wait_estimate.end(perf_counter(), 0.0)
         while batch := self._take():
             share = len(batch) / MAX_BATCH_KEYS
@@ -117,25 +123,14 @@ class BatchedLoad:
                 batch = corrupt
         except Exception as error:  # noqa: BLE001  # storages may raise anything
             outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
-        self._loop.call_soon_threadsafe(self._arrive, batch, outcome)
+        self._arrivals.append((batch, outcome))
+        self._loop.call_soon_threadsafe(self._arrived)
         return others
 
     def _take(self) -> list[Loading]:
-        with self._lock:
-            batch, self._pending = (
-                self._pending[:MAX_BATCH_KEYS],
-                self._pending[MAX_BATCH_KEYS:],
-            )
-            self.is_behind = len(self._pending) > MAX_BATCH_KEYS
-            if not batch:
-                self._scheduled = False
-        return batch
-
-    # In the loop.
-
-    def _arrive(
-        self, batch: list[Loading], outcome: Sequence[StoredObject | None] | StorageFault
-    ) -> None:
-        self._arrived.append((batch, outcome))
-        if self._arrival is not None:
-            self._arrival.settle()
+        pending = self._pending
+        while True:
+            batch = [pending.popleft() for _ in range(min(len(pending), MAX_BATCH_KEYS))]
+            self.is_behind = len(pending) > MAX_BATCH_KEYS
+            if batch or self._doorbell.may_sleep():
+                return batch

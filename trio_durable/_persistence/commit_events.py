@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
+from typing import Self
 
 from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop
@@ -30,16 +31,22 @@ class ObservedTicket(Ticket):
         delete: bool,
         alarms: AlarmChanges | None,
         epoch: int,
+        encoded: object = None,
     ) -> None:
-        super().__init__(owner, revision, state, delete, alarms, epoch)
+        super().__init__(owner, revision, state, delete, alarms, epoch, encoded)
         # An ordered set: a turn that commits twice is recorded once.
         self._turns: dict[Turn, None] = {}
         self._record_turn()
 
-    def add(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> None:
-        """See `Ticket.add`."""
-        super().add(state, delete, alarms)
-        self._record_turn()
+    def with_changes(
+        self, state: bytes | None, delete: bool, alarms: AlarmChanges | None, encoded: object
+    ) -> Self:
+        """See `Ticket.with_changes`."""
+        ticket = super().with_changes(state, delete, alarms, encoded)
+        # One record for both, since a copy for each turn would take quadratic time.
+        self._turns.update(ticket._turns)
+        ticket._turns = self._turns
+        return ticket
 
     @property
     def turns(self) -> Collection[Turn]:
@@ -63,8 +70,11 @@ class CommitEvents:
     def __init__(self, loop: Loop, notifier: Notifier) -> None:
         self._loop = loop
         self._notifier = notifier
-        self._written: deque[tuple[Commit, float]] = deque()
-        """Transactions that have ended but aren't settled yet, with their durations in seconds."""
+        self._written: deque[tuple[int, Commit, float]] = deque()
+        """Transactions that have ended but aren't settled yet: with their numbers and durations in
+        seconds."""
+        self._begun = 0  # counted in the writer's thread
+        self._told = 0  # the number of those whose start was reported
 
     # In the writer's thread.
 
@@ -77,15 +87,19 @@ class CommitEvents:
         commit = Commit(
             tuple(_event_of(ticket) for ticket in batch), sum(ticket.size for ticket in batch)
         )
-        self._loop.call_soon_threadsafe(self._started, commit)
+        number = self._begun = self._begun + 1
+        self._loop.call_soon_threadsafe(self._started, number, commit)
         began = self._loop.now()
         outcome = write(batch)
-        self._written.append((commit, self._loop.now() - began))
+        self._written.append((number, commit, self._loop.now() - began))
         return outcome
 
     # In the loop.
 
-    def _started(self, commit: Commit) -> None:
+    def _started(self, number: int, commit: Commit) -> None:
+        if number <= self._told:
+            return  # its end has arrived before, with that of the one before it
+        self._told = number
         self._notifier.start(commit)
         for change in commit.changes:
             self._notifier.start(change)
@@ -93,7 +107,10 @@ class CommitEvents:
     def ended(self, batch: list[Ticket], outcome: Collection[int] | StorageFault) -> None:
         """Report the end of the oldest transaction. Its tickets aren't settled yet."""
         notifier = self._notifier
-        commit, duration = self._written.popleft()
+        if not self._written:
+            return  # it was cut off, and is repeated
+        number, commit, duration = self._written.popleft()
+        self._started(number, commit)
         refused = range(len(batch)) if isinstance(outcome, StorageFault) else set(outcome)
         for position, change in enumerate(commit.changes):
             if position not in refused:

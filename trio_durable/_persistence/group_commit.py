@@ -8,20 +8,27 @@ The writer's thread pulls: when a transaction ends, it takes the pending commits
 one at once, without a detour through the event loop. `batching` decides how many it takes, and
 whether it waits for more.
 
+Publication is one store: a ticket counts from the moment at which it stands in its owner's
+``gate``, and nothing else has to agree with that. The writer's thread takes it from there. The
+owners that wait for it and its wake-up are hints, which may be given twice, and are given again
+with each commit, so no exception can fall between them and leave a commit unwritten for good. (A
+signal's handler may raise anywhere: Control-C, or ``sys.exit`` on SIGTERM.)
+
 Invariants:
 
-- At most one ticket of an owner is pending: later turns are coalesced into it, one row for all of
-  them. The owner may have two earlier tickets: one that the writer is committing, and one whose
-  outcome is on its way to the loop. They are linked in the order of their revisions.
+- At most one ticket of an owner is pending: later turns join it, one row for all of them. The owner
+  may have two earlier tickets: one that the writer is committing, and one whose outcome is on its
+  way to the loop. They are linked in the order of their revisions, from the gate backwards.
 - Revisions are assigned when a ticket is opened, each on top of the ticket before. If a ticket
   fails, the later ones fail with it: in the loop at once, and in the writer's thread by `refused`.
   The storage's fence isn't enough, because a deletion starts revisions over.
 - A new object gets an epoch that no other object ever had. Otherwise another runtime on the same
   storage, which knew a deleted object of that key, could take the new one for it.
-- A ticket's commit may change only while it is pending; `_lock` guards that against the writer's
-  taking it. Its waiters belong to the loop.
+- A pending ticket is replaced, or taken by the writer, under `_lock`. Its waiters belong to the
+  loop.
 - Listeners are called in the loop, before the replies that wait for a commit are released.
   Telemetry is reported before both.
+- Tickets are settled one by one under guard. A fault there ends the runtime, not the event loop.
 """
 
 from __future__ import annotations
@@ -32,7 +39,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import islice
 from time import perf_counter, sleep
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, TypeVarTuple, cast
 
 from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop, Waiter
@@ -42,13 +49,20 @@ from ..storage import AlarmChanges, StorageFault, Writer
 from .batching import BatchPolicy
 from .commit_events import CommitEvents, ObservedTicket
 from .commit_listener import CommitListener
+from .doorbell import Doorbell
 from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 from .wait_estimate import WaitEstimate
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 MAX_BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 32 * 1024 * 1024
+
+
+def raised(error: BaseException) -> NoReturn:
+    """Raise a fault where it was found, if no runtime has it."""
+    raise error
 
 
 class GroupCommit:
@@ -61,6 +75,7 @@ class GroupCommit:
         wall_time: The time, in microseconds since 1970 UTC; called in the writer's thread.
         listeners: The listeners, in the order in which they are called.
         notifier: The receiver of telemetry, if there are instruments.
+        failed: Called in the loop with a fault of the group commit itself or of a listener.
     """
 
     def __init__(
@@ -71,20 +86,26 @@ class GroupCommit:
         wall_time: Callable[[], int],
         listeners: tuple[CommitListener, ...] = (),
         notifier: Notifier | None = None,
+        failed: Callable[[BaseException], object] = raised,
     ) -> None:
         self._loop = loop
-        self._runner = runner
         self._writer = writer
         self._wall_time = wall_time
         self._listeners = listeners
         self._events = None if notifier is None else CommitEvents(loop, notifier)
         self._ticket_type: type[Ticket] = Ticket if notifier is None else ObservedTicket
         self._lock = threading.Lock()
-        self._pending: dict[TicketOwner, Ticket] = {}
-        self._pending_bytes = 0
+        self._dirty: dict[TicketOwner, None] = {}
+        """The owners that may have a pending ticket, in order."""
+        self._submitted_bytes = 0  # written by the loop
+        self._taken_bytes = 0  # written by the writer's thread
         self._jobs: deque[Job] = deque()
-        self._scheduled = False
-        self._unsettled = 0
+        self._performing: set[Waiter] = set()
+        self._doorbell = Doorbell(runner, self._drain, lambda: self._dirty or self._jobs)
+        self._writing: list[Ticket] = []
+        self._written: deque[tuple[list[Ticket], Collection[int] | StorageFault]] = deque()
+        self._failed: Callable[[BaseException], object] = failed
+        self._closed: Callable[[], BaseException] | None = None
         self._policy = BatchPolicy()
         self._idle_since = perf_counter()
         self._idle: Waiter | None = None
@@ -98,50 +119,80 @@ class GroupCommit:
         """Call one more listener, after those before it."""
         self._listeners = (*self._listeners, listener)
 
+    @property
+    def _pending_bytes(self) -> int:
+        return self._submitted_bytes - self._taken_bytes
+
     def submit(
         self,
         owner: TicketOwner,
         state: bytes | None,
         delete: bool,
         alarms: AlarmChanges | None = None,
+        encoded: object = None,
     ) -> Ticket:
         """Submit the changes of a turn; they join the pending ticket of ``owner`` if it has one.
 
-        Returns:
-            The ticket, which must become the owner's gate.
+        The ticket is the owner's gate when this returns. If this raises, it may be all the same;
+        then the changes count, as those of a turn whose reply is lost.
+
+        Args:
+            owner: The object.
+            state: Its new state, or None to leave the stored one.
+            delete: Delete it.
+            alarms: Changes of its alarms.
+            encoded: See `Ticket.encoded`.
         """
-        with self._lock:
-            ticket = self._pending.get(owner)
-            if ticket is not None:
-                self._pending_bytes -= ticket.size
-                ticket.add(state, delete, alarms)
-                self._pending_bytes += ticket.size
-                if self._pending_bytes > MAX_BATCH_BYTES:
-                    self.is_behind = True
+        if self._closed is not None:
+            raise self._closed()
+        gate = owner.gate
+        if gate is not None and not gate.taken:
+            ticket = gate.with_changes(state, delete, alarms, encoded)
+            # In one line, so that no tracer or debugger gets in between with the lock held.
+            with self._lock: is_pending = self._replace(gate, ticket)  # fmt: skip  # noqa: E701
+            if is_pending:
+                self._submitted_bytes += ticket.size - gate.size
+                self._publish(owner)
                 return ticket
-            previous = owner.gate
-            revision, epoch = owner.revision, owner.epoch
-            if previous is not None and previous.revision is not None:
-                revision, epoch = previous.next_revision, previous.epoch
-            ticket = self._ticket_type(owner, revision, state, delete, alarms, epoch)
-            if previous is not None:
-                ticket.preceding = previous
-                previous.following = ticket
-            self._pending[owner] = ticket
-            if state is not None or alarms is not None:
-                self._pending_bytes += ticket.size
-            if len(self._pending) > MAX_BATCH_ROWS or self._pending_bytes > MAX_BATCH_BYTES:
-                self.is_behind = True
-            scheduled, self._scheduled = self._scheduled, True
-        self._unsettled += 1
-        if not scheduled:
-            self._runner.post(self._drain)
+        revision, epoch = owner.revision, owner.epoch
+        if gate is not None and gate.revision is not None:
+            revision, epoch = gate.next_revision, gate.epoch
+        ticket = self._ticket_type(owner, revision, state, delete, alarms, epoch, encoded)
+        ticket.preceding = gate
+        owner.gate = ticket
+        self._submitted_bytes += ticket.size
+        self._publish(owner)
         return ticket
+
+    def _replace(self, gate: Ticket, ticket: Ticket) -> bool:
+        """Replace a ticket unless the writer has it; return False then. For `_lock`'s holder."""
+        if gate.taken:
+            return False
+        gate.owner.gate = ticket
+        return True
+
+    def _publish(self, owner: TicketOwner) -> None:
+        self._dirty[owner] = None
+        if len(self._dirty) > MAX_BATCH_ROWS or self._pending_bytes > MAX_BATCH_BYTES:
+            self.is_behind = True
+        self._doorbell.ring()
+
+    def wake(self, owner: TicketOwner | None = None) -> None:
+        """Wake the writer if it sleeps and there is work. May be repeated.
+
+        Args:
+            owner: An owner that may have a pending ticket which the writer doesn't know of.
+        """
+        if owner is not None and owner.gate is not None and not owner.gate.taken:
+            self._dirty[owner] = None
+        if self._written:
+            self._loop.call_soon_threadsafe(self._settle_written)
+        self._doorbell.ring()
 
     def expected_wait(self) -> float:
         """The estimated seconds until a commit that is submitted now is durable."""
         now = perf_counter()
-        whole = max(len(self._pending) // MAX_BATCH_ROWS, self._pending_bytes // MAX_BATCH_BYTES)
+        whole = max(len(self._dirty) // MAX_BATCH_ROWS, self._pending_bytes // MAX_BATCH_BYTES)
         return self._wait_estimate.wait_of_late(whole + 1, now)  # because the disk may hang
 
     async def perform(self, job: Callable[[Writer], T]) -> T:
@@ -153,22 +204,50 @@ class GroupCommit:
             StorageFault: The job failed.
         """
         waiter = self._loop.waiter()
-        with self._lock:
+        self._performing.add(waiter)
+        try:
             self._jobs.append(partial(self._answer, waiter, job))
-            scheduled, self._scheduled = self._scheduled, True
-        if not scheduled:
-            self._runner.post(self._drain)
-        return cast("T", await waiter.wait())
+            self.wake()
+            return cast("T", await waiter.wait())
+        finally:
+            self._performing.discard(waiter)
+
+    @property
+    def is_drained(self) -> bool:
+        """True if all tickets have ended."""
+        # In the order in which a ticket passes through these.
+        return not self._dirty and not self._writing and not self._written
 
     async def drained(self) -> None:
         """Return when all tickets have ended."""
-        while self._unsettled:
+        while not self.is_drained:
+            self.wake()
             self._idle = self._loop.waiter()
             await self._idle.wait()
+
+    def abandon(self, owners: Iterable[TicketOwner], error: Callable[[], BaseException]) -> None:
+        """Fail the replies that wait for a commit, whose outcome stays unknown to them.
+
+        The runtime ends without waiting for the writer any longer. Later changes are refused with
+        such an error, too.
+
+        Args:
+            owners: All objects in memory.
+            error: Makes an error for each reply.
+        """
+        self._closed = error
+        for owner in owners:
+            ticket = owner.gate
+            while ticket is not None and not ticket.ended:
+                ticket.fail(error)
+                ticket = ticket.preceding
+        for waiter in list(self._performing):
+            waiter.fail(error())
 
     # In the writer's thread.
 
     def _drain(self) -> None:
+        self._doorbell.answered()
         policy, events = self._policy, self._events
         idle_for = perf_counter() - self._idle_since
         while True:
@@ -189,12 +268,14 @@ class GroupCommit:
             ended = perf_counter()
             self._wait_estimate.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
             policy.done(len(batch), ended - began)
-            self._loop.call_soon_threadsafe(self._settle, batch, outcome)
-            pending = len(self._pending)
+            self._written.append((batch, outcome))
+            self._writing = []
+            self._loop.call_soon_threadsafe(self._settle_written)
+            pending = len(self._dirty)
             wait = policy.wait(pending)
             if wait:
                 sleep(wait)
-                policy.waited(len(self._pending) - pending)
+                policy.waited(len(self._dirty) - pending)
             idle_for = 0.0
 
     def _do_jobs(self) -> None:
@@ -247,64 +328,90 @@ class GroupCommit:
 
     def _take(self, idle_for: float) -> list[Ticket] | None:
         """The tickets for the next transaction; None if there is nothing left to do."""
-        with self._lock:
-            pending = self._pending
-            share = min(self._policy.share(len(pending), idle_for), MAX_BATCH_ROWS)
-            if share == len(pending) and self._pending_bytes <= MAX_BATCH_BYTES:
-                batch = list(pending.values())
-                self._pending = {}
-                self._pending_bytes = 0
-            else:
-                batch = []
-                size = 0
-                for ticket in islice(pending.values(), share):
-                    if size > MAX_BATCH_BYTES:
-                        break
-                    batch.append(ticket)
-                    size += ticket.size
-                # In a second pass: finding a dict's first key after each removal is quadratic.
-                for ticket in batch:
-                    del pending[ticket.owner]
-                self._pending_bytes -= size
-            rows, size = len(self._pending), self._pending_bytes
-            self.is_behind = rows > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES
-            if not batch and not self._jobs:
-                self._scheduled = False
-                self._idle_since = perf_counter()
+        dirty = self._dirty
+        share = min(self._policy.share(len(dirty), idle_for), MAX_BATCH_ROWS)
+        owners = list(islice(dirty, share))
+        batch: list[Ticket] = []
+        self._writing = batch
+        with self._lock: self._collect(owners, batch)  # fmt: skip  # noqa: E701  # see `submit`
+        rows, size = len(dirty), self._pending_bytes
+        self.is_behind = rows > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES
+        if not batch and not self._jobs:
+            self._idle_since = perf_counter()
+            if self._doorbell.may_sleep():
                 return None
         return batch
 
+    def _collect(self, owners: list[TicketOwner], batch: list[Ticket]) -> None:
+        """Move the pending tickets of ``owners`` to ``batch``. For `_lock`'s holder."""
+        size = 0
+        for owner in owners:
+            if size > MAX_BATCH_BYTES:
+                break
+            self._dirty.pop(owner, None)  # first: what is published from here on is in it again
+            ticket = owner.gate
+            if ticket is not None and not ticket.taken and not ticket.ended:
+                ticket.take()
+                batch.append(ticket)
+                size += ticket.size
+        self._taken_bytes += size
+        if not self._dirty:
+            self._taken_bytes = self._submitted_bytes  # should an exception have parted them
+
     # In the loop.
 
+    def _settle_written(self) -> None:
+        """Settle the transactions that have ended. If an earlier call was cut off, its, too."""
+        while self._written:
+            batch, outcome = self._written[0]
+            if self._events is not None:  # first, because the objects go on from here
+                self._events.ended(batch, outcome)
+            self._guarded(self._settle, batch, outcome)
+            self._written.popleft()
+        if self._idle is not None and self.is_drained:
+            self._idle.settle()
+
     def _settle(self, batch: list[Ticket], outcome: Collection[int] | StorageFault) -> None:
-        if self._events is not None:
-            self._events.ended(batch, outcome)  # first, because the objects go on from here
         self.batches += 1
-        self._unsettled -= len(batch)
         if isinstance(outcome, StorageFault):
             for ticket in batch:
-                self._fail(ticket, outcome)
+                self._guarded(self._fail, ticket, outcome)
             if any(ticket.alarms is not None for ticket in batch):
                 for listener in self._listeners:
                     listener.uncertain()
         else:
             self.rows += len(batch) - len(outcome)
             for position in outcome:
-                self._fail(batch[position], None)
+                self._guarded(self._fail, batch[position], None)
             for ticket in batch:
                 if not ticket.ended:
-                    owner = ticket.owner
-                    if ticket.state is not None or ticket.delete:
-                        owner.revision, owner.epoch = ticket.next_revision, ticket.epoch
-                    if owner.gate is ticket:
-                        owner.gate = None
-                    if ticket.alarms is not None:
-                        for listener in self._listeners:
-                            listener.committed(ticket.key, ticket.alarms)
-                    owner.committed()
-                    ticket.succeed()
-        if self._idle is not None and not self._unsettled:
-            self._idle.settle()
+                    self._guarded(self._succeed, ticket)
+
+    def _guarded(self, settle: Callable[[*Ts], None], *args: *Ts) -> None:
+        """Call ``settle``, a second time if it raises: it can be repeated.
+
+        One ticket must not keep the others waiting, so what it raises then is passed on.
+        """
+        try:
+            settle(*args)
+        except BaseException as error:  # noqa: BLE001  # a fault, or a signal's handler
+            self._failed(error)
+            try:
+                settle(*args)
+            except BaseException as again:  # noqa: BLE001
+                self._failed(again)
+
+    def _succeed(self, ticket: Ticket) -> None:
+        owner = ticket.owner
+        if ticket.state is not None or ticket.delete:
+            owner.revision, owner.epoch = ticket.next_revision, ticket.epoch
+        if owner.gate is ticket:
+            owner.gate = None
+        if ticket.alarms is not None:
+            for listener in self._listeners:
+                listener.committed(ticket.key, ticket.alarms)
+        owner.committed(ticket)
+        ticket.succeed()
 
     def _fail(self, ticket: Ticket, fault: StorageFault | None) -> None:
         """Fail ``ticket`` and those based on it. It is stale if there is no ``fault``."""
@@ -319,14 +426,12 @@ class GroupCommit:
             failure.__cause__ = fault
             return failure
 
-        with self._lock:
-            pending = self._pending.pop(owner, None)
-            if pending is not None:
-                self._pending_bytes -= pending.size
-                self._unsettled -= 1
-        last: Ticket | None = ticket
-        while last is not None:
-            last.fail(error)
-            last = last.following
+        later, lost = owner.gate, []
+        while later is not None and later is not ticket:
+            lost.append(later)
+            later = later.preceding
+        self._dirty.pop(owner, None)
         owner.gate = None
         owner.commit_failed()
+        for each in (ticket, *reversed(lost)):
+            each.fail(error)

@@ -7,9 +7,8 @@ and time out, so ended waiters are removed each time the number of waiters has d
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import Protocol, Self, TypeAlias
 
-from .._errors import PersistenceError
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
 from .._telemetry.events import Turn
@@ -21,6 +20,13 @@ _MIN_WAITERS_TO_COMPACT = 1024
 """Fewer waiters than this are never searched for ended ones."""
 
 
+def _not_pending() -> BaseException:
+    raise AssertionError("the ticket is durable, or was replaced")
+
+
+_Changes: TypeAlias = "tuple[AlarmChanges, _Changes | None]"
+
+
 class TicketOwner(Protocol):
     """The object that commits: its state in memory."""
 
@@ -30,14 +36,15 @@ class TicketOwner(Protocol):
     epoch: int
     """The stored epoch."""
     gate: Ticket | None
-    """The last of its tickets that hasn't ended, which holds back its replies."""
+    """The last of its tickets that hasn't ended, which holds back its replies. Written by the group
+    commit: a change counts from the moment at which its ticket stands here."""
 
     @property
     def turn_event(self) -> Turn | None:
         """The running turn as telemetry knows it. Read only if the group commit has a notifier."""
         ...
 
-    def committed(self) -> None:
+    def committed(self, ticket: Ticket) -> None:
         """A ticket became durable."""
         ...
 
@@ -47,18 +54,25 @@ class TicketOwner(Protocol):
 
 
 class Ticket(Commit):
-    """A commit, and the replies that wait for it."""
+    """A commit, and the replies that wait for it.
+
+    Its content never changes: a later turn whose changes join it replaces it by `with_changes`. So
+    the content of a ticket is that of whole turns, wherever an exception falls.
+    """
 
     __slots__ = (
         "_alarms_size",
+        "_earlier",
+        "_failed",
         "_limit",
         "_others",
         "_waiter",
+        "encoded",
         "ended",
-        "following",
         "owner",
         "preceding",
         "refused",
+        "taken",
     )
 
     def __init__(
@@ -69,6 +83,7 @@ class Ticket(Commit):
         delete: bool,
         alarms: AlarmChanges | None,
         epoch: int,
+        encoded: object = None,
     ) -> None:
         # Commit's own fields, without calling its constructor, because nearly every call makes a
         # ticket.
@@ -79,18 +94,24 @@ class Ticket(Commit):
         self.alarms = alarms
         self.epoch = epoch if revision != 0 else new_epoch()
         self._alarms_size = alarms.size if alarms is not None else 0
+        # Changes of alarms by earlier turns, as a linked list from the latest on. Merging them one
+        # by one would take quadratic time, since no record that stands in a ticket may change.
+        self._earlier: _Changes | None = None
         self.owner = owner
+        self.encoded = encoded
+        """The owner's memory once this is durable; opaque here."""
+        self.taken = False
+        """The writer has it, so later changes need a ticket of their own."""
         self.ended = False
         self.preceding: Ticket | None = None
         """The ticket that this one is based on, until that is durable."""
-        self.following: Ticket | None = None
-        """The ticket that is based on this one."""
         self.refused = False
         """True if it wasn't applied. Set by the writer's thread, before the loop knows of it."""
         # There is nearly always one waiter, and a list would be one more object to collect.
         self._waiter: Waiter | None = None
         self._others: list[Waiter] | None = None
         self._limit = _MIN_WAITERS_TO_COMPACT
+        self._failed: Callable[[], BaseException] = _not_pending
 
     @property
     def turns(self) -> Collection[Turn]:
@@ -109,20 +130,53 @@ class Ticket(Commit):
         """The bytes that it sends to the storage, roughly and not less."""
         return (len(self.state) if self.state is not None else 0) + self._alarms_size
 
-    def add(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> None:
-        """Merge the changes of a later turn. Allowed while the ticket is pending."""
-        if state is not None or delete:
-            self.state = state
-            self.delete = delete
-        if self.revision is None:
-            self.revision = self.owner.revision
-            self.epoch = self.owner.epoch if self.revision != 0 else new_epoch()
-        if alarms is not None:
-            self._alarms_size += alarms.size
-            if self.alarms is None:
-                self.alarms = alarms
-            else:
-                self.alarms.merge(alarms)
+    def with_changes(
+        self, state: bytes | None, delete: bool, alarms: AlarmChanges | None, encoded: object
+    ) -> Self:
+        """A ticket with the changes of a later turn besides, in place of this one.
+
+        It has the waiters of this one. Allowed while the writer hasn't taken this one.
+        """
+        revision, epoch = self.revision, self.epoch
+        if revision is None:
+            revision, epoch = self.owner.revision, self.owner.epoch
+        if state is None and not delete:
+            state, delete = self.state, self.delete
+        latest = self.alarms if alarms is None else alarms
+        ticket = type(self)(self.owner, revision, state, delete, latest, epoch, encoded)
+        if self.revision == 0:
+            ticket.epoch = self.epoch  # drawn already
+        if alarms is None or self.alarms is None:
+            ticket._earlier = self._earlier
+        else:
+            ticket._earlier = self.alarms, self._earlier
+        ticket._alarms_size = self._alarms_size + (0 if alarms is None else alarms.size)
+        ticket.preceding = self.preceding
+        ticket._waiter, ticket._others, ticket._limit = self._waiter, self._others, self._limit
+        return ticket
+
+    def changes_alarm(self, name: str) -> bool:
+        """True if it replaces or removes an earlier alarm of that name."""
+        changes, earlier = self.alarms, self._earlier
+        while changes is not None:
+            if changes.touches(name):
+                return True
+            changes, earlier = (None, None) if earlier is None else earlier
+        return False
+
+    def take(self) -> None:
+        """From now on it is the writer's. For the writer's thread."""
+        self.taken = True
+        if self._earlier is not None and self.alarms is not None:
+            parts = [self.alarms]
+            earlier: _Changes | None = self._earlier
+            while earlier is not None:
+                changes, earlier = earlier
+                parts.append(changes)
+            merged = AlarmChanges()
+            for changes in reversed(parts):
+                merged.merge(changes)
+            self.alarms, self._earlier = merged, None
 
     def lost_its_base(self) -> bool:
         """True if the ticket that it is based on was refused. For the writer's thread."""
@@ -131,7 +185,9 @@ class Ticket(Commit):
 
     def hold(self, waiter: Waiter) -> None:
         """Release ``waiter`` once this is durable, with the value or error it carries."""
-        if self._waiter is None:
+        if self.ended:  # the runtime has failed, while a turn ran
+            waiter.fail(self._failed())
+        elif self._waiter is None:
             self._waiter = waiter
         elif self._others is None:
             self._others = [waiter]
@@ -150,8 +206,9 @@ class Ticket(Commit):
             for waiter in self._others or ():
                 waiter.release()
 
-    def fail(self, error: Callable[[], PersistenceError]) -> None:
+    def fail(self, error: Callable[[], BaseException]) -> None:
         """Fail all waiters, each with an error of its own."""
+        self._failed = error
         self.ended = True
         if self._waiter is not None:
             for waiter in (self._waiter, *(self._others or ())):

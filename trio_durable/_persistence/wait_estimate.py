@@ -35,6 +35,11 @@ class WaitEstimate:
         self._average = 0.0
         self._began: float | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """True if no job runs."""
+        return self._began is None
+
     def begin(self, now: float) -> None:
         """A job begins. The job before it ends, if it hasn't yet."""
         if self._began is not None:

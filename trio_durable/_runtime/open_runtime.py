@@ -1,7 +1,7 @@
 """Open runtime: everything that exists while a `DurableRuntime` is open.
 
-It is built in order on an `AsyncExitStack` and closed by it in the opposite order, so each step has
-its undoing next to it, and a failure half-way closes what was open by then.
+The host task builds it in order on an `AsyncExitStack` and closes it by that in the opposite order,
+so each step has its undoing next to it, and a failure half-way closes what was open by then.
 
 Order of closing:
 
@@ -10,15 +10,25 @@ Order of closing:
 2. The runtime is closed; its tasks are cancelled, and all that waits in mailboxes fails.
 3. Commits that were submitted become durable, and claims of alarms are given back.
 4. The storage's sides close, each in its own thread, and the threads end.
+
+Steps 2 to 4 take ``close_timeout`` at most. Then the runtime is left with an error, and the threads
+go on by themselves: the storage's lock is held until the writer's thread has closed it.
+
+A fault of the library's own, or of a thread, has one transition, `OpenRuntime.fail`. It closes the
+runtime for all at once, and has the host close the parts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from contextvars import Context, copy_context
+from typing import TypeVar, overload
+from weakref import WeakSet
 
 import anyio
 import attrs
@@ -28,23 +38,31 @@ from .._activations.directory import Directory
 from .._activations.eviction import ResidentSet
 from .._activations.object_type import ObjectType
 from .._activations.observation import Observation
+from .._activations.output_gate import OutputGate
+from .._activations.pump import Pump, SliceClock
 from .._activations.services import Services
 from .._clock import Clock
 from .._errors import RuntimeClosed, StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
-from .._eventloop.loop import Loop
+from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Runner
 from .._eventloop.running import running_loop
+from .._eventloop.tasks import OwnTasks, Supervision
 from .._eventloop.timeouts import Deadlines
+from .._keys import ObjectKey
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier, Observer
+from .._text import error_summary
 from ..scheduler import Destination, Scheduler, WheelScheduler
-from ..storage import Hints, Reader, Storage, StorageFault, Writer
+from ..storage import Hints, Reader, Storage, StorageFault
+from .host import Host
+from .sides import ReaderSide, WriterSide, open_sides
+
+logger = logging.getLogger("trio_durable")
 
 C = TypeVar("C", bound=LocalCalls)
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -60,6 +78,7 @@ class Settings:
     polling_interval: float
     claim_ttl: float
     grace_period: float
+    close_timeout: float
 
 
 async def open_runtime(
@@ -69,7 +88,7 @@ async def open_runtime(
     destination: Destination,
     prepare: Callable[[OpenRuntime], None],
 ) -> OpenRuntime:
-    """Open the storage, start the tasks, and make ``runtime`` the current one.
+    """Open the storage and start the tasks.
 
     Args:
         settings: The runtime's arguments.
@@ -82,43 +101,30 @@ async def open_runtime(
         StorageInUse: Another runtime has the storage.
         StorageUnavailable: The storage can't be opened.
     """
-    async with AsyncExitStack() as stack:
-        loop = running_loop()
-        writer_side, reader_side = await _open_storage(stack, loop, settings)
-        opened = OpenRuntime(
-            settings, loop, stack, writer_side, reader_side, runtime, tenant, destination
-        )
-        await opened._start(prepare)
-        opened._stack = stack.pop_all()
-        return opened
+    loop = running_loop()
+    found: list[OpenRuntime] = []
 
+    async def live(host: Host) -> None:
+        async with AsyncExitStack() as stack:
+            writer_side, reader_side = await open_sides(
+                stack, loop, host, settings.storage, settings.runner
+            )
+            opened = OpenRuntime(
+                *(settings, loop, host, context, stack, writer_side, reader_side),
+                *(runtime, tenant, destination),
+            )
+            await opened._start(prepare)
+            found.append(opened)
+            host.opened()
+            await host.stopped()
+        opened._raise_if_late()
 
-@attrs.frozen
-class _WriterSide:
-    runner: Runner
-    writer: Writer
-
-
-@attrs.frozen
-class _ReaderSide:
-    runner: Runner
-    reader: Reader
-
-
-async def _open_storage(
-    stack: AsyncExitStack, loop: Loop, settings: Settings
-) -> tuple[_WriterSide, _ReaderSide]:
-    """Open both sides of the storage, each in its own thread."""
-    runners = [settings.runner(loop, f"trio_durable {side}") for side in ("writer", "reader")]
-    for runner in runners:
-        stack.callback(runner.stop)
-    writer_runner, reader_runner = runners
-    # What a thread has opened must be closed again, so these waits can't be cancelled.
-    writer = await _shielded(writer_runner.run, settings.storage.open_writer)
-    stack.push_async_callback(_shielded, writer_runner.run, writer.close)
-    reader = await _shielded(reader_runner.run, settings.storage.open_reader)
-    stack.push_async_callback(_shielded, reader_runner.run, reader.close)
-    return _WriterSide(writer_runner, writer), _ReaderSide(reader_runner, reader)
+    context = copy_context()
+    # While the loop waits for a thread, a virtual clock jumps to the end of any timeout.
+    is_timed = not (loop.is_virtual and settings.runner.takes_real_time)
+    host = Host(loop, live, settings.close_timeout if is_timed else math.inf)
+    await host.start(context.copy())
+    return found[0]
 
 
 class OpenRuntime:
@@ -128,9 +134,11 @@ class OpenRuntime:
         self,
         settings: Settings,
         loop: Loop,
+        host: Host,
+        context: Context,
         stack: AsyncExitStack,
-        writer_side: _WriterSide,
-        reader_side: _ReaderSide,
+        writer_side: WriterSide,
+        reader_side: ReaderSide,
         runtime: Dispatcher,
         tenant: Callable[[str], Dispatcher],
         destination: Destination,
@@ -143,19 +151,38 @@ class OpenRuntime:
         self.notifier = Notifier(loop.stopwatch(), instruments) if instruments else None
         self.deadlines = Deadlines(loop)
         self.directories: list[Directory] = []
+        self.tasks = OwnTasks(loop, context, self._task_failed)
+        self._supervision = Supervision(loop, self.fail)
+        loop.failed = self.recover
         self.group_commit = GroupCommit(
-            loop, writer_side.runner, writer_side.writer, clock.now, notifier=self.notifier
+            loop,
+            writer_side.runner,
+            writer_side.writer,
+            clock.now,
+            notifier=self.notifier,
+            failed=self.recover,
         )
-        self.batched_load = BatchedLoad(loop, reader_side.runner, reader_side.reader)
+        self.batched_load = BatchedLoad(
+            loop, reader_side.runner, reader_side.reader, lambda: self.pump.wake()
+        )
+        slice_clock = SliceClock(loop)
+        self.pump = Pump(loop, slice_clock, self.batched_load.deliver, self.recover)
         self.resident_set = ResidentSet(loop, settings.max_resident)
+        self.output_gate = OutputGate(loop, self.deadlines)
         self.services = Services(
             loop=loop,
             group_commit=self.group_commit,
             batched_load=self.batched_load,
             resident_set=self.resident_set,
-            start_task=self._start_task,
+            output_gate=self.output_gate,
+            tasks=self.tasks,
+            pump=self.pump,
+            slice_clock=slice_clock,
             clock=clock,
             runtime_of=lambda name: tenant(name) if name else runtime,
+            failed=self.recover,
+            end=self.fail,
+            is_ending=self._is_ending,
             notifier=self.notifier,
             observation=Observation(self.notifier) if self.notifier is not None else None,
         )
@@ -172,100 +199,211 @@ class OpenRuntime:
             notifier=self.notifier,
         )
         self.group_commit.add_listener(self.scheduler)
+        self.host = host
         self._runtime = runtime
         self._settings = settings
         self._stack = stack
         self.writer = writer_side.writer
         self._reader_side = reader_side
-        self._tasks = anyio.create_task_group()
-        self._housekeeping: list[anyio.CancelScope] = []
+        self._runners = (writer_side.runner, reader_side.runner)
+        for runner in self._runners:
+            runner.failed = self.fail
         self._hints: Hints | None = None
+        self._closed_waiters: list[Waiter] = []
+        self._is_late = False
 
-    # --- opening and closing ---------------------------------------------------------------------
+    # --- opening and closing, in the host task ---------------------------------------------------
 
     async def _start(self, prepare: Callable[[OpenRuntime], None]) -> None:
         stack, scheduler = self._stack, self.scheduler
-        stack.push_async_callback(_shielded, self._close_hints)
-        stack.push_async_callback(_shielded, self._drain)
-        await self._tasks.__aenter__()
-        stack.push_async_exit(self._end_tasks)
+        stack.push_async_callback(self._close_hints)
+        stack.push_async_callback(self._drain)
+        stack.push_async_callback(self._end_tasks)
         stack.callback(self._mark_closed)
         prepare(self)  # before any task runs
         for task in (
-            self.batched_load.run,
+            self.pump.run,
             self.deadlines.run,
             self.resident_set.run,
             scheduler.run,
         ):
-            scope = anyio.CancelScope(shield=True)
-            self._housekeeping.append(scope)
-            self._tasks.start_soon(_run_in, scope, task, name=f"trio_durable {task.__qualname__}")
+            self.tasks.supervise(task, f"trio_durable {task.__qualname__}", self.recover)
         self._hints = self.storage.open_hints(
             lambda available_at: self.loop.call_soon_threadsafe(scheduler.hinted, available_at)
         )
+        _open_runtimes.add(self)
+        stack.callback(_open_runtimes.discard, self)
         current.register(self.loop.token, self._runtime)
         stack.callback(current.unregister, self.loop.token, self._runtime)
-        token = current.runtime_var.set(self._runtime)
+        stack.push_async_callback(self._finish_turns)
 
-        def reset() -> None:
-            with contextlib.suppress(ValueError):  # left in another context than entered in
-                current.runtime_var.reset(token)
-
-        stack.callback(reset)
-        stack.push_async_exit(self._finish_turns)
-
-    async def close(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        """Close in order, as an ``__aexit__``."""
-        return await self._stack.__aexit__(exc_type, exc, traceback)
-
-    async def _finish_turns(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        services = self.services
-        services.closing = True
+    async def _finish_turns(self) -> None:
+        self.services.closing = True
         self.scheduler.stop()
-        if isinstance(exc, anyio.get_cancelled_exc_class()):
-            return
-        with anyio.move_on_after(self._settings.grace_period):
-            while services.busy:
-                services.quiet = services.loop.waiter()
-                await services.quiet.wait()
+        if not self.services.closed:
+            await self.host.grace(self._settings.grace_period, self._quiet)
+
+    async def _quiet(self) -> None:
+        services = self.services
+        while services.busy:
+            services.quiet = services.loop.waiter()
+            await services.quiet.wait()
 
     def _mark_closed(self) -> None:
+        self.host.begin_closing()
         self.services.closing = self.services.closed = True
+        for waiter in self._closed_waiters:
+            waiter.settle()
 
-    async def _end_tasks(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        self._tasks.cancel_scope.cancel()
-        for scope in self._housekeeping:
-            scope.cancel()
-        for directory in self.directories:
-            directory.abandon()
-        if isinstance(exc, anyio.get_cancelled_exc_class()):
-            return await self._tasks.__aexit__(exc_type, exc, traceback)
-        # The body's own error leaves as it is, not in an exception group of ours.
-        await self._tasks.__aexit__(None, None, None)
-        return None
+    async def _end_tasks(self) -> None:
+        self.tasks.cancel()
+        with self.host.closing():
+            await self.tasks.wait()
+        self._abandon_calls()
 
     async def _drain(self) -> None:
-        await self.group_commit.drained()
-        await self.scheduler.give_back()
+        if self.services.failure is not None:
+            return  # its writer may have stopped in the middle; all who wait have their error
+        self._is_late = True
+        with self.host.closing():
+            await self.group_commit.drained()
+            await self.scheduler.give_back()
+            self._is_late = False
+        self._abandon_commits()
 
     async def _close_hints(self) -> None:
         if self._hints is not None:
-            await self._reader_side.runner.run(self._hints.close)
+            with self.host.closing():
+                await self._reader_side.runner.run(self._hints.close)
+
+    def _abandon_calls(self) -> None:
+        for directory in self.directories:
+            directory.abandon()
+
+    def _abandon_commits(self) -> None:
+        closed_error = self.services.closed_error
+        states = [
+            activation.state
+            for directory in self.directories
+            for activation in directory.activations()
+        ]
+        self.group_commit.abandon(states, closed_error)
+        for runner in self._runners:
+            runner.abandon(closed_error)
+
+    def _raise_if_late(self) -> None:
+        if self._is_late and not self.host.has_forked:
+            raise StorageUnavailable(
+                self.storage.location,
+                f"the runtime is closed, but the storage hasn't ended its last work after "
+                f"close_timeout={self._settings.close_timeout:g} s; commits that it had may be "
+                "durable or not, and the storage stays in use until its thread has ended",
+            )
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """End the runtime because of a fault of its own. The first one counts."""
+        services = self.services
+        if services.failure is None:
+            services.failure = error
+        if services.closed:
+            return
+        services.closing = services.closed = True
+        try:
+            logger.critical(
+                "the runtime on %s has failed, and is closed: %s",
+                *(self.storage.location, error_summary(error)),
+                exc_info=error,
+            )
+            self.scheduler.stop()
+            self._abandon_calls()
+            self._abandon_commits()
+        finally:
+            for waiter in self._closed_waiters:
+                waiter.settle()
+            self.host.stop(now=True)
+
+    def recover(self, error: BaseException) -> bool:
+        """Go on after a fault of the library's own, or an exception of a signal's handler.
+
+        Whatever was cut off is woken again. Faults in quick succession end the runtime.
+
+        Returns:
+            Whether the runtime goes on.
+        """
+        if self.services.closed or not self._supervision.may_continue(error):
+            return False
+        self.group_commit.wake()
+        self.batched_load.wake()
+        self.pump.wake()
+        return True
+
+    def _task_failed(self, error: BaseException) -> None:
+        """A task of the runtime has raised, or was cancelled by others."""
+        if not isinstance(error, anyio.get_cancelled_exc_class()):
+            self.fail(error)
+        elif self._is_ending():
+            self.host.stop(now=True)
+        else:
+            self.fail(RuntimeClosed("a task of the runtime was cancelled from outside"))
+
+    def _is_ending(self) -> bool:
+        return self.services.closed or self.host.is_cancelled
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Close, and return when that is done.
+
+        Args:
+            error: The exception that the body was left by.
+
+        Raises:
+            RuntimeClosed: The runtime has failed, and the body raised nothing.
+            StorageUnavailable: The storage hasn't ended within ``close_timeout``, likewise.
+        """
+        cancelled = anyio.get_cancelled_exc_class()
+        self.host.stop(now=isinstance(error, cancelled) or self.host.has_forked)
+        if self.host.has_forked:
+            return
+        try:
+            await self.host.wait()
+        except cancelled:
+            if error is None:
+                raise
+        problem = self.host.error
+        if self.services.failure is not None:
+            problem = self.services.closed_error()
+        if isinstance(problem, cancelled):  # the event loop ends
+            problem = None
+        if problem is None:
+            return
+        if error is None:
+            try:
+                raise problem
+            finally:
+                del problem
+        if isinstance(error, cancelled):
+            logger.error("%s: %s", self.storage.location, problem)
+
+    async def closed(self) -> None:
+        """Return when the runtime is closed, by leaving it or because it has failed."""
+        if self.services.closed:
+            await self.loop.checkpoint()
+            return
+        waiter = self.loop.waiter()
+        self._closed_waiters.append(waiter)
+        try:
+            await waiter.wait()
+        finally:
+            self._closed_waiters.remove(waiter)
+
+    def forked(self) -> None:
+        """The process is a forked one: the runtime is closed here, and nothing waits for it."""
+        self.host.has_forked = True
+        self.services.closing = self.services.closed = True
+        self.services.failure = RuntimeClosed(
+            "the process was forked; a runtime belongs to the process that has opened it"
+        )
 
     # --- the ways in -----------------------------------------------------------------------------
 
@@ -287,7 +425,18 @@ class OpenRuntime:
             RuntimeClosed: The runtime is closed.
         """
         if self.services.closed:
-            raise RuntimeClosed("the runtime is closed")
+            raise self.services.closed_error("the runtime is closed")
+
+    async def leave_turn(self, key: ObjectKey, name: str) -> None:
+        """Wait for the commits that a turn depends on, before it changes something else.
+
+        A checkpoint in any case.
+
+        Raises:
+            PersistenceError: They have failed, and the turn with them.
+        """
+        await self.loop.checkpoint()
+        await self.output_gate.leave_turn(lambda: key, name, None)
 
     @overload
     def serve(self, object_type: ObjectType) -> LocalCalls: ...
@@ -323,18 +472,14 @@ class OpenRuntime:
         if self._hints is not None:
             self._hints.send(available_at)
 
-    def _start_task(self, task: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        self._tasks.start_soon(task, name=name)
+
+_open_runtimes: WeakSet[OpenRuntime] = WeakSet()
 
 
-async def _shielded(run: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-    with anyio.CancelScope(shield=True):
-        return await run(*args, **kwargs)
-    raise AssertionError  # a shielded scope that is never cancelled swallows nothing
+def _mark_forked() -> None:
+    for opened in list(_open_runtimes):
+        opened.forked()
 
 
-async def _run_in(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:
-    # Shielded: a task that is cancelled around the runtime may still make calls while it cleans up,
-    # and these need to be loaded and to time out.
-    with scope:
-        await task()
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_mark_forked)

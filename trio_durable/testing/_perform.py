@@ -167,12 +167,17 @@ class _Recorder:
         state: bytes | None,
         delete: bool,
         alarms: AlarmChanges | None = None,
+        encoded: object = None,
     ) -> Ticket:
         """See `Commits.submit`."""
         self.deleted = self.deleted or delete
         if alarms is not None:
             self.alarms.merge(alarms)
-        return Ticket(owner, owner.revision, state, delete, alarms, owner.epoch)
+        ticket = Ticket(owner, owner.revision, state, delete, alarms, owner.epoch, encoded)
+        if state is not None or delete:
+            owner.revision = ticket.next_revision
+        owner.committed(ticket)
+        return ticket
 
 
 class _Performance(Generic[T]):
@@ -240,19 +245,20 @@ class _Performance(Generic[T]):
         state = self._state
         assert state.turn is not None
         state.commit_turn(state.turn)
-        if state.gate is not None:
-            state.revision, state.gate = state.gate.next_revision, None
         self._commits += 1
         await self._loop.checkpoint()
 
     def committed(self) -> None:
-        """See `TicketOwner.committed`. Never called: the recorder has no pending commits."""
+        """See `StateHost.committed`."""
 
     def commit_failed(self) -> None:
-        """See `TicketOwner.commit_failed`. Never called: the recorder has no pending commits."""
+        """See `StateHost.commit_failed`. Never called: the recorder has no pending commits."""
 
     def started_over(self) -> None:
         """See `StateHost.started_over`. The record then has the defaults."""
+
+    def was_awaited(self, base_lost: bool) -> None:
+        """See `StateHost.was_awaited`. No other call waits."""
 
     # --- the turn --------------------------------------------------------------------------------
 
@@ -283,9 +289,13 @@ class _Performance(Generic[T]):
         if not handler.is_async:
             return run_queued_turn(state, runtime, handler, envelope)
         turn = Turn(state, handler.name, handler.readonly)
-        result, error = await run_async_turn(state, runtime, turn, handler, envelope)
+        step = self._loop.interruptible
+        result, error = await run_async_turn(state, runtime, turn, handler, envelope, step)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error
         return result
 
     def _raise_missed(self) -> None:

@@ -47,7 +47,7 @@ class _Object:
     def __init__(self, key: ObjectKey) -> None:
         self.key = key
 
-    def committed(self) -> None:
+    def committed(self, ticket: Ticket) -> None:
         """See `TicketOwner.committed`."""
 
     def commit_failed(self) -> None:
@@ -129,8 +129,7 @@ class ScriptedDestination:
 
     def _submit(self, key: ObjectKey, changes: AlarmChanges) -> Ticket:
         owner = self._objects.setdefault(key, _Object(key))
-        owner.gate = ticket = self._group_commit.submit(owner, None, False, changes)
-        return ticket
+        return self._group_commit.submit(owner, None, False, changes)
 
     async def _handle(self, delivery: Delivery, waiter: Waiter) -> None:
         key = delivery.key

@@ -1,0 +1,295 @@
+"""Resident: an object in memory, apart from the serving of its mailbox.
+
+The first of the three classes that an activation is made of, one upon the other: this one has the
+attributes, the commits, and the object's leaving; `Opening` loads it and runs ``after_load``;
+`Activation` serves the mailbox. The invariants stand there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+from .._errors import RuntimeClosed
+from .._eventloop.current import Dispatcher
+from .._keys import ObjectKey
+from .._persistence.ticket import Ticket
+from .._telemetry.events import LeavingReason
+from .._telemetry.events import Turn as TurnEvent
+from ..storage import AlarmChanges
+from .effects import Effects
+from .envelope import Envelope
+from .info import ActivationInfo, BusyObject, Status
+from .mailbox import Mailbox
+from .object_type import ObjectType
+from .phase import Job, Phase
+from .services import Services
+from .state import Commits, ObjectState
+from .worker import Worker
+
+
+class Residents(Protocol):
+    """The objects of one type in memory: the directory."""
+
+    def left(self, activation: Resident, why: LeavingReason) -> None:
+        """An activation has left memory."""
+        ...
+
+
+class Resident(ABC):
+    """An object in memory: the host of its state."""
+
+    __slots__ = (
+        "_residents",
+        "_services",
+        "commits",
+        "last_used",
+        "leaving",
+        "mailbox",
+        "phase",
+        "runtime",
+        "state",
+        "worker",
+    )
+
+    def __init__(
+        self, key: ObjectKey, object_type: ObjectType, services: Services, residents: Residents
+    ) -> None:
+        self.state = ObjectState(key, object_type, self)
+        self.commits: Commits = services.group_commit
+        """See `StateHost.commits`."""
+        self.runtime: Dispatcher = services.runtime_of(key.tenant)
+        """See `ContextHost.runtime`."""
+        self.last_used = services.loop.now()
+        """The loop's time of the last call, in seconds."""
+        self.phase = Phase.NEW
+        self.leaving = False
+        self.mailbox: Mailbox | None = None
+        """The requests that wait or are served; None unless the object is busy."""
+        self._services = services
+        self._residents = residents
+        self.worker: Worker | None = None
+        """See `Workplace.worker`."""
+
+    @property
+    def key(self) -> ObjectKey:
+        """The object's identity."""
+        return self.state.key
+
+    # --- what the state and its context ask: see `StateHost` and `ContextHost` -------------------
+
+    @property
+    def in_turn(self) -> bool:
+        """See `ContextHost.in_turn`."""
+        return self.state.in_turn
+
+    @property
+    def effects(self) -> Effects | None:
+        """See `ContextHost.effects`."""
+        return self.state.effects
+
+    def stage(self) -> Effects:
+        """See `ContextHost.stage`."""
+        return self.state.stage()
+
+    def wall_time(self) -> int:
+        """See `ContextHost.wall_time`."""
+        return self._services.clock.now()
+
+    @property
+    def turn_event(self) -> TurnEvent | None:
+        """See `StateHost.turn_event`."""
+        observation = self._services.observation
+        return None if observation is None else observation.turn_of(self.key)
+
+    async def commit_now(self) -> None:
+        """See `Context.commit`."""
+        state, loop = self.state, self._services.loop
+        turn = state.turn
+        assert turn is not None
+        if not turn.base_lost:
+            state.commit_turn(turn)
+        if turn.base_lost:
+            raise state.base_lost()
+        if state.gate is None:
+            await loop.checkpoint()
+        else:
+            waiter = loop.waiter()
+            state.gate.hold(waiter)
+            await waiter.wait()
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Have the mailbox served, unless a job has to end first. May be repeated."""
+
+    # --- snapshots -------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """The number of calls in the mailbox, and in the line before it."""
+        mailbox = self.mailbox  # read once: an exporter of metrics is in another thread
+        return 0 if mailbox is None else len(mailbox)
+
+    @property
+    def job(self) -> Job | None:
+        """The load or ``async def`` turn that the mailbox waits for."""
+        mailbox = self.mailbox
+        return None if mailbox is None else mailbox.job
+
+    def info(self) -> ActivationInfo:
+        """A snapshot for users."""
+        if self.phase in (Phase.NEW, Phase.LOADING):
+            status: Status = "loading"
+        else:
+            status = "hibernated" if self.state.instance is None else "active"
+        return ActivationInfo(self.key, status, self.depth, self.state.revision or 0)
+
+    def busy_info(self) -> BusyObject | None:
+        """See `Busy.busy_info`."""
+        job = self.job
+        if job is None:
+            return None
+        seconds = self._services.loop.now() - job.began
+        return BusyObject(self.key, job.name, seconds, self.depth)
+
+    def activity(self) -> str:
+        """The reason why a call waits, for messages."""
+        job = self.job
+        if job is not None:
+            since = self._services.loop.now() - job.began
+            depth = self.depth
+            waiting = f", {depth:,} {'call is' if depth == 1 else 'calls are'} waiting"
+            return f"{job.name} has been running for {since:.3g} s{waiting if depth else ''}"
+        if self.state.gate is not None:
+            return "its commit isn't durable yet"
+        return "it is idle"
+
+    # --- replies ---------------------------------------------------------------------------------
+
+    def _reply(self, envelope: Envelope, value: object, error: BaseException | None) -> None:
+        """Hand out the outcome of a turn, once all that it may tell of is durable."""
+        waiter = envelope.waiter
+        if isinstance(error, (KeyboardInterrupt, SystemExit)) and (
+            waiter.ended or envelope.delivery is not None
+        ):
+            self._services.exit(error)  # no caller gets it
+            error = self._services.closed_error()
+        if waiter.ended:
+            return  # expired in this very moment; what its caller gets now must not be replaced
+        waiter.value = value
+        waiter.error = error
+        gate = self.state.gate
+        if gate is None or (error is not None and not isinstance(error, Exception)):
+            waiter.release()
+        else:
+            gate.hold(waiter)
+
+    def _fail_mailbox(self, error: Callable[[], BaseException], *, live_only: bool = False) -> None:
+        """Fail what waits; with ``live_only``, those requests alone that need an instance."""
+        if self.mailbox is not None:
+            for envelope in self.mailbox.everything():
+                if envelope.needs_instance or not live_only:
+                    self.mailbox.discard(envelope)
+                    self._reply(envelope, None, error())
+
+    # --- the gate --------------------------------------------------------------------------------
+
+    def committed(self) -> None:
+        """See `TicketOwner.committed`."""
+        if self.leaving:
+            self._leave()
+
+    def commit_failed(self) -> None:
+        """See `TicketOwner.commit_failed`."""
+        job = self.job
+        if job is not None and job.turn is not None:
+            job.turn.base_lost = True
+        elif self.state.turn is not None:
+            self.state.awaited_turn().base_lost = True
+        else:
+            self._invalidate()
+            self.wake()
+
+    def was_awaited(self, base_lost: bool) -> None:
+        """See `StateHost.was_awaited`."""
+        if base_lost:
+            self._invalidate()
+        self.wake()
+
+    def started_over(self) -> None:
+        """See `StateHost.started_over`."""
+        self.phase = Phase.LOADED
+        self.leaving = True
+
+    def _invalidate(self) -> None:
+        """Forget all that is in memory, since it may build on a change that was lost."""
+        self.state.invalidate()
+        if self.phase is not Phase.LOADING:
+            self.phase = Phase.NEW
+        self.leaving = True
+
+    # --- requests from outside of turns ----------------------------------------------------------
+
+    def change_alarms(self, changes: AlarmChanges) -> Ticket:
+        """Change the object's alarms from outside of its turns.
+
+        They don't depend on its state, so it needn't be loaded, nor wait for a turn that runs.
+        """
+        if self.phase is not Phase.READY and self.mailbox is None:
+            self.leaving = True  # it is in memory for this only
+        observation = self._services.observation
+        if observation is None:
+            return self.state.change_alarms(changes)
+        return observation.run_apart(self.key, self.state.change_alarms, changes)
+
+    def write_state(self, encoded: bytes) -> None:
+        """Replace the object's state."""
+        self.leaving = self.phase is not Phase.READY  # it came into memory for this only
+        self.state.replace(encoded)
+
+    def stop(self) -> None:
+        """Leave memory once the turns queued so far have ended and are durable."""
+        self.state.drop_instance()
+        if self.phase is Phase.READY:
+            self.phase = Phase.LOADED
+        self.leaving = True
+
+    # --- leaving memory --------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing runs or waits, and each commit is durable."""
+        state = self.state
+        return self.mailbox is None and state.gate is None and state.turn is None
+
+    def hibernate(self) -> None:
+        """Let the instance and the worker go; the encoded state stays. The object must be idle."""
+        self.state.drop_instance()
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.wake()  # to its end
+
+    def shut_down(self, why: LeavingReason) -> None:
+        """Leave memory. The object must be idle."""
+        self._leave(why)
+
+    def _leave(self, why: LeavingReason = "ended") -> None:
+        if not self.is_idle:
+            return  # or changes in memory would be lost; the end of that calls again
+        self.leaving = False
+        self.hibernate()
+        self.phase = Phase.NEW
+        self._residents.left(self, why)
+        self.state.detach()
+
+    def abandon(self) -> None:
+        """Fail all that waits, because the runtime closes."""
+        closed = self._services.closed_error
+        if self._services.observation is not None:
+            unloaded = RuntimeClosed("the runtime closed before the object was loaded")
+            self._services.observation.end_load(self.key, unloaded)
+        self._fail_mailbox(closed)
+        mailbox = self.mailbox
+        if mailbox is not None and mailbox.serving is not None:
+            mailbox.serving.waiter.fail(closed())

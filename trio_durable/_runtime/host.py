@@ -1,0 +1,168 @@
+"""Host: the task that opens a runtime, keeps it, and closes it.
+
+What a runtime has belongs to this task and not to its user's, so that it can be entered in one task
+and left in another, as fixtures of tests and lifespans of web frameworks do; and so that a scope
+around the user's code, a crash of it or a runtime that is never left doesn't break the order in
+which things close. Prior art: trio's system tasks, and service actors that own a resource.
+
+Invariants:
+
+- Nothing leaves the task but into `error`.
+- It ends once: told to by `stop`, or cancelled by the event loop, which means "stop now".
+- `started` and `ended` are settled on every path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any
+
+import anyio
+
+from .._eventloop.loop import Loop, Waiter
+
+
+class Host:
+    """The task of one runtime.
+
+    Args:
+        loop: The event loop.
+        live: Opens, calls `opened`, awaits `stopped`, and closes.
+        close_timeout: How long closing takes at most, besides the grace period, in seconds.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        live: Callable[[Host], Coroutine[Any, Any, None]],
+        close_timeout: float,
+    ) -> None:
+        self._loop = loop
+        self._live = live
+        self._close_timeout = close_timeout
+        self._closes_until = math.inf
+        self._task: object = None
+        self._clean: object = None
+        self._started = loop.waiter()
+        self._stop = loop.waiter()
+        self._enders: list[Waiter] = []
+        self._grace: anyio.CancelScope | None = None
+        self._opening: anyio.CancelScope | None = None
+        self.has_forked = False
+        """This is its copy in a forked process, which has none of its threads."""
+        self.has_ended = False
+        self.is_hurried = False
+        """It is to close without a grace period."""
+        self.error: BaseException | None = None
+        """The error with which it has ended."""
+
+    # --- for the users' tasks --------------------------------------------------------------------
+
+    async def start(self, context: Context) -> None:
+        """Start it, and return when it has opened the runtime.
+
+        Raises:
+            BaseException: The runtime can't be opened; or the caller was cancelled, and all that
+                was open by then is closed.
+        """
+        self._loop.spawn(self._main, "trio_durable host", context)
+        try:
+            await self._started.wait()
+        except BaseException:
+            self.stop(now=True)
+            await self.wait()
+            raise
+
+    def stop(self, *, now: bool) -> None:
+        """Have it close. May be repeated, with more hurry.
+
+        Args:
+            now: Without a grace period for turns that run.
+        """
+        if now:
+            self.is_hurried = True
+            if self._grace is not None:
+                self._grace.cancel()
+            if self._opening is not None:
+                self._opening.deadline = self._loop.now() + self._close_timeout
+        self._stop.settle()
+
+    async def wait(self) -> None:
+        """Return when it has ended, however often the caller is cancelled meanwhile.
+
+        A cancellation means that it stops now. It is raised at the end.
+        """
+        cancelled: BaseException | None = None
+        while not self.has_ended:
+            ended = self._loop.waiter()
+            self._enders.append(ended)
+            try:
+                if cancelled is None:
+                    await ended.wait()
+                else:
+                    with anyio.CancelScope(shield=True):
+                        await ended.wait()
+            except anyio.get_cancelled_exc_class() as error:
+                cancelled = error
+                self.stop(now=True)
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the event loop ends, and has cancelled it."""
+        return self._task is not None and self._loop.cancel_state(self._task) != self._clean
+
+    # --- for its own task ------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """The runtime is open."""
+        self._started.settle()
+
+    async def stopped(self) -> None:
+        """Return when it is to close."""
+        await self._stop.wait()
+
+    async def grace(self, seconds: float, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Await ``wait`` for so long, unless it is to close now."""
+        if not self.is_hurried:
+            with anyio.move_on_after(seconds) as self._grace:
+                await wait()
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """A step of opening. If it is to close meanwhile, the step may take ``close_timeout``."""
+        until = self._loop.now() + self._close_timeout if self.is_hurried else math.inf
+        with anyio.CancelScope(shield=True, deadline=until) as self._opening:
+            yield
+        self._opening = None
+
+    def begin_closing(self) -> None:
+        """From now on ``close_timeout`` runs."""
+        self._closes_until = self._loop.now() + self._close_timeout
+
+    def closing(self) -> anyio.CancelScope:
+        """A step of closing: until the end of ``close_timeout``, and nothing else ends it."""
+        if self._closes_until == math.inf:
+            self.begin_closing()
+        until = -math.inf if self.has_forked else self._closes_until
+        return anyio.CancelScope(shield=True, deadline=until)
+
+    async def _main(self) -> None:
+        try:
+            self._task = self._loop.current_task()
+            self._clean = self._loop.cancel_state(self._task)
+            await self._live(self)
+        except BaseException as error:  # noqa: BLE001  # its users raise it
+            self.error = error
+        finally:
+            self.has_ended = True
+            self._started.fail(self.error or RuntimeError("the runtime didn't open"))
+            for ended in self._enders:
+                ended.settle()
