@@ -101,13 +101,9 @@ class LocalCalls:
         if kwargs or not are_atoms(args):
             args, kwargs = self._by_value(address, handler, args, kwargs)
         origin = current_turn.get()
-        if (
-            origin is not None
-            and (handler.is_async or not handler.readonly)
-            and (gate := origin.gate) is not None
-        ):
+        if origin is not None and (handler.is_async or not handler.readonly) and origin.must_wait:
             key = partial(self.directory.key, address)
-            timeout = await services.output_gate.passed(gate, key, handler.name, timeout)
+            timeout = await services.output_gate.passed(origin, key, handler.name, timeout)
         directory = self.directory
         if services.group_commit.is_behind or services.batched_load.is_behind:
             admit(

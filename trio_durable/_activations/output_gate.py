@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._errors import CallTimeout
+from .._errors import CallTimeout, PersistenceError
 from .._eventloop.loop import Expired, Loop
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
-from .._persistence.ticket import Ticket
-from .wait_graph import current_turn
+from .wait_graph import Turn, current_turn
 
 
 class OutputGate:
@@ -37,20 +36,26 @@ class OutputGate:
         self._deadlines = deadlines
 
     async def passed(
-        self, ticket: Ticket, key: Callable[[], ObjectKey], name: str, timeout: float | None
+        self, turn: Turn, key: Callable[[], ObjectKey], name: str, timeout: float | None
     ) -> float | None:
-        """Wait until ``ticket`` is durable; return the rest of ``timeout``.
+        """Wait until all that a turn knows is durable; return the rest of ``timeout``.
 
         Args:
-            ticket: The last commit that the turn depends on.
+            turn: The turn, which may have ended.
             key: Makes the key of the object to change.
             name: The handler, or the public method.
             timeout: The timeout of the call, in seconds.
 
         Raises:
-            CallTimeout: The commit wasn't durable within the timeout.
+            CallTimeout: A commit wasn't durable within the timeout.
             PersistenceError: It has failed, and the turn with it.
         """
+        if turn.base_lost and turn.key is not None:
+            problem = "an earlier change that this turn builds on could not be saved"
+            raise PersistenceError(turn.key, "save", problem)
+        ticket = turn.gate
+        if ticket is None:
+            return timeout
         waiter, began = self._loop.waiter(), self._loop.now()
         ticket.hold(waiter)
         if timeout is not None:
@@ -67,7 +72,6 @@ class OutputGate:
     async def leave_turn(
         self, key: Callable[[], ObjectKey], name: str, timeout: float | None
     ) -> float | None:
-        """The same for the turn that the caller is in, if it is in one that has such a commit."""
+        """The same for the turn that the caller is in, if it is in one."""
         turn = current_turn.get()
-        ticket = None if turn is None else turn.gate
-        return timeout if ticket is None else await self.passed(ticket, key, name, timeout)
+        return timeout if turn is None else await self.passed(turn, key, name, timeout)

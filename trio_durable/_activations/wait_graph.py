@@ -56,6 +56,7 @@ class Turn:
     __slots__ = (
         "base_lost",
         "is_def",
+        "key",
         "last_ticket",
         "name",
         "node",
@@ -67,6 +68,7 @@ class Turn:
     def __init__(self, node: Node | None, name: str, readonly: bool) -> None:
         self.node = node
         """The object whose turn it is; None once the turn has ended."""
+        self.key = None if node is None else node.key
         self.name = name
         self.readonly = readonly
         self.task: object = None
@@ -82,12 +84,19 @@ class Turn:
 
     @property
     def gate(self) -> Ticket | None:
-        """The ticket on which depends what the turn knows; None if all of that is durable.
+        """The last ticket on which depends what the turn knows; None if all of that is durable.
 
         A task that the turn has left behind has it from the turn, after its end.
         """
-        ticket = self.last_ticket if self.node is None else self.node.gate
-        return None if ticket is None or ticket.ended else ticket
+        if self.node is not None:
+            return self.node.gate
+        ticket = self.last_ticket
+        return None if ticket is None or ticket.is_durable else ticket.latest
+
+    @property
+    def must_wait(self) -> bool:
+        """True if what the turn hands on has to wait, or is refused. See `OutputGate`."""
+        return self.base_lost or self.gate is not None
 
     def end(self) -> None:
         """The turn is over; its commit has been submitted."""

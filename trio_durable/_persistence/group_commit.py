@@ -168,6 +168,7 @@ class GroupCommit:
         """Replace a ticket unless the writer has it; return False then. For `_lock`'s holder."""
         if gate.taken:
             return False
+        gate.replaced_by = ticket
         gate.owner.gate = ticket
         return True
 

@@ -72,6 +72,7 @@ class Ticket(Commit):
         "owner",
         "preceding",
         "refused",
+        "replaced_by",
         "taken",
     )
 
@@ -103,6 +104,8 @@ class Ticket(Commit):
         self.taken = False
         """The writer has it, so later changes need a ticket of their own."""
         self.ended = False
+        self.replaced_by: Ticket | None = None
+        """The ticket that has the changes of this one besides its own. See `latest`."""
         self.preceding: Ticket | None = None
         """The ticket that this one is based on, until that is durable."""
         self.refused = False
@@ -129,6 +132,20 @@ class Ticket(Commit):
     def size(self) -> int:
         """The bytes that it sends to the storage, roughly and not less."""
         return (len(self.state) if self.state is not None else 0) + self._alarms_size
+
+    @property
+    def latest(self) -> Ticket:
+        """The ticket that has the changes of this one now."""
+        ticket = self
+        while ticket.replaced_by is not None and ticket.owner.gate is not ticket:
+            ticket = ticket.replaced_by
+        return ticket
+
+    @property
+    def is_durable(self) -> bool:
+        """True if its changes are stored."""
+        ticket = self.latest
+        return ticket.ended and ticket._failed is _not_pending
 
     def with_changes(
         self, state: bytes | None, delete: bool, alarms: AlarmChanges | None, encoded: object
@@ -185,7 +202,7 @@ class Ticket(Commit):
 
     def hold(self, waiter: Waiter) -> None:
         """Release ``waiter`` once this is durable, with the value or error it carries."""
-        if self.ended:  # the runtime has failed, while a turn ran
+        if self.ended:  # it has failed, or the runtime has
             waiter.fail(self._failed())
         elif self._waiter is None:
             self._waiter = waiter
