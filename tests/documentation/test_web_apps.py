@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -92,5 +93,51 @@ def test_each_error_has_its_status(booking: ModuleType, monkeypatch: pytest.Monk
                 assert answer.status_code == statuses[name], name
                 assert ("Retry-After" in answer.headers) == (answer.status_code >= 503), name
                 assert str(error) not in answer.text, name
+
+    anyio.run(main, backend="trio")
+
+
+@pytest.fixture
+def lunch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The web app of the tutorial."""
+    programs = files(ROOT / "docs" / "tutorial.md")
+    monkeypatch.setattr(_definition, "_classes", WeakSet())
+    monkeypatch.setenv("LUNCH_DB", str(tmp_path / "lunch.db"))
+    modules = {name: ModuleType(name) for name in ("lunch", "lunch.poll", "lunch.web")}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+        source = programs.get(f"{name.replace('.', '/')}.py", "")
+        exec(compile(source, name, "exec", dont_inherit=True), vars(module))
+    return modules["lunch.web"]
+
+
+def test_errors_of_the_tutorial_have_their_statuses(
+    lunch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses = documented()
+
+    async def main() -> None:
+        app = httpx.ASGITransport(lunch.app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=app, base_url="http://lunch")
+        async with serving(lunch.app), client:
+            for error in ERRORS:
+                with monkeypatch.context() as patch:
+                    patch.setattr(lunch.Poll, "result", AsyncMock(side_effect=error))
+                    answer = await client.get("/polls/office")
+                name = type(error).__name__
+                assert answer.status_code == statuses[name], name
+                assert str(error) not in answer.text, name
+            for body in (b"{", b"\xff", b"[" * 100_000):
+                assert (await client.put("/polls/office", content=body)).status_code == 400
+            assert (await client.get("/polls/" + "x" * 600)).status_code == 404
+            assert (await client.put("/polls/office", json=["noodles"])).status_code == 204
+        with closing(sqlite3.connect(tmp_path / "lunch.db")) as database, database:
+            database.execute(
+                "UPDATE durable_objects SET state = json_set(state, '$.open', 'yes'), "
+                "revision = revision + 1"
+            )
+        client = httpx.AsyncClient(transport=app, base_url="http://lunch")
+        async with serving(lunch.app), client:
+            assert (await client.get("/polls/office")).status_code == 500
 
     anyio.run(main, backend="trio")

@@ -179,6 +179,7 @@ def doomed_turns_end_well() -> AbstractContextManager[object]:
 
 
 @mutant
+@seldom_seen
 def followers_of_a_failed_commit_are_saved() -> AbstractContextManager[object]:
     """What is based on a commit that failed is written all the same."""
 
