@@ -73,7 +73,7 @@ RANKS = {
         "_reconnecting",
         "_alarms",
         "_tables",
-        "_notify _reader _writer",
+        "_doctor _notify _reader _writer",
         "_storage",
     ],
     "_alarms": ["alarm retry", "delivery input"],

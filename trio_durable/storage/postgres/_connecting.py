@@ -41,7 +41,7 @@ from ._conninfo import Conninfo
 from ._errors import Problem
 from ._servers import CurrentServer, Server
 
-Side = Literal["writer", "reader", "hints", "admin"]
+Side = Literal["writer", "reader", "hints", "admin", "doctor"]
 """The user of a connection, as its ``application_name`` says."""
 
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.05, 1.0
@@ -205,6 +205,23 @@ class Settings:
             # Jitter, because many processes may have lost the same server at once.
             sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # jitter
             pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
+
+    def servers(self) -> list[tuple[str, Server | str]]:
+        """The server at each address, or the reason why it isn't reached."""
+        found: list[tuple[str, Server | str]] = []
+        hosts = list(self._attempts("doctor"))
+        for host, _ in hosts:
+            server: Server | str
+            try:
+                share = self.connect_timeout / len(hosts)
+                connection = self._connect_to(host, "doctor", "any", share)
+            except Unreachable as error:
+                server = self.conninfo.censored(error.problem.text)
+            else:
+                server = connection.session.server
+                connection.discard()
+            found.append((_name(host), server))
+        return found
 
     # --- hosts -----------------------------------------------------------------------------------
 

@@ -23,10 +23,12 @@ except ModuleNotFoundError as error:
 from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Hints, Reader, Storage, Writer
+from .._records import Finding
 from . import _errors as problems
 from ._connecting import Settings, Side, Unreachable
 from ._connection import Connection
 from ._conninfo import Conninfo
+from ._doctor import diagnose
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
 from ._notify import PostgresHints
 from ._reader import PostgresReader
@@ -127,6 +129,10 @@ class PostgresStorage(Storage):
     def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
         """See `Storage.open_hints`."""
         return PostgresHints(self._settings, heard) if self._has_hints else None
+
+    def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+        """See `Storage.diagnose`."""
+        return diagnose(self._settings, self._require_suitable_server, thorough)
 
     # --- migrations ------------------------------------------------------------------------------
 
