@@ -78,7 +78,7 @@ RANKS = {
     ],
     "_alarms": ["alarm retry", "delivery input"],
     "_persistence": [
-        "batching commit_listener ticket wait_estimate",
+        "batching commit_listener division ticket wait_estimate",
         "batched_load commit_events",
         "group_commit",
     ],
