@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from .._keys import AlarmKey, ObjectKey
+from ._contract import PartialFault
 from ._records import Commit, NewAlarm, StoredObject, TypeSummary
 
 T = TypeVar("T")
@@ -86,14 +87,29 @@ def load_by_tenant(
     keys: Sequence[ObjectKey],
     load: Callable[[str, Sequence[ObjectKey]], Sequence[StoredObject | None]],
 ) -> Sequence[StoredObject | None]:
-    """Call ``load`` once for each tenant, and return the objects in the order of ``keys``."""
+    """Call ``load`` once for each tenant, and return the objects in the order of ``keys``.
+
+    Raises:
+        PartialFault: Of some tenants nothing can be read. Names their keys.
+    """
     if not any(key.tenant for key in keys):
         return load("", keys)
     found: list[StoredObject | None] = [None] * len(keys)
+    failed: list[int] = []
+    faults: list[PartialFault] = []
     for tenant, part in by_tenant(enumerate(keys), lambda each: each[1].tenant).items():
-        rows = load(tenant, [key for _, key in part])
+        try:
+            rows = load(tenant, [key for _, key in part])
+        except PartialFault as fault:
+            failed += [part[at][0] for at in fault.positions or range(len(part))]
+            faults.append(fault)
+            continue
         for (position, _), row in zip(part, rows, strict=True):
             found[position] = row
+    if faults:
+        # If nothing can be read, each tenant's own fault is still to be found.
+        can_name = len(faults) == 1 or len(failed) < len(keys)
+        raise PartialFault(str(faults[0]), sorted(failed) if can_name else ()) from faults[0]
     return found
 
 

@@ -49,9 +49,14 @@ SELECT current_setting('server_encoding'), current_schema(),
         THEN set_config('synchronous_commit', 'on', false) END,
     CASE WHEN current_setting('idle_in_transaction_session_timeout') = '0'
         THEN set_config('idle_in_transaction_session_timeout', %(timeout)s, false) END,
+    CASE WHEN current_setting('lock_timeout') = '0'
+        THEN set_config('lock_timeout', %(lock_timeout)s, false) END,
     CASE WHEN %(may_set_timeout)s AND current_setting('statement_timeout') = '0'
         THEN set_config('statement_timeout', %(timeout)s, false) END
 """
+_LOCK_TIMEOUT = "1s"
+"""How long a statement waits for a lock of another session, unless the user sets another bound. All
+commits of a batch wait that long for one row."""
 _TIMEOUT = "SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'"
 
 
@@ -236,6 +241,7 @@ class Settings:
             "durability": self.durability,
             "may_set_timeout": may_set_timeout,
             "timeout": timeout,
+            "lock_timeout": _LOCK_TIMEOUT,
         }
         row = connection.execute(_SET_UP, parameters).fetchone()
         assert row is not None

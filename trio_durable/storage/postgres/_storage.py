@@ -32,6 +32,7 @@ from ._names import Names
 from ._notify import PostgresHints
 from ._reader import PostgresReader
 from ._reconnecting import ReconnectingConnection
+from ._tenants import KnownTenants
 from ._writer import PostgresWriter
 
 _MIN_POSTGRES = 14
@@ -88,6 +89,7 @@ class PostgresStorage(Storage):
             prepared_statements,
         )
         self._has_hints = hints
+        self._tenants = KnownTenants()
 
     def __repr__(self) -> str:
         return f"<PostgresStorage at {self.location}>"
@@ -110,7 +112,9 @@ class PostgresStorage(Storage):
                     "that, see docs/postgres.md",
                 )
             return PostgresWriter(
-                ReconnectingConnection(self._settings, connection, read_only=False), schema
+                ReconnectingConnection(self._settings, connection, read_only=False),
+                schema,
+                self._tenants,
             )
 
     def open_reader(self) -> Reader:
@@ -130,7 +134,9 @@ class PostgresStorage(Storage):
                     "`trio-durable migrate`",
                 )
             return PostgresReader(
-                ReconnectingConnection(self._settings, connection, read_only=True), schema
+                ReconnectingConnection(self._settings, connection, read_only=True),
+                schema,
+                self._tenants,
             )
 
     def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
