@@ -90,10 +90,11 @@ def load_by_tenant(
     """Call ``load`` once for each tenant, and return the objects in the order of ``keys``.
 
     Raises:
-        PartialFault: Of some tenants nothing can be read. Names their keys.
+        PartialFault: Of some tenants not all can be read. If there are others, names their keys.
     """
-    if not any(key.tenant for key in keys):
-        return load("", keys)
+    tenants = {key.tenant for key in keys}
+    if len(tenants) == 1:
+        return load(tenants.pop(), keys)
     found: list[StoredObject | None] = [None] * len(keys)
     failed: list[int] = []
     faults: list[PartialFault] = []
@@ -101,7 +102,7 @@ def load_by_tenant(
         try:
             rows = load(tenant, [key for _, key in part])
         except PartialFault as fault:
-            failed += [part[at][0] for at in fault.positions or range(len(part))]
+            failed += [position for position, _ in part]
             faults.append(fault)
             continue
         for (position, _), row in zip(part, rows, strict=True):

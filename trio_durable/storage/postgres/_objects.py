@@ -19,12 +19,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import psycopg
 from psycopg import Cursor
 
 from ..._keys import ObjectKey
 from .._records import Commit, ObjectRow, StoredObject
 from ._arrays import BigintArray, TextArray, json_array, swap_nul, text_array
 from ._connection import Connection
+from ._migrations import GONE
 from ._names import Names
 
 IS_FRESH = "current_setting('trio_durable.stale', true) IS DISTINCT FROM 'on'"
@@ -33,9 +35,13 @@ IS_FRESH = "current_setting('trio_durable.stale', true) IS DISTINCT FROM 'on'"
 SET_STALE = "SELECT set_config('trio_durable.stale', 'on', true)"
 """Keeps the later statements of the transaction from changing anything."""
 
-REQUIRE_ALL = f"SELECT 1 / (count(*) = CASE WHEN {IS_FRESH} THEN %s ELSE 0 END)::int FROM done"
-"""Divides by zero unless the statement changed the expected number of rows. The error rolls back
-the whole pipeline on the server, so the client needs no result in between."""
+_STALE_MARK = "trio_durable: stale"
+_REQUIRE = f"SELECT CASE WHEN {{}} THEN 1 ELSE ('{_STALE_MARK} ' || count(*))::int END FROM"
+
+REQUIRE_ALL = f"{_REQUIRE.format(f'count(*) = CASE WHEN {IS_FRESH} THEN %s ELSE 0 END')} done"
+"""Fails unless the statement changed the expected number of rows, see `is_stale`. The error rolls
+back the whole pipeline on the server, so the client needs no result in between. It is a cast of a
+text to a number; no index or trigger of the user's raises that with this text."""
 
 _KEYS = "unnest(%s::text[], %s::text[])"
 _EXPECTED = "unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[])"
@@ -79,7 +85,7 @@ WITH found AS MATERIALIZED (
 """
 _REQUIRE_FRESH = f"""
 {_FOUND.format(where=f"WHERE {IS_FRESH} ", skip="")}
-SELECT 1 / (NOT {IS_FRESH} OR count(*) = %s AND bool_and(is_fresh))::int FROM found
+{_REQUIRE.format(f"NOT {IS_FRESH} OR count(*) = %s AND bool_and(is_fresh)")} found
 """
 _IS_STALE = "CASE WHEN w.r = 0 THEN found.n IS NOT NULL ELSE is_fresh IS NOT TRUE END"
 _STALE = f"""
@@ -122,6 +128,13 @@ WHERE {where} ORDER BY type_name, object_id LIMIT %s
 _SUMMARIZE = """
 SELECT type_name, count(*), sum(octet_length(state))::bigint FROM {objects} GROUP BY type_name
 """
+
+
+def is_stale(error: psycopg.Error) -> bool:
+    """True if a statement failed because a commit is stale."""
+    return error.sqlstate == GONE or (
+        error.sqlstate == "22P02" and _STALE_MARK in (error.diag.message_primary or "")
+    )
 
 
 class ObjectTable:

@@ -31,7 +31,7 @@ from .._batch import Stale
 from .._contract import StorageFault
 from . import _errors as problems
 from ._connection import Connection, ResponseTimeout, Settings, Unreachable
-from ._migrations import GONE
+from ._objects import is_stale
 
 logger = logging.getLogger("trio_durable.storage")
 
@@ -41,7 +41,6 @@ _MAX_ATTEMPTS = 3
 _RETRY_SECONDS = (0.01, 0.05)
 """Bounds of the random pause before a retry, multiplied by the number of attempts so far."""
 
-_STALE_SQLSTATES = {GONE, "22012"}  # a division by zero, see `_objects.REQUIRE_ALL`
 _READ_ONLY_SQLSTATE = "25006"
 _ABORTED_SQLSTATES = {"40001", "40P01", _READ_ONLY_SQLSTATE}  # serialization failure, deadlock
 
@@ -78,7 +77,7 @@ class ReconnectingConnection:
             try:
                 return work(connection)
             except psycopg.Error as error:
-                if error.sqlstate in _STALE_SQLSTATES:
+                if is_stale(error):
                     raise Stale from None
                 is_lost = _is_lost(connection, error)
                 if is_lost or error.sqlstate == _READ_ONLY_SQLSTATE:

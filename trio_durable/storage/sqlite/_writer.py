@@ -4,6 +4,9 @@ Commits are optimistic. The writer first applies the whole batch as if no commit
 of saves by one statement, see `_objects`, and any other batch by several in one transaction. A
 stale commit makes that fail as a whole. Only then a second transaction finds the stale commits and
 applies the others. Stale commits are rare, so the common path pays nothing for them.
+
+A row that SQLite refuses, because of a constraint or a trigger that somebody has added, fails the
+second transaction as well. That is a `PartialFault`, after which the runtime commits the others.
 """
 
 from __future__ import annotations
