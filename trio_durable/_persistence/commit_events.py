@@ -2,6 +2,9 @@
 
 A group commit with a notifier makes `ObservedTicket` instead of `Ticket` and runs each
 transaction through `CommitEvents`. Without a notifier it uses neither.
+
+A transaction that is divided fails as a `Commit`, but its changes go on: they are in the commits of
+its parts, with the same records.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop
 from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
 from .._telemetry.notifier import Notifier
-from ..storage import AlarmChanges, StorageFault
+from ..storage import AlarmChanges, PartialFault, StorageFault
 from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 
 
@@ -63,8 +66,10 @@ class CommitEvents:
     def __init__(self, loop: Loop, notifier: Notifier) -> None:
         self._loop = loop
         self._notifier = notifier
-        self._written: deque[tuple[Commit, float]] = deque()
+        self._written: deque[tuple[list[Ticket], Commit, float]] = deque()
         """Transactions that have ended but aren't settled yet, with their durations in seconds."""
+        self._open: dict[Ticket, Save | Delete | AlarmUpdate] = {}
+        """The changes of a transaction that was divided."""
 
     # In the writer's thread.
 
@@ -74,26 +79,33 @@ class CommitEvents:
         write: Callable[[list[Ticket]], Collection[int] | StorageFault],
     ) -> Collection[int] | StorageFault:
         """Return what ``write`` returns for the batch; report the start, measure the duration."""
-        commit = Commit(
-            tuple(_event_of(ticket) for ticket in batch), sum(ticket.size for ticket in batch)
-        )
-        self._loop.call_soon_threadsafe(self._started, commit)
+        known = [self._open.pop(ticket, None) for ticket in batch]
+        changes = [change or _event_of(ticket) for change, ticket in zip(known, batch, strict=True)]
+        commit = Commit(tuple(changes), sum(ticket.size for ticket in batch))
+        new = [change for change, earlier in zip(changes, known, strict=True) if earlier is None]
+        self._loop.call_soon_threadsafe(self._started, commit, new)
         began = self._loop.now()
         outcome = write(batch)
-        self._written.append((commit, self._loop.now() - began))
+        self._written.append((batch, commit, self._loop.now() - began))
         return outcome
+
+    def divided(self, fault: PartialFault) -> None:
+        """The last transaction was refused, and its changes are written in parts."""
+        batch, commit, duration = self._written.pop()
+        self._open.update(zip(batch, commit.changes, strict=True))
+        self._loop.call_soon_threadsafe(self._notifier.fail, commit, duration, fault)
 
     # In the loop.
 
-    def _started(self, commit: Commit) -> None:
+    def _started(self, commit: Commit, changes: list[Save | Delete | AlarmUpdate]) -> None:
         self._notifier.start(commit)
-        for change in commit.changes:
+        for change in changes:
             self._notifier.start(change)
 
     def ended(self, batch: list[Ticket], outcome: Collection[int] | StorageFault) -> None:
         """Report the end of the oldest transaction. Its tickets aren't settled yet."""
         notifier = self._notifier
-        commit, duration = self._written.popleft()
+        _, commit, duration = self._written.popleft()
         refused = range(len(batch)) if isinstance(outcome, StorageFault) else set(outcome)
         for position, change in enumerate(commit.changes):
             if position not in refused:

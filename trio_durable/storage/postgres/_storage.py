@@ -33,6 +33,7 @@ from ._migrations import Schema, down_script, names_of_all, script, tenant_scrip
 from ._notify import PostgresHints
 from ._reader import PostgresReader
 from ._reconnecting import ReconnectingConnection
+from ._tenants import KnownTenants
 from ._verification import Unsuitable, home_schema, require_privileges, verify
 from ._writer import PostgresWriter
 
@@ -85,6 +86,7 @@ class PostgresStorage(Storage):
             prepared_statements,
         )
         self._has_hints = hints
+        self._tenants = KnownTenants()
 
     def __repr__(self) -> str:
         return f"<PostgresStorage at {self.location}>"
@@ -101,7 +103,9 @@ class PostgresStorage(Storage):
             require_privileges(connection, schema.home, may_write=True)
             verify(connection, schema.home)
             return PostgresWriter(
-                ReconnectingConnection(self._settings, connection, read_only=False), schema
+                ReconnectingConnection(self._settings, connection, read_only=False),
+                schema,
+                self._tenants,
             )
 
     def open_reader(self) -> Reader:
@@ -123,7 +127,9 @@ class PostgresStorage(Storage):
             require_privileges(connection, schema.home, may_write=False)
             verify(connection, schema.home)
             return PostgresReader(
-                ReconnectingConnection(self._settings, connection, read_only=True), schema
+                ReconnectingConnection(self._settings, connection, read_only=True),
+                schema,
+                self._tenants,
             )
 
     def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
