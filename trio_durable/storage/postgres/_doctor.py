@@ -341,7 +341,7 @@ def _tenants(context: Context) -> Iterator[Finding]:
         yield Finding(
             "tenants",
             "warning",
-            f"{count:,} tenants are {3 * count:,} relations and more, which slow down the server's "
+            f"{count:,} tenants are {9 * count:,} relations, which slow down the server's "
             "catalogue, dumps and vacuum",
             "see docs/postgres.md",
         )

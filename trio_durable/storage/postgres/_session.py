@@ -15,7 +15,7 @@ import psycopg
 
 from .._contract import Durability
 from ._arrays import register_dumpers
-from ._connection import Connection, Session
+from ._connection import Connection, Session, WrongServer
 from ._servers import Server
 
 _ROUND_TRIP_SECONDS = 1.0
@@ -163,6 +163,11 @@ def start_session(
     connection.session = Session(
         server, encoding, path, tuple(schemas), wanted == "read-write", begin
     )
+    if begin is not None:
+        try:
+            connection.perform(lambda _: None)  # which fails if the pooler pools statements
+        except WrongServer as error:
+            raise psycopg.OperationalError(str(error)) from None
     return connection.session
 
 
