@@ -51,7 +51,10 @@ def test_between_two_schemas_of_a_database(
 ) -> None:
     copied("app.db", database, "-t", "acme")
     other = url_of(postgres_database.new_schema())
-    assert "Copied 0 objects" in copied(database, other, "--resume")
+    # The other one doesn't see its tenant, and can't have one of the same name.
+    assert_refused(Path.cwd(), "already exists", "copy", database, other, "--resume")
+    third = url_of(postgres_database.new_schema())
+    assert "Copied 0 objects" in copied(other, third, "--resume")
     assert_refused(Path.cwd(), "are the same", "copy", database, database)
 
 

@@ -10,7 +10,7 @@ import pytest
 from trio_durable import DurableObject, ObjectKey, PostgresStorage, upgrade
 from trio_durable.storage import Commit, StoredObject
 
-from .stored_data import ADA, NOW
+from .stored_data import ADA, NOW, fail, save, writer_of
 from .support import run
 
 
@@ -64,6 +64,23 @@ def test_export_and_import(database: str, folder: Path) -> None:
     assert row is not None
     assert row.revision == 1
     assert row.epoch not in (0, 42)  # a new one
+
+
+def test_rows_of_very_many_tenants_are_imported(database: str, folder: Path) -> None:
+    """More than the storage takes in one transaction."""
+    with writer_of(folder / "many.db") as writer:
+        for n in range(100):
+            key = ObjectKey("Cart", "a", f"tenant{n}")
+            save(writer, key, {"n": n}, {"x": (NOW, None)})
+            fail(writer, key.alarm("x"), NOW + 7, 1, "failed")
+    succeeds("export", "-s", "many.db", "many.jsonl")
+    result = run("import", "-s", database, "many.jsonl")
+    assert "Imported 100 objects and 100 alarms" in result.output
+    key = ObjectKey("Cart", "a", "tenant77")
+    assert stored(database, key) is not None
+    with closing(PostgresStorage(database).open_reader()) as reader:
+        (alarm,) = reader.list_alarms(key)
+        assert (alarm.failures, alarm.last_error) == (1, "failed")
 
 
 def test_migrate_states(database: str, folder: Path) -> None:

@@ -13,7 +13,13 @@ from trio_durable._eventloop.running import running_loop
 from trio_durable._eventloop.wakeup import AutoResetEvent
 from trio_durable._persistence import batched_load
 from trio_durable._persistence.batched_load import BatchedLoad
-from trio_durable.storage import Commit, MemoryStorage, StorageFault, StoredObject
+from trio_durable.storage import (
+    Commit,
+    MemoryStorage,
+    PartialFault,
+    StorageFault,
+    StoredObject,
+)
 from trio_durable.storage._forwarding import ForwardingReader
 
 from .bench import FAULT, SteppedRunner, Stopwatch, do_nothing
@@ -139,6 +145,34 @@ def test_a_read_that_fails_fails_its_loads_only(backend: str, error: Exception) 
     assert isinstance(fault, StorageFault)
     assert str(fault) == (str(error) or type(error).__name__)
     assert second.outcomes == [StoredObject(1, b"1")]
+
+
+@backends
+@pytest.mark.parametrize("named", [True, False])
+def test_a_part_that_cant_be_read_fails_no_others(backend: str, named: bool) -> None:
+    loadings = [FakeLoading(f"{n}") for n in range(5)]
+
+    def scenario(load: BatchedLoad, reader: ScriptedReader, runner: SteppedRunner) -> None:
+        def refuse() -> None:
+            if "3" in reader.batches[-1]:
+                reader.script.append(refuse)
+                at = reader.batches[-1].index("3")
+                raise PartialFault("no grant", [at] if named else ())
+            reader.script.append(refuse)
+
+        reader.script.append(refuse)
+        for loading in loadings:
+            load.submit(loading)
+        runner.step()
+
+    loading_with(backend, scenario)
+    for n, loading in enumerate(loadings):
+        if n == 3:
+            (fault,) = loading.outcomes
+            assert isinstance(fault, PartialFault)
+            assert str(fault) == "no grant"
+        else:
+            assert loading.outcomes == [StoredObject(1, str(n).encode())]
 
 
 @backends

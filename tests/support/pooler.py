@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from .postgres import Server
+from .proxy import error
 
 _NO_ENCRYPTION = (80877103, 80877104)  # requests of TLS and of GSSAPI encryption
 _CANCEL = 80877102
@@ -60,6 +61,8 @@ class Pooler:
         self._turn = 0
         self.is_hanging = False
         """If true, nothing that clients send is passed on."""
+        self.pools_statements = False
+        """If true, transactions are refused."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._clients: list[socket.socket] = []
         self._start(self._accept)
@@ -98,6 +101,9 @@ class Pooler:
         with contextlib.suppress(OSError, EOFError, ValueError):  # closed meanwhile
             if self._greet(client):
                 while message := _message(client):
+                    if self.pools_statements and b"BEGIN" in message:
+                        client.sendall(error("08P01", "transaction blocks not allowed"))
+                        break
                     if not self.is_hanging:
                         self._transaction(client, message)
         client.close()

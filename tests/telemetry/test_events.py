@@ -35,7 +35,7 @@ from trio_durable import (
 from trio_durable._errors import AlarmSuperseded
 from trio_durable._persistence.ticket import Ticket
 from trio_durable.scheduler import WheelScheduler
-from trio_durable.storage import AlarmChanges, NewAlarm, StorageFault
+from trio_durable.storage import AlarmChanges, NewAlarm, PartialFault, StorageFault
 from trio_durable.storage import Commit as Commit_
 from trio_durable.telemetry import (
     Activated,
@@ -409,6 +409,33 @@ async def test_a_commit_that_fails_ends_with_the_fault() -> None:
         # The turn itself was all right.
         assert recorder.end_of(recorder.one(Turn)).error is None
         assert recorder.end_of(recorder.one(Call)).error is caught.value
+
+
+@pytest.mark.anyio
+async def test_a_commit_that_is_divided_fails_and_its_changes_end_with_the_parts() -> None:
+    storage = ScriptedStorage()
+    fault, again = PartialFault("refused"), PartialFault("refused again")
+    async with recorded(storage) as (_, recorder), calls() as others:
+        await Counter.value("a")
+        await Counter.value("b")
+        recorder.clear()
+        storage.fail_commits(fault, None, again)
+        with storage.held("writer"):
+            others.start(Counter.add, "a")
+            await settle()
+            refused = others.start(Counter.add, "b")
+            await settle()
+        await settle()
+        assert isinstance(refused.error, PersistenceError)
+        whole, first, second = recorder.all(Commit, "start")
+        assert [recorder.end_of(each).error for each in (whole, first, second)] == [
+            fault,
+            None,
+            again,
+        ]
+        assert whole.changes == (*first.changes, *second.changes)
+        assert recorder.all(Save, "start") == list(whole.changes)
+        assert [recorder.end_of(change).error for change in whole.changes] == [None, again]
 
 
 @pytest.mark.anyio

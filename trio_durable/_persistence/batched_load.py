@@ -1,7 +1,10 @@
 """Batched loads: activations that wait while one read runs are loaded by the next one.
 
-The counterpart of `group_commit` on the reader's connection. The callback that says in the loop
-that rows have arrived doesn't hand them over: `deliver` does, in a task.
+The counterpart of `group_commit` on the reader's connection. A read that fails because of a part of
+it is divided, so that an object or a tenant that can't be read fails no other loads.
+
+The callback that says in the loop that rows have arrived doesn't hand them over: `deliver` does, in
+a task.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from typing import Protocol, TypeAlias
 from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from ..storage import CorruptRow, Reader, StorageFault, StoredObject
+from ..storage import CorruptRow, PartialFault, Reader, StorageFault, StoredObject
+from .division import in_parts
 from .doorbell import Doorbell
 from .wait_estimate import WaitEstimate
 
@@ -105,27 +109,24 @@ class BatchedLoad:
         while batch := self._take():
             share = len(batch) / MAX_BATCH_KEYS
             self._wait_estimate.begin(perf_counter())
-            while batch:
-                batch = self._load(batch)
+            for part, outcome in in_parts(batch, _tenant_of, self._load):
+                self._arrivals.append((part, outcome))
+                self._loop.call_soon_threadsafe(self._arrived)
             self._wait_estimate.end(perf_counter(), share)
 
-    def _load(self, batch: list[Loading]) -> list[Loading]:
-        """Load a batch; return the loads that are to be tried again, without a corrupt row."""
-        others: list[Loading] = []
-        outcome: Sequence[StoredObject | None] | StorageFault
+    def _load(self, batch: list[Loading]) -> Sequence[StoredObject | None] | StorageFault:
+        """Run one read."""
         try:
-            outcome = self._reader.load([loading.key for loading in batch])
+            return self._reader.load([loading.key for loading in batch])
         except CorruptRow as fault:
-            outcome = fault
-            corrupt = [loading for loading in batch if loading.key == fault.key]
-            if corrupt:
-                others = [loading for loading in batch if loading.key != fault.key]
-                batch = corrupt
+            corrupt = [at for at, loading in enumerate(batch) if loading.key == fault.key]
+            if not corrupt:
+                return fault
+            partial = PartialFault(str(fault), corrupt)
+            partial.__cause__ = fault
+            return partial
         except Exception as error:  # noqa: BLE001  # storages may raise anything
-            outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
-        self._arrivals.append((batch, outcome))
-        self._loop.call_soon_threadsafe(self._arrived)
-        return others
+            return error if isinstance(error, StorageFault) else StorageFault.of(error)
 
     def _take(self) -> list[Loading]:
         pending = self._pending
@@ -134,3 +135,7 @@ class BatchedLoad:
             self.is_behind = len(pending) > MAX_BATCH_KEYS
             if batch or self._doorbell.may_sleep():
                 return batch
+
+
+def _tenant_of(loading: Loading) -> str:
+    return loading.key.tenant

@@ -2,6 +2,9 @@
 
 A group commit with a notifier makes `ObservedTicket` instead of `Ticket` and runs each
 transaction through `CommitEvents`. Without a notifier it uses neither.
+
+A transaction that is divided fails as a `Commit`, but its changes go on: they are in the commits of
+its parts, with the same records.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop
 from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
 from .._telemetry.notifier import Notifier
-from ..storage import AlarmChanges, StorageFault
+from ..storage import AlarmChanges, PartialFault, StorageFault
 from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 
 
@@ -70,11 +73,14 @@ class CommitEvents:
     def __init__(self, loop: Loop, notifier: Notifier) -> None:
         self._loop = loop
         self._notifier = notifier
-        self._written: deque[tuple[int, Commit, float]] = deque()
+        self._written: deque[tuple[int, list[Ticket], Commit, float]] = deque()
         """Transactions that have ended but aren't settled yet: with their numbers and durations in
         seconds."""
-        self._begun = 0  # counted in the writer's thread
-        self._told = 0  # the number of those whose start was reported
+        self._open: dict[Ticket, Save | Delete | AlarmUpdate] = {}
+        """The changes of a transaction that was divided."""
+        self._begun: deque[tuple[int, Commit, list[Save | Delete | AlarmUpdate]]] = deque()
+        """Transactions whose start isn't reported yet, and the changes that start with them."""
+        self._count = 0  # in the writer's thread
 
     # In the writer's thread.
 
@@ -84,24 +90,35 @@ class CommitEvents:
         write: Callable[[list[Ticket]], Collection[int] | StorageFault],
     ) -> Collection[int] | StorageFault:
         """Return what ``write`` returns for the batch; report the start, measure the duration."""
-        commit = Commit(
-            tuple(_event_of(ticket) for ticket in batch), sum(ticket.size for ticket in batch)
-        )
-        number = self._begun = self._begun + 1
-        self._loop.call_soon_threadsafe(self._started, number, commit)
+        known = [self._open.pop(ticket, None) for ticket in batch]
+        changes = [change or _event_of(ticket) for change, ticket in zip(known, batch, strict=True)]
+        commit = Commit(tuple(changes), sum(ticket.size for ticket in batch))
+        new = [change for change, earlier in zip(changes, known, strict=True) if earlier is None]
+        number = self._count = self._count + 1
+        self._begun.append((number, commit, new))
+        self._loop.call_soon_threadsafe(self._started, number)
         began = self._loop.now()
         outcome = write(batch)
-        self._written.append((number, commit, self._loop.now() - began))
+        self._written.append((number, batch, commit, self._loop.now() - began))
         return outcome
+
+    def divided(self, fault: PartialFault) -> None:
+        """The last transaction was refused, and its changes are written in parts."""
+        _, batch, commit, duration = self._written.pop()
+        self._open.update(zip(batch, commit.changes, strict=True))
+        self._loop.call_soon_threadsafe(self._notifier.fail, commit, duration, fault)
 
     # In the loop.
 
-    def _started(self, number: int, commit: Commit) -> None:
-        if number <= self._told:
-            return  # its end has arrived before, with that of the one before it
-        self._told = number
+    def _started(self, number: int) -> None:
+        """Report the start of a transaction, and of those before it."""
+        while self._begun and self._begun[0][0] <= number:
+            _, commit, changes = self._begun.popleft()
+            self._report_start(commit, changes)
+
+    def _report_start(self, commit: Commit, changes: list[Save | Delete | AlarmUpdate]) -> None:
         self._notifier.start(commit)
-        for change in commit.changes:
+        for change in changes:
             self._notifier.start(change)
 
     def ended(self, batch: list[Ticket], outcome: Collection[int] | StorageFault) -> None:
@@ -109,8 +126,8 @@ class CommitEvents:
         notifier = self._notifier
         if not self._written:
             return  # it was cut off, and is repeated
-        number, commit, duration = self._written.popleft()
-        self._started(number, commit)
+        number, _, commit, duration = self._written.popleft()
+        self._started(number)
         refused = range(len(batch)) if isinstance(outcome, StorageFault) else set(outcome)
         for position, change in enumerate(commit.changes):
             if position not in refused:

@@ -26,6 +26,9 @@ Invariants:
   storage, which knew a deleted object of that key, could take the new one for it.
 - A pending ticket is replaced, or taken by the writer, under `_lock`. Its waiters belong to the
   loop.
+- A batch that the storage refuses because of a part of it is divided, and each part is settled on
+  its own. The objects that were refused are suspects: until a commit of theirs succeeds they are
+  written after all others and apart from them, so that they don't have the next batch divided.
 - Listeners are called in the loop, before the replies that wait for a commit are released.
   Telemetry is reported before both.
 - Tickets are settled one by one under guard. A fault there ends the runtime, not the event loop.
@@ -35,7 +38,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from time import perf_counter, sleep
@@ -44,11 +47,13 @@ from typing import NoReturn, TypeVar, TypeVarTuple, cast
 from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Job, Runner
+from .._keys import ObjectKey
 from .._telemetry.notifier import Notifier
-from ..storage import AlarmChanges, StorageFault, Writer
+from ..storage import AlarmChanges, PartialFault, StorageFault, Writer
 from .batching import BatchPolicy
 from .commit_events import CommitEvents, ObservedTicket
 from .commit_listener import CommitListener
+from .division import in_parts
 from .doorbell import Doorbell
 from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 from .wait_estimate import WaitEstimate
@@ -58,6 +63,8 @@ Ts = TypeVarTuple("Ts")
 
 MAX_BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 32 * 1024 * 1024
+MAX_SUSPECTS = 1024
+"""How many objects are remembered because the storage refused them."""
 
 
 def raised(error: BaseException) -> NoReturn:
@@ -99,6 +106,8 @@ class GroupCommit:
         """The owners that may have a pending ticket, in order."""
         self._submitted_bytes = 0  # written by the loop
         self._taken_bytes = 0  # written by the writer's thread
+        self._suspects: dict[ObjectKey, None] = {}
+        """The objects that the storage refused last. For the writer's thread."""
         self._jobs: deque[Job] = deque()
         self._performing: set[Waiter] = set()
         self._doorbell = Doorbell(runner, self._drain, lambda: self._dirty or self._jobs)
@@ -249,7 +258,7 @@ class GroupCommit:
 
     def _drain(self) -> None:
         self._doorbell.answered()
-        policy, events = self._policy, self._events
+        policy = self._policy
         idle_for = perf_counter() - self._idle_since
         while True:
             if self._jobs:
@@ -262,16 +271,13 @@ class GroupCommit:
                 continue  # a job has arrived since the check above
             began = perf_counter()
             self._wait_estimate.begin(began)
-            if events is None:
-                outcome = self._write(batch)
-            else:
-                outcome = events.around(batch, self._write)
+            for part, outcome in self._write(batch):
+                self._written.append((part, outcome))
+                self._loop.call_soon_threadsafe(self._settle_written)
             ended = perf_counter()
             self._wait_estimate.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
             policy.done(len(batch), ended - began)
-            self._written.append((batch, outcome))
             self._writing = []
-            self._loop.call_soon_threadsafe(self._settle_written)
             pending = len(self._dirty)
             wait = policy.wait(pending)
             if wait:
@@ -294,38 +300,61 @@ class GroupCommit:
         else:
             self._loop.call_soon_threadsafe(waiter.settle, value)
 
-    def _write(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
+    def _write(
+        self, batch: list[Ticket]
+    ) -> Iterator[tuple[list[Ticket], Collection[int] | StorageFault]]:
+        """Write a batch, in one transaction unless a part of it is refused or suspect.
+
+        Yields:
+            The parts of the batch, each with the positions that were refused, or why it failed.
+        """
+        attempt, divided = self._commit, _ignore
+        if (events := self._events) is not None:
+            attempt, divided = partial(events.around, write=self._commit), events.divided
+        for tickets in self._suspects_apart(batch) if self._suspects else (batch,):
+            for part, outcome in in_parts(tickets, _tenant_of, attempt, divided):
+                refused = range(len(part)) if isinstance(outcome, StorageFault) else outcome
+                for position in refused:
+                    part[position].refused = True
+                if self._suspects or isinstance(outcome, PartialFault):
+                    self._judge(part, isinstance(outcome, PartialFault))
+                yield part, outcome
+
+    def _commit(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
         """Run one transaction; return the positions that were refused, or why it failed."""
         for ticket in batch:
             if ticket.lost_its_base():
-                return self._write_apart(batch)
-        return self._commit(batch)
-
-    def _commit(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
-        refused: Iterable[int]
-        outcome: Collection[int] | StorageFault
+                return self._commit_without_lost(batch)
         try:
-            refused = outcome = self._writer.commit(batch, self._wall_time())
+            return self._writer.commit(batch, self._wall_time())
         except Exception as error:  # noqa: BLE001  # storages may raise anything
-            outcome = error if isinstance(error, StorageFault) else StorageFault.of(error)
-            refused = range(len(batch))
-        for position in refused:
-            batch[position].refused = True
-        return outcome
+            return error if isinstance(error, StorageFault) else StorageFault.of(error)
 
-    def _write_apart(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
-        """Write a batch without the tickets whose base was refused."""
-        kept = []
-        for position, ticket in enumerate(batch):
-            if ticket.lost_its_base():
-                ticket.refused = True
-            else:
-                kept.append(position)
-        outcome = self._commit([batch[position] for position in kept]) if kept else ()
+    def _commit_without_lost(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
+        """Commit a batch without the tickets whose base was refused."""
+        kept = [at for at, ticket in enumerate(batch) if not ticket.lost_its_base()]
+        outcome = self._commit([batch[at] for at in kept]) if kept else ()
+        if isinstance(outcome, PartialFault):
+            outcome.positions = [kept[at] for at in outcome.positions]
         if isinstance(outcome, StorageFault):
             return outcome
-        applied = set(kept) - {kept[position] for position in outcome}
+        applied = set(kept) - {kept[at] for at in outcome}
         return set(range(len(batch))) - applied
+
+    def _suspects_apart(self, batch: list[Ticket]) -> list[list[Ticket]]:
+        """The tickets of other objects, and then those of suspects."""
+        suspects = [ticket for ticket in batch if ticket.key in self._suspects]
+        others = [ticket for ticket in batch if ticket.key not in self._suspects]
+        return [tickets for tickets in (others, suspects) if tickets]
+
+    def _judge(self, part: list[Ticket], are_refused: bool) -> None:
+        """Add the objects of a part to the suspects, or take them out."""
+        for ticket in part:
+            self._suspects.pop(ticket.key, None)
+            if are_refused:
+                self._suspects[ticket.key] = None
+                if len(self._suspects) > MAX_SUSPECTS:
+                    del self._suspects[next(iter(self._suspects))]
 
     def _take(self, idle_for: float) -> list[Ticket] | None:
         """The tickets for the next transaction; None if there is nothing left to do."""
@@ -436,3 +465,11 @@ class GroupCommit:
         owner.commit_failed()
         for each in (ticket, *reversed(lost)):
             each.fail(error)
+
+
+def _tenant_of(ticket: Ticket) -> str:
+    return ticket.key.tenant
+
+
+def _ignore(fault: PartialFault) -> None:
+    pass

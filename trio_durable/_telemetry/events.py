@@ -116,7 +116,8 @@ class Commit:
 
     changes: tuple[Save | Delete | AlarmUpdate, ...]
     """One record per object. They start and end with the commit. A stale one ends with an exception
-    instead, and the transaction is applied without it."""
+    instead, and the transaction is applied without it. If the storage refuses a part of the
+    transaction, the commit fails, and its changes end with the commits of smaller parts."""
     size: int
     """Approximate number of bytes written to the storage."""
 

@@ -8,7 +8,9 @@ An implementation must keep these conditions. ``trio_durable.testing.conformance
 far as one process can:
 
 1. A commit is atomic: either all of a `Commit` applies, or nothing.
-2. A batch is one transaction: if `Writer.commit` raises, nothing of the batch is applied.
+2. A batch is one transaction: if `Writer.commit` raises, nothing of the batch is applied. If the
+   fault is of a part of the batch, it should be a `PartialFault`: the runtime then commits the rest
+   without that part. After any other fault all commits of the batch fail.
 3. A commit is conditional: it applies only if the stored revision equals `Commit.revision`, where
    0 stands for no row. A commit that doesn't apply is stale: it changes nothing, `Writer.commit`
    returns its position, and the rest of the batch applies. Since revisions restart at 1 after a
@@ -40,6 +42,7 @@ from ._contract import (
     CorruptRow,
     Durability,
     Hints,
+    PartialFault,
     Reader,
     SpoiltRow,
     Storage,
@@ -85,6 +88,7 @@ __all__ = [
     "MemoryStorage",
     "NewAlarm",
     "ObjectRow",
+    "PartialFault",
     "Postponement",
     "Reader",
     "SQLiteStorage",

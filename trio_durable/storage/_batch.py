@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from .._keys import AlarmKey, ObjectKey
+from ._contract import PartialFault
 from ._records import Commit, NewAlarm, StoredObject, TypeSummary
 
 T = TypeVar("T")
@@ -86,14 +87,30 @@ def load_by_tenant(
     keys: Sequence[ObjectKey],
     load: Callable[[str, Sequence[ObjectKey]], Sequence[StoredObject | None]],
 ) -> Sequence[StoredObject | None]:
-    """Call ``load`` once for each tenant, and return the objects in the order of ``keys``."""
-    if not any(key.tenant for key in keys):
-        return load("", keys)
+    """Call ``load`` once for each tenant, and return the objects in the order of ``keys``.
+
+    Raises:
+        PartialFault: Of some tenants not all can be read. If there are others, names their keys.
+    """
+    tenants = {key.tenant for key in keys}
+    if len(tenants) == 1:
+        return load(tenants.pop(), keys)
     found: list[StoredObject | None] = [None] * len(keys)
+    failed: list[int] = []
+    faults: list[PartialFault] = []
     for tenant, part in by_tenant(enumerate(keys), lambda each: each[1].tenant).items():
-        rows = load(tenant, [key for _, key in part])
+        try:
+            rows = load(tenant, [key for _, key in part])
+        except PartialFault as fault:
+            failed += [position for position, _ in part]
+            faults.append(fault)
+            continue
         for (position, _), row in zip(part, rows, strict=True):
             found[position] = row
+    if faults:
+        # If nothing can be read, each tenant's own fault is still to be found.
+        can_name = len(faults) == 1 or len(failed) < len(keys)
+        raise PartialFault(str(faults[0]), sorted(failed) if can_name else ()) from faults[0]
     return found
 
 

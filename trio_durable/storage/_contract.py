@@ -59,6 +59,8 @@ class Writer(ABC):
             The positions of the stale commits, which did not apply.
 
         Raises:
+            PartialFault: Some of the commits can't be written, or the batch is too large for one
+                transaction. Nothing was applied; the caller may commit it in parts.
             StorageFault: Writing failed. Nothing was applied, unless the text says that the outcome
                 is unknown.
         """
@@ -82,6 +84,7 @@ class Writer(ABC):
             The claimed alarms.
 
         Raises:
+            PartialFault: Some of the alarms can't be claimed. The caller may claim them in parts.
             StorageFault: Writing failed. No alarm was claimed, unless the outcome is unknown.
         """
 
@@ -90,6 +93,7 @@ class Writer(ABC):
         """Extend to ``until`` the claims that are still held. The others are left alone.
 
         Raises:
+            PartialFault: Some of the claims can't be extended; the caller may call in parts.
             StorageFault: Writing failed.
         """
 
@@ -98,6 +102,7 @@ class Writer(ABC):
         """Apply the postponements whose claims are still held, in one transaction.
 
         Raises:
+            PartialFault: Some can't be applied, and none was; the caller may call in parts.
             StorageFault: Writing failed. None was applied, unless the outcome is unknown.
         """
 
@@ -141,6 +146,7 @@ class Reader(ABC):
         Raises:
             CorruptRow: The row of one object can't be read. The caller may load the others without
                 it.
+            PartialFault: Some of the objects can't be read. The caller may load the others.
             StorageFault: Reading failed.
         """
 
@@ -182,6 +188,7 @@ class Reader(ABC):
             tenant: The tenant's name.
 
         Raises:
+            PartialFault: The alarms of this tenant can't be read.
             StorageFault: Reading failed.
         """
 
@@ -411,6 +418,29 @@ class StorageFault(Exception):
     def of(cls, error: Exception) -> StorageFault:
         """The fault for an ``error`` of the driver."""
         return StorageFault(str(error) or type(error).__name__)
+
+
+class PartialFault(StorageFault):
+    """Part of a batch can't be read or written, such as one object or one tenant.
+
+    The storage itself works, and nothing of the batch was applied. Without that part the rest may
+    be applied, so a runtime divides the batch and fails only the part.
+
+    Args:
+        problem: The text of the fault.
+        positions: The positions of the items that failed, as far as the storage knows them. If it
+            names none, the batch is halved until the fault stays with a single item.
+    """
+
+    __module__ = "trio_durable.storage"
+
+    def __init__(self, problem: str, positions: Collection[int] = ()) -> None:
+        super().__init__(problem, positions)
+        self.positions = positions
+        self._problem = problem
+
+    def __str__(self) -> str:
+        return self._problem
 
 
 class CorruptRow(StorageFault):

@@ -205,7 +205,7 @@ def test_a_role_without_the_right_to_make_tables_serves_where_somebody_else_made
 
 def test_the_rights_that_the_documentation_asks_for_are_enough(server: Server) -> None:
     text = (Path(__file__).parents[3] / "docs" / "postgres.md").read_text(encoding="utf-8")
-    (section,) = re.findall(r"^## Roles and rights\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    (section,) = re.findall(r"^## Roles and privileges\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     owning, granting = re.findall(r"^```sql\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     server.execute("CREATE DATABASE shop")
     server.execute(owning, database="shop")

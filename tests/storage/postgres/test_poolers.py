@@ -159,6 +159,14 @@ def test_what_fails_in_a_transaction_leaves_the_connection_usable(pooler: Pooler
         assert writer._reconnecting._connection is connection  # type: ignore[attr-defined]
 
 
+def test_a_pooler_of_statements_is_refused(pooler: Pooler) -> None:
+    pooler.pools_statements = True
+    storage = PostgresStorage(pooler.url())
+    for work in (storage.open_writer, storage.open_reader, storage.pending_migrations):
+        with pytest.raises(StorageUnavailable, match="transaction blocks not allowed"):
+            work()
+
+
 # --- several servers -----------------------------------------------------------------------------
 
 
@@ -199,6 +207,29 @@ def test_a_pooler_that_is_led_to_another_server_is_followed(
             assert reader.load([key("a")]) == [StoredObject(1, b"there")]
     assert server.execute("SELECT state FROM durable_objects") == [("here",)]
     another_server.execute("DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+
+
+def test_a_pooler_that_is_led_to_a_read_only_server_is_not_read_from(
+    server: Server, another_server: Server
+) -> None:
+    PostgresStorage(another_server.url()).open_writer().close()
+    another_server.execute("ALTER ROLE postgres SET default_transaction_read_only = on")
+    try:
+        with pooled(server) as pooler, pooled(another_server) as other:
+            PostgresStorage(server.url()).open_writer().close()
+            storage = PostgresStorage(pooler.url(), connect_timeout=0.3)
+            with closing(storage.open_reader()) as reader:
+                assert reader.load([key("a")]) == [None]
+                pooler.backends, other.backends = other.backends, pooler.backends
+                with pytest.raises(StorageFault, match=r"read-only.*name the primary"):
+                    reader.load([key("a")])
+    finally:
+        another_server.execute(
+            "SET default_transaction_read_only = off",
+            "ALTER ROLE postgres RESET ALL",
+            "DROP SCHEMA public CASCADE",
+            "CREATE SCHEMA public",
+        )
 
 
 # --- poolers that can't be recognized ------------------------------------------------------------

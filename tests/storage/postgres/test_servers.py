@@ -145,6 +145,21 @@ def test_a_server_that_has_become_read_only_is_not_read_from(
         assert work(reader) in (StoredObject(2, b"new"), ["a", "b"])
 
 
+def test_the_reader_follows_though_its_own_server_still_takes_changes(
+    server: Server, other: Server
+) -> None:
+    """As an old primary that nobody has fenced."""
+    PostgresStorage(other.url()).open_writer().close()
+    storage = PostgresStorage(url_of(server, other))
+    with closing(storage.open_writer()) as writer, closing(storage.open_reader()) as reader:
+        save(writer, "a", 0, b"old")
+        assert load(reader, "a") == StoredObject(1, b"old")
+        writer._reconnecting._drop()  # type: ignore[attr-defined]
+        storage._settings.current.address = "127.0.0.1", "127.0.0.1", str(other.port)
+        save(writer, "a", 0, b"new")
+        assert load(reader, "a") == StoredObject(1, b"new")
+
+
 def test_a_lone_server_that_has_become_read_only_is_an_error(
     server: Server, read_only: Callable[[], None]
 ) -> None:

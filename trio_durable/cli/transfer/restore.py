@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from ..._clock import LATEST
 from ..._keys import AlarmKey, ObjectKey
+from ..._persistence.division import in_parts
 from ...storage import (
     AlarmChanges,
     AlarmRow,
@@ -26,6 +28,9 @@ from ...storage import (
     Writer,
     new_epoch,
 )
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def restore_objects(
@@ -48,9 +53,7 @@ def restore_objects(
         commit = Commit(row.key, revision, row.state, epoch=epoch)
         batches[row.updated_at].append(commit)
     for updated_at, batch in batches.items():
-        stale = writer.commit(batch, updated_at)
-        if stale:
-            raise StorageFault(f"{batch[min(stale)].key} was changed by another writer meanwhile")
+        _commit(writer, batch, updated_at)
 
 
 def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
@@ -68,13 +71,46 @@ def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
     for row in rows:
         key = row.alarm.key
         changes[key.object_key].changed[key.name] = NewAlarm(row.alarm.due_at, row.alarm.payload)
-    writer.commit([Commit(key, None, alarms=each) for key, each in changes.items()], now)
+    _commit(writer, [Commit(key, None, alarms=each) for key, each in changes.items()], now)
     marked = {row.alarm.key: row for row in rows if not _is_unchanged(row)}
     if not marked:
         return
     claim = secrets.randbits(62) + 1
-    claimed = writer.claim(list(marked), claim, now=LATEST, until=LATEST)
-    writer.postpone([_postponement(marked[alarm.key], alarm.key, claim) for alarm in claimed])
+    for _, claimed in _each_part(
+        list(marked),
+        lambda key: key.tenant,
+        lambda part: writer.claim(part, claim, now=LATEST, until=LATEST),
+    ):
+        writer.postpone([_postponement(marked[alarm.key], alarm.key, claim) for alarm in claimed])
+
+
+def _commit(writer: Writer, batch: list[Commit], now: int) -> None:
+    for part, stale in _each_part(
+        batch, lambda commit: commit.key.tenant, lambda part: writer.commit(part, now)
+    ):
+        if stale:
+            raise StorageFault(f"{part[min(stale)].key} was changed by another writer meanwhile")
+
+
+def _each_part(
+    items: list[T], tenant_of: Callable[[T], str], write: Callable[[list[T]], R]
+) -> Iterator[tuple[list[T], R]]:
+    """Write items in parts, of which each is small enough for one transaction of the storage.
+
+    Raises:
+        StorageFault: An item can't be written.
+    """
+
+    def attempt(part: list[T]) -> R | StorageFault:
+        try:
+            return write(part)
+        except StorageFault as fault:
+            return fault
+
+    for part, outcome in in_parts(items, tenant_of, attempt):
+        if isinstance(outcome, StorageFault):
+            raise outcome
+        yield part, outcome
 
 
 def can_restore(row: AlarmRow) -> bool:

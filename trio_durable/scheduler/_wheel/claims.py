@@ -10,6 +10,9 @@ claim renewed three times in that time.
 A claim is one transaction and takes about as long as an fsync, so alarms are claimed that much
 ahead of their time: the lead.
 
+A tenant or an alarm that the storage can't write keeps no others waiting: the batches of claims,
+renewals and postponements are divided. The part that was refused is tried again.
+
 An effect on state happens once whatever happens here, because every acknowledging commit checks
 the claim. Faults in this module make alarms late.
 """
@@ -18,7 +21,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import anyio
 
@@ -26,8 +30,9 @@ from ..._clock import Clock
 from ..._eventloop.loop import Loop
 from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey
+from ..._persistence.division import in_parts
 from ..._persistence.group_commit import GroupCommit
-from ...storage import Postponement, StorageFault, StoredAlarm
+from ...storage import PartialFault, Postponement, StorageFault, StoredAlarm, Writer
 from .in_flight import InFlight, InFlightDeliveries
 from .upcoming import UpcomingAlarms
 
@@ -37,6 +42,9 @@ MAX_LEAD_MICROSECONDS = 20_000
 RETRY_SECONDS = 1.0
 """The pause after a write that the storage refused."""
 _NEVER = float("inf")
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Claims:
@@ -73,6 +81,7 @@ class Claims:
         self._has_work = AutoResetEvent(loop)
         self._renew_at = _NEVER
         """When claims are renewed, by the loop's clock; never if there were none."""
+        self._last_warning = ("", "")
         self.lead = 0
         """How long a claim takes, and so how much ahead of its time an alarm is claimed.
         In microseconds."""
@@ -89,48 +98,91 @@ class Claims:
         if self._renew_at == _NEVER:
             self._has_work.set()
 
-    async def claim(self, flights: Sequence[InFlight], available_at: int) -> None:
+    async def claim(
+        self, flights: Sequence[InFlight], available_at: int
+    ) -> dict[AlarmKey, PartialFault]:
         """Claim the alarms that are available at a time, and set ``stored`` of their deliveries.
 
-        Deliveries that get no claim are settled: the alarm was cancelled, has another time, or is
-        claimed by another runtime.
+        Deliveries that get no claim are settled: the alarm was cancelled, has another time, is
+        claimed by another runtime, or can't be claimed.
 
         Args:
             flights: Deliveries that have begun, all with the same claim.
             available_at: The time, in microseconds since 1970 UTC.
 
+        Returns:
+            The alarms that the storage can't write, each with the reason.
+
         Raises:
             StorageFault: The claim failed, though it may have been made all the same. All of
                 ``flights`` are settled.
         """
-        try:
-            claimed = await self._write_claim(flights, available_at)
-        except StorageFault:
-            for flight in flights:
-                self.settle(flight)
-            raise
+        claimed: dict[AlarmKey, StoredAlarm] = {}
+        refused: dict[AlarmKey, PartialFault] = {}
+        fault: StorageFault | None = None
+        for keys, outcome in await self._write_claim(flights, available_at):
+            if not isinstance(outcome, StorageFault):
+                claimed |= {alarm.key: alarm for alarm in outcome}
+            elif isinstance(outcome, PartialFault):
+                refused |= dict.fromkeys(keys, outcome)
+            else:
+                fault = outcome
         for flight in flights:
-            flight.stored = claimed.get(flight.key)
+            if fault is None:
+                flight.stored = claimed.get(flight.key)
             if flight.stored is None:
                 self.settle(flight)
+        if fault is not None:
+            raise fault
+        return refused
 
     async def _write_claim(
         self, flights: Sequence[InFlight], available_at: int
-    ) -> dict[AlarmKey, StoredAlarm]:
-        keys = [flight.key for flight in flights]
+    ) -> list[tuple[list[AlarmKey], list[StoredAlarm] | StorageFault]]:
         claim = flights[0].delivery.claim
         until = self._clock.now() + self._claim_ttl
         began = self._loop.now()
-        stored: list[StoredAlarm] = []
+        parts: list[tuple[list[AlarmKey], list[StoredAlarm] | StorageFault]] = []
         # Shielded, because a claim that was made but isn't known here would not be given back.
         with anyio.CancelScope(shield=True):
-            stored = await self._group_commit.perform(
-                lambda writer: writer.claim(keys, claim, available_at, until)
+            parts = await self._in_parts(
+                [flight.key for flight in flights],
+                lambda key: key.tenant,
+                lambda writer, keys: writer.claim(keys, claim, available_at, until),
             )
         # A moving average, so that one claim that had to wait for the writer counts for little.
         took = round((self._loop.now() - began) * 1e6)
         self.lead = min((3 * self.lead + took) // 4, MAX_LEAD_MICROSECONDS)
-        return {alarm.key: alarm for alarm in stored}
+        return parts
+
+    async def _in_parts(
+        self,
+        items: list[T],
+        tenant_of: Callable[[T], str],
+        write: Callable[[Writer, list[T]], R],
+    ) -> list[tuple[list[T], R | StorageFault]]:
+        """Write items in one transaction, or in several if the storage refuses a part of them.
+
+        Returns:
+            The parts, each with what ``write`` returned or raised for it.
+        """
+
+        def job(writer: Writer) -> list[tuple[list[T], R | StorageFault]]:
+            def attempt(part: list[T]) -> R | StorageFault:
+                try:
+                    return write(writer, part)
+                except Exception as error:  # noqa: BLE001  # storages may raise anything
+                    return error if isinstance(error, StorageFault) else StorageFault.of(error)
+
+            return list(in_parts(items, tenant_of, attempt))
+
+        return await self._group_commit.perform(job)
+
+    def warn(self, message: str, count: int, fault: StorageFault) -> None:
+        """Log a fault, unless it is the same as the last one."""
+        if self._last_warning != (message, str(fault)):
+            self._last_warning = (message, str(fault))
+            logger.warning(message, count, fault)
 
     def postpone(self, flight: InFlight, postponement: Postponement) -> None:
         """Write a delivery's failure, or give its alarm back; in the background. Then settle it."""
@@ -161,36 +213,44 @@ class Claims:
                 self._renew_at = self._loop.now() + self._claim_ttl / 3e6
 
     async def _write_postponed(self) -> bool:
-        """Write the postponements so far; False if the storage refused."""
+        """Write the postponements so far; False if the storage refused any."""
         postponed, self._postponed = self._postponed, []
         if not postponed:
             return True
-        records = [record for _, record in postponed]
-        try:
-            await self._group_commit.perform(lambda writer: writer.postpone(records))
-        except StorageFault as fault:
-            logger.warning("could not postpone %d alarms: %s", len(records), fault)
-            self._postponed = postponed + self._postponed
+        refused: list[tuple[InFlight, Postponement]] = []
+        for part, outcome in await self._in_parts(
+            postponed,
+            lambda each: each[1].key.tenant,
+            lambda writer, part: writer.postpone([record for _, record in part]),
+        ):
+            if isinstance(outcome, StorageFault):
+                self.warn("could not postpone %d alarms: %s", len(part), outcome)
+                refused += part
+                continue
+            for flight, record in part:
+                self.settle(flight)
+                # A superseded alarm is known by its new time already. But if the change came before
+                # the claim, the alarm may have become due and been skipped: its next delivery got
+                # no claim, because this one still held it.
+                if record.available_at is not None and flight.key not in self._upcoming:
+                    self._upcoming.arm(flight.key, record.available_at)
+        if refused:
+            self._postponed = refused + self._postponed
             self._has_work.set()
-            return False
-        for flight, record in postponed:
-            self.settle(flight)
-            # A superseded alarm is known by its new time already. But if the change came before
-            # the claim, the alarm may have become due and been skipped: its next delivery got no
-            # claim, because this one still held it.
-            if record.available_at is not None and flight.key not in self._upcoming:
-                self._upcoming.arm(flight.key, record.available_at)
-        return True
+        return not refused
 
     async def _renew(self) -> None:
         claims = [(flight.key, flight.delivery.claim) for flight in self._in_flight]
         if not claims:
             return
         until = self._clock.now() + self._claim_ttl
-        try:
-            await self._group_commit.perform(lambda writer: writer.renew(claims, until))
-        except StorageFault as fault:
-            logger.warning("could not renew the claims of %d alarms: %s", len(claims), fault)
+        for part, outcome in await self._in_parts(
+            claims,
+            lambda claim: claim[0].tenant,
+            lambda writer, part: writer.renew(part, until),
+        ):
+            if isinstance(outcome, StorageFault):
+                self.warn("could not renew the claims of %d alarms: %s", len(part), outcome)
 
     async def give_back(self) -> None:
         """End all claims, as far as the storage allows, and settle all deliveries.

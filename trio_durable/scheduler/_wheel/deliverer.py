@@ -16,6 +16,7 @@ changes the alarm in that time finds the delivery, and marks it superseded.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from contextvars import Context, copy_context
 
 import anyio
@@ -36,9 +37,9 @@ from ..._persistence.group_commit import GroupCommit
 from ..._telemetry.events import AlarmDelivery, DeadLettered
 from ..._telemetry.notifier import Notifier, request
 from ..._text import error_summary
-from ...storage import AlarmChanges, Postponement, StorageFault, StoredAlarm
+from ...storage import AlarmChanges, PartialFault, Postponement, StorageFault, StoredAlarm
 from .._contract import Destination
-from .claims import MAX_LEAD_MICROSECONDS, Claims, new_claim, unchanged
+from .claims import MAX_LEAD_MICROSECONDS, RETRY_SECONDS, Claims, new_claim, unchanged
 from .in_flight import InFlight, InFlightDeliveries
 from .upcoming import UpcomingAlarms
 
@@ -123,13 +124,17 @@ class Deliverer:
         if not flights:
             return
         try:
-            await self._claims.claim(flights, max(self._clock.now(), self._upcoming.reached))
+            refused = await self._claims.claim(
+                flights, max(self._clock.now(), self._upcoming.reached)
+            )
         except StorageFault:
             # A superseded alarm is known by its new time already.
             self._upcoming.put_back(
                 flight.key for flight in flights if not flight.delivery.superseded
             )
             raise
+        if refused:
+            self._claim_later(flights, refused)
         begun = 0
         for flight in flights:
             if flight.stored is not None:
@@ -137,6 +142,17 @@ class Deliverer:
                     await self._loop.checkpoint()
                 begun += 1
                 await self._deliver(flight, flight.stored)
+
+    def _claim_later(
+        self, flights: Sequence[InFlight], refused: Mapping[AlarmKey, PartialFault]
+    ) -> None:
+        """Claim the alarms again that the storage refused, after a pause and behind all others."""
+        fault = next(iter(refused.values()))
+        self._claims.warn("could not claim %d alarms that are due: %s", len(refused), fault)
+        again_at = self._clock.now() + round(RETRY_SECONDS * 1e6)
+        for flight in flights:
+            if flight.key in refused and not flight.delivery.superseded:
+                self._upcoming.arm(flight.key, again_at)
 
     def _take(self) -> list[InFlight]:
         """Take as many due alarms as there is room for, and begin their deliveries."""
@@ -225,7 +241,9 @@ class Deliverer:
         """Claim an alarm before its time and hand it over; None if there is none."""
         flight = self._begin(key, new_claim())
         try:
-            await self._claims.claim([flight], _END_OF_TIME)
+            refused = await self._claims.claim([flight], _END_OF_TIME)
+            if refused:
+                raise refused[key]
         except StorageFault:
             if not flight.delivery.superseded and key not in self._upcoming:
                 # It may have been due meanwhile, and skipped because this was in flight.

@@ -1,22 +1,40 @@
-"""Horizon feed: reads the alarms that are due before the horizon from the table of alarms."""
+"""Horizon feed: reads the alarms that are due before the horizon from the table of alarms.
+
+A tenant whose alarms can't be read keeps no others waiting. It is read again after a pause that
+doubles, up to the polling interval. Its alarms are late, and the cache lacks them.
+"""
 
 from __future__ import annotations
 
 import logging
+from functools import partial
+
+import attrs
 
 from ..._clock import Clock
 from ..._eventloop.runner import Runner
 from ..._eventloop.wakeup import AutoResetEvent
-from ...storage import DueAlarm, Reader
+from ...storage import DueAlarm, PartialFault, Reader
 from .._contract import Destination
 from .in_flight import InFlightDeliveries
-from .upcoming import UpcomingAlarms
+from .upcoming import READ_AHEAD_MICROSECONDS, UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
 
 ALARMS_PER_PAGE = 128
 TENANTS_PER_READ = 64
 """How many tenants are read in one job of the reader, which keeps other reads waiting."""
+MIN_PAUSE_MICROSECONDS = 1_000_000
+"""The first pause before a tenant is read again."""
+
+
+@attrs.define
+class _Failure:
+    """A tenant whose alarms can't be read."""
+
+    pause: int
+    """In microseconds."""
+    retry_at: int
 
 
 class Feed:
@@ -54,6 +72,7 @@ class Feed:
         self._arrived = arrived
         self._unknown: set[str] = set()
         self._warned: set[str] = set()
+        self._failing: dict[str, _Failure] = {}
 
     async def read(self) -> None:
         """Read all alarms that are available before the horizon, or as many as there is room for.
@@ -67,44 +86,75 @@ class Feed:
         self._unknown = {name for name in self._unknown if self._is_unknown(name)}
         upcoming = self._upcoming
         upcoming.begin_fill(self._clock.now() + self._reach)
+        failing, self._failing = self._failing, {}
         try:
             tenants = [""]
             while tenants:
-                for tenant, page in zip(tenants, await self._first_pages(tenants), strict=True):
-                    await self._fill(tenant, page)
+                ready = [tenant for tenant in tenants if not self._must_wait(tenant, failing)]
+                for tenant, page in zip(ready, await self._first_pages(ready), strict=True):
+                    fault = await self._fill(tenant, page)
+                    if fault is not None:
+                        self._note(tenant, fault, failing.get(tenant))
                 tenants = await self._tenants_after(tenants[-1])
         except BaseException:
+            self._failing = failing | self._failing
             upcoming.horizon = min(upcoming.horizon, self._clock.now())
             raise
         finally:
             upcoming.end_fill()
+        for failure in self._failing.values():
+            upcoming.hint(failure.retry_at + READ_AHEAD_MICROSECONDS)
+            self._arrived.set()  # which looks for the time of the next read
 
-    async def _fill(self, tenant: str, page: list[DueAlarm]) -> None:
-        """Add the alarms of a tenant, from the first page on."""
-        while True:
+    def _must_wait(self, tenant: str, failing: dict[str, _Failure]) -> bool:
+        """True if a tenant that couldn't be read is to be read later."""
+        failure = failing.get(tenant)
+        if failure is None or failure.retry_at <= self._clock.now():
+            return False
+        self._failing[tenant] = failure
+        return True
+
+    def _note(self, tenant: str, fault: PartialFault, earlier: _Failure | None) -> None:
+        """A tenant's alarms can't be read. Only the first failure is logged."""
+        pause = MIN_PAUSE_MICROSECONDS
+        if earlier is None:
+            whose = f" of tenant {tenant!r}" if tenant else ""
+            logger.warning(
+                "could not read alarms%s that are due, and tries again: %s", whose, fault
+            )
+        else:
+            pause = max(pause, min(2 * earlier.pause, self._reach // 2))
+        self._failing[tenant] = _Failure(pause, self._clock.now() + pause)
+
+    async def _fill(self, tenant: str, page: list[DueAlarm] | PartialFault) -> PartialFault | None:
+        """Add the alarms of a tenant, from the first page on. Returns the fault that ended it."""
+        while not isinstance(page, PartialFault):
             due = [alarm for alarm in page if not self._is_of_unknown_type(alarm)]
             has_room = self._upcoming.fill(due, self._in_flight)
             if due:
                 self._arrived.set()
             if not has_room or len(page) < ALARMS_PER_PAGE:
-                return
-            page = await self._page(tenant, page[-1])
+                return None
+            last = page[-1]
+            # The horizon is nearer now, if there was no room for all alarms so far.
+            horizon, unknown = self._upcoming.horizon, sorted(self._unknown)
+            page = await self._runner.run(partial(self._page, horizon, last, unknown, tenant))
+        return page
 
-    async def _first_pages(self, tenants: list[str]) -> list[list[DueAlarm]]:
+    async def _first_pages(self, tenants: list[str]) -> list[list[DueAlarm] | PartialFault]:
         horizon, unknown = self._upcoming.horizon, sorted(self._unknown)
         return await self._runner.run(
-            lambda: [
-                self._reader.due_alarms(horizon, None, ALARMS_PER_PAGE, unknown, tenant)
-                for tenant in tenants
-            ]
+            lambda: [self._page(horizon, None, unknown, tenant) for tenant in tenants]
         )
 
-    async def _page(self, tenant: str, last: DueAlarm) -> list[DueAlarm]:
-        # The horizon is nearer now, if there was no room for all alarms so far.
-        horizon, unknown = self._upcoming.horizon, sorted(self._unknown)
-        return await self._runner.run(
-            lambda: self._reader.due_alarms(horizon, last, ALARMS_PER_PAGE, unknown, tenant)
-        )
+    def _page(
+        self, horizon: int, last: DueAlarm | None, unknown: list[str], tenant: str
+    ) -> list[DueAlarm] | PartialFault:
+        """Read one page, in the reader's thread."""
+        try:
+            return self._reader.due_alarms(horizon, last, ALARMS_PER_PAGE, unknown, tenant)
+        except PartialFault as fault:
+            return fault
 
     async def _tenants_after(self, last: str) -> list[str]:
         return await self._runner.run(lambda: self._reader.list_tenants(last, TENANTS_PER_READ))

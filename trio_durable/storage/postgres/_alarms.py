@@ -13,11 +13,20 @@ from typing import Any
 import psycopg
 
 from ..._keys import AlarmKey, ObjectKey
-from .._records import AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
-from ._arrays import BigintArray, TextArray, text_array
+from .._records import (
+    AlarmChanges,
+    AlarmRow,
+    AlarmStatus,
+    Commit,
+    DueAlarm,
+    NewAlarm,
+    Postponement,
+    StoredAlarm,
+)
+from ._arrays import BigintArray, TextArray, json_array, swap_nul, text_array
 from ._connection import Connection
 from ._names import Names
-from ._objects import REQUIRE_ALL
+from ._objects import IS_FRESH, REQUIRE_ALL, SET_STALE
 
 _MIN_TIME = -(2**63)
 
@@ -36,19 +45,44 @@ WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m, {{columns}}
     FROM {{claims}} AS k (t, i, m, {{names}})
     JOIN {{{{alarms}}}} AS a ON {_IS_K} AND a.claim = k.c
-    {_IN_ORDER}
+    {{where}}{_IN_ORDER}{{skip}}
 )
 """
 _LOCK = f"""
 WITH locked AS MATERIALIZED (
     SELECT FROM {_KEYS} AS k (t, i, m)
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i AND {{is_m}}
+    WHERE {IS_FRESH}
     {_IN_ORDER}
 )
 SELECT count(*) FROM locked
 """
+_LOCKED = f"""
+WITH k AS MATERIALIZED (
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) AS k (t, i, m, n)
+), free AS MATERIALIZED (
+    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM k
+    JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i
+        AND (a.name = k.m OR k.m IS NULL)
+    {_IN_ORDER} SKIP LOCKED
+)
+SELECT k.n FROM k
+JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i AND (a.name = k.m OR k.m IS NULL)
+WHERE NOT EXISTS (
+    SELECT FROM free AS f WHERE f.t = a.type_name AND f.i = a.object_id AND f.m = a.name
+)
+"""
+_CHECK = f"""
+{SET_STALE} WHERE EXISTS (
+    SELECT FROM {_CLAIMS} AS k (t, i, m, c)
+    LEFT JOIN {{alarms}} AS a ON {_IS_K} AND a.claim = k.c WHERE a.claim IS NULL
+)
+"""
+_HELD_IF_FRESH = _HELD.format(
+    columns="1", claims=_CLAIMS, names="c", where=f"WHERE {IS_FRESH} ", skip=""
+)
 _ACKNOWLEDGE_ALL = f"""
-{_HELD.format(columns="1", claims=_CLAIMS, names="c")}, done AS (
+{_HELD_IF_FRESH}, done AS (
     DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K} RETURNING 1
 ) {REQUIRE_ALL}
 """
@@ -61,7 +95,7 @@ WITH held AS MATERIALIZED (
 SELECT n FROM generate_series(1, %s) AS n WHERE n NOT IN (SELECT n FROM held)
 """
 _RENEW = f"""
-{_HELD.format(columns="1", claims=_CLAIMS, names="c")}
+{_HELD.format(columns="1", claims=_CLAIMS, names="c", where="", skip=" SKIP LOCKED")}
 UPDATE {{alarms}} AS a SET available_at = %s FROM k WHERE {_IS_K}
 """
 _POSTPONE = f"""
@@ -71,6 +105,8 @@ _POSTPONE = f"""
         claims="unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
         "%s::bigint[], %s::bigint[], %s::text[])",
         names="c, v, f, l",
+        where="",
+        skip="",
     )
 }
 UPDATE {{alarms}} AS a SET claim = NULL, available_at = k.v, failures = k.f, last_error = k.l
@@ -90,6 +126,7 @@ _CANCEL = f"""
 WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_KEYS} AS k (t, i, m)
     JOIN {{alarms}} AS a ON {_IS_K}
+    WHERE {IS_FRESH}
     {_IN_ORDER}
 )
 DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K}
@@ -98,14 +135,16 @@ _CLEAR = f"""
 WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_OBJECTS} AS k (t, i)
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i
+    WHERE {IS_FRESH}
     {_IN_ORDER}
 )
 DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K}
 """
-_SET = """
-INSERT INTO {alarms} (type_name, object_id, name, due_at, available_at, payload)
+_SET = f"""
+INSERT INTO {{alarms}} (type_name, object_id, name, due_at, available_at, payload)
 SELECT t, i, m, d, d, p
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[]) AS k (t, i, m, d, p)
+WHERE {IS_FRESH}
 ORDER BY t COLLATE "C", i COLLATE "C", m COLLATE "C"
 ON CONFLICT (type_name, object_id, name) DO UPDATE SET
     due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
@@ -155,6 +194,8 @@ class AlarmTable:
         self._tenant = names.tenant
         self._lock = names.query(_LOCK, is_m="a.name = k.m")
         self._lock_all = names.query(_LOCK, is_m="(a.name = k.m OR k.m IS NULL)")
+        self._locked = names.query(_LOCKED)
+        self._check = names.query(_CHECK)
         self._acknowledge_all = names.query(_ACKNOWLEDGE_ALL)
         self._lost = names.query(_LOST)
         self._renew = names.query(_RENEW)
@@ -185,6 +226,31 @@ class AlarmTable:
         query = self._lock_all if objects else self._lock
         connection.execute(query, [text_array(key[part] for key in keys) for part in range(3)])
 
+    def check(
+        self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        """Find out without locks whether claims are held; see `ObjectTable.check`."""
+        return connection.execute(self._check, _claims(claims))
+
+    def locked(self, connection: Connection, batch: Sequence[tuple[int, Commit]]) -> set[int]:
+        """The numbers of the commits with alarms that other sessions have locked.
+
+        Locks the alarms of the others.
+
+        Args:
+            connection: It has a transaction open.
+            batch: Pairs (number, commit).
+        """
+        touched = [
+            (commit.key.type_name, commit.key.object_id, name, number)
+            for number, commit in batch
+            if commit.alarms is not None
+            for name in _touched(commit.alarms)
+        ]
+        types, ids, names, numbers = zip(*touched, strict=True) if touched else ((),) * 4
+        columns = (text_array(types), text_array(ids), text_array(names), BigintArray(numbers))
+        return {n for (n,) in connection.execute(self._locked, columns)}
+
     def acknowledge_all(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
     ) -> None:
@@ -214,7 +280,7 @@ class AlarmTable:
     def set(self, connection: Connection, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
         """Set alarms. Each replaces an earlier one of its name."""
         due = BigintArray([new.due_at for _, new in alarms])
-        payloads = TextArray([new.payload for _, new in alarms])
+        payloads = json_array(new.payload for _, new in alarms)
         connection.execute(self._set, (*_keys([key for key, _ in alarms]), due, payloads))
 
     # --- delivery --------------------------------------------------------------------------------
@@ -316,8 +382,22 @@ class AlarmTable:
     def _stored(self, rows: psycopg.Cursor[tuple[Any, ...]]) -> list[StoredAlarm]:
         return [self._alarm(*row) for row in rows]
 
-    def _alarm(self, type_name: str, object_id: str, name: str, *rest: Any) -> StoredAlarm:
-        return StoredAlarm(AlarmKey(type_name, object_id, name, self._tenant), *rest)
+    def _alarm(
+        self,
+        type_name: str,
+        object_id: str,
+        name: str,
+        due_at: int,
+        payload: bytes | None,
+        *rest: Any,
+    ) -> StoredAlarm:
+        key = AlarmKey(type_name, object_id, name, self._tenant)
+        return StoredAlarm(key, due_at, None if payload is None else swap_nul(payload), *rest)
+
+
+def _touched(changes: AlarmChanges) -> Sequence[str | None]:
+    """The names of the alarms that are changed; None stands for all alarms of the object."""
+    return (None,) if changes.clear else (*changes.acknowledged, *changes.changed)
 
 
 def _keys(alarms: Sequence[AlarmKey]) -> tuple[TextArray, TextArray, TextArray]:

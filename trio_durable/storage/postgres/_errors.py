@@ -138,6 +138,9 @@ def statement_problem(error: psycopg.Error) -> str:
     advice = {
         "25006": "; the server is a standby or has default_transaction_read_only: name the primary",
         "57014": "; see statement_timeout",
+        "42P06": "; another application in this database may have a tenant of that name",
+        "55P03": "; another session holds the lock",
+        "53200": "; raise max_locks_per_transaction if it says so",
         "53100": "; the server's disk is full",
         "42501": "; grant the role what it needs, see docs/postgres.md",
         "42P01": "; a table was removed, or the role has no USAGE on its schema",

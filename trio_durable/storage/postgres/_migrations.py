@@ -9,6 +9,10 @@ Invariants:
 - A migration that has been released never changes.
 - A migration and its record are one transaction, under an advisory lock. Of several processes that
   start at once, each sees the work of the previous one.
+- Tenants are made under the same lock, by the newest release only: a release that finds migrations
+  which it doesn't know makes none. The nameless tenant is migrated first, so once that is done no
+  tenant appears any more whose tables are old.
+- Whoever takes the lock holds no other, so waits for it form no circle.
 
 Prior art: Alembic needs SQLAlchemy; yoyo keeps its record and its lock in tables of one schema.
 Neither applies one set of migrations to many schemas, or prints the SQL for an administrator. The
@@ -21,7 +25,9 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from ._arrays import text_array
 from ._connection import Connection
+from ._isolation import limit_lock_waits
 from ._names import Names
 
 GONE = "DU001"
@@ -100,6 +106,13 @@ _TENANTS = Migration(
 _TENANT_STEPS = (_OBJECTS, _ALARMS)
 _SHARED_STEPS = (_TENANTS,)
 
+_FOREVER = "0"
+"""As ``lock_timeout``: only ``statement_timeout`` bounds the wait."""
+_MAKING_WAIT = "5s"
+"""How long a writer waits for others that make tenants."""
+_DROP_WAIT = "250ms"
+"""How long a tenant's removal waits for each lock, which keeps the writer from other work."""
+
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('trio_durable migrations', 0))"
 _HAS_LIST = """
 SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -151,7 +164,7 @@ def _drop_tenant(tenant: str) -> list[str]:
     return [
         _LOCK,
         _REMOVE_TENANT.format(tenant=tenant),
-        "DROP SCHEMA {schema} CASCADE",
+        "DROP SCHEMA IF EXISTS {schema} CASCADE",
         _FORGET_TENANT.format(tenant=tenant),
     ]
 
@@ -206,6 +219,16 @@ def _script(transactions: Iterable[tuple[Names, Sequence[str]]]) -> str:
     return "\n".join(lines)
 
 
+class NewerRelease(Exception):
+    """A newer release has migrated the database, so this one makes no tenants."""
+
+    def __init__(self, migrations: Sequence[str]) -> None:
+        super().__init__(
+            f"a newer release has migrated the database ({', '.join(migrations)}), so this one "
+            "makes no new tenants; upgrade it"
+        )
+
+
 class Schema:
     """The schema of a database: its migrations and its list of tenants.
 
@@ -220,7 +243,13 @@ class Schema:
         self._query_tenants = self._names.query(
             "SELECT name FROM {tenants} WHERE name > %s ORDER BY name LIMIT %s"
         )
-        self._query_tenant = self._names.query("SELECT FROM {tenants} WHERE name = %s")
+        self._query_existing = self._names.query(
+            "SELECT t.name, count(m.name) FROM {tenants} AS t LEFT JOIN {migrations} AS m "
+            "ON m.tenant = t.name AND m.name = ANY(%s) WHERE t.name = ANY(%s) GROUP BY t.name"
+        )
+        self._query_newer = self._names.query(
+            "SELECT name FROM {migrations} WHERE tenant = '' AND name <> ALL(%s) ORDER BY name"
+        )
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -246,12 +275,18 @@ class Schema:
 
     def apply(self, connection: Connection) -> None:
         """Apply the pending migrations."""
-        for tenant, name in self.pending(self.applied(connection)):
-            (step,) = (step for step in _steps_of(tenant) if step.name == name)
-            with connection.transaction():
-                connection.execute(_LOCK)
-                if (tenant, name) not in self.applied(connection):
-                    self._execute(connection, tenant, _up(step, tenant))
+        # Repeated, because an older release may have made a tenant before the first migration.
+        while pending := self.pending(self.applied(connection)):
+            for tenant, name in pending:
+                self._apply_one(connection, tenant, name, _FOREVER)
+
+    def _apply_one(self, connection: Connection, tenant: str, name: str, wait: str) -> None:
+        (step,) = (step for step in _steps_of(tenant) if step.name == name)
+        with connection.transaction():
+            limit_lock_waits(connection, wait)
+            connection.execute(_LOCK)
+            if (tenant, name) not in self.applied(connection):
+                self._execute(connection, tenant, _up(step, tenant))
 
     def undo(self, connection: Connection, kept: Sequence[str]) -> list[str]:
         """Undo all migrations except ``kept``, and delete the data in their tables.
@@ -262,9 +297,10 @@ class Schema:
         undone = []
         gone, steps = _undo_plan(self.applied(connection), kept)
         for tenant in gone:
-            self.drop_tenant(connection, tenant)
+            self.drop_tenant(connection, tenant, _FOREVER)
         for tenant, step in steps:
             with connection.transaction():
+                limit_lock_waits(connection, _FOREVER)
                 connection.execute(_LOCK)
                 if (tenant, step.name) in self.applied(connection):
                     self._execute(connection, tenant, _down(step, tenant))
@@ -284,20 +320,46 @@ class Schema:
         """The names of the tenants after ``after``, in order."""
         return [name for (name,) in connection.execute(self._query_tenants, (after, limit))]
 
-    def has_tenant(self, connection: Connection, tenant: str) -> bool:
-        """True if a tenant exists."""
-        return connection.execute(self._query_tenant, (tenant,)).fetchone() is not None
+    def existing(self, connection: Connection, tenants: Sequence[str]) -> list[str]:
+        """Those of ``tenants`` that exist. Brings those that an older release made up to date."""
+        known = text_array(step.name for step in _TENANT_STEPS)
+        found = connection.execute(self._query_existing, (known, text_array(tenants))).fetchall()
+        for tenant, migrations in found:
+            if migrations < len(_TENANT_STEPS):
+                for step in _TENANT_STEPS:
+                    self._apply_one(connection, tenant, step.name, _MAKING_WAIT)
+        return [tenant for tenant, _ in found]
 
-    def add_tenant(self, connection: Connection, tenant: str) -> None:
-        """Create a tenant unless it exists. The caller has a transaction open."""
+    def add_tenants(self, connection: Connection, tenants: Sequence[str]) -> None:
+        """Create those of ``tenants`` that don't exist.
+
+        The caller has begun a transaction, which holds no locks yet.
+
+        Raises:
+            NewerRelease: A newer release has migrated the database.
+        """
+        earlier_wait = limit_lock_waits(connection, _MAKING_WAIT)
         connection.execute(_LOCK)
-        if not self.has_tenant(connection, tenant):
-            self._execute(connection, tenant, _new_tenant(tenant))
+        newer = connection.execute(self._query_newer, (text_array(names_of_all()),)).fetchall()
+        if newer:
+            raise NewerRelease([name for (name,) in newer])
+        missing = sorted(set(tenants) - set(self.existing(connection, tenants)))
 
-    def drop_tenant(self, connection: Connection, tenant: str) -> bool:
-        """Remove a tenant and all its data, in one transaction. Returns whether it existed."""
+        def send() -> None:
+            for tenant in missing:
+                self._execute(connection, tenant, _new_tenant(tenant)[1:])
+
+        connection.pipelined(send)
+        limit_lock_waits(connection, earlier_wait)
+
+    def drop_tenant(self, connection: Connection, tenant: str, wait: str = _DROP_WAIT) -> bool:
+        """Remove a tenant and all its data, in one transaction. Returns whether it existed.
+
+        The tables may be missing or broken.
+        """
         lock, remove, *others = _drop_tenant(tenant)
         with connection.transaction():
+            limit_lock_waits(connection, wait)
             self._execute(connection, tenant, [lock])
             gone = connection.execute(Names(self.home, tenant).statement(remove).encode())
             if gone.rowcount:

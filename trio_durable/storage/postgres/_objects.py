@@ -4,6 +4,12 @@ A save is an upsert whose update is conditional on revision and epoch. It return
 so a batch of saves applies in one statement even if some of them are stale. A save whose row was
 deleted would insert it again; a trigger refuses that, which fails the whole statement.
 
+Other batches are pipelines, which end before the client sees a result. Stale commits are normal, so
+they must not be errors in the server's log: `ObjectTable.check` finds them first, without locks,
+and sets a flag for the transaction, with which all later statements change nothing. A row may also
+change between the check and the statement that locks it. Then that statement fails, and with it the
+transaction.
+
 Statements lock rows in the order of their keys. So concurrent batches on the same objects wait for
 each other, but can't deadlock.
 """
@@ -11,37 +17,55 @@ each other, but can't deadlock.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import Cursor
 
 from ..._keys import ObjectKey
 from .._records import Commit, ObjectRow, StoredObject
-from ._arrays import BigintArray, TextArray, text_array
+from ._arrays import BigintArray, TextArray, json_array, swap_nul, text_array
 from ._connection import Connection
+from ._migrations import GONE
 from ._names import Names
 
-REQUIRE_ALL = "SELECT 1 / (count(*) = %s)::int FROM done"
-"""Divides by zero unless the statement changed the expected number of rows. The error rolls back
-the whole pipeline on the server, so the client needs no result in between."""
+IS_FRESH = "current_setting('trio_durable.stale', true) IS DISTINCT FROM 'on'"
+"""The condition under which a statement of a pipeline changes anything."""
+
+SET_STALE = "SELECT set_config('trio_durable.stale', 'on', true)"
+"""Keeps the later statements of the transaction from changing anything."""
+
+_STALE_MARK = "trio_durable: stale"
+_REQUIRE = f"SELECT CASE WHEN {{}} THEN 1 ELSE ('{_STALE_MARK} ' || count(*))::int END FROM"
+
+REQUIRE_ALL = f"{_REQUIRE.format(f'count(*) = CASE WHEN {IS_FRESH} THEN %s ELSE 0 END')} done"
+"""Fails unless the statement changed the expected number of rows, see `is_stale`. The error rolls
+back the whole pipeline on the server, so the client needs no result in between. It is a cast of a
+text to a number; no index or trigger of the user's raises that with this text."""
 
 _KEYS = "unnest(%s::text[], %s::text[])"
 _EXPECTED = "unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[])"
 
 _SAVE = """
-INSERT INTO {objects} AS o (type_name, object_id, epoch, revision, updated_at, state)
+INSERT INTO {{objects}} AS o (type_name, object_id, epoch, revision, updated_at, state)
 SELECT t, i, e, r + 1, %s, s
 FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[]) AS k (t, i, r, e, s)
-ORDER BY t COLLATE "C", i COLLATE "C"
+{where}ORDER BY t COLLATE "C", i COLLATE "C"
 ON CONFLICT (type_name, object_id) DO UPDATE SET
     revision = excluded.revision, updated_at = excluded.updated_at, state = excluded.state
 WHERE o.revision = excluded.revision - 1 AND o.epoch = excluded.epoch
 """
-_SAVE_ANY = f"{_SAVE} RETURNING type_name, object_id"
-_SAVE_ALL = f"WITH done AS ({_SAVE} RETURNING 1) {REQUIRE_ALL}"
+_SAVE_ANY = f"{_SAVE.format(where='')} RETURNING type_name, object_id"
+_SAVE_ALL = f"""
+WITH done AS ({_SAVE.format(where=f"WHERE {IS_FRESH} ")} RETURNING 1) {REQUIRE_ALL}
+"""
 
 _DELETE_ALL = f"""
 WITH wanted AS MATERIALIZED (
     SELECT o.type_name, o.object_id
     FROM {_EXPECTED} AS k (t, i, r, e)
     JOIN {{objects}} AS o ON o.type_name = t AND o.object_id = i AND o.revision = r AND o.epoch = e
+    WHERE {IS_FRESH}
     ORDER BY o.type_name, o.object_id FOR UPDATE OF o
 ), done AS (
     DELETE FROM {{objects}} AS o USING wanted AS w
@@ -55,18 +79,38 @@ _FOUND = f"""
 WITH found AS MATERIALIZED (
     SELECT k.n, o.revision = k.r AND o.epoch = k.e AS is_fresh
     FROM {_EXPECTED} WITH ORDINALITY AS k (t, i, r, e, n)
-    JOIN {{objects}} AS o ON o.type_name = k.t AND o.object_id = k.i
-    ORDER BY o.type_name, o.object_id FOR NO KEY UPDATE OF o
+    JOIN {{{{objects}}}} AS o ON o.type_name = k.t AND o.object_id = k.i
+    {{where}}ORDER BY o.type_name, o.object_id FOR NO KEY UPDATE OF o{{skip}}
 )
 """
-_REQUIRE_FRESH = f"{_FOUND} SELECT 1 / (count(*) = %s AND bool_and(is_fresh))::int FROM found"
+_REQUIRE_FRESH = f"""
+{_FOUND.format(where=f"WHERE {IS_FRESH} ", skip="")}
+{_REQUIRE.format(f"NOT {IS_FRESH} OR count(*) = %s AND bool_and(is_fresh)")} found
+"""
+_IS_STALE = "CASE WHEN w.r = 0 THEN found.n IS NOT NULL ELSE is_fresh IS NOT TRUE END"
 _STALE = f"""
-{_FOUND} SELECT w.n FROM unnest(%s::bigint[]) WITH ORDINALITY AS w (r, n) LEFT JOIN found USING (n)
-WHERE CASE WHEN w.r = 0 THEN found.n IS NOT NULL ELSE is_fresh IS NOT TRUE END
+{_FOUND.format(where="", skip="")}
+SELECT w.n FROM unnest(%s::bigint[]) WITH ORDINALITY AS w (r, n) LEFT JOIN found USING (n)
+WHERE {_IS_STALE}
+"""
+_CHECK = f"""
+{SET_STALE} WHERE EXISTS (
+    SELECT FROM {_EXPECTED} AS w (t, i, r, e)
+    LEFT JOIN {{objects}} AS o ON o.type_name = w.t AND o.object_id = w.i
+    WHERE CASE WHEN w.r = 0 THEN o.revision IS NOT NULL
+        ELSE (o.revision = w.r AND o.epoch = w.e) IS NOT TRUE END
+)
+"""
+_LOCKED = f"""
+{_FOUND.format(where="", skip=" SKIP LOCKED")}
+SELECT k.n FROM {_KEYS} WITH ORDINALITY AS k (t, i, n)
+JOIN {{objects}} AS o ON o.type_name = k.t AND o.object_id = k.i
+WHERE k.n NOT IN (SELECT n FROM found)
 """
 
 _REMOVE = f"""
-DELETE FROM {{objects}} AS o USING {_KEYS} AS k (t, i) WHERE o.type_name = t AND o.object_id = i
+DELETE FROM {{objects}} AS o USING {_KEYS} AS k (t, i)
+WHERE o.type_name = t AND o.object_id = i AND {IS_FRESH}
 """
 
 _LOAD = f"""
@@ -86,6 +130,13 @@ SELECT type_name, count(*), sum(octet_length(state))::bigint FROM {objects} GROU
 """
 
 
+def is_stale(error: psycopg.Error) -> bool:
+    """True if a statement failed because a commit is stale."""
+    return error.sqlstate == GONE or (
+        error.sqlstate == "22P02" and _STALE_MARK in (error.diag.message_primary or "")
+    )
+
+
 class ObjectTable:
     """The table of one tenant. Methods raise psycopg's errors."""
 
@@ -97,6 +148,8 @@ class ObjectTable:
         self._require_fresh = names.query(_REQUIRE_FRESH)
         self._remove = names.query(_REMOVE)
         self._stale = names.query(_STALE)
+        self._check = names.query(_CHECK)
+        self._locked = names.query(_LOCKED)
         self._load = names.query(_LOAD)
         self._list = names.query(_LIST)
         self._browse = names.query(_BROWSE, where="(type_name, object_id) > (%s, %s)")
@@ -153,13 +206,27 @@ class ObjectTable:
         parameters = (*_expected(batch), BigintArray([commit.revision for commit in batch]))
         return {n - 1 for (n,) in connection.execute(self._stale, parameters)}
 
+    def check(self, connection: Connection, batch: Sequence[Commit]) -> Cursor[tuple[Any, ...]]:
+        """Find out without locks whether commits are based on the stored revision and epoch.
+
+        If one isn't, the result has a row, and later statements of the transaction change nothing.
+        """
+        return connection.execute(self._check, _expected(batch))
+
+    def locked(self, connection: Connection, batch: Sequence[Commit]) -> set[int]:
+        """The positions of the commits whose rows other sessions have locked. Locks the others."""
+        keys = _keys([commit.key for commit in batch])
+        parameters = (*_expected(batch), *keys)
+        return {n - 1 for (n,) in connection.execute(self._locked, parameters)}
+
     # --- reading ---------------------------------------------------------------------------------
 
     def load(self, connection: Connection, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
         """See `Reader.load`."""
         found: list[StoredObject | None] = [None] * len(keys)
         for n, *row in connection.execute(self._load, _keys(keys), binary=True):
-            found[n - 1] = StoredObject(*row)
+            revision, state, epoch = row
+            found[n - 1] = StoredObject(revision, swap_nul(state), epoch)
         return found
 
     def list_ids(
@@ -179,8 +246,12 @@ class ObjectTable:
             type_name = after.type_name if after else ""
         parameters = (type_name, after.object_id if after else "", limit)
         return [
-            ObjectRow(ObjectKey(kind, object_id, self._tenant), *row)
-            for kind, object_id, *row in connection.execute(query, parameters, binary=True)
+            ObjectRow(
+                ObjectKey(kind, object_id, self._tenant), revision, updated_at, swap_nul(state), e
+            )
+            for kind, object_id, revision, updated_at, state, e in connection.execute(
+                query, parameters, binary=True
+            )
         ]
 
     def summarize(self, connection: Connection) -> dict[str, tuple[int, int]]:
@@ -201,4 +272,4 @@ def _expected(batch: Sequence[Commit]) -> tuple[TextArray, TextArray, BigintArra
 
 
 def _rows(batch: Sequence[Commit], now: int) -> tuple[object, ...]:
-    return (now, *_expected(batch), TextArray([commit.state or b"" for commit in batch]))
+    return (now, *_expected(batch), json_array([commit.state or b"" for commit in batch]))

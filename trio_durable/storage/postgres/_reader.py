@@ -3,6 +3,8 @@
 Each read is one statement, which sees all batches committed before it began. Before the first read
 of a tenant there is a query for its existence. Without it a read of a missing tenant would be an
 error in the server's log.
+
+A fault of one tenant is a `PartialFault`, see `_isolation`.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from .._records import (
     TypeSummary,
 )
 from ._connection import Connection
+from ._isolation import LockWatch, is_lock_timeout, isolated
 from ._migrations import Schema
-from ._names import Names
 from ._reconnecting import ReconnectingConnection
 from ._tables import MISSING, TenantTables, tables_by_tenant
+from ._tenants import KnownTenants
 
 T = TypeVar("T")
 
@@ -34,15 +37,17 @@ T = TypeVar("T")
 class PostgresReader(Reader):
     """Reads on a connection of its own. Each read sees all batches committed before it began."""
 
-    def __init__(self, reconnecting: ReconnectingConnection, schema: Schema) -> None:
+    def __init__(
+        self, reconnecting: ReconnectingConnection, schema: Schema, tenants: KnownTenants
+    ) -> None:
         self._reconnecting = reconnecting
         self._schema = schema
+        self._tenants = tenants
         self._tables_of = tables_by_tenant(schema.home)
-        self._query_tenant = Names(schema.home).query("SELECT FROM {tenants} WHERE name = %s")
-        self._known_tenants: set[str] = {""}
-        """Cache of existing tenants. Another process may have dropped one since."""
+        self._locks = LockWatch()
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
+        self._look_up(list({key.tenant for key in keys}))
         return load_by_tenant(keys, self._load_of)
 
     def _load_of(self, tenant: str, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
@@ -50,6 +55,7 @@ class PostgresReader(Reader):
             tenant,
             [None] * len(keys),
             lambda connection, tables: tables.objects.load(connection, keys),
+            len(keys),
         )
 
     def list_ids(
@@ -92,9 +98,11 @@ class PostgresReader(Reader):
         )
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
-        return self._reconnecting.run(
+        tenants = self._reconnecting.run(
             lambda connection: self._schema.tenants(connection, after or "", limit)
         )
+        self._look_up(tenants)  # because they are likely to be read next
+        return tenants
 
     def browse_objects(
         self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""
@@ -136,20 +144,54 @@ class PostgresReader(Reader):
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _read(self, tenant: str, nothing: T, read: Callable[[Connection, TenantTables], T]) -> T:
-        """Read from a tenant's tables; ``nothing`` if the tenant doesn't exist."""
+    def _read(
+        self,
+        tenant: str,
+        nothing: T,
+        read: Callable[[Connection, TenantTables], T],
+        items: int = 1,
+    ) -> T:
+        """Read from a tenant's tables.
+
+        Args:
+            tenant: The tenant.
+            nothing: The result if the tenant doesn't exist.
+            read: One or more statements.
+            items: The number of items that ``read`` is about.
+
+        Raises:
+            PartialFault: The fault is of some of the items.
+            StorageFault: Reading failed.
+        """
+        tenants = [tenant] * items
+        self._locks.refuse(tenants)
+        self._look_up([tenant])
+        if tenant not in self._tenants:
+            return nothing
         tables = self._tables_of(tenant)
-        if tenant not in self._known_tenants:
-            found = self._reconnecting.run(
-                lambda connection: connection.execute(self._query_tenant, (tenant,)).fetchone()
-            )
-            if found is None:
-                return nothing
-            self._known_tenants.add(tenant)
+
+        def run(connection: Connection) -> T:
+            if not self._locks.is_wary:
+                return read(connection, tables)
+            with self._locks.transaction(connection):
+                return read(connection, tables)
+
         try:
-            return self._reconnecting.run(lambda connection: read(connection, tables))
+            return self._reconnecting.run(run)
         except StorageFault as fault:
-            if tenant and isinstance(fault.__cause__, MISSING):
-                self._known_tenants.discard(tenant)
-                return nothing
-            raise
+            if isinstance(fault.__cause__, MISSING) and self._tenants.forget([tenant]):
+                self._look_up([tenant])
+                if tenant not in self._tenants:
+                    return nothing
+            if is_lock_timeout(fault):
+                self._locks.table_locked(tenant, str(fault))
+            raise isolated(fault, tenants) from fault.__cause__
+
+    def _look_up(self, tenants: Sequence[str]) -> None:
+        if not all(tenant in self._tenants for tenant in tenants):
+            try:
+                self._reconnecting.run(
+                    lambda connection: self._tenants.look_up(connection, self._schema, tenants)
+                )
+            except StorageFault as fault:
+                raise isolated(fault, tenants) from fault.__cause__

@@ -36,7 +36,7 @@ from . import _errors as problems
 from ._connecting import Settings, Side, Unreachable
 from ._connection import Connection, ResponseTimeout, WrongServer
 from ._errors import Kind
-from ._migrations import GONE
+from ._objects import is_stale
 
 logger = logging.getLogger("trio_durable.storage")
 
@@ -47,7 +47,6 @@ _RETRY_SECONDS = (0.01, 0.05)
 """Bounds of the random pause before a retry, multiplied by the number of attempts so far."""
 _STANDBY_POLL_SECONDS = 0.1
 
-_STALE_SQLSTATES = {GONE, "22012"}  # a division by zero, see `_objects.REQUIRE_ALL`
 
 # Backends of other roles show no state, and need none: they aren't ours.
 _WAITS_FOR_STANDBY = """
@@ -105,7 +104,7 @@ class ReconnectingConnection:
                     raise StorageFault(str(error)) from None
                 _pause(attempts)
             except psycopg.Error as error:
-                if error.sqlstate in _STALE_SQLSTATES:
+                if is_stale(error):
                     raise Stale from None
                 kind = _kind(connection, error)
                 if kind in (Kind.LOST, Kind.READ_ONLY, Kind.UNPREPARED):

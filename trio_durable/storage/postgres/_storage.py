@@ -23,14 +23,17 @@ except ModuleNotFoundError as error:
 from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Hints, Reader, Storage, Writer
+from .._records import Finding
 from . import _errors as problems
 from ._connecting import Settings, Side, Unreachable
 from ._connection import Connection
 from ._conninfo import Conninfo
+from ._doctor import diagnose
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
 from ._notify import PostgresHints
 from ._reader import PostgresReader
 from ._reconnecting import ReconnectingConnection
+from ._tenants import KnownTenants
 from ._verification import Unsuitable, home_schema, require_privileges, verify
 from ._writer import PostgresWriter
 
@@ -83,6 +86,7 @@ class PostgresStorage(Storage):
             prepared_statements,
         )
         self._has_hints = hints
+        self._tenants = KnownTenants()
 
     def __repr__(self) -> str:
         return f"<PostgresStorage at {self.location}>"
@@ -99,7 +103,9 @@ class PostgresStorage(Storage):
             require_privileges(connection, schema.home, may_write=True)
             verify(connection, schema.home)
             return PostgresWriter(
-                ReconnectingConnection(self._settings, connection, read_only=False), schema
+                ReconnectingConnection(self._settings, connection, read_only=False),
+                schema,
+                self._tenants,
             )
 
     def open_reader(self) -> Reader:
@@ -121,12 +127,18 @@ class PostgresStorage(Storage):
             require_privileges(connection, schema.home, may_write=False)
             verify(connection, schema.home)
             return PostgresReader(
-                ReconnectingConnection(self._settings, connection, read_only=True), schema
+                ReconnectingConnection(self._settings, connection, read_only=True),
+                schema,
+                self._tenants,
             )
 
     def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
         """See `Storage.open_hints`."""
         return PostgresHints(self._settings, heard) if self._has_hints else None
+
+    def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+        """See `Storage.diagnose`."""
+        return diagnose(self._settings, self._require_suitable_server, thorough)
 
     # --- migrations ------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import psycopg
 
@@ -27,6 +28,22 @@ class TenantTables:
     def __init__(self, names: Names) -> None:
         self.objects = ObjectTable(names)
         self.alarms = AlarmTable(names)
+
+    def check(
+        self, connection: Connection, batch: Sequence[Commit]
+    ) -> list[psycopg.Cursor[tuple[Any, ...]]]:
+        """Find out without locks whether commits are stale, as part of a pipeline.
+
+        If one is, a result has a row, and `apply_all` changes nothing in the same transaction.
+        """
+        results = []
+        conditional = [commit for commit in batch if commit.revision is not None]
+        if conditional:
+            results.append(self.objects.check(connection, conditional))
+        claims = [(alarm, claim) for _, alarm, claim in acknowledgements(enumerate(batch))]
+        if claims:
+            results.append(self.alarms.check(connection, claims))
+        return results
 
     def apply_all(self, connection: Connection, batch: Sequence[Commit], now: int) -> None:
         """Apply a batch, by one statement for each kind of change in it.
@@ -75,6 +92,21 @@ class TenantTables:
         return {conditional[position][0] for position in positions} | (
             self.alarms.lost(connection, claims) if claims else set()
         )
+
+    def locked(self, connection: Connection, batch: Sequence[tuple[int, Commit]]) -> set[int]:
+        """The numbers of the commits whose rows or alarms other sessions have locked.
+
+        Waits for locks of the tables only. Locks the rows of the others.
+
+        Args:
+            connection: It has a transaction open.
+            batch: Pairs (number, commit).
+        """
+        positions = self.objects.locked(connection, [commit for _, commit in batch])
+        numbers = {batch[position][0] for position in positions}
+        if any(commit.alarms for _, commit in batch):
+            numbers |= self.alarms.locked(connection, batch)
+        return numbers
 
     def _lock_alarms(self, connection: Connection, grouped: GroupedChanges) -> None:
         """Lock all alarms that the batch changes, by one statement."""

@@ -1,9 +1,13 @@
 """Writer of a PostgreSQL database.
 
 Commits are optimistic. A batch of saves is one statement, which returns the stale ones. Any other
-batch is sent as a pipeline: all its statements in one transaction and one round trip, which fails
-as a whole if a commit is stale. Only then a second transaction locks the batch's rows in the order
-of keys, finds the stale commits and applies the others.
+batch is sent as a pipeline: all its statements in one transaction and one round trip. Its first
+statements find stale commits, and then the others change nothing. Only then a second transaction
+locks the batch's rows in the order of keys, finds the stale commits and applies the others.
+
+A commit that can't be applied, because of its own row or its tenant, is a `PartialFault`; see
+`_isolation`. A transaction holds a lock for each table and index that it uses, of which the server
+has a limited number, so a batch of very many tenants is a `PartialFault` as well.
 
 Several runtimes may write at once, each with a writer of its own. Row locks order their
 transactions; a writer holds nothing beyond a transaction.
@@ -11,47 +15,71 @@ transactions; a writer holds nothing beyond a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Container, Sequence
+from typing import Any, TypeVar
+
+import psycopg
 
 from ..._keys import AlarmKey
 from .._batch import Stale, by_tenant
-from .._contract import StorageFault, Writer
+from .._contract import PartialFault, StorageFault, Writer
 from .._records import Commit, Postponement, StoredAlarm
 from ._connection import Connection
-from ._migrations import Schema
+from ._isolation import LockWatch, is_lock_timeout, is_table_lock, isolated
+from ._migrations import NewerRelease, Schema
 from ._reconnecting import ReconnectingConnection
 from ._tables import MISSING, TenantTables, tables_by_tenant
+from ._tenants import KnownTenants
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _MAX_ATTEMPTS = 10
 """How often the second transaction is tried while other writers keep changing the same rows."""
+MAX_TENANTS = 64
+"""Number of tenants that one transaction may use. Each takes about seven locks."""
+MAX_NEW_TENANTS = 16
+"""Number of tenants that one transaction may create. Each takes about twenty locks."""
+_LOCKED = "another session has locked the object's row; nothing was applied"
+
+Part = tuple[str, list[tuple[int, Commit]]]
+"""A tenant, and its commits with their positions in the batch."""
 
 
 class PostgresWriter(Writer):
     """One of several concurrent writers of a database."""
 
-    def __init__(self, reconnecting: ReconnectingConnection, schema: Schema) -> None:
+    def __init__(
+        self, reconnecting: ReconnectingConnection, schema: Schema, tenants: KnownTenants
+    ) -> None:
         self._reconnecting = reconnecting
         self._schema = schema
+        self._tenants = tenants
         self._tables_of = tables_by_tenant(schema.home)
-        self._known_tenants: set[str] = {""}
-        """Cache of existing tenants. Another process may have dropped one since."""
+        self._locks = LockWatch()
 
     # --- commits ---------------------------------------------------------------------------------
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         if not batch:
             return ()
+        tenants = [commit.key.tenant for commit in batch]
         try:
-            return self._run(lambda connection: self._commit_all(connection, batch, now))
+            return self._isolated(
+                tenants,
+                lambda connection: (
+                    self._commit_fresh(connection, batch, now)
+                    if self._locks.is_wary
+                    else self._commit_all(connection, batch, now)
+                ),
+            )
         except Stale:
             pass
         for _ in range(_MAX_ATTEMPTS):
             try:
-                return self._run(lambda connection: self._commit_fresh(connection, batch, now))
+                return self._isolated(
+                    tenants, lambda connection: self._commit_fresh(connection, batch, now)
+                )
             except Stale:  # another writer changed a row between two statements
                 continue
         raise StorageFault(
@@ -68,7 +96,8 @@ class PostgresWriter(Writer):
             Stale: Nothing was applied.
         """
         parts = by_tenant(batch, lambda commit: commit.key.tenant)
-        found = [(self._find(connection, tenant), part) for tenant, part in sorted(parts.items())]
+        self._look_up(connection, parts)
+        found = [(self._find(tenant), part) for tenant, part in sorted(parts.items())]
         (tables, _), *others = found
         if tables is not None and not others and all(map(_only_saves, batch)):
             return tables.objects.save_any(connection, batch, now)
@@ -77,13 +106,19 @@ class PostgresWriter(Writer):
             for tables, part in found
         ):
             raise Stale  # a tenant has to be created, or a commit is stale
+        checks: list[psycopg.Cursor[tuple[Any, ...]]] = []
 
         def send() -> None:
+            for tables, part in found:
+                if tables is not None:
+                    checks.extend(tables.check(connection, part))
             for tables, part in found:
                 if tables is not None:
                     tables.apply_all(connection, part, now)
 
         connection.pipelined(send)
+        if any(check.fetchone() for check in checks):
+            raise Stale
         return ()
 
     def _commit_fresh(
@@ -93,25 +128,87 @@ class PostgresWriter(Writer):
 
         Raises:
             Stale: Another writer changed a row meanwhile. Nothing was applied.
+            PartialFault: Other sessions have locked rows or tables, or the transaction would create
+                too many tenants. Nothing was applied.
+        """
+        parts = sorted(by_tenant(enumerate(batch), lambda each: each[1].key.tenant).items())
+        self._look_up(connection, [tenant for tenant, _ in parts])
+        new = {
+            tenant: [at for at, _ in part]
+            for tenant, part in parts
+            if self._find(tenant) is None
+            and any(c.writes_anything and not c.expects_anything for _, c in part)
+        }
+        if len(new) > MAX_NEW_TENANTS:
+            raise PartialFault(f"{len(new)} new tenants are too many for one transaction")
+        are_locked = False
+        try:
+            with self._locks.transaction(connection):
+                if new:
+                    self._add_tenants(connection, new)
+                if self._locks.is_wary:
+                    are_locked = self._are_locked(connection, parts, len(batch))
+                return self._apply_fresh(connection, parts, new, now)
+        except psycopg.errors.LockNotAvailable as error:
+            if not are_locked:
+                raise
+            raise PartialFault(_LOCKED, range(len(batch))) from error
+
+    def _apply_fresh(
+        self,
+        connection: Connection,
+        parts: Sequence[Part],
+        new: Container[str],
+        now: int,
+    ) -> Collection[int]:
+        """Lock rows, and apply the commits that aren't stale. Returns the positions of the stale.
+
+        Raises:
+            psycopg.Error: Another writer changed a row meanwhile, or another session has locked it.
         """
         stale: set[int] = set()
         fresh: list[tuple[TenantTables, list[Commit]]] = []
-        parts = by_tenant(enumerate(batch), lambda each: each[1].key.tenant)
-        with connection.transaction():
-            for tenant, part in sorted(parts.items()):
-                tables = self._find(connection, tenant)
-                if tables is not None:
-                    stale |= tables.stale(connection, part)
-                else:
-                    stale.update(at for at, commit in part if commit.expects_anything)
-                    if any(commit.writes_anything for at, commit in part if at not in stale):
-                        self._schema.add_tenant(connection, tenant)
-                        tables = self._tables_of(tenant)
-                if tables is not None:
-                    fresh.append((tables, [commit for at, commit in part if at not in stale]))
-            for tables, kept in fresh:
-                tables.apply_all(connection, kept, now)
+        for tenant, part in parts:
+            tables = self._tables_of(tenant) if tenant in new else self._find(tenant)
+            if tables is not None:
+                stale |= tables.stale(connection, part)
+                fresh.append((tables, [commit for at, commit in part if at not in stale]))
+            else:
+                stale.update(at for at, commit in part if commit.expects_anything)
+        for tables, kept in fresh:
+            tables.apply_all(connection, kept, now)
         return stale
+
+    def _add_tenants(self, connection: Connection, new: dict[str, list[int]]) -> None:
+        """Create tenants, at the beginning of a transaction.
+
+        Args:
+            connection: It has a transaction open.
+            new: The tenants, each with the positions of its commits.
+
+        Raises:
+            PartialFault: A newer release has migrated the database.
+        """
+        try:
+            self._schema.add_tenants(connection, list(new))
+        except NewerRelease as error:
+            positions = [at for its in new.values() for at in its]
+            raise PartialFault(str(error), positions) from error
+
+    def _are_locked(self, connection: Connection, parts: Sequence[Part], size: int) -> bool:
+        """True if other sessions have locked all rows of a batch. Waits for none of them.
+
+        Raises:
+            PartialFault: Some of the rows are locked.
+        """
+        locked: set[int] = set()
+        for tenant, part in parts:
+            tables = self._find(tenant)
+            if tables is not None:
+                locked |= tables.locked(connection, part)
+        if 0 < len(locked) < size:
+            raise PartialFault(_LOCKED, sorted(locked))
+        return len(locked) == size
 
     # --- alarms ----------------------------------------------------------------------------------
 
@@ -155,27 +252,58 @@ class PostgresWriter(Writer):
     # --- tenants ---------------------------------------------------------------------------------
 
     def drop_tenant(self, tenant: str) -> bool:
-        self._known_tenants.discard(tenant)
-        return self._run(lambda connection: self._schema.drop_tenant(connection, tenant))
+        self._tenants.forget([tenant])
+        try:
+            return self._reconnecting.run(
+                lambda connection: self._schema.drop_tenant(connection, tenant)
+            )
+        finally:
+            self._tenants.forget([tenant])  # the reader may have looked it up meanwhile
 
     def close(self) -> None:
         self._reconnecting.close()
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
-        """`ReconnectingConnection.run`, once more if another process dropped a tenant meanwhile."""
-        try:
-            return self._reconnecting.run(work)
-        except StorageFault as fault:
-            if self._known_tenants == {""} or not isinstance(fault.__cause__, MISSING):
+    def _isolated(self, tenants: Sequence[str], work: Callable[[Connection], T]) -> T:
+        """Call ``work``, and tell faults of items and tenants from those of the server.
+
+        It is called again if a wait for a lock ended without it, or if another process dropped a
+        tenant.
+
+        Args:
+            tenants: The tenant of each item that ``work`` is about.
+            work: A transaction.
+
+        Raises:
+            Stale: See `ReconnectingConnection.run`.
+            PartialFault: The fault is of some of the items. Nothing was applied.
+            StorageFault: It failed.
+        """
+        self._locks.refuse(tenants)
+        may_forget = True
+        while True:
+            was_wary = self._locks.is_wary
+            try:
+                return self._reconnecting.run(work)
+            except PartialFault:
                 raise
-        self._known_tenants = {""}
-        return self._reconnecting.run(work)
+            except StorageFault as fault:
+                if isinstance(fault.__cause__, MISSING) and may_forget:
+                    may_forget = False
+                    if self._tenants.forget(set(tenants)):
+                        continue
+                if is_lock_timeout(fault):
+                    self._locks.timed_out()
+                    if not was_wary:
+                        continue
+                    if is_table_lock(fault) and len(set(tenants)) == 1:
+                        self._locks.table_locked(tenants[0], str(fault))
+                raise isolated(fault, tenants) from fault.__cause__
 
     def _apply(
         self,
-        items: Iterable[T],
+        items: Sequence[T],
         tenant_of: Callable[[T], str],
         work: Callable[[Connection, TenantTables, list[T]], R],
     ) -> list[R]:
@@ -183,23 +311,32 @@ class PostgresWriter(Writer):
         parts = sorted(by_tenant(items, tenant_of).items())
 
         def run(connection: Connection) -> list[R]:
-            found = [(self._find(connection, tenant), part) for tenant, part in parts]
+            self._look_up(connection, [tenant for tenant, _ in parts])
+            found = [(self._find(tenant), part) for tenant, part in parts]
             there = [(tables, part) for tables, part in found if tables is not None]
-            if len(there) == 1:
+            if len(there) == 1 and not self._locks.is_wary:
                 ((tables, part),) = there
                 return [work(connection, tables, part)]  # one statement is a transaction by itself
-            with connection.transaction():
+            with self._locks.transaction(connection):
                 return [work(connection, tables, part) for tables, part in there]
 
-        return self._run(run) if parts else []
+        if not parts:
+            return []
+        return self._isolated([tenant_of(item) for item in items], run)
 
-    def _find(self, connection: Connection, tenant: str) -> TenantTables | None:
-        """The tables of a tenant; None if it doesn't exist."""
-        if tenant not in self._known_tenants:
-            if not self._schema.has_tenant(connection, tenant):
-                return None
-            self._known_tenants.add(tenant)
-        return self._tables_of(tenant)
+    def _look_up(self, connection: Connection, tenants: Collection[str]) -> None:
+        """Let `_find` know the existing ones of ``tenants``.
+
+        Raises:
+            PartialFault: These are too many for one transaction.
+        """
+        if len(tenants) > MAX_TENANTS:
+            raise PartialFault(f"{len(tenants)} tenants are too many for one transaction")
+        self._tenants.look_up(connection, self._schema, tenants)
+
+    def _find(self, tenant: str) -> TenantTables | None:
+        """The tables of a tenant that was looked up; None if it doesn't exist."""
+        return self._tables_of(tenant) if tenant in self._tenants else None
 
 
 def _only_saves(commit: Commit) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from .._batch import GroupedChanges, Stale, acknowledgements, by_tenant
-from .._contract import StorageFault
+from .._contract import PartialFault, StorageFault
 from .._records import Commit
 from ._alarms import AlarmTable
 from ._migrations import Schema, TableNames
@@ -21,6 +21,15 @@ UNDECODABLE_MESSAGE = (
     "database disk image is malformed, and SQLite's message is not UTF-8; restore a backup"
 )
 """Text for the `UnicodeDecodeError` that sqlite3 raises instead of the database error itself."""
+
+_PARTIAL_ERRORS = {
+    sqlite3.SQLITE_ERROR,  # such as a missing table, or an index on an expression that fails
+    sqlite3.SQLITE_CORRUPT,  # of one page or index
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+}
+"""Primary result codes of statements that may succeed for other rows or other tables."""
 
 MAX_CACHED_TENANTS = 256
 """Number of tenants whose tables the writer keeps in memory."""
@@ -103,6 +112,7 @@ def checked(watch: FileWatch) -> Iterator[None]:
     """Run the block's transaction or read on the file that was opened, see `_watch`.
 
     Raises:
+        PartialFault: sqlite3 raised an error, and other items may succeed.
         StorageFault: The file isn't the one that was opened, or sqlite3 raised an error.
     """
     if watch.has_failed:
@@ -111,6 +121,9 @@ def checked(watch: FileWatch) -> Iterator[None]:
         yield
     except (sqlite3.Error, OverflowError) as error:
         watch.check_all()  # SQLite finds the pages of another file malformed
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+        if isinstance(error, OverflowError) or code & 0xFF in _PARTIAL_ERRORS:
+            raise PartialFault(str(error)) from error
         raise StorageFault.of(error) from error
     except UnicodeDecodeError as error:
         watch.check_all()
