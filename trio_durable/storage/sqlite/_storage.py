@@ -23,11 +23,13 @@ from pathlib import Path
 from ..._durations import Duration, seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Reader, Storage, StorageFault, Writer
+from .._records import Finding
 from ._database_file import DatabaseFile, identity_of
+from ._doctor import Examination
 from ._lock import FileLock
 from ._migrations import Schema
 from ._reader import SQLiteReader
-from ._tables import UNDECODABLE_MESSAGE, TenantTables
+from ._tables import UNDECODABLE_MESSAGE, TenantTables, advice_for
 from ._transaction import transaction
 from ._watch import FileWatch
 from ._writer import SQLiteWriter
@@ -43,7 +45,10 @@ reader that is after every 1000 pages, some 4 MB."""
 class SQLiteStorage(Storage):
     """Objects in the SQLite file at ``path``.
 
-    One runtime at a time may write; any number of processes may read at the same time.
+    One runtime at a time may write; any number of processes may read at the same time. Hard links
+    and bind mounts of a file count as the same file on Linux. A file that is removed, replaced or
+    overwritten while it is open is noticed within a second, and from then on nothing is
+    acknowledged.
 
     Args:
         path: The file, which is created if it doesn't exist. Its folder must exist.
@@ -172,6 +177,16 @@ class SQLiteStorage(Storage):
                 for tenant, name in schema.pending()
             ]
 
+    def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+        """See `Storage.diagnose`."""
+        try:
+            self._require_sqlite()
+        except StorageUnavailable as error:
+            yield Finding("sqlite", "problem", error.problem, "install a newer Python")
+            return
+        yield Finding("sqlite", "ok", f"SQLite {sqlite3.sqlite_version}")
+        yield from Examination(self._path, self._connect, self._busy_timeout, thorough).findings()
+
     def _require_sqlite(self) -> None:
         if sqlite3.sqlite_version_info < _MIN_SQLITE:
             raise StorageUnavailable(
@@ -229,13 +244,8 @@ class SQLiteStorage(Storage):
             yield
         except sqlite3.DatabaseError as error:
             text = str(error)
-            advice = {
-                "file is not a database": "; it is not an SQLite file: choose another path",
-                "attempt to write a readonly database": "; make the file and its folder writable",
-                "unable to open database file": "; check the path and its permissions",
-                "database disk image is malformed": "; the file is damaged: restore a backup of it",
-                "database is locked": "; another program has it locked: close that first",
-            }.get(text, "")
-            raise StorageUnavailable(self.location, text + advice) from error
+            advice = advice_for(text)
+            problem = f"{text}; {advice}" if advice else text
+            raise StorageUnavailable(self.location, problem) from error
         except UnicodeDecodeError as error:
             raise StorageUnavailable(self.location, UNDECODABLE_MESSAGE) from error
