@@ -25,7 +25,6 @@ from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Reader, Storage, StorageFault, Writer
 from .._records import Finding
 from ._database_file import DatabaseFile, identity_of
-from ._doctor import Examination
 from ._lock import FileLock
 from ._migrations import Schema
 from ._reader import SQLiteReader
@@ -95,6 +94,7 @@ class SQLiteStorage(Storage):
             # Before SQLite opens the file, since recovering it is a change, too.
             self._file = self._open_file()
             undo.callback(self._file.release)
+            self._refuse_logs_of_other_names(self._file)
             connection = self._connect()
             undo.callback(connection.close)
             schema = self._prepare(connection)
@@ -119,6 +119,23 @@ class SQLiteStorage(Storage):
                 f"it can't be opened for writing ({error.strerror}); check the path and its "
                 "permissions: make the file and its folder writable",
             ) from error
+
+    def _refuse_logs_of_other_names(self, file: DatabaseFile) -> None:
+        # No runtime has the file open under any name, so such a log is left from a crash. Here its
+        # commits would be missing, and applied later it would damage the file.
+        try:
+            logs = [name.with_name(f"{name.name}-wal") for name in file.other_names(self._path)]
+            left = [log for log in logs if log.exists() and log.stat().st_size]
+        except OSError as error:
+            raise StorageUnavailable(
+                self.location, f"its folder can't be read ({error.strerror}); make it readable"
+            ) from error
+        if left:
+            raise StorageUnavailable(
+                self.location,
+                f"the file has another name, whose log {left[0]} may have commits that are not in "
+                f"the file; open {left[0].name.removesuffix('-wal')} first, and keep one name only",
+            )
 
     def _watch(self, file: DatabaseFile | None = None) -> FileWatch:
         try:
@@ -184,6 +201,9 @@ class SQLiteStorage(Storage):
         except StorageUnavailable as error:
             yield Finding("sqlite", "problem", error.problem, "install a newer Python")
             return
+        # Imported here, because only the command needs it.
+        from ._doctor import Examination
+
         yield Finding("sqlite", "ok", f"SQLite {sqlite3.sqlite_version}")
         yield from Examination(self._path, self._connect, self._busy_timeout, thorough).findings()
 
