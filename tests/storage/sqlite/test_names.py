@@ -102,12 +102,15 @@ def test_a_forked_child_that_ends_does_not_release_the_inode(path: Path, link: P
 
 
 FORKED = """
-import os, signal, sys
+import os, signal, sys, threading
 from trio_durable import SQLiteStorage
 from trio_durable.storage.sqlite import _database_file
 
-with _database_file._registry_guard:  # as another thread may, which the child hasn't
-    child = os.fork()
+# Another thread opens a file right now. The child hasn't that thread.
+thread = threading.Thread(target=_database_file._registry_guard.acquire)
+thread.start()
+thread.join()
+child = os.fork()
 if child == 0:
     signal.alarm(30)
     SQLiteStorage(sys.argv[1]).open_writer().close()
