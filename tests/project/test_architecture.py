@@ -59,11 +59,11 @@ RANKS = {
         "_urls",
     ],
     "storage.sqlite": [
-        "_database_file _lock _parameters _transaction",
+        "_database_file _lock _mounts _parameters _transaction",
         "_migrations _watch",
         "_alarms _objects",
         "_tables",
-        "_reader _writer",
+        "_doctor _reader _writer",
         "_storage",
     ],
     "storage.postgres": [

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from trio_durable import SQLiteStorage, StorageInUse
+from trio_durable import SQLiteStorage, StorageInUse, StorageUnavailable
 from trio_durable.storage import Commit
 from trio_durable.storage.sqlite._database_file import identity_of, is_owned
 
@@ -98,6 +99,73 @@ def test_a_hard_link_is_in_use_by_another_process_until_that_ends(path: Path, li
 def test_a_forked_child_that_ends_does_not_release_the_inode(path: Path, link: Path) -> None:
     with holding(path, "fork"), pytest.raises(StorageInUse):
         SQLiteStorage(link).open_writer()
+
+
+FORKED = """
+import os, signal, sys, threading
+from trio_durable import SQLiteStorage
+from trio_durable.storage.sqlite import _database_file
+
+# Another thread opens a file right now. The child hasn't that thread.
+thread = threading.Thread(target=_database_file._registry_guard.acquire)
+thread.start()
+thread.join()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    SQLiteStorage(sys.argv[1]).open_writer().close()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_child_that_is_forked_while_a_file_is_opened_can_open_it(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0\n"
+
+
+KILLED = """
+import os, sys
+from trio_durable import ObjectKey, SQLiteStorage
+from trio_durable.storage import Commit
+
+writer = SQLiteStorage(sys.argv[1]).open_writer()
+writer.commit([Commit(ObjectKey("Counter", "a"), 0, b"{}")], 1)
+os._exit(0)
+"""
+
+
+def test_the_log_that_a_crash_left_beside_another_name_is_not_passed_over(path: Path) -> None:
+    SQLiteStorage(path).open_writer().close()
+    link = path.with_name("other.db")
+    link.hardlink_to(path)
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=True)
+    for _ in range(2):
+        with pytest.raises(StorageUnavailable) as caught:
+            SQLiteStorage(link).open_writer()
+        assert "whose log " in str(caught.value)
+        assert str(caught.value).endswith("; open objects.db first, and keep one name only")
+    assert not link.with_name("other.db-wal").exists()
+    SQLiteStorage(path).open_writer().close()
+    storage = SQLiteStorage(link)
+    with writing(storage), closing(storage.open_reader()) as reader:
+        assert reader.load([key("a")])[0] is not None
+
+
+def test_a_folder_that_can_not_be_read_may_have_such_a_log(
+    path: Path, link: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        with pytest.raises(StorageUnavailable, match="its folder can't be read"):
+            SQLiteStorage(path).open_writer()
+        link.unlink()
+        SQLiteStorage(path).open_writer().close()  # one name, so there is nothing to look for
 
 
 BIND = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"')

@@ -71,6 +71,19 @@ class DatabaseFile:
             self.is_locked = locked is True
             _owned[self.identity] = self
 
+    def other_names(self, path: Path) -> list[Path]:
+        """Other names of the file in the folder of ``path``; empty after `release`.
+
+        Raises:
+            OSError: The folder can't be read.
+        """
+        with self._guard:
+            if self._fd is None or os.fstat(self._fd).st_nlink < 2:
+                return []
+        with os.scandir(path.parent) as entries:
+            same = [entry.name for entry in entries if entry.inode() == self.identity[1]]
+        return [path.with_name(name) for name in sorted(same) if name != path.name]
+
     @property
     def is_open(self) -> bool:
         """False after `release`."""

@@ -7,6 +7,9 @@ exclusive mode would exclude readers.
 
 The file contains the owner's pid, for error messages only. It stays when the lock is released,
 because removing it would race with the next owner: two processes could lock two files of one name.
+
+Other names of the database have other lock files, so `_database_file` locks its inode as well.
+Earlier releases know this lock alone.
 """
 
 from __future__ import annotations
@@ -53,6 +56,24 @@ class FileLock:
             self._fd = None
 
 
+def holder_of(path: Path) -> tuple[bool, int | None]:
+    """State of a lock file: True if it is locked, and the pid of its owner if it is known.
+
+    A runtime that opens the database in the same microseconds is refused.
+
+    Raises:
+        OSError: The file can't be opened.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        if _lock(fd, shared=True):
+            return False, None
+        holder = os.read(fd, 32)
+        return True, int(holder) if holder.isdigit() else None
+    finally:
+        os.close(fd)
+
+
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
@@ -67,7 +88,7 @@ def _release_in_child() -> None:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(fd: int) -> bool:
+    def _lock(fd: int, *, shared: bool = False) -> bool:  # noqa: ARG001
         # Windows locks are mandatory: far beyond the content, which stays readable.
         os.lseek(fd, 1 << 30, os.SEEK_SET)
         try:
@@ -82,9 +103,9 @@ else:
 
     os.register_at_fork(after_in_child=_release_in_child)
 
-    def _lock(fd: int) -> bool:
+    def _lock(fd: int, *, shared: bool = False) -> bool:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

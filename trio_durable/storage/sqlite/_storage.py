@@ -23,11 +23,12 @@ from pathlib import Path
 from ..._durations import Duration, seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Reader, Storage, StorageFault, Writer
+from .._records import Finding
 from ._database_file import DatabaseFile, identity_of
 from ._lock import FileLock
 from ._migrations import Schema
 from ._reader import SQLiteReader
-from ._tables import UNDECODABLE_MESSAGE, TenantTables
+from ._tables import UNDECODABLE_MESSAGE, TenantTables, advice_for
 from ._transaction import transaction
 from ._watch import FileWatch
 from ._writer import SQLiteWriter
@@ -43,7 +44,10 @@ reader that is after every 1000 pages, some 4 MB."""
 class SQLiteStorage(Storage):
     """Objects in the SQLite file at ``path``.
 
-    One runtime at a time may write; any number of processes may read at the same time.
+    One runtime at a time may write; any number of processes may read at the same time. Hard links
+    and bind mounts of a file count as the same file on Linux. A file that is removed, replaced or
+    overwritten while it is open is noticed within a second, and from then on nothing is
+    acknowledged.
 
     Args:
         path: The file, which is created if it doesn't exist. Its folder must exist.
@@ -90,6 +94,7 @@ class SQLiteStorage(Storage):
             # Before SQLite opens the file, since recovering it is a change, too.
             self._file = self._open_file()
             undo.callback(self._file.release)
+            self._refuse_logs_of_other_names(self._file)
             connection = self._connect()
             undo.callback(connection.close)
             schema = self._prepare(connection)
@@ -114,6 +119,23 @@ class SQLiteStorage(Storage):
                 f"it can't be opened for writing ({error.strerror}); check the path and its "
                 "permissions: make the file and its folder writable",
             ) from error
+
+    def _refuse_logs_of_other_names(self, file: DatabaseFile) -> None:
+        # No runtime has the file open under any name, so such a log is left from a crash. Here its
+        # commits would be missing, and applied later it would damage the file.
+        try:
+            logs = [name.with_name(f"{name.name}-wal") for name in file.other_names(self._path)]
+            left = [log for log in logs if log.exists() and log.stat().st_size]
+        except OSError as error:
+            raise StorageUnavailable(
+                self.location, f"its folder can't be read ({error.strerror}); make it readable"
+            ) from error
+        if left:
+            raise StorageUnavailable(
+                self.location,
+                f"the file has another name, whose log {left[0]} may have commits that are not in "
+                f"the file; open {left[0].name.removesuffix('-wal')} first, and keep one name only",
+            )
 
     def _watch(self, file: DatabaseFile | None = None) -> FileWatch:
         try:
@@ -172,6 +194,19 @@ class SQLiteStorage(Storage):
                 for tenant, name in schema.pending()
             ]
 
+    def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
+        """See `Storage.diagnose`."""
+        try:
+            self._require_sqlite()
+        except StorageUnavailable as error:
+            yield Finding("sqlite", "problem", error.problem, "install a newer Python")
+            return
+        # Imported here, because only the command needs it.
+        from ._doctor import Examination
+
+        yield Finding("sqlite", "ok", f"SQLite {sqlite3.sqlite_version}")
+        yield from Examination(self._path, self._connect, self._busy_timeout, thorough).findings()
+
     def _require_sqlite(self) -> None:
         if sqlite3.sqlite_version_info < _MIN_SQLITE:
             raise StorageUnavailable(
@@ -229,13 +264,8 @@ class SQLiteStorage(Storage):
             yield
         except sqlite3.DatabaseError as error:
             text = str(error)
-            advice = {
-                "file is not a database": "; it is not an SQLite file: choose another path",
-                "attempt to write a readonly database": "; make the file and its folder writable",
-                "unable to open database file": "; check the path and its permissions",
-                "database disk image is malformed": "; the file is damaged: restore a backup of it",
-                "database is locked": "; another program has it locked: close that first",
-            }.get(text, "")
-            raise StorageUnavailable(self.location, text + advice) from error
+            advice = advice_for(text)
+            problem = f"{text}; {advice}" if advice else text
+            raise StorageUnavailable(self.location, problem) from error
         except UnicodeDecodeError as error:
             raise StorageUnavailable(self.location, UNDECODABLE_MESSAGE) from error

@@ -31,8 +31,21 @@ _PARTIAL_ERRORS = {
 }
 """Primary result codes of statements that may succeed for other rows or other tables."""
 
+_ADVICE = {
+    "file is not a database": "it is not an SQLite file: choose another path",
+    "attempt to write a readonly database": "make the file and its folder writable",
+    "unable to open database file": "check the path and its permissions",
+    "database disk image is malformed": "the file is damaged: restore a backup of it",
+    "database is locked": "another program has it locked: close that first",
+}
+
 MAX_CACHED_TENANTS = 256
 """Number of tenants whose tables the writer keeps in memory."""
+
+
+def advice_for(message: str) -> str:
+    """The remedy for an error of SQLite with this message; "" if there is no particular one."""
+    return _ADVICE.get(message, "")
 
 
 class TenantTables:
