@@ -533,7 +533,8 @@ def test_nothing_normal_is_an_error_in_the_servers_log(fresh_server: Server) -> 
             setting("a", "x", revision=7),
             setting("a", "x", revision=0),
             Commit(key("c"), 1, b"2", alarms=AlarmChanges({"x": 2})),
-            Commit(key("gone"), 1, b"2", alarms=alarms),
+            Commit(key("gone"), 1, delete=True),
+            setting("gone", "x", revision=1),
             of_tenant("acme", "a", 3),
         ]
         for each in stale:

@@ -50,6 +50,26 @@ def test_stale_saves_take_no_second_round_trip(writer: Writer) -> None:
     assert len(sent) == 1
 
 
+@pytest.mark.parametrize("revision", [1, 7])
+def test_a_batch_of_any_changes_is_one_round_trip(writer: Writer, revision: int) -> None:
+    """Stale commits are left out in the same one."""
+    alarms = AlarmChanges(changed={**ALARM})
+    for one in "abc":
+        commit(writer, Commit(key(one), 0, b"1", alarms=alarms))
+    batch = [
+        Commit(key("a"), 1, b"2", alarms=alarms),
+        Commit(key("b"), revision, delete=True, alarms=AlarmChanges(clear=True)),
+        setting("c", "y", revision=1),
+        setting("d", "y"),
+    ]
+    with counted(writer) as sent:
+        assert commit(writer, *batch) == ([] if revision == 1 else [1])
+    # Everything is inside of one pipeline.
+    assert (sent[0], sent[-1]) == ("_enter_gen", "_exit_gen")
+    assert set(sent[1:-1]) <= {"_execute_gen", "_communicate_gen", "_fetch_gen"}
+    assert sent.count("_enter_gen") == 1
+
+
 def catch_up(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     """Wait until the statistics have what backends did that have ended."""
     if connection.info.server_version >= 150000:

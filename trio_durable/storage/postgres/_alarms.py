@@ -26,7 +26,7 @@ from .._records import (
 from ._arrays import BigintArray, TextArray, json_array, swap_nul, text_array
 from ._connection import Connection
 from ._names import Names
-from ._objects import IS_FRESH, REQUIRE_ALL, SET_STALE
+from ._objects import IS_FRESH, MARK_STALE, REQUIRE_ALL
 
 _MIN_TIME = -(2**63)
 
@@ -36,6 +36,7 @@ a.type_name, a.object_id, a.name, a.due_at, convert_to(a.payload, 'UTF8'), a.fai
 _OBJECTS = "unnest(%s::text[], %s::text[])"
 _KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
 _CLAIMS = "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])"
+_K_IS_FRESH = IS_FRESH.format(type="k.t", id="k.i")
 _IS_K = "a.type_name = k.t AND a.object_id = k.i AND a.name = k.m"
 
 # Locked in the order of their keys, see `_objects`.
@@ -45,14 +46,14 @@ WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m, {{columns}}
     FROM {{claims}} AS k (t, i, m, {{names}})
     JOIN {{{{alarms}}}} AS a ON {_IS_K} AND a.claim = k.c
-    {{where}}{_IN_ORDER}{{skip}}
+    {_IN_ORDER}{{skip}}
 )
 """
 _LOCK = f"""
 WITH locked AS MATERIALIZED (
     SELECT FROM {_KEYS} AS k (t, i, m)
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i AND {{is_m}}
-    WHERE {IS_FRESH}
+    WHERE {_K_IS_FRESH}
     {_IN_ORDER}
 )
 SELECT count(*) FROM locked
@@ -73,17 +74,20 @@ WHERE NOT EXISTS (
 )
 """
 _CHECK = f"""
-{SET_STALE} WHERE EXISTS (
-    SELECT FROM {_CLAIMS} AS k (t, i, m, c)
-    LEFT JOIN {{alarms}} AS a ON {_IS_K} AND a.claim = k.c WHERE a.claim IS NULL
-)
+SELECT {MARK_STALE} FROM {_CLAIMS} AS k (t, i, m, c)
+LEFT JOIN {{alarms}} AS a ON {_IS_K} AND a.claim = k.c
+WHERE a.claim IS NULL
+HAVING count(*) > 0
 """
-_HELD_IF_FRESH = _HELD.format(
-    columns="1", claims=_CLAIMS, names="c", where=f"WHERE {IS_FRESH} ", skip=""
-)
 _ACKNOWLEDGE_ALL = f"""
-{_HELD_IF_FRESH}, done AS (
-    DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K} RETURNING 1
+WITH k AS MATERIALIZED (SELECT * FROM {_CLAIMS} AS k (t, i, m, c) WHERE {_K_IS_FRESH}),
+held AS MATERIALIZED (
+    SELECT a.type_name, a.object_id, a.name FROM k
+    JOIN {{alarms}} AS a ON {_IS_K} AND a.claim = k.c
+    {_IN_ORDER}
+), done AS (
+    DELETE FROM {{alarms}} AS a USING held AS h
+    WHERE a.type_name = h.type_name AND a.object_id = h.object_id AND a.name = h.name RETURNING 1
 ) {REQUIRE_ALL}
 """
 _LOST = f"""
@@ -95,7 +99,7 @@ WITH held AS MATERIALIZED (
 SELECT n FROM generate_series(1, %s) AS n WHERE n NOT IN (SELECT n FROM held)
 """
 _RENEW = f"""
-{_HELD.format(columns="1", claims=_CLAIMS, names="c", where="", skip=" SKIP LOCKED")}
+{_HELD.format(columns="1", claims=_CLAIMS, names="c", skip=" SKIP LOCKED")}
 UPDATE {{alarms}} AS a SET available_at = %s FROM k WHERE {_IS_K}
 """
 _POSTPONE = f"""
@@ -105,7 +109,6 @@ _POSTPONE = f"""
         claims="unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
         "%s::bigint[], %s::bigint[], %s::text[])",
         names="c, v, f, l",
-        where="",
         skip="",
     )
 }
@@ -126,7 +129,7 @@ _CANCEL = f"""
 WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_KEYS} AS k (t, i, m)
     JOIN {{alarms}} AS a ON {_IS_K}
-    WHERE {IS_FRESH}
+    WHERE {_K_IS_FRESH}
     {_IN_ORDER}
 )
 DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K}
@@ -135,7 +138,7 @@ _CLEAR = f"""
 WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_OBJECTS} AS k (t, i)
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i
-    WHERE {IS_FRESH}
+    WHERE {_K_IS_FRESH}
     {_IN_ORDER}
 )
 DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K}
@@ -144,7 +147,7 @@ _SET = f"""
 INSERT INTO {{alarms}} (type_name, object_id, name, due_at, available_at, payload)
 SELECT t, i, m, d, d, p
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[]) AS k (t, i, m, d, p)
-WHERE {IS_FRESH}
+WHERE {_K_IS_FRESH}
 ORDER BY t COLLATE "C", i COLLATE "C", m COLLATE "C"
 ON CONFLICT (type_name, object_id, name) DO UPDATE SET
     due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
@@ -229,7 +232,10 @@ class AlarmTable:
     def check(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
     ) -> psycopg.Cursor[tuple[Any, ...]]:
-        """Find out without locks whether claims are held; see `ObjectTable.check`."""
+        """Find the claims that aren't held, without locks. The result is as of `ObjectTable.save`.
+
+        A claim may be lost between this and `acknowledge_all`, which then fails.
+        """
         return connection.execute(self._check, _claims(claims))
 
     def locked(self, connection: Connection, batch: Sequence[tuple[int, Commit]]) -> set[int]:
@@ -255,7 +261,7 @@ class AlarmTable:
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
     ) -> None:
         """Remove alarms. If a claim isn't held, this and the rest of the pipeline fail."""
-        connection.execute(self._acknowledge_all, (*_claims(claims), len(claims)))
+        connection.execute(self._acknowledge_all, _claims(claims))
 
     def lost(self, connection: Connection, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
         """The numbers of the claims that aren't held, of triples (number, alarm, claim).

@@ -63,6 +63,7 @@ def text_array(items: Iterable[str | None]) -> TextArray:
     return TextArray([None if item is None else item.encode() for item in items])
 
 
+_BACKSLASH = ord("\\")
 _NUL, _STAND_IN = rb"\u0000", rb"\ue000"
 _SWAPPED = {_NUL: _STAND_IN, _STAND_IN: _NUL}
 _ESCAPES = re.compile(rb"\\(?:u0000|ue000|.)", re.DOTALL)
@@ -80,7 +81,9 @@ def swap_nul(json: bytes) -> bytes:
 
 def json_array(items: Iterable[bytes | None]) -> TextArray:
     """A parameter of type ``text[]``, from JSON to be stored."""
-    return TextArray([None if item is None else swap_nul(item) for item in items])
+    return TextArray(
+        [item if item is None or _BACKSLASH not in item else swap_nul(item) for item in items]
+    )
 
 
 class _TextArrayDumper(Dumper):

@@ -24,6 +24,7 @@ class Names:
         self.tenant = tenant
         self.schema = f"{_PREFIX}{tenant}" if tenant else home
         self._names = {
+            "tenant": tenant,
             "schema": _quoted(self.schema) if self.schema is not None else "",
             "objects": self._of("durable_objects"),
             "alarms": self._of("durable_alarms"),

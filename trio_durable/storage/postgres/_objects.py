@@ -4,11 +4,11 @@ A save is an upsert whose update is conditional on revision and epoch. It return
 so a batch of saves applies in one statement even if some of them are stale. A save whose row was
 deleted would insert it again; a trigger refuses that, which fails the whole statement.
 
-Other batches are pipelines, which end before the client sees a result. Stale commits are normal, so
-they must not be errors in the server's log: `ObjectTable.check` finds them first, without locks,
-and sets a flag for the transaction, with which all later statements change nothing. A row may also
-change between the check and the statement that locks it. Then that statement fails, and with it the
-transaction.
+Other batches are pipelines, whose statements are all sent before the client sees a result. Stale
+commits are normal, so they must not be errors in the server's log. A statement that finds some
+applies the others, and puts the stale ones in a setting of the transaction, by which the later
+statements leave them out. Each commit changes its object in one statement, and its alarms after
+that, so it applies as a whole or not at all.
 
 Statements lock rows in the order of their keys. So concurrent batches on the same objects wait for
 each other, but can't deadlock.
@@ -29,80 +29,105 @@ from ._connection import Connection
 from ._migrations import GONE
 from ._names import Names
 
-IS_FRESH = "current_setting('trio_durable.stale', true) IS DISTINCT FROM 'on'"
-"""The condition under which a statement of a pipeline changes anything."""
+_STALE_KEYS = "nullif(current_setting('trio_durable.stale', true), '')"
 
-SET_STALE = "SELECT set_config('trio_durable.stale', 'on', true)"
-"""Keeps the later statements of the transaction from changing anything."""
+IS_FRESH = f"""
+({_STALE_KEYS} IS NULL
+    OR ROW('{{{{tenant}}}}', {{type}}, {{id}})::text <> ALL ({_STALE_KEYS}::text[]))
+"""
+"""The condition that an object isn't one of the stale ones that earlier statements of the
+transaction have found."""
+
+MARK_STALE = f"""
+array_agg(k.t), array_agg(k.i), set_config(
+    'trio_durable.stale',
+    (
+        coalesce({_STALE_KEYS}, '{{{{}}}}')::text[]
+        || array_agg(ROW('{{tenant}}', k.t, k.i)::text)
+    )::text,
+    true)
+"""
+"""Let later statements of the transaction leave out the objects of ``k``, and return their keys."""
 
 _STALE_MARK = "trio_durable: stale"
-_REQUIRE = f"SELECT CASE WHEN {{}} THEN 1 ELSE ('{_STALE_MARK} ' || count(*))::int END FROM"
 
-REQUIRE_ALL = f"{_REQUIRE.format(f'count(*) = CASE WHEN {IS_FRESH} THEN %s ELSE 0 END')} done"
-"""Fails unless the statement changed the expected number of rows, see `is_stale`. The error rolls
-back the whole pipeline on the server, so the client needs no result in between. It is a cast of a
-text to a number; no index or trigger of the user's raises that with this text."""
+REQUIRE_ALL = f"""
+SELECT CASE WHEN (SELECT count(*) FROM k) = count(*) THEN 1
+    ELSE ('{_STALE_MARK} ' || count(*))::int END FROM done
+"""
+"""Fails unless the statement changed all rows of ``k``, see `is_stale`. The error rolls back the
+whole pipeline on the server. It is a cast of a text to a number; no index or trigger of the user's
+raises that with this text."""
+
+# Looked for only if there are any.
+_MARK_THE_REST = f"""
+SELECT {MARK_STALE} FROM k
+WHERE (SELECT count(*) FROM done) <> (SELECT count(*) FROM k)
+    AND NOT EXISTS (SELECT FROM done AS d WHERE d.type_name = k.t AND d.object_id = k.i)
+HAVING count(*) > 0
+"""
 
 _KEYS = "unnest(%s::text[], %s::text[])"
 _EXPECTED = "unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[])"
 
+_K_IS_FRESH = IS_FRESH.format(type="k.t", id="k.i")
 _SAVE = """
 INSERT INTO {{objects}} AS o (type_name, object_id, epoch, revision, updated_at, state)
 SELECT t, i, e, r + 1, %s, s
-FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[]) AS k (t, i, r, e, s)
-{where}ORDER BY t COLLATE "C", i COLLATE "C"
+FROM {source}
+ORDER BY t COLLATE "C", i COLLATE "C"
 ON CONFLICT (type_name, object_id) DO UPDATE SET
     revision = excluded.revision, updated_at = excluded.updated_at, state = excluded.state
 WHERE o.revision = excluded.revision - 1 AND o.epoch = excluded.epoch
+RETURNING type_name, object_id
 """
-_SAVE_ANY = f"{_SAVE.format(where='')} RETURNING type_name, object_id"
-_SAVE_ALL = f"""
-WITH done AS ({_SAVE.format(where=f"WHERE {IS_FRESH} ")} RETURNING 1) {REQUIRE_ALL}
+_NEW = """
+unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[]) AS k (t, i, r, e, s)
+"""
+_SAVE_ANY = _SAVE.format(source=_NEW)
+_SAVE_FRESH = f"""
+WITH k AS MATERIALIZED (SELECT * FROM {_NEW} WHERE {_K_IS_FRESH}),
+done AS ({_SAVE.format(source="k")})
+{_MARK_THE_REST}
 """
 
-_DELETE_ALL = f"""
-WITH wanted AS MATERIALIZED (
-    SELECT o.type_name, o.object_id
-    FROM {_EXPECTED} AS k (t, i, r, e)
+_DELETE = f"""
+WITH k AS MATERIALIZED (SELECT * FROM {_EXPECTED} AS k (t, i, r, e) WHERE {_K_IS_FRESH}),
+wanted AS MATERIALIZED (
+    SELECT o.type_name, o.object_id FROM k
     JOIN {{objects}} AS o ON o.type_name = t AND o.object_id = i AND o.revision = r AND o.epoch = e
-    WHERE {IS_FRESH}
     ORDER BY o.type_name, o.object_id FOR UPDATE OF o
 ), done AS (
     DELETE FROM {{objects}} AS o USING wanted AS w
-    WHERE o.type_name = w.type_name AND o.object_id = w.object_id RETURNING 1
-) {REQUIRE_ALL}
+    WHERE o.type_name = w.type_name AND o.object_id = w.object_id
+    RETURNING o.type_name, o.object_id
+)
+{_MARK_THE_REST}
 """
 
 # The rows are locked, so that no other process changes them before this transaction commits. Rows
 # that don't exist can't be locked.
 _FOUND = f"""
-WITH found AS MATERIALIZED (
-    SELECT k.n, o.revision = k.r AND o.epoch = k.e AS is_fresh
+found AS MATERIALIZED (
+    SELECT k.n, o.type_name, o.object_id, o.revision = k.r AND o.epoch = k.e AS is_fresh
     FROM {_EXPECTED} WITH ORDINALITY AS k (t, i, r, e, n)
     JOIN {{{{objects}}}} AS o ON o.type_name = k.t AND o.object_id = k.i
-    {{where}}ORDER BY o.type_name, o.object_id FOR NO KEY UPDATE OF o{{skip}}
+    ORDER BY o.type_name, o.object_id FOR NO KEY UPDATE OF o{{skip}}
 )
 """
 _REQUIRE_FRESH = f"""
-{_FOUND.format(where=f"WHERE {IS_FRESH} ", skip="")}
-{_REQUIRE.format(f"NOT {IS_FRESH} OR count(*) = %s AND bool_and(is_fresh)")} found
+WITH k AS MATERIALIZED (SELECT * FROM {_KEYS} AS k (t, i)),
+{_FOUND.format(skip="")},
+done AS (SELECT type_name, object_id FROM found WHERE is_fresh)
+{_MARK_THE_REST}
 """
-_IS_STALE = "CASE WHEN w.r = 0 THEN found.n IS NOT NULL ELSE is_fresh IS NOT TRUE END"
 _STALE = f"""
-{_FOUND.format(where="", skip="")}
+WITH {_FOUND.format(skip="")}
 SELECT w.n FROM unnest(%s::bigint[]) WITH ORDINALITY AS w (r, n) LEFT JOIN found USING (n)
-WHERE {_IS_STALE}
-"""
-_CHECK = f"""
-{SET_STALE} WHERE EXISTS (
-    SELECT FROM {_EXPECTED} AS w (t, i, r, e)
-    LEFT JOIN {{objects}} AS o ON o.type_name = w.t AND o.object_id = w.i
-    WHERE CASE WHEN w.r = 0 THEN o.revision IS NOT NULL
-        ELSE (o.revision = w.r AND o.epoch = w.e) IS NOT TRUE END
-)
+WHERE CASE WHEN w.r = 0 THEN found.n IS NOT NULL ELSE is_fresh IS NOT TRUE END
 """
 _LOCKED = f"""
-{_FOUND.format(where="", skip=" SKIP LOCKED")}
+WITH {_FOUND.format(skip=" SKIP LOCKED")}
 SELECT k.n FROM {_KEYS} WITH ORDINALITY AS k (t, i, n)
 JOIN {{objects}} AS o ON o.type_name = k.t AND o.object_id = k.i
 WHERE k.n NOT IN (SELECT n FROM found)
@@ -110,7 +135,7 @@ WHERE k.n NOT IN (SELECT n FROM found)
 
 _REMOVE = f"""
 DELETE FROM {{objects}} AS o USING {_KEYS} AS k (t, i)
-WHERE o.type_name = t AND o.object_id = i AND {IS_FRESH}
+WHERE o.type_name = t AND o.object_id = i AND {_K_IS_FRESH}
 """
 
 _LOAD = f"""
@@ -143,12 +168,11 @@ class ObjectTable:
     def __init__(self, names: Names) -> None:
         self._tenant = names.tenant
         self._save_any = names.query(_SAVE_ANY)
-        self._save_all = names.query(_SAVE_ALL)
-        self._delete_all = names.query(_DELETE_ALL)
+        self._save_fresh = names.query(_SAVE_FRESH)
+        self._delete = names.query(_DELETE)
         self._require_fresh = names.query(_REQUIRE_FRESH)
         self._remove = names.query(_REMOVE)
         self._stale = names.query(_STALE)
-        self._check = names.query(_CHECK)
         self._locked = names.query(_LOCKED)
         self._load = names.query(_LOAD)
         self._list = names.query(_LIST)
@@ -176,23 +200,29 @@ class ObjectTable:
             if (commit.key.type_name, commit.key.object_id) not in saved
         ]
 
-    def save_all(self, connection: Connection, batch: Sequence[Commit], now: int) -> None:
-        """Save the states of a batch; an empty state for a commit without one.
+    def save(
+        self, connection: Connection, batch: Sequence[Commit], now: int
+    ) -> Cursor[tuple[Any, ...]]:
+        """Save the states of commits that aren't stale; an empty state for a commit without one.
 
-        If one is stale, the statement and the rest of the pipeline fail.
+        This and the following methods are part of a pipeline. The result has a row if commits are
+        stale: an array of their type names, and one of their ids.
         """
-        connection.execute(self._save_all, (*_rows(batch, now), len(batch)))
+        return connection.execute(self._save_fresh, _with_now_last(_rows(batch, now)))
 
-    def delete_all(self, connection: Connection, batch: Sequence[Commit]) -> None:
-        """Delete objects at their revisions. Fails if a commit is stale."""
-        connection.execute(self._delete_all, (*_expected(batch), len(batch)))
+    def delete(self, connection: Connection, batch: Sequence[Commit]) -> Cursor[tuple[Any, ...]]:
+        """Delete objects at their revisions."""
+        return connection.execute(self._delete, _expected(batch))
 
-    def require_fresh(self, connection: Connection, batch: Sequence[Commit]) -> None:
-        """Fail if a commit isn't based on the stored revision and epoch of its row.
+    def require_fresh(
+        self, connection: Connection, batch: Sequence[Commit]
+    ) -> Cursor[tuple[Any, ...]]:
+        """Find the commits that aren't based on the stored revision and epoch of their rows.
 
         Locks the rows until the transaction ends.
         """
-        connection.execute(self._require_fresh, (*_expected(batch), len(batch)))
+        keys = _keys([commit.key for commit in batch])
+        return connection.execute(self._require_fresh, (*keys, *_expected(batch)))
 
     def remove(self, connection: Connection, batch: Sequence[Commit]) -> None:
         """Remove rows that this transaction itself has inserted."""
@@ -205,13 +235,6 @@ class ObjectTable:
         """
         parameters = (*_expected(batch), BigintArray([commit.revision for commit in batch]))
         return {n - 1 for (n,) in connection.execute(self._stale, parameters)}
-
-    def check(self, connection: Connection, batch: Sequence[Commit]) -> Cursor[tuple[Any, ...]]:
-        """Find out without locks whether commits are based on the stored revision and epoch.
-
-        If one isn't, the result has a row, and later statements of the transaction change nothing.
-        """
-        return connection.execute(self._check, _expected(batch))
 
     def locked(self, connection: Connection, batch: Sequence[Commit]) -> set[int]:
         """The positions of the commits whose rows other sessions have locked. Locks the others."""
@@ -273,3 +296,7 @@ def _expected(batch: Sequence[Commit]) -> tuple[TextArray, TextArray, BigintArra
 
 def _rows(batch: Sequence[Commit], now: int) -> tuple[object, ...]:
     return (now, *_expected(batch), json_array([commit.state or b"" for commit in batch]))
+
+
+def _with_now_last(rows: tuple[object, ...]) -> tuple[object, ...]:
+    return *rows[1:], rows[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,8 @@ from ._objects import ObjectTable
 MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 """Errors of statements on the tables of a tenant that doesn't exist."""
 
+Result = psycopg.Cursor[tuple[Any, ...]]
+
 MAX_CACHED_TENANTS = 256
 """Number of tenants whose statements are kept in memory."""
 
@@ -29,44 +31,37 @@ class TenantTables:
         self.objects = ObjectTable(names)
         self.alarms = AlarmTable(names)
 
-    def check(
-        self, connection: Connection, batch: Sequence[Commit]
-    ) -> list[psycopg.Cursor[tuple[Any, ...]]]:
-        """Find out without locks whether commits are stale, as part of a pipeline.
+    def apply(self, connection: Connection, batch: Sequence[Commit], now: int) -> list[Result]:
+        """Apply the commits that aren't stale, by one statement for each kind of change.
 
-        If one is, a result has a row, and `apply_all` changes nothing in the same transaction.
+        The method reads no results, so the statements can go to the server as a pipeline. It is
+        part of a transaction. A claim that was lost in this very moment makes a statement fail, and
+        so does a save whose row was deleted; then the transaction must be rolled back.
+
+        Deadlocks are avoided by locking rows in the order of keys, those of objects before those of
+        alarms. A statement does so by itself. If several statements would lock existing rows, one
+        statement locks all of them first.
+
+        Returns:
+            The results, each with a row if commits are stale, see `ObjectTable.save`.
         """
-        results = []
-        conditional = [commit for commit in batch if commit.revision is not None]
-        if conditional:
-            results.append(self.objects.check(connection, conditional))
-        claims = [(alarm, claim) for _, alarm, claim in acknowledgements(enumerate(batch))]
-        if claims:
-            results.append(self.alarms.check(connection, claims))
-        return results
-
-    def apply_all(self, connection: Connection, batch: Sequence[Commit], now: int) -> None:
-        """Apply a batch, by one statement for each kind of change in it.
-
-        The method reads no results, so the statements can go to the server as a pipeline. If a
-        commit is stale, one of them fails, and the transaction must be rolled back.
-
-        Deadlocks are avoided by locking rows in the order of keys. A statement does so by itself.
-        If several statements would lock existing rows, one statement locks all of them first.
-        """
+        results: list[Result] = []
         grouped = GroupedChanges(batch)
+        if grouped.acknowledged:
+            results.append(self.alarms.check(connection, grouped.acknowledged))
         unchanged = [commit for commit in grouped.unchanged if commit.revision]
         # A missing row can't be locked. So it is inserted, for which a concurrent insert waits, and
         # removed again.
         missing = [commit for commit in grouped.unchanged if not commit.revision]
         if unchanged or (grouped.deleted and grouped.saved):
-            self.objects.require_fresh(connection, [commit for commit in batch if commit.revision])
+            stored = [commit for commit in batch if commit.revision]
+            results.append(self.objects.require_fresh(connection, stored))
         if grouped.saved or missing:
-            self.objects.save_all(connection, [*grouped.saved, *missing], now)
+            results.append(self.objects.save(connection, [*grouped.saved, *missing], now))
         if missing:
             self.objects.remove(connection, missing)
         if grouped.deleted:
-            self.objects.delete_all(connection, grouped.deleted)
+            results.append(self.objects.delete(connection, grouped.deleted))
         changes = (grouped.acknowledged, grouped.cleared, grouped.cancelled, grouped.scheduled)
         if sum(map(bool, changes)) > 1:
             self._lock_alarms(connection, grouped)
@@ -78,6 +73,7 @@ class TenantTables:
             self.alarms.cancel(connection, grouped.cancelled)
         if grouped.scheduled:
             self.alarms.set(connection, grouped.scheduled)
+        return results
 
     def stale(self, connection: Connection, batch: Sequence[tuple[int, Commit]]) -> set[int]:
         """The numbers of the stale commits, of pairs (number, commit).
@@ -112,6 +108,31 @@ class TenantTables:
         """Lock all alarms that the batch changes, by one statement."""
         named = [key for changes in (grouped.acknowledged, grouped.scheduled) for key, _ in changes]
         self.alarms.lock(connection, named + grouped.cancelled, grouped.cleared)
+
+
+def stale_positions(
+    batch: Sequence[Commit], results: Iterable[tuple[str, Sequence[Result]]]
+) -> set[int]:
+    """The positions of the commits that are stale by the results of `TenantTables.apply`.
+
+    Args:
+        batch: All commits.
+        results: Pairs (tenant, results).
+    """
+    keys = {
+        (tenant, *key)
+        for tenant, cursors in results
+        for cursor in cursors
+        for row in cursor
+        for key in zip(row[0], row[1], strict=True)
+    }
+    if not keys:
+        return set()
+    return {
+        position
+        for position, commit in enumerate(batch)
+        if (commit.key.tenant, commit.key.type_name, commit.key.object_id) in keys
+    }
 
 
 def tables_by_tenant(home: str) -> Callable[[str], TenantTables]:

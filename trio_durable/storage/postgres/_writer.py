@@ -1,9 +1,10 @@
 """Writer of a PostgreSQL database.
 
-Commits are optimistic. A batch of saves is one statement, which returns the stale ones. Any other
-batch is sent as a pipeline: all its statements in one transaction and one round trip. Its first
-statements find stale commits, and then the others change nothing. Only then a second transaction
-locks the batch's rows in the order of keys, finds the stale commits and applies the others.
+A batch of saves is one statement, which returns the stale ones. Any other batch is sent as a
+pipeline: all its statements in one transaction and one round trip. Each leaves out the commits that
+earlier ones found stale. A second transaction is needed only to create tenants, and if another
+writer changes a row between two statements. It locks the batch's rows in the order of keys, finds
+the stale commits and applies the others.
 
 A commit that can't be applied, because of its own row or its tenant, is a `PartialFault`; see
 `_isolation`. A transaction holds a lock for each table and index that it uses, of which the server
@@ -16,7 +17,7 @@ transactions; a writer holds nothing beyond a transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
@@ -28,7 +29,7 @@ from ._connection import Connection
 from ._isolation import LockWatch, is_lock_timeout, is_table_lock, isolated
 from ._migrations import NewerRelease, Schema
 from ._reconnecting import ReconnectingConnection
-from ._tables import MISSING, TenantTables, tables_by_tenant
+from ._tables import MISSING, Result, TenantTables, stale_positions, tables_by_tenant
 from ._tenants import KnownTenants
 
 T = TypeVar("T")
@@ -90,36 +91,36 @@ class PostgresWriter(Writer):
     def _commit_all(
         self, connection: Connection, batch: Sequence[Commit], now: int
     ) -> Collection[int]:
-        """Apply a batch. Other than a batch of saves, it applies nothing if a commit is stale.
+        """Apply the commits that aren't stale. Returns the positions of the stale ones.
 
         Raises:
-            Stale: Nothing was applied.
+            Stale: A tenant has to be created, or another writer changed a row in this very moment.
+                Nothing was applied.
         """
         parts = by_tenant(batch, lambda commit: commit.key.tenant)
         self._look_up(connection, parts)
-        found = [(self._find(tenant), part) for tenant, part in sorted(parts.items())]
-        (tables, _), *others = found
-        if tables is not None and not others and all(map(_only_saves, batch)):
-            return tables.objects.save_any(connection, batch, now)
+        found = [
+            (tenant, self._find(tenant), parts[tenant])
+            for tenant in (sorted(parts) if len(parts) > 1 else parts)
+        ]
+        if len(found) == 1 and all(map(_only_saves, batch)):
+            tables = found[0][1]
+            if tables is not None:
+                return tables.objects.save_any(connection, batch, now)
         if any(
             tables is None and any(c.writes_anything or c.expects_anything for c in part)
-            for tables, part in found
+            for _, tables, part in found
         ):
-            raise Stale  # a tenant has to be created, or a commit is stale
-        checks: list[psycopg.Cursor[tuple[Any, ...]]] = []
+            raise Stale
+        results: list[tuple[str, list[Result]]] = []
 
         def send() -> None:
-            for tables, part in found:
+            for tenant, tables, part in found:
                 if tables is not None:
-                    checks.extend(tables.check(connection, part))
-            for tables, part in found:
-                if tables is not None:
-                    tables.apply_all(connection, part, now)
+                    results.append((tenant, tables.apply(connection, part, now)))
 
         connection.pipelined(send)
-        if any(check.fetchone() for check in checks):
-            raise Stale
-        return ()
+        return stale_positions(batch, results)
 
     def _commit_fresh(
         self, connection: Connection, batch: Sequence[Commit], now: int
@@ -148,7 +149,7 @@ class PostgresWriter(Writer):
                     self._add_tenants(connection, new)
                 if self._locks.is_wary:
                     are_locked = self._are_locked(connection, parts, len(batch))
-                return self._apply_fresh(connection, parts, new, now)
+                return self._apply_fresh(connection, batch, parts, new, now)
         except psycopg.errors.LockNotAvailable as error:
             if not are_locked:
                 raise
@@ -157,6 +158,7 @@ class PostgresWriter(Writer):
     def _apply_fresh(
         self,
         connection: Connection,
+        batch: Sequence[Commit],
         parts: Sequence[Part],
         new: Container[str],
         now: int,
@@ -167,17 +169,17 @@ class PostgresWriter(Writer):
             psycopg.Error: Another writer changed a row meanwhile, or another session has locked it.
         """
         stale: set[int] = set()
-        fresh: list[tuple[TenantTables, list[Commit]]] = []
+        fresh: list[tuple[str, TenantTables, list[Commit]]] = []
         for tenant, part in parts:
             tables = self._tables_of(tenant) if tenant in new else self._find(tenant)
             if tables is not None:
                 stale |= tables.stale(connection, part)
-                fresh.append((tables, [commit for at, commit in part if at not in stale]))
+                kept = [commit for at, commit in part if at not in stale]
+                fresh.append((tenant, tables, kept))
             else:
                 stale.update(at for at, commit in part if commit.expects_anything)
-        for tables, kept in fresh:
-            tables.apply_all(connection, kept, now)
-        return stale
+        results = [(tenant, tables.apply(connection, kept, now)) for tenant, tables, kept in fresh]
+        return stale | stale_positions(batch, results)
 
     def _add_tenants(self, connection: Connection, new: dict[str, list[int]]) -> None:
         """Create tenants, at the beginning of a transaction.
