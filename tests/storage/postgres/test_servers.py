@@ -227,8 +227,10 @@ def test_standbys() -> None:
 
         # With a writer it isn't, because the reader must see what was committed.
         asked = PostgresStorage(url_of(standby, primary, query="?target_session_attrs=any"))
-        with closing(asked.open_writer()), closing(asked.open_reader()):
-            assert sides_at(standby) == []
+        with closing(asked.open_writer()):
+            asked._settings.current.address = None
+            with closing(asked.open_reader()):
+                assert sides_at(standby) == []
 
         # Opening during a failover waits for the promotion; a connection that is lost as well.
         both = PostgresStorage(url_of(primary, standby))

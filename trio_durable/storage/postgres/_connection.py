@@ -42,7 +42,7 @@ class WrongServer(Exception):
 
 @attrs.frozen
 class Session:
-    """Facts about a connection that its first statements have found out."""
+    """The server, the database and the settings at the end of a connection."""
 
     server: Server
     encoding: str

@@ -2,7 +2,7 @@
 
 The first statement is one that a pooler with load balancing takes for a read, the second one that
 it takes for a write. If they reach different servers, reads could be older than what was committed,
-so the connection is refused.
+so such a connection is refused.
 
 A setting is made for the session only where the session is the library's own, and for each
 transaction behind a pooler. The server's process id tells: a pooler announces another one than
@@ -112,7 +112,7 @@ def start_session(
     may_prepare: bool,
     wanted: str,
 ) -> Session:
-    """Find out what a new connection leads to, and make its settings.
+    """Identify the server at the end of a new connection, and make its settings.
 
     Args:
         connection: Becomes ready for use.

@@ -48,16 +48,17 @@ class PostgresStorage(Storage):
 
     Args:
         conninfo: A URL, ``postgresql://user:password@host:5432/database``, or ``key=value`` pairs,
-            as libpq takes them. Missing parameters come from the environment (``PGHOST``,
-            ``PGPASSWORD``, …) and the password file.
+            as libpq takes them. Missing parameters come from a service file, the environment
+            (``PGHOST``, ``PGPASSWORD``, …) and the password file. ``target_session_attrs`` counts
+            for readers alone; a writer needs the primary.
         durability: ``"full"`` waits for the server to have each commit on its disk; ``"normal"``
             may lose the latest commits when the server crashes, never in part.
-        connect_timeout: How long to try to connect, also after the connection was lost; a
-            ``timedelta`` or seconds.
+        connect_timeout: How long to try to connect, also after the connection was lost; all hosts
+            share it. A ``timedelta`` or seconds.
         statement_timeout: How long a statement may run, unless the role, the database or
             ``options`` in the connection string set it; a ``timedelta`` or seconds.
-        prepared_statements: Prepare statements on the server. Poolers that share connections
-            between clients may not support it.
+        prepared_statements: Prepare statements on the server. Behind a pooler none is prepared;
+            False is for a pooler that can't be recognized.
         hints: Use a third connection to notify other runtimes at once of alarms that they should
             deliver. Without it, they find these alarms at their polling interval.
 

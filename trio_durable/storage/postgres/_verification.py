@@ -74,7 +74,7 @@ WHERE NOT has_table_privilege(name, privilege) GROUP BY name ORDER BY name
 
 
 class Unsuitable(Exception):
-    """The schema can't be used. The argument says why, and what to do."""
+    """The schema can't be used. The argument names the reason and the remedy."""
 
 
 def home_schema(connection: Connection) -> str:
