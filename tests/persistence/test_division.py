@@ -167,6 +167,28 @@ def test_what_builds_on_a_refused_commit_is_not_written(bench: Bench, named: boo
             assert bench.writer.stored(owner) is None
 
 
+def test_the_refused_one_is_found_behind_one_that_lost_its_base(bench: Bench) -> None:
+    """The storage counts positions without the latter."""
+    owners = bench.owners(4)
+    owners[0].revision = 7
+    later: list[Held] = []
+
+    def next_turns() -> None:
+        refuse(bench, "00002", named=True)
+        later.extend(owner.save(b"2") for owner in owners)
+
+    bench.writer.then(next_turns)
+    for owner in owners:
+        owner.save(b"1")
+    bench.finish()
+    for at in (0, 2):
+        failure(later[at])
+    for at in (1, 3):
+        assert told(later[at]) == later[at].name
+        assert bench.writer.stored(owners[at]) == (2, b"2")
+    assert [len(batch) for batch in bench.writer.batches] == [4, 3, 2, 1]
+
+
 def test_a_refused_object_does_not_have_the_next_batch_divided(bench: Bench) -> None:
     owners = bench.owners(64)
     refuse(bench, "00007")

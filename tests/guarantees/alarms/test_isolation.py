@@ -162,10 +162,22 @@ async def test_alarms_that_cant_be_claimed_keep_no_others_waiting(
         await runtime.tenant("zoo").schedule_alarm(Bench, "zoo", "y", after=1)
         await anyio.sleep(2)
         assert fired_at()["zoo"] == [10, 16]
-        with pytest.raises(PartialFault):
-            await runtime._open().scheduler.fire(AlarmKey("Bench", "acme", "x", "acme"))
         storage.refused.clear()
         await anyio.sleep(2)
+        assert len(fired_at()["acme"]) == 1
+
+
+async def test_an_alarm_that_cant_be_claimed_cant_be_fired() -> None:
+    storage = Troubled()
+    async with opened(storage) as runtime:
+        await schedule(runtime, 10)
+        storage.refused.add("claim")
+        scheduler = runtime._open().scheduler
+        with pytest.raises(PartialFault):
+            await scheduler.fire(AlarmKey("Bench", "acme", "x", "acme"))
+        assert await scheduler.fire(AlarmKey("Bench", "zoo", "x", "zoo"))
+        storage.refused.clear()
+        await anyio.sleep(20)
         assert len(fired_at()["acme"]) == 1
 
 
