@@ -221,6 +221,16 @@ async def test_calls_that_a_turn_makes_count_and_run_to_their_ends() -> None:
         assert await runtime.get(Limited, "a").read() == 0
 
 
+async def test_the_next_turn_in_the_mailbox_is_not_cancelled() -> None:
+    async with DurableRuntime(":memory:") as runtime, calls() as group:
+        first = group.start(runtime.get(OfClass, "a").work_briefly, 50)
+        await anyio.sleep(0.5)
+        second = group.start(runtime.get(OfClass, "a").work, 1)
+        await second.wait()
+        assert isinstance(first.error, TurnTimeout)
+        assert second.error is None
+
+
 async def test_what_a_turn_has_committed_stays() -> None:
     async def commit_and_hang(self: Limited) -> None:
         await self.ctx.commit()
@@ -379,6 +389,7 @@ async def test_a_handler_that_resists_its_cancellation_is_reported_and_stays_the
         assert record.levelno == logging.WARNING
         assert record.name == "trio_durable"
         assert "run on Limited('a') still runs 10 s after it was cancelled" in record.message
+        await first.wait()
         await second.wait()
         assert isinstance(first.error, TurnTimeout)
         assert isinstance(second.error, TurnTimeout)

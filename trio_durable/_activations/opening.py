@@ -134,9 +134,7 @@ class Opening(Resident):
             del error
 
     def _cancelled(self, turn: Turn) -> BaseException:
-        """The error of a turn that was cancelled: by its limit, the runtime's end, or others."""
-        if turn.interruption is not None:
-            return turn.interruption.error()
+        """The error of a turn that was cancelled: by the runtime's end, or by others."""
         if self._services.is_ending():
             return self._services.closed_error()
         return HandlerCancelled(self.key, turn.name)
