@@ -237,6 +237,7 @@ ADVICE = {
     "ObjectNotRunning": "ensure_started()",
     "ActivationFailed": "the next call activates it again",
     "HandlerCancelled": "no other code cancels",
+    "TurnTimeout": "raise the limit",
     "ReadonlyViolation": "readonly=True",
     "AlarmSuperseded": "the alarm's new setting applies",
     "ReplyError": "Return plain data",
@@ -272,6 +273,7 @@ WHAT_HAPPENED = {
     "ObjectNotRunning": "add on Cart('user-123'): the object is not running",
     "ActivationFailed": "add on Cart('user-123') raised it is broken, so the object could not ",
     "HandlerCancelled": "add on Cart('user-123') was cancelled from within and rolled back",
+    "TurnTimeout": "add on Cart('user-123') exceeded its limit of ",
     "ReadonlyViolation": "add on Cart('user-123') is marked readonly but ",
     "AlarmSuperseded": "add on Cart('user-123') handled an alarm that was set again or cancelled",
     "ReplyError": "add on Cart('user-123') returned what can't be copied: ",
@@ -348,10 +350,10 @@ def test_errors_are_also_what_python_would_raise(name: str, base: type[Exception
     assert issubclass(getattr(trio_durable, name), base)
 
 
-def test_only_call_timeouts_are_os_errors() -> None:
+def test_only_timeouts_are_os_errors() -> None:
     # TimeoutError is one; anything else caught by `except OSError` would be an accident.
     timeouts = {cls.__name__ for cls in classes() if issubclass(cls, OSError)}
-    assert timeouts == {"CallTimeout", "MailboxFull"}
+    assert timeouts == {"CallTimeout", "MailboxFull", "TurnTimeout"}
 
 
 def test_without_a_runtime_the_message_says_how_to_open_one() -> None:

@@ -17,6 +17,7 @@
     │   ├── ObjectNotRunning
     │   ├── ActivationFailed       after_load raised
     │   ├── HandlerCancelled
+    │   ├── TurnTimeout            (also a TimeoutError) longer than the handler's limit
     │   ├── ReadonlyViolation
     │   ├── AlarmSuperseded        set or cancelled while its handler ran
     │   └── ReplyError             a result that can't be copied
@@ -305,6 +306,24 @@ class HandlerCancelled(CallFailed):
         return (
             f"{self._where()} was cancelled from within and rolled back; it awaits "
             "something that other code cancelled: await only what no other code cancels"
+        )
+
+
+@_error
+class TurnTimeout(CallFailed, TimeoutError):
+    """The turn took longer than its ``limit``; it was cancelled and rolled back.
+
+    Commits that it made with ``ctx.commit()`` before stay, and a call that it was waiting for may
+    have run.
+    """
+
+    limit: float
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} exceeded its limit of {self.limit:,g} s; it was cancelled, and "
+            "rolled back to its last ctx.commit(), but calls and requests that it made may have taken "
+            "effect: check them before you call again, or raise the limit"
         )
 
 

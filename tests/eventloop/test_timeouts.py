@@ -141,3 +141,39 @@ async def test_an_error_in_the_making_of_one_error_stops_no_other_waiter(
         assert odd.error is error
         assert isinstance(same_time.error, Expired)
         assert isinstance(later.error, Expired)
+
+
+@pytest.mark.parametrize("timeout", [1, 2])
+@pytest.mark.parametrize("distinct", [1, 33])
+async def test_an_expiry_may_watch_another_waiter(timeout: float, distinct: int) -> None:
+    async with open_deadlines() as deadlines:
+        for number in range(1, distinct):
+            deadlines.watch(Recorded(), anyio.current_time(), 100 + number)
+        second = Recorded()
+        first = CallbackWaiter(
+            lambda _: deadlines.watch(second, anyio.current_time(), timeout),
+        )
+        began = anyio.current_time()
+        deadlines.watch(first, began, 1)
+        await anyio.sleep(5)
+        assert second.ended_at == pytest.approx(began + 1 + timeout, abs=1e-6)
+
+
+@pytest.mark.parametrize("distinct", [1, 33])
+async def test_an_expiry_that_has_ended_ones_removed_drops_no_other(distinct: int) -> None:
+    async with open_deadlines() as deadlines:
+        for number in range(1, distinct):
+            deadlines.watch(Recorded(), anyio.current_time(), 100 + number)
+
+        def watch_many(_waiter: Waiter) -> None:
+            for _ in range(3000):
+                ended = Recorded()
+                ended.ended = True
+                deadlines.watch(ended, anyio.current_time(), 1)
+
+        began = anyio.current_time()
+        deadlines.watch(CallbackWaiter(watch_many), began, 1)
+        other = Recorded()
+        deadlines.watch(other, began, 1)
+        await anyio.sleep(5)
+        assert other.ended_at == pytest.approx(began + 1, abs=1e-6)

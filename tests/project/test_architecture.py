@@ -98,7 +98,8 @@ RANKS = {
         "scheduler",
     ],
     "_activations": [
-        "by_value effects eviction in_context info pump raised wait_graph",
+        "by_value effects eviction in_context info interruption pump raised",
+        "wait_graph",
         "envelope object_type output_gate phase",
         "mailbox state worker",
         "turns",

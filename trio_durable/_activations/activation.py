@@ -27,20 +27,26 @@ State and commits are in `ObjectState`, the running of one turn is in `turns`. I
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from .._declarations.records import HandlerDefinition
-from .._errors import AlarmSuperseded
-from .._eventloop.loop import Waiter
+from .._errors import AlarmSuperseded, CallFailed, TurnTimeout
+from .._eventloop.loop import CallbackWaiter, Waiter
 from .envelope import Envelope, Operation
+from .interruption import RESISTANCE_SECONDS, Interruption
 from .mailbox import Mailbox
 from .observation import operation_event, turn_event
 from .opening import Opening
 from .phase import Job, Phase
 from .pump import Slice
-from .turns import run_async_turn, run_queued_turn
+from .turns import Outcome, run_async_turn, run_queued_turn
 from .wait_graph import Turn
 from .worker import Worker
+
+logger = logging.getLogger("trio_durable")
 
 
 class Activation(Opening):
@@ -263,7 +269,7 @@ class Activation(Opening):
         worker.assign(envelope)
         self.worker = worker
         try:
-            services.tasks.start(worker.main, str(self.key), services.worker_ended)
+            worker.start(services.tasks, str(self.key), services.worker_ended)
         except BaseException:  # no task can be started any more
             self.worker = None
             raise
@@ -304,6 +310,8 @@ class Activation(Opening):
         if (observation := self._services.observation) is not None:
             event = envelope.context.run(turn_event, self.key, handler)
             running = observation.run_async(event, envelope.context, running)
+        if handler.limit is not None:
+            running = self._within(handler.limit, turn, running)
         value, error = await running
         try:
             if turn.base_lost:
@@ -311,6 +319,36 @@ class Activation(Opening):
             self._reply(envelope, value, error)
         finally:
             del value, error  # this frame lives as long as the worker
+
+    async def _within(
+        self, limit: float, turn: Turn, running: Coroutine[Any, Any, Outcome]
+    ) -> Outcome:
+        """Await a turn, and interrupt it if it takes longer than ``limit`` seconds."""
+        error = partial(TurnTimeout, self.key, turn.name, limit)
+        passed = CallbackWaiter(lambda _: self.interrupt(turn, error))
+        self._services.deadlines.watch(passed, self._services.loop.now(), limit)
+        try:
+            return await running
+        finally:
+            passed.discard()
+
+    def interrupt(self, turn: Turn, error: Callable[[], CallFailed]) -> None:
+        """Cancel a turn unless it has ended. However it ends then, it fails with ``error``."""
+        worker = self.worker
+        if turn.node is None or turn.interruption is not None or worker is None:
+            return
+        now = self._services.loop.now()
+        turn.interruption = Interruption(error, now)
+        resistance = CallbackWaiter(lambda _: self._warn_of_resistance(turn))
+        self._services.deadlines.watch(resistance, now, RESISTANCE_SECONDS)
+        worker.cancel(resistance)
+
+    def _warn_of_resistance(self, turn: Turn) -> None:
+        logger.warning(
+            "%s on %s still runs %g s after it was cancelled; the object serves nothing else until "
+            "the handler ends: let the cancellation through, and shield no wait without a bound",
+            *(turn.name, self.key, RESISTANCE_SECONDS),
+        )
 
     # --- requests --------------------------------------------------------------------------------
 

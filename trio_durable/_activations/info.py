@@ -35,6 +35,15 @@ class BusyObject:
     """The time since that began."""
     waiting: int
     """Calls and alarms in the mailbox, and in the line before it."""
+    cancelled: float | None = None
+    """The time since the turn was cancelled, in seconds; None if it wasn't.
+
+    The object is busy until the handler lets the cancellation through.
+    """
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.doing} for {self.seconds:.3g} s, {self.waiting:,} waiting"
+        cancelled = "" if self.cancelled is None else f" (cancelled {self.cancelled:.3g} s ago)"
+        return (
+            f"{self.key}: {self.doing} for {self.seconds:.3g} s{cancelled}, "
+            f"{self.waiting:,} waiting"
+        )

@@ -108,6 +108,8 @@ class Resident(ABC):
         state, loop = self.state, self._services.loop
         turn = state.turn
         assert turn is not None
+        if turn.interruption is not None:
+            raise turn.interruption.error()
         if not turn.base_lost:
             state.commit_turn(turn)
         if turn.base_lost:
@@ -150,17 +152,22 @@ class Resident(ABC):
         job = self.job
         if job is None:
             return None
-        seconds = self._services.loop.now() - job.began
-        return BusyObject(self.key, job.name, seconds, self.depth)
+        now = self._services.loop.now()
+        interruption = None if job.turn is None else job.turn.interruption
+        cancelled = None if interruption is None else now - interruption.began
+        return BusyObject(self.key, job.name, now - job.began, self.depth, cancelled)
 
     def activity(self) -> str:
         """The reason why a call waits, for messages."""
         job = self.job
         if job is not None:
-            since = self._services.loop.now() - job.began
-            depth = self.depth
+            now, depth = self._services.loop.now(), self.depth
+            since, cancelled = now - job.began, ""
+            if job.turn is not None and job.turn.interruption is not None:
+                cancelled = f" (cancelled {now - job.turn.interruption.began:.3g} s ago)"
             waiting = f", {depth:,} {'call is' if depth == 1 else 'calls are'} waiting"
-            return f"{job.name} has been running for {since:.3g} s{waiting if depth else ''}"
+            running = f"{job.name} has been running for {since:.3g} s{cancelled}"
+            return f"{running}{waiting if depth else ''}"
         if self.state.gate is not None:
             return "its commit isn't durable yet"
         return "it is idle"

@@ -13,6 +13,7 @@ from .._errors import RuntimeClosed, TenantDropped
 from .._eventloop.current import Dispatcher
 from .._eventloop.loop import Loop, Waiter
 from .._eventloop.tasks import OwnTasks
+from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
@@ -41,6 +42,7 @@ class Services:
     """The parts of a runtime that its objects use."""
 
     loop: Loop
+    deadlines: Deadlines
     group_commit: GroupCommit
     batched_load: BatchedLoad
     resident_set: ResidentSet

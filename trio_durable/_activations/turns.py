@@ -105,19 +105,35 @@ async def run_async_turn(
         result = await _in_turn(state, runtime, turn, envelope.context, coroutine, step)
         if turn.base_lost:
             raise state.base_lost()
+        if turn.interruption is not None:
+            state.roll_back()
+            return None, turn.interruption.error()
         return state.end_turn(handler.name, handler.readonly, result), None
     except GeneratorExit:  # the event loop was dropped
         state.roll_back()
         raise
     except BaseException as error:  # noqa: BLE001  # handlers may raise anything
         state.roll_back()
-        if turn.base_lost and not isinstance(error, PersistenceError):
-            return None, with_cause(state.base_lost(), error)
-        ours = replacement(state.key, handler, error, cancelled)
-        return None, error if ours is None else with_cause(ours, error)
+        return None, _failure(state, turn, handler, error, cancelled)
     finally:
         state.turn = None
         turn.end()
+
+
+def _failure(
+    state: ObjectState,
+    turn: Turn,
+    handler: HandlerDefinition,
+    error: BaseException,
+    cancelled: Callable[[], BaseException] | None,
+) -> BaseException:
+    """The error that the caller of a turn gets which has raised ``error``."""
+    if turn.base_lost and not isinstance(error, PersistenceError):
+        return with_cause(state.base_lost(), error)
+    ours = replacement(state.key, handler, error, cancelled)
+    if turn.interruption is not None and isinstance(error if ours is None else ours, Exception):
+        ours = turn.interruption.error()
+    return error if ours is None else with_cause(ours, error)
 
 
 def run_after_load(state: ObjectState, runtime: Dispatcher | None) -> None:

@@ -29,6 +29,7 @@ from .._errors import CallCycle
 from .._eventloop.loop import Loop
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
+from .interruption import Interruption
 
 
 class Node(Protocol):
@@ -55,6 +56,7 @@ class Turn:
 
     __slots__ = (
         "base_lost",
+        "interruption",
         "is_def",
         "key",
         "last_ticket",
@@ -77,6 +79,8 @@ class Turn:
         """The number of its waits for each object."""
         self.base_lost = False
         """A commit that the turn builds on has failed, so the turn fails when it ends."""
+        self.interruption: Interruption | None = None
+        """The turn was cancelled, so it fails when it ends."""
         self.is_def = False
         """It is the turn of a ``def`` handler, which has let the event loop run."""
         self.last_ticket: Ticket | None = None

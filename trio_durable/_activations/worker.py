@@ -8,13 +8,16 @@ callers, and nothing of one turn may be left for the next:
 - It has each turn's request only while it runs that.
 - A handler may leave its task's cancellation changed: a scope left open in a generator, a
   cancellation that came from elsewhere. Then the worker ends, and the next turn has another one.
+- The same after a turn that was interrupted: that cancels the worker's own scope.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from .._eventloop.loop import Loop, Waiter
+from .._eventloop.loop import CallbackWaiter, Loop, Waiter
+from .._eventloop.tasks import OwnTask, OwnTasks
 from .envelope import Envelope
 from .pump import Slice, SliceClock
 
@@ -48,7 +51,7 @@ class Worker:
         place: The object.
     """
 
-    __slots__ = ("_assigned", "_clock", "_loop", "_parked", "_place")
+    __slots__ = ("_assigned", "_clock", "_loop", "_parked", "_place", "_resistance", "_task")
 
     def __init__(self, loop: Loop, clock: SliceClock, place: Workplace) -> None:
         self._loop = loop
@@ -56,6 +59,22 @@ class Worker:
         self._place = place
         self._assigned: Envelope | None = None
         self._parked: Waiter | None = None
+        self._resistance: CallbackWaiter | None = None
+        self._task: OwnTask | None = None
+
+    def start(self, tasks: OwnTasks, name: str, failed: Callable[[BaseException], object]) -> None:
+        """Start the task; ``failed`` is called with what it raises."""
+        self._task = tasks.start(self.main, name, failed)
+
+    def cancel(self, resistance: CallbackWaiter) -> None:
+        """Cancel the turn that runs. The task ends with it.
+
+        Args:
+            resistance: Discarded when the task ends.
+        """
+        self._resistance = resistance
+        if self._task is not None:
+            self._task.cancel()
 
     @property
     def is_parked(self) -> bool:
@@ -86,13 +105,16 @@ class Worker:
                 if envelope is not None:
                     await place.run(envelope)
                     envelope = None
-                    if loop.cancel_state(task) != clean:
+                    if self._resistance is not None or loop.cancel_state(task) != clean:
                         return
                 elif share.is_over:
                     await loop.checkpoint()
                 elif place.worker is self:
                     await self._park()
         finally:
+            self._task = None  # or the two would be a cycle
+            if self._resistance is not None:
+                self._resistance.discard()
             place.worker_left(self)
 
     async def _park(self) -> None:

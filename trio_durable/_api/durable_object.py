@@ -119,6 +119,8 @@ class DurableObject:
       None: never).
     - ``call_timeout``: how long a caller waits for a reply (default: the runtime's).
     - ``mailbox_size``: how many calls may be queued (default 1,024).
+    - ``turn_limit``: how long a turn of an ``async def`` may take (default None: for ever), see
+      `handler`. It doesn't apply to ``after_load``.
     - ``expected``: exceptions that are answers of all handlers, see `handler`.
     - ``schema``: the version of the state's form, from 1 (default 1); see `upgrade`.
     - ``converter``: hooks for types that have no exact JSON by themselves (default: those of the
@@ -149,6 +151,7 @@ class DurableObject:
         shutdown_after: Duration | Unset | None = UNSET,
         call_timeout: Duration | Unset | None = UNSET,
         mailbox_size: int | Unset = UNSET,
+        turn_limit: Duration | Unset | None = UNSET,
         expected: type[Exception] | tuple[type[Exception], ...] | Unset = UNSET,
         schema: int | Unset = UNSET,
         converter: Converter | Unset | None = UNSET,
@@ -162,8 +165,8 @@ class DurableObject:
                 cls.__qualname__,
                 unknown,
                 f"no base takes this class keyword ({error}); those of a durable object are name, "
-                "hibernate_after, shutdown_after, call_timeout, mailbox_size, expected, schema and "
-                "converter",
+                "hibernate_after, shutdown_after, call_timeout, mailbox_size, turn_limit, "
+                "expected, schema and converter",
             ) from error
         remember_namespace(cls)
         accept_arguments(cls)
@@ -174,6 +177,7 @@ class DurableObject:
                 "shutdown_after": shutdown_after,
                 "call_timeout": call_timeout,
                 "mailbox_size": mailbox_size,
+                "turn_limit": turn_limit,
                 "expected": expected,
                 "schema": schema,
                 "converter": converter,
@@ -473,7 +477,7 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
     # Inherited like the fields whose forms it counts, and with it the upgrades: state of a
     # subclass was written in the base's older forms, too.
     schema = keywords.pop("schema", 1)
-    for name_elsewhere in ("converter", "expected"):  # of codecs, and of handlers
+    for name_elsewhere in ("converter", "expected", "turn_limit"):  # of codecs, and of handlers
         keywords.pop(name_elsewhere, None)
     return ObjectDefinition(
         cls,
@@ -492,4 +496,4 @@ def _define(cls: type[DurableObject], name: str | None) -> ObjectDefinition:
 def _handle_alarm(cls: type[DurableObject]) -> AlarmDefinition | None:
     if cls.handle_alarm is DurableObject.handle_alarm:
         return None
-    return alarm_definition("handle_alarm", cls.handle_alarm)
+    return alarm_definition(cls, "handle_alarm", cls.handle_alarm)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar, overload
 
+import attrs
+
 from .._alarms.retry import DEFAULT_RETRY, Retry
+from .._durations import UNSET, Duration, Unset
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -29,11 +32,15 @@ def alarm(function: Callable[[S], R], /) -> Callable[[S], R]: ...
 
 
 @overload
-def alarm(*, retry: Retry = ...) -> _AlarmDecorator: ...
+def alarm(*, retry: Retry = ..., limit: Duration | Unset | None = UNSET) -> _AlarmDecorator: ...
 
 
 def alarm(
-    function: Callable[..., object] | None = None, /, *, retry: Retry = DEFAULT_RETRY
+    function: Callable[..., object] | None = None,
+    /,
+    *,
+    retry: Retry = DEFAULT_RETRY,
+    limit: Duration | Unset | None = UNSET,
 ) -> object:
     """Make a method the handler of the alarm of the same name.
 
@@ -44,19 +51,31 @@ def alarm(
     Args:
         function: The method.
         retry: The delays between attempts, and their number.
+        limit: The longest time that a turn of an ``async def`` may take, see `handler`. An attempt
+            that exceeds it has failed.
     """
+    options = AlarmOptions(retry, limit)
     if function is None:
-        return lambda function: _mark(function, retry)
-    return _mark(function, retry)
+        return lambda function: _mark(function, options)
+    return _mark(function, options)
+
+
+@attrs.frozen
+class AlarmOptions:
+    """The options that an ``@alarm`` was given. Unchecked: they may have any types."""
+
+    retry: object = DEFAULT_RETRY
+    limit: object = UNSET
 
 
 _MARK = "__durable_alarm__"
+_DEFAULTS = AlarmOptions()
 
 
-def _mark(function: Callable[..., object], retry: Retry) -> object:
+def _mark(function: Callable[..., object], options: AlarmOptions) -> object:
     if not hasattr(function, "__code__"):
         return Misplaced(function)
-    setattr(function, _MARK, retry)
+    setattr(function, _MARK, options)
     return function
 
 
@@ -65,6 +84,7 @@ def is_marked(function: object) -> bool:
     return hasattr(function, _MARK)
 
 
-def retry_of(function: object) -> object:
-    """The ``retry`` that ``function`` was marked with. Unchecked: it may be no `Retry`."""
-    return getattr(function, _MARK, DEFAULT_RETRY)
+def options_of(function: object) -> AlarmOptions:
+    """The options that ``function`` was marked with; the defaults if it wasn't."""
+    options: AlarmOptions = getattr(function, _MARK, _DEFAULTS)
+    return options

@@ -15,12 +15,13 @@ from typing import Annotated, ClassVar, Final, TypeAlias, get_args, get_origin
 import attrs
 
 from .._alarms.retry import Retry
+from .._durations import Unset
 from .._errors import DefinitionError
 from .._json.annotations import free_variables, parameters_of
-from .alarm import Misplaced, is_marked, retry_of
+from .alarm import Misplaced, is_marked, options_of
 from .bases import kind_of
 from .handler import Handler, SomeHandler
-from .keywords import expected_errors
+from .keywords import checked_limit, expected_errors
 from .upgrade import Upgrade
 
 _HOOKS = {"after_load": "(self)", "handle_alarm": "(self, alarm)"}
@@ -113,8 +114,21 @@ def check_handler(cls: type, name: str, handler: SomeHandler) -> None:
             expected_errors(handler.expected)
         except ValueError as error:
             problem = str(error)
+        problem = problem or _limit_problem(function, handler.limit)
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
+
+
+def _limit_problem(function: FunctionType, limit: object) -> str | None:
+    if limit is None or isinstance(limit, Unset):
+        return None
+    if not inspect.iscoroutinefunction(function):
+        return "a turn of a def can't be interrupted; drop limit, or write it with async def"
+    try:
+        checked_limit(limit, "limit")
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def is_alarm(value: object) -> bool:
@@ -147,8 +161,10 @@ def check_alarm(cls: type, name: str, value: object) -> None:
             "an alarm's method takes nothing but self; the alarm's payload is "
             "self.ctx.alarm.payload"
         )
-    elif not isinstance(retry_of(thing), Retry):
-        problem = f"retry must be a Retry, not {retry_of(thing)!r}"
+    elif not isinstance(options_of(thing).retry, Retry):
+        problem = f"retry must be a Retry, not {options_of(thing).retry!r}"
+    else:
+        problem = _limit_problem(thing, options_of(thing).limit)
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
 

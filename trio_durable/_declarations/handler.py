@@ -34,6 +34,7 @@ from typing import (
     overload,
 )
 
+from .._durations import UNSET, Duration, Unset
 from .._eventloop import current
 from .._eventloop.running import running_loop_token
 
@@ -104,11 +105,16 @@ class Handler(Generic[Function_co, Call_co, AsyncClient_co, SyncClient_co]):
     """
 
     def __init__(
-        self, function: Callable[..., object], readonly: bool, expected: object = ()
+        self,
+        function: Callable[..., object],
+        readonly: bool,
+        expected: object = (),
+        limit: object = UNSET,
     ) -> None:
         self.function = function
         self.readonly = readonly
         self.expected = expected
+        self.limit = limit
         self.name = getattr(function, "__name__", "?")
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -261,7 +267,10 @@ def handler(function: Callable[Concatenate[S, P], R], /) -> _HandlerOf[P, R]: ..
 def handler(function: _Method[S, P, R], /) -> _HandlerOf[P, R]: ...
 @overload
 def handler(
-    *, readonly: bool = False, expected: type[Exception] | tuple[type[Exception], ...] = ()
+    *,
+    readonly: bool = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
+    limit: Duration | Unset | None = UNSET,
 ) -> _HandlerDecorator: ...
 def handler(
     function: Callable[..., object] | None = None,
@@ -269,6 +278,7 @@ def handler(
     *,
     readonly: bool = False,
     expected: type[Exception] | tuple[type[Exception], ...] = (),
+    limit: Duration | Unset | None = UNSET,
 ) -> object:
     """Make a method callable from outside: one call at a time, each a transaction.
 
@@ -283,7 +293,12 @@ def handler(
         expected: Exceptions that are answers to the caller, a class or a tuple of classes. The turn
             is rolled back and the caller gets the exception as always, but instruments don't report
             it as a failure. A `PersistenceError` always is one.
+        limit: The longest time that a turn of an ``async def`` may take, from its start to its end,
+            calls and waits included; None for no limit, and by default the class's ``turn_limit``.
+            Then the turn is cancelled and rolled back, whatever it returns, and the caller gets
+            `TurnTimeout`. A handler that another one calls on ``self`` is a part of that one's
+            turn, and its own limit doesn't apply.
     """
     if function is None:
-        return lambda function: Handler(function, readonly, expected)
-    return Handler(function, readonly, expected)
+        return lambda function: Handler(function, readonly, expected, limit)
+    return Handler(function, readonly, expected, limit)

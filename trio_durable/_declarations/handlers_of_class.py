@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from .alarm import retry_of
+from .._durations import Unset
+from .alarm import options_of
 from .class_body import check_alarm, check_handler, is_alarm
 from .handler import Handler
-from .keywords import expected_errors, merged_keywords
+from .keywords import checked_limit, expected_errors, merged_keywords
 from .records import AlarmDefinition, HandlerDefinition
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def handlers_of(cls: type, durable_object: type) -> Mapping[str, HandlerDefiniti
         DefinitionError: A handler of a mixin is invalid.
     """
     found: dict[str, HandlerDefinition] = {}
-    of_class = merged_keywords(cls).get("expected", ())
+    keywords = merged_keywords(cls)
+    expected = keywords.get("expected", ())
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
             if isinstance(value, Handler):
@@ -40,7 +42,8 @@ def handlers_of(cls: type, durable_object: type) -> Mapping[str, HandlerDefiniti
                     value.readonly,
                     inspect.iscoroutinefunction(value.function),
                     _without_self(inspect.signature(value.function)),
-                    (*expected_errors(value.expected), *of_class),
+                    (*expected_errors(value.expected), *expected),
+                    _limit(value.function, value.limit, keywords),
                 )
     return MappingProxyType(found)
 
@@ -56,12 +59,13 @@ def alarms_of(cls: type) -> Mapping[str, AlarmDefinition]:
         for name, value in vars(base).items():
             if is_alarm(value):
                 check_alarm(base, name, value)
-                found[name] = alarm_definition(name, value)
+                found[name] = alarm_definition(cls, name, value)
     return MappingProxyType(found)
 
 
-def alarm_definition(name: str, function: Callable[..., Any]) -> AlarmDefinition:
-    """The definition of a handler of alarms."""
+def alarm_definition(cls: type, name: str, function: Callable[..., Any]) -> AlarmDefinition:
+    """The definition of a handler of alarms of ``cls``."""
+    options = options_of(function)
     return AlarmDefinition(
         name,
         function,
@@ -69,8 +73,18 @@ def alarm_definition(name: str, function: Callable[..., Any]) -> AlarmDefinition
         is_async=inspect.iscoroutinefunction(function),
         signature=_without_self(inspect.signature(function)),
         expected=(),
-        retry=cast("Retry", retry_of(function)),
+        limit=_limit(function, options.limit, merged_keywords(cls)),
+        retry=cast("Retry", options.retry),
     )
+
+
+def _limit(
+    function: Callable[..., Any], given: object, keywords: Mapping[str, Any]
+) -> float | None:
+    """The limit of a handler's turns in seconds: its own, else its class's."""
+    if isinstance(given, Unset):
+        given = keywords.get("turn_limit") if inspect.iscoroutinefunction(function) else None
+    return checked_limit(given, "limit")
 
 
 def _without_self(signature: inspect.Signature) -> inspect.Signature:

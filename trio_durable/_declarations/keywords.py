@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._durations import UNSET, optional_seconds, positive_int
+from .._durations import UNSET, interval_seconds, optional_seconds, positive_int
 from .._errors import DefinitionError, PersistenceError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def checked_keywords(cls: type, given: dict[str, Any]) -> dict[str, Any]:
                 keywords[name] = converter_argument(value)
             elif name == "expected":
                 keywords[name] = expected_errors(value)
+            elif name == "turn_limit":
+                keywords[name] = checked_limit(value, name)
             elif name not in ("mailbox_size", "schema"):
                 keywords[name] = optional_seconds(value, name)
             else:
@@ -63,6 +65,15 @@ def expected_errors(given: object) -> tuple[type[Exception], ...]:
         if issubclass(cls, PersistenceError):
             raise ValueError(f"{cls.__name__} is a failure of the storage and never expected")
     return classes
+
+
+def checked_limit(given: Any, name: str) -> float | None:
+    """``given``, the limit of a turn's duration, in seconds; None without a limit.
+
+    Raises:
+        ValueError: It is no duration, or out of bounds. The message begins with ``name``.
+    """
+    return None if given is None else interval_seconds(given, name)
 
 
 def merged_keywords(cls: type) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class HandlerDefinition:
     """Its parameters, without ``self``."""
     expected: tuple[type[Exception], ...]
     """Exceptions that are answers to its callers, not failures."""
+    limit: float | None
+    """The most seconds that a turn may take; None without a limit."""
 
 
 @attrs.frozen

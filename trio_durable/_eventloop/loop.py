@@ -110,6 +110,11 @@ class CallbackWaiter(Waiter):
             self.ended = True
             self._callback(self)
 
+    def discard(self) -> None:
+        """End without a call of the function, and forget it."""
+        self.ended = True
+        self._callback = _ignore
+
     async def wait(self) -> object:
         """Not supported.
 
@@ -117,6 +122,10 @@ class CallbackWaiter(Waiter):
             TypeError: Always.
         """
         raise TypeError("no task can wait for a CallbackWaiter; it calls a function")
+
+
+def _ignore(_waiter: object) -> None:
+    pass
 
 
 def _log(error: BaseException) -> None:

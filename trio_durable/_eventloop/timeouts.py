@@ -59,7 +59,8 @@ class _Pending(ABC):
                 if waiter.deadline > now:
                     return waiter.deadline
                 _expire(waiter)
-            self.drop_head()
+            if self.head() is waiter:  # else the expiry has added one, and all that ended are gone
+                self.drop_head()
         return _NEVER
 
 
@@ -142,7 +143,9 @@ class Deadlines:
         due_by = -_NEVER
         while True:
             self._changed = anyio.Event()
-            self._sleeps_until = next_deadline = self._sweep(due_by)
+            self._sleeps_until = _NEVER  # or one that an expiry adds could be missed
+            next_deadline = min(self._sweep(due_by), self._sleeps_until)
+            self._sleeps_until = next_deadline
             now = self._loop.now()
             if next_deadline <= now:
                 await self._arrivals()

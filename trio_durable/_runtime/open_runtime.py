@@ -171,6 +171,7 @@ class OpenRuntime:
         self.output_gate = OutputGate(loop, self.deadlines)
         self.services = Services(
             loop=loop,
+            deadlines=self.deadlines,
             group_commit=self.group_commit,
             batched_load=self.batched_load,
             resident_set=self.resident_set,

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+import anyio
 import attrs
 
 from .._activations.by_value import arguments_by_value
@@ -34,6 +35,7 @@ from .._errors import (
     InvalidAlarm,
     InvalidObjectId,
     RuntimeClosed,
+    TurnTimeout,
     UnknownHandler,
 )
 from .._eventloop.current import Dispatcher, missed_var, runtime_var
@@ -290,7 +292,11 @@ class _Performance(Generic[T]):
             return run_queued_turn(state, runtime, handler, envelope)
         turn = Turn(state, handler.name, handler.readonly)
         step = self._loop.interruptible
-        result, error = await run_async_turn(state, runtime, turn, handler, envelope, step)
+        with anyio.move_on_after(handler.limit) as scope:
+            result, error = await run_async_turn(state, runtime, turn, handler, envelope, step)
+        if scope.cancel_called:  # whatever the handler has returned
+            assert handler.limit is not None
+            error = TurnTimeout(self.key, handler.name, handler.limit)
         if error is not None:
             try:
                 raise error

@@ -30,6 +30,7 @@ from ..._errors import (
     RuntimeClosed,
     StateTooNew,
     TenantDropped,
+    TurnTimeout,
 )
 from ..._eventloop.loop import Loop
 from ..._keys import AlarmKey, ObjectKey
@@ -390,8 +391,11 @@ def _was_cut_off(error: BaseException, is_stopped: bool) -> bool:
     """True if an attempt didn't fail by itself, but ended with the runtime.
 
     The end of a runtime raises `RuntimeClosed` in handlers that call or are waited for, maybe
-    before the deliveries are stopped. A cancellation comes from the end only after that.
+    before the deliveries are stopped. A cancellation comes from the end only after that, unless it
+    comes from the limit of the turn.
     """
+    if isinstance(error, TurnTimeout):
+        return False
     pending, seen = [error], set[int]()
     while pending:
         each = pending.pop()
