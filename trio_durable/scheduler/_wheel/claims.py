@@ -150,6 +150,7 @@ class Claims:
 
     async def maintain(self) -> None:
         """Write postponements and renew the claims of long deliveries, until cancelled."""
+        self._has_work.set()  # what an earlier run that was cut off has left
         while True:
             await self._has_work.wait(max(0.0, self._renew_at - self._loop.now()))
             if not await self._write_postponed():
@@ -162,7 +163,7 @@ class Claims:
 
     async def _write_postponed(self) -> bool:
         """Write the postponements so far; False if the storage refused."""
-        postponed, self._postponed = self._postponed, []
+        postponed = list(self._postponed)
         if not postponed:
             return True
         records = [record for _, record in postponed]
@@ -170,7 +171,6 @@ class Claims:
             await self._group_commit.perform(lambda writer: writer.postpone(records))
         except StorageFault as fault:
             logger.warning("could not postpone %d alarms: %s", len(records), fault)
-            self._postponed = postponed + self._postponed
             self._has_work.set()
             return False
         for flight, record in postponed:
@@ -180,6 +180,7 @@ class Claims:
             # claim, because this one still held it.
             if record.available_at is not None and flight.key not in self._upcoming:
                 self._upcoming.arm(flight.key, record.available_at)
+        del self._postponed[: len(postponed)]  # last: all of that can be repeated
         return True
 
     async def _renew(self) -> None:
