@@ -6,12 +6,13 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak lint format api api-check changelog docs package bench bench-short load compare clean
+.PHONY: help demo test soak inject lint format api api-check changelog docs package bench bench-short load compare clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
 	@echo "make test         lint, types and all tests"
 	@echo "make soak         random crashes and faults until Control-C, or for MINUTES=10"
+	@echo "make inject       a fault on each line that runs in the loop (an hour), or on every EVERY=20th"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
 	@echo "make api          record the public surface in tests/api.txt"
@@ -41,6 +42,9 @@ test: lint
 
 soak: $(READY)
 	@$(BIN)/python -m tests.simulation.soak --kills $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+inject: $(READY)
+	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -267,9 +267,9 @@ class Activation(Opening):
         services = self._services
         worker = Worker(services.loop, services.slice_clock, self)
         worker.assign(envelope)
-        self.worker = worker
         try:
-            worker.start(services.tasks, str(self.key), services.worker_ended)
+            self.worker = worker
+            worker.start(services.tasks, str(self.key), partial(self._worker_failed, worker))
         except BaseException:  # no task can be started any more
             self.worker = None
             raise
@@ -280,6 +280,10 @@ class Activation(Opening):
             self.worker = None
             if self.mailbox is not None:
                 self._services.pump.add(self)
+
+    def _worker_failed(self, worker: Worker, error: BaseException) -> None:
+        self._services.worker_ended(error)
+        self.worker_left(worker)  # once more, should it have been cut off
 
     async def run(self, envelope: Envelope) -> None:
         """See `Workplace.run`."""

@@ -50,6 +50,7 @@ class Opening(Resident):
                 self._services.observation.end_load(self.key, None)
             self.state.load(row)
             self._end_load(Phase.LOADED)
+        self.wake()  # also if this is repeated, because it was cut off
 
     def load_failed(self, fault: StorageFault) -> None:
         """See `Loading.load_failed`."""
@@ -65,12 +66,12 @@ class Opening(Resident):
             self._fail_mailbox(error)
             self.leaving = True
             self._end_load(Phase.NEW)
+        self.wake()
 
     def _end_load(self, phase: Phase) -> None:
-        self.phase = phase
         if self.mailbox is not None:
             self.mailbox.job = None
-        self.wake()
+        self.phase = phase
 
     # --- after_load ------------------------------------------------------------------------------
 

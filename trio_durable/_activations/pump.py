@@ -104,6 +104,8 @@ class Pump:
         self._deliver = deliver
         self._failed = failed
         self._ready: OrderedDict[Served, None] = OrderedDict()
+        self._serving: Served | None = None
+        """Not in ``_ready``, but not served yet; left over by a pass that was cut off."""
         self._work = AutoResetEvent(loop)
 
     def add(self, served: Served) -> None:
@@ -116,12 +118,12 @@ class Pump:
         self._work.set()
 
     def __contains__(self, served: Served) -> bool:
-        return served in self._ready
+        return served in self._ready or served is self._serving
 
     async def run(self) -> None:
         """Serve mailboxes, until cancelled."""
         while True:
-            if self._ready:
+            if self._ready or self._serving is not None:
                 await self._loop.checkpoint()
             else:
                 await self._work.wait()
@@ -130,13 +132,17 @@ class Pump:
     def _run_pass(self) -> None:
         self._guarded(self._deliver)
         ready, clock = self._ready, self._clock
+        if self._serving is not None:
+            ready[self._serving] = None
         until = clock.end_of_pass()
         # An object that is served in part waits for the next pass.
         for _ in range(len(ready)):
-            served, _ = ready.popitem(last=False)
+            self._serving = served = next(iter(ready))
+            del ready[served]  # first: what is added from here on is in it again
             share = clock.slice(until)
-            if self._guarded(served.serve, share):
+            if self._guarded(served.serve, share) is not False:  # or it was cut off
                 ready[served] = None
+            self._serving = None
             if share.is_late:
                 break
 

@@ -197,8 +197,8 @@ class Resident(ABC):
         if self.mailbox is not None:
             for envelope in self.mailbox.everything():
                 if envelope.needs_instance or not live_only:
-                    self.mailbox.discard(envelope)
                     self._reply(envelope, None, error())
+                    self.mailbox.discard(envelope)  # last: a reply can be repeated
 
     # --- the gate --------------------------------------------------------------------------------
 

@@ -51,13 +51,23 @@ class Worker:
         place: The object.
     """
 
-    __slots__ = ("_assigned", "_clock", "_loop", "_parked", "_place", "_resistance", "_task")
+    __slots__ = (
+        "_assigned",
+        "_clock",
+        "_is_woken",
+        "_loop",
+        "_parked",
+        "_place",
+        "_resistance",
+        "_task",
+    )
 
     def __init__(self, loop: Loop, clock: SliceClock, place: Workplace) -> None:
         self._loop = loop
         self._clock = clock
         self._place = place
         self._assigned: Envelope | None = None
+        self._is_woken = False
         self._parked: Waiter | None = None
         self._resistance: CallbackWaiter | None = None
         self._task: OwnTask | None = None
@@ -88,6 +98,7 @@ class Worker:
 
     def wake(self) -> None:
         """Look at the mailbox. May be repeated."""
+        self._is_woken = True
         if self._parked is not None:
             self._parked.settle()
 
@@ -98,6 +109,7 @@ class Worker:
         clean = loop.cancel_state(task)
         try:
             while place.worker is self:
+                self._is_woken = False
                 envelope, self._assigned = self._assigned, None
                 share = clock.slice(clock.end_of_pass())
                 if envelope is None:
@@ -109,7 +121,7 @@ class Worker:
                         return
                 elif share.is_over:
                     await loop.checkpoint()
-                elif place.worker is self:
+                elif not self._is_woken:
                     await self._park()
         finally:
             self._task = None  # or the two would be a cycle
@@ -118,8 +130,9 @@ class Worker:
             place.worker_left(self)
 
     async def _park(self) -> None:
-        self._parked = self._loop.waiter()
+        self._parked = parked = self._loop.waiter()
         try:
-            await self._parked.wait()
+            if not self._is_woken:  # by what ran since the mailbox was looked at
+                await parked.wait()
         finally:
             self._parked = None

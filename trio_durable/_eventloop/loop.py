@@ -95,7 +95,10 @@ class Waiter(ABC):
 
 
 class CallbackWaiter(Waiter):
-    """A waiter without a task: its release calls a function, inside the loop."""
+    """A waiter without a task: its release calls a function, inside the loop.
+
+    The function is called a second time if a release is repeated that it was cut off in.
+    """
 
     __slots__ = ("_callback",)
 
@@ -107,8 +110,8 @@ class CallbackWaiter(Waiter):
     def release(self) -> None:
         """Call the function with this waiter."""
         if not self.ended:
-            self.ended = True
             self._callback(self)
+            self.ended = True
 
     def discard(self) -> None:
         """End without a call of the function, and forget it."""
@@ -136,14 +139,20 @@ def _run_guarded(loop: Loop) -> Generator[None, _Callback, None]:
     """Calls callbacks one after the other, and passes on what they raise.
 
     It stands in its ``try`` before a callback is sent to it. A function that began one would let an
-    exception of a signal's handler out that comes before its first line.
+    exception of a signal's handler out that comes before its first line. A callback that raises is
+    called a second time: it may have been cut off before it has done anything.
     """
+    pending: _Callback | None = None
     while True:
         try:
-            while True:
-                callback, args = yield
+            if pending is not None:
+                (callback, args), pending = pending, None
                 callback(*args)
                 del callback, args
+            while True:
+                pending = yield
+                pending[0](*pending[1])
+                pending = None
         except GeneratorExit:
             return
         except BaseException as error:  # noqa: BLE001  # anything: see `Loop.failed`
@@ -205,7 +214,8 @@ class Loop(ABC):
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Run ``callback`` in the loop; from any thread. In order of submission.
 
-        Does nothing once the loop has ended.
+        It is run a second time if it raises, so it must allow that. Does nothing once the loop has
+        ended.
         """
 
     @abstractmethod

@@ -26,9 +26,28 @@ logger = logging.getLogger("trio_durable")
 
 
 @types.coroutine
-def _suspended() -> Generator[None, None, None]:
-    """Suspend a coroutine until it is first resumed by its event loop."""
+def suspended() -> Generator[None, None, None]:
+    """Suspend a coroutine that `spawn` begins, until its event loop resumes it."""
     yield
+
+
+def spawn(loop: Loop, main: Coroutine[Any, Any, None], name: str, context: Context) -> None:
+    """Start a task, whose function is in its ``try`` before the loop has it.
+
+    Else an exception that is raised before its first line, by a signal's handler, would leave it.
+
+    Args:
+        loop: The event loop.
+        main: It must await `suspended` first, in a ``try``.
+        name: The task's name, for debuggers.
+        context: Its context variables.
+    """
+    main.send(None)
+    try:
+        loop.spawn(lambda: main, name, context)
+    except BaseException:
+        main.close()
+        raise
 
 
 class OwnTask:
@@ -60,36 +79,28 @@ class OwnTask:
             self._scope.cancel()
 
     def start(self, loop: Loop, name: str, context: Context) -> None:
-        """Start the task.
-
-        It stands in its ``try`` before the loop has it. Else an exception that is raised before its
-        first line, by a signal's handler, would leave it.
-        """
-        coroutine = self._main()
-        coroutine.send(None)
-        try:
-            loop.spawn(lambda: coroutine, name, context)
-        except BaseException:
-            coroutine.close()
-            raise
+        """Start the task."""
+        spawn(loop, self._main(), name, context)
 
     async def _main(self) -> None:
         try:
-            await _suspended()
-            # Shielded: when the loop ends, it cancels its tasks in no order. The owner cancels them
-            # in the order of its closing.
-            with anyio.CancelScope(shield=True) as scope:
-                self._scope = scope
-                if self._is_cancelled:
-                    scope.cancel()
-                await self._run()
+            try:
+                await suspended()
+                # Shielded: when the loop ends, it cancels its tasks in no order. The owner cancels
+                # them in the order of its closing.
+                with anyio.CancelScope(shield=True) as scope:
+                    self._scope = scope
+                    if self._is_cancelled:
+                        scope.cancel()
+                    await self._run()
+            finally:
+                self._tasks.ended(self)
         except GeneratorExit:
             raise  # it was not started, or the event loop was dropped
         except BaseException as error:  # noqa: BLE001  # anything, and a cancellation by the loop
+            self._tasks.ended(self)  # once more, should it have been cut off
             if not (self._is_cancelled and isinstance(error, anyio.get_cancelled_exc_class())):
                 self._failed(error)
-        finally:
-            self._tasks.ended(self)
 
 
 class Supervision:

@@ -10,19 +10,33 @@ Invariants:
 - Nothing leaves the task but into `error`.
 - It ends once: told to by `stop`, or cancelled by the event loop, which means "stop now".
 - `started` and `ended` are settled on every path.
+- Each step of closing is run, whatever another one raises, and a second time if it raises itself: a
+  signal's handler may have cut it off. That is why this isn't an `AsyncExitStack`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
+import attrs
 
 from .._eventloop.loop import Loop, Waiter
+from .._eventloop.tasks import spawn, suspended
+
+Undo: TypeAlias = "Callable[[], Awaitable[object] | None]"
+
+
+@attrs.define(eq=False)
+class _Step:
+    """A step of closing."""
+
+    run: Undo
+    is_tried: bool = False
 
 
 class Host:
@@ -49,6 +63,7 @@ class Host:
         self._started = loop.waiter()
         self._stop = loop.waiter()
         self._enders: list[Waiter] = []
+        self._steps: list[_Step] = []
         self._grace: anyio.CancelScope | None = None
         self._opening: anyio.CancelScope | None = None
         self.has_forked = False
@@ -68,7 +83,7 @@ class Host:
             BaseException: The runtime can't be opened; or the caller was cancelled, and all that
                 was open by then is closed.
         """
-        self._loop.spawn(self._main, "trio_durable host", context)
+        spawn(self._loop, self._main(), "trio_durable host", context)
         try:
             await self._started.wait()
         except BaseException:
@@ -143,6 +158,10 @@ class Host:
             yield
         self._opening = None
 
+    def push(self, undo: Undo) -> None:
+        """Add a step of closing. The steps run in the opposite order; each can be repeated."""
+        self._steps.append(_Step(undo))
+
     def begin_closing(self) -> None:
         """From now on ``close_timeout`` runs."""
         self._closes_until = self._loop.now() + self._close_timeout
@@ -156,13 +175,48 @@ class Host:
 
     async def _main(self) -> None:
         try:
-            self._task = self._loop.current_task()
-            self._clean = self._loop.cancel_state(self._task)
-            await self._live(self)
-        except BaseException as error:  # noqa: BLE001  # its users raise it
+            try:
+                await suspended()
+                self._task = self._loop.current_task()
+                self._clean = self._loop.cancel_state(self._task)
+                try:
+                    await self._live(self)
+                finally:
+                    await self._undo()
+            except BaseException as error:  # noqa: BLE001  # its users raise it
+                self._failed(error)
+            await self._undo()  # what is left, should that have been cut off
+            self._end()
+        except BaseException as error:  # noqa: BLE001
+            self._failed(error)
+            self._end()
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, GeneratorExit):  # the loop was dropped, so nothing can be awaited
+            self._steps.clear()
+        if self.error is None:
             self.error = error
-        finally:
-            self.has_ended = True
-            self._started.fail(self.error or RuntimeError("the runtime didn't open"))
-            for ended in self._enders:
-                ended.settle()
+
+    async def _undo(self) -> None:
+        """Run all steps of closing, the latest first."""
+        steps = self._steps
+        while steps:
+            step = steps[-1]
+            if step.is_tried:
+                steps.pop()
+            step.is_tried = True
+            try:
+                undoing = step.run()
+                if undoing is not None:
+                    await undoing
+            except BaseException as error:  # noqa: BLE001  # the other steps are run all the same
+                self._failed(error)
+            else:
+                if steps and steps[-1] is step:
+                    steps.pop()
+
+    def _end(self) -> None:
+        self.has_ended = True
+        self._started.fail(self.error or RuntimeError("the runtime didn't open"))
+        for ended in self._enders:
+            ended.settle()

@@ -1,7 +1,7 @@
 """Open runtime: everything that exists while a `DurableRuntime` is open.
 
-The host task builds it in order on an `AsyncExitStack` and closes it by that in the opposite order,
-so each step has its undoing next to it, and a failure half-way closes what was open by then.
+The host task builds it in order, and pushes the undoing of each step next to it. It closes it in
+the opposite order, and a failure half-way closes what was open by then.
 
 Order of closing:
 
@@ -25,7 +25,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from typing import TypeVar, overload
 from weakref import WeakSet
@@ -105,19 +104,15 @@ async def open_runtime(
     found: list[OpenRuntime] = []
 
     async def live(host: Host) -> None:
-        async with AsyncExitStack() as stack:
-            writer_side, reader_side = await open_sides(
-                stack, loop, host, settings.storage, settings.runner
-            )
-            opened = OpenRuntime(
-                *(settings, loop, host, context, stack, writer_side, reader_side),
-                *(runtime, tenant, destination),
-            )
-            await opened._start(prepare)
-            found.append(opened)
-            host.opened()
-            await host.stopped()
-        opened._raise_if_late()
+        writer_side, reader_side = await open_sides(loop, host, settings.storage, settings.runner)
+        opened = OpenRuntime(
+            *(settings, loop, host, context, writer_side, reader_side),
+            *(runtime, tenant, destination),
+        )
+        await opened._start(prepare)
+        found.append(opened)
+        host.opened()
+        await host.stopped()
 
     context = copy_context()
     # While the loop waits for a thread, a virtual clock jumps to the end of any timeout.
@@ -136,7 +131,6 @@ class OpenRuntime:
         loop: Loop,
         host: Host,
         context: Context,
-        stack: AsyncExitStack,
         writer_side: WriterSide,
         reader_side: ReaderSide,
         runtime: Dispatcher,
@@ -203,7 +197,6 @@ class OpenRuntime:
         self.host = host
         self._runtime = runtime
         self._settings = settings
-        self._stack = stack
         self.writer = writer_side.writer
         self._reader_side = reader_side
         self._runners = (writer_side.runner, reader_side.runner)
@@ -216,11 +209,15 @@ class OpenRuntime:
     # --- opening and closing, in the host task ---------------------------------------------------
 
     async def _start(self, prepare: Callable[[OpenRuntime], None]) -> None:
-        stack, scheduler = self._stack, self.scheduler
-        stack.push_async_callback(self._close_hints)
-        stack.push_async_callback(self._drain)
-        stack.push_async_callback(self._end_tasks)
-        stack.callback(self._mark_closed)
+        host, scheduler = self.host, self.scheduler
+        for undo in (
+            self._raise_if_late,
+            self._close_hints,
+            self._drain,
+            self._end_tasks,
+            self._mark_closed,
+        ):
+            host.push(undo)
         prepare(self)  # before any task runs
         for task in (
             self.pump.run,
@@ -232,11 +229,11 @@ class OpenRuntime:
         self._hints = self.storage.open_hints(
             lambda available_at: self.loop.call_soon_threadsafe(scheduler.hinted, available_at)
         )
+        host.push(lambda: _open_runtimes.discard(self))
         _open_runtimes.add(self)
-        stack.callback(_open_runtimes.discard, self)
+        host.push(lambda: current.unregister(self.loop.token, self._runtime))
         current.register(self.loop.token, self._runtime)
-        stack.callback(current.unregister, self.loop.token, self._runtime)
-        stack.push_async_callback(self._finish_turns)
+        host.push(self._finish_turns)
 
     async def _finish_turns(self) -> None:
         self.services.closing = True
@@ -333,7 +330,12 @@ class OpenRuntime:
         Returns:
             Whether the runtime goes on.
         """
-        if self.services.closed or not self._supervision.may_continue(error):
+        if self.services.closed:
+            return False
+        if (ending := _exit_in(error)) is not None:
+            self.services.exit(ending)
+            return False
+        if not self._supervision.may_continue(error):
             return False
         self.group_commit.wake()
         self.batched_load.wake()
@@ -472,6 +474,16 @@ class OpenRuntime:
     def _tell_others(self, available_at: int) -> None:
         if self._hints is not None:
             self._hints.send(available_at)
+
+
+def _exit_in(error: BaseException) -> BaseException | None:
+    """Control-C or an exit, alone or in a group."""
+    while isinstance(error, BaseExceptionGroup):
+        found, _ = error.split((KeyboardInterrupt, SystemExit))
+        if found is None:
+            return None
+        error = found.exceptions[0]
+    return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
 
 
 _open_runtimes: WeakSet[OpenRuntime] = WeakSet()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import attrs
@@ -34,41 +33,45 @@ class ReaderSide:
 
 
 async def open_sides(
-    stack: AsyncExitStack, loop: Loop, host: Host, storage: Storage, runner_type: type[Runner]
+    loop: Loop, host: Host, storage: Storage, runner_type: type[Runner]
 ) -> tuple[WriterSide, ReaderSide]:
-    """Open both sides of a storage; ``stack`` closes them."""
-    runners = [runner_type(loop, f"trio_durable {side}") for side in ("writer", "reader")]
-    for runner in runners:
-        stack.callback(runner.stop)
-    writer_runner, reader_runner = runners
-    writer = await _open_side(host, storage, writer_runner, storage.open_writer)
-    stack.push_async_callback(_close_side, host, writer_runner, writer)
-    reader = await _open_side(host, storage, reader_runner, storage.open_reader)
-    stack.push_async_callback(_close_side, host, reader_runner, reader)
-    return WriterSide(writer_runner, writer), ReaderSide(reader_runner, reader)
+    """Open both sides of a storage, which the host closes."""
+    writer = await _open_side(loop, host, storage, runner_type, "writer", storage.open_writer)
+    reader = await _open_side(loop, host, storage, runner_type, "reader", storage.open_reader)
+    return WriterSide(*writer), ReaderSide(*reader)
 
 
-async def _open_side(host: Host, storage: Storage, runner: Runner, open_side: Callable[[], S]) -> S:
-    """Open a side in its thread, and don't leave it open there if nothing waits for it any more."""
+async def _open_side(
+    loop: Loop,
+    host: Host,
+    storage: Storage,
+    runner_type: type[Runner],
+    name: str,
+    open_side: Callable[[], S],
+) -> tuple[Runner, S]:
+    runner = runner_type(loop, f"trio_durable {name}")
+    host.push(runner.stop)
     opened: list[S] = []
-    is_abandoned = False
+    is_given_up = False
 
-    def job() -> None:
-        side = open_side()
-        if is_abandoned:
-            side.close()
-        else:
-            opened.append(side)
+    def close() -> None:
+        # In the side's thread, after the job that opens it: so it doesn't matter whether something
+        # waited for that to the end.
+        while opened:
+            opened.pop().close()
 
+    async def close_in_thread() -> None:
+        # The job stays in the thread's queue when the time is over, and closes the side in the end.
+        if is_given_up:
+            runner.post(close)
+            return
+        with host.closing():
+            await runner.run(close)
+
+    host.push(close_in_thread)
     with host.opening():
-        await runner.run(job)
+        await runner.run(lambda: opened.append(open_side()))
     if not opened:
-        is_abandoned = True
+        is_given_up = True
         raise StorageUnavailable(storage.location, "it didn't open in time; it was given up")
-    return opened[0]
-
-
-async def _close_side(host: Host, runner: Runner, side: Writer | Reader) -> None:
-    # The job stays in the thread's queue when the time is over, and so closes the side in the end.
-    with host.closing():
-        await runner.run(side.close)
+    return runner, opened[0]

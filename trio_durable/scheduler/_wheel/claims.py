@@ -202,6 +202,7 @@ class Claims:
 
     async def maintain(self) -> None:
         """Write postponements and renew the claims of long deliveries, until cancelled."""
+        self._has_work.set()  # what an earlier run that was cut off has left
         while True:
             await self._has_work.wait(max(0.0, self._renew_at - self._loop.now()))
             if not await self._write_postponed():
@@ -214,7 +215,7 @@ class Claims:
 
     async def _write_postponed(self) -> bool:
         """Write the postponements so far; False if the storage refused any."""
-        postponed, self._postponed = self._postponed, []
+        postponed = list(self._postponed)
         if not postponed:
             return True
         refused: list[tuple[InFlight, Postponement]] = []
@@ -235,8 +236,8 @@ class Claims:
                 if record.available_at is not None and flight.key not in self._upcoming:
                     self._upcoming.arm(flight.key, record.available_at)
         if refused:
-            self._postponed = refused + self._postponed
             self._has_work.set()
+        self._postponed[: len(postponed)] = refused  # last: all of that can be repeated
         return not refused
 
     async def _renew(self) -> None:

@@ -121,9 +121,16 @@ class Deliverer:
         Raises:
             StorageFault: The claim failed, though it may have been made all the same.
         """
-        flights = self._take()
-        if not flights:
-            return
+        flights: list[InFlight] = []
+        try:
+            self._take(flights)
+            if flights:
+                await self._claim_and_deliver(flights)
+        except BaseException:
+            self._give_back(flights)
+            raise
+
+    async def _claim_and_deliver(self, flights: list[InFlight]) -> None:
         try:
             refused = await self._claims.claim(
                 flights, max(self._clock.now(), self._upcoming.reached)
@@ -155,10 +162,9 @@ class Deliverer:
             if flight.key in refused and not flight.delivery.superseded:
                 self._upcoming.arm(flight.key, again_at)
 
-    def _take(self) -> list[InFlight]:
+    def _take(self, flights: list[InFlight]) -> None:
         """Take as many due alarms as there is room for, and begin their deliveries."""
         claim = new_claim()
-        flights = []
         for _ in range(self.room):
             key = self._upcoming.take(self._in_flight.is_full)
             if key is None:
@@ -166,19 +172,30 @@ class Deliverer:
             if key in self._in_flight:
                 self._upcoming.unpark(key.owner)  # a parked alarm of the object takes its place
             else:
-                flights.append(self._begin(key, claim))
-        return flights
+                self._begin(key, claim, flights)
 
-    def _begin(self, key: AlarmKey, claim: int) -> InFlight:
+    def _begin(self, key: AlarmKey, claim: int, flights: list[InFlight]) -> InFlight:
         flight = InFlight(self._ended, key, claim)
+        flights.append(flight)  # first, or a delivery that is cut off here stays in flight
         self._claims.begin(flight)
         return flight
+
+    def _give_back(self, flights: list[InFlight]) -> None:
+        """End deliveries that were cut off before they were handed over."""
+        for flight in flights:
+            if flight.is_handed_over:
+                continue
+            if flight.stored is None:
+                self._claims.settle(flight)
+            else:
+                self._claims.postpone(flight, unchanged(flight, flight.stored))
 
     async def _deliver(self, flight: InFlight, stored: StoredAlarm) -> None:
         # A retry has a time of its own, which may be before the one the alarm was set for.
         is_time = stored.failures > 0 or await self._is_time(stored.due_at)
         if not is_time or self._is_stopped:
             self._claims.postpone(flight, unchanged(flight, stored))
+            flight.is_handed_over = True
         else:
             self._hand_over(flight, stored)
 
@@ -200,11 +217,14 @@ class Deliverer:
 
     def _hand_to_destination(self, flight: InFlight, stored: StoredAlarm) -> None:
         try:
+            flight.is_handed_over = True
             flight.delivery.alarm = alarm_of(stored, stored.failures + 1)
             flight.retry = self._destination.retry_of(flight.key)
             self._destination.deliver(flight.delivery, flight)
-        except Exception as error:  # noqa: BLE001  # handlers may raise anything
+        except BaseException as error:
             flight.fail(error)
+            if not isinstance(error, Exception):
+                raise
 
     def stop(self) -> None:
         """Begin no more deliveries."""
@@ -240,7 +260,15 @@ class Deliverer:
 
     async def _claim_now(self, key: AlarmKey) -> InFlight | None:
         """Claim an alarm before its time and hand it over; None if there is none."""
-        flight = self._begin(key, new_claim())
+        flights: list[InFlight] = []
+        try:
+            return await self._claim_alone(key, flights)
+        except BaseException:
+            self._give_back(flights)
+            raise
+
+    async def _claim_alone(self, key: AlarmKey, flights: list[InFlight]) -> InFlight | None:
+        flight = self._begin(key, new_claim(), flights)
         try:
             refused = await self._claims.claim([flight], _END_OF_TIME)
             if refused:
@@ -258,6 +286,7 @@ class Deliverer:
             self._upcoming.disarm(key)  # the time that is known is its old one
         if self._is_stopped:
             self._claims.postpone(flight, unchanged(flight, stored))
+            flight.is_handed_over = True
         else:
             self._hand_over(flight, stored)
         return flight
@@ -370,7 +399,10 @@ class Deliverer:
         return context
 
     def _report_end(self, notifier: Notifier, flight: InFlight) -> None:
-        event, context, began = self._observed.pop(flight)
+        observed = self._observed.pop(flight, None)
+        if observed is None:
+            return  # by a release that was cut off
+        event, context, began = observed
         duration = notifier.now() - began
         if flight.error is None:
             context.run(notifier.stop, event, duration)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 
 from ..._alarms.delivery import Delivery
@@ -26,16 +26,24 @@ MAX_PER_OBJECT = 4
 class InFlight(CallbackWaiter):
     """One delivery: a waiter that is released when its handler's commit is durable."""
 
-    __slots__ = ("began", "delivery", "is_recent", "retry", "stored", "watchers")
+    __slots__ = (
+        "began",
+        "delivery",
+        "is_handed_over",
+        "retry",
+        "stored",
+        "watchers",
+    )
 
     def __init__(self, ended: Callable[[InFlight], object], key: AlarmKey, claim: int) -> None:
         super().__init__(ended)
         self.delivery = Delivery(key, claim)
         self.stored: StoredAlarm | None = None
         """The row, once it is claimed."""
+        self.is_handed_over = False
+        """Its end comes by itself: it is the destination's, or it is postponed."""
         self.retry: Retry = DEFAULT_RETRY
         self.began = 0.0
-        self.is_recent = False
         self.watchers: list[Waiter] | None = []
         """The waiters for its settlement; None once it is settled."""
 
@@ -54,16 +62,16 @@ class InFlightDeliveries:
     def __init__(self) -> None:
         self._by_key: dict[AlarmKey, InFlight] = {}
         self._by_object: dict[Owner, list[InFlight]] = {}
-        self._count = 0
-        self._recent: deque[InFlight] = deque()
-        self._recent_count = 0
+        # In order of their beginnings. Ordered dictionaries, since a plain one searches past the
+        # places of what was removed before.
+        self._all: OrderedDict[InFlight, None] = OrderedDict()
+        self._recent: OrderedDict[InFlight, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._all)
 
     def __iter__(self) -> Iterator[InFlight]:
-        for flights in self._by_object.values():
-            yield from flights
+        return iter(self._all)
 
     def __contains__(self, key: object) -> bool:
         """True if an alarm is being delivered as it is set now."""
@@ -85,10 +93,12 @@ class InFlightDeliveries:
     def room(self, now: float, *, are_calls: bool) -> int:
         """How many more may begin."""
         recent = self._recent
-        while recent and (recent[0].ended or recent[0].began <= now - RECENT_SECONDS):
-            self._not_recent(recent.popleft())
+        while (first := next(iter(recent), None)) is not None and (
+            first.ended or first.began <= now - RECENT_SECONDS
+        ):
+            del recent[first]
         most = MAX_RECENT_BESIDE_CALLS if are_calls else MAX_RECENT
-        return max(0, min(most - self._recent_count, MAX_IN_FLIGHT - self._count))
+        return max(0, min(most - len(recent), MAX_IN_FLIGHT - len(self._all)))
 
     def add(self, flight: InFlight, now: float) -> None:
         """Begin a delivery. An earlier one of the same alarm is superseded."""
@@ -96,32 +106,25 @@ class InFlightDeliveries:
         before = self._by_key.get(key)
         if before is not None and before.delivery.is_current:
             before.delivery.superseded = True
+        flight.began = now
+        self._all[flight] = None
+        self._recent[flight] = None
         self._by_key[key] = flight
         self._by_object.setdefault(key.owner, []).append(flight)
-        self._count += 1
-        flight.began = now
-        flight.is_recent = True
-        self._recent.append(flight)
-        self._recent_count += 1
 
     def handled(self, flight: InFlight) -> None:
         """The handler of a delivery is done; its failure may still have to be written."""
-        self._not_recent(flight)
+        self._recent.pop(flight, None)
 
     def remove(self, flight: InFlight) -> None:
         """End a delivery. One that isn't there any more is ignored."""
-        self._not_recent(flight)
+        self._all.pop(flight, None)
+        self._recent.pop(flight, None)
         key = flight.key
         if self._by_key.get(key) is flight:
             del self._by_key[key]
         of_object = self._by_object.get(key.owner, [])
         if flight in of_object:
             of_object.remove(flight)
-            self._count -= 1
-            if not of_object:
-                del self._by_object[key.owner]
-
-    def _not_recent(self, flight: InFlight) -> None:
-        if flight.is_recent:
-            flight.is_recent = False
-            self._recent_count -= 1
+        if not of_object:
+            self._by_object.pop(key.owner, None)

@@ -249,6 +249,7 @@ class WheelScheduler:
                     await self._deliverer.begin()
                 except Exception as error:  # noqa: BLE001  # logged, and retried
                     _warn("claim", error)
+                    self.uncertain()  # alarms that were taken are found in the table
                     await anyio.sleep(RETRY_SECONDS)
             else:
                 await self._sleep(now)
