@@ -322,8 +322,8 @@ class TurnTimeout(CallFailed, TimeoutError):
     def _message(self) -> str:
         return (
             f"{self._where()} exceeded its limit of {self.limit:,g} s; it was cancelled, and "
-            "rolled back to its last ctx.commit(), but calls and requests that it made may have taken "
-            "effect: check them before you call again, or raise the limit"
+            "rolled back to its last ctx.commit(), but calls and requests that it made may have "
+            "taken effect: check them before you call again, or raise the limit"
         )
 
 
