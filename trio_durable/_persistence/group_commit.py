@@ -271,13 +271,16 @@ class GroupCommit:
                 continue  # a job has arrived since the check above
             began = perf_counter()
             self._wait_estimate.begin(began)
+            rest = len(batch)
             for part, outcome in self._write(batch):
                 self._written.append((part, outcome))
+                rest -= len(part)
+                if not rest:
+                    self._writing = []  # before the loop looks whether all is settled
                 self._loop.call_soon_threadsafe(self._settle_written)
             ended = perf_counter()
             self._wait_estimate.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
             policy.done(len(batch), ended - began)
-            self._writing = []
             pending = len(self._dirty)
             wait = policy.wait(pending)
             if wait:
