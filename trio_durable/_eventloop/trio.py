@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -106,7 +107,7 @@ class TrioLoop(Loop):
 
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """See `Loop.call_soon_threadsafe`."""
-        with suppress(trio.RunFinishedError):
+        with suppress(trio.RunFinishedError), _entering:
             self._token.run_sync_soon(self._guard.send, (callback, args))
 
     def spawn(
@@ -137,6 +138,17 @@ class TrioLoop(Loop):
             nursery = ancestor.parent_nursery
             ancestor = None if nursery is None else nursery.parent_task
         return ancestor is not None
+
+
+# Trio's queue of such callbacks has a lock. A thread of ours that held it while the process forks
+# would leave it locked in the child for ever, and with it the end of the child's trio run.
+_entering = threading.RLock()
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(
+        before=_entering.acquire,
+        after_in_parent=_entering.release,
+        after_in_child=_entering.release,
+    )
 
 
 @disable_ki_protection

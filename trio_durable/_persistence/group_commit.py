@@ -266,6 +266,8 @@ class GroupCommit:
             was_behind = self.is_behind
             batch = self._take(idle_for)
             if batch is None:
+                if self._idle is not None:  # what was dirty may have had nothing to write
+                    self._loop.call_soon_threadsafe(self._settle_written)
                 return
             if not batch:
                 continue  # a job has arrived since the check above
