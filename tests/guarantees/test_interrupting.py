@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import ClassVar
 
 import anyio
@@ -29,6 +30,8 @@ from trio_durable import (
     TurnWontEnd,
     handler,
 )
+from trio_durable._activations.activation import Activation
+from trio_durable._activations.envelope import Envelope
 
 pytestmark = pytest.mark.anyio
 
@@ -68,12 +71,17 @@ class Stuck(DurableObject):
 
 class SlowToWake(DurableObject):
     hangs: ClassVar[bool] = True
+    catches: ClassVar[bool] = False
     woken: int = 0
 
     async def after_load(self) -> None:
         self.woken += 1
-        if SlowToWake.hangs:
-            await anyio.sleep(100)
+        try:
+            if SlowToWake.hangs:
+                await anyio.sleep(100)
+        except anyio.get_cancelled_exc_class():
+            if not SlowToWake.catches:
+                raise
 
     @handler
     def read(self) -> int:
@@ -181,15 +189,58 @@ async def test_without_a_running_turn_it_is_a_plain_stop(state: str) -> None:
         assert runtime.whereis(Stuck, "a") is None
 
 
-async def test_it_interrupts_after_load() -> None:
-    SlowToWake.hangs = True
+@pytest.mark.parametrize("has_worker", [False, True])
+async def test_a_turn_that_is_about_to_begin_is_interrupted_too(has_worker: bool) -> None:
     async with DurableRuntime(":memory:") as runtime, calls() as group:
+        if has_worker:
+            await runtime.get(Stuck, "a").work()
+        else:
+            await runtime.get(Stuck, "a").read()
+        does(hang)
+        running = group.start(runtime.get(Stuck, "a").run)
+        activation = runtime._registry.calls(Stuck).directory.find("a")
+        assert activation is not None
+        while activation.running_turn is None:
+            await anyio.lowlevel.checkpoint()
+        await runtime.stop(Stuck, "a", interrupt=True)
+        await settle()
+        assert isinstance(running.error, TurnInterrupted)
+        assert await runtime.get(Stuck, "a").read() == (10 if has_worker else 0)
+
+
+async def test_a_turn_whose_worker_has_ended_before_it_is_interrupted_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hand = Activation._hand_to_worker
+
+    def interrupt_first(activation: Activation, envelope: Envelope) -> None:
+        turn = activation.running_turn
+        assert turn is not None
+        assert activation.worker is None
+        activation.interrupt(turn, partial(TurnInterrupted, activation.key, turn.name))
+        hand(activation, envelope)
+
+    does(hang)
+    async with DurableRuntime(":memory:") as runtime:
+        monkeypatch.setattr(Activation, "_hand_to_worker", interrupt_first)
+        with pytest.raises(TurnInterrupted):
+            await runtime.get(Stuck, "a").run()
+        monkeypatch.undo()
+        assert await runtime.get(Stuck, "a").work() == 10
+
+
+@pytest.mark.parametrize("catches", [False, True])
+async def test_it_interrupts_after_load(catches: bool) -> None:
+    SlowToWake.hangs, SlowToWake.catches = True, catches
+    storage = ScriptedStorage()
+    async with scripted_runtime(storage) as runtime, calls() as group:
         waiting = group.start(runtime.get(SlowToWake, "a").read)
         await settle()
         await runtime.stop(SlowToWake, "a", interrupt=True)
         await settle()
         assert isinstance(waiting.error, ActivationFailed)
         assert isinstance(waiting.error.__cause__, TurnInterrupted)
+        assert storage.rows() == {}
         SlowToWake.hangs = False
         assert await runtime.get(SlowToWake, "a").read() == 1
 
