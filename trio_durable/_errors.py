@@ -18,6 +18,8 @@
     │   ├── ActivationFailed       after_load raised
     │   ├── HandlerCancelled
     │   ├── TurnTimeout            (also a TimeoutError) longer than the handler's limit
+    │   ├── TurnInterrupted        by stop(interrupt=True)
+    │   ├── TurnWontEnd            it resists stop(interrupt=True)
     │   ├── ReadonlyViolation
     │   ├── AlarmSuperseded        set or cancelled while its handler ran
     │   └── ReplyError             a result that can't be copied
@@ -324,6 +326,39 @@ class TurnTimeout(CallFailed, TimeoutError):
             f"{self._where()} exceeded its limit of {self.limit:,g} s; it was cancelled, and "
             "rolled back to its last ctx.commit(), but calls and requests that it made may have "
             "taken effect: check them before you call again, or raise the limit"
+        )
+
+
+@_error
+class TurnInterrupted(CallFailed):
+    """The turn was cancelled by ``runtime.stop(…, interrupt=True)``, and rolled back.
+
+    Commits that it made with ``ctx.commit()`` before stay, and a call that it was waiting for may
+    have run.
+    """
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} was interrupted by runtime.stop(interrupt=True), and rolled back to "
+            "its last ctx.commit(), but calls and requests that it made may have taken effect: "
+            "check them before you call again"
+        )
+
+
+@_error
+class TurnWontEnd(CallFailed):
+    """A turn still runs, though ``runtime.stop(…, interrupt=True)`` has cancelled it.
+
+    The object stays in memory, and busy. The turn is rolled back when it ends.
+    """
+
+    timeout: float
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} still runs {self.timeout:g} s after runtime.stop(interrupt=True) "
+            "cancelled it, so the object was not stopped; change the handler, which shields itself "
+            "or catches the cancellation, and let the cancellation through"
         )
 
 

@@ -210,7 +210,7 @@ SHARED_PRIVATELY = {
 
 MAX_LINES = 500
 LONGER = {
-    "_errors": 600,  # one tree, drawn at its head
+    "_errors": 700,  # one tree, drawn at its head
     "_activations.activation": 600,  # one state machine: all of it reads or moves the phase
 }
 

@@ -273,6 +273,9 @@ class Activation(Opening):
         except BaseException:  # no task can be started any more
             self.worker = None
             raise
+        turn = self.running_turn
+        if turn is not None and turn.interruption is not None:  # before it has begun
+            worker.cancel(turn.interruption.resistance)
 
     def worker_left(self, worker: Worker) -> None:
         """See `Workplace.worker_left`."""
@@ -338,14 +341,14 @@ class Activation(Opening):
 
     def interrupt(self, turn: Turn, error: Callable[[], CallFailed]) -> None:
         """Cancel a turn unless it has ended. However it ends then, it fails with ``error``."""
-        worker = self.worker
-        if turn.node is None or turn.interruption is not None or worker is None:
+        if turn.node is None or turn.interruption is not None:
             return
         now = self._services.loop.now()
-        turn.interruption = Interruption(error, now)
         resistance = CallbackWaiter(lambda _: self._warn_of_resistance(turn))
+        turn.interruption = Interruption(error, now, resistance)
         self._services.deadlines.watch(resistance, now, RESISTANCE_SECONDS)
-        worker.cancel(resistance)
+        if self.worker is not None:
+            self.worker.cancel(resistance)
 
     def _warn_of_resistance(self, turn: Turn) -> None:
         logger.warning(

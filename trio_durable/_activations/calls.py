@@ -22,15 +22,17 @@ from .._errors import (
     CallCycle,
     CallTimeout,
     MailboxFull,
+    TurnInterrupted,
+    TurnWontEnd,
     WrongEventLoop,
 )
-from .._eventloop.loop import Expired, Waiter
+from .._eventloop.loop import CallbackWaiter, Expired, Waiter
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
 from .._telemetry.events import Call
 from .._telemetry.notifier import Notifier, request
 from ..storage import AlarmChanges
-from .activation import Activation
+from .activation import STOP, Activation
 from .admission import admit, admit_to_mailbox
 from .by_value import are_atoms, arguments_by_value
 from .directory import Directory
@@ -42,6 +44,9 @@ from .turns import run_turn
 from .wait_graph import current_turn
 
 logger = logging.getLogger("trio_durable.alarms")
+
+WONT_END_SECONDS = 60.0
+"""How long a turn may go on after its interruption, if calls have no timeout."""
 
 
 class CallPath(Protocol):
@@ -169,7 +174,12 @@ class LocalCalls:
     # --- the mailbox -----------------------------------------------------------------------------
 
     async def _queue(
-        self, activation: Activation, envelope: Envelope, timeout: float | None
+        self,
+        activation: Activation,
+        envelope: Envelope,
+        timeout: float | None,
+        *,
+        is_admitted: bool = False,
     ) -> object:
         """Put ``envelope`` into the mailbox and wait for its reply."""
         waiter, node = envelope.waiter, activation.state
@@ -177,7 +187,7 @@ class LocalCalls:
         caller = graph.caller()
         if caller is not None:
             graph.check(caller, node, envelope.name)
-        if timeout is not None:
+        if timeout is not None and not is_admitted:
             admit_to_mailbox(
                 node.key, envelope.name, timeout, activation.depth, activation.expected_wait()
             )
@@ -263,6 +273,43 @@ class LocalCalls:
             needs_instance=operation.needs_instance,
         )
         return await self._queue(activation, envelope, timeout)
+
+    async def interrupt(self, address: str) -> None:
+        """Cancel the turn that runs in an object, and let the object leave memory.
+
+        Raises:
+            CallCycle: That turn waits for the caller, or is the caller.
+            TurnWontEnd: It still runs after the call timeout.
+        """
+        stopping = self._interrupt(address)
+        if self._notifier is not None:
+            stopping = self._observed(self._notifier, address, STOP.name, stopping)
+        await stopping
+
+    async def _interrupt(self, address: str) -> object:
+        self._check_usable()
+        activation = self.directory.find(address)
+        turn = None if activation is None else activation.running_turn
+        if activation is None or turn is None:
+            return await self._operate(address, STOP, ())
+        key, timeout, now = activation.key, self.object_type.timeout, self._loop.now()
+        caller = self._services.wait_graph.caller()
+        if caller is not None:
+            self._services.wait_graph.check(caller, activation.state, STOP.name)
+        envelope = Envelope(self._loop.waiter(), STOP.name, STOP, needs_instance=False)
+        bound = WONT_END_SECONDS if timeout is None else timeout
+
+        def give_up(_: object) -> None:
+            if turn.node is not None:
+                envelope.waiter.fail(TurnWontEnd(key, turn.name, bound))
+
+        activation.interrupt(turn, partial(TurnInterrupted, key, turn.name))
+        end = CallbackWaiter(give_up)
+        self._deadlines.watch(end, now, bound)  # ahead of the timeout, if it is the same
+        try:
+            return await self._queue(activation, envelope, timeout, is_admitted=True)
+        finally:
+            end.discard()
 
     async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """Change an object's alarms from outside; return once that is durable."""

@@ -1,4 +1,4 @@
-"""Interruption: the cancellation of a running turn, because of its limit.
+"""Interruption: the cancellation of a running turn, because of its limit or by its user.
 
 The worker's task is cancelled, and ends with the turn. A turn that was interrupted is rolled back
 and fails however it ends, be it that its handler catches the cancellation and returns a value.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 import attrs
 
 from .._errors import CallFailed
+from .._eventloop.loop import CallbackWaiter
 
 RESISTANCE_SECONDS = 10.0
 """How long a turn may go on after its cancellation, without a warning."""
@@ -24,3 +25,5 @@ class Interruption:
     """Makes the error of the turn. A turn that held the error itself would be a cycle with it."""
     began: float
     """The loop's time, in seconds."""
+    resistance: CallbackWaiter
+    """Warns when the turn doesn't end."""

@@ -26,6 +26,7 @@ from .object_type import ObjectType
 from .phase import Job, Phase
 from .services import Services
 from .state import Commits, ObjectState
+from .wait_graph import Turn
 from .worker import Worker
 
 
@@ -138,6 +139,12 @@ class Resident(ABC):
         """The load or ``async def`` turn that the mailbox waits for."""
         mailbox = self.mailbox
         return None if mailbox is None else mailbox.job
+
+    @property
+    def running_turn(self) -> Turn | None:
+        """The ``async def`` turn that runs, or is about to."""
+        job = self.job
+        return None if job is None else job.turn
 
     def info(self) -> ActivationInfo:
         """A snapshot for users."""

@@ -130,7 +130,11 @@ def _failure(
     """The error that the caller of a turn gets which has raised ``error``."""
     if turn.base_lost and not isinstance(error, PersistenceError):
         return with_cause(state.base_lost(), error)
-    ours = replacement(state.key, handler, error, cancelled)
+    return _replaced(turn, error, replacement(state.key, handler, error, cancelled))
+
+
+def _replaced(turn: Turn, error: BaseException, ours: BaseException | None) -> BaseException:
+    """``error``, or the one in its place: ``ours`` if there is one, or that of an interruption."""
     if turn.interruption is not None and isinstance(error if ours is None else ours, Exception):
         ours = turn.interruption.error()
     return error if ours is None else with_cause(ours, error)
@@ -187,14 +191,18 @@ async def run_async_after_load(
         await _in_turn(state, runtime, turn, context, hook(state.instance), step)
         if turn.base_lost:
             raise state.base_lost()
+        if turn.interruption is not None:
+            state.roll_back()
+            return None, turn.interruption.error()
         return state.end_turn("after_load", False, None), None
     except GeneratorExit:
         state.roll_back()
         raise
     except BaseException as error:  # noqa: BLE001  # after_load may raise anything
         state.roll_back()
-        ours = without_cancellation(state.key, "after_load", error, cancelled)
-        return None, error if ours is None else with_cause(ours, error)
+        return None, _replaced(
+            turn, error, without_cancellation(state.key, "after_load", error, cancelled)
+        )
     finally:
         state.turn = None
         turn.end()

@@ -169,14 +169,36 @@ class Objects(ABC):
         activation = calls.directory.find(address)
         return None if activation is None else activation.info()
 
-    async def stop(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
-        """Let an object leave memory after the calls queued so far. No error if it isn't there."""
+    async def stop(
+        self,
+        object_type: type[DurableObject] | str,
+        object_id: str,
+        /,
+        *,
+        interrupt: bool = False,
+    ) -> None:
+        """Let an object leave memory after the calls queued so far. No error if it isn't there.
+
+        Args:
+            object_type: The class, or its stored name.
+            object_id: The object's id.
+            interrupt: Cancel the ``async def`` turn that runs. It is rolled back, whatever it
+                returns, and its caller gets `TurnInterrupted`. The calls behind it are served.
+
+        Raises:
+            CallCycle: The caller is a turn of the object, or the object waits for it.
+            TurnWontEnd: The interrupted turn still runs after the class's or runtime's call
+                timeout; after 60 seconds if that is None.
+            CallTimeout: Its turn didn't come within the class's or runtime's timeout.
+        """
         opened = self._usable()
         calls, address = self._locate(object_type, object_id)
-        if calls.directory.find(address) is not None:
-            await calls.operate(address, STOP)
-        else:
+        if calls.directory.find(address) is None:
             await opened.loop.checkpoint()
+        elif interrupt:
+            await calls.interrupt(address)
+        else:
+            await calls.operate(address, STOP)
 
     def count_objects(self) -> int:
         """The number of objects in memory, hibernated ones included."""

@@ -56,15 +56,16 @@ def expected_errors(given: object) -> tuple[type[Exception], ...]:
     Raises:
         ValueError: It is anything else, or names a failure of the storage.
     """
-    classes = given if isinstance(given, tuple) else (given,)
-    for cls in classes:
+    classes: list[type[Exception]] = []
+    for cls in given if isinstance(given, tuple) else (given,):
         if not (isinstance(cls, type) and issubclass(cls, Exception)):
             raise ValueError(
                 f"expected must be a class of exceptions or a tuple of these, not {given!r:.80}"
             )
         if issubclass(cls, PersistenceError):
             raise ValueError(f"{cls.__name__} is a failure of the storage and never expected")
-    return classes
+        classes.append(cls)
+    return tuple(classes)
 
 
 def checked_limit(given: Any, name: str) -> float | None:

@@ -292,6 +292,8 @@ class _Performance(Generic[T]):
             return run_queued_turn(state, runtime, handler, envelope)
         turn = Turn(state, handler.name, handler.readonly)
         step = self._loop.interruptible
+        result: object = None
+        error: BaseException | None = None
         with anyio.move_on_after(handler.limit) as scope:
             result, error = await run_async_turn(state, runtime, turn, handler, envelope, step)
         if scope.cancel_called:  # whatever the handler has returned

@@ -30,6 +30,7 @@ from ..._errors import (
     RuntimeClosed,
     StateTooNew,
     TenantDropped,
+    TurnInterrupted,
     TurnTimeout,
 )
 from ..._eventloop.loop import Loop
@@ -420,7 +421,7 @@ def _outcome(flight: InFlight) -> bool:
 
 
 def _was_cut_off(error: BaseException, is_stopped: bool) -> bool:
-    """True if an attempt didn't fail by itself, but ended with the runtime.
+    """True if an attempt didn't fail by itself, but ended with the runtime, or by its user.
 
     The end of a runtime raises `RuntimeClosed` in handlers that call or are waited for, maybe
     before the deliveries are stopped. A cancellation comes from the end only after that, unless it
@@ -436,7 +437,9 @@ def _was_cut_off(error: BaseException, is_stopped: bool) -> bool:
         seen.add(id(each))
         is_group = isinstance(each, BaseExceptionGroup)
         is_cancellation = isinstance(each, HandlerCancelled) or not isinstance(each, Exception)
-        if isinstance(each, RuntimeClosed) or (is_stopped and is_cancellation and not is_group):
+        if isinstance(each, (RuntimeClosed, TurnInterrupted)):
+            return True
+        if is_stopped and is_cancellation and not is_group:
             return True
         if isinstance(each, BaseExceptionGroup):
             pending += each.exceptions
