@@ -38,7 +38,7 @@ class _Owner:
         self.gate: Ticket | None = None
         self.turn_event: Turn | None = None
 
-    def committed(self) -> None:
+    def committed(self, ticket: Ticket) -> None:
         pass
 
     def commit_failed(self) -> None:
@@ -87,7 +87,7 @@ async def _parts() -> None:
         group = opened.group_commit
 
         def submit() -> None:
-            group._scheduled = True  # the writer is busy, so nothing is posted
+            group._doorbell._is_asleep = False  # the writer is busy, so nothing is posted
             group.submit(_Owner(), b"", False)
 
         _time("commit: into the next transaction", submit)
@@ -103,9 +103,9 @@ async def _parts() -> None:
 
 
 def _forget(group: GroupCommit) -> None:
-    group._pending.clear()
-    group._pending_bytes = group._unsettled = 0
-    group._scheduled = False
+    group._dirty.clear()
+    group._taken_bytes = group._submitted_bytes
+    group._doorbell._is_asleep = True
 
 
 async def _park_and_wake() -> float:
