@@ -23,7 +23,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 
@@ -156,7 +156,7 @@ class ObjectState:
     def current(self) -> Encoded:
         """The encoded fields that the last ended turn left."""
         ticket = self._last_change()
-        return self.encoded if ticket is None else cast("Encoded", ticket.encoded)
+        return self.encoded if ticket is None else ticket.encoded  # type: ignore[return-value]
 
     @current.setter
     def current(self, encoded: Encoded) -> None:
@@ -290,7 +290,8 @@ class ObjectState:
             state = codec.encode_fields(self.key, self.instance, places)
             encoded = self.encoded if self.gate is None else self.current
             if readonly:
-                self._check_unchanged(name, state)
+                if state != encoded or effects is not None:
+                    self._check_unchanged(name, state)
             elif state != encoded:
                 codec.check_size(self.key, state)
             if len(places) > 1 and len(set(places)) < len(places):
@@ -441,7 +442,7 @@ class ObjectState:
     def committed(self, ticket: Ticket) -> None:
         """See `TicketOwner.committed`."""
         if ticket.state is not None or ticket.delete:
-            self.encoded = cast("Encoded", ticket.encoded)
+            self.encoded = ticket.encoded  # type: ignore[assignment]  # opaque to tickets
         if self._host is not None:
             self._host.committed()
 
@@ -462,7 +463,17 @@ class ObjectState:
             self.turn.is_def = True
         return self.turn
 
-    def end_awaited_turn(self, turn: Turn | None) -> None:
+    def check_base(self) -> None:
+        """Refuse to end a turn that has lost its base.
+
+        Raises:
+            PersistenceError: It has.
+        """
+        if self.turn is not None and self.turn.base_lost:
+            raise self.base_lost()
+
+    def end_awaited_turn(self) -> None:
         """The end of a ``def`` turn that has such a record."""
+        turn, self.turn = self.turn, None
         if turn is not None and self._host is not None:
             self._host.was_awaited(turn.base_lost)

@@ -46,8 +46,8 @@ def run_turn(
     entered = runtime_var.get(None) is runtime or runtime_var.set(runtime)
     try:
         result = handler.function(state.instance, *args, **kwargs)
-        if state.turn is not DEF_TURN and state.turn is not None and state.turn.base_lost:
-            raise state.base_lost()
+        if state.turn is not DEF_TURN:  # the event loop ran
+            state.check_base()
         return state.end_turn(handler.name, handler.readonly, result)
     except BaseException as error:
         state.roll_back()
@@ -59,9 +59,10 @@ def run_turn(
                 del ours  # or the error, its traceback and this frame would be a cycle
         raise
     finally:
-        turn, state.turn = state.turn, None
-        if turn is not DEF_TURN:
-            state.end_awaited_turn(turn)
+        if state.turn is DEF_TURN:
+            state.turn = None
+        else:
+            state.end_awaited_turn()
         if entered is not True:
             runtime_var.reset(entered)
 
@@ -155,8 +156,8 @@ def run_after_load(state: ObjectState, runtime: Dispatcher | None) -> None:
         if isinstance(result, Coroutine):
             result.close()
             raise TypeError("it returned a coroutine; write it with async def")
-        if state.turn is not DEF_TURN and state.turn is not None and state.turn.base_lost:
-            raise state.base_lost()
+        if state.turn is not DEF_TURN:
+            state.check_base()
         state.end_turn("after_load", False, None)
     except BaseException as error:
         ours = without_cancellation(state.key, "after_load", error)
@@ -167,9 +168,10 @@ def run_after_load(state: ObjectState, runtime: Dispatcher | None) -> None:
         finally:
             del ours
     finally:
-        turn, state.turn = state.turn, None
-        if turn is not DEF_TURN:
-            state.end_awaited_turn(turn)
+        if state.turn is DEF_TURN:
+            state.turn = None
+        else:
+            state.end_awaited_turn()
 
 
 async def run_async_after_load(

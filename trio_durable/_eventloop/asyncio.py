@@ -51,7 +51,10 @@ class AsyncioWaiter(Waiter):
                 await self._future
         finally:
             self.ended = True
-        return self._result()
+        if self.error is not None:
+            self._raise()
+        value, self.value = self.value, None
+        return value
 
 
 class AsyncioLoop(Loop):

@@ -81,17 +81,14 @@ class Waiter(ABC):
     async def wait(self) -> object:
         """Park the task until the release. Always a checkpoint. For one task, once."""
 
-    def _result(self) -> object:
-        """The value to return from `wait`, or the error to raise; the waiter forgets it."""
-        error, self.error = self.error, None
-        value, self.value = self.value, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # Or the error's traceback, this frame and the error would be a cycle.
-                del error, value
-        return value
+    def _raise(self) -> None:
+        """Raise the error from `wait`; the waiter forgets it."""
+        error, self.error, self.value = self.error, None, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error  # or the error's traceback, this frame and the error would be a cycle
 
 
 class CallbackWaiter(Waiter):

@@ -81,7 +81,10 @@ class TrioWaiter(Waiter):
                 await wait_task_rescheduled(self._abort)
         finally:
             self.ended = True  # a release from now on would resume a task that isn't parked
-        return self._result()
+        if self.error is not None:
+            self._raise()
+        value, self.value = self.value, None
+        return value
 
 
 class TrioLoop(Loop):
