@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import logging
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +30,28 @@ def real_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     if request.param == "asyncio":
         return "asyncio", {"loop_factory": asyncio.new_event_loop}
     return "trio", {}
+
+
+class _Repairs(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "nothing served it" in record.getMessage():
+            self.lines.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def no_repairs() -> Iterator[None]:
+    """No object may be found busy and unserved, which the runtime repairs at a call's timeout."""
+    logger, repairs = logging.getLogger("trio_durable.alarms"), _Repairs()
+    logger.addHandler(repairs)
+    try:
+        yield
+    finally:
+        logger.removeHandler(repairs)
+    assert not repairs.lines
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,7 +4,8 @@ The line tracer of Python is called before each line, and what it raises is rais
 to the thread that set it, so a storage's threads aren't traced.
 
 The end of a ``with`` is left out. There a tracer can raise before ``__exit__`` is called; nothing
-else can, since the interpreter looks for signals elsewhere.
+else can, since the interpreter looks for signals elsewhere. `LEFT_OUT` has the functions that are
+called by code which no exception may reach.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ import trio_durable
 
 PACKAGE = str(Path(trio_durable.__file__).parent) + "/"
 ROOMS = ("_activations/", "_persistence/", "_runtime/", "_eventloop/", "scheduler/")
+LEFT_OUT = {
+    # Trio's scheduler calls it, and ends its run if it raises, as with its own functions there.
+    "TrioWaiter._abort",
+}
 ACTIONS = ("exception", "memory", "exit", "cancel", "reenter")
 
 
@@ -74,8 +79,10 @@ class Tracer:
     def _called(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         file = frame.f_code.co_filename
         if file.startswith(PACKAGE) and file[len(PACKAGE) :].startswith(ROOMS):
-            if frame.f_lineno == frame.f_code.co_firstlineno:  # it isn't resumed
-                self._last_lines.pop(id(frame), None)
+            if frame.f_code.co_qualname in LEFT_OUT:
+                return None
+            # Its first line, or the line in which it is resumed.
+            self._last_lines[id(frame)] = frame.f_lineno
             return self._traced
         return None
 

@@ -122,7 +122,9 @@ RANKS = {
     ],
     "telemetry": ["_failures", "_logging _metrics", "opentelemetry"],
     "testing": [
-        "_alarms _eventually _intercepted _perform _state plugin",
+        "_alarms _eventually _intercepted _new_runtime _perform _state",
+        "_asyncio_fixtures",
+        "plugin",
         "conformance scheduler_conformance simulate",
     ],
     "testing.conformance": [
@@ -187,6 +189,8 @@ THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "psycopg", "sqlite_utils", 
 EXTRAS = {
     # No dependency: only pytest itself imports its plugin.
     "testing.plugin": {"pytest"},
+    # Imported where pytest-asyncio is loaded.
+    "testing._asyncio_fixtures": {"pytest_asyncio"},
     "testing.conformance": {"hypothesis", "pytest"},
     "testing.scheduler_conformance": {"pytest"},
     "testing.simulate": {"hypothesis", "outcome"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from documentation.page import files
@@ -13,8 +14,12 @@ GUIDE = Path(__file__).parents[2] / "docs" / "testing.md"
 WITHOUT = re.compile(r"^Take the `(.*)` out of.*?^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+def run_pytest(
+    folder: Path, *arguments: str, without: Sequence[str] = ("asyncio", "trio")
+) -> subprocess.CompletedProcess[str]:
+    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider"]
+    for name in without:
+        plugin += ["-p", f"no:{name}"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", *plugin, "--rootdir=.", *arguments],
         cwd=folder,

@@ -228,16 +228,16 @@ class LocalCalls:
             WrongEventLoop: The caller runs in another loop or thread than the runtime.
             RuntimeClosed: The runtime is closing or closed. Calls by its last turns are served.
         """
+        if self._services.closed:  # first: in a forked process asyncio's loop isn't current
+            raise self._services.closed_error("the runtime is closed")
         if not self._loop.is_current():
             raise WrongEventLoop(
                 f"{self.object_type.name} was called from a thread or event loop that isn't the "
                 "runtime's"
             )
         turn = current_turn.get()
-        if self._services.closing and (self._services.closed or turn is None or turn.node is None):
-            raise self._services.closed_error(
-                "the runtime is closed" if self._services.closed else "the runtime is closing"
-            )
+        if self._services.closing and (turn is None or turn.node is None):
+            raise self._services.closed_error("the runtime is closing")
 
     # --- operations, and alarms from outside -----------------------------------------------------
 

@@ -51,6 +51,7 @@ class AsyncioWaiter(Waiter):
                 await self._future
         finally:
             self.ended = True
+            self._future = None
         if self.error is not None:
             self._raise()
         value, self.value = self.value, None
@@ -72,7 +73,6 @@ class AsyncioLoop(Loop):
         self.waiter = partial(AsyncioWaiter, loop)
         self.checkpoint = partial(asyncio.sleep, 0)
         self.interruptible = call
-        self._tasks: set[asyncio.Task[None]] = set()
         self.current_task = partial(asyncio.current_task, loop)
 
     def is_current(self) -> bool:
@@ -86,12 +86,10 @@ class AsyncioLoop(Loop):
 
     def spawn(
         self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context
-    ) -> None:
-        """See `Loop.spawn`."""
+    ) -> object:
+        """See `Loop.spawn`. The loop itself has weak references only."""
         # Not by the loop's task factory: an eager one would run the task inside of the caller.
-        task = asyncio.Task(run(), loop=self._loop, name=name, context=context)
-        self._tasks.add(task)  # the loop itself has weak references only
-        task.add_done_callback(self._tasks.discard)
+        return asyncio.Task(run(), loop=self._loop, name=name, context=context)
 
     def cancel_state(self, task: object) -> object:
         """See `Loop.cancel_state`: the cancellations that were requested and not taken back."""

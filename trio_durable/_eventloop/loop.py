@@ -226,10 +226,13 @@ class Loop(ABC):
     @abstractmethod
     def spawn(
         self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context
-    ) -> None:
+    ) -> object:
         """Start a task that belongs to the loop: no nursery or cancel scope of the caller has it.
 
         The loop cancels it when it ends. ``run`` may raise nothing but that cancellation.
+
+        Returns:
+            The task, to be kept while it runs.
         """
 
     @abstractmethod

@@ -31,7 +31,7 @@ def suspended() -> Generator[None, None, None]:
     yield
 
 
-def spawn(loop: Loop, main: Coroutine[Any, Any, None], name: str, context: Context) -> None:
+def spawn(loop: Loop, main: Coroutine[Any, Any, None], name: str, context: Context) -> object:
     """Start a task, whose function is in its ``try`` before the loop has it.
 
     Else an exception that is raised before its first line, by a signal's handler, would leave it.
@@ -41,10 +41,13 @@ def spawn(loop: Loop, main: Coroutine[Any, Any, None], name: str, context: Conte
         main: It must await `suspended` first, in a ``try``.
         name: The task's name, for debuggers.
         context: Its context variables.
+
+    Returns:
+        See `Loop.spawn`.
     """
     main.send(None)
     try:
-        loop.spawn(lambda: main, name, context)
+        return loop.spawn(lambda: main, name, context)
     except BaseException:
         main.close()
         raise
@@ -53,7 +56,7 @@ def spawn(loop: Loop, main: Coroutine[Any, Any, None], name: str, context: Conte
 class OwnTask:
     """A running task."""
 
-    __slots__ = ("_failed", "_is_cancelled", "_run", "_scope", "_tasks")
+    __slots__ = ("_failed", "_is_cancelled", "_run", "_scope", "_task", "_tasks")
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class OwnTask:
         self._run = run
         self._failed = failed
         self._scope: anyio.CancelScope | None = None
+        self._task: object = None
         self._is_cancelled = False
 
     @property
@@ -80,7 +84,7 @@ class OwnTask:
 
     def start(self, loop: Loop, name: str, context: Context) -> None:
         """Start the task."""
-        spawn(loop, self._main(), name, context)
+        self._task = spawn(loop, self._main(), name, context)
 
     async def _main(self) -> None:
         try:

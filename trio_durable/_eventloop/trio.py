@@ -81,6 +81,7 @@ class TrioWaiter(Waiter):
                 await wait_task_rescheduled(self._abort)
         finally:
             self.ended = True  # a release from now on would resume a task that isn't parked
+            self._task = None  # `Deadlines` may hold the waiter for longer
         if self.error is not None:
             self._raise()
         value, self.value = self.value, None
@@ -115,9 +116,9 @@ class TrioLoop(Loop):
 
     def spawn(
         self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context
-    ) -> None:
+    ) -> object:
         """See `Loop.spawn`."""
-        spawn_system_task(run, name=name, context=context)
+        return spawn_system_task(run, name=name, context=context)
 
     def cancel_state(self, task: object) -> object:
         """See `Loop.cancel_state`: the innermost open scope of the task.

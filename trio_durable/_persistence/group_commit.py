@@ -448,9 +448,17 @@ class GroupCommit:
             owner.gate = None
         if ticket.alarms is not None:
             for listener in self._listeners:
-                listener.committed(ticket.key, ticket.alarms)
+                self._tell(listener, ticket.key, ticket.alarms)
         owner.committed(ticket)
         ticket.succeed()
+
+    def _tell(self, listener: CommitListener, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Tell a listener of a commit, whose replies its fault must not hold back."""
+        try:
+            listener.committed(key, changes)
+        except BaseException as error:  # noqa: BLE001  # a fault, or a signal's handler
+            self._failed(error)
+            listener.uncertain()
 
     def _fail(self, ticket: Ticket, fault: StorageFault | None) -> None:
         """Fail ``ticket`` and those based on it. It is stale if there is no ``fault``."""

@@ -58,6 +58,7 @@ class Host:
         self._live = live
         self._close_timeout = close_timeout
         self._closes_until = math.inf
+        self._handle: object = None
         self._task: object = None
         self._clean: object = None
         self._started = loop.waiter()
@@ -83,7 +84,7 @@ class Host:
             BaseException: The runtime can't be opened; or the caller was cancelled, and all that
                 was open by then is closed.
         """
-        spawn(self._loop, self._main(), "trio_durable host", context)
+        self._handle = spawn(self._loop, self._main(), "trio_durable host", context)
         try:
             await self._started.wait()
         except BaseException:

@@ -231,9 +231,13 @@ class OpenRuntime:
         )
         host.push(lambda: _open_runtimes.discard(self))
         _open_runtimes.add(self)
-        host.push(lambda: current.unregister(self.loop.token, self._runtime))
+        host.push(self._unregister)
         current.register(self.loop.token, self._runtime)
         host.push(self._finish_turns)
+
+    def _unregister(self) -> None:
+        if self.services.failure is None:  # else calls get its cause, until it is left
+            current.unregister(self.loop.token, self._runtime)
 
     async def _finish_turns(self) -> None:
         self.services.closing = True
@@ -373,6 +377,8 @@ class OpenRuntime:
         except cancelled:
             if error is None:
                 raise
+        finally:
+            current.unregister(self.loop.token, self._runtime)
         problem = self.host.error
         if self.services.failure is not None:
             problem = self.services.closed_error()

@@ -84,19 +84,19 @@ class TimingWheel(Generic[K]):
         self._occupied[level] |= 1 << position
 
     def cancel(self, key: K) -> bool:
-        """Take ``key`` out; return True if it was there."""
+        """Take ``key`` out; return True if it was there, in whole or in part."""
         due = self._due.pop(key, None)
         if due is None:
             return False
         if due <= self._now:
-            del self._overdue[key]
+            self._overdue.pop(key, None)  # an insertion may have been cut off
             return True
         level = ((due ^ self._now).bit_length() - 1) // _BITS
         position = (due >> level * _BITS) & (_SLOTS - 1)
         slot = self._slots[level * _SLOTS + position]
-        del slot[key]
+        slot.pop(key, None)
         if not slot:
-            self._occupied[level] ^= 1 << position
+            self._occupied[level] &= ~(1 << position)
         return True
 
     def next_tick(self) -> int | None:
