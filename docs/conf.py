@@ -31,7 +31,11 @@ html_title = f"trio_durable {release}"
 
 nitpicky = True
 # Of cattrs, which is imported where it is used.
-nitpick_ignore = [("py:class", "Converter")]
+nitpick_ignore = [
+    ("py:class", "Converter"),
+    ("py:class", "_pytest.fixtures.FixtureRequest"),
+    ("py:exc", "pytest.UsageError"),
+]
 suppress_warnings = [
     # What a command prints is no code of any language.
     "misc.highlighting_failure",

@@ -111,7 +111,7 @@ RANKS = {
         "directory operations",
         "calls",
     ],
-    "_runtime": ["host", "sides", "open_runtime", "tenant_drop"],
+    "_runtime": ["forks host", "sides", "open_runtime", "tenant_drop"],
     "_api": [
         "statistics handle plain_arguments",
         "context durable_object",

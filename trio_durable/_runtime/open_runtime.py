@@ -23,11 +23,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from typing import TypeVar, overload
-from weakref import WeakSet
 
 import anyio
 import attrs
@@ -56,6 +54,7 @@ from .._telemetry.notifier import Notifier, Observer
 from .._text import error_summary
 from ..scheduler import Destination, Scheduler, WheelScheduler
 from ..storage import Hints, Reader, Storage, StorageFault
+from .forks import open_runtimes
 from .host import Host
 from .sides import ReaderSide, WriterSide, open_sides
 
@@ -229,8 +228,8 @@ class OpenRuntime:
         self._hints = self.storage.open_hints(
             lambda available_at: self.loop.call_soon_threadsafe(scheduler.hinted, available_at)
         )
-        host.push(lambda: _open_runtimes.discard(self))
-        _open_runtimes.add(self)
+        host.push(lambda: open_runtimes.discard(self))
+        open_runtimes.add(self)
         host.push(self._unregister)
         current.register(self.loop.token, self._runtime)
         host.push(self._finish_turns)
@@ -490,15 +489,3 @@ def _exit_in(error: BaseException) -> BaseException | None:
             return None
         error = found.exceptions[0]
     return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
-
-
-_open_runtimes: WeakSet[OpenRuntime] = WeakSet()
-
-
-def _mark_forked() -> None:
-    for opened in list(_open_runtimes):
-        opened.forked()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_mark_forked)
