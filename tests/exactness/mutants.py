@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -329,12 +330,12 @@ MUTANTS = [
 ]
 
 
-def run(check: str, package: Path | None) -> int:
+def run(check: str, package: Path | None, checks: Mapping[str, tuple[str, ...]] = CHECKS) -> int:
     """The exit status of a check, with a package in the place of the installed one."""
     environment = dict(os.environ)
     folders = [str(package.parent)] if package is not None else []
     environment["PYTHONPATH"] = os.pathsep.join([*folders, str(ROOT)])
-    module, *arguments = CHECKS[check]
+    module, *arguments = checks[check]
     command = [sys.executable, "-c", _PROGRAM, module, *arguments]
     return subprocess.run(
         command,
@@ -380,7 +381,7 @@ def mutated(mutant: Mutant, folder: Path) -> Path:
     return package
 
 
-def result_of(mutant: Mutant) -> str:
+def result_of(mutant: Mutant, checks: Mapping[str, tuple[str, ...]] = CHECKS) -> str:
     """The outcome of a mutant, in some words."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -388,7 +389,7 @@ def result_of(mutant: Mutant) -> str:
         except LookupError as error:
             return f"can't be made: {error}"
         try:
-            status = run(mutant.check, package)
+            status = run(mutant.check, package, checks)
         except subprocess.TimeoutExpired:
             return "found, by its timeout"
     outcomes = {
@@ -400,17 +401,20 @@ def result_of(mutant: Mutant) -> str:
     return outcomes.get(status, f"not made: exit status {status}")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.exactness.mutants")
+def main(
+    prog: str = "python -m tests.exactness.mutants",
+    mutants: Sequence[Mutant] = MUTANTS,
+    checks: Mapping[str, tuple[str, ...]] = CHECKS,
+) -> int:
+    """Make mutants and run their checks; 1 if one survives."""
+    parser = argparse.ArgumentParser(prog=prog)
     parser.add_argument("names", nargs="*", metavar="NAME", help="all unless named")
     names = parser.parse_args().names
-    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
-    failing = {
-        check for check in {mutant.check for mutant in chosen} if run(check, None) != SURVIVED
-    }
+    chosen = [mutant for mutant in mutants if not names or mutant.name in names]
+    failing = {check for check in {mutant.check for mutant in chosen} if run(check, None, checks)}
     survivors = 0
     for mutant in chosen:
-        result = result_of(mutant)
+        result = result_of(mutant, checks)
         if mutant.check in failing:
             result = f"means nothing: {mutant.check} fails without a mutant"
         survivors += not result.startswith("found")

@@ -142,6 +142,7 @@ class LocalCalls:
             state.turn = None  # should the end of the turn itself have been cut off
             if state.gate is None or not isinstance(raised, Exception):
                 raise
+            services.group_commit.wake(state)  # a RecursionError may have kept it from waking
             waiter = loop.waiter()
             waiter.error = raised
         gate = state.gate
@@ -152,6 +153,8 @@ class LocalCalls:
             waiter = loop.waiter()
             waiter.value = result
         gate.hold(waiter)
+        if handler.readonly and not gate.taken:
+            services.group_commit.wake(state)  # likewise; a change has done so
         if timeout is not None:
             self._deadlines.watch(waiter, activation.last_used, timeout)
         try:
@@ -193,11 +196,11 @@ class LocalCalls:
             )
         if caller is not None:
             graph.begin(caller, node)
-        activation.accept(envelope)
-        if timeout is not None and not waiter.ended:
-            waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
-            self._deadlines.watch(waiter, self._loop.now(), timeout)
         try:
+            activation.accept(envelope)
+            if timeout is not None and not waiter.ended:
+                waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
+                self._deadlines.watch(waiter, self._loop.now(), timeout)
             return await waiter.wait()
         finally:
             activation.withdraw(envelope)  # if it is there still, its caller gives up

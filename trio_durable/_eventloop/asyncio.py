@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from operator import call
@@ -81,8 +80,11 @@ class AsyncioLoop(Loop):
 
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """See `Loop.call_soon_threadsafe`."""
-        with suppress(RuntimeError):  # the loop is closed
+        try:
             self._loop.call_soon_threadsafe(self._guard.send, (callback, args))
+        except RuntimeError:  # such as RecursionError
+            if not self._loop.is_closed():
+                raise
 
     def spawn(
         self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context

@@ -128,6 +128,20 @@ def _ignore(_waiter: object) -> None:
     pass
 
 
+_LEVELS = 12
+"""How deep the functions of an event loop call each other to resume a task."""
+
+
+def check_headroom(levels: int = _LEVELS) -> None:
+    """Raise RecursionError if the stack has no room to resume a task.
+
+    Called where the stack is a user's, before a release that must not be cut off: a future of
+    asyncio that meets the limit on recursion while it is settled forgets the task that awaits it.
+    """
+    if levels:
+        check_headroom(levels - 1)
+
+
 def _log(error: BaseException) -> None:
     logger.error("a callback has failed", exc_info=error)
 

@@ -1,0 +1,277 @@
+"""The library with one guarantee of the runtime broken, to see that the tests here notice.
+
+    PYTHONPATH=tests python -m hold.mutants           all mutants
+    PYTHONPATH=tests python -m hold.mutants NAME …    some of them
+
+See `exactness.mutants`, which makes them and runs the tests.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from exactness.mutants import Mutant, main
+
+_TESTS = (
+    *("pytest", "-q", "-x", "-p", "no:xdist", "--timeout", "60"),
+    *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
+)
+CHECKS: dict[str, tuple[str, ...]] = {
+    "raised": (*_TESTS, "hold/test_raised.py"),
+    "workers": (*_TESTS, "hold/test_workers.py"),
+    "entering": (
+        *_TESTS,
+        "hold/test_hosts.py",
+        "-k",
+        "entered or never_left or cleanup or refused",
+    ),
+    "bounded": (*_TESTS, "hold/test_hosts.py", "-k", "bounded and trio"),
+    "failing": (*_TESTS, "hold/test_hosts.py", "-k", "thread_breaks and trio"),
+    "forked": (*_TESTS, "hold/test_hosts.py", "-k", "forked"),
+    "gate": (*_TESTS, "hold/test_gate.py"),
+    "one turn": (*_TESTS, "hold/test_one_turn.py"),
+    "slices": (*_TESTS, "hold/test_slices.py"),
+    "garbage": (*_TESTS, "hold/test_garbage.py"),
+    "checkpoints": (*_TESTS, "hold/test_checkpoints.py"),
+    "injection": (
+        *("tests.injection", "--every", "3", "--backend", "trio", "--action", "exception"),
+        *("--situation", "queued", "--situation", "first"),
+    ),
+    "injection of alarms": (
+        *("tests.injection", "--every", "3", "--backend", "trio", "--action", "exception"),
+        *("--situation", "alarm"),
+    ),
+}
+
+MUTANTS = [
+    Mutant(
+        "foreign_cancel_is_ours",
+        "a cancellation in a handler is taken for the runtime's end",
+        "raised",
+        "_activations/opening.py",
+        "if self._services.is_ending():",
+        "if True:",
+    ),
+    Mutant(
+        "base_exception_ends_task",
+        "an exception outside of Exception leaves an async def turn",
+        "raised",
+        "_activations/turns.py",
+        "    except BaseException as error:  # noqa: BLE001  # handlers may raise anything\n",
+        "    except Exception as error:\n",
+    ),
+    Mutant(
+        "note_unguarded",
+        "a note is added to exceptions that refuse it",
+        "raised",
+        "_activations/raised.py",
+        "except Exception:  # noqa: BLE001, S110  # frozen, or",
+        "except KeyError:  # frozen, or",
+    ),
+    Mutant(
+        "errors_of_a_group_lost",
+        "a group with a cancellation counts as one",
+        "raised",
+        "_activations/raised.py",
+        "return make() if others is None else others",
+        "return make()",
+    ),
+    Mutant(
+        "worker_kept",
+        "a task goes on after a foreign cancellation, or with a scope left open",
+        "workers",
+        "_activations/worker.py",
+        "if self._resistance is not None or loop.cancel_state(task) != clean:",
+        "if False:",
+    ),
+    Mutant(
+        "envelope_kept",
+        "a worker that waits keeps its last request",
+        "workers",
+        "_activations/worker.py",
+        "                    envelope = None\n",
+        "                    kept = envelope\n",
+    ),
+    Mutant(
+        "task_kept",
+        "a waiter that has ended keeps its task",
+        "workers",
+        "_eventloop/trio.py",
+        "self._task = None  # `Deadlines` may",
+        "pass  # `Deadlines` may",
+    ),
+    Mutant(
+        "enter_without_clean_up",
+        "what is open when entering is cancelled stays open",
+        "entering",
+        "_runtime/host.py",
+        "            self.stop(now=True)\n            await self.wait()\n            raise\n",
+        "            raise\n",
+    ),
+    Mutant(
+        "scope_reaches_turns",
+        "a cancelled scope around the block counts as the runtime's end",
+        "entering",
+        "_activations/calls.py",
+        "if services.closing or not loop.is_current():",
+        "if services.closing or __import__('anyio').current_effective_deadline() < 0 "
+        "or not loop.is_current():\n            services.closing = services.closed = True",
+    ),
+    Mutant(
+        "leaving_unbounded",
+        "leaving waits for the storage as long as that takes",
+        "bounded",
+        "_runtime/host.py",
+        "until = -math.inf if self.has_forked else self._closes_until",
+        "until = math.inf",
+    ),
+    Mutant(
+        "death_of_a_thread_unseen",
+        "what a job raises in its thread is dropped",
+        "failing",
+        "_eventloop/runner.py",
+        "self._loop.call_soon_threadsafe(self.failed, error)",
+        "pass",
+    ),
+    Mutant(
+        "failed_runtime_unknown",
+        "a runtime that has failed isn't the current one any more",
+        "failing",
+        "_runtime/open_runtime.py",
+        "if self.services.failure is None:  # else calls",
+        "if True:  # else calls",
+    ),
+    Mutant(
+        "fork_not_marked",
+        "a forked process has an open runtime",
+        "forked",
+        "_runtime/forks.py",
+        "        opened.forked()\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "gate_for_changes_only",
+        "calls of read-only async def handlers don't wait",
+        "gate",
+        "_activations/calls.py",
+        "and (handler.is_async or not handler.readonly)",
+        "and not handler.readonly",
+    ),
+    Mutant(
+        "gate_within_turns_only",
+        "a task that a turn has left doesn't wait",
+        "gate",
+        "_activations/wait_graph.py",
+        "        ticket = self.last_ticket\n",
+        "        ticket = None\n",
+    ),
+    Mutant(
+        "gate_not_for_administration",
+        "administration from a turn doesn't wait",
+        "gate",
+        "_activations/output_gate.py",
+        "return timeout if turn is None else await self.passed(turn, key, name, timeout)",
+        "return timeout",
+    ),
+    Mutant(
+        "gate_for_reads",
+        "calls of read-only def handlers wait, too",
+        "gate",
+        "_activations/calls.py",
+        "and (handler.is_async or not handler.readonly)",
+        "and True",
+    ),
+    Mutant(
+        "open_during_def",
+        "an object is open while a def turn of it runs",
+        "one turn",
+        "_activations/calls.py",
+        "activation.mailbox is not None or state.turn is not None or state.instance is None",
+        "activation.mailbox is not None or state.instance is None",
+    ),
+    Mutant(
+        "no_headroom",
+        "a task is resumed at the limit on recursion",
+        "one turn",
+        "_eventloop/loop.py",
+        "    if levels:\n",
+        "    if False:\n",
+    ),
+    Mutant(
+        "no_slices",
+        "a mailbox is served until it is empty",
+        "slices",
+        "_activations/pump.py",
+        "return self.turns >= TURNS or (self.turns > 0 and self.is_late)",
+        "return False",
+    ),
+    Mutant(
+        "slices_by_number_only",
+        "a slice of long turns has as many as one of short ones",
+        "slices",
+        "_activations/pump.py",
+        "return self.turns >= TURNS or (self.turns > 0 and self.is_late)",
+        "return self.turns >= TURNS",
+    ),
+    Mutant(
+        "error_kept",
+        "a waiter keeps the error that it has raised",
+        "garbage",
+        "_eventloop/loop.py",
+        "error, self.error, self.value = self.error, None, None",
+        "error = self.error",
+    ),
+    Mutant(
+        "error_in_a_cycle",
+        "a frame refers to the error that leaves it",
+        "garbage",
+        "_eventloop/loop.py",
+        "            del error  # or the error's traceback, this",
+        "            pass  # the error's traceback, this",
+    ),
+    Mutant(
+        "no_checkpoint",
+        "a reply that isn't held back is no checkpoint",
+        "checkpoints",
+        "_activations/calls.py",
+        "            await loop.checkpoint()\n            return result\n",
+        "            return result\n",
+    ),
+    Mutant(
+        "worker_wakes_once",
+        "a worker parks although it was woken",
+        "injection",
+        "_activations/worker.py",
+        "                elif not self._is_woken:\n                    await self._park()\n",
+        "                else:\n                    self._is_woken = False\n"
+        "                    await self._park()\n",
+    ),
+    Mutant(
+        "pump_forgets",
+        "the pump drops an object whose service was cut off",
+        "injection",
+        "_activations/pump.py",
+        "if self._guarded(served.serve, share) is not False:",
+        "if self._guarded(served.serve, share):",
+    ),
+    Mutant(
+        "callback_once",
+        "a callback of the loop that was cut off isn't repeated",
+        "injection",
+        "_eventloop/loop.py",
+        "            if pending is not None:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "claims_kept",
+        "a delivery that was cut off before it was handed over stays in flight",
+        "injection of alarms",
+        "scheduler/_wheel/deliverer.py",
+        "            if flight.is_handed_over:\n                continue\n",
+        "            continue\n",
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main("python -m hold.mutants", MUTANTS, CHECKS))
