@@ -193,9 +193,9 @@ MUTANTS = [
         "no_headroom",
         "a task is resumed at the limit on recursion",
         "one turn",
-        "_eventloop/loop.py",
-        "    if levels:\n",
-        "    if False:\n",
+        "_eventloop/asyncio.py",
+        "            _check_headroom()\n",
+        "",
     ),
     Mutant(
         "no_slices",

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from .._eventloop.loop import CallbackWaiter, Loop, Waiter, check_headroom
+from .._eventloop.loop import CallbackWaiter, Loop, Waiter
 from .._eventloop.tasks import OwnTask, OwnTasks
 from .envelope import Envelope
 from .pump import Slice, SliceClock
@@ -99,9 +99,8 @@ class Worker:
     def wake(self) -> None:
         """Look at the mailbox. May be repeated."""
         self._is_woken = True
-        if self._parked is not None and not self._parked.ended:
-            check_headroom()
-            self._parked.settle()
+        if self._parked is not None:
+            self._parked.wake()
 
     async def main(self) -> None:
         """The task's function."""

@@ -22,6 +22,16 @@ def is_virtual(loop: asyncio.AbstractEventLoop) -> bool:
     )
 
 
+_LEVELS = 12
+"""How deep the functions of an event loop call each other to resume a task."""
+
+
+def _check_headroom(levels: int = _LEVELS) -> None:
+    """Raise RecursionError if the stack has no room to resume a task."""
+    if levels:
+        _check_headroom(levels - 1)
+
+
 class AsyncioWaiter(Waiter):
     """A waiter whose task is parked in a future of asyncio."""
 
@@ -39,6 +49,15 @@ class AsyncioWaiter(Waiter):
             if self._future is not None and not self._future.done():
                 self._future.set_result(None)
             self.ended = True
+
+    def wake(self) -> None:
+        """See `Waiter.wake`.
+
+        A future that meets the limit on recursion while it is settled forgets its task.
+        """
+        if not self.ended:
+            _check_headroom()
+            self.settle()
 
     async def wait(self) -> object:
         """See `Waiter.wait`."""

@@ -66,6 +66,14 @@ class Waiter(ABC):
             self.value = value
             self.release()
 
+    def wake(self) -> None:
+        """`settle`, where the stack is a user's and may have no room left.
+
+        Raises:
+            RecursionError: It has none. The waiter can still be released.
+        """
+        self.settle()
+
     def fail(self, error: BaseException) -> None:
         """Raise ``error`` in the waiting task."""
         if not self.ended:
@@ -126,20 +134,6 @@ class CallbackWaiter(Waiter):
 
 def _ignore(_waiter: object) -> None:
     pass
-
-
-_LEVELS = 12
-"""How deep the functions of an event loop call each other to resume a task."""
-
-
-def check_headroom(levels: int = _LEVELS) -> None:
-    """Raise RecursionError if the stack has no room to resume a task.
-
-    Called where the stack is a user's, before a release that must not be cut off: a future of
-    asyncio that meets the limit on recursion while it is settled forgets the task that awaits it.
-    """
-    if levels:
-        check_headroom(levels - 1)
 
 
 def _log(error: BaseException) -> None:

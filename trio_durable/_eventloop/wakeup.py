@@ -6,7 +6,7 @@ import math
 
 import anyio
 
-from .loop import Loop, Waiter, check_headroom
+from .loop import Loop, Waiter
 
 
 class AutoResetEvent:
@@ -23,9 +23,8 @@ class AutoResetEvent:
     def set(self) -> None:
         """Wake the task, now or as soon as it waits."""
         self._is_set = True
-        if self._waiter is not None and not self._waiter.ended:
-            check_headroom()
-            self._waiter.settle()
+        if self._waiter is not None:
+            self._waiter.wake()
 
     async def wait(self, seconds: float = math.inf) -> None:
         """Return once the event is set, or after ``seconds``, and reset the event."""
