@@ -41,7 +41,8 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 soak: $(READY)
-	@$(BIN)/python -m tests.simulation.soak --kills $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=tests $(BIN)/python -m tests.simulation.soak --kills $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(STORAGE),--storage $(STORAGE))
 
 inject: $(READY)
 	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))

@@ -1,4 +1,4 @@
-"""A program that forks inside of a runtime: ``python -m tests.hold.forking BACKEND HOW PATH``.
+"""A program that forks inside of a runtime: ``python -m hold.forking BACKEND HOW PATH``.
 
 It prints the exit code of the child, which is 3 if all is as it must be.
 """

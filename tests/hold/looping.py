@@ -1,6 +1,6 @@
 """A program whose ``def`` handlers let the event loop run.
 
-    python -m tests.hold.looping HOW BACKEND
+    python -m hold.looping HOW BACKEND
 
 It prints the replies of three calls of one object and the state that is stored; each reply must be
 another number, and the last is stored. ``HOW`` is "greenback", "nest" (nest_asyncio) or "eager"

@@ -13,7 +13,7 @@ import sys
 from exactness.mutants import Mutant, main
 
 _TESTS = (
-    *("pytest", "-q", "-x", "-p", "no:xdist", "--timeout", "60"),
+    *("pytest", "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread"),
     *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
 )
 CHECKS: dict[str, tuple[str, ...]] = {
@@ -36,6 +36,10 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "injection": (
         *("tests.injection", "--every", "3", "--backend", "trio", "--action", "exception"),
         *("--situation", "queued", "--situation", "first"),
+    ),
+    "injection of entering": (
+        *("tests.injection", "--backend", "trio", "--action", "exception"),
+        *("--situation", "entering"),
     ),
     "injection of alarms": (
         *("tests.injection", "--every", "3", "--backend", "trio", "--action", "exception"),
@@ -107,15 +111,6 @@ MUTANTS = [
         "_runtime/host.py",
         "            self.stop(now=True)\n            await self.wait()\n            raise\n",
         "            raise\n",
-    ),
-    Mutant(
-        "scope_reaches_turns",
-        "a cancelled scope around the block counts as the runtime's end",
-        "entering",
-        "_activations/calls.py",
-        "if services.closing or not loop.is_current():",
-        "if services.closing or __import__('anyio').current_effective_deadline() < 0 "
-        "or not loop.is_current():\n            services.closing = services.closed = True",
     ),
     Mutant(
         "leaving_unbounded",
@@ -257,7 +252,7 @@ MUTANTS = [
     Mutant(
         "callback_once",
         "a callback of the loop that was cut off isn't repeated",
-        "injection",
+        "injection of entering",
         "_eventloop/loop.py",
         "            if pending is not None:\n",
         "            if False:\n",

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 from support.clock import settle
-from support.runtimes import scripted_runtime
+from support.runtimes import scripted_runtime, threaded_runtime
 from support.scripted import ScriptedStorage
-from support.tasks import calls
+from support.tasks import Outcome, calls
 
 from trio_durable import CallTimeout, DurableObject, PersistenceError, current_runtime, handler
 from trio_durable.storage import StorageFault
 
 pytestmark = pytest.mark.anyio
-
-left: list[Callable[[], Awaitable[object]]] = []
 
 
 class Callee(DurableObject):
@@ -52,13 +49,6 @@ class Caller(DurableObject):
     @handler(readonly=True)
     async def ask(self) -> int:
         return await Callee.read("a")
-
-    @handler
-    async def leave_a_task(self) -> None:
-        self.number += 1
-        number = self.number
-        left.append(lambda: Callee.hear("a", number))
-        await anyio.lowlevel.checkpoint()
 
 
 async def put(number: int) -> None:
@@ -142,36 +132,36 @@ async def test_if_that_commit_fails_nothing_is_done_and_the_turn_is_lost(way: st
 
 
 async def test_a_task_that_a_turn_has_left_waits_for_the_commit_of_the_turn() -> None:
-    left.clear()
     storage = ScriptedStorage()
-    async with scripted_runtime(storage), calls() as group:
+    late_ones: list[Outcome[None]] = []
+    async with threaded_runtime(storage), calls() as group:
         await Callee.read("a")
-        await Caller.ask("a")
-        context: list[Any] = []
-        with storage.held("writer"):
-            storage.fail_commits(StorageFault("the disk"))
 
-            # A task of the test's, with the context of the turn, as one that the turn has started.
-            class Keeping(Caller, name="Keeping"):
-                @handler
-                async def leave(self) -> None:
-                    self.number += 1
-                    number = self.number
-                    context.append(group.start(late, number))
-                    await anyio.lowlevel.checkpoint()
+        async def late(number: int) -> None:
+            await settle()  # by then the turn has ended
+            await Callee.hear("a", number)
 
-            async def late(number: int) -> None:
-                await settle()  # by then the turn has ended
-                await Callee.hear("a", number)
+        class Leaving(Caller, name="Leaving"):
+            @handler
+            async def leave_a_task(self) -> None:
+                self.number += 1
+                # The task has the turn's context, as any that a handler starts.
+                late_ones.append(group.start(late, self.number))
 
-            turn = group.start(Keeping.leave, "a")
+        await Leaving.ask("a")
+        storage.fail_commits(StorageFault("the disk"))
+        with storage.blocked_writer():
+            turn = group.start(Leaving.leave_a_task, "a")
             await settle()
-            await anyio.sleep(1)
-            assert not context[0].done
+            storage.writer_busy.wait()  # later commits are in another batch
+            await settle()
+            [late_one] = late_ones
+            assert not turn.done
+            assert not late_one.done
         await turn.wait()
-        await context[0].wait()
+        await late_one.wait()
         assert isinstance(turn.error, PersistenceError)
-        assert isinstance(context[0].error, PersistenceError)
+        assert isinstance(late_one.error, PersistenceError)
         assert await Callee.read("a") == 0
 
 

@@ -29,7 +29,8 @@ from trio_durable import (
 from trio_durable.storage import Writer
 from trio_durable.testing._intercepted import InterceptedWriter
 
-ROOT = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
+"""Not the root, or a package of `hold.mutants` would not be imported in its place."""
 SECONDS = 20.0
 """How long a step in real time may take."""
 
@@ -358,8 +359,8 @@ async def test_closed_returns_when_the_runtime_is_left() -> None:
 def test_a_forked_child_has_a_closed_runtime_and_leaves_it_at_once(
     backend: str, how: str, tmp_path: Path
 ) -> None:
-    command = ["-m", "tests.hold.forking", backend, how, str(tmp_path / "a.db")]
+    command = ["-m", "hold.forking", backend, how, str(tmp_path / "a.db")]
     run = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *command], cwd=TESTS, capture_output=True, text=True, check=False
     )
     assert run.stdout == "3\n", run.stdout + run.stderr

@@ -3,8 +3,9 @@
 The line tracer of Python is called before each line, and what it raises is raised there. It belongs
 to the thread that set it, so a storage's threads aren't traced.
 
-The end of a ``with`` is left out. There a tracer can raise before ``__exit__`` is called; nothing
-else can, since the interpreter looks for signals elsewhere. `LEFT_OUT` has the functions that are
+The end of a ``with`` is left out, and so is the line of a ``try``. There a tracer can raise before
+``__exit__`` is called, or outside the ``try``; nothing else can, since the
+interpreter looks for signals elsewhere. `LEFT_OUT` has the functions that are
 called by code which no exception may reach.
 """
 
@@ -92,7 +93,8 @@ class Tracer:
         code = frame.f_code
         module, line = code.co_filename[len(PACKAGE) :], frame.f_lineno
         last, self._last_lines[id(frame)] = self._last_lines.get(id(frame), 0), line
-        if last >= line and _is_with(code.co_filename, line):
+        text = linecache.getline(code.co_filename, line).strip()
+        if text == "try:" or (last >= line and text.startswith(("with ", "async with "))):
             return self._traced
         earlier = self._counts[module, line]
         self._counts[module, line] = earlier + 1
@@ -103,10 +105,6 @@ class Tracer:
             sys.settrace(None)
             self._act()
         return self._traced
-
-
-def _is_with(file: str, line: int) -> bool:
-    return linecache.getline(file, line).lstrip().startswith(("with ", "async with "))
 
 
 def first_and_last(points: list[Point]) -> list[Point]:

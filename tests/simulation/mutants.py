@@ -174,6 +174,7 @@ def memory_survives_a_failed_commit() -> AbstractContextManager[object]:
 
 
 @mutant
+@seldom_seen
 def doomed_turns_end_well() -> AbstractContextManager[object]:
     """A turn goes on and is saved although a commit that it builds on has failed."""
 

@@ -1,6 +1,6 @@
 """Simulates with fresh seeds, for as long as wanted, and kills real processes now and then.
 
-    python -m tests.simulation.soak [--minutes N] [--seed N] [--count N] [--kills]
+    python -m tests.simulation.soak [--minutes N] [--seed N] [--count N] [--kills] [--storage NAME]
 
 Without an end of its own it goes on until Control-C. Every few seconds it says what it has done. If
 something isn't as it must be, it says what, with the seed and the command that shows it again, and
@@ -10,16 +10,25 @@ exits with 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from random import SystemRandom
+from typing import TypeAlias
+
+from trio_durable import PostgresStorage, SQLiteStorage, Storage
 
 from .run import Broken, Undecided, Violation, simulate
+
+NewStorage: TypeAlias = "Callable[[], Storage]"
 
 _BETWEEN_LINES = 10.0
 _BETWEEN_KILLS = 300.0
@@ -36,6 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--kills", action="store_true", help="kill real processes, too, every five minutes"
     )
+    parser.add_argument(
+        "--storage",
+        choices=STORAGES,
+        default="memory",
+        help='"postgres" starts a server, and needs PYTHONPATH=tests',
+    )
     options = parser.parse_args(arguments)
     first = SystemRandom().randrange(_SEEDS) if options.seed is None else options.seed
     seeds = count(first) if options.count is None else range(first, first + options.count)
@@ -44,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     total: Counter[str] = Counter()
     kill_at = began if options.kills else float("inf")
     say(f"seeds from {first} on")
+    stack = contextlib.ExitStack()
+    new_storage = stack.enter_context(STORAGES[options.storage]())
     try:
         for seed in seeds:
             if time.monotonic() >= kill_at:
@@ -54,7 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
                 kill_at = time.monotonic() + _BETWEEN_KILLS
             total["seeds"] += 1
             try:
-                report = simulate(seed)
+                if new_storage is None:
+                    report = simulate(seed)
+                else:
+                    report = simulate(seed, storage=new_storage())
             except Undecided:
                 total["undecided"] += 1
             else:
@@ -70,8 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
         say("\nstopped")
     except (Violation, Broken) as violation:
         say(line(total, time.monotonic() - began))
-        say(f"{violation}\n\nto see it again:\n    {REPLAY} --seed {seed} --count 1")
+        where = "" if options.storage == "memory" else f" --storage {options.storage}"
+        say(f"{violation}\n\nto see it again:\n    {REPLAY} --seed {seed} --count 1{where}")
         return 1
+    finally:
+        stack.close()
     say(f"{line(total, time.monotonic() - began)}\nnothing was wrong")
     return 0
 
@@ -80,6 +103,51 @@ REPLAY = "python -m tests.simulation.soak"
 KILLS = ("tests/crash/test_kills.py", "tests/crash/test_alarm_kills.py")
 KILLS_EACH = 20
 """Of each test; at moments that are never the same."""
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[None]:
+    """The simulation's own."""
+    yield None
+
+
+@contextlib.contextmanager
+def in_files() -> Iterator[NewStorage]:
+    """SQLite files, each removed with the next."""
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = count()
+
+        def new() -> Storage:
+            for path in Path(folder).iterdir():
+                path.unlink()
+            return SQLiteStorage(Path(folder) / f"{next(numbers)}.db", durability="normal")
+
+        yield new
+
+
+@contextlib.contextmanager
+def on_a_server() -> Iterator[NewStorage]:
+    """A PostgreSQL server, with an empty schema for each."""
+    from support.postgres import Database, running
+
+    with running() as server:
+        database = Database(server.conninfo(dbname="postgres"))
+
+        def new() -> Storage:
+            database.clear()
+            return PostgresStorage(database.new_schema(), hints=False)
+
+        try:
+            yield new
+        finally:
+            database.close()
+
+
+STORAGES: dict[str, Callable[[], AbstractContextManager[NewStorage | None]]] = {
+    "memory": in_memory,
+    "sqlite": in_files,
+    "postgres": on_a_server,
+}
 
 
 def kill() -> str:
