@@ -11,8 +11,9 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from .listener import Listener, hang_up
 from .postgres import Server
 from .proxy import error
 
@@ -40,7 +41,7 @@ class Backend:
                 (self.pid,) = struct.unpack("!i", message[5:9])
 
 
-class Pooler:
+class Pooler(Listener):
     """Listens on a port of this machine.
 
     Args:
@@ -63,39 +64,22 @@ class Pooler:
         """If true, nothing that clients send is passed on."""
         self.pools_statements = False
         """If true, transactions are refused."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self._clients: list[socket.socket] = []
-        self._start(self._accept)
-
-    def url(self, query: str = "") -> str:
-        """Where to connect to."""
-        port = self._listener.getsockname()[1]
-        return f"postgresql://postgres@127.0.0.1:{port}/postgres{query}"
+        super().__init__()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in (*self._clients, *(backend.socket for backend in self._all())):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        super().close()
+        hang_up(*self._clients, *(backend.socket for backend in self._all()))
 
     # --- inside ----------------------------------------------------------------------------------
 
     def _all(self) -> list[Backend]:
         return [*self.backends, *self._for_reads]
 
-    def _start(self, target: Callable[..., object], *args: object) -> None:
-        threading.Thread(target=target, args=args, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._clients.append(client)
-                self._start(self._serve, client)
+    def _connected(self, client: socket.socket) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._clients.append(client)
+        self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError, EOFError, ValueError):  # closed meanwhile

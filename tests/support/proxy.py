@@ -8,8 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .listener import Listener, hang_up
 
-class Proxy:
+
+class Proxy(Listener):
     """Passes on what comes in on a port of this machine to a Unix socket, and back."""
 
     def __init__(self, target: Path) -> None:
@@ -23,17 +25,11 @@ class Proxy:
         self.alter: Callable[[bytes], bytes] | None = None
         """What to make of what the server says."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self.connections = 0
         """How many were accepted."""
         self.lost = threading.Event()
         """Set when what was to be lost is."""
-        self._start(self._accept)
-
-    def url(self, query: str = "") -> str:
-        """Where to connect to."""
-        port = self._listener.getsockname()[1]
-        return f"postgresql://postgres@127.0.0.1:{port}/postgres{query}"
+        super().__init__()
 
     # --- what a test does to it ------------------------------------------------------------------
 
@@ -41,7 +37,7 @@ class Proxy:
         """Cut off all connections."""
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
-            _close(*pair)
+            hang_up(*pair)
 
     def say(self, message: bytes) -> None:
         """Let all clients hear this, as if the server had said it."""
@@ -68,37 +64,28 @@ class Proxy:
         self._losing = (what, connection)
 
     def close(self) -> None:
-        # Closing alone would leave the thread in accept().
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        super().close()
         self._flows.set()
         self.cut()
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _start(self, target: Callable[..., object], *args: object) -> None:
-        threading.Thread(target=target, args=args, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self.connections += 1
-                if self.rejection is not None:
-                    self._start(_reject, client, self.rejection)
-                    continue
-                server = socket.socket(socket.AF_UNIX)
-                try:
-                    if self._refuses:
-                        raise ConnectionRefusedError
-                    server.connect(str(self._target))
-                except OSError:
-                    _close(client, server)
-                    continue
-                self._pairs.append((client, server))
-                self._start(self._pump, client, server, "request", self.connections)
-                self._start(self._pump, server, client, "reply", self.connections)
+    def _connected(self, client: socket.socket) -> None:
+        self.connections += 1
+        if self.rejection is not None:
+            self._start(_reject, client, self.rejection)
+            return
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            if self._refuses:
+                raise ConnectionRefusedError
+            server.connect(str(self._target))
+        except OSError:
+            hang_up(client, server)
+            return
+        self._pairs.append((client, server))
+        self._start(self._pump, client, server, "request", self.connections)
+        self._start(self._pump, server, client, "reply", self.connections)
 
     def _pump(self, source: socket.socket, target: socket.socket, what: str, number: int) -> None:
         with contextlib.suppress(OSError):
@@ -111,7 +98,7 @@ class Proxy:
                 if self.alter is not None and what == "reply":
                     data = self.alter(data)
                 target.sendall(data)
-        _close(source, target)
+        hang_up(source, target)
 
 
 def _reject(client: socket.socket, rejection: bytes) -> None:
@@ -119,21 +106,13 @@ def _reject(client: socket.socket, rejection: bytes) -> None:
         while client.recv(65536) in (b"\0\0\0\x08\x04\xd2\x16\x2f", b"\0\0\0\x08\x04\xd2\x16\x30"):
             client.sendall(b"N")  # no encryption
         client.sendall(rejection)
-    _close(client)
+    hang_up(client)
 
 
 def error(code: str, text: str) -> bytes:
     """A message of the server that ends a connection."""
     fields = f"SFATAL\0VFATAL\0C{code}\0M{text}\0\0".encode()
     return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
-
-
-def _close(*sockets: socket.socket) -> None:
-    for each in sockets:
-        # Closing alone would leave the thread in recv().
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-        each.close()
 
 
 @contextlib.contextmanager

@@ -227,9 +227,9 @@ class Activation(Opening):
         It comes from a signal's handler, from a lack of memory, or is a fault of the library's. All
         that the turn has done is forgotten, unless its commit was submitted. See `ObjectState`.
         """
-        job = self.job
-        running = None if job is None or job.turn is None else job.turn.task
-        if running is not None and running is not self._services.loop.current_task():
+        turn = self.running_turn
+        task = None if turn is None else turn.task
+        if task is not None and task is not self._services.loop.current_task():
             self._services.failed(error)  # the turn that runs in another task isn't cut off
             return
         self.state.drop_turn()

@@ -27,7 +27,6 @@ from .._errors import (
     WrongEventLoop,
 )
 from .._eventloop.loop import CallbackWaiter, Expired, Waiter
-from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
 from .._telemetry.events import Call
 from .._telemetry.notifier import Notifier, request
@@ -77,14 +76,13 @@ class LocalCalls:
     Args:
         directory: The objects in memory.
         services: The runtime's parts.
-        deadlines: Where calls time out.
     """
 
-    def __init__(self, directory: Directory, services: Services, deadlines: Deadlines) -> None:
+    def __init__(self, directory: Directory, services: Services) -> None:
         self.directory = directory
         self.object_type = directory.object_type
         self._services = services
-        self._deadlines = deadlines
+        self._deadlines = services.deadlines
         self._loop = services.loop
         self._notifier = services.notifier
         self.call = self._call if self._notifier is None else self._observed_call

@@ -42,8 +42,10 @@ class BusyObject:
     """
 
     def __str__(self) -> str:
-        cancelled = "" if self.cancelled is None else f" (cancelled {self.cancelled:.3g} s ago)"
-        return (
-            f"{self.key}: {self.doing} for {self.seconds:.3g} s{cancelled}, "
-            f"{self.waiting:,} waiting"
-        )
+        return f"{self.key}: {self.doing} for {duration(self)}, {self.waiting:,} waiting"
+
+
+def duration(busy: BusyObject) -> str:
+    """The time since the job began, and since its turn was cancelled, as text."""
+    cancelled = "" if busy.cancelled is None else f" (cancelled {busy.cancelled:.3g} s ago)"
+    return f"{busy.seconds:.3g} s{cancelled}"

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._errors import CallTimeout, PersistenceError
+from .._errors import CallTimeout
 from .._eventloop.loop import Expired, Loop
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
-from .wait_graph import Turn, current_turn
+from .wait_graph import Turn, base_lost_error, current_turn
 
 
 class OutputGate:
@@ -51,8 +51,7 @@ class OutputGate:
             PersistenceError: It has failed, and the turn with it.
         """
         if turn.base_lost and turn.key is not None:
-            problem = "an earlier change that this turn builds on could not be saved"
-            raise PersistenceError(turn.key, "save", problem)
+            raise base_lost_error(turn.key)
         ticket = turn.gate
         if ticket is None:
             return timeout

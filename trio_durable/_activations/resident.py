@@ -20,7 +20,7 @@ from .._telemetry.events import Turn as TurnEvent
 from ..storage import AlarmChanges
 from .effects import Effects
 from .envelope import Envelope
-from .info import ActivationInfo, BusyObject, Status
+from .info import ActivationInfo, BusyObject, Status, duration
 from .mailbox import Mailbox
 from .object_type import ObjectType
 from .phase import Job, Phase
@@ -166,15 +166,13 @@ class Resident(ABC):
 
     def activity(self) -> str:
         """The reason why a call waits, for messages."""
-        job = self.job
-        if job is not None:
-            now, depth = self._services.loop.now(), self.depth
-            since, cancelled = now - job.began, ""
-            if job.turn is not None and job.turn.interruption is not None:
-                cancelled = f" (cancelled {now - job.turn.interruption.began:.3g} s ago)"
-            waiting = f", {depth:,} {'call is' if depth == 1 else 'calls are'} waiting"
-            running = f"{job.name} has been running for {since:.3g} s{cancelled}"
-            return f"{running}{waiting if depth else ''}"
+        busy = self.busy_info()
+        if busy is not None:
+            running = f"{busy.doing} has been running for {duration(busy)}"
+            if not busy.waiting:
+                return running
+            calls = "call is" if busy.waiting == 1 else "calls are"
+            return f"{running}, {busy.waiting:,} {calls} waiting"
         if self.state.gate is not None:
             return "its commit isn't durable yet"
         return "it is idle"
@@ -216,9 +214,9 @@ class Resident(ABC):
 
     def commit_failed(self) -> None:
         """See `TicketOwner.commit_failed`."""
-        job = self.job
-        if job is not None and job.turn is not None:
-            job.turn.base_lost = True
+        turn = self.running_turn
+        if turn is not None:
+            turn.base_lost = True
         elif self.state.turn is not None:
             self.state.awaited_turn().base_lost = True
         else:

@@ -37,7 +37,7 @@ from ..storage import AlarmChanges, StoredObject
 from .by_value import copied, is_atom
 from .effects import ContextHost, Effects
 from .object_type import ObjectType
-from .wait_graph import DEF_TURN, Turn, current_turn
+from .wait_graph import DEF_TURN, Turn, base_lost_error, current_turn
 
 
 class Commits(Protocol):
@@ -428,9 +428,7 @@ class ObjectState:
 
     def base_lost(self) -> PersistenceError:
         """The error of a turn that builds on a failed commit."""
-        return PersistenceError(
-            self.key, "save", "an earlier change that this turn builds on could not be saved"
-        )
+        return base_lost_error(self.key)
 
     # --- the owner of tickets: see `TicketOwner` -------------------------------------------------
 

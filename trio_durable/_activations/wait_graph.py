@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
-from .._errors import CallCycle
+from .._errors import CallCycle, PersistenceError
 from .._eventloop.loop import Loop
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
@@ -106,6 +106,12 @@ class Turn:
         """The turn is over; its commit has been submitted."""
         if self.node is not None:
             self.last_ticket, self.node = self.node.gate, None
+
+
+def base_lost_error(key: ObjectKey) -> PersistenceError:
+    """The error of a turn of ``key`` that builds on a failed commit."""
+    problem = "an earlier change that this turn builds on could not be saved"
+    return PersistenceError(key, "save", problem)
 
 
 DEF_TURN = Turn(None, "", False)

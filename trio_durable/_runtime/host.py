@@ -163,14 +163,13 @@ class Host:
         """Add a step of closing. The steps run in the opposite order; each can be repeated."""
         self._steps.append(_Step(undo))
 
-    def begin_closing(self) -> None:
-        """From now on ``close_timeout`` runs."""
-        self._closes_until = self._loop.now() + self._close_timeout
-
     def closing(self) -> anyio.CancelScope:
-        """A step of closing: until the end of ``close_timeout``, and nothing else ends it."""
+        """A step of closing: until the end of ``close_timeout``, and nothing else ends it.
+
+        The timeout begins with the first step.
+        """
         if self._closes_until == math.inf:
-            self.begin_closing()
+            self._closes_until = self._loop.now() + self._close_timeout
         until = -math.inf if self.has_forked else self._closes_until
         return anyio.CancelScope(shield=True, deadline=until)
 

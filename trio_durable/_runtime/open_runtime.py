@@ -251,7 +251,6 @@ class OpenRuntime:
             await services.quiet.wait()
 
     def _mark_closed(self) -> None:
-        self.host.begin_closing()
         self.services.closing = self.services.closed = True
         for waiter in self._closed_waiters:
             waiter.settle()
@@ -310,7 +309,7 @@ class OpenRuntime:
             services.failure = error
         if services.closed:
             return
-        services.closing = services.closed = True
+        self._mark_closed()
         try:
             logger.critical(
                 "the runtime on %s has failed, and is closed: %s",
@@ -321,8 +320,6 @@ class OpenRuntime:
             self._abandon_calls()
             self._abandon_commits()
         finally:
-            for waiter in self._closed_waiters:
-                waiter.settle()
             self.host.stop(now=True)
 
     def recover(self, error: BaseException) -> bool:
@@ -454,7 +451,7 @@ class OpenRuntime:
         """Serve the objects of one more type; their calls take ``path``."""
         directory = Directory(object_type, self.services)
         self.directories.append(directory)
-        return path(directory, self.services, self.deadlines)
+        return path(directory, self.services)
 
     async def read(self, read: Callable[[Reader], R]) -> R:
         """Run ``read`` in the reader's thread.

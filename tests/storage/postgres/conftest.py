@@ -5,6 +5,8 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from support.postgres import Server
+from support.proxy import Proxy, proxied
 
 from trio_durable.storage import Reader, Writer
 from trio_durable.storage.postgres import PostgresStorage
@@ -32,3 +34,15 @@ def admin(postgres: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     """Another program in the same schema."""
     with psycopg.connect(postgres, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def server(fresh_server: Server) -> Server:
+    """A server with nothing in it."""
+    return fresh_server
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    with proxied(server.socket) as proxy:
+        yield proxy

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from support.postgres import Server, wait_until
-from support.proxy import Proxy, proxied
+from support.proxy import Proxy
 
 from trio_durable import ObjectKey, StorageUnavailable
 from trio_durable._keys import AlarmKey
@@ -32,17 +32,6 @@ from trio_durable.storage.postgres import PostgresStorage
 from trio_durable.storage.postgres import _connecting as _postgres_connecting
 
 NOW = 1_767_225_600_000_000
-
-
-@pytest.fixture
-def server(fresh_server: Server) -> Server:
-    return fresh_server
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with proxied(server.socket) as proxy:
-        yield proxy
 
 
 class Sides:

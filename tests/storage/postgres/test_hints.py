@@ -16,7 +16,7 @@ import anyio
 import psycopg
 import pytest
 from support.postgres import Server, running, wait_until
-from support.proxy import Proxy, proxied
+from support.proxy import Proxy
 
 from trio_durable import DurableObject, DurableRuntime, PostgresStorage, alarm, handler
 from trio_durable.storage import Hints
@@ -60,12 +60,6 @@ def server(own_server: Server) -> Iterator[Server]:
     yield own_server
     if not own_server.is_running:
         own_server.start()
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with proxied(server.socket) as proxy:
-        yield proxy
 
 
 class Ear:

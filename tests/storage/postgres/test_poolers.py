@@ -26,11 +26,6 @@ SETTINGS = (
 )
 
 
-@pytest.fixture
-def server(fresh_server: Server) -> Server:
-    return fresh_server
-
-
 @pytest.fixture(scope="module")
 def another_server() -> Iterator[Server]:
     with running() as server:

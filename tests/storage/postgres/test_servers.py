@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 import psycopg
 import pytest
 from support.postgres import Server, running, wait_until
-from support.proxy import Proxy, error, proxied
+from support.proxy import Proxy, error
 
 from trio_durable import ObjectKey, StorageUnavailable
 from trio_durable.storage import Commit, Reader, StorageFault, StoredObject, Writer
@@ -21,17 +21,6 @@ from trio_durable.storage.postgres._servers import CurrentServer
 from trio_durable.storage.postgres._servers import Server as Identity
 
 NOW = 1_767_225_600_000_000
-
-
-@pytest.fixture
-def server(fresh_server: Server) -> Server:
-    return fresh_server
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with proxied(server.socket) as proxy:
-        yield proxy
 
 
 @pytest.fixture(scope="module")
