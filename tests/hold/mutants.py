@@ -165,8 +165,16 @@ MUTANTS = [
         "administration from a turn doesn't wait",
         "gate",
         "_activations/output_gate.py",
-        "return timeout if turn is None else await self.passed(turn, key, name, timeout)",
+        "return timeout if origin is None else await self.passed(origin, key, name, timeout)",
         "return timeout",
+    ),
+    Mutant(
+        "gate_not_for_tasks_of_def_turns",
+        "a task that a def handler has started doesn't wait",
+        "gate",
+        "_activations/turns.py",
+        "None if handler.readonly else current_turn.set(state)",
+        "None",
     ),
     Mutant(
         "gate_for_reads",

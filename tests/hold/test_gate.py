@@ -131,7 +131,8 @@ async def test_if_that_commit_fails_nothing_is_done_and_the_turn_is_lost(way: st
         assert await Caller.take("a") == 2  # as stored
 
 
-async def test_a_task_that_a_turn_has_left_waits_for_the_commit_of_the_turn() -> None:
+@pytest.mark.parametrize("how", ["async def", "def"])
+async def test_a_task_that_a_turn_has_left_waits_for_the_commit_of_the_turn(how: str) -> None:
     storage = ScriptedStorage()
     late_ones: list[Outcome[None]] = []
     async with threaded_runtime(storage), calls() as group:
@@ -143,15 +144,23 @@ async def test_a_task_that_a_turn_has_left_waits_for_the_commit_of_the_turn() ->
 
         class Leaving(Caller, name="Leaving"):
             @handler
-            async def leave_a_task(self) -> None:
+            async def leave_in_async_def(self) -> None:
+                self._leave()
+
+            @handler
+            def leave_in_def(self) -> None:
+                self._leave()
+
+            def _leave(self) -> None:
                 self.number += 1
                 # The task has the turn's context, as any that a handler starts.
                 late_ones.append(group.start(late, self.number))
 
+        leave = Leaving.leave_in_async_def if how == "async def" else Leaving.leave_in_def
         await Leaving.ask("a")
         storage.fail_commits(StorageFault("the disk"))
         with storage.blocked_writer():
-            turn = group.start(Leaving.leave_a_task, "a")
+            turn = group.start(leave, "a")
             await settle()
             storage.writer_busy.wait()  # later commits are in another batch
             await settle()

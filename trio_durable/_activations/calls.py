@@ -40,7 +40,7 @@ from .object_type import ObjectType
 from .observation import turn_event
 from .services import Services
 from .turns import run_turn
-from .wait_graph import current_turn
+from .wait_graph import current_turn, running_turn
 
 logger = logging.getLogger("trio_durable.alarms")
 
@@ -236,8 +236,7 @@ class LocalCalls:
                 f"{self.object_type.name} was called from a thread or event loop that isn't the "
                 "runtime's"
             )
-        turn = current_turn.get()
-        if self._services.closing and (turn is None or turn.node is None):
+        if self._services.closing and running_turn() is None:
             raise self._services.closed_error("the runtime is closing")
 
     # --- operations, and alarms from outside -----------------------------------------------------

@@ -20,7 +20,7 @@ from .._errors import CallTimeout
 from .._eventloop.loop import Expired, Loop
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
-from .wait_graph import Turn, base_lost_error, current_turn
+from .wait_graph import Origin, base_lost_error, current_turn
 
 
 class OutputGate:
@@ -36,12 +36,12 @@ class OutputGate:
         self._deadlines = deadlines
 
     async def passed(
-        self, turn: Turn, key: Callable[[], ObjectKey], name: str, timeout: float | None
+        self, origin: Origin, key: Callable[[], ObjectKey], name: str, timeout: float | None
     ) -> float | None:
-        """Wait until all that a turn knows is durable; return the rest of ``timeout``.
+        """Wait until all that a caller knows is durable; return the rest of ``timeout``.
 
         Args:
-            turn: The turn, which may have ended.
+            origin: The caller: a turn, which may have ended, or an object.
             key: Makes the key of the object to change.
             name: The handler, or the public method.
             timeout: The timeout of the call, in seconds.
@@ -50,9 +50,9 @@ class OutputGate:
             CallTimeout: A commit wasn't durable within the timeout.
             PersistenceError: It has failed, and the turn with it.
         """
-        if turn.base_lost and turn.key is not None:
-            raise base_lost_error(turn.key)
-        ticket = turn.gate
+        if origin.base_lost and origin.key is not None:
+            raise base_lost_error(origin.key)
+        ticket = origin.gate
         if ticket is None:
             return timeout
         waiter, began = self._loop.waiter(), self._loop.now()
@@ -72,5 +72,5 @@ class OutputGate:
         self, key: Callable[[], ObjectKey], name: str, timeout: float | None
     ) -> float | None:
         """The same for the turn that the caller is in, if it is in one."""
-        turn = current_turn.get()
-        return timeout if turn is None else await self.passed(turn, key, name, timeout)
+        origin = current_turn.get()
+        return timeout if origin is None else await self.passed(origin, key, name, timeout)

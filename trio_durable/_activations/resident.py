@@ -26,7 +26,7 @@ from .object_type import ObjectType
 from .phase import Job, Phase
 from .services import Services
 from .state import Commits, ObjectState
-from .wait_graph import Turn
+from .wait_graph import Turn, base_lost_error
 from .worker import Worker
 
 
@@ -114,7 +114,7 @@ class Resident(ABC):
         if not turn.base_lost:
             state.commit_turn(turn)
         if turn.base_lost:
-            raise state.base_lost()
+            raise base_lost_error(state.key)
         if state.gate is None:
             await loop.checkpoint()
         else:

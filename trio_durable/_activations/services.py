@@ -77,9 +77,9 @@ class Services:
     dropping: set[str] = attrs.field(factory=set)
     """The tenants that are being dropped; nothing of theirs may be touched."""
 
-    @wait_graph.default
-    def _no_waits(self) -> WaitGraph:
-        return WaitGraph(self.loop)
+    def __attrs_post_init__(self) -> None:
+        """Begin with no waits."""
+        self.wait_graph = WaitGraph(self.loop)
 
     def refuse_dropped(self, key: ObjectKey) -> None:
         """Refuse the objects of a tenant that is being dropped.

@@ -28,7 +28,7 @@ from typing import Any, Protocol, TypeAlias
 import attrs
 
 from .._alarms.delivery import Delivery
-from .._errors import AlarmSuperseded, PersistenceError, ReadonlyViolation, ReplyError
+from .._errors import AlarmSuperseded, ReadonlyViolation, ReplyError
 from .._json.state import compact
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
@@ -114,6 +114,7 @@ class ObjectState:
 
     __slots__ = (
         "_host",
+        "base_lost",
         "effects",
         "encoded",
         "epoch",
@@ -140,8 +141,15 @@ class ObjectState:
         self.epoch = 0
         """The stored epoch."""
         self.gate: Ticket | None = None
+        self.base_lost = False
+        """A commit has failed. Tasks that ``def`` turns have started may know of it."""
         self.effects: Effects | None = None
         self.turn: Turn | None = None
+
+    @property
+    def must_wait(self) -> bool:
+        """See `Origin.must_wait`."""
+        return self.base_lost or self.gate is not None
 
     # --- loading and instances -------------------------------------------------------------------
 
@@ -426,10 +434,6 @@ class ObjectState:
         if not delivery.replaced and self.is_superseded(delivery):
             raise AlarmSuperseded(self.key, name)
 
-    def base_lost(self) -> PersistenceError:
-        """The error of a turn that builds on a failed commit."""
-        return base_lost_error(self.key)
-
     # --- the owner of tickets: see `TicketOwner` -------------------------------------------------
 
     @property
@@ -446,6 +450,7 @@ class ObjectState:
 
     def commit_failed(self) -> None:
         """See `TicketOwner.commit_failed`."""
+        self.base_lost = True
         if self._host is not None:
             self._host.commit_failed()
 
@@ -468,7 +473,7 @@ class ObjectState:
             PersistenceError: It has.
         """
         if self.turn is not None and self.turn.base_lost:
-            raise self.base_lost()
+            raise base_lost_error(self.key)
 
     def end_awaited_turn(self) -> None:
         """The end of a ``def`` turn that has such a record."""

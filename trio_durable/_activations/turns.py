@@ -22,7 +22,7 @@ from .envelope import Envelope
 from .in_context import InContext
 from .raised import replacement, with_cause, without_cancellation
 from .state import ObjectState
-from .wait_graph import DEF_TURN, Turn, current_turn
+from .wait_graph import DEF_TURN, Turn, base_lost_error, current_turn
 
 Outcome: TypeAlias = tuple[object, BaseException | None]
 """The value of a turn, or the error that its caller gets instead."""
@@ -44,6 +44,7 @@ def run_turn(
     state.turn = DEF_TURN
     # Unless the caller is in it already, which is likely and costs nothing then.
     entered = runtime_var.get(None) is runtime or runtime_var.set(runtime)
+    origin = None if handler.readonly else current_turn.set(state)  # for tasks that it starts
     try:
         result = handler.function(state.instance, *args, **kwargs)
         if state.turn is not DEF_TURN:  # the event loop ran
@@ -63,6 +64,8 @@ def run_turn(
             state.turn = None
         else:
             state.end_awaited_turn()
+        if origin is not None:
+            current_turn.reset(origin)
         if entered is not True:
             runtime_var.reset(entered)
 
@@ -105,7 +108,7 @@ async def run_async_turn(
         coroutine = handler.function(state.instance, *envelope.args, **envelope.kwargs)
         result = await _in_turn(state, runtime, turn, envelope.context, coroutine, step)
         if turn.base_lost:
-            raise state.base_lost()
+            raise base_lost_error(state.key)
         if turn.interruption is not None:
             state.roll_back()
             return None, turn.interruption.error()
@@ -130,7 +133,7 @@ def _failure(
 ) -> BaseException:
     """The error that the caller of a turn gets which has raised ``error``."""
     if turn.base_lost and not isinstance(error, PersistenceError):
-        return with_cause(state.base_lost(), error)
+        return with_cause(base_lost_error(state.key), error)
     return _replaced(turn, error, replacement(state.key, handler, error, cancelled))
 
 
@@ -192,7 +195,7 @@ async def run_async_after_load(
     try:
         await _in_turn(state, runtime, turn, context, hook(state.instance), step)
         if turn.base_lost:
-            raise state.base_lost()
+            raise base_lost_error(state.key)
         if turn.interruption is not None:
             state.roll_back()
             return None, turn.interruption.error()

@@ -51,6 +51,30 @@ class Node(Protocol):
         ...
 
 
+class Origin(Protocol):
+    """The turn that the caller belongs to, or the turn's object. See `current_turn`."""
+
+    @property
+    def key(self) -> ObjectKey | None:
+        """The object's identity."""
+        ...
+
+    @property
+    def gate(self) -> Ticket | None:
+        """The last ticket that isn't durable and that the caller may know of."""
+        ...
+
+    @property
+    def base_lost(self) -> bool:
+        """A commit has failed that the caller may know of."""
+        ...
+
+    @property
+    def must_wait(self) -> bool:
+        """True if what the caller hands on has to wait, or is refused. See `OutputGate`."""
+        ...
+
+
 class Turn:
     """A running turn, and the objects it waits for."""
 
@@ -99,7 +123,7 @@ class Turn:
 
     @property
     def must_wait(self) -> bool:
-        """True if what the turn hands on has to wait, or is refused. See `OutputGate`."""
+        """See `Origin.must_wait`."""
         return self.base_lost or self.gate is not None
 
     def end(self) -> None:
@@ -117,8 +141,18 @@ def base_lost_error(key: ObjectKey) -> PersistenceError:
 DEF_TURN = Turn(None, "", False)
 """Stands for any turn of a ``def`` handler: no task can wait in one, so it needs no record."""
 
-current_turn: ContextVar[Turn | None] = ContextVar("trio_durable.turn", default=None)
-"""The ``async def`` turn that the caller is in."""
+current_turn: ContextVar[Origin | None] = ContextVar("trio_durable.turn", default=None)
+"""The turn that the caller is in, or that has started the caller's task.
+
+For a ``def`` turn that may change something it is the object's state, which costs no record. So a
+task that the turn has started waits for later commits of the object, too.
+"""
+
+
+def running_turn() -> Turn | None:
+    """The ``async def`` turn that the caller is in, or that has started its task and still runs."""
+    turn = current_turn.get()
+    return turn if isinstance(turn, Turn) and turn.node is not None else None
 
 
 class WaitGraph:
@@ -131,10 +165,8 @@ class WaitGraph:
 
     def caller(self) -> Turn | None:
         """The turn that waits for as long as the current task does; None if none does."""
-        turn = current_turn.get()
-        if turn is None or turn.node is None or not self._loop.waits_for_me(turn.task):
-            return None
-        return turn
+        turn = running_turn()
+        return turn if turn is not None and self._loop.waits_for_me(turn.task) else None
 
     def check(self, caller: Turn, target: Node, name: str) -> None:
         """Refuse to let ``caller`` wait for ``target``, in which it calls ``name``.
