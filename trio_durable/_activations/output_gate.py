@@ -20,7 +20,7 @@ from .._errors import CallTimeout
 from .._eventloop.loop import Expired, Loop
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
-from .wait_graph import Origin, base_lost_error, current_turn
+from .wait_graph import Gated, base_lost_error, current_turn
 
 
 class OutputGate:
@@ -36,7 +36,7 @@ class OutputGate:
         self._deadlines = deadlines
 
     async def passed(
-        self, origin: Origin, key: Callable[[], ObjectKey], name: str, timeout: float | None
+        self, origin: Gated, key: Callable[[], ObjectKey], name: str, timeout: float | None
     ) -> float | None:
         """Wait until all that a caller knows is durable; return the rest of ``timeout``.
 

@@ -148,7 +148,7 @@ class ObjectState:
 
     @property
     def must_wait(self) -> bool:
-        """See `Origin.must_wait`."""
+        """See `Gated.must_wait`."""
         return self.base_lost or self.gate is not None
 
     # --- loading and instances -------------------------------------------------------------------

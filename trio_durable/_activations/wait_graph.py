@@ -51,8 +51,8 @@ class Node(Protocol):
         ...
 
 
-class Origin(Protocol):
-    """The turn that the caller belongs to, or the turn's object. See `current_turn`."""
+class Gated(Protocol):
+    """A turn or its object, whose pending commits hold back what it hands on. See `OutputGate`."""
 
     @property
     def key(self) -> ObjectKey | None:
@@ -123,7 +123,7 @@ class Turn:
 
     @property
     def must_wait(self) -> bool:
-        """See `Origin.must_wait`."""
+        """See `Gated.must_wait`."""
         return self.base_lost or self.gate is not None
 
     def end(self) -> None:
@@ -141,7 +141,7 @@ def base_lost_error(key: ObjectKey) -> PersistenceError:
 DEF_TURN = Turn(None, "", False)
 """Stands for any turn of a ``def`` handler: no task can wait in one, so it needs no record."""
 
-current_turn: ContextVar[Origin | None] = ContextVar("trio_durable.turn", default=None)
+current_turn: ContextVar[Gated | None] = ContextVar("trio_durable.turn", default=None)
 """The turn that the caller is in, or that has started the caller's task.
 
 For a ``def`` turn that may change something it is the object's state, which costs no record. So a
