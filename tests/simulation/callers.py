@@ -8,7 +8,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-import trio
+import anyio
 
 from trio_durable import DurableError
 
@@ -40,7 +40,7 @@ class Caller:
         rng = self._rng
         acts = [self._register, self._counter, self._ledger, self._clerk, self._clerk]
         for _ in range(self._world.setting.operations):
-            await trio.sleep(rng.choice([0, 0, 0, 0.01, 0.1, 1]))
+            await anyio.sleep(rng.choice([0, 0, 0, 0.01, 0.1, 1]))
             process = await rng.choice(self._world.slots).up()
             act = rng.choice(acts)
             await self._attempt(process, act)
@@ -48,7 +48,7 @@ class Caller:
     async def _attempt(self, process: Process, act: Callable[[Process], Awaitable[object]]) -> None:
         """Call, and be gone when the process is, or when this caller has had enough."""
         patience = self._rng.choice([float("inf")] * 9 + [0, 0.001, 0.02, 0.3, 1])
-        with trio.move_on_after(patience) as scope:
+        with anyio.move_on_after(patience) as scope:
             process.callers.add(scope)
             try:
                 await act(process)

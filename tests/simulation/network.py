@@ -13,9 +13,10 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, TypeVarTuple
 
-import trio
+import anyio
 
 from trio_durable import Runner
+from trio_durable._eventloop.asyncio import AsyncioLoop
 from trio_durable._eventloop.loop import Loop
 from trio_durable._eventloop.runner import Job
 from trio_durable._eventloop.trio import TrioLoop
@@ -33,7 +34,7 @@ class Network:
         self._rng = rng
         self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
         self.is_slow = True
         self.at_work: Side | None = None
         """The side whose job runs right now."""
@@ -58,13 +59,13 @@ class Network:
     async def run(self) -> None:
         """Do what is to be done, for ever."""
         while True:
-            self._changed = trio.Event()
-            if self._heap and self._heap[0][0] <= trio.current_time():
+            self._changed = anyio.Event()
+            if self._heap and self._heap[0][0] <= anyio.current_time():
                 heapq.heappop(self._heap)[2]()
-                await trio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
                 continue
             deadline = self._heap[0][0] if self._heap else float("inf")
-            with trio.CancelScope(deadline=deadline):
+            with anyio.CancelScope(deadline=deadline):
                 await self._changed.wait()
 
 
@@ -93,11 +94,14 @@ class Side:
 
     def _arrival(self) -> float:
         delay = 0.0 if self._process.is_dead else self._network.delay()
-        return trio.current_time() + delay
+        return anyio.current_time() + delay
 
 
-class SimulatedLoop(TrioLoop):
-    """The loop as a process sees it: what comes from its storage takes a while."""
+class SimulatedLoop(Loop):
+    """The loop as a process sees it: what comes from its storage takes a while.
+
+    Mixed into the loop of a backend.
+    """
 
     def __init__(self, network: Network, process: Process) -> None:
         super().__init__()
@@ -107,9 +111,17 @@ class SimulatedLoop(TrioLoop):
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         side = self.network.at_work
         if side is None:
-            super().call_soon_threadsafe(callback, *args)
+            super().call_soon_threadsafe(callback, *args)  # type: ignore[safe-super]  # the backend's
         else:
             side.post_answer(lambda: callback(*args))
+
+
+class SimulatedTrioLoop(SimulatedLoop, TrioLoop):
+    """See `SimulatedLoop`."""
+
+
+class SimulatedAsyncioLoop(SimulatedLoop, AsyncioLoop):
+    """See `SimulatedLoop`."""
 
 
 class SimulatedRunner(Runner):

@@ -11,11 +11,9 @@ from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
+import anyio
 import attrs
 import orjson
-import trio
-from trio._core import _run as trio_run
-from trio.testing import MockClock
 
 from trio_durable import MemoryStorage
 from trio_durable._persistence import group_commit
@@ -29,6 +27,7 @@ from .effects import EffectsViolated, check_effects
 from .history import Key, Operation
 from .models import ClerkModel, CounterModel, LedgerModel, ObjectModel, RegisterModel
 from .objects import Clerk, Counter, Ledger, Order, Register
+from .schedule import run
 from .world import Process, Setting, World
 
 KINDS = ("file", "server", "pair")
@@ -97,6 +96,7 @@ def simulate(
     seed: int,
     *,
     storage: Storage | None = None,
+    backend: str = "trio",
     callers: int | None = None,
     operations: int | None = None,
 ) -> Report:
@@ -105,6 +105,7 @@ def simulate(
     Args:
         seed: The seed.
         storage: What keeps what is stored; memory, if it isn't given.
+        backend: The event loop, one of `BACKENDS`.
         callers: How many, instead of what the seed draws.
         operations: How many of each caller, likewise.
 
@@ -120,7 +121,7 @@ def simulate(
         holder.append(world)
         told = f"seed {seed} ({setting})"
         try:
-            trio.run(_live, world, seed, clock=MockClock(autojump_threshold=0))
+            run(backend, seed, _live, world, seed)
             found = _judge(world)
             if world.surprises:
                 raise world.surprises[0]
@@ -161,7 +162,7 @@ def _digest(operations: list[Operation]) -> int:
 
 @contextmanager
 def _in_virtual_time(seed: int) -> Iterator[list[World]]:
-    """Let nothing be drawn that the seed doesn't say: not by trio's schedule, nor by real time."""
+    """Let nothing depend on real time, or be drawn that the seed doesn't say."""
     worlds: list[World] = []
     rng = Random(f"{seed} pace")
     elapsed = 0.0
@@ -179,10 +180,8 @@ def _in_virtual_time(seed: int) -> Iterator[list[World]]:
 
     state = random.getstate()
     random.seed(seed)
-    trio_run._r.seed(seed)
     logger = logging.getLogger("trio_durable.alarms")
     with (
-        patch.object(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
         patch.object(group_commit, "perf_counter", virtual_perf_counter),
         patch.object(group_commit, "sleep", lambda seconds: None),
         patch.object(open_runtime, "running_loop", running_loop),
@@ -200,15 +199,15 @@ def _in_virtual_time(seed: int) -> Iterator[list[World]]:
 async def _live(world: World, seed: int) -> None:
     objects.world = world
     setting = world.setting
-    with trio.fail_after(100_000):
-        async with trio.open_nursery() as nursery:
+    with anyio.fail_after(100_000):
+        async with anyio.create_task_group() as nursery:
             nursery.start_soon(world.network.run)
-            async with trio.open_nursery() as tasks:
+            async with anyio.create_task_group() as tasks:
                 for slot in world.slots:
                     tasks.start_soon(slot.run)
-                async with trio.open_nursery() as unrest:
+                async with anyio.create_task_group() as unrest:
                     unrest.start_soon(_disturb, world)
-                    async with trio.open_nursery() as callers:
+                    async with anyio.create_task_group() as callers:
                         for number in range(setting.callers):
                             callers.start_soon(Caller(world, seed, number).run)
                     unrest.cancel_scope.cancel()
@@ -222,7 +221,7 @@ async def _disturb(world: World) -> None:
     """From time to time, something happens to a process or to the clock."""
     rng = world.rng
     while True:
-        await trio.sleep(rng.uniform(0, 2 * world.setting.unrest))
+        await anyio.sleep(rng.uniform(0, 2 * world.setting.unrest))
         slot = rng.choice(world.slots)
         match rng.randrange(4):
             case 0:
@@ -238,13 +237,13 @@ async def _come_to_rest(world: World) -> None:
     world.is_faulty = world.network.is_slow = False
     slot = world.slots[0]
     slot.is_over = False
-    async with trio.open_nursery() as tasks:
+    async with anyio.create_task_group() as tasks:
         tasks.start_soon(slot.run)
         process = await slot.up()
-        with trio.move_on_after(_QUIET):
+        with anyio.move_on_after(_QUIET):
             while world.database.alarms():
-                await trio.sleep(1)
-        await trio.sleep(5)
+                await anyio.sleep(1)
+        await anyio.sleep(5)
         await _inspect(world, process)
         slot.end()
 

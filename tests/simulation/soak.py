@@ -1,6 +1,7 @@
 """Simulates with fresh seeds, for as long as wanted, and kills real processes now and then.
 
-    python -m tests.simulation.soak [--minutes N] [--seed N] [--count N] [--kills] [--storage NAME]
+    PYTHONPATH=tests python -m tests.simulation.soak [--minutes N] [--seed N] [--count N] [--kills]
+        [--backend NAME] [--storage NAME]
 
 Without an end of its own it goes on until Control-C. Every few seconds it says what it has done. If
 something isn't as it must be, it says what, with the seed and the command that shows it again, and
@@ -24,9 +25,12 @@ from pathlib import Path
 from random import SystemRandom
 from typing import TypeAlias
 
+from support.postgres import Database, running
+
 from trio_durable import PostgresStorage, SQLiteStorage, Storage
 
 from .run import Broken, Undecided, Violation, simulate
+from .schedule import BACKENDS
 
 NewStorage: TypeAlias = "Callable[[], Storage]"
 
@@ -45,11 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--kills", action="store_true", help="kill real processes, too, every five minutes"
     )
+    parser.add_argument("--backend", choices=BACKENDS, default="trio", help="the event loop")
     parser.add_argument(
-        "--storage",
-        choices=STORAGES,
-        default="memory",
-        help='"postgres" starts a server, and needs PYTHONPATH=tests',
+        "--storage", choices=STORAGES, default="memory", help='"postgres" starts a server'
     )
     options = parser.parse_args(arguments)
     first = SystemRandom().randrange(_SEEDS) if options.seed is None else options.seed
@@ -71,10 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
                 kill_at = time.monotonic() + _BETWEEN_KILLS
             total["seeds"] += 1
             try:
-                if new_storage is None:
-                    report = simulate(seed)
-                else:
-                    report = simulate(seed, storage=new_storage())
+                storage = None if new_storage is None else new_storage()
+                report = simulate(seed, storage=storage, backend=options.backend)
             except Undecided:
                 total["undecided"] += 1
             else:
@@ -90,7 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
         say("\nstopped")
     except (Violation, Broken) as violation:
         say(line(total, time.monotonic() - began))
-        where = "" if options.storage == "memory" else f" --storage {options.storage}"
+        where = "".join(
+            f" --{name} {value}"
+            for name in ("backend", "storage")
+            if (value := getattr(options, name)) != parser.get_default(name)
+        )
         say(f"{violation}\n\nto see it again:\n    {REPLAY} --seed {seed} --count 1{where}")
         return 1
     finally:
@@ -99,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-REPLAY = "python -m tests.simulation.soak"
+REPLAY = "PYTHONPATH=tests python -m tests.simulation.soak"
 KILLS = ("tests/crash/test_kills.py", "tests/crash/test_alarm_kills.py")
 KILLS_EACH = 20
 """Of each test; at moments that are never the same."""
@@ -128,8 +132,6 @@ def in_files() -> Iterator[NewStorage]:
 @contextlib.contextmanager
 def on_a_server() -> Iterator[NewStorage]:
     """A PostgreSQL server, with an empty schema for each."""
-    from support.postgres import Database, running
-
     with running() as server:
         database = Database(server.conninfo(dbname="postgres"))
 

@@ -19,7 +19,9 @@ from .run import Broken, Undecided, Violation, draw, simulate
 from .seeds import MORE_SEEDS, SEEDS, SQLITE_SEEDS
 
 
-def simulate_all(seeds: Iterable[int], folder: Path | None = None) -> None:
+def simulate_all(
+    seeds: Iterable[int], folder: Path | None = None, *, backend: str = "trio"
+) -> None:
     for seed in seeds:
         storage = None
         if folder is not None:
@@ -27,13 +29,20 @@ def simulate_all(seeds: Iterable[int], folder: Path | None = None) -> None:
         with suppress(
             Broken, Undecided
         ):  # what is broken may also keep the simulation from its end
-            simulate(seed, storage=storage)
+            simulate(seed, storage=storage, backend=backend)
 
 
 def test_the_checker_finds_no_fence_in_sqlite(tmp_path: Path) -> None:
     """The same mechanism, in the statement that saves."""
     with sqlite_without_fence(), pytest.raises(Violation):
         simulate_all(SQLITE_SEEDS, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cancelled_calls_run", "reply_before_commit"])
+def test_the_checker_finds_on_asyncio(name: str) -> None:
+    """A sample: all are found there, with the same seeds."""
+    with MUTANTS[name](), pytest.raises(Violation):
+        simulate_all(SEEDS, backend="asyncio")
 
 
 def _finds(name: str) -> Any:

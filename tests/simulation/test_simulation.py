@@ -16,7 +16,8 @@ import pytest
 from trio_durable import SQLiteStorage
 
 from .run import KINDS, Report, draw, simulate
-from .seeds import MORE_SEEDS, SEEDS, SQLITE_SEEDS
+from .schedule import BACKENDS
+from .seeds import ASYNCIO_SEEDS, MORE_SEEDS, SEEDS, SQLITE_SEEDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,16 +46,26 @@ def test_what_more_seeds_tell_is_as_it_must_be() -> None:
         simulate(seed)
 
 
+def test_on_asyncio_every_history_is_as_it_must_be() -> None:
+    """The same worlds, in an event loop that resumes tasks in a drawn order."""
+    reports = [simulate(seed, backend="asyncio") for seed in ASYNCIO_SEEDS]
+    assert {each.kind for each in reports} == set(KINDS)
+    assert sum(each.operations for each in reports) > 6000
+    assert sum(each.crashes for each in reports) > 30
+    assert sum(each.alarms for each in reports) > 120
+
+
 def test_a_history_of_thousands_of_operations() -> None:
     report = simulate(3, callers=40, operations=100)
     assert report.operations > 4000
 
 
-def test_a_seed_tells_the_same_story_in_every_process(reports: list[Report]) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_seed_tells_the_same_story_in_every_process(backend: str) -> None:
     seeds = [1, 2, 3]
     program = (
         "import json; from simulation.run import simulate; "
-        f"print(json.dumps([simulate(seed).digest for seed in {seeds}]))"
+        f"print(json.dumps([simulate(seed, backend={backend!r}).digest for seed in {seeds}]))"
     )
     output = subprocess.run(
         [sys.executable, "-c", program],
@@ -67,8 +78,7 @@ def test_a_seed_tells_the_same_story_in_every_process(reports: list[Report]) -> 
         capture_output=True,
         timeout=60,
     ).stdout
-    expected = {each.seed: each.digest for each in reports}
-    assert json.loads(output) == [expected[seed] for seed in seeds]
+    assert json.loads(output) == [simulate(seed, backend=backend).digest for seed in seeds]
 
 
 def test_on_sqlite_the_story_is_the_same(tmp_path: Path, reports: list[Report]) -> None:

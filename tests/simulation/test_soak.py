@@ -44,7 +44,7 @@ def test_kills_that_show_something_wrong_end_it(
 def test_control_c_ends_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(seed: int) -> None:
+    def interrupted(seed: int, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(soak, "simulate", interrupted)
@@ -55,7 +55,7 @@ def test_control_c_ends_it(
 def test_what_nobody_can_judge_is_counted_and_not_wrong(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def undecided(seed: int) -> None:
+    def undecided(seed: int, **options: object) -> None:
         raise Undecided
 
     monkeypatch.setattr(soak, "simulate", undecided)
@@ -63,14 +63,16 @@ def test_what_nobody_can_judge_is_counted_and_not_wrong(
     assert "2 seeds too hard to judge" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("where", [[], ["--backend", "asyncio"]], ids=["trio", "asyncio"])
 def test_what_is_wrong_is_told_with_the_command_that_shows_it(
-    capsys: pytest.CaptureFixture[str],
+    where: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with MUTANTS["reply_before_commit"]():
-        assert soak.main(["--seed", "0"]) == 1
+        assert soak.main(["--seed", "0", *where]) == 1
         output = capsys.readouterr().out
         [command] = [text.strip() for text in output.splitlines() if soak.REPLAY in text]
         violation = output.split("\n\n")[0].splitlines()[2:]
+        assert command.endswith(" ".join(where))
         # It is what it says it is.
         assert soak.main(command.removeprefix(soak.REPLAY).split()) == 1
         assert "\n".join(violation) in capsys.readouterr().out

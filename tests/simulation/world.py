@@ -1,8 +1,9 @@
 """The world of one seed: processes with a runtime each, one database, callers, and what goes wrong.
 
 Prior art: the deterministic simulation of FoundationDB and TigerBeetle; Jepsen for what is recorded
-and how it is judged. Everything that is drawn comes from the seed, trio's schedule included, and
-time is virtual, so a seed tells the same story each time.
+and how it is judged. Everything that is drawn comes from the seed, the event loop's schedule
+included, and time is virtual, so a seed tells the same story each time. Trio and asyncio have
+different schedules, and so a story of their own each.
 
 `trio_durable.testing.simulate` simulates as well, for those who test their objects: one process at
 a time that comes to rest after each step, so that a model can follow. Here nothing ever rests: its
@@ -19,8 +20,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import TypeVar
 
+import anyio
 import attrs
-import trio
+from trio.lowlevel import in_trio_task
 
 from trio_durable import (
     Alarm,
@@ -39,7 +41,13 @@ from trio_durable.storage import Commit, Storage, StorageFault
 
 from .effects import Attempt, Ordered
 from .history import History, Key
-from .network import Network, SimulatedLoop, SimulatedRunner
+from .network import (
+    Network,
+    SimulatedAsyncioLoop,
+    SimulatedLoop,
+    SimulatedRunner,
+    SimulatedTrioLoop,
+)
 from .objects import OBJECTS, Ledger, Order, Refused
 from .storage import Database, Mounted
 
@@ -76,7 +84,7 @@ class World:
     def __init__(self, seed: int, setting: Setting, storage: Storage) -> None:
         self.setting = setting
         self.rng = Random(f"{seed} world")
-        self.history = History(trio.current_time)
+        self.history = History(anyio.current_time)
         self.database = Database(storage)
         self.network = Network(Random(f"{seed} network"))
         self.clock = WallClock(self)
@@ -97,7 +105,7 @@ class World:
 
     async def pause(self) -> None:
         """Wait for a while, perhaps."""
-        await trio.sleep(self.rng.choice([0, 0, 0.001, 0.02, 0.2]))
+        await anyio.sleep(self.rng.choice([0, 0, 0.001, 0.02, 0.2]))
 
     async def append_at(self, runtime: Objects, key: Key, name: str) -> None:
         """Append to another ledger, in the middle of a turn."""
@@ -125,11 +133,14 @@ class World:
 
     def reschedule(self, object_id: str, name: str, token: str, plan: str, after: float) -> float:
         """The handler of an alarm sets the next one."""
-        if token not in self.ordered:
-            due_at = self.clock.now() + round(after * 1e6)
+        due_at = self.clock.now() + round(after * 1e6)
+        ordered = self.ordered.get(token)
+        if ordered is None:
             key = Key("Clerk", object_id)
             self.ordered[token] = Ordered(key, name, token, due_at, None)
             self.plans[token] = plan
+        else:  # another attempt, perhaps after a jump of the clock
+            ordered.due_at = min(ordered.due_at, due_at)
         return after
 
     # --- what becomes of calls -------------------------------------------------------------------
@@ -142,7 +153,7 @@ class World:
         except Refused as error:
             history.succeed(number, frozen(error.seen), SEEN[key.type_name])
             raise
-        except trio.Cancelled:
+        except anyio.get_cancelled_exc_class():
             history.give_up(number)
             raise
         except DurableError as error:
@@ -178,7 +189,7 @@ class World:
             self.database.commit(batch, now)
             slow_keys.subtract(keys)
 
-        self.network.post(trio.current_time() + self.rng.uniform(0, 1), apply)
+        self.network.post(anyio.current_time() + self.rng.uniform(0, 1), apply)
 
     def fails(self, likely: float) -> bool:
         """Whether something goes wrong."""
@@ -215,7 +226,7 @@ class WallClock(Clock):
         return True
 
     def now(self) -> int:
-        return _START + round(trio.current_time() * 1e6) + self._offset
+        return _START + round(anyio.current_time() * 1e6) + self._offset
 
     def jump(self, seconds: float) -> None:
         """Be set."""
@@ -233,7 +244,7 @@ class Slot:
     def __init__(self, world: World) -> None:
         self._world = world
         self.process: Process | None = None
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
         self.is_over = False
 
     async def up(self) -> Process:
@@ -245,7 +256,7 @@ class Slot:
     def change(self) -> None:
         """Let those look again who wait for a process."""
         self._changed.set()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
 
     async def run(self) -> None:
         """One process after the other."""
@@ -254,7 +265,7 @@ class Slot:
             self.process = Process(self._world, self)
             await self.process.live()
             if not self.is_over:
-                await trio.sleep(rng.choice([0, 0, 0.1, 3]))
+                await anyio.sleep(rng.choice([0, 0, 0.1, 3]))
 
     def end(self) -> None:
         """No more after this one, which comes to its end."""
@@ -271,9 +282,9 @@ class Process:
         self._slot = slot
         self.is_ready = False
         self.is_dead = False
-        self.callers: set[trio.CancelScope] = set()
-        self._scope = trio.CancelScope()
-        self._to_close = trio.Event()
+        self.callers: set[anyio.CancelScope] = set()
+        self._scope = anyio.CancelScope()
+        self._to_close = anyio.Event()
         setting = world.setting
         self.runtime = DurableRuntime(
             Mounted(self),
@@ -304,7 +315,8 @@ class Process:
 
     def new_loop(self) -> SimulatedLoop:
         """The loop as its runtime is to see it."""
-        return SimulatedLoop(self.world.network, self)
+        backend = SimulatedTrioLoop if in_trio_task() else SimulatedAsyncioLoop
+        return backend(self.world.network, self)
 
     def close(self) -> None:
         """Come to an end in order."""
