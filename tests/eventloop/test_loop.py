@@ -181,6 +181,40 @@ async def test_callbacks_come_in_from_threads_in_order() -> None:
     assert seen == list(range(100))
 
 
+class Struck(Exception):
+    """What the handler of a signal raises."""
+
+
+async def test_a_callback_is_run_although_a_signal_comes_when_it_is_about_to_be() -> None:
+    """Python calls the handler where it resumes the generator, before the generator has begun."""
+    loop, run, errors = running_loop(), list[int](), list[BaseException]()
+    loop.failed = errors.append
+    loop.call_soon_threadsafe(run.append, 1)
+    loop._guard.throw(Struck())
+    assert run == [1]
+    assert [type(error) for error in errors] == [Struck]
+    loop.call_soon_threadsafe(run.append, 2)
+    await settle()
+    assert run == [1, 2]
+
+
+async def test_callbacks_go_on_although_a_signal_comes_in_the_report_of_another() -> None:
+    loop, run, reports = running_loop(), list[int](), list[BaseException]()
+
+    def failed(error: BaseException) -> None:
+        reports.append(error)
+        if len(reports) == 1:
+            raise Struck
+
+    loop.failed = failed
+    loop._guard.throw(Struck())
+    loop.call_soon_threadsafe(run.append, 1)
+    await settle()
+    assert run == [1]
+    assert len(reports) == 2
+    assert reports[0] is reports[1]
+
+
 def test_callbacks_for_a_loop_that_has_ended_are_dropped(
     real_backend: tuple[str, dict[str, Any]],
 ) -> None:

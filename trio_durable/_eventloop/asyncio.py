@@ -99,11 +99,13 @@ class AsyncioLoop(Loop):
 
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """See `Loop.call_soon_threadsafe`."""
+        self._arrived.append((callback, args))
         try:
-            self._loop.call_soon_threadsafe(self._guard.send, (callback, args))
+            self._loop.call_soon_threadsafe(self._guard.send, None)
         except RuntimeError:  # such as RecursionError
             if not self._loop.is_closed():
                 raise
+            self._arrived.clear()
 
     def spawn(
         self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context

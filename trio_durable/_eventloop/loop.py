@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import Context
 from time import perf_counter
 from typing import Any, TypeAlias, TypeVarTuple
@@ -31,6 +33,9 @@ Ts = TypeVarTuple("Ts")
 _Callback: TypeAlias = "tuple[Callable[..., object], tuple[object, ...]]"
 
 logger = logging.getLogger("trio_durable")
+
+_REPORTS = 3
+"""Attempts to report what a callback has raised."""
 
 
 class Expired(Exception):
@@ -140,28 +145,40 @@ def _log(error: BaseException) -> None:
     logger.error("a callback has failed", exc_info=error)
 
 
-def _run_guarded(loop: Loop) -> Generator[None, _Callback, None]:
-    """Calls callbacks one after the other, and passes on what they raise.
+def _run_guarded(loop: Loop, arrived: deque[_Callback]) -> Generator[None, None, None]:
+    """Calls the callbacks that have arrived, in order, and passes on what they raise.
 
-    It stands in its ``try`` before a callback is sent to it. A function that began one would let an
-    exception of a signal's handler out that comes before its first line. A callback that raises is
-    called a second time: it may have been cut off before it has done anything.
+    It stands in its ``try`` when it is resumed. A function that began one would let an exception of
+    a signal's handler out that comes before its first line. A callback is in the queue until it has
+    returned, since such an exception may also come when the generator is resumed. One that raises
+    is called a second time: it may have been cut off before it has done anything.
     """
-    pending: _Callback | None = None
+    first: _Callback | None = None
+    tried: _Callback | None = None
     while True:
         try:
-            if pending is not None:
-                (callback, args), pending = pending, None
-                callback(*args)
-                del callback, args
-            while True:
-                pending = yield
-                pending[0](*pending[1])
-                pending = None
+            while arrived:
+                first = arrived[0]
+                if first is tried:
+                    del arrived[0]
+                tried = first
+                first[0](*first[1])
+                if arrived and arrived[0] is first:
+                    del arrived[0]
+            tried = first = None  # or they would be kept while this waits
+            yield
         except GeneratorExit:
             return
         except BaseException as error:  # noqa: BLE001  # anything: see `Loop.failed`
+            _report(loop, error)
+
+
+def _report(loop: Loop, error: BaseException) -> None:
+    """Call `Loop.failed`. What that raises is another signal's, or the same fault."""
+    for _ in range(_REPORTS):
+        with suppress(BaseException):
             loop.failed(error)
+            return
 
 
 class Loop(ABC):
@@ -197,7 +214,8 @@ class Loop(ABC):
 
     def __init__(self) -> None:
         self.failed = _log
-        self._guard = _run_guarded(self)
+        self._arrived: deque[_Callback] = deque()
+        self._guard = _run_guarded(self, self._arrived)
         next(self._guard)
 
     def wall_clock(self) -> Clock:

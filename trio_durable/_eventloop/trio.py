@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -111,8 +110,12 @@ class TrioLoop(Loop):
 
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """See `Loop.call_soon_threadsafe`."""
-        with suppress(trio.RunFinishedError), _entering:
-            self._token.run_sync_soon(self._guard.send, (callback, args))
+        self._arrived.append((callback, args))
+        try:
+            with _entering:
+                self._token.run_sync_soon(self._guard.send, None)
+        except trio.RunFinishedError:
+            self._arrived.clear()
 
     def spawn(
         self, run: Callable[[], Coroutine[Any, Any, None]], name: str, context: Context
