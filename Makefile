@@ -6,13 +6,14 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak inject lint format api api-check changelog docs package bench bench-short load compare clean
+.PHONY: help demo test soak storms inject lint format api api-check changelog docs package bench bench-short load compare clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
 	@echo "make test         lint, types and all tests"
 	@echo "make soak         random crashes and faults until Control-C, or for MINUTES=10"
 	@echo "                  BACKEND=asyncio, STORAGE=sqlite or STORAGE=postgres: other loops and storages"
+	@echo "make storms       signals at random moments until Control-C, or for MINUTES=10"
 	@echo "make inject       a fault on each line that runs in the loop (an hour), or on every EVERY=20th"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
@@ -44,6 +45,9 @@ test: lint
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m tests.simulation.soak --kills $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND)) $(if $(STORAGE),--storage $(STORAGE))
+
+storms: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m hold.storms $(if $(MINUTES),--minutes $(MINUTES))
 
 inject: $(READY)
 	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))

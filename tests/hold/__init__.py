@@ -8,6 +8,7 @@
     test_slices        mailboxes share the event loop
     test_garbage       failed calls leave nothing to the garbage collector
     test_checkpoints   each public coroutine can be cancelled, and lets others run
+    test_storms        signals whose handlers exit or raise, at random moments
     mutants            the library with one of these guarantees broken
 
 Faults on each line of the library are in `tests/injection/`.
