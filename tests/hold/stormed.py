@@ -329,11 +329,17 @@ def _is_lost(task: asyncio.Task[Any]) -> bool:
     waiter = task._fut_waiter  # type: ignore[attr-defined]
     if waiter is not None and waiter.done():
         return True
-    innermost: object = None
+    return any("asyncio/tasks.py" in each and each.endswith(" sleep") for each in _awaited(task))
+
+
+def _awaited(task: asyncio.Task[Any]) -> Iterator[str]:
+    """The lines where a task and what it awaits are suspended."""
     coroutine: object = task.get_coro()
     while inspect.iscoroutine(coroutine):
-        innermost, coroutine = coroutine, coroutine.cr_await
-    return getattr(innermost, "cr_code", None) is asyncio.sleep.__code__
+        frame = coroutine.cr_frame
+        if frame is not None:
+            yield f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+        coroutine = coroutine.cr_await
 
 
 def _note_callbacks() -> None:
@@ -346,7 +352,8 @@ def _note_callbacks() -> None:
     def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         text = repr(context)
         # A task whose coroutine is done was cut off between its making and its start.
-        is_ours = "trio_durable" in text and "pending!" not in text
+        was_cut_off = "pending!" in text or "cannot reuse already awaited coroutine" in text
+        is_ours = "trio_durable" in text and not was_cut_off
         say("!" if is_ours else "~", "left a callback or task:", text[:1000])
 
     loop.set_exception_handler(note)
@@ -358,7 +365,11 @@ def _say_tasks(_signal: int, _frame: FrameType | None) -> None:
     if loop is None:
         return
     for task in asyncio.all_tasks(loop):
-        say("~", "lost" if _is_lost(task) else "waits", repr(task)[:500])
+        chain = list(_awaited(task))
+        # Those of no call wait for each other, and the loop may have dropped a callback of theirs.
+        is_lost = _is_lost(task) or _LIBRARY not in repr(chain)
+        say("~", "lost" if is_lost else "waits", task.get_name(), chain)
+    say("~", "struck at", strikes)
 
 
 def run_on(backend: str, path: str, rng: Random) -> None:

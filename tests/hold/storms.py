@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,6 +105,8 @@ def faults(trial: Trial, outcome: Outcome, path: Path) -> Iterator[str]:
     """What is wrong; nothing if all is as it must be."""
     if outcome.code is None and not any(line.startswith("~ lost") for line in outcome.lines):
         yield f"hang:\n{outcome.errors}"
+    elif outcome.code == -signal.SIGINT and outcome.end == "KeyboardInterrupt":
+        pass  # Python remembers one that was raised in code of `exec`, and exits so
     elif outcome.code is not None and outcome.code < 0:
         yield f"died of signal {-outcome.code}:\n{outcome.errors}"
     has_lost_tasks = any(line.startswith(("~ lost", "~ wedge")) for line in outcome.lines)

@@ -338,6 +338,38 @@ def test_when_the_writers_thread_breaks_the_runtime_fails_and_all_are_told(
     anyio.run(again, backend=backend, backend_options=options)
 
 
+def test_all_are_told_although_a_signal_comes_while_the_runtime_fails(
+    real_backend: tuple[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handler raises where the failure is logged."""
+    backend, options = real_backend
+    storage = Panicking(tmp_path / "a.db")
+    told: list[RuntimeClosed] = []
+
+    def critical(*arguments: object, **keywords: object) -> None:
+        raise ValueError("of a signal's handler")
+
+    monkeypatch.setattr(logging.getLogger("trio_durable"), "critical", critical)
+
+    async def call(name: str) -> None:
+        with pytest.raises(RuntimeClosed) as raised:
+            await getattr(Counter, name)("a")
+        told.append(raised.value)
+
+    async def main() -> None:
+        async with DurableRuntime(storage, grace_period=0.01, call_timeout=None):
+            await Counter.add("a")
+            storage.panics = True
+            with anyio.fail_after(SECONDS):
+                async with anyio.create_task_group() as tasks:
+                    for name in ("add", "add", "add_async"):
+                        tasks.start_soon(call, name)
+
+    with pytest.raises(RuntimeClosed):
+        anyio.run(main, backend=backend, backend_options=options)
+    assert [type(error.__cause__) for error in told] == [Panic] * 3
+
+
 @pytest.mark.anyio
 async def test_closed_returns_when_the_runtime_is_left() -> None:
     async with calls() as group:

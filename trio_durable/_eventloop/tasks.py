@@ -104,7 +104,7 @@ class OwnTask:
         except BaseException as error:  # noqa: BLE001  # anything, and a cancellation by the loop
             self._tasks.ended(self)  # once more, should it have been cut off
             if not (self._is_cancelled and isinstance(error, anyio.get_cancelled_exc_class())):
-                self._failed(error)
+                self._tasks.report(error, self._failed)
 
 
 class Supervision:
@@ -209,6 +209,17 @@ class OwnTasks:
         while self._running:
             self._all_ended = self._loop.waiter()
             await self._all_ended.wait()
+
+    def report(self, error: BaseException, failed: Callable[[BaseException], object]) -> None:
+        """Call ``failed`` with what a task has raised.
+
+        An exception within that, of a signal's handler, is a fault of the whole runtime: ``failed``
+        may have started the task once more, so it isn't called again.
+        """
+        try:
+            failed(error)
+        except BaseException as another:  # noqa: BLE001  # nothing leaves the task
+            self._failed(another)
 
     def ended(self, task: OwnTask) -> None:
         """Note that a task has ended."""

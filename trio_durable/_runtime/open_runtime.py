@@ -263,7 +263,9 @@ class OpenRuntime:
 
     async def _drain(self) -> None:
         if self.services.failure is not None:
-            return  # its writer may have stopped in the middle; all who wait have their error
+            # Its writer may have stopped in the middle. `fail` does this, but may be cut off.
+            self._abandon_commits()
+            return
         self._is_late = True
         with self.host.closing():
             await self.group_commit.drained()
