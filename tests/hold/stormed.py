@@ -364,11 +364,11 @@ def _say_tasks(_signal: int, _frame: FrameType | None) -> None:
     loop = asyncio._get_running_loop()
     if loop is None:
         return
-    for task in asyncio.all_tasks(loop):
-        chain = list(_awaited(task))
-        # Those of no call wait for each other, and the loop may have dropped a callback of theirs.
-        is_lost = _is_lost(task) or _LIBRARY not in repr(chain)
-        say("~", "lost" if is_lost else "waits", task.get_name(), chain)
+    waits = {task: list(_awaited(task)) for task in asyncio.all_tasks(loop)}
+    for task, lines in waits.items():
+        say("~", "lost" if _is_lost(task) else "waits", task.get_name(), lines)
+    if _LIBRARY not in repr(waits.values()):
+        say("~", "lost", "a callback of others: no task waits for the library")
     say("~", "struck at", strikes)
 
 

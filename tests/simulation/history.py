@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import count
 from typing import Literal, NamedTuple
 
@@ -146,7 +146,9 @@ class History:
         is_given_up = operation.known == "unknown"
         if is_given_up:
             # Nobody waits for it, but its turn goes on, and it knows what it has done.
-            self._undecided[operation.process, operation.key].remove(operation)
+            undecided = self._undecided.get((operation.process, operation.key), [])
+            if operation in undecided:
+                undecided.remove(operation)
             operation.known = "open"
         self.succeed(number, result)
         self._begin(operation.process, operation.key, name, args, number, True)
@@ -183,7 +185,23 @@ class History:
         else:
             self._close(number, "unknown")
             operation.end = math.inf  # until it is decided
+            if self.slow_keys[operation.key]:
+                return
             self._undecided.setdefault((operation.process, operation.key), []).append(operation)
+
+    def is_slow(self, keys: Collection[Key]) -> None:
+        """Commits are still to be applied, of which their process will be told that they failed.
+
+        What its callers have given up may be in one of them. The process loads the objects again,
+        perhaps before that is applied, and goes on with what it has loaded until it writes.
+        """
+        self.slow_keys.update(keys)
+        for owner in [each for each in self._undecided if each[1] in keys]:
+            del self._undecided[owner]
+
+    def is_applied(self, keys: Iterable[Key]) -> None:
+        """Such commits have been applied, or refused."""
+        self.slow_keys.subtract(keys)
 
     def end_process(self, process: object) -> None:
         """A process is gone, and can do nothing any more but what the storage still has to do."""
@@ -195,7 +213,7 @@ class History:
                 self.refuse(operation.number)
         for owner, key in [each for each in self._undecided if each[0] is process]:
             for operation in self._undecided.pop((owner, key)):
-                operation.end = math.inf if self.slow_keys[key] else self.event
+                operation.end = self.event
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -221,7 +239,7 @@ class History:
             waits = later.name not in OUTSIDE or operation.name in OUTSIDE
             if operation.given_up[0] >= later.start or not waits:
                 rest.append(operation)
-            elif not self.slow_keys[operation.key]:
+            else:
                 operation.end = later.end
         self._undecided[owner] = rest
 

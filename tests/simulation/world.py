@@ -181,13 +181,12 @@ class World:
     def apply_later(self, batch: Sequence[Commit], now: int) -> None:
         """A commit on a broken connection arrives all the same."""
         self.faults += 1
-        slow_keys = self.history.slow_keys
         keys = [Key(each.key.type_name, each.key.object_id) for each in batch]
-        slow_keys.update(keys)
+        self.history.is_slow(keys)
 
         def apply() -> None:
             self.database.commit(batch, now)
-            slow_keys.subtract(keys)
+            self.history.is_applied(keys)
 
         self.network.post(anyio.current_time() + self.rng.uniform(0, 1), apply)
 
