@@ -12,17 +12,20 @@ from trio_durable.storage.sqlite._migrations import (
     m001_objects,
     m002_alarms,
     m003_tenants,
+    m004_crashes,
 )
 
 SQLITE = {
     "m001_objects": "9c66db6d145714fd",
     "m002_alarms": "3f4f974447752612",
     "m003_tenants": "760f39129910f3ff",
+    "m004_crashes": "10e29c62a156a93e",
 }
 POSTGRES = {
     "m001_objects": "799922416ef31192",
     "m002_alarms": "7641b3f273b0fac4",
     "m003_tenants": "aad0ebdbe4ca69f6",
+    "m004_crashes": "dfb5258132e6470b",
 }
 
 
@@ -32,8 +35,10 @@ def digest(text: str) -> str:
 
 def test_of_sqlite() -> None:
     found = {}
-    for step in (m001_objects, m002_alarms, m003_tenants):
+    for step in (m001_objects, m002_alarms, m003_tenants, m004_crashes):
         with closing(sqlite3.connect(":memory:")) as connection:
+            if step is m004_crashes:
+                m002_alarms(connection, TableNames())
             step(connection, TableNames())
             rows = connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
         found[step.__name__] = digest(repr(rows))

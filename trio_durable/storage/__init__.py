@@ -32,6 +32,12 @@ far as one process can:
 11. Tenants are isolated: the same type and id under another tenant is another object. The first
     commit that writes anything under a tenant creates it. A tenant that doesn't exist reads as
     empty, and nothing of it can be claimed, renewed or postponed. The tenant "" always exists.
+12. Crashes are counted (optional). A claim has outlived its process if it is held when the storage
+    opens for one writer, or if another claim replaces it after it ran out. Its alarm then becomes
+    a suspect, with 0 as ``crashes``. If it was one already, ``crashes`` grows by 1 if `Writer.mark`
+    was called for that claim, and stays otherwise. A suspect remains one until it is acknowledged,
+    acquitted, postponed without ``crashes``, or set again. A claim for a time after the year 9999
+    makes no suspects. A storage that doesn't count leaves ``crashes`` None.
 
 The library has `SQLiteStorage`, ``PostgresStorage`` (in ``trio_durable.storage.postgres``, because
 it needs psycopg) and `MemoryStorage`, which is the shortest implementation to read.

@@ -1,4 +1,4 @@
-"""Code that the backends share: grouping batches by statement and by tenant, and summaries.
+"""Code that the backends share: grouping of batches, expired claims, and summaries.
 
 It contains no SQL. Each backend has statements of its own, because a fast statement in one of them
 isn't fast in the other.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from .._clock import LATEST
 from .._keys import AlarmKey, ObjectKey
 from ._contract import PartialFault
 from ._records import Commit, NewAlarm, StoredObject, TypeSummary
@@ -112,6 +113,14 @@ def load_by_tenant(
         can_name = len(faults) == 1 or len(failed) < len(keys)
         raise PartialFault(str(faults[0]), sorted(failed) if can_name else ()) from faults[0]
     return found
+
+
+def expired_by(now: int) -> int:
+    """The latest ``available_at`` of the claims that have run out by ``now``.
+
+    None have if ``now`` is no time of a clock but stands for any time, as when an alarm is fired.
+    """
+    return now if now <= LATEST else -(2**63)
 
 
 def summaries(

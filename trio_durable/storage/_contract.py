@@ -78,6 +78,7 @@ class Writer(ABC):
             alarms: Distinct keys.
             claim: A number from 1 to 2**63 - 1 that was never used before.
             now: The current wall time. An alarm is available if its ``available_at`` is not later.
+                A time after the year 9999 makes every alarm available.
             until: The claim's expiry, which becomes the alarm's ``available_at``.
 
         Returns:
@@ -110,11 +111,38 @@ class Writer(ABC):
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         """Make a dead letter due ``now``. Returns whether it was one.
 
-        Sets ``available_at`` and resets ``failures``; the other fields stay.
+        Sets ``available_at``, resets ``failures``, and ``crashes`` to 0 unless it is None; the
+        other fields stay.
 
         Raises:
             StorageFault: Writing failed.
         """
+
+    def mark(self, alarm: AlarmKey, claim: int) -> bool:
+        """Note durably that a delivery of a suspect begins, see condition 12.
+
+        The default does nothing, for a storage that has no suspects.
+
+        Returns:
+            Whether the claim is still held.
+
+        Raises:
+            StorageFault: Writing failed.
+        """
+        return True
+
+    def acquit(self, alarm: AlarmKey, claim: int) -> bool:
+        """End the suspicion of an alarm whose delivery has begun and let its process live.
+
+        The default does nothing, for a storage that has no suspects.
+
+        Returns:
+            Whether the claim is still held. If it isn't, nothing is changed.
+
+        Raises:
+            StorageFault: Writing failed.
+        """
+        return True
 
     @abstractmethod
     def drop_tenant(self, tenant: str) -> bool:

@@ -96,6 +96,12 @@ class ForwardingWriter(Writer):
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         return self.inner.revive(alarm, now)
 
+    def mark(self, alarm: AlarmKey, claim: int) -> bool:
+        return self.inner.mark(alarm, claim)
+
+    def acquit(self, alarm: AlarmKey, claim: int) -> bool:
+        return self.inner.acquit(alarm, claim)
+
     def drop_tenant(self, tenant: str) -> bool:
         return self.inner.drop_tenant(tenant)
 

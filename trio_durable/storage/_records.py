@@ -145,6 +145,10 @@ class StoredAlarm:
     failures: int
     """How many deliveries have failed since it was set or revived."""
     last_error: str | None
+    crashes: int | None = None
+    """None, unless the alarm is a suspect: its claim outlived the process that held it. For a
+    suspect, how many processes in succession its deliveries didn't let live, as far as these
+    began by `Writer.mark`."""
 
 
 @attrs.frozen
@@ -172,6 +176,9 @@ class Postponement:
     failures: int
     last_error: str | None
     """Without NUL and lone surrogates."""
+    crashes: int | None = None
+    """See `StoredAlarm.crashes`; None after a delivery that has ended, since it let its process
+    live."""
 
 
 @attrs.frozen

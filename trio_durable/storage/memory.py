@@ -18,7 +18,7 @@ import attrs
 
 from .._errors import StorageInUse
 from .._keys import AlarmKey, ObjectKey
-from ._batch import summaries
+from ._batch import expired_by, summaries
 from ._contract import Reader, Storage, Writer
 from ._records import (
     AlarmChanges,
@@ -42,6 +42,9 @@ class _Alarm:
     claim: int | None = None
     failures: int = 0
     last_error: str | None = None
+    crashes: int | None = None
+    marked: int | None = None
+    """The claim that the delivery of a suspect has begun with."""
 
     def status(self, now: int) -> AlarmStatus:
         if self.available_at is None:
@@ -49,7 +52,13 @@ class _Alarm:
         return "overdue" if self.due_at <= now else "pending"
 
     def stored(self, key: AlarmKey) -> StoredAlarm:
-        return StoredAlarm(key, self.due_at, self.payload, self.failures, self.last_error)
+        return StoredAlarm(
+            key, self.due_at, self.payload, self.failures, self.last_error, self.crashes
+        )
+
+    def outlived(self) -> int:
+        """The crashes of an alarm whose claim has outlived its process."""
+        return 0 if self.crashes is None else self.crashes + (self.marked == self.claim)
 
 
 class _Alarms:
@@ -133,7 +142,12 @@ class _Alarms:
                 if alarm.claim is not None:
                     self.put(
                         key.alarm(name),
-                        attrs.evolve(alarm, claim=None, available_at=alarm.due_at),
+                        attrs.evolve(
+                            alarm,
+                            claim=None,
+                            available_at=alarm.due_at,
+                            crashes=alarm.outlived(),
+                        ),
                     )
 
 
@@ -225,8 +239,12 @@ class _MemoryWriter(Writer):
         for key in alarms:
             alarm = self._alarms.find(key)
             if alarm and alarm.available_at is not None and alarm.available_at <= now:
-                self._alarms.put(key, attrs.evolve(alarm, claim=claim, available_at=until))
-                claimed.append(alarm.stored(key))
+                crashes = alarm.crashes
+                if alarm.claim is not None and alarm.available_at <= expired_by(now):
+                    crashes = alarm.outlived()
+                taken = attrs.evolve(alarm, claim=claim, available_at=until, crashes=crashes)
+                self._alarms.put(key, taken)
+                claimed.append(taken.stored(key))
         return claimed
 
     def renew(self, claims: Sequence[tuple[AlarmKey, int]], until: int) -> None:
@@ -245,6 +263,7 @@ class _MemoryWriter(Writer):
                     available_at=each.available_at,
                     failures=each.failures,
                     last_error=each.last_error,
+                    crashes=each.crashes,
                 )
                 self._alarms.put(each.key, postponed)
 
@@ -252,7 +271,22 @@ class _MemoryWriter(Writer):
         found = self._alarms.find(alarm)
         if found is None or found.available_at is not None:
             return False
-        self._alarms.put(alarm, attrs.evolve(found, available_at=now, failures=0))
+        crashes = None if found.crashes is None else 0
+        self._alarms.put(alarm, attrs.evolve(found, available_at=now, failures=0, crashes=crashes))
+        return True
+
+    def mark(self, alarm: AlarmKey, claim: int) -> bool:
+        found = self._alarms.find(alarm)
+        if found is None or found.claim != claim:
+            return False
+        self._alarms.put(alarm, attrs.evolve(found, marked=claim))
+        return True
+
+    def acquit(self, alarm: AlarmKey, claim: int) -> bool:
+        found = self._alarms.find(alarm)
+        if found is None or found.claim != claim:
+            return False
+        self._alarms.put(alarm, attrs.evolve(found, crashes=None))
         return True
 
     def drop_tenant(self, tenant: str) -> bool:

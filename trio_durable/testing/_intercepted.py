@@ -59,6 +59,12 @@ class InterceptedWriter(ForwardingWriter):
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         return self._call("revive", lambda: self.inner.revive(alarm, now))
 
+    def mark(self, alarm: AlarmKey, claim: int) -> bool:
+        return self._call("mark", lambda: self.inner.mark(alarm, claim))
+
+    def acquit(self, alarm: AlarmKey, claim: int) -> bool:
+        return self._call("acquit", lambda: self.inner.acquit(alarm, claim))
+
     def drop_tenant(self, tenant: str) -> bool:
         return self._call("drop_tenant", lambda: self.inner.drop_tenant(tenant))
 

@@ -437,7 +437,7 @@ def deadlocks(postgres: str) -> int:
 # --- releases ------------------------------------------------------------------------------------
 
 NOTE = Migration(
-    "m004_note",
+    "m005_note",
     ("ALTER TABLE {objects} ADD COLUMN note text",),
     ("ALTER TABLE {objects} DROP COLUMN note",),
 )
@@ -451,7 +451,7 @@ def test_an_older_release_makes_no_tenants_once_a_newer_one_has_migrated(
         newer.setattr(_migrations, "_TENANT_STEPS", (*_migrations._TENANT_STEPS, NOTE))
         storage.open_writer().close()
     batch = [of_tenant("acme"), of_tenant("zoo", "a", 1), save("a", 0)]
-    with pytest.raises(PartialFault, match=r"newer release .*m004_note.*upgrade it") as caught:
+    with pytest.raises(PartialFault, match=r"newer release .*m005_note.*upgrade it") as caught:
         writer.commit(batch, NOW)
     assert caught.value.positions == [0]
     applied, refused, _ = committed(writer, batch)

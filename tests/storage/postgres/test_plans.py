@@ -169,6 +169,8 @@ QUERIES: dict[str, Callable[[Writer, Reader, list[AlarmKey]], object]] = {
     "dead letters": lambda w, r, keys: r.list_dead_letters("Cart", keys[0], 5),
     "browse alarms": lambda w, r, keys: r.browse_alarms(None, NOW, "Cart", keys[0], 5),
     "revive": lambda w, r, keys: w.revive(keys[0], NOW),
+    "mark": lambda w, r, keys: w.mark(keys[0], 1),
+    "acquit": lambda w, r, keys: w.acquit(keys[0], 1),
 }
 
 

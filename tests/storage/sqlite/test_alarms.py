@@ -61,6 +61,8 @@ def test_the_table_of_alarms(path: Path) -> None:
             ("failures", "INTEGER", 1),
             ("last_error", "TEXT", 0),
             ("payload", "TEXT", 0),
+            ("crashes", "INTEGER", 0),
+            ("marked", "INTEGER", 0),
         ]
         assert table.pks == ["type_name", "object_id", "name"]
         assert "WITHOUT ROWID" in table.schema
@@ -136,6 +138,8 @@ PLANS: dict[str, tuple[Work, list[str]]] = {
         [BY_KEY],
     ),
     "revive": (lambda writer, _, keys: writer.revive(keys[0], NOW), [BY_KEY]),
+    "mark": (lambda writer, _, keys: writer.mark(keys[0], 1), [BY_KEY]),
+    "acquit": (lambda writer, _, keys: writer.acquit(keys[0], 1), [BY_KEY]),
     "give back": (
         lambda writer, _, __: AlarmTable(connection_of(writer), TableNames()).give_back(),
         ["durable_alarms_claimed"],

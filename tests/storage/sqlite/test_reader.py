@@ -40,7 +40,12 @@ def test_a_reader_of_a_file_that_nobody_has_opened_to_write(path: Path) -> None:
     storage = SQLiteStorage(path)
     with pytest.raises(StorageUnavailable, match="it holds no durable objects; check the path"):
         storage.open_reader()
-    assert storage.pending_migrations() == ["m001_objects", "m002_alarms", "m003_tenants"]
+    assert storage.pending_migrations() == [
+        "m001_objects",
+        "m002_alarms",
+        "m003_tenants",
+        "m004_crashes",
+    ]
     assert path.read_bytes() == b""
 
 

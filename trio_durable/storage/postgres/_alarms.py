@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from ..._keys import AlarmKey, ObjectKey
+from .._batch import expired_by
 from .._records import (
     AlarmChanges,
     AlarmRow,
@@ -31,7 +32,8 @@ from ._objects import IS_FRESH, MARK_STALE, REQUIRE_ALL
 _MIN_TIME = -(2**63)
 
 _COLUMNS = """
-a.type_name, a.object_id, a.name, a.due_at, convert_to(a.payload, 'UTF8'), a.failures, a.last_error
+a.type_name, a.object_id, a.name, a.due_at, convert_to(a.payload, 'UTF8'), a.failures, a.last_error,
+a.crashes
 """
 _OBJECTS = "unnest(%s::text[], %s::text[])"
 _KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
@@ -105,14 +107,15 @@ UPDATE {{alarms}} AS a SET available_at = %s FROM k WHERE {_IS_K}
 _POSTPONE = f"""
 {
     _HELD.format(
-        columns="k.v, k.f, k.l",
+        columns="k.v, k.f, k.l, k.d",
         claims="unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
-        "%s::bigint[], %s::bigint[], %s::text[])",
-        names="c, v, f, l",
+        "%s::bigint[], %s::bigint[], %s::text[], %s::bigint[])",
+        names="c, v, f, l, d",
         skip="",
     )
 }
-UPDATE {{alarms}} AS a SET claim = NULL, available_at = k.v, failures = k.f, last_error = k.l
+UPDATE {{alarms}} AS a
+SET claim = NULL, available_at = k.v, failures = k.f, last_error = k.l, crashes = k.d
 FROM k WHERE {_IS_K}
 """
 _CLAIM = f"""
@@ -122,7 +125,10 @@ WITH k AS MATERIALIZED (
     WHERE a.available_at <= %s
     {_IN_ORDER} SKIP LOCKED
 )
-UPDATE {{alarms}} AS a SET claim = %s, available_at = %s FROM k WHERE {_IS_K}
+UPDATE {{alarms}} AS a SET claim = %s, available_at = %s,
+    crashes = CASE WHEN a.claim IS NULL OR a.available_at > %s THEN a.crashes
+        ELSE coalesce(a.crashes + (a.marked IS NOT DISTINCT FROM a.claim)::int, 0) END
+FROM k WHERE {_IS_K}
 RETURNING {_COLUMNS}
 """
 _CANCEL = f"""
@@ -151,11 +157,19 @@ WHERE {_K_IS_FRESH}
 ORDER BY t COLLATE "C", i COLLATE "C", m COLLATE "C"
 ON CONFLICT (type_name, object_id, name) DO UPDATE SET
     due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
-    claim = NULL, failures = 0, last_error = NULL
+    claim = NULL, failures = 0, last_error = NULL, crashes = NULL
 """
 _REVIVE = """
-UPDATE {alarms} SET available_at = %s, failures = 0
+UPDATE {alarms} SET available_at = %s, failures = 0, crashes = crashes * 0
 WHERE type_name = %s AND object_id = %s AND name = %s AND available_at IS NULL
+"""
+_MARK = """
+UPDATE {alarms} SET marked = claim
+WHERE type_name = %s AND object_id = %s AND name = %s AND claim = %s
+"""
+_ACQUIT = """
+UPDATE {alarms} SET crashes = NULL
+WHERE type_name = %s AND object_id = %s AND name = %s AND claim = %s
 """
 
 _DUE = """
@@ -208,6 +222,8 @@ class AlarmTable:
         self._clear = names.query(_CLEAR)
         self._set = names.query(_SET)
         self._revive = names.query(_REVIVE)
+        self._mark = names.query(_MARK)
+        self._acquit = names.query(_ACQUIT)
         self._due = names.query(_DUE)
         self._list = names.query(_LIST)
         self._dead = names.query(_DEAD)
@@ -300,7 +316,7 @@ class AlarmTable:
         until: int,
     ) -> list[StoredAlarm]:
         """See `Writer.claim`."""
-        parameters = (*_keys(alarms), now, claim, until)
+        parameters = (*_keys(alarms), now, claim, until, expired_by(now))
         return self._stored(connection.execute(self._claim, parameters, binary=True))
 
     def renew(
@@ -316,12 +332,21 @@ class AlarmTable:
             BigintArray([each.available_at for each in postponements]),
             BigintArray([each.failures for each in postponements]),
             text_array(each.last_error for each in postponements),
+            BigintArray([each.crashes for each in postponements]),
         )
         connection.execute(self._postpone, parameters)
 
     def revive(self, connection: Connection, alarm: AlarmKey, now: int) -> bool:
         """See `Writer.revive`."""
         return connection.execute(self._revive, (now, *alarm[:3])).rowcount > 0
+
+    def mark(self, connection: Connection, alarm: AlarmKey, claim: int) -> bool:
+        """See `Writer.mark`."""
+        return connection.execute(self._mark, (*alarm[:3], claim)).rowcount > 0
+
+    def acquit(self, connection: Connection, alarm: AlarmKey, claim: int) -> bool:
+        """See `Writer.acquit`."""
+        return connection.execute(self._acquit, (*alarm[:3], claim)).rowcount > 0
 
     # --- reading ---------------------------------------------------------------------------------
 

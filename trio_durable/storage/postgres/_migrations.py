@@ -103,7 +103,24 @@ _TENANTS = Migration(
     ("DROP TABLE {tenants}",),
 )
 
-_TENANT_STEPS = (_OBJECTS, _ALARMS)
+_CRASHES = Migration(
+    "m004_crashes",
+    (
+        # crashes is NULL, or for a suspect the number of the processes that it has ended. marked is
+        # the claim that the delivery of a suspect has begun with; it needs no reset, since the next
+        # claim is another number.
+        """ALTER TABLE {alarms}
+    ADD COLUMN crashes bigint,
+    ADD COLUMN marked bigint""",
+    ),
+    (
+        """ALTER TABLE {alarms}
+    DROP COLUMN crashes,
+    DROP COLUMN marked""",
+    ),
+)
+
+_TENANT_STEPS = (_OBJECTS, _ALARMS, _CRASHES)
 _SHARED_STEPS = (_TENANTS,)
 
 _FOREVER = "0"
@@ -138,7 +155,9 @@ def names_of_all() -> list[str]:
 
 
 def _steps_of(tenant: str) -> tuple[Migration, ...]:
-    return _TENANT_STEPS if tenant else (*_TENANT_STEPS, *_SHARED_STEPS)
+    if tenant:
+        return _TENANT_STEPS
+    return tuple(sorted((*_TENANT_STEPS, *_SHARED_STEPS), key=lambda step: step.name))
 
 
 def _up(step: Migration, tenant: str) -> list[str]:

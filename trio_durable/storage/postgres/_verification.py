@@ -32,7 +32,8 @@ FROM (VALUES
     ('durable_alarms', 'name', 'text'), ('durable_alarms', 'due_at', 'bigint'),
     ('durable_alarms', 'available_at', 'bigint'), ('durable_alarms', 'claim', 'bigint'),
     ('durable_alarms', 'failures', 'bigint'), ('durable_alarms', 'last_error', 'text'),
-    ('durable_alarms', 'payload', 'text'), ('durable_tenants', 'name', 'text')
+    ('durable_alarms', 'payload', 'text'), ('durable_alarms', 'crashes', 'bigint'),
+    ('durable_alarms', 'marked', 'bigint'), ('durable_tenants', 'name', 'text')
 ) AS e (relation, name, type)
 LEFT JOIN pg_namespace AS n ON n.nspname = %s
 LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = e.relation

@@ -244,12 +244,28 @@ class PostgresWriter(Writer):
         )
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
-        revived = self._apply(
+        return self._apply_to(
+            alarm, lambda connection, tables: tables.alarms.revive(connection, alarm, now)
+        )
+
+    def mark(self, alarm: AlarmKey, claim: int) -> bool:
+        return self._apply_to(
+            alarm, lambda connection, tables: tables.alarms.mark(connection, alarm, claim)
+        )
+
+    def acquit(self, alarm: AlarmKey, claim: int) -> bool:
+        return self._apply_to(
+            alarm, lambda connection, tables: tables.alarms.acquit(connection, alarm, claim)
+        )
+
+    def _apply_to(self, alarm: AlarmKey, work: Callable[[Connection, TenantTables], bool]) -> bool:
+        """Call ``work``, which changes one alarm; False if its tenant doesn't exist."""
+        done = self._apply(
             [alarm],
             lambda alarm: alarm.tenant,
-            lambda connection, tables, part: tables.alarms.revive(connection, alarm, now),
+            lambda connection, tables, _: work(connection, tables),
         )
-        return any(revived)
+        return any(done)
 
     # --- tenants ---------------------------------------------------------------------------------
 

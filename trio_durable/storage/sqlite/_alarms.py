@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from ..._keys import AlarmKey, ObjectKey
+from .._batch import expired_by
 from .._records import NO_TIME, AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
 from ._migrations import TableNames
 from ._parameters import as_json, padded, values
@@ -29,7 +30,7 @@ logger = logging.getLogger("trio_durable.storage")
 
 _MIN_TIME = -(2**63)
 
-_COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error"
+_COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error, crashes"
 _AS_JSON = f"json_group_array(json_array({_COLUMNS}))"
 _AS_ROWS = _COLUMNS.replace("payload", "CAST(payload AS BLOB)")
 
@@ -61,16 +62,29 @@ WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value
 """
 _POSTPONE = """
 UPDATE {alarms} SET claim = NULL, available_at = k.value ->> 4,
-    failures = k.value ->> 5, last_error = k.value ->> 6
+    failures = k.value ->> 5, last_error = k.value ->> 6, crashes = k.value ->> 7
 FROM json_each(?) AS k
 WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value ->> 2
     AND +claim = k.value ->> 3
 """
 _REVIVE = """
-UPDATE {alarms} SET available_at = ?, failures = 0
+UPDATE {alarms} SET available_at = ?, failures = 0, crashes = crashes * 0
 WHERE type_name = ? AND object_id = ? AND name = ? AND available_at IS NULL
 """
-_GIVE_BACK = "UPDATE {alarms} SET claim = NULL, available_at = due_at WHERE claim IS NOT NULL"
+_MARK = """
+UPDATE {alarms} SET marked = claim
+WHERE type_name = ? AND object_id = ? AND name = ? AND +claim = ?
+"""
+_ACQUIT = """
+UPDATE {alarms} SET crashes = NULL
+WHERE type_name = ? AND object_id = ? AND name = ? AND +claim = ?
+"""
+# The crashes of an alarm whose claim has outlived its process.
+_OUTLIVED = "coalesce(crashes + (marked IS claim), 0)"
+_GIVE_BACK = f"""
+UPDATE {{alarms}} SET claim = NULL, available_at = due_at, crashes = {_OUTLIVED}
+WHERE claim IS NOT NULL
+"""
 
 # SQLite sorts text and blobs after all numbers, in the index as well.
 _WITHOUT_TIME = "SELECT count(*) FROM {alarms} WHERE available_at >= ''"
@@ -131,14 +145,15 @@ def _set_sql(table: str, rows: int) -> str:
     FROM ({values(rows, 5)}) WHERE column1 IS NOT NULL
     ON CONFLICT (type_name, object_id, name) DO UPDATE SET
         due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
-        claim = NULL, failures = 0, last_error = NULL
+        claim = NULL, failures = 0, last_error = NULL, crashes = NULL
     """
 
 
 @lru_cache(maxsize=256)
 def _claim_sql(table: str, rows: int) -> str:
     return f"""
-    UPDATE {table} SET claim = ?, available_at = ?
+    UPDATE {table} SET claim = ?, available_at = ?,
+        crashes = CASE WHEN claim IS NULL OR available_at > ? THEN crashes ELSE {_OUTLIVED} END
     WHERE available_at <= ? AND (type_name, object_id, name) IN (
         SELECT column1, column2, column3 FROM ({values(rows, 3)}))
     """
@@ -188,7 +203,8 @@ class AlarmTable:
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
     ) -> list[StoredAlarm]:
         """See `Writer.claim`."""
-        if not self._run(_claim_sql, 3, (claim, until, now), [key[:3] for key in alarms]):
+        first = (claim, until, expired_by(now), now)
+        if not self._run(_claim_sql, 3, first, [key[:3] for key in alarms]):
             return []
         return self._stored(_CLAIMED, (claim,))
 
@@ -199,7 +215,8 @@ class AlarmTable:
     def postpone(self, postponements: Sequence[Postponement]) -> None:
         """See `Writer.postpone`."""
         rows = [
-            (*p.key[:3], p.claim, p.available_at, p.failures, p.last_error) for p in postponements
+            (*p.key[:3], p.claim, p.available_at, p.failures, p.last_error, p.crashes)
+            for p in postponements
         ]
         self._execute(_POSTPONE, (as_json(rows),))
 
@@ -207,8 +224,16 @@ class AlarmTable:
         """See `Writer.revive`."""
         return self._execute(_REVIVE, (now, *alarm[:3])).rowcount > 0
 
+    def mark(self, alarm: AlarmKey, claim: int) -> bool:
+        """See `Writer.mark`."""
+        return self._execute(_MARK, (*alarm[:3], claim)).rowcount > 0
+
+    def acquit(self, alarm: AlarmKey, claim: int) -> bool:
+        """See `Writer.acquit`."""
+        return self._execute(_ACQUIT, (*alarm[:3], claim)).rowcount > 0
+
     def give_back(self) -> None:
-        """Release all claims, so that each alarm is due at its original time."""
+        """Release all claims, so that each alarm is due at its original time, and a suspect."""
         self._execute(_GIVE_BACK)
 
     def warn_of_alarms_without_time(self) -> None:
@@ -354,6 +379,7 @@ class AlarmTable:
         payload: str | bytes | None,
         failures: int,
         last_error: str | None,
+        crashes: int | None,
     ) -> StoredAlarm:
         if not isinstance(name, str):
             raise sqlite3.DataError(
@@ -368,6 +394,7 @@ class AlarmTable:
             payload.encode() if isinstance(payload, str) else payload,
             failures if type(failures) is int and failures >= 0 else 0,
             last_error if isinstance(last_error, str) else None,
+            crashes if type(crashes) is int and crashes >= 0 else None,
         )
 
 

@@ -114,8 +114,17 @@ def m003_tenants(connection: sqlite3.Connection, names: TableNames) -> None:
     )
 
 
+def m004_crashes(connection: sqlite3.Connection, names: TableNames) -> None:
+    """Add the counts of the processes that alarms have ended."""
+    # NULL, or for a suspect the number of crashes.
+    connection.execute(f"ALTER TABLE {names.alarms} ADD COLUMN crashes INTEGER")
+    # The claim that the delivery of a suspect has begun with. It needs no reset, since the next
+    # claim is another number.
+    connection.execute(f"ALTER TABLE {names.alarms} ADD COLUMN marked INTEGER")
+
+
 _Step = Callable[[sqlite3.Connection, TableNames], None]
-_TENANT_STEPS: tuple[_Step, ...] = (m001_objects, m002_alarms)
+_TENANT_STEPS: tuple[_Step, ...] = (m001_objects, m002_alarms, m004_crashes)
 _FILE_STEPS: tuple[_Step, ...] = (m003_tenants,)
 
 SCHEMA_VERSION = len(_TENANT_STEPS) + len(_FILE_STEPS)
@@ -147,7 +156,9 @@ def migrations_of(tenant: str) -> sqlite_utils.Migrations:
 
 
 def _steps_of(tenant: str) -> tuple[_Step, ...]:
-    return _TENANT_STEPS if tenant else (*_TENANT_STEPS, *_FILE_STEPS)
+    if tenant:
+        return _TENANT_STEPS
+    return tuple(sorted((*_TENANT_STEPS, *_FILE_STEPS), key=lambda step: step.__name__))
 
 
 def _migration_set(tenant: str) -> str:

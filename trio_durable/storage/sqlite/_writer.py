@@ -170,6 +170,16 @@ class SQLiteWriter(Writer):
             tables = self._tables.find(alarm.tenant)
             return tables is not None and tables.alarms.revive(alarm, now)
 
+    def mark(self, alarm: AlarmKey, claim: int) -> bool:
+        with checked(self._watch):
+            tables = self._tables.find(alarm.tenant)
+            return tables is not None and tables.alarms.mark(alarm, claim)
+
+    def acquit(self, alarm: AlarmKey, claim: int) -> bool:
+        with checked(self._watch):
+            tables = self._tables.find(alarm.tenant)
+            return tables is not None and tables.alarms.acquit(alarm, claim)
+
     def _apply(
         self,
         items: Sequence[T],

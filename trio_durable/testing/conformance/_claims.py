@@ -281,7 +281,7 @@ class ClaimTests(StorageTests):
         writer = storage.open_writer()
         reader = storage.open_reader()
         assert reader.list_alarms(key("a")) == [
-            StoredAlarm(alarm_key("x"), NOW, None, 3, "no"),
+            StoredAlarm(alarm_key("x"), NOW, None, 3, "no", 0 if self.counts_crashes else None),
             StoredAlarm(alarm_key("y"), NOW, None, 0, None),
         ]
         assert self.claim(writer, 3, alarm_key("x")) == {alarm_key("x")}

@@ -38,7 +38,7 @@ from ._strategies import (
     any_tenant,
     any_type_name,
 )
-from ._values import FOREVER, TENANTS
+from ._values import ANY_TIME, FOREVER, TENANTS
 
 
 class StorageMachine(ModelledStorage):
@@ -168,16 +168,25 @@ class StorageMachine(ModelledStorage):
     def claim_all(self, ttl: int) -> None:
         self.claim(list(self.alarms), ttl)
 
-    def claim(self, asked: list[AlarmKey], ttl: int) -> None:
+    @precondition(lambda self: self.alarms)
+    @rule(data=st.data(), ttl=st.integers(0, 15))
+    def claim_whatever_its_time(self, data: st.DataObject, ttl: int) -> None:
+        self.claim([data.draw(st.sampled_from(list(self.alarms)))], ttl, now=ANY_TIME)
+
+    def claim(self, asked: list[AlarmKey], ttl: int, now: int | None = None) -> None:
         self.last_claim += 1
+        now = self.now if now is None else now
         expected = {}
         for one in asked:
             alarm = self.alarms.get(one)
-            if alarm and alarm.available_at is not None and alarm.available_at <= self.now:
-                expected[one] = alarm.stored(one)
+            if alarm and alarm.available_at is not None and alarm.available_at <= now:
+                if self.counts_crashes and alarm.claim is not None and now != ANY_TIME:
+                    alarm.outlive()
                 alarm.claim, alarm.available_at = self.last_claim, self.now + ttl
+                alarm.is_marked = False
+                expected[one] = alarm.stored(one)
                 self.claims.append((one, self.last_claim))
-        found = self.writer.claim(asked, self.last_claim, self.now, self.now + ttl)
+        found = self.writer.claim(asked, self.last_claim, now, self.now + ttl)
         assert len(found) == len(expected)
         assert {alarm.key: alarm for alarm in found} == expected
 
@@ -201,11 +210,14 @@ class StorageMachine(ModelledStorage):
             again_at = data.draw(st.none() | any_delay.map(lambda delay: self.now + delay))
             failures = data.draw(st.integers(0, 5))
             error = data.draw(st.sampled_from([None, "", "no", 'it\'s "é"\n👾']))
-            postponements.append(Postponement(one, claim, again_at, failures, error))
+            crashes = None
+            if self.counts_crashes:
+                crashes = data.draw(st.none() | st.integers(0, 3))
+            postponements.append(Postponement(one, claim, again_at, failures, error, crashes))
             if self.holds(one, claim):
                 alarm = self.alarms[one]
                 alarm.claim, alarm.available_at = None, again_at
-                alarm.failures, alarm.last_error = failures, error
+                alarm.failures, alarm.last_error, alarm.crashes = failures, error, crashes
         self.writer.postpone(postponements)
 
     @rule(one=any_alarm)
@@ -224,6 +236,23 @@ class StorageMachine(ModelledStorage):
         assert self.writer.revive(one, self.now) is is_dead
         if alarm is not None and is_dead:
             alarm.available_at, alarm.failures = self.now, 0
+            alarm.crashes = None if alarm.crashes is None else 0
+
+    @precondition(lambda self: self.counts_crashes and self.claims)
+    @rule(data=st.data())
+    def mark(self, data: st.DataObject) -> None:
+        one, claim = data.draw(st.sampled_from(self.claims))
+        assert self.writer.mark(one, claim) is self.holds(one, claim)
+        if self.holds(one, claim):
+            self.alarms[one].is_marked = True
+
+    @precondition(lambda self: self.counts_crashes and self.claims)
+    @rule(data=st.data())
+    def acquit(self, data: st.DataObject) -> None:
+        one, claim = data.draw(st.sampled_from(self.claims))
+        assert self.writer.acquit(one, claim) is self.holds(one, claim)
+        if self.holds(one, claim):
+            self.alarms[one].crashes = None
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -354,6 +383,8 @@ class StorageMachine(ModelledStorage):
         for alarm in self.alarms.values():
             if self.opens_for_one and alarm.claim is not None:
                 alarm.claim, alarm.available_at = None, alarm.due_at
+                if self.counts_crashes:
+                    alarm.outlive()
 
     # --- everything, after each step -------------------------------------------------------------
 

@@ -36,9 +36,20 @@ class ModelAlarm:
     claim: int | None = None
     failures: int = 0
     last_error: str | None = None
+    crashes: int | None = None
+    is_marked: bool = False
 
     def stored(self, one: AlarmKey) -> StoredAlarm:
-        return StoredAlarm(one, self.due_at, self.payload, self.failures, self.last_error)
+        return StoredAlarm(
+            one, self.due_at, self.payload, self.failures, self.last_error, self.crashes
+        )
+
+    def outlive(self) -> None:
+        """Its claim turns out to have outlived the process that held it."""
+        if self.crashes is None:
+            self.crashes = 0
+        elif self.is_marked:
+            self.crashes += 1
 
     def row(self, one: AlarmKey, now: int) -> AlarmRow:
         status: AlarmStatus = "overdue" if self.due_at <= now else "pending"
@@ -50,10 +61,11 @@ class ModelAlarm:
 class ModelledStorage(RuleBasedStateMachine):
     """A storage, and dictionaries with its expected contents."""
 
-    def __init__(self, storage: Storage, opens_for_one: bool) -> None:
+    def __init__(self, storage: Storage, opens_for_one: bool, counts_crashes: bool) -> None:
         super().__init__()
         self.storage = storage
         self.opens_for_one = opens_for_one
+        self.counts_crashes = counts_crashes
         self.model: dict[ObjectKey, tuple[int, bytes]] = {}
         self.updated: dict[ObjectKey, int] = {}
         self.alarms: dict[AlarmKey, ModelAlarm] = {}

@@ -10,6 +10,7 @@ from ._alarm_batches import AlarmBatchTests
 from ._alarms import AlarmTests
 from ._browsing import BrowsingTests
 from ._claims import ClaimTests
+from ._crashes import CrashTests
 from ._feed import FeedTests
 from ._machine import StorageMachine
 from ._objects import ObjectTests
@@ -19,6 +20,7 @@ from ._tenants import TenantTests
 class StorageConformance(
     # pytest collects the last base first, so this is the reverse order of the conditions.
     BrowsingTests,
+    CrashTests,
     TenantTests,
     FeedTests,
     ClaimTests,
@@ -43,6 +45,8 @@ class StorageConformance(
       writer. Everything happens in one thread. After a failed test, sides may still be open.
     - ``opens_for_one = False``, if several writers may be open at the same time. This skips the
       tests that a second writer is refused, and that opening releases claims.
+    - ``counts_crashes = False``, if the storage leaves `StoredAlarm.crashes` None. This skips the
+      tests of condition 12.
 
     It may override the fixtures ``writer`` and ``reader``, for example to count calls, and add
     tests of its own. Both sides are open during a test that uses these fixtures.
@@ -54,11 +58,11 @@ class StorageConformance(
     """
 
     def test_like_a_dictionary(self, storage: Storage) -> None:
-        opens_for_one = self.opens_for_one
+        opens_for_one, counts_crashes = self.opens_for_one, self.counts_crashes
 
         class Machine(StorageMachine):
             def __init__(self) -> None:
-                super().__init__(storage, opens_for_one)
+                super().__init__(storage, opens_for_one, counts_crashes)
 
         run_state_machine_as_test(
             Machine,

@@ -26,6 +26,14 @@ class StorageTests:
     If False, the tests of condition 10 are skipped.
     """
 
+    counts_crashes: ClassVar[bool] = True
+    """True if the storage counts crashes. If False, the tests of condition 12 are skipped."""
+
+    def needs_crashes(self) -> None:
+        """Skip the test if the storage doesn't count crashes."""
+        if not self.counts_crashes:
+            pytest.skip("this storage doesn't count crashes")
+
     def needs_one_writer(self) -> None:
         """Skip the test if the storage opens for several writers at the same time."""
         if not self.opens_for_one:

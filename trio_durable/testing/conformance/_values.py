@@ -10,6 +10,8 @@ SECOND = 1_000_000
 LATEST = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * SECOND + 999_999
 EARLIEST = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 FOREVER = 2**63 - 1
+ANY_TIME = 2**62
+"""As the time of a claim: later than any alarm is due, and so no time of a clock."""
 TIMES = [EARLIEST, -(2**53) - 1, -(2**53), -1, 0, 1, NOW, 2**53, 2**53 + 1, LATEST - 1, LATEST]
 
 ERRORS = ["", 'it\'s "quoted"\n\ttwice', "é 👾 \u2028", "null", "0", "x" * 10_000]
