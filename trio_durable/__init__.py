@@ -29,6 +29,7 @@ from ._declarations.upgrade import upgrade
 from ._durations import Duration
 from ._errors import (
     ActivationFailed,
+    AlarmCrashed,
     AlarmSuperseded,
     ArgumentError,
     CallCycle,
@@ -84,6 +85,7 @@ __all__ = [
     "ActivationFailed",
     "ActivationInfo",
     "Alarm",
+    "AlarmCrashed",
     "AlarmDefinition",
     "AlarmSuperseded",
     "ArgumentError",

@@ -22,6 +22,7 @@
     │   ├── TurnWontEnd            it resists stop(interrupt=True)
     │   ├── ReadonlyViolation
     │   ├── AlarmSuperseded        set or cancelled while its handler ran
+    │   ├── AlarmCrashed           the process died in each of its last deliveries
     │   └── ReplyError             a result that can't be copied
     ├── StateEncodeError           state that JSON can't represent exactly
     │   └── StateTooLarge
@@ -383,6 +384,21 @@ class AlarmSuperseded(CallFailed):
         return (
             f"{self._where()} handled an alarm that was set again or cancelled meanwhile; "
             "the turn was rolled back, and the alarm's new setting applies"
+        )
+
+
+@_error
+class AlarmCrashed(CallFailed):
+    """The process died in each of the last deliveries of the alarm, which is a dead letter now."""
+
+    crashes: int
+
+    def _message(self) -> str:
+        n = self.crashes
+        deliveries = "its last delivery" if n == 1 else f"each of its last {n} deliveries"
+        return (
+            f"{self._where()} is an alarm, and the process died in {deliveries}, so it is kept as "
+            "a dead letter; correct the handler and call retry_alarm(), or cancel_alarm()"
         )
 
 

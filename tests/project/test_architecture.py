@@ -94,6 +94,7 @@ RANKS = {
         "in_flight timing_wheel",
         "upcoming",
         "claims feed",
+        "suspects",
         "deliverer",
         "scheduler",
     ],
@@ -130,14 +131,14 @@ RANKS = {
     "testing.conformance": [
         "_builders _values",
         "_model _strategies _tests",
-        "_alarm_batches _alarms _browsing _claims _feed _machine _objects _tenants",
+        "_alarm_batches _alarms _browsing _claims _crashes _feed _machine _objects _tenants",
         "_suite",
     ],
     "testing.scheduler_conformance": [
         "_clock _destination _runner",
         "_bench",
         "_tests",
-        "_deliveries _failures _runtimes _setting",
+        "_crashes _deliveries _failures _runtimes _setting",
         "_suite",
     ],
     "testing.simulate": [

@@ -33,7 +33,7 @@ from trio_durable.testing._intercepted import InterceptedReader, InterceptedWrit
 
 T = TypeVar("T")
 
-_ALARM_WORK = ("claim", "renew", "postpone", "revive", "due_alarms")
+_ALARM_WORK = ("claim", "renew", "postpone", "revive", "mark", "acquit", "due_alarms")
 
 
 class ScriptedStorage(Storage):

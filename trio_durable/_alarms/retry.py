@@ -50,14 +50,26 @@ class Retry:
     """The longest delay; a ``timedelta`` or seconds."""
     attempts: int | None = None
     """Attempts before the alarm becomes a dead letter, 1 or more; None for no limit."""
+    crashes: int | None = 10
+    """Processes in succession that die in the first 10 seconds of the alarm's delivery, before it
+    becomes a dead letter; 1 or more, and None for no limit. The first one isn't counted, since any
+    of the alarms that it was delivering may have killed it. From then on this alarm's deliveries
+    begin one at a time with those of the others, and each crash is followed by a delay as after a
+    failure."""
 
     def __attrs_post_init__(self) -> None:
         if self.attempts is not None:
             positive_int(self.attempts, "attempts")
+        if self.crashes is not None:
+            positive_int(self.crashes, "crashes")
 
     def is_exhausted(self, failures: int) -> bool:
         """True if the alarm has no attempt left after ``failures``."""
         return self.attempts is not None and failures >= self.attempts
+
+    def is_fatal(self, crashes: int) -> bool:
+        """True if the alarm isn't delivered any more after ``crashes``."""
+        return self.crashes is not None and crashes >= self.crashes
 
     def delay(self, failures: int) -> float:
         """The seconds until the next attempt, after ``failures`` of 1 or more."""

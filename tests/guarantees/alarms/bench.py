@@ -266,6 +266,14 @@ class _SideWriter(ForwardingWriter):
         self._check()
         super().postpone(postponements)
 
+    def mark(self, alarm: AlarmKey, claim: int) -> bool:
+        self._check()
+        return super().mark(alarm, claim)
+
+    def acquit(self, alarm: AlarmKey, claim: int) -> bool:
+        self._check()
+        return super().acquit(alarm, claim)
+
     def close(self) -> None:
         pass  # the others go on
 

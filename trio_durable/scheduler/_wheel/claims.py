@@ -155,6 +155,24 @@ class Claims:
         self.lead = min((3 * self.lead + took) // 4, MAX_LEAD_MICROSECONDS)
         return parts
 
+    async def mark(self, flight: InFlight) -> bool:
+        """Note durably that the delivery of a suspect begins. False if its claim is lost.
+
+        Raises:
+            StorageFault: It could not be noted, as far as is known.
+        """
+        key, claim = flight.key, flight.delivery.claim
+        return await self._group_commit.perform(lambda writer: writer.mark(key, claim))
+
+    async def acquit(self, flight: InFlight) -> None:
+        """End the suspicion of an alarm whose delivery has let its process live.
+
+        Raises:
+            StorageFault: It could not be made durable, as far as is known.
+        """
+        key, claim = flight.key, flight.delivery.claim
+        await self._group_commit.perform(lambda writer: writer.acquit(key, claim))
+
     async def _in_parts(
         self,
         items: list[T],
@@ -274,5 +292,16 @@ def new_claim() -> int:
 
 def unchanged(flight: InFlight, stored: StoredAlarm) -> Postponement:
     """A postponement that gives the alarm back as it was, available again from ``due_at``."""
-    claim = flight.delivery.claim
-    return Postponement(stored.key, claim, stored.due_at, stored.failures, stored.last_error)
+    return postponed(flight, stored, stored.due_at)
+
+
+def postponed(flight: InFlight, stored: StoredAlarm, available_at: int | None) -> Postponement:
+    """A postponement that changes nothing of the alarm but its time."""
+    return Postponement(
+        stored.key,
+        flight.delivery.claim,
+        available_at,
+        stored.failures,
+        stored.last_error,
+        stored.crashes,
+    )

@@ -20,10 +20,12 @@ from collections.abc import Mapping, Sequence
 from contextvars import Context, copy_context
 
 import anyio
+import attrs
 
 from ..._alarms.alarm import alarm_of
 from ..._clock import EARLIEST, LATEST, Clock, instant
 from ..._errors import (
+    AlarmCrashed,
     AlarmSuperseded,
     HandlerCancelled,
     PersistenceError,
@@ -41,8 +43,16 @@ from ..._telemetry.notifier import Notifier, request
 from ..._text import error_summary
 from ...storage import AlarmChanges, PartialFault, Postponement, StorageFault, StoredAlarm
 from .._contract import Destination
-from .claims import MAX_LEAD_MICROSECONDS, RETRY_SECONDS, Claims, new_claim, unchanged
+from .claims import (
+    MAX_LEAD_MICROSECONDS,
+    RETRY_SECONDS,
+    Claims,
+    new_claim,
+    postponed,
+    unchanged,
+)
 from .in_flight import InFlight, InFlightDeliveries
+from .suspects import Suspects
 from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
@@ -89,6 +99,8 @@ class Deliverer:
         self._claims = claims
         self._destination = destination
         self._notifier = notifier
+        self.suspects = Suspects(loop, clock, claims, self._hand_over)
+        """The claimed alarms that are delivered one at a time."""
         self._observed: dict[InFlight, tuple[AlarmDelivery, Context, float]] = {}
         """The events of deliveries that were handed over, if there is a notifier: each with the
         context it is reported in, and the time it began."""
@@ -194,11 +206,30 @@ class Deliverer:
     async def _deliver(self, flight: InFlight, stored: StoredAlarm) -> None:
         # A retry has a time of its own, which may be before the one the alarm was set for.
         is_time = stored.failures > 0 or await self._is_time(stored.due_at)
-        if not is_time or self._is_stopped:
-            self._claims.postpone(flight, unchanged(flight, stored))
-            flight.is_handed_over = True
-        else:
+        if not is_time:
+            self._return(flight, stored)
+        elif stored.crashes is None:
             self._hand_over(flight, stored)
+        else:
+            self._deliver_suspect(flight, stored.crashes)
+
+    def _return(self, flight: InFlight, stored: StoredAlarm) -> None:
+        """Give an alarm back that isn't delivered."""
+        self._claims.postpone(flight, unchanged(flight, stored))
+        flight.is_handed_over = True
+
+    def _deliver_suspect(self, flight: InFlight, crashes: int, *, delayed: bool = True) -> None:
+        """Let a suspect wait until it is delivered, unless it has crashed too often."""
+        key = flight.key
+        try:
+            retry = flight.retry = self._destination.retry_of(key)
+            if retry.is_fatal(crashes):
+                raise AlarmCrashed(key.object_key, key.name, crashes)
+        except Exception as error:  # noqa: BLE001  # the attempt has failed
+            flight.is_handed_over = True
+            flight.fail(error)
+        else:
+            self.suspects.add(flight, retry.delay(crashes) if delayed and crashes else 0.0)
 
     async def _is_time(self, due_at: int) -> bool:
         """Wait for a time that is near. False if it is far, because the clock was set back."""
@@ -209,7 +240,9 @@ class Deliverer:
         return True
 
     def _hand_over(self, flight: InFlight, stored: StoredAlarm) -> None:
-        if self._notifier is None:
+        if self._is_stopped:
+            self._return(flight, stored)
+        elif self._notifier is None:
             self._hand_to_destination(flight, stored)
         else:
             context = self._observe(self._notifier, flight, stored)
@@ -285,11 +318,10 @@ class Deliverer:
         # No checkpoint from here to the hand-over, or a cancelled caller would lose the alarm.
         if not flight.delivery.superseded:
             self._upcoming.disarm(key)  # the time that is known is its old one
-        if self._is_stopped:
-            self._claims.postpone(flight, unchanged(flight, stored))
-            flight.is_handed_over = True
-        else:
+        if stored.crashes is None:
             self._hand_over(flight, stored)
+        else:
+            self._deliver_suspect(flight, stored.crashes, delayed=False)
         return flight
 
     async def _settlement(self, flight: InFlight) -> None:
@@ -343,6 +375,14 @@ class Deliverer:
     ) -> Postponement:
         """The record of a failure: a retry, or a dead letter after the last attempt."""
         key, claim, failures = flight.key, flight.delivery.claim, stored.failures
+        if isinstance(error, AlarmCrashed):
+            logger.error(
+                "the process died in each of the last %d deliveries of alarm %s; it is kept as a "
+                "dead letter",
+                *(error.crashes, key),
+            )
+            self._tell_dead(flight, failures + error.crashes)
+            return attrs.evolve(postponed(flight, stored, None), last_error=_storable(error))
         if _was_cut_off(error, self._is_stopped):
             if self._is_stopped:
                 return unchanged(flight, stored)
@@ -366,8 +406,7 @@ class Deliverer:
                 *(key, failures),
                 exc_info=error,
             )
-            if self._notifier is not None:
-                self._notifier.tell(DeadLettered(key.object_key, key.name, failures))
+            self._tell_dead(flight, failures)
             return Postponement(key, claim, None, failures, last_error)
         delay = flight.retry.delay(failures or 1)
         logger.error(
@@ -382,6 +421,11 @@ class Deliverer:
         return min(self._clock.now() + round(min(delay, 1e12) * 1e6), LATEST)
 
     # --- telemetry -------------------------------------------------------------------------------
+
+    def _tell_dead(self, flight: InFlight, attempts: int) -> None:
+        key = flight.key
+        if self._notifier is not None:
+            self._notifier.tell(DeadLettered(key.object_key, key.name, attempts))
 
     def _observe(self, notifier: Notifier, flight: InFlight, stored: StoredAlarm) -> Context:
         """Report that a delivery begins; return the context in which to hand it over."""

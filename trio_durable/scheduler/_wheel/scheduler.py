@@ -13,7 +13,8 @@ doesn't serve, alarms it has no room for, and when it closes, all of them. It se
 that it delivers itself: runtimes would compete for these, and of two processes that write to one
 object in turns, one has a stale state each time.
 
-Three tasks: one claims and delivers due alarms, one reads the table ahead, one maintains claims.
+Four tasks: one claims and delivers due alarms, one delivers suspects, one reads the table ahead,
+one maintains claims.
 """
 
 from __future__ import annotations
@@ -225,6 +226,7 @@ class WheelScheduler:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_feed)
             tasks.start_soon(self._claims.maintain)
+            tasks.start_soon(self._deliverer.suspects.run)
             await self._run_deliverer()
 
     def stop(self) -> None:

@@ -243,7 +243,10 @@ class Bench:
 
     async def node(self, *types: str) -> Node:
         """Start a node that serves ``types``, by default `TYPE`; return after its first poll."""
-        node = Node(self, set(types or (TYPE,)))
+        return await self.begin(Node(self, set(types or (TYPE,))))
+
+    async def begin(self, node: Node) -> Node:
+        """Start a node; return after its first poll."""
         self.nodes.append(node)
         self.start(node.live)
         await anyio.sleep(0.5)

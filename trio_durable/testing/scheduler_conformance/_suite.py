@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._crashes import CrashTests
 from ._deliveries import DeliveryTests
 from ._failures import FailureTests
 from ._runtimes import RuntimeTests
@@ -10,6 +11,7 @@ from ._setting import SettingTests
 
 class SchedulerConformance(
     # pytest starts with the tests of the last one.
+    CrashTests,
     RuntimeTests,
     DeliveryTests,
     FailureTests,
@@ -29,6 +31,8 @@ class SchedulerConformance(
       make several schedulers on one storage, in one event loop.
     - ``polling_interval``, ``claim_ttl`` and ``lateness``, unless the scheduler has the defaults of
       30, 60 and 0.25 seconds. Pass these times to the scheduler, too.
+    - ``counts_crashes = False``, if the scheduler never calls `Writer.mark`. This skips the tests
+      of alarms that kill the process.
     - the fixture ``storage``, unless a `MemoryStorage` holds the alarms: a `Storage` that is empty
       and not open. Each test opens one writer and one reader, which all its runtimes share.
 

@@ -27,6 +27,9 @@ class SchedulerTests:
     lateness: ClassVar[float] = 0.25
     """Seconds by which an alarm, or the reaction to a hint, may be late."""
 
+    counts_crashes: ClassVar[bool] = True
+    """True if the scheduler counts crashes, and the storage does."""
+
     def make_scheduler(self, parts: SchedulerParts) -> Scheduler:
         """Make a scheduler; a subclass overrides this method."""
         raise NotImplementedError(f"{type(self).__name__} needs a method `make_scheduler`")
