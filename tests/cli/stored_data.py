@@ -57,11 +57,16 @@ def encoded(value: object) -> bytes:
 
 
 def fail(
-    writer: Writer, alarm: AlarmKey, available_at: int | None, failures: int, error: str | None
+    writer: Writer,
+    alarm: AlarmKey,
+    available_at: int | None,
+    failures: int,
+    error: str | None,
+    crashes: int | None = None,
 ) -> None:
     """Make an alarm a failed one; a dead letter if it has no time when it is due again."""
     assert writer.claim([alarm], 1, LATEST, LATEST)
-    writer.postpone([Postponement(alarm, 1, available_at, failures, error)])
+    writer.postpone([Postponement(alarm, 1, available_at, failures, error, crashes)])
 
 
 ADA = ObjectKey("Cart", "ada")
@@ -81,7 +86,7 @@ def fill(path: Path) -> None:
             },
         )
         save(writer, ADA, {"total": 4, "items": ["é"]}, revision=1, now=NOW - 3 * DAY)
-        fail(writer, ADA.alarm("lost"), None, 5, "ValueError: [bold]no\nway[/]")
+        fail(writer, ADA.alarm("lost"), None, 5, "ValueError: [bold]no\nway[/]", 2)
         save(writer, ObjectKey("Cart", "bob"), {"total": 0, "items": []})
         save(writer, ObjectKey("Counter", "hits"), {"$schema": 2, "count": 7})
         save(writer, ObjectKey("Cart", "ada", "acme"), {"total": 9, "items": []}, {"x": (0, None)})

@@ -240,7 +240,7 @@ def test_replace_puts_it_back(db: Path, changed: bytes) -> None:
     assert state_of(db, "ada") == {"total": 4, "items": ["é"]}
     assert state_of(db, "eve") == {"new": 2}
     lost = alarm_of(db, "lost")
-    assert (lost.payload, lost.failures) == (None, 5)
+    assert (lost.payload, lost.failures, lost.crashes) == (None, 5, 2)
 
 
 def test_alarms_are_found_among_many(folder: Path) -> None:
@@ -362,6 +362,7 @@ BAD_FILES: dict[str, tuple[list[str], str]] = {
     "late": (changed_alarm(TIME, '"9999-12-31T23:59:59-01:00"'), "not an instant"),
     "failures": (changed_alarm(": 1,", ": -1,"), f"line 3: failures is -1, {NUMBER}"),
     "many": (changed_alarm(": 1,", ": 1e3,"), f"line 3: failures is 1000.0, {NUMBER}"),
+    "crashes": (changed_alarm('"id"', '"crashes": -1, "id"'), f"line 3: crashes is -1, {NUMBER}"),
     "error": (changed_alarm('"last_error": null', '"last_error": "\\u0000"'), "without NUL"),
     "name": (changed_alarm('"n"', "null"), "line 3: name can't be None"),
     "payload": (

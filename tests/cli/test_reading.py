@@ -22,7 +22,7 @@ from trio_durable.cli.storage.paging import (
 )
 from trio_durable.storage import Reader
 
-from .stored_data import DAY, LATEST, NOW, fill, json_of, lines_of, save, writer_of
+from .stored_data import ADA, DAY, LATEST, NOW, fail, fill, json_of, lines_of, save, writer_of
 from .support import contents, environment, run
 
 # --- ls ------------------------------------------------------------------------------------------
@@ -194,6 +194,22 @@ def test_alarms_are_chosen_by_status_type_and_object(db: Path) -> None:
     assert names("--limit", "2") == ["lost", "overdue"]
 
 
+def test_alarms_tell_of_crashes(db: Path) -> None:
+    with writer_of(db) as writer:
+        for name, crashes in (("none", None), ("suspect", 0), ("once", 1), ("often", 7)):
+            save(writer, ADA, None, {name: (NOW, None)})
+            fail(writer, ADA.alarm(name), NOW, 0, None, crashes)
+    result = run("alarms", "-s", "app.db", env={"COLUMNS": "200"})
+    lines = {name: line for line in result.stdout.splitlines() for name in line.split()[2:3]}
+    for name, says in (("once", ", crashes: 1 "), ("often", ", crashes: 7 ")):
+        assert says in lines[name]
+    for name in ("none", "suspect", "lost"):
+        assert "crash" not in lines[name]
+    assert {
+        each["name"]: each["crashes"] for each in lines_of("alarms", "-s", "app.db", "--json")
+    }.items() >= {"none": None, "suspect": 0, "once": 1, "often": 7, "lost": 2}.items()
+
+
 def test_alarms_tell_when_and_why(db: Path) -> None:
     result = run("alarms", "-s", "app.db", env={"COLUMNS": "200"})
     assert (result.exit_code, result.stderr) == (0, "")
@@ -203,7 +219,7 @@ def test_alarms_tell_when_and_why(db: Path) -> None:
     assert lines["lost"].split()[3] == "dead"
     assert "5  ValueError: [bold]no\\nway[/]" in lines["lost"]
     [lost] = lines_of("alarms", "-s", "app.db", "--status", "dead", "--json")
-    assert (lost["failures"], lost["available_at"]) == (5, None)
+    assert (lost["failures"], lost["crashes"], lost["available_at"]) == (5, 2, None)
     assert lost["last_error"] == "ValueError: [bold]no\nway[/]"
     cut = run("alarms", "-s", "app.db", "--limit", "1")
     assert cut.stderr == "There are more: raise --limit, or use more filters.\n"

@@ -35,6 +35,8 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "checkpoints": (*_TESTS, "hold/test_checkpoints.py"),
     "loop": (*_TESTS, "eventloop/test_loop.py", "-k", "signal"),
     "tasks": (*_TESTS, "eventloop/test_tasks.py"),
+    "crashes": (*_TESTS, "scheduler/test_conformance.py", "-k", "not SQLite and trio"),
+    "counts": (*_TESTS, "storage/test_conformance.py", "-k", "MemoryStorage and rash"),
     "injection": (
         *("tests.injection", "--every", "3", "--backend", "trio", "--action", "exception"),
         *("--situation", "queued", "--situation", "first"),
@@ -306,6 +308,84 @@ MUTANTS = [
         "scheduler/_wheel/deliverer.py",
         "            if flight.is_handed_over:\n                continue\n",
         "            continue\n",
+    ),
+    Mutant(
+        "innocent_alarm_counted",
+        "a crash is counted for alarms that weren't marked",
+        "counts",
+        "storage/memory.py",
+        "self.crashes + (self.marked == self.claim)",
+        "self.crashes + 1",
+    ),
+    Mutant(
+        "innocent_alarms_die",
+        "the same, as a scheduler sees it",
+        "crashes",
+        "storage/memory.py",
+        "self.crashes + (self.marked == self.claim)",
+        "self.crashes + 1",
+    ),
+    Mutant(
+        "mark_after_run",
+        "a suspect is marked when its delivery has ended",
+        "crashes",
+        "scheduler/_wheel/suspects.py",
+        "            if await self._claims.mark(flight):\n"
+        "                self._hand_over(flight, stored)\n",
+        "            self._hand_over(flight, stored)\n"
+        "            await self._end_probation(flight)\n"
+        "            if await self._claims.mark(flight):\n",
+    ),
+    Mutant(
+        "suspects_together",
+        "suspects begin all at once",
+        "crashes",
+        "scheduler/_wheel/suspects.py",
+        "                if await self._begin(flight):\n"
+        "                    await self._end_probation(flight)\n",
+        "                await self._begin(flight)\n",
+    ),
+    Mutant(
+        "never_acquitted",
+        "a long delivery stays marked",
+        "crashes",
+        "scheduler/_wheel/suspects.py",
+        "            await self._claims.acquit(flight)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "no_delay_after_a_crash",
+        "a suspect is delivered as soon as the process lives again",
+        "crashes",
+        "scheduler/_wheel/deliverer.py",
+        "retry.delay(crashes) if delayed and crashes else 0.0",
+        "0.0",
+    ),
+    Mutant(
+        "count_begins_again",
+        "a crash while another alarm was marked clears a suspect",
+        "crashes",
+        "storage/memory.py",
+        "return 0 if self.crashes is None else self.crashes + (self.marked == self.claim)",
+        "return self.crashes + 1 if self.crashes is not None and self.marked == self.claim else 0",
+    ),
+    Mutant(
+        "leaving_acquits",
+        "an alarm that is given back is no suspect any more",
+        "crashes",
+        "scheduler/_wheel/claims.py",
+        "        stored.crashes,\n",
+        "        None,\n",
+    ),
+    Mutant(
+        "failing_accuses",
+        "an attempt that failed leaves the suspicion",
+        "crashes",
+        "scheduler/_wheel/deliverer.py",
+        "return Postponement(key, claim, self._after(delay), failures, last_error)",
+        "return Postponement(\n"
+        "            key, claim, self._after(delay), failures, last_error, stored.crashes\n"
+        "        )",
     ),
 ]
 

@@ -108,6 +108,7 @@ def alarm_json(row: AlarmRow) -> dict[str, object]:
         "available_at": None if row.available_at is None else json_instant(row.available_at),
         "failures": alarm.failures,
         "last_error": alarm.last_error,
+        "crashes": alarm.crashes,
         **json_member("payload", alarm.payload),
     }
 
@@ -121,6 +122,8 @@ def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> 
         status: str = row.status
         if row.available_at is not None and row.available_at > max(now, alarm.due_at):
             status += f", again {format_relative(row.available_at, now)}"
+        if alarm.crashes and row.status != "dead":
+            status += f", crashes: {alarm.crashes}"
         add_row(
             table,
             *(() if of_one else (alarm.key.type_name, alarm.key.object_id)),

@@ -75,6 +75,7 @@ def encode_line(line: Line) -> bytes:
             "available_at": None if again is None else _encode_instant(alarm.key, again),
             "failures": alarm.failures,
             "last_error": alarm.last_error,
+            **({} if alarm.crashes is None else {"crashes": alarm.crashes}),
             **({} if alarm.payload is None else _encode_bytes("payload", alarm.payload, object)),
         }
     )
@@ -169,7 +170,7 @@ def _decode_alarm(data: dict[str, Any]) -> AlarmRow:
     _check_members(
         data,
         {"kind", "type", "id", "name", "due_at", "available_at", "failures", "last_error"},
-        _OPTIONAL | _member_forms("payload"),
+        _OPTIONAL | {"crashes"} | _member_forms("payload"),
     )
     payload = _decode_bytes(data, "payload", object)
     if payload is not None:
@@ -183,7 +184,9 @@ def _decode_alarm(data: dict[str, Any]) -> AlarmRow:
     due_at = _decode_instant(data, "due_at")
     again = None if data["available_at"] is None else _decode_instant(data, "available_at")
     key = _decode_key(data).alarm(_decode_name(data, "name"))
-    alarm = StoredAlarm(key, due_at, payload, _decode_count(data, "failures"), error)
+    failures = _decode_count(data, "failures")
+    crashes = _decode_count(data, "crashes") if "crashes" in data else None
+    alarm = StoredAlarm(key, due_at, payload, failures, error, crashes)
     return AlarmRow(alarm, again, "dead" if again is None else "pending")
 
 

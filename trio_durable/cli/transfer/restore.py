@@ -120,9 +120,16 @@ def can_restore(row: AlarmRow) -> bool:
 
 def _is_unchanged(row: AlarmRow) -> bool:
     alarm = row.alarm
-    return row.available_at == alarm.due_at and not alarm.failures and alarm.last_error is None
+    return (
+        row.available_at == alarm.due_at
+        and not alarm.failures
+        and alarm.last_error is None
+        and alarm.crashes is None
+    )
 
 
 def _postponement(row: AlarmRow, key: AlarmKey, claim: int) -> Postponement:
     alarm = row.alarm
-    return Postponement(key, claim, row.available_at, alarm.failures, alarm.last_error)
+    return Postponement(
+        key, claim, row.available_at, alarm.failures, alarm.last_error, alarm.crashes
+    )
