@@ -17,6 +17,7 @@ from trio_durable import Retry
 def test_what_is_not_given() -> None:
     retry = Retry()
     assert (retry.initial, retry.factor, retry.maximum, retry.attempts) == (2.0, 2.0, 300.0, None)
+    assert retry.crashes == 10
 
 
 def test_delays_are_timedeltas_or_seconds() -> None:
@@ -45,6 +46,9 @@ def test_equal_ones_are_equal_and_none_changes() -> None:
         {"factor": 10**308},
         {"attempts": 1},
         {"attempts": 10**9},
+        {"crashes": 1},
+        {"crashes": 10**9},
+        {"crashes": None},
     ],
     ids=repr,
 )
@@ -86,6 +90,10 @@ def test_what_is_allowed_at_the_edges(arguments: dict[str, Any]) -> None:
         ("attempts", True),
         ("attempts", "3"),
         ("attempts", math.inf),
+        ("crashes", 0),
+        ("crashes", 1.5),
+        ("crashes", True),
+        ("crashes", "3"),
     ],
     ids=repr,
 )
@@ -173,6 +181,14 @@ def test_attempts_are_used_up_by_as_many_failures() -> None:
         True,
     ]
     assert Retry(attempts=1).is_exhausted(1)
+
+
+def test_crashes_are_used_up_by_as_many() -> None:
+    assert [Retry(crashes=3).is_fatal(crashes) for crashes in range(5)] == [
+        *(False, False, False, True, True)
+    ]
+    assert not Retry(attempts=1, crashes=None).is_fatal(10**6)
+    assert Retry(crashes=1).is_fatal(1)
 
 
 def test_without_attempts_it_goes_on_for_ever() -> None:

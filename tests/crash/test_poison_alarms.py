@@ -31,7 +31,7 @@ def child(path: Path, backend: str, way: str) -> Iterator[subprocess.Popen[str]]
 
 
 def lines_of(process: subprocess.Popen[str]) -> list[str]:
-    """What a process says until it is calm or dies."""
+    """The lines of a process until it is calm or dies."""
     said = []
     assert process.stdout is not None
     for line in process.stdout:

@@ -51,11 +51,12 @@ class Retry:
     attempts: int | None = None
     """Attempts before the alarm becomes a dead letter, 1 or more; None for no limit."""
     crashes: int | None = 10
-    """Processes in succession that die in the first 10 seconds of the alarm's delivery, before it
-    becomes a dead letter; 1 or more, and None for no limit. The first one isn't counted, since any
-    of the alarms that it was delivering may have killed it. From then on this alarm's deliveries
-    begin one at a time with those of the others, and each crash is followed by a delay as after a
-    failure."""
+    """Crashes before the alarm becomes a dead letter, 1 or more; None for no limit.
+
+    A crash is the death of the process in the first 10 seconds of a delivery. The first one isn't
+    counted, since any of the alarms that were being delivered may have caused it. From then on
+    these alarms begin one at a time until a delivery of theirs outlasts that, and crashes are
+    counted for the one that has begun. The delay after each is that after as many failures."""
 
     def __attrs_post_init__(self) -> None:
         if self.attempts is not None:

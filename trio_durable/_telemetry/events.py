@@ -183,11 +183,12 @@ class Stale:
 
 @attrs.frozen(eq=False)
 class DeadLettered:
-    """An alarm has used up its attempts."""
+    """An alarm has used up its attempts, or has killed too many processes."""
 
     key: ObjectKey
     name: str
     attempts: int
+    """Attempts that failed, and deliveries in which the process died."""
 
 
 Timed: TypeAlias = Call | Turn | Load | Save | Delete | AlarmUpdate | Commit | AlarmDelivery

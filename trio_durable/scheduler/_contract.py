@@ -39,6 +39,9 @@ class Scheduler(CommitListener, Protocol):
     until the alarm is acknowledged by a commit, has used up its attempts, or was changed. An
     attempt isn't counted if its handler isn't to blame: the acknowledging commit failed, the
     runtime closed, the object's state is of a newer release, or its tenant is being dropped.
+
+    An alarm whose ``crashes`` are not None may have killed the process that delivered it, so its
+    delivery begins by `Writer.mark`. A scheduler that never marks delivers it as any other.
     """
 
     async def schedule(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
@@ -154,7 +157,7 @@ class Destination(Protocol):
         ...
 
     def retry_of(self, key: AlarmKey) -> Retry:
-        """The backoff for an alarm whose handler failed."""
+        """The retry policy of an alarm: its backoff, and when it becomes a dead letter."""
         ...
 
     def deliver(self, delivery: Delivery, waiter: Waiter) -> None:

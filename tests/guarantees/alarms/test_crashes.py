@@ -42,7 +42,7 @@ def stored(shared: SharedStorage, object_id: str = "a") -> StoredAlarm:
 
 
 async def dies(shared: SharedStorage, times: int) -> None:
-    """Let so many runtimes die of what they deliver first."""
+    """Let several runtimes die as soon as they have delivered an alarm."""
     for _ in range(times):
         side, before = shared.side(), len(fired)
         async with sharing(side, claim_ttl=TTL, polling_interval=5, grace_period=0):
@@ -54,7 +54,7 @@ async def dies(shared: SharedStorage, times: int) -> None:
 
 
 async def suspected(shared: SharedStorage, crashes: int, name: str = "x") -> None:
-    """Set an alarm, and let runtimes die of it until so many crashes are to be counted."""
+    """Set an alarm, and let runtimes die of it until the next claim counts ``crashes``."""
     script(name, sleeps(LONG))
     async with sharing(shared.side()) as runtime:
         await runtime.schedule_alarm(AsyncBench, "a", name, after=1)
@@ -139,7 +139,7 @@ async def in_runtime(
     work: Callable[[], Awaitable[None]],
     **faults: int,
 ) -> None:
-    """Run ``work`` in a runtime whose writer fails in these methods, so many times each."""
+    """Run ``work`` in a runtime whose writer fails at first, by method that many times."""
     side = shared.side()
     left = dict(faults)
     open_writer = side.open_writer
@@ -222,7 +222,7 @@ async def test_a_long_delivery_is_acquitted() -> None:
 
 
 async def test_a_runtime_that_loses_a_marked_claim_counts_as_one_that_died() -> None:
-    """From outside, a process that hangs isn't told from one that died."""
+    """Other processes can't tell a process that hangs from a dead one."""
     shared = SharedStorage()
     await suspected(shared, 1)
     stalled = shared.side()

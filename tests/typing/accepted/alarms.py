@@ -59,7 +59,7 @@ class Reminder(DurableObject):
             self.ctx.schedule_alarm("repeat", at=due.due_at + timedelta(hours=1))
         return self.rung
 
-    @alarm(retry=Retry(attempts=None))
+    @alarm(retry=Retry(attempts=None, crashes=None))
     async def later(self) -> str:
         return ""
 

@@ -109,6 +109,7 @@ def wrong_retries() -> None:
     Retry(maximum=None)  # refused
     Retry(attempts="3")  # refused
     Retry(attempts=1.5)  # refused
+    Retry(crashes="3")  # refused
     Retry(times=3)  # refused
     Retry().attempts = 3  # refused
 
