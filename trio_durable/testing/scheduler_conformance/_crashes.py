@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import anyio
 import pytest
@@ -34,25 +35,31 @@ class CrashTests(SchedulerTests):
             node.destination.hold(name)
         return await bench.begin(node)
 
-    async def has(self, node: Node, *names: str, after: float = 0.0) -> None:
-        """Wait until a node handles exactly these alarms.
+    async def until(self, condition: Callable[[], bool], after: float = 0.0) -> None:
+        """Wait for a condition, as long as it may take until a suspect is delivered.
 
         Args:
-            node: The node, which takes over the alarms of a dead process.
-            names: The names of the alarms.
+            condition: The condition, which has to hold in the end.
             after: The longest delay of a suspect.
         """
         seconds = after + self.claim_ttl + 2 * self.polling_interval
         for _ in range(math.ceil(seconds / self.lateness)):
-            if sorted(node.names) == sorted(names):
+            if condition():
                 break
             await self.until_late()
-        assert sorted(node.names) == sorted(names)
+        assert condition()
+
+    async def has(self, node: Node, *names: str, after: float = 0.0) -> None:
+        """Wait until a node has handled exactly these alarms."""
+        await self.until(lambda: sorted(node.names) == sorted(names), after)
+
+    async def has_any(self, node: Node, after: float = 0.0) -> None:
+        """Wait until a node has handled any alarm."""
+        await self.until(lambda: bool(node.names), after)
 
     async def holds_one(self, node: Node) -> None:
         """Wait until a node has claimed an alarm and keeps it."""
-        while node.scheduler.statistics().in_flight == 0:
-            await self.until_late()
+        await self.until(lambda: node.scheduler.statistics().in_flight > 0)
         await self.until_late()
         assert node.scheduler.statistics().in_flight == 1
 
@@ -63,12 +70,7 @@ class CrashTests(SchedulerTests):
     async def dies_of(self, bench: Bench, name: str, retry: Retry, *held: str) -> Node:
         """Start a node, and kill it soon after it has begun to handle the alarm ``name``."""
         node = await self.node_with(bench, retry, name, *held)
-        seconds = retry.maximum + self.claim_ttl + 2 * self.polling_interval
-        for _ in range(math.ceil(seconds / self.lateness)):
-            if name in node.names:
-                break
-            await self.until_late()
-        assert name in node.names
+        await self.until(lambda: name in node.names, retry.maximum)
         await node.kill()
         return node
 
@@ -109,8 +111,7 @@ class CrashTests(SchedulerTests):
         await setter.set("y", 0)
         for _ in range(1 + 2 * 3):
             node = await self.node_with(bench, THRICE, "x", "y")
-            while not node.names:
-                await self.until_late()
+            await self.has_any(node)
             await node.kill()
         node = await self.node_with(bench, THRICE)
         await self.takes_over(node)
@@ -241,8 +242,7 @@ class CrashTests(SchedulerTests):
         node = Node(bench, {TYPE})
         held = {name: node.destination.hold(name) for name in suspects}
         await bench.begin(node)
-        while not node.names:
-            await self.until_late()
+        await self.has_any(node)
         assert len(node.names) == 1
         await setter.set("new", 0)
         await node.set("other", 0)
