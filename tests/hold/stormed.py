@@ -59,13 +59,13 @@ from trio_durable import (
 BACKENDS = ("trio", "asyncio", "uvloop")
 SECONDS = 0.25
 """How long a child works, if no signal ends it."""
-BOUND = 15.0
+BOUND = 30.0
 """How long it may take, leaving included, on a busy machine."""
 _OPEN_SECONDS = 0.06
 """How long a runtime is open."""
 _CALLERS = 4
 _LIBRARY = "/trio_durable/"
-_CALL_TIMEOUT = 3.0
+_CALL_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 4.0
 
 
