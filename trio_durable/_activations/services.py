@@ -63,7 +63,9 @@ class Services:
     """Hands records to the instruments; None without any."""
     observation: Observation | None = None
     """Reports loads and turns to the instruments; None without any."""
-    wait_graph: WaitGraph = attrs.field(init=False)
+    wait_graph: WaitGraph = attrs.field(
+        init=False, default=attrs.Factory(lambda self: WaitGraph(self.loop), takes_self=True)
+    )
     """The waits of ``async def`` turns for other objects."""
     closing: bool = False
     """Only turns that run already may still call."""
@@ -76,10 +78,6 @@ class Services:
     """Settled when no activation is busy."""
     dropping: set[str] = attrs.field(factory=set)
     """The tenants that are being dropped; nothing of theirs may be touched."""
-
-    def __attrs_post_init__(self) -> None:
-        """Begin with no waits."""
-        self.wait_graph = WaitGraph(self.loop)
 
     def refuse_dropped(self, key: ObjectKey) -> None:
         """Refuse the objects of a tenant that is being dropped.
