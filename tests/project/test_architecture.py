@@ -26,6 +26,7 @@ LAYERS = [
     "_alarms _persistence",
     "_declarations scheduler",
     "_activations",
+    "_cluster",
     "_runtime",
     "_api",
     "trio_durable",
@@ -112,6 +113,7 @@ RANKS = {
         "directory operations",
         "calls",
     ],
+    "_cluster": ["address frames", "handshake incoming link", "listener outcomes", "peer"],
     "_runtime": ["forks host", "sides", "open_runtime", "tenant_drop"],
     "_api": [
         "statistics handle plain_arguments",

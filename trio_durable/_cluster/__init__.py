@@ -1,0 +1,1 @@
+"""The cluster: links between the nodes that share one database."""

@@ -1,0 +1,275 @@
+"""Addresses of nodes, and how to listen at one and to dial one.
+
+``tcp://host:port`` and ``unix:///path``. An IPv6 host is in brackets, as in URLs.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import ssl
+import stat
+import sys
+from contextlib import suppress
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import anyio
+import attrs
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream
+from anyio.streams.tls import TLSStream
+
+HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX")
+
+MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes of the path of a Unix socket: the size of ``sun_path``, less the byte that ends it."""
+
+_BACKLOG = 128
+
+
+class SocketPathTooLong(ValueError):
+    """The path can't name a Unix socket, because the operating system limits its length."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"the path of the socket {self.path} has {len(os.fsencode(self.path))} bytes, and this "
+            f"system allows {MAX_SOCKET_PATH}; choose another address with "
+            "listen='unix:///a/shorter/path' or listen='tcp://127.0.0.1:0'"
+        )
+
+
+class AddressInUse(OSError):
+    """Another process listens at the address, or the path names a file that isn't a socket."""
+
+    def __init__(self, address: Address, problem: str) -> None:
+        super().__init__(errno.EADDRINUSE, problem)
+        self.address = address
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"can't listen at {self.address}: {self.problem}"
+
+
+@attrs.frozen
+class TCPAddress:
+    """A host and a port. Port 0 is a free one, to listen at."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if only processes of this machine can connect to it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@attrs.frozen
+class UnixAddress:
+    """The path of a Unix socket, absolute."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """True: only processes of this machine can connect to it."""
+        return True
+
+
+Address: TypeAlias = TCPAddress | UnixAddress
+
+
+def parse_address(text: str) -> Address:
+    """The address that ``text`` names.
+
+    Raises:
+        ValueError: It names none. The message says what is allowed.
+        SocketPathTooLong: Its path is too long for a Unix socket.
+    """
+    if text.startswith("unix://"):
+        path = text.removeprefix("unix://")
+        if not path.startswith("/") or path.endswith("/") or "\0" in path:
+            raise ValueError(
+                f"{text!r} isn't an address: unix:// needs the absolute path of a file"
+            )
+        return unix_address(path)
+    if text.startswith("tcp://"):
+        with suppress(ValueError):
+            parts = urlsplit(text)
+            host, port = parts.hostname, parts.port
+            if host and port is not None:
+                address = TCPAddress(host, port)
+                if str(address) == text.lower():  # a URL may have more, such as a path
+                    return address
+    raise ValueError(f"{text!r} isn't an address: give tcp://HOST:PORT or unix:///PATH")
+
+
+def unix_address(path: str | os.PathLike[str]) -> UnixAddress:
+    """The address of the Unix socket at ``path``.
+
+    Raises:
+        SocketPathTooLong: The path is too long for one.
+    """
+    text = os.fspath(path)
+    if len(os.fsencode(text)) > MAX_SOCKET_PATH:
+        raise SocketPathTooLong(text)
+    return UnixAddress(text)
+
+
+def local_address(path: str | os.PathLike[str]) -> Address:
+    """An address that only this machine can reach: the socket ``path``, or a port of loopback
+    where there are no Unix sockets.
+
+    Raises:
+        SocketPathTooLong: See `unix_address`.
+    """
+    return unix_address(path) if HAS_UNIX_SOCKETS else TCPAddress("127.0.0.1", 0)
+
+
+async def dial(address: Address, tls: ssl.SSLContext | None = None) -> ByteStream:
+    """Connect to ``address``.
+
+    The caller bounds the time. With ``tls`` the connection is encrypted, and the certificate of the
+    other side is checked as the context says, its host name against the address.
+
+    Raises:
+        OSError: The connection failed, or the TLS handshake (`ssl.SSLError`).
+    """
+    stream: SocketStream
+    if isinstance(address, UnixAddress):
+        stream = await anyio.connect_unix(address.path)
+    else:
+        stream = await anyio.connect_tcp(address.host, address.port)
+    host = address.host if isinstance(address, TCPAddress) else "localhost"
+    return stream if tls is None else await start_tls(stream, tls, hostname=host)
+
+
+async def start_tls(
+    stream: SocketStream, tls: ssl.SSLContext, hostname: str | None = None
+) -> ByteStream:
+    """Encrypt a connection; as the client of ``hostname``, or as the server without one.
+
+    The stream is closed if that fails.
+
+    Raises:
+        OSError: The other side refused, or isn't trusted; `ssl.SSLError` is one.
+    """
+    try:
+        return await TLSStream.wrap(
+            stream,
+            server_side=hostname is None,
+            hostname=hostname,
+            ssl_context=tls,
+            # The end of a link has a message of its own.
+            standard_compatible=False,
+        )
+    except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        await anyio.aclose_forcefully(stream)
+        raise ConnectionError("the other side ended the TLS handshake") from error
+    except BaseException:
+        await anyio.aclose_forcefully(stream)
+        raise
+
+
+class Listening:
+    """A socket that listens. `close` also removes the path of a Unix socket.
+
+    Args:
+        address: Where it listens, with the port that was chosen.
+        socket_: The listening socket.
+    """
+
+    def __init__(self, address: Address, socket_: SocketListener) -> None:
+        self.address = address
+        self.socket = socket_
+        self._inode = _inode(address.path) if isinstance(address, UnixAddress) else None
+
+    async def close(self) -> None:
+        """Stop to listen. A socket that another process has put at the path stays."""
+        if isinstance(self.address, UnixAddress):
+            with suppress(OSError):
+                if _inode(self.address.path) == self._inode:
+                    os.unlink(self.address.path)
+        await anyio.aclose_forcefully(self.socket)
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+async def listen(address: Address) -> Listening:
+    """Listen at ``address``.
+
+    A Unix socket has the mode 0600 before anyone can connect to it. A socket that is at its path is
+    replaced if nobody listens there; the caller keeps two processes from doing that at once.
+
+    Raises:
+        AddressInUse: Another process listens there, or the path names another file.
+        OSError: The system refused.
+    """
+    if isinstance(address, UnixAddress):
+        _check_free(address)
+        try:
+            listener = await anyio.create_unix_listener(address.path, mode=0o600, backlog=_BACKLOG)
+        except OSError as error:
+            raise _explained(error, address) from error
+        return Listening(address, listener)
+    try:
+        multi = await anyio.create_tcp_listener(
+            local_host=address.host, local_port=address.port, backlog=_BACKLOG
+        )
+    except OSError as error:
+        raise _explained(error, address) from error
+    # A name may have several addresses; one socket is one address that others can dial.
+    listener, *others = multi.listeners
+    assert isinstance(listener, SocketListener)
+    for other in others:
+        await anyio.aclose_forcefully(other)
+    port: int = listener.extra(SocketAttribute.local_port)  # noqa: S610  # not Django's
+    return Listening(TCPAddress(address.host, port), listener)
+
+
+def _explained(error: OSError, address: Address) -> OSError:
+    if error.errno == errno.EADDRINUSE:
+        return AddressInUse(address, "another process listens there")
+    return error
+
+
+def _check_free(address: UnixAddress) -> None:
+    """Raise if the path of ``address`` has a file, and it isn't a socket that nobody serves.
+
+    It never waits: where the queue of a socket is full, somebody has it.
+    """
+    try:
+        mode = os.lstat(address.path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AddressInUse(address, "the path names a file that isn't a socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(address.path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:
+            raise AddressInUse(
+                address, f"a socket is there that may be in use ({error.strerror})"
+            ) from error
+    raise AddressInUse(address, "another process listens there")

@@ -1,0 +1,83 @@
+"""A request that a peer has sent, and its answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from .frames import Message
+
+logger = logging.getLogger("trio_durable.cluster")
+
+_REPLY: Final = b'["r",%d,%b]'
+_ERROR: Final = b'["e",%d,%b]'
+
+
+class Incoming:
+    """A request of the peer, to be answered once with `reply` or `fail`, from any task.
+
+    After the first answer, and after the end of the link, answers are ignored.
+    """
+
+    __slots__ = ("_answer", "is_withdrawn", "message", "withdrawn")
+
+    message: Message
+    """The request: ``["c", id, seconds left or None, …]``."""
+    is_withdrawn: bool
+    """The caller doesn't wait any more, or the link has ended. An answer must be given all the
+    same."""
+    withdrawn: Callable[[], object] | None
+    """Called when that happens, from the task that reads. What it raises is logged."""
+
+    def __init__(self, answer: Callable[[int, bytes], object], message: Message) -> None:
+        self._answer: Callable[[int, bytes], object] | None = answer
+        self.message = message
+        self.is_withdrawn = False
+        self.withdrawn = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The rest of the caller's timeout when the request was sent; None if it has none."""
+        seconds: float | None = self.message[2]
+        return seconds
+
+    def reply(self, value: bytes) -> None:
+        """Answer with a JSON value.
+
+        Raises:
+            MessageTooLarge: The peer doesn't accept it. The request isn't answered yet.
+        """
+        self._send(_REPLY, value)
+
+    def fail(self, value: bytes) -> None:
+        """Answer with an error, a JSON value.
+
+        Raises:
+            MessageTooLarge: See `reply`.
+        """
+        self._send(_ERROR, value)
+
+    def _send(self, form: bytes, value: bytes) -> None:
+        answer = self._answer
+        if answer is not None:
+            request_id = self.message[1]
+            if self.is_withdrawn:
+                form, value = _REPLY, b"null"
+            answer(request_id, form % (request_id, value))
+            self._answer = None
+
+    def withdraw(self) -> None:
+        """Note that the caller doesn't wait any more."""
+        if not self.is_withdrawn:
+            self.is_withdrawn = True
+            if self.withdrawn is not None:
+                try:
+                    self.withdrawn()
+                except Exception:
+                    logger.exception("the withdrawal of a request has failed")
+
+    def detach(self) -> None:
+        """Forget the link, which has ended."""
+        self._answer = None
+        self.withdraw()

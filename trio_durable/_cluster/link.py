@@ -1,0 +1,384 @@
+"""A link: one connection between two nodes, with one task that reads and one that writes.
+
+Invariants:
+
+- The task that reads never sends, and never waits for the one that writes. Two peers whose readers
+  waited for room to send would wait for each other for ever.
+- `Link.send` is a plain function: it appends a message and wakes the writer, once. All that is sent
+  until the writer runs, which is one tick of the event loop, is one frame.
+- Messages are taken from the queue in order, and a message that is still in the queue can be
+  withdrawn. So of a message it is known that it was never sent, or that it may have been.
+- Whatever the peer sends ends the link at worst. Nothing of it leaves `Link.run` as an exception.
+- The link ends once. Its end is reported by a plain call, before anything of it is closed.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import anyio
+import attrs
+import orjson
+from anyio.abc import ByteStream
+
+from .._eventloop.loop import Loop
+from .._eventloop.wakeup import AutoResetEvent
+from .._text import error_summary, short_repr
+from .frames import (
+    BRACKETS,
+    FRAME_SIZE,
+    FrameDecoder,
+    Message,
+    ProtocolError,
+    batch_length,
+    encode_frame,
+)
+
+logger = logging.getLogger("trio_durable.cluster")
+
+BEATS = 4
+"""Beats in a TTL. A silent peer is asked for a sign of life on each."""
+
+_PIECE: Final = FRAME_SIZE
+"""Bytes that are handed to the stream at once, so that progress shows within a large frame."""
+
+_LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+
+_PING: Final = b'["p"]'
+_PONG: Final = b'["q"]'
+
+
+class EndKind(enum.Enum):
+    """The reason that a link has ended for."""
+
+    CLOSED = "this node closed it"
+    GOODBYE = "the peer closed it"
+    LOST = "the connection was lost"
+    SILENCE = "the peer was silent"
+    STALLED = "the peer did not read"
+    PROTOCOL = "the peer broke the protocol"
+    FAULT = "a fault of trio_durable"
+
+
+_LEVELS = {
+    EndKind.CLOSED: logging.DEBUG,
+    EndKind.GOODBYE: logging.DEBUG,
+    EndKind.LOST: logging.INFO,
+    EndKind.SILENCE: logging.WARNING,
+    EndKind.STALLED: logging.WARNING,
+    EndKind.PROTOCOL: logging.WARNING,
+    EndKind.FAULT: logging.DEBUG,  # it has a line of its own, with a traceback
+}
+
+
+@attrs.frozen
+class LinkEnd:
+    """The end of a link."""
+
+    kind: EndKind
+    detail: str = ""
+    last: int | None = None
+    """With a goodbye: the greatest id of a request that the peer has accepted."""
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}: {self.detail}" if self.detail else self.kind.value
+
+
+class LinkClosed(Exception):
+    """The link has ended, so the message wasn't sent."""
+
+    def __init__(self, end: LinkEnd) -> None:
+        super().__init__(end)
+        self.end = end
+
+
+class MessageTooLarge(Exception):
+    """The message exceeds the limit that the peer has announced. It wasn't sent."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"a message of {self.size:,} bytes exceeds the limit of {self.limit:,}"
+
+
+class Link:
+    """A connection after its handshake.
+
+    Args:
+        loop: The event loop.
+        stream: The connection. `run` closes it.
+        decoder: Decodes what arrives; it may have some already.
+        name: The peer in log lines.
+        max_frame: The bytes that the body of a frame to the peer may have.
+        ttl: Seconds of silence that end the link, and of waiting for a peer that doesn't read.
+        kinds: What to call for each kind of message that arrives, in the task that reads. A
+            function raises `ProtocolError` if its message isn't allowed; a message that is too
+            short or of other types may raise LookupError, TypeError or ValueError.
+        wrote: Called when a frame was written, so that there may be room for others.
+        ended: Called once, when the link ends.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        stream: ByteStream,
+        decoder: FrameDecoder,
+        *,
+        name: str,
+        max_frame: int,
+        ttl: float,
+        kinds: Mapping[str, Callable[[Message], object]],
+        wrote: Callable[[], object],
+        ended: Callable[[LinkEnd], object],
+    ) -> None:
+        self.name = name
+        self.max_message = max_frame - BRACKETS
+        """Bytes of a message, at most."""
+        self.end: LinkEnd | None = None
+        """None while it is open."""
+        self.closing: LinkEnd | None = None
+        """None until it closes or has ended. Nothing is accepted for sending from then on."""
+        self.unsent = 0
+        """Bytes in the queue."""
+        self._loop = loop
+        self._taken = 0  # messages that have left the queue
+        self._stream = stream
+        self._decoder = decoder
+        self._ttl = ttl
+        self._kinds: dict[str, Callable[[Message], object]] = {
+            "p": self._pinged,
+            "q": _ignore,
+            "b": self._goodbye,
+            **kinds,
+        }
+        self._wrote = wrote
+        self._ended = ended
+        self._queue: list[bytes] = []
+        self._wakeup = AutoResetEvent(loop)
+        self._scope = anyio.CancelScope()
+        self._has_withdrawn = False
+        self._heard = 0  # chunks received
+        self._pieces = 0  # pieces written
+        self._is_writing = False
+        self._last_pong = 0
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def send(self, message: bytes) -> int:
+        """Send ``message``, a JSON array, in the next frame.
+
+        Returns:
+            Its number, for `withdraw`. Messages are counted from 1.
+
+        Raises:
+            MessageTooLarge: The peer doesn't accept it.
+            LinkClosed: The link has ended, or is closing.
+        """
+        size = len(message)
+        if size > self.max_message:
+            raise MessageTooLarge(size, self.max_message)
+        if self.closing is not None:
+            raise LinkClosed(self.closing)
+        queue = self._queue
+        if not queue:
+            self._wakeup.set()  # first: if it raises, nothing has happened
+        queue.append(message)
+        self.unsent += size + 1
+        return self._taken + len(queue)
+
+    def withdraw(self, number: int) -> bool:
+        """Remove a message from the queue.
+
+        Returns:
+            True if it is never sent; False if it may have been.
+        """
+        index = number - self._taken - 1
+        if index < 0:
+            return False
+        if self.end is not None:
+            return True
+        self.unsent -= len(self._queue[index])
+        self._queue[index] = b""
+        self._has_withdrawn = True
+        return True
+
+    def was_taken(self, number: int) -> bool:
+        """True if a message has left the queue, so that it may have been sent."""
+        return number <= self._taken
+
+    def close(self, reason: str, last: int | None = None) -> None:
+        """Say goodbye behind what is in the queue, and end when that is written.
+
+        It takes a TTL at most. Nothing is accepted for sending from now on.
+
+        Args:
+            reason: For the peer's log.
+            last: The greatest id of a request that was accepted.
+        """
+        if self.closing is None:
+            goodbye = orjson.dumps(["b", reason, last])
+            try:
+                self.send(goodbye)
+            finally:
+                self.closing = LinkEnd(EndKind.CLOSED, reason)
+                self._wakeup.set()
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def finish(self, end: LinkEnd) -> None:
+        """End the link now. Only the first call counts."""
+        if self.end is None:
+            self.end = self.closing = end
+            logger.log(_LEVELS[end.kind], "the link to %s has ended: %s", self.name, end)
+            try:
+                self._ended(end)
+            finally:
+                self._scope.cancel()
+
+    async def run(self) -> None:
+        """Serve the link until it ends, and close the connection. Once.
+
+        A cancellation from outside ends it, too, and passes.
+        """
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._guarded, self._write)
+                    tasks.start_soon(self._guarded, self._beat)
+                    await self._guarded(self._read)
+        finally:
+            try:
+                self.finish(LinkEnd(EndKind.CLOSED, "it was cancelled"))
+            finally:
+                self._queue.clear()
+                await anyio.aclose_forcefully(self._stream)
+
+    async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part of the link; whatever it raises ends the link."""
+        try:
+            await part()
+        except ProtocolError as error:
+            self.finish(LinkEnd(EndKind.PROTOCOL, str(error)))
+        except _LOST as error:
+            self.finish(LinkEnd(EndKind.LOST, error_summary(error)))
+        except BaseException as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
+            if self.end is None:
+                logger.error("a fault in the link to %s", self.name, exc_info=error)
+            self.finish(LinkEnd(EndKind.FAULT, error_summary(error)))
+            if not isinstance(error, Exception):
+                self._loop.interrupt(error)
+
+    # --- the task that reads ---------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        decoder, receive = self._decoder, self._stream.receive
+        while True:
+            while (messages := decoder.pop()) is not None:
+                self._dispatch(messages)
+                if self.end is not None:
+                    return
+            decoder.push(await receive())
+            self._heard += 1
+
+    def _dispatch(self, messages: list[Message]) -> None:
+        kinds = self._kinds
+        message: object = None
+        try:
+            for message in messages:
+                kinds[message[0]](message)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ProtocolError(
+                f"a malformed message came: {short_repr(message)} ({error_summary(error)})"
+            ) from error
+
+    def _pinged(self, _message: Message) -> None:
+        # One answer for all that come until it is sent, so they can't fill the queue.
+        if self._last_pong <= self._taken and self.closing is None:
+            self._last_pong = self.send(_PONG)
+
+    def _goodbye(self, message: Message) -> None:
+        reason, last, *_ = *message[1:], None, None
+        if last is not None and type(last) is not int:
+            raise TypeError("the last id isn't an int")
+        self.finish(LinkEnd(EndKind.GOODBYE, short_repr(reason), last))
+
+    # --- the task that writes --------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        send = self._stream.send
+        while True:
+            await self._wakeup.wait()
+            while self._queue:
+                if messages := self._take():
+                    frame = encode_frame(messages)
+                    self._is_writing = True
+                    if len(frame) <= _PIECE:
+                        await send(frame)
+                    else:
+                        await self._send_large(frame)
+                    self._is_writing = False
+                    self._pieces += 1
+                self._wrote()
+            if self.closing is not None:
+                self.finish(self.closing)
+                return
+
+    async def _send_large(self, frame: bytes) -> None:
+        for start in range(0, len(frame), _PIECE):
+            await self._stream.send(frame[start : start + _PIECE])
+            self._pieces += 1
+
+    def _take(self) -> list[bytes]:
+        """Take the messages of the next frame from the queue: none if all were withdrawn."""
+        messages = self._queue
+        if self.unsent < FRAME_SIZE:
+            self._queue = []
+            self.unsent = 0
+        else:
+            length = batch_length(messages)
+            self._queue = messages[length:]
+            del messages[length:]
+            self.unsent -= sum(map(len, messages)) + len(messages)
+        self._taken += len(messages)
+        if self._has_withdrawn:
+            messages = [message for message in messages if message]
+            self._has_withdrawn = bool(self._queue)
+        return messages
+
+    # --- time ------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """Ask a silent peer for a sign of life, and give up one that gives none.
+
+        Beats are counted, not seconds: while this process stood still, the peer may have sent
+        what still has to be read.
+        """
+        heard = pieces = -1
+        silent = stalled = closing = 0
+        while True:
+            await anyio.sleep(self._ttl / BEATS)
+            silent = silent + 1 if self._heard == heard else 0
+            stalled = stalled + 1 if self._is_writing and self._pieces == pieces else 0
+            heard, pieces = self._heard, self._pieces
+            if self.closing is not None:
+                closing += 1
+                if closing >= BEATS:
+                    self.finish(self.closing)
+            elif silent >= BEATS:
+                self.finish(LinkEnd(EndKind.SILENCE, f"for {self._ttl:g} s"))
+            elif stalled >= BEATS:
+                self.finish(LinkEnd(EndKind.STALLED, f"for {self._ttl:g} s"))
+            elif silent and not self._queue and not self._is_writing:
+                self.send(_PING)
+
+
+def _ignore(_message: Message) -> None:
+    pass
