@@ -12,8 +12,9 @@ import socket
 import ssl
 import stat
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeAlias
+from typing import TypeAlias, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -237,8 +238,7 @@ async def listen(address: Address) -> Listening:
     except OSError as error:
         raise _explained(error, address) from error
     # A name may have several addresses; one socket is one address that others can dial.
-    listener, *others = multi.listeners
-    assert isinstance(listener, SocketListener)
+    listener, *others = cast("Sequence[SocketListener]", multi.listeners)
     for other in others:
         await anyio.aclose_forcefully(other)
     port: int = listener.extra(SocketAttribute.local_port)  # noqa: S610  # not Django's

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Final
 
 from .frames import Message
-
-logger = logging.getLogger("trio_durable.cluster")
 
 _REPLY: Final = b'["r",%d,%b]'
 _ERROR: Final = b'["e",%d,%b]'
@@ -68,16 +65,12 @@ class Incoming:
             self._answer = None
 
     def withdraw(self) -> None:
-        """Note that the caller doesn't wait any more."""
+        """Note that the caller doesn't wait any more. Raises what `withdrawn` raises."""
         if not self.is_withdrawn:
             self.is_withdrawn = True
             if self.withdrawn is not None:
-                try:
-                    self.withdrawn()
-                except Exception:
-                    logger.exception("the withdrawal of a request has failed")
+                self.withdrawn()
 
     def detach(self) -> None:
         """Forget the link, which has ended."""
         self._answer = None
-        self.withdraw()

@@ -100,6 +100,8 @@ class Peer:
         self._on_end = ended
         self._free = connection.them.max_calls
         self._issued = 0
+        self._timeout: float | None = None
+        self._seconds = b"null"
         self._waiting: dict[int, Waiter] = {}
         """Requests without an answer. A waiter has ended if nobody waits for it any more."""
         self._queue: OrderedDict[Waiter, _Queued] = OrderedDict()
@@ -182,10 +184,7 @@ class Peer:
         if timeout is not None:
             self._deadlines.watch(waiter, self._loop.now(), timeout)
         request_id = self._issued + 1
-        try:
-            number = self._send(request_id, waiter, body, timeout)
-        except LinkClosed as closed:
-            raise NeverRan(closed.end) from None
+        number = self._send(request_id, waiter, body, timeout)
         try:
             return await waiter.wait()
         except ErrorReply:
@@ -227,19 +226,28 @@ class Peer:
             raise
 
     def _send(self, request_id: int, waiter: Waiter, body: bytes, timeout: float | None) -> int:
-        """Send a request that there is a place for. Returns the number of its message."""
-        if timeout is None:
-            message = b'["c",%d,null,%b]' % (request_id, body)
-        else:
-            message = b'["c",%d,%.9g,%b]' % (request_id, timeout, body)
+        """Send a request that there is a place for.
+
+        Returns:
+            The number of its message.
+
+        Raises:
+            MessageTooLarge: See `request`.
+            NeverRan: See `request`.
+        """
+        if timeout != self._timeout:  # most requests have the same
+            self._timeout = timeout
+            self._seconds = b"null" if timeout is None else b"%.9g" % timeout
         self._issued = request_id
         self._waiting[request_id] = waiter
         self._free -= 1
         try:
-            return self._link.send(message)
-        except BaseException:
+            return self._link.send(b'["c",%d,%b,%b]' % (request_id, self._seconds, body))
+        except BaseException as error:
             del self._waiting[request_id]
             self._free += 1
+            if isinstance(error, LinkClosed):
+                raise NeverRan(error.end) from None
             raise
 
     def _admit(self) -> None:
@@ -300,12 +308,17 @@ class Peer:
             answers.popleft()
         return len(self._open) + len(answers) < self._max_calls
 
-    def _refuse(self, incoming: Incoming, error: BaseException) -> None:
-        """Answer a request that `serve` has failed on."""
-        logger.error("a request of %s could not be served", self._link.name, exc_info=error)
-        incoming.fail(b"null")
+    def _fault(self, error: BaseException) -> None:
+        """Report what the layer above has raised in the task that reads."""
+        logger.error("a request of %s could not be handled", self._link.name, exc_info=error)
         if not isinstance(error, Exception):
             self._loop.interrupt(error)
+
+    def _withdraw(self, incoming: Incoming) -> None:
+        try:
+            incoming.withdraw()
+        except BaseException as error:  # noqa: BLE001  # it must not end the link
+            self._fault(error)
 
     # --- what the link calls ---------------------------------------------------------------------
 
@@ -353,13 +366,14 @@ class Peer:
         try:
             self._serve(incoming)
         except BaseException as error:  # noqa: BLE001  # it must not end the link
-            self._refuse(incoming, error)
+            self._fault(error)
+            incoming.fail(b"null")
 
     def _withdrawn(self, message: Message) -> None:
         request_id = message[1]
         incoming = self._open.get(request_id)
         if incoming is not None:
-            incoming.withdraw()
+            self._withdraw(incoming)
         elif type(request_id) is not int or (self._accepts and request_id > self._accepted):
             raise ProtocolError(f"{short_repr(request_id)} was cancelled, which wasn't asked")
 
@@ -378,5 +392,6 @@ class Peer:
             waiter.fail(_Ended(end))
         for incoming in requests:
             incoming.detach()
+            self._withdraw(incoming)
         if self._on_end is not None:
             self._on_end(end)

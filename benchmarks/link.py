@@ -1,0 +1,252 @@
+"""Requests over a link of the cluster, beside a bare socket: ``python -m benchmarks.link``.
+
+Two processes on this machine, joined by a Unix socket. For each event loop it prints requests per
+second over the bare socket and over the link, medians of all rounds, and the median, least and
+greatest of the ratios, round by round: what is measured first in a round alternates.
+
+The bare socket has the same stream API, frames and JSON, and nothing else: no bounds, timeouts,
+cancellation, pings, or end. With one request in flight it is one task that sends and receives. With
+several there are as many tasks that wait, one that writes what they have sent, and one that reads.
+``--window`` is one task that sends 64 requests in a frame, and waits for all replies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, get_args
+
+import anyio
+from anyio.abc import ByteStream, SocketStream
+
+from trio_durable._cluster.address import dial, listen, unix_address
+from trio_durable._cluster.frames import FrameDecoder, encode_frame
+from trio_durable._cluster.handshake import Connection, Credentials, Introduction, greet
+from trio_durable._cluster.incoming import Incoming
+from trio_durable._cluster.listener import Listener
+from trio_durable._cluster.peer import Peer
+from trio_durable._eventloop.loop import Waiter
+from trio_durable._eventloop.running import running_loop
+from trio_durable._eventloop.timeouts import Deadlines
+from trio_durable._eventloop.wakeup import AutoResetEvent
+
+from . import loops
+
+_BODY = b'"shop.Counter","object-17","add",[1]'
+_REPLY = b"17"
+_TIMEOUT = 30.0
+_LIMIT = 1 << 24
+_WARM_UP = 0.1
+_MANY = 64
+
+Request = Callable[[], Awaitable[object]]
+
+
+def _credentials(name: str) -> Credentials:
+    return Credentials("benchmark", b"s" * 32, Introduction(name, "1", 1024, _LIMIT))
+
+
+# --- the server, in a process of its own ---------------------------------------------------------
+
+
+async def _serve(folder: Path) -> None:
+    loop = running_loop()
+    deadlines = Deadlines(loop)
+    listening = await listen(unix_address(folder / "link"))
+    bare = await anyio.create_unix_listener(folder / "bare")
+    async with anyio.create_task_group() as tasks:
+
+        def accepted(connection: Connection) -> None:
+            peer = Peer(loop, connection, deadlines, ttl=5, serve=_answer)
+            tasks.start_soon(peer.run)
+
+        listener = Listener(loop, listening, _credentials("server"), accepted=accepted)
+        tasks.start_soon(listener.run)
+        tasks.start_soon(deadlines.run)
+        tasks.start_soon(bare.serve, _answer_bare)
+        print("ready", flush=True)
+        await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+        tasks.cancel_scope.cancel()
+
+
+def _answer(request: Incoming) -> None:
+    request.reply(_REPLY)
+
+
+async def _answer_bare(stream: SocketStream) -> None:
+    decoder = FrameDecoder(_LIMIT)
+    while True:
+        try:
+            decoder.push(await stream.receive())
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return
+        while (messages := decoder.pop()) is not None:
+            await stream.send(encode_frame([b"[%d,%b]" % (each[0], _REPLY) for each in messages]))
+
+
+# --- clients -------------------------------------------------------------------------------------
+
+
+async def _next_frame(stream: ByteStream, decoder: FrameDecoder) -> list[Any]:
+    while (messages := decoder.pop()) is None:
+        decoder.push(await stream.receive())
+    return messages
+
+
+async def _bare_window(stream: ByteStream, decoder: FrameDecoder, width: int) -> None:
+    await stream.send(encode_frame([b"[%d,%b]" % (n, _BODY) for n in range(width)]))
+    replies = 0
+    while replies < width:
+        replies += len(await _next_frame(stream, decoder))
+
+
+class _BareCallers:
+    """Many requests in flight on a bare socket."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._loop = running_loop()
+        self._wakeup = AutoResetEvent(self._loop)
+        self._queue: list[bytes] = []
+        self._waiting: dict[int, Waiter] = {}
+        self._issued = 0
+
+    async def request(self) -> object:
+        self._issued = number = self._issued + 1
+        self._waiting[number] = waiter = self._loop.waiter()
+        self._queue.append(b"[%d,%b]" % (number, _BODY))
+        self._wakeup.set()
+        return await waiter.wait()
+
+    async def write(self) -> None:
+        while True:
+            await self._wakeup.wait()
+            messages, self._queue = self._queue, []
+            await self._stream.send(encode_frame(messages))
+
+    async def read(self) -> None:
+        decoder = FrameDecoder(_LIMIT)
+        while True:
+            for number, value in await _next_frame(self._stream, decoder):
+                self._waiting.pop(number).settle(value)
+
+
+async def _rate(request: Request, callers: int, width: int, seconds: float) -> float:
+    """Requests per second of so many callers."""
+    done = 0
+    end = perf_counter() + seconds
+
+    async def call() -> None:
+        nonlocal done
+        while perf_counter() < end:
+            await request()
+            done += width
+
+    begin = perf_counter()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(callers):
+            tasks.start_soon(call)
+    return done / (perf_counter() - begin)
+
+
+@asynccontextmanager
+async def _link(folder: Path) -> AsyncIterator[Request]:
+    loop = running_loop()
+    deadlines = Deadlines(loop)
+    stream = await dial(unix_address(folder / "link"))
+    connection = await greet(stream, _credentials("client"), "server")
+    peer = Peer(loop, connection, deadlines, ttl=5, serve=_answer)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(deadlines.run)
+        tasks.start_soon(peer.run)
+        yield partial(peer.request, _BODY, _TIMEOUT)
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _bare(folder: Path, callers: int, window: bool) -> AsyncIterator[tuple[Request, int]]:
+    """A function that makes requests, and how many each call of it is."""
+    async with (
+        await anyio.connect_unix(folder / "bare") as stream,
+        anyio.create_task_group() as tasks,
+    ):
+        if callers > 1 and not window:
+            client = _BareCallers(stream)
+            tasks.start_soon(client.write)
+            tasks.start_soon(client.read)
+            yield client.request, 1
+        else:
+            yield partial(_bare_window, stream, FrameDecoder(_LIMIT), callers), callers
+        tasks.cancel_scope.cancel()
+
+
+async def _measure(folder: Path, callers: int, rounds: int, seconds: float, window: bool) -> None:
+    pairs: list[tuple[float, float]] = []
+    async with _link(folder) as over_link, _bare(folder, callers, window) as (over_bare, width):
+        runs = [
+            partial(_rate, over_bare, callers // width, width),
+            partial(_rate, over_link, callers, 1),
+        ]
+        for run in runs:
+            await run(_WARM_UP)
+        for number in range(rounds):
+            way = 1 if number % 2 else -1
+            one, two = [await run(seconds) for run in runs[::way]]
+            pairs.append((one, two) if way > 0 else (two, one))
+    bare, link = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratios = [theirs / ours for ours, theirs in pairs]
+    print(
+        f"{callers:9}{bare:12,.0f}{link:12,.0f}   "
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the figures of each event loop."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.link", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each measurement")
+    parser.add_argument("--only", choices=get_args(loops.LoopName))
+    parser.add_argument("--window", action="store_true", help="see above")
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        loops.run(arguments.serve[0], partial(_serve, Path(arguments.serve[1])))
+        return
+    for loop in loops.LOOPS:
+        if arguments.only not in (None, loop) or loops.obstacle(loop):
+            continue
+        print(f"{loop:9}{'in flight':>0}{'bare':>12}{'link':>12}   link / bare (least, greatest)")
+        with tempfile.TemporaryDirectory(prefix="link-") as folder:
+            command = [sys.executable, "-m", "benchmarks.link", "--serve", loop, folder]
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as server:
+                assert server.stdout is not None
+                assert server.stdout.readline() == "ready\n"
+                for callers in (1, _MANY):
+                    loops.run(
+                        loop,
+                        partial(
+                            _measure,
+                            Path(folder),
+                            callers,
+                            arguments.rounds,
+                            arguments.seconds,
+                            arguments.window,
+                        ),
+                    )
+                server.communicate("")
+
+
+if __name__ == "__main__":
+    main()
