@@ -153,7 +153,7 @@ class Link:
         self._ttl = ttl
         self._kinds: dict[str, Callable[[Message], object]] = {
             "p": self._pinged,
-            "q": _ignore,
+            "q": _check_list,
             "b": self._goodbye,
             **kinds,
         }
@@ -299,12 +299,14 @@ class Link:
                 f"a malformed message came: {short_repr(message)} ({error_summary(error)})"
             ) from error
 
-    def _pinged(self, _message: Message) -> None:
+    def _pinged(self, message: Message) -> None:
+        _check_list(message)
         # One answer for all that come until it is sent, so they can't fill the queue.
         if self._last_pong <= self._taken and self.closing is None:
             self._last_pong = self.send(_PONG)
 
     def _goodbye(self, message: Message) -> None:
+        _check_list(message)
         reason, last, *_ = *message[1:], None, None
         if last is not None and type(last) is not int:
             raise TypeError("the last id isn't an int")
@@ -316,7 +318,7 @@ class Link:
         send = self._stream.send
         while True:
             await self._wakeup.wait()
-            while self._queue:
+            while self._queue and self.end is None:
                 if messages := self._take():
                     frame = encode_frame(messages)
                     self._is_writing = True
@@ -380,5 +382,7 @@ class Link:
                 self.send(_PING)
 
 
-def _ignore(_message: Message) -> None:
-    pass
+def _check_list(message: object) -> None:
+    """Raise if ``message`` is a string, whose first character is a kind as well."""
+    if type(message) is not list:
+        raise TypeError("a message isn't a JSON array")
