@@ -241,7 +241,8 @@ async def test_pings_of_a_peer_that_doesnt_read_arent_collected() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        None, 5, "", "p", "q", "bye", "r1", "rx", "e1", "c1", "x1", {}, {"0": 1}, [], [None], [[]], [{}], [5], ["?"], ["h"],
+        None, 5, "", "p", "q", "bye", "r1", "rx", "e1", "c1", "x1",
+        {}, {"0": 1}, [], [None], [[]], [{}], [5], ["?"], ["h"],
         ["r"], ["r", 1], ["r", 2, 0], ["r", 0, 0], ["r", -1, 0], ["r", "1", 0], ["r", None, 0],
         ["r", [], 0], ["r", {}, 0], ["r", 1.5, 0], ["r", 2**64 - 1, 0],
         ["e"], ["e", 1], ["e", 2, 0], ["e", [], 0],

@@ -104,6 +104,7 @@ class Listener:
 
     async def _admit(self, stream: SocketStream, scope: anyio.CancelScope) -> None:
         """Shake hands with a new connection, and hand it over or close it."""
+        remote = _remote(stream)  # as long as it is open
         try:
             with scope, anyio.fail_after(self._timeout):
                 secured = stream if self._tls is None else await start_tls(stream, self._tls)
@@ -112,7 +113,7 @@ class Listener:
                 raise HandshakeFailed(f"{MAX_UNPROVED} newer connections wait for theirs")
             self._accepted(connection)
         except Exception as error:  # noqa: BLE001  # of anyone who can connect
-            self._log("closed a connection", error, _remote(stream))
+            self._log("closed a connection", error, remote)
             await anyio.aclose_forcefully(stream)
         except BaseException:
             await anyio.aclose_forcefully(stream)
@@ -140,5 +141,5 @@ class Listener:
 def _remote(stream: SocketStream) -> object:
     try:
         return stream.extra(SocketAttribute.remote_address, None)  # noqa: S610  # not Django's
-    except OSError:
-        return None  # it has been reset
+    except Exception:  # noqa: BLE001  # reset already: OSError, or of other types by the event loop
+        return None
