@@ -112,14 +112,14 @@ async def test_who_says_little_at_a_time_is_cut_off_in_time() -> None:
         assert anyio.current_time() - start <= 6.5
 
 
-async def test_ten_thousand_open_connections_leave_room_for_a_node(
+async def test_thousands_of_open_connections_leave_room_for_a_node(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with listening() as place:
         streams = []
-        for number in range(10_000):
+        for _ in range(2000):
             streams.append(place.door.connect())
-            if number % 50 == 0:
+            if len(streams) % 20 == 0:
                 await settle()
             assert len(place.listener._unproved) <= MAX_UNPROVED
         await settle()
@@ -130,10 +130,10 @@ async def test_ten_thousand_open_connections_leave_room_for_a_node(
         assert len(place.connections) == 1
         assert len(caplog.records) == 1
         await anyio.sleep(61)
-        place.door.connect().sent.clear()
+        place.door.connect()  # one more that says nothing
         await anyio.sleep(6)
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert f"({10_000 - 1} more since the last such line)" in caplog.records[1].getMessage()
+    assert "(1999 more since the last such line)" in caplog.records[1].getMessage()
 
 
 async def test_without_the_secret_nothing_is_handed_over() -> None:
