@@ -66,7 +66,7 @@ class Node:
 
     def __init__(self, connection: Connection, deadlines: Deadlines, serve: Any = None) -> None:
         self.requests: list[Incoming] = []
-        """Those that have arrived, if nothing else serves them."""
+        """Requests of the other side, in order, unless a test serves them."""
         self.ends: list[LinkEnd] = []
         self.peer = Peer(
             running_loop(),

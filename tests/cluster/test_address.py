@@ -208,6 +208,14 @@ async def test_another_file_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(AddressInUse, match="isn't a socket"):
         await listen(unix_address(link))
     assert path.read_text() == "data"
+    left = tmp_path / "left"
+    with socket.socket(socket.AF_UNIX) as unserved:
+        unserved.bind(str(left))
+    link.unlink()
+    link.symlink_to(left)
+    with pytest.raises(AddressInUse, match="isn't a socket"):
+        await listen(unix_address(link))
+    assert link.is_symlink()
 
 
 @pytest.mark.anyio

@@ -151,6 +151,13 @@ def test_batches_are_as_long_as_a_frame_allows(sizes: list[int]) -> None:
         assert len(encode_frame(messages[: length + 1])) - 4 > FRAME_SIZE
 
 
+def test_batches_count_the_commas() -> None:
+    messages = [b"1"] * FRAME_SIZE
+    length = batch_length(messages)
+    assert len(encode_frame(messages[:length])) - 4 == FRAME_SIZE - 1
+    assert length == FRAME_SIZE // 2 - 1
+
+
 def test_600_messages_of_100_kb_are_frames_within_bounds() -> None:
     messages = [orjson.dumps([n, "x" * 100_000]) for n in range(600)]
     decoder, arrived = FrameDecoder(FRAME_SIZE), []

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 
 def echo(request: Incoming) -> None:
-    """Reply with what came behind the seconds left."""
+    """Reply with the elements behind the seconds left."""
     request.reply(orjson.dumps(request.message[3:]))
 
 

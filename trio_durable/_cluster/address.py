@@ -201,7 +201,7 @@ class Listening:
         self._inode = _inode(address.path) if isinstance(address, UnixAddress) else None
 
     async def close(self) -> None:
-        """Stop to listen. A socket that another process has put at the path stays."""
+        """Stop listening. If another process has put its own socket at the path, that stays."""
         if isinstance(self.address, UnixAddress):
             with suppress(OSError):
                 if _inode(self.address.path) == self._inode:
@@ -217,8 +217,9 @@ def _inode(path: str) -> tuple[int, int]:
 async def listen(address: Address) -> Listening:
     """Listen at ``address``.
 
-    A Unix socket has the mode 0600 before anyone can connect to it. A socket that is at its path is
-    replaced if nobody listens there; the caller keeps two processes from doing that at once.
+    A Unix socket has the mode 0600 before it accepts connections. A stale socket at its path, one
+    without a listener, is replaced. Two processes must not do that at the same time; the caller's
+    lock prevents it.
 
     Raises:
         AddressInUse: Another process listens there, or the path names another file.
@@ -252,9 +253,11 @@ def _explained(error: OSError, address: Address) -> OSError:
 
 
 def _check_free(address: UnixAddress) -> None:
-    """Raise if the path of ``address`` has a file, and it isn't a socket that nobody serves.
+    """Check that the path of ``address`` is free, or has a stale socket. It never waits.
 
-    It never waits: where the queue of a socket is full, somebody has it.
+    Raises:
+        AddressInUse: The path names another file, or a socket that has a listener. One whose queue
+            of connections is full has one, too.
     """
     try:
         mode = os.lstat(address.path).st_mode

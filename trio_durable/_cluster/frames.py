@@ -24,11 +24,11 @@ BRACKETS = 2
 """Bytes that a body has beyond its one message."""
 
 Message: TypeAlias = "list[Any]"
-"""A message as it arrives. Only its sender has checked it, if anyone."""
+"""A message as it arrives, unchecked."""
 
 
 class ProtocolError(Exception):
-    """The peer has sent what the protocol doesn't allow. The link can't go on."""
+    """A violation of the protocol by the peer, which ends the link."""
 
 
 def encode_frame(messages: list[bytes]) -> bytes:
@@ -38,7 +38,7 @@ def encode_frame(messages: list[bytes]) -> bytes:
 
 
 def batch_length(messages: list[bytes]) -> int:
-    """How many of the first ``messages`` fit into one frame: at least one.
+    """The number of messages, from the first, that one frame holds: at least one.
 
     The first is alone if it is larger than `FRAME_SIZE`.
     """
@@ -51,9 +51,9 @@ def batch_length(messages: list[bytes]) -> int:
 
 
 class FrameDecoder:
-    """Takes bytes in pieces of any size, and returns the frames in them.
+    """Incremental decoder: takes bytes in pieces of any size, and returns the frames in them.
 
-    It buffers what has arrived of a frame, and reserves nothing for what was only announced.
+    Its buffer grows with the bytes that arrive. The announced length of a frame reserves no memory.
 
     Args:
         limit: The bytes that the body of a frame may have. It can be changed between frames.
@@ -87,8 +87,7 @@ class FrameDecoder:
     def pop(self) -> list[Message] | None:
         """The messages of the next frame; None if it hasn't arrived in full.
 
-        The elements of the list are JSON values of any type: the caller reads them as messages,
-        and meets those that aren't.
+        The elements of the list may be JSON values of any type; the caller checks them.
 
         Raises:
             ProtocolError: It is larger than the limit, isn't JSON, or isn't an array; or it has

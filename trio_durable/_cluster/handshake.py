@@ -1,4 +1,4 @@
-"""Handshake of a link: both sides prove that they know the cluster's secret.
+"""Handshake of a link: mutual proof of the cluster's secret.
 
     dialer    → hello: protocols it speaks, cluster, node, the node it wants, nonce
     acceptor  → hello: the protocol chosen, cluster, node, nonce · proof
@@ -11,7 +11,7 @@ again, one of the other side can't be sent back, and no third party can lower th
 doesn't bind the connection: a third party that passes bytes on can change them afterwards, unless
 TLS prevents that.
 
-Until its proof the other side can make this one keep a frame of `_HELLO_LIMIT` bytes, no more.
+Before its proof a peer can make this node buffer one frame of `_HELLO_LIMIT` bytes, no more.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ _REFUSALS = {each.code: each for each in (WrongSecret, OtherProtocol, OtherClust
 
 @attrs.frozen
 class Introduction:
-    """The part of itself that a node shows to another.
+    """The name and the limits of a node, for its peer.
 
     Raises:
         ValueError: A limit is out of its range, or ``info`` is too large.
@@ -123,7 +123,7 @@ class Introduction:
 
 @attrs.frozen
 class Credentials:
-    """The side of a handshake that is this node's."""
+    """The name, secret and introduction with which this node takes part in handshakes."""
 
     cluster: str
     """Names the cluster: nodes of different clusters that have one address by mistake get
@@ -138,7 +138,7 @@ class Connection:
 
     stream: ByteStream
     decoder: FrameDecoder
-    """It has what arrived behind the handshake."""
+    """It may hold bytes that arrived after the handshake."""
     protocol: int
     me: Introduction
     them: Introduction

@@ -22,10 +22,10 @@ class Incoming:
     message: Message
     """The request: ``["c", id, seconds left or None, …]``."""
     is_withdrawn: bool
-    """The caller doesn't wait any more, or the link has ended. An answer must be given all the
-    same."""
+    """The caller was cancelled or timed out, or the link has ended. The request must be answered
+    all the same."""
     withdrawn: Callable[[], object] | None
-    """Called when that happens, from the task that reads. What it raises is logged."""
+    """Called when that happens, from the task that reads. Its exceptions are logged."""
 
     def __init__(self, answer: Callable[[int, bytes], object], message: Message) -> None:
         self._answer: Callable[[int, bytes], object] | None = answer
@@ -65,7 +65,7 @@ class Incoming:
             self._answer = None
 
     def withdraw(self) -> None:
-        """Note that the caller doesn't wait any more. Raises what `withdrawn` raises."""
+        """Note that the caller was cancelled or timed out. Exceptions of `withdrawn` pass."""
         if not self.is_withdrawn:
             self.is_withdrawn = True
             if self.withdrawn is not None:

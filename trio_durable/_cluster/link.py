@@ -6,10 +6,10 @@ Invariants:
   waited for room to send would wait for each other for ever.
 - `Link.send` is a plain function: it appends a message and wakes the writer, once. All that is sent
   until the writer runs, which is one tick of the event loop, is one frame.
-- Messages are taken from the queue in order, and a message that is still in the queue can be
-  withdrawn. So of a message it is known that it was never sent, or that it may have been.
-- Whatever the peer sends ends the link at worst. Nothing of it leaves `Link.run` as an exception.
-- The link ends once. Its end is reported by a plain call, before anything of it is closed.
+- Messages leave the queue in order, and a message in the queue can be withdrawn. So each message
+  was either never sent, or may have been sent, and the link knows which.
+- Input of the peer ends the link at worst. No exception leaves `Link.run` because of it.
+- The link ends once. It reports its end by a plain call, before it closes the connection.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .frames import (
 logger = logging.getLogger("trio_durable.cluster")
 
 BEATS = 4
-"""Beats in a TTL. A silent peer is asked for a sign of life on each."""
+"""Beats in a TTL. A silent peer gets a ping on each."""
 
 _PIECE: Final = FRAME_SIZE
 """Bytes that are handed to the stream at once, so that progress shows within a large frame."""
@@ -52,7 +52,7 @@ _PONG: Final = b'["q"]'
 
 
 class EndKind(enum.Enum):
-    """The reason that a link has ended for."""
+    """Reasons of the end of a link."""
 
     CLOSED = "this node closed it"
     GOODBYE = "the peer closed it"
@@ -117,10 +117,10 @@ class Link:
         name: The peer in log lines.
         max_frame: The bytes that the body of a frame to the peer may have.
         ttl: Seconds of silence that end the link, and of waiting for a peer that doesn't read.
-        kinds: What to call for each kind of message that arrives, in the task that reads. A
-            function raises `ProtocolError` if its message isn't allowed; a message that is too
-            short or of other types may raise LookupError, TypeError or ValueError.
-        wrote: Called when a frame was written, so that there may be room for others.
+        kinds: Handlers of messages by kind, called in the task that reads. A handler raises
+            `ProtocolError` if its message isn't allowed; a message that is too short or has other
+            types may raise LookupError, TypeError or ValueError.
+        wrote: Called after each frame was written: there may be room in the queue.
         ended: Called once, when the link ends.
     """
 
@@ -171,7 +171,7 @@ class Link:
     # --- sending ---------------------------------------------------------------------------------
 
     def send(self, message: bytes) -> int:
-        """Send ``message``, a JSON array, in the next frame.
+        """Queue ``message``, a JSON array, for the next frame.
 
         Returns:
             Its number, for `withdraw`. Messages are counted from 1.
@@ -213,9 +213,9 @@ class Link:
         return number <= self._taken
 
     def close(self, reason: str, last: int | None = None) -> None:
-        """Say goodbye behind what is in the queue, and end when that is written.
+        """Queue a goodbye, and end once it is written, after a TTL at the latest.
 
-        It takes a TTL at most. Nothing is accepted for sending from now on.
+        `send` raises from now on.
 
         Args:
             reason: For the peer's log.
@@ -260,7 +260,7 @@ class Link:
                 await anyio.aclose_forcefully(self._stream)
 
     async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
-        """Run a part of the link; whatever it raises ends the link."""
+        """Run a part of the link; any exception of it ends the link."""
         try:
             await part()
         except ProtocolError as error:
@@ -301,7 +301,7 @@ class Link:
 
     def _pinged(self, message: Message) -> None:
         _check_list(message)
-        # One answer for all that come until it is sent, so they can't fill the queue.
+        # One pong for all pings that come until it is sent: a flood can't fill the queue.
         if self._last_pong <= self._taken and self.closing is None:
             self._last_pong = self.send(_PONG)
 
@@ -358,10 +358,10 @@ class Link:
     # --- time ------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        """Ask a silent peer for a sign of life, and give up one that gives none.
+        """Ping a silent peer, and end the link if it stays silent, or doesn't read.
 
-        Beats are counted, not seconds: while this process stood still, the peer may have sent
-        what still has to be read.
+        Beats are counted, not seconds: if this process was stopped or blocked meanwhile, bytes of
+        the peer may still be unread.
         """
         heard = pieces = -1
         silent = stalled = closing = 0

@@ -1,8 +1,8 @@
-"""Listener: accepts connections, and hands over those whose handshake succeeds.
+"""Listener: accepts connections, and hands them over after their handshake.
 
-Anyone who can reach the port can connect. So the number of connections before their proof is
-bounded: one too many closes the oldest of them, since a handshake takes milliseconds and an idle
-connection would otherwise keep its place. Failures are logged at most once in `_LOG_INTERVAL`.
+Any client that reaches the port can connect. So the number of connections before their proof is
+bounded: beyond it the oldest is closed, since a handshake takes milliseconds, and idle connections
+would block the others. Failures are logged at most once in `_LOG_INTERVAL`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ends of a request over a link other than a value."""
+"""Outcomes of a request over a link, other than a value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .link import LinkEnd
 
 
 class RequestFailed(Exception):
-    """Base of the ends of a request without an answer."""
+    """Base of the outcomes without an answer."""
 
 
 class NeverRan(RequestFailed):

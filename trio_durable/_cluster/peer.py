@@ -1,18 +1,18 @@
 """Requests over a link, in both directions.
 
-    ["c", id, seconds left or null, …]   request; the rest is the layer's above
+    ["c", id, seconds left or null, …]   request; the rest belongs to the layer above
     ["r", id, value]                     its reply
     ["e", id, value]                     its error; null stands for a fault of the peer
-    ["x", id]                            the caller doesn't wait any more
+    ["x", id]                            cancellation: the caller was cancelled or timed out
 
 Invariants:
 
 - The ids of a link ascend, and none is used twice. A request that was withdrawn leaves a gap.
-- Each request that was sent is answered exactly once, also one that was cancelled. It takes one of
-  the `max_calls` places that the peer has announced until then. So neither side can have more of
-  the other's in memory, whatever it cancels.
-- On the side that answers, a request keeps its place until the answer is handed to the connection,
-  so a peer that never reads can't collect answers here.
+- Flow control by credit: the peer announces `max_calls`, the number of requests that it has places
+  for. Each request that was sent is answered exactly once, a cancelled one too, and keeps its place
+  until then. So requests in memory are bounded, however many are cancelled.
+- On the side that answers, a request keeps its place until the answer is handed to the connection.
+  So the answers that wait for a peer that never reads are bounded, too.
 - A request ends in one of these ways: its value, `ErrorReply`, `NeverRan`, `OutcomeUnknown`,
   `NoCapacity`, `NoReply`, `MessageTooLarge`, or the cancellation of its task.
 """
@@ -93,7 +93,7 @@ class Peer:
         ended: Callable[[LinkEnd], object] | None = None,
     ) -> None:
         self.them = connection.them
-        """What the peer has said of itself."""
+        """The peer's introduction: its name, release, limits and info."""
         self._loop = loop
         self._deadlines = deadlines
         self._serve = serve
@@ -103,7 +103,7 @@ class Peer:
         self._timeout: float | None = None
         self._seconds = b"null"
         self._waiting: dict[int, Waiter] = {}
-        """Requests without an answer. A waiter has ended if nobody waits for it any more."""
+        """Requests without an answer. The waiter of a cancelled one has ended."""
         self._queue: OrderedDict[Waiter, _Queued] = OrderedDict()
         self._max_calls = connection.me.max_calls
         self._accepts = True
@@ -143,11 +143,10 @@ class Peer:
         await self._link.run()
 
     def close(self, reason: str) -> None:
-        """Say goodbye behind the answers given so far, and end.
+        """Send a goodbye after the answers given so far, and end.
 
-        Requests of the peer that arrive from now on aren't accepted, and the peer learns that. Its
-        requests that run aren't answered any more unless that happens before the goodbye is
-        written, so the owner waits for them first.
+        Requests that arrive from now on aren't accepted: for the peer they end with `NeverRan`.
+        Its open requests end with `OutcomeUnknown`, so the owner waits for them first.
         """
         self._accepts = False
         self._link.close(reason, self._accepted)
@@ -198,7 +197,7 @@ class Peer:
             raise
 
     async def _request_later(self, waiter: Waiter, body: bytes, timeout: float | None) -> Any:
-        """`request` where there is no place for it at the moment."""
+        """`request` while the peer has no place, or the queue of the link is full."""
         link = self._link
         if len(body) + _OVERHEAD > link.max_message:
             raise MessageTooLarge(len(body) + _OVERHEAD, link.max_message)
@@ -251,7 +250,7 @@ class Peer:
             raise
 
     def _admit(self) -> None:
-        """Send requests that wait, as far as there are places."""
+        """Send waiting requests while there are places."""
         queue, link = self._queue, self._link
         while queue and self._free > 0 and link.unsent <= MAX_UNSENT and link.closing is None:
             waiter = next(iter(queue))
@@ -282,7 +281,7 @@ class Peer:
         return False
 
     def _outcome(self, end: LinkEnd, request_id: int, number: int) -> RequestFailed:
-        """The error of a request that the end of the link has met."""
+        """The error of a request whose link has ended."""
         refused = end.last is not None and request_id > end.last
         if not request_id or refused or not self._link.was_taken(number):
             return NeverRan(end)
@@ -309,7 +308,7 @@ class Peer:
         return len(self._open) + len(answers) < self._max_calls
 
     def _fault(self, error: BaseException) -> None:
-        """Report what the layer above has raised in the task that reads."""
+        """Log an exception of the layer above in the task that reads; pass on Control-C."""
         logger.error("a request of %s could not be handled", self._link.name, exc_info=error)
         if not isinstance(error, Exception):
             self._loop.interrupt(error)
@@ -320,7 +319,7 @@ class Peer:
         except BaseException as error:  # noqa: BLE001  # it must not end the link
             self._fault(error)
 
-    # --- what the link calls ---------------------------------------------------------------------
+    # --- callbacks of the link --------------------------------------------------------------------
 
     def _replied(self, message: Message) -> None:
         value = message[2]
