@@ -1,13 +1,15 @@
-"""Requests over a link of the cluster, beside a bare socket: ``python -m benchmarks.link``.
+"""Requests over a link of the cluster, beside bare sockets: ``python -m benchmarks.link``.
 
-Two processes on this machine, joined by a Unix socket. For each event loop it prints requests per
-second over the bare socket and over the link, medians of all rounds, and the median, least and
-greatest of the ratios, round by round: what is measured first in a round alternates.
+Two processes on this machine, joined by a Unix socket, and three ways to ask: in each round one
+after the other, in an order that rotates. For each event loop it prints requests per second,
+medians of all rounds, and the median, least and greatest of the ratios of the link to each bare
+socket, round by round.
 
-The bare socket has the same stream API, frames and JSON, and nothing else: no bounds, timeouts,
-cancellation, pings, or end. With one request in flight it is one task that sends and receives. With
-several there are as many tasks that wait, one that writes what they have sent, and one that reads.
-``--window`` is one task that sends 64 requests in a frame, and waits for all replies.
+The bare sockets have the same stream API, frames and JSON, and nothing else: no bounds, timeouts,
+cancellation, pings, or end. "window" is one task that sends all requests in flight in one frame,
+and then receives until it has all replies; its requests have no callers. "callers" has as many
+tasks as requests in flight, each of which waits for its own reply, a task that writes, and one that
+reads, as the link has.
 """
 
 from __future__ import annotations
@@ -172,42 +174,44 @@ async def _link(folder: Path) -> AsyncIterator[Request]:
 
 
 @asynccontextmanager
-async def _bare(folder: Path, callers: int, window: bool) -> AsyncIterator[tuple[Request, int]]:
-    """A function that makes requests, and how many each call of it is."""
+async def _bare_callers(folder: Path) -> AsyncIterator[Request]:
     async with (
         await anyio.connect_unix(folder / "bare") as stream,
         anyio.create_task_group() as tasks,
     ):
-        if callers > 1 and not window:
-            client = _BareCallers(stream)
-            tasks.start_soon(client.write)
-            tasks.start_soon(client.read)
-            yield client.request, 1
-        else:
-            yield partial(_bare_window, stream, FrameDecoder(_LIMIT), callers), callers
+        client = _BareCallers(stream)
+        tasks.start_soon(client.write)
+        tasks.start_soon(client.read)
+        yield client.request
         tasks.cancel_scope.cancel()
 
 
-async def _measure(folder: Path, callers: int, rounds: int, seconds: float, window: bool) -> None:
-    pairs: list[tuple[float, float]] = []
-    async with _link(folder) as over_link, _bare(folder, callers, window) as (over_bare, width):
+async def _measure(folder: Path, callers: int, rounds: int, seconds: float) -> None:
+    results: list[list[float]] = [[], [], []]
+    async with (
+        _link(folder) as over_link,
+        _bare_callers(folder) as over_bare,
+        await anyio.connect_unix(folder / "bare") as stream,
+    ):
+        window = partial(_bare_window, stream, FrameDecoder(_LIMIT), callers)
         runs = [
-            partial(_rate, over_bare, callers // width, width),
+            partial(_rate, window, 1, callers),
+            partial(_rate, over_bare, callers, 1),
             partial(_rate, over_link, callers, 1),
         ]
         for run in runs:
             await run(_WARM_UP)
         for number in range(rounds):
-            way = 1 if number % 2 else -1
-            one, two = [await run(seconds) for run in runs[::way]]
-            pairs.append((one, two) if way > 0 else (two, one))
-    bare, link = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = [theirs / ours for ours, theirs in pairs]
-    print(
-        f"{callers:9}{bare:12,.0f}{link:12,.0f}   "
-        f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})",
-        flush=True,
-    )
+            for place in range(3):
+                way = (number + place) % 3
+                results[way].append(await runs[way](seconds))
+    rates = "".join(f"{statistics.median(each):12,.0f}" for each in results)
+    print(f"{callers:18}{rates}", *(_ratios(results[2], bare) for bare in results[:2]), flush=True)
+
+
+def _ratios(link: list[float], bare: list[float]) -> str:
+    ratios = [one / other for one, other in zip(link, bare, strict=True)]
+    return f"   {statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
 
 
 def main() -> None:
@@ -216,7 +220,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.4, help="of each measurement")
     parser.add_argument("--only", choices=get_args(loops.LoopName))
-    parser.add_argument("--window", action="store_true", help="see above")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -225,7 +228,8 @@ def main() -> None:
     for loop in loops.LOOPS:
         if arguments.only not in (None, loop) or loops.obstacle(loop):
             continue
-        print(f"{loop:9}{'in flight':>0}{'bare':>12}{'link':>12}   link / bare (least, greatest)")
+        names = "".join(f"{name:>12}" for name in ("window", "callers", "link"))
+        print(f"{loop:9}in flight{names}    link / window       link / callers")
         with tempfile.TemporaryDirectory(prefix="link-") as folder:
             command = [sys.executable, "-m", "benchmarks.link", "--serve", loop, folder]
             with subprocess.Popen(
@@ -234,17 +238,10 @@ def main() -> None:
                 assert server.stdout is not None
                 assert server.stdout.readline() == "ready\n"
                 for callers in (1, _MANY):
-                    loops.run(
-                        loop,
-                        partial(
-                            _measure,
-                            Path(folder),
-                            callers,
-                            arguments.rounds,
-                            arguments.seconds,
-                            arguments.window,
-                        ),
+                    measure = partial(
+                        _measure, Path(folder), callers, arguments.rounds, arguments.seconds
                     )
+                    loops.run(loop, measure)
                 server.communicate("")
 
 

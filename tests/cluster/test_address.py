@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -233,3 +234,43 @@ async def test_a_socket_of_another_process_isnt_removed_at_the_end(tmp_path: Pat
 async def test_dialling_nobody_is_an_os_error(tmp_path: Path) -> None:
     with anyio.fail_after(10), pytest.raises(OSError, match=r".*"):
         await dial(unix_address(tmp_path / "none"))
+
+
+FORK = """
+import os, socket, sys
+import anyio
+from trio_durable._cluster.address import close_copy
+
+async def main():
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(sys.argv[2])
+    server.listen()
+    stream = await anyio.connect_unix(sys.argv[2])
+    accepted, _ = server.accept()
+    accepted.settimeout(20)
+    done, closed = os.pipe()
+    end, alive = os.pipe()
+    if os.fork() == 0:
+        os.close(alive)
+        close_copy(stream)
+        os.write(closed, b"x")
+        os.read(end, 1)  # the child lives as long as its parent
+        os._exit(0)
+    os.read(done, 1)
+    await stream.send(b"from the parent")  # its connection is open
+    assert accepted.recv(100) == b"from the parent"
+    await stream.aclose()
+    assert accepted.recv(1) == b"", "the other side noticed nothing"
+    print("ended")
+
+options = {"use_uvloop": True} if sys.argv[1] == "uvloop" else {}
+anyio.run(main, backend=sys.argv[1].replace("uvloop", "asyncio"), backend_options=options)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("loop", ["trio", "asyncio", "uvloop"])
+def test_a_forked_process_doesnt_keep_a_connection_open(loop: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORK, loop, str(tmp_path / "s")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.stdout == "ended\n", run.stderr

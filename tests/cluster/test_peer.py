@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import anyio
@@ -559,9 +558,8 @@ async def test_a_request_that_cant_be_served_is_a_logged_error(
             await a.peer.request(b'"bad"', 5)
         assert caught.value.value is None
         assert await a.peer.request(b'"good"', 5) == ["good"]
-    [record] = [each for each in caplog.records if each.levelno >= logging.WARNING]
-    assert record.exc_info is not None
-    assert isinstance(record.exc_info[1], LookupError)
+    [record] = [each for each in caplog.records if each.exc_info is not None]
+    assert isinstance(record.exc_info[1], LookupError)  # type: ignore[index]
 
 
 async def test_a_control_c_in_serve_is_passed_on_and_the_link_lives(
@@ -600,4 +598,16 @@ async def test_a_withdrawal_that_raises_doesnt_end_the_link(
         await settle()
         assert b.requests[1].is_withdrawn
         assert b.ends
-    assert sum("could not be handled" in record.getMessage() for record in caplog.records) == 2
+    assert sum("has failed" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_an_owner_that_fails_at_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: object) -> None:
+        raise LookupError("a fault")
+
+    async with raw_link() as (b, raw):
+        b.peer._on_end = fail
+        await raw.send(["?"])
+        await raw.ends()  # the connection is closed all the same
+    [record] = [each for each in caplog.records if each.exc_info is not None]
+    assert isinstance(record.exc_info[1], LookupError)  # type: ignore[index]

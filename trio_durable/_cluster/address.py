@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import attrs
+from anyio import TypedAttributeProvider
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream
 from anyio.streams.tls import TLSStream
 
@@ -276,3 +277,19 @@ def _check_free(address: UnixAddress) -> None:
                 address, f"a socket is there that may be in use ({error.strerror})"
             ) from error
     raise AddressInUse(address, "another process listens there")
+
+
+def close_copy(resource: TypedAttributeProvider) -> None:
+    """Close the copy of a socket in a forked process.
+
+    While the copy is open, the other side doesn't notice the end of the parent. The number of the
+    descriptor stays in use, by the null device: the event loop's objects still close it later, when
+    another file could have it.
+    """
+    raw = resource.extra(SocketAttribute.raw_socket, None)  # noqa: S610  # not Django's
+    if raw is not None and (descriptor := raw.fileno()) >= 0:
+        null = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.dup2(null, descriptor, inheritable=False)
+        finally:
+            os.close(null)

@@ -27,6 +27,7 @@ from anyio.abc import ByteStream
 from .._eventloop.loop import Loop
 from .._eventloop.wakeup import AutoResetEvent
 from .._text import error_summary, short_repr
+from .address import close_copy
 from .frames import (
     BRACKETS,
     FRAME_SIZE,
@@ -240,6 +241,10 @@ class Link:
                 self._ended(end)
             finally:
                 self._scope.cancel()
+
+    def forked(self) -> None:
+        """Close the copy of the connection in a forked process; the parent's stays open."""
+        close_copy(self._stream)
 
     async def run(self) -> None:
         """Serve the link until it ends, and close the connection. Once.

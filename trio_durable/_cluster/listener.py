@@ -19,7 +19,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from .._eventloop.loop import Loop
 from .._text import error_summary
-from .address import Listening, start_tls
+from .address import Listening, close_copy, start_tls
 from .handshake import Connection, Credentials, HandshakeFailed, welcome
 
 logger = logging.getLogger("trio_durable.cluster")
@@ -89,6 +89,14 @@ class Listener:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._listening.close()
+
+    def forked(self) -> None:
+        """Close the copy of the socket in a forked process; the parent's stays open.
+
+        Connections before their handshake stay open in it, for as long as it lives. They end by
+        themselves in the parent.
+        """
+        close_copy(self._listening.socket)
 
     async def _accept(self) -> SocketStream | None:
         """The next connection; None if there was none."""

@@ -79,7 +79,8 @@ class Peer:
         ttl: See `Link`.
         serve: Called with each request of the peer, from the task that reads: it starts the work
             and returns. If it raises, the peer gets an error with the value null.
-        ended: Called when the link has ended, after all requests have failed.
+        ended: Called when the link has ended, after all requests have failed. Its exceptions are
+            logged.
     """
 
     def __init__(
@@ -154,6 +155,10 @@ class Peer:
     def abort(self, reason: str) -> None:
         """End at once, without a goodbye."""
         self._link.finish(LinkEnd(EndKind.CLOSED, reason))
+
+    def forked(self) -> None:
+        """Close the copy of the connection in a forked process; the parent's stays open."""
+        self._link.forked()
 
     # --- requests of this node -------------------------------------------------------------------
 
@@ -309,7 +314,7 @@ class Peer:
 
     def _fault(self, error: BaseException) -> None:
         """Log an exception of the layer above in the task that reads; pass on Control-C."""
-        logger.error("a request of %s could not be handled", self._link.name, exc_info=error)
+        logger.error("a callback of the link to %s has failed", self._link.name, exc_info=error)
         if not isinstance(error, Exception):
             self._loop.interrupt(error)
 
@@ -393,4 +398,7 @@ class Peer:
             incoming.detach()
             self._withdraw(incoming)
         if self._on_end is not None:
-            self._on_end(end)
+            try:
+                self._on_end(end)
+            except BaseException as error:  # noqa: BLE001  # the link still has to be closed
+                self._fault(error)
