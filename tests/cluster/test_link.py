@@ -121,6 +121,23 @@ async def test_messages_that_are_withdrawn_arent_sent_and_all_others_are(
     assert all(alone.link.was_taken(number) for number in numbers)
 
 
+async def test_messages_are_withdrawn_from_each_of_several_frames() -> None:
+    alone = Alone()
+    large = b'"%b"' % (b"x" * (FRAME_SIZE - 1000))
+    numbers = [alone.link.send(b"[%b]" % body) for body in (large, b"1", large, b"2", b"3")]
+    for number in (numbers[1], numbers[3]):
+        assert alone.link.withdraw(number)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(alone.link.run)
+        assert [len(frame) for frame in (await alone.raw.frame(), await alone.raw.frame())] == [
+            1,
+            2,
+        ]
+        await settle()
+        assert alone.link.unsent == 0
+        tasks.cancel_scope.cancel()
+
+
 async def test_the_largest_message_is_the_peers_limit() -> None:
     alone = Alone(max_frame=FRAME_SIZE)
     with pytest.raises(MessageTooLarge) as caught:
