@@ -23,7 +23,9 @@
     │   ├── ReadonlyViolation
     │   ├── AlarmSuperseded        set or cancelled while its handler ran
     │   ├── AlarmCrashed           the process died in each of its last deliveries
-    │   └── ReplyError             a result that can't be copied
+    │   ├── ReplyError             a result that can't be copied
+    │   └── ReplyDecodeError       a reply of another process that doesn't fit the handler
+    ├── RemoteError                an error in another process, of a class that isn't known here
     ├── StateEncodeError           state that JSON can't represent exactly
     │   └── StateTooLarge
     ├── StateDecodeError           stored state that doesn't fit the class
@@ -412,6 +414,42 @@ class ReplyError(CallFailed):
         return (
             f"{self._where()} returned what can't be copied: {self.problem}; "
             "the turn was rolled back. Return plain data"
+        )
+
+
+@_error
+class ReplyDecodeError(CallFailed):
+    """The reply that another process sent doesn't fit the handler here. The handler has run.
+
+    The two processes run different releases of the class.
+    """
+
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} has run, but its reply can't be read here: {self.problem}; its "
+            "changes are stored: deploy the same release of the class to all processes"
+        )
+
+
+@_error
+class RemoteError(DurableError):
+    """An exception of another process that can't be raised here as it was there.
+
+    Its class isn't imported here or was made in a function, or its message depends on values that
+    can't be sent.
+    """
+
+    type_name: str
+    """The class, with its module."""
+    problem: str
+    """The message."""
+
+    def _message(self) -> str:
+        return (
+            f"{self.type_name}: {self.problem} (raised in another process; to catch its class "
+            "here, import the class, and give it plain arguments)"
         )
 
 

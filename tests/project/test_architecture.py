@@ -113,7 +113,13 @@ RANKS = {
         "directory operations",
         "calls",
     ],
-    "_cluster": ["address frames", "handshake incoming link", "listener outcomes", "peer"],
+    "_cluster": [
+        "address frames",
+        "handshake incoming link",
+        "declaration handles listener outcomes plain_values",
+        "parameters peer remote_errors",
+        "call_codec",
+    ],
     "_runtime": ["forks host", "sides", "open_runtime", "tenant_drop"],
     "_api": [
         "statistics handle plain_arguments",

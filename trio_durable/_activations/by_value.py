@@ -106,6 +106,15 @@ def arguments_by_value(
     return args, kwargs
 
 
+def refusal_of(kind: type) -> str | None:
+    """The reason why no value of a class can be passed by value; None if there is none."""
+    try:
+        _check_copyable(kind, _members(kind))
+    except TypeError as error:
+        return str(error)
+    return None
+
+
 def _part(value: Any, depth: int) -> Any:
     """A copy of a part of a value."""
     kind = type(value)
@@ -191,7 +200,7 @@ def _made_copier(kind: type) -> Copier:
         return _same
     if issubclass(kind, _FUNCTIONS):
         return _copy_function
-    members = {name for base in kind.__mro__ for name in vars(base)}
+    members = _members(kind)
     _check_copyable(kind, members)
     # A durable object's own method refuses a live one.
     if has_fields(kind) and "__durable_definition__" not in members:
@@ -207,6 +216,10 @@ def _made_copier(kind: type) -> Copier:
         new = tuple.__new__
         return lambda value, depth: new(kind, _parts(tuple.__iter__(value), depth + 1))
     return _copy_by_reduction
+
+
+def _members(kind: type) -> set[str]:
+    return {name for base in kind.__mro__ for name in vars(base)}
 
 
 def _check_copyable(kind: type, members: set[str]) -> None:

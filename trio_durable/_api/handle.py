@@ -24,9 +24,11 @@ import attrs
 
 from .._activations.calls import CallPath
 from .._activations.object_type import ObjectType
+from .._cluster.handles import Reference
 from .._declarations.class_body import RESERVED
 from .._declarations.records import HandlerDefinition
 from .._errors import ForeignHandle, NotOnHandle, UnknownHandler
+from .._json.errors import Unfit
 from .._keys import at_address
 
 
@@ -150,6 +152,21 @@ def handle_class(calls: CallPath, origin: Origin) -> type[Handle]:
         (Handle,),
         {"__slots__": (), "_calls": calls, "_origin": origin, **methods},
     )
+
+
+def reference_of(value: object, origin: Origin) -> Reference | None:
+    """The object that a handle leads to; None if ``value`` is no handle.
+
+    Raises:
+        Unfit: The handle isn't one of the runtime of ``origin``.
+    """
+    if not issubclass(type(value), Handle):
+        return None
+    handle: Any = value
+    object_type: ObjectType = handle._calls.object_type
+    if handle._origin is not origin:
+        raise Unfit(f"{handle!r} is one of another runtime; send the type and the id instead")
+    return Reference(object_type.cls, object_type.name, handle._address, handle._timeout)
 
 
 def _method(

@@ -9,6 +9,7 @@ from .._activations.calls import LocalCalls
 from .._activations.object_type import ObjectType
 from .._alarms.delivery import Delivery
 from .._alarms.retry import DEFAULT_RETRY, Retry
+from .._cluster.handles import Reference
 from .._errors import DefinitionError, UnknownObjectType
 from .._eventloop.loop import Waiter
 from .._json.state import DEFAULT_MAX_STATE_SIZE, StateCodec
@@ -25,7 +26,7 @@ from .durable_object import (
     resolved_fields,
     state_form,
 )
-from .handle import Handle, Origin, handle_class
+from .handle import Handle, Origin, handle_class, reference_of
 
 if TYPE_CHECKING:
     from .._json.custom import StateConverter
@@ -105,7 +106,8 @@ def object_type_of(
 class TypeRegistry:
     """The types that a runtime serves, each from when it is first asked for.
 
-    It is the scheduler's `Destination`: it hands an alarm to the calls of the alarm's type.
+    It is the scheduler's `Destination`: it hands an alarm to the calls of the alarm's type. To the
+    codec of calls it is the runtime's `Handles`.
 
     Args:
         objects: The classes to serve; None for every one that is imported.
@@ -194,6 +196,14 @@ class TypeRegistry:
     def handle(self, type_name: str, address: str, timeout: float | None) -> Handle:
         """See `HandleSource.handle`."""
         return self.handle_class(self.calls(type_name))(address, timeout)
+
+    def is_durable(self, tp: object) -> bool:
+        """See `Handles.is_durable`."""
+        return isinstance(tp, type) and issubclass(tp, DurableObject)
+
+    def reference(self, value: object) -> Reference | None:
+        """See `Handles.reference`."""
+        return reference_of(value, self.origin)
 
     # --- alarms, by name: see `Destination` ------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""The cluster: links between the nodes that share one database."""
+"""The cluster: calls between runtimes of several processes."""

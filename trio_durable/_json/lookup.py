@@ -98,6 +98,10 @@ class Forms:
         """Annotations that are known by their identity, which must not be given to others."""
         self._depth = 0
 
+    def with_custom(self, custom: Custom) -> Forms:
+        """The forms of the same declaration, of which ``custom`` makes some before all others."""
+        return Forms(self._namespace, (custom, *self._custom))
+
     def of(self, tp: Any) -> Form:
         """The form of a type.
 

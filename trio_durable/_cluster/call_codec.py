@@ -1,0 +1,413 @@
+"""The codec of calls: arguments and replies of handlers as JSON, by the handlers' annotations.
+
+The forms are those of state, so a value arrives exactly as it was sent, or is refused where it is
+sent, by handler, parameter and reason. A runtime with a cluster uses this codec for objects of its
+own process as well (`HandlerCodec.local_arguments`, `HandlerCodec.local_reply`): they get what
+another process would get, by construction, and the same errors.
+
+The data of a call is ``[args]``, ``[args, kwargs]`` or ``[args, kwargs, declaration]``. That of a
+reply is ``[result]`` or ``[result, declaration]``; see `declaration`. A receiver ignores further
+elements. An argument that isn't given isn't sent either: the default is that of the process in
+which the object lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import orjson
+
+from .._activations.by_value import refusal_of
+from .._activations.object_type import ObjectType
+from .._errors import ArgumentError, ReplyDecodeError, ReplyError
+from .._json.depth import MAX_DEPTH, check_depth
+from .._json.errors import Unfit, as_unfit
+from .._json.forms import NOTHING, Form, Reader, nests
+from .._json.scalars import FLOAT
+from .._keys import ObjectKey
+from .declaration import RESULT, Declaration
+from .handles import HandleForms, Handles
+from .parameters import Mismatch, Parameters, handler_forms
+
+Arguments: TypeAlias = "tuple[tuple[object, ...], dict[str, object]]"
+
+DEFAULT_MAX_SIZE = 16 * 1024 * 1024
+_LEAST, _GREATEST = -(2**53), 2**53
+"""Ints between these have JSON, and are exact as floats."""
+_ESCAPED = 6
+"""The most characters of JSON that one ASCII character takes."""
+
+
+class CallCodec:
+    """The codecs of the handlers of one type of objects.
+
+    The router of the type keeps it, with all forms, so nothing outlives the runtime.
+
+    Args:
+        object_type: The type.
+        handles: The handles of the runtime.
+        max_size: The most bytes of JSON that the arguments of a call, or a reply, may take.
+
+    Raises:
+        DefinitionError: Values of a handler's parameter or result can't be sent to another process.
+    """
+
+    def __init__(
+        self, object_type: ObjectType, handles: Handles, max_size: int = DEFAULT_MAX_SIZE
+    ) -> None:
+        forms = HandleForms(object_type.forms, handles).forms
+        self._handlers = {
+            name: HandlerCodec(name, *handler_forms(object_type, forms, handler), max_size)
+            for name, handler in object_type.handlers.items()
+        }
+
+    def handler(self, name: str) -> HandlerCodec:
+        """The codec of a handler."""
+        return self._handlers[name]
+
+
+def check_handlers(object_type: ObjectType, handles: Handles) -> None:
+    """Check that all handlers of a type can be called from another process.
+
+    Raises:
+        DefinitionError: Values of a handler's parameter or result can't be sent there.
+    """
+    CallCodec(object_type, handles)
+
+
+class HandlerCodec:
+    """The codec of the calls of one handler.
+
+    Args:
+        name: The handler's name.
+        parameters: Its parameters.
+        result: The form of its result.
+        max_size: See `CallCodec`.
+    """
+
+    __slots__ = (
+        "_atoms",
+        "_atoms_by_name",
+        "_declaration",
+        "_end",
+        "_fewest",
+        "_forms",
+        "_longest",
+        "_max_size",
+        "_most",
+        "_name",
+        "_nests",
+        "_parameters",
+        "_result",
+        "_result_atoms",
+        "_result_declaration",
+        "_result_end",
+        "_result_nests",
+    )
+
+    def __init__(self, name: str, parameters: Parameters, result: Form, max_size: int) -> None:
+        self._name = name
+        self._parameters = parameters
+        self._result = result
+        self._max_size = max_size
+        self._forms = tuple(parameters.positional.values())
+        self._nests = any(map(nests, parameters.forms().values()))
+        self._result_nests = nests(result)
+        self._declaration = parameters.declaration()
+        self._result_declaration = Declaration((), {RESULT: result})
+        self._end = _end(self._declaration)
+        self._result_end = _end(self._result_declaration)
+        # Calls by position need no further check if they have this many arguments.
+        leading = [name for name in parameters.positional if name in parameters.required]
+        self._fewest, self._most = len(leading), len(self._forms)
+        if not parameters.required.issubset(leading):
+            self._fewest = self._most + 1
+        self._atoms = tuple(map(_atoms_of, self._forms))
+        self._atoms_by_name = {name: _atoms_of(form) for name, form in parameters.named.items()}
+        self._result_atoms = _atoms_of(result)
+        # The longest text that can't exceed the size, however it is escaped.
+        self._longest = max_size // (_ESCAPED * (len(parameters.forms()) + 1)) - 32
+
+    # --- arguments -------------------------------------------------------------------------------
+
+    def encode_arguments(
+        self, key: Callable[[], ObjectKey], args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> bytes:
+        """The JSON of a call's arguments.
+
+        Args:
+            key: Returns the object's key, for errors.
+            args: The positional arguments.
+            kwargs: The keyword arguments.
+
+        Raises:
+            ArgumentError: The handler doesn't take them, or one can't be sent.
+        """
+        try:
+            return self._encoded(args, kwargs)
+        except Exception as error:  # hooks and validators may raise anything
+            raise ArgumentError(key(), self._name, self._problem(error, args, kwargs)) from error
+
+    def decode_arguments(self, key: Callable[[], ObjectKey], data: object) -> Arguments:
+        """The arguments of a call, from parsed JSON, which may be anything.
+
+        Args:
+            key: Returns the object's key, for errors.
+            data: The data of `encode_arguments`, of any release.
+
+        Raises:
+            ArgumentError: The handler doesn't take them, or the data isn't that of arguments.
+        """
+        try:
+            if type(data) is list and data and type(data[0]) is list:
+                if len(data) == 1:
+                    return self._read(data[0], {}, None)
+                if type(data[1]) is dict:
+                    return self._read(data[0], data[1], data[2] if len(data) > 2 else None)
+            raise Unfit("it has no arguments that can be read")
+        except Exception as error:  # validators may raise anything
+            raise ArgumentError(key(), self._name, _text(error)) from error
+
+    def local_arguments(
+        self, key: Callable[[], ObjectKey], args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Arguments:
+        """The arguments of a call in this process: what another process would get.
+
+        Args:
+            key: Returns the object's key, for errors.
+            args: The positional arguments.
+            kwargs: The keyword arguments, in a dict of their own.
+
+        Raises:
+            ArgumentError: The handler doesn't take them, or one could not be sent.
+        """
+        if self._are_themselves(args, kwargs):
+            return args, kwargs
+        data = orjson.loads(self.encode_arguments(key, args, kwargs))
+        return self.decode_arguments(key, data)
+
+    def _are_themselves(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+        """True if the arguments fit the handler, and another process would get the same objects."""
+        if kwargs:
+            try:
+                self._parameters.check(len(args), kwargs.keys())
+            except Mismatch:
+                return False
+        elif len(args) < self._fewest:
+            return False
+        if len(args) > self._most:
+            return False
+        longest = self._longest
+        for value, atoms in zip(args, self._atoms, strict=False):
+            if not _is_itself(value, atoms, longest):
+                return False
+        for name, value in kwargs.items():
+            if not _is_itself(value, self._atoms_by_name.get(name, NOTHING), longest):
+                return False
+        return True
+
+    def _encoded(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        if kwargs or not self._fewest <= len(args) <= self._most:
+            self._parameters.check(len(args), kwargs.keys())
+        places: list[int] = []
+        data: list[Any] = [
+            [
+                value if type(value) in form.exact else form.write(value, places)
+                for value, form in zip(args, self._positional(len(args)), strict=False)
+            ]
+        ]
+        if kwargs:
+            other: Any = self._parameters.kwargs
+            named: Mapping[str, Any] = self._parameters.named
+            data.append(
+                {name: named.get(name, other).write(each, places) for name, each in kwargs.items()}
+            )
+        elif self._end:
+            data.append({})
+        if self._nests:
+            for value in (*data[0], *(data[1].values() if kwargs else ())):
+                check_depth(value, MAX_DEPTH)
+        return self._sized(orjson.dumps(data), self._end)
+
+    def _positional(self, count: int) -> Sequence[Form]:
+        forms = self._forms
+        if count <= len(forms):
+            return forms
+        assert self._parameters.args is not None  # `check` has refused them
+        return (*forms, *[self._parameters.args] * (count - len(forms)))
+
+    def _each(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Iterator[tuple[str, int | str, Form, Any]]:
+        """The name for errors, the place, the form and the value of each argument."""
+        names = self._parameters.names
+        for index, (form, value) in enumerate(zip(self._positional(len(args)), args, strict=False)):
+            yield names[index] if index < len(names) else f"{index + 1}", index, form, value
+        for name, value in kwargs.items():
+            by_name: Mapping[str, Any] = self._parameters.named
+            yield name, name, by_name.get(name, self._parameters.kwargs), value
+
+    def _read(self, args: list[Any], kwargs: dict[str, Any], declaration: object) -> Arguments:
+        if kwargs or not self._fewest <= len(args) <= self._most:
+            self._parameters.check(len(args), kwargs.keys())
+        recorded = None
+        if declaration != self._declaration.text:
+            recorded = self._declaration.other(declaration)
+        elif not kwargs:
+            try:
+                return tuple(
+                    [
+                        value if type(value) in form.exact else form.read(value, [])
+                        for value, form in zip(args, self._positional(len(args)), strict=False)
+                    ]
+                ), kwargs
+            except Exception:  # noqa: BLE001, S110  # below, with the parameter's name
+                pass
+        made: dict[int | str, Any] = {}
+        for name, place, form, value in self._each(args, kwargs):
+            read: Reader = form.read if recorded is None else recorded.reader(place, form)
+            try:
+                made[place] = read(value, [])
+            except Exception as error:  # validators may raise anything
+                raise as_unfit(error).within(name) from error
+        return tuple(made[index] for index in range(len(args))), {
+            name: made[name] for name in kwargs
+        }
+
+    def _problem(self, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """The reason why arguments couldn't be encoded, with the name of the one that can't be."""
+        if not isinstance(error, (Mismatch, _TooLarge)):
+            for name, _, form, value in self._each(args, kwargs):
+                problem = _problem_of(form, value, name)
+                if problem is not None:
+                    return f"the argument {problem}"
+        return _text(error)
+
+    # --- replies ---------------------------------------------------------------------------------
+
+    def encode_reply(self, key: ObjectKey, result: object) -> bytes:
+        """The JSON of a handler's result. Call it in the turn, which is rolled back if it raises.
+
+        Raises:
+            ReplyError: The result can't be sent.
+        """
+        form = self._result
+        try:
+            data = result if type(result) in form.exact else form.write(result, [])
+            if self._result_nests:
+                check_depth(data, MAX_DEPTH)
+            return self._sized(orjson.dumps([data]), self._result_end)
+        except Exception as error:  # hooks and validators may raise anything
+            problem = None if isinstance(error, _TooLarge) else _problem_of(form, result)
+            raise ReplyError(key, self._name, problem or _text(error)) from error
+
+    def decode_reply(self, key: ObjectKey, data: object) -> Any:
+        """The result of a handler, from parsed JSON, which may be anything.
+
+        Args:
+            key: The object.
+            data: The data of `encode_reply`, of any release.
+
+        Raises:
+            ReplyDecodeError: It isn't data of the handler's result.
+        """
+        form = self._result
+        try:
+            if type(data) is not list or not data:
+                raise Unfit("it is no reply")
+            value, declaration = data[0], data[1] if len(data) > 1 else None
+            if declaration == self._result_declaration.text:
+                return value if type(value) in form.exact else form.read(value, [])
+            return self._result_declaration.other(declaration).reader(RESULT, form)(value, [])
+        except Exception as error:  # validators may raise anything
+            raise ReplyDecodeError(key, self._name, _text(error)) from error
+
+    def local_reply(self, key: ObjectKey, result: object) -> Any:
+        """The result of a handler for a caller in this process: what another would get.
+
+        Raises:
+            ReplyError: The result could not be sent.
+        """
+        if _is_itself(result, self._result_atoms, self._longest):
+            return result
+        data = orjson.loads(self.encode_reply(key, result))
+        try:
+            return self.decode_reply(key, data)
+        except ReplyDecodeError as error:  # by a validator that doesn't always say the same
+            raise ReplyError(key, self._name, error.problem) from error
+
+    def _sized(self, encoded: bytes, end: bytes) -> bytes:
+        """Encoded data with its end.
+
+        Raises:
+            _TooLarge: It is too large.
+        """
+        if end:
+            encoded = encoded[:-1] + end
+        if len(encoded) > self._max_size:
+            raise _TooLarge(
+                f"it takes {len(encoded):,} bytes of JSON, over the limit of {self._max_size:,} "
+                "of a message; send less, or raise max_frame"
+            )
+        return encoded
+
+
+class _TooLarge(ValueError):
+    pass
+
+
+def _end(declaration: Declaration) -> bytes:
+    """The end of data that has a declaration."""
+    return b"" if declaration.text is None else b"," + orjson.dumps(declaration.text) + b"]"
+
+
+def _atoms_of(form: Form) -> frozenset[type]:
+    """The types of a form's values that are immutable, and their own JSON within bounds."""
+    return FLOAT.types if form is FLOAT else form.exact
+
+
+def _is_itself(value: Any, atoms: frozenset[type], longest: int) -> bool:
+    """True if another process would get the same value, and of a bounded size.
+
+    Args:
+        value: The value.
+        atoms: See `_atoms_of`.
+        longest: The most characters of a text.
+    """
+    kind = type(value)
+    if kind not in atoms:
+        return False
+    if kind is int:
+        return bool(_LEAST <= value <= _GREATEST)
+    if kind is str:
+        return len(value) <= longest and value.isascii()
+    return kind is not float or bool(value - value == 0.0)
+
+
+def _problem_of(form: Form, value: Any, name: str = "") -> str | None:
+    """The reason why a value can't be encoded, after the path to it; None if it can."""
+    try:
+        data = form.write(value, [])
+        check_depth(data, MAX_DEPTH)
+        orjson.dumps(data)
+    except Exception as error:  # noqa: BLE001  # hooks and validators may raise anything
+        return _explained(error, type(value), name)
+    return None
+
+
+def _explained(error: Exception, kind: type, name: str) -> str:
+    unfit = as_unfit(error)
+    if isinstance(error, orjson.JSONEncodeError):
+        unfit = Unfit(str(error))
+    if not unfit.path:
+        unfit.problem = refusal_of(kind) or unfit.problem
+    return _text(unfit.within(name))
+
+
+def _text(error: Exception) -> str:
+    """The text of an error, after the path to the value."""
+    if isinstance(error, (Mismatch, _TooLarge)):
+        return str(error)
+    unfit = as_unfit(error)
+    return f"{unfit.path}: {unfit.problem}" if unfit.path else unfit.problem
