@@ -447,9 +447,10 @@ class RemoteError(DurableError):
     """The message."""
 
     def _message(self) -> str:
+        raised = f"{self.type_name}: {self.problem}" if self.problem else self.type_name
         return (
-            f"{self.type_name}: {self.problem} (raised in another process; to catch its class "
-            "here, import the class, and give it plain arguments)"
+            f"{raised} (raised in another process; to catch its class here, import the class, "
+            "and give it plain arguments)"
         )
 
 

@@ -116,7 +116,7 @@ RANKS = {
     "_cluster": [
         "address frames",
         "handshake incoming link",
-        "declaration handles listener outcomes plain_values",
+        "declaration exception_storage handles listener outcomes plain_values",
         "parameters peer remote_errors",
         "call_codec",
     ],
