@@ -245,6 +245,8 @@ ADVICE = {
     "AlarmSuperseded": "the alarm's new setting applies",
     "AlarmCrashed": "call retry_alarm(), or cancel_alarm()",
     "ReplyError": "Return plain data",
+    "ReplyDecodeError": "deploy the same release",
+    "RemoteError": "import the class",
     "StateTooLarge": "max_state_size",
     "StateDecodeError": "fix the class (or the row)",
     "StateTooNew": "upgrade the code",
@@ -284,6 +286,8 @@ WHAT_HAPPENED = {
     "AlarmSuperseded": "add on Cart('user-123') handled an alarm that was set again or cancelled",
     "AlarmCrashed": "add on Cart('user-123') is an alarm, and the process died in each of its ",
     "ReplyError": "add on Cart('user-123') returned what can't be copied: ",
+    "ReplyDecodeError": "add on Cart('user-123') has run, but its reply can't be read here: ",
+    "RemoteError": "Cart: it is broken (raised in another process",
     "StateEncodeError": "state of Cart('user-123') can't be stored: field total: ",
     "StateTooLarge": "state of Cart('user-123') takes 2,000 bytes of JSON, over the limit of 1,000",
     "StateDecodeError": "stored state of Cart('user-123') can't be read: field total at $.total",
@@ -327,6 +331,10 @@ def test_the_message_begins_with_what_happened(name: str, happened: str) -> None
 def test_every_error_says_what_happened_and_what_to_do() -> None:
     speaking = {cls.__name__ for cls in classes() if "_message" in vars(cls)} - {"DurableError"}
     assert speaking == WHAT_HAPPENED.keys() == ADVICE.keys() | FROM_THE_SOURCE
+
+
+def test_a_remote_error_without_a_text_is_its_class() -> None:
+    assert str(trio_durable.RemoteError("KeyboardInterrupt", "")).startswith("KeyboardInterrupt (")
 
 
 def test_errors_whose_text_comes_from_where_they_are_raised() -> None:

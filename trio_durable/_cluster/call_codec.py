@@ -35,6 +35,9 @@ Arguments: TypeAlias = "tuple[tuple[object, ...], dict[str, object]]"
 DEFAULT_MAX_SIZE = 16 * 1024 * 1024
 _LEAST, _GREATEST = -(2**53), 2**53
 """Ints between these have JSON, and are exact as floats."""
+_ADVICE = "; write an @upgrade"
+"""The advice of errors about state that another release wrote."""
+_LONGEST_PATH = 100
 _ESCAPED = 6
 """The most characters of JSON that one ASCII character takes."""
 
@@ -270,10 +273,9 @@ class HandlerCodec:
             try:
                 made[place] = read(value, [])
             except Exception as error:  # validators may raise anything
-                raise as_unfit(error).within(name) from error
-        return tuple(made[index] for index in range(len(args))), {
-            name: made[name] for name in kwargs
-        }
+                raise as_unfit(error).within(f"the argument {name}") from error
+        positional = tuple([made[index] for index in range(len(args))])
+        return positional, {name: made[name] for name in kwargs}
 
     def _problem(self, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """The reason why arguments couldn't be encoded, with the name of the one that can't be."""
@@ -410,4 +412,8 @@ def _text(error: Exception) -> str:
     if isinstance(error, (Mismatch, _TooLarge)):
         return str(error)
     unfit = as_unfit(error)
-    return f"{unfit.path}: {unfit.problem}" if unfit.path else unfit.problem
+    problem = unfit.problem
+    if problem.endswith(_ADVICE):
+        problem = f"{problem.removesuffix(_ADVICE)}; deploy the same release of the class"
+    path = unfit.path if len(unfit.path) <= _LONGEST_PATH else f"{unfit.path[: _LONGEST_PATH - 1]}…"
+    return f"{path}: {problem}" if path else problem

@@ -89,19 +89,20 @@ def decode_error(data: object, where: str = "another process") -> Exception:
 # --- writing -------------------------------------------------------------------------------------
 
 
-def _data(error: BaseException, budget: Budget, depth: int) -> dict[str, Any]:
-    message = _message(error)
+def _data(error: Any, budget: Budget, depth: int) -> dict[str, Any]:
+    cls, message = type(error), _message(error)
     data: dict[str, Any] = {
-        "type": text_data(budget.text(_type_name(type(error)))),
+        "type": text_data(budget.text(_type_name(cls))),
         "message": text_data(budget.text(message)),
     }
     left_out: list[str] = []
-    if isinstance(error, BaseExceptionGroup) and depth < _MAX_DEPTH:
+    # By the class, since isinstance() asks the exception for its __class__ as well.
+    if issubclass(cls, BaseExceptionGroup) and depth < _MAX_DEPTH:
         data["parts"] = _parts(error, budget, depth)
         data["message"] = text_data(budget.text(parts_of(error)[0]))
-        data["class"] = name_of_class(type(error)) or _GROUP
+        data["class"] = name_of_class(cls) or _GROUP
         data["attributes"] = _attributes(error, budget, left_out)
-    elif isinstance(error, Exception):
+    elif issubclass(cls, Exception):
         contents = _contents(error, message, budget, left_out)
         if contents is None:
             left_out.clear()
@@ -123,6 +124,7 @@ def _contents(
     if name is None or len(args) > _MAX_VALUES:
         return None
     found = {"class": name, "args": [], "attributes": {}}
+    budget.has_cut = False
     try:
         found["args"] = [_arg(*each, budget, left_out) for each in enumerate(args, 1)]
         found["attributes"] = _attributes(error, budget, left_out)
