@@ -10,7 +10,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import ModuleType
 from typing import Any, Self
@@ -171,6 +171,7 @@ ERRORS: list[Callable[[], BaseException]] = [
     lambda: ValueError([1, (2, {3}, frozenset({4})), {"a": {5: b"6"}}]),
     lambda: ValueError(KEY, AlarmKey("Cart", "a", "remind"), datetime.now(UTC), UUID(int=1)),
     lambda: ValueError(2**100, float("inf"), -0.0, "\ud800", Decimal("1.50")),
+    lambda: ValueError(timedelta.max, timedelta.min, timedelta(seconds=1.5)),
     lambda: pickle.PicklingError("no"),
     lambda: trio.ClosedResourceError("closed"),
     lambda: asyncio.InvalidStateError("no"),
@@ -458,6 +459,7 @@ def long_chain() -> BaseException:
 
 def with_attributes() -> Exception:
     error = ValueError("x")
+    vars(error)["\ud800"] = 1
     error.__dict__.update({f"a{number}": "x" * 1_000 for number in range(10_000)})
     return error
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from .._json.errors import Unfit, expected
-from .._json.scalars import OWN, TIMEDELTA, Scalar
+from .._json.scalars import OWN, Scalar
 from .._json.texts import BIG_INT, TEXTS
 from .._keys import AlarmKey, ObjectKey
 from .._text import short_repr
 
-_FORMS = (*TEXTS.values(), TIMEDELTA)
-_BY_TYPE: Mapping[type, Scalar] = {kind: form for form in _FORMS for kind in form.types}
-_BY_NAME: Mapping[str, Scalar] = {form.name: form for form in (*_FORMS, BIG_INT)}
+_BY_TYPE: Mapping[type, Scalar] = {kind: form for form in TEXTS.values() for kind in form.types}
+_BY_NAME: Mapping[str, Scalar] = {form.name: form for form in (*TEXTS.values(), BIG_INT)}
 _COLLECTIONS: Mapping[str, Callable[[list[Any]], Any]] = {
     kind.__name__: kind for kind in (list, tuple, set, frozenset)
 }
@@ -94,13 +94,15 @@ def plain_data(value: Any, budget: Budget, depth: int = 0) -> Any:
         return [kind.__name__, value.type_name, value.object_id, value.tenant]
     if kind is AlarmKey:
         return [kind.__name__, *value]
+    if kind is timedelta:  # whose microseconds may exceed 64 bits
+        return [kind.__name__, value.days, value.seconds, value.microseconds]
     if kind is bytes:
         budget.take(len(value))
     form = BIG_INT if kind is int else _BY_TYPE.get(kind)
     if form is None:
         raise Unfit(f"{short_repr(value)} is of type {kind.__name__}, which isn't plain")
     data = form.write(value, [])
-    budget.take(len(data) if type(data) is str else 8)
+    budget.take(len(data))
     return [form.name, data]
 
 
@@ -137,6 +139,8 @@ def plain_value(data: Any, depth: int = 0) -> Any:
         if not all(type(each) is str for each in parts):
             raise expected(kind, data)
         return _KEYS[kind](*parts)
+    if kind == timedelta.__name__:
+        return timedelta(*parts)
     (part,) = parts
     if kind == "float":
         return _FLOATS[part]

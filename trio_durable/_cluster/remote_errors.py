@@ -145,12 +145,15 @@ def _arg(number: int, value: Any, budget: Budget, left_out: list[str]) -> Any:
 
 def _attributes(error: BaseException, budget: Budget, left_out: list[str]) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
-    for name, value in islice(attributes_of(error).items(), _MAX_VALUES):
+    found = attributes_of(error)
+    for name, value in islice(found.items(), _MAX_VALUES):
         try:
-            if type(name) is str and budget.text(name) == name:
+            if type(name) is str and text_data(budget.text(name)) == name:
                 attributes[name] = plain_data(value, budget)
         except Unfit:
             left_out.append(f"attribute {name}, {type(value).__name__}")
+    if len(found) > _MAX_VALUES:
+        left_out.append(f"{len(found) - _MAX_VALUES:,} more attributes")
     return attributes
 
 
