@@ -488,6 +488,14 @@ def test_large_errors_are_cut(number: int) -> None:
     assert str(back)
 
 
+def test_values_that_contain_themselves_are_left_out() -> None:
+    back = quietly(endless())
+    assert type(back) is ValueError
+    assert notes(back) == [
+        "Not sent by the process that raised it: attribute itself, list, attribute circle, list"
+    ]
+
+
 def test_a_long_text_keeps_the_class() -> None:
     back = quietly(ValueError("x" * 1_000_000))
     assert type(back) is ValueError
@@ -548,6 +556,19 @@ def test_any_data_is_an_error(data: Any) -> None:
     assert all(isinstance(note, str) for note in notes(error))
     if type(error).__module__ in ("builtins", "trio_durable"):
         assert isinstance(str(error), str)
+
+
+def test_forged_notes_are_texts() -> None:
+    data = {
+        "class": "builtins:ValueError",
+        "args": [],
+        "attributes": {"__notes__": ["list", 1], "__dict__": 1, "__class__": 2},
+        "notes": ["a note", 1],
+        "traceback": "a traceback",
+    }
+    error = decode_error(data)
+    assert type(error) is ValueError
+    assert notes(error) == ["Raised in another process:\na traceback"]
 
 
 def test_data_that_is_nested_deeply_is_a_remote_error() -> None:

@@ -1,9 +1,14 @@
 """The codec of calls: arguments and replies of handlers as JSON, by the handlers' annotations.
 
-The forms are those of state, so a value arrives exactly as it was sent, or is refused where it is
-sent, by handler, parameter and reason. A runtime with a cluster uses this codec for objects of its
-own process as well (`HandlerCodec.local_arguments`, `HandlerCodec.local_reply`): they get what
-another process would get, by construction, and the same errors.
+The forms are those of state. A value arrives exactly as it was sent, or is refused where it is
+sent, by handler, parameter and reason. A parameter or result without an annotation is one of
+``Any``, which takes plain JSON.
+
+Objects of the caller's own process get the same. `HandlerCodec.local_arguments` and
+`HandlerCodec.local_reply` encode and decode the values, except scalars that would arrive as they
+are, so a value doesn't depend on the object's place, nor does its refusal. A runtime without a
+cluster doesn't use this codec: it copies arguments by their own types, see `by_value`, and takes
+others than the annotations say, such as a tuple for a ``list``.
 
 The data of a call is ``[args]``, ``[args, kwargs]`` or ``[args, kwargs, declaration]``. That of a
 reply is ``[result]`` or ``[result, declaration]``; see `declaration`. A receiver ignores further

@@ -19,8 +19,8 @@ from .._json.resolution import Resolution
 from .._json.terms import are_terms
 
 ARGS, KWARGS, RESULT = "*", "**", "return"
-"""Names of ``*args``, ``**kwargs`` and the result in a declaration, where parameters have theirs.
-Those that are positional-only have a slash in front."""
+"""Names of ``*args``, ``**kwargs`` and the result in a declaration. Any other parameter has its own
+name, with a slash in front if it takes no keyword."""
 _MAX_DECLARATIONS = 64
 """Declarations of other releases whose readers are kept."""
 
@@ -37,7 +37,7 @@ class Declaration:
         table = Table()
         terms = {name: table.term(form) for name, form in forms.items()}
         self.text: str | None = None
-        """What travels with the values; None if all of them are plain JSON."""
+        """The JSON that travels with the values; None if all of them are plain JSON."""
         if any(term != PLAIN for term in terms.values()):
             self.text = orjson.dumps([list(positional), terms, table.classes]).decode()
         self._others: dict[str | None, Recorded] = {}

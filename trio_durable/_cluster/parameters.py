@@ -38,17 +38,17 @@ class Parameters:
 
     signature: inspect.Signature
     positional: Mapping[str, Form]
-    """Those that may be given by position, in their order."""
+    """The parameters that take a positional argument, in order."""
     named: Mapping[str, Form]
-    """Those that may be given by keyword."""
+    """The parameters that take a keyword."""
     args: Form | None
     """The form of each item of ``*args``."""
     kwargs: Form | None
     """The form of each value of ``**kwargs``."""
     required: frozenset[str]
-    """Those without a default."""
+    """The names of the parameters without a default."""
     names: tuple[str, ...]
-    """The names of those that may be given by position."""
+    """The names of the positional parameters."""
 
     def check(self, count: int, keywords: KeysView[str]) -> None:
         """Check that a call's arguments are those of the handler.

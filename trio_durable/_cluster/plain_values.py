@@ -96,8 +96,6 @@ def plain_data(value: Any, budget: Budget, depth: int = 0) -> Any:
         return [kind.__name__, *value]
     if kind is timedelta:  # whose microseconds may exceed 64 bits
         return [kind.__name__, value.days, value.seconds, value.microseconds]
-    if kind is bytes:
-        budget.take(len(value))
     form = BIG_INT if kind is int else _BY_TYPE.get(kind)
     if form is None:
         raise Unfit(f"{short_repr(value)} is of type {kind.__name__}, which isn't plain")
