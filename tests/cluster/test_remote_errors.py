@@ -194,8 +194,8 @@ def test_an_os_error_has_its_fields(name: str) -> None:
 def test_a_name_error_has_its_name() -> None:
     error: Any = quietly(raised(lambda: __import__("does_not_exist")))
     assert error.name == "does_not_exist"
-    error = quietly(raised(lambda: Decimal.nothing))  # type: ignore[attr-defined]
-    assert (error.name, error.obj) == ("nothing", None)
+    error = quietly(raised(lambda: "text".nothing))  # type: ignore[attr-defined]
+    assert (error.name, error.obj) == ("nothing", None)  # as after pickling
 
 
 plain: st.SearchStrategy[Any] = st.recursive(
@@ -377,6 +377,10 @@ def test_an_error_that_would_say_something_else_is_a_remote_error(error: Excepti
     assert isinstance(back, RemoteError)
     assert back.problem == str(error)
     assert notes(back) == []
+    # Also beside another one whose text was cut.
+    group = quietly(ExceptionGroup("both", [ValueError("x" * 10_000), error]))
+    assert isinstance(group, ExceptionGroup)
+    assert [type(part) for part in group.exceptions] == [ValueError, RemoteError]
 
 
 class Broken(Exception):
