@@ -28,7 +28,7 @@ import attrs
 import orjson
 import pytest
 from exactness.snapshot import same
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_durable import (
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from somewhere import OnlyForTypeCheckers  # type: ignore[import-not-found]
 
 T = TypeVar("T")
+relaxed = settings(deadline=None)
 
 
 class Colour(enum.Enum):
@@ -431,6 +432,7 @@ def refuses(run: Callable[[], object]) -> bool:
     return False
 
 
+@relaxed
 @given(st.text(st.sampled_from(["\0", "a", "é", '"']), max_size=60), st.integers(20, 400))
 def test_the_limit_is_the_same_for_a_call_in_this_process(text: str, size: int) -> None:
     codec = codec_of(echo(str), max_size=size)
@@ -550,6 +552,7 @@ json_data: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@relaxed
 @given(
     st.one_of(
         json_data,

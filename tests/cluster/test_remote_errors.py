@@ -21,7 +21,7 @@ import orjson
 import pytest
 import trio
 from exactness.snapshot import same
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_errors import classes as durable_errors
 from test_errors import fields, sample
@@ -31,6 +31,7 @@ from trio_durable._cluster.remote_errors import decode_error, encode_error
 from trio_durable._keys import AlarmKey
 
 KEY = ObjectKey("Cart", "user-123", "acme")
+relaxed = settings(deadline=None)
 calls: list[str] = []
 """The code of classes that has run."""
 
@@ -235,6 +236,7 @@ def built(cls: Any, args: list[Any], attributes: dict[str, Any], notes: list[str
     return error
 
 
+@relaxed
 @given(
     st.recursive(
         plain_errors,
@@ -507,6 +509,16 @@ def test_a_long_text_keeps_the_class() -> None:
     assert len(str(back)) < 10_000
 
 
+def test_the_first_attributes_and_notes_are_sent() -> None:
+    error = ValueError("x")
+    vars(error).update({f"a{number}": number for number in range(1_000)})
+    back = quietly(error)
+    assert [*vars(back)][:-1] == [f"a{number}" for number in range(64)]
+    assert notes(back) == ["Not sent by the process that raised it: 936 more attributes"]
+    back = quietly(noted(ValueError("x"), *map(str, range(1_000))))
+    assert notes(back) == [str(number) for number in range(32)]
+
+
 def test_a_large_group_says_how_many_there_were() -> None:
     back = quietly(ExceptionGroup("many", [ValueError(number) for number in range(100)]))
     assert isinstance(back, ExceptionGroup)
@@ -551,6 +563,7 @@ forged = st.fixed_dictionaries(
 )
 
 
+@relaxed
 @given(json_data | forged)
 def test_any_data_is_an_error(data: Any) -> None:
     calls.clear()
