@@ -449,7 +449,7 @@ def endless() -> Exception:
 
 def deep_group() -> Exception:
     error: Exception = ValueError("x")
-    for _ in range(100):
+    for _ in range(500):
         error = ExceptionGroup("deep", [error])
     return error
 
@@ -507,6 +507,14 @@ def test_a_long_text_keeps_the_class() -> None:
     assert type(back) is ValueError
     assert str(back).endswith("x… (1,000,000 characters)")
     assert len(str(back)) < 10_000
+
+
+def test_the_first_levels_of_a_group_are_sent() -> None:
+    back = quietly(deep_group())
+    for _ in range(8):
+        assert isinstance(back, ExceptionGroup)
+        (back,) = back.exceptions
+    assert isinstance(back, RemoteError)
 
 
 def test_the_first_attributes_and_notes_are_sent() -> None:
