@@ -631,9 +631,21 @@ def test_a_forged_unicode_error_reads_no_other_memory(args: list[Any]) -> None:
     data = {
         "class": "builtins:UnicodeDecodeError",
         "args": args,
-        "attributes": {"object": "a", "start": -9},
+        "attributes": {},
     }
     assert isinstance(decode_error(data), RemoteError)
+
+
+def test_the_fields_of_a_unicode_error_are_its_arguments() -> None:
+    # Its text is made of them without a look at their types.
+    error: Any = decode_error(
+        {
+            "class": "builtins:UnicodeDecodeError",
+            "args": ["utf-8", ["bytes", "YQ=="], 0, 1, "x"],
+            "attributes": {"object": "a", "start": -9},
+        }
+    )
+    assert (error.object, error.start) == (b"a", 0)
 
 
 def test_a_forged_error_of_ours_lacks_nothing() -> None:

@@ -102,7 +102,7 @@ def _data(error: Any, budget: Budget, depth: int) -> dict[str, Any]:
         data["message"] = text_data(budget.text(parts_of(error)[0]))
         data["class"] = name_of_class(cls) or _GROUP
         data["attributes"] = _attributes(error, budget, left_out)
-    elif issubclass(cls, Exception):
+    else:
         contents = _contents(error, message, budget, left_out)
         if contents is None:
             left_out.clear()
@@ -117,7 +117,7 @@ def _data(error: Any, budget: Budget, depth: int) -> dict[str, Any]:
 
 
 def _contents(
-    error: Exception, message: str, budget: Budget, left_out: list[str]
+    error: BaseException, message: str, budget: Budget, left_out: list[str]
 ) -> dict[str, Any] | None:
     """The class, the arguments and the attributes; None if the caller can't have them."""
     name, args = name_of_class(type(error)), args_of(error)
