@@ -138,6 +138,19 @@ async def test_messages_are_withdrawn_from_each_of_several_frames() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_withdrawn_messages_dont_make_later_frames_too_large() -> None:
+    alone = Alone()
+    alone.link.send(b'["%b"]' % (b"x" * (FRAME_SIZE - 1000)))
+    for _ in range(100):
+        assert alone.link.withdraw(alone.link.send(b"[1]"))
+    for _ in range(2):
+        alone.link.send(b'["%b"]' % (b"x" * (FRAME_SIZE // 2 + 20)))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(alone.link.run)
+        assert [len(await alone.raw.frame()) for _ in range(3)] == [1, 1, 1]
+        tasks.cancel_scope.cancel()
+
+
 async def test_the_largest_message_is_the_peers_limit() -> None:
     alone = Alone(max_frame=FRAME_SIZE)
     with pytest.raises(MessageTooLarge) as caught:
