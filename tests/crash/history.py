@@ -99,11 +99,13 @@ class Work:
         return self.unclaimed(Contents.read(self._reader))
 
     def unclaimed(self, found: Contents) -> Contents:
-        """The same, if what is held were given back."""
+        """The same, if what is held were given back, as the claims of a process that has died."""
         return attrs.evolve(
             found,
             alarms=tuple(
-                (row, row.due_at if row.key in self._held else available_at)
+                (attrs.evolve(row, crashes=row.crashes or 0), row.due_at)
+                if row.key in self._held
+                else (row, available_at)
                 for row, available_at in found.alarms
             ),
         )
