@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak storms inject lint format api api-check changelog docs package bench bench-short load compare clean
+.PHONY: help demo test soak storms chaos inject lint format api api-check changelog docs package bench bench-short load compare clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
@@ -14,6 +14,7 @@ help:
 	@echo "make soak         random crashes and faults until Control-C, or for MINUTES=10"
 	@echo "                  BACKEND=asyncio, STORAGE=sqlite or STORAGE=postgres: other loops and storages"
 	@echo "make storms       signals at random moments until Control-C, or for MINUTES=10"
+	@echo "make chaos        processes on one file, killed at random, for MINUTES=10"
 	@echo "make inject       a fault on each line that runs in the loop (an hour), or on every EVERY=20th"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
@@ -48,6 +49,10 @@ soak: $(READY)
 
 storms: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m hold.storms $(if $(MINUTES),--minutes $(MINUTES))
+
+chaos: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m tests.cluster.chaos --minutes $(or $(MINUTES),10) \
+		$(if $(SEED),--seed $(SEED))
 
 inject: $(READY)
 	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))

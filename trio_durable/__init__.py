@@ -16,6 +16,8 @@ from ._api.runtime import DurableRuntime, current_runtime
 from ._api.statistics import RuntimeStatistics
 from ._api.tenant import Tenant
 from ._clock import Clock
+from ._cluster.nodes import Node
+from ._cluster.settings import Cluster
 from ._declarations.alarm import alarm
 from ._declarations.handler import (
     BoundHandler,
@@ -48,6 +50,7 @@ from ._errors import (
     NotOnHandle,
     ObjectNotRunning,
     Overloaded,
+    OwnerLost,
     PersistenceError,
     ReadonlyViolation,
     RemoteError,
@@ -100,6 +103,7 @@ __all__ = [
     "CallTimeout",
     "Client",
     "Clock",
+    "Cluster",
     "Context",
     "DefinitionError",
     "Durability",
@@ -121,6 +125,7 @@ __all__ = [
     "MailboxFull",
     "MemoryStorage",
     "NoRuntime",
+    "Node",
     "NotInTurn",
     "NotOnHandle",
     "ObjectDefinition",
@@ -129,6 +134,7 @@ __all__ = [
     "Objects",
     "Options",
     "Overloaded",
+    "OwnerLost",
     "PersistenceError",
     "ReadonlyViolation",
     "RemoteError",

@@ -14,6 +14,7 @@
     │   │   └── MailboxFull
     │   ├── Overloaded             it is unlikely to finish in time
     │   ├── CallCycle
+    │   ├── OwnerLost              it was sent to a process that has ended
     │   ├── ObjectNotRunning
     │   ├── ActivationFailed       after_load raised
     │   ├── HandlerCancelled
@@ -273,6 +274,17 @@ class CallCycle(CallFailed):
         return (
             f"{self._where()} would wait for itself ({circle}); "
             "move the shared work into a plain method, or let one side return before the other asks"
+        )
+
+
+@_error
+class OwnerLost(CallFailed):
+    """The process that had the object has ended. It isn't known whether the turn has run."""
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} was sent to a process of the cluster that has ended; it isn't known "
+            "whether it ran: check its effect before you call again"
         )
 
 
@@ -542,7 +554,7 @@ class StorageInUse(StorageUnavailable):
         if self.pid == os.getpid():
             return f"{self.location} is in use by a runtime of this process; share that runtime"
         holder = f"process {self.pid}" if self.pid else "another process"
-        if not self.pid and self.problem:
+        if self.problem:
             holder += f" ({self.problem})"
         return f"{self.location} is in use by a runtime of {holder}; stop its process first"
 

@@ -498,6 +498,7 @@ async def test_a_goodbye_names_the_last_request_and_none_is_accepted_after_it() 
         await raw.send(["c", 6, None, "z"], ["x", 6])
         assert await raw.receive() == ["b", "leaving", 5]
         assert len(b.requests) == 2
+        await raw.ends()
         assert b.ends[0].kind is EndKind.CLOSED
 
 

@@ -29,7 +29,7 @@ class WebServer:
             AssertionError: It ends before.
         """
         self.stop()
-        self._port = _free_port()
+        self._port = free_port()
         address = f"127.0.0.1:{self._port}"
         place = {"hypercorn": ["--bind", address], "uvicorn": ["--port", str(self._port)]}
         self._process = subprocess.Popen(
@@ -76,7 +76,7 @@ class WebServer:
         return answer.text
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

@@ -114,13 +114,23 @@ RANKS = {
         "calls",
     ],
     "_cluster": [
-        "address frames",
+        "address frames node_note nodes settings",
         "handshake incoming link",
         "declaration exception_storage handles listener outcomes plain_values",
         "parameters peer remote_errors",
-        "call_codec",
+        "call_codec router",
+        "routed_calls",
+        "file_cluster service",
     ],
-    "_runtime": ["forks host", "sides", "open_runtime", "tenant_drop"],
+    "_runtime": [
+        "forks host settings",
+        "sides",
+        "sharing",
+        "open_runtime",
+        "tenant_drop",
+        "administration",
+        "routed_administration",
+    ],
     "_api": [
         "statistics handle plain_arguments",
         "context durable_object",
@@ -157,7 +167,7 @@ RANKS = {
         "_simulation",
     ],
     "cli": [
-        "errors options output",
+        "errors options output probes",
         "prompts storage",
         "transfer scaffold bench demo",
         "commands",
@@ -178,7 +188,7 @@ RANKS = {
     "cli.demo": ["protocol", "child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
         "alarms bench completion copy demo doctor edit export import_ init ls",
-        "migrate migrate_states new rm show stats tenants",
+        "migrate migrate_states new nodes rm serve show stats tenants",
     ],
 }
 """The modules of each room, bottom up. The package's own ``__init__`` is above them."""

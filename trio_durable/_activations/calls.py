@@ -70,6 +70,25 @@ class CallPath(Protocol):
         ...
 
 
+class Submission:
+    """A call for a caller elsewhere."""
+
+    __slots__ = ("_activation", "_envelope")
+
+    def __init__(self, activation: Activation, envelope: Envelope) -> None:
+        self._activation = activation
+        self._envelope = envelope
+
+    @property
+    def has_begun(self) -> bool:
+        """True once its turn has begun."""
+        return not self._activation.is_queued(self._envelope)
+
+    def withdraw(self) -> None:
+        """Take it back if its turn hasn't begun."""
+        self._activation.withdraw(self._envelope)
+
+
 class LocalCalls:
     """Calls of the objects of one type in this process.
 
@@ -81,6 +100,7 @@ class LocalCalls:
     def __init__(self, directory: Directory, services: Services) -> None:
         self.directory = directory
         self.object_type = directory.object_type
+        self._exchange = directory.object_type.exchange
         self._services = services
         self._deadlines = services.deadlines
         self._loop = services.loop
@@ -101,7 +121,7 @@ class LocalCalls:
         loop, services = self._loop, self._services
         if services.closing or not loop.is_current():
             self._check_usable()
-        if kwargs or not are_atoms(args):
+        if kwargs or not are_atoms(args) or self._exchange is not None:
             args, kwargs = self._by_value(address, handler, args, kwargs)
         origin = current_turn.get()
         if origin is not None and (handler.is_async or not handler.readonly) and origin.must_wait:
@@ -170,7 +190,10 @@ class LocalCalls:
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> tuple[tuple[object, ...], dict[str, object]]:
-        return arguments_by_value(lambda: self.directory.key(address), handler.name, args, kwargs)
+        key = partial(self.directory.key, address)
+        if self._exchange is not None:
+            return self._exchange.arguments(key, handler.name, args, kwargs)
+        return arguments_by_value(key, handler.name, args, kwargs)
 
     # --- the mailbox -----------------------------------------------------------------------------
 
@@ -188,23 +211,69 @@ class LocalCalls:
         caller = graph.caller()
         if caller is not None:
             graph.check(caller, node, envelope.name)
-        if timeout is not None and not is_admitted:
-            admit_to_mailbox(
-                node.key, envelope.name, timeout, activation.depth, activation.expected_wait()
-            )
+        if not is_admitted:
+            _admit_to_mailbox(activation, envelope.name, timeout)
         if caller is not None:
             graph.begin(caller, node)
         try:
-            activation.accept(envelope)
-            if timeout is not None and not waiter.ended:
-                waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
-                self._deadlines.watch(waiter, self._loop.now(), timeout)
+            self._put(activation, envelope, timeout)
             return await waiter.wait()
         finally:
             activation.withdraw(envelope)  # if it is there still, its caller gives up
             waiter.expiry = None  # or it would keep the object for as long as the waiter is kept
             if caller is not None:
                 graph.end(caller, node)
+
+    def _put(self, activation: Activation, envelope: Envelope, timeout: float | None) -> None:
+        waiter = envelope.waiter
+        activation.accept(envelope)
+        if timeout is not None and not waiter.ended:
+            waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
+            self._deadlines.watch(waiter, self._loop.now(), timeout)
+
+    def submit(
+        self,
+        address: str,
+        handler: HandlerDefinition | Operation,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+        waiter: Waiter,
+    ) -> Submission:
+        """Call a handler for a caller elsewhere, which no task here waits for.
+
+        Its turn comes from the mailbox and never on the spot, so that the number of calls that
+        arrive at once doesn't hold up the event loop.
+
+        Args:
+            address: The object's address.
+            handler: The handler, or an operation.
+            args: The arguments, by value already.
+            kwargs: The same, by name.
+            timeout: The time that is left to the caller, in seconds.
+            waiter: Ended with the reply, or with an error.
+
+        Raises:
+            RuntimeClosed: The runtime closes or is closed; the call was not made.
+            TenantDropped: The object's tenant is being dropped, likewise.
+            Overloaded: It was unlikely to end within its timeout, likewise.
+        """
+        services, directory = self._services, self.directory
+        if services.closing:
+            raise services.closed_error("the runtime is closing")
+        if isinstance(handler, Operation):
+            saves, needs_instance = handler.saves, handler.needs_instance
+        else:
+            saves, needs_instance = not handler.readonly, True
+        key, loads = directory.key(address), directory.find(address) is None
+        admit(services, key, handler.name, timeout, saves=saves, loads=loads)
+        activation = directory.use(address)
+        _admit_to_mailbox(activation, handler.name, timeout)
+        envelope = Envelope(
+            waiter, handler.name, handler, args, kwargs, needs_instance=needs_instance
+        )
+        self._put(activation, envelope, timeout)
+        return Submission(activation, envelope)
 
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
         activity = activation.activity()
@@ -401,3 +470,9 @@ class LocalCalls:
             raise
         notifier.stop(call, notifier.now() - began)
         return result
+
+
+def _admit_to_mailbox(activation: Activation, name: str, timeout: float | None) -> None:
+    if timeout is not None:
+        wait = activation.expected_wait()
+        admit_to_mailbox(activation.key, name, timeout, activation.depth, wait)

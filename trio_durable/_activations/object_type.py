@@ -7,7 +7,7 @@ engine knows of the class. (Orleans calls it ``GrainTypeSharedContext``.)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -17,6 +17,32 @@ from .._json.lookup import Forms
 from .._json.state import StateCodec
 from .._keys import ObjectKey, address_of, at_address, id_problem
 from .effects import ContextHost
+
+
+class Exchange(Protocol):
+    """Passes arguments and results by value as another process would get them."""
+
+    def arguments(
+        self,
+        key: Callable[[], ObjectKey],
+        handler: str,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        """The arguments of a call.
+
+        Raises:
+            ArgumentError: They could not be sent.
+        """
+        ...
+
+    def result(self, key: ObjectKey, handler: str, result: object) -> object:
+        """The result of a call.
+
+        Raises:
+            ReplyError: It could not be sent.
+        """
+        ...
 
 
 @attrs.frozen(eq=False)
@@ -44,6 +70,8 @@ class ObjectType:
     """Gives an instance its ``ctx``, which makes it the live one."""
     detach_context: Callable[[Any], None]
     """Takes the ``ctx`` away, so that an instance which a handler kept is a detached one."""
+    exchange: Exchange | None = None
+    """In a cluster, what makes calls the same here and elsewhere."""
 
     def address(self, object_id: str, tenant: str) -> str:
         """The address of an object: its id, together with its tenant's name if it has one.

@@ -289,7 +289,7 @@ class ObjectState:
         """
         effects = self.effects
         try:
-            if not is_atom(result):
+            if not is_atom(result) or self.object_type.exchange is not None:
                 result = self._reply(name, result, effects)
             if effects is not None and effects.delivery is not None:
                 self._check_not_superseded(effects.delivery, name)
@@ -355,6 +355,9 @@ class ObjectState:
         is_delivery = effects is not None and effects.delivery is not None
         if is_delivery and not isinstance(result, Coroutine):
             return None  # no caller waits for it
+        exchange = self.object_type.exchange
+        if exchange is not None and not isinstance(result, Coroutine):
+            return exchange.result(self.key, name, result)
         try:
             return copied(result)
         except TypeError as error:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from .._activations.calls import LocalCalls
 from .._activations.info import ActivationInfo
-from .._activations.operations import DELETE, ENSURE_STARTED, EXISTS, GET_STATE, PUT_STATE, STOP
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.input import check_name, due_time, encoded_payload
+from .._cluster.nodes import Node
 from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
-from .._errors import ObjectNotRunning, RuntimeClosed
+from .._errors import RuntimeClosed
 from .._keys import AlarmKey, ObjectKey
+from .._runtime.administration import Administration
 from .._runtime.open_runtime import OpenRuntime
 from ..storage import NewAlarm
 from .durable_object import DurableObject
@@ -50,6 +51,8 @@ class Objects(ABC):
     _tenant: str
     _registry: TypeRegistry
     _opened: OpenRuntime | None
+    _administration: Administration
+    """Set as soon as `_opened` is."""
 
     @property
     @abstractmethod
@@ -153,21 +156,28 @@ class Objects(ABC):
                 not be made durable.
         """
         calls, address = self._locate(object_type, object_id)
-        await calls.operate(address, ENSURE_STARTED)
-        found = calls.directory.find(address)
-        if found is not None:
-            return found.info()
-        # Already gone again, in the moment between; it did start.
-        return ActivationInfo(calls.object_type.key(address), "hibernated", 0, 0)
+        return await self._administered().ensure_started(calls, address)
 
     def whereis(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> ActivationInfo | None:
-        """A snapshot of an object in memory; None if it isn't there."""
+        """A snapshot of an object in this process's memory; None if it isn't there.
+
+        In a cluster it may be in that of another process, see `locate`.
+        """
         self._open()
         calls, address = self._locate(object_type, object_id)
         activation = calls.directory.find(address)
         return None if activation is None else activation.info()
+
+    async def locate(self, object_type: type[DurableObject] | str, object_id: str, /) -> Node:
+        """The runtime that an object lives in, in memory or not: in a cluster, its owner.
+
+        Raises:
+            CallTimeout: No process of the cluster answered within the runtime's timeout.
+        """
+        self._locate(object_type, object_id)
+        return (await self._administered().list_nodes())[0]
 
     async def stop(
         self,
@@ -191,14 +201,8 @@ class Objects(ABC):
                 timeout; after 60 seconds if that is None.
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
         """
-        opened = self._usable()
         calls, address = self._locate(object_type, object_id)
-        if calls.directory.find(address) is None:
-            await opened.loop.checkpoint()
-        elif interrupt:
-            await calls.interrupt(address)
-        else:
-            await calls.operate(address, STOP)
+        await self._administered().stop(calls, address, interrupt)
 
     def count_objects(self) -> int:
         """The number of objects in memory, hibernated ones included."""
@@ -217,11 +221,8 @@ class Objects(ABC):
             ObjectNotRunning: The object isn't in memory.
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
         """
-        self._usable()
         calls, address = self._locate(object_type, object_id)
-        if calls.directory.find(address) is None:
-            raise ObjectNotRunning(calls.object_type.key(address), "get_state")
-        return cast("T", await calls.operate(address, GET_STATE))
+        return cast("T", await self._administered().get_state(calls, address))
 
     async def put_state(self, object_type: type[T] | str, object_id: str, instance: T, /) -> None:
         """Replace an object's state, stored or not, after the calls queued so far.
@@ -242,7 +243,7 @@ class Objects(ABC):
         key = calls.object_type.key(address)
         state = codec.encode_fields(key, instance)
         codec.check_size(key, state)
-        await calls.operate(address, PUT_STATE, state)
+        await self._administered().put_state(calls, address, state)
 
     async def exists(self, object_type: type[DurableObject] | str, object_id: str, /) -> bool:
         """True if an object is stored, after the calls queued so far.
@@ -252,11 +253,7 @@ class Objects(ABC):
             StorageUnavailable: The storage can't be read.
         """
         calls, address = self._locate(object_type, object_id)
-        if calls.directory.find(address) is not None:
-            return bool(await calls.operate(address, EXISTS))
-        key = calls.object_type.key(address)
-        rows = await self._open().read(lambda reader: reader.load([key]))
-        return rows[0] is not None
+        return await self._administered().exists(calls, address)
 
     async def delete(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
         """Delete an object's stored state and its alarms, after the calls queued so far.
@@ -268,7 +265,7 @@ class Objects(ABC):
             PersistenceError: The deletion could not be made durable.
         """
         calls, address = self._locate(object_type, object_id)
-        await calls.operate(address, DELETE)
+        await self._administered().delete(calls, address)
 
     async def list_objects(
         self,
@@ -329,7 +326,7 @@ class Objects(ABC):
         key = self._key(object_type, object_id)
         due_at = due_time(key, name, after, at, self._open().clock.now())
         new = NewAlarm(due_at, encoded_payload(key, name, payload))
-        await self._open().scheduler.schedule(key, str.__str__(name), new)
+        await self._administered().schedule_alarm(key, str.__str__(name), new)
 
     async def cancel_alarm(
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
@@ -343,7 +340,7 @@ class Objects(ABC):
         """
         key = self._key(object_type, object_id)
         check_name(key, name)
-        await self._open().scheduler.cancel(key, str.__str__(name))
+        await self._administered().cancel_alarm(key, str.__str__(name))
 
     async def cancel_all_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
@@ -355,7 +352,7 @@ class Objects(ABC):
             PersistenceError: The change could not be made durable.
         """
         key = self._key(object_type, object_id)
-        await self._open().scheduler.cancel_all(key)
+        await self._administered().cancel_all_alarms(key)
 
     async def list_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
@@ -408,13 +405,9 @@ class Objects(ABC):
             InvalidAlarm: ``name`` can't be the name of an alarm.
             StorageUnavailable: The change could not be made durable.
         """
-        opened = self._usable()
         key = self._key(object_type, object_id)
         check_name(key, name)
-        opened.services.refuse_dropped(key)
-        await opened.leave_turn(key, "retry_alarm")
-        with opened.storage_errors():
-            return await opened.scheduler.revive(key.alarm(str.__str__(name)))
+        return await self._administered().retry_alarm(key.alarm(str.__str__(name)))
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -434,6 +427,16 @@ class Objects(ABC):
         """The key of an object whose alarms are set here; another runtime may serve its type."""
         alarmed = self._registry.calls_for_alarms(object_type).object_type
         return alarmed.key(alarmed.address(object_id, self._tenant))
+
+    def _administered(self) -> Administration:
+        """The requests that are made of the runtime, for the caller's event loop.
+
+        Raises:
+            RuntimeClosed: It isn't open.
+            WrongEventLoop: The caller runs elsewhere.
+        """
+        self._usable()
+        return self._administration
 
     def _usable(self) -> OpenRuntime:
         """`_open`, for the caller's event loop.

@@ -10,10 +10,12 @@ from .._activations.object_type import ObjectType
 from .._alarms.delivery import Delivery
 from .._alarms.retry import DEFAULT_RETRY, Retry
 from .._cluster.handles import Reference
+from .._cluster.routed_calls import RoutedCalls
 from .._errors import DefinitionError, UnknownObjectType
 from .._eventloop.loop import Waiter
 from .._json.state import DEFAULT_MAX_STATE_SIZE, StateCodec
 from .._keys import AlarmKey, ObjectKey
+from .._runtime.routed_administration import AdministrationRequests
 from ..storage import AlarmChanges
 from .context import attach_context, detach_context
 from .durable_object import (
@@ -197,6 +199,8 @@ class TypeRegistry:
         """See `HandleSource.handle`."""
         return self.handle_class(self.calls(type_name))(address, timeout)
 
+    # --- handles as arguments: see `Handles` -----------------------------------------------------
+
     def is_durable(self, tp: object) -> bool:
         """See `Handles.is_durable`."""
         return isinstance(tp, type) and issubclass(tp, DurableObject)
@@ -204,6 +208,12 @@ class TypeRegistry:
     def reference(self, value: object) -> Reference | None:
         """See `Handles.reference`."""
         return reference_of(value, self.origin)
+
+    def timeout_of(self, type_name: str) -> float | None:
+        """The timeout of calls of a type's objects; the default, without a name."""
+        if not type_name:
+            return self._default_timeout
+        return self.calls_for_alarms(type_name).object_type.timeout
 
     # --- alarms, by name: see `Destination` ------------------------------------------------------
 
@@ -278,6 +288,32 @@ class TypeRegistry:
         if self._objects is not None:
             return tuple(sorted(definition_of(cls).name for cls in self._objects))
         return tuple(sorted(known_definitions()))
+
+
+class RequestTargets:
+    """The objects of a runtime for requests of other processes: see `Targets`.
+
+    Args:
+        registry: The types.
+        requests: Requests of the runtime itself.
+        is_closing: Returns True if the runtime closes.
+    """
+
+    def __init__(
+        self,
+        registry: TypeRegistry,
+        requests: AdministrationRequests,
+        is_closing: Callable[[], bool],
+    ) -> None:
+        self._registry = registry
+        self.administer = requests.make
+        self.is_closing = is_closing
+
+    def calls(self, object_type: str) -> RoutedCalls:
+        """See `Targets.calls`."""
+        calls = self._registry.calls(object_type)
+        assert isinstance(calls, RoutedCalls)
+        return calls
 
 
 def _class_of(object_type: type[DurableObject]) -> type[DurableObject]:

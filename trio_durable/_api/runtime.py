@@ -8,6 +8,7 @@ from contextlib import suppress
 from contextvars import Token
 from heapq import nlargest
 from operator import attrgetter
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 from weakref import WeakValueDictionary
@@ -16,6 +17,8 @@ from .._activations.calls import LocalCalls
 from .._activations.eviction import DEFAULT_MAX_RESIDENT
 from .._activations.object_type import ObjectType
 from .._clock import Clock
+from .._cluster.nodes import Node
+from .._cluster.settings import Cluster, cluster_settings
 from .._declarations.keywords import converter_argument
 from .._durations import Duration, interval_seconds, optional_seconds, positive_int, seconds
 from .._errors import RuntimeClosed
@@ -24,15 +27,16 @@ from .._eventloop.current import Dispatcher
 from .._eventloop.runner import InlineRunner, Runner, ThreadRunner
 from .._eventloop.running import running_loop_token
 from .._json.state import DEFAULT_MAX_STATE_SIZE
-from .._keys import ObjectKey
-from .._runtime.open_runtime import OpenRuntime, Settings, open_runtime
-from .._runtime.tenant_drop import drop_tenant
-from ..storage import Durability, MemoryStorage, Storage
+from .._runtime.administration import Administration
+from .._runtime.open_runtime import OpenRuntime, open_runtime
+from .._runtime.routed_administration import AdministrationRequests, RoutedAdministration
+from .._runtime.settings import ClusterOnFile, Settings
+from ..storage import Durability, MemoryStorage, SQLiteStorage, Storage
 from ..storage._urls import storage_at
 from .durable_object import DurableObject
 from .instrument import Closed, Instrument, Opened
 from .objects import Objects, checked_limit
-from .registry import TypeRegistry
+from .registry import RequestTargets, TypeRegistry
 from .statistics import NAMED, RuntimeStatistics
 from .tenant import Tenant, check_tenant
 
@@ -82,6 +86,8 @@ class DurableRuntime(Objects):
         clock: The source of the time of alarms; the system's clock, or the event loop's if that is
             virtual.
         instruments: Observers of the runtime's work, see `trio_durable.telemetry`.
+        cluster: True or a `Cluster` to share an SQLite file with the runtimes of other processes
+            that say so, too: one of them has the objects, and the others call it.
 
     Durations are a ``timedelta`` or a number of seconds.
 
@@ -109,6 +115,7 @@ class DurableRuntime(Objects):
         runner: type[Runner] | None = None,
         clock: Clock | None = None,
         instruments: Iterable[Instrument] = (),
+        cluster: bool | Cluster = False,
     ) -> None:
         positive_int(max_resident, "max_resident")
         positive_int(max_state_size, "max_state_size")
@@ -131,6 +138,7 @@ class DurableRuntime(Objects):
             claim_ttl=interval_seconds(claim_ttl, "claim_ttl"),
             grace_period=seconds(grace_period, "grace_period"),
             close_timeout=seconds(close_timeout, "close_timeout"),
+            cluster=_on_file(cluster_settings(cluster), self._storage),
         )
         self._is_entered = False
         self._opened: OpenRuntime | None = None
@@ -197,10 +205,30 @@ class DurableRuntime(Objects):
                 turn waits for.
             StorageUnavailable: The storage refused; nothing was removed.
         """
-        opened = self._usable()
+        administration = self._administered()
         check_tenant(name)
-        await opened.leave_turn(ObjectKey("", "", name), "drop_tenant")
-        return await drop_tenant(opened, str.__str__(name))  # an enum's own text is another
+        return await administration.drop_tenant(str.__str__(name))  # an enum's own text is another
+
+    # --- nodes -----------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> str:
+        """The id of this runtime among the nodes, see `list_nodes`.
+
+        Raises:
+            RuntimeClosed: The runtime isn't open.
+        """
+        return self._open().node_id
+
+    async def list_nodes(self) -> list[Node]:
+        """The runtimes that share the storage, this one included; those with objects first.
+
+        Without ``cluster`` it is this one alone.
+
+        Raises:
+            CallTimeout: No process of the cluster answered within the runtime's timeout.
+        """
+        return await self._administered().list_nodes()
 
     # --- opening and closing ---------------------------------------------------------------------
 
@@ -218,11 +246,22 @@ class DurableRuntime(Objects):
 
     def _prepare(self, opened: OpenRuntime) -> None:
         self._opened = opened
+        self._administration = Administration(opened)
+        if opened.sharing is not None:
+            requests = AdministrationRequests(self._administration, self._registry.calls)
+            self._administration = RoutedAdministration(
+                opened, opened.sharing.router, self._registry.timeout_of
+            )
+            is_closing = lambda: opened.services.closing  # noqa: E731
+            opened.sharing.prepare(RequestTargets(self._registry, requests, is_closing))
         self._registry.origin.open()
         self._registry.prepare()
 
     def _serve(self, object_type: ObjectType) -> LocalCalls:
-        return self._open().serve(object_type)
+        opened = self._open()
+        if opened.sharing is None:
+            return opened.serve(object_type)
+        return opened.serve_in_cluster(object_type, self._registry)
 
     async def __aexit__(
         self,
@@ -280,8 +319,19 @@ class DurableRuntime(Objects):
                 )
             ),
             slowest=tuple(nlargest(NAMED, busy, key=attrgetter("seconds"))),
-            log_bytes=opened.writer.log_bytes,
+            log_bytes=opened.sides.writer.log_bytes,
         )
+
+
+def _on_file(settings: Cluster | None, storage: Storage) -> ClusterOnFile | None:
+    if settings is None:
+        return None
+    if not isinstance(storage, SQLiteStorage):
+        raise ValueError(
+            f"cluster needs a storage that several processes can share, an SQLite file; "
+            f"{storage.location} is a {type(storage).__name__}"
+        )
+    return ClusterOnFile(settings, Path(storage.location))
 
 
 def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:

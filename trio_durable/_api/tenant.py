@@ -25,6 +25,7 @@ class Tenant(Objects):
         self._tenant = name
         self._registry = runtime._registry
         self._opened = runtime._opened
+        self._administration = runtime._administration
 
     @property
     def name(self) -> str:

@@ -201,12 +201,23 @@ class Listening:
         self.socket = socket_
         self._inode = _inode(address.path) if isinstance(address, UnixAddress) else None
 
+    @property
+    def is_at_path(self) -> bool:
+        """False if the path of a Unix socket doesn't lead to it any more."""
+        if not isinstance(self.address, UnixAddress):
+            return True
+        try:
+            return _inode(self.address.path) == self._inode
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # the folder can't be read, so there is nothing to restore
+
     async def close(self) -> None:
         """Stop listening. If another process has put its own socket at the path, that stays."""
-        if isinstance(self.address, UnixAddress):
+        if isinstance(self.address, UnixAddress) and self.is_at_path:
             with suppress(OSError):
-                if _inode(self.address.path) == self._inode:
-                    os.unlink(self.address.path)
+                os.unlink(self.address.path)
         await anyio.aclose_forcefully(self.socket)
 
 
@@ -215,19 +226,24 @@ def _inode(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-async def listen(address: Address) -> Listening:
+async def listen(address: Address, *, replace: bool = False) -> Listening:
     """Listen at ``address``.
 
     A Unix socket has the mode 0600 before it accepts connections. A stale socket at its path, one
     without a listener, is replaced. Two processes must not do that at the same time; the caller's
     lock prevents it.
 
+    Args:
+        address: The address.
+        replace: Replace a socket that something listens at, too: the caller knows that it is no
+            owner's, such as a copy in a forked process.
+
     Raises:
         AddressInUse: Another process listens there, or the path names another file.
         OSError: The system refused.
     """
     if isinstance(address, UnixAddress):
-        _check_free(address)
+        _check_free(address, may_be_served=replace)
         try:
             listener = await anyio.create_unix_listener(address.path, mode=0o600, backlog=_BACKLOG)
         except OSError as error:
@@ -253,7 +269,7 @@ def _explained(error: OSError, address: Address) -> OSError:
     return error
 
 
-def _check_free(address: UnixAddress) -> None:
+def _check_free(address: UnixAddress, *, may_be_served: bool) -> None:
     """Check that the path of ``address`` is free, or has a stale socket. It never waits.
 
     Raises:
@@ -266,6 +282,8 @@ def _check_free(address: UnixAddress) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise AddressInUse(address, "the path names a file that isn't a socket")
+    if may_be_served:
+        return
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:

@@ -9,6 +9,9 @@ Invariants:
 - Messages leave the queue in order, and a message in the queue can be withdrawn. So each message
   was either never sent, or may have been sent, and the link knows which.
 - Input of the peer ends the link at worst. No exception leaves `Link.run` because of it.
+- A link that can't write any more, or has said goodbye, still reads: messages that the peer sent
+  before may be waiting in the connection. Closing a socket that has unread data would destroy
+  what its peer hasn't read (TCP), or break the peer's next write before its next read.
 - The link ends once. It reports its end by a plain call, before it closes the connection.
 """
 
@@ -214,9 +217,9 @@ class Link:
         return number <= self._taken
 
     def close(self, reason: str, last: int | None = None) -> None:
-        """Queue a goodbye, and end once it is written, after a TTL at the latest.
+        """Queue a goodbye, and end when the peer has read it and closed the connection.
 
-        `send` raises from now on.
+        It takes a TTL at most, and a beat once the goodbye is written. `send` raises from now on.
 
         Args:
             reason: For the peer's log.
@@ -271,7 +274,7 @@ class Link:
         except ProtocolError as error:
             self.finish(LinkEnd(EndKind.PROTOCOL, str(error)))
         except _LOST as error:
-            self.finish(LinkEnd(EndKind.LOST, error_summary(error)))
+            self.finish(self.closing or LinkEnd(EndKind.LOST, error_summary(error)))
         except BaseException as error:
             if isinstance(error, anyio.get_cancelled_exc_class()):
                 raise
@@ -320,6 +323,19 @@ class Link:
     # --- the task that writes --------------------------------------------------------------------
 
     async def _write(self) -> None:
+        try:
+            await self._write_queue()
+        except _LOST as error:
+            # The peer has closed, and the task that reads finds that out behind its last messages.
+            if self.closing is None:
+                self.closing = LinkEnd(EndKind.LOST, error_summary(error))
+        else:
+            await anyio.sleep(self._ttl / BEATS)
+            if self.closing is not None:
+                self.finish(self.closing)
+
+    async def _write_queue(self) -> None:
+        """Write what is in the queue, until the link closes."""
         send = self._stream.send
         while True:
             await self._wakeup.wait()
@@ -335,7 +351,6 @@ class Link:
                     self._pieces += 1
                 self._wrote()
             if self.closing is not None:
-                self.finish(self.closing)
                 return
 
     async def _send_large(self, frame: bytes) -> None:

@@ -226,3 +226,13 @@ class OwnTasks:
         self._running.discard(task)
         if not self._running and self._all_ended is not None:
             self._all_ended.settle()
+
+
+def exit_in(error: BaseException) -> BaseException | None:
+    """Control-C or an exit, alone or in a group."""
+    while isinstance(error, BaseExceptionGroup):
+        found, _ = error.split((KeyboardInterrupt, SystemExit))
+        if found is None:
+            return None
+        error = found.exceptions[0]
+    return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None

@@ -23,12 +23,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, copy_context
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
+from uuid import uuid4
 
 import anyio
-import attrs
 
 from .._activations.calls import LocalCalls
 from .._activations.directory import Directory
@@ -38,45 +38,33 @@ from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
 from .._activations.pump import Pump, SliceClock
 from .._activations.services import Services
-from .._clock import Clock
+from .._cluster.handles import Handles
+from .._cluster.routed_calls import RoutedCalls
 from .._errors import RuntimeClosed, StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
 from .._eventloop.loop import Loop, Waiter
-from .._eventloop.runner import Runner
 from .._eventloop.running import running_loop
-from .._eventloop.tasks import OwnTasks, Supervision
+from .._eventloop.tasks import OwnTasks, Supervision, exit_in
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
-from .._telemetry.notifier import Notifier, Observer
+from .._telemetry.notifier import Notifier
 from .._text import error_summary
 from ..scheduler import Destination, Scheduler, WheelScheduler
-from ..storage import Hints, Reader, Storage, StorageFault
+from ..storage import Hints, Reader, StorageFault
 from .forks import open_runtimes
 from .host import Host
-from .sides import ReaderSide, WriterSide, open_sides
+from .settings import Settings
+from .sharing import Sharing
+from .sides import Sides
 
 logger = logging.getLogger("trio_durable")
 
+
 C = TypeVar("C", bound=LocalCalls)
 R = TypeVar("R")
-
-
-@attrs.frozen
-class Settings:
-    """The arguments of a `DurableRuntime`, checked; durations in seconds."""
-
-    storage: Storage
-    runner: type[Runner]
-    clock: Clock | None
-    instruments: tuple[Observer, ...]
-    max_resident: int
-    polling_interval: float
-    claim_ttl: float
-    grace_period: float
-    close_timeout: float
 
 
 async def open_runtime(
@@ -103,11 +91,10 @@ async def open_runtime(
     found: list[OpenRuntime] = []
 
     async def live(host: Host) -> None:
-        writer_side, reader_side = await open_sides(loop, host, settings.storage, settings.runner)
-        opened = OpenRuntime(
-            *(settings, loop, host, context, writer_side, reader_side),
-            *(runtime, tenant, destination),
-        )
+        sides = Sides(loop, host, settings.storage, settings.runner)
+        if settings.cluster is None:
+            await sides.open()
+        opened = OpenRuntime(settings, loop, host, context, sides, runtime, tenant, destination)
         await opened._start(prepare)
         found.append(opened)
         host.opened()
@@ -130,8 +117,7 @@ class OpenRuntime:
         loop: Loop,
         host: Host,
         context: Context,
-        writer_side: WriterSide,
-        reader_side: ReaderSide,
+        sides: Sides,
         runtime: Dispatcher,
         tenant: Callable[[str], Dispatcher],
         destination: Destination,
@@ -149,14 +135,14 @@ class OpenRuntime:
         loop.failed = self.recover
         self.group_commit = GroupCommit(
             loop,
-            writer_side.runner,
-            writer_side.writer,
+            sides.writing.runner,
+            sides.writer,
             clock.now,
             notifier=self.notifier,
             failed=self.recover,
         )
         self.batched_load = BatchedLoad(
-            loop, reader_side.runner, reader_side.reader, lambda: self.pump.wake()
+            loop, sides.reading.runner, sides.reader, lambda: self.pump.wake()
         )
         slice_clock = SliceClock(loop)
         self.pump = Pump(loop, slice_clock, self.batched_load.deliver, self.recover)
@@ -184,8 +170,8 @@ class OpenRuntime:
             loop,
             clock,
             self.group_commit,
-            reader_side.runner,
-            reader_side.reader,
+            sides.reading.runner,
+            sides.reader,
             destination,
             self._tell_others,
             polling_interval=settings.polling_interval,
@@ -196,12 +182,25 @@ class OpenRuntime:
         self.host = host
         self._runtime = runtime
         self._settings = settings
-        self.writer = writer_side.writer
-        self._reader_side = reader_side
-        self._runners = (writer_side.runner, reader_side.runner)
+        self.sides = sides
+        self._runners = (sides.writing.runner, sides.reading.runner)
         for runner in self._runners:
             runner.failed = self.fail
         self._hints: Hints | None = None
+        self.node_id = str(uuid4())
+        """The runtime's id among all runtimes of its storage."""
+        self.sharing: Sharing | None = None
+        if settings.cluster is not None:
+            self.sharing = Sharing(
+                settings.cluster,
+                self.node_id,
+                self.services,
+                host,
+                sides,
+                OwnTasks(loop, context, self._task_failed),
+                owns=lambda: self._supervise(self.scheduler.run),
+                failed=self.fail,
+            )
         self._closed_waiters: list[Waiter] = []
         self._is_late = False
 
@@ -212,19 +211,17 @@ class OpenRuntime:
         for undo in (
             self._raise_if_late,
             self._close_hints,
+            self._leave_others,
             self._drain,
             self._end_tasks,
             self._mark_closed,
         ):
             host.push(undo)
         prepare(self)  # before any task runs
-        for task in (
-            self.pump.run,
-            self.deadlines.run,
-            self.resident_set.run,
-            scheduler.run,
-        ):
-            self.tasks.supervise(task, f"trio_durable {task.__qualname__}", self.recover)
+        for task in (self.pump.run, self.deadlines.run, self.resident_set.run):
+            self._supervise(task)
+        if self.sharing is None:
+            self._supervise(scheduler.run)
         self._hints = self.storage.open_hints(
             lambda available_at: self.loop.call_soon_threadsafe(scheduler.hinted, available_at)
         )
@@ -233,6 +230,11 @@ class OpenRuntime:
         host.push(self._unregister)
         current.register(self.loop.token, self._runtime)
         host.push(self._finish_turns)
+        if self.sharing is not None:
+            await self.sharing.enter()
+
+    def _supervise(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.tasks.supervise(task, f"trio_durable {task.__qualname__}", self.recover)
 
     def _unregister(self) -> None:
         if self.services.failure is None:  # else calls get its cause, until it is left
@@ -241,6 +243,8 @@ class OpenRuntime:
     async def _finish_turns(self) -> None:
         self.services.closing = True
         self.scheduler.stop()
+        if self.sharing is not None:
+            self.sharing.retire()
         if not self.services.closed:
             await self.host.grace(self._settings.grace_period, self._quiet)
 
@@ -249,6 +253,8 @@ class OpenRuntime:
         while services.busy:
             services.quiet = services.loop.waiter()
             await services.quiet.wait()
+        if self.sharing is not None:
+            await self.sharing.router.quiet()
 
     def _mark_closed(self) -> None:
         self.services.closing = self.services.closed = True
@@ -273,10 +279,14 @@ class OpenRuntime:
             self._is_late = False
         self._abandon_commits()
 
+    async def _leave_others(self) -> None:
+        if self.sharing is not None:
+            await self.sharing.leave()
+
     async def _close_hints(self) -> None:
         if self._hints is not None:
             with self.host.closing():
-                await self._reader_side.runner.run(self._hints.close)
+                await self.sides.reading.runner.run(self._hints.close)
 
     def _abandon_calls(self) -> None:
         for directory in self.directories:
@@ -334,7 +344,7 @@ class OpenRuntime:
         """
         if self.services.closed:
             return False
-        if (ending := _exit_in(error)) is not None:
+        if (ending := exit_in(error)) is not None:
             self.services.exit(ending)
             return False
         if not self._supervision.may_continue(error):
@@ -407,6 +417,8 @@ class OpenRuntime:
     def forked(self) -> None:
         """The process is a forked one: the runtime is closed here, and nothing waits for it."""
         self.host.has_forked = True
+        if self.sharing is not None:
+            self.sharing.forked()
         self.services.closing = self.services.closed = True
         self.services.failure = RuntimeClosed(
             "the process was forked; a runtime belongs to the process that has opened it"
@@ -455,6 +467,13 @@ class OpenRuntime:
         self.directories.append(directory)
         return path(directory, self.services)
 
+    def serve_in_cluster(self, object_type: ObjectType, handles: Handles) -> RoutedCalls:
+        """See `Sharing.serve`."""
+        assert self.sharing is not None
+        directory, calls = self.sharing.serve(object_type, handles)
+        self.directories.append(directory)
+        return calls
+
     async def read(self, read: Callable[[Reader], R]) -> R:
         """Run ``read`` in the reader's thread.
 
@@ -463,7 +482,7 @@ class OpenRuntime:
         """
         self.check_usable()
         with self.storage_errors():
-            return await self._reader_side.runner.run(lambda: read(self._reader_side.reader))
+            return await self.sides.reading.runner.run(lambda: read(self.sides.reader))
 
     @contextlib.contextmanager
     def storage_errors(self) -> Iterator[None]:
@@ -478,13 +497,3 @@ class OpenRuntime:
     def _tell_others(self, available_at: int) -> None:
         if self._hints is not None:
             self._hints.send(available_at)
-
-
-def _exit_in(error: BaseException) -> BaseException | None:
-    """Control-C or an exit, alone or in a group."""
-    while isinstance(error, BaseExceptionGroup):
-        found, _ = error.split((KeyboardInterrupt, SystemExit))
-        if found is None:
-            return None
-        error = found.exceptions[0]
-    return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None

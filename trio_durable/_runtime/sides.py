@@ -1,77 +1,164 @@
-"""Sides of a storage: its writer and its reader, each opened and closed in a thread of its own."""
+"""Sides of a storage: its writer and its reader, each opened and closed in a thread of its own.
+
+A member of a cluster on one file opens its sides when it becomes the file's owner, which may be
+long after it has opened. Until then its writer and reader are `LateWriter` and `LateReader`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-import attrs
-
-from .._errors import StorageUnavailable
+from .._errors import StorageInUse, StorageUnavailable
 from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
-from ..storage import Reader, Storage, Writer
+from ..storage import ForwardingReader, ForwardingWriter, Reader, Storage, StorageFault, Writer
 from .host import Host
 
 S = TypeVar("S", Writer, Reader)
 
 
-@attrs.frozen
-class WriterSide:
-    """The writer, and the thread that it is used in."""
+class Side(Generic[S]):
+    """The writer or the reader, and the thread that it is used in. The host closes both.
 
-    runner: Runner
-    writer: Writer
+    Args:
+        loop: The event loop.
+        host: The runtime's host.
+        storage: The storage.
+        runner_type: The kind of thread.
+        name: ``"writer"`` or ``"reader"``.
+        open_side: Opens the side; called in the thread.
+    """
 
+    def __init__(
+        self,
+        loop: Loop,
+        host: Host,
+        storage: Storage,
+        runner_type: type[Runner],
+        name: str,
+        open_side: Callable[[], S],
+    ) -> None:
+        self.runner = runner_type(loop, f"trio_durable {name}")
+        host.push(self.runner.stop)
+        self._host = host
+        self._storage = storage
+        self._open_side: Callable[[], S] = open_side
+        self._opened: list[S] = []
+        self._is_given_up = False
+        host.push(self._close_in_thread)
 
-@attrs.frozen
-class ReaderSide:
-    """The reader, and the thread that it is used in."""
+    async def open(self) -> S:
+        """Open the side, while the runtime opens.
 
-    runner: Runner
-    reader: Reader
+        Raises:
+            StorageUnavailable: It can't be opened, or takes too long for a runtime that is left.
+        """
+        with self._host.opening():
+            await self.open_later()
+        if not self._opened:
+            self._is_given_up = True
+            problem = "it didn't open in time; it was given up"
+            raise StorageUnavailable(self._storage.location, problem)
+        return self._opened[0]
 
+    async def open_later(self) -> None:
+        """Open the side while the runtime is open. May be repeated after an error."""
+        await self.runner.run(lambda: self._opened.append(self._open_side()))
 
-async def open_sides(
-    loop: Loop, host: Host, storage: Storage, runner_type: type[Runner]
-) -> tuple[WriterSide, ReaderSide]:
-    """Open both sides of a storage, which the host closes."""
-    writer = await _open_side(loop, host, storage, runner_type, "writer", storage.open_writer)
-    reader = await _open_side(loop, host, storage, runner_type, "reader", storage.open_reader)
-    return WriterSide(*writer), ReaderSide(*reader)
+    async def close_early(self) -> None:
+        """Close the side while the runtime goes on. It may be opened once more."""
+        await self.runner.run(self._close)
 
+    @property
+    def inner(self) -> S:
+        """The open side.
 
-async def _open_side(
-    loop: Loop,
-    host: Host,
-    storage: Storage,
-    runner_type: type[Runner],
-    name: str,
-    open_side: Callable[[], S],
-) -> tuple[Runner, S]:
-    runner = runner_type(loop, f"trio_durable {name}")
-    host.push(runner.stop)
-    opened: list[S] = []
-    is_given_up = False
+        Raises:
+            StorageFault: It isn't open.
+        """
+        if not self._opened:
+            raise StorageFault("another process of the cluster has the file")
+        return self._opened[0]
 
-    def close() -> None:
+    @property
+    def is_open(self) -> bool:
+        """True once it is open."""
+        return bool(self._opened)
+
+    def _close(self) -> None:
         # In the side's thread, after the job that opens it: so it doesn't matter whether something
         # waited for that to the end.
-        while opened:
-            opened.pop().close()
+        while self._opened:
+            self._opened.pop().close()
 
-    async def close_in_thread() -> None:
+    async def _close_in_thread(self) -> None:
         # The job stays in the thread's queue when the time is over, and closes the side in the end.
-        if is_given_up:
-            runner.post(close)
+        if self._is_given_up:
+            self.runner.post(self._close)
             return
-        with host.closing():
-            await runner.run(close)
+        with self._host.closing():
+            await self.runner.run(self._close)
 
-    host.push(close_in_thread)
-    with host.opening():
-        await runner.run(lambda: opened.append(open_side()))
-    if not opened:
-        is_given_up = True
-        raise StorageUnavailable(storage.location, "it didn't open in time; it was given up")
-    return runner, opened[0]
+
+class LateWriter(ForwardingWriter):
+    """The writer of a side that may not be open yet."""
+
+    def __init__(self, side: Side[Writer]) -> None:
+        self._side = side
+
+    @property
+    def inner(self) -> Writer:
+        """See `Side.inner`."""
+        return self._side.inner
+
+    @property
+    def log_bytes(self) -> int | None:
+        """None until it is open."""
+        return self._side.inner.log_bytes if self._side.is_open else None
+
+
+class LateReader(ForwardingReader):
+    """The reader of a side that may not be open yet."""
+
+    def __init__(self, side: Side[Reader]) -> None:
+        self._side = side
+
+    @property
+    def inner(self) -> Reader:
+        """See `Side.inner`."""
+        return self._side.inner
+
+
+class Sides:
+    """Both sides of a storage."""
+
+    def __init__(self, loop: Loop, host: Host, storage: Storage, runner_type: type[Runner]) -> None:
+        parts = (loop, host, storage, runner_type)
+        self.writing = Side[Writer](*parts, "writer", storage.open_writer)
+        self.reading = Side[Reader](*parts, "reader", storage.open_reader)
+        self.writer: Writer = LateWriter(self.writing)
+        self.reader: Reader = LateReader(self.reading)
+
+    async def acquire(self) -> StorageInUse | None:
+        """Open both as the owner of the storage; return an error if another process is the owner.
+
+        May be repeated, after an error as well.
+        """
+        if not self.writing.is_open:
+            try:
+                await self.writing.open_later()
+            except StorageInUse as error:
+                return error
+        await self.open_reader()
+        return None
+
+    async def open_reader(self) -> None:
+        """Open the reader, if it isn't open."""
+        if not self.reading.is_open:
+            await self.reading.open_later()
+
+    async def open(self) -> None:
+        """Open both, while the runtime opens."""
+        self.writer = await self.writing.open()
+        self.reader = await self.reading.open()

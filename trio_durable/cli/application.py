@@ -30,7 +30,9 @@ from .commands.ls import ls
 from .commands.migrate import migrate
 from .commands.migrate_states import migrate_states
 from .commands.new import new
+from .commands.nodes import nodes
 from .commands.rm import rm
+from .commands.serve import serve
 from .commands.show import show
 from .commands.stats import stats
 from .commands.tenants import tenants
@@ -130,7 +132,9 @@ for _command in (
     migrate,
     migrate_states,
     new,
+    nodes,
     rm,
+    serve,
     show,
     stats,
     tenants,

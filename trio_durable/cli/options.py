@@ -67,6 +67,12 @@ storage_option = _storage_option(required=True)
 storage_option_of_group = _storage_option(required=False)
 
 
+def storage_argument(function: F) -> F:
+    """``STORAGE``, for commands on the runtimes of a storage; the environment may have it."""
+    add = click.argument("storage", envvar="TRIO_DURABLE_STORAGE")
+    return add(function)
+
+
 def required_storage(context: click.Context, storage: str | None) -> str:
     """The storage of a group that was invoked without a command.
 

@@ -162,9 +162,7 @@ async def _listed(
 
 async def _fire(runtime: Objects, key: ObjectKey, name: str) -> bool:
     alarm_key = key.alarm(str.__str__(name))
-    opened = runtime._open()
-    with opened.storage_errors():
-        return await opened.scheduler.fire(alarm_key)
+    return await runtime._administered().fire_alarm(alarm_key)
 
 
 def _named(alarms: Sequence[Alarm], name: str) -> Alarm | None:

@@ -85,7 +85,7 @@ def serving(
 
     async def main() -> None:
         async with DurableRuntime(storage, objects=[Counter], runner=InlineRunner) as runtime:
-            await scenario(runtime, connection_of(runtime._open().writer))
+            await scenario(runtime, connection_of(runtime._open().sides.writer))
 
     trio.run(main)
 

@@ -125,7 +125,7 @@ class HeldRunner(InlineRunner):
 def test_all_callers_behind_a_full_disk_fail(path: Path) -> None:
     async def main() -> None:
         async with DurableRuntime(path, objects=[Counter], runner=HeldRunner) as runtime:
-            connection = connection_of(runtime._open().writer)
+            connection = connection_of(runtime._open().sides.writer)
             counter = runtime.get(Counter, "a")
             await counter.add()
             (pages,) = connection.execute("PRAGMA page_count").fetchone()

@@ -46,7 +46,7 @@ def test_full_is_the_default(path: Path) -> None:
 def test_the_runtime_passes_durability_on(path: Path, durability: Durability, level: int) -> None:
     async def main() -> None:
         async with DurableRuntime(path, durability=durability, runner=InlineRunner) as runtime:
-            connection = connection_of(runtime._open().writer)
+            connection = connection_of(runtime._open().sides.writer)
             assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
 
     trio.run(main)

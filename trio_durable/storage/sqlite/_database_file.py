@@ -62,14 +62,19 @@ class DatabaseFile:
             self.identity = identity_of(os.fstat(self._fd))
             try:
                 _refuse_own(path, self.identity)
+            except BaseException:
+                self._park()
+                raise
+            _owned[self.identity] = self  # first: another thread may fork as soon as it is locked
+            try:
                 locked = _lock(self._fd)
                 if locked is False:
                     raise _in_use(path, None)
             except BaseException:
+                del _owned[self.identity]
                 self._park()
                 raise
             self.is_locked = locked is True
-            _owned[self.identity] = self
 
     def other_names(self, path: Path) -> list[Path]:
         """Other names of the file in the folder of ``path``; empty after `release`.

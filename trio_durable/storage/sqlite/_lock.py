@@ -37,17 +37,17 @@ class FileLock:
 
     def __init__(self, path: Path, location: str) -> None:
         self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        _held.add(self)  # first: another thread may fork as soon as it is locked
         try:
             if not _lock(self._fd):
                 holder = os.read(self._fd, 32)
                 pid = int(holder) if holder.isdigit() else None
-                raise StorageInUse(location, "it is locked", pid)
+                raise StorageInUse(location, "" if pid else "it is locked", pid)
             os.ftruncate(self._fd, 0)
             os.write(self._fd, str(os.getpid()).encode())
         except BaseException:
             self.release()
             raise
-        _held.add(self)
 
     def release(self) -> None:
         """Release the lock. Does nothing if it was released before."""

@@ -1,0 +1,96 @@
+"""`make chaos`, for some seconds, and what its judge sees."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import chaos
+from .chaos_history import History, judge
+from .processes import run_module
+
+SECONDS = 4
+
+
+def test_it_says_what_it_has_done() -> None:
+    lines = run_module("cluster.chaos", "--seconds", f"{SECONDS}", "--seed", "5").splitlines()
+    assert lines[0] == "seeds from 5 on"
+    assert lines[-1] == "nothing was wrong", "\n".join(lines)
+    assert " changes" in lines[-2]
+    assert "histories" in lines[-2]
+
+
+# --- what it would see -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with closing(sqlite3.connect(tmp_path / "chaos.db")) as connection, connection:
+        connection.execute("CREATE TABLE durable_objects (type_name, object_id, state)")
+        connection.execute("CREATE TABLE durable_alarms (name)")
+    return tmp_path
+
+
+def verdict(folder: Path, names: list[str], *lines: list[Any]) -> None:
+    (folder / "0.calls").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with closing(sqlite3.connect(folder / "chaos.db")) as connection, connection:
+        state = json.dumps({"names": names})
+        connection.execute("INSERT INTO durable_objects VALUES ('ChaosLedger', 'a', ?)", (state,))
+    history = History.of([folder / "0.calls"])
+    history.read_file(folder / "chaos.db")
+    judge(history)
+
+
+APPEND = [[0, "ledger a", "append", ["x"], 1.0], [0, "ok", [1, []], 2.0]]
+
+
+def test_it_accepts_what_is_right(folder: Path) -> None:
+    verdict(
+        folder,
+        ["x", "z"],
+        *APPEND,
+        [1, "ledger a", "append", ["y"], 3.0],
+        [1, "unknown", "OwnerLost", 4.0],
+        [2, "ledger a", "peek", [], 5.0],
+        [2, "ok", [1, ["x"]], 6.0],
+        [3, "ledger a", "append", ["z"], 7.0],  # its caller was killed
+    )
+
+
+WRONG: dict[str, tuple[list[str], list[list[Any]]]] = {
+    "lost": ([], []),
+    "twice": (["x", "x"], []),
+    "another order": (["y", "x"], [[1, "ledger a", "append", ["y"], 3.0]]),
+    "a stale read": (["x"], [[1, "ledger a", "read", [], 3.0], [1, "ok", [], 4.0]]),
+    "a stale exception": (["x"], [[1, "ledger a", "peek", [], 3.0], [1, "ok", [0, []], 4.0]]),
+    "a lost alarm": (["x"], [[1, "ledger a", "arm", ["y"], 3.0], [1, "ok", None, 4.0]]),
+    "an unknown error": (["x"], [["fault", "ValueError()"]]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_it_sees_what_is_wrong(folder: Path, name: str) -> None:
+    names, lines = WRONG[name]
+    with pytest.raises(AssertionError):
+        verdict(folder, names, *APPEND, *lines)
+
+
+def test_a_failure_names_its_seed_and_keeps_its_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise AssertionError("a change was lost")
+
+    monkeypatch.setattr(chaos, "mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr(chaos.Round, "run", fails)
+    assert chaos.main(["--seconds", "1", "--seed", "7"]) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "a change was lost",
+        f"seed 7; the files are in {tmp_path}",
+    ]
+    assert tmp_path.exists()

@@ -1,0 +1,88 @@
+"""Workers of real web servers share the objects of one file, with the app of the how-to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from cli.support import ROOT, environment
+from documentation.page import files
+from documentation.server import free_port
+
+SERVERS = {
+    "uvicorn": ("uvicorn", "visits:app", "--workers", "2", "--port"),
+    "hypercorn-asyncio": ("hypercorn", "visits:app", "--workers", "2", "--bind"),
+    "hypercorn-trio": (
+        *("hypercorn", "visits:app", "--workers", "2", "--worker-class", "trio", "--bind"),
+    ),
+}
+SECONDS = 60.0
+
+
+@contextmanager
+def serving(folder: Path, module: str, *arguments: str) -> Iterator[str]:
+    port = free_port()
+    place = str(port) if arguments[-1] == "--port" else f"127.0.0.1:{port}"
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments, place],
+            cwd=folder,
+            env=environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+        process.wait(SECONDS)
+    finally:
+        with_children = os.getpgid(process.pid) if process.poll() is None else None
+        if with_children is not None:
+            os.killpg(with_children, signal.SIGKILL)
+
+
+def visit(url: str) -> dict[str, int]:
+    """A visit, as soon as a worker serves it. A connection of its own may reach another worker."""
+    until = time.monotonic() + SECONDS
+    while True:
+        try:
+            answer = httpx.get(f"{url}/a", timeout=SECONDS)
+            answer.raise_for_status()
+        except httpx.TransportError:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        else:
+            found: dict[str, int] = answer.json()
+            return found
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_workers_share_the_objects(server: str, tmp_path: Path) -> None:
+    program = files(ROOT / "docs" / "howto" / "workers.md")["visits.py"]
+    (tmp_path / "visits.py").write_text(program)
+    with serving(tmp_path, *SERVERS[server]) as url:
+        count, workers = 0, set[int]()
+        while len(workers) < 2:
+            answer = visit(url)
+            count += 1
+            assert answer["visits"] == count
+            workers.add(answer["worker"])
+            assert count < 5000, "a worker never got a connection"
+        owner = json.loads((tmp_path / "visits.db-node").read_text())["pid"]
+        assert owner in workers
+        os.kill(owner, signal.SIGKILL)
+        for _ in range(20):
+            answer = visit(url)
+            count += 1
+            assert answer["visits"] == count
+            assert answer["worker"] != owner

@@ -1,0 +1,411 @@
+"""Cluster on a file: whoever holds the file's lock has all objects, and the others call it.
+
+The kernel releases the lock at any death of its holder, so there is neither a lease nor a clock.
+Beside the file are the owner's socket, and a note with its address and the secret that both sides
+of a connection prove. When the connection to the owner ends, the others race for the lock.
+
+Invariants:
+
+- Only the holder of the lock listens at the socket, writes the note and serves; and it does so in
+  this order, so that a note of a living owner leads to a socket that is served.
+- Whatever fails after the lock was taken closes the storage, which releases it.
+- While this process owns, what leads others to it is there: a note or a socket that was removed or
+  replaced is restored.
+- Entering is bounded. A holder that doesn't answer can't be overruled: entering raises
+  `StorageInUse` with its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+
+from .._errors import StorageInUse, StorageUnavailable
+from .._eventloop.loop import Loop
+from .._eventloop.tasks import OwnTask, OwnTasks
+from .._eventloop.timeouts import Deadlines
+from .._text import error_summary
+from .address import (
+    Address,
+    AddressInUse,
+    Listening,
+    SocketPathTooLong,
+    TCPAddress,
+    dial,
+    listen,
+    local_address,
+    parse_address,
+)
+from .handshake import Connection, Credentials, HandshakeFailed, Introduction, greet
+from .incoming import Incoming
+from .link import LinkEnd
+from .listener import Listener
+from .node_note import NodeNote, UnreadableNote, read_note, remove_note, write_note
+from .nodes import Node, host_name, node_of, this_node
+from .peer import Peer
+from .router import Router
+from .settings import Cluster
+
+logger = logging.getLogger("trio_durable.cluster")
+
+ENTER_SECONDS = 5.0
+"""How long entering may take to find the owner, or to become it."""
+WATCH_SECONDS = 1.0
+"""The interval at which an owner looks for its note and its socket."""
+_WARN_AFTER = 5.0
+_NAME = "file"
+
+
+class _NoOwner(Exception):
+    """The owner of the file can't be reached now."""
+
+
+class FileCluster:
+    """The part of a runtime that shares an SQLite file with others.
+
+    Args:
+        loop: The event loop.
+        tasks: Runs the tasks, until `leave`.
+        early_tasks: Runs those that use the storage, which end before it is drained.
+        deadlines: Where requests time out.
+        router: Learns where the objects are.
+        settings: The user's.
+        path: The file.
+        node_id: The runtime's id.
+        acquire: Takes the lock and opens the storage; returns an error if another process has it.
+        release: Closes the storage, if it is open, which releases the lock.
+        owns: Called when this process has begun to own the file.
+        join: Opens what a process without the lock needs, once another has it.
+        in_thread: Does the work of files.
+        serve: Serves the requests of others.
+        answered: Returns when all requests that have a task have their answers.
+        failed: Called with a fault of the library's own.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        tasks: OwnTasks,
+        early_tasks: OwnTasks,
+        deadlines: Deadlines,
+        router: Router,
+        settings: Cluster,
+        path: Path,
+        node_id: str,
+        *,
+        acquire: Callable[[], Awaitable[StorageInUse | None]],
+        release: Callable[[], Awaitable[None]],
+        owns: Callable[[], object],
+        join: Callable[[], Awaitable[None]],
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+        serve: Callable[[Incoming], object],
+        answered: Callable[[], Awaitable[None]],
+        failed: Callable[[BaseException], object],
+    ) -> None:
+        self._me = this_node(node_id, serves=settings.serve, shards=0)
+        self._loop = loop
+        self._tasks = tasks
+        self._early_tasks = early_tasks
+        self._deadlines = deadlines
+        self._router = router
+        self._settings = settings
+        self._path = path
+        self._note_path = path.with_name(f"{path.name}-node")
+        self._acquire = acquire
+        self._release = release
+        self._owns = owns
+        self._join = join
+        self._in_thread = in_thread
+        self._serve = serve
+        self._answered = answered
+        self._failed = failed
+        self._address = self._checked_address()
+        self._peers: dict[Peer, None] = {}
+        self._listener: Listener | None = None
+        self._owner: Peer | None = None
+        self._holder: int | None = None
+        """The process that had the lock last, if that is known."""
+        self._changed = anyio.Event()
+        self._is_retired = False
+        self._is_leaving = False
+
+    def _checked_address(self) -> Address:
+        listen_at = self._settings.listen
+        try:
+            if listen_at is None:
+                return local_address(self._path.with_name(f"{self._path.name}-socket"))
+            address = parse_address(listen_at)
+        except SocketPathTooLong as error:
+            raise StorageUnavailable(str(self._path), str(error)) from None
+        if isinstance(address, TCPAddress) and not address.is_loopback:
+            raise ValueError(
+                f"listen={listen_at!r} can be reached from other machines, and processes on one "
+                "SQLite file are on one machine; give tcp://127.0.0.1:0 or unix:///path"
+            )
+        return address
+
+    # --- entering --------------------------------------------------------------------------------
+
+    async def enter(self) -> None:
+        """Become the owner of the file, or find it.
+
+        Raises:
+            StorageInUse: The owner doesn't answer.
+            StorageUnavailable: The storage can't be opened, or nothing serves it and this runtime
+                doesn't either.
+        """
+        until, pauses = self._loop.now() + ENTER_SECONDS, _pauses()
+        while True:
+            if await self._become_owner():
+                break
+            try:
+                await self._find()
+                break
+            except _NoOwner as problem:
+                if self._loop.now() >= until:
+                    raise self._not_entered(problem) from None
+            await anyio.sleep(next(pauses))
+        self._early_tasks.start(self._follow, "trio_durable cluster", self._failed)
+
+    def _not_entered(self, problem: _NoOwner) -> StorageUnavailable:
+        location = str(self._path)
+        if not self._settings.serve:
+            return StorageUnavailable(
+                location,
+                f"no process serves it ({problem}), and this one has serve=False; start one that "
+                "serves it, such as `trio-durable serve`",
+            )
+        return StorageInUse(location, str(problem), self._holder)
+
+    # --- the owner -------------------------------------------------------------------------------
+
+    async def _become_owner(self) -> bool:
+        """Take the lock, and serve; return False if another process has it."""
+        if not self._settings.serve or self._is_retired:
+            return False
+        try:
+            in_use = await self._acquire()
+            if in_use is not None:
+                self._holder = in_use.pid
+                return False
+            await self._begin_to_own()
+        except Exception:
+            await self._release()
+            raise
+        return True
+
+    async def _begin_to_own(self) -> None:
+        """Listen, write the note, and serve. The lock is held."""
+        secret = secrets.token_bytes(32)
+        listening = await self._listen()
+        try:
+            await self._write_note(listening.address, secret)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await listening.close()
+            raise
+        listener = self._accept_at(listening, secret)
+        restoring = partial(self._restore, listening, listener, secret)
+        self._early_tasks.start(restoring, "trio_durable note", self._failed)
+        self._router.acquired()
+        self._owns()
+
+    async def _listen(self) -> Listening:
+        # On Linux the lock follows the file, however its lock file was removed. So whatever
+        # listens at the socket of the file is no owner's.
+        replace = self._settings.listen is None and sys.platform == "linux"
+        try:
+            listening = await listen(self._address, replace=replace)
+        except AddressInUse as error:
+            raise StorageUnavailable(str(self._path), str(error)) from error
+        except OSError as error:
+            problem = f"can't listen at {self._address} ({error_summary(error)})"
+            raise StorageUnavailable(str(self._path), problem) from error
+        return listening
+
+    async def _write_note(self, address: Address, secret: bytes) -> None:
+        me = self._me
+        note = NodeNote(me.node_id, me.host, me.pid, str(address), secret.hex())
+        try:
+            await self._in_thread(partial(write_note, self._note_path, note))
+        except OSError as error:
+            problem = f"its note can't be written ({error_summary(error)})"
+            raise StorageUnavailable(str(self._path), problem) from error
+
+    def _accept_at(self, listening: Listening, secret: bytes) -> OwnTask:
+        listener = self._listener = Listener(
+            self._loop, listening, self._credentials(secret), accepted=self._accepted
+        )
+        return self._tasks.start(listener.run, "trio_durable listener", self._failed)
+
+    async def _restore(self, listening: Listening, listener: OwnTask, secret: bytes) -> None:
+        """Look for the note and the socket, and restore what another process has removed."""
+        said = ""
+        while not self._is_leaving:
+            await anyio.sleep(WATCH_SECONDS)
+            try:
+                if not listening.is_at_path:
+                    listening = await self._listen()
+                    listener.cancel()
+                    listener = self._accept_at(listening, secret)
+                    logger.warning("%s was removed, and is there again", listening.address)
+                if not await self._in_thread(self._is_noted) and not self._is_leaving:
+                    await self._write_note(listening.address, secret)
+                    logger.warning("%s was removed, and is there again", self._note_path)
+                said = ""
+            except StorageUnavailable as problem:
+                if str(problem) != said:
+                    said = str(problem)
+                    logger.warning("%s: no other process can join: %s", self._path, problem)
+
+    def _is_noted(self) -> bool:
+        try:
+            note = read_note(self._note_path)
+        except UnreadableNote:
+            return False
+        return note is not None and note.node == self._me.node_id
+
+    def _credentials(self, secret: bytes) -> Credentials:
+        settings = self._settings
+        me = self._me
+        introduction = Introduction(
+            me.node_id, me.release, settings.max_calls, settings.max_frame, me.as_info()
+        )
+        return Credentials(_NAME, secret, introduction)
+
+    def _accepted(self, connection: Connection) -> None:
+        if self._is_leaving:
+            raise HandshakeFailed("this process leaves")
+        node_of(connection.them.info)
+        self._add(connection)
+
+    def nodes(self) -> list[Node]:
+        """All nodes, the owner first; the owner knows them."""
+        return [
+            attrs.evolve(self._me, shards=1),
+            *(node_of(peer.them.info) for peer in self._peers),
+        ]
+
+    def _add(self, connection: Connection) -> Peer:
+        peer = Peer(
+            self._loop,
+            connection,
+            self._deadlines,
+            ttl=float(self._settings.ttl),  # type: ignore[arg-type]
+            serve=self._serve,
+            ended=lambda end: self._ended(peer, end),
+        )
+        self._peers[peer] = None
+        self._tasks.start(peer.run, f"trio_durable link to {peer.them.node_id}", self._failed)
+        return peer
+
+    def _ended(self, peer: Peer, end: LinkEnd) -> None:
+        self._peers.pop(peer, None)
+        self._router.lost(peer)
+        if peer is self._owner:
+            self._owner = None
+        self._changed.set()
+
+    # --- the others ------------------------------------------------------------------------------
+
+    async def _find(self) -> None:
+        """Connect to the owner that the note names.
+
+        Raises:
+            _NoOwner: It can't be reached.
+        """
+        try:
+            note = await self._in_thread(partial(read_note, self._note_path))
+        except UnreadableNote as error:
+            raise _NoOwner(str(error)) from error
+        if note is None:
+            raise _NoOwner(f"there is no {self._note_path.name}")
+        if note.host != host_name():
+            raise _NoOwner(f"its owner is on another machine, {note.host}")
+        try:
+            address = parse_address(note.address)
+            with anyio.fail_after(ENTER_SECONDS / 2):
+                stream = await dial(address)
+                connection = await greet(
+                    stream, self._credentials(bytes.fromhex(note.secret)), note.node
+                )
+        except (OSError, ValueError, HandshakeFailed) as error:
+            raise _NoOwner(f"process {note.pid} doesn't answer: {error_summary(error)}") from error
+        try:
+            await self._join()
+        except BaseException:
+            await anyio.aclose_forcefully(connection.stream)
+            raise
+        self._owner = peer = self._add(connection)
+        if peer.end is None:
+            self._router.found(peer)
+            logger.info("%s: process %d has the objects", self._path, note.pid)
+
+    async def _follow(self) -> None:
+        """While another process is the owner, wait for its end and race for its place."""
+        while not self._router.is_owner and not self._is_leaving:
+            while self._owner is not None:
+                self._changed = anyio.Event()
+                await self._changed.wait()
+            await self._race()
+
+    async def _race(self) -> None:
+        began, pauses, said = self._loop.now(), _pauses(), ""
+        while not self._is_leaving:
+            try:
+                if await self._become_owner():
+                    logger.info("%s: this process has the objects now", self._path)
+                    return
+                await self._find()
+                return
+            except (_NoOwner, StorageUnavailable) as problem:
+                waited = self._loop.now() - began
+                if waited > _WARN_AFTER and str(problem) != said:
+                    said = str(problem)
+                    logger.warning(
+                        "%s: no process has served it for %.0f s: %s", self._path, waited, problem
+                    )
+            await anyio.sleep(next(pauses))
+
+    def forked(self) -> None:
+        """The process is a forked one, and drops its copies of the sockets.
+
+        Else they would stay open after the death of its parent, which others would not notice.
+        """
+        if self._listener is not None:
+            self._listener.forked()
+        for peer in self._peers:
+            peer.forked()
+
+    # --- leaving ---------------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """Leave the file to others when its owner ends: the runtime closes."""
+        self._is_retired = True
+
+    async def leave(self) -> None:
+        """Say goodbye to all peers, and return when they have it, behind all answers."""
+        self._is_leaving = True
+        remove_note(self._note_path, self._me.node_id)
+        await self._answered()
+        for peer in list(self._peers):
+            peer.close("the runtime closes")
+        while self._peers:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+
+def _pauses() -> Iterator[float]:
+    """The seconds between attempts: some milliseconds for a second, then longer ones."""
+    yield from (0.002, 0.005)
+    yield from repeat(0.01, 100)
+    yield from repeat(0.25)

@@ -1,0 +1,108 @@
+"""Routed calls: the calls of a type's objects, wherever these are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from .._activations.calls import LocalCalls
+from .._activations.directory import Directory
+from .._activations.object_type import ObjectType
+from .._activations.services import Services
+from .._declarations.records import HandlerDefinition
+from .._keys import ObjectKey
+from .call_codec import CallCodec
+from .router import HERE, Router, text
+
+
+class CodecExchange:
+    """The `Exchange` of a type in a cluster: what another process would get.
+
+    Args:
+        object_type: The type.
+        codec: The codec of its handlers.
+    """
+
+    def __init__(self, object_type: ObjectType, codec: CallCodec) -> None:
+        self._handlers = {name: codec.handler(name) for name in object_type.handlers}
+
+    def arguments(
+        self,
+        key: Callable[[], ObjectKey],
+        handler: str,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        """See `Exchange.arguments`."""
+        return self._handlers[handler].local_arguments(key, args, kwargs)
+
+    def result(self, key: ObjectKey, handler: str, result: object) -> object:
+        """See `Exchange.result`. Results of other turns than those of handlers are None."""
+        codec = self._handlers.get(handler)
+        return result if codec is None else codec.local_reply(key, result)
+
+
+class RoutedCalls(LocalCalls):
+    """Calls of the objects of one type, here or in another process.
+
+    Args:
+        directory: The objects in memory.
+        services: The runtime's parts.
+        router: The way to other processes.
+        codec: The codec of the type's handlers.
+    """
+
+    def __init__(
+        self, directory: Directory, services: Services, router: Router, codec: CallCodec
+    ) -> None:
+        super().__init__(directory, services)
+        self.codec = codec
+        self._router = router
+        self._call_here = self.call
+        self.call = self._routed
+
+    def _routed(
+        self,
+        address: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+    ) -> Coroutine[Any, Any, object]:
+        """See `CallPath.call`."""
+        if self._router.is_owner:
+            return self._call_here(address, handler, args, kwargs, timeout)
+        calling = self._call_elsewhere(address, handler, args, kwargs, timeout)
+        if self._notifier is None:
+            return calling
+        return self._observed(self._notifier, address, handler.name, calling, handler.expected)
+
+    async def _call_elsewhere(
+        self,
+        address: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+    ) -> object:
+        self._check_usable()
+        key = partial(self.directory.key, address)
+        codec = self.codec.handler(handler.name)
+        data = codec.encode_arguments(key, args, kwargs)
+        subject = b'"h",%b,%b,%b,%b' % (
+            text(self.object_type.name),
+            text(address),
+            text(handler.name),
+            data,
+        )
+        repeatable = handler.readonly and not handler.is_async
+        until = None if timeout is None else self._loop.now() + timeout
+        reply = await self._router.forward(
+            key, handler.name, subject, timeout, repeatable=repeatable
+        )
+        if reply is HERE:
+            if until is not None:
+                timeout = max(until - self._loop.now(), 0.0)
+            return await self._call_here(address, handler, args, kwargs, timeout)
+        return codec.decode_reply(key(), reply)

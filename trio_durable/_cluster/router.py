@@ -1,0 +1,212 @@
+"""Router: sends a call to the process that has the object, and knows when it may do so once more.
+
+A request that never ran is sent again, to whichever process has the object then, until its time is
+over. One whose outcome isn't known isn't, unless the handler is a ``def`` that only reads: others
+may have called other objects, or changed something.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from .._activations.output_gate import OutputGate
+from .._errors import ArgumentError, CallTimeout, Overloaded, OwnerLost
+from .._eventloop.loop import Expired, Loop, Waiter
+from .._eventloop.timeouts import Deadlines
+from .._keys import ObjectKey
+from .link import MessageTooLarge
+from .outcomes import ErrorReply, NeverRan, NoCapacity, NoReply, OutcomeUnknown
+from .peer import Peer
+from .remote_errors import decode_error
+
+logger = logging.getLogger("trio_durable.cluster")
+
+MOVED = "moved"
+"""The error of a request that came to a process without the object. It never ran."""
+CUT_OFF = "cut off"
+"""The error of a request that the end of the process has cut off. It isn't known whether it ran."""
+
+
+class Here(enum.Enum):
+    """The type of `HERE`."""
+
+    HERE = enum.auto()
+
+
+HERE: Final = Here.HERE
+"""The answer to a request whose object is in this process."""
+
+
+class Router:
+    """The way to the objects of a storage that one process at a time has.
+
+    Args:
+        loop: The event loop.
+        deadlines: Where waits time out.
+        output_gate: Holds back what turns hand on.
+    """
+
+    def __init__(self, loop: Loop, deadlines: Deadlines, output_gate: OutputGate) -> None:
+        self._loop = loop
+        self._deadlines = deadlines
+        self._output_gate = output_gate
+        self.is_owner = False
+        """True while the objects are here."""
+        self._peer: Peer | None = None
+        self._waiting: dict[Waiter, None] = {}
+        """Requests that wait until it is known where the objects are."""
+        self._under_way = 0
+        self._quiet: Waiter | None = None
+        self._closed: Callable[[], BaseException] | None = None
+
+    # --- changes of ownership --------------------------------------------------------------------
+
+    def found(self, peer: Peer) -> None:
+        """Another process has the objects."""
+        self._peer = peer
+        self._settle()
+
+    def lost(self, peer: Peer) -> None:
+        """It doesn't have them any more, or doesn't serve them."""
+        if self._peer is peer:
+            self._peer = None
+
+    def acquired(self) -> None:
+        """The objects are in this process from now on."""
+        self.is_owner, self._peer = True, None
+        self._settle()
+
+    def close(self, error: Callable[[], BaseException]) -> None:
+        """Fail all waiting requests, and all later ones: the runtime closes."""
+        self._closed = error
+        waiting, self._waiting = list(self._waiting), {}
+        for waiter in waiting:
+            waiter.fail(error())
+
+    def _settle(self) -> None:
+        waiting, self._waiting = list(self._waiting), {}
+        for waiter in waiting:
+            waiter.settle()
+
+    # --- requests --------------------------------------------------------------------------------
+
+    async def quiet(self) -> None:
+        """Return when all requests have ended."""
+        while self._under_way:
+            self._quiet = self._loop.waiter()
+            await self._quiet.wait()
+
+    async def forward(
+        self,
+        key: Callable[[], ObjectKey],
+        name: str,
+        body: bytes,
+        timeout: float | None,
+        *,
+        repeatable: bool,
+    ) -> Any:
+        """Make a request where the object is.
+
+        Returns:
+            The answer, a JSON value; or `HERE`, if the object is in this process by now.
+
+        Args:
+            key: Makes the object's key, for errors.
+            name: The handler or the public method.
+            body: See `Peer.request`.
+            timeout: Seconds, or None.
+            repeatable: It may run twice.
+
+        Raises:
+            CallTimeout: No answer came within the timeout.
+            Overloaded: The other process had no place for the request.
+            ArgumentError: It is too large for the other process.
+            OwnerLost: The other process has ended, and it isn't known whether the request ran.
+            RuntimeClosed: This one has closed; likewise.
+            BaseException: The error of the request.
+        """
+        self._under_way += 1
+        try:
+            return await self._forward(key, name, body, timeout, repeatable=repeatable)
+        finally:
+            self._under_way -= 1
+            if not self._under_way and self._quiet is not None:
+                self._quiet.settle()
+
+    async def _forward(
+        self,
+        key: Callable[[], ObjectKey],
+        name: str,
+        body: bytes,
+        timeout: float | None,
+        *,
+        repeatable: bool,
+    ) -> Any:
+        left = await self._output_gate.leave_turn(key, name, timeout)
+        until = None if left is None else self._loop.now() + left
+        while True:
+            peer = self._peer
+            if peer is None:
+                owner = await self._owner(key, name, timeout, self._left(until))
+                if owner is HERE:
+                    return HERE
+                peer = owner
+            left = self._left(until)
+            try:
+                return await peer.request(body, left)
+            except ErrorReply as reply:
+                value = reply.value
+            except NeverRan:
+                value = MOVED
+            except OutcomeUnknown:
+                value = CUT_OFF
+            except NoCapacity:
+                problem = f"process {peer.them.node_id} has as many calls as it takes"
+                raise Overloaded(key(), name, timeout or 0, problem) from None
+            except NoReply as silence:
+                activity = "it was sent to another process" if silence.was_sent else "it never ran"
+                raise CallTimeout(key(), name, timeout or 0, activity) from None
+            except MessageTooLarge as error:
+                raise ArgumentError(key(), name, f"{error}; raise max_frame") from None
+            if value != MOVED and value != CUT_OFF:
+                raise decode_error(value)
+            self.lost(peer)
+            if self._closed is not None:
+                raise self._closed()
+            if value == CUT_OFF and not repeatable:
+                raise OwnerLost(key(), name)
+
+    def _left(self, until: float | None) -> float | None:
+        return None if until is None else max(until - self._loop.now(), 0.0)
+
+    async def _owner(
+        self, key: Callable[[], ObjectKey], name: str, timeout: float | None, left: float | None
+    ) -> Peer | Here:
+        """The process that has the objects, as soon as that is known."""
+        while (peer := self._peer) is None:
+            if self.is_owner:
+                return HERE
+            if self._closed is not None:
+                raise self._closed()
+            waiter = self._loop.waiter()
+            self._waiting[waiter] = None
+            if left is not None:
+                self._deadlines.watch(waiter, self._loop.now(), left)
+            try:
+                await waiter.wait()
+            except Expired:
+                problem = "no process of the cluster had the object"
+                raise CallTimeout(key(), name, timeout or 0, problem) from None
+            finally:
+                self._waiting.pop(waiter, None)
+        return peer
+
+
+def text(value: str | None) -> bytes:
+    """A text as JSON."""
+    return orjson.dumps(value)

@@ -1,0 +1,175 @@
+"""Service: the requests of other processes, made here.
+
+A call of a handler is put into the mailbox of its object and answered from there, without a task of
+its own. Other requests are few, and have one each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+from .._activations.calls import Submission
+from .._errors import DurableError, ReplyError, RuntimeClosed
+from .._eventloop.loop import CallbackWaiter, Loop, Waiter
+from .._keys import ObjectKey
+from .incoming import Incoming
+from .link import MessageTooLarge
+from .remote_errors import encode_error
+from .routed_calls import RoutedCalls
+from .router import CUT_OFF, MOVED, Router, text
+
+logger = logging.getLogger("trio_durable.cluster")
+
+_MOVED, _CUT_OFF = text(MOVED), text(CUT_OFF)
+
+
+class Targets(Protocol):
+    """The objects of a runtime, by the names of their types."""
+
+    def calls(self, object_type: str) -> RoutedCalls:
+        """The calls of a type's objects.
+
+        Raises:
+            UnknownObjectType: It isn't known.
+        """
+        ...
+
+    def is_closing(self) -> bool:
+        """True if the runtime closes, or is closed."""
+        ...
+
+    def administer(self, name: str, arguments: list[Any]) -> Awaitable[bytes]:
+        """Make a request of the runtime itself, and return its JSON."""
+        ...
+
+
+class Service:
+    """Serves the requests of all peers.
+
+    Args:
+        loop: The event loop.
+        targets: The objects.
+        router: Knows whether they are here.
+        start: Starts a task.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        targets: Targets,
+        router: Router,
+        start: Callable[[Callable[[], Any], str], object],
+    ) -> None:
+        self._loop = loop
+        self._targets = targets
+        self._router = router
+        self._start = start
+        self._administering = 0
+        self._answered: Waiter | None = None
+
+    async def answered(self) -> None:
+        """Return when all requests of the runtime itself have their answers."""
+        while self._administering:
+            self._answered = self._loop.waiter()
+            await self._answered.wait()
+
+    def serve(self, incoming: Incoming) -> None:
+        """Begin to serve a request. See `Peer`."""
+        if not self._router.is_owner or self._targets.is_closing():
+            incoming.fail(_MOVED)
+            return
+        try:
+            self._begin(incoming)
+        except Exception as error:  # noqa: BLE001  # the caller gets it
+            fail(incoming, error)
+
+    def _begin(self, incoming: Incoming) -> None:
+        kind, *subject = incoming.message[3:]
+        if kind == "a":
+            name, arguments = subject[:2]
+            self._start(partial(self._administer, incoming, name, arguments), f"request {name}")
+            self._administering += 1
+            return
+        type_name, address, name, data = subject[:4]
+        calls = self._targets.calls(type_name)
+        handler = calls.object_type.handler(name)
+        key = partial(calls.object_type.key, address)
+        codec = calls.codec.handler(name)
+        args, kwargs = codec.decode_arguments(key, data)
+        reply = partial(codec.encode_reply, key())
+        answer = Answer(incoming, key, name, reply, self._targets.is_closing)
+        answer.submission = calls.submit(
+            address, handler, args, kwargs, incoming.seconds_left, CallbackWaiter(answer.ended)
+        )
+        incoming.withdrawn = answer.submission.withdraw
+
+    async def _administer(self, incoming: Incoming, name: str, arguments: list[Any]) -> None:
+        try:
+            if self._targets.is_closing():
+                incoming.fail(_MOVED)
+                return
+            incoming.reply(await self._targets.administer(name, arguments))
+        except Exception as error:  # noqa: BLE001  # the caller gets it
+            if isinstance(error, RuntimeClosed) and self._targets.is_closing():
+                incoming.fail(_CUT_OFF)
+            else:
+                fail(incoming, error)
+        finally:
+            self._administering -= 1
+            if self._answered is not None:
+                self._answered.settle()
+
+
+class Answer:
+    """The answer to a call, given when its turn has ended and is durable."""
+
+    __slots__ = ("_incoming", "_is_closing", "_key", "_name", "_reply", "submission")
+
+    submission: Submission | None
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        key: Callable[[], ObjectKey],
+        name: str,
+        reply: Callable[[object], bytes],
+        is_closing: Callable[[], bool],
+    ) -> None:
+        self._is_closing = is_closing
+        self._incoming = incoming
+        self._key = key
+        self._name = name
+        self._reply = reply
+        self.submission = None
+
+    def ended(self, waiter: Waiter) -> None:
+        """The call has ended."""
+        incoming, error = self._incoming, waiter.error
+        submission, self.submission = self.submission, None
+        waiter.expiry = incoming.withdrawn = None
+        try:
+            if error is None:
+                incoming.reply(self._reply(waiter.value))
+                return
+            if isinstance(error, RuntimeClosed) and self._is_closing():
+                never_ran = submission is None or not submission.has_begun
+                incoming.fail(_MOVED if never_ran else _CUT_OFF)
+            else:
+                fail(incoming, error)
+        except MessageTooLarge as too_large:
+            fail(incoming, ReplyError(self._key(), self._name, str(too_large)))
+        except DurableError as problem:
+            fail(incoming, problem)
+        finally:
+            waiter.error = waiter.value = None
+
+
+def fail(incoming: Incoming, error: BaseException) -> None:
+    """Answer with an error; with a shorter one if it is too large."""
+    try:
+        incoming.fail(encode_error(error))
+    except MessageTooLarge as too_large:
+        incoming.fail(encode_error(too_large))

@@ -1,0 +1,116 @@
+"""Administration: requests about one object from outside of its turns, where the object is served.
+
+Each request is a method with plain arguments and a plain result, so that it can be named, and made
+in another process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._activations.calls import LocalCalls
+from .._activations.info import ActivationInfo
+from .._activations.operations import DELETE, ENSURE_STARTED, EXISTS, GET_STATE, PUT_STATE, STOP
+from .._cluster.nodes import Node, this_node
+from .._errors import ObjectNotRunning
+from .._keys import AlarmKey, ObjectKey
+from ..storage import NewAlarm
+from .open_runtime import OpenRuntime
+from .tenant_drop import drop_tenant
+
+
+class Administration:
+    """The requests of one runtime. Its callers have checked that the runtime is open.
+
+    Args:
+        opened: The runtime's parts.
+    """
+
+    def __init__(self, opened: OpenRuntime) -> None:
+        self._opened = opened
+
+    # --- objects ---------------------------------------------------------------------------------
+
+    async def ensure_started(self, calls: LocalCalls, address: str) -> ActivationInfo:
+        """See `Objects.ensure_started`."""
+        await calls.operate(address, ENSURE_STARTED)
+        found = calls.directory.find(address)
+        if found is not None:
+            return found.info()
+        # Already gone again, in the moment between; it did start.
+        return ActivationInfo(calls.object_type.key(address), "hibernated", 0, 0)
+
+    async def stop(self, calls: LocalCalls, address: str, interrupt: bool) -> None:
+        """See `Objects.stop`."""
+        if calls.directory.find(address) is None:
+            await self._opened.loop.checkpoint()
+        elif interrupt:
+            await calls.interrupt(address)
+        else:
+            await calls.operate(address, STOP)
+
+    async def get_state(self, calls: LocalCalls, address: str) -> Any:
+        """See `Objects.get_state`."""
+        if calls.directory.find(address) is None:
+            raise ObjectNotRunning(calls.object_type.key(address), "get_state")
+        return await calls.operate(address, GET_STATE)
+
+    async def put_state(self, calls: LocalCalls, address: str, fields: bytes) -> None:
+        """See `Objects.put_state`; ``fields`` are encoded."""
+        await calls.operate(address, PUT_STATE, fields)
+
+    async def exists(self, calls: LocalCalls, address: str) -> bool:
+        """See `Objects.exists`."""
+        if calls.directory.find(address) is not None:
+            return bool(await calls.operate(address, EXISTS))
+        key = calls.object_type.key(address)
+        [row] = await self._opened.read(lambda reader: reader.load([key]))
+        return row is not None
+
+    async def delete(self, calls: LocalCalls, address: str) -> None:
+        """See `Objects.delete`."""
+        await calls.operate(address, DELETE)
+
+    # --- alarms ----------------------------------------------------------------------------------
+
+    async def schedule_alarm(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
+        """See `Objects.schedule_alarm`."""
+        await self._opened.scheduler.schedule(key, name, new)
+
+    async def cancel_alarm(self, key: ObjectKey, name: str) -> None:
+        """See `Objects.cancel_alarm`."""
+        await self._opened.scheduler.cancel(key, name)
+
+    async def cancel_all_alarms(self, key: ObjectKey) -> None:
+        """See `Objects.cancel_all_alarms`."""
+        await self._opened.scheduler.cancel_all(key)
+
+    async def retry_alarm(self, key: AlarmKey) -> bool:
+        """See `Objects.retry_alarm`."""
+        opened = self._opened
+        opened.services.refuse_dropped(key.object_key)
+        await opened.leave_turn(key.object_key, "retry_alarm")
+        with opened.storage_errors():
+            return await opened.scheduler.revive(key)
+
+    async def fire_alarm(self, key: AlarmKey) -> bool:
+        """Deliver an alarm now, for tests; return whether there was one."""
+        with self._opened.storage_errors():
+            return await self._opened.scheduler.fire(key)
+
+    # --- nodes -----------------------------------------------------------------------------------
+
+    async def list_nodes(self) -> list[Node]:
+        """See `DurableRuntime.list_nodes`."""
+        opened = self._opened
+        await opened.loop.checkpoint()
+        if opened.sharing is None:
+            return [this_node(opened.node_id, serves=True, shards=1)]
+        return opened.sharing.nodes()
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    async def drop_tenant(self, name: str) -> bool:
+        """See `DurableRuntime.drop_tenant`."""
+        await self._opened.leave_turn(ObjectKey("", "", name), "drop_tenant")
+        return await drop_tenant(self._opened, name)

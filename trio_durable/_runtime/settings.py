@@ -1,0 +1,37 @@
+"""Settings of a runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from .._clock import Clock
+from .._cluster.settings import Cluster
+from .._eventloop.runner import Runner
+from .._telemetry.notifier import Observer
+from ..storage import Storage
+
+
+@attrs.frozen
+class ClusterOnFile:
+    """The settings of a cluster, and the file of its storage."""
+
+    settings: Cluster
+    path: Path
+
+
+@attrs.frozen
+class Settings:
+    """The arguments of a `DurableRuntime`, checked; durations in seconds."""
+
+    storage: Storage
+    runner: type[Runner]
+    clock: Clock | None
+    instruments: tuple[Observer, ...]
+    max_resident: int
+    polling_interval: float
+    claim_ttl: float
+    grace_period: float
+    close_timeout: float
+    cluster: ClusterOnFile | None = None
