@@ -157,16 +157,17 @@ def _run_guarded(loop: Loop, arrived: deque[_Callback]) -> Generator[None, None,
     tried: _Callback | None = None
     while True:
         try:
-            while arrived:
-                first = arrived[0]
-                if first is tried:
-                    del arrived[0]
-                tried = first
-                first[0](*first[1])
-                if arrived and arrived[0] is first:
-                    del arrived[0]
-            tried = first = None  # or they would be kept while this waits
-            yield
+            while True:  # in the ``try``, since a signal's handler may be run at a jump back, too
+                while arrived:
+                    first = arrived[0]
+                    if first is tried:
+                        del arrived[0]
+                    tried = first
+                    first[0](*first[1])
+                    if arrived and arrived[0] is first:
+                        del arrived[0]
+                tried = first = None  # or they would be kept while this waits
+                yield
         except GeneratorExit:
             return
         except BaseException as error:  # noqa: BLE001  # anything: see `Loop.failed`
