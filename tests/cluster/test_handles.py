@@ -29,12 +29,12 @@ pytestmark = pytest.mark.anyio
 KEY = ObjectKey("Cart", "a")
 
 
-class Order(DurableObject):
+class Order(DurableObject, name="handles.Order"):
     @handler
     def pay(self) -> None: ...
 
 
-class Express(Order): ...
+class Express(Order, name="handles.Express"): ...
 
 
 @attrs.define
@@ -43,7 +43,7 @@ class Receipt:
     number: int = 0
 
 
-class Cart(DurableObject):
+class Cart(DurableObject, name="handles.Cart"):
     @handler
     def merge(self, other: Self, /) -> Self:
         return other
@@ -158,7 +158,7 @@ async def test_other_handles_are_refused_by_name() -> None:
     async with two_sides() as (here, there):
         order = here.runtime.get(Order, "1")
         refused = [
-            ("merge", order, r"it is a handle of Order, not a handle of Cart"),
+            ("merge", order, r"it is a handle of handles.Order, not a handle of Cart"),
             ("merge", Cart(), r"of type Cart, not handle of Cart"),
             ("merge", there.runtime.get(Cart, "b"), r"is one of another runtime; send the type"),
             ("any_of", "1", r"of type str, not handle of Order or Cart"),
@@ -181,7 +181,7 @@ async def test_an_object_that_looks_like_a_sent_handle_is_refused() -> None:
             codecs.handler("put").encode_arguments(key, (value,), {})
 
 
-class Tagged(DurableObject):
+class Tagged(DurableObject, name="handles.Tagged"):
     @handler
     def put(self, value: Order | dict[str, str]) -> None: ...
 
@@ -207,7 +207,7 @@ async def test_data_that_is_no_handle_is_refused(data: Any) -> None:
             codec.decode_reply(KEY, [data, declaration])
 
 
-class Keys(DurableObject):
+class Keys(DurableObject, name="handles.Keys"):
     @handler
     def put(self, orders: dict[Order, int]) -> None: ...
 

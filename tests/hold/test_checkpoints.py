@@ -79,6 +79,8 @@ PATHS: dict[str, list[Path]] = {
     "DurableRuntime.list_alarms": [lambda runtime: runtime.list_alarms(Plain, "a")],
     "DurableRuntime.list_dead_letters": [lambda runtime: runtime.list_dead_letters(Plain)],
     "DurableRuntime.retry_alarm": [lambda runtime: runtime.retry_alarm(Plain, "a", "any")],
+    "DurableRuntime.list_nodes": [lambda runtime: runtime.list_nodes()],
+    "DurableRuntime.locate": [lambda runtime: runtime.locate(Plain, "a")],
     "DurableRuntime.list_tenants": [lambda runtime: runtime.list_tenants()],
     "DurableRuntime.drop_tenant": [lambda runtime: runtime.drop_tenant("nobody")],
     "handlers": [

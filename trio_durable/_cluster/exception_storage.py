@@ -127,15 +127,16 @@ def built(
     Raises:
         Exception: The class has no exception with them.
     """
-    base: Any = _base_in_c(cls)
-    if issubclass(base, UnicodeError):
-        made: Any = base.__new__(cls)
-        _init_unicode_error(base, made, args)
-    elif issubclass(base, BaseExceptionGroup):
+    base = _base_in_c(cls)
+    new: Any = base.__new__
+    made: Any
+    if issubclass(base, BaseExceptionGroup):
         message, parts = args
-        made = base.__new__(cls, message, parts)
+        made = new(cls, message, parts)
     else:
-        made = base.__new__(cls)
+        made = new(cls)
+        if issubclass(base, UnicodeError):
+            _init_unicode_error(base, made, args)
     if type(made) is not cls:
         raise TypeError(f"{cls.__name__} makes exceptions of another class")
     _args.__set__(made, args)

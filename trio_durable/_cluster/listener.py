@@ -113,11 +113,12 @@ class Listener:
     async def _admit(self, stream: SocketStream, scope: anyio.CancelScope) -> None:
         """Shake hands with a new connection, and hand it over or close it."""
         remote = _remote(stream)  # as long as it is open
+        connection: Connection | None = None
         try:
             with scope, anyio.fail_after(self._timeout):
                 secured = stream if self._tls is None else await start_tls(stream, self._tls)
                 connection = await welcome(secured, self._credentials)
-            if scope.cancelled_caught:
+            if connection is None:
                 raise HandshakeFailed(f"{MAX_UNPROVED} newer connections wait for theirs")
             self._accepted(connection)
         except Exception as error:  # noqa: BLE001  # of anyone who can connect

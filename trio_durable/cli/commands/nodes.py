@@ -19,7 +19,9 @@ from ..storage.open import resolve_storage
 @storage_argument
 @json_option
 def nodes(storage: str, as_json: bool) -> None:
-    """List the runtimes that share a storage, those with objects first.
+    """List the runtimes that share a storage.
+
+    Those that have objects come first.
 
     \b
     Examples:
