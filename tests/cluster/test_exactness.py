@@ -21,7 +21,7 @@ from .codecs import KEY, codec_of, crossed, echo, key, replied
 
 relaxed = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=60,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.filter_too_much,
