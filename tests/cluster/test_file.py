@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -548,9 +549,18 @@ def test_settings_are_checked(path: Path) -> None:
             DurableRuntime(path, cluster=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cluster needs a storage"):
         DurableRuntime(":memory:", cluster=True)
-    for settings in ({"ttl": 0}, {"max_calls": 0}, {"max_frame": 1}, {"serve": 1}, {"listen": 5}):
+    for settings in (
+        *({"ttl": 0}, {"max_calls": 0}, {"max_calls": 2_000_000}, {"max_frame": 1}),
+        *({"max_frame": 100_000}, {"max_frame": 2**40}, {"serve": 1}, {"listen": 5}),
+    ):
         with pytest.raises(ValueError, match=next(iter(settings))):
             Cluster(**settings)  # type: ignore[arg-type]
+
+
+async def test_durations_are_timedeltas_as_well(path: Path) -> None:
+    async with members(path, cluster=Cluster(ttl=timedelta(seconds=2))) as [_, guest]:
+        assert await guest.get(Counter, "a").add() == 1
+    assert Cluster(ttl=timedelta(seconds=2)).ttl == 2
 
 
 async def test_listening_beyond_this_machine_is_refused(path: Path) -> None:

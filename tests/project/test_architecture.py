@@ -114,9 +114,9 @@ RANKS = {
         "calls",
     ],
     "_cluster": [
-        "address frames node_note nodes settings",
+        "address frames node_note nodes",
         "handshake incoming link",
-        "declaration exception_storage handles listener outcomes plain_values",
+        "declaration exception_storage handles listener outcomes plain_values settings",
         "parameters peer remote_errors",
         "call_codec router",
         "routed_calls",

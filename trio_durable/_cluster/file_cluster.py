@@ -300,7 +300,7 @@ class FileCluster:
             self._loop,
             connection,
             self._deadlines,
-            ttl=float(self._settings.ttl),  # type: ignore[arg-type]
+            ttl=self._settings.ttl,
             serve=self._serve,
             ended=lambda end: self._ended(peer, end),
         )

@@ -86,6 +86,18 @@ class OtherNode(HandshakeFailed):
 _REFUSALS = {each.code: each for each in (WrongSecret, OtherProtocol, OtherCluster, OtherNode)}
 
 
+def check_limits(max_calls: int, max_frame: int) -> None:
+    """Check the limits of an `Introduction`.
+
+    Raises:
+        ValueError: One is out of its range.
+    """
+    if not 1 <= max_calls <= 1_000_000:
+        raise ValueError(f"max_calls must be 1 to 1,000,000, not {max_calls}")
+    if not FRAME_SIZE <= max_frame < 2**32:
+        raise ValueError(f"max_frame must be {FRAME_SIZE:,} to 2**32, not {max_frame}")
+
+
 @attrs.frozen
 class Introduction:
     """The name and the limits of a node, for its peer.
@@ -104,10 +116,7 @@ class Introduction:
     """A JSON value for the layer above."""
 
     def __attrs_post_init__(self) -> None:
-        if not 1 <= self.max_calls <= 1_000_000:
-            raise ValueError(f"max_calls must be 1 to 1,000,000, not {self.max_calls}")
-        if not FRAME_SIZE <= self.max_frame < 2**32:
-            raise ValueError(f"max_frame must be {FRAME_SIZE:,} to 2**32, not {self.max_frame}")
+        check_limits(self.max_calls, self.max_frame)
 
     def encoded(self) -> bytes:
         """The welcome with it.

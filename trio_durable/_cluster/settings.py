@@ -5,11 +5,15 @@ from __future__ import annotations
 import attrs
 
 from .._durations import Duration, interval_seconds, positive_int
+from .handshake import check_limits
 
 DEFAULT_TTL = 5.0
 DEFAULT_MAX_CALLS = 1024
 DEFAULT_MAX_FRAME = 16 * 1024 * 1024
-_LEAST_FRAME = 64 * 1024
+
+
+def _ttl(value: Duration) -> float:
+    return interval_seconds(value, "ttl")
 
 
 @attrs.frozen(kw_only=True)
@@ -25,8 +29,9 @@ class Cluster:
             ``tcp://127.0.0.1:port``. By default a socket with the name of the file and
             ``-socket``.
         serve: Whether objects may live in this process. False is for one that only calls.
-        ttl: How long a connection may be silent before it counts as lost. Idle connections carry
-            a message four times as often. The death of a process is noticed at once.
+        ttl: How long a connection may be silent before it counts as lost, a ``timedelta`` or
+            seconds. Idle connections carry a message four times as often. The death of a process
+            is noticed at once.
         max_calls: The number of calls that another process may have under way here. More wait with
             their callers.
         max_frame: The largest message that this process takes, in bytes; it bounds arguments and
@@ -38,18 +43,15 @@ class Cluster:
 
     listen: str | None = None
     serve: bool = True
-    ttl: Duration = DEFAULT_TTL
+    ttl: float = attrs.field(default=DEFAULT_TTL, converter=_ttl)
     max_calls: int = DEFAULT_MAX_CALLS
     max_frame: int = DEFAULT_MAX_FRAME
 
     def __attrs_post_init__(self) -> None:
         """Check the settings."""
-        interval_seconds(self.ttl, "ttl")
-        positive_int(self.max_calls, "max_calls")
-        if positive_int(self.max_frame, "max_frame") < _LEAST_FRAME:
-            raise ValueError(
-                f"max_frame must be {_LEAST_FRAME} bytes or more, not {self.max_frame}"
-            )
+        check_limits(
+            positive_int(self.max_calls, "max_calls"), positive_int(self.max_frame, "max_frame")
+        )
         if not isinstance(self.serve, bool):
             raise ValueError(f"serve must be True or False, not {self.serve!r:.60}")
         if not (self.listen is None or isinstance(self.listen, str)):
