@@ -91,15 +91,15 @@ MUTANTS = [
         "a process that isn't the owner serves what comes to it",
         "files",
         "_cluster/service.py",
-        "if not self._router.is_owner or self._targets.is_closing():",
-        "if self._targets.is_closing():",
+        "if not self._router.is_owner or self._services.closing:",
+        "if self._services.closing:",
     ),
     Mutant(
         "closing_unchecked",
         "an owner that closes takes calls, and refuses them with an error",
         "succession",
         "_cluster/service.py",
-        "if not self._router.is_owner or self._targets.is_closing():",
+        "if not self._router.is_owner or self._services.closing:",
         "if not self._router.is_owner:",
     ),
     Mutant(

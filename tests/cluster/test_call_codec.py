@@ -40,7 +40,7 @@ from trio_durable import (
     handler,
     make_converter,
 )
-from trio_durable._cluster.call_codec import CallCodec, check_handlers
+from trio_durable._cluster.call_codec import CallCodec
 from trio_durable._json.depth import MAX_DEPTH
 
 from .codecs import (
@@ -261,11 +261,11 @@ def test_annotations_that_can_not_be_sent_are_reported_by_the_definition(
     function: Callable[..., Any], problem: str
 ) -> None:
     with pytest.raises(DefinitionError, match=problem):
-        check_handlers(object_type(with_handler(function)), NoHandles())
+        CallCodec(object_type(with_handler(function)), NoHandles())
 
 
 def test_a_definition_without_fault_is_accepted() -> None:
-    check_handlers(object_type(Cart), NoHandles())
+    CallCodec(object_type(Cart), NoHandles())
 
 
 def test_a_converter_of_the_runtime_has_forms_for_its_types() -> None:

@@ -234,7 +234,7 @@ class LocalCalls:
     def submit(
         self,
         address: str,
-        handler: HandlerDefinition | Operation,
+        handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
         timeout: float | None,
@@ -247,7 +247,7 @@ class LocalCalls:
 
         Args:
             address: The object's address.
-            handler: The handler, or an operation.
+            handler: The handler.
             args: The arguments, by value already.
             kwargs: The same, by name.
             timeout: The time that is left to the caller, in seconds.
@@ -261,17 +261,11 @@ class LocalCalls:
         services, directory = self._services, self.directory
         if services.closing:
             raise services.closed_error("the runtime is closing")
-        if isinstance(handler, Operation):
-            saves, needs_instance = handler.saves, handler.needs_instance
-        else:
-            saves, needs_instance = not handler.readonly, True
         key, loads = directory.key(address), directory.find(address) is None
-        admit(services, key, handler.name, timeout, saves=saves, loads=loads)
+        admit(services, key, handler.name, timeout, saves=not handler.readonly, loads=loads)
         activation = directory.use(address)
         _admit_to_mailbox(activation, handler.name, timeout)
-        envelope = Envelope(
-            waiter, handler.name, handler, args, kwargs, needs_instance=needs_instance
-        )
+        envelope = Envelope(waiter, handler.name, handler, args, kwargs)
         self._put(activation, envelope, timeout)
         return Submission(activation, envelope)
 

@@ -296,18 +296,11 @@ class RequestTargets:
     Args:
         registry: The types.
         requests: Requests of the runtime itself.
-        is_closing: Returns True if the runtime closes.
     """
 
-    def __init__(
-        self,
-        registry: TypeRegistry,
-        requests: AdministrationRequests,
-        is_closing: Callable[[], bool],
-    ) -> None:
+    def __init__(self, registry: TypeRegistry, requests: AdministrationRequests) -> None:
         self._registry = registry
         self.administer = requests.make
-        self.is_closing = is_closing
 
     def calls(self, object_type: str) -> RoutedCalls:
         """See `Targets.calls`."""

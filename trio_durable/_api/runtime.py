@@ -252,8 +252,7 @@ class DurableRuntime(Objects):
             self._administration = RoutedAdministration(
                 opened, opened.sharing.router, self._registry.timeout_of
             )
-            is_closing = lambda: opened.services.closing  # noqa: E731
-            opened.sharing.prepare(RequestTargets(self._registry, requests, is_closing))
+            opened.sharing.prepare(RequestTargets(self._registry, requests))
         self._registry.origin.open()
         self._registry.prepare()
 

@@ -48,7 +48,7 @@ _ESCAPED = 6
 
 
 class CallCodec:
-    """The codecs of the handlers of one type of objects.
+    """The codecs of the handlers of one type of objects: the `Exchange` of the type.
 
     The router of the type keeps it, with all forms, so nothing outlives the runtime.
 
@@ -74,14 +74,20 @@ class CallCodec:
         """The codec of a handler."""
         return self._handlers[name]
 
+    def arguments(
+        self,
+        key: Callable[[], ObjectKey],
+        handler: str,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> Arguments:
+        """See `Exchange.arguments`."""
+        return self._handlers[handler].local_arguments(key, args, kwargs)
 
-def check_handlers(object_type: ObjectType, handles: Handles) -> None:
-    """Check that all handlers of a type can be called from another process.
-
-    Raises:
-        DefinitionError: Values of a handler's parameter or result can't be sent there.
-    """
-    CallCodec(object_type, handles)
+    def result(self, key: ObjectKey, handler: str, result: object) -> object:
+        """See `Exchange.result`. The results of turns that aren't a handler's are None."""
+        codec = self._handlers.get(handler)
+        return result if codec is None else codec.local_reply(key, result)
 
 
 class HandlerCodec:

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
 from .._activations.calls import LocalCalls
 from .._activations.directory import Directory
-from .._activations.object_type import ObjectType
 from .._activations.services import Services
 from .._declarations.records import HandlerDefinition
-from .._keys import ObjectKey
 from .call_codec import CallCodec
 from .router import HERE, Router, text
-
-
-class CodecExchange:
-    """The `Exchange` of a type in a cluster: what another process would get.
-
-    Args:
-        object_type: The type.
-        codec: The codec of its handlers.
-    """
-
-    def __init__(self, object_type: ObjectType, codec: CallCodec) -> None:
-        self._handlers = {name: codec.handler(name) for name in object_type.handlers}
-
-    def arguments(
-        self,
-        key: Callable[[], ObjectKey],
-        handler: str,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-    ) -> tuple[tuple[object, ...], dict[str, object]]:
-        """See `Exchange.arguments`."""
-        return self._handlers[handler].local_arguments(key, args, kwargs)
-
-    def result(self, key: ObjectKey, handler: str, result: object) -> object:
-        """See `Exchange.result`. Results of other turns than those of handlers are None."""
-        codec = self._handlers.get(handler)
-        return result if codec is None else codec.local_reply(key, result)
 
 
 class RoutedCalls(LocalCalls):

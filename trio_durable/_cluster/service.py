@@ -6,22 +6,21 @@ its own. Other requests are few, and have one each.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 
 from .._activations.calls import Submission
+from .._activations.services import Services
 from .._errors import DurableError, ReplyError, RuntimeClosed
-from .._eventloop.loop import CallbackWaiter, Loop, Waiter
+from .._eventloop.loop import CallbackWaiter, Waiter
 from .._keys import ObjectKey
+from .call_codec import HandlerCodec
 from .incoming import Incoming
 from .link import MessageTooLarge
 from .remote_errors import encode_error
 from .routed_calls import RoutedCalls
 from .router import CUT_OFF, MOVED, Router, text
-
-logger = logging.getLogger("trio_durable.cluster")
 
 _MOVED, _CUT_OFF = text(MOVED), text(CUT_OFF)
 
@@ -37,10 +36,6 @@ class Targets(Protocol):
         """
         ...
 
-    def is_closing(self) -> bool:
-        """True if the runtime closes, or is closed."""
-        ...
-
     def administer(self, name: str, arguments: list[Any]) -> Awaitable[bytes]:
         """Make a request of the runtime itself, and return its JSON."""
         ...
@@ -50,7 +45,7 @@ class Service:
     """Serves the requests of all peers.
 
     Args:
-        loop: The event loop.
+        services: The runtime's parts.
         targets: The objects.
         router: Knows whether they are here.
         start: Starts a task.
@@ -58,12 +53,12 @@ class Service:
 
     def __init__(
         self,
-        loop: Loop,
+        services: Services,
         targets: Targets,
         router: Router,
         start: Callable[[Callable[[], Any], str], object],
     ) -> None:
-        self._loop = loop
+        self._services = services
         self._targets = targets
         self._router = router
         self._start = start
@@ -73,12 +68,12 @@ class Service:
     async def answered(self) -> None:
         """Return when all requests of the runtime itself have their answers."""
         while self._administering:
-            self._answered = self._loop.waiter()
+            self._answered = self._services.loop.waiter()
             await self._answered.wait()
 
     def serve(self, incoming: Incoming) -> None:
         """Begin to serve a request. See `Peer`."""
-        if not self._router.is_owner or self._targets.is_closing():
+        if not self._router.is_owner or self._services.closing:
             incoming.fail(_MOVED)
             return
         try:
@@ -96,11 +91,9 @@ class Service:
         type_name, address, name, data = subject[:4]
         calls = self._targets.calls(type_name)
         handler = calls.object_type.handler(name)
-        key = partial(calls.object_type.key, address)
-        codec = calls.codec.handler(name)
-        args, kwargs = codec.decode_arguments(key, data)
-        reply = partial(codec.encode_reply, key())
-        answer = Answer(incoming, key, name, reply, self._targets.is_closing)
+        key, codec = calls.object_type.key(address), calls.codec.handler(name)
+        args, kwargs = codec.decode_arguments(lambda: key, data)
+        answer = Answer(incoming, key, name, codec, self._services)
         answer.submission = calls.submit(
             address, handler, args, kwargs, incoming.seconds_left, CallbackWaiter(answer.ended)
         )
@@ -108,12 +101,12 @@ class Service:
 
     async def _administer(self, incoming: Incoming, name: str, arguments: list[Any]) -> None:
         try:
-            if self._targets.is_closing():
+            if self._services.closing:
                 incoming.fail(_MOVED)
                 return
             incoming.reply(await self._targets.administer(name, arguments))
         except Exception as error:  # noqa: BLE001  # the caller gets it
-            if isinstance(error, RuntimeClosed) and self._targets.is_closing():
+            if isinstance(error, RuntimeClosed) and self._services.closing:
                 incoming.fail(_CUT_OFF)
             else:
                 fail(incoming, error)
@@ -126,23 +119,23 @@ class Service:
 class Answer:
     """The answer to a call, given when its turn has ended and is durable."""
 
-    __slots__ = ("_incoming", "_is_closing", "_key", "_name", "_reply", "submission")
+    __slots__ = ("_codec", "_incoming", "_key", "_name", "_services", "submission")
 
     submission: Submission | None
 
     def __init__(
         self,
         incoming: Incoming,
-        key: Callable[[], ObjectKey],
+        key: ObjectKey,
         name: str,
-        reply: Callable[[object], bytes],
-        is_closing: Callable[[], bool],
+        codec: HandlerCodec,
+        services: Services,
     ) -> None:
-        self._is_closing = is_closing
         self._incoming = incoming
         self._key = key
         self._name = name
-        self._reply = reply
+        self._codec = codec
+        self._services = services
         self.submission = None
 
     def ended(self, waiter: Waiter) -> None:
@@ -152,15 +145,15 @@ class Answer:
         waiter.expiry = incoming.withdrawn = None
         try:
             if error is None:
-                incoming.reply(self._reply(waiter.value))
+                incoming.reply(self._codec.encode_reply(self._key, waiter.value))
                 return
-            if isinstance(error, RuntimeClosed) and self._is_closing():
+            if isinstance(error, RuntimeClosed) and self._services.closing:
                 never_ran = submission is None or not submission.has_begun
                 incoming.fail(_MOVED if never_ran else _CUT_OFF)
             else:
                 fail(incoming, error)
         except MessageTooLarge as too_large:
-            fail(incoming, ReplyError(self._key(), self._name, str(too_large)))
+            fail(incoming, ReplyError(self._key, self._name, str(too_large)))
         except DurableError as problem:
             fail(incoming, problem)
         finally:

@@ -13,7 +13,7 @@ from .._cluster.call_codec import CallCodec
 from .._cluster.file_cluster import FileCluster
 from .._cluster.handles import Handles
 from .._cluster.nodes import Node
-from .._cluster.routed_calls import CodecExchange, RoutedCalls
+from .._cluster.routed_calls import RoutedCalls
 from .._cluster.router import Router
 from .._cluster.service import Service, Targets
 from .._eventloop.tasks import OwnTasks
@@ -69,7 +69,7 @@ class Sharing:
             targets: The objects, for requests of the other processes.
         """
         services, sides = self._services, self._sides
-        service = Service(services.loop, targets, self.router, self._tasks.start)
+        service = Service(services, targets, self.router, self._tasks.start)
         self._cluster = FileCluster(
             services.loop,
             self._tasks,
@@ -110,8 +110,7 @@ class Sharing:
             DefinitionError: Values of a handler can't be sent to another process.
         """
         codec = CallCodec(object_type, handles, self._given.settings.max_frame - _FRAME_MARGIN)
-        exchange = CodecExchange(object_type, codec)
-        directory = Directory(attrs.evolve(object_type, exchange=exchange), self._services)
+        directory = Directory(attrs.evolve(object_type, exchange=codec), self._services)
         return directory, RoutedCalls(directory, self._services, self.router, codec)
 
     def nodes(self) -> list[Node]:
