@@ -148,7 +148,7 @@ MUTANTS = [
         "a note that was removed stays away",
         "files",
         "_cluster/file_cluster.py",
-        "if not await self._in_thread(self._is_noted) and not self._is_leaving:",
+        "if not is_noted and not self._is_leaving:",
         "if False:",
     ),
     Mutant(

@@ -33,6 +33,7 @@ from .._errors import StorageInUse, StorageUnavailable
 from .._eventloop.loop import Loop
 from .._eventloop.tasks import OwnTask, OwnTasks
 from .._eventloop.timeouts import Deadlines
+from .._eventloop.wakeup import AutoResetEvent
 from .._text import error_summary
 from .address import (
     Address,
@@ -49,7 +50,14 @@ from .handshake import Connection, Credentials, HandshakeFailed, Introduction, g
 from .incoming import Incoming
 from .link import LinkEnd
 from .listener import Listener
-from .node_note import NodeNote, UnreadableNote, read_note, remove_note, write_note
+from .node_note import (
+    NodeNote,
+    UnreadableNote,
+    is_noted_at,
+    read_note,
+    remove_note,
+    write_note,
+)
 from .nodes import Node, host_name, node_of, this_node
 from .peer import Peer
 from .router import Router
@@ -134,7 +142,8 @@ class FileCluster:
         self._owner: Peer | None = None
         self._holder: int | None = None
         """The process that had the lock last, if that is known."""
-        self._changed = anyio.Event()
+        self._ended_peer = AutoResetEvent(loop)
+        """Set whenever a connection has ended."""
         self._is_retired = False
         self._is_leaving = False
 
@@ -165,10 +174,9 @@ class FileCluster:
         """
         until, pauses = self._loop.now() + ENTER_SECONDS, _pauses()
         while True:
-            if await self._become_owner():
-                break
             try:
-                await self._find()
+                if not await self._become_owner():
+                    await self._find()
                 break
             except _NoOwner as problem:
                 if self._loop.now() >= until:
@@ -249,7 +257,7 @@ class FileCluster:
 
     async def _restore(self, listening: Listening, listener: OwnTask, secret: bytes) -> None:
         """Look for the note and the socket, and restore what another process has removed."""
-        said = ""
+        node, said = self._me.node_id, ""
         while not self._is_leaving:
             await anyio.sleep(WATCH_SECONDS)
             try:
@@ -258,7 +266,8 @@ class FileCluster:
                     listener.cancel()
                     listener = self._accept_at(listening, secret)
                     logger.warning("%s was removed, and is there again", listening.address)
-                if not await self._in_thread(self._is_noted) and not self._is_leaving:
+                is_noted = await self._in_thread(partial(is_noted_at, self._note_path, node))
+                if not is_noted and not self._is_leaving:
                     await self._write_note(listening.address, secret)
                     logger.warning("%s was removed, and is there again", self._note_path)
                 said = ""
@@ -266,13 +275,6 @@ class FileCluster:
                 if str(problem) != said:
                     said = str(problem)
                     logger.warning("%s: no other process can join: %s", self._path, problem)
-
-    def _is_noted(self) -> bool:
-        try:
-            note = read_note(self._note_path)
-        except UnreadableNote:
-            return False
-        return note is not None and note.node == self._me.node_id
 
     def _credentials(self, secret: bytes) -> Credentials:
         settings = self._settings
@@ -313,7 +315,7 @@ class FileCluster:
         self._router.lost(peer)
         if peer is self._owner:
             self._owner = None
-        self._changed.set()
+        self._ended_peer.set()
 
     # --- the others ------------------------------------------------------------------------------
 
@@ -354,8 +356,7 @@ class FileCluster:
         """While another process is the owner, wait for its end and race for its place."""
         while not self._router.is_owner and not self._is_leaving:
             while self._owner is not None:
-                self._changed = anyio.Event()
-                await self._changed.wait()
+                await self._ended_peer.wait()
             await self._race()
 
     async def _race(self) -> None:
@@ -364,8 +365,8 @@ class FileCluster:
             try:
                 if await self._become_owner():
                     logger.info("%s: this process has the objects now", self._path)
-                    return
-                await self._find()
+                else:
+                    await self._find()
                 return
             except (_NoOwner, StorageUnavailable) as problem:
                 waited = self._loop.now() - began
@@ -400,8 +401,7 @@ class FileCluster:
         for peer in list(self._peers):
             peer.close("the runtime closes")
         while self._peers:
-            self._changed = anyio.Event()
-            await self._changed.wait()
+            await self._ended_peer.wait()
 
 
 def _pauses() -> Iterator[float]:

@@ -81,9 +81,17 @@ def _texts(note: NodeNote) -> tuple[object, ...]:
     return note.node, note.host, note.address, note.secret
 
 
+def is_noted_at(path: Path, node: str) -> bool:
+    """True if the note at a path is that of a runtime."""
+    try:
+        note = read_note(path)
+    except UnreadableNote:
+        return False
+    return note is not None and note.node == node
+
+
 def remove_note(path: Path, node: str) -> None:
     """Remove a runtime's own note, before it gives up the lock. Never raises."""
-    with contextlib.suppress(OSError, UnreadableNote):
-        note = read_note(path)
-        if note is not None and note.node == node:
+    if is_noted_at(path, node):
+        with contextlib.suppress(OSError):
             path.unlink()

@@ -43,9 +43,11 @@ def node_of(info: object) -> Node:
     """
     fields = attrs.fields(Node)
     kinds = (str, str, int, str, bool, int)
-    if not isinstance(info, list) or len(info) < len(fields):
-        raise ValueError("a node has described itself in a way that this release can't read")
-    if any(type(value) is not kind for value, kind in zip(info, kinds, strict=False)):
+    if (
+        not isinstance(info, list)
+        or len(info) < len(fields)
+        or any(type(value) is not kind for value, kind in zip(info, kinds, strict=False))
+    ):
         raise ValueError("a node has described itself in a way that this release can't read")
     return Node(*info[: len(fields)])
 

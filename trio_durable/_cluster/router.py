@@ -8,7 +8,6 @@ may have called other objects, or changed something.
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,13 +17,12 @@ from .._activations.output_gate import OutputGate
 from .._errors import ArgumentError, CallTimeout, Overloaded, OwnerLost
 from .._eventloop.loop import Expired, Loop, Waiter
 from .._eventloop.timeouts import Deadlines
+from .._eventloop.wakeup import AutoResetEvent
 from .._keys import ObjectKey
 from .link import MessageTooLarge
 from .outcomes import ErrorReply, NeverRan, NoCapacity, NoReply, OutcomeUnknown
 from .peer import Peer
 from .remote_errors import decode_error
-
-logger = logging.getLogger("trio_durable.cluster")
 
 MOVED = "moved"
 """The error of a request that came to a process without the object. It never ran."""
@@ -61,7 +59,8 @@ class Router:
         self._waiting: dict[Waiter, None] = {}
         """Requests that wait until it is known where the objects are."""
         self._under_way = 0
-        self._quiet: Waiter | None = None
+        self._ended = AutoResetEvent(loop)
+        """Set whenever a request has ended."""
         self._closed: Callable[[], BaseException] | None = None
 
     # --- changes of ownership --------------------------------------------------------------------
@@ -84,13 +83,10 @@ class Router:
     def close(self, error: Callable[[], BaseException]) -> None:
         """Fail all waiting requests, and all later ones: the runtime closes."""
         self._closed = error
-        waiting, self._waiting = list(self._waiting), {}
-        for waiter in waiting:
-            waiter.fail(error())
+        self._settle()
 
     def _settle(self) -> None:
-        waiting, self._waiting = list(self._waiting), {}
-        for waiter in waiting:
+        for waiter in list(self._waiting):
             waiter.settle()
 
     # --- requests --------------------------------------------------------------------------------
@@ -98,8 +94,7 @@ class Router:
     async def quiet(self) -> None:
         """Return when all requests have ended."""
         while self._under_way:
-            self._quiet = self._loop.waiter()
-            await self._quiet.wait()
+            await self._ended.wait()
 
     async def forward(
         self,
@@ -135,8 +130,7 @@ class Router:
             return await self._forward(key, name, body, timeout, repeatable=repeatable)
         finally:
             self._under_way -= 1
-            if not self._under_way and self._quiet is not None:
-                self._quiet.settle()
+            self._ended.set()
 
     async def _forward(
         self,
@@ -207,6 +201,6 @@ class Router:
         return peer
 
 
-def text(value: str | None) -> bytes:
+def text(value: str) -> bytes:
     """A text as JSON."""
     return orjson.dumps(value)

@@ -14,6 +14,7 @@ from .._activations.calls import Submission
 from .._activations.services import Services
 from .._errors import DurableError, ReplyError, RuntimeClosed
 from .._eventloop.loop import CallbackWaiter, Waiter
+from .._eventloop.wakeup import AutoResetEvent
 from .._keys import ObjectKey
 from .call_codec import HandlerCodec
 from .incoming import Incoming
@@ -63,13 +64,13 @@ class Service:
         self._router = router
         self._start = start
         self._administering = 0
-        self._answered: Waiter | None = None
+        self._ended = AutoResetEvent(services.loop)
+        """Set whenever one of these has ended."""
 
     async def answered(self) -> None:
         """Return when all requests of the runtime itself have their answers."""
         while self._administering:
-            self._answered = self._services.loop.waiter()
-            await self._answered.wait()
+            await self._ended.wait()
 
     def serve(self, incoming: Incoming) -> None:
         """Begin to serve a request. See `Peer`."""
@@ -112,8 +113,7 @@ class Service:
                 fail(incoming, error)
         finally:
             self._administering -= 1
-            if self._answered is not None:
-                self._answered.settle()
+            self._ended.set()
 
 
 class Answer:
