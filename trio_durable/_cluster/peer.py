@@ -120,8 +120,8 @@ class Peer:
             max_frame=connection.them.max_frame,
             ttl=ttl,
             kinds={
-                "r": self._replied,
-                "e": self._failed,
+                "r": self._answered,
+                "e": self._answered,
                 "c": self._requested,
                 "x": self._withdrawn,
             },
@@ -326,25 +326,17 @@ class Peer:
 
     # --- callbacks of the link --------------------------------------------------------------------
 
-    def _replied(self, message: Message) -> None:
-        value = message[2]
-        waiter = self._waiting.pop(message[1], None)
+    def _answered(self, message: Message) -> None:
+        kind, request_id, value = message[:3]
+        waiter = self._waiting.pop(request_id, None)
         if waiter is None:
-            self._check_issued(message[1])
+            self._check_issued(request_id)
         else:
             self._free += 1
-            waiter.settle(value)
-            if self._queue:
-                self._admit()
-
-    def _failed(self, message: Message) -> None:
-        value = message[2]
-        waiter = self._waiting.pop(message[1], None)
-        if waiter is None:
-            self._check_issued(message[1])
-        else:
-            self._free += 1
-            waiter.fail(ErrorReply(value))
+            if kind == "r":
+                waiter.settle(value)
+            else:
+                waiter.fail(ErrorReply(value))
             if self._queue:
                 self._admit()
 

@@ -111,18 +111,23 @@ class RoutedAdministration(Administration):
 
     async def drop_tenant(self, name: str) -> bool:
         """See `Administration.drop_tenant`."""
-        found = await self._elsewhere("drop_tenant", ObjectKey("", "", name))
+        found = await self._elsewhere("drop_tenant", ObjectKey("", "", name), is_timed=False)
         return await super().drop_tenant(name) if found is HERE else bool(found)
 
     async def _elsewhere(
-        self, name: str, key: ObjectKey, *arguments: object, repeatable: bool = False
+        self,
+        name: str,
+        key: ObjectKey,
+        *arguments: object,
+        repeatable: bool = False,
+        is_timed: bool = True,
     ) -> Any:
         """Make a request where the object is; `HERE` if that is this process."""
         if self._router.is_owner:
             return HERE
         subject = [name, [key.type_name, key.object_id, key.tenant, *arguments]]
         body = b'"a",' + orjson.dumps(subject)[1:-1]
-        timeout = None if name == "drop_tenant" else self._timeout_of(key.type_name)
+        timeout = self._timeout_of(key.type_name) if is_timed else None
         return await self._router.forward(lambda: key, name, body, timeout, repeatable=repeatable)
 
 
@@ -143,46 +148,46 @@ class AdministrationRequests:
         type_name, object_id, tenant, *rest = arguments
         made = self._administration
         key = ObjectKey(type_name, object_id, tenant)
-        result: object = None
-        if name in ("schedule_alarm", "cancel_alarm", "cancel_all_alarms"):
-            if name == "schedule_alarm":
+        match name:
+            case "schedule_alarm":
                 alarm, due_at, payload = rest
                 new = NewAlarm(due_at, None if payload is None else payload.encode())
                 await made.schedule_alarm(key, alarm, new)
-            elif name == "cancel_alarm":
+            case "cancel_alarm":
                 await made.cancel_alarm(key, *rest)
-            else:
+            case "cancel_all_alarms":
                 await made.cancel_all_alarms(key)
-        elif name == "retry_alarm":
-            result = await made.retry_alarm(key.alarm(*rest))
-        elif name == "fire_alarm":
-            result = await made.fire_alarm(key.alarm(*rest))
-        elif name == "list_nodes":
-            result = [node.as_info() for node in await made.list_nodes()]
-        elif name == "drop_tenant":
-            result = await made.drop_tenant(tenant)
-        else:
-            result = await self._of_object(name, self._calls(type_name), key, rest)
-        return orjson.dumps(result)
+            case "retry_alarm":
+                return orjson.dumps(await made.retry_alarm(key.alarm(*rest)))
+            case "fire_alarm":
+                return orjson.dumps(await made.fire_alarm(key.alarm(*rest)))
+            case "list_nodes":
+                return orjson.dumps([node.as_info() for node in await made.list_nodes()])
+            case "drop_tenant":
+                return orjson.dumps(await made.drop_tenant(tenant))
+            case _:
+                return orjson.dumps(await self._of_object(name, self._calls(type_name), key, rest))
+        return b"null"
 
     async def _of_object(
         self, name: str, calls: LocalCalls, key: ObjectKey, rest: list[Any]
     ) -> object:
         made, address = self._administration, key.address
-        if name == "ensure_started":
-            info = await made.ensure_started(calls, address)
-            return [info.status, info.mailbox_depth, info.revision]
-        if name == "stop":
-            await made.stop(calls, address, *rest)
-        elif name == "get_state":
-            instance = await made.get_state(calls, address)
-            return calls.object_type.codec.encode_fields(key, instance).decode()
-        elif name == "put_state":
-            await made.put_state(calls, address, rest[0].encode())
-        elif name == "exists":
-            return await made.exists(calls, address)
-        elif name == "delete":
-            await made.delete(calls, address)
-        else:
-            raise ValueError(f"{name!r:.80} is no request of this release")
+        match name:
+            case "ensure_started":
+                info = await made.ensure_started(calls, address)
+                return [info.status, info.mailbox_depth, info.revision]
+            case "stop":
+                await made.stop(calls, address, *rest)
+            case "get_state":
+                instance = await made.get_state(calls, address)
+                return calls.object_type.codec.encode_fields(key, instance).decode()
+            case "put_state":
+                await made.put_state(calls, address, rest[0].encode())
+            case "exists":
+                return await made.exists(calls, address)
+            case "delete":
+                await made.delete(calls, address)
+            case _:
+                raise ValueError(f"{name!r:.80} is no request of this release")
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -37,12 +38,12 @@ async def probe(place: str | None) -> AsyncIterator[None]:
         if "://" in place:
             listening = await listen(parse_address(place))
             stack.push_async_callback(listening.close)
-            run = lambda: listening.socket.serve(_hang_up)  # noqa: E731
+            run = partial(listening.socket.serve, _hang_up)
         else:
             path = anyio.Path(place)
             await path.touch()
             stack.push_async_callback(path.unlink, missing_ok=True)
-            run = lambda: _touch(path)  # noqa: E731
+            run = partial(_touch, path)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             yield
