@@ -455,7 +455,7 @@ async def test_a_process_without_the_file_serves_nothing(path: Path) -> None:
     async with members(path) as [first, second]:
         sharing = first._open().sharing
         assert sharing is not None
-        [link] = sharing._prepared._peers
+        [link] = sharing._cluster._peers
         for body in (
             b'"h","ClusterCounter","a","add",[]',
             b'"a","delete",["ClusterCounter","a",""]',

@@ -247,12 +247,13 @@ class DurableRuntime(Objects):
     def _prepare(self, opened: OpenRuntime) -> None:
         self._opened = opened
         self._administration = Administration(opened)
-        if opened.sharing is not None:
+        if self._settings.cluster is not None:
             requests = AdministrationRequests(self._administration, self._registry.calls)
+            targets = RequestTargets(self._registry, requests)
+            sharing = opened.share(self._settings.cluster, targets)
             self._administration = RoutedAdministration(
-                opened, opened.sharing.router, self._registry.timeout_of
+                opened, sharing.router, self._registry.timeout_of
             )
-            opened.sharing.prepare(RequestTargets(self._registry, requests))
         self._registry.origin.open()
         self._registry.prepare()
 
@@ -260,7 +261,7 @@ class DurableRuntime(Objects):
         opened = self._open()
         if opened.sharing is None:
             return opened.serve(object_type)
-        return opened.serve_in_cluster(object_type, self._registry)
+        return opened.serve(*opened.sharing.routed(object_type, self._registry))
 
     async def __aexit__(
         self,

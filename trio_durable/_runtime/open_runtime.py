@@ -38,8 +38,7 @@ from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
 from .._activations.pump import Pump, SliceClock
 from .._activations.services import Services
-from .._cluster.handles import Handles
-from .._cluster.routed_calls import RoutedCalls
+from .._cluster.service import Targets
 from .._errors import RuntimeClosed, StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
@@ -56,12 +55,11 @@ from ..scheduler import Destination, Scheduler, WheelScheduler
 from ..storage import Hints, Reader, StorageFault
 from .forks import open_runtimes
 from .host import Host
-from .settings import Settings
+from .settings import ClusterOnFile, Settings
 from .sharing import Sharing
 from .sides import Sides
 
 logger = logging.getLogger("trio_durable")
-
 
 C = TypeVar("C", bound=LocalCalls)
 R = TypeVar("R")
@@ -180,6 +178,7 @@ class OpenRuntime:
         )
         self.group_commit.add_listener(self.scheduler)
         self.host = host
+        self._context = context
         self._runtime = runtime
         self._settings = settings
         self.sides = sides
@@ -190,17 +189,7 @@ class OpenRuntime:
         self.node_id = str(uuid4())
         """The runtime's id among all runtimes of its storage."""
         self.sharing: Sharing | None = None
-        if settings.cluster is not None:
-            self.sharing = Sharing(
-                settings.cluster,
-                self.node_id,
-                self.services,
-                host,
-                sides,
-                OwnTasks(loop, context, self._task_failed),
-                owns=lambda: self._supervise(self.scheduler.run),
-                failed=self.fail,
-            )
+        """The cluster, if the runtime is in one."""
         self._closed_waiters: list[Waiter] = []
         self._is_late = False
 
@@ -460,19 +449,31 @@ class OpenRuntime:
     @overload
     def serve(self, object_type: ObjectType) -> LocalCalls: ...
     @overload
-    def serve(self, object_type: ObjectType, path: type[C]) -> C: ...
-    def serve(self, object_type: ObjectType, path: type[LocalCalls] = LocalCalls) -> LocalCalls:
+    def serve(self, object_type: ObjectType, path: Callable[[Directory, Services], C]) -> C: ...
+    def serve(
+        self,
+        object_type: ObjectType,
+        path: Callable[[Directory, Services], LocalCalls] = LocalCalls,
+    ) -> LocalCalls:
         """Serve the objects of one more type; their calls take ``path``."""
         directory = Directory(object_type, self.services)
         self.directories.append(directory)
         return path(directory, self.services)
 
-    def serve_in_cluster(self, object_type: ObjectType, handles: Handles) -> RoutedCalls:
-        """See `Sharing.serve`."""
-        assert self.sharing is not None
-        directory, calls = self.sharing.serve(object_type, handles)
-        self.directories.append(directory)
-        return calls
+    def share(self, given: ClusterOnFile, targets: Targets) -> Sharing:
+        """Share the storage with other processes: see `Sharing`. Before any type is served."""
+        self.sharing = Sharing(
+            given,
+            self.node_id,
+            self.services,
+            self.host,
+            self.sides,
+            OwnTasks(self.loop, self._context, self._task_failed),
+            targets,
+            owns=lambda: self._supervise(self.scheduler.run),
+            failed=self.fail,
+        )
+        return self.sharing
 
     async def read(self, read: Callable[[Reader], R]) -> R:
         """Run ``read`` in the reader's thread.

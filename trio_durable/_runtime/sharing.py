@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 
@@ -35,6 +36,7 @@ class Sharing:
         host: The runtime's host.
         sides: The storage.
         tasks: Runs the tasks that outlive the runtime's own, until `leave`.
+        targets: The objects, for requests of the other processes.
         owns: Called when the objects are in this process.
         failed: Called with a fault of the library's own.
     """
@@ -47,60 +49,45 @@ class Sharing:
         host: Host,
         sides: Sides,
         tasks: OwnTasks,
+        targets: Targets,
         *,
         owns: Callable[[], object],
         failed: Callable[[BaseException], object],
     ) -> None:
         self.router = Router(services.loop, services.deadlines, services.output_gate)
         self._given = given
-        self._node_id = node_id
         self._services = services
         self._host = host
-        self._sides = sides
         self._tasks = tasks
-        self._owns = owns
-        self._failed = failed
-        self._cluster: FileCluster | None = None
-
-    def prepare(self, targets: Targets) -> None:
-        """Make what `enter` needs.
-
-        Args:
-            targets: The objects, for requests of the other processes.
-        """
-        services, sides = self._services, self._sides
-        service = Service(services, targets, self.router, self._tasks.start)
+        service = Service(services, targets, self.router, tasks.start)
         self._cluster = FileCluster(
             services.loop,
-            self._tasks,
+            tasks,
             services.tasks,
             services.deadlines,
             self.router,
-            self._given.settings,
-            self._given.path,
-            self._node_id,
+            given.settings,
+            given.path,
+            node_id,
             acquire=sides.acquire,
             release=sides.writing.close_early,
-            owns=self._owns,
+            owns=owns,
             join=sides.open_reader,
             in_thread=sides.writing.runner.run,
             serve=service.serve,
             answered=service.answered,
-            failed=self._failed,
+            failed=failed,
         )
 
     async def enter(self) -> None:
         """Become the owner of the storage, or find it. See `FileCluster.enter`."""
         with self._host.opening():
-            await self._prepared.enter()
+            await self._cluster.enter()
 
-    @property
-    def _prepared(self) -> FileCluster:
-        assert self._cluster is not None
-        return self._cluster
-
-    def serve(self, object_type: ObjectType, handles: Handles) -> tuple[Directory, RoutedCalls]:
-        """Serve the objects of one more type, here or in another process.
+    def routed(
+        self, object_type: ObjectType, handles: Handles
+    ) -> tuple[ObjectType, Callable[[Directory, Services], RoutedCalls]]:
+        """A type of objects that live here or in another process, and the path of their calls.
 
         Args:
             object_type: The type.
@@ -110,29 +97,26 @@ class Sharing:
             DefinitionError: Values of a handler can't be sent to another process.
         """
         codec = CallCodec(object_type, handles, self._given.settings.max_frame - _FRAME_MARGIN)
-        directory = Directory(attrs.evolve(object_type, exchange=codec), self._services)
-        return directory, RoutedCalls(directory, self._services, self.router, codec)
+        path = partial(RoutedCalls, router=self.router, codec=codec)
+        return attrs.evolve(object_type, exchange=codec), path
 
     def nodes(self) -> list[Node]:
         """See `FileCluster.nodes`."""
-        return self._prepared.nodes()
+        return self._cluster.nodes()
 
     def retire(self) -> None:
         """Take nothing over any more: the runtime closes."""
-        if self._cluster is not None:
-            self._cluster.retire()
+        self._cluster.retire()
 
     async def leave(self) -> None:
         """Say goodbye to the other processes, behind all answers."""
         self.router.close(self._services.closed_error)
-        if self._cluster is not None:
-            with self._host.closing():
-                await self._cluster.leave()
+        with self._host.closing():
+            await self._cluster.leave()
         self._tasks.cancel()
         with self._host.closing():
             await self._tasks.wait()
 
     def forked(self) -> None:
         """The process is a forked one. See `FileCluster.forked`."""
-        if self._cluster is not None:
-            self._cluster.forked()
+        self._cluster.forked()
