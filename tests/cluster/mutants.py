@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import Mutant, main
+from exactness.mutants import TESTS, Mutant, main
 
-_TESTS = (
-    *("pytest", "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread"),
-    *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
-)
+_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
 _FILE = (*_TESTS, "cluster/test_file.py", "-k")
 _PROCESSES = (*_TESTS, "cluster/test_processes.py", "-k")
 CHECKS: dict[str, tuple[str, ...]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -49,6 +51,14 @@ async def both(
     return *outcomes, streams
 
 
+@asynccontextmanager
+async def accepting() -> AsyncIterator[tuple[Outcome[Connection], Raw]]:
+    """The accepting side of a handshake, and the other side as a test writes it."""
+    mine, others = stream_pair()
+    async with calls() as group:
+        yield group.start(welcome, mine, credentials("b")), Raw(others)
+
+
 async def test_both_sides_learn_who_the_other_is() -> None:
     streams = stream_pair()
     one = credentials("a", max_calls=3, info={"types": ["Counter"]})
@@ -68,15 +78,12 @@ async def test_pieces_of_one_byte_do() -> None:
 
 
 async def test_what_comes_behind_the_handshake_is_for_the_link() -> None:
-    mine, others = stream_pair()
-    raw = Raw(others)
-    async with calls() as group:
-        accepted = group.start(welcome, mine, credentials("b"))
+    async with accepting() as (accepted, raw):
         dialer = ["h", 1, 1, "shop", "a", "b", NONCE]
         await raw.send(dialer)
         acceptor = await raw.receive()
         behind = [proof("dialer", dialer, acceptor), ["w", "2.0", 5, MAX_FRAME, None], ["p"]]
-        await others.send(b"".join(encode_frame([orjson.dumps(each)]) for each in behind))
+        await raw.stream.send(b"".join(encode_frame([orjson.dumps(each)]) for each in behind))
         await accepted.wait()
         assert accepted.value.decoder.pop() == [["p"]]
 
@@ -114,10 +121,7 @@ async def test_any_node_will_do_if_none_is_named() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(2, 7), (-3, 0), (5, 4)])
 async def test_protocols_without_a_common_one_are_refused(low: int, high: int) -> None:
-    mine, others = stream_pair()
-    raw = Raw(others)
-    async with calls() as group:
-        accepted = group.start(welcome, mine, credentials("b"))
+    async with accepting() as (accepted, raw):
         await raw.send(["h", low, high, "shop", "a", None, NONCE])
         assert await raw.receive() == ["no", "protocol"]
         await accepted.wait()
@@ -125,10 +129,7 @@ async def test_protocols_without_a_common_one_are_refused(low: int, high: int) -
 
 
 async def test_a_range_of_protocols_gets_the_newest_that_both_speak() -> None:
-    mine, others = stream_pair()
-    raw = Raw(others)
-    async with calls() as group:
-        accepted = group.start(welcome, mine, credentials("b"))
+    async with accepting() as (accepted, raw):
         await raw.send(["h", 0, 9, "shop", "a", None, NONCE, "a later field"])
         assert (await raw.receive())[:2] == ["h", 1]
         accepted.cancel()
@@ -151,10 +152,7 @@ def proof(role: str, dialer: Any, acceptor: Any, secret: bytes = SECRET) -> list
 
 
 async def test_the_proof_is_the_documented_one() -> None:
-    mine, others = stream_pair()
-    raw = Raw(others)
-    async with calls() as group:
-        accepted = group.start(welcome, mine, credentials("b"))
+    async with accepting() as (accepted, raw):
         dialer = ["h", 1, 1, "shop", "a", "b", NONCE]
         await raw.send(dialer)
         acceptor = await raw.receive()
@@ -168,20 +166,15 @@ async def test_the_proof_is_the_documented_one() -> None:
 async def test_a_recorded_handshake_is_refused() -> None:
     streams = stream_pair()
     await handshake(*streams)
-    mine, others = stream_pair()
-    async with calls() as group:
-        accepted = group.start(welcome, mine, credentials("b"))
+    async with accepting() as (accepted, raw):
         for part in streams[0].sent:
-            await others.send(part)
+            await raw.stream.send(part)
         await accepted.wait()
         assert type(accepted.error) is WrongSecret
 
 
 async def test_a_proof_sent_back_is_refused() -> None:
-    mine, others = stream_pair()
-    raw = Raw(others)
-    async with calls() as group:
-        accepted = group.start(welcome, mine, credentials("b"))
+    async with accepting() as (accepted, raw):
         await raw.send(["h", 1, 1, "shop", "a", "b", NONCE])
         await raw.receive()
         await raw.send(await raw.receive())
@@ -191,10 +184,7 @@ async def test_a_proof_sent_back_is_refused() -> None:
 
 @pytest.mark.parametrize("changed", [1, 2, 4, 5, 6])
 async def test_a_proof_holds_for_its_own_hello_alone(changed: int) -> None:
-    mine, others = stream_pair()
-    raw = Raw(others)
-    async with calls() as group:
-        accepted = group.start(welcome, mine, credentials("b"))
+    async with accepting() as (accepted, raw):
         dialer = ["h", 1, 1, "shop", "a", "b", NONCE]
         await raw.send(dialer)
         acceptor = await raw.receive()
@@ -297,10 +287,7 @@ async def test_a_large_info_arrives_and_a_larger_one_is_refused_where_it_is_sent
 async def test_limits_out_of_range_are_refused(limits: dict[str, int], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         introduction("a", **limits)
-    mine, others = stream_pair()
-    raw = Raw(others)
-    async with calls() as group:
-        accepted = group.start(welcome, mine, credentials("b"))
+    async with accepting() as (accepted, raw):
         dialer = ["h", 1, 1, "shop", "a", "b", NONCE]
         await raw.send(dialer)
         acceptor = await raw.receive()

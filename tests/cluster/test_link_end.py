@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -73,12 +75,18 @@ class Watched:
             ended=self.ends.append,
         )
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the link to its end; the block begins when it waits."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.link.run)
+            await settle()
+            yield
+
 
 async def test_a_link_that_can_not_write_reads_to_the_end() -> None:
     watched = Watched(may_write=False)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watched.link.run)
-        await settle()
+    async with watched.running():
         watched.link.send(b'["c",1]')
         await settle()
         with pytest.raises(LinkClosed):
@@ -93,9 +101,7 @@ async def test_a_link_that_can_not_write_reads_to_the_end() -> None:
 async def test_a_link_that_can_not_write_ends_after_a_ttl() -> None:
     watched = Watched(may_write=False)
     began = anyio.current_time()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watched.link.run)
-        await settle()
+    async with watched.running():
         watched.link.send(b'["c",1]')
     assert anyio.current_time() - began == pytest.approx(TTL, abs=TTL / BEATS)
     assert [end.kind for end in watched.ends] == [EndKind.LOST]
@@ -104,9 +110,7 @@ async def test_a_link_that_can_not_write_ends_after_a_ttl() -> None:
 async def test_who_says_goodbye_waits_a_beat_for_the_other_side_to_close() -> None:
     watched = Watched(may_write=True)
     began = anyio.current_time()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watched.link.run)
-        await settle()
+    async with watched.running():
         watched.link.close("it leaves", 0)
         await settle()
         watched.stream.arrive(b'["r",1]')
@@ -119,9 +123,7 @@ async def test_who_says_goodbye_waits_a_beat_for_the_other_side_to_close() -> No
 async def test_a_goodbye_that_was_read_ends_the_link_at_once() -> None:
     watched = Watched(may_write=True)
     began = anyio.current_time()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watched.link.run)
-        await settle()
+    async with watched.running():
         watched.link.close("it leaves", 0)
         await settle()
         watched.stream.end()

@@ -26,17 +26,17 @@ import trio_durable
 
 ROOT = Path(__file__).parents[2]
 _PROPERTY = ("tests.exactness.property", "--first", "--only")
-_TESTS = ("pytest", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+TESTS = ("pytest", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 CHECKS: dict[str, tuple[str, ...]] = {
     "definitions": (*_PROPERTY, "definitions", "--examples", "1500"),
     "releases": (*_PROPERTY, "releases", "--examples", "1500"),
     "defaults": (*_PROPERTY, "defaults", "--examples", "50"),
     "brute force": ("tests.exactness.brute_force", "--every", "20"),
-    "machine": (*_TESTS, "exactness/test_machine.py", "-k", "sqlite"),
-    "look-up": (*_TESTS, "json/test_lookup.py", "-k", "failed_look_up or compare_equal"),
-    "default": (*_TESTS, "json/test_defaults.py"),
-    "upgrade": (*_TESTS, "json/test_resolution.py", "-k", "upgrade_leaves_alone"),
-    "by value": (*_TESTS, "activations/test_by_value.py", "-k", "that_are_equal"),
+    "machine": (*TESTS, "exactness/test_machine.py", "-k", "sqlite"),
+    "look-up": (*TESTS, "json/test_lookup.py", "-k", "failed_look_up or compare_equal"),
+    "default": (*TESTS, "json/test_defaults.py"),
+    "upgrade": (*TESTS, "json/test_resolution.py", "-k", "upgrade_leaves_alone"),
+    "by value": (*TESTS, "activations/test_by_value.py", "-k", "that_are_equal"),
 }
 TIMEOUT_SECONDS = 600
 

@@ -27,16 +27,3 @@ def test_a_check_imports_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     package = mutated(mutant(first, f"{first}\n"), tmp_path)
     assert run("one", package) in (SURVIVED, FOUND)
     assert result_of(mutant(first, f"{first}\nraise ValueError")) not in ("found", "SURVIVED")
-
-
-def test_each_mutant_has_a_name_and_a_check() -> None:
-    names = [each.name for each in mutants.MUTANTS]
-    assert len(set(names)) == len(names)
-    assert {each.check for each in mutants.MUTANTS} <= mutants.CHECKS.keys()
-
-
-@pytest.mark.parametrize("each", mutants.MUTANTS, ids=lambda each: each.name)
-def test_each_mutant_can_be_made(each: Mutant) -> None:
-    source = (mutants.ROOT / "trio_durable" / each.module).read_text()
-    assert source.count(each.old) == 1
-    compile(source.replace(each.old, each.new), each.module, "exec")
