@@ -74,6 +74,14 @@ class CrashTests(SchedulerTests):
         await node.kill()
         return node
 
+    async def kills(self, bench: Bench, retry: Retry, times: int) -> Node:
+        """Set the alarm ``x``, and let so many processes die of it; return the node that set it."""
+        setter = await bench.node("Other")
+        await setter.set("x", 0)
+        for _ in range(times):
+            await self.dies_of(bench, "x", retry)
+        return setter
+
     # --- the alarm that kills --------------------------------------------------------------------
 
     @pytest.mark.parametrize("crashes", [1, 2, 5])
@@ -97,10 +105,7 @@ class CrashTests(SchedulerTests):
         self, bench: Bench
     ) -> None:
         retry = Retry(initial=0, crashes=None)
-        setter = await bench.node("Other")
-        await setter.set("x", 0)
-        for _ in range(15):
-            await self.dies_of(bench, "x", retry)
+        await self.kills(bench, retry, 15)
         node = await self.node_with(bench, retry)
         await self.has(node, "x")
         assert await node.dead() == []
@@ -132,10 +137,7 @@ class CrashTests(SchedulerTests):
             assert longest / 2 <= at <= longest + usual
 
     async def test_a_revived_alarm_has_all_its_crashes(self, bench: Bench) -> None:
-        setter = await bench.node("Other")
-        await setter.set("x", 0)
-        for _ in range(1 + 3):
-            await self.dies_of(bench, "x", THRICE)
+        setter = await self.kills(bench, THRICE, 1 + 3)
         node = await self.node_with(bench, THRICE, "x")
         await self.takes_over(node)
         assert await node.scheduler.revive(alarm_key("x"))
@@ -150,10 +152,7 @@ class CrashTests(SchedulerTests):
         assert await node.dead() == ["x"]
 
     async def test_an_alarm_that_is_set_again_has_all_its_crashes(self, bench: Bench) -> None:
-        setter = await bench.node("Other")
-        await setter.set("x", 0)
-        for _ in range(3):
-            await self.dies_of(bench, "x", THRICE)
+        setter = await self.kills(bench, THRICE, 3)
         await setter.set("x", 0)
         for _ in range(1 + 3):
             assert await setter.dead() == []
@@ -163,10 +162,7 @@ class CrashTests(SchedulerTests):
         self, bench: Bench
     ) -> None:
         unlimited = Retry(initial=0, crashes=None)
-        setter = await bench.node("Other")
-        await setter.set("x", 0)
-        for _ in range(1 + 3):
-            await self.dies_of(bench, "x", unlimited)
+        await self.kills(bench, unlimited, 1 + 3)
         one = await self.node_with(bench, unlimited, "x")
         await self.has(one, "x")
         other = await self.node_with(bench, THRICE)
@@ -178,10 +174,7 @@ class CrashTests(SchedulerTests):
 
     async def test_a_suspect_is_fired_without_a_delay(self, bench: Bench) -> None:
         retry = Retry(initial=1000, factor=1, maximum=1000)
-        setter = await bench.node("Other")
-        await setter.set("x", 0)
-        for _ in range(2):
-            await self.dies_of(bench, "x", retry)
+        await self.kills(bench, retry, 2)
         node = await self.node_with(bench, retry)
         assert await node.fire(alarm_key("x"))
         assert node.names == ["x"]
@@ -220,10 +213,7 @@ class CrashTests(SchedulerTests):
         self, bench: Bench
     ) -> None:
         retry = Retry(initial=50, factor=1, maximum=50, crashes=2)
-        setter = await bench.node("Other")
-        await setter.set("x", 0)
-        for _ in range(2):  # one crash is counted
-            await self.dies_of(bench, "x", retry)
+        await self.kills(bench, retry, 2)  # one crash is counted
         for _ in range(10):
             node = await self.node_with(bench, retry, "x")
             await self.holds_one(node)
@@ -272,10 +262,7 @@ class CrashTests(SchedulerTests):
             await node.kill()
 
     async def test_a_process_that_closes_is_not_counted(self, bench: Bench) -> None:
-        setter = await bench.node("Other")
-        await setter.set("x", 0)
-        for _ in range(3):  # two crashes are counted
-            await self.dies_of(bench, "x", THRICE)
+        setter = await self.kills(bench, THRICE, 3)  # two crashes are counted
         for _ in range(5):
             node = await self.node_with(bench, THRICE, "x")
             await self.has(node, "x")
@@ -290,10 +277,7 @@ class CrashTests(SchedulerTests):
 
     async def test_a_suspect_that_waits_is_given_back(self, bench: Bench) -> None:
         retry = Retry(initial=500, factor=1, maximum=500)
-        setter = await bench.node("Other")
-        await setter.set("x", 0)
-        for _ in range(2):
-            await self.dies_of(bench, "x", retry)
+        setter = await self.kills(bench, retry, 2)
         node = await self.node_with(bench, retry, "x")
         await self.holds_one(node)
         await node.close()
