@@ -39,6 +39,20 @@ def test_importing_the_library_imports_no_optional_package(tmp_path: Path) -> No
     assert not found & (HEAVY | LATER)
 
 
+def test_links_are_imported_for_a_cluster_only(tmp_path: Path) -> None:
+    links = "import sys; print(*[name for name in sys.modules if name.endswith('_cluster.link')])"
+    for cluster, found in ((False, ""), (True, "trio_durable._cluster.link")):
+        program = OPEN.replace('"app.db"', f'"app.db", cluster={cluster}')
+        run = subprocess.run(
+            [sys.executable, "-c", f"{program}\n{links}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stdout.strip() == found
+
+
 def test_sqlite_utils_is_imported_for_pending_migrations_only(tmp_path: Path) -> None:
     # A new file, whose tables have to be made: or the second assertion would prove nothing.
     assert "sqlite_utils" in modules_after(OPEN, tmp_path)

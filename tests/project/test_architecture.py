@@ -135,7 +135,7 @@ RANKS = {
         "statistics handle plain_arguments",
         "context durable_object",
         "registry",
-        "objects instrument",
+        "cluster objects instrument",
         "tenant",
         "runtime",
     ],

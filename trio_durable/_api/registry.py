@@ -10,12 +10,10 @@ from .._activations.object_type import ObjectType
 from .._alarms.delivery import Delivery
 from .._alarms.retry import DEFAULT_RETRY, Retry
 from .._cluster.handles import Reference
-from .._cluster.routed_calls import RoutedCalls
 from .._errors import DefinitionError, UnknownObjectType
 from .._eventloop.loop import Waiter
 from .._json.state import DEFAULT_MAX_STATE_SIZE, StateCodec
 from .._keys import AlarmKey, ObjectKey
-from .._runtime.routed_administration import AdministrationRequests
 from ..storage import AlarmChanges
 from .context import attach_context, detach_context
 from .durable_object import (
@@ -288,25 +286,6 @@ class TypeRegistry:
         if self._objects is not None:
             return tuple(sorted(definition_of(cls).name for cls in self._objects))
         return tuple(sorted(known_definitions()))
-
-
-class RequestTargets:
-    """The objects of a runtime for requests of other processes: see `Targets`.
-
-    Args:
-        registry: The types.
-        requests: Requests of the runtime itself.
-    """
-
-    def __init__(self, registry: TypeRegistry, requests: AdministrationRequests) -> None:
-        self._registry = registry
-        self.administer = requests.make
-
-    def calls(self, object_type: str) -> RoutedCalls:
-        """See `Targets.calls`."""
-        calls = self._registry.calls(object_type)
-        assert isinstance(calls, RoutedCalls)
-        return calls
 
 
 def _class_of(object_type: type[DurableObject]) -> type[DurableObject]:

@@ -29,14 +29,13 @@ from .._eventloop.running import running_loop_token
 from .._json.state import DEFAULT_MAX_STATE_SIZE
 from .._runtime.administration import Administration
 from .._runtime.open_runtime import OpenRuntime, open_runtime
-from .._runtime.routed_administration import AdministrationRequests, RoutedAdministration
 from .._runtime.settings import ClusterOnFile, Settings
 from ..storage import Durability, MemoryStorage, SQLiteStorage, Storage
 from ..storage._urls import storage_at
 from .durable_object import DurableObject
 from .instrument import Closed, Instrument, Opened
 from .objects import Objects, checked_limit
-from .registry import RequestTargets, TypeRegistry
+from .registry import TypeRegistry
 from .statistics import NAMED, RuntimeStatistics
 from .tenant import Tenant, check_tenant
 
@@ -246,14 +245,12 @@ class DurableRuntime(Objects):
 
     def _prepare(self, opened: OpenRuntime) -> None:
         self._opened = opened
-        self._administration = Administration(opened)
-        if self._settings.cluster is not None:
-            requests = AdministrationRequests(self._administration, self._registry.calls)
-            targets = RequestTargets(self._registry, requests)
-            sharing = opened.share(self._settings.cluster, targets)
-            self._administration = RoutedAdministration(
-                opened, sharing.router, self._registry.timeout_of
-            )
+        if self._settings.cluster is None:
+            self._administration = Administration(opened)
+        else:
+            from .cluster import join  # here, since it takes long
+
+            self._administration = join(opened, self._settings.cluster, self._registry)
         self._registry.origin.open()
         self._registry.prepare()
 

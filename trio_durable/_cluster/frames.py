@@ -31,6 +31,18 @@ class ProtocolError(Exception):
     """A violation of the protocol by the peer, which ends the link."""
 
 
+def check_limits(max_calls: int, max_frame: int) -> None:
+    """Check the limits of a node: the requests and the bytes of a frame that it accepts.
+
+    Raises:
+        ValueError: One is out of its range.
+    """
+    if not 1 <= max_calls <= 1_000_000:
+        raise ValueError(f"max_calls must be 1 to 1,000,000, not {max_calls}")
+    if not FRAME_SIZE <= max_frame < 2**32:
+        raise ValueError(f"max_frame must be {FRAME_SIZE:,} to 2**32, not {max_frame}")
+
+
 def encode_frame(messages: list[bytes]) -> bytes:
     """A frame with ``messages``, each of which is a JSON array."""
     body = b",".join(messages)

@@ -27,7 +27,7 @@ import orjson
 from anyio.abc import ByteStream
 
 from .._text import short_repr
-from .frames import BRACKETS, FRAME_SIZE, FrameDecoder, Message, ProtocolError, encode_frame
+from .frames import BRACKETS, FrameDecoder, Message, ProtocolError, check_limits, encode_frame
 
 PROTOCOLS = (1, 1)
 """The oldest and the newest protocol that this release speaks."""
@@ -84,18 +84,6 @@ class OtherNode(HandshakeFailed):
 
 
 _REFUSALS = {each.code: each for each in (WrongSecret, OtherProtocol, OtherCluster, OtherNode)}
-
-
-def check_limits(max_calls: int, max_frame: int) -> None:
-    """Check the limits of an `Introduction`.
-
-    Raises:
-        ValueError: One is out of its range.
-    """
-    if not 1 <= max_calls <= 1_000_000:
-        raise ValueError(f"max_calls must be 1 to 1,000,000, not {max_calls}")
-    if not FRAME_SIZE <= max_frame < 2**32:
-        raise ValueError(f"max_frame must be {FRAME_SIZE:,} to 2**32, not {max_frame}")
 
 
 @attrs.frozen

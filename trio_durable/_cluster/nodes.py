@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from importlib.metadata import version
 from typing import Any
 
 import attrs
@@ -32,6 +31,8 @@ class Node:
 
 def this_node(node_id: str, *, serves: bool, shards: int) -> Node:
     """The node that a runtime of this process is."""
+    from importlib.metadata import version  # here, since it takes long to import
+
     return Node(node_id, host_name(), os.getpid(), version("trio-durable"), serves, shards)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from .._durations import Duration, interval_seconds, positive_int
-from .handshake import check_limits
+from .frames import check_limits
 
 DEFAULT_TTL = 5.0
 DEFAULT_MAX_CALLS = 1024

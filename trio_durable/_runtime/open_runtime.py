@@ -25,7 +25,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, copy_context
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import uuid4
 
 import anyio
@@ -38,7 +38,6 @@ from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
 from .._activations.pump import Pump, SliceClock
 from .._activations.services import Services
-from .._cluster.service import Targets
 from .._errors import RuntimeClosed, StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
@@ -56,8 +55,11 @@ from ..storage import Hints, Reader, StorageFault
 from .forks import open_runtimes
 from .host import Host
 from .settings import ClusterOnFile, Settings
-from .sharing import Sharing
 from .sides import Sides
+
+if TYPE_CHECKING:
+    from .._cluster.service import Targets
+    from .sharing import Sharing
 
 logger = logging.getLogger("trio_durable")
 
@@ -120,9 +122,8 @@ class OpenRuntime:
         tenant: Callable[[str], Dispatcher],
         destination: Destination,
     ) -> None:
-        clock = loop.wall_clock() if settings.clock is None else settings.clock
         self.loop = loop
-        self.clock = clock
+        self.clock = clock = loop.wall_clock() if settings.clock is None else settings.clock
         self.storage = settings.storage
         instruments = settings.instruments
         self.notifier = Notifier(loop.stopwatch(), instruments) if instruments else None
@@ -199,7 +200,6 @@ class OpenRuntime:
         host, scheduler = self.host, self.scheduler
         for undo in (
             self._raise_if_late,
-            self._close_hints,
             self._leave_others,
             self._drain,
             self._end_tasks,
@@ -271,8 +271,6 @@ class OpenRuntime:
     async def _leave_others(self) -> None:
         if self.sharing is not None:
             await self.sharing.leave()
-
-    async def _close_hints(self) -> None:
         if self._hints is not None:
             with self.host.closing():
                 await self.sides.reading.runner.run(self._hints.close)
@@ -462,6 +460,8 @@ class OpenRuntime:
 
     def share(self, given: ClusterOnFile, targets: Targets) -> Sharing:
         """Share the storage with other processes: see `Sharing`. Before any type is served."""
+        from .sharing import Sharing  # here, since it takes long to import
+
         self.sharing = Sharing(
             given,
             self.node_id,

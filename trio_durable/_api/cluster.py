@@ -1,0 +1,42 @@
+"""Joining a cluster: imported only by runtimes that are in one, since links take long to import."""
+
+from __future__ import annotations
+
+from .._cluster.routed_calls import RoutedCalls
+from .._runtime.administration import Administration
+from .._runtime.open_runtime import OpenRuntime
+from .._runtime.routed_administration import AdministrationRequests, RoutedAdministration
+from .._runtime.settings import ClusterOnFile
+from .registry import TypeRegistry
+
+
+def join(opened: OpenRuntime, given: ClusterOnFile, registry: TypeRegistry) -> Administration:
+    """Let a runtime share its storage, before any type is served; return its administration.
+
+    Args:
+        opened: The runtime's parts.
+        given: The user's settings, and the file.
+        registry: The types.
+    """
+    requests = AdministrationRequests(Administration(opened), registry.calls)
+    sharing = opened.share(given, RequestTargets(registry, requests))
+    return RoutedAdministration(opened, sharing.router, registry.timeout_of)
+
+
+class RequestTargets:
+    """The objects of a runtime for requests of other processes: see `Targets`.
+
+    Args:
+        registry: The types.
+        requests: Requests of the runtime itself.
+    """
+
+    def __init__(self, registry: TypeRegistry, requests: AdministrationRequests) -> None:
+        self._registry = registry
+        self.administer = requests.make
+
+    def calls(self, object_type: str) -> RoutedCalls:
+        """See `Targets.calls`."""
+        calls = self._registry.calls(object_type)
+        assert isinstance(calls, RoutedCalls)
+        return calls
