@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -35,6 +36,16 @@ EARLIEST: Final = microseconds_of(datetime.min.replace(tzinfo=UTC))
 """The first microsecond of the year 1."""
 LATEST: Final = microseconds_of(datetime.max.replace(tzinfo=UTC))
 """The last microsecond of the year 9999."""
+
+
+def _boot_clock() -> Callable[[], float]:
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic if clock is None else partial(time.clock_gettime, clock)
+
+
+boot_time: Final = _boot_clock()
+"""Seconds since the machine was started, with those in which it was suspended, where the system
+counts these. Never set, so the time of leases."""
 
 
 class Clock(ABC):

@@ -279,12 +279,15 @@ class CallCycle(CallFailed):
 
 @_error
 class OwnerLost(CallFailed):
-    """The process that had the object has ended. It isn't known whether the turn has run."""
+    """The object's process has ended or lost its lease. It isn't known whether the turn has run."""
+
+    problem: str = ""
 
     def _message(self) -> str:
+        problem = self.problem or "it was sent to a process of the cluster that has ended"
         return (
-            f"{self._where()} was sent to a process of the cluster that has ended; it isn't known "
-            "whether it ran: check its effect before you call again"
+            f"{self._where()} was cut off: {problem}; it isn't known whether it ran: check its "
+            "effect before you call again"
         )
 
 
@@ -546,17 +549,21 @@ class StorageUnavailable(StorageError):
 
 @_error
 class StorageInUse(StorageUnavailable):
-    """Another runtime holds the storage."""
+    """Another runtime holds the storage. Its ``host`` is "" if that is this machine."""
 
     pid: int | None
+    host: str = ""
+    remedy: str = "stop its process first"
 
     def _message(self) -> str:
-        if self.pid == os.getpid():
+        if self.pid == os.getpid() and not self.host:
             return f"{self.location} is in use by a runtime of this process; share that runtime"
         holder = f"process {self.pid}" if self.pid else "another process"
+        if self.host:
+            holder += f" on {self.host}"
         if self.problem:
             holder += f" ({self.problem})"
-        return f"{self.location} is in use by a runtime of {holder}; stop its process first"
+        return f"{self.location} is in use by a runtime of {holder}; {self.remedy}"
 
 
 @_error

@@ -43,7 +43,7 @@ def test_migrate_prints_sql_for_whoever_may_apply_it(database: str) -> None:
 
 # --- down ----------------------------------------------------------------------------------------
 
-ALL = ["m004_crashes", "m003_tenants", "m002_alarms", "m001_objects"]
+ALL = ["m005_cluster", "m004_crashes", "m003_tenants", "m002_alarms", "m001_objects"]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_down_undoes_what_was_applied_later(filled: str, last: str) -> None:
 
 def test_down_in_json(filled: str) -> None:
     args = ("migrate", "-s", filled, "--down", "m002_alarms", "--yes", "--json")
-    assert json_of(*args) == {"undone": ["m004_crashes", "m003_tenants"]}
+    assert json_of(*args) == {"undone": ["m005_cluster", "m004_crashes", "m003_tenants"]}
     assert json_of(*args) == {"undone": []}
 
 
@@ -84,8 +84,8 @@ def test_down_in_json(filled: str) -> None:
 def test_down_prints_sql_for_whoever_may_apply_it(filled: str, last: str) -> None:
     result = run("migrate", "-s", filled, "--down", last, "--sql")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "DROP COLUMN" in result.stdout
-    assert ("DROP TABLE" in result.stdout) is (last != "m003_tenants")
+    assert ("DROP COLUMN" in result.stdout) is (last != "m004_crashes")
+    assert "DROP TABLE" in result.stdout
     assert applied(filled) == [*reversed(ALL)]
     with psycopg.connect(filled, autocommit=True) as connection:
         connection.execute(result.stdout.encode(), prepare=False)
@@ -108,7 +108,7 @@ def test_down_asks_first(filled: str) -> None:
 def test_down_to_nowhere_is_refused(filled: str, folder: Path) -> None:
     says = (
         "--down: there is no migration 'm9', only m001_objects, m002_alarms, m003_tenants, "
-        "m004_crashes; name one of these, or none"
+        "m004_crashes, m005_cluster; name one of these, or none"
     )
     assert_refused(folder, says, "migrate", "-s", filled, "--down", "m9", "--yes")
     assert applied(filled) == [*reversed(ALL)]

@@ -20,7 +20,6 @@ class TestWheelScheduler(SchedulerConformance):
             parts.runner,
             parts.reader,
             parts.destination,
-            parts.tell_others,
             polling_interval=self.polling_interval,
             claim_ttl=self.claim_ttl,
         )

@@ -137,7 +137,7 @@ def on_a_server() -> Iterator[NewStorage]:
 
         def new() -> Storage:
             database.clear()
-            return PostgresStorage(database.new_schema(), hints=False)
+            return PostgresStorage(database.new_schema())
 
         try:
             yield new

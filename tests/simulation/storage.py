@@ -20,6 +20,7 @@ from trio_durable.storage import (
     DueAlarm,
     ForwardingReader,
     ForwardingWriter,
+    Membership,
     Reader,
     Storage,
     StorageFault,
@@ -116,6 +117,11 @@ class _FencedWriter(ForwardingWriter):
     def __init__(self, database: Database) -> None:
         super().__init__(database.writer)
         self._database = database
+
+    @property
+    def membership(self) -> Membership | None:
+        """None: all processes share the writer."""
+        return None
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         return self._database.commit(batch, now)

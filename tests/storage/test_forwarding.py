@@ -52,5 +52,5 @@ def test_every_member_is_forwarded(
 
 def test_members_with_a_default_are_among_them() -> None:
     names = {str(param.id) for param in MEMBERS}
-    defaults = {"open_hints", "pending_migrations", "migration_sql", "diagnose"}
+    defaults = {"pending_migrations", "migration_sql", "diagnose"}
     assert {f"Storage.{name}" for name in defaults} <= names

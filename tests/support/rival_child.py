@@ -16,6 +16,8 @@ import anyio
 import attrs
 
 from trio_durable import DurableObject, DurableRuntime, StaleObject, alarm, handler
+from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres._membership import NodeSettings
 
 OBJECTS = 5
 CALLERS = 8
@@ -55,7 +57,9 @@ async def caller(runtime: DurableRuntime, name: str, calls: int, rng: random.Ran
 
 
 async def main(storage: str, name: str, calls: int) -> None:
-    async with DurableRuntime(storage, objects=[Shared], polling_interval=0.1) as runtime:
+    side = PostgresStorage(storage)
+    side._node = NodeSettings(group="default")
+    async with DurableRuntime(side, objects=[Shared], polling_interval=0.1) as runtime:
         async with anyio.create_task_group() as tasks:
             for number in range(CALLERS):
                 tasks.start_soon(caller, runtime, name, calls, random.Random(f"{name} {number}"))

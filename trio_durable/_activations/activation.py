@@ -350,6 +350,35 @@ class Activation(Opening):
         if self.worker is not None:
             self.worker.cancel(resistance)
 
+    def depose(self, error: Callable[[str], CallFailed]) -> None:
+        """Give the object up: the lease under which it is in memory is over.
+
+        What is known of it may not be what is stored, and nothing of it may leave. A turn that runs
+        is cancelled. The next call makes another activation.
+
+        Args:
+            error: Makes the error of a call, by the name of its handler.
+        """
+        turn, state = self.running_turn, self.state
+        state.base_lost = True
+        if turn is not None:
+            turn.base_lost = True
+            self.interrupt(turn, partial(error, turn.name))
+        elif state.turn is not None:
+            state.awaited_turn().base_lost = True
+        else:
+            self._invalidate()
+        mailbox = self.mailbox
+        if mailbox is not None:
+            if mailbox.serving is not None:
+                mailbox.serving.waiter.fail(error(mailbox.serving.name))
+            for envelope in mailbox.everything():
+                envelope.waiter.fail(error(envelope.name))
+                mailbox.discard(envelope)
+        self.leaving = True
+        self._residents.left(self, "ended")
+        self.wake()
+
     def _warn_of_resistance(self, turn: Turn) -> None:
         logger.warning(
             "%s on %s still runs %g s after it was cancelled; the object serves nothing else until "

@@ -24,6 +24,7 @@ from .info import BusyObject
 from .observation import Observation
 from .output_gate import OutputGate
 from .pump import Pump, SliceClock
+from .tenure import Tenure
 from .wait_graph import WaitGraph
 
 logger = logging.getLogger("trio_durable")
@@ -63,6 +64,8 @@ class Services:
     """Hands records to the instruments; None without any."""
     observation: Observation | None = None
     """Reports loads and turns to the instruments; None without any."""
+    tenure: Tenure | None = None
+    """The lease of the storage; None if the runtime can't lose it."""
     wait_graph: WaitGraph = attrs.field(
         init=False, default=attrs.Factory(lambda self: WaitGraph(self.loop), takes_self=True)
     )

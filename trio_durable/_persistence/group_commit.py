@@ -247,12 +247,20 @@ class GroupCommit:
         """
         self._closed = error
         for owner in owners:
-            ticket = owner.gate
-            while ticket is not None and not ticket.ended:
-                ticket.fail(error)
-                ticket = ticket.preceding
+            if owner.gate is not None:
+                owner.gate.fail_all(error)
         for waiter in list(self._performing):
             waiter.fail(error())
+
+    def depose(
+        self, owners: Iterable[TicketOwner], error: Callable[[TicketOwner], BaseException]
+    ) -> None:
+        """Fail all commits of objects lost with the writer's lease. Some may be durable."""
+        for owner in owners:
+            self._dirty.pop(owner, None)
+            gate, owner.gate = owner.gate, None
+            if gate is not None:
+                gate.fail_all(partial(error, owner))
 
     # In the writer's thread.
 

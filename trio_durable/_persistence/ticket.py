@@ -223,6 +223,13 @@ class Ticket(Commit):
             for waiter in self._others or ():
                 waiter.release()
 
+    def fail_all(self, error: Callable[[], BaseException]) -> None:
+        """Fail this and all that it is based on and that hasn't ended."""
+        ticket: Ticket | None = self
+        while ticket is not None and not ticket.ended:
+            ticket.fail(error)
+            ticket = ticket.preceding
+
     def fail(self, error: Callable[[], BaseException]) -> None:
         """Fail all waiters, each with an error of its own."""
         self._failed = error

@@ -14,6 +14,8 @@ Order of closing:
 Steps 2 to 4 take ``close_timeout`` at most. Then the runtime is left with an error, and the threads
 go on by themselves: the storage's lock is held until the writer's thread has closed it.
 
+A runtime that serves its objects under a lease, and loses it, gives all of them up and joins again.
+
 A fault of the library's own, or of a thread, has one transition, `OpenRuntime.fail`. It closes the
 runtime for all at once, and has the host close the parts.
 """
@@ -33,6 +35,7 @@ import anyio
 from .._activations.calls import LocalCalls
 from .._activations.directory import Directory
 from .._activations.eviction import ResidentSet
+from .._activations.leased_calls import LeasedCalls
 from .._activations.object_type import ObjectType
 from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
@@ -51,9 +54,10 @@ from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from .._text import error_summary
 from ..scheduler import Destination, Scheduler, WheelScheduler
-from ..storage import Hints, Reader, StorageFault
+from ..storage import Lease, Reader, StorageFault
 from .forks import open_runtimes
 from .host import Host
+from .leasing import Leasing
 from .settings import ClusterOnFile, Settings
 from .sides import Sides
 
@@ -129,6 +133,8 @@ class OpenRuntime:
         self.notifier = Notifier(loop.stopwatch(), instruments) if instruments else None
         self.deadlines = Deadlines(loop)
         self.directories: list[Directory] = []
+        self.node_id = str(uuid4())
+        """The runtime's id among all runtimes of its storage; another one with each lease."""
         self.tasks = OwnTasks(loop, context, self._task_failed)
         self._supervision = Supervision(loop, self.fail)
         loop.failed = self.recover
@@ -165,6 +171,14 @@ class OpenRuntime:
             notifier=self.notifier,
             observation=Observation(self.notifier) if self.notifier is not None else None,
         )
+        self._leasing: Leasing | None = None
+        membership = sides.writer.membership
+        if membership is not None:
+            self.node_id = membership.lease.holder
+            self._leasing = Leasing(
+                self.services, settings.storage, membership, sides.writing.runner, self.directories
+            )
+            self._leasing.began = self._lease_began
         self.scheduler: Scheduler = WheelScheduler(
             loop,
             clock,
@@ -172,7 +186,6 @@ class OpenRuntime:
             sides.reading.runner,
             sides.reader,
             destination,
-            self._tell_others,
             polling_interval=settings.polling_interval,
             claim_ttl=settings.claim_ttl,
             notifier=self.notifier,
@@ -186,9 +199,6 @@ class OpenRuntime:
         self._runners = (sides.writing.runner, sides.reading.runner)
         for runner in self._runners:
             runner.failed = self.fail
-        self._hints: Hints | None = None
-        self.node_id = str(uuid4())
-        """The runtime's id among all runtimes of its storage."""
         self.sharing: Sharing | None = None
         """The cluster, if the runtime is in one."""
         self._closed_waiters: list[Waiter] = []
@@ -211,9 +221,8 @@ class OpenRuntime:
             self._supervise(task)
         if self.sharing is None:
             self._supervise(scheduler.run)
-        self._hints = self.storage.open_hints(
-            lambda available_at: self.loop.call_soon_threadsafe(scheduler.hinted, available_at)
-        )
+        if self._leasing is not None:
+            self._leasing.start()
         host.push(lambda: open_runtimes.discard(self))
         open_runtimes.add(self)
         host.push(self._unregister)
@@ -271,11 +280,10 @@ class OpenRuntime:
     async def _leave_others(self) -> None:
         if self.sharing is not None:
             await self.sharing.leave()
-        if self._hints is not None:
-            with self.host.closing():
-                await self.sides.reading.runner.run(self._hints.close)
 
     def _abandon_calls(self) -> None:
+        if self.services.tenure is not None:
+            self.services.tenure.close(self.services.closed_error)
         for directory in self.directories:
             directory.abandon()
 
@@ -411,6 +419,11 @@ class OpenRuntime:
             "the process was forked; a runtime belongs to the process that has opened it"
         )
 
+    def _lease_began(self, lease: Lease) -> None:
+        """The runtime is another node from now on."""
+        self.node_id = lease.holder
+        self.scheduler.uncertain()  # of commits whose outcome isn't known, and of claims
+
     # --- the ways in -----------------------------------------------------------------------------
 
     def check_usable(self) -> None:
@@ -456,6 +469,8 @@ class OpenRuntime:
         """Serve the objects of one more type; their calls take ``path``."""
         directory = Directory(object_type, self.services)
         self.directories.append(directory)
+        if self.services.tenure is not None and path is LocalCalls:
+            return LeasedCalls(directory, self.services)
         return path(directory, self.services)
 
     def share(self, given: ClusterOnFile, targets: Targets) -> Sharing:
@@ -492,9 +507,3 @@ class OpenRuntime:
             yield
         except StorageFault as fault:
             raise StorageUnavailable(self.storage.location, str(fault)) from fault
-
-    # --- inside ----------------------------------------------------------------------------------
-
-    def _tell_others(self, available_at: int) -> None:
-        if self._hints is not None:
-            self._hints.send(available_at)

@@ -12,7 +12,15 @@ from typing import Generic, TypeVar
 from .._errors import StorageInUse, StorageUnavailable
 from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
-from ..storage import ForwardingReader, ForwardingWriter, Reader, Storage, StorageFault, Writer
+from ..storage import (
+    ForwardingReader,
+    ForwardingWriter,
+    Membership,
+    Reader,
+    Storage,
+    StorageFault,
+    Writer,
+)
 from .host import Host
 
 S = TypeVar("S", Writer, Reader)
@@ -111,6 +119,11 @@ class LateWriter(ForwardingWriter):
     def inner(self) -> Writer:
         """See `Side.inner`."""
         return self._side.inner
+
+    @property
+    def membership(self) -> Membership | None:
+        """None: it owns its storage until it is closed."""
+        return None
 
     @property
     def log_bytes(self) -> int | None:

@@ -121,14 +121,6 @@ class Scheduler(CommitListener, Protocol):
         """A tenant was removed with all its alarms; its deliveries are marked ``superseded``."""
         ...
 
-    def hinted(self, available_at: int) -> None:
-        """Another runtime leaves an alarm to others, which is available at a time.
-
-        Args:
-            available_at: Microseconds since 1970 UTC; 0 for an alarm of any time.
-        """
-        ...
-
     def statistics(self) -> SchedulerStatistics:
         """A snapshot of the counters."""
         ...

@@ -1,8 +1,8 @@
 """Storages of objects and alarms: the contract, and the implementations in the library.
 
-A `Storage` opens a `Writer`, a `Reader` and, where several processes share it, `Hints`. All are
-synchronous and know no event loop: the runtime runs a writer and a reader in a thread each, or
-inline where a test wants virtual time. They see keys and bytes, never objects.
+A `Storage` opens a `Writer` and a `Reader`. Both are synchronous and know no event loop: the
+runtime runs a writer and a reader in a thread each, or inline where a test wants virtual time. They
+see keys and bytes, never objects.
 
 An implementation must keep these conditions. ``trio_durable.testing.conformance`` tests them, as
 far as one process can:
@@ -47,7 +47,7 @@ it needs psycopg) and `MemoryStorage`, which is the shortest implementation to r
 from ._contract import (
     CorruptRow,
     Durability,
-    Hints,
+    LeaseOver,
     PartialFault,
     Reader,
     SpoiltRow,
@@ -56,6 +56,7 @@ from ._contract import (
     Writer,
 )
 from ._forwarding import ForwardingReader, ForwardingStorage, ForwardingWriter
+from ._membership import Lease, Membership
 from ._records import (
     NO_TIME,
     AlarmChanges,
@@ -90,7 +91,9 @@ __all__ = [
     "ForwardingReader",
     "ForwardingStorage",
     "ForwardingWriter",
-    "Hints",
+    "Lease",
+    "LeaseOver",
+    "Membership",
     "MemoryStorage",
     "NewAlarm",
     "ObjectRow",

@@ -6,11 +6,12 @@ The conditions that an implementation must keep are in the docstring of `trio_du
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from .._errors import StorageUnavailable
 from .._keys import AlarmKey, ObjectKey
+from ._membership import Membership
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -41,6 +42,11 @@ class Writer(ABC):
 
         None if the storage has none of its own. May be read from any thread, and doesn't block.
         """
+        return None
+
+    @property
+    def membership(self) -> Membership | None:
+        """Its place among several runtimes; None if it owns the storage until it is closed."""
         return None
 
     @abstractmethod
@@ -313,26 +319,6 @@ class Reader(ABC):
         """Close this side and release its resources."""
 
 
-class Hints(ABC):
-    """Notifications between the runtimes of one storage: an alarm is left for another to deliver.
-
-    Best effort: a runtime polls for alarms in any case, and a hint only makes it poll earlier. So
-    hints may be lost, late, duplicated or spurious, but must not delay or fail anything. Used from
-    any thread.
-    """
-
-    @abstractmethod
-    def send(self, available_at: int) -> None:
-        """Notify the other runtimes of an alarm's time. Returns at once; never raises.
-
-        Of the times that wait to be sent, only the earliest is sent.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Send the waiting hint if that takes no longer than a second, and stop receiving."""
-
-
 class Storage(ABC):
     """A place for objects and alarms. A runtime opens one writer and one reader.
 
@@ -340,10 +326,9 @@ class Storage(ABC):
 
     - `open_writer` and all methods of the writer, ``close`` included, are called in one thread; so
       are `open_reader` and those of the reader, in another thread. Under `InlineRunner` both are
-      the event loop's thread. A runtime calls `open_hints` and `Hints.send` in the event loop's
-      thread, and `Hints.close` in the reader's.
-    - A runtime opens the writer, the reader and then the hints, and closes them in the opposite
-      order, each once. If the reader can't be opened, the writer is closed.
+      the event loop's thread.
+    - A runtime opens the writer and then the reader, and closes them in the opposite order, each
+      once. If the reader can't be opened, the writer is closed.
     - The command line and tests also open a reader without a writer, several readers at a time, or
       a writer alone, and call `pending_migrations` and `migration_sql` while nothing is open.
     - After all sides are closed, the same `Storage` may be opened again, and has everything that
@@ -378,17 +363,6 @@ class Storage(ABC):
             StorageUnavailable: It can't be opened, or its tables are missing or of an older
                 release: then open a writer first.
         """
-
-    def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
-        """Open hints to and from other runtimes; None if the storage can't have other runtimes.
-
-        Returns at once, connected or not; never raises.
-
-        Args:
-            heard: Called from any thread with each time that another runtime sends, and with 0
-                whenever hints may have been missed.
-        """
-        return None
 
     def pending_migrations(self) -> list[str]:
         """Names of the migrations that `open_writer` would apply. Changes nothing.
@@ -446,6 +420,12 @@ class StorageFault(Exception):
     def of(cls, error: Exception) -> StorageFault:
         """The fault for an ``error`` of the driver."""
         return StorageFault(str(error) or type(error).__name__)
+
+
+class LeaseOver(StorageFault):
+    """The writer's lease is over, so nothing was applied or read. See `Membership`."""
+
+    __module__ = "trio_durable.storage"
 
 
 class PartialFault(StorageFault):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from .._keys import AlarmKey, ObjectKey
-from ._contract import Hints, Reader, Storage, Writer
+from ._contract import Reader, Storage, Writer
+from ._membership import Membership
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -46,9 +47,6 @@ class ForwardingStorage(Storage):
     def open_reader(self) -> Reader:
         return self.inner.open_reader()
 
-    def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
-        return self.inner.open_hints(heard)
-
     def pending_migrations(self) -> list[str]:
         return self.inner.pending_migrations()
 
@@ -78,6 +76,11 @@ class ForwardingWriter(Writer):
     def log_bytes(self) -> int | None:
         """The size of the log of ``inner``."""
         return self.inner.log_bytes
+
+    @property
+    def membership(self) -> Membership | None:
+        """The membership of ``inner``."""
+        return self.inner.membership
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         return self.inner.commit(batch, now)

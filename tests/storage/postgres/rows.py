@@ -12,6 +12,7 @@ from trio_durable import ObjectKey
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import AlarmChanges, AlarmRow, Commit, NewAlarm, Reader, Writer
 from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres._membership import NodeSettings
 
 NOW = 1_767_225_600_000_000
 SECOND = 1_000_000
@@ -51,6 +52,13 @@ def in_thread(work: Callable[[], object]) -> tuple[list[object], threading.Threa
 def waits(admin: psycopg.Connection[tuple[object, ...]]) -> int:
     """How many connections wait for a lock."""
     return count(admin, "SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+
+def beside(conninfo: str) -> PostgresStorage:
+    """A storage whose writer is a node beside others."""
+    storage = PostgresStorage(conninfo)
+    storage._node = NodeSettings(group="default")
+    return storage
 
 
 def race(storage: PostgresStorage, count: int, work: Callable[[int, Writer], object]) -> None:

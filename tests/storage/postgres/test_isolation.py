@@ -33,6 +33,7 @@ from .rows import (
     SECOND,
     Admin,
     alarm_key,
+    beside,
     commit,
     count,
     key,
@@ -402,11 +403,11 @@ def test_a_batch_of_too_many_tenants_is_refused_before_it_is_sent(
     assert commit(writer, *(of_tenant(f"t{n}") for n in range(MAX_NEW_TENANTS))) == []
 
 
-def test_writers_that_make_tenants_never_lock_in_a_circle(
-    storage: PostgresStorage, writer: Writer, postgres: str
-) -> None:
+def test_writers_that_make_tenants_never_lock_in_a_circle(postgres: str) -> None:
     """One makes tenants that come before an existing one, the other those that come after it."""
-    commit(writer, of_tenant("mmm", "x"))
+    storage = beside(postgres)
+    with closing(storage.open_writer()) as writer:
+        commit(writer, of_tenant("mmm", "x"))
 
     def work(number: int, mine: Writer) -> None:
         prefix = "az"[number]
@@ -419,7 +420,7 @@ def test_writers_that_make_tenants_never_lock_in_a_circle(
                 mine.commit([again, new], NOW)
 
     began = deadlocks(postgres)
-    race(PostgresStorage(postgres), 2, work)
+    race(beside(postgres), 2, work)
     assert deadlocks(postgres) == began
     with closing(storage.open_reader()) as reader:
         assert len(reader.list_tenants(None, 99)) == 31
@@ -437,21 +438,29 @@ def deadlocks(postgres: str) -> int:
 # --- releases ------------------------------------------------------------------------------------
 
 NOTE = Migration(
-    "m005_note",
+    "m007_note",
     ("ALTER TABLE {objects} ADD COLUMN note text",),
     ("ALTER TABLE {objects} DROP COLUMN note",),
 )
 
 
 def test_an_older_release_makes_no_tenants_once_a_newer_one_has_migrated(
-    writer: Writer, storage: PostgresStorage, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    postgres: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = beside(postgres)
+    with closing(storage.open_writer()) as writer:
+        check_that_it_makes_none(writer, postgres, admin, monkeypatch)
+
+
+def check_that_it_makes_none(
+    writer: Writer, postgres: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(writer, of_tenant("zoo"))
     with monkeypatch.context() as newer:
         newer.setattr(_migrations, "_TENANT_STEPS", (*_migrations._TENANT_STEPS, NOTE))
-        storage.open_writer().close()
+        beside(postgres).open_writer().close()
     batch = [of_tenant("acme"), of_tenant("zoo", "a", 1), save("a", 0)]
-    with pytest.raises(PartialFault, match=r"newer release .*m005_note.*upgrade it") as caught:
+    with pytest.raises(PartialFault, match=r"newer release .*m007_note.*upgrade it") as caught:
         writer.commit(batch, NOW)
     assert caught.value.positions == [0]
     applied, refused, _ = committed(writer, batch)
@@ -462,17 +471,17 @@ def test_an_older_release_makes_no_tenants_once_a_newer_one_has_migrated(
 
 @pytest.mark.parametrize("side", ["writer", "reader"])
 def test_a_newer_release_brings_tenants_of_an_older_one_up_to_date(
-    writer: Writer,
-    storage: PostgresStorage,
     postgres: str,
     admin: Admin,
     monkeypatch: pytest.MonkeyPatch,
     side: str,
 ) -> None:
     """A release without the check for newer ones has made it while the newer one was open."""
-    commit(writer, save("a", 0))
+    storage = beside(postgres)
+    with closing(storage.open_writer()) as writer:
+        commit(writer, save("a", 0))
     monkeypatch.setattr(_migrations, "_TENANT_STEPS", (*_migrations._TENANT_STEPS, NOTE))
-    newer = PostgresStorage(postgres)
+    newer = beside(postgres)
     with closing(newer.open_writer()) as new_writer, closing(newer.open_reader()) as reader:
         with monkeypatch.context() as older:
             older.setattr(_migrations, "_TENANT_STEPS", _migrations._TENANT_STEPS[:-1])

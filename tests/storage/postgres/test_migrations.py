@@ -15,7 +15,7 @@ from trio_durable.storage import Commit, StoredObject, Writer
 from trio_durable.storage.postgres import PostgresStorage
 from trio_durable.storage.postgres._migrations import _LOCK, GONE, names_of_all
 
-from .rows import Admin, commit, in_thread, key, race, save, waits
+from .rows import Admin, beside, commit, in_thread, key, race, save, waits
 
 CATALOGUE = """
 SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), l.collname::text,
@@ -34,6 +34,7 @@ FROM pg_constraint WHERE connamespace = %(schema)s::text::regnamespace
 UNION ALL
 SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid), null, null
 FROM pg_trigger WHERE tgrelid::regclass::text LIKE '%%durable%%'
+    AND NOT tgisinternal
     AND (SELECT relnamespace FROM pg_class c WHERE c.oid = tgrelid) = %(schema)s::text::regnamespace
 UNION ALL
 SELECT 'function', null, proname, pg_get_functiondef(oid), null, null
@@ -82,8 +83,12 @@ def test_the_tables(storage: PostgresStorage, admin: Admin) -> None:
     assert [row[2] for row in found if row[0] == "index"] == [
         "durable_alarms_by_time",
         "durable_alarms_pkey",
+        "durable_beats_pkey",
+        "durable_cluster_pkey",
         "durable_migrations_pkey",
+        "durable_nodes_pkey",
         "durable_objects_pkey",
+        "durable_shards_pkey",
         "durable_tenants_pkey",
     ]
     assert ("table", None, "durable_objects", "{fillfactor=70}", None, None) in found
@@ -121,6 +126,7 @@ def test_migrations_down_and_up_with_tenants(
     scratch = catalogue(admin), catalogue(admin, "durable_acme")
     writer.close()
     assert storage.migrate_down("m001_objects") == [
+        "m005_cluster",
         "m004_crashes",
         "m003_tenants",
         "m002_alarms",
@@ -189,16 +195,14 @@ def test_a_tenant_is_brought_up_to_date(
     assert catalogue(admin, "durable_acme") == scratch
 
 
-def test_ten_that_start_at_once_apply_each_migration_once(
-    storage: PostgresStorage, admin: Admin
-) -> None:
+def test_ten_that_start_at_once_apply_each_migration_once(postgres: str, admin: Admin) -> None:
     """All of them have seen that nothing is there when the first begins."""
     threads = []
     outcomes = []
     with admin.transaction():
         admin.execute(_LOCK.encode())
         for number in range(10):
-            outcome, thread = in_thread(partial(opened_and_saved, storage, f"{number}"))
+            outcome, thread = in_thread(partial(opened_and_saved, beside(postgres), f"{number}"))
             outcomes.append(outcome)
             threads.append(thread)
         wait_until(lambda: waits(admin) == 10)
@@ -214,7 +218,10 @@ def opened_and_saved(storage: PostgresStorage, object_id: str) -> list[int]:
         return commit(writer, save(object_id, 0))
 
 
-def test_ten_that_make_the_same_tenant_at_once(storage: PostgresStorage, writer: Writer) -> None:
+def test_ten_that_make_the_same_tenant_at_once(postgres: str) -> None:
+    storage = beside(postgres)
+    storage.open_writer().close()
+
     def work(number: int, mine: Writer) -> None:
         assert commit(mine, Commit(key(f"{number}", "acme"), 0, b"1")) == []
 

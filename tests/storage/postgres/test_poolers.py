@@ -14,8 +14,17 @@ from support.postgres import Server, running
 
 from trio_durable import ObjectKey, StorageUnavailable
 from trio_durable._keys import AlarmKey
-from trio_durable.storage import AlarmChanges, Commit, NewAlarm, StorageFault, StoredObject
+from trio_durable.storage import (
+    AlarmChanges,
+    Commit,
+    LeaseOver,
+    NewAlarm,
+    StorageFault,
+    StoredObject,
+)
 from trio_durable.storage.postgres import PostgresStorage
+
+from .rows import beside
 
 NOW = 1_767_225_600_000_000
 SETTINGS = (
@@ -82,7 +91,7 @@ def test_clients_do_not_execute_the_statements_of_each_other(server: Server) -> 
     tenants = ("alice", "bob")
     with pooled(server) as pooler, ExitStack() as stack:
         writers = {
-            tenant: stack.enter_context(closing(PostgresStorage(pooler.url()).open_writer()))
+            tenant: stack.enter_context(closing(beside(pooler.url()).open_writer()))
             for tenant in tenants
         }
         for revision in range(12):
@@ -196,6 +205,12 @@ def test_a_pooler_that_is_led_to_another_server_is_followed(
         with closing(storage.open_writer()) as writer, closing(storage.open_reader()) as reader:
             writer.commit([Commit(key("a"), 0, b"here")], NOW)
             pooler.backends, other.backends = other.backends, pooler.backends
+            with pytest.raises(LeaseOver):
+                reader.load([key("a")])
+            with pytest.raises(LeaseOver):
+                writer.commit([Commit(key("a"), 1, b"?")], NOW)
+            assert writer.membership is not None
+            writer.membership.rejoin()
             assert reader.load([key("a")]) == [None]
             assert list(writer.commit([Commit(key("a"), 1, b"?")], NOW)) == [0]
             assert list(writer.commit([Commit(key("a"), 0, b"there")], NOW)) == []

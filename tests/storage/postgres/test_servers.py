@@ -15,7 +15,7 @@ from support.postgres import Server, running, wait_until
 from support.proxy import Proxy, error
 
 from trio_durable import ObjectKey, StorageUnavailable
-from trio_durable.storage import Commit, Reader, StorageFault, StoredObject, Writer
+from trio_durable.storage import Commit, LeaseOver, Reader, StorageFault, StoredObject, Writer
 from trio_durable.storage.postgres import PostgresStorage
 from trio_durable.storage.postgres._servers import CurrentServer
 from trio_durable.storage.postgres._servers import Server as Identity
@@ -77,6 +77,11 @@ def sides_at(server: Server) -> list[str]:
     return [name.removeprefix("trio_durable ") for (name,) in rows]
 
 
+def rejoin(writer: Writer) -> None:
+    assert writer.membership is not None
+    writer.membership.rejoin()
+
+
 def terminate(server: Server) -> None:
     """End the server's side of all connections of the library."""
     server.execute(
@@ -89,28 +94,25 @@ def terminate(server: Server) -> None:
 # --- an old primary ------------------------------------------------------------------------------
 
 
-def test_reader_and_hints_follow_the_writer_to_another_server(
+def test_reader_and_node_follow_the_writer_to_another_server(
     server: Server, other: Server, read_only: Callable[[], None]
 ) -> None:
     PostgresStorage(other.url()).open_writer().close()
     storage = PostgresStorage(url_of(server, other))
-    heard: list[int] = []
     with ExitStack() as stack:
         writer = stack.enter_context(closing(storage.open_writer()))
         reader = stack.enter_context(closing(storage.open_reader()))
-        hints = storage.open_hints(heard.append)
-        assert hints is not None
-        stack.enter_context(closing(hints))
-        wait_until(lambda: heard == [0])
         save(writer, "a", 0, b"old")
         assert load(reader, "a") == StoredObject(1, b"old")
-        assert sides_at(server) == ["hints", "reader", "writer"]
+        assert sides_at(server) == ["node", "reader", "writer"]
         read_only()
+        with pytest.raises(LeaseOver):
+            save(writer, "a", 1, b"old too")
+        rejoin(writer)
         save(writer, "a", 0, b"new")
         assert load(reader, "a") == StoredObject(1, b"new")
-        wait_until(lambda: heard == [0, 0])
         assert sides_at(server) == []
-        assert sides_at(other) == ["hints", "reader", "writer"]
+        assert sides_at(other) == ["node", "reader", "writer"]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +147,11 @@ def test_the_reader_follows_though_its_own_server_still_takes_changes(
         assert load(reader, "a") == StoredObject(1, b"old")
         writer._reconnecting._drop()  # type: ignore[attr-defined]
         storage._settings.current.address = "127.0.0.1", "127.0.0.1", str(other.port)
+        with pytest.raises(LeaseOver):
+            save(writer, "a", 1, b"old too")
+        with pytest.raises(LeaseOver):
+            load(reader, "a")
+        rejoin(writer)
         save(writer, "a", 0, b"new")
         assert load(reader, "a") == StoredObject(1, b"new")
 
@@ -160,17 +167,14 @@ def test_a_lone_server_that_has_become_read_only_is_an_error(
             load(reader, "a")
 
 
-def test_a_writer_follows_hints_that_found_a_new_primary() -> None:
+def test_a_writer_follows_a_node_that_found_a_new_primary() -> None:
     current = CurrentServer()
     old = Identity(1, False, False, system=7, timeline=1)
     new = Identity(2, False, False, system=7, timeline=2)
-    moves: list[str] = []
     current.move(old)
-    current.call_on_move(lambda: moves.append("moved"))
     assert current.is_(old)
     current.move(new)
     assert not current.is_(old)
-    assert moves == ["moved"]
     assert current.is_newer_than(old)
     assert not current.is_newer_than(new)
     assert not current.is_newer_than(attrs_of(old, system=8))
@@ -194,8 +198,8 @@ def attrs_of(identity: Identity, **changes: object) -> Identity:
 def test_standbys() -> None:
     """One test, because a standby takes a second to make."""
     with running() as primary, ExitStack() as stack:
-        writer = stack.enter_context(closing(PostgresStorage(primary.url()).open_writer()))
-        save(writer, "a", 0)
+        with closing(PostgresStorage(primary.url()).open_writer()) as writer:
+            save(writer, "a", 0)
         standby = stack.enter_context(running(standby_of=primary))
         wait_until(lambda: standby.execute("SELECT count(*) FROM durable_objects") == [(1,)])
 
@@ -227,9 +231,14 @@ def test_standbys() -> None:
         primary.stop()
         promotion = threading.Timer(0.3, standby.promote)
         promotion.start()
-        opened = stack.enter_context(closing(both.open_writer()))
-        promotion.join()
-        assert save(opened, "a", 1, b"2") == []
+        opened = PostgresStorage(url_of(primary, standby)).open_reader()
+        with closing(opened) as reader:
+            promotion.join()
+            assert load(reader, "a") == StoredObject(1, b"1")
+        with pytest.raises(LeaseOver):
+            save(survivor, "a", 1, b"2")
+        rejoin(survivor)
+        assert save(survivor, "a", 1, b"2") == []
         assert save(survivor, "a", 2, b"3") == []
 
         # The old primary, if somebody starts it once more, isn't gone back to.
@@ -338,9 +347,7 @@ def test_a_rejection_of_an_open_runtime_may_pass(proxy: Proxy, code: str, text: 
 
 @pytest.fixture
 def missing_standby(server: Server) -> Iterator[Server]:
-    """A server whose commits wait for a standby that isn't there."""
-    PostgresStorage(server.url()).open_writer().close()
-    server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+    """A server whose commits wait for a standby that isn't there, from `lose_standby` on."""
     yield server
     if server.is_running:
         admin = (
@@ -351,7 +358,12 @@ def missing_standby(server: Server) -> Iterator[Server]:
         )
 
 
-WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+def lose_standby(server: Server) -> None:
+    server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+    wait_until(lambda: server.execute("SHOW synchronous_standby_names") == [("*",)])
+
+
+WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name LIKE '%writer'"
 
 
 @pytest.mark.parametrize("level", ["notice", "error"])
@@ -362,6 +374,7 @@ def test_a_commit_whose_wait_for_a_standby_was_cancelled_is_not_acknowledged(
     server = missing_standby
     url = server.url() + f"?options=-cclient_min_messages%3D{level}"
     with closing(PostgresStorage(url).open_writer()) as writer:
+        lose_standby(server)
         outcome: list[object] = []
 
         def commit() -> None:
@@ -388,6 +401,7 @@ def test_one_backend_at_most_waits_for_a_missing_standby(missing_standby: Server
     server = missing_standby
     storage = PostgresStorage(server.url(), statement_timeout=0.1, connect_timeout=0.2)
     with closing(storage.open_writer()) as writer:
+        lose_standby(server)
         with pytest.raises(StorageFault, match="outcome of the change is unknown"):
             save(writer, "a", 0)
         for object_id in "bcd":

@@ -363,7 +363,7 @@ class Deliverer:
             self.delivered += 1
         if error is None or stored is None or delivery.acknowledged:
             self._claims.settle(flight)
-        elif isinstance(error, AlarmSuperseded) or delivery.superseded:
+        elif isinstance(error, AlarmSuperseded) or delivery.superseded or flight.lost_owner:
             # The claim may still hold: the change may have come before it, or failed. So give it
             # back; if it is gone, this writes nothing.
             self._claims.postpone(flight, unchanged(flight, stored))

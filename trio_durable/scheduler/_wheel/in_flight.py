@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from ..._alarms.delivery import Delivery
 from ..._alarms.retry import DEFAULT_RETRY, Retry
+from ..._errors import OwnerLost
 from ..._eventloop.loop import CallbackWaiter, Waiter
 from ..._keys import AlarmKey, Owner
 from ...storage import StoredAlarm
@@ -51,6 +52,11 @@ class InFlight(CallbackWaiter):
     def key(self) -> AlarmKey:
         """The key of the alarm."""
         return self.delivery.key
+
+    @property
+    def lost_owner(self) -> bool:
+        """True if the runtime lost the alarm's object, which is no attempt."""
+        return isinstance(self.error, OwnerLost) and self.error.key == self.key.object_key
 
 
 class InFlightDeliveries:

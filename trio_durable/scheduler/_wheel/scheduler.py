@@ -7,11 +7,8 @@ failed, or because its claim has run out. Those queues poll. Here the table is r
 polling interval, and alarms that this runtime's own commits set enter the wheel directly, so an
 alarm is late by one claim and no more.
 
-Other runtimes on the same storage find an alarm when they read the table. A hint lets them read
-earlier. This scheduler sends hints for alarms that it leaves to them: alarms of a type that it
-doesn't serve, alarms it has no room for, and when it closes, all of them. It sends none for alarms
-that it delivers itself: runtimes would compete for these, and of two processes that write to one
-object in turns, one has a stale state each time.
+Alarms that other runtimes on the same storage have set, or that it has no room for, are found when
+the table is read.
 
 Four tasks: one claims and delivers due alarms, one delivers suspects, one reads the table ahead,
 one maintains claims.
@@ -21,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -61,8 +57,6 @@ class WheelScheduler:
         runner: The reader's.
         reader: The side of the storage that reads alarms.
         destination: Handles alarms.
-        tell_others: Sends a hint to other runtimes on the storage: an alarm is available to them
-            at a time, in microseconds since 1970 UTC.
         polling_interval: Seconds between reads of the table.
         claim_ttl: How many seconds a claim holds unless it is renewed.
         capacity: How many alarms are kept in memory at most.
@@ -77,7 +71,6 @@ class WheelScheduler:
         runner: Runner,
         reader: Reader,
         destination: Destination,
-        tell_others: Callable[[int], object],
         *,
         polling_interval: float,
         claim_ttl: float,
@@ -89,7 +82,6 @@ class WheelScheduler:
         self._runner = runner
         self._reader = reader
         self._destination = destination
-        self._tell_others = tell_others
         self._polling_interval = polling_interval
         self._upcoming = UpcomingAlarms(clock.now(), capacity)
         self._in_flight = InFlightDeliveries()
@@ -196,25 +188,18 @@ class WheelScheduler:
 
     def uncertain(self) -> None:
         """See `Scheduler.uncertain`."""
-        self.hinted(0)
+        self._upcoming.hint(0)
+        self._to_deliver.set()
 
     def dropped(self, tenant: str) -> None:
         """See `Scheduler.dropped`."""
         self._deliverer.dropped(tenant)
 
-    def hinted(self, available_at: int) -> None:
-        """See `Scheduler.hinted`."""
-        self._upcoming.hint(available_at)
-        self._to_deliver.set()
-
     def _expect(self, key: AlarmKey, available_at: int) -> None:
-        """Deliver an alarm that the table has from now on, or send a hint for it."""
+        """Deliver an alarm that the table has from now on."""
         if self._destination.obstacle(key.type_name) is not None:
-            self._tell_others(available_at)
             return
         is_known = self._upcoming.arm(key, available_at)
-        if not is_known and self._upcoming.is_cut:
-            self._tell_others(available_at)  # another runtime may have room for it earlier
         if available_at < self._sleeps_until and (is_known or self._upcoming.is_cut):
             self._sleeps_until = available_at
             self._to_deliver.set()
@@ -237,7 +222,6 @@ class WheelScheduler:
     async def give_back(self) -> None:
         """See `Scheduler.give_back`."""
         await self._claims.give_back()
-        self._tell_others(self._clock.now())
 
     async def _run_deliverer(self) -> None:
         upcoming = self._upcoming

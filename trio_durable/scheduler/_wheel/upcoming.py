@@ -115,7 +115,7 @@ class UpcomingAlarms:
             self._unpark(key)
 
     def hint(self, available_at: int) -> None:
-        """Another runtime has set an alarm: have the table read shortly before its time.
+        """The table may have an alarm of this time: have it read shortly before.
 
         Not earlier, because one read may serve many hints. An alarm beyond the horizon is left to
         the read that moves the horizon, and any alarm before the first read to that.

@@ -27,6 +27,7 @@ from .._records import (
 from ._arrays import BigintArray, TextArray, json_array, swap_nul, text_array
 from ._connection import Connection
 from ._names import Names
+from ._nodes import FENCE
 from ._objects import IS_FRESH, MARK_STALE, REQUIRE_ALL
 
 _MIN_TIME = -(2**63)
@@ -44,10 +45,10 @@ _IS_K = "a.type_name = k.t AND a.object_id = k.i AND a.name = k.m"
 # Locked in the order of their keys, see `_objects`.
 _IN_ORDER = "ORDER BY a.type_name, a.object_id, a.name FOR UPDATE OF a"
 _HELD = f"""
-WITH k AS MATERIALIZED (
+WITH {FENCE.replace("{nodes}", "{{nodes}}")}, k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m, {{columns}}
-    FROM {{claims}} AS k (t, i, m, {{names}})
-    JOIN {{{{alarms}}}} AS a ON {_IS_K} AND a.claim = k.c
+    FROM fence CROSS JOIN {{claims}} AS k (t, i, m, {{names}})
+    JOIN {{{{alarms}}}} AS a ON {_IS_K} AND a.claim = k.c AND passed = 1
     {_IN_ORDER}{{skip}}
 )
 """
@@ -119,9 +120,10 @@ SET claim = NULL, available_at = k.v, failures = k.f, last_error = k.l, crashes 
 FROM k WHERE {_IS_K}
 """
 _CLAIM = f"""
-WITH k AS MATERIALIZED (
-    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_KEYS} AS k (t, i, m)
-    JOIN {{alarms}} AS a ON {_IS_K}
+WITH {FENCE}, k AS MATERIALIZED (
+    SELECT a.type_name AS t, a.object_id AS i, a.name AS m
+    FROM fence CROSS JOIN {_KEYS} AS k (t, i, m)
+    JOIN {{alarms}} AS a ON {_IS_K} AND passed = 1
     WHERE a.available_at <= %s
     {_IN_ORDER} SKIP LOCKED
 )
@@ -159,17 +161,26 @@ ON CONFLICT (type_name, object_id, name) DO UPDATE SET
     due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
     claim = NULL, failures = 0, last_error = NULL, crashes = NULL
 """
-_REVIVE = """
-UPDATE {alarms} SET available_at = %s, failures = 0, crashes = crashes * 0
-WHERE type_name = %s AND object_id = %s AND name = %s AND available_at IS NULL
+_REVIVE = f"""
+WITH {FENCE}
+UPDATE {{alarms}} SET available_at = %s, failures = 0, crashes = crashes * 0 FROM fence
+WHERE passed = 1 AND type_name = %s AND object_id = %s AND name = %s AND available_at IS NULL
 """
-_MARK = """
-UPDATE {alarms} SET marked = claim
-WHERE type_name = %s AND object_id = %s AND name = %s AND claim = %s
+_MARK = f"""
+WITH {FENCE}
+UPDATE {{alarms}} SET marked = claim FROM fence
+WHERE passed = 1 AND type_name = %s AND object_id = %s AND name = %s AND claim = %s
 """
-_ACQUIT = """
-UPDATE {alarms} SET crashes = NULL
-WHERE type_name = %s AND object_id = %s AND name = %s AND claim = %s
+_ACQUIT = f"""
+WITH {FENCE}
+UPDATE {{alarms}} SET crashes = NULL FROM fence
+WHERE passed = 1 AND type_name = %s AND object_id = %s AND name = %s AND claim = %s
+"""
+_RELEASE = f"""
+WITH {FENCE}
+UPDATE {{alarms}} SET claim = NULL, available_at = due_at, crashes = CASE
+    WHEN %s THEN coalesce(crashes + (marked IS NOT DISTINCT FROM claim)::int, 0) ELSE crashes END
+FROM fence WHERE passed = 1 AND claim IS NOT NULL
 """
 
 _DUE = """
@@ -224,6 +235,7 @@ class AlarmTable:
         self._revive = names.query(_REVIVE)
         self._mark = names.query(_MARK)
         self._acquit = names.query(_ACQUIT)
+        self._release = names.query(_RELEASE)
         self._due = names.query(_DUE)
         self._list = names.query(_LIST)
         self._dead = names.query(_DEAD)
@@ -317,13 +329,14 @@ class AlarmTable:
     ) -> list[StoredAlarm]:
         """See `Writer.claim`."""
         parameters = (*_keys(alarms), now, claim, until, expired_by(now))
-        return self._stored(connection.execute(self._claim, parameters, binary=True))
+        rows = connection.execute(self._claim, _fenced(connection, *parameters), binary=True)
+        return self._stored(rows)
 
     def renew(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]], until: int
     ) -> None:
         """See `Writer.renew`."""
-        connection.execute(self._renew, (*_claims(claims), until))
+        connection.execute(self._renew, _fenced(connection, *_claims(claims), until))
 
     def postpone(self, connection: Connection, postponements: Sequence[Postponement]) -> None:
         """See `Writer.postpone`."""
@@ -334,19 +347,31 @@ class AlarmTable:
             text_array(each.last_error for each in postponements),
             BigintArray([each.crashes for each in postponements]),
         )
-        connection.execute(self._postpone, parameters)
+        connection.execute(self._postpone, _fenced(connection, *parameters))
 
     def revive(self, connection: Connection, alarm: AlarmKey, now: int) -> bool:
         """See `Writer.revive`."""
-        return connection.execute(self._revive, (now, *alarm[:3])).rowcount > 0
+        parameters = _fenced(connection, now, *alarm[:3])
+        return connection.execute(self._revive, parameters).rowcount > 0
 
     def mark(self, connection: Connection, alarm: AlarmKey, claim: int) -> bool:
         """See `Writer.mark`."""
-        return connection.execute(self._mark, (*alarm[:3], claim)).rowcount > 0
+        parameters = _fenced(connection, *alarm[:3], claim)
+        return connection.execute(self._mark, parameters).rowcount > 0
 
     def acquit(self, connection: Connection, alarm: AlarmKey, claim: int) -> bool:
         """See `Writer.acquit`."""
-        return connection.execute(self._acquit, (*alarm[:3], claim)).rowcount > 0
+        parameters = _fenced(connection, *alarm[:3], claim)
+        return connection.execute(self._acquit, parameters).rowcount > 0
+
+    def release(self, connection: Connection, *, are_crashes: bool) -> None:
+        """End all claims, so that each alarm is due at its original time.
+
+        Args:
+            connection: For the statement.
+            are_crashes: The claims have outlived their processes, so the alarms become suspects.
+        """
+        connection.execute(self._release, _fenced(connection, are_crashes))
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -424,6 +449,12 @@ class AlarmTable:
     ) -> StoredAlarm:
         key = AlarmKey(type_name, object_id, name, self._tenant)
         return StoredAlarm(key, due_at, None if payload is None else swap_nul(payload), *rest)
+
+
+def _fenced(connection: Connection, *parameters: object) -> tuple[object, ...]:
+    """The parameters of a statement that begins with `FENCE`."""
+    assert connection.fence is not None
+    return *connection.fence, *parameters
 
 
 def _touched(changes: AlarmChanges) -> Sequence[str | None]:

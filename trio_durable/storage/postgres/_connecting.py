@@ -34,7 +34,7 @@ from ._errors import Problem
 from ._servers import CurrentServer, Server
 from ._session import start_session
 
-Side = Literal["writer", "reader", "hints", "admin", "doctor"]
+Side = Literal["writer", "reader", "node", "admin", "doctor"]
 """The user of a connection, as its ``application_name`` says."""
 
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.05, 1.0
@@ -195,7 +195,7 @@ class Settings:
             connection.silence_timeout = max(0.001, deadline - monotonic())
             session = start_session(
                 connection,
-                durability=self.durability,
+                durability="full" if side == "node" else self.durability,
                 statement_timeout=self.statement_timeout,
                 may_prepare=self.prepared_statements and self.current.may_prepare,
                 wanted=wanted,

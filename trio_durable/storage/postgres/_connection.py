@@ -18,12 +18,14 @@ import selectors
 from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any, TypeVar
+from uuid import UUID
 
 import attrs
 import psycopg
 from psycopg import pq
 from psycopg.abc import RV, PQGen
 
+from .._membership import Lease
 from ._errors import is_unreplicated
 from ._servers import Server
 
@@ -74,6 +76,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """True if a commit may be missing on a synchronous standby, though the server applied it."""
     socket_selector: selectors.BaseSelector
     session: Session
+    fence: tuple[UUID, str] | None = None
+    """The writer's node, and the incarnation of the server at the other end."""
+    lease: Lease | None = None
+    """The lease under which it was used last."""
     backend_pid = 0
     """The process id of the server's process in the latest transaction."""
 

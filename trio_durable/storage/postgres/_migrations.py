@@ -120,8 +120,57 @@ _CRASHES = Migration(
     ),
 )
 
+_CLUSTER = Migration(
+    "m005_cluster",
+    (
+        # Numbers that all nodes must agree on, and the secret by which they know each other.
+        """CREATE TABLE {cluster} (
+    only_one       boolean NOT NULL DEFAULT true CHECK (only_one),
+    shards         integer NOT NULL,
+    shard_function integer NOT NULL,
+    secret         bytea NOT NULL,
+    CONSTRAINT durable_cluster_pkey PRIMARY KEY (only_one)
+)""",
+        """CREATE TABLE {nodes} (
+    node_id uuid NOT NULL,
+    name    text NOT NULL,              -- for people
+    host    text NOT NULL,
+    pid     bigint NOT NULL,
+    address text,                       -- where other nodes call it
+    "group" text,                       -- NULL: it owns all objects alone
+    types   text NOT NULL DEFAULT '{{}}',  -- JSON: schema versions
+    release text NOT NULL,
+    server  text NOT NULL,              -- incarnation of the server that it has joined
+    status  text NOT NULL,
+    ttl     double precision NOT NULL,  -- seconds
+    proof   text,                       -- JSON: the file that the process has locked
+    CONSTRAINT durable_nodes_pkey PRIMARY KEY (node_id)
+)""",
+        # Narrow, because it changes all the time.
+        """CREATE TABLE {beats} (
+    node_id   uuid NOT NULL,
+    renewals  bigint NOT NULL,
+    beaten_at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- for messages only
+    CONSTRAINT durable_beats_pkey PRIMARY KEY (node_id)
+)""",
+        """CREATE TABLE {shards} (
+    "group" text NOT NULL,
+    shard   integer NOT NULL,
+    owner   uuid REFERENCES {nodes} ON DELETE SET NULL,
+    term    bigint NOT NULL DEFAULT 0,
+    CONSTRAINT durable_shards_pkey PRIMARY KEY ("group", shard)
+)""",
+    ),
+    (
+        "DROP TABLE {shards}",
+        "DROP TABLE {beats}",
+        "DROP TABLE {nodes}",
+        "DROP TABLE {cluster}",
+    ),
+)
+
 _TENANT_STEPS = (_OBJECTS, _ALARMS, _CRASHES)
-_SHARED_STEPS = (_TENANTS,)
+_SHARED_STEPS = (_TENANTS, _CLUSTER)
 
 _FOREVER = "0"
 """As ``lock_timeout``: only ``statement_timeout`` bounds the wait."""

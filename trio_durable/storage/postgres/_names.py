@@ -30,6 +30,10 @@ class Names:
             "alarms": self._of("durable_alarms"),
             "begin_at_1": self._of("durable_begin_at_1"),
             "tenants": _of(home, "durable_tenants"),
+            "cluster": _of(home, "durable_cluster"),
+            "nodes": _of(home, "durable_nodes"),
+            "beats": _of(home, "durable_beats"),
+            "shards": _of(home, "durable_shards"),
             "migrations": _of(home, "durable_migrations"),
         }
 

@@ -28,6 +28,7 @@ from ._arrays import BigintArray, TextArray, json_array, swap_nul, text_array
 from ._connection import Connection
 from ._migrations import GONE
 from ._names import Names
+from ._nodes import FENCE
 
 _STALE_KEYS = "nullif(current_setting('trio_durable.stale', true), '')"
 
@@ -84,7 +85,10 @@ RETURNING type_name, object_id
 _NEW = """
 unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[]) AS k (t, i, r, e, s)
 """
-_SAVE_ANY = _SAVE.format(source=_NEW)
+_SAVE_ANY = f"""
+WITH {FENCE}
+{_SAVE.format(source=f"{_NEW}, fence WHERE passed = 1")}
+"""
 _SAVE_FRESH = f"""
 WITH k AS MATERIALIZED (SELECT * FROM {_NEW} WHERE {_K_IS_FRESH}),
 done AS ({_SAVE.format(source="k")})
@@ -190,7 +194,9 @@ class ObjectTable:
         Raises:
             psycopg.Error: With the SQLSTATE `GONE`: a row was deleted, and nothing is saved.
         """
-        cursor = connection.execute(self._save_any, _rows(batch, now), binary=True)
+        assert connection.fence is not None
+        parameters = (*connection.fence, *_rows(batch, now))
+        cursor = connection.execute(self._save_any, parameters, binary=True)
         if cursor.rowcount == len(batch):
             return ()
         saved = set(cursor)

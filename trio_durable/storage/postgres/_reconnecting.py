@@ -31,11 +31,13 @@ import psycopg
 from psycopg import pq
 
 from .._batch import Stale
-from .._contract import StorageFault
+from .._contract import LeaseOver, StorageFault
 from . import _errors as problems
 from ._connecting import Settings, Side, Unreachable
 from ._connection import Connection, ResponseTimeout, WrongServer
 from ._errors import Kind
+from ._leases import CurrentLease, NodeLease
+from ._nodes import is_deposed
 from ._objects import is_stale
 
 logger = logging.getLogger("trio_durable.storage")
@@ -46,6 +48,13 @@ _MAX_ATTEMPTS = 3
 _RETRY_SECONDS = (0.01, 0.05)
 """Bounds of the random pause before a retry, multiplied by the number of attempts so far."""
 _STANDBY_POLL_SECONDS = 0.1
+
+_DEPOSED = (
+    "the node of this process isn't in the database any more, or the server was started or "
+    "replaced since"
+)
+_MOVED = "the server was started or replaced since"
+_MAY_LACK_COMMITS = 'a connection was lost, after which durability="normal" may have lost commits'
 
 
 # Backends of other roles show no state, and need none: they aren't ours.
@@ -60,11 +69,20 @@ class ReconnectingConnection:
     Args:
         settings: For new connections.
         connection: The first one, open.
+        current: The lease under which it is used.
         read_only: All work only reads, so it may run again after the connection was lost.
     """
 
-    def __init__(self, settings: Settings, connection: Connection, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        current: CurrentLease,
+        *,
+        read_only: bool,
+    ) -> None:
         self._settings = settings
+        self._current = current
         self._connection: Connection | None = connection
         self._read_only = read_only
         self._abandoned_pid: int | None = None
@@ -88,6 +106,7 @@ class ReconnectingConnection:
             attempts += 1
             connection = self._usable()
             connection.is_unreplicated = False
+            lease = self._enter_lease(connection)
             try:
                 result = connection.perform(work)
                 if self._read_only:
@@ -106,6 +125,9 @@ class ReconnectingConnection:
             except psycopg.Error as error:
                 if is_stale(error):
                     raise Stale from None
+                if is_deposed(error):
+                    self._current.lose(lease, _DEPOSED)
+                    raise LeaseOver(f"{_DEPOSED}; nothing was written") from None
                 kind = _kind(connection, error)
                 if kind in (Kind.LOST, Kind.READ_ONLY, Kind.UNPREPARED):
                     if isinstance(error, ResponseTimeout) and not self._read_only:
@@ -133,14 +155,42 @@ class ReconnectingConnection:
 
     def close(self) -> None:
         """Close the connection."""
-        self._drop()
+        self.renew()
         if not self._read_only:
             self._settings.current.writers -= 1
 
+    def renew(self) -> None:
+        """Use another connection from now on."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.discard()
+
+    def _enter_lease(self, connection: Connection) -> NodeLease | None:
+        """Use a connection under the current lease, if the storage has one.
+
+        Raises:
+            LeaseOver: It can't be used: the lease is one of another incarnation of the server.
+        """
+        lease = connection.lease = self._current.lease
+        if lease is None:
+            return None
+        if lease.is_reported and not self._read_only:
+            raise LeaseOver("the lease of this process is over; nothing was written")
+        server = connection.session.server.incarnation
+        if self._read_only and server != lease.server and connection.session.needs_primary:
+            self._current.lose(lease, _MOVED)
+            raise LeaseOver(f"{_MOVED}; nothing was read")
+        connection.fence = lease.node_id, server
+        return lease
+
     def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.discard()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        connection.discard()
+        # The server may have crashed, and lost what was committed.
+        if self._settings.durability == "normal" and connection.lease is self._current.lease:
+            self._current.lose(self._current.lease, _MAY_LACK_COMMITS)
 
     def _usable(self) -> Connection:
         connection = self._connection

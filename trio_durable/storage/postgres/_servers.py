@@ -1,6 +1,6 @@
 """Identity of the PostgreSQL server at the end of a connection.
 
-The writer, the reader and the hints of a storage have a connection each, and reconnect
+The writer, the reader and the node of a storage have a connection each, and reconnect
 independently. After a failover one could lead to the new primary and another one to the old
 primary, which still answers. So each connection knows its server, and all connections of a storage
 must lead to the same one.
@@ -10,8 +10,6 @@ The start time of the postmaster tells apart two copies of one system on one tim
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import attrs
 
@@ -30,6 +28,14 @@ class Server:
     timeline: int | None = None
     """The timeline, which each promotion raises; None on a standby and if it can't be read."""
 
+    @property
+    def incarnation(self) -> str:
+        """The server from one start or promotion to the next, for comparison.
+
+        After a failover or a start it may lack what it had before.
+        """
+        return f"{self.system or ''}/{self.started_at}/{self.timeline or ''}"
+
     def precedes(self, other: Server) -> bool:
         """True if the other one is of the same system and was promoted since."""
         if self.system is None or self.timeline is None or other.timeline is None:
@@ -46,7 +52,6 @@ class CurrentServer:
 
     def __init__(self) -> None:
         self._server: Server | None = None
-        self._on_move: tuple[Callable[[], object], ...] = ()
         self.address: tuple[str, str, str] | None = None
         """Host, address and port of the newest connection, to try first the next time."""
         self.writers = 0
@@ -64,15 +69,4 @@ class CurrentServer:
 
     def move(self, server: Server) -> None:
         """A new connection leads to ``server``."""
-        if not self.is_(server):
-            self._server = server
-            for call in self._on_move:
-                call()
-
-    def call_on_move(self, call: Callable[[], object]) -> None:
-        """Call ``call``, in any thread, whenever the server is another one."""
-        self._on_move = (*self._on_move, call)
-
-    def no_more_calls(self, call: Callable[[], object]) -> None:
-        """Undo `call_on_move`."""
-        self._on_move = tuple(each for each in self._on_move if each != call)
+        self._server = server

@@ -1,14 +1,14 @@
 """Storage in a PostgreSQL database: opening it, and its migrations.
 
-Any number of runtimes may use one database. Their isolation is in the rows: a save applies only to
-the revision and epoch that it is based on, and an alarm is delivered by the runtime that holds its
-claim. So opening never raises `StorageInUse`, and releases no claims: those of a crashed runtime
-expire.
+A writer is a node of the database, see `_nodes`, and the only one. Opening it raises `StorageInUse`
+while another node lives, and waits for the end of the lease of one that has died, whose claims are
+released then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 try:
@@ -22,20 +22,23 @@ except ModuleNotFoundError as error:
 
 from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
-from .._contract import Durability, Hints, Reader, Storage, Writer
+from .._contract import Durability, Reader, Storage, StorageFault, Writer
 from .._records import Finding
 from . import _errors as problems
 from ._connecting import Settings, Side, Unreachable
 from ._connection import Connection
 from ._conninfo import Conninfo
 from ._doctor import diagnose
+from ._leases import CurrentLease
+from ._membership import NodeSettings, PostgresMembership
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
-from ._notify import PostgresHints
 from ._reader import PostgresReader
 from ._reconnecting import ReconnectingConnection
 from ._tenants import KnownTenants
 from ._verification import Unsuitable, home_schema, require_privileges, verify
 from ._writer import PostgresWriter
+
+logger = logging.getLogger("trio_durable.storage")
 
 _MIN_POSTGRES = 14
 
@@ -59,8 +62,6 @@ class PostgresStorage(Storage):
             ``options`` in the connection string set it; a ``timedelta`` or seconds.
         prepared_statements: Prepare statements on the server. Behind a pooler none is prepared;
             False is for a pooler that can't be recognized.
-        hints: Use a third connection to notify other runtimes at once of alarms that they should
-            deliver. Without it, they find these alarms at their polling interval.
 
     Raises:
         TypeError: ``conninfo`` isn't a str.
@@ -75,7 +76,6 @@ class PostgresStorage(Storage):
         connect_timeout: Duration = 10.0,
         statement_timeout: Duration = 30.0,
         prepared_statements: bool = True,
-        hints: bool = True,
     ) -> None:
         if durability not in ("full", "normal"):
             raise ValueError(f'durability must be "full" or "normal", not {durability!r}')
@@ -86,8 +86,9 @@ class PostgresStorage(Storage):
             interval_seconds(statement_timeout, "statement_timeout"),
             prepared_statements,
         )
-        self._has_hints = hints
         self._tenants = KnownTenants()
+        self._current = CurrentLease()
+        self._node = NodeSettings()
 
     def __repr__(self) -> str:
         return f"<PostgresStorage at {self.location}>"
@@ -98,16 +99,37 @@ class PostgresStorage(Storage):
         return self._settings.conninfo.location
 
     def open_writer(self) -> Writer:
-        """See `Storage.open_writer`. Any number of runtimes may have one each."""
+        """See `Storage.open_writer`. May take as long as the lease of a node that has died."""
         with self._connecting("writer") as (connection, schema):
             self._bring_up_to_date(connection, schema)
             require_privileges(connection, schema.home, may_write=True)
             verify(connection, schema.home)
-            return PostgresWriter(
-                ReconnectingConnection(self._settings, connection, read_only=False),
+            current = self._current
+            if current.lease is not None:  # the reader has one lease at a time
+                current = CurrentLease()
+            membership = PostgresMembership(self._settings, schema.home, self._node, current)
+            had_died = membership.join()
+            writer = PostgresWriter(
+                ReconnectingConnection(self._settings, connection, current, read_only=False),
                 schema,
                 self._tenants,
+                membership,
             )
+            if had_died:
+                self._release_claims(writer)
+            return writer
+
+    def _release_claims(self, writer: PostgresWriter) -> None:
+        try:
+            writer.release_claims(are_crashes=True)
+        except StorageFault as fault:
+            logger.warning(
+                "%s: alarms that a dead process was handling wait until its claims run out: %s",
+                *(self.location, fault),
+            )
+        except BaseException:
+            writer.close()
+            raise
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
@@ -128,14 +150,10 @@ class PostgresStorage(Storage):
             require_privileges(connection, schema.home, may_write=False)
             verify(connection, schema.home)
             return PostgresReader(
-                ReconnectingConnection(self._settings, connection, read_only=True),
+                ReconnectingConnection(self._settings, connection, self._current, read_only=True),
                 schema,
                 self._tenants,
             )
-
-    def open_hints(self, heard: Callable[[int], object]) -> Hints | None:
-        """See `Storage.open_hints`."""
-        return PostgresHints(self._settings, heard) if self._has_hints else None
 
     def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
         """See `Storage.diagnose`."""

@@ -33,13 +33,16 @@ FROM (VALUES
     ('durable_alarms', 'available_at', 'bigint'), ('durable_alarms', 'claim', 'bigint'),
     ('durable_alarms', 'failures', 'bigint'), ('durable_alarms', 'last_error', 'text'),
     ('durable_alarms', 'payload', 'text'), ('durable_alarms', 'crashes', 'bigint'),
-    ('durable_alarms', 'marked', 'bigint'), ('durable_tenants', 'name', 'text')
+    ('durable_alarms', 'marked', 'bigint'), ('durable_tenants', 'name', 'text'),
+    ('durable_nodes', 'node_id', 'uuid'), ('durable_nodes', 'server', 'text'),
+    ('durable_beats', 'node_id', 'uuid'), ('durable_beats', 'renewals', 'bigint'),
+    ('durable_cluster', 'secret', 'bytea'), ('durable_shards', 'owner', 'uuid')
 ) AS e (relation, name, type)
 LEFT JOIN pg_namespace AS n ON n.nspname = %s
 LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = e.relation
 LEFT JOIN pg_attribute AS a
     ON a.attrelid = c.oid AND a.attname = e.name AND a.atttypid = e.type::regtype
-    AND (e.name IN ('state', 'last_error', 'payload') OR e.type <> 'text'
+    AND (e.name IN ('state', 'last_error', 'payload', 'server') OR e.type <> 'text'
         OR a.attcollation = 'pg_catalog."C"'::regcollation)
 WHERE a.attnum IS NULL
 LIMIT 5
@@ -47,7 +50,7 @@ LIMIT 5
 
 _TABLES = """
 SELECT * FROM (
-    SELECT p.schema, r.name, CASE
+    SELECT r.schema, r.name, CASE
         WHEN c.oid IS NULL THEN 'is missing'
         WHEN NOT EXISTS (
             SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid
@@ -59,9 +62,14 @@ SELECT * FROM (
                 AND t.tgtype = 5 AND t.tgenabled IN ('O', 'A')  -- AFTER INSERT FOR EACH ROW
         ) THEN 'lacks the trigger durable_objects_begin_at_1, or it is disabled'
     END AS flaw
-    FROM (SELECT %s::text UNION ALL SELECT 'durable_' || name FROM {tenants}) AS p (schema)
-    CROSS JOIN (VALUES ('durable_objects'), ('durable_alarms')) AS r (name)
-    LEFT JOIN pg_namespace AS n ON n.nspname = p.schema
+    FROM (
+        SELECT p.schema, r.name
+        FROM (SELECT %s::text UNION ALL SELECT 'durable_' || name FROM {tenants}) AS p (schema)
+        CROSS JOIN (VALUES ('durable_objects'), ('durable_alarms')) AS r (name)
+        UNION ALL SELECT %s::text, 'durable_' || name
+        FROM (VALUES ('cluster'), ('nodes'), ('beats'), ('shards')) AS r (name)
+    ) AS r (schema, name)
+    LEFT JOIN pg_namespace AS n ON n.nspname = r.schema
     LEFT JOIN pg_class AS c
         ON c.relnamespace = n.oid AND c.relname = r.name AND c.relkind IN ('r', 'p')
 ) AS found WHERE flaw IS NOT NULL LIMIT 5
@@ -159,7 +167,8 @@ def verify(connection: Connection, home: str) -> None:
     if not flaws:
         query = Names(home).query(_TABLES)
         flaws = [
-            f"{schema}.{table} {flaw}" for schema, table, flaw in connection.execute(query, (home,))
+            f"{schema}.{table} {flaw}"
+            for schema, table, flaw in connection.execute(query, (home, home))
         ]
     if flaws:
         raise Unsuitable(
@@ -181,6 +190,12 @@ def require_privileges(connection: Connection, home: str, *, may_write: bool) ->
     wanted += [
         (names.statement(table), each) for table in ("{objects}", "{alarms}") for each in needed
     ]
+    if may_write:
+        wanted += [
+            (names.statement(table), each)
+            for table in ("{cluster}", "{nodes}", "{beats}", "{shards}")
+            for each in needed
+        ]
     tables, privileges = zip(*wanted, strict=True)
     lacking = [
         text

@@ -10,8 +10,11 @@ A commit that can't be applied, because of its own row or its tenant, is a `Part
 `_isolation`. A transaction holds a lock for each table and index that it uses, of which the server
 has a limited number, so a batch of very many tenants is a `PartialFault` as well.
 
-Several runtimes may write at once, each with a writer of its own. Row locks order their
-transactions; a writer holds nothing beyond a transaction.
+Each transaction first locks the row of the writer's node, see `_nodes`. A single statement does so
+by itself, and a pipeline by its first statement, so that takes no round trip.
+
+Other sessions may lock rows, too. Row locks order their transactions; a writer holds nothing beyond
+a transaction.
 """
 
 from __future__ import annotations
@@ -24,10 +27,13 @@ import psycopg
 from ..._keys import AlarmKey
 from .._batch import Stale, by_tenant
 from .._contract import PartialFault, StorageFault, Writer
+from .._membership import Membership
 from .._records import Commit, Postponement, StoredAlarm
 from ._connection import Connection
 from ._isolation import LockWatch, is_lock_timeout, is_table_lock, isolated
+from ._membership import PostgresMembership
 from ._migrations import NewerRelease, Schema
+from ._nodes import NodeTable
 from ._reconnecting import ReconnectingConnection
 from ._tables import MISSING, Result, TenantTables, stale_positions, tables_by_tenant
 from ._tenants import KnownTenants
@@ -48,16 +54,66 @@ Part = tuple[str, list[tuple[int, Commit]]]
 
 
 class PostgresWriter(Writer):
-    """One of several concurrent writers of a database."""
+    """The writer of one node."""
 
     def __init__(
-        self, reconnecting: ReconnectingConnection, schema: Schema, tenants: KnownTenants
+        self,
+        reconnecting: ReconnectingConnection,
+        schema: Schema,
+        tenants: KnownTenants,
+        membership: PostgresMembership,
     ) -> None:
         self._reconnecting = reconnecting
+        self._membership = membership
+        membership.rejoined = self._begin_lease
+        self._nodes = NodeTable(schema.home)
         self._schema = schema
         self._tenants = tenants
         self._tables_of = tables_by_tenant(schema.home)
         self._locks = LockWatch()
+
+    # --- membership ------------------------------------------------------------------------------
+
+    @property
+    def membership(self) -> Membership:
+        return self._membership
+
+    def _begin_lease(self) -> None:
+        self._reconnecting.renew()
+        self.release_claims(are_crashes=False)
+
+    def release_claims(self, *, are_crashes: bool) -> None:
+        """End the claims of former nodes, so that their alarms are due at their original times.
+
+        Args:
+            are_crashes: See `AlarmTable.release`.
+
+        Raises:
+            StorageFault: Some may be held still, until they run out.
+        """
+        after = ""
+        self._release(("",), are_crashes=are_crashes)
+        while tenants := self._reconnecting.run(
+            lambda connection, after=after: self._schema.tenants(  # type: ignore[misc]
+                connection, after, MAX_TENANTS
+            )
+        ):
+            self._release(tenants, are_crashes=are_crashes)
+            after = tenants[-1]
+
+    def _release(self, tenants: Sequence[str], *, are_crashes: bool) -> None:
+        def run(connection: Connection) -> None:
+            self._look_up(connection, tenants)
+            found = [tables for each in tenants if (tables := self._find(each)) is not None]
+
+            def send() -> None:
+                self._nodes.lock(connection)
+                for tables in found:
+                    tables.alarms.release(connection, are_crashes=are_crashes)
+
+            connection.pipelined(send)
+
+        self._reconnecting.run(run)
 
     # --- commits ---------------------------------------------------------------------------------
 
@@ -115,6 +171,7 @@ class PostgresWriter(Writer):
         results: list[tuple[str, list[Result]]] = []
 
         def send() -> None:
+            self._nodes.lock(connection)
             for tenant, tables, part in found:
                 if tables is not None:
                     results.append((tenant, tables.apply(connection, part, now)))
@@ -145,6 +202,7 @@ class PostgresWriter(Writer):
         are_locked = False
         try:
             with self._locks.transaction(connection):
+                self._nodes.begin(connection)
                 if new:
                     self._add_tenants(connection, new)
                 if self._locks.is_wary:
@@ -272,14 +330,18 @@ class PostgresWriter(Writer):
     def drop_tenant(self, tenant: str) -> bool:
         self._tenants.forget([tenant])
         try:
-            return self._reconnecting.run(
-                lambda connection: self._schema.drop_tenant(connection, tenant)
-            )
+            return self._reconnecting.run(lambda connection: self._drop(connection, tenant))
         finally:
             self._tenants.forget([tenant])  # the reader may have looked it up meanwhile
 
+    def _drop(self, connection: Connection, tenant: str) -> bool:
+        with connection.transaction():
+            self._nodes.begin(connection)
+            return self._schema.drop_tenant(connection, tenant)
+
     def close(self) -> None:
         self._reconnecting.close()
+        self._membership.leave()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -336,6 +398,7 @@ class PostgresWriter(Writer):
                 ((tables, part),) = there
                 return [work(connection, tables, part)]  # one statement is a transaction by itself
             with self._locks.transaction(connection):
+                self._nodes.begin(connection)
                 return [work(connection, tables, part) for tables, part in there]
 
         if not parts:

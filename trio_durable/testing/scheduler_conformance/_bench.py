@@ -52,9 +52,6 @@ class SchedulerParts:
     """Writes to the storage. The suite makes the scheduler one of its listeners."""
     destination: Destination
     """Handles alarms."""
-    tell_others: Callable[[int], object]
-    """Sends a hint to other runtimes: an alarm is available to them at a time, in microseconds
-    since 1970 UTC."""
 
 
 class FaultyWriter(ForwardingWriter):
@@ -94,8 +91,6 @@ class Node:
         self.destination = ScriptedDestination(
             bench.loop, bench.clock, self.group_commit, self._start, types
         )
-        self.hints: list[int] = []
-        """The hints that its scheduler has sent."""
         self.scheduler = bench.make_scheduler(
             SchedulerParts(
                 loop=bench.loop,
@@ -105,18 +100,11 @@ class Node:
                 reader=bench.reader,
                 group_commit=self.group_commit,
                 destination=self.destination,
-                tell_others=self._tell_others,
             )
         )
         self.group_commit.add_listener(self.scheduler)
         self._tasks: TaskGroup | None = None
         self._ended = anyio.Event()
-
-    def _tell_others(self, available_at: int) -> None:
-        self.hints.append(available_at)
-        for node in self._bench.nodes:
-            if node is not self and node._tasks is not None:
-                self._loop.call_soon_threadsafe(node.scheduler.hinted, available_at)
 
     # --- lifetime --------------------------------------------------------------------------------
 

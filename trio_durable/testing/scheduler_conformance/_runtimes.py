@@ -77,7 +77,7 @@ class RuntimeTests(SchedulerTests):
         await self.until_late(1 + 2 * self.polling_interval)
         assert one.names + other.names == []
 
-    # --- types and hints -------------------------------------------------------------------------
+    # --- types -------------------------------------------------------------------------------
 
     async def test_alarms_of_unknown_types_are_kept(self, bench: Bench) -> None:
         node = await bench.node("Other")
@@ -91,31 +91,14 @@ class RuntimeTests(SchedulerTests):
         assert node.names == ["y", "x"]
         assert node.attempts == [1, 1]
 
-    async def test_an_alarm_for_another_runtime_is_delivered_there_at_its_time(
-        self, bench: Bench
-    ) -> None:
+    async def test_an_alarm_for_another_runtime_is_delivered_there(self, bench: Bench) -> None:
         here, there = await bench.node("Other"), await bench.node()
         await here.set("x", 2)
         await anyio.sleep(1.9)
         assert there.names == []
-        await self.until_late(0.1)
+        await self.until_late(0.1 + 2 * self.polling_interval)
         assert there.names == ["x"]
         assert here.names == []
-
-    async def test_an_alarm_that_is_due_for_another_runtime_is_delivered_at_once(
-        self, bench: Bench
-    ) -> None:
-        here, there = await bench.node("Other"), await bench.node()
-        await here.set("x", -5)
-        await self.until_late()
-        assert there.names == ["x"]
-
-    async def test_a_hint_for_nothing_does_nothing(self, bench: Bench) -> None:
-        node = await bench.node()
-        for time in (0, bench.time(1), bench.time(1e9)):
-            node.scheduler.hinted(time)
-        await self.until_late(1)
-        assert node.names == []
 
     # --- closing ---------------------------------------------------------------------------------
 
@@ -134,9 +117,7 @@ class RuntimeTests(SchedulerTests):
         await self.until_late()
         assert sorted(await node.listed()) == ["x", "y"]
 
-    async def test_another_runtime_delivers_the_alarms_of_a_closed_one_at_once(
-        self, bench: Bench
-    ) -> None:
+    async def test_another_runtime_delivers_the_alarms_of_a_closed_one(self, bench: Bench) -> None:
         one, other = await bench.node(), await bench.node()
         for node in (one, other):
             node.destination.retry = Retry(attempts=1)
@@ -145,12 +126,10 @@ class RuntimeTests(SchedulerTests):
         await one.set("x", 1)
         await self.until_late()
         await one.close()
-        await self.until_late()
-        assert other.names == ["slow"]
+        await self.until_late(2 * self.polling_interval)
+        assert sorted(other.names) == ["slow", "x"]
         # A cancelled delivery isn't a failure.
-        assert other.attempts == [1]
-        await self.until_late(1)
-        assert other.names == ["slow", "x"]
+        assert other.attempts == [1, 1]
         assert one.scheduler.statistics().in_flight == 0
         assert await other.dead() == []
 
@@ -165,7 +144,7 @@ class RuntimeTests(SchedulerTests):
         await one.set("x", 1)
         await anyio.sleep((due_at - bench.time(0)) / 1e6 + after_due)
         await one.close()
-        await self.until_late(0.01)
+        await self.until_late(2 * self.polling_interval)
         assert other.names == ["x"]
         assert other.attempts == [1]
 

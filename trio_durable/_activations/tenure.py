@@ -1,0 +1,116 @@
+"""Tenure: the lease under which a runtime serves its objects, where it can lose them.
+
+Whatever anyone could observe of an object leaves through `Tenure.leave`: values and exceptions,
+gated or not, and calls that a turn makes. It checks the lease after the outcome was produced, and
+checks the lease that was valid when the call began, not a later one of the same runtime.
+
+A runtime whose storage is its own until it is closed has no tenure, and its calls take the path
+without these checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from .._errors import CallTimeout, OwnerLost, RuntimeClosed
+from .._eventloop.loop import Expired, Loop, Waiter
+from .._eventloop.timeouts import Deadlines
+from .._keys import ObjectKey
+from ..storage import Lease
+from .wait_graph import base_lost_error, current_turn
+
+T = TypeVar("T")
+
+LOST = "this process lost its lease of the storage"
+
+
+class Tenure:
+    """The current lease, and the calls that wait for the next one.
+
+    Args:
+        loop: The event loop.
+        deadlines: Where waits time out.
+        lease: The first lease.
+    """
+
+    def __init__(self, loop: Loop, deadlines: Deadlines, lease: Lease) -> None:
+        self.lease = lease
+        self._loop = loop
+        self._deadlines = deadlines
+        self._waiting: dict[Waiter, None] = {}
+
+    def begin(self, lease: Lease) -> None:
+        """There is a new lease."""
+        self.lease = lease
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            waiter.settle()
+
+    def close(self, error: Callable[[], BaseException]) -> None:
+        """Fail all calls that wait: the runtime closes."""
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            waiter.fail(error())
+
+    async def enter(
+        self, key: Callable[[], ObjectKey], name: str, timeout: float | None
+    ) -> float | None:
+        """Begin a call under a valid lease, for which it may wait; return the rest of ``timeout``.
+
+        A call that a turn makes doesn't wait: without its lease, or after the loss of its base,
+        nothing of the turn may leave.
+
+        Args:
+            key: Makes the object's key.
+            name: The handler, or the public method.
+            timeout: Seconds, or None.
+
+        Raises:
+            OwnerLost: The caller is in a turn that has lost its lease.
+            PersistenceError: The caller is in a turn that builds on a lost change.
+            CallTimeout: There was no lease within the timeout.
+        """
+        origin = current_turn.get()
+        if origin is not None and origin.base_lost and origin.key is not None:
+            raise base_lost_error(origin.key)
+        if self.lease.is_valid():
+            return timeout
+        if origin is not None:
+            raise OwnerLost(key(), name, LOST)
+        began = self._loop.now()
+        while not self.lease.is_valid():
+            waiter = self._loop.waiter()
+            self._waiting[waiter] = None
+            if timeout is not None:
+                self._deadlines.watch(waiter, began, timeout)
+            try:
+                await waiter.wait()
+            except Expired:
+                raise CallTimeout(
+                    key(), name, timeout or 0, f"it never ran: {LOST}, and has no new one yet"
+                ) from None
+            finally:
+                self._waiting.pop(waiter, None)
+        return None if timeout is None else max(0.0, timeout - (self._loop.now() - began))
+
+    async def leave(
+        self, lease: Lease, key: Callable[[], ObjectKey], name: str, outcome: Awaitable[T]
+    ) -> T:
+        """The outcome of a call, if the lease under which it began is still valid.
+
+        Raises:
+            OwnerLost: It isn't.
+            Exception: The error of the call.
+        """
+        try:
+            value = await outcome
+        except RuntimeClosed:
+            raise
+        except Exception:
+            if lease.is_valid():
+                raise
+        else:
+            if lease.is_valid():
+                return value
+        raise OwnerLost(key(), name, LOST)

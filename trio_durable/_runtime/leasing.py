@@ -1,0 +1,107 @@
+"""Leasing: the leases under which a runtime serves its objects, and the loss of one.
+
+From the moment at which a lease is over nothing of what is in memory may leave, see `Tenure`. Then
+all objects leave memory in one step of the event loop: their turns are cancelled, their callers get
+`OwnerLost`, and commits that weren't written are forgotten. Only after that the writer joins again.
+So no commit of one lease is written under the next, whose rows may look the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import anyio
+
+from .._activations.directory import Directory
+from .._activations.services import Services
+from .._activations.tenure import Tenure
+from .._errors import OwnerLost, SchemaTooNew, StorageInUse, StorageUnavailable
+from .._eventloop.runner import Runner
+from .._keys import ObjectKey
+from ..storage import Lease, Membership, Storage, StorageFault
+
+logger = logging.getLogger("trio_durable")
+
+_RETRY_SECONDS = 1.0
+
+
+class Leasing:
+    """The leases of one runtime.
+
+    Args:
+        services: The runtime's parts, which get a tenure.
+        storage: The storage.
+        membership: The writer's.
+        runner: The writer's.
+        directories: The objects in memory.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        storage: Storage,
+        membership: Membership,
+        runner: Runner,
+        directories: Sequence[Directory],
+    ) -> None:
+        self._services = services
+        self._storage = storage
+        self._membership = membership
+        self._runner = runner
+        self._directories = directories
+        self._tenure = Tenure(services.loop, services.deadlines, membership.lease)
+        services.tenure = self._tenure
+        self.began: Callable[[Lease], object] = lambda lease: None
+        """Called in the loop at the beginning of each further lease."""
+
+    def start(self) -> None:
+        """Renew the lease, and watch for its end."""
+        self._membership.follow(self._services.loop.call_soon_threadsafe, self._lost)
+
+    def _lost(self, lease: Lease, problem: str) -> None:
+        """A lease is over. In any thread."""
+        self._services.loop.call_soon_threadsafe(self._depose, lease, problem)
+
+    def _depose(self, lease: Lease, problem: str) -> None:
+        """Give up all objects."""
+        services = self._services
+        if services.closed or lease is not self._tenure.lease:
+            return
+        logger.warning(
+            "%s: the lease of this process is over (%s); its objects leave memory, and it joins "
+            "again",
+            *(self._storage.location, problem),
+        )
+        lost = [each for directory in self._directories for each in directory.activations()]
+        services.group_commit.depose(
+            [activation.state for activation in lost],
+            lambda owner: OwnerLost(owner.key, "save", problem),
+        )
+        for activation in lost:
+            activation.depose(partial(_owner_lost, activation.key, problem))
+        if not services.closing:
+            services.tasks.start(self._rejoin, "trio_durable leasing")
+
+    async def _rejoin(self) -> None:
+        """Get the next lease, as another node."""
+        services, location = self._services, self._storage.location
+        while True:
+            try:
+                await self._runner.run(self._membership.rejoin)
+                break
+            except (StorageInUse, SchemaTooNew) as error:
+                services.end(error)
+                return
+            except (StorageUnavailable, StorageFault) as error:
+                logger.warning("%s: couldn't join again, and tries once more: %s", location, error)
+            await anyio.sleep(_RETRY_SECONDS)
+        lease = self._membership.lease
+        self._tenure.begin(lease)
+        self.began(lease)
+        logger.info("%s: joined again as node %s", location, lease.holder)
+
+
+def _owner_lost(key: ObjectKey, problem: str, name: str) -> OwnerLost:
+    return OwnerLost(key, name, problem)

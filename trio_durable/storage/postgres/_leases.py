@@ -1,0 +1,99 @@
+"""Lease of a node, by the boot-time clock of its machine.
+
+A lease is valid for a part of the time after which others may remove the node. That time is counted
+from before its renewal was sent; others count theirs from after they have seen it. So it is over
+before anyone may remove the node, whatever the clocks of the machines show.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+from ..._clock import boot_time
+from .._membership import Lease
+
+VALID_PART = 0.8
+"""The part of the TTL for which a lease is valid."""
+
+
+class NodeLease(Lease):
+    """The lease of one node.
+
+    Args:
+        node_id: The node.
+        server: The incarnation of the server that it has joined.
+        until: The end of the lease, in seconds of `boot_time`.
+    """
+
+    __slots__ = ("_is_over", "_until", "is_reported", "node_id", "server")
+
+    def __init__(self, node_id: UUID, server: str, until: float) -> None:
+        self.node_id = node_id
+        self.server = server
+        self._until = until
+        self._is_over = False
+        self.is_reported = False
+        """`CurrentLease.lose` was called for it."""
+
+    @property
+    def holder(self) -> str:
+        """See `Lease.holder`."""
+        return str(self.node_id)
+
+    def is_valid(self) -> bool:
+        """See `Lease.is_valid`."""
+        return not self._is_over and boot_time() < self._until
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        return 0.0 if self._is_over else max(0.0, self._until - boot_time())
+
+    def extend(self, until: float) -> bool:
+        """Extend it, unless it is over. Returns whether it is valid."""
+        if not self.is_valid():  # and some thread may have found that already
+            self._is_over = True
+        self._until = until
+        return self.is_valid()
+
+    def end(self) -> None:
+        """It is over."""
+        self._is_over = True
+
+
+class CurrentLease:
+    """The lease under which the sides of a storage work; none without a writer."""
+
+    def __init__(self) -> None:
+        self.lease: NodeLease | None = None
+        self._lock = threading.Lock()
+        self._lost: Callable[[NodeLease, str], object] | None = None
+
+    def call_on_loss(self, lost: Callable[[NodeLease, str], object]) -> None:
+        """Call ``lost``, in any thread, once for each lease that ends; also for one that has."""
+        with self._lock:
+            self._lost = lost
+            lease = self.lease
+            is_over = lease is not None and lease.is_reported
+        if is_over and lease is not None:
+            lost(lease, "it ended while the runtime opened")
+
+    def close(self) -> None:
+        """There is no lease any more."""
+        with self._lock:
+            self.lease, self._lost = None, None
+
+    def lose(self, lease: NodeLease | None, problem: str) -> None:
+        """A lease is over, for a reason."""
+        if lease is None:
+            return
+        lease.end()
+        with self._lock:
+            if lease.is_reported:
+                return
+            lease.is_reported = True
+            lost = self._lost
+        if lost is not None:
+            lost(lease, problem)

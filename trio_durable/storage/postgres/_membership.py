@@ -1,0 +1,357 @@
+"""Membership of a runtime among the nodes of a PostgreSQL database: joining, renewing, leaving.
+
+Renewals come from a thread of their own with a connection of its own, because neither a handler
+that takes seconds nor a commit that waits for a lock may cost the node its lease. The thread stops
+renewing when the event loop hasn't run for `NodeSettings.unresponsive_after` seconds, so a process
+that hangs gives its objects up.
+
+A node that joins alone is refused while another one lives. A dead one is removed first, by one of
+two proofs:
+
+- On the same machine its `Presence` is gone.
+- Elsewhere its number of renewals has stood still for its TTL, by the clock of the observer, who
+  has looked again and again on one incarnation of the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import socket
+import threading
+from collections.abc import Callable
+from time import sleep
+from uuid import UUID, uuid4
+
+import attrs
+import psycopg
+
+from ..._clock import boot_time
+from ..._errors import StorageInUse, StorageUnavailable
+from .._membership import Lease, Membership
+from . import _errors as problems
+from ._connecting import Settings, Unreachable
+from ._connection import Connection, WrongServer
+from ._leases import VALID_PART, CurrentLease, NodeLease
+from ._nodes import FoundNode, NewNode, NodeTable
+from ._presence import Presence, is_gone
+
+logger = logging.getLogger("trio_durable.storage")
+
+DEFAULT_TTL = 5.0
+DEFAULT_UNRESPONSIVE_AFTER = 30.0
+
+_BEATS = 4
+"""The number of renewals in one TTL."""
+_LOOKS = 20
+"""How often a node that joins looks at another one in the TTL of that."""
+_RETRIES = 25
+"""How often a renewal that failed is tried again in one TTL."""
+_LEAVE_SECONDS = 1.0
+_LEAST_WAIT_SECONDS = 0.02
+_REMEDY = "stop its process first, or open both with cluster=True"
+
+
+@attrs.frozen
+class NodeSettings:
+    """Durations in the life of a node, in seconds."""
+
+    ttl: float = DEFAULT_TTL
+    """Time without a renewal after which others may remove the node."""
+    unresponsive_after: float = DEFAULT_UNRESPONSIVE_AFTER
+    """Time after which a node whose event loop hangs isn't renewed any more."""
+    group: str | None = None
+    """The group of the node; None for one that owns all objects alone."""
+
+
+@attrs.define
+class _Silence:
+    """The time for which a node's number of renewals has stood still."""
+
+    renewals: int
+    since: float
+    looked_at: float
+
+
+class PostgresMembership(Membership):
+    """The membership of one writer.
+
+    Args:
+        settings: For its connections.
+        home: The schema of the nameless tenant.
+        node: The durations.
+        current: Gets each lease, for all sides of the storage.
+    """
+
+    def __init__(
+        self, settings: Settings, home: str, node: NodeSettings, current: CurrentLease
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._table = NodeTable(home)
+        self._current = current
+        self._presence = Presence()
+        self._connection: Connection | None = None
+        self._silences: dict[UUID, _Silence] = {}
+        self._server = ""
+        self._post: Callable[[Callable[[], object]], object] | None = None
+        self._ticked_at = boot_time()
+        self._woken = threading.Event()
+        self._is_closing = False
+        self.rejoined: Callable[[], object] = lambda: None
+        """Called by `rejoin` at the beginning of the next lease."""
+        self._in_use = threading.Lock()
+        """Held by the thread that uses the connection."""
+        # A daemon thread, so that a connection attempt doesn't delay the end of the process.
+        self._thread = threading.Thread(target=self._run, name="trio_durable node", daemon=True)
+
+    # --- see `Membership` ------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> Lease:
+        """See `Membership.lease`."""
+        lease = self._current.lease
+        assert lease is not None
+        return lease
+
+    def follow(
+        self, post: Callable[[Callable[[], object]], object], lost: Callable[[Lease, str], object]
+    ) -> None:
+        """See `Membership.follow`."""
+        self._tick()
+        self._post = post
+        self._current.call_on_loss(lost)
+
+    def rejoin(self) -> None:
+        """See `Membership.rejoin`."""
+        self._current.lose(self._current.lease, "the runtime joins again")
+        self.join()
+        self.rejoined()
+
+    # --- joining and leaving, in the writer's thread ---------------------------------------------
+
+    def join(self) -> bool:
+        """Become the only node, or wait for the end of a dead one. Returns whether there was one.
+
+        Raises:
+            StorageInUse: Another node lives.
+            StorageUnavailable: The server can't be reached, or is another one each time.
+        """
+        problem = None
+        had_died = False
+        try:
+            with self._in_use:
+                had_died = self._become_node()
+        except Unreachable as error:
+            problem = error.problem.text
+        except (psycopg.Error, WrongServer) as error:
+            problem = self._text(error)
+        except BaseException:
+            self._end()
+            raise
+        if problem is not None:
+            self._drop()
+            if self._thread.ident is None:
+                self._end()
+            raise StorageUnavailable(self._settings.conninfo.location, problem)
+        if self._thread.ident is None:
+            self._thread.start()
+        self._woken.set()
+        return had_died
+
+    def _become_node(self) -> bool:
+        before, ttl = self._current.lease, self._node.ttl
+        had_died = before is not None
+        deadline = boot_time() + self._settings.connect_timeout
+        while True:
+            connection = self._connected(self._settings.connect_timeout)
+            server = connection.session.server.incarnation
+            proof, group = self._presence.proof, self._node.group
+            node = NewNode(uuid4(), socket.gethostname(), server, ttl, proof, group)
+            sent_at = boot_time()
+            try:
+                others = connection.perform(
+                    lambda connection, node=node: self._table.join(  # type: ignore[misc]
+                        connection, node, None if before is None else before.node_id
+                    )
+                )
+                if not others:
+                    self._current.lease = NodeLease(
+                        node.node_id, server, sent_at + VALID_PART * ttl
+                    )
+                    return had_died
+                for other in others:
+                    had_died |= self._examine(connection, other)
+            except psycopg.errors.LockNotAvailable:  # others join, or the dead one's last commit
+                if boot_time() > deadline:
+                    raise
+
+    def _examine(self, connection: Connection, other: FoundNode) -> bool:
+        """Look at another node: remove it if it is dead, else wait a moment. True if it is removed.
+
+        Raises:
+            StorageInUse: It lives.
+        """
+        gone = is_gone(other.proof)
+        if gone is False and other.age < other.ttl / 2:
+            raise self._refusal(other)
+        now = boot_time()  # after the look, so that the silence isn't taken for a longer one
+        server = connection.session.server.incarnation
+        if server != self._server:
+            self._server = server
+            self._silences.clear()
+        silence = self._silences.get(other.node_id)
+        if silence is not None and silence.renewals != other.renewals:
+            raise self._refusal(other)
+        if silence is None or now - silence.looked_at > other.ttl / 2:
+            if silence is None and not gone:
+                self._say_that_it_waits(other)
+            silence = self._silences[other.node_id] = _Silence(other.renewals, now, now)
+        silence.looked_at = now
+        if gone or now - silence.since >= other.ttl:
+            removed = connection.perform(
+                lambda connection: self._table.remove(connection, other.node_id, silence.renewals)
+            )
+            if removed:
+                logger.log(
+                    logging.INFO if gone else logging.WARNING,
+                    "%s: process %d on %s has died; this one takes its place",
+                    *(self._settings.conninfo.location, other.pid, other.host),
+                )
+            return removed
+        sleep(other.ttl / _LOOKS)
+        return False
+
+    def _say_that_it_waits(self, other: FoundNode) -> None:
+        logger.warning(
+            "%s belongs to process %d on %s, whose last renewal was %.1f s ago; waiting up to %g s "
+            "for the next one, or for the end of its lease",
+            *(self._settings.conninfo.location, other.pid, other.host),
+            *(max(0.0, other.age), other.ttl),
+        )
+
+    def _refusal(self, other: FoundNode) -> StorageInUse:
+        is_here = other.host == socket.gethostname()
+        return StorageInUse(
+            self._settings.conninfo.location,
+            f"its last renewal was {max(0.0, other.age):.1f} s ago",
+            other.pid,
+            "" if is_here else other.host,
+            _REMEDY,
+        )
+
+    def leave(self) -> None:
+        """Remove the own row, if the server can be reached now. Ends the thread."""
+        self._is_closing = True
+        self._woken.set()
+        lease = self._current.lease
+        if self._thread.ident is not None:
+            self._thread.join(_LEAVE_SECONDS)
+        if lease is not None and not self._thread.is_alive():
+            lease.end()
+            try:
+                connection = self._connected(_LEAVE_SECONDS)
+                connection.perform(lambda connection: self._table.leave(connection, lease.node_id))
+            except (psycopg.Error, WrongServer, Unreachable) as error:
+                logger.info("the node's row was left behind: %s", self._text(error))
+        self._end()
+
+    def _end(self) -> None:
+        self._drop()
+        self._current.close()
+        self._presence.release()  # last: it is the proof if the row was left behind
+
+    # --- renewing, in the thread -----------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause: float | None = 0.0
+        while True:
+            self._woken.wait(pause)
+            self._woken.clear()
+            if self._is_closing:
+                return
+            lease = self._current.lease
+            pause = None
+            if lease is not None and not lease.is_reported:
+                with self._in_use:
+                    pause = self._renew(lease)
+
+    def _renew(self, lease: NodeLease) -> float | None:
+        """Renew the lease if all is well. Returns the pause to the next time; None at its end."""
+        ttl = self._node.ttl
+        pause = ttl / _BEATS
+        sent_at = boot_time()
+        hung_for = self._hung_for(sent_at)
+        if hung_for > self._node.unresponsive_after:
+            problem = f"the event loop hasn't run for {hung_for:.0f} s"
+        else:
+            try:
+                if self._beat(lease):
+                    if lease.extend(sent_at + VALID_PART * ttl):
+                        self._warn_if_slow(boot_time() - sent_at)
+                        return pause
+                    problem = "its renewal came too late"
+                else:
+                    lease.end()
+                    problem = "another node has removed it, or the server has lost its row"
+            except (psycopg.Error, WrongServer, Unreachable) as error:
+                self._drop()
+                problem = self._text(error)
+                pause = ttl / _RETRIES * random.uniform(0.5, 1)  # noqa: S311  # jitter
+        if lease.is_valid():
+            return min(pause, lease.left)
+        self._current.lose(lease, problem)
+        return None
+
+    def _beat(self, lease: NodeLease) -> bool:
+        connection = self._connected(max(lease.left, _LEAST_WAIT_SECONDS))
+        server = connection.session.server.incarnation
+        if server != lease.server:
+            return False
+        return connection.perform(
+            lambda connection: self._table.beat(connection, lease.node_id, server)
+        )
+
+    def _hung_for(self, now: float) -> float:
+        """How long the event loop hasn't run. Asks it for the next time."""
+        if self._post is None:
+            return 0.0
+        with contextlib.suppress(Exception):  # it has ended
+            self._post(self._tick)
+        return now - self._ticked_at
+
+    def _tick(self) -> None:
+        self._ticked_at = boot_time()
+
+    def _warn_if_slow(self, seconds: float) -> None:
+        if seconds > self._node.ttl / 8:
+            logger.warning(
+                "%s: a renewal of this node took %.1f s, of a TTL of %g s",
+                *(self._settings.conninfo.location, seconds, self._node.ttl),
+            )
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _connected(self, timeout: float) -> Connection:
+        """An open connection, whose waits take no longer than ``timeout``."""
+        connection = self._connection
+        if connection is not None and not (
+            self._settings.current.is_(connection.session.server) and connection.is_usable()
+        ):
+            self._drop()
+        if self._connection is None:
+            timeout = min(timeout, self._settings.connect_timeout)
+            self._connection = self._settings.connect("node", timeout)
+        self._connection.silence_timeout = timeout
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.discard()
+
+    def _text(self, error: Exception) -> str:
+        if isinstance(error, psycopg.Error):
+            return self._settings.conninfo.censored(problems.statement_problem(error))
+        return str(error)
