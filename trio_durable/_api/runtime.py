@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import Token
@@ -321,14 +322,24 @@ class DurableRuntime(Objects):
 
 
 def _on_file(settings: Cluster | None, storage: Storage) -> ClusterOnFile | None:
-    if settings is None:
+    if settings is None or _is_node(storage, settings):
         return None
     if not isinstance(storage, SQLiteStorage):
         raise ValueError(
-            f"cluster needs a storage that several processes can share, an SQLite file; "
+            f"cluster needs a storage that several processes can share, an SQLite file or a "
+            f"PostgreSQL database; "
             f"{storage.location} is a {type(storage).__name__}"
         )
     return ClusterOnFile(settings, Path(storage.location))
+
+
+def _is_node(storage: Storage, settings: Cluster) -> bool:
+    """True for a PostgreSQL database, where each runtime is a node; its lease has the TTL then."""
+    postgres = sys.modules.get("trio_durable.storage.postgres")  # else it is none
+    if postgres is None or not isinstance(storage, postgres.PostgresStorage):
+        return False
+    storage._set_ttl(interval_seconds(settings.ttl, "ttl"))
+    return True
 
 
 def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:

@@ -50,7 +50,6 @@ _RETRIES = 25
 """How often a renewal that failed is tried again in one TTL."""
 _LEAVE_SECONDS = 1.0
 _LEAST_WAIT_SECONDS = 0.02
-_REMEDY = "stop its process first, or open both with cluster=True"
 
 
 @attrs.frozen
@@ -63,6 +62,8 @@ class NodeSettings:
     """Time after which a node whose event loop hangs isn't renewed any more."""
     group: str | None = None
     """The group of the node; None for one that owns all objects alone."""
+    remedy: str = "stop its process first, or open both with cluster=True"
+    """What the error of a refused node advises."""
 
 
 @attrs.define
@@ -238,7 +239,7 @@ class PostgresMembership(Membership):
             f"its last renewal was {max(0.0, other.age):.1f} s ago",
             other.pid,
             "" if is_here else other.host,
-            _REMEDY,
+            self._node.remedy,
         )
 
     def leave(self) -> None:

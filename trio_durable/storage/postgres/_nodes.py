@@ -76,7 +76,9 @@ UPDATE {beats} SET renewals = renewals + 1, beaten_at = clock_timestamp()
 WHERE node_id = %s AND EXISTS (SELECT FROM {nodes} WHERE node_id = %s AND server = %s)
 """
 _STOP_BEATS = "DELETE FROM {beats} WHERE node_id = %s AND renewals = %s"
-_REMOVE = "DELETE FROM {nodes} WHERE node_id = %s"
+_REMOVE = """
+WITH beat AS (DELETE FROM {beats} WHERE node_id = %s) DELETE FROM {nodes} WHERE node_id = %s
+"""
 
 
 def is_deposed(error: psycopg.Error) -> bool:
@@ -168,7 +170,7 @@ class NodeTable:
             connection.execute(self._set_up, (SHARDS, SHARD_FUNCTION, secret))
             connection.execute(self._serialize)
             if before is not None:
-                connection.execute(self._remove, (before,))
+                connection.execute(self._remove, (before, before))
             others = [
                 each for each in self.list(connection) if node.group is None or each.group is None
             ]
@@ -198,7 +200,7 @@ class NodeTable:
 
     def leave(self, connection: Connection, node_id: UUID) -> None:
         """Remove a node's own row."""
-        connection.execute(self._remove, (node_id,))
+        connection.execute(self._remove, (node_id, node_id))
 
     def remove(self, connection: Connection, node_id: UUID, seen: int) -> bool:
         """Remove a node that is taken for dead, unless it has been renewed since.
@@ -214,5 +216,5 @@ class NodeTable:
             connection.execute(_BOUND_IDLE)
             if not connection.execute(self._stop_beats, (node_id, seen)).rowcount:
                 return False
-            connection.execute(self._remove, (node_id,))
+            connection.execute(self._remove, (node_id, node_id))
         return True

@@ -20,6 +20,8 @@ except ModuleNotFoundError as error:
         "objects in PostgreSQL need psycopg: pip install 'trio-durable[postgres]'", name="psycopg"
     ) from None
 
+import attrs
+
 from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Reader, Storage, StorageFault, Writer
@@ -97,6 +99,10 @@ class PostgresStorage(Storage):
     def location(self) -> str:
         """The database as a URL, without a password."""
         return self._settings.conninfo.location
+
+    def _set_ttl(self, ttl: float) -> None:
+        """Set the TTL of the nodes that the next writers are, in seconds. For runtimes."""
+        self._node = attrs.evolve(self._node, ttl=ttl, remedy="stop its process first")
 
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`. May take as long as the lease of a node that has died."""
