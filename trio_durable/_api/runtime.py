@@ -73,8 +73,8 @@ class DurableRuntime(Objects):
             None for ever.
         polling_interval: The interval at which the storage is read for alarms that are due soon.
             Alarms that this runtime sets itself need no poll.
-        claim_ttl: How long after a crash other runtimes wait before they take over its alarms. A
-            living runtime renews its claims.
+        claim_ttl: How long other runtimes wait before they take over alarms that a runtime was
+            handling, on a storage that doesn't know of its death. A living one renews its claims.
         grace_period: How long turns may continue while the runtime closes.
         close_timeout: How long the storage may take after that, for its last commits and to close.
             A storage that hangs is left with an error then; it stays in use until its thread ends.
@@ -87,7 +87,8 @@ class DurableRuntime(Objects):
             virtual.
         instruments: Observers of the runtime's work, see `trio_durable.telemetry`.
         cluster: True or a `Cluster` to share an SQLite file with the runtimes of other processes
-            that say so, too: one of them has the objects, and the others call it.
+            that say so, too: one of them has the objects, and the others call it. On PostgreSQL
+            its ``ttl`` is that of the runtime's lease.
 
     Durations are a ``timedelta`` or a number of seconds.
 

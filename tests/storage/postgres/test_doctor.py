@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -68,7 +69,7 @@ def test_a_sound_database(server: Server) -> None:
         "connections",
         "durability",
         "encryption",
-        "hints",
+        "nodes",
         "pooler",
         "rows",
         "schema",
@@ -190,3 +191,12 @@ def test_a_check_that_fails_leaves_the_others(server: Server) -> None:
     findings = found(server.url())
     assert_finding(findings["tenants"], "warning", "it can't be checked")
     assert findings["vacuum"].status == "ok"
+
+
+def test_nodes(server: Server) -> None:
+    assert_finding(found(server.url())["nodes"], "ok", "no runtime is open")
+    with closing(PostgresStorage(server.url()).open_writer()):
+        finding = found(server.url())["nodes"]
+        assert_finding(finding, "ok", f"process {os.getpid()} on ")
+        server.execute("UPDATE durable_beats SET beaten_at = beaten_at - interval '1 minute'")
+        assert_finding(found(server.url())["nodes"], "warning", "isn't renewed is dead")

@@ -18,6 +18,7 @@ from ._connecting import Settings, Unreachable
 from ._connection import Connection
 from ._migrations import Schema, unknown
 from ._names import Names
+from ._nodes import NodeTable
 from ._servers import Server
 from ._verification import Unsuitable, home_schema, require_privileges, verify
 
@@ -107,8 +108,8 @@ def _connection(settings: Settings, connection: Connection) -> Iterator[Finding]
         yield Finding(
             "pooler",
             "warning",
-            "a pooler shares connections between clients, so no hints are received, nothing is "
-            "prepared, and each commit takes three round trips",
+            "a pooler shares connections between clients, so nothing is prepared, and each commit "
+            "takes three round trips",
             "connect to the server directly; a runtime has three connections",
         )
     else:
@@ -383,18 +384,26 @@ def _vacuum(context: Context) -> Iterator[Finding]:
         yield Finding("vacuum", "ok", "autovacuum is on, and no transaction holds it up")
 
 
-def _hints(context: Context) -> Iterator[Finding]:
-    (usage,) = context.one("SELECT pg_notification_queue_usage()")
-    assert isinstance(usage, float)
-    if usage > 0.5:
+def _nodes(context: Context) -> Iterator[Finding]:
+    if context.schema.pending(context.schema.applied(context.connection)):
+        return  # another check says so
+    nodes = NodeTable(context.home).list(context.connection)
+    if not nodes:
+        yield Finding("nodes", "ok", "no runtime is open")
+        return
+    text = ", ".join(
+        f"process {node.pid} on {node.host}, renewed {max(0.0, node.age):.1f} s ago"
+        for node in nodes
+    )
+    if any(node.age > node.ttl for node in nodes):
         yield Finding(
-            "hints",
+            "nodes",
             "warning",
-            f"the queue of notifications is {usage:.0%} full, and no hints are sent once it is",
-            "end the session that listens and has a transaction open",
+            f"{text}; one that isn't renewed is dead, or doesn't reach the server",
+            "open a runtime, which takes its place",
         )
-    elif not context.connection.session.is_pooled:
-        yield Finding("hints", "ok", "they can be sent and received")
+    else:
+        yield Finding("nodes", "ok", text)
 
 
 # --- thorough ------------------------------------------------------------------------------------
@@ -451,5 +460,5 @@ _CHECKS: tuple[Check, ...] = (
     _schema,
     _tenants,
     _vacuum,
-    _hints,
+    _nodes,
 )
