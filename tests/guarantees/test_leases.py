@@ -501,12 +501,12 @@ def kill_a_backend(server: Server) -> None:
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'trio_durable writer'"
     )
     os.kill(row[0], signal.SIGKILL)
-    wait_until(lambda: serves(server))
+    wait_until(lambda: has_restarted(server, row[0]))
 
 
-def serves(server: Server) -> bool:
+def has_restarted(server: Server, pid: int) -> bool:
+    """True once it serves again, without that backend."""
     try:
-        server.execute("SELECT 1")
+        return server.execute(f"SELECT FROM pg_stat_activity WHERE pid = {pid}") == []
     except psycopg.Error:
         return False
-    return True

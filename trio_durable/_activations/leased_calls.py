@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from .._declarations.records import HandlerDefinition
+from .._errors import OwnerLost, RuntimeClosed
 from .._keys import ObjectKey
 from ..storage import AlarmChanges
 from .activation import STOP
@@ -14,7 +15,8 @@ from .calls import LocalCalls
 from .directory import Directory
 from .envelope import Operation
 from .services import Services
-from .tenure import Tenure
+from .tenure import LOST, Tenure
+from .wait_graph import current_turn
 
 
 class LeasedCalls(LocalCalls):
@@ -29,6 +31,7 @@ class LeasedCalls(LocalCalls):
         super().__init__(directory, services)
         assert services.tenure is not None
         self._tenure: Tenure = services.tenure
+        self._unchecked_call = super()._call
 
     async def _call(
         self,
@@ -38,10 +41,23 @@ class LeasedCalls(LocalCalls):
         kwargs: dict[str, object],
         timeout: float | None,
     ) -> object:
-        tenure, key = self._tenure, partial(self.directory.key, address)
-        timeout = await tenure.enter(key, handler.name, timeout)
-        calling = super()._call(address, handler, args, kwargs, timeout)
-        return await tenure.leave(tenure.lease, key, handler.name, calling)
+        # `Tenure.enter` and `Tenure.leave`, without a coroutine for each.
+        lease, origin = self._tenure.lease, current_turn.get()
+        if not lease.is_valid() or (origin is not None and origin.base_lost):
+            key = partial(self.directory.key, address)
+            timeout = await self._tenure.enter(key, handler.name, timeout)
+            lease = self._tenure.lease
+        try:
+            value = await self._unchecked_call(address, handler, args, kwargs, timeout)
+        except RuntimeClosed:
+            raise
+        except Exception:
+            if lease.is_valid():
+                raise
+        else:
+            if lease.is_valid():
+                return value
+        raise OwnerLost(self.directory.key(address), handler.name, LOST)
 
     async def _operate(
         self, address: str, operation: Operation, args: tuple[object, ...]
