@@ -25,6 +25,8 @@ class TestSQLiteStorage(StorageConformance):
 
 
 class TestPostgresStorage(StorageConformance):
+    # It releases the claims of a dead node, see `postgres/test_nodes.py`. A writer that was closed
+    # in order has left its row, and its runtime has given its claims back.
     opens_for_one = False
 
     @pytest.fixture

@@ -28,7 +28,7 @@ far as one process can:
    the alarm is acknowledged, postponed, set or cancelled, or until another claim on it succeeds,
    which is possible from the claim's expiry on.
 10. A storage that opens for one writer at a time releases all claims when it opens, because every
-    process that held one is dead.
+    process that held one is dead. It may leave those of a writer that was closed.
 11. Tenants are isolated: the same type and id under another tenant is another object. The first
     commit that writes anything under a tenant creates it. A tenant that doesn't exist reads as
     empty, and nothing of it can be claimed, renewed or postponed. The tenant "" always exists.
