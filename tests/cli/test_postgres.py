@@ -49,6 +49,21 @@ def test_edit(database: str) -> None:
     assert stored(database, ADA) == StoredObject(2, b'{"total":5}', 42)
 
 
+def test_commands_that_write_are_refused_while_a_runtime_is_open(database: str) -> None:
+    """Each opens a node, as a runtime does; commands that only read work beside one."""
+    with closing(PostgresStorage(database).open_writer()):
+        for args in (
+            ("edit", "-s", database, "Cart", "ada", "--set", "total=5"),
+            ("rm", "-s", database, "Cart", "ada", "--yes"),
+        ):
+            result = run(*args)
+            assert result.exit_code != 0
+            assert "is in use by a runtime of this process" in result.output
+        succeeds("show", "-s", database, "Cart", "ada")
+    assert stored(database, ADA) == StoredObject(1, b'{"total":3}', 42)
+    succeeds("edit", "-s", database, "Cart", "ada", "--set", "total=5")
+
+
 def test_rm(database: str) -> None:
     succeeds("rm", "-s", database, "Cart", "ada", "--yes")
     assert stored(database, ADA) is None

@@ -11,7 +11,7 @@ from heapq import nlargest
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakValueDictionary
 
 from .._activations.calls import LocalCalls
@@ -339,7 +339,8 @@ def _is_node(storage: Storage, settings: Cluster) -> bool:
     postgres = sys.modules.get("trio_durable.storage.postgres")  # else it is none
     if postgres is None or not isinstance(storage, postgres.PostgresStorage):
         return False
-    storage._set_ttl(interval_seconds(settings.ttl, "ttl"))
+    node: Any = storage  # of a class that isn't imported here
+    node._set_ttl(interval_seconds(settings.ttl, "ttl"))
     return True
 
 

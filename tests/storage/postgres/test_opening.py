@@ -343,8 +343,8 @@ def role(server: Server) -> Iterator[str]:
     server.execute("CREATE ROLE shop LOGIN", "GRANT CREATE ON SCHEMA public TO shop")
     yield "shop"
     server.execute(
-        "DROP TABLE IF EXISTS durable_objects, durable_alarms, durable_tenants, durable_migrations, "
-        "durable_shards, durable_beats, durable_nodes, durable_cluster",
+        "DROP TABLE IF EXISTS durable_objects, durable_alarms, durable_tenants, durable_migrations",
+        "DROP TABLE IF EXISTS durable_shards, durable_beats, durable_nodes, durable_cluster",
         "DROP SCHEMA IF EXISTS shop CASCADE",
         "DROP FUNCTION IF EXISTS durable_begin_at_1",
         "DROP OWNED BY shop CASCADE",
