@@ -50,13 +50,14 @@ from ._contract import (
     LeaseOver,
     PartialFault,
     Reader,
+    SharedStorage,
     SpoiltRow,
     Storage,
     StorageFault,
     Writer,
 )
 from ._forwarding import ForwardingReader, ForwardingStorage, ForwardingWriter
-from ._membership import Lease, Membership
+from ._membership import ClusterMembership, Lease, Member, Membership, NewMember, View
 from ._records import (
     NO_TIME,
     AlarmChanges,
@@ -82,6 +83,7 @@ __all__ = [
     "AlarmChanges",
     "AlarmRow",
     "AlarmStatus",
+    "ClusterMembership",
     "Commit",
     "CorruptRow",
     "DueAlarm",
@@ -93,20 +95,24 @@ __all__ = [
     "ForwardingWriter",
     "Lease",
     "LeaseOver",
+    "Member",
     "Membership",
     "MemoryStorage",
     "NewAlarm",
+    "NewMember",
     "ObjectRow",
     "PartialFault",
     "Postponement",
     "Reader",
     "SQLiteStorage",
+    "SharedStorage",
     "SpoiltRow",
     "Storage",
     "StorageFault",
     "StoredAlarm",
     "StoredObject",
     "TypeSummary",
+    "View",
     "Writer",
     "new_epoch",
 ]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from .._errors import StorageUnavailable
 from .._keys import AlarmKey, ObjectKey
-from ._membership import Membership
+from ._membership import Membership, NewMember
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -409,6 +409,22 @@ class Storage(ABC):
             yield Finding("opening", "problem", str(error))
         else:
             yield Finding("opening", "ok", "a reader can be opened, and no migrations are pending")
+
+
+class SharedStorage(Storage):
+    """A storage whose objects the runtimes of several processes may share, see `Membership`."""
+
+    @abstractmethod
+    def open_member(self, member: NewMember) -> Writer:
+        """Join the other members and return the writing side, whose membership is of a cluster.
+
+        In other respects as `open_writer`. It does not wait for the death of another member.
+
+        Raises:
+            StorageInUse: A runtime that isn't in a cluster owns the storage.
+            SchemaTooNew: A newer release has migrated it.
+            StorageUnavailable: It can't be opened.
+        """
 
 
 class StorageFault(Exception):

@@ -1,12 +1,20 @@
 """Membership: a writer's place among the runtimes of a storage, and its leases.
 
 A storage that is its writer's until that is closed, such as a locked file, has none of it.
+
+Members of a cluster divide the objects of a storage by shards. All that a member knows of the
+others comes from the storage, as a `View`: the owner of each shard, as of one read. Each shard
+has a term, which grows with each change of its owner. A shard without an owner is acquired by any
+member that serves; a shard with an owner changes it only when the owner gives it away, or when the
+owner is removed.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import attrs
 
 
 class Lease(ABC):
@@ -59,4 +67,124 @@ class Membership(ABC):
         Raises:
             StorageInUse: Another runtime owns the storage.
             StorageUnavailable: It can't be had now.
+        """
+
+
+@attrs.frozen
+class NewMember:
+    """A runtime that joins a cluster."""
+
+    group: str
+    """The group whose objects it shares. Groups have nothing to do with each other."""
+    address: str | None
+    """Where the other members reach it; None for one that only calls."""
+    serves: bool
+    """It may own shards."""
+    ttl: float
+    """Seconds without a renewal after which others may remove it."""
+    types: Mapping[str, int]
+    """The schema versions of its object types, by stored name."""
+    release: int
+    """The application's own release number; 0 if it gives none."""
+
+
+@attrs.frozen
+class Member:
+    """A member of a cluster, as the storage knows it."""
+
+    node_id: str
+    host: str
+    pid: int
+    library: str
+    """Its release of trio_durable."""
+    address: str | None
+    serves: bool
+    is_leaving: bool
+    """It gives its shards away, and gets none."""
+    types: Mapping[str, int]
+    release: int
+    age: float
+    """Seconds since its last renewal, by the storage's clock; for messages only."""
+
+
+@attrs.frozen
+class View:
+    """The members of a group and the owners of its shards, as of one read of the storage."""
+
+    number: int
+    """The number of the view; later ones of a membership have higher numbers."""
+    members: Mapping[str, Member]
+    """The members, by id."""
+    owners: Sequence[str | None]
+    """The id of each shard's owner."""
+    terms: Sequence[int]
+    """The term of each shard."""
+    settled: Collection[int] = ()
+    """The shards that were to be given away, and whose owners in this view are the outcome."""
+
+
+class ClusterMembership(Membership):
+    """The membership of a runtime that shares the objects of a storage with others.
+
+    Each lease is that of another member, and each has a view of its own: the shards that the former
+    member owned have no owner when its successor joins.
+    """
+
+    @property
+    @abstractmethod
+    def shards(self) -> int:
+        """The number of shards, of all members of the storage."""
+
+    @property
+    @abstractmethod
+    def secret(self) -> bytes:
+        """The secret that the members prove to each other."""
+
+    @abstractmethod
+    def shard_of(self, object_id: str) -> int:
+        """The shard of an object, whatever its type and tenant. From any thread."""
+
+    @abstractmethod
+    def watch(self, seen: Callable[[View], object]) -> None:
+        """Acquire shards and report views from now on. Called before `follow`.
+
+        Args:
+            seen: Called in the event loop with each view, in order.
+        """
+
+    @abstractmethod
+    def look(self) -> None:
+        """Read the storage soon, as it may have changed. From any thread, never blocks."""
+
+    @abstractmethod
+    def give(self, shards: Mapping[int, int], to: str) -> None:
+        """Give shards to another member soon. From the event loop, never blocks.
+
+        The runtime has dropped all that it had of their objects. A later view has the shards among
+        its `View.settled`, and the runtime serves nothing of them until then.
+
+        Args:
+            shards: The terms of the shards, as the runtime knows them.
+            to: The id of the member.
+        """
+
+    @abstractmethod
+    def retire(self) -> None:
+        """Acquire nothing any more, and get nothing: the runtime closes. Never blocks."""
+
+    @abstractmethod
+    def feed(self, shards: Collection[int]) -> None:
+        """Let the reader's horizon feed return the alarms of these shards alone, from now on.
+
+        Until the first call it returns none. From the event loop, never blocks.
+        """
+
+    @abstractmethod
+    def release_claims(self, shards: Collection[int]) -> None:
+        """End the claims of alarms in shards that were acquired, as if they had run out.
+
+        Called in the writer's thread, before their alarms are fed.
+
+        Raises:
+            StorageFault: Some may be held still, until they run out.
         """
