@@ -254,8 +254,8 @@ MUTANTS = [
         "a reply that isn't held back is no checkpoint",
         "checkpoints",
         "_activations/calls.py",
-        "            await loop.checkpoint()\n            return result\n",
-        "            return result\n",
+        "                    await loop.checkpoint()\n",
+        "                    pass\n",
     ),
     Mutant(
         "worker_wakes_once",

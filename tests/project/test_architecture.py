@@ -110,9 +110,8 @@ RANKS = {
         "admission resident",
         "opening",
         "activation",
-        "directory operations",
+        "directory operations submission",
         "calls",
-        "leased_calls",
     ],
     "_cluster": [
         "address frames node_note nodes",

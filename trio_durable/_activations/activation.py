@@ -35,6 +35,7 @@ from typing import Any
 from .._declarations.records import HandlerDefinition
 from .._errors import AlarmSuperseded, CallFailed, TurnTimeout
 from .._eventloop.loop import CallbackWaiter, Waiter
+from .admission import admit_to_mailbox
 from .envelope import Envelope, Operation
 from .interruption import RESISTANCE_SECONDS, Interruption
 from .mailbox import Mailbox
@@ -108,6 +109,11 @@ class Activation(Opening):
         if mailbox is None or mailbox.wait_estimate is None:
             return 0.0
         return mailbox.wait_estimate.wait(len(mailbox) + 1, self._services.loop.now())
+
+    def admit(self, name: str, timeout: float | None) -> None:
+        """Reject a call of ``name`` whose turn would come too late. See `admit_to_mailbox`."""
+        if timeout is not None:
+            admit_to_mailbox(self.key, name, timeout, self.depth, self.expected_wait())
 
     def is_queued(self, envelope: Envelope) -> bool:
         """True if the turn of ``envelope`` hasn't begun."""

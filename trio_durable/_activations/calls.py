@@ -22,6 +22,7 @@ from .._errors import (
     CallCycle,
     CallTimeout,
     MailboxFull,
+    RuntimeClosed,
     TurnInterrupted,
     TurnWontEnd,
     WrongEventLoop,
@@ -32,20 +33,25 @@ from .._telemetry.events import Call
 from .._telemetry.notifier import Notifier, request
 from ..storage import AlarmChanges
 from .activation import STOP, Activation
-from .admission import admit, admit_to_mailbox
+from .admission import admit
 from .by_value import are_atoms, arguments_by_value
 from .directory import Directory
 from .envelope import Envelope, Operation
 from .object_type import ObjectType
 from .observation import turn_event
 from .services import Services
+from .submission import Submission
+from .tenure import check_lease
 from .turns import run_turn
-from .wait_graph import current_turn, running_turn
+from .wait_graph import Turn, current_turn, running_turn
 
 logger = logging.getLogger("trio_durable.alarms")
 
 WONT_END_SECONDS = 60.0
 """How long a turn may go on after its interruption, if calls have no timeout."""
+
+
+_CHANGE = "a change of its alarms"
 
 
 class CallPath(Protocol):
@@ -70,25 +76,6 @@ class CallPath(Protocol):
         ...
 
 
-class Submission:
-    """A call for a caller elsewhere."""
-
-    __slots__ = ("_activation", "_envelope")
-
-    def __init__(self, activation: Activation, envelope: Envelope) -> None:
-        self._activation = activation
-        self._envelope = envelope
-
-    @property
-    def has_begun(self) -> bool:
-        """True once its turn has begun."""
-        return not self._activation.is_queued(self._envelope)
-
-    def withdraw(self) -> None:
-        """Take it back if its turn hasn't begun."""
-        self._activation.withdraw(self._envelope)
-
-
 class LocalCalls:
     """Calls of the objects of one type in this process.
 
@@ -105,6 +92,7 @@ class LocalCalls:
         self._deadlines = services.deadlines
         self._loop = services.loop
         self._notifier = services.notifier
+        self._tenure = services.tenure
         self.call = self._call if self._notifier is None else self._observed_call
 
     # --- handlers --------------------------------------------------------------------------------
@@ -118,9 +106,15 @@ class LocalCalls:
         timeout: float | None,
     ) -> object:
         """See `CallPath.call`."""
-        loop, services = self._loop, self._services
+        loop, services, tenure = self._loop, self._services, self._tenure
         if services.closing or not loop.is_current():
             self._check_usable()
+        lease = None
+        if tenure is not None:
+            if not tenure.admits():
+                key = partial(self.directory.key, address)
+                timeout = await tenure.enter(key, handler.name, timeout)
+            lease = tenure.lease
         if kwargs or not are_atoms(args) or self._exchange is not None:
             args, kwargs = self._by_value(address, handler, args, kwargs)
         origin = current_turn.get()
@@ -139,49 +133,58 @@ class LocalCalls:
             )
         activation = directory.use(address)
         state = activation.state
-        if handler.is_async or (
-            (activation.mailbox is not None or state.turn is not None or state.instance is None)
-            and not activation.open_up()
-        ):
-            envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
-            return await self._queue(activation, envelope, timeout)
-        activation.last_used = loop.now()
-        result = waiter = None
         try:
-            if services.observation is None:
-                result = run_turn(state, activation.runtime, handler, args, kwargs)
+            if handler.is_async or (
+                (activation.mailbox is not None or state.turn is not None or state.instance is None)
+                and not activation.open_up()
+            ):
+                envelope = Envelope(loop.waiter(), handler.name, handler, args, kwargs)
+                result = await self._queue(activation, envelope, timeout)
             else:
-                result = services.observation.run(
-                    turn_event(state.key, handler),
-                    run_turn,
-                    *(state, activation.runtime, handler, args, kwargs),
-                )
-        except BaseException as raised:
-            state.turn = None  # should the end of the turn itself have been cut off
-            if state.gate is None or not isinstance(raised, Exception):
-                raise
-            services.group_commit.wake(state)  # a RecursionError may have kept it from waking
-            waiter = loop.waiter()
-            waiter.error = raised
-        gate = state.gate
-        if gate is None:
-            await loop.checkpoint()
-            return result
-        if waiter is None:
-            waiter = loop.waiter()
-            waiter.value = result
-        gate.hold(waiter)
-        if handler.readonly and not gate.taken:
-            services.group_commit.wake(state)  # likewise; a change has done so
-        if timeout is not None:
-            self._deadlines.watch(waiter, activation.last_used, timeout)
-        try:
-            return await waiter.wait()
-        except Expired:
-            self._repair(activation)
-            raise CallTimeout(
-                state.key, handler.name, timeout or 0, activation.activity()
-            ) from None
+                activation.last_used = loop.now()
+                result = waiter = None
+                try:
+                    if services.observation is None:
+                        result = run_turn(state, activation.runtime, handler, args, kwargs)
+                    else:
+                        result = services.observation.run(
+                            turn_event(state.key, handler),
+                            run_turn,
+                            *(state, activation.runtime, handler, args, kwargs),
+                        )
+                except BaseException as raised:
+                    state.turn = None  # should the end of the turn itself have been cut off
+                    if state.gate is None or not isinstance(raised, Exception):
+                        raise
+                    services.group_commit.wake(state)  # a RecursionError may have kept it from it
+                    waiter = loop.waiter()
+                    waiter.error = raised
+                gate = state.gate
+                if gate is None:
+                    await loop.checkpoint()
+                else:
+                    if waiter is None:
+                        waiter = loop.waiter()
+                        waiter.value = result
+                    gate.hold(waiter)
+                    if handler.readonly and not gate.taken:
+                        services.group_commit.wake(state)  # likewise; a change has done so
+                    if timeout is not None:
+                        self._deadlines.watch(waiter, activation.last_used, timeout)
+                    try:
+                        result = await waiter.wait()
+                    except Expired:
+                        self._repair(activation)
+                        raise CallTimeout(
+                            state.key, handler.name, timeout or 0, activation.activity()
+                        ) from None
+        except Exception as error:
+            if lease is not None and not isinstance(error, RuntimeClosed):
+                check_lease(lease, state.key, handler.name)
+            raise
+        if lease is not None:
+            check_lease(lease, state.key, handler.name)
+        return result
 
     def _by_value(
         self,
@@ -212,7 +215,7 @@ class LocalCalls:
         if caller is not None:
             graph.check(caller, node, envelope.name)
         if not is_admitted:
-            _admit_to_mailbox(activation, envelope.name, timeout)
+            activation.admit(envelope.name, timeout)
         if caller is not None:
             graph.begin(caller, node)
         try:
@@ -264,7 +267,7 @@ class LocalCalls:
         key, loads = directory.key(address), directory.find(address) is None
         admit(services, key, handler.name, timeout, saves=not handler.readonly, loads=loads)
         activation = directory.use(address)
-        _admit_to_mailbox(activation, handler.name, timeout)
+        activation.admit(handler.name, timeout)
         envelope = Envelope(waiter, handler.name, handler, args, kwargs)
         self._put(activation, envelope, timeout)
         return Submission(activation, envelope)
@@ -315,7 +318,19 @@ class LocalCalls:
         self, address: str, operation: Operation, args: tuple[object, ...]
     ) -> object:
         self._check_usable()
-        directory, timeout = self.directory, self.object_type.timeout
+        timeout, operate = (
+            self.object_type.timeout,
+            partial(self._operate_now, address, operation),
+        )
+        if self._tenure is None:
+            return await operate(args, timeout)
+        key = partial(self.directory.key, address)
+        return await self._tenure.guard(key, operation.name, timeout, partial(operate, args))
+
+    async def _operate_now(
+        self, address: str, operation: Operation, args: tuple[object, ...], timeout: float | None
+    ) -> object:
+        directory = self.directory
         if operation.saves:
             key = partial(directory.key, address)
             timeout = await self._services.output_gate.leave_turn(key, operation.name, timeout)
@@ -355,7 +370,16 @@ class LocalCalls:
         turn = None if activation is None else activation.running_turn
         if activation is None or turn is None:
             return await self._operate(address, STOP, ())
-        key, timeout, now = activation.key, self.object_type.timeout, self._loop.now()
+        if self._tenure is None:
+            return await self._interrupt_turn(activation, turn, self.object_type.timeout)
+        interrupt = partial(self._interrupt_turn, activation, turn)
+        key, timeout = activation.key, self.object_type.timeout
+        return await self._tenure.guard(lambda: key, STOP.name, timeout, interrupt)
+
+    async def _interrupt_turn(
+        self, activation: Activation, turn: Turn, timeout: float | None
+    ) -> object:
+        key, now = activation.key, self._loop.now()
         caller = self._services.wait_graph.caller()
         if caller is not None:
             self._services.wait_graph.check(caller, activation.state, STOP.name)
@@ -383,14 +407,22 @@ class LocalCalls:
 
     async def _change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> object:
         self._check_usable()
-        name = "a change of its alarms"
         timeout = self.object_type.timeout
+        if self._tenure is None:
+            return await self._change_alarms_now(key, changes, timeout)
+        change = partial(self._change_alarms_now, key, changes)
+        return await self._tenure.guard(lambda: key, _CHANGE, timeout, change)
+
+    async def _change_alarms_now(
+        self, key: ObjectKey, changes: AlarmChanges, timeout: float | None
+    ) -> object:
+        name = _CHANGE
         timeout = await self._services.output_gate.leave_turn(lambda: key, name, timeout)
         admit(self._services, key, name, timeout, loads=False)
         activation = self.directory.use(key.address)
         caller = self._services.wait_graph.caller()
         if caller is not None and caller.node is activation.state:
-            raise CallCycle(key, "a change of its alarms from outside", (key, key))
+            raise CallCycle(key, f"{_CHANGE} from outside", (key, key))
         waiter = self._loop.waiter()
         activation.change_alarms(changes).hold(waiter)
         if timeout is not None:
@@ -464,9 +496,3 @@ class LocalCalls:
             raise
         notifier.stop(call, notifier.now() - began)
         return result
-
-
-def _admit_to_mailbox(activation: Activation, name: str, timeout: float | None) -> None:
-    if timeout is not None:
-        wait = activation.expected_wait()
-        admit_to_mailbox(activation.key, name, timeout, activation.depth, wait)

@@ -1,11 +1,10 @@
 """Tenure: the lease under which a runtime serves its objects, where it can lose them.
 
-Whatever anyone could observe of an object leaves through `Tenure.leave`: values and exceptions,
-gated or not, and calls that a turn makes. It checks the lease after the outcome was produced, and
-checks the lease that was valid when the call began, not a later one of the same runtime.
+Whatever anyone could observe of an object passes `check_lease` on its way out: values and
+exceptions, gated or not, and calls that a turn makes. The check comes after the outcome was
+produced, and is about the lease under which the call began, not a later one of the same runtime.
 
-A runtime whose storage is its own until it is closed has no tenure, and its calls take the path
-without these checks.
+A runtime whose storage is its own until it is closed has no tenure, and its calls aren't checked.
 """
 
 from __future__ import annotations
@@ -22,7 +21,17 @@ from .wait_graph import base_lost_error, current_turn
 
 T = TypeVar("T")
 
-LOST = "this process lost its lease of the storage"
+_LOST = "this process lost its lease of the storage"
+
+
+def check_lease(lease: Lease, key: ObjectKey, name: str) -> None:
+    """Let the outcome of a call leave, if the lease under which it began is still valid.
+
+    Raises:
+        OwnerLost: It isn't.
+    """
+    if not lease.is_valid():
+        raise OwnerLost(key, name, _LOST) from None
 
 
 class Tenure:
@@ -53,6 +62,11 @@ class Tenure:
         for waiter in waiting:
             waiter.fail(error())
 
+    def admits(self) -> bool:
+        """True if a call may begin now: the lease is valid, and so is the caller's turn."""
+        origin = current_turn.get()
+        return self.lease.is_valid() and (origin is None or not origin.base_lost)
+
     async def enter(
         self, key: Callable[[], ObjectKey], name: str, timeout: float | None
     ) -> float | None:
@@ -74,10 +88,10 @@ class Tenure:
         origin = current_turn.get()
         if origin is not None and origin.base_lost and origin.key is not None:
             raise base_lost_error(origin.key)
+        if origin is not None:
+            check_lease(self.lease, key(), name)
         if self.lease.is_valid():
             return timeout
-        if origin is not None:
-            raise OwnerLost(key(), name, LOST)
         began = self._loop.now()
         while not self.lease.is_valid():
             waiter = self._loop.waiter()
@@ -88,29 +102,38 @@ class Tenure:
                 await waiter.wait()
             except Expired:
                 raise CallTimeout(
-                    key(), name, timeout or 0, f"it never ran: {LOST}, and has no new one yet"
+                    key(), name, timeout or 0, f"it never ran: {_LOST}, and has no new one yet"
                 ) from None
             finally:
                 self._waiting.pop(waiter, None)
         return None if timeout is None else max(0.0, timeout - (self._loop.now() - began))
 
-    async def leave(
-        self, lease: Lease, key: Callable[[], ObjectKey], name: str, outcome: Awaitable[T]
+    async def guard(
+        self,
+        key: Callable[[], ObjectKey],
+        name: str,
+        timeout: float | None,
+        make: Callable[[float | None], Awaitable[T]],
     ) -> T:
-        """The outcome of a call, if the lease under which it began is still valid.
+        """Make a request under one lease; its outcome leaves if that is still valid.
+
+        Args:
+            key: Makes the object's key.
+            name: The public method.
+            timeout: Seconds, or None.
+            make: Makes the request, within the rest of the timeout.
 
         Raises:
-            OwnerLost: It isn't.
-            Exception: The error of the call.
+            OwnerLost: The lease is over.
+            Exception: See `enter`, and the request's own.
         """
+        left = await self.enter(key, name, timeout)
+        lease = self.lease
         try:
-            value = await outcome
-        except RuntimeClosed:
+            outcome = await make(left)
+        except Exception as error:
+            if not isinstance(error, RuntimeClosed):
+                check_lease(lease, key(), name)
             raise
-        except Exception:
-            if lease.is_valid():
-                raise
-        else:
-            if lease.is_valid():
-                return value
-        raise OwnerLost(key(), name, LOST)
+        check_lease(lease, key(), name)
+        return outcome

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 
-from .._activations.calls import Submission
 from .._activations.services import Services
+from .._activations.submission import Submission
 from .._errors import DurableError, ReplyError, RuntimeClosed
 from .._eventloop.loop import CallbackWaiter, Waiter
 from .._eventloop.wakeup import AutoResetEvent

@@ -95,8 +95,13 @@ class Administration:
 
     async def fire_alarm(self, key: AlarmKey) -> bool:
         """Deliver an alarm now, for tests; return whether there was one."""
+        scheduler, tenure = self._opened.scheduler, self._opened.services.tenure
         with self._opened.storage_errors():
-            return await self._opened.scheduler.fire(key)
+            if tenure is None:
+                return await scheduler.fire(key)
+            return await tenure.guard(
+                lambda: key.object_key, "fire_alarm", None, lambda _: scheduler.fire(key)
+            )
 
     # --- nodes -----------------------------------------------------------------------------------
 

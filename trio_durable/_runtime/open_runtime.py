@@ -35,7 +35,6 @@ import anyio
 from .._activations.calls import LocalCalls
 from .._activations.directory import Directory
 from .._activations.eviction import ResidentSet
-from .._activations.leased_calls import LeasedCalls
 from .._activations.object_type import ObjectType
 from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
@@ -44,7 +43,7 @@ from .._activations.services import Services
 from .._errors import RuntimeClosed, StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
-from .._eventloop.loop import Loop, Waiter
+from .._eventloop.loop import Loop
 from .._eventloop.running import running_loop
 from .._eventloop.tasks import OwnTasks, Supervision, exit_in
 from .._eventloop.timeouts import Deadlines
@@ -201,7 +200,7 @@ class OpenRuntime:
             runner.failed = self.fail
         self.sharing: Sharing | None = None
         """The cluster, if the runtime is in one."""
-        self._closed_waiters: list[Waiter] = []
+        self._closed = anyio.Event()
         self._is_late = False
 
     # --- opening and closing, in the host task ---------------------------------------------------
@@ -256,8 +255,7 @@ class OpenRuntime:
 
     def _mark_closed(self) -> None:
         self.services.closing = self.services.closed = True
-        for waiter in self._closed_waiters:
-            waiter.settle()
+        self._closed.set()
 
     async def _end_tasks(self) -> None:
         self.tasks.cancel()
@@ -399,15 +397,7 @@ class OpenRuntime:
 
     async def closed(self) -> None:
         """Return when the runtime is closed, by leaving it or because it has failed."""
-        if self.services.closed:
-            await self.loop.checkpoint()
-            return
-        waiter = self.loop.waiter()
-        self._closed_waiters.append(waiter)
-        try:
-            await waiter.wait()
-        finally:
-            self._closed_waiters.remove(waiter)
+        await self._closed.wait()
 
     def forked(self) -> None:
         """The process is a forked one: the runtime is closed here, and nothing waits for it."""
@@ -469,8 +459,6 @@ class OpenRuntime:
         """Serve the objects of one more type; their calls take ``path``."""
         directory = Directory(object_type, self.services)
         self.directories.append(directory)
-        if self.services.tenure is not None and path is LocalCalls:
-            return LeasedCalls(directory, self.services)
         return path(directory, self.services)
 
     def share(self, given: ClusterOnFile, targets: Targets) -> Sharing:

@@ -61,15 +61,15 @@ def beside(conninfo: str) -> PostgresStorage:
     return storage
 
 
-def race(storage: PostgresStorage, count: int, work: Callable[[int, Writer], object]) -> None:
-    """Let ``work`` run in threads, each with a writer of its own."""
+def race(conninfo: str, count: int, work: Callable[[int, Writer], object]) -> None:
+    """Let ``work`` run in threads, each as a node beside the others."""
     start = threading.Barrier(count)
     errors: list[Exception] = []
 
     def run(number: int) -> None:
         try:
             start.wait()
-            with closing(storage.open_writer()) as writer:
+            with closing(beside(conninfo).open_writer()) as writer:
                 work(number, writer)
         except Exception as error:  # noqa: BLE001  # asserted below
             errors.append(error)

@@ -420,7 +420,7 @@ def test_writers_that_make_tenants_never_lock_in_a_circle(postgres: str) -> None
                 mine.commit([again, new], NOW)
 
     began = deadlocks(postgres)
-    race(beside(postgres), 2, work)
+    race(postgres, 2, work)
     assert deadlocks(postgres) == began
     with closing(storage.open_reader()) as reader:
         assert len(reader.list_tenants(None, 99)) == 31

@@ -225,7 +225,7 @@ def test_ten_that_make_the_same_tenant_at_once(postgres: str) -> None:
     def work(number: int, mine: Writer) -> None:
         assert commit(mine, Commit(key(f"{number}", "acme"), 0, b"1")) == []
 
-    race(storage, 10, work)
+    race(postgres, 10, work)
     with closing(storage.open_reader()) as reader:
         assert reader.list_tenants(None, 9) == ["acme"]
         assert len(reader.list_ids("Cart", None, 99, "acme")) == 10

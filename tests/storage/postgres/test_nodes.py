@@ -139,15 +139,16 @@ def test_a_silent_node_is_waited_for_and_then_removed(
 def test_a_look_after_a_long_gap_begins_the_silence_again(postgres: str, writer: Writer) -> None:
     """Else the first one back after an outage of the server would remove all others."""
     membership = membership_of(writer)
-    connection = membership._connected(5)
-    node_id = add_node(connection, ttl=0.2)
-    (other,) = [each for each in membership._table.list(connection) if each.host == "elsewhere"]
-    assert membership._examine(connection, other) is False
-    silence = membership._silences[other.node_id]
-    silence.since -= 100
-    silence.looked_at -= 100
-    assert membership._examine(connection, other) is False
-    assert silence is not membership._silences[other.node_id]
+    with membership._in_use:  # or its thread uses the connection
+        connection = membership._connected(5)
+        node_id = add_node(connection, ttl=0.2)
+        (other,) = [each for each in membership._table.list(connection) if each.host == "elsewhere"]
+        assert membership._examine(connection, other) is False
+        silence = membership._silences[other.node_id]
+        silence.since -= 100
+        silence.looked_at -= 100
+        assert membership._examine(connection, other) is False
+        assert silence is not membership._silences[other.node_id]
     assert str(other.node_id) == node_id
 
 

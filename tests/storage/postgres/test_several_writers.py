@@ -219,6 +219,7 @@ def deadlocks(admin: psycopg.Connection[tuple[object, ...]], left: int) -> objec
 
 
 def test_batches_of_several_writers_on_the_same_objects_never_lock_in_a_circle(
+    postgres: str,
     storage: PostgresStorage,
     writer: Writer,
     reader: Reader,
@@ -242,15 +243,13 @@ def test_batches_of_several_writers_on_the_same_objects_never_lock_in_a_circle(
 
     with ExitStack() as stack:
         reader_of = [stack.enter_context(closing(storage.open_reader())) for _ in range(4)]
-        race(storage, 4, work)
+        race(postgres, 4, work)
     assert deadlocks(admin, 5) == before
     rows = reader.load([key(one) for one in ids])
     assert sum(row.revision for row in rows if row) == sum(applied) >= 1500
 
 
-def test_of_writers_that_race_for_alarms_each_gets_its_own(
-    storage: PostgresStorage, writer: Writer
-) -> None:
+def test_of_writers_that_race_for_alarms_each_gets_its_own(postgres: str, writer: Writer) -> None:
     ids = [f"{n:03}" for n in range(200)]
     commit(writer, *(setting(one, "x") for one in ids))
     claimed: list[set[str]] = [set() for _ in range(4)]
@@ -261,7 +260,7 @@ def test_of_writers_that_race_for_alarms_each_gets_its_own(
             found = mine.claim(keys, 100 * number + claim + 1, NOW, NOW + SECOND)
             claimed[number] |= {alarm.key.object_id for alarm in found}
 
-    race(storage, 4, work)
+    race(postgres, 4, work)
     assert sorted(one for mine in claimed for one in mine) == ids
 
 
@@ -279,7 +278,7 @@ def test_a_claim_passes_over_what_somebody_else_has_locked(
 
 
 def test_of_writers_that_race_to_acknowledge_one_applies(
-    storage: PostgresStorage, writer: Writer, reader: Reader
+    postgres: str, writer: Writer, reader: Reader
 ) -> None:
     ids = [f"{n:03}" for n in range(50)]
     commit(writer, *(setting(one, "x") for one in ids))
@@ -294,7 +293,7 @@ def test_of_writers_that_race_to_acknowledge_one_applies(
         stale = set(mine.commit(batch, NOW))
         applied[number] = [c.key.object_id for n, c in enumerate(batch) if n not in stale]
 
-    race(storage, 4, work)
+    race(postgres, 4, work)
     assert sorted(one for mine in applied for one in mine) == ids
     rows = reader.load([key(one) for one in ids])
     assert {row.revision for row in rows if row} == {1}
