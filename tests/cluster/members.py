@@ -33,7 +33,7 @@ from trio_durable import Cluster, DurableRuntime
 from trio_durable._cluster import file_cluster, service
 from trio_durable._cluster.file_cluster import FileCluster
 from trio_durable._cluster.peer import Peer
-from trio_durable._cluster.router import Router
+from trio_durable._cluster.places import OnePlace
 from trio_durable.storage.sqlite._lock import FileLock
 from trio_durable.storage.sqlite._storage import SQLiteStorage
 from trio_durable.storage.sqlite._writer import SQLiteWriter
@@ -65,7 +65,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "storage opened": (SQLiteStorage, "open_writer"),
     "listening": (file_cluster, "listen"),
     "note written": (file_cluster, "write_note"),
-    "serving": (Router, "acquired"),
+    "serving": (OnePlace, "acquired"),
     "first member connected": (FileCluster, "_accepted"),
     "first request taken": (service.Service, "serve"),
     "first change committed": (SQLiteWriter, "commit"),

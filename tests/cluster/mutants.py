@@ -87,17 +87,18 @@ MUTANTS = [
         "owner_unchecked",
         "a process that isn't the owner serves what comes to it",
         "files",
-        "_cluster/service.py",
-        "if not self._router.is_owner or self._services.closing:",
-        "if self._services.closing:",
+        "_cluster/places.py",
+        "decided(self.is_owner)",
+        "decided(True)",
     ),
     Mutant(
         "closing_unchecked",
         "an owner that closes takes calls, and refuses them with an error",
         "succession",
         "_cluster/service.py",
-        "if not self._router.is_owner or self._services.closing:",
-        "if not self._router.is_owner:",
+        "        if self._services.closing:\n            incoming.fail(_MOVED)\n"
+        "            return\n        kind,",
+        "        kind,",
     ),
     Mutant(
         "note_first",
@@ -128,7 +129,7 @@ MUTANTS = [
         "old_peer_kept",
         "calls go to a process that has said that it isn't the owner any more",
         "succession",
-        "_cluster/router.py",
+        "_cluster/places.py",
         "        if self._peer is peer:\n            self._peer = None\n",
         "        pass\n",
     ),
@@ -251,9 +252,9 @@ MUTANTS = [
         "calls of a closed runtime wait for an owner",
         "closing",
         "_cluster/router.py",
-        "            self.lost(peer)\n            if self._closed is not None:\n"
+        "            self._places.moved(object_id, peer)\n            if self._closed is not None:\n"
         "                raise self._closed()\n",
-        "            self.lost(peer)\n",
+        "            self._places.moved(object_id, peer)\n",
     ),
     Mutant(
         "follows_to_the_end",

@@ -102,7 +102,7 @@ RANKS = {
     "_activations": [
         "by_value effects eviction in_context info interruption pump raised",
         "wait_graph",
-        "envelope object_type output_gate phase tenure",
+        "envelope object_type output_gate phase placement tenure",
         "mailbox state worker",
         "turns",
         "observation",
@@ -118,7 +118,8 @@ RANKS = {
         "handshake incoming link",
         "declaration exception_storage handles listener outcomes plain_values settings",
         "parameters peer remote_errors",
-        "call_codec router",
+        "call_codec places",
+        "router",
         "routed_calls",
         "file_cluster service",
     ],

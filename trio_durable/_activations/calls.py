@@ -29,8 +29,8 @@ from .._errors import (
 )
 from .._eventloop.loop import CallbackWaiter, Expired, Waiter
 from .._keys import ObjectKey
-from .._telemetry.events import Call
-from .._telemetry.notifier import Notifier, request
+from .._telemetry import events
+from .._telemetry.notifier import Notifier
 from ..storage import AlarmChanges
 from .activation import STOP, Activation
 from .admission import admit
@@ -38,7 +38,8 @@ from .by_value import are_atoms, arguments_by_value
 from .directory import Directory
 from .envelope import Envelope, Operation
 from .object_type import ObjectType
-from .observation import turn_event
+from .observation import observed, turn_event
+from .placement import NotHere
 from .services import Services
 from .submission import Submission
 from .tenure import check_lease
@@ -51,6 +52,10 @@ WONT_END_SECONDS = 60.0
 """How long a turn may go on after its interruption, if calls have no timeout."""
 
 
+Call = Callable[
+    [str, HandlerDefinition, tuple[object, ...], dict[str, object], float | None],
+    Coroutine[Any, Any, object],
+]
 _CHANGE = "a change of its alarms"
 
 
@@ -63,12 +68,7 @@ class CallPath(Protocol):
         ...
 
     @property
-    def call(
-        self,
-    ) -> Callable[
-        [str, HandlerDefinition, tuple[object, ...], dict[str, object], float | None],
-        Coroutine[Any, Any, object],
-    ]:
+    def call(self) -> Call:
         """Runs a handler in a turn of an object, and returns its reply once that is durable.
 
         Called with the object's address, the handler, its arguments and the call's timeout.
@@ -93,6 +93,8 @@ class LocalCalls:
         self._loop = services.loop
         self._notifier = services.notifier
         self._tenure = services.tenure
+        self.elsewhere: Call | None = None
+        """Makes a call whose object isn't here any more; None if no process else has objects."""
         self.call = self._call if self._notifier is None else self._observed_call
 
     # --- handlers --------------------------------------------------------------------------------
@@ -131,7 +133,12 @@ class LocalCalls:
                 saves=not handler.readonly,
                 loads=directory.find(address) is None,
             )
-        activation = directory.use(address)
+        try:
+            activation = directory.use(address)
+        except NotHere:
+            if self.elsewhere is None:
+                raise
+            return await self.elsewhere(address, handler, args, kwargs, timeout)
         state = activation.state
         try:
             if handler.is_async or (
@@ -260,6 +267,7 @@ class LocalCalls:
             RuntimeClosed: The runtime closes or is closed; the call was not made.
             TenantDropped: The object's tenant is being dropped, likewise.
             Overloaded: It was unlikely to end within its timeout, likewise.
+            NotHere: The object lives in another process, likewise.
         """
         services, directory = self._services, self.directory
         if services.closing:
@@ -486,13 +494,5 @@ class LocalCalls:
             calling.close()
             raise
         key = self.directory.key(address) if activation is None else activation.key
-        call = Call(key, name, 0 if activation is None else activation.depth, expected)
-        began = notifier.start(call)
-        request.set(call)
-        try:
-            result = await calling
-        except BaseException as error:
-            notifier.fail(call, notifier.now() - began, error)
-            raise
-        notifier.stop(call, notifier.now() - began)
-        return result
+        depth = 0 if activation is None else activation.depth
+        return await observed(notifier, events.Call(key, name, depth, expected), calling)

@@ -65,6 +65,7 @@ class Directory:
 
         Raises:
             TenantDropped: The object's tenant is being dropped.
+            NotHere: The object isn't in memory, and lives in another process.
         """
         services = self._services
         if services.dropping:
@@ -81,9 +82,14 @@ class Directory:
             if self._notifier is not None:
                 self._notifier.tell(Woken(activation.key))
             return activation
+        key, placement = self.key(address), services.placement
+        if placement is not None:
+            placement.check(key)
         # First, or the newcomer itself might have to make room: it is idle still.
         services.resident_set.enter(due)
-        activation = self._active[address] = self._new_activation(self.key(address))
+        activation = self._active[address] = self._new_activation(key)
+        if placement is not None:
+            placement.entered(activation)
         return activation
 
     def _new_activation(self, key: ObjectKey) -> Activation:
@@ -102,6 +108,8 @@ class Directory:
         if self._active.pop(address, None) is None:
             del self._hibernated[address]
         self._services.resident_set.leave()
+        if self._services.placement is not None:
+            self._services.placement.left(activation)
         if self._notifier is not None and not self._is_closed:
             self._notifier.tell(Left(key, why))
 

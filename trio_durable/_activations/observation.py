@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from .._declarations.records import HandlerDefinition
 from .._keys import ObjectKey
-from .._telemetry.events import Load, Turn
+from .._telemetry.events import Call, Load, Turn
 from .._telemetry.notifier import Notifier, request
 from .object_type import ObjectType
 from .turns import Outcome
@@ -112,3 +112,16 @@ def operation_event(key: ObjectKey, name: str) -> Turn:
 def after_load_event(key: ObjectKey, object_type: ObjectType) -> Turn:
     """The record of a turn of ``after_load``, which all queued requests wait for."""
     return Turn(key, "after_load", False, object_type.after_load, None)
+
+
+async def observed(notifier: Notifier, call: Call, calling: Coroutine[object, object, R]) -> R:
+    """Await a call, and report it in the caller's context."""
+    began = notifier.start(call)
+    request.set(call)
+    try:
+        result = await calling
+    except BaseException as error:
+        notifier.fail(call, notifier.now() - began, error)
+        raise
+    notifier.stop(call, notifier.now() - began)
+    return result

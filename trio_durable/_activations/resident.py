@@ -282,6 +282,11 @@ class Resident(ABC):
         if worker is not None:
             worker.wake()  # to its end
 
+    def retire(self) -> None:
+        """Leave memory as soon as nothing runs or waits, and each commit is durable."""
+        self.leaving = True
+        self.wake()
+
     def shut_down(self, why: LeavingReason) -> None:
         """Leave memory. The object must be idle."""
         self._leave(why)

@@ -23,6 +23,7 @@ from .eviction import ResidentSet
 from .info import BusyObject
 from .observation import Observation
 from .output_gate import OutputGate
+from .placement import Placement
 from .pump import Pump, SliceClock
 from .tenure import Tenure
 from .wait_graph import WaitGraph
@@ -66,6 +67,8 @@ class Services:
     """Reports loads and turns to the instruments; None without any."""
     tenure: Tenure | None = None
     """The lease of the storage; None if the runtime can't lose it."""
+    placement: Placement | None = None
+    """The objects that may live here; None if all may."""
     wait_graph: WaitGraph = attrs.field(
         init=False, default=attrs.Factory(lambda self: WaitGraph(self.loop), takes_self=True)
     )

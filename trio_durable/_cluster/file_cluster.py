@@ -60,7 +60,7 @@ from .node_note import (
 )
 from .nodes import Node, host_name, node_of, this_node
 from .peer import Peer
-from .router import Router
+from .places import OnePlace
 from .settings import Cluster
 
 logger = logging.getLogger("trio_durable.cluster")
@@ -85,7 +85,7 @@ class FileCluster:
         tasks: Runs the tasks, until `leave`.
         early_tasks: Runs those that use the storage, which end before it is drained.
         deadlines: Where requests time out.
-        router: Learns where the objects are.
+        places: Learns where the objects are.
         settings: The user's.
         path: The file.
         node_id: The runtime's id.
@@ -105,7 +105,7 @@ class FileCluster:
         tasks: OwnTasks,
         early_tasks: OwnTasks,
         deadlines: Deadlines,
-        router: Router,
+        places: OnePlace,
         settings: Cluster,
         path: Path,
         node_id: str,
@@ -124,7 +124,7 @@ class FileCluster:
         self._tasks = tasks
         self._early_tasks = early_tasks
         self._deadlines = deadlines
-        self._router = router
+        self._places = places
         self._settings = settings
         self._path = path
         self._note_path = path.with_name(f"{path.name}-node")
@@ -224,7 +224,7 @@ class FileCluster:
         listener = self._accept_at(listening, secret)
         restoring = partial(self._restore, listening, listener, secret)
         self._early_tasks.start(restoring, "trio_durable note", self._failed)
-        self._router.acquired()
+        self._places.acquired()
         self._owns()
 
     async def _listen(self) -> Listening:
@@ -312,7 +312,7 @@ class FileCluster:
 
     def _ended(self, peer: Peer, end: LinkEnd) -> None:
         self._peers.pop(peer, None)
-        self._router.lost(peer)
+        self._places.lost(peer)
         if peer is self._owner:
             self._owner = None
         self._ended_peer.set()
@@ -349,12 +349,12 @@ class FileCluster:
             raise
         self._owner = peer = self._add(connection)
         if peer.end is None:
-            self._router.found(peer)
+            self._places.found(peer)
             logger.info("%s: process %d has the objects", self._path, note.pid)
 
     async def _follow(self) -> None:
         """While another process is the owner, wait for its end and race for its place."""
-        while not self._router.is_owner and not self._is_leaving:
+        while not self._places.is_owner and not self._is_leaving:
             while self._owner is not None:
                 await self._ended_peer.wait()
             await self._race()

@@ -11,7 +11,8 @@ from .._activations.directory import Directory
 from .._activations.services import Services
 from .._declarations.records import HandlerDefinition
 from .call_codec import CallCodec
-from .router import HERE, Router, text
+from .places import HERE
+from .router import Router, text
 
 
 class RoutedCalls(LocalCalls):
@@ -32,6 +33,7 @@ class RoutedCalls(LocalCalls):
         self._router = router
         self._call_here = self.call
         self.call = self._routed
+        self.elsewhere = self._call_elsewhere
 
     def _routed(
         self,
@@ -42,7 +44,7 @@ class RoutedCalls(LocalCalls):
         timeout: float | None,
     ) -> Coroutine[Any, Any, object]:
         """See `CallPath.call`."""
-        if self._router.is_owner:
+        if self._router.is_here(self.directory, address):
             return self._call_here(address, handler, args, kwargs, timeout)
         calling = self._call_elsewhere(address, handler, args, kwargs, timeout)
         if self._notifier is None:

@@ -7,12 +7,12 @@ may have called other objects, or changed something.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
+from .._activations.directory import Directory
 from .._activations.output_gate import OutputGate
 from .._errors import ArgumentError, CallTimeout, Overloaded, OwnerLost
 from .._eventloop.loop import Expired, Loop, Waiter
@@ -22,6 +22,7 @@ from .._keys import ObjectKey
 from .link import MessageTooLarge
 from .outcomes import ErrorReply, NeverRan, NoCapacity, NoReply, OutcomeUnknown
 from .peer import Peer
+from .places import HERE, Here, Places
 from .remote_errors import decode_error
 
 MOVED = "moved"
@@ -30,32 +31,24 @@ CUT_OFF = "cut off"
 """The error of a request that the end of the process has cut off. It isn't known whether it ran."""
 
 
-class Here(enum.Enum):
-    """The type of `HERE`."""
-
-    HERE = enum.auto()
-
-
-HERE: Final = Here.HERE
-"""The answer to a request whose object is in this process."""
-
-
 class Router:
-    """The way to the objects of a storage that one process at a time has.
+    """The way to the objects of a storage that other processes have.
 
     Args:
         loop: The event loop.
         deadlines: Where waits time out.
         output_gate: Holds back what turns hand on.
+        places: Where the objects are.
     """
 
-    def __init__(self, loop: Loop, deadlines: Deadlines, output_gate: OutputGate) -> None:
+    def __init__(
+        self, loop: Loop, deadlines: Deadlines, output_gate: OutputGate, places: Places
+    ) -> None:
         self._loop = loop
         self._deadlines = deadlines
         self._output_gate = output_gate
-        self.is_owner = False
-        """True while the objects are here."""
-        self._peer: Peer | None = None
+        self._places = places
+        places.changed = self._settle
         self._waiting: dict[Waiter, None] = {}
         """Requests that wait until it is known where the objects are."""
         self._under_way = 0
@@ -63,22 +56,13 @@ class Router:
         """Set whenever a request has ended."""
         self._closed: Callable[[], BaseException] | None = None
 
-    # --- changes of ownership --------------------------------------------------------------------
+    def is_here(self, directory: Directory, address: str) -> bool:
+        """See `Places.is_here`."""
+        return self._places.is_here(directory, address)
 
-    def found(self, peer: Peer) -> None:
-        """Another process has the objects."""
-        self._peer = peer
-        self._settle()
-
-    def lost(self, peer: Peer) -> None:
-        """It doesn't have them any more, or doesn't serve them."""
-        if self._peer is peer:
-            self._peer = None
-
-    def acquired(self) -> None:
-        """The objects are in this process from now on."""
-        self.is_owner, self._peer = True, None
-        self._settle()
+    def has(self, object_id: str) -> bool:
+        """True if an object is in this process."""
+        return self._places.find(object_id) is HERE
 
     def close(self, error: Callable[[], BaseException]) -> None:
         """Fail all waiting requests, and all later ones: the runtime closes."""
@@ -143,13 +127,13 @@ class Router:
     ) -> Any:
         left = await self._output_gate.leave_turn(key, name, timeout)
         until = None if left is None else self._loop.now() + left
+        object_id = key().object_id
         while True:
-            peer = self._peer
+            peer = self._places.find(object_id)
             if peer is None:
-                owner = await self._owner(key, name, timeout, self._left(until))
-                if owner is HERE:
-                    return HERE
-                peer = owner
+                peer = await self._place(object_id, key, name, timeout, self._left(until))
+            if peer is HERE:
+                return HERE
             left = self._left(until)
             try:
                 return await peer.request(body, left)
@@ -169,7 +153,7 @@ class Router:
                 raise ArgumentError(key(), name, f"{error}; raise max_frame") from None
             if value != MOVED and value != CUT_OFF:
                 raise decode_error(value)
-            self.lost(peer)
+            self._places.moved(object_id, peer)
             if self._closed is not None:
                 raise self._closed()
             if value == CUT_OFF and not repeatable:
@@ -178,19 +162,24 @@ class Router:
     def _left(self, until: float | None) -> float | None:
         return None if until is None else max(until - self._loop.now(), 0.0)
 
-    async def _owner(
-        self, key: Callable[[], ObjectKey], name: str, timeout: float | None, left: float | None
+    async def _place(
+        self,
+        object_id: str,
+        key: Callable[[], ObjectKey],
+        name: str,
+        timeout: float | None,
+        left: float | None,
     ) -> Peer | Here:
-        """The process that has the objects, as soon as that is known."""
-        while (peer := self._peer) is None:
-            if self.is_owner:
-                return HERE
+        """The process that has an object, as soon as that is known."""
+        until = None if left is None else self._loop.now() + left
+        while (place := self._places.find(object_id)) is None:
             if self._closed is not None:
                 raise self._closed()
             waiter = self._loop.waiter()
             self._waiting[waiter] = None
-            if left is not None:
-                self._deadlines.watch(waiter, self._loop.now(), left)
+            if until is not None:
+                now = self._loop.now()
+                self._deadlines.watch(waiter, now, max(until - now, 0.0))
             try:
                 await waiter.wait()
             except Expired:
@@ -198,7 +187,7 @@ class Router:
                 raise CallTimeout(key(), name, timeout or 0, problem) from None
             finally:
                 self._waiting.pop(waiter, None)
-        return peer
+        return place
 
 
 def text(value: str) -> bytes:

@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 
+from .._activations.placement import NotHere
 from .._activations.services import Services
 from .._activations.submission import Submission
+from .._activations.tenure import check_lease
 from .._errors import DurableError, ReplyError, RuntimeClosed
 from .._eventloop.loop import CallbackWaiter, Waiter
 from .._eventloop.wakeup import AutoResetEvent
@@ -19,9 +21,10 @@ from .._keys import ObjectKey
 from .call_codec import HandlerCodec
 from .incoming import Incoming
 from .link import MessageTooLarge
+from .places import Places
 from .remote_errors import encode_error
 from .routed_calls import RoutedCalls
-from .router import CUT_OFF, MOVED, Router, text
+from .router import CUT_OFF, MOVED, text
 
 _MOVED, _CUT_OFF = text(MOVED), text(CUT_OFF)
 
@@ -48,7 +51,7 @@ class Service:
     Args:
         services: The runtime's parts.
         targets: The objects.
-        router: Knows whether they are here.
+        places: Knows whether they are here.
         start: Starts a task.
     """
 
@@ -56,12 +59,12 @@ class Service:
         self,
         services: Services,
         targets: Targets,
-        router: Router,
+        places: Places,
         start: Callable[[Callable[[], Any], str], object],
     ) -> None:
         self._services = services
         self._targets = targets
-        self._router = router
+        self._places = places
         self._start = start
         self._administering = 0
         self._ended = AutoResetEvent(services.loop)
@@ -74,30 +77,66 @@ class Service:
 
     def serve(self, incoming: Incoming) -> None:
         """Begin to serve a request. See `Peer`."""
-        if not self._router.is_owner or self._services.closing:
-            incoming.fail(_MOVED)
-            return
         try:
             self._begin(incoming)
         except Exception as error:  # noqa: BLE001  # the caller gets it
             fail(incoming, error)
 
     def _begin(self, incoming: Incoming) -> None:
+        if self._services.closing:
+            incoming.fail(_MOVED)
+            return
         kind, *subject = incoming.message[3:]
         if kind == "a":
-            name, arguments = subject[:2]
-            self._start(partial(self._administer, incoming, name, arguments), f"request {name}")
-            self._administering += 1
+            self._places.decide(subject[1][1], partial(self._begin_administration, incoming))
             return
-        type_name, address, name, data = subject[:4]
+        type_name, address = subject[:2]
         calls = self._targets.calls(type_name)
+        if self._places.is_here(calls.directory, address):
+            self._call(incoming, calls, *subject[1:4])
+            return
+        object_id = calls.directory.key(address).object_id
+        self._places.decide(object_id, partial(self._begin_call, incoming, calls, *subject[1:4]))
+
+    def _begin_call(
+        self,
+        incoming: Incoming,
+        calls: RoutedCalls,
+        address: str,
+        name: str,
+        data: Any,
+        is_here: bool,
+    ) -> None:
+        if not is_here or self._services.closing:
+            incoming.fail(_MOVED)
+            return
+        try:
+            self._call(incoming, calls, address, name, data)
+        except Exception as error:  # noqa: BLE001  # the caller gets it
+            fail(incoming, error)
+
+    def _begin_administration(self, incoming: Incoming, is_here: bool) -> None:
+        if not is_here or self._services.closing:
+            incoming.fail(_MOVED)
+            return
+        name, arguments = incoming.message[4:6]
+        self._start(partial(self._administer, incoming, name, arguments), f"request {name}")
+        self._administering += 1
+
+    def _call(
+        self, incoming: Incoming, calls: RoutedCalls, address: str, name: str, data: Any
+    ) -> None:
         handler = calls.object_type.handler(name)
         key, codec = calls.object_type.key(address), calls.codec.handler(name)
         args, kwargs = codec.decode_arguments(lambda: key, data)
         answer = Answer(incoming, key, name, codec, self._services)
-        answer.submission = calls.submit(
-            address, handler, args, kwargs, incoming.seconds_left, CallbackWaiter(answer.ended)
-        )
+        try:
+            answer.submission = calls.submit(
+                address, handler, args, kwargs, incoming.seconds_left, CallbackWaiter(answer.ended)
+            )
+        except NotHere:
+            incoming.fail(_MOVED)
+            return
         incoming.withdrawn = answer.submission.withdraw
 
     async def _administer(self, incoming: Incoming, name: str, arguments: list[Any]) -> None:
@@ -106,6 +145,8 @@ class Service:
                 incoming.fail(_MOVED)
                 return
             incoming.reply(await self._targets.administer(name, arguments))
+        except NotHere:
+            incoming.fail(_MOVED)
         except Exception as error:  # noqa: BLE001  # the caller gets it
             if isinstance(error, RuntimeClosed) and self._services.closing:
                 incoming.fail(_CUT_OFF)
@@ -119,7 +160,7 @@ class Service:
 class Answer:
     """The answer to a call, given when its turn has ended and is durable."""
 
-    __slots__ = ("_codec", "_incoming", "_key", "_name", "_services", "submission")
+    __slots__ = ("_codec", "_incoming", "_key", "_lease", "_name", "_services", "submission")
 
     submission: Submission | None
 
@@ -136,6 +177,7 @@ class Answer:
         self._name = name
         self._codec = codec
         self._services = services
+        self._lease = None if services.tenure is None else services.tenure.lease
         self.submission = None
 
     def ended(self, waiter: Waiter) -> None:
@@ -144,6 +186,8 @@ class Answer:
         submission, self.submission = self.submission, None
         waiter.expiry = incoming.withdrawn = None
         try:
+            if self._lease is not None:
+                check_lease(self._lease, self._key, self._name)
             if error is None:
                 incoming.reply(self._codec.encode_reply(self._key, waiter.value))
                 return

@@ -5,21 +5,61 @@ A request crosses as its name and plain JSON. `AdministrationRequests` makes it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
 
 from .._activations.calls import LocalCalls
 from .._activations.info import ActivationInfo
+from .._activations.placement import NotHere
 from .._cluster.nodes import Node, node_of
-from .._cluster.router import HERE, Router
+from .._cluster.places import HERE
+from .._cluster.router import Router
 from .._keys import AlarmKey, ObjectKey
 from ..storage import NewAlarm
 from .administration import Administration
 from .open_runtime import OpenRuntime
 
 T = TypeVar("T")
+
+
+class Request:
+    """A request for another process.
+
+    Args:
+        name: The method.
+        key: The object; without a type for requests of the runtime itself.
+        arguments: The other arguments, plain JSON.
+        repeatable: It may run twice.
+        is_timed: It takes no longer than calls of the object may.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        key: ObjectKey,
+        *arguments: object,
+        repeatable: bool = False,
+        is_timed: bool = True,
+    ) -> None:
+        self.name = name
+        self.key = key
+        self.repeatable = repeatable
+        self.is_timed = is_timed
+        self._arguments = arguments
+
+    def body(self) -> bytes:
+        """See `Router.forward`."""
+        key = self.key
+        subject = [self.name, [key.type_name, key.object_id, key.tenant, *self._arguments]]
+        return b'"a",' + orjson.dumps(subject)[1:-1]
+
+
+def _nothing(found: Any) -> Any:
+    """Decode the answer to a request without a result."""
 
 
 class RoutedAdministration(Administration):
@@ -42,93 +82,110 @@ class RoutedAdministration(Administration):
     async def ensure_started(self, calls: LocalCalls, address: str) -> ActivationInfo:
         """See `Administration.ensure_started`."""
         key = calls.object_type.key(address)
-        found = await self._elsewhere("ensure_started", key)
-        if found is HERE:
-            return await super().ensure_started(calls, address)
-        status, depth, revision = found
-        return ActivationInfo(key, status, depth, revision)
+
+        def info(found: Any) -> ActivationInfo:
+            status, depth, revision = found
+            return ActivationInfo(key, status, depth, revision)
+
+        here = partial(super().ensure_started, calls, address)
+        return await self._routed(Request("ensure_started", key), here, info)
 
     async def stop(self, calls: LocalCalls, address: str, interrupt: bool) -> None:
         """See `Administration.stop`."""
-        if await self._elsewhere("stop", calls.object_type.key(address), interrupt) is HERE:
-            await super().stop(calls, address, interrupt)
+        request = Request("stop", calls.object_type.key(address), interrupt)
+        await self._routed(request, partial(super().stop, calls, address, interrupt))
 
     async def get_state(self, calls: LocalCalls, address: str) -> Any:
         """See `Administration.get_state`."""
-        key = calls.object_type.key(address)
-        found = await self._elsewhere("get_state", key, repeatable=True)
-        if found is HERE:
-            return await super().get_state(calls, address)
-        return calls.object_type.codec.decode_fields(key, found.encode())
+        key, codec = calls.object_type.key(address), calls.object_type.codec
+        return await self._routed(
+            Request("get_state", key, repeatable=True),
+            partial(super().get_state, calls, address),
+            lambda found: codec.decode_fields(key, found.encode()),
+        )
 
     async def put_state(self, calls: LocalCalls, address: str, fields: bytes) -> None:
         """See `Administration.put_state`."""
-        key = calls.object_type.key(address)
-        if await self._elsewhere("put_state", key, fields.decode()) is HERE:
-            await super().put_state(calls, address, fields)
+        request = Request("put_state", calls.object_type.key(address), fields.decode())
+        await self._routed(request, partial(super().put_state, calls, address, fields))
 
     async def exists(self, calls: LocalCalls, address: str) -> bool:
         """See `Administration.exists`."""
-        key = calls.object_type.key(address)
-        found = await self._elsewhere("exists", key, repeatable=True)
-        return await super().exists(calls, address) if found is HERE else bool(found)
+        request = Request("exists", calls.object_type.key(address), repeatable=True)
+        return await self._routed(request, partial(super().exists, calls, address), bool)
 
     async def delete(self, calls: LocalCalls, address: str) -> None:
         """See `Administration.delete`."""
-        if await self._elsewhere("delete", calls.object_type.key(address)) is HERE:
-            await super().delete(calls, address)
+        request = Request("delete", calls.object_type.key(address))
+        await self._routed(request, partial(super().delete, calls, address))
 
     async def schedule_alarm(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
         """See `Administration.schedule_alarm`."""
         payload = None if new.payload is None else new.payload.decode()
-        if await self._elsewhere("schedule_alarm", key, name, new.due_at, payload) is HERE:
-            await super().schedule_alarm(key, name, new)
+        request = Request("schedule_alarm", key, name, new.due_at, payload)
+        await self._routed(request, partial(super().schedule_alarm, key, name, new))
 
     async def cancel_alarm(self, key: ObjectKey, name: str) -> None:
         """See `Administration.cancel_alarm`."""
-        if await self._elsewhere("cancel_alarm", key, name) is HERE:
-            await super().cancel_alarm(key, name)
+        request = Request("cancel_alarm", key, name)
+        await self._routed(request, partial(super().cancel_alarm, key, name))
 
     async def cancel_all_alarms(self, key: ObjectKey) -> None:
         """See `Administration.cancel_all_alarms`."""
-        if await self._elsewhere("cancel_all_alarms", key) is HERE:
-            await super().cancel_all_alarms(key)
+        request = Request("cancel_all_alarms", key)
+        await self._routed(request, partial(super().cancel_all_alarms, key))
 
     async def retry_alarm(self, key: AlarmKey) -> bool:
         """See `Administration.retry_alarm`."""
-        found = await self._elsewhere("retry_alarm", key.object_key, key.name)
-        return await super().retry_alarm(key) if found is HERE else bool(found)
+        request = Request("retry_alarm", key.object_key, key.name)
+        return await self._routed(request, partial(super().retry_alarm, key), bool)
 
     async def fire_alarm(self, key: AlarmKey) -> bool:
         """See `Administration.fire_alarm`."""
-        found = await self._elsewhere("fire_alarm", key.object_key, key.name)
-        return await super().fire_alarm(key) if found is HERE else bool(found)
+        request = Request("fire_alarm", key.object_key, key.name)
+        return await self._routed(request, partial(super().fire_alarm, key), bool)
 
     async def list_nodes(self) -> list[Node]:
         """See `Administration.list_nodes`."""
-        found = await self._elsewhere("list_nodes", ObjectKey("", "", ""), repeatable=True)
-        return await super().list_nodes() if found is HERE else list(map(node_of, found))
+        request = Request("list_nodes", ObjectKey("", "", ""), repeatable=True)
+        return await self._routed(
+            request, super().list_nodes, lambda found: list(map(node_of, found))
+        )
 
     async def drop_tenant(self, name: str) -> bool:
         """See `Administration.drop_tenant`."""
-        found = await self._elsewhere("drop_tenant", ObjectKey("", "", name), is_timed=False)
-        return await super().drop_tenant(name) if found is HERE else bool(found)
+        request = Request("drop_tenant", ObjectKey("", "", name), is_timed=False)
+        return await self._routed(request, partial(super().drop_tenant, name), bool)
 
-    async def _elsewhere(
+    async def _routed(
         self,
-        name: str,
-        key: ObjectKey,
-        *arguments: object,
-        repeatable: bool = False,
-        is_timed: bool = True,
-    ) -> Any:
-        """Make a request where the object is; `HERE` if that is this process."""
-        if self._router.is_owner:
-            return HERE
-        subject = [name, [key.type_name, key.object_id, key.tenant, *arguments]]
-        body = b'"a",' + orjson.dumps(subject)[1:-1]
-        timeout = self._timeout_of(key.type_name) if is_timed else None
-        return await self._router.forward(lambda: key, name, body, timeout, repeatable=repeatable)
+        request: Request,
+        here: Callable[[], Awaitable[T]],
+        decode: Callable[[Any], T] = _nothing,
+    ) -> T:
+        """Make a request where the object is.
+
+        Args:
+            request: The request, for another process.
+            here: Makes it in this process.
+            decode: Decodes the other process' answer.
+        """
+        key = request.key
+        while True:
+            found = HERE
+            if not self._router.has(key.object_id):
+                timeout = self._timeout_of(key.type_name) if request.is_timed else None
+                found = await self._router.forward(
+                    lambda: key,
+                    request.name,
+                    request.body(),
+                    timeout,
+                    repeatable=request.repeatable,
+                )
+            if found is not HERE:
+                return decode(found)
+            with suppress(NotHere):  # it has left in this moment
+                return await here()
 
 
 class AdministrationRequests:

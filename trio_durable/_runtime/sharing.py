@@ -14,6 +14,7 @@ from .._cluster.call_codec import CallCodec
 from .._cluster.file_cluster import FileCluster
 from .._cluster.handles import Handles
 from .._cluster.nodes import Node
+from .._cluster.places import OnePlace
 from .._cluster.routed_calls import RoutedCalls
 from .._cluster.router import Router
 from .._cluster.service import Service, Targets
@@ -54,18 +55,19 @@ class Sharing:
         owns: Callable[[], object],
         failed: Callable[[BaseException], object],
     ) -> None:
-        self.router = Router(services.loop, services.deadlines, services.output_gate)
+        places = OnePlace()
+        self.router = Router(services.loop, services.deadlines, services.output_gate, places)
         self._given = given
         self._services = services
         self._host = host
         self._tasks = tasks
-        service = Service(services, targets, self.router, tasks.start)
+        service = Service(services, targets, places, tasks.start)
         self._cluster = FileCluster(
             services.loop,
             tasks,
             services.tasks,
             services.deadlines,
-            self.router,
+            places,
             given.settings,
             given.path,
             node_id,
