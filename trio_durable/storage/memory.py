@@ -13,6 +13,7 @@ import os
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from typing import TypeAlias
 
 import attrs
 
@@ -151,17 +152,23 @@ class _Alarms:
                     )
 
 
+_Row: TypeAlias = "tuple[int, int, bytes]"
+"""Revision, time of the last save, and state; see `ObjectRow`. Plain tuples, which take half the
+time to make: each commit makes one."""
+
+
 class _Contents:
     """The stored objects, alarms and tenants, shared by a storage and its sides."""
 
     def __init__(self) -> None:
-        self.rows: dict[ObjectKey, ObjectRow] = {}
+        self.rows: dict[ObjectKey, _Row] = {}
         self.alarms = _Alarms()
         self.tenants: set[str] = set()
 
     def objects_of(self, tenant: str) -> list[ObjectRow]:
         # A copy, because the writer's thread may add to the dictionary during the loop.
-        found = [row for row in list(self.rows.values()) if row.key.tenant == tenant]
+        rows = list(self.rows.items())
+        found = [ObjectRow(key, *row) for key, row in rows if key.tenant == tenant]
         return sorted(found, key=lambda row: (row.key.type_name, row.key.object_id))
 
 
@@ -215,7 +222,7 @@ class _MemoryWriter(Writer):
                 self._rows.pop(key, None)
             elif commit.state is not None:
                 assert commit.revision is not None, "a state without the revision it is based on"
-                self._rows[key] = ObjectRow(key, commit.revision + 1, now, commit.state)
+                self._rows[key] = commit.revision + 1, now, commit.state
             if commit.alarms is not None:
                 self._alarms.apply(key, commit.alarms)
             if key.tenant and commit.writes_anything:
@@ -225,7 +232,7 @@ class _MemoryWriter(Writer):
     def _is_stale(self, commit: Commit) -> bool:
         key, changes = commit.key, commit.alarms
         row = self._rows.get(key)
-        if commit.revision is not None and (row.revision if row else 0) != commit.revision:
+        if commit.revision is not None and (row[0] if row else 0) != commit.revision:
             return True
         return changes is not None and not all(
             self._alarms.holds(key.alarm(name), claim)
@@ -310,7 +317,7 @@ class _MemoryReader(Reader):
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         rows = [self._contents.rows.get(key) for key in keys]
-        return [StoredObject(row.revision, row.state) if row else None for row in rows]
+        return [StoredObject(row[0], row[2]) if row else None for row in rows]
 
     def list_ids(
         self, type_name: str, after: str | None, limit: int, tenant: str = ""

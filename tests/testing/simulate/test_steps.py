@@ -375,8 +375,8 @@ def test_a_change_that_nobody_made_fails_the_step() -> None:
         state.call(Account, "a", "deposit", 7)
         key = next(iter(state._rows))
         rows = state._disk._memory._contents.rows
-        row = rows[key]
-        rows[key] = attrs.evolve(row, state=row.state.replace(b"7", b"8"))
+        revision, updated_at, state_of_row = rows[key]
+        rows[key] = revision, updated_at, state_of_row.replace(b"7", b"8")
         with pytest.raises(AssertionError, match="no operation on it"):
             state.crash()
 
