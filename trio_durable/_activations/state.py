@@ -300,7 +300,7 @@ class ObjectState:
             if readonly:
                 if state != encoded or effects is not None:
                     self._check_unchanged(name, state)
-            elif state != encoded:
+            elif len(state) > codec.max_fields_size and state != encoded:
                 codec.check_size(self.key, state)
             if len(places) > 1 and len(set(places)) < len(places):
                 # A mutable object stands in two places. The next instance has two, as after a

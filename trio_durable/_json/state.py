@@ -81,6 +81,8 @@ class StateCodec:
         self._nests = nests(form)
         self._write = form.write
         self._end = _end_of_states(form, schema)
+        self.max_fields_size = max_size + 1 - len(self._end)
+        """The most bytes that encoded fields may have, without their declaration."""
         # The reader skips a short end, and what isn't parsed needs no time.
         self._cut = len(self._end) if len(self._end) > _SHORT_END else 0
         self._others: dict[bytes, Reader] = {}
@@ -174,8 +176,8 @@ class StateCodec:
         Raises:
             StateTooLarge: It exceeds the limit.
         """
-        size = len(fields) - 1 + len(self._end)
-        if size > self._max_size:
+        if len(fields) > self.max_fields_size:
+            size = len(fields) - 1 + len(self._end)
             raise StateTooLarge(key, "", "", size, self._max_size)
 
     # --- stored state ----------------------------------------------------------------------------
