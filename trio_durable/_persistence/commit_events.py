@@ -35,8 +35,9 @@ class ObservedTicket(Ticket):
         alarms: AlarmChanges | None,
         epoch: int,
         encoded: object = None,
+        preceding: Ticket | None = None,
     ) -> None:
-        super().__init__(owner, revision, state, delete, alarms, epoch, encoded)
+        super().__init__(owner, revision, state, delete, alarms, epoch, encoded, preceding)
         # An ordered set: a turn that commits twice is recorded once.
         self._turns: dict[Turn, None] = {}
         self._record_turn()

@@ -155,22 +155,30 @@ class GroupCommit:
         if self._closed is not None:
             raise self._closed()
         gate = owner.gate
+        ticket = None
         if gate is not None and not gate.taken:
             ticket = gate.with_changes(state, delete, alarms, encoded)
             # In one line, so that no tracer or debugger gets in between with the lock held.
             with self._lock: is_pending = self._replace(gate, ticket)  # fmt: skip  # noqa: E701
             if is_pending:
                 self._submitted_bytes += ticket.size - gate.size
-                self._publish(owner)
-                return ticket
-        revision, epoch = owner.revision, owner.epoch
-        if gate is not None and gate.revision is not None:
-            revision, epoch = gate.next_revision, gate.epoch
-        ticket = self._ticket_type(owner, revision, state, delete, alarms, epoch, encoded)
-        ticket.preceding = gate
-        owner.gate = ticket
-        self._submitted_bytes += ticket.size
-        self._publish(owner)
+            else:
+                ticket = None
+        if ticket is None:
+            revision, epoch = owner.revision, owner.epoch
+            if gate is not None and gate.revision is not None:
+                revision, epoch = gate.next_revision, gate.epoch
+            make = self._ticket_type
+            ticket = make(owner, revision, state, delete, alarms, epoch, encoded, gate)
+            owner.gate = ticket
+            self._submitted_bytes += ticket.size
+        self._dirty[owner] = None
+        if (
+            len(self._dirty) > MAX_BATCH_ROWS
+            or self._submitted_bytes - self._taken_bytes > MAX_BATCH_BYTES
+        ):
+            self.is_behind = True
+        self._doorbell.ring()
         return ticket
 
     def _replace(self, gate: Ticket, ticket: Ticket) -> bool:
@@ -180,12 +188,6 @@ class GroupCommit:
         gate.replaced_by = ticket
         gate.owner.gate = ticket
         return True
-
-    def _publish(self, owner: TicketOwner) -> None:
-        self._dirty[owner] = None
-        if len(self._dirty) > MAX_BATCH_ROWS or self._pending_bytes > MAX_BATCH_BYTES:
-            self.is_behind = True
-        self._doorbell.ring()
 
     def wake(self, owner: TicketOwner | None = None) -> None:
         """Wake the writer if it sleeps and there is work. May be repeated.
@@ -336,7 +338,7 @@ class GroupCommit:
     def _commit(self, batch: list[Ticket]) -> Collection[int] | StorageFault:
         """Run one transaction; return the positions that were refused, or why it failed."""
         for ticket in batch:
-            if ticket.lost_its_base():
+            if ticket.preceding is not None and ticket.lost_its_base():
                 return self._commit_without_lost(batch)
         try:
             return self._writer.commit(batch, self._wall_time())
@@ -387,16 +389,16 @@ class GroupCommit:
 
     def _collect(self, owners: list[TicketOwner], batch: list[Ticket]) -> None:
         """Move the pending tickets of ``owners`` to ``batch``. For `_lock`'s holder."""
-        size = 0
+        size, pop, append = 0, self._dirty.pop, batch.append  # this runs for each change
         for owner in owners:
-            if size > MAX_BATCH_BYTES:
-                break
-            self._dirty.pop(owner, None)  # first: what is published from here on is in it again
+            pop(owner, None)  # first: what is published from here on is in it again
             ticket = owner.gate
             if ticket is not None and not ticket.taken and not ticket.ended:
                 ticket.take()
-                batch.append(ticket)
+                append(ticket)
                 size += ticket.size
+                if size > MAX_BATCH_BYTES:
+                    break
         self._taken_bytes += size
         if not self._dirty:
             self._taken_bytes = self._submitted_bytes  # should an exception have parted them

@@ -61,7 +61,6 @@ class Ticket(Commit):
     """
 
     __slots__ = (
-        "_alarms_size",
         "_earlier",
         "_failed",
         "_limit",
@@ -73,6 +72,7 @@ class Ticket(Commit):
         "preceding",
         "refused",
         "replaced_by",
+        "size",
         "taken",
     )
 
@@ -85,6 +85,7 @@ class Ticket(Commit):
         alarms: AlarmChanges | None,
         epoch: int,
         encoded: object = None,
+        preceding: Ticket | None = None,
     ) -> None:
         # Commit's own fields, without calling its constructor, because nearly every call makes a
         # ticket.
@@ -94,7 +95,8 @@ class Ticket(Commit):
         self.delete = delete
         self.alarms = alarms
         self.epoch = epoch if revision != 0 else new_epoch()
-        self._alarms_size = alarms.size if alarms is not None else 0
+        self.size = (0 if state is None else len(state)) + (0 if alarms is None else alarms.size)
+        """The bytes that it sends to the storage, roughly and not less."""
         # Changes of alarms by earlier turns, as a linked list from the latest on. Merging them one
         # by one would take quadratic time, since no record that stands in a ticket may change.
         self._earlier: _Changes | None = None
@@ -106,7 +108,7 @@ class Ticket(Commit):
         self.ended = False
         self.replaced_by: Ticket | None = None
         """The ticket that has the changes of this one besides its own. See `latest`."""
-        self.preceding: Ticket | None = None
+        self.preceding = preceding
         """The ticket that this one is based on, until that is durable."""
         self.refused = False
         """True if it wasn't applied. Set by the writer's thread, before the loop knows of it."""
@@ -127,11 +129,6 @@ class Ticket(Commit):
         if self.delete:
             return 0
         return self.revision if self.state is None else (self.revision or 0) + 1
-
-    @property
-    def size(self) -> int:
-        """The bytes that it sends to the storage, roughly and not less."""
-        return (len(self.state) if self.state is not None else 0) + self._alarms_size
 
     @property
     def latest(self) -> Ticket:
@@ -160,15 +157,18 @@ class Ticket(Commit):
         if state is None and not delete:
             state, delete = self.state, self.delete
         latest = self.alarms if alarms is None else alarms
-        ticket = type(self)(self.owner, revision, state, delete, latest, epoch, encoded)
+        ticket = type(self)(
+            self.owner, revision, state, delete, latest, epoch, encoded, self.preceding
+        )
         if self.revision == 0:
             ticket.epoch = self.epoch  # drawn already
         if alarms is None or self.alarms is None:
             ticket._earlier = self._earlier
         else:
             ticket._earlier = self.alarms, self._earlier
-        ticket._alarms_size = self._alarms_size + (0 if alarms is None else alarms.size)
-        ticket.preceding = self.preceding
+        ticket.size = self.size - len(self.state or b"") + len(ticket.state or b"")
+        if alarms is not None:
+            ticket.size += alarms.size
         ticket._waiter, ticket._others, ticket._limit = self._waiter, self._others, self._limit
         return ticket
 
