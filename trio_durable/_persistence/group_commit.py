@@ -289,10 +289,11 @@ class GroupCommit:
                 rest -= len(part)
                 if not rest:
                     self._writing = []  # before the loop looks whether all is settled
+                    # Before the loop is woken, whose turns this thread may have to wait for.
+                    ended, share = perf_counter(), len(batch) / MAX_BATCH_ROWS
+                    self._wait_estimate.end(ended, 1.0 if was_behind else share)
+                    policy.done(len(batch), ended - began)
                 self._loop.call_soon_threadsafe(self._settle_written)
-            ended = perf_counter()
-            self._wait_estimate.end(ended, 1.0 if was_behind else len(batch) / MAX_BATCH_ROWS)
-            policy.done(len(batch), ended - began)
             pending = len(self._dirty)
             wait = policy.wait(pending)
             if wait:
