@@ -214,7 +214,15 @@ MUTANTS = [
         "a task is resumed at the limit on recursion",
         "one turn",
         "_eventloop/asyncio.py",
-        "            _check_headroom()\n",
+        "            check_headroom(_LEVELS)\n",
+        "",
+    ),
+    Mutant(
+        "no_headroom_on_trio",
+        "a task of trio is resumed at the limit on recursion",
+        "one turn",
+        "_eventloop/trio.py",
+        "            check_headroom(_LEVELS)\n",
         "",
     ),
     Mutant(

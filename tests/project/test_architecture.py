@@ -205,7 +205,7 @@ CIRCLE = {
 """Users reach each of these from the others, so they name each other. Nothing else may."""
 
 LOOPS = {"trio", "asyncio", "uvloop"}
-THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "psycopg", "sqlite_utils", "trio"}
+THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "outcome", "psycopg", "sqlite_utils", "trio"}
 EXTRAS = {
     # No dependency: only pytest itself imports its plugin.
     "testing.plugin": {"pytest"},
@@ -213,7 +213,7 @@ EXTRAS = {
     "testing._asyncio_fixtures": {"pytest_asyncio"},
     "testing.conformance": {"hypothesis", "pytest"},
     "testing.scheduler_conformance": {"pytest"},
-    "testing.simulate": {"hypothesis", "outcome"},
+    "testing.simulate": {"hypothesis"},
     "telemetry.opentelemetry": {"opentelemetry"},
     # To read offsets that pydantic has parsed.
     "_json.texts": {"pydantic_core"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from .loop import Loop, Ts, Waiter
+from .loop import Loop, Ts, Waiter, check_headroom
 
 
 def is_virtual(loop: asyncio.AbstractEventLoop) -> bool:
@@ -24,12 +24,6 @@ def is_virtual(loop: asyncio.AbstractEventLoop) -> bool:
 
 _LEVELS = 12
 """How deep the functions of an event loop call each other to resume a task."""
-
-
-def _check_headroom(levels: int = _LEVELS) -> None:
-    """Raise RecursionError if the stack has no room to resume a task."""
-    if levels:
-        _check_headroom(levels - 1)
 
 
 class AsyncioWaiter(Waiter):
@@ -56,7 +50,7 @@ class AsyncioWaiter(Waiter):
         A future that meets the limit on recursion while it is settled forgets its task.
         """
         if not self.ended:
-            _check_headroom()
+            check_headroom(_LEVELS)
             self.settle()
 
     async def wait(self) -> object:

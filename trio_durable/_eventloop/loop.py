@@ -137,6 +137,12 @@ class CallbackWaiter(Waiter):
         raise TypeError("no task can wait for a CallbackWaiter; it calls a function")
 
 
+def check_headroom(levels: int) -> None:
+    """Raise RecursionError if the stack has no room for so many levels, to resume a task."""
+    if levels:
+        check_headroom(levels - 1)
+
+
 def _ignore(_waiter: object) -> None:
     pass
 

@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
+from outcome import Outcome
 from trio.abc import Clock
 from trio.lowlevel import (
     Abort,
@@ -26,7 +27,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
-from .loop import Loop, Ts, Waiter
+from .loop import Loop, Ts, Waiter, check_headroom
 
 _LONG = 1e6
 """Seconds: much longer than the process can be suspended between two readings of a clock."""
@@ -46,6 +47,36 @@ def is_virtual(clock: Clock) -> bool:
     return abs(clock.deadline_to_sleep_time(clock.current_time() + _LONG) - _LONG) > _LONG / 100
 
 
+T = TypeVar("T")
+
+_LEVELS = 8
+"""How deep functions call each other to resume a task."""
+
+
+class _Resumed(Outcome[None]):
+    """The outcome of parking: None, since the waiter itself has the result.
+
+    One instance serves all tasks. `outcome.Value`, which is trio's default, is for one use: making
+    and unwrapping it takes 0.8 µs per release, which is 7 % of a change in memory.
+    """
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        """See `Outcome.unwrap`."""
+
+    def send(self, gen: Generator[T, None, object]) -> T:
+        """See `Outcome.send`."""
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[T, None]) -> T:
+        """See `Outcome.asend`."""
+        return await agen.asend(None)
+
+
+_RESUMED = _Resumed()
+
+
 class TrioWaiter(Waiter):
     """A waiter whose task is parked in trio."""
 
@@ -61,10 +92,20 @@ class TrioWaiter(Waiter):
         if not self.ended:
             if self._task is not None:
                 try:  # noqa: SIM105  # nearly every call comes by
-                    reschedule(self._task)
+                    reschedule(self._task, _RESUMED)
                 except AssertionError:
                     pass  # resumed already, by a release that was cut off here
             self.ended = True
+
+    def wake(self) -> None:
+        """See `Waiter.wake`.
+
+        A task whose rescheduling meets the limit on recursion may be marked as scheduled, and be in
+        no queue.
+        """
+        if not self.ended:
+            check_headroom(_LEVELS)
+            self.settle()
 
     def _abort(self, _raise_cancel: object) -> Abort:
         self.ended = True
