@@ -15,6 +15,7 @@ help:
 	@echo "                  BACKEND=asyncio, STORAGE=sqlite or STORAGE=postgres: other loops and storages"
 	@echo "make storms       signals at random moments until Control-C, or for MINUTES=10"
 	@echo "make chaos        processes on one file, killed at random, for MINUTES=10"
+	@echo "                  STORAGE=postgres: on one server, which is killed and cut off as well"
 	@echo "make inject       a fault on each line that runs in the loop (an hour), or on every EVERY=20th"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
@@ -52,7 +53,7 @@ storms: $(READY)
 
 chaos: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m tests.cluster.chaos --minutes $(or $(MINUTES),10) \
-		$(if $(SEED),--seed $(SEED))
+		$(if $(SEED),--seed $(SEED)) $(if $(STORAGE),--storage $(STORAGE))
 
 inject: $(READY)
 	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))

@@ -279,7 +279,7 @@ WHAT_HAPPENED = {
     "MailboxFull": "add on Cart('user-123') found the mailbox full, with 16 calls queued",
     "Overloaded": "add on Cart('user-123') is unlikely to finish within 2.5 s",
     "CallCycle": "add on Cart('user-123') would wait for itself",
-    "OwnerLost": "add on Cart('user-123') was sent to a process of the cluster that has ended",
+    "OwnerLost": "add on Cart('user-123') was cut off: ",
     "ObjectNotRunning": "add on Cart('user-123'): the object is not running",
     "ActivationFailed": "add on Cart('user-123') raised it is broken, so the object could not ",
     "HandlerCancelled": "add on Cart('user-123') was cancelled from within and rolled back",

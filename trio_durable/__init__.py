@@ -18,6 +18,7 @@ from ._api.tenant import Tenant
 from ._clock import Clock
 from ._cluster.nodes import Node
 from ._cluster.settings import Cluster
+from ._cluster.tls import ClusterTLS
 from ._declarations.alarm import alarm
 from ._declarations.handler import (
     BoundHandler,
@@ -104,6 +105,7 @@ __all__ = [
     "Client",
     "Clock",
     "Cluster",
+    "ClusterTLS",
     "Context",
     "DefinitionError",
     "Durability",

@@ -507,6 +507,8 @@ def statistics(objects: int, busy: int, transactions: int, commits: int) -> Runt
         alarms_failed=0,
         busiest=(),
         slowest=(),
+        shards=1,
+        calls_forwarded=0,
         log_bytes=None,
     )
 

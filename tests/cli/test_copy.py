@@ -12,7 +12,7 @@ from support.postgres import Database, url_of
 from trio_durable import ObjectKey, PostgresStorage, SQLiteStorage
 from trio_durable.cli.commands import copy as copying
 from trio_durable.cli.storage import batches
-from trio_durable.cli.transfer.restore import restore_objects
+from trio_durable.cli.storage.restore import restore_objects
 from trio_durable.storage import Commit, ObjectRow
 
 from .stored_data import ADA, NOW, everything, save, writer_of

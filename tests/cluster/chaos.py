@@ -1,13 +1,15 @@
-"""Several processes on one file, killed, stopped, terminated and restarted at random.
+"""Several processes on one storage, killed, stopped, terminated and restarted at random.
 
-    python -m tests.cluster.chaos [--minutes N | --changes N | --seconds N] [--seed N]
+    python -m tests.cluster.chaos [--storage sqlite | postgres] [--minutes N | --changes N |
+        --seconds N] [--seed N]
 
-A round has a file of its own: processes of all event loops call its objects, while this process
-kills and stops them. At its end the history of each object must be linearizable
-(see `chaos_history`): answered calls, their replies and exceptions, reads, and the contents of the
-file. The first round has the seed that is printed, the second round the next one. A seed fixes the
-random choices, not the order in which processes run, so a failure may take several rounds to come
-back; its files are kept.
+A round has an empty storage: processes of all event loops call its objects, while this process
+kills and stops them, and harms the storage (see `chaos_storage`). At its end the history of each
+object must be linearizable (see `chaos_history`): answered calls, their replies and exceptions,
+reads, and the contents of the storage. All alarms must have gone off. Once there are no harms any
+more, no call may time out. The first round has the seed that is printed, the second round the next
+one. A seed fixes the random choices, not the order in which processes run, so a failure may take
+several rounds to come back; its files are kept.
 
 Needs ``PYTHONPATH=tests``.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import random
 import shutil
@@ -31,86 +34,101 @@ from tempfile import mkdtemp
 
 import attrs
 
-from trio_durable import Cluster
-from trio_durable._cluster.node_note import UnreadableNote, read_note
-
 from . import chaos_member
 from .chaos_history import History, judge
-from .chaos_member import TTL, Job
-from .members import BACKENDS
+from .chaos_member import Job
+from .chaos_storage import STORAGES, ChaosStorage, Harm, Place, Process, storage_of
 
 ROUND_SECONDS = 12.0
-PROCESSES = 4
 _SEEDS = 2**31
+_TICK = 0.01
+_ORPHAN_SECONDS = 60.0
+"""How long processes go on without this one."""
 _LONGEST_PAUSE = 3.0
-
-
-@attrs.define
-class Process:
-    """A process that was started."""
-
-    pid: int
-    job: Job
-    is_stopped: bool = False
+_LONGEST_END = 20.0
+_LONGEST_DELIVERY = 20.0
 
 
 class Round:
-    """One file, its processes and their deaths.
+    """One empty storage, its processes and their deaths.
 
     Args:
-        folder: For its files.
+        storage: The storage.
+        folder: For the files.
         seed: Of what is drawn.
         seconds: The time during which processes are killed.
     """
 
-    def __init__(self, folder: Path, seed: int, seconds: float) -> None:
-        self.path = folder / "chaos.db"
+    def __init__(self, storage: ChaosStorage, folder: Path, seed: int, seconds: float) -> None:
         self.folder = folder
         self.events: Counter[str] = Counter()
+        self._storage = storage
         self._draw = random.Random(seed)
         self._numbers = count()
-        self._until = time.monotonic() + seconds
+        self._harmed_until = time.monotonic() + seconds
+        self._until = self._harmed_until + storage.calm_seconds
+        self.calm = self._harmed_until + storage.settled_seconds, self._until
+        """When no call may time out."""
         self._living: dict[int, Process] = {}
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._seed = seed
-        self._listen = self._draw.choice([None, None, "tcp://127.0.0.1:0"])
+        self._harms: dict[Harm, int] = {
+            self._kill: 8,
+            self._kill_two: 2,
+            self._stop: 4,
+            self._terminate: 5,
+            self._fork: 3,
+            self._fork_and_kill: 2,
+        }
 
     def run(self) -> None:
         """Start processes, harm them, and end them all."""
         try:
-            for n in range(PROCESSES):
-                cluster = Cluster(
-                    serve=n != PROCESSES - 1,
-                    listen=self._listen,
-                    ttl=TTL,
-                    max_calls=self._draw.choice([2, 1024]),
-                )
-                self._start(BACKENDS[n % 3], cluster)
-            while (now := time.monotonic()) < self._until:
+            self._places = self._storage.begin(self.folder, self._draw)
+            for place in self._places:
+                self._start(place)
+            while time.monotonic() < self._harmed_until:
                 self._reap()
-                for due in [each for each in self._later if each[0] <= now]:
-                    self._later.remove(due)
-                    due[1]()
-                if self._draw.random() < 0.02:
+                self._do_what_is_due(time.monotonic())
+                if self._draw.random() < self._storage.harms_per_second * _TICK:
                     self._harm()
+                time.sleep(_TICK)
+            self._recover()
+            while time.monotonic() < self._until:
+                self._reap()
                 time.sleep(0.01)
+            self._storage.check_calm()
             self._end()
+            self._deliver_all()
+            self._storage.check_end()
         finally:
+            self._storage.recover()
             for process in self._living.values():
                 os.kill(process.pid, signal.SIGKILL)
                 os.waitpid(process.pid, 0)
 
-    def _start(self, backend: str, cluster: Cluster) -> None:
+    def _do_what_is_due(self, now: float) -> None:
+        for due in [each for each in self._later if each[0] <= now]:
+            self._later.remove(due)
+            due[1]()
+
+    def _recover(self) -> None:
+        """Let all processes and the storage be well again."""
+        self._do_what_is_due(math.inf)
+        self._storage.recover()
+
+    def _start(self, place: Place, *, callers: bool = True) -> Process:
         n = next(self._numbers)
+        if not callers:
+            place = attrs.evolve(place, callers=0)
         seed = self._seed * 1000 + n
-        job = Job(
-            str(self.path), str(self.folder / f"{n}.calls"), backend, cluster, seed, self._until
-        )
+        job = Job(place, self.folder / f"{n}.calls", seed, self._until + _ORPHAN_SECONDS)
         pid = os.fork()
         if not pid:
             chaos_member.main(job)
-        self._living[pid] = Process(pid, job)
         self.events["started"] += 1
+        process = self._living[pid] = Process(pid, place)
+        return process
 
     def _reap(self) -> None:
         for process in list(self._living.values()):
@@ -121,11 +139,12 @@ class Round:
     def _ended(self, process: Process, code: int) -> None:
         del self._living[process.pid]
         self.events[f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"] += 1
-        if time.monotonic() < self._until:
-            job = process.job
-            self._after(
-                self._draw.choice([0.0, 0.01, 0.2]), lambda: self._start(job.backend, job.cluster)
-            )
+        if time.monotonic() < self._harmed_until:
+            pause = self._draw.choice([0.0, 0.01, 0.2])
+            self._after(pause, lambda: self._start_again(process.place))
+
+    def _start_again(self, place: Place) -> None:
+        self._start(place)
 
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
         self._later.append((time.monotonic() + seconds, action))
@@ -134,28 +153,14 @@ class Round:
         processes = list(self._living.values())
         if not processes:
             return
-        owner = self._living.get(self._owner() or 0)
+        favourite = self._living.get(self._storage.favourite() or 0)
         victim = self._draw.choice(processes)
-        if owner is not None and self._draw.random() < 0.5:
-            victim = owner
-        harms: dict[Callable[[Process], None], int] = {
-            self._kill: 8,
-            self._kill_two: 2,
-            self._stop: 4,
-            self._terminate: 5,
-            self._fork: 3,
-            self._fork_and_kill: 2,
-            self._remove_file: 1,
-        }
+        if favourite is not None and self._draw.random() < 0.5:
+            victim = favourite
+        harms = {**self._harms, **self._storage.harms(self._after)}
         [harm] = self._draw.choices(list(harms), list(harms.values()))
-        self.events[harm.__name__[1:] + (" owner" if victim is owner else "")] += 1
+        self.events[harm.__name__.lstrip("_") + (" owner" if victim is favourite else "")] += 1
         harm(victim)
-
-    def _owner(self) -> int | None:
-        with contextlib.suppress(UnreadableNote):
-            note = read_note(self.path.with_name(f"{self.path.name}-node"))
-            return None if note is None else note.pid
-        return None
 
     def _kill(self, process: Process) -> None:
         os.kill(process.pid, signal.SIGKILL)
@@ -190,39 +195,44 @@ class Round:
         if process.pid in self._living:
             self._kill(process)
 
-    def _remove_file(self, _: Process) -> None:
-        names = ["node"], ["socket"], ["lock"], ["node", "socket", "lock"]
-        for name in self._draw.choice(names):
-            self.path.with_name(f"{self.path.name}-{name}").unlink(missing_ok=True)
-
     def _end(self) -> None:
-        """Let what is stopped go on, and have all close their runtimes."""
+        """Have all processes close their runtimes."""
+        began = time.monotonic()
         for process in list(self._living.values()):
-            os.kill(process.pid, signal.SIGCONT)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 60
         while self._living:
             self._reap()
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + _LONGEST_END:
                 raise AssertionError(f"{self._living} don't end")
             time.sleep(0.01)
 
+    def _deliver_all(self) -> None:
+        """Have one more process deliver all alarms that are left."""
+        process = self._start(self._places[0], callers=False)
+        began = time.monotonic()
+        while alarms := self._storage.contents().alarms:
+            if time.monotonic() > began + _LONGEST_DELIVERY:
+                raise AssertionError(f"{sorted(alarms)} don't go off")
+            time.sleep(0.05)
+        self._terminate(process)
+        self._end()
 
-def run_round(seed: int, seconds: float, total: Counter[str]) -> None:
+
+def run_round(storage: ChaosStorage, seed: int, seconds: float, total: Counter[str]) -> None:
     """A round and its verdict.
 
     Raises:
         AssertionError: Something was wrong. The files are kept, and the message names them.
     """
     folder = Path(mkdtemp(prefix="chaos-"))
-    chaos = Round(folder, seed, seconds)
+    chaos = Round(storage, folder, seed, seconds)
     try:
         chaos.run()
         history = History.of(folder.glob("*.calls"))
-        history.read_file(chaos.path)
+        history.read(storage.contents())
         total.update(chaos.events)
-        total.update(judge(history))
+        total.update(judge(history, chaos.calm))
     except BaseException as error:
         error.add_note(f"seed {seed}; the files are in {folder}")
         raise
@@ -236,15 +246,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="the length of one round, which is the only")
     parser.add_argument("--changes", type=int, help="how many acknowledged changes")
     parser.add_argument("--seed", type=int, help="of the first round; a fresh one if not given")
+    parser.add_argument("--storage", choices=STORAGES, default="sqlite", help="sqlite by default")
     options = parser.parse_args(arguments)
     seed = SystemRandom().randrange(_SEEDS) if options.seed is None else options.seed
     say(f"seeds from {seed} on")
     total: Counter[str] = Counter()
     began = time.monotonic()
     try:
-        for each in _rounds(seed, options, total):
-            run_round(each, options.seconds or ROUND_SECONDS, total)
-            say(f"{time.monotonic() - began:6.0f} s, {summary(total)}")
+        with storage_of(options.storage) as storage:
+            for each in _rounds(seed, options, total):
+                run_round(storage, each, options.seconds or ROUND_SECONDS, total)
+                say(f"{time.monotonic() - began:6.0f} s, {summary(total)}")
     except AssertionError as error:
         say("\n".join([str(error), *getattr(error, "__notes__", ())]))
         return 1

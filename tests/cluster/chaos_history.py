@@ -3,23 +3,23 @@
 Each object's history is judged by the checker of the simulation. A call whose caller got an error
 of unknown outcome, or was killed, may have had its effect at any time from its beginning on, or
 never: a turn may run after its caller has learned that its owner is silent. Alarms have such
-effects, too. The contents of the file are one more read, at the end.
+effects, too; at the end all of them have gone off. The contents of the storage are one more read.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
 from simulation.checker import TooHard, check_linearizable
 from simulation.history import Key, Operation
 from simulation.models import CounterModel, LedgerModel, ObjectModel, RegisterModel, Step
+
+from .chaos_storage import Contents
 
 _TYPES = {"ChaosLedger": "ledger", "ChaosRegister": "register", "ChaosCounter": "counter"}
 _FIELDS = {"ledger": "names", "register": "value", "counter": "total"}
@@ -64,6 +64,8 @@ class History:
         """The alarms that are set for sure, by the name that each appends."""
         self.stored: dict[Key, Any] = {}
         self.errors: Counter[str] = Counter()
+        self.timeouts: list[tuple[Operation, float, str]] = []
+        """The operations that timed out, each with its end and its message."""
 
     @classmethod
     def of(cls, paths: Iterable[Path]) -> History:
@@ -96,24 +98,20 @@ class History:
         if operation.name == "arm" and known == "ok":
             self.armed[str(operation.args[0])] = operation.key
         if known == "unknown" and isinstance(result, str):
-            self.errors[result] += 1
+            self.errors[result.partition(":")[0]] += 1
+            if result.startswith("CallTimeout"):
+                self.timeouts.append((operation, end, result))
         operation.known = known
         if known == "ok":
             operation.end = end
             operation.result = _flat(operation, result)
 
-    def read_file(self, path: Path) -> None:
-        """Read what is stored, as another program does. All processes have ended."""
-        with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            rows = connection.execute("SELECT type_name, object_id, state FROM durable_objects")
-            for type_name, object_id, state in rows:
-                kind = _TYPES[type_name]
-                value = json.loads(state)[_FIELDS[kind]]
-                self.stored[Key(kind, object_id)] = tuple(value) if kind == "ledger" else value
-            self.pending = {
-                name for (name,) in connection.execute("SELECT name FROM durable_alarms")
-            }
+    def read(self, contents: Contents) -> None:
+        """Take what is stored. All processes have ended."""
+        for type_name, object_id, state in contents.objects:
+            kind = _TYPES[type_name]
+            value = json.loads(state)[_FIELDS[kind]]
+            self.stored[Key(kind, object_id)] = tuple(value) if kind == "ledger" else value
 
 
 def _flat(operation: Operation, result: Any) -> Any:
@@ -124,16 +122,22 @@ def _flat(operation: Operation, result: Any) -> Any:
     return tuple(result) if isinstance(result, list) else result
 
 
-def judge(history: History) -> Counter[str]:
+def judge(history: History, calm: tuple[float, float] = (0.0, 0.0)) -> Counter[str]:
     """Check all histories; return how much that was.
+
+    Args:
+        history: The history.
+        calm: A time in which no call may time out.
 
     Raises:
         AssertionError: One isn't linearizable; or a name is twice in a list, or an alarm that was
-            set has neither gone off nor is left.
+            set hasn't gone off.
     """
     found: Counter[str] = Counter(history.errors)
+    for operation, end, text in history.timeouts:
+        assert not calm[0] <= operation.start <= end <= calm[1], (operation, end, calm, text)
     for name, key in history.armed.items():
-        assert name in history.pending or name in history.stored.get(key, ()), (key, name)
+        assert name in history.stored.get(key, ()), (key, name)
     for key, names in history.stored.items():
         assert key.type_name != "ledger" or len(set(names)) == len(names), key
     for key, operations in history.operations.items():

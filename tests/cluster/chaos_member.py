@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable
 from itertools import count
+from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
@@ -25,38 +26,33 @@ import attrs
 
 from trio_durable import (
     CallTimeout,
-    Cluster,
     DurableRuntime,
+    ObjectNotRunning,
     Overloaded,
     OwnerLost,
+    PersistenceError,
     RuntimeClosed,
+    StaleObject,
     StorageInUse,
     StorageUnavailable,
 )
 
+from .chaos_storage import Place
 from .ledgers import Counter, Ledger, Refused, Register
 from .members import options_of
 
-EPOCH = 0.5
-"""Seconds in which the same objects are called. Histories stay short enough to be judged."""
-OBJECTS = 6
-"""Objects of each type in an epoch."""
-CALLERS = 8
-TTL = 1.0
 CALL_TIMEOUT = 3.0
 FORK_SECONDS = 1.5
 
-_UNKNOWN = (OwnerLost, CallTimeout, RuntimeClosed)
+_UNKNOWN = (OwnerLost, CallTimeout, RuntimeClosed, PersistenceError)
 
 
 @attrs.frozen
 class Job:
     """A process to start."""
 
-    path: str
-    log: str
-    backend: str
-    cluster: Cluster
+    place: Place
+    log: Path
     seed: int
     until: float
 
@@ -64,7 +60,7 @@ class Job:
 class Log:
     """The file that the operations are written to."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._numbers = count()
 
@@ -93,7 +89,10 @@ class Log:
 class Caller:
     """Calls one object after the other."""
 
-    def __init__(self, runtime: DurableRuntime, log: Log, draw: random.Random, name: str) -> None:
+    def __init__(
+        self, place: Place, runtime: DurableRuntime, log: Log, draw: random.Random, name: str
+    ) -> None:
+        self._place = place
         self._runtime = runtime
         self._log = log
         self._draw = draw
@@ -102,7 +101,8 @@ class Caller:
 
     async def run(self) -> None:
         while not self._is_over:
-            epoch, n = int(time.monotonic() / EPOCH), self._draw.randrange(OBJECTS)
+            epoch = int(time.monotonic() / self._place.epoch)
+            n = int(self._place.objects * self._draw.random() ** 2)  # some often, some seldom
             [step] = self._draw.choices(_STEPS, _WEIGHTS)
             # Turns call the next object, and never in a circle.
             await step(self, f"{epoch}-{n}", f"{epoch}-{n + 1}")
@@ -124,7 +124,7 @@ class Caller:
             known = "ok"
         except Refused as error:
             known, value = "ok", error.args[0]
-        except Overloaded:
+        except (Overloaded, ObjectNotRunning):
             known = "never"
         except _UNKNOWN as error:
             value = self._unknown(error)
@@ -165,16 +165,16 @@ class Caller:
         """An alarm's effect has no caller: it may come at any time from now on."""
         name, where = next(self._names), f"ledger {object_id}"
         alarm, arming = self._log.begin((where, "append", [name]), (where, "arm", [name]))
-        known = "unknown"
+        known, problem = "unknown", None
         try:
             await self._runtime.get(Ledger, object_id).arm(name, self._seconds())
             known = "ok"
         except (*_UNKNOWN, Overloaded) as error:
-            self._unknown(error)
+            problem = self._unknown(error)
         except Exception as error:  # noqa: BLE001  # found by the driver
             self._log.fault(error)
         del alarm  # nothing is ever known of it
-        self._log.end((arming, known, None))
+        self._log.end((arming, known, problem))
 
     async def _relay(self, object_id: str, other_id: str) -> None:
         name = next(self._names)
@@ -187,7 +187,7 @@ class Caller:
             replies = await self._runtime.get(Ledger, object_id).relay(name, other_id)
             known = "ok"
         except (*_UNKNOWN, Overloaded) as error:
-            self._unknown(error)
+            replies = self._unknown(error), None
         except Exception as error:  # noqa: BLE001  # found by the driver
             self._log.fault(error)
         self._log.end((here, known, replies[0]), (there, known, replies[1]))
@@ -219,6 +219,27 @@ class Caller:
         calling = self._runtime.get(Register, object_id).refuse(next(self._names))
         await self._one("register", object_id, "read", [], calling)
 
+    async def _get(self, object_id: str, _: str) -> None:
+        getting = self._runtime.get_state(Register, object_id)
+        await self._one("register", object_id, "read", [], getting, lambda found: found.value)
+
+    async def _stop(self, object_id: str, _: str) -> None:
+        """Let objects leave memory, which changes nothing."""
+        number = self._draw.randrange(1, 2**40)
+
+        async def stop_and_add() -> int:
+            await self._runtime.stop(Counter, object_id)
+            return await self._runtime.get(Counter, object_id).add(number)
+
+        await self._one("counter", object_id, "add", [number], stop_and_add())
+
+    async def _give_up(self, object_id: str, _: str) -> None:
+        """Cancel a call, which may have run."""
+        name = next(self._names)
+        self._log.begin((f"ledger {object_id}", "append", [name]))
+        with anyio.move_on_after(self._seconds()), contextlib.suppress(*_UNKNOWN, Overloaded):
+            await self._runtime.get(Ledger, object_id).append_slowly(name, self._seconds())
+
     async def _add(self, object_id: str, _: str) -> None:
         number = self._draw.randrange(1, 2**40)
         calling = self._runtime.get(Counter, object_id).add(number)
@@ -239,7 +260,9 @@ class Caller:
 
     def _unknown(self, error: Exception) -> str:
         self._is_over = isinstance(error, RuntimeClosed)
-        return type(error).__name__
+        if isinstance(error, StaleObject):
+            self._log.fault(error)  # there was another instance
+        return f"{type(error).__name__}: {error}"[:500]
 
     def _seconds(self) -> float:
         return self._draw.choice([0.0, 0.001, 0.01])
@@ -264,6 +287,9 @@ _SHARES: dict[Callable[[Caller, str, str], Awaitable[None]], int] = {
     Caller._add_slowly: 4,
     Caller._count: 6,
     Caller._refuse_to_add: 4,
+    Caller._get: 3,
+    Caller._stop: 2,
+    Caller._give_up: 3,
 }
 _STEPS, _WEIGHTS = list(_SHARES), list(_SHARES.values())
 
@@ -290,9 +316,9 @@ async def work(job: Job, log: Log) -> None:
 async def open_and_call(job: Job, log: Log, draw: random.Random) -> None:
     while True:
         runtime = DurableRuntime(
-            job.path,
+            job.place.location,
             objects=[Ledger, Register, Counter],
-            cluster=job.cluster,
+            cluster=job.place.cluster,
             call_timeout=CALL_TIMEOUT,
             grace_period=0.3,
         )
@@ -306,8 +332,9 @@ async def open_and_call(job: Job, log: Log, draw: random.Random) -> None:
     # Callers go on while the runtime closes, and hear of it.
     async with anyio.create_task_group() as calling:
         try:
-            for n in range(CALLERS):
-                caller = Caller(runtime, log, random.Random(draw.random()), f"{job.seed}.{n}")
+            for n in range(job.place.callers):
+                name, own_draw = f"{job.seed}.{n}", random.Random(draw.random())
+                caller = Caller(job.place, runtime, log, own_draw, name)
                 calling.start_soon(caller.run)
             await anyio.sleep_forever()
         finally:
@@ -331,11 +358,12 @@ def main(job: Job) -> NoReturn:
     code, log = 1, Log(job.log)
     try:
         logging.basicConfig(
-            filename=f"{job.path}.log", format=f"%(asctime)s {os.getpid()} %(name)s %(message)s"
+            filename=job.log.with_name("chaos.log"),
+            format=f"%(asctime)s {os.getpid()} %(levelname)s %(name)s %(message)s",
         )
         logging.getLogger("trio_durable.cluster").setLevel(logging.INFO)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's
-        backend, options = options_of(job.backend)
+        backend, options = options_of(job.place.backend)
         anyio.run(work, job, log, backend=backend, backend_options=options)
         code = 0
     except BaseException as error:

@@ -15,6 +15,8 @@ from exactness.mutants import TESTS, Mutant, main
 _TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
 _FILE = (*_TESTS, "cluster/test_file.py", "-k")
 _PROCESSES = (*_TESTS, "cluster/test_processes.py", "-k")
+_MEMBERS = (*_TESTS, "cluster/test_members.py", "-k")
+_ROWS = (*_TESTS, "storage/postgres/test_nodes.py", "storage/postgres/test_members.py", "-k")
 CHECKS: dict[str, tuple[str, ...]] = {
     "succession": (*_FILE, "trio and (take or alarms or under_way or not_known or order)"),
     "closing": (*_FILE, "trio and (closing or close or answered)"),
@@ -24,6 +26,11 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "leaving": (*_PROCESSES, "terminated or what_was_answered or administration"),
     "end of a link": (*_TESTS, "cluster/test_link_end.py"),
     "chaos": ("cluster.chaos", "--minutes", "1", "--seed", "1"),
+    "chaos of members": ("cluster.chaos", "--storage", "postgres", "--minutes", "2", "--seed", "1"),
+    "leases of members": (*_MEMBERS, "trio and lease"),
+    "places of members": (*_MEMBERS, "trio and (memory or leaves or leave or shards)"),
+    "alarms of members": (*_MEMBERS, "trio and (alarms or claims)"),
+    "rows": (*_ROWS, "writes_nothing or settled or claims or since_it_was_read"),
 }
 
 MUTANTS = [
@@ -252,8 +259,8 @@ MUTANTS = [
         "calls of a closed runtime wait for an owner",
         "closing",
         "_cluster/router.py",
-        "            self._places.moved(object_id, peer)\n            if self._closed is not None:\n"
-        "                raise self._closed()\n",
+        "            self._places.moved(object_id, peer)\n"
+        "            if self._closed is not None:\n                raise self._closed()\n",
         "            self._places.moved(object_id, peer)\n",
     ),
     Mutant(
@@ -287,6 +294,102 @@ MUTANTS = [
         "_activations/resident.py",
         "if gate is None or (error is not None and not isinstance(error, Exception)):",
         "if gate is None or error is not None:",
+    ),
+    Mutant(
+        "no_fence",
+        "a node that was removed goes on to write",
+        "rows",
+        "storage/postgres/_nodes.py",
+        "SELECT CASE WHEN count(*) = 1 THEN 1 ELSE ('{_DEPOSED_MARK} ' || count(*))::int END",
+        "SELECT CASE WHEN count(*) = 1 THEN 1 ELSE 1 END",
+    ),
+    Mutant(
+        "answers_unchecked",
+        "answers to other members leave without a lease",
+        "leases of members",
+        "_cluster/service.py",
+        "if self._lease is not None:",
+        "if False:",
+    ),
+    Mutant(
+        "placement_unchecked",
+        "objects come into memory in any process",
+        "places of members",
+        "_activations/directory.py",
+        "        if placement is not None:\n            placement.check(key)\n",
+        "",
+    ),
+    Mutant(
+        "given_with_objects",
+        "a shard is given away while its objects are in memory",
+        "chaos of members",
+        "_cluster/handover.py",
+        "if not self._map.residents(shard):",
+        "if True:",
+    ),
+    Mutant(
+        "views_without_lease",
+        "a view is adopted after the end of its lease",
+        "leases of members",
+        "_cluster/member_cluster.py",
+        "            or lease is None\n            or not lease.is_valid()\n",
+        "            or lease is None\n",
+    ),
+    Mutant(
+        "claims_kept",
+        "alarms that a dead member had claimed wait for the end of its claims",
+        "alarms of members",
+        "_cluster/member_cluster.py",
+        "await self._release_claims(shards)",
+        "pass",
+    ),
+    Mutant(
+        "theft",
+        "a shard is acquired that has got an owner since it was read",
+        "rows",
+        "storage/postgres/_shards.py",
+        "AND s.term = k.term\n        AND s.owner IS NULL AND passed = 1",
+        "AND passed = 1",
+    ),
+    Mutant(
+        "acquired_without_term",
+        "a shard is acquired that was another member's since it was read",
+        "rows",
+        "storage/postgres/_shards.py",
+        " AND s.term = k.term\n        AND s.owner IS NULL",
+        "\n        AND s.owner IS NULL",
+    ),
+    Mutant(
+        "moving_admitted",
+        "objects of a shard that moves come into memory",
+        "chaos of members",
+        "_cluster/shard_map.py",
+        "return self._moving.get(shard) is _Stage.CLOSED and running_turn() is not None",
+        "return self._moving.get(shard) is not None",
+    ),
+    Mutant(
+        "calls_of_zombies",
+        "a turn without its lease calls objects of other members",
+        "leases of members",
+        "_cluster/router.py",
+        "if self._tenure is not None:",
+        "if False:",
+    ),
+    Mutant(
+        "views_missed",
+        "a view that comes before its lease has begun is all that comes",
+        "leases of members",
+        "_cluster/member_cluster.py",
+        "        self._membership.look()  # views that came before were ignored\n",
+        "",
+    ),
+    Mutant(
+        "kept_after_loss",
+        "objects stay in memory when the lease is over",
+        "leases of members",
+        "_runtime/leasing.py",
+        "            activation.depose(partial(_owner_lost, activation.key, problem))\n",
+        "            pass\n",
     ),
 ]
 

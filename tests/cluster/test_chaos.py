@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,16 @@ import pytest
 
 from . import chaos
 from .chaos_history import History, judge
+from .chaos_storage import STORAGES, Contents
 from .processes import run_module
 
 SECONDS = 4
 
 
-def test_it_says_what_it_has_done() -> None:
-    lines = run_module("cluster.chaos", "--seconds", f"{SECONDS}", "--seed", "5").splitlines()
+@pytest.mark.parametrize("storage", STORAGES)
+def test_it_says_what_it_has_done(storage: str) -> None:
+    arguments = ("--storage", storage, "--seconds", f"{SECONDS}", "--seed", "5")
+    lines = run_module("cluster.chaos", *arguments).splitlines()
     assert lines[0] == "seeds from 5 on"
     assert lines[-1] == "nothing was wrong", "\n".join(lines)
     assert " changes" in lines[-2]
@@ -28,30 +29,20 @@ def test_it_says_what_it_has_done() -> None:
 # --- what it would see -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    with closing(sqlite3.connect(tmp_path / "chaos.db")) as connection, connection:
-        connection.execute("CREATE TABLE durable_objects (type_name, object_id, state)")
-        connection.execute("CREATE TABLE durable_alarms (name)")
-    return tmp_path
-
-
-def verdict(folder: Path, names: list[str], *lines: list[Any]) -> None:
+def verdict(folder: Path, names: list[str], *lines: list[Any], calm_until: float = 0.0) -> None:
     (folder / "0.calls").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with closing(sqlite3.connect(folder / "chaos.db")) as connection, connection:
-        state = json.dumps({"names": names})
-        connection.execute("INSERT INTO durable_objects VALUES ('ChaosLedger', 'a', ?)", (state,))
     history = History.of([folder / "0.calls"])
-    history.read_file(folder / "chaos.db")
-    judge(history)
+    stored = ("ChaosLedger", "a", json.dumps({"names": names}))
+    history.read(Contents([stored], frozenset()))
+    judge(history, (0.0, calm_until))
 
 
 APPEND = [[0, "ledger a", "append", ["x"], 1.0], [0, "ok", [1, []], 2.0]]
 
 
-def test_it_accepts_what_is_right(folder: Path) -> None:
+def test_it_accepts_what_is_right(tmp_path: Path) -> None:
     verdict(
-        folder,
+        tmp_path,
         ["x", "z"],
         *APPEND,
         [1, "ledger a", "append", ["y"], 3.0],
@@ -59,6 +50,8 @@ def test_it_accepts_what_is_right(folder: Path) -> None:
         [2, "ledger a", "peek", [], 5.0],
         [2, "ok", [1, ["x"]], 6.0],
         [3, "ledger a", "append", ["z"], 7.0],  # its caller was killed
+        [4, "ledger a", "read", [], 8.0],
+        [4, "unknown", "CallTimeout: its commit isn't durable yet", 11.0],
     )
 
 
@@ -69,15 +62,19 @@ WRONG: dict[str, tuple[list[str], list[list[Any]]]] = {
     "a stale read": (["x"], [[1, "ledger a", "read", [], 3.0], [1, "ok", [], 4.0]]),
     "a stale exception": (["x"], [[1, "ledger a", "peek", [], 3.0], [1, "ok", [0, []], 4.0]]),
     "a lost alarm": (["x"], [[1, "ledger a", "arm", ["y"], 3.0], [1, "ok", None, 4.0]]),
+    "a call that times out": (
+        ["x"],
+        [[1, "ledger a", "read", [], 3.0], [1, "unknown", "CallTimeout: it is idle", 4.0]],
+    ),
     "an unknown error": (["x"], [["fault", "ValueError()"]]),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_it_sees_what_is_wrong(folder: Path, name: str) -> None:
+def test_it_sees_what_is_wrong(tmp_path: Path, name: str) -> None:
     names, lines = WRONG[name]
     with pytest.raises(AssertionError):
-        verdict(folder, names, *APPEND, *lines)
+        verdict(tmp_path, names, *APPEND, *lines, calm_until=4.0)
 
 
 def test_a_failure_names_its_seed_and_keeps_its_files(

@@ -38,6 +38,7 @@ from trio_durable._cluster.nodes import host_name
 from trio_durable._cluster.outcomes import ErrorReply
 from trio_durable._cluster.router import MOVED
 from trio_durable._runtime.administration import Administration
+from trio_durable._runtime.file_sharing import FileSharing
 from trio_durable.testing import fire_alarm
 
 from .files import CLIENT, member, members
@@ -454,7 +455,7 @@ async def test_a_note_leads_to_a_socket_that_is_there(
 async def test_a_process_without_the_file_serves_nothing(path: Path) -> None:
     async with members(path) as [first, second]:
         sharing = first._open().sharing
-        assert sharing is not None
+        assert isinstance(sharing, FileSharing)
         [link] = sharing._cluster._peers
         for body in (
             b'"h","ClusterCounter","a","add",[]',

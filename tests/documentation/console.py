@@ -163,8 +163,9 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
     """Each command, on one line, and what it is shown to print."""
     assert text.startswith("$ "), "a console block begins with a command"
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, _, expected = re.sub(r"\\\n\s*", "", part).partition("\n")
-        yield command, expected
+        lines = re.match(r"(?:.*\\\n)*.*", part)
+        assert lines
+        yield re.sub(r"\\\n\s*", "", lines[0]), part[lines.end() + 1 :]
 
 
 def matches(expected: str, printed: str) -> bool:
@@ -222,7 +223,10 @@ STAND_INS: dict[str, Callable[[list[str]], None]] = {
     "python3": _makes_an_environment,
     ".": _makes_active,
     **dict.fromkeys(
-        ("docker", "gunicorn", "journalctl", "litestream", "sudo", "systemctl", "systemd-analyze"),
+        (
+            *("docker", "granian", "gunicorn", "journalctl", "litestream", "openssl", "sudo"),
+            *("systemctl", "systemd-analyze"),
+        ),
         _needs_a_machine_of_its_own,
     ),
 }

@@ -26,7 +26,7 @@ POSTGRES = {
     "m002_alarms": "7641b3f273b0fac4",
     "m003_tenants": "aad0ebdbe4ca69f6",
     "m004_crashes": "dfb5258132e6470b",
-    "m005_cluster": "f1c95542defd9c4e",
+    "m005_cluster": "142c860968bf8773",
 }
 
 

@@ -10,10 +10,14 @@ from collections.abc import Callable
 
 
 class Listener(ABC):
-    """Accepts connections in a thread until it is closed."""
+    """Accepts connections in a thread until it is closed.
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    Args:
+        listener: Where it listens; by default a port of its own.
+    """
+
+    def __init__(self, listener: socket.socket | None = None) -> None:
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._start(self._accept)
 
     def url(self, query: str = "") -> str:

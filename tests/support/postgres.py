@@ -119,6 +119,20 @@ class Server:
         secret = f":{password}" if password else ""
         return f"postgresql://{user}{secret}@127.0.0.1:{self.port}/{database}"
 
+    def start_again(self) -> None:
+        """Start it after SIGKILL: it refuses until its last processes have ended."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self.start()
+            except AssertionError:
+                self.stop()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
     def start(self) -> None:
         """Start it, and wait until it serves."""
         command = [str(self._command), "-D", str(self._data), "-k", str(self.folder)]
@@ -146,6 +160,19 @@ class Server:
             self._process.send_signal(how)
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> list[int]:
+        """Stop all its processes without a sign of it; return them, for SIGCONT."""
+        assert self._process is not None
+        pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)  # first, so it starts no more
+        command = [shutil.which("pgrep") or "pgrep", "-P", str(pid)]
+        found = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        pids = [pid, *map(int, found.stdout.split())]
+        for each in pids[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGSTOP)
+        return pids
 
     @property
     def is_running(self) -> bool:

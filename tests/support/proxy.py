@@ -14,7 +14,7 @@ from .listener import Listener, hang_up
 class Proxy(Listener):
     """Passes on what comes in on a port of this machine to a Unix socket, and back."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, listener: socket.socket | None = None) -> None:
         self._target = target
         self._flows = threading.Event()
         self._flows.set()
@@ -29,7 +29,7 @@ class Proxy(Listener):
         """How many were accepted."""
         self.lost = threading.Event()
         """Set when what was to be lost is."""
-        super().__init__()
+        super().__init__(listener)
 
     # --- what a test does to it ------------------------------------------------------------------
 

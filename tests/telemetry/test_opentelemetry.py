@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from cluster.shared_memory import SHARDS, Rows, node
 from opentelemetry import baggage, trace
 from opentelemetry import context as contexts
 from opentelemetry.sdk.metrics import MeterProvider
@@ -31,6 +32,7 @@ from support.tasks import calls
 
 from trio_durable import (
     CallTimeout,
+    Cluster,
     DurableObject,
     DurableRuntime,
     PersistenceError,
@@ -586,3 +588,27 @@ def test_the_library_itself_does_without_the_package() -> None:
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def values(points: list[Point]) -> list[int | float]:
+    return [point.value for point in points if isinstance(point, NumberDataPoint)]
+
+
+@pytest.mark.anyio
+async def test_spans_of_a_call_are_joined_across_processes() -> None:
+    rows, here, there = Rows(), Notifier(), Notifier()
+    async with (
+        node(rows, instruments=[there.instrument]),
+        node(rows, cluster=Cluster(serve=False), instruments=[here.instrument]) as guest,
+    ):
+        with here.tracer.start_as_current_span("request"):
+            await guest.runtime.get(Counter, "a").add()
+        points = here.metrics()
+        assert values(points["trio_durable.calls.forwarded"]) == [1]
+        assert values(points["trio_durable.shards"]) == [0]
+        assert values(there.metrics()["trio_durable.shards"]) == [SHARDS]
+    call, turn = here.span("call Counter.add"), there.span("turn Counter.add")
+    assert here.parent(call) == "request"
+    assert turn.parent is not None
+    assert turn.parent.span_id == context_of(call).span_id
+    assert context_of(turn).trace_id == context_of(call).trace_id

@@ -83,25 +83,30 @@ class Activation(Opening):
         else:
             services.pump.add(self)
 
-    def repair(self) -> bool:
-        """Wake all that should be awake; return True if something was not.
+    def repair(self) -> None:
+        """Wake all that should be awake.
 
         Called when a call has timed out, which nothing but a fault of the library's can need.
         """
         mailbox, services = self.mailbox, self._services
         if mailbox is None:
             services.group_commit.wake(self.state)
-            return False
+            return
         if self.phase is Phase.LOADING:
             services.batched_load.wake()
-            return False
+            return
         has_owner = self.worker is not None or self in services.pump or self.state.turn is not None
         if not has_owner:
             services.pump.add(self)
         elif self.worker is not None and self.worker.is_parked:
             has_owner = False
             self.worker.wake()
-        return not has_owner
+        if not has_owner:
+            logger.error(
+                "%s was busy, and nothing served it; it is served again. This is a fault of "
+                "trio_durable, please report it",
+                self.key,
+            )
 
     def expected_wait(self) -> float:
         """Seconds until a call that comes now has had its turn, by the turns of late."""

@@ -11,7 +11,7 @@ router stands there, and the choice is made when the runtime opens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from .._errors import (
     CallCycle,
     CallTimeout,
     MailboxFull,
+    OwnerLost,
     RuntimeClosed,
     TurnInterrupted,
     TurnWontEnd,
@@ -51,11 +52,13 @@ logger = logging.getLogger("trio_durable.alarms")
 WONT_END_SECONDS = 60.0
 """How long a turn may go on after its interruption, if calls have no timeout."""
 
-
 Call = Callable[
     [str, HandlerDefinition, tuple[object, ...], dict[str, object], float | None],
     Coroutine[Any, Any, object],
 ]
+"""Runs a handler in a turn of an object, and returns its reply once that is durable.
+
+Called with the object's address, the handler, its arguments and the call's timeout."""
 _CHANGE = "a change of its alarms"
 
 
@@ -67,13 +70,7 @@ class CallPath(Protocol):
         """The type of the objects."""
         ...
 
-    @property
-    def call(self) -> Call:
-        """Runs a handler in a turn of an object, and returns its reply once that is durable.
-
-        Called with the object's address, the handler, its arguments and the call's timeout.
-        """
-        ...
+    call: Call
 
 
 class LocalCalls:
@@ -95,7 +92,7 @@ class LocalCalls:
         self._tenure = services.tenure
         self.elsewhere: Call | None = None
         """Makes a call whose object isn't here any more; None if no process else has objects."""
-        self.call = self._call if self._notifier is None else self._observed_call
+        self.call: Call = self._call if self._notifier is None else self._observed_call
 
     # --- handlers --------------------------------------------------------------------------------
 
@@ -181,7 +178,7 @@ class LocalCalls:
                     try:
                         result = await waiter.wait()
                     except Expired:
-                        self._repair(activation)
+                        activation.repair()
                         raise CallTimeout(
                             state.key, handler.name, timeout or 0, activation.activity()
                         ) from None
@@ -249,11 +246,12 @@ class LocalCalls:
         kwargs: dict[str, object],
         timeout: float | None,
         waiter: Waiter,
+        chain: Sequence[ObjectKey] = (),
     ) -> Submission:
         """Call a handler for a caller elsewhere, which no task here waits for.
 
-        Its turn comes from the mailbox and never on the spot, so that the number of calls that
-        arrive at once doesn't hold up the event loop.
+        Its turn comes from the mailbox and never on the spot, so that calls that arrive at once
+        don't hold up the event loop.
 
         Args:
             address: The object's address.
@@ -262,8 +260,10 @@ class LocalCalls:
             kwargs: The same, by name.
             timeout: The time that is left to the caller, in seconds.
             waiter: Ended with the reply, or with an error.
+            chain: The objects that wait for the call, see `WaitGraph.chain`.
 
         Raises:
+            CallCycle: The object waits for one of them; the call was not made.
             RuntimeClosed: The runtime closes or is closed; the call was not made.
             TenantDropped: The object's tenant is being dropped, likewise.
             Overloaded: It was unlikely to end within its timeout, likewise.
@@ -276,25 +276,19 @@ class LocalCalls:
         admit(services, key, handler.name, timeout, saves=not handler.readonly, loads=loads)
         activation = directory.use(address)
         activation.admit(handler.name, timeout)
+        services.wait_graph.check_chain(chain, activation.state, handler.name)
         envelope = Envelope(waiter, handler.name, handler, args, kwargs)
+        submission = Submission(activation, envelope, services.wait_graph, chain)
         self._put(activation, envelope, timeout)
-        return Submission(activation, envelope)
+        return submission
 
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
         activity = activation.activity()
-        self._repair(activation)
+        activation.repair()
         if envelope.stood_in_line and activation.is_queued(envelope):
             size = self.object_type.options.mailbox_size
             return MailboxFull(activation.key, envelope.name, timeout, activity, size)
         return CallTimeout(activation.key, envelope.name, timeout, activity)
-
-    def _repair(self, activation: Activation) -> None:
-        if activation.repair():
-            logger.error(
-                "%s was busy, and nothing served it; it is served again. This is a fault of "
-                "trio_durable, please report it",
-                activation.key,
-            )
 
     def _check_usable(self) -> None:
         """Refuse calls from the wrong place, and from outside while the runtime closes.
@@ -438,7 +432,7 @@ class LocalCalls:
         try:
             return await waiter.wait()
         except Expired:
-            self._repair(activation)
+            activation.repair()
             raise CallTimeout(key, name, timeout or 0, activation.activity()) from None
 
     # --- deliveries ------------------------------------------------------------------------------
@@ -447,17 +441,23 @@ class LocalCalls:
         """Handle an alarm in a turn of its object; ``waiter`` is released when that is durable.
 
         An alarm without a handler is discarded.
+
+        Raises:
+            OwnerLost: The object lives in another process.
         """
         key = delivery.key
-        activation = self.directory.use(key.address)
+        try:
+            activation = self.directory.use(key.address)
+        except NotHere:
+            raise OwnerLost(key.object_key, key.name, "it is in another process") from None
         handler = self.object_type.alarm_handler(key.name)
         if handler is None:
             if activation.state.is_superseded(delivery):
                 waiter.fail(AlarmSuperseded(activation.key, key.name))
                 return
             logger.debug("alarm %s has no handler and is discarded", key)
-            changes = AlarmChanges(acknowledged={key.name: delivery.claim})
-            activation.change_alarms(changes).hold(waiter)
+            acknowledged = {key.name: delivery.claim}
+            activation.change_alarms(AlarmChanges(acknowledged=acknowledged)).hold(waiter)
             return
         args = () if key.name in self.object_type.alarms else (delivery.alarm,)
         activation.accept(Envelope(waiter, key.name, handler, args, delivery=delivery))

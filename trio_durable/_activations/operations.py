@@ -24,6 +24,10 @@ def _put_state(activation: Activation, encoded: bytes) -> None:
     activation.write_state(encoded)
 
 
+def _rewrite(activation: Activation, revision: int, epoch: int, row: bytes | None) -> None:
+    activation.rewrite(revision, epoch, row)
+
+
 def _exists(activation: Activation) -> bool:
     return activation.state.is_stored
 
@@ -35,5 +39,6 @@ def _delete(activation: Activation) -> None:
 ENSURE_STARTED = Operation("ensure_started", _ensure_started, needs_instance=True)
 GET_STATE = Operation("get_state", _get_state, saves=False)
 PUT_STATE = Operation("put_state", _put_state)
+REWRITE = Operation("rewrite", _rewrite)
 EXISTS = Operation("exists", _exists, saves=False)
 DELETE = Operation("delete", _delete)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .._errors import OwnerLost
 from .._keys import ObjectKey
 
 
-class NotHere(OwnerLost):
+class NotHere(Exception):
     """An object may not live in this process now. Nothing was done; it never leaves the runtime."""
 
 

@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
-from .._errors import RuntimeClosed
+from .._errors import RuntimeClosed, StaleObject
 from .._eventloop.current import Dispatcher
 from .._keys import ObjectKey
-from .._persistence.ticket import Ticket
+from .._persistence.ticket import STALE_PROBLEM, Ticket
 from .._telemetry.events import LeavingReason
 from .._telemetry.events import Turn as TurnEvent
 from ..storage import AlarmChanges
@@ -259,6 +259,26 @@ class Resident(ABC):
         """Replace the object's state."""
         self.leaving = self.phase is not Phase.READY  # it came into memory for this only
         self.state.replace(encoded)
+
+    def rewrite(self, revision: int, epoch: int, row: bytes | None) -> None:
+        """Replace or delete the object's row, of whatever schema, if it is the expected one.
+
+        Args:
+            revision: The expected revision; 0 if nothing should be stored.
+            epoch: The expected epoch, if something should be; 0 if the storage keeps none.
+            row: The state as it is to be stored; None to delete the object with its alarms.
+
+        Raises:
+            StaleObject: Another row is stored, or about to be.
+        """
+        self.leaving = self.phase is not Phase.READY  # it came into memory for this only
+        its_revision, its_epoch = self.state.row_id
+        if its_revision != revision or (epoch and revision and its_epoch != epoch):
+            raise StaleObject(self.key, "save", STALE_PROBLEM, revision)
+        if row is None:
+            self.state.delete()
+        else:
+            self.state.rewrite(row)
 
     def stop(self) -> None:
         """Leave memory once the turns queued so far have ended and are durable."""

@@ -77,7 +77,7 @@ class StateHost(ContextHost, Protocol):
         ...
 
     def started_over(self) -> None:
-        """The object was deleted: the next turn begins from the defaults, in a new activation."""
+        """The object was deleted or rewritten: the next turn begins in a new activation."""
         ...
 
     def was_awaited(self, base_lost: bool) -> None:
@@ -412,17 +412,31 @@ class ObjectState:
             self._save(encoded, None)
         self.drop_instance()
 
+    def rewrite(self, row: bytes) -> None:
+        """Replace the stored row from outside; the next turn begins as after a load."""
+        host = self._host
+        assert host is not None
+        host.commits.submit(self, row, False, None, Loaded(row))
+        self.drop_instance()
+        host.started_over()
+
     def delete(self) -> None:
         """Delete the object from outside."""
         self._delete(AlarmChanges(clear=True))
         self._start_over()
 
     @property
+    def row_id(self) -> tuple[int, int]:
+        """The revision and the epoch of the row once the gate is passed; revision 0 for none."""
+        gate = self.gate
+        if gate is not None and gate.revision is not None:
+            return gate.next_revision or 0, gate.epoch
+        return self.revision or 0, self.epoch
+
+    @property
     def is_stored(self) -> bool:
         """True if the object has a row once the gate is passed."""
-        if self.gate is not None and self.gate.revision is not None:
-            return bool(self.gate.next_revision)
-        return bool(self.revision)
+        return self.row_id[0] > 0
 
     def is_superseded(self, delivery: Delivery) -> bool:
         """True if a commit changed the alarm since its delivery began, durable or on its way."""

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from .._keys import ObjectKey
 from .activation import Activation
 from .envelope import Envelope
+from .wait_graph import WaitGraph
 
 
 class Submission:
-    """A call in the mailbox of an object, made by `LocalCalls.submit`."""
+    """A call in the mailbox of an object, made by `LocalCalls.submit`.
 
-    __slots__ = ("_activation", "_envelope")
+    Args:
+        activation: The object.
+        envelope: The call.
+        wait_graph: Gets the wait of the call's chain.
+        chain: The objects that wait for the call.
+    """
 
-    def __init__(self, activation: Activation, envelope: Envelope) -> None:
+    __slots__ = ("_activation", "_chain", "_envelope", "_wait_graph")
+
+    def __init__(
+        self,
+        activation: Activation,
+        envelope: Envelope,
+        wait_graph: WaitGraph,
+        chain: Sequence[ObjectKey],
+    ) -> None:
         self._activation = activation
         self._envelope = envelope
+        self._wait_graph = wait_graph
+        self._chain = chain
+        if chain:
+            wait_graph.begin_elsewhere(self, chain, activation.state)
 
     @property
     def has_begun(self) -> bool:
@@ -23,3 +44,8 @@ class Submission:
     def withdraw(self) -> None:
         """Take it back if its turn hasn't begun."""
         self._activation.withdraw(self._envelope)
+
+    def end(self) -> None:
+        """The call has its outcome. Called once."""
+        if self._chain:
+            self._wait_graph.end_elsewhere(self, self._activation.state)

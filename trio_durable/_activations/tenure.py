@@ -67,6 +67,24 @@ class Tenure:
         origin = current_turn.get()
         return self.lease.is_valid() and (origin is None or not origin.base_lost)
 
+    def check_turn(self, key: Callable[[], ObjectKey], name: str) -> None:
+        """Let something leave the turn that the caller is in, if it is in one.
+
+        Args:
+            key: Makes the key of the object that gets it.
+            name: The handler, or the public method.
+
+        Raises:
+            OwnerLost: The turn has lost its lease.
+            PersistenceError: It builds on a lost change.
+        """
+        origin = current_turn.get()
+        if origin is None:
+            return
+        if origin.base_lost and origin.key is not None:
+            raise base_lost_error(origin.key)
+        check_lease(self.lease, key(), name)
+
     async def enter(
         self, key: Callable[[], ObjectKey], name: str, timeout: float | None
     ) -> float | None:
@@ -85,11 +103,7 @@ class Tenure:
             PersistenceError: The caller is in a turn that builds on a lost change.
             CallTimeout: There was no lease within the timeout.
         """
-        origin = current_turn.get()
-        if origin is not None and origin.base_lost and origin.key is not None:
-            raise base_lost_error(origin.key)
-        if origin is not None:
-            check_lease(self.lease, key(), name)
+        self.check_turn(key, name)
         if self.lease.is_valid():
             return timeout
         began = self._loop.now()

@@ -11,6 +11,11 @@ A call of a task that the handler has started and doesn't await isn't a wait of 
 ends, and then the call is served. A cycle through a task of which it isn't known that the turn
 awaits it, such as one of ``asyncio.gather``, ends with the timeouts of its calls.
 
+Turns of other processes may wait for an object, too. Each of their calls comes with its chain: the
+objects whose turns wait for it, there and in the processes before. Locks of distributed databases
+are searched by edge chasing (Chandy, Misra and Haas, 1983), with messages of their own; here the
+edges travel with the call that would close the cycle, and no message is added.
+
 Prior art: wait-for graphs of lock managers in databases, where the search runs after a time-out
 and picks a victim. Here the search runs before each wait, and the call that closes the cycle is the
 victim. It goes along the waits from the callee and against them from the caller, one edge of each
@@ -21,8 +26,9 @@ which is mostly so, however long the chain of waits or however many others wait 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from itertools import islice
 from typing import Protocol
 
 from .._errors import CallCycle, PersistenceError
@@ -30,6 +36,9 @@ from .._eventloop.loop import Loop
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
 from .interruption import Interruption
+
+MAX_CHAIN = 256
+"""The most objects in the chain of a call. A longer cycle ends with the timeouts of its calls."""
 
 
 class Node(Protocol):
@@ -162,6 +171,8 @@ class WaitGraph:
         self._loop = loop
         self._waiting: dict[Node, dict[Turn, None]] = {}
         """The turns that wait for an object, in order; no entry if there are none."""
+        self._elsewhere: dict[Node, dict[object, Sequence[ObjectKey]]] = {}
+        """The chains of the calls of other processes that wait for an object, likewise."""
 
     def caller(self) -> Turn | None:
         """The turn that waits for as long as the current task does; None if none does."""
@@ -180,6 +191,8 @@ class WaitGraph:
         if path is not None:
             keys = tuple(member.key for member in (origin, *path))
             raise CallCycle(target.key, name, keys)
+        if self._elsewhere:
+            self.check_chain(self.chain(caller), target, name)
 
     def begin(self, caller: Turn, target: Node) -> None:
         """``caller`` begins to wait for ``target``."""
@@ -195,6 +208,48 @@ class WaitGraph:
             del waiting[caller]
             if not waiting:
                 del self._waiting[target]
+
+    # --- waits of other processes ----------------------------------------------------------------
+
+    def chain(self, caller: Turn) -> tuple[ObjectKey, ...]:
+        """The objects that wait for ``caller`` to end, its own first, `MAX_CHAIN` at most."""
+        assert caller.node is not None
+        found: dict[ObjectKey, None] = {}
+        for node in _reached(caller.node, self._waiters):
+            found[node.key] = None
+            for chain in self._elsewhere.get(node, {}).values():
+                found.update(dict.fromkeys(chain))
+        return tuple(islice(found, MAX_CHAIN))
+
+    def check_chain(self, chain: Sequence[ObjectKey], target: Node, name: str) -> None:
+        """Refuse to let a turn of another process wait for ``target``.
+
+        Args:
+            chain: The objects that wait for the call, the caller's first; none if nothing does.
+            target: The object that it calls.
+            name: The handler.
+
+        Raises:
+            CallCycle: ``target`` already waits for one of them.
+        """
+        if chain:
+            callers = frozenset(chain)
+            for node in _reached(target, _waits):
+                if node.key in callers:
+                    raise CallCycle(target.key, name, _circle(chain[0], target, node))
+
+    def begin_elsewhere(self, call: object, chain: Sequence[ObjectKey], target: Node) -> None:
+        """The call of another process, with a chain, begins to wait for ``target``."""
+        self._elsewhere.setdefault(target, {})[call] = chain
+
+    def end_elsewhere(self, call: object, target: Node) -> None:
+        """That wait is over."""
+        calls = self._elsewhere[target]
+        del calls[call]
+        if not calls:
+            del self._elsewhere[target]
+
+    # --- inside ----------------------------------------------------------------------------------
 
     def _path(self, origin: Node, target: Node) -> list[Node] | None:
         """The objects from ``target`` back to ``origin`` along their waits, if there is a path."""
@@ -213,6 +268,23 @@ class WaitGraph:
     def _waiters(self, node: Node) -> Iterator[Node]:
         """The objects whose turns wait for ``node``."""
         return (turn.node for turn in self._waiting.get(node, ()) if turn.node is not None)
+
+
+def _reached(start: Node, edges: Callable[[Node], Iterable[Node]]) -> Iterator[Node]:
+    """``start``, and all nodes that its edges lead to, breadth first."""
+    found: dict[Node, Node | None] = {start: None}
+    yield start
+    known = 1
+    for end in _search(start, found, edges):
+        if len(found) > known:
+            known = len(found)
+            yield end
+
+
+def _circle(caller: ObjectKey, target: Node, node: Node) -> tuple[ObjectKey, ...]:
+    """A cycle, as far as this process knows it: ``node`` waits for the caller elsewhere."""
+    keys = (caller, target.key, node.key, caller)
+    return tuple(key for key, before in zip(keys, (None, *keys), strict=False) if key != before)
 
 
 def _waits(node: Node) -> Iterable[Node]:

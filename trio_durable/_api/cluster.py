@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from .._cluster.routed_calls import RoutedCalls
 from .._runtime.administration import Administration
+from .._runtime.member_sharing import MemberSharing
 from .._runtime.open_runtime import OpenRuntime
 from .._runtime.routed_administration import AdministrationRequests, RoutedAdministration
-from .._runtime.settings import ClusterOnFile
+from .._runtime.settings import ClusterOfMembers, ClusterOnFile
+from .._runtime.tenant_barrier import TenantBarrier
 from .registry import TypeRegistry
 
 
-def join(opened: OpenRuntime, given: ClusterOnFile, registry: TypeRegistry) -> Administration:
+def join(
+    opened: OpenRuntime, given: ClusterOnFile | ClusterOfMembers, registry: TypeRegistry
+) -> Administration:
     """Let a runtime share its storage, before any type is served; return its administration.
 
     Args:
@@ -20,7 +24,10 @@ def join(opened: OpenRuntime, given: ClusterOnFile, registry: TypeRegistry) -> A
     """
     requests = AdministrationRequests(Administration(opened), registry.calls)
     sharing = opened.share(given, RequestTargets(registry, requests))
-    return RoutedAdministration(opened, sharing.router, registry.timeout_of)
+    registry.delivers = sharing.delivers
+    if isinstance(sharing, MemberSharing):
+        requests.barrier = TenantBarrier(opened, sharing)
+    return RoutedAdministration(opened, sharing, requests.barrier, registry.timeout_of)
 
 
 class RequestTargets:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -86,3 +88,18 @@ class Instrument:
 
     def on_event(self, event: Point) -> None:
         """A point happened."""
+
+    def inject(self, carrier: dict[str, str]) -> None:
+        """A call is sent to another process of a cluster, in the context of its `Call`.
+
+        Args:
+            carrier: Takes what identifies the trace there, short texts by their names.
+        """
+
+    def extract(self, carrier: Mapping[str, str]) -> AbstractContextManager[object]:
+        """A call of another process is accepted within the block; its `Turn` has that context.
+
+        Args:
+            carrier: What `inject` has given there.
+        """
+        return nullcontext()

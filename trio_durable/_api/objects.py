@@ -176,8 +176,8 @@ class Objects(ABC):
         Raises:
             CallTimeout: No process of the cluster answered within the runtime's timeout.
         """
-        self._locate(object_type, object_id)
-        return (await self._administered().list_nodes())[0]
+        calls, address = self._locate(object_type, object_id)
+        return await self._administered().locate(calls.object_type.key(address))
 
     async def stop(
         self,

@@ -137,6 +137,8 @@ class TypeRegistry:
         self._elsewhere: dict[str, LocalCalls] = {}
         """By name, of types that other runtimes serve."""
         self._handle_classes: dict[LocalCalls, type[Handle]] = {}
+        self.delivers: Callable[[str], bool] = lambda object_id: True
+        """False for an object whose alarms are delivered in another process."""
         self.origin = Origin(self)
         """The runtime to pickled handles."""
 
@@ -207,6 +209,14 @@ class TypeRegistry:
         """See `Handles.reference`."""
         return reference_of(value, self.origin)
 
+    def schemas(self) -> dict[str, int]:
+        """The schema versions of the types, by stored name."""
+        if self._objects is not None:
+            definitions = [definition_of(each) for each in self._objects]
+        else:
+            definitions = [each for found in known_definitions().values() for each in found]
+        return {definition.name: definition.schema for definition in definitions}
+
     def timeout_of(self, type_name: str) -> float | None:
         """The timeout of calls of a type's objects; the default, without a name."""
         if not type_name:
@@ -222,6 +232,10 @@ class TypeRegistry:
         except Exception as error:  # noqa: BLE001  # calls of that type raise it as well
             return str(error)
         return None
+
+    def is_here(self, key: AlarmKey) -> bool:
+        """See `Destination.is_here`."""
+        return self.delivers(key.object_id)
 
     def retry_of(self, key: AlarmKey) -> Retry:
         """See `Destination.retry_of`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import Token
@@ -11,7 +10,7 @@ from heapq import nlargest
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 from weakref import WeakValueDictionary
 
 from .._activations.calls import LocalCalls
@@ -30,8 +29,8 @@ from .._eventloop.running import running_loop_token
 from .._json.state import DEFAULT_MAX_STATE_SIZE
 from .._runtime.administration import Administration
 from .._runtime.open_runtime import OpenRuntime, open_runtime
-from .._runtime.settings import ClusterOnFile, Settings
-from ..storage import Durability, MemoryStorage, SQLiteStorage, Storage
+from .._runtime.settings import ClusterOfMembers, ClusterOnFile, Settings
+from ..storage import Durability, MemoryStorage, SharedStorage, SQLiteStorage, Storage
 from ..storage._urls import storage_at
 from .durable_object import DurableObject
 from .instrument import Closed, Instrument, Opened
@@ -86,9 +85,9 @@ class DurableRuntime(Objects):
         clock: The source of the time of alarms; the system's clock, or the event loop's if that is
             virtual.
         instruments: Observers of the runtime's work, see `trio_durable.telemetry`.
-        cluster: True or a `Cluster` to share an SQLite file with the runtimes of other processes
-            that say so, too: one of them has the objects, and the others call it. On PostgreSQL
-            its ``ttl`` is that of the runtime's lease.
+        cluster: True or a `Cluster` to share the storage with the runtimes of other processes that
+            say so, too. On an SQLite file one of them has the objects, and the others call it; on
+            PostgreSQL they divide the objects, and call each other for the rest.
 
     Durations are a ``timedelta`` or a number of seconds.
 
@@ -139,7 +138,7 @@ class DurableRuntime(Objects):
             claim_ttl=interval_seconds(claim_ttl, "claim_ttl"),
             grace_period=seconds(grace_period, "grace_period"),
             close_timeout=seconds(close_timeout, "close_timeout"),
-            cluster=_on_file(cluster_settings(cluster), self._storage),
+            cluster=_clustered(cluster_settings(cluster), self._storage, self._registry),
         )
         self._is_entered = False
         self._opened: OpenRuntime | None = None
@@ -318,30 +317,28 @@ class DurableRuntime(Objects):
                 )
             ),
             slowest=tuple(nlargest(NAMED, busy, key=attrgetter("seconds"))),
+            shards=1 if opened.sharing is None else opened.sharing.shards,
+            calls_forwarded=0 if opened.sharing is None else opened.sharing.router.forwarded,
             log_bytes=opened.sides.writer.log_bytes,
         )
 
 
-def _on_file(settings: Cluster | None, storage: Storage) -> ClusterOnFile | None:
-    if settings is None or _is_node(storage, settings):
+def _clustered(
+    settings: Cluster | None, storage: Storage, registry: TypeRegistry
+) -> ClusterOnFile | ClusterOfMembers | None:
+    if settings is None:
         return None
-    if not isinstance(storage, SQLiteStorage):
-        raise ValueError(
-            f"cluster needs a storage that several processes can share, an SQLite file or a "
-            f"PostgreSQL database; "
-            f"{storage.location} is a {type(storage).__name__}"
-        )
-    return ClusterOnFile(settings, Path(storage.location))
+    if isinstance(storage, SQLiteStorage):
+        return ClusterOnFile(settings, Path(storage.location))
+    if isinstance(storage, SharedStorage):
+        from .._runtime.endpoint import check_addresses  # here, since it takes long
 
-
-def _is_node(storage: Storage, settings: Cluster) -> bool:
-    """True for a PostgreSQL database, where each runtime is a node; its lease has the TTL then."""
-    postgres = sys.modules.get("trio_durable.storage.postgres")  # else it is none
-    if postgres is None or not isinstance(storage, postgres.PostgresStorage):
-        return False
-    node: Any = storage  # of a class that isn't imported here
-    node._set_ttl(interval_seconds(settings.ttl, "ttl"))
-    return True
+        check_addresses(settings)
+        return ClusterOfMembers(settings, storage, registry.schemas)
+    raise ValueError(
+        "cluster needs a storage that several processes can share, an SQLite file or a PostgreSQL "
+        f"database; {storage.location} is a {type(storage).__name__}"
+    )
 
 
 def _checked(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:

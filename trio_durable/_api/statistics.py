@@ -35,6 +35,10 @@ class RuntimeStatistics:
     nothing waits for are left out."""
     slowest: tuple[BusyObject, ...]
     """The five objects that have been busy for longest with one load or turn, the longest first."""
+    shards: int
+    """The parts of all objects that live in this process; 1 for a runtime alone, or on a file."""
+    calls_forwarded: int
+    """Requests that were sent to other processes of a cluster, each attempt counted."""
     log_bytes: int | None
     """Bytes of the write-ahead log of an SQLite file, as of a second before the latest commit; None
     for other storages. Above 16 MiB, a long read keeps SQLite from starting it over."""

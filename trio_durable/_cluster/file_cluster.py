@@ -54,6 +54,7 @@ from .node_note import (
     NodeNote,
     UnreadableNote,
     is_noted_at,
+    note_beside,
     read_note,
     remove_note,
     write_note,
@@ -119,7 +120,7 @@ class FileCluster:
         answered: Callable[[], Awaitable[None]],
         failed: Callable[[BaseException], object],
     ) -> None:
-        self._me = this_node(node_id, serves=settings.serve, shards=0)
+        self._me = this_node(node_id, serves=settings.serve, shards=0, group=settings.group)
         self._loop = loop
         self._tasks = tasks
         self._early_tasks = early_tasks
@@ -127,7 +128,7 @@ class FileCluster:
         self._places = places
         self._settings = settings
         self._path = path
-        self._note_path = path.with_name(f"{path.name}-node")
+        self._note_path = note_beside(path)
         self._acquire = acquire
         self._release = release
         self._owns = owns

@@ -60,7 +60,8 @@ class Listener:
         self.address = listening.address
         self._loop = loop
         self._listening = listening
-        self._credentials = credentials
+        self.credentials: Credentials | None = credentials
+        """This process'; while it is None all connections are refused before their handshake."""
         self._accepted = accepted
         self._tls = tls
         self._timeout = timeout
@@ -117,7 +118,9 @@ class Listener:
         try:
             with scope, anyio.fail_after(self._timeout):
                 secured = stream if self._tls is None else await start_tls(stream, self._tls)
-                connection = await welcome(secured, self._credentials)
+                if self.credentials is None:
+                    raise HandshakeFailed("this process serves nothing now")
+                connection = await welcome(secured, self.credentials)
             if connection is None:
                 raise HandshakeFailed(f"{MAX_UNPROVED} newer connections wait for theirs")
             self._accepted(connection)

@@ -35,6 +35,11 @@ class NodeNote:
     """Hexadecimal."""
 
 
+def note_beside(database: Path) -> Path:
+    """The path of the note of a database file."""
+    return database.with_name(f"{database.name}-node")
+
+
 def write_note(path: Path, note: NodeNote) -> None:
     """Write a note in place of another one. The caller has the lock of the database.
 

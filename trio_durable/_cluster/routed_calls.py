@@ -6,10 +6,14 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
+import attrs
+import orjson
+
 from .._activations.calls import LocalCalls
 from .._activations.directory import Directory
 from .._activations.services import Services
 from .._declarations.records import HandlerDefinition
+from .._errors import CallCycle
 from .call_codec import CallCodec
 from .places import HERE
 from .router import Router, text
@@ -69,6 +73,14 @@ class RoutedCalls(LocalCalls):
             text(handler.name),
             data,
         )
+        caller = self._services.wait_graph.caller()
+        carrier = {} if self._notifier is None else self._notifier.inject()
+        if caller is not None or carrier:
+            chain = [] if caller is None else [*self._services.wait_graph.chain(caller)]
+            if (target := key()) in chain:
+                raise CallCycle(target, handler.name, (chain[0], target))
+            keys = [attrs.astuple(each) for each in chain]
+            subject += b",%b,%b" % (orjson.dumps(keys), orjson.dumps(carrier))
         repeatable = handler.readonly and not handler.is_async
         until = None if timeout is None else self._loop.now() + timeout
         reply = await self._router.forward(

@@ -14,6 +14,7 @@ import orjson
 
 from .._activations.directory import Directory
 from .._activations.output_gate import OutputGate
+from .._activations.tenure import Tenure
 from .._errors import ArgumentError, CallTimeout, Overloaded, OwnerLost
 from .._eventloop.loop import Expired, Loop, Waiter
 from .._eventloop.timeouts import Deadlines
@@ -39,15 +40,24 @@ class Router:
         deadlines: Where waits time out.
         output_gate: Holds back what turns hand on.
         places: Where the objects are.
+        tenure: The lease of this process, if it has one. Without it no call leaves a turn.
     """
 
     def __init__(
-        self, loop: Loop, deadlines: Deadlines, output_gate: OutputGate, places: Places
+        self,
+        loop: Loop,
+        deadlines: Deadlines,
+        output_gate: OutputGate,
+        places: Places,
+        tenure: Tenure | None = None,
     ) -> None:
         self._loop = loop
         self._deadlines = deadlines
         self._output_gate = output_gate
+        self.forwarded = 0
+        """How many requests were sent to other processes."""
         self._places = places
+        self._tenure = tenure
         places.changed = self._settle
         self._waiting: dict[Waiter, None] = {}
         """Requests that wait until it is known where the objects are."""
@@ -105,7 +115,8 @@ class Router:
             CallTimeout: No answer came within the timeout.
             Overloaded: The other process had no place for the request.
             ArgumentError: It is too large for the other process.
-            OwnerLost: The other process has ended, and it isn't known whether the request ran.
+            OwnerLost: The other process has ended, and it isn't known whether the request ran; or
+                the caller is in a turn that has lost its lease, and it didn't.
             RuntimeClosed: This one has closed; likewise.
             BaseException: The error of the request.
         """
@@ -134,7 +145,10 @@ class Router:
                 peer = await self._place(object_id, key, name, timeout, self._left(until))
             if peer is HERE:
                 return HERE
+            if self._tenure is not None:
+                self._tenure.check_turn(key, name)
             left = self._left(until)
+            self.forwarded += 1
             try:
                 return await peer.request(body, left)
             except ErrorReply as reply:
@@ -158,6 +172,15 @@ class Router:
                 raise self._closed()
             if value == CUT_OFF and not repeatable:
                 raise OwnerLost(key(), name)
+
+    async def locate(self, key: ObjectKey, name: str, timeout: float | None) -> Peer | Here:
+        """The process that has an object, as soon as that is known.
+
+        Raises:
+            CallTimeout: It isn't known within the timeout.
+            RuntimeClosed: This process has closed.
+        """
+        return await self._place(key.object_id, lambda: key, name, timeout, timeout)
 
     def _left(self, until: float | None) -> float | None:
         return None if until is None else max(until - self._loop.now(), 0.0)

@@ -7,6 +7,7 @@ its own. Other requests are few, and have one each.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -87,57 +88,60 @@ class Service:
             incoming.fail(_MOVED)
             return
         kind, *subject = incoming.message[3:]
+        if kind == "n":
+            self._begin_administration(incoming, True)
+            return
         if kind == "a":
             self._places.decide(subject[1][1], partial(self._begin_administration, incoming))
             return
         type_name, address = subject[:2]
         calls = self._targets.calls(type_name)
         if self._places.is_here(calls.directory, address):
-            self._call(incoming, calls, *subject[1:4])
+            self._call(incoming, calls)
             return
         object_id = calls.directory.key(address).object_id
-        self._places.decide(object_id, partial(self._begin_call, incoming, calls, *subject[1:4]))
+        self._places.decide(object_id, partial(self._begin_call, incoming, calls))
 
-    def _begin_call(
-        self,
-        incoming: Incoming,
-        calls: RoutedCalls,
-        address: str,
-        name: str,
-        data: Any,
-        is_here: bool,
-    ) -> None:
-        if not is_here or self._services.closing:
+    def _begin_call(self, incoming: Incoming, calls: RoutedCalls, is_here: bool) -> None:
+        if not is_here or self._services.closing or incoming.is_withdrawn:
             incoming.fail(_MOVED)
             return
         try:
-            self._call(incoming, calls, address, name, data)
+            self._call(incoming, calls)
         except Exception as error:  # noqa: BLE001  # the caller gets it
             fail(incoming, error)
 
     def _begin_administration(self, incoming: Incoming, is_here: bool) -> None:
-        if not is_here or self._services.closing:
+        if not is_here or self._services.closing or incoming.is_withdrawn:
             incoming.fail(_MOVED)
             return
         name, arguments = incoming.message[4:6]
         self._start(partial(self._administer, incoming, name, arguments), f"request {name}")
         self._administering += 1
 
-    def _call(
-        self, incoming: Incoming, calls: RoutedCalls, address: str, name: str, data: Any
-    ) -> None:
+    def _call(self, incoming: Incoming, calls: RoutedCalls) -> None:
+        address, name, data, *rest = incoming.message[5:]
+        chain = [ObjectKey(*each[:3]) for each in rest[0]] if rest else ()
+        notifier = self._services.notifier
+        trace = nullcontext() if notifier is None else notifier.extract(_carrier(rest))
         handler = calls.object_type.handler(name)
         key, codec = calls.object_type.key(address), calls.codec.handler(name)
         args, kwargs = codec.decode_arguments(lambda: key, data)
         answer = Answer(incoming, key, name, codec, self._services)
+        waiter = CallbackWaiter(answer.ended)
         try:
-            answer.submission = calls.submit(
-                address, handler, args, kwargs, incoming.seconds_left, CallbackWaiter(answer.ended)
-            )
+            with trace:
+                submission = calls.submit(
+                    address, handler, args, kwargs, incoming.seconds_left, waiter, chain
+                )
         except NotHere:
             incoming.fail(_MOVED)
             return
-        incoming.withdrawn = answer.submission.withdraw
+        if waiter.ended:
+            submission.end()
+            return
+        answer.submission = submission
+        incoming.withdrawn = submission.withdraw
 
     async def _administer(self, incoming: Incoming, name: str, arguments: list[Any]) -> None:
         try:
@@ -184,6 +188,8 @@ class Answer:
         """The call has ended."""
         incoming, error = self._incoming, waiter.error
         submission, self.submission = self.submission, None
+        if submission is not None:
+            submission.end()
         waiter.expiry = incoming.withdrawn = None
         try:
             if self._lease is not None:
@@ -202,6 +208,12 @@ class Answer:
             fail(incoming, problem)
         finally:
             waiter.error = waiter.value = None
+
+
+def _carrier(rest: list[Any]) -> dict[str, str]:
+    """The trace of a call: what follows its chain."""
+    carrier = rest[1] if len(rest) > 1 else {}
+    return {name: each for name, each in carrier.items() if isinstance(each, str)}
 
 
 def fail(incoming: Incoming, error: BaseException) -> None:

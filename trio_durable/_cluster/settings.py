@@ -6,7 +6,9 @@ import attrs
 
 from .._durations import Duration, interval_seconds, positive_int
 from .frames import check_limits
+from .tls import ClusterTLS
 
+DEFAULT_GROUP = "default"
 DEFAULT_TTL = 5.0
 DEFAULT_MAX_CALLS = 1024
 DEFAULT_MAX_FRAME = 16 * 1024 * 1024
@@ -24,14 +26,27 @@ class Cluster:
     holds the file's lock has all objects, and the others call it; when it ends, one of them takes
     over. Each process names the same file.
 
+    On a PostgreSQL database, the members of a group divide the objects, and call each other for
+    those of others. When one leaves or dies the others take its objects over.
+
     Args:
         listen: The address at which this process is called: ``unix:///path``, or
-            ``tcp://127.0.0.1:port``. By default a socket with the name of the file and
-            ``-socket``.
+            ``tcp://host:port``, with port 0 for any that is free. By default a socket that only
+            processes of this machine reach. With SQLite it must be one of this machine.
+        advertise: The address at which the others reach this process, where that isn't ``listen``:
+            such as ``tcp://10.0.0.5:7400`` for one that listens at ``tcp://0.0.0.0:7400``.
+        tls: Certificates for connections over TCP, see `ClusterTLS`.
+        insecure: Whether connections beyond this machine may be without TLS, as in a network that
+            encrypts them itself. Both sides prove a secret in any case.
+        group: The members that share objects. Processes of different groups on one PostgreSQL
+            database have nothing to do with each other, and must not use the same objects.
+        release: A number that grows with the releases of the application, where the schema versions
+            of the object types don't tell old from new. Objects aren't given to an older release
+            while a newer one is up.
         serve: Whether objects may live in this process. False is for one that only calls.
-        ttl: How long a connection may be silent before it counts as lost, a ``timedelta`` or
-            seconds. Idle connections carry a message four times as often. The death of a process
-            is noticed at once.
+        ttl: How long a process of another machine may be silent before its objects are taken over,
+            and a connection before it counts as lost; a ``timedelta`` or seconds. A sign of life is
+            sent four times as often. The death of a process of the same machine is noticed at once.
         max_calls: The number of calls that another process may have under way here. More wait with
             their callers.
         max_frame: The largest message that this process takes, in bytes; it bounds arguments and
@@ -42,6 +57,11 @@ class Cluster:
     """
 
     listen: str | None = None
+    advertise: str | None = None
+    tls: ClusterTLS | None = None
+    insecure: bool = False
+    group: str = DEFAULT_GROUP
+    release: int = 0
     serve: bool = True
     ttl: float = attrs.field(default=DEFAULT_TTL, converter=_ttl)
     max_calls: int = DEFAULT_MAX_CALLS
@@ -54,8 +74,18 @@ class Cluster:
         )
         if not isinstance(self.serve, bool):
             raise ValueError(f"serve must be True or False, not {self.serve!r:.60}")
-        if not (self.listen is None or isinstance(self.listen, str)):
-            raise ValueError(f"listen must be an address, not {self.listen!r:.60}")
+        for name in ("listen", "advertise"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str)):
+                raise ValueError(f"{name} must be an address, not {value!r:.60}")
+        if not isinstance(self.insecure, bool):
+            raise ValueError(f"insecure must be True or False, not {self.insecure!r:.60}")
+        if not (isinstance(self.group, str) and 0 < len(self.group) <= 100):
+            raise ValueError(f"group must be a name of 1 to 100 characters, not {self.group!r:.60}")
+        if isinstance(self.release, bool) or not isinstance(self.release, int) or self.release < 0:
+            raise ValueError(f"release must be 0 or more, not {self.release!r:.60}")
+        if not (self.tls is None or isinstance(self.tls, ClusterTLS)):
+            raise ValueError(f"tls must be a ClusterTLS, not {self.tls!r:.60}")
 
 
 def cluster_settings(cluster: object) -> Cluster | None:

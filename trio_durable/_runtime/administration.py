@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
+
 from .._activations.calls import LocalCalls
 from .._activations.info import ActivationInfo
-from .._activations.operations import DELETE, ENSURE_STARTED, EXISTS, GET_STATE, PUT_STATE, STOP
+from .._activations.operations import (
+    DELETE,
+    ENSURE_STARTED,
+    EXISTS,
+    GET_STATE,
+    PUT_STATE,
+    REWRITE,
+    STOP,
+)
 from .._cluster.nodes import Node, this_node
 from .._errors import ObjectNotRunning
 from .._keys import AlarmKey, ObjectKey
-from ..storage import NewAlarm
+from .._persistence.restoring import restore_alarms
+from ..storage import AlarmChanges, AlarmRow, NewAlarm
 from .open_runtime import OpenRuntime
 from .tenant_drop import drop_tenant
 
@@ -59,6 +70,16 @@ class Administration:
         """See `Objects.put_state`; ``fields`` are encoded."""
         await calls.operate(address, PUT_STATE, fields)
 
+    async def rewrite(
+        self, calls: LocalCalls, address: str, revision: int, epoch: int, row: bytes | None
+    ) -> None:
+        """Replace or delete a stored row for the command line. See `Resident.rewrite`.
+
+        Raises:
+            StaleObject: Another row is stored.
+        """
+        await calls.operate(address, REWRITE, revision, epoch, row)
+
     async def exists(self, calls: LocalCalls, address: str) -> bool:
         """See `Objects.exists`."""
         if calls.directory.find(address) is not None:
@@ -93,6 +114,18 @@ class Administration:
         with opened.storage_errors():
             return await opened.scheduler.revive(key)
 
+    async def restore_alarm(self, row: AlarmRow) -> None:
+        """Set an alarm with its failures, as it was exported. See `restore_alarms`."""
+        opened, key = self._opened, row.alarm.key
+        owner = key.object_key
+        opened.services.refuse_dropped(owner)
+        now, new = opened.clock.now(), NewAlarm(row.alarm.due_at, row.alarm.payload)
+        # Shielded, because a delivery of the alarm before it may go on.
+        with opened.storage_errors(), anyio.CancelScope(shield=True):
+            await opened.group_commit.perform(lambda writer: restore_alarms(writer, [row], now))
+            opened.scheduler.committed(owner, AlarmChanges(changed={key.name: new}))
+            opened.scheduler.uncertain()  # it is due at another time than its own
+
     async def fire_alarm(self, key: AlarmKey) -> bool:
         """Deliver an alarm now, for tests; return whether there was one."""
         scheduler, tenure = self._opened.scheduler, self._opened.services.tenure
@@ -112,6 +145,10 @@ class Administration:
         if opened.sharing is None:
             return [this_node(opened.node_id, serves=True, shards=1)]
         return opened.sharing.nodes()
+
+    async def locate(self, key: ObjectKey) -> Node:  # all of them are in one place
+        """See `Objects.locate`."""
+        return (await self.list_nodes())[0]
 
     # --- tenants ---------------------------------------------------------------------------------
 

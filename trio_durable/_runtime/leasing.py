@@ -24,7 +24,8 @@ from ..storage import Lease, Membership, Storage, StorageFault
 
 logger = logging.getLogger("trio_durable")
 
-_RETRY_SECONDS = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between attempts to join again. Each pause is twice as long as the one before."""
 
 
 class Leasing:
@@ -36,6 +37,8 @@ class Leasing:
         membership: The writer's.
         runner: The writer's.
         directories: The objects in memory.
+        began: Called in the loop at the beginning of each further lease.
+        lost: Called in the loop at the end of each, before the objects leave memory.
     """
 
     def __init__(
@@ -45,6 +48,9 @@ class Leasing:
         membership: Membership,
         runner: Runner,
         directories: Sequence[Directory],
+        *,
+        began: Callable[[Lease], object],
+        lost: Callable[[], object],
     ) -> None:
         self._services = services
         self._storage = storage
@@ -53,8 +59,8 @@ class Leasing:
         self._directories = directories
         self._tenure = Tenure(services.loop, services.deadlines, membership.lease)
         services.tenure = self._tenure
-        self.began: Callable[[Lease], object] = lambda lease: None
-        """Called in the loop at the beginning of each further lease."""
+        self._on_begin = began
+        self._on_loss = lost
 
     def start(self) -> None:
         """Renew the lease, and watch for its end."""
@@ -74,6 +80,7 @@ class Leasing:
             "again",
             *(self._storage.location, problem),
         )
+        self._on_loss()
         lost = [each for directory in self._directories for each in directory.activations()]
         services.group_commit.depose(
             [activation.state for activation in lost],
@@ -87,6 +94,7 @@ class Leasing:
     async def _rejoin(self) -> None:
         """Get the next lease, as another node."""
         services, location = self._services, self._storage.location
+        pause = _FIRST_PAUSE
         while True:
             try:
                 await self._runner.run(self._membership.rejoin)
@@ -96,10 +104,11 @@ class Leasing:
                 return
             except (StorageUnavailable, StorageFault) as error:
                 logger.warning("%s: couldn't join again, and tries once more: %s", location, error)
-            await anyio.sleep(_RETRY_SECONDS)
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
         lease = self._membership.lease
         self._tenure.begin(lease)
-        self.began(lease)
+        self._on_begin(lease)
         logger.info("%s: joined again as node %s", location, lease.holder)
 
 

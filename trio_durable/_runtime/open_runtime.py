@@ -40,28 +40,29 @@ from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
 from .._activations.pump import Pump, SliceClock
 from .._activations.services import Services
-from .._errors import RuntimeClosed, StorageUnavailable, WrongEventLoop
+from .._errors import StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
 from .._eventloop.loop import Loop
 from .._eventloop.running import running_loop
-from .._eventloop.tasks import OwnTasks, Supervision, exit_in
+from .._eventloop.tasks import OwnTasks, Supervision
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
-from .._text import error_summary
 from ..scheduler import Destination, Scheduler, WheelScheduler
 from ..storage import Lease, Reader, StorageFault
+from .ending import Ending
 from .forks import open_runtimes
 from .host import Host
 from .leasing import Leasing
-from .settings import ClusterOnFile, Settings
-from .sides import Sides
+from .settings import ClusterOfMembers, ClusterOnFile, Settings
+from .sides import Sides, open_sides
 
 if TYPE_CHECKING:
     from .._cluster.service import Targets
+    from .endpoint import Endpoint
     from .sharing import Sharing
 
 logger = logging.getLogger("trio_durable")
@@ -95,9 +96,9 @@ async def open_runtime(
 
     async def live(host: Host) -> None:
         sides = Sides(loop, host, settings.storage, settings.runner)
-        if settings.cluster is None:
-            await sides.open()
+        endpoint = await open_sides(sides, host, settings.cluster)
         opened = OpenRuntime(settings, loop, host, context, sides, runtime, tenant, destination)
+        opened._endpoint = endpoint
         await opened._start(prepare)
         found.append(opened)
         host.opened()
@@ -111,7 +112,7 @@ async def open_runtime(
     return found[0]
 
 
-class OpenRuntime:
+class OpenRuntime(Ending):
     """The parts of one open runtime. Made by `open_runtime`."""
 
     def __init__(
@@ -175,9 +176,14 @@ class OpenRuntime:
         if membership is not None:
             self.node_id = membership.lease.holder
             self._leasing = Leasing(
-                self.services, settings.storage, membership, sides.writing.runner, self.directories
+                self.services,
+                settings.storage,
+                membership,
+                sides.writing.runner,
+                self.directories,
+                began=self._lease_began,
+                lost=self._lease_lost,
             )
-            self._leasing.began = self._lease_began
         self.scheduler: Scheduler = WheelScheduler(
             loop,
             clock,
@@ -200,6 +206,7 @@ class OpenRuntime:
             runner.failed = self.fail
         self.sharing: Sharing | None = None
         """The cluster, if the runtime is in one."""
+        self._endpoint: Endpoint | None = None
         self._closed = anyio.Event()
         self._is_late = False
 
@@ -218,7 +225,7 @@ class OpenRuntime:
         prepare(self)  # before any task runs
         for task in (self.pump.run, self.deadlines.run, self.resident_set.run):
             self._supervise(task)
-        if self.sharing is None:
+        if self.sharing is None or not self.sharing.is_central:
             self._supervise(scheduler.run)
         if self._leasing is not None:
             self._leasing.start()
@@ -238,12 +245,16 @@ class OpenRuntime:
             current.unregister(self.loop.token, self._runtime)
 
     async def _finish_turns(self) -> None:
-        self.services.closing = True
-        self.scheduler.stop()
+        period, began = self._settings.grace_period, self.loop.now()
         if self.sharing is not None:
             self.sharing.retire()
+            if not self.services.closed:
+                await self.host.grace(period, self.sharing.give_all)
+        self.services.closing = True
+        self.scheduler.stop()
         if not self.services.closed:
-            await self.host.grace(self._settings.grace_period, self._quiet)
+            left = max(period - (self.loop.now() - began), 0.0)
+            await self.host.grace(left, self._quiet)
 
     async def _quiet(self) -> None:
         services = self.services
@@ -252,10 +263,6 @@ class OpenRuntime:
             await services.quiet.wait()
         if self.sharing is not None:
             await self.sharing.router.quiet()
-
-    def _mark_closed(self) -> None:
-        self.services.closing = self.services.closed = True
-        self._closed.set()
 
     async def _end_tasks(self) -> None:
         self.tasks.cancel()
@@ -279,23 +286,6 @@ class OpenRuntime:
         if self.sharing is not None:
             await self.sharing.leave()
 
-    def _abandon_calls(self) -> None:
-        if self.services.tenure is not None:
-            self.services.tenure.close(self.services.closed_error)
-        for directory in self.directories:
-            directory.abandon()
-
-    def _abandon_commits(self) -> None:
-        closed_error = self.services.closed_error
-        states = [
-            activation.state
-            for directory in self.directories
-            for activation in directory.activations()
-        ]
-        self.group_commit.abandon(states, closed_error)
-        for runner in self._runners:
-            runner.abandon(closed_error)
-
     def _raise_if_late(self) -> None:
         if self._is_late and not self.host.has_forked:
             raise StorageUnavailable(
@@ -305,114 +295,17 @@ class OpenRuntime:
                 "durable or not, and the storage stays in use until its thread has ended",
             )
 
-    # --- its end ---------------------------------------------------------------------------------
-
-    def fail(self, error: BaseException) -> None:
-        """End the runtime because of a fault of its own. The first one counts."""
-        services = self.services
-        if services.failure is None:
-            services.failure = error
-        if services.closed:
-            return
-        self._mark_closed()
-        try:
-            logger.critical(
-                "the runtime on %s has failed, and is closed: %s",
-                *(self.storage.location, error_summary(error)),
-                exc_info=error,
-            )
-            self.scheduler.stop()
-            self._abandon_calls()
-            self._abandon_commits()
-        finally:
-            self.host.stop(now=True)
-
-    def recover(self, error: BaseException) -> bool:
-        """Go on after a fault of the library's own, or an exception of a signal's handler.
-
-        Whatever was cut off is woken again. Faults in quick succession end the runtime.
-
-        Returns:
-            Whether the runtime goes on.
-        """
-        if self.services.closed:
-            return False
-        if (ending := exit_in(error)) is not None:
-            self.services.exit(ending)
-            return False
-        if not self._supervision.may_continue(error):
-            return False
-        self.group_commit.wake()
-        self.batched_load.wake()
-        self.pump.wake()
-        return True
-
-    def _task_failed(self, error: BaseException) -> None:
-        """A task of the runtime has raised, or was cancelled by others."""
-        if not isinstance(error, anyio.get_cancelled_exc_class()):
-            self.fail(error)
-        elif self._is_ending():
-            self.host.stop(now=True)
-        else:
-            self.fail(RuntimeClosed("a task of the runtime was cancelled from outside"))
-
-    def _is_ending(self) -> bool:
-        return self.services.closed or self.host.is_cancelled
-
-    async def leave(self, error: BaseException | None) -> None:
-        """Close, and return when that is done.
-
-        Args:
-            error: The exception that the body was left by.
-
-        Raises:
-            RuntimeClosed: The runtime has failed, and the body raised nothing.
-            StorageUnavailable: The storage hasn't ended within ``close_timeout``, likewise.
-        """
-        cancelled = anyio.get_cancelled_exc_class()
-        self.host.stop(now=isinstance(error, cancelled) or self.host.has_forked)
-        if self.host.has_forked:
-            return
-        try:
-            await self.host.wait()
-        except cancelled:
-            if error is None:
-                raise
-        finally:
-            current.unregister(self.loop.token, self._runtime)
-        problem = self.host.error
-        if self.services.failure is not None:
-            problem = self.services.closed_error()
-        if isinstance(problem, cancelled):  # the event loop ends
-            problem = None
-        if problem is None:
-            return
-        if error is None:
-            try:
-                raise problem
-            finally:
-                del problem
-        if isinstance(error, cancelled):
-            logger.error("%s: %s", self.storage.location, problem)
-
-    async def closed(self) -> None:
-        """Return when the runtime is closed, by leaving it or because it has failed."""
-        await self._closed.wait()
-
-    def forked(self) -> None:
-        """The process is a forked one: the runtime is closed here, and nothing waits for it."""
-        self.host.has_forked = True
-        if self.sharing is not None:
-            self.sharing.forked()
-        self.services.closing = self.services.closed = True
-        self.services.failure = RuntimeClosed(
-            "the process was forked; a runtime belongs to the process that has opened it"
-        )
-
     def _lease_began(self, lease: Lease) -> None:
         """The runtime is another node from now on."""
         self.node_id = lease.holder
+        if self.sharing is not None:
+            self.sharing.began(lease)
         self.scheduler.uncertain()  # of commits whose outcome isn't known, and of claims
+
+    def _lease_lost(self) -> None:
+        """Nothing of this process may leave any more, until there is another lease."""
+        if self.sharing is not None:
+            self.sharing.lost()
 
     # --- the ways in -----------------------------------------------------------------------------
 
@@ -461,21 +354,39 @@ class OpenRuntime:
         self.directories.append(directory)
         return path(directory, self.services)
 
-    def share(self, given: ClusterOnFile, targets: Targets) -> Sharing:
+    def share(self, given: ClusterOnFile | ClusterOfMembers, targets: Targets) -> Sharing:
         """Share the storage with other processes: see `Sharing`. Before any type is served."""
-        from .sharing import Sharing  # here, since it takes long to import
+        # Imported here, since they take long to import.
+        from .file_sharing import FileSharing
+        from .member_sharing import MemberSharing
 
-        self.sharing = Sharing(
-            given,
-            self.node_id,
-            self.services,
-            self.host,
-            self.sides,
-            OwnTasks(self.loop, self._context, self._task_failed),
-            targets,
-            owns=lambda: self._supervise(self.scheduler.run),
-            failed=self.fail,
-        )
+        tasks = OwnTasks(self.loop, self._context, self._task_failed)
+        services, host, sides = self.services, self.host, self.sides
+        if isinstance(given, ClusterOfMembers):
+            assert self._endpoint is not None
+            self.sharing = MemberSharing(
+                given,
+                self._endpoint,
+                services,
+                host,
+                sides,
+                tasks,
+                targets,
+                fed=self.scheduler.uncertain,
+                failed=self.fail,
+            )
+        else:
+            self.sharing = FileSharing(
+                given,
+                self.node_id,
+                services,
+                host,
+                sides,
+                tasks,
+                targets,
+                owns=lambda: self._supervise(self.scheduler.run),
+                failed=self.fail,
+            )
         return self.sharing
 
     async def read(self, read: Callable[[Reader], R]) -> R:

@@ -17,11 +17,13 @@ from .._activations.info import ActivationInfo
 from .._activations.placement import NotHere
 from .._cluster.nodes import Node, node_of
 from .._cluster.places import HERE
-from .._cluster.router import Router
 from .._keys import AlarmKey, ObjectKey
+from .._persistence.restoring import alarm_of, of_text
 from ..storage import NewAlarm
 from .administration import Administration
 from .open_runtime import OpenRuntime
+from .sharing import Sharing
+from .tenant_barrier import ADMIT, HOLD, TenantBarrier
 
 T = TypeVar("T")
 
@@ -67,17 +69,41 @@ class RoutedAdministration(Administration):
 
     Args:
         opened: The runtime's parts.
-        router: The way to other processes.
+        sharing: The cluster.
+        barrier: Drops tenants in a cluster of members; None where one process has all objects.
         timeout_of: Returns the timeout of the calls of a type, by its stored name; of the
             runtime's calls, for no name.
     """
 
     def __init__(
-        self, opened: OpenRuntime, router: Router, timeout_of: Callable[[str], float | None]
+        self,
+        opened: OpenRuntime,
+        sharing: Sharing,
+        barrier: TenantBarrier | None,
+        timeout_of: Callable[[str], float | None],
     ) -> None:
         super().__init__(opened)
-        self._router = router
+        self._sharing = sharing
+        self._barrier = barrier
+        self._router = sharing.router
         self._timeout_of = timeout_of
+
+    async def make(self, request: Request) -> Any:
+        """Make a request of another process, whose types aren't known here. Returns its result.
+
+        For a runtime that only calls, as that of the command line. See `AdministrationRequests`.
+
+        Raises:
+            UnknownObjectType: The type isn't known there either.
+            CallTimeout: No answer came within the runtime's timeout.
+            Exception: The request failed.
+        """
+        key, timeout = request.key, self._timeout_of("") if request.is_timed else None
+        found = await self._router.forward(
+            lambda: key, request.name, request.body(), timeout, repeatable=request.repeatable
+        )
+        assert found is not HERE
+        return found
 
     async def ensure_started(self, calls: LocalCalls, address: str) -> ActivationInfo:
         """See `Administration.ensure_started`."""
@@ -147,13 +173,27 @@ class RoutedAdministration(Administration):
 
     async def list_nodes(self) -> list[Node]:
         """See `Administration.list_nodes`."""
+        if not self._sharing.is_central:
+            return await super().list_nodes()
         request = Request("list_nodes", ObjectKey("", "", ""), repeatable=True)
         return await self._routed(
             request, super().list_nodes, lambda found: list(map(node_of, found))
         )
 
+    async def locate(self, key: ObjectKey) -> Node:
+        """See `Administration.locate`."""
+        if self._sharing.is_central:
+            return await super().locate(key)
+        await self._opened.loop.checkpoint()
+        place = await self._router.locate(key, "locate", self._timeout_of(""))
+        node_id = self._opened.node_id if place is HERE else place.them.node_id
+        return next(node for node in self._sharing.nodes() if node.node_id == node_id)
+
     async def drop_tenant(self, name: str) -> bool:
         """See `Administration.drop_tenant`."""
+        if self._barrier is not None:
+            await self._opened.leave_turn(ObjectKey("", "", name), "drop_tenant")
+            return await self._barrier.drop(name)
         request = Request("drop_tenant", ObjectKey("", "", name), is_timed=False)
         return await self._routed(request, partial(super().drop_tenant, name), bool)
 
@@ -199,9 +239,18 @@ class AdministrationRequests:
     def __init__(self, administration: Administration, calls: Callable[[str], LocalCalls]) -> None:
         self._administration = administration
         self._calls = calls
+        self.barrier: TenantBarrier | None = None
+        """Holds tenants for other members of a cluster."""
 
     async def make(self, name: str, arguments: list[Any]) -> bytes:
         """Make the request that `RoutedAdministration` has sent, and return its result as JSON."""
+        if self.barrier is not None and name == HOLD:
+            tenant, chain = arguments
+            await self.barrier.hold(tenant, [ObjectKey(*each) for each in chain])
+            return b"null"
+        if self.barrier is not None and name == ADMIT:
+            await self.barrier.admit(*arguments)
+            return b"null"
         type_name, object_id, tenant, *rest = arguments
         made = self._administration
         key = ObjectKey(type_name, object_id, tenant)
@@ -216,6 +265,8 @@ class AdministrationRequests:
                 await made.cancel_all_alarms(key)
             case "retry_alarm":
                 return orjson.dumps(await made.retry_alarm(key.alarm(*rest)))
+            case "restore_alarm":
+                await made.restore_alarm(alarm_of(key, rest))
             case "fire_alarm":
                 return orjson.dumps(await made.fire_alarm(key.alarm(*rest)))
             case "list_nodes":
@@ -241,6 +292,9 @@ class AdministrationRequests:
                 return calls.object_type.codec.encode_fields(key, instance).decode()
             case "put_state":
                 await made.put_state(calls, address, rest[0].encode())
+            case "rewrite":
+                revision, epoch, row = rest
+                await made.rewrite(calls, address, revision, epoch, of_text(row))
             case "exists":
                 return await made.exists(calls, address)
             case "delete":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -10,7 +11,7 @@ from .._clock import Clock
 from .._cluster.settings import Cluster
 from .._eventloop.runner import Runner
 from .._telemetry.notifier import Observer
-from ..storage import Storage
+from ..storage import SharedStorage, Storage
 
 
 @attrs.frozen
@@ -19,6 +20,16 @@ class ClusterOnFile:
 
     settings: Cluster
     path: Path
+
+
+@attrs.frozen
+class ClusterOfMembers:
+    """The settings of a cluster on a database that its members share."""
+
+    settings: Cluster
+    storage: SharedStorage
+    types: Callable[[], Mapping[str, int]]
+    """Returns the schema versions of the object types, by stored name."""
 
 
 @attrs.frozen
@@ -34,4 +45,4 @@ class Settings:
     claim_ttl: float
     grace_period: float
     close_timeout: float
-    cluster: ClusterOnFile | None = None
+    cluster: ClusterOnFile | ClusterOfMembers | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 
@@ -11,80 +12,52 @@ from .._activations.directory import Directory
 from .._activations.object_type import ObjectType
 from .._activations.services import Services
 from .._cluster.call_codec import CallCodec
-from .._cluster.file_cluster import FileCluster
 from .._cluster.handles import Handles
 from .._cluster.nodes import Node
-from .._cluster.places import OnePlace
 from .._cluster.routed_calls import RoutedCalls
 from .._cluster.router import Router
-from .._cluster.service import Service, Targets
+from .._cluster.settings import Cluster
 from .._eventloop.tasks import OwnTasks
+from ..storage import Lease
 from .host import Host
-from .settings import ClusterOnFile
-from .sides import Sides
 
 _FRAME_MARGIN = 4096
 """Bytes of a message beside arguments or a reply: type, id and handler, which are bounded."""
 
 
-class Sharing:
+class Sharing(ABC):
     """The cluster of one runtime.
 
     Args:
-        given: The user's settings, and the file.
-        node_id: The runtime's id.
+        router: The way to the objects of other processes.
+        settings: The user's.
         services: The runtime's parts.
         host: The runtime's host.
-        sides: The storage.
         tasks: Runs the tasks that outlive the runtime's own, until `leave`.
-        targets: The objects, for requests of the other processes.
-        owns: Called when the objects are in this process.
-        failed: Called with a fault of the library's own.
     """
 
     def __init__(
-        self,
-        given: ClusterOnFile,
-        node_id: str,
-        services: Services,
-        host: Host,
-        sides: Sides,
-        tasks: OwnTasks,
-        targets: Targets,
-        *,
-        owns: Callable[[], object],
-        failed: Callable[[BaseException], object],
+        self, router: Router, settings: Cluster, services: Services, host: Host, tasks: OwnTasks
     ) -> None:
-        places = OnePlace()
-        self.router = Router(services.loop, services.deadlines, services.output_gate, places)
-        self._given = given
+        self.router = router
+        self._settings = settings
         self._services = services
         self._host = host
         self._tasks = tasks
-        service = Service(services, targets, places, tasks.start)
-        self._cluster = FileCluster(
-            services.loop,
-            tasks,
-            services.tasks,
-            services.deadlines,
-            places,
-            given.settings,
-            given.path,
-            node_id,
-            acquire=sides.acquire,
-            release=sides.writing.close_early,
-            owns=owns,
-            join=sides.open_reader,
-            in_thread=sides.writing.runner.run,
-            serve=service.serve,
-            answered=service.answered,
-            failed=failed,
-        )
 
+    @property
+    @abstractmethod
+    def is_central(self) -> bool:
+        """True if one process has all objects, and alone knows the others."""
+
+    @abstractmethod
     async def enter(self) -> None:
-        """Become the owner of the storage, or find it. See `FileCluster.enter`."""
-        with self._host.opening():
-            await self._cluster.enter()
+        """Become a part of the cluster.
+
+        Raises:
+            StorageInUse: The owner of the storage doesn't answer.
+            StorageUnavailable: The storage can't be opened, or nothing serves it.
+        """
 
     def routed(
         self, object_type: ObjectType, handles: Handles
@@ -98,27 +71,49 @@ class Sharing:
         Raises:
             DefinitionError: Values of a handler can't be sent to another process.
         """
-        codec = CallCodec(object_type, handles, self._given.settings.max_frame - _FRAME_MARGIN)
+        codec = CallCodec(object_type, handles, self._settings.max_frame - _FRAME_MARGIN)
         path = partial(RoutedCalls, router=self.router, codec=codec)
         return attrs.evolve(object_type, exchange=codec), path
 
+    @abstractmethod
     def nodes(self) -> list[Node]:
-        """See `FileCluster.nodes`."""
-        return self._cluster.nodes()
+        """The nodes that this process knows, those with objects first."""
 
+    @property
+    @abstractmethod
+    def shards(self) -> int:
+        """The parts of all objects that live in this process; on a file there is one."""
+
+    def began(self, lease: Lease) -> None:  # noqa: B027  # only some have leases
+        """There is another lease, where leases can be lost."""
+
+    def lost(self) -> None:  # noqa: B027  # likewise
+        """The lease is over, likewise."""
+
+    def delivers(self, object_id: str) -> bool:
+        """True if alarms of an object are delivered in this process, if it delivers any."""
+        return True
+
+    @abstractmethod
     def retire(self) -> None:
         """Take nothing over any more: the runtime closes."""
-        self._cluster.retire()
+
+    async def give_all(self) -> None:  # noqa: B027  # the owner of a file has no one to give it to
+        """Give all objects to other processes, while calls go on."""
 
     async def leave(self) -> None:
         """Say goodbye to the other processes, behind all answers."""
         self.router.close(self._services.closed_error)
         with self._host.closing():
-            await self._cluster.leave()
+            await self._leave()
         self._tasks.cancel()
         with self._host.closing():
             await self._tasks.wait()
 
+    @abstractmethod
+    async def _leave(self) -> None:
+        """Say goodbye, within a bounded time."""
+
+    @abstractmethod
     def forked(self) -> None:
-        """The process is a forked one. See `FileCluster.forked`."""
-        self._cluster.forked()
+        """The process is a forked one, and drops its copies of the sockets."""

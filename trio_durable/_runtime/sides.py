@@ -7,7 +7,7 @@ long after it has opened. Until then its writer and reader are `LateWriter` and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._errors import StorageInUse, StorageUnavailable
 from .._eventloop.loop import Loop
@@ -22,6 +22,10 @@ from ..storage import (
     Writer,
 )
 from .host import Host
+from .settings import ClusterOfMembers, ClusterOnFile
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
 
 S = TypeVar("S", Writer, Reader)
 
@@ -55,6 +59,10 @@ class Side(Generic[S]):
         self._opened: list[S] = []
         self._is_given_up = False
         host.push(self._close_in_thread)
+
+    def opened_by(self, open_side: Callable[[], S]) -> None:
+        """Open it by another function than at first."""
+        self._open_side = open_side
 
     async def open(self) -> S:
         """Open the side, while the runtime opens.
@@ -175,3 +183,24 @@ class Sides:
         """Open both, while the runtime opens."""
         self.writer = await self.writing.open()
         self.reader = await self.reading.open()
+
+
+async def open_sides(
+    sides: Sides, host: Host, cluster: ClusterOnFile | ClusterOfMembers | None
+) -> Endpoint | None:
+    """Open both sides, while the runtime opens. In a cluster on a file that comes later.
+
+    Returns:
+        Where the runtime listens, if it is a member of a cluster.
+    """
+    if isinstance(cluster, ClusterOnFile):
+        return None
+    endpoint = None
+    if cluster is not None:
+        from .endpoint import begin_to_listen, opener  # here, since it takes long to import
+
+        endpoint = await begin_to_listen(cluster)
+        host.push(endpoint.listening.close)
+        sides.writing.opened_by(opener(cluster, endpoint))
+    await sides.open()
+    return endpoint

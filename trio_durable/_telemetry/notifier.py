@@ -7,7 +7,8 @@ observer must not disturb the work that it observes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -38,6 +39,14 @@ class Observer(Protocol):
 
     def on_event(self, event: Any) -> None:
         """A `Point` happened."""
+        ...
+
+    def inject(self, carrier: dict[str, str]) -> None:
+        """A call is sent to another process."""
+        ...
+
+    def extract(self, carrier: Mapping[str, str]) -> AbstractContextManager[object]:
+        """A call of another process is accepted in the block."""
         ...
 
 
@@ -98,6 +107,27 @@ class Notifier:
                 instrument.on_event(event)
             except BaseException:  # noqa: BLE001  # see _detach
                 self._detach(instrument)
+
+    def inject(self) -> dict[str, str]:
+        """The trace of the current context, to be sent with a call."""
+        carrier: dict[str, str] = {}
+        for instrument in self._instruments:
+            try:
+                instrument.inject(carrier)
+            except BaseException:  # noqa: BLE001  # see _detach
+                self._detach(instrument)
+        return carrier
+
+    @contextmanager
+    def extract(self, carrier: Mapping[str, str]) -> Iterator[None]:
+        """Run the block in the trace that came with a call."""
+        with ExitStack() as stack:
+            for instrument in self._instruments:
+                try:
+                    stack.enter_context(instrument.extract(carrier))
+                except BaseException:  # noqa: BLE001  # see _detach
+                    self._detach(instrument)
+            yield
 
     def _detach(self, instrument: Observer) -> None:
         # BaseException, as in trio: wherever this is called, nothing may be raised. All callers are

@@ -148,6 +148,14 @@ class Destination(Protocol):
         """The reason why no alarm of a type can be delivered here, or None."""
         ...
 
+    def is_here(self, key: AlarmKey) -> bool:
+        """False if another process of a cluster delivers the alarms of an object.
+
+        An alarm that isn't delivered here is forgotten. When it is to be delivered here,
+        `Scheduler.uncertain` is called, and the horizon feed returns it.
+        """
+        ...
+
     def retry_of(self, key: AlarmKey) -> Retry:
         """The retry policy of an alarm: its backoff, and when it becomes a dead letter."""
         ...

@@ -57,7 +57,15 @@ from ._contract import (
     Writer,
 )
 from ._forwarding import ForwardingReader, ForwardingStorage, ForwardingWriter
-from ._membership import ClusterMembership, Lease, Member, Membership, NewMember, View
+from ._membership import (
+    ClusterMembership,
+    Lease,
+    Member,
+    MemberRow,
+    Membership,
+    NewMember,
+    View,
+)
 from ._records import (
     NO_TIME,
     AlarmChanges,
@@ -96,6 +104,7 @@ __all__ = [
     "Lease",
     "LeaseOver",
     "Member",
+    "MemberRow",
     "Membership",
     "MemoryStorage",
     "NewAlarm",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from .._errors import StorageUnavailable
 from .._keys import AlarmKey, ObjectKey
-from ._membership import Membership, NewMember
+from ._membership import MemberRow, Membership, NewMember
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -424,6 +424,17 @@ class SharedStorage(Storage):
             StorageInUse: A runtime that isn't in a cluster owns the storage.
             SchemaTooNew: A newer release has migrated it.
             StorageUnavailable: It can't be opened.
+        """
+
+    @abstractmethod
+    def list_members(self) -> list[MemberRow]:
+        """All runtimes that are there, of all groups. Changes nothing, and needs no open side.
+
+        One that has died is among them until another runtime has removed it.
+
+        Raises:
+            SchemaTooNew: A newer release has migrated it.
+            StorageUnavailable: It can't be read, or its tables are missing or of an older release.
         """
 
 

@@ -12,7 +12,7 @@ owner is removed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -103,8 +103,37 @@ class Member:
     """It gives its shards away, and gets none."""
     types: Mapping[str, int]
     release: int
-    age: float
+    age: float = attrs.field(eq=False)
     """Seconds since its last renewal, by the storage's clock; for messages only."""
+
+
+@attrs.frozen
+class MemberRow:
+    """A runtime of a storage that several may share, with what only the storage knows of it."""
+
+    member: Member
+    group: str | None
+    """The group that it is a member of; None for one that owns all objects alone."""
+    shards: int
+    """The number of shards that it owns; 1 for one that owns all objects alone."""
+
+
+def newest(members: Iterable[Member]) -> list[str]:
+    """The ids of the members that may get shards, in order.
+
+    These serve, don't leave, and aren't older than another one. If each is older than another one,
+    all of them may.
+    """
+    up = [member for member in members if member.serves and not member.is_leaving]
+    found = [each for each in up if not any(_is_older(each, other) for other in up)]
+    return sorted(member.node_id for member in found or up)
+
+
+def _is_older(member: Member, other: Member) -> bool:
+    """True if a member's application is older, by the schema of a type or by its release."""
+    return member.release < other.release or any(
+        version < other.types.get(name, 0) for name, version in member.types.items()
+    )
 
 
 @attrs.frozen
@@ -119,15 +148,22 @@ class View:
     """The id of each shard's owner."""
     terms: Sequence[int]
     """The term of each shard."""
+    looked: int = 0
+    """The number of the latest `ClusterMembership.look` before the storage was read."""
     settled: Collection[int] = ()
     """The shards that were to be given away, and whose owners in this view are the outcome."""
+
+    def takers(self) -> list[str]:
+        """The ids of the members that may get shards, see `newest`."""
+        return newest(self.members.values())
 
 
 class ClusterMembership(Membership):
     """The membership of a runtime that shares the objects of a storage with others.
 
-    Each lease is that of another member, and each has a view of its own: the shards that the former
-    member owned have no owner when its successor joins.
+    Each lease is that of another member, and each has views of its own: the shards that the former
+    member owned have no owner when its successor joins. No view of a former lease comes after
+    `rejoin` has returned.
     """
 
     @property
@@ -153,8 +189,13 @@ class ClusterMembership(Membership):
         """
 
     @abstractmethod
-    def look(self) -> None:
-        """Read the storage soon, as it may have changed. From any thread, never blocks."""
+    def look(self) -> int:
+        """Read the storage soon, as it may have changed. From the event loop, never blocks.
+
+        Returns:
+            The number of this look, higher than those before. A view follows whose `View.looked` is
+            at least that, even if nothing has changed.
+        """
 
     @abstractmethod
     def give(self, shards: Mapping[int, int], to: str) -> None:

@@ -109,6 +109,15 @@ class Metrics:
         in_flight = [self._observe(_alarms_in_flight)]
         handled = "alarms whose handlers run, or wait for their turn or their commit"
         observe("trio_durable.alarms.in_flight", in_flight, "{alarm}", handled)
+        shards = [self._observe(lambda statistics: statistics.shards)]
+        observe("trio_durable.shards", shards, "{shard}", "parts of all objects that live here")
+        forwarded = [self._observe(lambda statistics: statistics.calls_forwarded)]
+        meter.create_observable_counter(
+            "trio_durable.calls.forwarded",
+            forwarded,
+            "{request}",
+            "requests that were sent to other processes",
+        )
 
     def started(self, event: Timed) -> None:
         """Record the start of an event."""

@@ -2,7 +2,8 @@
 
 A call's span is current while its caller waits, and a turn's span while its handler runs. So the
 turn's span is a child of the call's, the handler's own spans are children of the turn's, and a call
-from one object to another is a child of the turn that makes it. A transaction serves many turns, so
+from one object to another is a child of the turn that makes it, also across the processes of a
+cluster. A transaction serves many turns, so
 its span has no parent, but links to their spans.
 
 Ids of objects, tenants and names of alarms are attributes of spans, not of metrics, where each
@@ -11,14 +12,15 @@ value would make a series of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import Token
 from importlib.metadata import version
 from weakref import WeakKeyDictionary
 
 try:
     from opentelemetry import context as contexts
-    from opentelemetry import metrics, trace
+    from opentelemetry import metrics, propagate, trace
     from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import (
@@ -179,6 +181,19 @@ class OpenTelemetryInstrument(Instrument):
     def on_event(self, event: Point) -> None:
         """See `Instrument.on_event`."""
         self._metrics.noted(event)
+
+    def inject(self, carrier: dict[str, str]) -> None:
+        """See `Instrument.inject`. By the global propagator: W3C's headers, unless it is set."""
+        propagate.inject(carrier)
+
+    @contextmanager
+    def extract(self, carrier: Mapping[str, str]) -> Iterator[None]:
+        """See `Instrument.extract`."""
+        token = contexts.attach(propagate.extract(carrier))
+        try:
+            yield
+        finally:
+            contexts.detach(token)
 
 
 def _object_attributes(key: ObjectKey) -> Attributes:

@@ -88,6 +88,7 @@ def test_the_tables(storage: PostgresStorage, admin: Admin) -> None:
         "durable_migrations_pkey",
         "durable_nodes_pkey",
         "durable_objects_pkey",
+        "durable_shards_by_owner",
         "durable_shards_pkey",
         "durable_tenants_pkey",
     ]

@@ -144,11 +144,11 @@ def test_a_look_after_a_long_gap_begins_the_silence_again(postgres: str, writer:
         node_id = add_node(connection, ttl=0.2)
         (other,) = [each for each in membership._table.list(connection) if each.host == "elsewhere"]
         assert membership._examine(connection, other) is False
-        silence = membership._silences[other.node_id]
+        silence = membership._deaths._silences[other.node_id]
         silence.since -= 100
         silence.looked_at -= 100
         assert membership._examine(connection, other) is False
-        assert silence is not membership._silences[other.node_id]
+        assert silence is not membership._deaths._silences[other.node_id]
     assert str(other.node_id) == node_id
 
 
@@ -199,9 +199,9 @@ def test_leaving_removes_the_row(storage: PostgresStorage, writer: Writer, admin
 
 
 @contextmanager
-def child(conninfo: str, ttl: float) -> Iterator[subprocess.Popen[str]]:
+def child(conninfo: str, ttl: float, *more: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, str(CHILD), url_of(conninfo), str(ttl)],
+        [sys.executable, str(CHILD), url_of(conninfo), str(ttl), *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -9,7 +9,7 @@ from typing import get_args
 import click
 
 from ..._clock import SystemClock
-from ...storage import AlarmChanges, AlarmRow, AlarmStatus, Commit, Reader
+from ...storage import AlarmRow, AlarmStatus, Reader
 from ..errors import CommandError
 from ..options import json_option, required_storage, storage_options
 from ..output import console, print_json, quantity
@@ -19,9 +19,9 @@ from ..storage.open import (
     check_type_name,
     object_key,
     open_reader,
-    open_writer,
     resolve_storage,
 )
+from ..storage.owner import open_owner
 from ..storage.paging import find_alarm, iter_alarms, iter_alarms_of
 from ..storage.type_completion import complete_type
 
@@ -166,9 +166,9 @@ def retry(
         first = next(rows, None)
         retried = 0
         if first is not None:
-            with open_writer(store) as writer:
+            with open_owner(store) as owner:
                 for row in chain([first], rows):
-                    retried += writer.revive(row.alarm.key, now)
+                    retried += owner.retry_alarm(row.alarm.key, now)
     click.echo(
         f"Made {quantity(retried, 'dead letter')} due." if retried else "No dead letters match."
     )
@@ -192,7 +192,6 @@ def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str 
     with open_reader(store, tenant) as reader:
         if find_alarm(reader, alarm, now) is None:
             raise CommandError(f"there is no alarm {alarm}; `trio-durable alarms` lists them")
-        with open_writer(store) as writer:
-            changes = AlarmChanges(changed={name: None})
-            writer.commit([Commit(alarm.object_key, None, alarms=changes)], now)
+        with open_owner(store) as owner:
+            owner.cancel_alarm(alarm, now)
     click.echo(f"Cancelled {alarm}.")

@@ -12,15 +12,16 @@ import click
 
 from ..._clock import SystemClock
 from ..._keys import AlarmKey, ObjectKey
+from ..._persistence.restoring import can_restore, restore_alarms
 from ...storage import AlarmRow, ObjectRow, Reader, SQLiteStorage, Writer
 from ..errors import CommandError
 from ..output import console, printable, progress_bar, quantity
 from ..storage.batches import batches
 from ..storage.open import open_reader, open_writer, resolve_storage
 from ..storage.paging import existing_alarms, is_empty, iter_alarms, iter_objects, select_tenants
+from ..storage.restore import restore_objects
 from ..storage.totals import Total
 from ..transfer.format import unrepresentable_instant
-from ..transfer.restore import can_restore, restore_alarms, restore_objects
 
 R = TypeVar("R", ObjectRow, AlarmRow)
 K = TypeVar("K", ObjectKey, AlarmKey)

@@ -22,7 +22,8 @@ from ..prompts import confirm, is_interactive
 from ..storage import exact_json
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import pretty_state
-from ..storage.open import object_key, object_not_found, open_reader, open_writer, resolve_storage
+from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
+from ..storage.owner import open_owner
 from ..storage.paging import find_object
 from ..storage.type_completion import complete_type
 
@@ -58,8 +59,9 @@ def edit(
 
     Without --set and --input, the state is opened in your editor ($VISUAL or
     $EDITOR). State is one JSON object. JSON that can't be stored exactly is
-    rejected, and nothing is written without a change. No runtime can open the
-    storage until the editor is closed.
+    rejected, and nothing is written without a change. While the processes of a
+    cluster are open, they save the state, unless the object has changed meanwhile.
+    Otherwise no runtime can open the storage until the editor is closed.
 
     \b
     Examples:
@@ -76,8 +78,8 @@ def edit(
     with open_reader(store, tenant) as reader:
         if find_object(reader, key) is None:
             raise object_not_found(key)
-        with open_writer(store) as writer:
-            row = find_object(reader, key)  # read again, because no other writer can change it now
+        with open_owner(store) as owner:
+            row = find_object(reader, key)  # again: a later change by others refuses this one
             if row is None:
                 raise object_not_found(key)
             state = change(row.state, _StateParser(key, row.state, definition))
@@ -85,7 +87,7 @@ def edit(
                 click.echo("Nothing has changed.")
                 return
             commit = Commit(key, row.revision, state, epoch=row.epoch)
-            if writer.commit([commit], SystemClock().now()):
+            if owner.commit([commit], SystemClock().now()):
                 raise CommandError(f"{key} was changed meanwhile; edit it again")
     click.echo(f"Saved as revision {row.revision + 1:,}.")
 

@@ -11,14 +11,14 @@ import click
 from ..._api.tenant import check_tenant
 from ..._clock import SystemClock
 from ..._keys import ObjectKey
-from ...storage import Reader, StoredObject, Writer
+from ...storage import Reader, StoredObject
 from ..errors import CommandError
 from ..options import storage_options
 from ..output import console, progress_bar, quantity
-from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.open import open_reader, resolve_storage
+from ..storage.owner import Owner, open_owner
 from ..storage.paging import existing_alarms, is_empty
 from ..transfer.export_file import Chunk, check_export, ensure_seekable, read_chunks
-from ..transfer.restore import restore_alarms, restore_objects
 
 Advance = Callable[[int], None]
 
@@ -61,13 +61,13 @@ def import_(source: str, storage: str, tenant: str | None, replace: bool, skip: 
         check_export(file, name, tenant, advance)
         # The writer is closed last, because the last connection to an SQLite file syncs it on
         # closing, and the commits did not.
-        with open_writer(store) as writer, open_reader(store) as reader:
+        with open_owner(store) as owner, open_reader(store) as reader:
             may_have_duplicates = not is_empty(reader)
             if may_have_duplicates and not (replace or skip):
                 _reject_duplicates(reader, file, name, tenant, advance)
             else:
                 advance(size)
-            importer = _Import(reader, writer, SystemClock().now(), skip, may_have_duplicates)
+            importer = _Import(reader, owner, SystemClock().now(), skip, may_have_duplicates)
             for chunk in read_chunks(file, tenant, advance):
                 importer.write(chunk)
     message = (
@@ -110,7 +110,7 @@ class _Import:
     """Writes an export, chunk by chunk."""
 
     _reader: Reader
-    _writer: Writer
+    _owner: Owner
     _now: int
     _skip: bool
     _may_have_duplicates: bool
@@ -139,8 +139,8 @@ class _Import:
             objects = [row for row in objects if row.key not in stored]
             alarms = [row for row in alarms if row.alarm.key not in present]
         if objects:
-            restore_objects(self._writer, objects, stored)
+            self._owner.restore_objects(objects, stored)
         if alarms:
-            restore_alarms(self._writer, alarms, self._now)
+            self._owner.restore_alarms(alarms, self._now)
         self.objects += len(objects)
         self.alarms += len(alarms)

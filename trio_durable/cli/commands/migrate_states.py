@@ -13,7 +13,8 @@ from ..options import json_option, storage_options
 from ..output import console, print_json, printable, progress_bar, quantity
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import key_members
-from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.open import open_reader, resolve_storage
+from ..storage.owner import open_owner
 from ..storage.paging import select_tenants
 from ..storage.state_upgrade import FailedUpgrade, StateUpgrade
 
@@ -45,7 +46,7 @@ def migrate_states(
     err = console(stderr=True)
     with (
         open_reader(store, tenant) as reader,
-        nullcontext() if dry_run else open_writer(store) as writer,
+        nullcontext() if dry_run else open_owner(store) as owner,
         progress_bar(err) as progress,
     ):
         tenants = select_tenants(reader, tenant)
@@ -53,7 +54,7 @@ def migrate_states(
         task = progress.add_task("upgrading", total=total)
         for upgrade in upgrades:
             for name in tenants:
-                for failure in upgrade.run(reader, writer, name, lambda: progress.advance(task)):
+                for failure in upgrade.run(reader, owner, name, lambda: progress.advance(task)):
                     _print_failure(failure, as_json)
     failed = sum(upgrade.failed for upgrade in upgrades)
     if as_json:

@@ -7,9 +7,9 @@ import attrs
 import click
 
 from ..._api.runtime import DurableRuntime
-from ..._cluster.nodes import Node
+from ..._cluster.nodes import Node, by_shards, node_of_member
 from ..._cluster.settings import Cluster
-from ...storage import Storage
+from ...storage import SharedStorage, Storage
 from ..options import json_option, storage_argument
 from ..output import add_row, console, new_table, print_json
 from ..storage.open import resolve_storage
@@ -21,24 +21,42 @@ from ..storage.open import resolve_storage
 def nodes(storage: str, as_json: bool) -> None:
     """List the runtimes that share a storage.
 
-    Those that have objects come first.
+    Those that have objects come first. On an SQLite file the process with the
+    objects lists them. On PostgreSQL the database does, which works while no
+    process serves, and shows how long ago each one renewed its lease.
 
     \b
     Examples:
       trio-durable nodes app.db
-      trio-durable nodes app.db --json
+      trio-durable nodes postgresql://app@db.example.com/app --json
     """
-    table = new_table("node", "host", ">pid", "release", "serves", ">shards")
-    for node in anyio.run(_nodes, resolve_storage(storage, option="STORAGE"), backend="trio"):
-        if as_json:
+    found = _nodes(resolve_storage(storage, option="STORAGE"))
+    if as_json:
+        for node in found:
             print_json(attrs.asdict(node))
-        serves = "yes" if node.serves else "no"
-        add_row(table, node.node_id, node.host, f"{node.pid}", node.release, serves, node.shards)
-    if not as_json:
-        console().print(table)
+        return
+    if not found:
+        click.echo("No runtime is open.", err=True)
+        return
+    table = new_table(
+        "node", "host", ">pid", "release", "group", "serves", ">shards", ">last renewal"
+    )
+    for node in found:
+        serves = "leaving" if node.is_leaving else "yes" if node.serves else "no"
+        age = "" if node.age is None else f"{node.age:.1f} s ago"
+        names = (node.node_id, node.host, node.pid, node.release, node.group or "")
+        add_row(table, *names, serves, node.shards, age)
+    console().print(table)
 
 
-async def _nodes(store: Storage) -> list[Node]:
+def _nodes(store: Storage) -> list[Node]:
+    if isinstance(store, SharedStorage):
+        rows = store.list_members()
+        return by_shards(node_of_member(row.member, row.group, row.shards) for row in rows)
+    return anyio.run(_ask, store, backend="trio")
+
+
+async def _ask(store: Storage) -> list[Node]:
     async with DurableRuntime(store, objects=[], cluster=Cluster(serve=False)) as runtime:
         me = runtime.node_id
         return [node for node in await runtime.list_nodes() if node.node_id != me]

@@ -10,7 +10,8 @@ from ..errors import CommandError
 from ..options import storage_options
 from ..output import quantity
 from ..prompts import confirm, yes_option
-from ..storage.open import object_key, object_not_found, open_reader, open_writer, resolve_storage
+from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
+from ..storage.owner import open_owner
 from ..storage.paging import iter_alarms_of
 from ..storage.type_completion import complete_type
 
@@ -42,13 +43,13 @@ def rm(
             if row is None and not count:
                 raise object_not_found(key)
             alarms += count
-        with open_writer(store) as writer:
+        with open_owner(store) as owner:
             objects_text = f"{quantity(len(keys), 'object')} of {type_name!r}"
             alarms_text = f" with {quantity(alarms, 'alarm')}" if alarms else ""
             if not confirm(f"Remove {objects_text}{alarms_text}?", yes=yes):
                 click.echo("Nothing was removed.", err=True)
                 return 1
-            # Read again, because no other writer can change them now.
+            # Read again: from here on a change by others refuses the removal.
             batch = [
                 Commit(
                     key,
@@ -59,7 +60,7 @@ def rm(
                 )
                 for key, row in zip(keys, reader.load(keys), strict=True)
             ]
-            stale = writer.commit(batch, now)
+            stale = owner.commit(batch, now)
             if stale:
                 raise CommandError(
                     f"{batch[min(stale)].key} was changed meanwhile and not removed; run this again"

@@ -10,7 +10,8 @@ from ..errors import CommandError
 from ..options import json_option, required_storage, storage_option, storage_option_of_group
 from ..output import add_row, console, new_table, print_json, quantity
 from ..prompts import confirm, yes_option
-from ..storage.open import open_reader, open_writer, resolve_storage
+from ..storage.open import open_reader, resolve_storage
+from ..storage.owner import open_owner
 from ..storage.paging import iter_tenants
 from ..storage.totals import Total
 
@@ -67,11 +68,11 @@ def drop(name: str, storage: str, yes: bool) -> int:
         total = Total.of(reader.summarize(SystemClock().now(), name))
     contents = f"{quantity(total.objects, 'object')} and {quantity(total.alarms, 'alarm')}"
     try:
-        with open_writer(store) as writer:
+        with open_owner(store) as owner:
             if not confirm(f"Drop tenant {name} with {contents}?", yes=yes):
                 click.echo("Nothing was dropped.", err=True)
                 return 1
-            writer.drop_tenant(name)
+            owner.drop_tenant(name)
     except StorageInUse as error:
         raise CommandError(
             f"{error}, or drop it in the app: await runtime.drop_tenant({name!r})"

@@ -16,9 +16,10 @@ from ..._api.registry import state_codec
 from ..._clock import SystemClock
 from ..._errors import StateDecodeError, StateEncodeError
 from ..._keys import ObjectKey
-from ...storage import Commit, Reader, Writer
+from ...storage import Commit, Reader
 from .batches import batches
 from .formatting import schema_of
+from .owner import Owner
 from .paging import iter_objects
 
 
@@ -49,13 +50,13 @@ class StateUpgrade:
         self._codec = state_codec(definition)
 
     def run(
-        self, reader: Reader, writer: Writer | None, tenant: str, advance: Callable[[], None]
+        self, reader: Reader, owner: Owner | None, tenant: str, advance: Callable[[], None]
     ) -> Iterator[FailedUpgrade]:
         """Upgrade the states of a tenant, and yield the ones that can't be upgraded.
 
         Args:
             reader: The reader of the storage.
-            writer: The writer of the storage; None to count only.
+            owner: The way to change the storage; None to count only.
             tenant: The tenant.
             advance: Called once for each state.
 
@@ -64,7 +65,7 @@ class StateUpgrade:
         """
         for batch in batches(self._upgrades(reader, tenant, advance), _size_of):
             yield from (each for each in batch if isinstance(each, FailedUpgrade))
-            yield from self._save(writer, [each for each in batch if isinstance(each, Commit)])
+            yield from self._save(owner, [each for each in batch if isinstance(each, Commit)])
 
     def _upgrades(
         self, reader: Reader, tenant: str, advance: Callable[[], None]
@@ -82,8 +83,8 @@ class StateUpgrade:
             else:
                 yield Commit(row.key, row.revision, state, epoch=row.epoch)
 
-    def _save(self, writer: Writer | None, batch: list[Commit]) -> Iterator[FailedUpgrade]:
-        stale = writer.commit(batch, SystemClock().now()) if writer else ()
+    def _save(self, owner: Owner | None, batch: list[Commit]) -> Iterator[FailedUpgrade]:
+        stale = owner.commit(batch, SystemClock().now()) if owner else ()
         self.upgraded += len(batch) - len(stale)
         self.failed += len(stale)
         for position in stale:

@@ -182,7 +182,7 @@ class Deliverer:
             key = self._upcoming.take(self._in_flight.is_full)
             if key is None:
                 break
-            if key in self._in_flight:
+            if key in self._in_flight or not self._destination.is_here(key):
                 self._upcoming.unpark(key.owner)  # a parked alarm of the object takes its place
             else:
                 self._begin(key, claim, flights)

@@ -197,7 +197,9 @@ class WheelScheduler:
 
     def _expect(self, key: AlarmKey, available_at: int) -> None:
         """Deliver an alarm that the table has from now on."""
-        if self._destination.obstacle(key.type_name) is not None:
+        if self._destination.obstacle(key.type_name) is not None or not self._destination.is_here(
+            key
+        ):
             return
         is_known = self._upcoming.arm(key, available_at)
         if available_at < self._sleeps_until and (is_known or self._upcoming.is_cut):

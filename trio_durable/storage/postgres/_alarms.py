@@ -29,6 +29,7 @@ from ._connection import Connection
 from ._names import Names
 from ._nodes import FENCE
 from ._objects import IS_FRESH, MARK_STALE, REQUIRE_ALL
+from ._shard_function import IN_SHARDS, ShardSet
 
 _MIN_TIME = -(2**63)
 
@@ -180,13 +181,14 @@ _RELEASE = f"""
 WITH {FENCE}
 UPDATE {{alarms}} SET claim = NULL, available_at = due_at, crashes = CASE
     WHEN %s THEN coalesce(crashes + (marked IS NOT DISTINCT FROM claim)::int, 0) ELSE crashes END
-FROM fence WHERE passed = 1 AND claim IS NOT NULL
+FROM fence WHERE passed = 1 AND claim IS NOT NULL{{of_shards}}
 """
+_OF_SHARDS = f" AND {IN_SHARDS.format(id='object_id')}"
 
 _DUE = """
 SELECT available_at, type_name, object_id, name FROM {alarms}
 WHERE available_at < %s AND (available_at, type_name, object_id, name) > (%s, %s, %s, %s)
-    AND type_name <> ALL (%s::text[])
+    AND type_name <> ALL (%s::text[]){of_shards}
 ORDER BY available_at, type_name, object_id, name LIMIT %s
 """
 _LIST = f"""
@@ -235,8 +237,10 @@ class AlarmTable:
         self._revive = names.query(_REVIVE)
         self._mark = names.query(_MARK)
         self._acquit = names.query(_ACQUIT)
-        self._release = names.query(_RELEASE)
-        self._due = names.query(_DUE)
+        self._release = names.query(_RELEASE, of_shards="")
+        self._release_shards = names.query(_RELEASE, of_shards=_OF_SHARDS)
+        self._due = names.query(_DUE, of_shards="")
+        self._due_of_shards = names.query(_DUE, of_shards=_OF_SHARDS)
         self._list = names.query(_LIST)
         self._dead = names.query(_DEAD)
         # A condition on the primary key's columns, so that a page starts by an index search.
@@ -364,14 +368,21 @@ class AlarmTable:
         parameters = _fenced(connection, *alarm[:3], claim)
         return connection.execute(self._acquit, parameters).rowcount > 0
 
-    def release(self, connection: Connection, *, are_crashes: bool) -> None:
+    def release(
+        self, connection: Connection, shards: ShardSet | None, *, are_crashes: bool
+    ) -> None:
         """End all claims, so that each alarm is due at its original time.
 
         Args:
             connection: For the statement.
+            shards: Only claims of alarms in these shards.
             are_crashes: The claims have outlived their processes, so the alarms become suspects.
         """
-        connection.execute(self._release, _fenced(connection, are_crashes))
+        if shards is None:
+            connection.execute(self._release, _fenced(connection, are_crashes))
+        else:
+            parameters = _fenced(connection, are_crashes, *shards.parameters)
+            connection.execute(self._release_shards, parameters)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -382,11 +393,15 @@ class AlarmTable:
         after: DueAlarm | None,
         limit: int,
         except_types: Collection[str],
+        shards: ShardSet | None,
     ) -> list[DueAlarm]:
-        """See `Reader.due_alarms`."""
+        """See `Reader.due_alarms`. Only alarms in ``shards``, if some are given."""
         last = (_MIN_TIME, "", "", "") if after is None else (after.available_at, *after.key[:3])
-        parameters = (before, *last, text_array(except_types), limit)
-        rows = connection.execute(self._due, parameters, binary=True)
+        query, of_shards = self._due, tuple[object, ...]()
+        if shards is not None:
+            query, of_shards = self._due_of_shards, shards.parameters
+        parameters = (before, *last, text_array(except_types), *of_shards, limit)
+        rows = connection.execute(query, parameters, binary=True)
         return [
             DueAlarm(available_at, AlarmKey(type_name, object_id, name, self._tenant))
             for available_at, type_name, object_id, name in rows

@@ -70,6 +70,13 @@ class CurrentLease:
         self.lease: NodeLease | None = None
         self._lock = threading.Lock()
         self._lost: Callable[[NodeLease, str], object] | None = None
+        self._is_taken = False
+
+    def take(self) -> bool:
+        """Take it for a writer, until `close`. False if another writer has it."""
+        with self._lock:
+            is_free, self._is_taken = not self._is_taken, True
+            return is_free
 
     def call_on_loss(self, lost: Callable[[NodeLease, str], object]) -> None:
         """Call ``lost``, in any thread, once for each lease that ends; also for one that has."""
@@ -84,6 +91,7 @@ class CurrentLease:
         """There is no lease any more."""
         with self._lock:
             self.lease, self._lost = None, None
+            self._is_taken = False
 
     def lose(self, lease: NodeLease | None, problem: str) -> None:
         """A lease is over, for a reason."""

@@ -5,24 +5,21 @@ that takes seconds nor a commit that waits for a lock may cost the node its leas
 renewing when the event loop hasn't run for `NodeSettings.unresponsive_after` seconds, so a process
 that hangs gives its objects up.
 
-A node that joins alone is refused while another one lives. A dead one is removed first, by one of
-two proofs:
-
-- On the same machine its `Presence` is gone.
-- Elsewhere its number of renewals has stood still for its TTL, by the clock of the observer, who
-  has looked again and again on one incarnation of the server.
+A node that joins alone is refused while another one lives. A dead one is removed first, see
+`_deaths`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import socket
 import threading
 from collections.abc import Callable
 from time import sleep
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import attrs
 import psycopg
@@ -33,8 +30,9 @@ from .._membership import Lease, Membership
 from . import _errors as problems
 from ._connecting import Settings, Unreachable
 from ._connection import Connection, WrongServer
+from ._deaths import Deaths, Sign
 from ._leases import VALID_PART, CurrentLease, NodeLease
-from ._nodes import FoundNode, NewNode, NodeTable
+from ._nodes import FoundNode, Joined, NewNode, NodeTable
 from ._presence import Presence, is_gone
 
 logger = logging.getLogger("trio_durable.storage")
@@ -42,14 +40,18 @@ logger = logging.getLogger("trio_durable.storage")
 DEFAULT_TTL = 5.0
 DEFAULT_UNRESPONSIVE_AFTER = 30.0
 
-_BEATS = 4
+BEATS = 4
 """The number of renewals in one TTL."""
 _LOOKS = 20
 """How often a node that joins looks at another one in the TTL of that."""
 _RETRIES = 25
 """How often a renewal that failed is tried again in one TTL."""
+_MAX_RETRY_SECONDS = 1.0
 _LEAVE_SECONDS = 1.0
-_LEAST_WAIT_SECONDS = 0.02
+LEAST_WAIT_SECONDS = 0.02
+
+REMEDY = "stop its process first, or open both with cluster=True"
+REMOVED = "another node has removed it, or the server has lost its row"
 
 
 @attrs.frozen
@@ -62,17 +64,8 @@ class NodeSettings:
     """Time after which a node whose event loop hangs isn't renewed any more."""
     group: str | None = None
     """The group of the node; None for one that owns all objects alone."""
-    remedy: str = "stop its process first, or open both with cluster=True"
+    remedy: str = REMEDY
     """What the error of a refused node advises."""
-
-
-@attrs.define
-class _Silence:
-    """The time for which a node's number of renewals has stood still."""
-
-    renewals: int
-    since: float
-    looked_at: float
 
 
 class PostgresMembership(Membership):
@@ -85,6 +78,9 @@ class PostgresMembership(Membership):
         current: Gets each lease, for all sides of the storage.
     """
 
+    _succession = "this one takes its place"
+    """The consequence of the death of a node, for logs."""
+
     def __init__(
         self, settings: Settings, home: str, node: NodeSettings, current: CurrentLease
     ) -> None:
@@ -94,10 +90,10 @@ class PostgresMembership(Membership):
         self._current = current
         self._presence = Presence()
         self._connection: Connection | None = None
-        self._silences: dict[UUID, _Silence] = {}
-        self._server = ""
+        self._deaths = Deaths()
         self._post: Callable[[Callable[[], object]], object] | None = None
         self._ticked_at = boot_time()
+        self._renew_at = 0.0
         self._woken = threading.Event()
         self._is_closing = False
         self.rejoined: Callable[[], object] = lambda: None
@@ -108,6 +104,11 @@ class PostgresMembership(Membership):
         self._thread = threading.Thread(target=self._run, name="trio_durable node", daemon=True)
 
     # --- see `Membership` ------------------------------------------------------------------------
+
+    @property
+    def is_alone(self) -> bool:
+        """True if the node owns all objects, and not a member of a group."""
+        return self._node.group is None
 
     @property
     def lease(self) -> Lease:
@@ -168,25 +169,34 @@ class PostgresMembership(Membership):
         while True:
             connection = self._connected(self._settings.connect_timeout)
             server = connection.session.server.incarnation
-            proof, group = self._presence.proof, self._node.group
-            node = NewNode(uuid4(), socket.gethostname(), server, ttl, proof, group)
+            node = self._new_node(server)
             sent_at = boot_time()
             try:
-                others = connection.perform(
+                joined = connection.perform(
                     lambda connection, node=node: self._table.join(  # type: ignore[misc]
                         connection, node, None if before is None else before.node_id
                     )
                 )
-                if not others:
-                    self._current.lease = NodeLease(
-                        node.node_id, server, sent_at + VALID_PART * ttl
-                    )
+                if not joined.others:
+                    self._begin(joined)
+                    lease = NodeLease(node.node_id, server, sent_at + VALID_PART * ttl)
+                    self._renew_at = 0.0
+                    self._current.lease = lease
                     return had_died
-                for other in others:
+                for other in joined.others:
                     had_died |= self._examine(connection, other)
             except psycopg.errors.LockNotAvailable:  # others join, or the dead one's last commit
                 if boot_time() > deadline:
                     raise
+
+    def _new_node(self, server: str) -> NewNode:
+        """The node that joins, under an id of its own."""
+        node = self._node
+        proof = self._presence.proof
+        return NewNode(uuid4(), socket.gethostname(), server, node.ttl, proof, node.group)
+
+    def _begin(self, joined: Joined) -> None:
+        """A lease is about to begin."""
 
     def _examine(self, connection: Connection, other: FoundNode) -> bool:
         """Look at another node: remove it if it is dead, else wait a moment. True if it is removed.
@@ -194,35 +204,37 @@ class PostgresMembership(Membership):
         Raises:
             StorageInUse: It lives.
         """
-        gone = is_gone(other.proof)
-        if gone is False and other.age < other.ttl / 2:
+        if is_gone(other.proof) is False and other.age < other.ttl / 2:
             raise self._refusal(other)
-        now = boot_time()  # after the look, so that the silence isn't taken for a longer one
-        server = connection.session.server.incarnation
-        if server != self._server:
-            self._server = server
-            self._silences.clear()
-        silence = self._silences.get(other.node_id)
-        if silence is not None and silence.renewals != other.renewals:
+        sign = self._deaths.look(other, connection.session.server.incarnation)
+        if sign is Sign.RENEWED:
             raise self._refusal(other)
-        if silence is None or now - silence.looked_at > other.ttl / 2:
-            if silence is None and not gone:
-                self._say_that_it_waits(other)
-            silence = self._silences[other.node_id] = _Silence(other.renewals, now, now)
-        silence.looked_at = now
-        if gone or now - silence.since >= other.ttl:
-            removed = connection.perform(
-                lambda connection: self._table.remove(connection, other.node_id, silence.renewals)
-            )
-            if removed:
-                logger.log(
-                    logging.INFO if gone else logging.WARNING,
-                    "%s: process %d on %s has died; this one takes its place",
-                    *(self._settings.conninfo.location, other.pid, other.host),
-                )
-            return removed
+        if sign is Sign.DEAD:
+            return self._remove(connection, other)
+        if sign is Sign.UNKNOWN:
+            self._say_that_it_waits(other)
         sleep(other.ttl / _LOOKS)
         return False
+
+    def _remove(self, connection: Connection, other: FoundNode) -> bool:
+        """Remove a dead node. False if it was renewed since the look."""
+        removed = connection.perform(
+            lambda connection: self._table.remove(
+                connection, other.node_id, other.renewals, self._lock_wait
+            )
+        )
+        if removed:
+            logger.log(
+                logging.INFO if is_gone(other.proof) else logging.WARNING,
+                "%s: process %d on %s has died; %s",
+                *(self._settings.conninfo.location, other.pid, other.host, self._succession),
+            )
+        return removed
+
+    @property
+    def _lock_wait(self) -> str:
+        """The bound on the thread's waits for locks, which may not cost the lease."""
+        return f"{max(1, round(1000 * min(1.0, self._node.ttl / 10)))}ms"
 
     def _say_that_it_waits(self, other: FoundNode) -> None:
         logger.warning(
@@ -269,44 +281,67 @@ class PostgresMembership(Membership):
         pause: float | None = 0.0
         while True:
             self._woken.wait(pause)
-            self._woken.clear()
             if self._is_closing:
                 return
-            lease = self._current.lease
-            pause = None
-            if lease is not None and not lease.is_reported:
-                with self._in_use:
-                    pause = self._renew(lease)
+            with self._in_use:
+                self._woken.clear()
+                lease = self._current.lease
+                pause = None
+                if lease is not None and not lease.is_reported:
+                    pause = self._serve(lease)
 
-    def _renew(self, lease: NodeLease) -> float | None:
-        """Renew the lease if all is well. Returns the pause to the next time; None at its end."""
+    def _serve(self, lease: NodeLease) -> float | None:
+        """Renew the lease if that is due. Returns the pause to the next time; None at its end."""
+        is_due = boot_time() >= self._renew_at
+        if is_due and not self._renew(lease):
+            return None
+        pause = math.inf
+        if not is_due or self._connection is not None:  # else the renewal has failed
+            pause = self._work(lease)
+        return None if lease.is_reported else max(0.0, min(pause, self._renew_at - boot_time()))
+
+    def _work(self, lease: NodeLease) -> float:
+        """Do the rest of the thread's work. Returns the pause until there may be more of it."""
+        return math.inf
+
+    def _renew(self, lease: NodeLease) -> bool:
+        """Renew the lease if all is well. Returns False at its end."""
         ttl = self._node.ttl
-        pause = ttl / _BEATS
+        pause = ttl / BEATS
         sent_at = boot_time()
         hung_for = self._hung_for(sent_at)
+        problem = None
         if hung_for > self._node.unresponsive_after:
             problem = f"the event loop hasn't run for {hung_for:.0f} s"
         else:
             try:
-                if self._beat(lease):
-                    if lease.extend(sent_at + VALID_PART * ttl):
-                        self._warn_if_slow(boot_time() - sent_at)
-                        return pause
-                    problem = "its renewal came too late"
-                else:
+                if not self._beat(lease):
                     lease.end()
-                    problem = "another node has removed it, or the server has lost its row"
+                    problem = REMOVED
+                elif not lease.extend(sent_at + VALID_PART * ttl):
+                    problem = "its renewal came too late"
             except (psycopg.Error, WrongServer, Unreachable) as error:
                 self._drop()
                 problem = self._text(error)
-                pause = ttl / _RETRIES * random.uniform(0.5, 1)  # noqa: S311  # jitter
-        if lease.is_valid():
-            return min(pause, lease.left)
-        self._current.lose(lease, problem)
-        return None
+                pause = self._retry_pause()
+        now = boot_time()
+        if problem is None:
+            self._warn_if_slow(now - sent_at)
+        elif lease.is_valid():
+            pause = min(pause, lease.left)
+        else:
+            self._current.lose(lease, problem)
+            return False
+        self._renew_at = now + pause
+        return True
+
+    def _retry_pause(self) -> float:
+        """The pause after a failure."""
+        pause = min(self._node.ttl / _RETRIES, _MAX_RETRY_SECONDS)
+        return pause * random.uniform(0.5, 1)  # noqa: S311  # jitter
 
     def _beat(self, lease: NodeLease) -> bool:
-        connection = self._connected(max(lease.left, _LEAST_WAIT_SECONDS))
+        connection = self._connected(max(lease.left, LEAST_WAIT_SECONDS))
         server = connection.session.server.incarnation
         if server != lease.server:
             return False

@@ -138,10 +138,12 @@ _CLUSTER = Migration(
     pid     bigint NOT NULL,
     address text,                       -- where other nodes call it
     "group" text,                       -- NULL: it owns all objects alone
-    types   text NOT NULL DEFAULT '{{}}',  -- JSON: schema versions
-    release text NOT NULL,
+    serves  boolean NOT NULL DEFAULT false,  -- it may own shards
+    types   jsonb NOT NULL DEFAULT '{{}}',   -- schema versions by stored type name
+    release text NOT NULL,              -- of trio_durable
+    app_release bigint NOT NULL DEFAULT 0,   -- of the application; 0 if it gives none
     server  text NOT NULL,              -- incarnation of the server that it has joined
-    status  text NOT NULL,
+    status  text NOT NULL,              -- 'up' or 'leaving'
     ttl     double precision NOT NULL,  -- seconds
     proof   text,                       -- JSON: the file that the process has locked
     CONSTRAINT durable_nodes_pkey PRIMARY KEY (node_id)
@@ -156,10 +158,12 @@ _CLUSTER = Migration(
         """CREATE TABLE {shards} (
     "group" text NOT NULL,
     shard   integer NOT NULL,
-    owner   uuid REFERENCES {nodes} ON DELETE SET NULL,
-    term    bigint NOT NULL DEFAULT 0,
+    owner   uuid CONSTRAINT durable_shards_owner_fkey REFERENCES {nodes} ON DELETE SET NULL,
+    term    bigint NOT NULL DEFAULT 0,  -- grows with each change of the owner
     CONSTRAINT durable_shards_pkey PRIMARY KEY ("group", shard)
 )""",
+        # For the removal of a node.
+        "CREATE INDEX durable_shards_by_owner ON {shards} (owner)",
     ),
     (
         "DROP TABLE {shards}",

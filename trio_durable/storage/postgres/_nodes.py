@@ -15,19 +15,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from uuid import UUID
 
 import attrs
 import psycopg
 
+from .._membership import Member
+from ._arrays import BigintArray, text_array
 from ._connection import Connection
+from ._isolation import limit_lock_waits
 from ._names import Names
+from ._shard_function import SHARD_FUNCTION
 
 SHARDS = 1024
-SHARD_FUNCTION = 1
-"""Version of the function from an object to its shard."""
+"""The number of shards of a new database."""
 
 IDLE_TIMEOUT = "5s"
 """How long a transaction of several statements may wait for its client, who may be frozen. It holds
@@ -60,15 +63,28 @@ _BOUND_IDLE = f"SELECT set_config('idle_in_transaction_session_timeout', '{IDLE_
 _SET_UP = """
 INSERT INTO {cluster} (shards, shard_function, secret) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
 """
-_SERIALIZE = "SELECT FROM {cluster} FOR UPDATE"
-_LIST = """
-SELECT n.node_id, n.host, n.pid, n.ttl, n.proof, n."group", b.renewals,
-    extract(epoch FROM clock_timestamp() - b.beaten_at)::float8
-FROM {nodes} AS n JOIN {beats} AS b USING (node_id) ORDER BY n.node_id
+_SERIALIZE = "SELECT shards, shard_function, secret FROM {cluster} FOR UPDATE"
+# Not by ON CONFLICT, which waits for transactions that change such a row.
+_ADD_SHARDS = """
+INSERT INTO {shards} ("group", shard) SELECT %s, n FROM generate_series(0, %s - 1) AS n
+WHERE NOT EXISTS (SELECT FROM {shards} WHERE "group" = %s AND shard = n)
 """
+
+NODES = """
+SELECT n.node_id, n.host, n.pid, n.ttl, n.proof, n."group", n.server, n.release, n.address,
+    n.serves, n.status, n.types, n.app_release, b.renewals,
+    extract(epoch FROM clock_timestamp() - b.beaten_at)::float8 AS age
+FROM {nodes} AS n JOIN {beats} AS b USING (node_id)
+"""
+"""All nodes, with the columns of `FoundNode`."""
+
+_LIST = f"{NODES} ORDER BY n.node_id"
+_OWNED = "SELECT owner, count(*) FROM {shards} WHERE owner IS NOT NULL GROUP BY owner"
 _ADD = """
-INSERT INTO {nodes} (node_id, name, host, pid, release, server, status, ttl, proof, "group")
-VALUES (%s, %s, %s, %s, %s, %s, 'up', %s, %s, %s)
+INSERT INTO {nodes} (node_id, name, host, pid, release, server, status, ttl, proof, "group",
+    address, types, app_release)
+SELECT %s, %s, %s, %s, %s, %s, 'up', %s, %s, %s, %s, coalesce(jsonb_object_agg(t, v), '{{}}'), %s
+FROM unnest(%s::text[], %s::bigint[]) AS k (t, v)
 """
 _ADD_BEAT = "INSERT INTO {beats} (node_id, renewals) VALUES (%s, 0)"
 _BEAT = """
@@ -99,7 +115,10 @@ class NewNode:
     proof: str | None
     """Proof of its death for processes of the same machine, see `Presence`."""
     group: str | None
-    """The group that it serves; None for all objects."""
+    """The group that it is a member of; None for a node that owns all objects alone."""
+    address: str | None = None
+    types: Mapping[str, int] = attrs.field(factory=dict)
+    app_release: int = 0
 
 
 @attrs.frozen
@@ -112,9 +131,50 @@ class FoundNode:
     ttl: float
     proof: str | None
     group: str | None
+    server: str
+    release: str
+    """Its release of trio_durable."""
+    address: str | None
+    serves: bool
+    status: str
+    types: Mapping[str, int]
+    app_release: int
     renewals: int
     age: float
     """Seconds since its last renewal, by the server's clock; for messages only."""
+
+    def as_member(self) -> Member:
+        """The node as the contract knows it."""
+        return Member(
+            str(self.node_id),
+            self.host,
+            self.pid,
+            self.release,
+            self.address,
+            self.serves or self.group is None,
+            self.status == "leaving",
+            self.types,
+            self.app_release,
+            self.age,
+        )
+
+
+@attrs.frozen
+class Cluster:
+    """The numbers that all nodes of a database agree on, and their secret."""
+
+    shards: int
+    shard_function: int
+    secret: bytes
+
+
+@attrs.frozen
+class Joined:
+    """The outcome of an attempt to join."""
+
+    cluster: Cluster
+    others: Sequence[FoundNode]
+    """The nodes because of which the node wasn't added; none if it was."""
 
 
 class NodeTable:
@@ -130,7 +190,9 @@ class NodeTable:
         self._begin = names.query(_BEGIN)
         self._set_up = names.query(_SET_UP)
         self._serialize = names.statement(_SERIALIZE).encode()
+        self._add_shards = names.query(_ADD_SHARDS)
         self._list = names.statement(_LIST).encode()
+        self._owned = names.statement(_OWNED).encode()
         self._add = names.query(_ADD)
         self._add_beat = names.query(_ADD_BEAT)
         self._beat = names.query(_BEAT)
@@ -149,12 +211,10 @@ class NodeTable:
 
     # --- membership ------------------------------------------------------------------------------
 
-    def join(
-        self, connection: Connection, node: NewNode, before: UUID | None
-    ) -> Sequence[FoundNode]:
-        """Add a node, unless there are others that it can't be beside; return these.
+    def join(self, connection: Connection, node: NewNode, before: UUID | None) -> Joined:
+        """Add a node, unless there are others that it can't be beside.
 
-        A node without a group owns all objects, and so is alone.
+        A node without a group owns all objects, and so is alone. A member owns no shards at first.
 
         Joining is serialized by the row of the cluster, so of two that join at once the second one
         finds the first.
@@ -168,25 +228,37 @@ class NodeTable:
             connection.execute(_BOUND_IDLE)
             secret = secrets.token_bytes(32)
             connection.execute(self._set_up, (SHARDS, SHARD_FUNCTION, secret))
-            connection.execute(self._serialize)
+            row = connection.execute(self._serialize).fetchone()
+            assert row is not None
+            cluster = Cluster(*row)
             if before is not None:
                 connection.execute(self._remove, (before, before))
             others = [
                 each for each in self.list(connection) if node.group is None or each.group is None
             ]
             if others:
-                return others
+                return Joined(cluster, others)
             pid = os.getpid()
             release = version("trio-durable")
             name = f"{node.host}:{pid}"
             known = (node.node_id, name, node.host, pid, release, node.server)
-            connection.execute(self._add, (*known, node.ttl, node.proof, node.group))
+            types = (text_array(node.types), BigintArray(list(node.types.values())))
+            connection.execute(
+                self._add,
+                (*known, node.ttl, node.proof, node.group, node.address, node.app_release, *types),
+            )
             connection.execute(self._add_beat, (node.node_id,))
-        return []
+            if node.group is not None:
+                connection.execute(self._add_shards, (node.group, cluster.shards, node.group))
+        return Joined(cluster, ())
 
     def list(self, connection: Connection) -> Sequence[FoundNode]:
         """All nodes, by id."""
         return [FoundNode(*row) for row in connection.execute(self._list)]
+
+    def owned(self, connection: Connection) -> dict[UUID, int]:
+        """The numbers of shards of the nodes that own some."""
+        return dict(connection.execute(self._owned).fetchall())
 
     def beat(self, connection: Connection, node_id: UUID, server: str) -> bool:
         """Count one more renewal; False if the node has been removed or has joined another server.
@@ -202,18 +274,21 @@ class NodeTable:
         """Remove a node's own row."""
         connection.execute(self._remove, (node_id, node_id))
 
-    def remove(self, connection: Connection, node_id: UUID, seen: int) -> bool:
+    def remove(self, connection: Connection, node_id: UUID, seen: int, wait: str = "1s") -> bool:
         """Remove a node that is taken for dead, unless it has been renewed since.
 
-        Waits for the node's transactions, which hold locks on its row.
+        Waits for the node's transactions, which hold locks on its row. The shards that it owned
+        have no owner then.
 
         Args:
             connection: For the transaction.
             node_id: The node.
             seen: The number of its renewals when it was seen.
+            wait: The bound on the waits for locks, as in `limit_lock_waits`.
         """
         with connection.transaction():
             connection.execute(_BOUND_IDLE)
+            limit_lock_waits(connection, wait)
             if not connection.execute(self._stop_beats, (node_id, seen)).rowcount:
                 return False
             connection.execute(self._remove, (node_id, node_id))

@@ -28,6 +28,7 @@ from ._connection import Connection
 from ._isolation import LockWatch, is_lock_timeout, isolated
 from ._migrations import Schema
 from ._reconnecting import ReconnectingConnection
+from ._shard_function import Feed
 from ._tables import MISSING, TenantTables, tables_by_tenant
 from ._tenants import KnownTenants
 
@@ -38,9 +39,14 @@ class PostgresReader(Reader):
     """Reads on a connection of its own. Each read sees all batches committed before it began."""
 
     def __init__(
-        self, reconnecting: ReconnectingConnection, schema: Schema, tenants: KnownTenants
+        self,
+        reconnecting: ReconnectingConnection,
+        schema: Schema,
+        tenants: KnownTenants,
+        feed: Feed,
     ) -> None:
         self._reconnecting = reconnecting
+        self._feed = feed
         self._schema = schema
         self._tenants = tenants
         self._tables_of = tables_by_tenant(schema.home)
@@ -75,11 +81,14 @@ class PostgresReader(Reader):
         except_types: Collection[str],
         tenant: str = "",
     ) -> list[DueAlarm]:
+        shards = self._feed.shards
+        if shards is not None and not shards:
+            return []
         return self._read(
             tenant,
             [],
             lambda connection, tables: tables.alarms.due(
-                connection, before, after, limit, except_types
+                connection, before, after, limit, except_types, shards
             ),
         )
 

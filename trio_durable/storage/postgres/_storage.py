@@ -1,8 +1,9 @@
 """Storage in a PostgreSQL database: opening it, and its migrations.
 
-A writer is a node of the database, see `_nodes`, and the only one. Opening it raises `StorageInUse`
-while another node lives, and waits for the end of the lease of one that has died, whose claims are
-released then.
+A writer is a node of the database, see `_nodes`. One that `open_writer` returns is the only node:
+opening it raises `StorageInUse` while another node lives, and waits for the end of the lease of one
+that has died, whose claims are released then. Those that `open_member` returns divide the database
+by shards, see `_cluster`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 try:
     import psycopg
@@ -24,18 +26,22 @@ import attrs
 
 from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
-from .._contract import Durability, Reader, Storage, StorageFault, Writer
+from .._contract import Durability, Reader, SharedStorage, StorageFault, Writer
+from .._membership import MemberRow, NewMember
 from .._records import Finding
 from . import _errors as problems
+from ._cluster import PostgresClusterMembership
 from ._connecting import Settings, Side, Unreachable
 from ._connection import Connection
 from ._conninfo import Conninfo
 from ._doctor import diagnose
 from ._leases import CurrentLease
-from ._membership import NodeSettings, PostgresMembership
+from ._membership import REMEDY, NodeSettings, PostgresMembership
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
+from ._nodes import NodeTable
 from ._reader import PostgresReader
 from ._reconnecting import ReconnectingConnection
+from ._shard_function import Feed
 from ._tenants import KnownTenants
 from ._verification import Unsuitable, home_schema, require_privileges, verify
 from ._writer import PostgresWriter
@@ -45,7 +51,7 @@ logger = logging.getLogger("trio_durable.storage")
 _MIN_POSTGRES = 14
 
 
-class PostgresStorage(Storage):
+class PostgresStorage(SharedStorage):
     """Objects in a PostgreSQL database, 14 or newer.
 
     The tables are created in the first schema of the connection's search path, and the tables of
@@ -91,6 +97,7 @@ class PostgresStorage(Storage):
         self._tenants = KnownTenants()
         self._current = CurrentLease()
         self._node = NodeSettings()
+        self._feed = Feed()
 
     def __repr__(self) -> str:
         return f"<PostgresStorage at {self.location}>"
@@ -100,30 +107,60 @@ class PostgresStorage(Storage):
         """The database as a URL, without a password."""
         return self._settings.conninfo.location
 
-    def _set_ttl(self, ttl: float) -> None:
-        """Set the TTL of the nodes that the next writers are, in seconds. For runtimes."""
-        self._node = attrs.evolve(self._node, ttl=ttl, remedy="stop its process first")
-
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`. May take as long as the lease of a node that has died."""
+        with self._opening() as (connection, schema):
+            current, _ = self._sides()
+            membership = PostgresMembership(self._settings, schema.home, self._node, current)
+            had_died = membership.join()
+            writer = self._writer(connection, schema, membership, current)
+            if had_died:
+                self._release_claims(writer)
+            return writer
+
+    def open_member(self, member: NewMember) -> Writer:
+        """See `SharedStorage.open_member`.
+
+        May take as long as the lease of a node that has died, if that wasn't a member.
+        """
+        with self._opening() as (connection, schema):
+            current, feed = self._sides()
+            node = attrs.evolve(self._node, remedy=REMEDY)
+            membership = PostgresClusterMembership(
+                self._settings, schema.home, node, member, current, feed
+            )
+            membership.join()
+            writer = self._writer(connection, schema, membership, current)
+            membership.releasing = partial(writer.release_claims, are_crashes=True)
+            return writer
+
+    def _sides(self) -> tuple[CurrentLease, Feed]:
+        """The lease and the feed of a new writer, which are those of the reader, too.
+
+        A second writer has its own, because the reader has one lease at a time.
+        """
+        if self._current.take():
+            return self._current, self._feed
+        return CurrentLease(), Feed()
+
+    def _writer(
+        self,
+        connection: Connection,
+        schema: Schema,
+        membership: PostgresMembership,
+        current: CurrentLease,
+    ) -> PostgresWriter:
+        reconnecting = ReconnectingConnection(self._settings, connection, current, read_only=False)
+        return PostgresWriter(reconnecting, schema, self._tenants, membership)
+
+    @contextmanager
+    def _opening(self) -> Iterator[tuple[Connection, Schema]]:
+        """An open connection of a writer for the block, which takes ownership."""
         with self._connecting("writer") as (connection, schema):
             self._bring_up_to_date(connection, schema)
             require_privileges(connection, schema.home, may_write=True)
             verify(connection, schema.home)
-            current = self._current
-            if current.lease is not None:  # the reader has one lease at a time
-                current = CurrentLease()
-            membership = PostgresMembership(self._settings, schema.home, self._node, current)
-            had_died = membership.join()
-            writer = PostgresWriter(
-                ReconnectingConnection(self._settings, connection, current, read_only=False),
-                schema,
-                self._tenants,
-                membership,
-            )
-            if had_died:
-                self._release_claims(writer)
-            return writer
+            yield connection, schema
 
     def _release_claims(self, writer: PostgresWriter) -> None:
         try:
@@ -140,26 +177,30 @@ class PostgresStorage(Storage):
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""
         with self._connecting("reader") as (connection, schema):
-            applied = self._checked(schema.applied(connection))
-            if not applied:
-                raise StorageUnavailable(
-                    self.location,
-                    f"there are no tables in schema {schema.home} yet; open a runtime here first, "
-                    "or create them with `trio-durable migrate`",
-                )
-            if schema.pending(applied):
-                raise StorageUnavailable(
-                    self.location,
-                    "its tables are of an older release; bring them up to date with "
-                    "`trio-durable migrate`",
-                )
+            self._require_tables(connection, schema)
             require_privileges(connection, schema.home, may_write=False)
             verify(connection, schema.home)
             return PostgresReader(
                 ReconnectingConnection(self._settings, connection, self._current, read_only=True),
                 schema,
                 self._tenants,
+                self._feed,
             )
+
+    def list_members(self) -> list[MemberRow]:
+        """See `SharedStorage.list_members`."""
+        with self._inspecting() as (connection, schema):
+            self._require_tables(connection, schema)
+            table = NodeTable(schema.home)
+            found, owned = table.list(connection), table.owned(connection)
+        return [
+            MemberRow(
+                node.as_member(),
+                node.group,
+                1 if node.group is None else owned.get(node.node_id, 0),
+            )
+            for node in found
+        ]
 
     def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
         """See `Storage.diagnose`."""
@@ -259,6 +300,21 @@ class PostgresStorage(Storage):
             f"CREATE on schema {schema.home}, or apply the SQL that `trio-durable migrate --sql` "
             "prints",
         )
+
+    def _require_tables(self, connection: Connection, schema: Schema) -> None:
+        applied = self._checked(schema.applied(connection))
+        if not applied:
+            raise StorageUnavailable(
+                self.location,
+                f"there are no tables in schema {schema.home} yet; open a runtime here first, or "
+                "create them with `trio-durable migrate`",
+            )
+        if schema.pending(applied):
+            raise StorageUnavailable(
+                self.location,
+                "its tables are of an older release; bring them up to date with "
+                "`trio-durable migrate`",
+            )
 
     def _checked(self, applied: set[tuple[str, str]]) -> set[tuple[str, str]]:
         if newer := unknown(applied):

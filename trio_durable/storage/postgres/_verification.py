@@ -35,6 +35,8 @@ FROM (VALUES
     ('durable_alarms', 'payload', 'text'), ('durable_alarms', 'crashes', 'bigint'),
     ('durable_alarms', 'marked', 'bigint'), ('durable_tenants', 'name', 'text'),
     ('durable_nodes', 'node_id', 'uuid'), ('durable_nodes', 'server', 'text'),
+    ('durable_nodes', 'serves', 'boolean'), ('durable_nodes', 'types', 'jsonb'),
+    ('durable_nodes', 'app_release', 'bigint'), ('durable_shards', 'term', 'bigint'),
     ('durable_beats', 'node_id', 'uuid'), ('durable_beats', 'renewals', 'bigint'),
     ('durable_cluster', 'secret', 'bytea'), ('durable_shards', 'owner', 'uuid')
 ) AS e (relation, name, type)

@@ -35,6 +35,7 @@ from ._membership import PostgresMembership
 from ._migrations import NewerRelease, Schema
 from ._nodes import NodeTable
 from ._reconnecting import ReconnectingConnection
+from ._shard_function import ShardSet
 from ._tables import MISSING, Result, TenantTables, stale_positions, tables_by_tenant
 from ._tenants import KnownTenants
 
@@ -80,28 +81,32 @@ class PostgresWriter(Writer):
 
     def _begin_lease(self) -> None:
         self._reconnecting.renew()
-        self.release_claims(are_crashes=False)
+        if self._membership.is_alone:
+            self.release_claims(are_crashes=False)
 
-    def release_claims(self, *, are_crashes: bool) -> None:
+    def release_claims(self, shards: ShardSet | None = None, *, are_crashes: bool) -> None:
         """End the claims of former nodes, so that their alarms are due at their original times.
 
         Args:
+            shards: Only claims of alarms in these shards.
             are_crashes: See `AlarmTable.release`.
 
         Raises:
             StorageFault: Some may be held still, until they run out.
         """
         after = ""
-        self._release(("",), are_crashes=are_crashes)
+        self._release(("",), shards, are_crashes=are_crashes)
         while tenants := self._reconnecting.run(
             lambda connection, after=after: self._schema.tenants(  # type: ignore[misc]
                 connection, after, MAX_TENANTS
             )
         ):
-            self._release(tenants, are_crashes=are_crashes)
+            self._release(tenants, shards, are_crashes=are_crashes)
             after = tenants[-1]
 
-    def _release(self, tenants: Sequence[str], *, are_crashes: bool) -> None:
+    def _release(
+        self, tenants: Sequence[str], shards: ShardSet | None, *, are_crashes: bool
+    ) -> None:
         def run(connection: Connection) -> None:
             self._look_up(connection, tenants)
             found = [tables for each in tenants if (tables := self._find(each)) is not None]
@@ -109,7 +114,7 @@ class PostgresWriter(Writer):
             def send() -> None:
                 self._nodes.lock(connection)
                 for tables in found:
-                    tables.alarms.release(connection, are_crashes=are_crashes)
+                    tables.alarms.release(connection, shards, are_crashes=are_crashes)
 
             connection.pipelined(send)
 

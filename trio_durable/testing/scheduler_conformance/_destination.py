@@ -92,6 +92,10 @@ class ScriptedDestination:
 
     # --- the contract ----------------------------------------------------------------------------
 
+    def is_here(self, key: AlarmKey) -> bool:
+        """See `Destination.is_here`."""
+        return True
+
     def obstacle(self, type_name: str) -> str | None:
         """See `Destination.obstacle`."""
         return None if type_name in self.types else "this test doesn't serve it"

@@ -1,0 +1,377 @@
+"""Storages of the chaos: where a round takes place, its processes, and the harms of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlencode
+
+import attrs
+import psycopg
+from support.postgres import Server
+from support.proxy import Proxy
+
+from trio_durable import Cluster
+from trio_durable._cluster.node_note import UnreadableNote, read_note
+
+from .members import BACKENDS
+
+TTL = 1.0
+
+
+@attrs.frozen
+class Place:
+    """The place of one process at a time: when it ends, another one comes."""
+
+    number: int
+    location: str
+    """The storage, as this process names it."""
+    backend: str
+    cluster: Cluster
+    callers: int
+    epoch: float
+    """Seconds in which the same objects are called. Histories stay short enough to be judged."""
+    objects: int
+    """Objects of each type in an epoch."""
+
+
+@attrs.frozen
+class Contents:
+    """The contents of a storage."""
+
+    objects: Sequence[tuple[str, str, str]]
+    """Stored type name, id and state of each object."""
+    alarms: frozenset[str]
+    """The names of all alarms."""
+
+
+@attrs.define
+class Process:
+    """A process that was started."""
+
+    pid: int
+    place: Place
+    is_stopped: bool = False
+
+
+Harm = Callable[[Process], None]
+After = Callable[[float, Callable[[], None]], None]
+
+
+class ChaosStorage(ABC):
+    """The storage of all rounds of one run, which is empty at the beginning of each."""
+
+    harms_per_second = 2.0
+    calm_seconds = 0.0
+    """How long calls go on without harms at the end of a round."""
+    settled_seconds = 0.0
+    """The part of these in which calls may still time out."""
+
+    @abstractmethod
+    def begin(self, folder: Path, draw: random.Random) -> list[Place]:
+        """Begin a round, and return the places of its processes."""
+
+    def harms(self, after: After) -> Mapping[Harm, int]:
+        """The harms that only this storage knows, with their weights.
+
+        Args:
+            after: Calls a function after so many seconds.
+        """
+        return {}
+
+    def favourite(self) -> int | None:
+        """The process id of the best victim, if there is one."""
+        return None
+
+    def recover(self) -> None:  # noqa: B027  # only some are harmed
+        """Undo all harms."""
+
+    def check_calm(self) -> None:  # noqa: B027  # likewise
+        """Check that all objects have owners, at the end of the time without harms."""
+
+    def check_end(self) -> None:  # noqa: B027  # likewise
+        """Check that all processes have left."""
+
+    @abstractmethod
+    def contents(self) -> Contents:
+        """Read all that is stored, as another program does."""
+
+    def close(self) -> None:  # noqa: B027  # likewise
+        """Remove what is left of it, except for the folders of rounds."""
+
+
+class FileStorage(ChaosStorage):
+    """An SQLite file."""
+
+    def __init__(self) -> None:
+        self._path = Path()
+
+    def begin(self, folder: Path, draw: random.Random) -> list[Place]:
+        """See `ChaosStorage.begin`."""
+        self._path = folder / "chaos.db"
+        self._draw = draw
+        listen = draw.choice([None, None, "tcp://127.0.0.1:0"])
+        return [
+            Place(
+                n,
+                str(self._path),
+                BACKENDS[n % 3],
+                Cluster(serve=n != 3, listen=listen, ttl=TTL, max_calls=draw.choice([2, 1024])),
+                callers=8,
+                epoch=0.5,
+                objects=6,
+            )
+            for n in range(4)
+        ]
+
+    def harms(self, after: After) -> Mapping[Harm, int]:
+        """See `ChaosStorage.harms`."""
+        return {self._remove_file: 1}
+
+    def favourite(self) -> int | None:
+        """The owner of the file."""
+        with contextlib.suppress(UnreadableNote):
+            note = read_note(self._beside("node"))
+            return None if note is None else note.pid
+        return None
+
+    def _remove_file(self, _: Process) -> None:
+        names = ["node"], ["socket"], ["lock"], ["node", "socket", "lock"]
+        for name in self._draw.choice(names):
+            self._beside(name).unlink(missing_ok=True)
+
+    def _beside(self, name: str) -> Path:
+        return self._path.with_name(f"{self._path.name}-{name}")
+
+    def contents(self) -> Contents:
+        """See `ChaosStorage.contents`."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            objects = connection.execute("SELECT type_name, object_id, state FROM durable_objects")
+            alarms = connection.execute("SELECT name FROM durable_alarms")
+            return Contents(objects.fetchall(), frozenset(name for (name,) in alarms))
+
+
+class ServerStorage(ChaosStorage):
+    """A PostgreSQL server of its own, with a schema for each round.
+
+    Some processes reach it through a network that can be cut, and some reach each other so.
+    """
+
+    harms_per_second = 3.0
+    calm_seconds = 6.0
+    settled_seconds = 3.0
+
+    def __init__(self) -> None:
+        self._server = Server(max_connections=100, log_min_messages="warning")
+        self._networks: dict[int, Network] = {}
+        """By the number of the place that each belongs to."""
+        self._stopped: list[int] = []
+        self._schema = ""
+        self._rounds = 0
+
+    def begin(self, folder: Path, draw: random.Random) -> list[Place]:
+        """See `ChaosStorage.begin`."""
+        self._rounds += 1
+        self._draw = draw
+        self._schema = f"chaos_{self._rounds}"
+        self._server.execute(f"CREATE SCHEMA {self._schema}")
+        self._end_networks()
+        server, unix = self._server, {"host": str(self._server.folder), "port": self._server.port}
+        to_members = [folder / "0.socket", folder / "2.socket"]
+        self._networks[0], self._networks[2] = map(Network, to_members)
+        self._networks[1], self._networks[3] = Network(server.socket), Network(server.socket)
+        hosts = {
+            n: {"host": "127.0.0.1", "port": port}
+            for n, port in (
+                (1, self._networks[1].port),
+                (2, server.port),
+                (3, self._networks[3].port),
+            )
+        }
+        clusters = {
+            0: self._advertised(0, to_members[0]),
+            2: self._advertised(2, to_members[1]),
+            3: Cluster(listen="tcp://127.0.0.1:0"),
+        }
+        return [
+            Place(
+                n,
+                self._location(n, hosts.get(n, unix)),
+                BACKENDS[n % 3],
+                attrs.evolve(
+                    clusters.get(n, Cluster()),
+                    serve=n != 4,
+                    release=draw.choice([0, 0, 1]),
+                    ttl=draw.choice([0.7, TTL, 1.4]),
+                    max_calls=draw.choice([2, 1024]),
+                ),
+                callers=2,
+                epoch=4.0,  # longer than all that a process without its lease may do
+                objects=48,
+            )
+            for n in range(5)
+        ]
+
+    def _advertised(self, n: int, socket_path: Path) -> Cluster:
+        address = f"tcp://127.0.0.1:{self._networks[n].port}"
+        return Cluster(listen=f"unix://{socket_path}", advertise=address)
+
+    def _location(self, n: int, host: Mapping[str, object]) -> str:
+        options = {"options": f"-csearch_path={self._schema}", "application_name": f"chaos {n}"}
+        return f"postgresql://postgres@/postgres?{urlencode({**host, **options})}"
+
+    def harms(self, after: After) -> Mapping[Harm, int]:
+        """See `ChaosStorage.harms`."""
+
+        def kill_server(_: Process) -> None:
+            if self._server.is_running and not self._stopped:
+                self._server.stop(self._draw.choice([signal.SIGQUIT, signal.SIGKILL]))
+                after(self._draw.choice([0.0, 0.2, 1.0]), self._start)
+
+        def stop_server(_: Process) -> None:
+            if self._server.is_running and not self._stopped:
+                self._stopped = self._server.freeze()
+                after(self._draw.choice([0.05, 0.3, 1.0, 2.0]), self._go_on)
+
+        def cut_network(victim: Process) -> None:
+            self._network(victim).cut()
+
+        def freeze_network(victim: Process) -> None:
+            network = self._network(victim)
+            network.freeze()
+            after(self._draw.choice([0.05, 0.3, 1.5, 2.0, 3.0]), network.thaw)
+
+        return {
+            self._end_connections: 4,
+            kill_server: 1,
+            stop_server: 1,
+            cut_network: 2,
+            freeze_network: 6,
+        }
+
+    def _end_connections(self, victim: Process) -> None:
+        if self._server.is_running and not self._stopped:
+            self._server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                f"WHERE application_name = 'chaos {victim.place.number}'"
+            )
+
+    def _network(self, victim: Process) -> Network:
+        return self._networks.get(victim.place.number) or self._draw.choice(
+            [*self._networks.values()]
+        )
+
+    def _end_networks(self) -> None:
+        while self._networks:
+            self._networks.popitem()[1].close()
+
+    def _start(self) -> None:
+        if not self._server.is_running:
+            self._server.start_again()
+
+    def _go_on(self) -> None:
+        stopped, self._stopped = self._stopped, []
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def recover(self) -> None:
+        """See `ChaosStorage.recover`."""
+        self._go_on()
+        self._start()
+        for network in self._networks.values():
+            network.thaw()
+
+    def contents(self) -> Contents:
+        """See `ChaosStorage.contents`."""
+        objects = f"SELECT type_name, object_id, state::text FROM {self._schema}.durable_objects"
+        alarms = f"SELECT name FROM {self._schema}.durable_alarms"
+        with psycopg.connect(self._server.conninfo(dbname="postgres")) as connection:
+            return Contents(
+                connection.execute(objects.encode()).fetchall(),
+                frozenset(name for (name,) in connection.execute(alarms.encode())),
+            )
+
+    def check_calm(self) -> None:
+        """See `ChaosStorage.check_calm`."""
+        lost = f"""
+            SELECT count(*), n.name, n.status FROM {self._schema}.durable_shards
+            LEFT JOIN {self._schema}.durable_nodes AS n ON n.node_id = owner
+            WHERE NOT coalesce(n.serves AND n.status = 'up', false) GROUP BY n.name, n.status
+        """
+        assert not (found := self._server.execute(lost)), found
+
+    def check_end(self) -> None:
+        """See `ChaosStorage.check_end`."""
+        left = f"SELECT name, status FROM {self._schema}.durable_nodes"
+        assert not (found := self._server.execute(left)), found
+
+    def close(self) -> None:
+        """See `ChaosStorage.close`."""
+        self._end_networks()
+        self._go_on()
+        self._server.remove()
+
+
+class Network:
+    """The way to a Unix socket, as a process: where that is stopped, nothing gets through.
+
+    Args:
+        target: The socket.
+    """
+
+    def __init__(self, target: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port: int = listener.getsockname()[1]
+            self._pid = os.fork()
+            if not self._pid:
+                _pass_on(listener, target)
+
+    def cut(self) -> None:
+        os.kill(self._pid, signal.SIGUSR1)
+
+    def freeze(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
+def _pass_on(listener: socket.socket, target: Path) -> NoReturn:
+    """Be a network for as long as the parent lives."""
+    try:
+        parent = os.getppid()
+        proxy = Proxy(target, listener)
+        signal.signal(signal.SIGUSR1, lambda *_: proxy.cut())
+        while os.getppid() == parent:
+            time.sleep(1)
+    finally:
+        os._exit(0)
+
+
+STORAGES: dict[str, type[ChaosStorage]] = {"sqlite": FileStorage, "postgres": ServerStorage}
+
+
+@contextlib.contextmanager
+def storage_of(name: str) -> Iterator[ChaosStorage]:
+    """The storage of that name, for a run."""
+    storage = STORAGES[name]()
+    try:
+        yield storage
+    finally:
+        storage.close()

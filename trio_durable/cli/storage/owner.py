@@ -1,0 +1,255 @@
+"""Owner: the side that may change what is stored, for commands that do.
+
+While no runtime is open it is the command's own writer, which keeps runtimes out. While runtimes of
+a cluster are open, the command joins them as a client, and each request is made by the process that
+has the object. So the app goes on, and no live object is changed behind its back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from ..._api.runtime import DurableRuntime
+from ..._cluster.settings import Cluster
+from ..._errors import CallTimeout, StaleObject, StorageInUse
+from ..._keys import AlarmKey, ObjectKey
+from ..._persistence.restoring import is_unchanged, parts_of, restore_alarms, to_text
+from ..._runtime.routed_administration import Request, RoutedAdministration
+from ...storage import (
+    AlarmChanges,
+    AlarmRow,
+    Commit,
+    ObjectRow,
+    SharedStorage,
+    Storage,
+    StoredObject,
+    Writer,
+)
+from ..errors import CommandError
+from .members import cluster_of
+from .open import open_writer
+from .restore import changed_meanwhile, restore_objects, restoring_commit
+
+_TIMEOUT_SECONDS = 30.0
+_MAX_REQUESTS = 64
+"""Concurrent requests. The owner commits concurrent changes in one transaction."""
+
+
+class Owner(ABC):
+    """The changes that commands make. Times are wall times in microseconds since 1970 UTC.
+
+    Each change is durable when its method returns.
+    """
+
+    @abstractmethod
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        """Replace and delete objects, the latter with their alarms.
+
+        Returns:
+            The positions of the commits that did not apply, since another row is stored by now.
+        """
+
+    @abstractmethod
+    def restore_objects(
+        self, rows: Sequence[ObjectRow], stored: Mapping[ObjectKey, StoredObject]
+    ) -> None:
+        """Save exported objects. See `restore_objects`."""
+
+    @abstractmethod
+    def restore_alarms(self, rows: Sequence[AlarmRow], now: int) -> None:
+        """Set exported alarms. See `restore_alarms`."""
+
+    @abstractmethod
+    def cancel_alarm(self, key: AlarmKey, now: int) -> None:
+        """Remove an alarm or dead letter."""
+
+    @abstractmethod
+    def retry_alarm(self, key: AlarmKey, now: int) -> bool:
+        """Make a dead letter due. Returns whether it was one."""
+
+    @abstractmethod
+    def drop_tenant(self, name: str) -> bool:
+        """Remove a tenant. Returns whether it existed."""
+
+
+@contextmanager
+def open_owner(storage: Storage) -> Iterator[Owner]:
+    """Open the writer of a storage, or join the runtimes that have it.
+
+    Raises:
+        CommandError: The storage can't be written, or its runtimes can't be joined.
+        StorageUnavailable: Likewise; `StorageInUse` if a runtime has it that is in no cluster.
+    """
+    with ExitStack() as stack:
+        owner: Owner
+        try:
+            owner = OwnWriter(stack.enter_context(open_writer(storage)))
+        except StorageInUse as in_use:
+            cluster = cluster_of(storage, in_use.pid)
+            if cluster is None:
+                raise _refused(in_use) from None
+            owner = stack.enter_context(_joined(storage, cluster))
+        yield owner
+
+
+def _refused(error: StorageInUse) -> StorageInUse:
+    remedy = "stop its process first, or open it with cluster=True"
+    return StorageInUse(error.location, error.problem, error.pid, error.host, remedy)
+
+
+@contextmanager
+def _joined(storage: Storage, cluster: Cluster) -> Iterator[Owner]:
+    runtime = DurableRuntime(storage, objects=[], cluster=cluster, call_timeout=_TIMEOUT_SECONDS)
+    with (
+        start_blocking_portal("trio") as portal,
+        portal.wrap_async_context_manager(runtime),
+    ):
+        try:
+            yield OtherRuntimes(portal, runtime)
+        except CallTimeout as error:
+            if cluster.tls is not None or not isinstance(storage, SharedStorage):
+                raise
+            raise CommandError(
+                f"{error}; if the processes use TLS, name the certificates by "
+                "TRIO_DURABLE_TLS_CERTIFICATE, TRIO_DURABLE_TLS_KEY and TRIO_DURABLE_TLS_AUTHORITY"
+            ) from error
+
+
+class OwnWriter(Owner):
+    """The writer of this process.
+
+    Args:
+        writer: The writer.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        """See `Owner.commit`."""
+        return self._writer.commit(batch, now)
+
+    def restore_objects(
+        self, rows: Sequence[ObjectRow], stored: Mapping[ObjectKey, StoredObject]
+    ) -> None:
+        """See `Owner.restore_objects`."""
+        restore_objects(self._writer, rows, stored)
+
+    def restore_alarms(self, rows: Sequence[AlarmRow], now: int) -> None:
+        """See `Owner.restore_alarms`."""
+        restore_alarms(self._writer, rows, now)
+
+    def cancel_alarm(self, key: AlarmKey, now: int) -> None:
+        """See `Owner.cancel_alarm`."""
+        changes = AlarmChanges(changed={key.name: None})
+        self._writer.commit([Commit(key.object_key, None, alarms=changes)], now)
+
+    def retry_alarm(self, key: AlarmKey, now: int) -> bool:
+        """See `Owner.retry_alarm`."""
+        return self._writer.revive(key, now)
+
+    def drop_tenant(self, name: str) -> bool:
+        """See `Owner.drop_tenant`."""
+        return self._writer.drop_tenant(name)
+
+
+class OtherRuntimes(Owner):
+    """The runtimes of other processes, each of which has some of the objects.
+
+    The time of a change is theirs. They must know the types of the objects; the command need not.
+
+    Args:
+        portal: The event loop of the client.
+        runtime: The client.
+    """
+
+    def __init__(self, portal: BlockingPortal, runtime: DurableRuntime) -> None:
+        self._portal = portal
+        self._runtime = runtime
+
+    def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
+        """See `Owner.commit`."""
+        outcomes = self._make([_rewriting(commit) for commit in batch])
+        return [at for at, outcome in enumerate(outcomes) if isinstance(outcome, StaleObject)]
+
+    def restore_objects(
+        self, rows: Sequence[ObjectRow], stored: Mapping[ObjectKey, StoredObject]
+    ) -> None:
+        """See `Owner.restore_objects`."""
+        batch = [restoring_commit(row, stored.get(row.key)) for row in rows]
+        for stale in self.commit(batch, 0):
+            raise changed_meanwhile(batch[stale].key)
+
+    def restore_alarms(self, rows: Sequence[AlarmRow], now: int) -> None:
+        """See `Owner.restore_alarms`."""
+        self._make([_restoring(row) for row in rows])
+
+    def cancel_alarm(self, key: AlarmKey, now: int) -> None:
+        """See `Owner.cancel_alarm`."""
+        self._make([Request("cancel_alarm", key.object_key, key.name)])
+
+    def retry_alarm(self, key: AlarmKey, now: int) -> bool:
+        """See `Owner.retry_alarm`."""
+        [is_revived] = self._make([Request("retry_alarm", key.object_key, key.name)])
+        return bool(is_revived)
+
+    def drop_tenant(self, name: str) -> bool:
+        """See `Owner.drop_tenant`."""
+        return self._portal.call(self._runtime.drop_tenant, name)
+
+    def _make(self, requests: Sequence[Request]) -> list[Any]:
+        """Make requests at the same time.
+
+        Returns:
+            The result of each, or its `StaleObject`.
+
+        Raises:
+            Exception: The first other error. Other requests may have been done.
+        """
+        return self._portal.call(self._make_all, requests)
+
+    async def _make_all(self, requests: Sequence[Request]) -> list[Any]:
+        administration = self._runtime._administered()
+        assert isinstance(administration, RoutedAdministration)
+        outcomes: list[Any] = [None] * len(requests)
+        errors: list[Exception] = []
+        waiting = iter(enumerate(requests))
+
+        async def work() -> None:
+            for at, request in waiting:
+                if errors:
+                    return
+                try:
+                    outcomes[at] = await administration.make(request)
+                except StaleObject as stale:
+                    outcomes[at] = stale
+                except Exception as error:  # noqa: BLE001  # raised below, without a group
+                    errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(len(requests), _MAX_REQUESTS)):
+                tasks.start_soon(work)
+        if errors:
+            raise errors[0]
+        return outcomes
+
+
+def _rewriting(commit: Commit) -> Request:
+    row = None if commit.delete else to_text(commit.state)
+    return Request("rewrite", commit.key, commit.revision, commit.epoch, row)
+
+
+def _restoring(row: AlarmRow) -> Request:
+    alarm = row.alarm
+    key = alarm.key
+    # Both do, but only the former shares a transaction with others.
+    if is_unchanged(row) and (alarm.payload or b"").isascii():
+        payload = None if alarm.payload is None else alarm.payload.decode()
+        return Request("schedule_alarm", key.object_key, key.name, alarm.due_at, payload)
+    return Request("restore_alarm", key.object_key, *parts_of(row))
