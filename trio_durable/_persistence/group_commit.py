@@ -11,8 +11,7 @@ whether it waits for more.
 Publication is one store: a ticket counts from the moment at which it stands in its owner's
 ``gate``, and nothing else has to agree with that. The writer's thread takes it from there. The
 owners that wait for it and its wake-up are hints, which may be given twice, and are given again
-with each commit, so no exception can fall between them and leave a commit unwritten for good. (A
-signal's handler may raise anywhere: Control-C, or ``sys.exit`` on SIGTERM.)
+with each commit, so no exception of a signal's handler can leave a commit unwritten for good.
 
 Invariants:
 
@@ -22,15 +21,13 @@ Invariants:
 - Revisions are assigned when a ticket is opened, each on top of the ticket before. If a ticket
   fails, the later ones fail with it: in the loop at once, and in the writer's thread by `refused`.
   The storage's fence isn't enough, because a deletion starts revisions over.
-- A new object gets an epoch that no other object ever had. Otherwise another runtime on the same
-  storage, which knew a deleted object of that key, could take the new one for it.
+- A new object gets an epoch that no other object ever had, so none is taken for a deleted one.
 - A pending ticket is replaced, or taken by the writer, under `_lock`. Its waiters belong to the
   loop.
 - A batch that the storage refuses because of a part of it is divided, and each part is settled on
   its own. The objects that were refused are suspects: until a commit of theirs succeeds they are
-  written after all others and apart from them, so that they don't have the next batch divided.
-- Listeners are called in the loop, before the replies that wait for a commit are released.
-  Telemetry is reported before both.
+  written apart from all others and after them.
+- Telemetry is reported, listeners are called, and then the replies that wait are released.
 - Tickets are settled one by one under guard. A fault there ends the runtime, not the event loop.
 """
 
