@@ -77,7 +77,7 @@ def rewritten(owner: type, name: str, *changes: tuple[str, str]) -> AbstractCont
 def no_fence() -> AbstractContextManager[object]:
     """A save doesn't look at the revision that it is based on."""
     return rewritten(
-        _MemoryWriter, "_is_stale", ("(row.revision if row else 0) != commit.revision", "False")
+        _MemoryWriter, "_is_stale", ("(row[0] if row else 0) != commit.revision", "False")
     )
 
 

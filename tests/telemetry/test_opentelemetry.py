@@ -598,8 +598,13 @@ def values(points: list[Point]) -> list[int | float]:
 async def test_spans_of_a_call_are_joined_across_processes() -> None:
     rows, here, there = Rows(), Notifier(), Notifier()
     async with (
-        node(rows, instruments=[there.instrument]),
-        node(rows, cluster=Cluster(serve=False), instruments=[here.instrument]) as guest,
+        node(rows, objects=[Counter], instruments=[there.instrument]),
+        node(
+            rows,
+            objects=[Counter],
+            cluster=Cluster(serve=False),
+            instruments=[here.instrument],
+        ) as guest,
     ):
         with here.tracer.start_as_current_span("request"):
             await guest.runtime.get(Counter, "a").add()
