@@ -27,7 +27,7 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-from trio_durable.storage.postgres import PostgresStorage, _presence
+from trio_durable.storage.postgres import PostgresStorage, _membership, _presence
 from trio_durable.storage.postgres._connection import Connection
 from trio_durable.storage.postgres._leases import NodeLease
 from trio_durable.storage.postgres._membership import NodeSettings, PostgresMembership
@@ -587,3 +587,31 @@ def test_a_failover_that_lost_the_claims_is_no_problem(server: Server) -> None:
             commit(writer, save("a", 0))
         membership_of(writer).rejoin()
         assert commit(writer, save("a", 0)) == []
+
+
+def test_a_connection_that_comes_after_the_end_is_closed(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread was connecting when the writer was closed, which doesn't wait for it for long."""
+    membership = membership_of(writer)
+    begun, may_go_on = threading.Event(), threading.Event()
+    made: list[Connection] = []
+    connected = membership._connected
+
+    def connect_late(timeout: float) -> Connection:
+        begun.set()
+        may_go_on.wait()
+        made.append(connected(5))
+        return made[0]
+
+    monkeypatch.setattr(_membership, "_LEAVE_SECONDS", 0.01)
+    with membership._in_use:
+        membership._drop()
+        monkeypatch.setattr(membership, "_connected", connect_late)
+        membership._renew_at = 0
+    membership._woken.set()
+    begun.wait()
+    writer.close()
+    may_go_on.set()
+    membership._thread.join()
+    assert made[0].closed

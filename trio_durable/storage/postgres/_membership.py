@@ -95,7 +95,7 @@ class PostgresMembership(Membership):
         self._ticked_at = boot_time()
         self._renew_at = 0.0
         self._woken = threading.Event()
-        self._is_closing = False
+        self._is_closing = self._is_left = False
         self.rejoined: Callable[[], object] = lambda: None
         """Called by `rejoin` at the beginning of the next lease."""
         self._in_use = threading.Lock()
@@ -261,6 +261,7 @@ class PostgresMembership(Membership):
         lease = self._current.lease
         if self._thread.ident is not None:
             self._thread.join(_LEAVE_SECONDS)
+        self._is_left = True
         if lease is not None and not self._thread.is_alive():
             lease.end()
             try:
@@ -282,6 +283,8 @@ class PostgresMembership(Membership):
         while True:
             self._woken.wait(pause)
             if self._is_closing:
+                if self._is_left:
+                    self._drop()  # it was made after `leave` had given up waiting for this thread
                 return
             with self._in_use:
                 self._woken.clear()
