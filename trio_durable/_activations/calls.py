@@ -272,11 +272,13 @@ class LocalCalls:
         services, directory = self._services, self.directory
         if services.closing:
             raise services.closed_error("the runtime is closing")
-        key, loads = directory.key(address), directory.find(address) is None
-        admit(services, key, handler.name, timeout, saves=not handler.readonly, loads=loads)
+        if services.group_commit.is_behind or services.batched_load.is_behind:
+            key, loads = directory.key(address), directory.find(address) is None
+            admit(services, key, handler.name, timeout, saves=not handler.readonly, loads=loads)
         activation = directory.use(address)
         activation.admit(handler.name, timeout)
-        services.wait_graph.check_chain(chain, activation.state, handler.name)
+        if chain:
+            services.wait_graph.check_chain(chain, activation.state, handler.name)
         envelope = Envelope(waiter, handler.name, handler, args, kwargs)
         submission = Submission(activation, envelope, services.wait_graph, chain)
         self._put(activation, envelope, timeout)

@@ -28,6 +28,7 @@ from .routed_calls import RoutedCalls
 from .router import CUT_OFF, MOVED, text
 
 _MOVED, _CUT_OFF = text(MOVED), text(CUT_OFF)
+_NO_TRACE = nullcontext()
 
 
 class Targets(Protocol):
@@ -123,7 +124,7 @@ class Service:
         address, name, data, *rest = incoming.message[5:]
         chain = [ObjectKey(*each[:3]) for each in rest[0]] if rest else ()
         notifier = self._services.notifier
-        trace = nullcontext() if notifier is None else notifier.extract(_carrier(rest))
+        trace = _NO_TRACE if notifier is None else notifier.extract(_carrier(rest))
         handler = calls.object_type.handler(name)
         key, codec = calls.object_type.key(address), calls.codec.handler(name)
         args, kwargs = codec.decode_arguments(lambda: key, data)
