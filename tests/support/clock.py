@@ -38,6 +38,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads without a timeout, which would be over at once."""
+        await super().shutdown_default_executor()
+
     def jump(self, seconds: float) -> None:
         """Let virtual time pass without running anything."""
         self._jumping.now += seconds
