@@ -119,7 +119,7 @@ RANKS = {
         "address balance frames node_note nodes tls",
         "handshake incoming link",
         "declaration exception_storage handles listener outcomes plain_values settings",
-        "parameters peer remote_errors",
+        "endpoint parameters peer remote_errors",
         "call_codec links places",
         "router shard_map",
         "handover routed_calls",
@@ -127,7 +127,7 @@ RANKS = {
     ],
     "_runtime": [
         "forks host settings",
-        "endpoint leasing sharing",
+        "leasing sharing",
         "sides",
         "file_sharing member_sharing",
         "ending",

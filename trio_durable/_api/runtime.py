@@ -331,7 +331,7 @@ def _clustered(
     if isinstance(storage, SQLiteStorage):
         return ClusterOnFile(settings, Path(storage.location))
     if isinstance(storage, SharedStorage):
-        from .._runtime.endpoint import check_addresses  # here, since it takes long
+        from .._cluster.endpoint import check_addresses  # here, since it takes long
 
         check_addresses(settings)
         return ClusterOfMembers(settings, storage, registry.schemas)

@@ -18,7 +18,6 @@ import anyio
 
 from .._eventloop.loop import Loop
 from .._eventloop.wakeup import AutoResetEvent
-from ..storage import View
 from .balance import plan
 from .shard_map import ShardMap
 
@@ -41,7 +40,6 @@ class HandOver:
     Args:
         loop: The event loop.
         shard_map: The shards.
-        me: Returns the id of this member.
         closing: Called with shards that are closed, whose alarms are delivered no more.
         reopened: Called with those that stay.
     """
@@ -50,13 +48,11 @@ class HandOver:
         self,
         loop: Loop,
         shard_map: ShardMap,
-        me: Callable[[], str],
         closing: Callable[[list[int]], object],
         reopened: Callable[[list[int]], object],
     ) -> None:
         self._loop = loop
         self._map = shard_map
-        self._me = me
         self._closing = closing
         self._reopened = reopened
         self._changed = AutoResetEvent(loop)
@@ -98,19 +94,19 @@ class HandOver:
         return self._is_leaving and not (self._map.owned and self._has_takers())
 
     def _has_takers(self) -> bool:
-        view, me = self._map.view, self._me()
+        view = self._map.view
         return view is not None and any(
-            member.serves and not member.is_leaving and node_id != me
+            member.serves and not member.is_leaving and node_id != self._map.me
             for node_id, member in view.members.items()
         )
 
     def _chosen(self) -> dict[int, str]:
         """The next shards to give away, and to whom."""
-        view: View | None = self._map.view
+        view = self._map.view
         if view is None:
             return {}
         now, chosen = self._loop.now(), {}
-        planned = plan(view, self._me())
+        planned = plan(view, self._map.me)
         for shard in sorted(planned, key=lambda shard: self._stayed.get(shard, 0.0)):
             if self._map.is_moving(shard) or self._stayed.get(shard, now) > now:
                 continue

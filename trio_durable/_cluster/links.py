@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -48,6 +49,7 @@ class Links:
         tasks: Runs them.
         deadlines: Where requests time out.
         settings: The user's.
+        tls: Encrypts the connections that are dialled; None without TLS.
         serve: Serves the requests of others.
         changed: Called when a link was made that was missing.
         ended: Called when one has ended, or couldn't be made: its member may be gone.
@@ -60,6 +62,7 @@ class Links:
         tasks: OwnTasks,
         deadlines: Deadlines,
         settings: Cluster,
+        tls: ssl.SSLContext | None,
         *,
         serve: Callable[[Incoming], object],
         changed: Callable[[], object],
@@ -70,6 +73,7 @@ class Links:
         self._tasks = tasks
         self._deadlines = deadlines
         self._settings = settings
+        self._tls = tls
         self._serve = serve
         self._changed = changed
         self._on_end = ended
@@ -155,9 +159,8 @@ class Links:
         """
         assert member.address is not None
         address = parse_address(member.address)
-        tls = self._settings.tls
         with anyio.fail_after(DIAL_SECONDS):
-            stream = await dial(address, None if tls is None else tls.client_context())
+            stream = await dial(address, self._tls)
             return await greet(stream, credentials, member.node_id)
 
     def _add(self, connection: Connection) -> None:

@@ -28,7 +28,8 @@ from .._eventloop.tasks import OwnTasks
 from .._eventloop.wakeup import AutoResetEvent
 from .._text import error_summary
 from ..storage import ClusterMembership, Lease, StorageFault, View
-from .address import Listening, TCPAddress, parse_address
+from .address import TCPAddress, parse_address
+from .endpoint import Endpoint
 from .handover import HandOver
 from .handshake import Credentials, HandshakeFailed, Introduction
 from .incoming import Incoming
@@ -57,8 +58,7 @@ class MemberCluster:
         tasks: Runs the tasks, until `leave`.
         settings: The user's.
         location: The storage, for messages.
-        listening: The socket at which others reach this member.
-        address: Its address, as others know it.
+        endpoint: Where others reach this member.
         membership: The writer's.
         serve: Serves the requests of others.
         answered: Returns when all requests that have a task have their answers.
@@ -73,8 +73,7 @@ class MemberCluster:
         tasks: OwnTasks,
         settings: Cluster,
         location: str,
-        listening: Listening,
-        address: str,
+        endpoint: Endpoint,
         membership: ClusterMembership,
         *,
         serve: Callable[[Incoming], object],
@@ -87,8 +86,7 @@ class MemberCluster:
         self._tasks = tasks
         self._settings = settings
         self._location = location
-        self._listening = listening
-        self._address = address
+        self._endpoint = endpoint
         self._membership = membership
         self._answered = answered
         self._release_claims = release_claims
@@ -100,15 +98,15 @@ class MemberCluster:
             tasks,
             services.deadlines,
             settings,
+            endpoint.client_tls,
             serve=serve,
             changed=self._links_changed,
-            ended=self._look,
+            ended=membership.look,
             failed=failed,
         )
         self._hand_over = HandOver(
             services.loop,
             self.shard_map,
-            lambda: membership.lease.holder,
             self._stop_feeding,
             self._feed,
         )
@@ -155,7 +153,7 @@ class MemberCluster:
         """
         serves = self._settings.serve
         me = view.members.get(self._membership.lease.holder)
-        address = parse_address(self._address)
+        address = parse_address(self._endpoint.address)
         if me is None:
             return
         for other in view.members.values():
@@ -164,10 +162,10 @@ class MemberCluster:
             if serves and address.is_loopback:
                 problem = (
                     f"process {other.pid} on {other.host} is a member as well, and can't reach "
-                    f"this one at {self._address}: give listen= and advertise= an address of this "
-                    "machine that others reach"
+                    f"this one at {address}: give listen= and advertise= an address of this machine "
+                    "that others reach"
                 )
-            elif other.serves and parse_address(other.address).is_loopback:
+            elif parse_address(other.address).is_loopback:
                 problem = (
                     f"process {other.pid} on {other.host} is a member as well, and listens at "
                     f"{other.address}, which only its own machine reaches: give it listen= and "
@@ -208,13 +206,12 @@ class MemberCluster:
         if self._listener is not None:
             self._listener.credentials = credentials
             return
-        tls = self._settings.tls
         self._listener = Listener(
             self._services.loop,
-            self._listening,
+            self._endpoint.listening,
             credentials,
             accepted=self._links.accepted,
-            tls=None if tls is None else tls.server_context(),
+            tls=self._endpoint.server_tls,
         )
         self._tasks.start(self._listener.run, "trio_durable listener", self._failed)
 
@@ -247,27 +244,27 @@ class MemberCluster:
         before = self.shard_map.view
         self._links.follow(view.members)
         gained = self.shard_map.adopt(view)
-        if not self._fed.issubset(self.shard_map.owned):
-            self._feed(())
         self._viewed.set()
         self._hand_over.adopted()
+        given = [
+            shard
+            for shard in gained
+            if before is not None
+            and before.owners[shard] in view.members
+            and before.terms[shard] + 1 >= view.terms[shard]  # and not by way of a third one
+        ]
+        owned = self.shard_map.owned
+        if gained or not self._fed.issubset(owned):
+            self._feed(given)  # by members that live, and have ended their claims
         if gained:
             logger.info(
                 "%s: this process has %d more shards, %d in all",
-                *(self._location, len(gained), len(self.shard_map.owned)),
+                *(self._location, len(gained), len(owned)),
             )
-            given = [
-                shard
-                for shard in gained
-                if before is not None
-                and before.owners[shard] in view.members
-                and before.terms[shard] + 1 >= view.terms[shard]  # and not by way of a third one
-            ]
-            self._feed(given)  # by a member that lives, and has ended its claims
-            taken = set(gained).difference(given)
-            if taken:
-                taking_over = partial(self._take_over, lease, taken)
-                self._services.tasks.start(taking_over, "trio_durable take-over", self._failed)
+        taken = set(gained).difference(given)
+        if taken:
+            taking_over = partial(self._take_over, lease, taken)
+            self._services.tasks.start(taking_over, "trio_durable take-over", self._failed)
 
     async def _take_over(self, lease: Lease, shards: set[int]) -> None:
         """Deliver the alarms of shards whose former owner may have died with claims of them."""
@@ -286,8 +283,7 @@ class MemberCluster:
             self._feed(shards)
 
     def _feed(self, shards: Collection[int]) -> None:
-        served = set(self.shard_map.owned)
-        self._fed = (self._fed | set(shards)) & served
+        self._fed = self._fed.union(shards).intersection(self.shard_map.owned)
         self._membership.feed(self._fed)
         self._on_feed()
 
@@ -306,9 +302,6 @@ class MemberCluster:
 
     def _links_changed(self) -> None:
         self.shard_map.changed()
-
-    def _look(self) -> None:
-        self._membership.look()
 
     def _me(self) -> Node:
         node_id = self._membership.lease.holder

@@ -51,7 +51,8 @@ class ShardMap:
         """Called when the last object of a closed shard has left memory."""
         self._membership = membership
         self._peer_of = peer_of
-        self._me = membership.lease.holder
+        self.me = membership.lease.holder
+        """The id of this member."""
         self.view: View | None = None
         """The latest view of the present lease."""
         self._here = bytearray(membership.shards)
@@ -80,7 +81,7 @@ class ShardMap:
         if view is None:
             return None
         owner = view.owners[shard]
-        if owner is None or owner == self._me:
+        if owner is None or owner == self.me:
             return None
         doubt = self._doubted.get(shard)
         if doubt is not None:
@@ -133,7 +134,7 @@ class ShardMap:
     def begin(self, holder: str) -> None:
         """There is a new lease; nothing is here yet, and the views of the former one are over."""
         self.forget()
-        self._me = holder
+        self.me = holder
 
     def forget(self) -> None:
         """The lease is over: nothing is here any more."""
@@ -149,7 +150,7 @@ class ShardMap:
         for shard in view.settled:
             self._moving.pop(shard, None)
         gained = []
-        here, me = self._here, self._me
+        here, me = self._here, self.me
         for shard, owner in enumerate(view.owners):
             is_mine = owner == me and shard not in self._moving
             if is_mine and not here[shard]:

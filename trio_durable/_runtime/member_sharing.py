@@ -11,7 +11,6 @@ from .._cluster.router import Router
 from .._cluster.service import Service, Targets
 from .._eventloop.tasks import OwnTasks
 from ..storage import ClusterMembership, Lease
-from .endpoint import Endpoint
 from .host import Host
 from .settings import ClusterOfMembers
 from .sharing import Sharing
@@ -23,7 +22,6 @@ class MemberSharing(Sharing):
 
     Args:
         given: The user's settings, and the storage.
-        endpoint: Where it listens.
         services: The runtime's parts.
         host: The runtime's host.
         sides: The storage.
@@ -36,7 +34,6 @@ class MemberSharing(Sharing):
     def __init__(
         self,
         given: ClusterOfMembers,
-        endpoint: Endpoint,
         services: Services,
         host: Host,
         sides: Sides,
@@ -48,14 +45,14 @@ class MemberSharing(Sharing):
     ) -> None:
         membership = sides.writer.membership
         assert isinstance(membership, ClusterMembership)
+        assert sides.endpoint is not None
         runner = sides.writing.runner
         self._cluster = MemberCluster(
             services,
             tasks,
             given.settings,
             given.storage.location,
-            endpoint.listening,
-            endpoint.address,
+            sides.endpoint,
             membership,
             serve=lambda incoming: service.serve(incoming),
             answered=lambda: service.answered(),

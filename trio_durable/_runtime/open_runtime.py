@@ -62,7 +62,6 @@ from .sides import Sides, open_sides
 
 if TYPE_CHECKING:
     from .._cluster.service import Targets
-    from .endpoint import Endpoint
     from .sharing import Sharing
 
 logger = logging.getLogger("trio_durable")
@@ -96,9 +95,8 @@ async def open_runtime(
 
     async def live(host: Host) -> None:
         sides = Sides(loop, host, settings.storage, settings.runner)
-        endpoint = await open_sides(sides, host, settings.cluster)
+        await open_sides(sides, host, settings.cluster)
         opened = OpenRuntime(settings, loop, host, context, sides, runtime, tenant, destination)
-        opened._endpoint = endpoint
         await opened._start(prepare)
         found.append(opened)
         host.opened()
@@ -206,7 +204,6 @@ class OpenRuntime(Ending):
             runner.failed = self.fail
         self.sharing: Sharing | None = None
         """The cluster, if the runtime is in one."""
-        self._endpoint: Endpoint | None = None
         self._closed = anyio.Event()
         self._is_late = False
 
@@ -363,10 +360,8 @@ class OpenRuntime(Ending):
         tasks = OwnTasks(self.loop, self._context, self._task_failed)
         services, host, sides = self.services, self.host, self.sides
         if isinstance(given, ClusterOfMembers):
-            assert self._endpoint is not None
             self.sharing = MemberSharing(
                 given,
-                self._endpoint,
                 services,
                 host,
                 sides,

@@ -7,6 +7,7 @@ long after it has opened. Until then its writer and reader are `LateWriter` and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._errors import StorageInUse, StorageUnavailable
@@ -16,6 +17,7 @@ from ..storage import (
     ForwardingReader,
     ForwardingWriter,
     Membership,
+    NewMember,
     Reader,
     Storage,
     StorageFault,
@@ -25,7 +27,7 @@ from .host import Host
 from .settings import ClusterOfMembers, ClusterOnFile
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint
+    from .._cluster.endpoint import Endpoint
 
 S = TypeVar("S", Writer, Reader)
 
@@ -160,6 +162,8 @@ class Sides:
         self.reading = Side[Reader](*parts, "reader", storage.open_reader)
         self.writer: Writer = LateWriter(self.writing)
         self.reader: Reader = LateReader(self.reading)
+        self.endpoint: Endpoint | None = None
+        """Where the runtime listens, if it is a member of a cluster."""
 
     async def acquire(self) -> StorageInUse | None:
         """Open both as the owner of the storage; return an error if another process is the owner.
@@ -187,20 +191,26 @@ class Sides:
 
 async def open_sides(
     sides: Sides, host: Host, cluster: ClusterOnFile | ClusterOfMembers | None
-) -> Endpoint | None:
+) -> None:
     """Open both sides, while the runtime opens. In a cluster on a file that comes later.
 
-    Returns:
-        Where the runtime listens, if it is a member of a cluster.
+    A member of a cluster listens first, since its row in the storage has its address.
     """
     if isinstance(cluster, ClusterOnFile):
-        return None
-    endpoint = None
+        return
     if cluster is not None:
-        from .endpoint import begin_to_listen, opener  # here, since it takes long to import
+        from .._cluster.endpoint import begin_to_listen  # here, since it takes long to import
 
-        endpoint = await begin_to_listen(cluster)
+        settings, storage = cluster.settings, cluster.storage
+        sides.endpoint = endpoint = await begin_to_listen(settings, storage.location)
         host.push(endpoint.listening.close)
-        sides.writing.opened_by(opener(cluster, endpoint))
+        member = NewMember(
+            group=settings.group,
+            address=endpoint.address,
+            serves=settings.serve,
+            ttl=settings.ttl,
+            types=cluster.types(),
+            release=settings.release,
+        )
+        sides.writing.opened_by(partial(storage.open_member, member))
     await sides.open()
-    return endpoint

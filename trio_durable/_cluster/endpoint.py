@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import attrs
 
-from .._cluster.address import (
+from .._errors import StorageUnavailable
+from .._text import error_summary
+from .address import (
     Address,
     Listening,
     TCPAddress,
@@ -18,11 +19,7 @@ from .._cluster.address import (
     local_address,
     parse_address,
 )
-from .._cluster.settings import Cluster
-from .._errors import StorageUnavailable
-from .._text import error_summary
-from ..storage import NewMember, Writer
-from .settings import ClusterOfMembers
+from .settings import Cluster
 
 _ANY_HOST = {"0.0.0.0", "::", "*"}  # noqa: S104  # to be refused
 
@@ -33,6 +30,10 @@ class Endpoint:
 
     listening: Listening
     address: str
+    server_tls: ssl.SSLContext | None
+    """Encrypts the connections that it accepts; None without TLS."""
+    client_tls: ssl.SSLContext | None
+    """Encrypts those that it dials, likewise."""
 
 
 def check_addresses(settings: Cluster) -> None:
@@ -63,13 +64,17 @@ def check_addresses(settings: Cluster) -> None:
             )
 
 
-async def begin_to_listen(given: ClusterOfMembers) -> Endpoint:
-    """Listen where the settings say.
+async def begin_to_listen(settings: Cluster, location: str) -> Endpoint:
+    """Listen where the settings say. Certificates are read once, here.
+
+    Args:
+        settings: The user's.
+        location: The storage, for messages.
 
     Raises:
-        StorageUnavailable: The address can't be had.
+        StorageUnavailable: The address can't be had, or a certificate can't be read.
     """
-    settings = given.settings
+    server_tls = client_tls = None
     address: Address
     if settings.listen is None:
         address = local_address(Path(tempfile.gettempdir(), f"trio-durable-{uuid4().hex}.sock"))
@@ -77,24 +82,10 @@ async def begin_to_listen(given: ClusterOfMembers) -> Endpoint:
         address = parse_address(settings.listen)
     try:
         if settings.tls is not None:
-            settings.tls.server_context()  # a file that is missing is known before anything opens
-            settings.tls.client_context()
+            server_tls, client_tls = settings.tls.server_context(), settings.tls.client_context()
         listening = await listen(address)
     except OSError as error:
         problem = f"can't listen at {address} ({error_summary(error)})"
-        raise StorageUnavailable(given.storage.location, problem) from error
-    return Endpoint(listening, settings.advertise or str(listening.address))
-
-
-def opener(given: ClusterOfMembers, endpoint: Endpoint) -> Callable[[], Writer]:
-    """Opens the writer of a member; called in its thread."""
-    settings = given.settings
-    member = NewMember(
-        group=settings.group,
-        address=endpoint.address,
-        serves=settings.serve,
-        ttl=settings.ttl,
-        types=given.types(),
-        release=settings.release,
-    )
-    return partial(given.storage.open_member, member)
+        raise StorageUnavailable(location, problem) from error
+    advertised = settings.advertise or str(listening.address)
+    return Endpoint(listening, advertised, server_tls, client_tls)
