@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -43,8 +43,9 @@ def test_it_divides_ids_evenly() -> None:
 
 
 @pytest.fixture
-def connection(storage: PostgresStorage) -> Connection:
-    return storage._connect("admin")
+def connection(storage: PostgresStorage) -> Iterator[Connection]:
+    with closing(storage._connect("admin")) as connection:
+        yield connection
 
 
 @given(st.lists(ids, min_size=1, max_size=30), st.integers(1, 5000), st.data())
