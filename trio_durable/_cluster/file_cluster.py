@@ -48,7 +48,6 @@ from .address import (
 )
 from .handshake import Connection, Credentials, HandshakeFailed, Introduction, greet
 from .incoming import Incoming
-from .link import LinkEnd
 from .listener import Listener
 from .node_note import (
     NodeNote,
@@ -61,6 +60,7 @@ from .node_note import (
 )
 from .nodes import Node, host_name, node_of, this_node
 from .peer import Peer
+from .peers import Peers
 from .places import OnePlace
 from .settings import Cluster
 
@@ -124,7 +124,6 @@ class FileCluster:
         self._loop = loop
         self._tasks = tasks
         self._early_tasks = early_tasks
-        self._deadlines = deadlines
         self._places = places
         self._settings = settings
         self._path = path
@@ -134,11 +133,12 @@ class FileCluster:
         self._owns = owns
         self._join = join
         self._in_thread = in_thread
-        self._serve = serve
         self._answered = answered
         self._failed = failed
         self._address = self._checked_address()
-        self._peers: dict[Peer, None] = {}
+        self._peers = Peers(
+            loop, tasks, deadlines, settings, serve=serve, ended=self._ended, failed=failed
+        )
         self._listener: Listener | None = None
         self._owner: Peer | None = None
         self._holder: int | None = None
@@ -289,7 +289,7 @@ class FileCluster:
         if self._is_leaving:
             raise HandshakeFailed("this process leaves")
         node_of(connection.them.info)
-        self._add(connection)
+        self._peers.add(connection)
 
     def nodes(self) -> list[Node]:
         """All nodes, the owner first; the owner knows them."""
@@ -298,21 +298,7 @@ class FileCluster:
             *(node_of(peer.them.info) for peer in self._peers),
         ]
 
-    def _add(self, connection: Connection) -> Peer:
-        peer = Peer(
-            self._loop,
-            connection,
-            self._deadlines,
-            ttl=self._settings.ttl,
-            serve=self._serve,
-            ended=lambda end: self._ended(peer, end),
-        )
-        self._peers[peer] = None
-        self._tasks.start(peer.run, f"trio_durable link to {peer.them.node_id}", self._failed)
-        return peer
-
-    def _ended(self, peer: Peer, end: LinkEnd) -> None:
-        self._peers.pop(peer, None)
+    def _ended(self, peer: Peer, seconds: float) -> None:
         self._places.lost(peer)
         if peer is self._owner:
             self._owner = None
@@ -348,7 +334,7 @@ class FileCluster:
         except BaseException:
             await anyio.aclose_forcefully(connection.stream)
             raise
-        self._owner = peer = self._add(connection)
+        self._owner = peer = self._peers.add(connection)
         if peer.end is None:
             self._places.found(peer)
             logger.info("%s: process %d has the objects", self._path, note.pid)
@@ -385,8 +371,7 @@ class FileCluster:
         """
         if self._listener is not None:
             self._listener.forked()
-        for peer in self._peers:
-            peer.forked()
+        self._peers.forked()
 
     # --- leaving ---------------------------------------------------------------------------------
 
@@ -399,10 +384,7 @@ class FileCluster:
         self._is_leaving = True
         remove_note(self._note_path, self._me.node_id)
         await self._answered()
-        for peer in list(self._peers):
-            peer.close("the runtime closes")
-        while self._peers:
-            await self._ended_peer.wait()
+        await self._peers.leave()
 
 
 def _pauses() -> Iterator[float]:

@@ -7,10 +7,8 @@ link costs little, and closing one of them safely would take an agreement.
 from __future__ import annotations
 
 import logging
-import math
 import ssl
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -18,14 +16,13 @@ import anyio
 from .._eventloop.loop import Loop
 from .._eventloop.tasks import OwnTasks
 from .._eventloop.timeouts import Deadlines
-from .._eventloop.wakeup import AutoResetEvent
 from .._text import error_summary
 from ..storage import Member
 from .address import dial, parse_address
 from .handshake import Connection, Credentials, HandshakeFailed, greet
 from .incoming import Incoming
-from .link import LinkEnd
 from .peer import Peer
+from .peers import Peers
 from .settings import Cluster
 
 logger = logging.getLogger("trio_durable.cluster")
@@ -69,12 +66,8 @@ class Links:
         ended: Callable[[], object],
         failed: Callable[[BaseException], object],
     ) -> None:
-        self._loop = loop
         self._tasks = tasks
-        self._deadlines = deadlines
-        self._settings = settings
         self._tls = tls
-        self._serve = serve
         self._changed = changed
         self._on_end = ended
         self._failed = failed
@@ -84,13 +77,12 @@ class Links:
         """The members that may be dialled, by id."""
         self._attempts: dict[str, int] = {}
         """How often a member was dialled since a link to it has lasted."""
-        self._peers: dict[Peer, float] = {}
-        """The links, each with the time of its beginning."""
+        self._peers = Peers(
+            loop, tasks, deadlines, settings, serve=serve, ended=self._ended, failed=failed
+        )
         self._by_member: dict[str, Peer] = {}
         self._dialled: set[str] = set()
         """The members that are being dialled."""
-        self._ended_peer = AutoResetEvent(loop)
-        """Set whenever a link has ended."""
         self._is_leaving = False
 
     def follow(self, members: Mapping[str, Member]) -> None:
@@ -164,24 +156,13 @@ class Links:
             return await greet(stream, credentials, member.node_id)
 
     def _add(self, connection: Connection) -> None:
-        peer = Peer(
-            self._loop,
-            connection,
-            self._deadlines,
-            ttl=self._settings.ttl,
-            serve=self._serve,
-            ended=lambda end: self._ended(peer, end),
-        )
-        node_id = peer.them.node_id
-        self._peers[peer] = self._loop.now()
-        self._by_member.setdefault(node_id, peer)
-        self._tasks.start(peer.run, f"trio_durable link to {node_id}", self._failed)
+        peer = self._peers.add(connection)
+        self._by_member.setdefault(peer.them.node_id, peer)
         self._changed()
 
-    def _ended(self, peer: Peer, end: LinkEnd) -> None:
+    def _ended(self, peer: Peer, seconds: float) -> None:
         node_id = peer.them.node_id
-        began = self._peers.pop(peer, math.inf)
-        if self._loop.now() - began >= _LASTING_SECONDS:
+        if seconds >= _LASTING_SECONDS:
             self._attempts.pop(node_id, None)
         if self._by_member.get(node_id) is peer:
             del self._by_member[node_id]
@@ -189,26 +170,19 @@ class Links:
                 if other.them.node_id == node_id:
                     self._by_member[node_id] = other
                     break
-        self._ended_peer.set()
         if not self._is_leaving:
             self._on_end()
 
     def abort(self, reason: str) -> None:
         """End all links at once: what was asked over them may be answered by nothing."""
         self.credentials = None
-        for peer in list(self._peers):
-            peer.abort(reason)
+        self._peers.abort(reason)
 
     async def leave(self) -> None:
         """Say goodbye to all, behind all answers, and return when they have it."""
         self._is_leaving = True
-        for peer in list(self._peers):
-            peer.close("the runtime closes")
-        while self._peers:
-            await self._ended_peer.wait()
+        await self._peers.leave()
 
     def forked(self) -> None:
         """The process is a forked one, and drops its copies of the sockets."""
-        for peer in self._peers:
-            with suppress(OSError):
-                peer.forked()
+        self._peers.forked()

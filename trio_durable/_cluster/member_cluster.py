@@ -153,7 +153,8 @@ class MemberCluster:
         """
         serves = self._settings.serve
         me = view.members.get(self._membership.lease.holder)
-        address = parse_address(self._endpoint.address)
+        mine = self._endpoint.address
+        address = parse_address(mine)
         if me is None:
             return
         for other in view.members.values():
@@ -162,7 +163,7 @@ class MemberCluster:
             if serves and address.is_loopback:
                 problem = (
                     f"process {other.pid} on {other.host} is a member as well, and can't reach "
-                    f"this one at {address}: give listen= and advertise= an address of this machine "
+                    f"this one at {mine}: give listen= and advertise= an address of this machine "
                     "that others reach"
                 )
             elif parse_address(other.address).is_loopback:
