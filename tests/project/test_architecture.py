@@ -116,7 +116,7 @@ RANKS = {
         "calls",
     ],
     "_cluster": [
-        "address balance frames node_note nodes tls",
+        "address balance chain frames node_note nodes tls",
         "handshake incoming link",
         "declaration exception_storage handles listener outcomes plain_values settings",
         "endpoint parameters peer remote_errors",

@@ -277,8 +277,7 @@ class LocalCalls:
             admit(services, key, handler.name, timeout, saves=not handler.readonly, loads=loads)
         activation = directory.use(address)
         activation.admit(handler.name, timeout)
-        if chain:
-            services.wait_graph.check_chain(chain, activation.state, handler.name)
+        services.wait_graph.check_chain(chain, activation.state, handler.name)
         envelope = Envelope(waiter, handler.name, handler, args, kwargs)
         submission = Submission(activation, envelope, services.wait_graph, chain)
         self._put(activation, envelope, timeout)

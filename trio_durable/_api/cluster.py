@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .._cluster.routed_calls import RoutedCalls
+from .._cluster.service import unknown_request
 from .._runtime.administration import Administration
 from .._runtime.member_sharing import MemberSharing
 from .._runtime.open_runtime import OpenRuntime
@@ -23,11 +26,12 @@ def join(
         registry: The types.
     """
     requests = AdministrationRequests(Administration(opened), registry.calls)
-    sharing = opened.share(given, RequestTargets(registry, requests))
+    targets = RequestTargets(registry, requests)
+    sharing = opened.share(given, targets)
     registry.delivers = sharing.delivers
     if isinstance(sharing, MemberSharing):
-        requests.barrier = TenantBarrier(opened, sharing)
-    return RoutedAdministration(opened, sharing, requests.barrier, registry.timeout_of)
+        targets.barrier = TenantBarrier(opened, sharing)
+    return RoutedAdministration(opened, sharing, targets.barrier, registry.timeout_of)
 
 
 class RequestTargets:
@@ -41,6 +45,14 @@ class RequestTargets:
     def __init__(self, registry: TypeRegistry, requests: AdministrationRequests) -> None:
         self._registry = registry
         self.administer = requests.make
+        self.barrier: TenantBarrier | None = None
+        """Holds tenants for other members of a cluster."""
+
+    async def assist(self, name: str, arguments: list[Any]) -> bytes:
+        """See `Targets.assist`."""
+        if self.barrier is None:
+            raise unknown_request(name)
+        return await self.barrier.make(name, arguments)
 
     def calls(self, object_type: str) -> RoutedCalls:
         """See `Targets.calls`."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from functools import partial
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import attrs
 import orjson
 
 from .._activations.calls import LocalCalls
@@ -14,7 +12,9 @@ from .._activations.directory import Directory
 from .._activations.services import Services
 from .._declarations.records import HandlerDefinition
 from .._errors import CallCycle
+from .._keys import ObjectKey
 from .call_codec import CallCodec
+from .chain import encode_chain
 from .places import HERE
 from .router import Router, text
 
@@ -35,6 +35,7 @@ class RoutedCalls(LocalCalls):
         super().__init__(directory, services)
         self.codec = codec
         self._router = router
+        self._type_name = text(self.object_type.name)
         self._call_here = self.call
         self.call = self._routed
         self.elsewhere = self._call_elsewhere
@@ -64,11 +65,11 @@ class RoutedCalls(LocalCalls):
         timeout: float | None,
     ) -> object:
         self._check_usable()
-        key = partial(self.directory.key, address)
+        target = self.directory.key(address)
         codec = self.codec.handler(handler.name)
-        data = codec.encode_arguments(key, args, kwargs)
+        data = codec.encode_arguments(lambda: target, args, kwargs)
         subject = b'"h",%b,%b,%b,%b' % (
-            text(self.object_type.name),
+            self._type_name,
             text(address),
             text(handler.name),
             data,
@@ -76,18 +77,19 @@ class RoutedCalls(LocalCalls):
         caller = self._services.wait_graph.caller()
         carrier = {} if self._notifier is None else self._notifier.inject()
         if caller is not None or carrier:
-            chain = [] if caller is None else [*self._services.wait_graph.chain(caller)]
-            if (target := key()) in chain:
+            chain: Sequence[ObjectKey] = ()
+            if caller is not None:
+                chain = self._services.wait_graph.chain(caller)
+            if target in chain:
                 raise CallCycle(target, handler.name, (chain[0], target))
-            keys = [attrs.astuple(each) for each in chain]
-            subject += b",%b,%b" % (orjson.dumps(keys), orjson.dumps(carrier))
+            subject += b",%b,%b" % (orjson.dumps(encode_chain(chain)), orjson.dumps(carrier))
         repeatable = handler.readonly and not handler.is_async
         until = None if timeout is None else self._loop.now() + timeout
         reply = await self._router.forward(
-            key, handler.name, subject, timeout, repeatable=repeatable
+            lambda: target, handler.name, subject, timeout, repeatable=repeatable
         )
         if reply is HERE:
             if until is not None:
                 timeout = max(until - self._loop.now(), 0.0)
             return await self._call_here(address, handler, args, kwargs, timeout)
-        return codec.decode_reply(key(), reply)
+        return codec.decode_reply(target, reply)

@@ -20,6 +20,7 @@ from .._eventloop.loop import CallbackWaiter, Waiter
 from .._eventloop.wakeup import AutoResetEvent
 from .._keys import ObjectKey
 from .call_codec import HandlerCodec
+from .chain import decode_chain
 from .incoming import Incoming
 from .link import MessageTooLarge
 from .places import Places
@@ -43,7 +44,11 @@ class Targets(Protocol):
         ...
 
     def administer(self, name: str, arguments: list[Any]) -> Awaitable[bytes]:
-        """Make a request of the runtime itself, and return its JSON."""
+        """Make a request about an object, or of the process that has all, and return its JSON."""
+        ...
+
+    def assist(self, name: str, arguments: list[Any]) -> Awaitable[bytes]:
+        """Make a request of this member of a cluster, likewise."""
         ...
 
 
@@ -90,10 +95,11 @@ class Service:
             return
         kind, *subject = incoming.message[3:]
         if kind == "n":
-            self._begin_administration(incoming, True)
+            self._begin_making(incoming, self._targets.assist)
             return
         if kind == "a":
-            self._places.decide(subject[1][1], partial(self._begin_administration, incoming))
+            begin = partial(self._begin_making, incoming, self._targets.administer)
+            self._places.decide(subject[1][1], partial(self._decided, incoming, begin))
             return
         type_name, address = subject[:2]
         calls = self._targets.calls(type_name)
@@ -101,28 +107,29 @@ class Service:
             self._call(incoming, calls)
             return
         object_id = calls.directory.key(address).object_id
-        self._places.decide(object_id, partial(self._begin_call, incoming, calls))
+        begin = partial(self._call, incoming, calls)
+        self._places.decide(object_id, partial(self._decided, incoming, begin))
 
-    def _begin_call(self, incoming: Incoming, calls: RoutedCalls, is_here: bool) -> None:
+    def _decided(self, incoming: Incoming, begin: Callable[[], None], is_here: bool) -> None:
+        """It is known whether the object of a request is here."""
         if not is_here or self._services.closing or incoming.is_withdrawn:
             incoming.fail(_MOVED)
             return
         try:
-            self._call(incoming, calls)
+            begin()
         except Exception as error:  # noqa: BLE001  # the caller gets it
             fail(incoming, error)
 
-    def _begin_administration(self, incoming: Incoming, is_here: bool) -> None:
-        if not is_here or self._services.closing or incoming.is_withdrawn:
-            incoming.fail(_MOVED)
-            return
+    def _begin_making(
+        self, incoming: Incoming, make: Callable[[str, list[Any]], Awaitable[bytes]]
+    ) -> None:
         name, arguments = incoming.message[4:6]
-        self._start(partial(self._administer, incoming, name, arguments), f"request {name}")
+        self._start(partial(self._make, incoming, make, name, arguments), f"request {name}")
         self._administering += 1
 
     def _call(self, incoming: Incoming, calls: RoutedCalls) -> None:
         address, name, data, *rest = incoming.message[5:]
-        chain = [ObjectKey(*each[:3]) for each in rest[0]] if rest else ()
+        chain = decode_chain(rest[0]) if rest else ()
         notifier = self._services.notifier
         trace = _NO_TRACE if notifier is None else notifier.extract(_carrier(rest))
         handler = calls.object_type.handler(name)
@@ -144,12 +151,18 @@ class Service:
         answer.submission = submission
         incoming.withdrawn = submission.withdraw
 
-    async def _administer(self, incoming: Incoming, name: str, arguments: list[Any]) -> None:
+    async def _make(
+        self,
+        incoming: Incoming,
+        make: Callable[[str, list[Any]], Awaitable[bytes]],
+        name: str,
+        arguments: list[Any],
+    ) -> None:
         try:
             if self._services.closing:
                 incoming.fail(_MOVED)
                 return
-            incoming.reply(await self._targets.administer(name, arguments))
+            incoming.reply(await make(name, arguments))
         except NotHere:
             incoming.fail(_MOVED)
         except Exception as error:  # noqa: BLE001  # the caller gets it
@@ -209,6 +222,11 @@ class Answer:
             fail(incoming, problem)
         finally:
             waiter.error = waiter.value = None
+
+
+def unknown_request(name: str) -> ValueError:
+    """The error of a request that a newer release may know."""
+    return ValueError(f"{name!r:.80} is no request of this release")
 
 
 def _carrier(rest: list[Any]) -> dict[str, str]:

@@ -17,13 +17,14 @@ from .._activations.info import ActivationInfo
 from .._activations.placement import NotHere
 from .._cluster.nodes import Node, node_of
 from .._cluster.places import HERE
+from .._cluster.service import unknown_request
 from .._keys import AlarmKey, ObjectKey
 from .._persistence.restoring import alarm_of, of_text
 from ..storage import NewAlarm
 from .administration import Administration
 from .open_runtime import OpenRuntime
 from .sharing import Sharing
-from .tenant_barrier import ADMIT, HOLD, TenantBarrier
+from .tenant_barrier import TenantBarrier
 
 T = TypeVar("T")
 
@@ -98,12 +99,20 @@ class RoutedAdministration(Administration):
             CallTimeout: No answer came within the runtime's timeout.
             Exception: The request failed.
         """
-        key, timeout = request.key, self._timeout_of("") if request.is_timed else None
-        found = await self._router.forward(
-            lambda: key, request.name, request.body(), timeout, repeatable=request.repeatable
-        )
+        found = await self._forward(request, "")
         assert found is not HERE
         return found
+
+    async def _forward(self, request: Request, timed_as: str) -> Any:
+        """See `Router.forward`. The timeout is that of a type's calls, or the runtime's."""
+        timeout = self._timeout_of(timed_as) if request.is_timed else None
+        return await self._router.forward(
+            lambda: request.key,
+            request.name,
+            request.body(),
+            timeout,
+            repeatable=request.repeatable,
+        )
 
     async def ensure_started(self, calls: LocalCalls, address: str) -> ActivationInfo:
         """See `Administration.ensure_started`."""
@@ -214,14 +223,7 @@ class RoutedAdministration(Administration):
         while True:
             found = HERE
             if not self._router.has(key.object_id):
-                timeout = self._timeout_of(key.type_name) if request.is_timed else None
-                found = await self._router.forward(
-                    lambda: key,
-                    request.name,
-                    request.body(),
-                    timeout,
-                    repeatable=request.repeatable,
-                )
+                found = await self._forward(request, key.type_name)
             if found is not HERE:
                 return decode(found)
             with suppress(NotHere):  # it has left in this moment
@@ -239,18 +241,9 @@ class AdministrationRequests:
     def __init__(self, administration: Administration, calls: Callable[[str], LocalCalls]) -> None:
         self._administration = administration
         self._calls = calls
-        self.barrier: TenantBarrier | None = None
-        """Holds tenants for other members of a cluster."""
 
     async def make(self, name: str, arguments: list[Any]) -> bytes:
         """Make the request that `RoutedAdministration` has sent, and return its result as JSON."""
-        if self.barrier is not None and name == HOLD:
-            tenant, chain = arguments
-            await self.barrier.hold(tenant, [ObjectKey(*each) for each in chain])
-            return b"null"
-        if self.barrier is not None and name == ADMIT:
-            await self.barrier.admit(*arguments)
-            return b"null"
         type_name, object_id, tenant, *rest = arguments
         made = self._administration
         key = ObjectKey(type_name, object_id, tenant)
@@ -300,5 +293,5 @@ class AdministrationRequests:
             case "delete":
                 await made.delete(calls, address)
             case _:
-                raise ValueError(f"{name!r:.80} is no request of this release")
+                raise unknown_request(name)
         return None

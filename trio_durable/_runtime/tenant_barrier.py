@@ -11,11 +11,13 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import anyio
-import attrs
 
+from .._cluster.chain import decode_chain, encode_chain
 from .._cluster.outcomes import RequestFailed
+from .._cluster.service import unknown_request
 from .._errors import DurableError, StorageUnavailable
 from .._keys import ObjectKey
 from .member_sharing import MemberSharing
@@ -23,9 +25,6 @@ from .open_runtime import OpenRuntime
 from .tenant_drop import HOLD_SECONDS, holding, remove, send_away
 
 logger = logging.getLogger("trio_durable.cluster")
-
-HOLD, ADMIT = "hold_tenant", "admit_tenant"
-"""Requests of one member to another."""
 
 
 class TenantBarrier:
@@ -54,11 +53,11 @@ class TenantBarrier:
         """
         graph = self._opened.services.wait_graph
         caller = graph.caller()
-        chain = [] if caller is None else [attrs.astuple(each) for each in graph.chain(caller)]
+        chain = [] if caller is None else encode_chain(graph.chain(caller))
         with holding(self._opened, name):
             try:
                 with anyio.fail_after(HOLD_SECONDS / 2):
-                    await self._ask_all(HOLD, name, chain)
+                    await self._ask_all("hold_tenant", name, chain)
                     await send_away(self._opened, name)
             except (TimeoutError, RequestFailed) as error:
                 await self._let_all_admit(name, is_dropped=False)
@@ -101,9 +100,21 @@ class TenantBarrier:
             anyio.move_on_after(HOLD_SECONDS / 4, shield=True),
             contextlib.suppress(TimeoutError, DurableError, RequestFailed),
         ):
-            await self._ask_all(ADMIT, name, is_dropped)
+            await self._ask_all("admit_tenant", name, is_dropped)
 
     # --- for others ------------------------------------------------------------------------------
+
+    async def make(self, name: str, arguments: list[Any]) -> bytes:
+        """Make a request of another member. See `Targets.assist`."""
+        match name:
+            case "hold_tenant":
+                tenant, chain = arguments
+                await self.hold(tenant, decode_chain(chain))
+            case "admit_tenant":
+                await self.admit(*arguments)
+            case _:
+                raise unknown_request(name)
+        return b"null"
 
     async def hold(self, name: str, chain: Sequence[ObjectKey]) -> None:
         """Hold a tenant for another member, and send its objects away.
