@@ -52,7 +52,7 @@ RANKS = {
         "custom state",
     ],
     "storage": [
-        "_membership _records",
+        "_flock _membership _records",
         "_contract",
         "_batch",
         "_forwarding",

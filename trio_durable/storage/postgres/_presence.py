@@ -20,6 +20,8 @@ from pathlib import Path
 
 import orjson
 
+from .._flock import flock
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -37,7 +39,7 @@ class Presence:
         with contextlib.suppress(OSError):
             self._fd, self._path = tempfile.mkstemp(prefix="trio-durable-", suffix=".lock")
             _held.add(self)
-            if _lock(self._fd):
+            if flock(self._fd):
                 self.proof = orjson.dumps([boot, self._path, _identity(self._fd)]).decode()
 
     def release(self) -> None:
@@ -70,7 +72,7 @@ def is_gone(proof: str | None) -> bool | None:
     except (OSError, ValueError, TypeError):
         return None
     try:
-        return None if _identity(fd) != identity else _lock(fd, shared=True)
+        return None if _identity(fd) != identity else flock(fd, shared=True)
     except OSError:
         return None
     finally:
@@ -98,18 +100,5 @@ def _drop_in_child() -> None:
         presence.drop()
 
 
-if sys.platform == "win32":
-
-    def _lock(fd: int, *, shared: bool = False) -> bool:  # noqa: ARG001
-        raise OSError("there is no flock")
-else:
-    import fcntl
-
+if sys.platform != "win32":
     os.register_at_fork(after_in_child=_drop_in_child)
-
-    def _lock(fd: int, *, shared: bool = False) -> bool:
-        try:
-            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -99,13 +99,6 @@ if sys.platform == "win32":
             os.lseek(fd, 0, os.SEEK_SET)
         return True
 else:
-    import fcntl
+    from .._flock import flock as _lock
 
     os.register_at_fork(after_in_child=_release_in_child)
-
-    def _lock(fd: int, *, shared: bool = False) -> bool:
-        try:
-            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
