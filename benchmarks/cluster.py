@@ -103,7 +103,7 @@ async def _compare_calls(
     async with (
         DurableRuntime(shared, objects=[Counter], cluster=client) as guest,
         DurableRuntime(alone, objects=[Counter]) as local,
-        link._bare_callers(link_folder) as bare,
+        link.bare_callers(link_folder) as bare,
     ):
         away = [guest.get(Counter, each) for each in ids]
         here = [local.get(Counter, each) for each in ids]
@@ -143,12 +143,7 @@ def calls(rounds: int, seconds: float) -> None:
         for loop in loops.LOOPS:
             if loops.obstacle(loop):
                 continue
-            command = [sys.executable, "-m", "benchmarks.link", "--serve", loop, name]
-            with subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            ) as server:
-                assert server.stdout is not None
-                assert server.stdout.readline() == "ready\n"
+            with link.server(loop, folder):
                 for kind, shared, alone in (
                     ("SQLite", str(folder / f"{loop}.db"), str(folder / f"{loop}-alone.db")),
                     ("PostgreSQL", url, str(folder / f"{loop}-alone.db")),
@@ -159,7 +154,6 @@ def calls(rounds: int, seconds: float) -> None:
                             loop,
                             partial(_compare_calls, shared, alone, folder, rounds, seconds),
                         )
-                server.communicate("")
 
 
 # --- deaths --------------------------------------------------------------------------------------
@@ -169,7 +163,6 @@ async def _silence(runtime: DurableRuntime, ids: list[str], harm: Callable[[], o
     """The longest time in which no call of a caller ends, around ``harm``."""
     longest = 0.0
     harmed = anyio.Event()
-    over = anyio.Event()
 
     async def call(each: str) -> None:
         nonlocal longest
@@ -191,7 +184,6 @@ async def _silence(runtime: DurableRuntime, ids: list[str], harm: Callable[[], o
         await anyio.sleep(0.5)
         harmed.set()
         harm()
-    over.set()
     return longest
 
 

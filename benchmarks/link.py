@@ -19,8 +19,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -77,6 +77,19 @@ async def _serve(folder: Path) -> None:
         print("ready", flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def server(loop: str, folder: Path) -> Iterator[None]:
+    """The server in a process, with its sockets in ``folder``."""
+    command = [sys.executable, "-m", "benchmarks.link", "--serve", loop, str(folder)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield
+        process.communicate("")
 
 
 def _answer(request: Incoming) -> None:
@@ -174,7 +187,7 @@ async def _link(folder: Path) -> AsyncIterator[Request]:
 
 
 @asynccontextmanager
-async def _bare_callers(folder: Path) -> AsyncIterator[Request]:
+async def bare_callers(folder: Path) -> AsyncIterator[Request]:
     async with (
         await anyio.connect_unix(folder / "bare") as stream,
         anyio.create_task_group() as tasks,
@@ -190,7 +203,7 @@ async def _measure(folder: Path, callers: int, rounds: int, seconds: float) -> N
     results: list[list[float]] = [[], [], []]
     async with (
         _link(folder) as over_link,
-        _bare_callers(folder) as over_bare,
+        bare_callers(folder) as over_bare,
         await anyio.connect_unix(folder / "bare") as stream,
     ):
         window = partial(_bare_window, stream, FrameDecoder(_LIMIT), callers)
@@ -230,19 +243,15 @@ def main() -> None:
             continue
         names = "".join(f"{name:>12}" for name in ("window", "callers", "link"))
         print(f"{loop:9}in flight{names}    link / window       link / callers")
-        with tempfile.TemporaryDirectory(prefix="link-") as folder:
-            command = [sys.executable, "-m", "benchmarks.link", "--serve", loop, folder]
-            with subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            ) as server:
-                assert server.stdout is not None
-                assert server.stdout.readline() == "ready\n"
-                for callers in (1, _MANY):
-                    measure = partial(
-                        _measure, Path(folder), callers, arguments.rounds, arguments.seconds
-                    )
-                    loops.run(loop, measure)
-                server.communicate("")
+        with (
+            tempfile.TemporaryDirectory(prefix="link-") as folder,
+            server(loop, Path(folder)),
+        ):
+            for callers in (1, _MANY):
+                measure = partial(
+                    _measure, Path(folder), callers, arguments.rounds, arguments.seconds
+                )
+                loops.run(loop, measure)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .support import environment
+from .support import environment, python
 
 APP = """
 from trio_durable import DurableObject, handler
@@ -41,29 +41,16 @@ anyio.run(main, backend="asyncio")
 _PATIENCE = 20.0
 
 
-def run_in(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run an interpreter in the folder of an app."""
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def called(folder: Path, storage: str = "app.db", object_id: str = "a", name: str = "add") -> str:
     """The output of a program that calls a basket."""
-    done = run_in(folder, "-c", _CALL, storage, object_id, name)
+    done = python("-c", _CALL, storage, object_id, name, cwd=folder)
     assert not done.returncode, done.stderr
     return done.stdout
 
 
 def nodes(folder: Path, storage: str = "app.db") -> list[dict[str, Any]]:
     """The output of ``trio-durable nodes``."""
-    done = run_in(folder, "-m", "trio_durable", "nodes", storage, "--json")
+    done = python("-m", "trio_durable", "nodes", storage, "--json", cwd=folder)
     assert not done.returncode, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

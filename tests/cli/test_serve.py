@@ -12,9 +12,9 @@ import trustme
 
 from trio_durable import DurableObject, PostgresStorage
 
-from .serving import APP, called, eventually, nodes, run_in, serving
+from .serving import APP, called, eventually, nodes, serving
 from .stored_data import json_of
-from .support import run
+from .support import python, run
 
 
 class Basket(DurableObject, name="served.in_tests.Basket"):
@@ -46,13 +46,13 @@ def test_it_serves_until_it_is_told_to_end(folder: Path, backend: str) -> None:
         [node] = nodes(folder)
         assert (node["pid"], node["shards"], node["serves"]) == (process.pid, 1, True)
         assert (node["group"], node["is_leaving"], node["age"]) == ("default", False, None)
-        table = run_in(folder, "-m", "trio_durable", "nodes", "app.db")
+        table = python("-m", "trio_durable", "nodes", "app.db", cwd=folder)
         assert str(process.pid) in table.stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert not ready.exists()
     assert not live.exists()
-    refused = run_in(folder, "-m", "trio_durable", "nodes", "app.db")
+    refused = python("-m", "trio_durable", "nodes", "app.db", cwd=folder)
     assert refused.returncode == 2
     assert "no process serves it (there is no app.db-node)" in refused.stderr
 
@@ -61,7 +61,7 @@ def test_commands_change_what_it_has_in_memory(folder: Path) -> None:
     with serving(folder):
         assert called(folder) == "1\n"
         edit = ("edit", "-s", "app.db", "served.Basket", "a", "--set", "items=5")
-        assert run_in(folder, "-m", "trio_durable", *edit).stdout == "Saved as revision 2.\n"
+        assert python("-m", "trio_durable", *edit, cwd=folder).stdout == "Saved as revision 2.\n"
         assert called(folder) == "6\n"
 
 
@@ -77,7 +77,7 @@ def test_another_one_takes_over_at_a_kill(folder: Path) -> None:
 
 def test_an_app_without_objects_is_refused(folder: Path) -> None:
     (folder / "empty.py").write_text("")
-    done = run_in(folder, "-m", "trio_durable", "serve", "app.db", "--app", "empty")
+    done = python("-m", "trio_durable", "serve", "app.db", "--app", "empty", cwd=folder)
     assert done.returncode == 2
     assert "--app has no durable object" in done.stderr
     assert not (folder / "app.db").exists()
@@ -108,7 +108,7 @@ def test_processes_divide_a_database_and_give_their_shards_away(
         second.wait(30)
         [node] = nodes(folder, database)  # which nothing serves, and nothing has removed it yet
         assert (node["pid"], node["shards"]) == (second.pid, 1024)
-        table = run_in(folder, "-m", "trio_durable", "nodes", database).stdout
+        table = python("-m", "trio_durable", "nodes", database, cwd=folder).stdout
         assert "s ago" in table
 
 

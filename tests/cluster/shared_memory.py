@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 import attrs
+from support.leases import FakeLease
 
 from trio_durable import Cluster, DurableRuntime, InlineRunner, MemoryStorage
 from trio_durable.storage import (
@@ -37,19 +38,6 @@ SHARDS = 16
 
 Post = Callable[[Callable[[], object]], object]
 Lost = Callable[[Lease, str], object]
-
-
-class FakeLease(Lease):
-    def __init__(self, holder: str) -> None:
-        self._holder = holder
-        self.is_over = False
-
-    @property
-    def holder(self) -> str:
-        return self._holder
-
-    def is_valid(self) -> bool:
-        return not self.is_over
 
 
 class Rows:

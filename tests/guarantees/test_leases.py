@@ -20,6 +20,7 @@ import anyio.lowlevel
 import psycopg
 import pytest
 from support.clock import settle
+from support.leases import FakeLease
 from support.postgres import Server, running, wait_until
 
 from trio_durable import (
@@ -45,19 +46,6 @@ from trio_durable.storage.postgres._membership import NodeSettings
 Lost = Callable[[Lease, str], object]
 ended: list[str] = []
 """What the turns of `Till` that were cancelled have noted."""
-
-
-class FakeLease(Lease):
-    def __init__(self, holder: str) -> None:
-        self._holder = holder
-        self.is_over = False
-
-    @property
-    def holder(self) -> str:
-        return self._holder
-
-    def is_valid(self) -> bool:
-        return not self.is_over
 
 
 class FakeMembership(Membership):
