@@ -92,6 +92,11 @@ def at_address(type_name: str, address: str) -> ObjectKey:
     return ObjectKey(type_name, object_id, tenant) if separator else ObjectKey(type_name, address)
 
 
+def id_at(address: str) -> str:
+    """The id of the object at ``address``."""
+    return address.partition("\0")[2] if "\0" in address else address
+
+
 def tenant_problem(tenant: object) -> str | None:
     """The reason why ``tenant`` can't be the name of a tenant, or None if it can."""
     if not isinstance(tenant, str):

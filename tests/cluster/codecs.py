@@ -66,4 +66,4 @@ def crossed(codec: HandlerCodec, *args: Any, **kwargs: Any) -> tuple[tuple[Any, 
 
 def replied(codec: HandlerCodec, result: Any) -> Any:
     """The result as another process gets it."""
-    return codec.decode_reply(KEY, orjson.loads(codec.encode_reply(KEY, result)))
+    return codec.decode_reply(lambda: KEY, orjson.loads(codec.encode_reply(KEY, result)))

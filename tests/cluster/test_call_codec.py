@@ -346,7 +346,7 @@ def test_results_that_can_not_be_sent(name: str, result: Any, problem: str) -> N
 )
 def test_a_reply_that_can_not_be_read_says_that_the_handler_ran(data: Any) -> None:
     with pytest.raises(ReplyDecodeError, match=r"add on .* has run, but its reply") as raised:
-        codec_of(Cart, "add").decode_reply(KEY, data)
+        codec_of(Cart, "add").decode_reply(lambda: KEY, data)
     assert (raised.value.key, raised.value.handler) == (KEY, "add")
 
 
@@ -454,7 +454,7 @@ def sent(now: Any, then: Any, value: Any) -> Any:
     by_name = orjson.loads(old.encode_arguments(key, (), {"value": value}))
     assert same(new.decode_arguments(key, by_name), ((), {"value": there}))
     assert same(new.decode_arguments(key, data), ((there,), {}))  # by the reader that it has kept
-    back = new.decode_reply(KEY, orjson.loads(old.encode_reply(KEY, value)))
+    back = new.decode_reply(lambda: KEY, orjson.loads(old.encode_reply(KEY, value)))
     assert same(back, there)
     return there
 
@@ -497,7 +497,7 @@ def test_values_of_another_release_that_would_change_are_refused(
         new.decode_arguments(key, data)
     assert "@upgrade" not in str(raised.value)
     with pytest.raises(ReplyDecodeError):
-        new.decode_reply(KEY, orjson.loads(old.encode_reply(KEY, value)))
+        new.decode_reply(lambda: KEY, orjson.loads(old.encode_reply(KEY, value)))
 
 
 def old_release(
@@ -536,7 +536,7 @@ def test_later_releases_may_send_more() -> None:
     data = orjson.loads(codec.encode_arguments(key, (ITEM, NOW), {}))
     assert same(codec.decode_arguments(key, [*data, {"new": 1}]), ((ITEM, NOW), {}))
     reply = orjson.loads(codec.encode_reply(KEY, [ITEM]))
-    assert same(codec.decode_reply(KEY, [*reply, 1]), [ITEM])
+    assert same(codec.decode_reply(lambda: KEY, [*reply, 1]), [ITEM])
 
 
 # --- data of unknown origin ----------------------------------------------------------------------
@@ -578,7 +578,7 @@ def test_any_data_is_arguments_or_an_argument_error(data: Any) -> None:
     for name in ("add", "put"):
         codec = codec_of(Cart, name)
         try:
-            result = codec.decode_reply(KEY, data)
+            result = codec.decode_reply(lambda: KEY, data)
         except ReplyDecodeError:
             continue
         codec.encode_reply(KEY, result)

@@ -102,7 +102,7 @@ RANKS = {
         "scheduler",
     ],
     "_activations": [
-        "by_value effects eviction in_context info interruption pump raised",
+        "by_value effects encoded eviction exchange in_context info interruption pump raised",
         "wait_graph",
         "envelope object_type output_gate phase placement tenure",
         "mailbox state worker",
@@ -123,7 +123,7 @@ RANKS = {
         "call_codec peers places",
         "links",
         "router shard_map",
-        "handover routed_calls",
+        "answer handover routed_calls",
         "file_cluster member_cluster service",
     ],
     "_runtime": [

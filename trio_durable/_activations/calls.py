@@ -11,7 +11,7 @@ router stands there, and the choice is made when the runtime opens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -42,7 +42,6 @@ from .object_type import ObjectType
 from .observation import observed, turn_event
 from .placement import NotHere
 from .services import Services
-from .submission import Submission
 from .tenure import check_lease
 from .turns import run_turn
 from .wait_graph import Turn, current_turn, running_turn
@@ -237,51 +236,6 @@ class LocalCalls:
         if timeout is not None and not waiter.ended:
             waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
             self._deadlines.watch(waiter, self._loop.now(), timeout)
-
-    def submit(
-        self,
-        address: str,
-        handler: HandlerDefinition,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-        timeout: float | None,
-        waiter: Waiter,
-        chain: Sequence[ObjectKey] = (),
-    ) -> Submission:
-        """Call a handler for a caller elsewhere, which no task here waits for.
-
-        Its turn comes from the mailbox and never on the spot, so that calls that arrive at once
-        don't hold up the event loop.
-
-        Args:
-            address: The object's address.
-            handler: The handler.
-            args: The arguments, by value already.
-            kwargs: The same, by name.
-            timeout: The time that is left to the caller, in seconds.
-            waiter: Ended with the reply, or with an error.
-            chain: The objects that wait for the call, see `WaitGraph.chain`.
-
-        Raises:
-            CallCycle: The object waits for one of them; the call was not made.
-            RuntimeClosed: The runtime closes or is closed; the call was not made.
-            TenantDropped: The object's tenant is being dropped, likewise.
-            Overloaded: It was unlikely to end within its timeout, likewise.
-            NotHere: The object lives in another process, likewise.
-        """
-        services, directory = self._services, self.directory
-        if services.closing:
-            raise services.closed_error("the runtime is closing")
-        if services.group_commit.is_behind or services.batched_load.is_behind:
-            key, loads = directory.key(address), directory.find(address) is None
-            admit(services, key, handler.name, timeout, saves=not handler.readonly, loads=loads)
-        activation = directory.use(address)
-        activation.admit(handler.name, timeout)
-        services.wait_graph.check_chain(chain, activation.state, handler.name)
-        envelope = Envelope(waiter, handler.name, handler, args, kwargs)
-        submission = Submission(activation, envelope, services.wait_graph, chain)
-        self._put(activation, envelope, timeout)
-        return submission
 
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
         activity = activation.activity()

@@ -92,6 +92,13 @@ class Directory:
             placement.entered(activation)
         return activation
 
+    def use_active(self, address: str) -> Activation | None:
+        """`use` for an object that is in memory and isn't hibernated; None for others."""
+        activation = self._active.get(address)
+        if activation is not None:
+            self._active.move_to_end(address)
+        return activation
+
     def _new_activation(self, key: ObjectKey) -> Activation:
         if self._notifier is not None:
             self._notifier.tell(Entered(key))

@@ -10,6 +10,7 @@ import attrs
 from .._alarms.delivery import Delivery
 from .._declarations.records import HandlerDefinition
 from .._eventloop.loop import Waiter
+from .exchange import Replies
 
 
 @attrs.frozen(eq=False)
@@ -38,6 +39,7 @@ class Envelope:
         "kwargs",
         "name",
         "needs_instance",
+        "replies",
         "stood_in_line",
         "waiter",
     )
@@ -52,6 +54,7 @@ class Envelope:
         *,
         needs_instance: bool = True,
         delivery: Delivery | None = None,
+        replies: Replies | None = None,
     ) -> None:
         self.waiter = waiter
         self.context = copy_context()
@@ -64,5 +67,7 @@ class Envelope:
         """See `Operation.needs_instance`."""
         self.delivery = delivery
         """The alarm, if the request is one."""
+        self.replies = replies
+        """See `ObjectState.end_turn`."""
         self.stood_in_line = False
         """It found the mailbox full and waited for a place in it."""

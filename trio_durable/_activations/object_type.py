@@ -7,7 +7,7 @@ engine knows of the class. (Orleans calls it ``GrainTypeSharedContext``.)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
@@ -17,32 +17,7 @@ from .._json.lookup import Forms
 from .._json.state import StateCodec
 from .._keys import ObjectKey, address_of, at_address, id_problem
 from .effects import ContextHost
-
-
-class Exchange(Protocol):
-    """Passes arguments and results by value as another process would get them."""
-
-    def arguments(
-        self,
-        key: Callable[[], ObjectKey],
-        handler: str,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-    ) -> tuple[tuple[object, ...], dict[str, object]]:
-        """The arguments of a call.
-
-        Raises:
-            ArgumentError: They could not be sent.
-        """
-        ...
-
-    def result(self, key: ObjectKey, handler: str, result: object) -> object:
-        """The result of a call.
-
-        Raises:
-            ReplyError: It could not be sent.
-        """
-        ...
+from .exchange import Exchange
 
 
 @attrs.frozen(eq=False)

@@ -23,9 +23,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeAlias
-
-import attrs
+from typing import Any, Protocol
 
 from .._alarms.delivery import Delivery
 from .._errors import AlarmSuperseded, ReadonlyViolation, ReplyError
@@ -36,6 +34,8 @@ from .._telemetry.events import Turn as TurnEvent
 from ..storage import AlarmChanges, StoredObject
 from .by_value import copied, is_atom
 from .effects import ContextHost, Effects
+from .encoded import Encoded, Loaded, Unsaved
+from .exchange import Replies
 from .object_type import ObjectType
 from .wait_graph import DEF_TURN, Turn, base_lost_error, current_turn
 
@@ -87,26 +87,6 @@ class StateHost(ContextHost, Protocol):
             base_lost: A commit that it builds on has failed meanwhile.
         """
         ...
-
-
-@attrs.frozen(eq=False)
-class Loaded:
-    """The state of a row, before an instance was made of it."""
-
-    state: bytes
-
-
-@attrs.frozen(eq=False)
-class Unsaved:
-    """Encoded fields with a default that isn't stored and can't be made again, such as a uuid4.
-
-    They differ from any bytes, so the first turn saves them: callers may see such a default.
-    """
-
-    fields: bytes
-
-
-Encoded: TypeAlias = "bytes | Unsaved | Loaded | None"
 
 
 class ObjectState:
@@ -276,10 +256,13 @@ class ObjectState:
             turn is not None and (turn.is_def or current_turn.get() is turn)
         )
 
-    def end_turn(self, name: str, readonly: bool, result: object) -> object:
+    def end_turn(
+        self, name: str, readonly: bool, result: object, replies: Replies | None = None
+    ) -> object:
         """Take over a turn's changes: copy its reply, and submit its commit.
 
-        The returned reply may be handed out once `gate` has been passed.
+        The returned reply may be handed out once `gate` has been passed. It is passed by the type's
+        exchange, or by ``replies`` if these are given.
 
         Raises:
             ReplyError: The result can't be passed by value.
@@ -289,8 +272,10 @@ class ObjectState:
         """
         effects = self.effects
         try:
-            if not is_atom(result) or self.object_type.exchange is not None:
-                result = self._reply(name, result, effects)
+            if replies is None:
+                replies = self.object_type.exchange
+            if replies is not None or not is_atom(result):
+                result = self._reply(name, result, effects, replies)
             if effects is not None and effects.delivery is not None:
                 self._check_not_superseded(effects.delivery, name)
             codec = self.object_type.codec
@@ -350,14 +335,15 @@ class ObjectState:
         if effects is not None and effects.deleted:
             self._start_over()
 
-    def _reply(self, name: str, result: object, effects: Effects | None) -> object:
+    def _reply(
+        self, name: str, result: object, effects: Effects | None, replies: Replies | None
+    ) -> object:
         """A copy of a handler's result."""
         is_delivery = effects is not None and effects.delivery is not None
         if is_delivery and not isinstance(result, Coroutine):
             return None  # no caller waits for it
-        exchange = self.object_type.exchange
-        if exchange is not None and not isinstance(result, Coroutine):
-            return exchange.result(self.key, name, result)
+        if replies is not None and (is_atom(result) or not isinstance(result, Coroutine)):
+            return replies.result(self.key, name, result)
         try:
             return copied(result)
         except TypeError as error:

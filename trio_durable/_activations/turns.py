@@ -19,6 +19,7 @@ from .._errors import PersistenceError
 from .._eventloop.current import Dispatcher, runtime_var
 from .effects import Effects
 from .envelope import Envelope
+from .exchange import Replies
 from .in_context import InContext
 from .raised import replacement, with_cause, without_cancellation
 from .state import ObjectState
@@ -34,8 +35,11 @@ def run_turn(
     handler: HandlerDefinition,
     args: tuple[object, ...],
     kwargs: dict[str, object],
+    replies: Replies | None = None,
 ) -> object:
     """Run a ``def`` handler here and now. The object must have a live instance and no other turn.
+
+    For ``replies`` see `ObjectState.end_turn`.
 
     Raises:
         BaseException: The handler's error, or the reason why its changes were refused. Nothing of
@@ -49,7 +53,7 @@ def run_turn(
         result = handler.function(state.instance, *args, **kwargs)
         if state.turn is not DEF_TURN:  # the event loop ran
             state.check_base()
-        return state.end_turn(handler.name, handler.readonly, result)
+        return state.end_turn(handler.name, handler.readonly, result, replies)
     except BaseException as error:
         state.roll_back()
         ours = replacement(state.key, handler, error)
@@ -76,7 +80,8 @@ def run_queued_turn(
     """`run_turn` for a request from the mailbox, which may be an alarm."""
     if envelope.delivery is not None:
         state.effects = Effects(envelope.delivery)
-    return run_turn(state, runtime, handler, envelope.args, envelope.kwargs)
+    args, kwargs = envelope.args, envelope.kwargs
+    return run_turn(state, runtime, handler, args, kwargs, envelope.replies)
 
 
 async def run_async_turn(
@@ -112,7 +117,7 @@ async def run_async_turn(
         if turn.interruption is not None:
             state.roll_back()
             return None, turn.interruption.error()
-        return state.end_turn(handler.name, handler.readonly, result), None
+        return state.end_turn(handler.name, handler.readonly, result, envelope.replies), None
     except GeneratorExit:  # the event loop was dropped
         state.roll_back()
         raise

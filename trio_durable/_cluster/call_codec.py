@@ -43,6 +43,7 @@ _LEAST, _GREATEST = -(2**53), 2**53
 _ADVICE = "; write an @upgrade"
 """The advice of errors about state that another release wrote."""
 _LONGEST_PATH = 100
+_NO_ARGUMENTS = b"[[]]"
 _ESCAPED = 6
 """The most characters of JSON that one ASCII character takes."""
 
@@ -90,6 +91,21 @@ class CallCodec:
         return result if codec is None else codec.local_reply(key, result)
 
 
+class EncodedReplies:
+    """The `Replies` of calls of other processes: results as JSON.
+
+    Args:
+        codec: The codec of the type's handlers.
+    """
+
+    def __init__(self, codec: CallCodec) -> None:
+        self._handler = codec.handler
+
+    def result(self, key: ObjectKey, handler: str, result: object) -> bytes:
+        """See `Replies.result`."""
+        return self._handler(handler).encode_reply(key, result)
+
+
 class HandlerCodec:
     """The codec of the calls of one handler.
 
@@ -110,7 +126,6 @@ class HandlerCodec:
         "_longest",
         "_max_size",
         "_most",
-        "_name",
         "_nests",
         "_parameters",
         "_result",
@@ -118,10 +133,11 @@ class HandlerCodec:
         "_result_declaration",
         "_result_end",
         "_result_nests",
+        "name",
     )
 
     def __init__(self, name: str, parameters: Parameters, result: Form, max_size: int) -> None:
-        self._name = name
+        self.name = name
         self._parameters = parameters
         self._result = result
         self._max_size = max_size
@@ -159,9 +175,11 @@ class HandlerCodec:
             ArgumentError: The handler doesn't take them, or one can't be sent.
         """
         try:
+            if not args and not kwargs and not self._fewest and not self._end:
+                return _NO_ARGUMENTS
             return self._encoded(args, kwargs)
         except Exception as error:  # hooks and validators may raise anything
-            raise ArgumentError(key(), self._name, self._problem(error, args, kwargs)) from error
+            raise ArgumentError(key(), self.name, self._problem(error, args, kwargs)) from error
 
     def decode_arguments(self, key: Callable[[], ObjectKey], data: object) -> Arguments:
         """The arguments of a call, from parsed JSON, which may be anything.
@@ -181,7 +199,7 @@ class HandlerCodec:
                     return self._read(data[0], data[1], data[2] if len(data) > 2 else None)
             raise Unfit("it has no arguments that can be read")
         except Exception as error:  # validators may raise anything
-            raise ArgumentError(key(), self._name, _text(error)) from error
+            raise ArgumentError(key(), self.name, _text(error)) from error
 
     def local_arguments(
         self, key: Callable[[], ObjectKey], args: tuple[object, ...], kwargs: dict[str, object]
@@ -265,6 +283,8 @@ class HandlerCodec:
     def _read(self, args: list[Any], kwargs: dict[str, Any], declaration: object) -> Arguments:
         if kwargs or not self._fewest <= len(args) <= self._most:
             self._parameters.check(len(args), kwargs.keys())
+        elif not args:
+            return (), {}
         recorded = None
         if declaration != self._declaration.text:
             recorded = self._declaration.other(declaration)
@@ -276,6 +296,8 @@ class HandlerCodec:
                     value if type(value) in (form := forms[index]).exact else form.read(value, [])
                     for index, value in enumerate(args)
                 ]
+                if not kwargs:
+                    return tuple(positional), {}
                 named = {
                     name: by_name.get(name, other).read(value, []) for name, value in kwargs.items()
                 }
@@ -314,16 +336,19 @@ class HandlerCodec:
             data = result if type(result) in form.exact else form.write(result, [])
             if self._result_nests:
                 check_depth(data, MAX_DEPTH)
-            return self._sized(orjson.dumps([data]), self._result_end)
+            encoded = orjson.dumps((data,))
+            if self._result_end or len(encoded) > self._max_size:
+                return self._sized(encoded, self._result_end)
+            return encoded
         except Exception as error:  # hooks and validators may raise anything
             problem = None if isinstance(error, _TooLarge) else _problem_of(form, result)
-            raise ReplyError(key, self._name, problem or _text(error)) from error
+            raise ReplyError(key, self.name, problem or _text(error)) from error
 
-    def decode_reply(self, key: ObjectKey, data: object) -> Any:
+    def decode_reply(self, key: Callable[[], ObjectKey], data: object) -> Any:
         """The result of a handler, from parsed JSON, which may be anything.
 
         Args:
-            key: The object.
+            key: Returns the object's key, for errors.
             data: The data of `encode_reply`, of any release.
 
         Raises:
@@ -338,7 +363,7 @@ class HandlerCodec:
                 return value if type(value) in form.exact else form.read(value, [])
             return self._result_declaration.other(declaration).reader(RESULT, form)(value, [])
         except Exception as error:  # validators may raise anything
-            raise ReplyDecodeError(key, self._name, _text(error)) from error
+            raise ReplyDecodeError(key(), self.name, _text(error)) from error
 
     def local_reply(self, key: ObjectKey, result: object) -> Any:
         """The result of a handler for a caller in this process: what another would get.
@@ -350,9 +375,9 @@ class HandlerCodec:
             return result
         data = orjson.loads(self.encode_reply(key, result))
         try:
-            return self.decode_reply(key, data)
+            return self.decode_reply(lambda: key, data)
         except ReplyDecodeError as error:  # by a validator that doesn't always say the same
-            raise ReplyError(key, self._name, error.problem) from error
+            raise ReplyError(key, self.name, error.problem) from error
 
     def _sized(self, encoded: bytes, end: bytes) -> bytes:
         """Encoded data with its end.

@@ -34,6 +34,11 @@ class Incoming:
         self.withdrawn = None
 
     @property
+    def is_answered(self) -> bool:
+        """True if it needs no answer any more."""
+        return self._answer is None
+
+    @property
     def seconds_left(self) -> float | None:
         """The rest of the caller's timeout when the request was sent; None if it has none."""
         seconds: float | None = self.message[2]
@@ -62,7 +67,7 @@ class Incoming:
             if self.is_withdrawn:
                 form, value = _REPLY, b"null"
             answer(request_id, form % (request_id, value))
-            self._answer = None
+            self._answer = self.withdrawn = None
 
     def withdraw(self) -> None:
         """Note that the caller was cancelled or timed out. Exceptions of `withdrawn` pass."""

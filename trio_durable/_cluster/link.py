@@ -46,6 +46,10 @@ logger = logging.getLogger("trio_durable.cluster")
 BEATS = 4
 """Beats in a TTL. A silent peer gets a ping on each."""
 
+_SLICE_MESSAGES: Final = 16
+_SLICE_SECONDS: Final = 0.005
+"""How long other tasks wait for messages to be handled, but for one that takes longer."""
+
 _PIECE: Final = FRAME_SIZE
 """Bytes that are handed to the stream at once, so that progress shows within a large frame."""
 
@@ -152,6 +156,7 @@ class Link:
         """Bytes in the queue."""
         self._loop = loop
         self._taken = 0  # messages that have left the queue
+        self._stopwatch = loop.stopwatch()
         self._stream = stream
         self._decoder = decoder
         self._ttl = ttl
@@ -290,17 +295,29 @@ class Link:
         decoder, receive = self._decoder, self._stream.receive
         while True:
             while (messages := decoder.pop()) is not None:
-                self._dispatch(messages)
+                await self._dispatch(messages)
                 if self.end is not None:
                     return
             decoder.push(await receive())
             self._heard += 1
 
-    def _dispatch(self, messages: list[Message]) -> None:
-        kinds = self._kinds
+    async def _dispatch(self, messages: list[Message]) -> None:
+        """Call the handlers of messages, in slices.
+
+        Between these other tasks run. The one that writes sends the answers to a slice, so that the
+        peer works on them while this node works on the next.
+        """
+        kinds, now = self._kinds, self._stopwatch
         message: object = None
+        count, until = 0, now() + _SLICE_SECONDS
         try:
             for message in messages:
+                if count >= _SLICE_MESSAGES or now() >= until:
+                    await self._loop.checkpoint()
+                    if self.end is not None:
+                        return
+                    count, until = 0, now() + _SLICE_SECONDS
+                count += 1
                 kinds[message[0]](message)
         except (LookupError, TypeError, ValueError) as error:
             raise ProtocolError(

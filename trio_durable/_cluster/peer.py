@@ -299,10 +299,10 @@ class Peer:
         try:
             number = self._link.send(message)
         except LinkClosed:
-            self._open.pop(request_id, None)
+            pass
         else:
-            del self._open[request_id]
             self._unsent_answers.append(number)
+        self._open.pop(request_id, None)  # one that is answered at once isn't in there
 
     def _has_place(self) -> bool:
         """True if the peer may have one more request open."""
@@ -311,6 +311,14 @@ class Peer:
         while answers and link.was_taken(answers[0]):
             answers.popleft()
         return len(self._open) + len(answers) < self._max_calls
+
+    def _drop_open(self) -> None:
+        """Withdraw all open requests of the peer, which can't be answered any more."""
+        requests = list(self._open.values())
+        self._open.clear()
+        for incoming in requests:
+            incoming.detach()
+            self._withdraw(incoming)
 
     def _fault(self, error: BaseException) -> None:
         """Log an exception of the layer above in the task that reads; pass on Control-C."""
@@ -358,12 +366,16 @@ class Peer:
         if len(self._open) + len(self._unsent_answers) >= self._max_calls and not self._has_place():
             raise ProtocolError(f"more than {self._max_calls} requests were open")
         self._accepted = request_id
-        incoming = self._open[request_id] = Incoming(self._answer, message)
+        incoming = Incoming(self._answer, message)
         try:
             self._serve(incoming)
         except BaseException as error:  # noqa: BLE001  # it must not end the link
             self._fault(error)
             incoming.fail(b"null")
+        if not incoming.is_answered:
+            self._open[request_id] = incoming
+            if self._link.end is not None:
+                self._drop_open()
 
     def _withdrawn(self, message: Message) -> None:
         request_id = message[1]
@@ -380,15 +392,11 @@ class Peer:
     def _ended(self, end: LinkEnd) -> None:
         self._accepts = False
         waiters = [*self._waiting.values(), *self._queue]
-        requests = list(self._open.values())
         self._waiting.clear()
         self._queue.clear()
-        self._open.clear()
         for waiter in waiters:
             waiter.fail(_Ended(end))
-        for incoming in requests:
-            incoming.detach()
-            self._withdraw(incoming)
+        self._drop_open()
         if self._on_end is not None:
             try:
                 self._on_end(end)

@@ -34,6 +34,10 @@ class Places(Protocol):
         """The place of an object; None while it isn't known, or isn't connected yet."""
         ...
 
+    def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
+        """`find`, for a call of the object at an address. See `is_here`."""
+        ...
+
     def moved(self, object_id: str, peer: Peer) -> None:
         """``peer`` doesn't have the object, or has ended."""
         ...
@@ -63,6 +67,10 @@ class OnePlace:
 
     def find(self, object_id: str) -> Peer | Here | None:
         """See `Places.find`."""
+        return HERE if self.is_owner else self._peer
+
+    def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
+        """See `Places.place_of`."""
         return HERE if self.is_owner else self._peer
 
     def moved(self, object_id: str, peer: Peer) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import orjson
 
+from .._activations.activation import Activation
+from .._activations.admission import admit
 from .._activations.calls import LocalCalls
 from .._activations.directory import Directory
+from .._activations.envelope import Envelope
+from .._activations.observation import turn_event
 from .._activations.services import Services
+from .._activations.submission import Submission
+from .._activations.turns import Outcome, run_turn
+from .._activations.wait_graph import current_turn
 from .._declarations.records import HandlerDefinition
 from .._errors import CallCycle
-from .._keys import ObjectKey
-from .call_codec import CallCodec
+from .._eventloop.loop import Waiter
+from .._keys import ObjectKey, id_at
+from .call_codec import CallCodec, EncodedReplies
 from .chain import encode_chain
+from .peer import Peer
 from .places import HERE
 from .router import Router, text
 
@@ -35,7 +46,12 @@ class RoutedCalls(LocalCalls):
         super().__init__(directory, services)
         self.codec = codec
         self._router = router
-        self._type_name = text(self.object_type.name)
+        self._outgoing = {
+            name: (codec.handler(name), _form(self.object_type.name, name))
+            for name in self.object_type.handlers
+        }
+        """For each handler the codec of its calls, and the form of their requests."""
+        self._replies = EncodedReplies(codec)
         self._call_here = self.call
         self.call = self._routed
         self.elsewhere = self._call_elsewhere
@@ -49,9 +65,10 @@ class RoutedCalls(LocalCalls):
         timeout: float | None,
     ) -> Coroutine[Any, Any, object]:
         """See `CallPath.call`."""
-        if self._router.is_here(self.directory, address):
+        place = self._router.place_of(self.directory, address)
+        if place is HERE:
             return self._call_here(address, handler, args, kwargs, timeout)
-        calling = self._call_elsewhere(address, handler, args, kwargs, timeout)
+        calling = self._call_elsewhere(address, handler, args, kwargs, timeout, place)
         if self._notifier is None:
             return calling
         return self._observed(self._notifier, address, handler.name, calling, handler.expected)
@@ -63,33 +80,145 @@ class RoutedCalls(LocalCalls):
         args: tuple[object, ...],
         kwargs: dict[str, object],
         timeout: float | None,
+        peer: Peer | None = None,
     ) -> object:
-        self._check_usable()
-        target = self.directory.key(address)
-        codec = self.codec.handler(handler.name)
-        data = codec.encode_arguments(lambda: target, args, kwargs)
-        subject = b'"h",%b,%b,%b,%b' % (
-            self._type_name,
-            text(address),
-            text(handler.name),
-            data,
-        )
-        caller = self._services.wait_graph.caller()
-        carrier = {} if self._notifier is None else self._notifier.inject()
-        if caller is not None or carrier:
-            chain: Sequence[ObjectKey] = ()
-            if caller is not None:
-                chain = self._services.wait_graph.chain(caller)
-            if target in chain:
-                raise CallCycle(target, handler.name, (chain[0], target))
-            subject += b",%b,%b" % (orjson.dumps(encode_chain(chain)), orjson.dumps(carrier))
+        services, loop, name = self._services, self._loop, handler.name
+        if services.closing or not loop.is_current():
+            self._check_usable()
+        key = partial(self.directory.key, address)
+        codec, form = self._outgoing[name]
+        body = form % (orjson.dumps(address), codec.encode_arguments(key, args, kwargs))
+        if self._notifier is not None or current_turn.get() is not None:
+            body += self._origin(key, name)
+            peer = None  # an instrument has run since
         repeatable = handler.readonly and not handler.is_async
-        until = None if timeout is None else self._loop.now() + timeout
+        began = loop.now()
         reply = await self._router.forward(
-            lambda: target, handler.name, subject, timeout, repeatable=repeatable
+            key, id_at(address), name, body, timeout, repeatable=repeatable, peer=peer
         )
         if reply is HERE:
-            if until is not None:
-                timeout = max(until - self._loop.now(), 0.0)
+            if timeout is not None:
+                timeout = max(began + timeout - loop.now(), 0.0)
             return await self._call_here(address, handler, args, kwargs, timeout)
-        return codec.decode_reply(target, reply)
+        return codec.decode_reply(key, reply)
+
+    def _origin(self, key: Callable[[], ObjectKey], name: str) -> bytes:
+        """The end of the request: the objects that wait for the call, and its trace.
+
+        Raises:
+            CallCycle: The object is one of these.
+        """
+        caller = self._services.wait_graph.caller()
+        carrier = {} if self._notifier is None else self._notifier.inject()
+        if caller is None and not carrier:
+            return b""
+        chain: Sequence[ObjectKey] = ()
+        if caller is not None:
+            chain, target = self._services.wait_graph.chain(caller), key()
+            if target in chain:
+                raise CallCycle(target, name, (chain[0], target))
+        return b",%b,%b" % (orjson.dumps(encode_chain(chain)), orjson.dumps(carrier))
+
+    # --- calls of other processes ----------------------------------------------------------------
+
+    def open_object(self, address: str) -> Activation | None:
+        """The object at an address, if a ``def`` turn can run in it now; its use is noted.
+
+        Else the call has to be submitted: the object isn't in memory or is busy, or the call may
+        have to be rejected.
+
+        Raises:
+            StateDecodeError: Its state can't be read.
+        """
+        services = self._services
+        if (
+            services.dropping
+            or services.group_commit.is_behind
+            or services.batched_load.is_behind
+            or (activation := self.directory.use_active(address)) is None
+        ):
+            return None
+        state = activation.state
+        if (
+            activation.mailbox is not None or state.turn is not None or state.instance is None
+        ) and not activation.open_up():
+            return None
+        activation.last_used = self._loop.now()
+        return activation
+
+    def submit(
+        self,
+        address: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+        waiter: Waiter,
+        chain: Sequence[ObjectKey] = (),
+    ) -> Submission:
+        """Call a handler for a caller elsewhere, which no task here waits for.
+
+        Its turn comes from the mailbox. See `open_object` and `run_now` for one on the spot.
+
+        Args:
+            address: The object's address.
+            handler: The handler.
+            args: The arguments, by value already.
+            kwargs: The same, by name.
+            timeout: The time that is left to the caller, in seconds.
+            waiter: Ended with the reply as JSON, or with an error.
+            chain: The objects that wait for the call, see `WaitGraph.chain`.
+
+        Raises:
+            CallCycle: The object waits for one of them; the call was not made.
+            RuntimeClosed: The runtime closes or is closed; the call was not made.
+            TenantDropped: The object's tenant is being dropped, likewise.
+            Overloaded: It was unlikely to end within its timeout, likewise.
+            NotHere: The object lives in another process, likewise.
+        """
+        services, directory = self._services, self.directory
+        if services.closing:
+            raise services.closed_error("the runtime is closing")
+        if services.group_commit.is_behind or services.batched_load.is_behind:
+            key, loads = directory.key(address), directory.find(address) is None
+            admit(services, key, handler.name, timeout, saves=not handler.readonly, loads=loads)
+        activation = directory.use(address)
+        activation.admit(handler.name, timeout)
+        services.wait_graph.check_chain(chain, activation.state, handler.name)
+        envelope = Envelope(waiter, handler.name, handler, args, kwargs, replies=self._replies)
+        submission = Submission(activation, envelope, services.wait_graph, chain)
+        self._put(activation, envelope, timeout)
+        return submission
+
+    def run_now(
+        self,
+        activation: Activation,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> Outcome:
+        """Run a ``def`` handler on an open object for a caller elsewhere, in a context of its own.
+
+        Returns:
+            The reply as JSON, or the error that the handler raised, whatever it is. It may leave
+            once the object's gate has been passed.
+        """
+        services, state = self._services, activation.state
+        try:
+            step, context = services.loop.interruptible, copy_context()
+            turn = (state, activation.runtime, handler, args, kwargs, self._replies)
+            if services.observation is None:
+                return step(context.run, run_turn, *turn), None
+            run, event = services.observation.run, turn_event(state.key, handler)
+            return step(context.run, run, event, run_turn, *turn), None
+        except BaseException as error:  # noqa: BLE001  # handlers may raise anything
+            state.turn = None  # should the end of the turn itself have been cut off
+            if state.gate is not None:
+                services.group_commit.wake(state)  # a RecursionError may have kept it from it
+            return None, error
+
+
+def _form(type_name: str, handler: str) -> bytes:
+    """The form of the requests of one handler: for the object's address, and the arguments."""
+    names = [text(name).replace(b"%", b"%%") for name in (type_name, handler)]
+    return b'"h",%b,%%b,%b,%%b' % (names[0], names[1])

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import orjson
 
 from .._activations.directory import Directory
 from .._activations.output_gate import OutputGate
 from .._activations.tenure import Tenure
+from .._activations.wait_graph import current_turn
 from .._errors import ArgumentError, CallTimeout, Overloaded, OwnerLost
 from .._eventloop.loop import Expired, Loop, Waiter
 from .._eventloop.timeouts import Deadlines
@@ -30,6 +32,13 @@ MOVED = "moved"
 """The error of a request that came to a process without the object. It never ran."""
 CUT_OFF = "cut off"
 """The error of a request that the end of the process has cut off. It isn't known whether it ran."""
+
+
+@attrs.frozen
+class _Lost:
+    """The outcome of a request that was sent to a process which doesn't have the object."""
+
+    may_have_run: bool
 
 
 class Router:
@@ -63,12 +72,12 @@ class Router:
         """Requests that wait until it is known where the objects are."""
         self._under_way = 0
         self._ended = AutoResetEvent(loop)
-        """Set whenever a request has ended."""
+        """Set whenever none is left."""
         self._closed: Callable[[], BaseException] | None = None
 
-    def is_here(self, directory: Directory, address: str) -> bool:
-        """See `Places.is_here`."""
-        return self._places.is_here(directory, address)
+    def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
+        """See `Places.place_of`."""
+        return self._places.place_of(directory, address)
 
     def has(self, object_id: str) -> bool:
         """True if an object is in this process."""
@@ -93,11 +102,13 @@ class Router:
     async def forward(
         self,
         key: Callable[[], ObjectKey],
+        object_id: str,
         name: str,
         body: bytes,
         timeout: float | None,
         *,
         repeatable: bool,
+        peer: Peer | None = None,
     ) -> Any:
         """Make a request where the object is.
 
@@ -106,10 +117,12 @@ class Router:
 
         Args:
             key: Makes the object's key, for errors.
+            object_id: Its id.
             name: The handler or the public method.
             body: See `Peer.request`.
             timeout: Seconds, or None.
             repeatable: It may run twice.
+            peer: The process that has the object, if the caller knows it already.
 
         Raises:
             CallTimeout: No answer came within the timeout.
@@ -122,56 +135,69 @@ class Router:
         """
         self._under_way += 1
         try:
-            return await self._forward(key, name, body, timeout, repeatable=repeatable)
+            left = timeout
+            if current_turn.get() is not None:
+                left = await self._output_gate.leave_turn(key, name, timeout)
+                peer = None  # it may have moved meanwhile
+            until = None if left is None else self._loop.now() + left
+            while True:
+                place = peer or self._places.find(object_id)
+                if place is None:
+                    place = await self._place(object_id, key, name, timeout, self._left(until))
+                    left = self._left(until)
+                if place is HERE:
+                    return HERE
+                value = await self._request(place, key, name, body, timeout, left)
+                if type(value) is not _Lost:
+                    return value
+                peer = None
+                self._places.moved(object_id, place)
+                if self._closed is not None:
+                    raise self._closed()
+                if value.may_have_run and not repeatable:
+                    raise OwnerLost(key(), name)
+                left = self._left(until)
         finally:
             self._under_way -= 1
-            self._ended.set()
+            if not self._under_way:
+                self._ended.set()
 
-    async def _forward(
+    async def _request(
         self,
+        peer: Peer,
         key: Callable[[], ObjectKey],
         name: str,
         body: bytes,
         timeout: float | None,
-        *,
-        repeatable: bool,
+        left: float | None,
     ) -> Any:
-        left = await self._output_gate.leave_turn(key, name, timeout)
-        until = None if left is None else self._loop.now() + left
-        object_id = key().object_id
-        while True:
-            peer = self._places.find(object_id)
-            if peer is None:
-                peer = await self._place(object_id, key, name, timeout, self._left(until))
-            if peer is HERE:
-                return HERE
-            if self._tenure is not None:
-                self._tenure.check_turn(key, name)
-            left = self._left(until)
-            self.forwarded += 1
-            try:
-                return await peer.request(body, left)
-            except ErrorReply as reply:
-                value = reply.value
-            except NeverRan:
-                value = MOVED
-            except OutcomeUnknown:
-                value = CUT_OFF
-            except NoCapacity:
-                problem = f"process {peer.them.node_id} has as many calls as it takes"
-                raise Overloaded(key(), name, timeout or 0, problem) from None
-            except NoReply as silence:
-                activity = "it was sent to another process" if silence.was_sent else "it never ran"
-                raise CallTimeout(key(), name, timeout or 0, activity) from None
-            except MessageTooLarge as error:
-                raise ArgumentError(key(), name, f"{error}; raise max_frame") from None
-            if value != MOVED and value != CUT_OFF:
-                raise decode_error(value)
-            self._places.moved(object_id, peer)
-            if self._closed is not None:
-                raise self._closed()
-            if value == CUT_OFF and not repeatable:
-                raise OwnerLost(key(), name)
+        """Make a request of one process; `_Lost` if that doesn't answer it.
+
+        Raises:
+            Exception: See `forward`.
+        """
+        if self._tenure is not None:
+            self._tenure.check_turn(key, name)
+        self.forwarded += 1
+        try:
+            return await peer.request(body, left)
+        except ErrorReply as reply:
+            value = reply.value
+        except NeverRan:
+            return _Lost(may_have_run=False)
+        except OutcomeUnknown:
+            return _Lost(may_have_run=True)
+        except NoCapacity:
+            problem = f"process {peer.them.node_id} has as many calls as it takes"
+            raise Overloaded(key(), name, timeout or 0, problem) from None
+        except NoReply as silence:
+            activity = "it was sent to another process" if silence.was_sent else "it never ran"
+            raise CallTimeout(key(), name, timeout or 0, activity) from None
+        except MessageTooLarge as error:
+            raise ArgumentError(key(), name, f"{error}; raise max_frame") from None
+        if value in (MOVED, CUT_OFF):
+            return _Lost(may_have_run=value == CUT_OFF)
+        raise decode_error(value)
 
     async def locate(self, key: ObjectKey, name: str, timeout: float | None) -> Peer | Here:
         """The process that has an object, as soon as that is known.

@@ -1,7 +1,8 @@
 """Service: the requests of other processes, made here.
 
-A call of a handler is put into the mailbox of its object and answered from there, without a task of
-its own. Other requests are few, and have one each.
+A ``def`` handler of an open object runs in the task that reads from the link, a slice of calls at a
+time, see `Link`. Other calls are put into the mailbox of their object and answered from there,
+without a task of their own. Requests other than calls are few, and have one each.
 """
 
 from __future__ import annotations
@@ -13,22 +14,18 @@ from typing import Any, Protocol
 
 from .._activations.placement import NotHere
 from .._activations.services import Services
-from .._activations.submission import Submission
-from .._activations.tenure import check_lease
-from .._errors import DurableError, ReplyError, RuntimeClosed
-from .._eventloop.loop import CallbackWaiter, Waiter
+from .._activations.state import ObjectState
+from .._declarations.records import HandlerDefinition
+from .._errors import RuntimeClosed
 from .._eventloop.wakeup import AutoResetEvent
-from .._keys import ObjectKey
-from .call_codec import HandlerCodec
+from .._keys import id_at
+from ..storage import Lease
+from .answer import CUT_OFF_ANSWER, MOVED_ANSWER, Answer, fail, give
 from .chain import decode_chain
 from .incoming import Incoming
-from .link import MessageTooLarge
 from .places import Places
-from .remote_errors import encode_error
 from .routed_calls import RoutedCalls
-from .router import CUT_OFF, MOVED, text
 
-_MOVED, _CUT_OFF = text(MOVED), text(CUT_OFF)
 _NO_TRACE = nullcontext()
 
 
@@ -73,6 +70,7 @@ class Service:
         self._targets = targets
         self._places = places
         self._start = start
+        self._calls: dict[str, RoutedCalls] = {}
         self._administering = 0
         self._ended = AutoResetEvent(services.loop)
         """Set whenever one of these has ended."""
@@ -85,35 +83,35 @@ class Service:
     def serve(self, incoming: Incoming) -> None:
         """Begin to serve a request. See `Peer`."""
         try:
-            self._begin(incoming)
+            if self._services.closing:
+                incoming.fail(MOVED_ANSWER)
+                return
+            message = incoming.message
+            kind, subject = message[3], message[4]
+            if kind == "n":
+                self._begin_making(incoming, self._targets.assist)
+            elif kind == "a":
+                begin = partial(self._begin_making, incoming, self._targets.administer)
+                self._places.decide(message[5][1], partial(self._decided, incoming, begin))
+            else:
+                self._begin_call(incoming, subject, message[5])
         except Exception as error:  # noqa: BLE001  # the caller gets it
             fail(incoming, error)
 
-    def _begin(self, incoming: Incoming) -> None:
-        if self._services.closing:
-            incoming.fail(_MOVED)
-            return
-        kind, *subject = incoming.message[3:]
-        if kind == "n":
-            self._begin_making(incoming, self._targets.assist)
-            return
-        if kind == "a":
-            begin = partial(self._begin_making, incoming, self._targets.administer)
-            self._places.decide(subject[1][1], partial(self._decided, incoming, begin))
-            return
-        type_name, address = subject[:2]
-        calls = self._targets.calls(type_name)
+    def _begin_call(self, incoming: Incoming, type_name: str, address: str) -> None:
+        calls = self._calls.get(type_name)
+        if calls is None:
+            calls = self._calls[type_name] = self._targets.calls(type_name)
         if self._places.is_here(calls.directory, address):
             self._call(incoming, calls)
-            return
-        object_id = calls.directory.key(address).object_id
-        begin = partial(self._call, incoming, calls)
-        self._places.decide(object_id, partial(self._decided, incoming, begin))
+        else:
+            begin = partial(self._call, incoming, calls)
+            self._places.decide(id_at(address), partial(self._decided, incoming, begin))
 
     def _decided(self, incoming: Incoming, begin: Callable[[], None], is_here: bool) -> None:
         """It is known whether the object of a request is here."""
         if not is_here or self._services.closing or incoming.is_withdrawn:
-            incoming.fail(_MOVED)
+            incoming.fail(MOVED_ANSWER)
             return
         try:
             begin()
@@ -129,27 +127,49 @@ class Service:
 
     def _call(self, incoming: Incoming, calls: RoutedCalls) -> None:
         address, name, data, *rest = incoming.message[5:]
+        handler, codec = calls.object_type.handler(name), calls.codec.handler(name)
+        key, services = partial(calls.directory.key, address), self._services
+        args, kwargs = codec.decode_arguments(key, data)
         chain = decode_chain(rest[0]) if rest else ()
-        notifier = self._services.notifier
-        trace = _NO_TRACE if notifier is None else notifier.extract(_carrier(rest))
-        handler = calls.object_type.handler(name)
-        key, codec = calls.object_type.key(address), calls.codec.handler(name)
-        args, kwargs = codec.decode_arguments(lambda: key, data)
-        answer = Answer(incoming, key, name, codec, self._services)
-        waiter = CallbackWaiter(answer.ended)
-        try:
-            with trace:
-                submission = calls.submit(
-                    address, handler, args, kwargs, incoming.seconds_left, waiter, chain
-                )
-        except NotHere:
-            incoming.fail(_MOVED)
-            return
-        if waiter.ended:
+        lease = None if services.tenure is None else services.tenure.lease
+        notifier = services.notifier
+        with _NO_TRACE if notifier is None else notifier.extract(_carrier(rest)):
+            activation = None if handler.is_async else calls.open_object(address)
+            if activation is not None:
+                value, error = calls.run_now(activation, handler, args, kwargs)
+                self._give(incoming, lease, activation.state, handler, value, error)
+                return
+            answer = Answer(incoming, services, lease, key(), name)
+            left = incoming.seconds_left
+            try:
+                submission = calls.submit(address, handler, args, kwargs, left, answer, chain)
+            except NotHere:
+                incoming.fail(MOVED_ANSWER)
+                return
+        if answer.ended:
             submission.end()
+        else:
+            answer.submission = submission
+
+    def _give(
+        self,
+        incoming: Incoming,
+        lease: Lease | None,
+        state: ObjectState,
+        handler: HandlerDefinition,
+        value: object,
+        error: BaseException | None,
+    ) -> None:
+        """Answer with the outcome of a turn, once all that it may tell of is durable."""
+        gate, services = state.gate, self._services
+        if gate is None or (error is not None and not isinstance(error, Exception)):
+            give(incoming, services, lease, state.key, handler.name, value, error)
             return
-        answer.submission = submission
-        incoming.withdrawn = submission.withdraw
+        answer = Answer(incoming, services, lease, state.key, handler.name)
+        answer.value, answer.error, answer.has_run = value, error, True
+        gate.hold(answer)
+        if handler.readonly and not gate.taken:
+            services.group_commit.wake(state)  # a change has done so
 
     async def _make(
         self,
@@ -160,68 +180,19 @@ class Service:
     ) -> None:
         try:
             if self._services.closing:
-                incoming.fail(_MOVED)
+                incoming.fail(MOVED_ANSWER)
                 return
             incoming.reply(await make(name, arguments))
         except NotHere:
-            incoming.fail(_MOVED)
+            incoming.fail(MOVED_ANSWER)
         except Exception as error:  # noqa: BLE001  # the caller gets it
             if isinstance(error, RuntimeClosed) and self._services.closing:
-                incoming.fail(_CUT_OFF)
+                incoming.fail(CUT_OFF_ANSWER)
             else:
                 fail(incoming, error)
         finally:
             self._administering -= 1
             self._ended.set()
-
-
-class Answer:
-    """The answer to a call, given when its turn has ended and is durable."""
-
-    __slots__ = ("_codec", "_incoming", "_key", "_lease", "_name", "_services", "submission")
-
-    submission: Submission | None
-
-    def __init__(
-        self,
-        incoming: Incoming,
-        key: ObjectKey,
-        name: str,
-        codec: HandlerCodec,
-        services: Services,
-    ) -> None:
-        self._incoming = incoming
-        self._key = key
-        self._name = name
-        self._codec = codec
-        self._services = services
-        self._lease = None if services.tenure is None else services.tenure.lease
-        self.submission = None
-
-    def ended(self, waiter: Waiter) -> None:
-        """The call has ended."""
-        incoming, error = self._incoming, waiter.error
-        submission, self.submission = self.submission, None
-        if submission is not None:
-            submission.end()
-        waiter.expiry = incoming.withdrawn = None
-        try:
-            if self._lease is not None:
-                check_lease(self._lease, self._key, self._name)
-            if error is None:
-                incoming.reply(self._codec.encode_reply(self._key, waiter.value))
-                return
-            if isinstance(error, RuntimeClosed) and self._services.closing:
-                never_ran = submission is None or not submission.has_begun
-                incoming.fail(_MOVED if never_ran else _CUT_OFF)
-            else:
-                fail(incoming, error)
-        except MessageTooLarge as too_large:
-            fail(incoming, ReplyError(self._key, self._name, str(too_large)))
-        except DurableError as problem:
-            fail(incoming, problem)
-        finally:
-            waiter.error = waiter.value = None
 
 
 def unknown_request(name: str) -> ValueError:
@@ -233,11 +204,3 @@ def _carrier(rest: list[Any]) -> dict[str, str]:
     """The trace of a call: what follows its chain."""
     carrier = rest[1] if len(rest) > 1 else {}
     return {name: each for name, each in carrier.items() if isinstance(each, str)}
-
-
-def fail(incoming: Incoming, error: BaseException) -> None:
-    """Answer with an error; with a shorter one if it is too large."""
-    try:
-        incoming.fail(encode_error(error))
-    except MessageTooLarge as too_large:
-        incoming.fail(encode_error(too_large))

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable
 from .._activations.directory import Directory
 from .._activations.placement import NotHere, Placed
 from .._activations.wait_graph import running_turn
-from .._keys import ObjectKey
+from .._keys import ObjectKey, id_at
 from ..storage import ClusterMembership, View
 from .peer import Peer
 from .places import HERE, Here
@@ -70,7 +70,13 @@ class ShardMap:
         """See `Places.is_here`."""
         if not self._moving and directory.find(address) is not None:
             return True
-        return self._admits(self._shard_of(directory.key(address).object_id))
+        return self._admits(self._shard_of(id_at(address)))
+
+    def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
+        """See `Places.place_of`."""
+        if not self._moving and directory.find(address) is not None:
+            return HERE
+        return self.find(id_at(address))
 
     def find(self, object_id: str) -> Peer | Here | None:
         """See `Places.find`."""

@@ -108,6 +108,7 @@ class RoutedAdministration(Administration):
         timeout = self._timeout_of(timed_as) if request.is_timed else None
         return await self._router.forward(
             lambda: request.key,
+            request.key.object_id,
             request.name,
             request.body(),
             timeout,

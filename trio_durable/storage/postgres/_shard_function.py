@@ -8,6 +8,7 @@ one set of shards serves all of them.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from hashlib import sha256
 
 import attrs
@@ -21,6 +22,7 @@ IN_SHARDS = f"get_bit(%s::bytea, {_SHARD}, %s))::boolean"
 """Condition on the column ``{id}``: its shard is in a set, see `ShardSet.parameters`."""
 
 
+@lru_cache(maxsize=16_384)
 def shard_of(object_id: str, count: int) -> int:
     """The shard of an object, of ``count`` shards."""
     return int.from_bytes(sha256(object_id.encode()).digest()[:4], "big") % count
