@@ -1,6 +1,6 @@
 """Answer to a call of another process: given when its turn has ended and is durable.
 
-Whatever leaves here passes the lease under which the call began, values and errors alike.
+Values and errors alike are checked against the lease under which the call began.
 """
 
 from __future__ import annotations
