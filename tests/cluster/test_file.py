@@ -550,6 +550,9 @@ def test_settings_are_checked(path: Path) -> None:
             DurableRuntime(path, cluster=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cluster needs a storage"):
         DurableRuntime(":memory:", cluster=True)
+    for name, value in (("advertise", "tcp://10.0.0.5:7400"), ("group", "blue")):
+        with pytest.raises(ValueError, match=rf"Cluster\({name}=…\) is for members"):
+            DurableRuntime(path, cluster=Cluster(**{name: value}))  # type: ignore[arg-type]
     for settings in (
         *({"ttl": 0}, {"max_calls": 0}, {"max_calls": 2_000_000}, {"max_frame": 1}),
         *({"max_frame": 100_000}, {"max_frame": 2**40}, {"serve": 1}, {"listen": 5}),

@@ -18,7 +18,7 @@ from .._activations.eviction import DEFAULT_MAX_RESIDENT
 from .._activations.object_type import ObjectType
 from .._clock import Clock
 from .._cluster.nodes import Node
-from .._cluster.settings import Cluster, cluster_settings
+from .._cluster.settings import Cluster, check_file_settings, cluster_settings
 from .._declarations.keywords import converter_argument
 from .._durations import Duration, interval_seconds, optional_seconds, positive_int, seconds
 from .._errors import RuntimeClosed
@@ -329,6 +329,7 @@ def _clustered(
     if settings is None:
         return None
     if isinstance(storage, SQLiteStorage):
+        check_file_settings(settings)
         return ClusterOnFile(settings, Path(storage.location))
     if isinstance(storage, SharedStorage):
         from .._cluster.endpoint import check_addresses  # here, since it takes long

@@ -27,7 +27,8 @@ class Cluster:
     over. Each process names the same file.
 
     On a PostgreSQL database, the members of a group divide the objects, and call each other for
-    those of others. When one leaves or dies the others take its objects over.
+    those of others. When one leaves or dies the others take its objects over. ``advertise``,
+    ``tls``, ``group`` and ``release`` are for these; on a file the first three are refused.
 
     Args:
         listen: The address at which this process is called: ``unix:///path``, or
@@ -86,6 +87,21 @@ class Cluster:
             raise ValueError(f"release must be 0 or more, not {self.release!r:.60}")
         if not (self.tls is None or isinstance(self.tls, ClusterTLS)):
             raise ValueError(f"tls must be a ClusterTLS, not {self.tls!r:.60}")
+
+
+def check_file_settings(settings: Cluster) -> None:
+    """Check the settings of processes that share an SQLite file.
+
+    Raises:
+        ValueError: One would have no effect.
+    """
+    defaults = Cluster()
+    for name in ("advertise", "tls", "group"):
+        if getattr(settings, name) != getattr(defaults, name):
+            raise ValueError(
+                f"Cluster({name}=…) is for members on a PostgreSQL database; the processes of an "
+                "SQLite file are on one machine, and all of them share its objects"
+            )
 
 
 def cluster_settings(cluster: object) -> Cluster | None:
