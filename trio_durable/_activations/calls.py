@@ -177,10 +177,7 @@ class LocalCalls:
                     try:
                         result = await waiter.wait()
                     except Expired:
-                        activation.repair()
-                        raise CallTimeout(
-                            state.key, handler.name, timeout or 0, activation.activity()
-                        ) from None
+                        raise timed_out(activation, handler.name, timeout or 0) from None
         except Exception as error:
             if lease is not None and not isinstance(error, RuntimeClosed):
                 check_lease(lease, state.key, handler.name)
@@ -238,12 +235,11 @@ class LocalCalls:
             self._deadlines.watch(waiter, self._loop.now(), timeout)
 
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
-        activity = activation.activity()
-        activation.repair()
         if envelope.stood_in_line and activation.is_queued(envelope):
-            size = self.object_type.options.mailbox_size
+            size, activity = self.object_type.options.mailbox_size, activation.activity()
+            activation.repair()
             return MailboxFull(activation.key, envelope.name, timeout, activity, size)
-        return CallTimeout(activation.key, envelope.name, timeout, activity)
+        return timed_out(activation, envelope.name, timeout)
 
     def _check_usable(self) -> None:
         """Refuse calls from the wrong place, and from outside while the runtime closes.
@@ -387,8 +383,7 @@ class LocalCalls:
         try:
             return await waiter.wait()
         except Expired:
-            activation.repair()
-            raise CallTimeout(key, name, timeout or 0, activation.activity()) from None
+            raise timed_out(activation, name, timeout or 0) from None
 
     # --- deliveries ------------------------------------------------------------------------------
 
@@ -451,3 +446,10 @@ class LocalCalls:
         key = self.directory.key(address) if activation is None else activation.key
         depth = 0 if activation is None else activation.depth
         return await observed(notifier, events.Call(key, name, depth, expected), calling)
+
+
+def timed_out(activation: Activation, name: str, timeout: float) -> CallTimeout:
+    """The error of a request that wasn't served in time, or isn't durable."""
+    activity = activation.activity()
+    activation.repair()
+    return CallTimeout(activation.key, name, timeout, activity)

@@ -12,9 +12,10 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
+from .._activations.activation import Activation
+from .._activations.calls import timed_out
 from .._activations.placement import NotHere
 from .._activations.services import Services
-from .._activations.state import ObjectState
 from .._declarations.records import HandlerDefinition
 from .._errors import RuntimeClosed
 from .._eventloop.wakeup import AutoResetEvent
@@ -137,7 +138,7 @@ class Service:
             activation = None if handler.is_async else calls.open_object(address)
             if activation is not None:
                 value, error = calls.run_now(activation, handler, args, kwargs)
-                self._give(incoming, lease, activation.state, handler, value, error)
+                self._give(incoming, lease, activation, handler, value, error)
                 return
             answer = Answer(incoming, services, lease, key(), name)
             left = incoming.seconds_left
@@ -155,21 +156,25 @@ class Service:
         self,
         incoming: Incoming,
         lease: Lease | None,
-        state: ObjectState,
+        activation: Activation,
         handler: HandlerDefinition,
         value: object,
         error: BaseException | None,
     ) -> None:
         """Answer with the outcome of a turn, once all that it may tell of is durable."""
-        gate, services = state.gate, self._services
+        services, state = self._services, activation.state
+        gate, name, left = state.gate, handler.name, incoming.seconds_left
         if gate is None or (error is not None and not isinstance(error, Exception)):
-            give(incoming, services, lease, state.key, handler.name, value, error)
+            give(incoming, services, lease, state.key, name, value, error)
             return
-        answer = Answer(incoming, services, lease, state.key, handler.name)
+        answer = Answer(incoming, services, lease, state.key, name)
         answer.value, answer.error, answer.has_run = value, error, True
         gate.hold(answer)
         if handler.readonly and not gate.taken:
             services.group_commit.wake(state)  # a change has done so
+        if left is not None:
+            answer.expiry = partial(timed_out, activation, name, left)
+            services.deadlines.watch(answer, activation.last_used, left)
 
     async def _make(
         self,
