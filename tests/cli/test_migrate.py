@@ -41,6 +41,33 @@ def test_migrate_prints_sql_for_whoever_may_apply_it(database: str) -> None:
     assert "CREATE TABLE" in result.stdout
 
 
+def test_migrations_of_a_tenant_that_cannot_be_applied_are_left(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(PostgresStorage(database).open_writer()) as writer:
+        writer.commit([Commit(ObjectKey("Cart", "ada", t), 0, b"{}") for t in ("acme", "zoo")], NOW)
+    with psycopg.connect(database, autocommit=True) as admin:
+        for tenant in ("acme", "zoo"):
+            admin.execute(
+                f"ALTER TABLE durable_{tenant}.durable_alarms DROP crashes, DROP marked".encode()
+            )
+        admin.execute("DELETE FROM durable_migrations WHERE tenant <> '' AND name > 'm004'")
+        admin.execute("ALTER TABLE durable_acme.durable_alarms RENAME TO elsewhere")
+    result = run("migrate", "-s", database)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "applied m004_crashes of tenant zoo",
+        "m004_crashes of tenant acme is pending",
+    ]
+    assert "tenant 'acme' can't be used" in caplog.text
+    result = run("migrate", "-s", database, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == {
+        "applied": [],
+        "pending": ["m004_crashes of tenant acme"],
+    }
+
+
 # --- down ----------------------------------------------------------------------------------------
 
 ALL = ["m005_cluster", "m004_crashes", "m003_tenants", "m002_alarms", "m001_objects"]

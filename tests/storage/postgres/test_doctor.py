@@ -130,6 +130,15 @@ def test_privileges_on_the_tables_of_tenants(server: Server) -> None:
         server.execute("DROP OWNED BY visitor", "DROP ROLE visitor")
 
 
+def test_tables_of_tenants(server: Server) -> None:
+    server.execute("ALTER TABLE durable_acme.durable_objects DISABLE TRIGGER ALL")
+    findings = found(server.url())
+    assert_finding(findings["schema"], "ok", "public")
+    problem = "1 can't be used: acme: the tables aren't as the migrations have made them"
+    assert_finding(findings["tenants"], "problem", problem)
+    assert "lacks the trigger" in findings["tenants"].text
+
+
 def test_a_standby_that_is_missing(server: Server) -> None:
     change(server, "synchronous_standby_names", "two")
     finding = found(server.url())["standbys"]

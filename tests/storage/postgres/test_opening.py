@@ -250,11 +250,6 @@ def made(server: Server) -> Iterator[PostgresStorage]:
             "made.durable_objects lacks the trigger durable_objects_begin_at_1",
         ),
         (
-            "ALTER TABLE durable_acme.durable_objects DISABLE TRIGGER ALL",
-            "durable_acme.durable_objects lacks the trigger durable_objects_begin_at_1",
-        ),
-        ("DROP TABLE durable_acme.durable_alarms", "durable_acme.durable_alarms is missing"),
-        (
             "ALTER TABLE made.durable_alarms DROP CONSTRAINT durable_alarms_pkey",
             "made.durable_alarms has no primary key",
         ),

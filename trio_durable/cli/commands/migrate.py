@@ -55,7 +55,7 @@ def migrate(
 
     With --down, migrate back to the tables of an older release. Data that they
     have no place for is lost. Stop all runtimes first. Exit status 1 if you
-    answer no.
+    answer no, and if migrations of a tenant can't be applied.
 
     \b
     Examples:
@@ -78,17 +78,23 @@ def migrate(
         click.echo(text, nl=False)
         return 0
     pending = store.pending_migrations()
+    left = pending
     if pending and not check:
         with open_writer(store):
             pass  # opening the writer migrates the tables
+        left = store.pending_migrations()  # those of tenants whose tables can't be migrated
+    applied = [name for name in pending if name not in left]
     if as_json:
-        print_json({"pending" if check else "applied": pending})
+        found = {"pending": left} if left or check else {}
+        print_json(found if check else {"applied": applied, **found})
     else:
-        for name in pending:
-            click.echo(f"{name} is pending" if check else f"applied {name}")
+        for name in applied:
+            click.echo(f"applied {name}")
+        for name in left:
+            click.echo(f"{name} is pending")
         if not pending:
             click.echo("The tables are up to date.")
-    return 1 if pending and check else 0
+    return 1 if left else 0
 
 
 def _down(store: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bool) -> int:

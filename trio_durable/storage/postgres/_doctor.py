@@ -7,6 +7,7 @@ privilege, say, becomes a warning, and the next ones run all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from time import time
 
 import attrs
@@ -20,7 +21,7 @@ from ._migrations import Schema, unknown
 from ._names import Names
 from ._nodes import NodeTable
 from ._servers import Server
-from ._verification import Unsuitable, home_schema, require_privileges, verify
+from ._verification import Unsuitable, home_schema, require_privileges, verify, verify_tenants
 
 _CONNECTIONS_OF_RUNTIME = 3
 _MAX_SKEW_SECONDS = 1.0
@@ -331,7 +332,15 @@ def _tenants(context: Context) -> Iterator[Finding]:
         )
     )
     assert isinstance(count, int)
-    if lacking:
+    flaws = _flaws_of_tenants(context)
+    if flaws:
+        yield Finding(
+            "tenants",
+            "problem",
+            f"{len(flaws):,} can't be used: {'; '.join(flaws[:5])}",
+            "repair these, or drop them; a runtime refuses them, and uses the others",
+        )
+    elif lacking:
         yield Finding(
             "tenants",
             "problem",
@@ -349,6 +358,16 @@ def _tenants(context: Context) -> Iterator[Finding]:
     else:
         makes = "may create" if may_create else "may not create"
         yield Finding("tenants", "ok", f"{count:,}; the role {makes} others")
+
+
+def _flaws_of_tenants(context: Context) -> list[str]:
+    """The tenants whose tables aren't as the migrations have made them, with their problems."""
+    connection, home = context.connection, context.home
+    return [
+        f"{tenant}: {problem}"
+        for page in _pages_of_tenants(context)
+        for tenant, problem in verify_tenants(connection, home, page).items()
+    ]
 
 
 def _vacuum(context: Context) -> Iterator[Finding]:
@@ -415,7 +434,7 @@ def _rows(context: Context) -> Iterator[Finding]:
         return
     broken: list[str] = []
     total = 0
-    for tenant in ("", *_all_tenants(context)):
+    for tenant in ("", *chain.from_iterable(_pages_of_tenants(context))):
         names = Names(context.home, tenant)
         count, invalid = context.one(
             names.statement(
@@ -444,10 +463,10 @@ def _rows(context: Context) -> Iterator[Finding]:
         yield Finding("rows", "ok", f"all {total:,} objects and their alarms can be read")
 
 
-def _all_tenants(context: Context) -> Iterator[str]:
+def _pages_of_tenants(context: Context) -> Iterator[list[str]]:
     after = ""
     while page := context.schema.tenants(context.connection, after, 1000):
-        yield from page
+        yield page
         after = page[-1]
 
 

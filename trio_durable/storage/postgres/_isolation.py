@@ -69,9 +69,14 @@ def reach_of(fault: StorageFault) -> Reach:
     error = fault.__cause__
     if isinstance(error, (struct.error, OverflowError, UnicodeError)):
         return Reach.ROW
-    code = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
+    return reach_of_error(error) if isinstance(error, psycopg.Error) else Reach.SERVER
+
+
+def reach_of_error(error: psycopg.Error) -> Reach:
+    """The reach of an error that a statement raised."""
+    code = error.sqlstate or ""
     if code == _LOCK_NOT_AVAILABLE:
-        return Reach.TENANT if is_table_lock(fault) else Reach.ROW
+        return Reach.ROW if error.diag.context else Reach.TENANT
     if code[:2] in _ROW_CLASSES:
         return Reach.ROW
     if code[:2] in _TENANT_CLASSES or code == _OUT_OF_MEMORY:
@@ -86,9 +91,11 @@ def is_lock_timeout(fault: StorageFault) -> bool:
 
 
 def is_table_lock(fault: StorageFault) -> bool:
-    """True if the lock is one of a table. The server gives a context for locks of rows only."""
-    error = fault.__cause__
-    return isinstance(error, psycopg.Error) and not error.diag.context
+    """True if a wait for the lock of a table ended without it.
+
+    The server gives a context for locks of rows only.
+    """
+    return is_lock_timeout(fault) and reach_of(fault) is Reach.TENANT
 
 
 def isolated(fault: StorageFault, tenants: Sequence[str]) -> StorageFault:

@@ -13,6 +13,7 @@ Invariants:
   which it doesn't know makes none. The nameless tenant is migrated first, so once that is done no
   tenant appears any more whose tables are old.
 - Whoever takes the lock holds no other, so waits for it form no circle.
+- A tenant whose tables can't be migrated stays old, and keeps no other tenant from its migrations.
 
 Prior art: Alembic needs SQLAlchemy; yoyo keeps its record and its lock in tables of one schema.
 Neither applies one set of migrations to many schemas, or prints the SQL for an administrator. The
@@ -24,10 +25,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import attrs
+import psycopg
 
 from ._arrays import text_array
 from ._connection import Connection
-from ._isolation import limit_lock_waits
+from ._errors import statement_problem
+from ._isolation import Reach, limit_lock_waits, reach_of_error
 from ._names import Names
 
 GONE = "DU001"
@@ -179,7 +182,9 @@ _SHARED_STEPS = (_TENANTS, _CLUSTER)
 _FOREVER = "0"
 """As ``lock_timeout``: only ``statement_timeout`` bounds the wait."""
 _MAKING_WAIT = "5s"
-"""How long a writer waits for others that make tenants."""
+"""How long a writer waits for others that make tenants, and opening for the locks of a tenant."""
+_CATCHING_UP_WAIT = "250ms"
+"""How long the migration of a tenant in use waits for each lock, which keeps others waiting."""
 _DROP_WAIT = "250ms"
 """How long a tenant's removal waits for each lock, which keeps the writer from other work."""
 
@@ -345,12 +350,50 @@ class Schema:
 
     # --- applying --------------------------------------------------------------------------------
 
-    def apply(self, connection: Connection) -> None:
-        """Apply the pending migrations."""
-        # Repeated, because an older release may have made a tenant before the first migration.
-        while pending := self.pending(self.applied(connection)):
-            for tenant, name in pending:
-                self._apply_one(connection, tenant, name, _FOREVER)
+    def apply(self, connection: Connection) -> dict[str, str]:
+        """Apply the pending migrations.
+
+        Returns:
+            The tenants to which some can't be applied, each with the problem.
+
+        Raises:
+            psycopg.Error: Those of the nameless tenant can't be applied.
+        """
+        for tenant, name in self.pending(self.applied(connection)):
+            if not tenant:
+                self._apply_one(connection, "", name, _FOREVER)
+        # Read again, because an older release may have made a tenant before the first migration.
+        pending = self.pending(self.applied(connection))
+        return self._catch_up(connection, pending, _MAKING_WAIT)
+
+    def _catch_up(
+        self, connection: Connection, pending: Iterable[tuple[str, str]], wait: str
+    ) -> dict[str, str]:
+        """Apply migrations of tenants, given as (tenant, name).
+
+        After a wait that ended without its lock no other migration is tried, since a dump of the
+        database locks the tables of all tenants.
+
+        Returns:
+            The tenants to which some can't be applied, each with the problem.
+        """
+        problems: dict[str, str] = {}
+        locked = ""
+        for tenant, name in pending:
+            if locked:
+                problems.setdefault(tenant, locked)
+            if tenant in problems:
+                continue
+            try:
+                self._apply_one(connection, tenant, name, wait)
+            except psycopg.Error as error:
+                if reach_of_error(error) is Reach.SERVER:
+                    raise
+                said = statement_problem(error)
+                problems[tenant] = f"migrations can't be applied to its tables: {said}"
+                if isinstance(error, psycopg.errors.LockNotAvailable):
+                    locked = problems[tenant]
+        return problems
 
     def _apply_one(self, connection: Connection, tenant: str, name: str, wait: str) -> None:
         (step,) = (step for step in _steps_of(tenant) if step.name == name)
@@ -392,15 +435,22 @@ class Schema:
         """The names of the tenants after ``after``, in order."""
         return [name for (name,) in connection.execute(self._query_tenants, (after, limit))]
 
-    def existing(self, connection: Connection, tenants: Sequence[str]) -> list[str]:
-        """Those of ``tenants`` that exist. Brings those that an older release made up to date."""
+    def existing(self, connection: Connection, tenants: Sequence[str]) -> dict[str, str]:
+        """Those of ``tenants`` that exist. Brings those that an older release made up to date.
+
+        Returns:
+            Each with the problem that keeps its tables from being brought up to date, or "".
+        """
         known = text_array(step.name for step in _TENANT_STEPS)
         found = connection.execute(self._query_existing, (known, text_array(tenants))).fetchall()
-        for tenant, migrations in found:
-            if migrations < len(_TENANT_STEPS):
-                for step in _TENANT_STEPS:
-                    self._apply_one(connection, tenant, step.name, _MAKING_WAIT)
-        return [tenant for tenant, _ in found]
+        pending = [
+            (tenant, step.name)
+            for tenant, migrations in found
+            if migrations < len(_TENANT_STEPS)
+            for step in _TENANT_STEPS
+        ]
+        problems = self._catch_up(connection, pending, _CATCHING_UP_WAIT)
+        return {tenant: problems.get(tenant, "") for tenant, _ in found}
 
     def add_tenants(self, connection: Connection, tenants: Sequence[str]) -> None:
         """Create those of ``tenants`` that don't exist.
@@ -415,7 +465,7 @@ class Schema:
         newer = connection.execute(self._query_newer, (text_array(names_of_all()),)).fetchall()
         if newer:
             raise NewerRelease([name for (name,) in newer])
-        missing = sorted(set(tenants) - set(self.existing(connection, tenants)))
+        missing = sorted(set(tenants) - self.existing(connection, tenants).keys())
 
         def send() -> None:
             for tenant in missing:

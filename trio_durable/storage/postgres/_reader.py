@@ -175,6 +175,7 @@ class PostgresReader(Reader):
         tenants = [tenant] * items
         self._locks.refuse(tenants)
         self._look_up([tenant])
+        self._tenants.refuse(tenants)
         if tenant not in self._tenants:
             return nothing
         tables = self._tables_of(tenant)
@@ -190,6 +191,7 @@ class PostgresReader(Reader):
         except StorageFault as fault:
             if isinstance(fault.__cause__, MISSING) and self._tenants.forget([tenant]):
                 self._look_up([tenant])
+                self._tenants.refuse(tenants)
                 if tenant not in self._tenants:
                     return nothing
             if is_lock_timeout(fault):

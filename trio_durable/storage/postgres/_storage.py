@@ -160,6 +160,7 @@ class PostgresStorage(SharedStorage):
             self._bring_up_to_date(connection, schema)
             require_privileges(connection, schema.home, may_write=True)
             verify(connection, schema.home)
+            self._tenants.clear()
             yield connection, schema
 
     def _release_claims(self, writer: PostgresWriter) -> None:
@@ -180,6 +181,7 @@ class PostgresStorage(SharedStorage):
             self._require_tables(connection, schema)
             require_privileges(connection, schema.home, may_write=False)
             verify(connection, schema.home)
+            self._tenants.clear()
             return PostgresReader(
                 ReconnectingConnection(self._settings, connection, self._current, read_only=True),
                 schema,
@@ -289,10 +291,12 @@ class PostgresStorage(SharedStorage):
         if not schema.pending(self._checked(schema.applied(connection))):
             return
         try:
-            schema.apply(connection)
+            refused = schema.apply(connection)
         except psycopg.errors.InsufficientPrivilege as error:
             said = problems.statement_problem(error)
         else:
+            for tenant, problem in refused.items():
+                self._tenants.note(tenant, problem)
             return
         raise StorageUnavailable(
             self.location,
@@ -309,7 +313,7 @@ class PostgresStorage(SharedStorage):
                 f"there are no tables in schema {schema.home} yet; open a runtime here first, or "
                 "create them with `trio-durable migrate`",
             )
-        if schema.pending(applied):
+        if any(not tenant for tenant, _ in schema.pending(applied)):
             raise StorageUnavailable(
                 self.location,
                 "its tables are of an older release; bring them up to date with "

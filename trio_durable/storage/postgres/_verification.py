@@ -1,8 +1,9 @@
-"""Verification of a PostgreSQL schema when a storage is opened.
+"""Verification of the tables in a PostgreSQL database.
 
 The tables might have been restored from a dump of a part of them, altered by hand, or be in another
 schema than the search path leads to. Then commits would fail later, or the fence would let a stale
-save through. So opening refuses such a schema, and its error names the remedy.
+save through. So opening refuses such a schema, and its error names the remedy. The tables of a
+tenant are verified before their first use, and their flaws refuse that tenant alone.
 """
 
 from __future__ import annotations
@@ -50,9 +51,14 @@ WHERE a.attnum IS NULL
 LIMIT 5
 """
 
-_TABLES = """
-SELECT * FROM (
-    SELECT r.schema, r.name, CASE
+_OF_TENANTS = ("durable_objects", "durable_alarms")
+_SHARED = ("durable_cluster", "durable_nodes", "durable_beats", "durable_shards")
+
+# A tenant that is dropped meanwhile has no flaws: the list of tenants and the catalogue are read
+# in one snapshot.
+_FLAWS = """
+SELECT tenant, schema || '.' || name || ' ' || flaw FROM (
+    SELECT r.tenant, r.schema, r.name, CASE
         WHEN c.oid IS NULL THEN 'is missing'
         WHEN NOT EXISTS (
             SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid
@@ -64,17 +70,12 @@ SELECT * FROM (
                 AND t.tgtype = 5 AND t.tgenabled IN ('O', 'A')  -- AFTER INSERT FOR EACH ROW
         ) THEN 'lacks the trigger durable_objects_begin_at_1, or it is disabled'
     END AS flaw
-    FROM (
-        SELECT p.schema, r.name
-        FROM (SELECT %s::text UNION ALL SELECT 'durable_' || name FROM {tenants}) AS p (schema)
-        CROSS JOIN (VALUES ('durable_objects'), ('durable_alarms')) AS r (name)
-        UNION ALL SELECT %s::text, 'durable_' || name
-        FROM (VALUES ('cluster'), ('nodes'), ('beats'), ('shards')) AS r (name)
-    ) AS r (schema, name)
+    FROM unnest(%s::text[], %s::text[], %s::text[]) AS r (tenant, schema, name)
     LEFT JOIN pg_namespace AS n ON n.nspname = r.schema
     LEFT JOIN pg_class AS c
         ON c.relnamespace = n.oid AND c.relname = r.name AND c.relkind IN ('r', 'p')
-) AS found WHERE flaw IS NOT NULL LIMIT 5
+    WHERE r.tenant = '' OR EXISTS (SELECT FROM {tenants} AS t WHERE t.name = r.tenant)
+) AS found WHERE flaw IS NOT NULL
 """
 
 _LACKING = """
@@ -157,7 +158,7 @@ def _names(search_path: str) -> list[str]:
 
 
 def verify(connection: Connection, home: str) -> None:
-    """Check the tables of all tenants.
+    """Check the tables of the nameless tenant, and those that all tenants share.
 
     Raises:
         Unsuitable: Some aren't as the migrations have made them.
@@ -167,17 +168,48 @@ def verify(connection: Connection, home: str) -> None:
         for (column,) in connection.execute(_COLUMNS, (home,))
     ]
     if not flaws:
-        query = Names(home).query(_TABLES)
-        flaws = [
-            f"{schema}.{table} {flaw}"
-            for schema, table, flaw in connection.execute(query, (home, home))
-        ]
+        relations = [("", home, table) for table in (*_OF_TENANTS, *_SHARED)]
+        flaws = _flaws(connection, home, relations).get("", [])
     if flaws:
-        raise Unsuitable(
-            f"the tables aren't as the migrations have made them: {'; '.join(flaws)}; restore them "
-            "from a dump of the whole schema (pg_dump -n, not -t), or create what is missing: "
-            "PostgresStorage(…).migration_sql(everything=True) returns the SQL"
-        )
+        raise Unsuitable(_described(flaws, "everything=True"))
+
+
+def verify_tenants(connection: Connection, home: str, tenants: Sequence[str]) -> dict[str, str]:
+    """The tenants whose tables aren't as the migrations have made them, each with the problem.
+
+    A tenant that doesn't exist isn't among them.
+
+    Args:
+        connection: Any.
+        home: The schema of the nameless tenant.
+        tenants: The names to check, without the nameless tenant.
+    """
+    schemas = {tenant: Names(home, tenant).schema or "" for tenant in tenants}
+    relations = [(each, schemas[each], table) for each in tenants for table in _OF_TENANTS]
+    return {
+        tenant: _described(flaws, f'tenant="{tenant}"')
+        for tenant, flaws in _flaws(connection, home, relations).items()
+    }
+
+
+def _flaws(
+    connection: Connection, home: str, relations: Sequence[tuple[str, str, str]]
+) -> dict[str, list[str]]:
+    """The flaws of tables, given as (tenant, schema, table), by tenant."""
+    columns = [text_array(column) for column in zip(*relations, strict=True)]
+    flaws: dict[str, list[str]] = {}
+    if relations:
+        for tenant, flaw in connection.execute(Names(home).query(_FLAWS), columns):
+            flaws.setdefault(tenant, []).append(flaw)
+    return flaws
+
+
+def _described(flaws: Sequence[str], arguments: str) -> str:
+    return (
+        f"the tables aren't as the migrations have made them: {'; '.join(flaws)}; restore them "
+        "from a dump of the whole schema (pg_dump -n, not -t), or create what is missing: "
+        f"PostgresStorage(…).migration_sql({arguments}) returns the SQL"
+    )
 
 
 def require_privileges(connection: Connection, home: str, *, may_write: bool) -> None:

@@ -19,6 +19,7 @@ a transaction.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Container, Sequence
 from typing import TypeVar
 
@@ -30,7 +31,14 @@ from .._contract import PartialFault, StorageFault, Writer
 from .._membership import Membership
 from .._records import Commit, Postponement, StoredAlarm
 from ._connection import Connection
-from ._isolation import LockWatch, is_lock_timeout, is_table_lock, isolated
+from ._isolation import (
+    LockWatch,
+    Reach,
+    is_lock_timeout,
+    is_table_lock,
+    isolated,
+    reach_of,
+)
 from ._membership import PostgresMembership
 from ._migrations import NewerRelease, Schema
 from ._nodes import NodeTable
@@ -38,6 +46,8 @@ from ._reconnecting import ReconnectingConnection
 from ._shard_function import ShardSet
 from ._tables import MISSING, Result, TenantTables, stale_positions, tables_by_tenant
 from ._tenants import KnownTenants
+
+logger = logging.getLogger("trio_durable.storage")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,6 +97,8 @@ class PostgresWriter(Writer):
     def release_claims(self, shards: ShardSet | None = None, *, are_crashes: bool) -> None:
         """End the claims of former nodes, so that their alarms are due at their original times.
 
+        Those of a tenant whose alarms can't be written are left to run out.
+
         Args:
             shards: Only claims of alarms in these shards.
             are_crashes: See `AlarmTable.release`.
@@ -118,7 +130,19 @@ class PostgresWriter(Writer):
 
             connection.pipelined(send)
 
-        self._reconnecting.run(run)
+        try:
+            self._reconnecting.run(run)
+        except StorageFault as fault:
+            if reach_of(fault) is Reach.SERVER:
+                raise
+            if len(tenants) > 1:
+                for tenant in tenants:
+                    self._release([tenant], shards, are_crashes=are_crashes)
+            else:
+                logger.warning(
+                    "alarms%s that a dead process was handling wait until its claims run out: %s",
+                    *(f" of tenant {tenants[0]!r}" if tenants[0] else "", fault),
+                )
 
     # --- commits ---------------------------------------------------------------------------------
 
@@ -159,7 +183,6 @@ class PostgresWriter(Writer):
                 Nothing was applied.
         """
         parts = by_tenant(batch, lambda commit: commit.key.tenant)
-        self._look_up(connection, parts)
         found = [
             (tenant, self._find(tenant), parts[tenant])
             for tenant in (sorted(parts) if len(parts) > 1 else parts)
@@ -195,7 +218,6 @@ class PostgresWriter(Writer):
                 too many tenants. Nothing was applied.
         """
         parts = sorted(by_tenant(enumerate(batch), lambda each: each[1].key.tenant).items())
-        self._look_up(connection, [tenant for tenant, _ in parts])
         new = {
             tenant: [at for at, _ in part]
             for tenant, part in parts
@@ -357,7 +379,7 @@ class PostgresWriter(Writer):
         tenant.
 
         Args:
-            tenants: The tenant of each item that ``work`` is about.
+            tenants: The tenant of each item that ``work`` is about. They are looked up first.
             work: A transaction.
 
         Raises:
@@ -367,10 +389,16 @@ class PostgresWriter(Writer):
         """
         self._locks.refuse(tenants)
         may_forget = True
+
+        def run(connection: Connection) -> T:
+            self._look_up(connection, set(tenants))
+            self._tenants.refuse(tenants)
+            return work(connection)
+
         while True:
             was_wary = self._locks.is_wary
             try:
-                return self._reconnecting.run(work)
+                return self._reconnecting.run(run)
             except PartialFault:
                 raise
             except StorageFault as fault:
@@ -396,7 +424,6 @@ class PostgresWriter(Writer):
         parts = sorted(by_tenant(items, tenant_of).items())
 
         def run(connection: Connection) -> list[R]:
-            self._look_up(connection, [tenant for tenant, _ in parts])
             found = [(self._find(tenant), part) for tenant, part in parts]
             there = [(tables, part) for tables, part in found if tables is not None]
             if len(there) == 1 and not self._locks.is_wary:

@@ -16,6 +16,7 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from ._transaction import transaction
 
 if TYPE_CHECKING:
     import sqlite_utils
+
+logger = logging.getLogger("trio_durable.storage")
 
 APPLICATION_ID = 0x54524455
 """The ``application_id`` in the header of a file of this library; "TRDU" in ASCII."""
@@ -138,6 +141,30 @@ SELECT 1 FROM sqlite_master WHERE type = 'table' AND name <> '_sqlite_migrations
 """
 
 
+_PARTIAL_ERRORS = {
+    sqlite3.SQLITE_ERROR,  # such as a missing table, or an index on an expression that fails
+    sqlite3.SQLITE_CORRUPT,  # of one page or index
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+}
+"""Primary result codes of statements that may succeed for other rows or other tables."""
+
+
+def is_partial(error: sqlite3.Error) -> bool:
+    """True if a statement may succeed for other rows or other tables."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _PARTIAL_ERRORS
+
+
+def warn_of_tenant(tenant: str, error: sqlite3.Error) -> None:
+    """Log a warning that the tables of a tenant are damaged."""
+    logger.warning(
+        "tenant %r can't be used, the others can: %s; restore its tables from a backup of the "
+        "file, or drop the tenant",
+        *(tenant, error),
+    )
+
+
 def migrations_of(tenant: str) -> sqlite_utils.Migrations:
     """The migrations of a tenant's tables; for the nameless tenant also those of the file."""
     from sqlite_utils import Migrations
@@ -207,7 +234,10 @@ class Schema:
             ]
 
     def apply(self) -> None:
-        """Apply the pending migrations. The caller holds the file's lock."""
+        """Apply the pending migrations. The caller holds the file's lock.
+
+        A tenant whose tables can't be migrated stays old, and the others are migrated.
+        """
         if not self.pending():
             return
         import sqlite_utils
@@ -223,7 +253,12 @@ class Schema:
             of_the_file.ensure_migrations_table(database)
         of_the_file.apply(database)
         for tenant in dict(self.pending()):
-            migrations_of(tenant).apply(database)
+            try:
+                migrations_of(tenant).apply(database)
+            except sqlite3.Error as error:
+                if not is_partial(error):
+                    raise
+                warn_of_tenant(tenant, error)
 
     def _applied(self) -> Iterator[tuple[str, str]]:
         """The applied migrations, as (migration set, name)."""

@@ -26,7 +26,7 @@ from .._contract import Durability, Reader, Storage, StorageFault, Writer
 from .._records import Finding
 from ._database_file import DatabaseFile, identity_of
 from ._lock import FileLock
-from ._migrations import Schema
+from ._migrations import Schema, TableNames, is_partial, warn_of_tenant
 from ._reader import SQLiteReader
 from ._tables import UNDECODABLE_MESSAGE, TenantTables, advice_for
 from ._transaction import transaction
@@ -160,7 +160,7 @@ class SQLiteStorage(Storage):
                     raise StorageUnavailable(
                         self.location, "it holds no durable objects; check the path"
                     )
-                if schema.pending():
+                if any(not tenant for tenant, _ in schema.pending()):
                     raise StorageUnavailable(
                         self.location,
                         "its tables are of an older release; bring them up to date with "
@@ -249,13 +249,18 @@ class SQLiteStorage(Storage):
             schema.apply()
             with transaction(connection):
                 schema.mark()
-            # Fail now if the file isn't writable, and not at the first commit. Beginning a write
-            # transaction doesn't show it.
-            connection.execute("DELETE FROM durable_objects WHERE 0")
             for tenant in ("", *schema.tenants()):
-                alarms = TenantTables(connection, tenant).alarms
-                alarms.give_back()
-                alarms.warn_of_alarms_without_time()
+                try:
+                    # Fail now if the file isn't writable, and not at the first commit. Beginning a
+                    # write transaction doesn't show it.
+                    connection.execute(f"DELETE FROM {TableNames(tenant).objects} WHERE 0")
+                    alarms = TenantTables(connection, tenant).alarms
+                    alarms.give_back()
+                    alarms.warn_of_alarms_without_time()
+                except sqlite3.Error as error:
+                    if not tenant or not is_partial(error):
+                        raise
+                    warn_of_tenant(tenant, error)
             return schema
 
     @contextmanager

@@ -11,7 +11,7 @@ from .._batch import GroupedChanges, Stale, acknowledgements, by_tenant
 from .._contract import PartialFault, StorageFault
 from .._records import Commit
 from ._alarms import AlarmTable
-from ._migrations import Schema, TableNames
+from ._migrations import Schema, TableNames, is_partial
 from ._objects import ObjectTable
 from ._watch import FileWatch
 
@@ -21,15 +21,6 @@ UNDECODABLE_MESSAGE = (
     "database disk image is malformed, and SQLite's message is not UTF-8; restore a backup"
 )
 """Text for the `UnicodeDecodeError` that sqlite3 raises instead of the database error itself."""
-
-_PARTIAL_ERRORS = {
-    sqlite3.SQLITE_ERROR,  # such as a missing table, or an index on an expression that fails
-    sqlite3.SQLITE_CORRUPT,  # of one page or index
-    sqlite3.SQLITE_TOOBIG,
-    sqlite3.SQLITE_CONSTRAINT,
-    sqlite3.SQLITE_MISMATCH,
-}
-"""Primary result codes of statements that may succeed for other rows or other tables."""
 
 _ADVICE = {
     "file is not a database": "it is not an SQLite file: choose another path",
@@ -134,8 +125,7 @@ def checked(watch: FileWatch) -> Iterator[None]:
         yield
     except (sqlite3.Error, OverflowError) as error:
         watch.check_all()  # SQLite finds the pages of another file malformed
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
-        if isinstance(error, OverflowError) or code & 0xFF in _PARTIAL_ERRORS:
+        if isinstance(error, OverflowError) or is_partial(error):
             raise PartialFault(str(error)) from error
         raise StorageFault.of(error) from error
     except UnicodeDecodeError as error:
