@@ -155,7 +155,7 @@ def test_arguments_arrive_as_they_were_given(
         ("put", (), {"item": ITEM, "at": NOW}, "it takes .item"),
         ("many", (1,), {}, "missing a required .*: 'note'"),
         ("many", (), {"note": ""}, "missing a required argument: 'first'"),
-        ("shadowed", (), {"name": "a"}, "positional only"),
+        ("shadowed", (), {"name": "a"}, r"positional.only"),
         ("configured", (), {"other": 1}, "options"),
     ],
 )

@@ -76,6 +76,10 @@ class Parameters:
             self.signature.bind(*[None] * count, **dict.fromkeys(keywords))
         except TypeError as error:
             return str(error)
+        # Python 3.13 takes a keyword of that name for one of ``**kwargs``, and misses no argument.
+        for name in self.names[count:]:
+            if name in self.required and name not in self.named:
+                return f"missing a required positional-only argument: {name!r}"
         return "the arguments don't fit"
 
     def forms(self) -> dict[str, Form]:
