@@ -33,6 +33,7 @@ class InContext:
 
     def __await__(self) -> Generator[Any, Any, object]:
         step, run, coroutine = self._step, self._context.run, self._coroutine
+        sent = None
         try:
             yielded = step(run, coroutine.send, None)
             while True:
@@ -44,3 +45,7 @@ class InContext:
                     yielded = step(run, coroutine.send, sent)
         except StopIteration as stop:
             return stop.value
+        finally:
+            # Trio sends the outcome of a wait, which holds its exception. The frames in the
+            # traceback of that hold this frame, so it must not hold the outcome.
+            sent = None

@@ -201,4 +201,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 @disable_ki_protection
 def _interruptible(function: Callable[..., Any], *args: object) -> Any:
-    return function(*args)
+    try:
+        return function(*args)
+    finally:
+        del args  # may hold an exception whose traceback holds this frame
