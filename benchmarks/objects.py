@@ -31,6 +31,11 @@ class Counter(DurableObject, hibernate_after=3600):
         """A read."""
         return self.total
 
+    @handler(readonly=True)
+    async def value_async(self) -> int:
+        """The same read in an ``async def``."""
+        return self.total
+
 
 class SleepyCounter(Counter, hibernate_after=0.05):
     """A counter that hibernates after 50 ms."""

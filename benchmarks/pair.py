@@ -5,7 +5,8 @@ this checkout to the other, pair by pair. A pair is two child processes, one aft
 the same interpreter, dependencies and workload (this file), and ``PYTHONPATH`` as the only
 difference; the first of a pair is each checkout in turn. The workload uses the public API alone, so
 that it runs on any version. ``--cpu`` divides calls by the processor time of the process instead
-of by seconds, which is steadier on a machine that has other work to do.
+of by seconds, which is steadier on a machine that has other work to do. ``--storage postgres`` has
+the figures of PostgreSQL instead, each child with an empty schema of one server.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from time import process_time
+from typing import Literal, get_args
 
-from trio_durable import DurableRuntime, MemoryStorage, SQLiteStorage
+from trio_durable import DurableRuntime, MemoryStorage, SQLiteStorage, Storage
+from trio_durable.storage.postgres import PostgresStorage
 
 from . import loops
 from .callers import Call, Period, Walk, call_each
 from .memory import Status, bytes_per_object
 from .objects import Counter, object_ids
+from .postgres import server
 
 _HERE = Path(__file__).resolve().parents[1]
 _OBJECTS, _MEMORY_OBJECTS = 1_000, 20_000
@@ -41,16 +46,33 @@ print(trio_durable.__file__, measure(*sys.argv[1:]))
 """
 
 
-def _calls(operation: str, callers: int, on_disk: bool, folder: Path, cpu: bool) -> float:
+Operation = Literal["read", "async read", "change", "async change"]
+StorageName = Literal["memory", "sqlite", "postgres"]
+
+
+def _storage(name: StorageName, folder: Path) -> Storage:
+    """The storage for a child whose folder is that."""
+    if name == "postgres":
+        return PostgresStorage(server.conninfo(folder))
+    return SQLiteStorage(folder / "objects.db") if name == "sqlite" else MemoryStorage()
+
+
+def _calls(
+    operation: Operation, callers: int, storage: StorageName, folder: Path, cpu: bool
+) -> float:
     """Calls to active objects, a second."""
 
     async def main() -> float:
-        storage = SQLiteStorage(folder / "objects.db") if on_disk else MemoryStorage()
-        async with DurableRuntime(storage, objects=[Counter]) as runtime:
+        async with DurableRuntime(_storage(storage, folder), objects=[Counter]) as runtime:
             counters = [runtime.get(Counter, object_id) for object_id in object_ids(_OBJECTS)]
-            adding: list[Call] = [partial(counter.add, 1) for counter in counters]
-            await call_each(adding)
-            calls = [counter.value for counter in counters] if operation == "read" else adding
+            kinds: dict[Operation, list[Call]] = {
+                "read": [counter.value for counter in counters],
+                "async read": [counter.value_async for counter in counters],
+                "change": [partial(counter.add, 1) for counter in counters],
+                "async change": [partial(counter.add_async, 1) for counter in counters],
+            }
+            await call_each(kinds["change"])
+            calls = kinds[operation]
             walks = [Walk(calls, number) for number in range(callers)]
             await Period(_WARM_UP).run(walks)
             gc.collect()
@@ -67,16 +89,23 @@ def _memory(status: Status, folder: Path, _: bool) -> float:
     return loops.run("trio", partial(bytes_per_object, _MEMORY_OBJECTS, path, status))[0]
 
 
-# Reads of active objects touch no storage, so they aren't repeated on SQLite.
+_POSTGRES = ", PostgreSQL"
+# Reads of active objects touch no storage, so they aren't repeated on SQLite. On PostgreSQL they
+# are, since a reply needs a valid lease.
 _FIGURES: dict[str, Callable[[Path, bool], float]] = {
-    "reads/s, 1 caller": partial(_calls, "read", 1, False),
-    "reads/s, 64 callers": partial(_calls, "read", 64, False),
-    "changes/s, 1 caller, in memory": partial(_calls, "change", 1, False),
-    "changes/s, 64 callers, in memory": partial(_calls, "change", 64, False),
-    "changes/s, 1 caller, SQLite": partial(_calls, "change", 1, True),
-    "changes/s, 64 callers, SQLite": partial(_calls, "change", 64, True),
+    "reads/s, 1 caller": partial(_calls, "read", 1, "memory"),
+    "reads/s, 64 callers": partial(_calls, "read", 64, "memory"),
+    "changes/s, 1 caller, in memory": partial(_calls, "change", 1, "memory"),
+    "changes/s, 64 callers, in memory": partial(_calls, "change", 64, "memory"),
+    "changes/s, 1 caller, SQLite": partial(_calls, "change", 1, "sqlite"),
+    "changes/s, 64 callers, SQLite": partial(_calls, "change", 64, "sqlite"),
     "bytes per active object": partial(_memory, "active"),
     "bytes per hibernated object": partial(_memory, "hibernated"),
+    **{
+        f"{operation}s/s, {callers}{_POSTGRES}": partial(_calls, operation, number, "postgres")
+        for operation in get_args(Operation)
+        for number, callers in ((1, "1 caller"), (64, "64 callers"))
+    },
 }
 
 
@@ -85,8 +114,13 @@ def measure(figure: str, folder: str, cpu: str) -> float:
     return _FIGURES[figure](Path(folder), cpu == "cpu")
 
 
-def _in_child(checkout: Path, *, figure: str, cpu: bool, parent: Path) -> float:
-    with tempfile.TemporaryDirectory(prefix="pair-", dir=parent) as folder:
+def _in_child(
+    checkout: Path, *, figure: str, cpu: bool, parent: Path, postgres: server.Server | None = None
+) -> float:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pair-", dir=parent))
+        if postgres is not None:
+            stack.enter_context(postgres.schema(Path(folder)))
         child = subprocess.run(
             # -P: the current folder, which may be a checkout, too, isn't searched for modules.
             [sys.executable, "-P", "-c", _CHILD, figure, folder, "cpu" if cpu else "wall"],
@@ -101,6 +135,23 @@ def _in_child(checkout: Path, *, figure: str, cpu: bool, parent: Path) -> float:
     return float(value)
 
 
+def _compare(figure: str, checkouts: list[Path], pairs: int, run: Callable[..., float]) -> None:
+    """Print the line of a figure."""
+    found: list[tuple[float, ...]] = []
+    for number in range(pairs):
+        # 1, -1: the other way round, and the figures back in order.
+        way = 1 if number % 2 else -1
+        one, two = (run(checkout, figure=figure) for checkout in checkouts[::way])
+        found.append((one, two)[::way])
+    this, other = (statistics.median(side) for side in zip(*found, strict=True))
+    ratios = [ours / theirs for ours, theirs in found]
+    print(
+        f"{figure:40}{this:10,.0f}{other:10,.0f}   "
+        f"{statistics.median(ratios):.3f} ({min(ratios):.3f}, {max(ratios):.3f})",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Print a line for each figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pair", description=__doc__)
@@ -110,24 +161,22 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only figures with this in their names")
     parser.add_argument("--cpu", action="store_true", help="calls per second of processor time")
     parser.add_argument("--dir", type=Path, default=Path.cwd(), help="where to put databases")
+    parser.add_argument(
+        "--storage", choices=["postgres"], help="its figures (default: all but PostgreSQL's)"
+    )
     arguments = parser.parse_args()
     checkouts = [arguments.this.resolve(), arguments.other.resolve()]
-    print(f"{'':34}{'this':>10}{'other':>10}   this / other (least, greatest)")
-    for figure in (figure for figure in _FIGURES if arguments.only in figure):
-        run = partial(_in_child, figure=figure, cpu=arguments.cpu, parent=arguments.dir)
-        pairs: list[tuple[float, ...]] = []
-        for number in range(arguments.pairs):
-            # 1, -1: the other way round, and the figures back in order.
-            way = 1 if number % 2 else -1
-            one, two = (run(checkout) for checkout in checkouts[::way])
-            pairs.append((one, two)[::way])
-        this, other = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratios = [ours / theirs for ours, theirs in pairs]
-        print(
-            f"{figure:34}{this:10,.0f}{other:10,.0f}   "
-            f"{statistics.median(ratios):.3f} ({min(ratios):.3f}, {max(ratios):.3f})",
-            flush=True,
-        )
+    on_postgres = arguments.storage == "postgres"
+    with ExitStack() as stack:
+        postgres = None
+        if on_postgres:
+            parent = tempfile.TemporaryDirectory(prefix="pair-pg-", dir=arguments.dir)
+            postgres = stack.enter_context(server.running(Path(stack.enter_context(parent))))
+        run = partial(_in_child, cpu=arguments.cpu, parent=arguments.dir, postgres=postgres)
+        print(f"{'':40}{'this':>10}{'other':>10}   this / other (least, greatest)")
+        for figure in _FIGURES:
+            if arguments.only in figure and figure.endswith(_POSTGRES) == on_postgres:
+                _compare(figure, checkouts, arguments.pairs, run)
 
 
 if __name__ == "__main__":

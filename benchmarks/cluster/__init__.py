@@ -1,0 +1,1 @@
+"""Benchmarks of a cluster: ``python -m benchmarks.cluster``."""
