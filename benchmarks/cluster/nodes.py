@@ -1,11 +1,13 @@
 """Memory of a node and of a link, and the work that idle nodes make for the database.
 
 All nodes are runtimes of one process, each with connections of its own to one PostgreSQL server,
-which is started for them. Memory is the growth of the process: per node while the nodes after the
-first few open; per link while each of these few calls an object of each of the others, over a link
-of which both ends are in the process. The work is that of all processes of the server while nothing
-is called: transactions, and processor time as Linux counts it. The statistics of PostgreSQL come up
-to ten seconds late, so a period of idle nodes should be longer.
+which is started for them. Memory of a node is the growth of the process while the nodes after the
+first few open. Memory of a link is that of Python's allocations, as tracemalloc counts them, while
+each of these few calls an object of each of the others, over a link of which both ends are in the
+process; the process itself may hardly grow, since it has free memory by then. The database's work
+is that of all processes of the server while nothing is called: transactions, and processor time as
+Linux counts it. The statistics of PostgreSQL come up to ten seconds late, so a period of idle nodes
+should be longer.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+import tracemalloc
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -132,19 +135,23 @@ async def _watch(
         after = _Work.so_far(connection)
 
         targets = await _one_object_of_each(callers[0], others)
-        unlinked = _Memory.now()
+        gc.collect()
+        tracemalloc.start()
         for caller in callers:
             for target in targets:
                 await caller.get(Counter, target).add(1)
-        linked = _Memory.now()
+        gc.collect()
+        linked, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
 
+    links = _CALLERS * len(targets)
     rate = (after.transactions - before.transactions) / took
     busy = (after.seconds - before.seconds) / took
     return (
         f"{count} nodes\n"
         f"  the last {count - _CALLERS} have joined in {joined:.1f} s\n"
         f"  a node: {opened.per(alone, count - _CALLERS)}\n"
-        f"  a link, both ends: {linked.per(unlinked, _CALLERS * len(targets))}\n"
+        f"  a link, both ends: {linked / links / 1024:,.1f} KiB, of {links} links\n"
         f"  idle, the database: {rate:,.1f} transactions/s, {rate / count:.2f} of a node; "
         f"{1e3 * busy:.1f} ms/s of a processor, {1e6 * busy / count:.0f} µs/s for a node\n"
         f"  idle, the nodes: {1e3 * used / took:.1f} ms/s of a processor, "
