@@ -44,6 +44,7 @@ def main() -> None:
         "--nodes", type=int, nargs="+", default=[10, 100], help="numbers of nodes, ascending"
     )
     parser.add_argument("--idle", type=float, default=20, help="seconds of idle nodes")
+    parser.add_argument("--ttl", type=float, default=5, help="of these nodes")
     arguments = parser.parse_args()
     effort = Effort(rounds=arguments.rounds, seconds=arguments.seconds, only=arguments.loop)
     parts: dict[str, Callable[[], None]] = {
@@ -53,7 +54,7 @@ def main() -> None:
         "peers": partial(peers.measure, effort),
         "deaths": partial(deaths.measure, arguments.deaths),
         "moves": partial(moves.measure, arguments.objects),
-        "nodes": partial(nodes.measure, arguments.nodes, arguments.idle),
+        "nodes": partial(nodes.measure, arguments.nodes, arguments.idle, arguments.ttl),
     }
     for name, part in parts.items():
         if arguments.part in ("all", name):

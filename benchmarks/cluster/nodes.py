@@ -27,7 +27,7 @@ import anyio
 import attrs
 import psycopg
 
-from trio_durable import DurableRuntime
+from trio_durable import Cluster, DurableRuntime
 
 from .. import loops
 from ..memory import allocated_bytes, obstacle, resident_bytes
@@ -43,7 +43,7 @@ _CONNECTIONS = 4
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-def measure(counts: Sequence[int], seconds: float) -> None:
+def measure(counts: Sequence[int], seconds: float, ttl: float) -> None:
     """Print the figures for so many nodes."""
     reason = server.obstacle() or obstacle()
     if reason:
@@ -52,7 +52,7 @@ def measure(counts: Sequence[int], seconds: float) -> None:
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="cluster-pg-") as name:
             # A new process, whose memory was used by nothing else.
-            print(in_child(partial(_measure, Path(name), count, seconds)), flush=True)
+            print(in_child(partial(_measure, Path(name), count, seconds, ttl)), flush=True)
 
 
 @attrs.frozen
@@ -99,23 +99,26 @@ def _processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def _measure(folder: Path, count: int, seconds: float) -> str:
+def _measure(folder: Path, count: int, seconds: float, ttl: float) -> str:
     settings = {"max_connections": _CONNECTIONS * count + 20}
     with (
         server.own(folder, **settings) as conninfo,
         psycopg.connect(conninfo, autocommit=True) as connection,
     ):
-        return loops.run("trio", partial(_watch, conninfo, connection, count, seconds))
+        return loops.run("trio", partial(_watch, conninfo, connection, count, seconds, ttl))
 
 
 async def _watch(
-    conninfo: str, connection: psycopg.Connection[Any], count: int, seconds: float
+    conninfo: str, connection: psycopg.Connection[Any], count: int, seconds: float, ttl: float
 ) -> str:
     async with AsyncExitStack() as stack:
 
         async def add(number: int) -> list[DurableRuntime]:
             nodes = [
-                DurableRuntime(conninfo, objects=[Counter], cluster=True) for _ in range(number)
+                DurableRuntime(
+                    conninfo, objects=[Counter], cluster=Cluster(ttl=ttl), call_timeout=60
+                )
+                for _ in range(number)
             ]
             for node in nodes:
                 await stack.enter_async_context(node)
@@ -148,7 +151,7 @@ async def _watch(
     rate = (after.transactions - before.transactions) / took
     busy = (after.seconds - before.seconds) / took
     return (
-        f"{count} nodes\n"
+        f"{count} nodes, TTL {ttl:g} s\n"
         f"  the last {count - _CALLERS} have joined in {joined:.1f} s\n"
         f"  a node: {opened.per(alone, count - _CALLERS)}\n"
         f"  a link, both ends: {linked / links / 1024:,.1f} KiB, of {links} links\n"

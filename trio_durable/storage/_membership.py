@@ -121,19 +121,22 @@ class MemberRow:
 def newest(members: Iterable[Member]) -> list[str]:
     """The ids of the members that may get shards, in order.
 
-    These serve, don't leave, and aren't older than another one. If each is older than another one,
-    all of them may.
+    These serve, don't leave, and aren't older than another one, by the schema of a type or by the
+    application's release. If each is older than another one, all of them may.
     """
     up = [member for member in members if member.serves and not member.is_leaving]
-    found = [each for each in up if not any(_is_older(each, other) for other in up)]
+    release = max((member.release for member in up), default=0)
+    schemas: dict[str, int] = {}
+    for member in up:
+        for name, version in member.types.items():
+            schemas[name] = max(version, schemas.get(name, 0))
+    found = [
+        member
+        for member in up
+        if member.release == release
+        and all(version == schemas[name] for name, version in member.types.items())
+    ]
     return sorted(member.node_id for member in found or up)
-
-
-def _is_older(member: Member, other: Member) -> bool:
-    """True if a member's application is older, by the schema of a type or by its release."""
-    return member.release < other.release or any(
-        version < other.types.get(name, 0) for name, version in member.types.items()
-    )
 
 
 @attrs.frozen
