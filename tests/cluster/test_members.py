@@ -19,6 +19,7 @@ from trio_durable import (
     Cluster,
     DurableError,
     DurableObject,
+    MailboxFull,
     ObjectNotRunning,
     OwnerLost,
     StorageUnavailable,
@@ -711,6 +712,43 @@ async def test_a_turn_drops_a_tenant_that_waits_for_it() -> None:
             await acme.get(Dropper, id_of(one)).relay(id_of(other))
         await acme.get(Tally, id_of(other)).add()
         assert await one.runtime.drop_tenant("acme")
+
+
+# --- timeouts ------------------------------------------------------------------------------------
+
+
+class Narrow(Tally, name="MembersNarrow", mailbox_size=1):
+    pass
+
+
+async def test_a_timeout_says_what_the_object_does_and_leaves_nothing_in_its_mailbox() -> None:
+    async with nodes(call_timeout=None) as [one, other], anyio.create_task_group() as tasks:
+        await balanced(one, other)
+        there = id_of(other)
+        tasks.start_soon(one.runtime.get(Tally, there).add_slowly, 10)
+        await anyio.sleep(1)
+        began = anyio.current_time()
+        with pytest.raises(CallTimeout, match=r"running for 3 s, 1 call is waiting") as caught:
+            await one.runtime.get(Tally, there, timeout=2).add()
+        assert anyio.current_time() - began == pytest.approx(2, abs=0.01)
+        assert caught.value.timeout == 2
+        info = other.runtime.whereis(Tally, there)
+        assert info is not None
+        assert info.mailbox_depth == 0
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_full_mailbox_of_another_member_is_reported_as_such() -> None:
+    async with nodes(call_timeout=None) as [one, other], anyio.create_task_group() as tasks:
+        await balanced(one, other)
+        there = id_of(other)
+        for _ in range(2):
+            tasks.start_soon(one.runtime.get(Narrow, there).add_slowly, 10)
+            await anyio.sleep(1)
+        with pytest.raises(MailboxFull, match="with 1 calls queued") as caught:
+            await one.runtime.get(Narrow, there, timeout=3).add()
+        assert caught.value.timeout == 3
+        tasks.cancel_scope.cancel()
 
 
 # --- settings ------------------------------------------------------------------------------------

@@ -92,12 +92,16 @@ async def test_requests_of_one_tick_are_one_frame() -> None:
         assert [outcome.value for outcome in outcomes] == list(range(50))
 
 
-async def test_answers_to_a_slice_of_requests_are_one_frame() -> None:
-    """So the peer works on them while this node works on the next slice."""
-    async with raw_link(echo, max_calls=100) as (_, raw):
-        await raw.send(*(["c", n, None, n] for n in range(1, 41)))
-        for first, last in ((1, 16), (17, 32), (33, 40)):
-            assert await raw.frame() == [["r", n, [n]] for n in range(first, last + 1)]
+async def test_answers_to_a_slice_of_requests_leave_before_the_next_one_but_one() -> None:
+    """So the peer works on them while this node works on the rest."""
+    async with raw_link(echo, max_calls=200) as (_, raw):
+        await raw.send(*(["c", n, None, n] for n in range(1, 101)))
+        answers: list[Any] = []
+        while len(answers) < 100:
+            frame = await raw.frame()
+            assert len(frame) <= 32
+            answers += frame
+        assert answers == [["r", n, [n]] for n in range(1, 101)]
 
 
 # --- time ----------------------------------------------------------------------------------------
@@ -122,6 +126,21 @@ async def test_a_request_without_an_answer_expires() -> None:
         assert anyio.current_time() - start == pytest.approx(20)
         await settle()
         assert b.requests[0].is_withdrawn
+
+
+async def test_an_answer_may_come_within_the_grace_after_the_timeout() -> None:
+    async with linked() as (a, b), calls() as group:
+        in_time = group.start(a.peer.request, b"1", 20, 0.5)
+        await settle()
+        late = group.start(a.peer.request, b"2", 20, 0.5)
+        await anyio.sleep(20.3)
+        assert b.requests[0].seconds_left == 20
+        b.requests[0].reply(b'"in time"')
+        await anyio.sleep(0.1)
+        assert in_time.value == "in time"
+        assert not late.done
+        await anyio.sleep(0.2)
+        assert isinstance(late.error, NoReply)
 
 
 async def test_a_reply_that_comes_late_is_ignored() -> None:

@@ -46,6 +46,7 @@ class Submission:
         self._activation.withdraw(self._envelope)
 
     def end(self) -> None:
-        """The call has its outcome. Called once."""
+        """The call has its outcome, such as a timeout, and leaves the mailbox. Called once."""
+        self.withdraw()
         if self._chain:
             self._wait_graph.end_elsewhere(self, self._activation.state)

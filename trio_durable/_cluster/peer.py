@@ -162,7 +162,7 @@ class Peer:
 
     # --- requests of this node -------------------------------------------------------------------
 
-    async def request(self, body: bytes, timeout: float | None) -> Any:
+    async def request(self, body: bytes, timeout: float | None, grace: float = 0.0) -> Any:
         """Send a request and wait for its answer.
 
         Cancelling the caller withdraws a request that wasn't sent yet; the peer learns of a
@@ -172,6 +172,8 @@ class Peer:
             body: The elements of the message behind the time left, joined by commas.
             timeout: Seconds; None is for ever. The peer gets what is left of it when the request
                 is sent.
+            grace: Seconds after the timeout in which the answer may still come: the peer ends the
+                request at its timeout, and says how far it was.
 
         Raises:
             ErrorReply: The peer answered with an error.
@@ -184,9 +186,9 @@ class Peer:
         link = self._link
         waiter = self._loop.waiter()
         if self._free <= 0 or link.unsent > MAX_UNSENT:
-            return await self._request_later(waiter, body, timeout)
+            return await self._request_later(waiter, body, timeout, grace)
         if timeout is not None:
-            self._deadlines.watch(waiter, self._loop.now(), timeout)
+            self._deadlines.watch(waiter, self._loop.now(), timeout + grace)
         request_id = self._issued + 1
         number = self._send(request_id, waiter, body, timeout)
         try:
@@ -201,7 +203,9 @@ class Peer:
             self._abandon(request_id, number)
             raise
 
-    async def _request_later(self, waiter: Waiter, body: bytes, timeout: float | None) -> Any:
+    async def _request_later(
+        self, waiter: Waiter, body: bytes, timeout: float | None, grace: float
+    ) -> Any:
         """`request` while the peer has no place, or the queue of the link is full."""
         link = self._link
         if len(body) + _OVERHEAD > link.max_message:
@@ -212,7 +216,7 @@ class Peer:
         if timeout is not None:
             now = self._loop.now()
             deadline = now + timeout
-            self._deadlines.watch(waiter, now, timeout)
+            self._deadlines.watch(waiter, now, timeout + grace)
         queued = self._queue[waiter] = _Queued(waiter, body, deadline)
         try:
             return await waiter.wait()

@@ -33,6 +33,10 @@ MOVED = "moved"
 CUT_OFF = "cut off"
 """The error of a request that the end of the process has cut off. It isn't known whether it ran."""
 
+_GRACE = 0.1
+"""For how long a caller waits for the owner's account of a call that has timed out there: this part
+of the timeout, and so many seconds at most."""
+
 
 @attrs.frozen
 class _Lost:
@@ -180,7 +184,7 @@ class Router:
             self._tenure.check_turn(key, name)
         self.forwarded += 1
         try:
-            return await peer.request(body, left)
+            return await peer.request(body, left, 0.0 if left is None else min(left, 1.0) * _GRACE)
         except ErrorReply as reply:
             value = reply.value
         except NeverRan:
@@ -197,7 +201,7 @@ class Router:
             raise ArgumentError(key(), name, f"{error}; raise max_frame") from None
         if value in (MOVED, CUT_OFF):
             return _Lost(may_have_run=value == CUT_OFF)
-        raise decode_error(value)
+        raise _of_caller(decode_error(value), key, name, timeout)
 
     async def locate(self, key: ObjectKey, name: str, timeout: float | None) -> Peer | Here:
         """The process that has an object, as soon as that is known.
@@ -237,6 +241,15 @@ class Router:
             finally:
                 self._waiting.pop(waiter, None)
         return place
+
+
+def _of_caller(
+    error: Exception, key: Callable[[], ObjectKey], name: str, timeout: float | None
+) -> Exception:
+    """The error of a call, with the caller's timeout: the owner had what was left of it."""
+    if isinstance(error, (CallTimeout, Overloaded)) and (error.key, error.handler) == (key(), name):
+        error.timeout = timeout or 0
+    return error
 
 
 def text(value: str) -> bytes:
