@@ -6,7 +6,10 @@ VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test soak storms chaos inject lint format api api-check changelog docs package bench bench-short load compare clean
+# Hundreds of tests start processes that import the library, so its bytecode is kept in any case.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test suite deep soak storms chaos inject lint format api api-check changelog docs package bench bench-short load compare clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
@@ -16,6 +19,7 @@ help:
 	@echo "make storms       signals at random moments until Control-C, or for MINUTES=10"
 	@echo "make chaos        processes on one file, killed at random, for MINUTES=10"
 	@echo "                  STORAGE=postgres: on one server, which is killed and cut off as well"
+	@echo "make deep         the tests that draw or take samples, with many more examples (an hour)"
 	@echo "make inject       a fault on each line that runs in the loop (an hour), or on every EVERY=20th"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
@@ -41,8 +45,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/trio-durable demo
 
-test: lint
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# mypy needs one core only, so both run at the same time.
+test: $(READY)
+	@$(MAKE) --no-print-directory --jobs 2 lint suite
+
+suite: $(READY)
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),auto) --dist worksteal
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m tests.simulation.soak --kills $(if $(MINUTES),--minutes $(MINUTES)) \
@@ -54,6 +62,13 @@ storms: $(READY)
 chaos: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m tests.cluster.chaos --minutes $(or $(MINUTES),10) \
 		$(if $(SEED),--seed $(SEED)) $(if $(STORAGE),--storage $(STORAGE))
+
+# What the variables mean is said where the tests read them.
+deep: $(READY)
+	TRIO_DURABLE_EXAMPLES=400 TRIO_DURABLE_EXACTNESS_SCALE=30 TRIO_DURABLE_BRUTE_FORCE_EVERY=10 \
+	TRIO_DURABLE_KILLS=20 TRIO_DURABLE_POWER_SEEDS=10 TRIO_DURABLE_FAULT_EVERY=1 TRIO_DURABLE_DAMAGES=300 \
+		$(BIN)/python -m pytest --numprocesses auto --dist worksteal --timeout 7200 \
+		tests/guarantees/alarms/test_model.py tests/exactness tests/crash
 
 inject: $(READY)
 	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))

@@ -7,7 +7,7 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 SCALE = float(os.environ.get("TRIO_DURABLE_EXACTNESS_SCALE", "1"))
-"""Factor of the number of examples; a large one for a search through the night."""
+"""Factor of the number of examples, which are drawn at random unless it is 1; see `make deep`."""
 
 SHRINKS = os.environ.get("TRIO_DURABLE_EXACTNESS_SHRINK") == "1"
 """Let Hypothesis look for a smaller example of a failure, which may take minutes."""

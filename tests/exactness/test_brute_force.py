@@ -8,7 +8,8 @@ import trio
 
 from .brute_force import CHANGED, EXACT, OLD, SAME, tried
 
-EVERY = int(os.environ.get("TRIO_DURABLE_BRUTE_FORCE_EVERY", "100"))
+EVERY = int(os.environ.get("TRIO_DURABLE_BRUTE_FORCE_EVERY", "300"))
+"""One of so many values is tried; `make deep` tries more of them."""
 
 
 def test_values_of_all_types_and_unions_are_exact_or_refused() -> None:

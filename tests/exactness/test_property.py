@@ -19,7 +19,7 @@ from .raw import Uncopyable
 from .releases import Release, releases
 
 
-@examples(300)
+@examples(100)
 @given(drawn_definitions())
 def test_values_of_drawn_definitions_are_exact_or_refused(definition: Definition) -> None:
     try:
@@ -28,7 +28,7 @@ def test_values_of_drawn_definitions_are_exact_or_refused(definition: Definition
         reject()
 
 
-@examples(300)
+@examples(100)
 @given(releases())
 def test_the_next_release_reads_exactly_or_refuses(release: Release) -> None:
     try:

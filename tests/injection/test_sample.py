@@ -12,7 +12,7 @@ from .campaign import actions, backends
 from .situations import SITUATIONS
 
 ROOT = Path(__file__).parents[2]
-EVERY = {"trio": 149, "asyncio": 149, "uvloop": 299, "eager": 149}
+EVERY = {"trio": 307, "asyncio": 307, "uvloop": 599, "eager": 307}
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio", "uvloop", "eager"])

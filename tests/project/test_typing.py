@@ -27,7 +27,7 @@ PROJECT = TESTS.parent
 MARK = re.compile(r"# refused(?: by (?P<checker>\w+)(?:: .*)?)?$")
 
 Messages = dict[tuple[str, int], list[str]]
-"""What a checker said, by file name and line."""
+"""What a checker said, by file, relative to where it ran, and line."""
 
 
 def configure_pyright(folder: Path, mode: str) -> None:
@@ -48,7 +48,18 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workspace
 
 
-def mypy(workspace: Path, folder: str) -> Messages:
+def place_of(file: str, line: int, cwd: Path) -> tuple[str, int]:
+    return os.path.relpath(Path(cwd, file), cwd), line
+
+
+def mypy(workspace: Path, *folders: str) -> Messages:
+    messages: Messages = {}
+    for folder in folders:  # one after the other, since they have modules of the same names
+        messages |= mypy_of(workspace, folder)
+    return messages
+
+
+def mypy_of(workspace: Path, folder: str) -> Messages:
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--output=json"]
     run = subprocess.run(
         [*command, f"--cache-dir={workspace / 'mypy_cache'}", folder],
@@ -62,7 +73,7 @@ def mypy(workspace: Path, folder: str) -> Messages:
     for line in filter(None, run.stdout.splitlines()):
         found = json.loads(line)
         if found["severity"] == "error":
-            place = (Path(found["file"]).name, found["line"])
+            place = place_of(found["file"], found["line"], workspace)
             messages.setdefault(place, []).append(found["message"])
     return messages
 
@@ -82,12 +93,12 @@ def pyright(cwd: Path, *paths: str) -> Messages:
     assert report["summary"]["filesAnalyzed"] > 0
     messages: Messages = {}
     for found in report["generalDiagnostics"]:
-        place = (Path(found["file"]).name, found["range"]["start"]["line"] + 1)
+        place = place_of(found["file"], found["range"]["start"]["line"] + 1, cwd)
         messages.setdefault(place, []).append(found["message"])
     return messages
 
 
-CHECKERS: dict[str, Callable[[Path, str], Messages]] = {"mypy": mypy, "pyright": pyright}
+CHECKERS: dict[str, Callable[..., Messages]] = {"mypy": mypy, "pyright": pyright}
 
 
 @pytest.fixture(scope="module", params=CHECKERS)
@@ -98,8 +109,10 @@ def checker(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def messages(checker: str, workspace: Path) -> dict[str, Messages]:
-    """What one checker said about each folder."""
-    return {folder: CHECKERS[checker](workspace, folder) for folder in ("accepted", "refused")}
+    """What one checker said about the code to refuse, and about all else."""
+    found = CHECKERS[checker](workspace, "accepted", "refused")
+    refused = {place: said for place, said in found.items() if Path(place[0]).parts[0] == "refused"}
+    return {"refused": refused, "accepted": {p: found[p] for p in found.keys() - refused.keys()}}
 
 
 def sources(folder: str) -> list[Path]:
@@ -120,7 +133,7 @@ def test_right_code_is_accepted_in_pyrights_strict_mode(tmp_path: Path) -> None:
 
 def test_wrong_code_is_refused(checker: str, messages: dict[str, Messages]) -> None:
     marked = {
-        (path.name, number): line.strip()
+        (f"refused/{path.name}", number): line.strip()
         for path in sources("refused")
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if (mark := MARK.search(line)) and mark["checker"] in (None, checker)

@@ -16,8 +16,8 @@ from trio_durable import InlineRunner, Runner
 
 from .history import History, OldNews, run
 
-EXAMPLES = int(os.environ.get("TRIO_DURABLE_EXAMPLES", "40"))
-"""Per test and backend; more of them for a search through the night."""
+EXAMPLES = int(os.environ.get("TRIO_DURABLE_EXAMPLES", "15"))
+"""Per test and backend; `make deep` has more of them."""
 
 
 IDS = st.sampled_from("abc")
