@@ -32,7 +32,7 @@ from .workload import integrity
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and fork")
 
-KILLS = int(os.environ.get("TRIO_DURABLE_KILLS", "2"))
+KILLS = int(os.environ.get("TRIO_DURABLE_KILLS", "1"))
 """Per point; more of them for a search through the night."""
 
 
