@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # Hundreds of tests start processes that import the library, so its bytecode is kept in any case.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test suite deep soak storms chaos inject lint format api api-check changelog docs package bench bench-short load compare clean
+.PHONY: help demo test suite deep soak storms chaos inject away lint format api api-check changelog docs package bench bench-short load compare clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
@@ -21,6 +21,7 @@ help:
 	@echo "                  STORAGE=postgres: on one server, which is killed and cut off as well"
 	@echo "make deep         the tests that draw or take samples, with many more examples (an hour)"
 	@echo "make inject       a fault on each line that runs in the loop (an hour), or on every EVERY=20th"
+	@echo "make away         all guarantees with the objects in another member of a cluster (minutes)"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
 	@echo "make api          record the public surface in tests/api.txt"
@@ -72,6 +73,10 @@ deep: $(READY)
 
 inject: $(READY)
 	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))
+
+away: $(READY)
+	TRIO_DURABLE_AWAY_EVERY=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal \
+		tests/guarantees -k away
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -209,9 +209,11 @@ class FakeMembership(ClusterMembership):
         self.rows.look()
 
 
-class _Writer(ForwardingWriter):
-    def __init__(self, membership: FakeMembership) -> None:
-        super().__init__(membership.rows.writer)
+class MemberWriter(ForwardingWriter):
+    """The writing side of a member. Closing it leaves ``inner`` open."""
+
+    def __init__(self, membership: FakeMembership, inner: Writer) -> None:
+        super().__init__(inner)
         self._membership = membership
 
     @property
@@ -227,9 +229,14 @@ class _Writer(ForwardingWriter):
         self._membership.close()
 
 
-class _Reader(ForwardingReader):
-    def __init__(self, storage: SharedMemory) -> None:
-        super().__init__(storage.rows.reader)
+class FedReader(ForwardingReader):
+    """Reads the due alarms of the shards that a member is fed.
+
+    Closing it leaves ``inner`` open.
+    """
+
+    def __init__(self, storage: SharedMemory, inner: Reader) -> None:
+        super().__init__(inner)
         self._storage = storage
 
     def due_alarms(
@@ -265,10 +272,10 @@ class SharedMemory(SharedStorage):
 
     def open_member(self, member: NewMember) -> Writer:
         self.membership = FakeMembership(self.rows, member)
-        return _Writer(self.membership)
+        return MemberWriter(self.membership, self.rows.writer)
 
     def open_reader(self) -> Reader:
-        return _Reader(self)
+        return FedReader(self, self.rows.reader)
 
     def list_members(self) -> list[MemberRow]:
         owned = Counter(self.rows.owners)

@@ -1,7 +1,29 @@
 from __future__ import annotations
 
+import pytest
+from cluster.away import EVERY, parametrize_by_place, place_objects_away, sample
+
 from .alarms.bench import fresh_bench
 from .alarms.desk import fresh_desk
+from .away import EXCEPT, LONG, MODULES
 from .counters import fresh_counters
 
 __all__ = ["fresh_bench", "fresh_counters", "fresh_desk"]  # fixtures for all
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__ in MODULES and metafunc.function.__name__ not in EXCEPT:
+        parametrize_by_place(metafunc)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sample(items, LONG)
+
+
+@pytest.fixture(autouse=True)
+def objects_are(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let objects live in the test's runtime, or in another member of a cluster."""
+    if getattr(request, "param", "here") == "away":
+        place_objects_away(monkeypatch, "guarantees")
+        if hasattr(request.module, "EXAMPLES"):
+            monkeypatch.setattr(request.module, "EXAMPLES", -(-request.module.EXAMPLES // EVERY))
