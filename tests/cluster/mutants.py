@@ -27,6 +27,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "end of a link": (*_TESTS, "cluster/test_link_end.py"),
     "chaos": ("cluster.chaos", "--minutes", "1", "--seed", "1"),
     "chaos of members": ("cluster.chaos", "--storage", "postgres", "--minutes", "2", "--seed", "1"),
+    "service": (*_TESTS, "cluster/test_service.py", "-k", "trio"),
     "leases of members": (*_MEMBERS, "trio and lease"),
     "places of members": (*_MEMBERS, "trio and (memory or leaves or leave or shards)"),
     "alarms of members": (*_MEMBERS, "trio and (alarms or claims)"),
@@ -39,7 +40,7 @@ MUTANTS = [
         "a call of unknown outcome is made once more",
         "deaths",
         "_cluster/router.py",
-        "if value == CUT_OFF and not repeatable:",
+        "if may_have_run and not repeatable:",
         "if False:",
     ),
     Mutant(
@@ -47,7 +48,7 @@ MUTANTS = [
         "the same",
         "chaos",
         "_cluster/router.py",
-        "if value == CUT_OFF and not repeatable:",
+        "if may_have_run and not repeatable:",
         "if False:",
     ),
     Mutant(
@@ -70,17 +71,17 @@ MUTANTS = [
         "begun_has_moved",
         "a turn that had begun is answered with `moved`, and made once more",
         "succession",
-        "_cluster/service.py",
-        "never_ran = submission is None or not submission.has_begun",
-        "never_ran = True",
+        "_cluster/answer.py",
+        "has_begun = submission.has_begun",
+        "has_begun = False",
     ),
     Mutant(
         "queued_is_lost",
         "a call that never ran is answered as one that may have",
         "succession",
-        "_cluster/service.py",
-        "never_ran = submission is None or not submission.has_begun",
-        "never_ran = False",
+        "_cluster/answer.py",
+        "has_begun = submission.has_begun",
+        "has_begun = True",
     ),
     Mutant(
         "two_owners",
@@ -103,9 +104,34 @@ MUTANTS = [
         "an owner that closes takes calls, and refuses them with an error",
         "succession",
         "_cluster/service.py",
-        "        if self._services.closing:\n            incoming.fail(_MOVED)\n"
-        "            return\n        kind,",
-        "        kind,",
+        "            if self._services.closing:\n                incoming.fail(MOVED_ANSWER)\n"
+        "                return\n            message",
+        "            message",
+    ),
+    Mutant(
+        "gone_caller_keeps_a_place",
+        "a call whose caller has gone takes a place until its commit is durable",
+        "service",
+        "_cluster/answer.py",
+        "elif self.has_run:",
+        "elif False:",
+    ),
+    Mutant(
+        "exit_for_the_caller",
+        "Control-C in a turn is answered to the other process, and ends neither",
+        "service",
+        "_cluster/answer.py",
+        "            services.exit(error)\n",
+        "",
+    ),
+    Mutant(
+        "one_context",
+        "calls of other processes share their context variables",
+        "service",
+        "_cluster/routed_calls.py",
+        "step, context = services.loop.interruptible, copy_context()",
+        "step = services.loop.interruptible\n"
+        "            context = self.__dict__.setdefault('context', copy_context())",
     ),
     Mutant(
         "note_first",
@@ -145,7 +171,7 @@ MUTANTS = [
         "a call that becomes local has its whole timeout once more",
         "succession",
         "_cluster/routed_calls.py",
-        "timeout = max(until - self._loop.now(), 0.0)",
+        "timeout = max(began + timeout - loop.now(), 0.0)",
         "pass",
     ),
     Mutant(
@@ -259,9 +285,9 @@ MUTANTS = [
         "calls of a closed runtime wait for an owner",
         "closing",
         "_cluster/router.py",
-        "            self._places.moved(object_id, peer)\n"
-        "            if self._closed is not None:\n                raise self._closed()\n",
-        "            self._places.moved(object_id, peer)\n",
+        "                self._places.moved(object_id, place)\n"
+        "                if self._closed is not None:\n                    raise self._closed()\n",
+        "                self._places.moved(object_id, place)\n",
     ),
     Mutant(
         "follows_to_the_end",
@@ -307,8 +333,8 @@ MUTANTS = [
         "answers_unchecked",
         "answers to other members leave without a lease",
         "leases of members",
-        "_cluster/service.py",
-        "if self._lease is not None:",
+        "_cluster/answer.py",
+        "if lease is not None:",
         "if False:",
     ),
     Mutant(

@@ -117,7 +117,8 @@ RANKS = {
     ],
     "_cluster": [
         "address balance chain frames node_note nodes tls",
-        "handshake incoming link",
+        "handshake incoming outlet",
+        "link",
         "declaration exception_storage handles listener outcomes plain_values settings",
         "endpoint parameters peer remote_errors",
         "call_codec peers places",

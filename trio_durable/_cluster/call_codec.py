@@ -91,23 +91,8 @@ class CallCodec:
         return result if codec is None else codec.local_reply(key, result)
 
 
-class EncodedReplies:
-    """The `Replies` of calls of other processes: results as JSON.
-
-    Args:
-        codec: The codec of the type's handlers.
-    """
-
-    def __init__(self, codec: CallCodec) -> None:
-        self._handler = codec.handler
-
-    def result(self, key: ObjectKey, handler: str, result: object) -> bytes:
-        """See `Replies.result`."""
-        return self._handler(handler).encode_reply(key, result)
-
-
 class HandlerCodec:
-    """The codec of the calls of one handler.
+    """The codec of the calls of one handler, and the `Replies` of those by other processes.
 
     Args:
         name: The handler's name.
@@ -325,6 +310,10 @@ class HandlerCodec:
 
     # --- replies ---------------------------------------------------------------------------------
 
+    def result(self, key: ObjectKey, handler: str, result: object) -> bytes:
+        """See `Replies.result`: the result as JSON."""
+        return self.encode_reply(key, result)
+
     def encode_reply(self, key: ObjectKey, result: object) -> bytes:
         """The JSON of a handler's result. Call it in the turn, which is rolled back if it raises.
 
@@ -356,6 +345,8 @@ class HandlerCodec:
         """
         form = self._result
         try:
+            if type(data) is list and len(data) == 1 and type(data[0]) in form.exact:
+                return data[0]  # whose form has no declaration
             if type(data) is not list or not data:
                 raise Unfit("it is no reply")
             value, declaration = data[0], data[1] if len(data) > 1 else None

@@ -17,10 +17,12 @@ class Incoming:
     After the first answer, and after the end of the link, answers are ignored.
     """
 
-    __slots__ = ("_answer", "is_withdrawn", "message", "withdrawn")
+    __slots__ = ("_answer", "is_answered", "is_withdrawn", "message", "withdrawn")
 
     message: Message
     """The request: ``["c", id, seconds left or None, …]``."""
+    is_answered: bool
+    """It needs no answer any more."""
     is_withdrawn: bool
     """The caller was cancelled or timed out, or the link has ended. The request must be answered
     all the same."""
@@ -28,15 +30,10 @@ class Incoming:
     """Called when that happens, from the task that reads. Its exceptions are logged."""
 
     def __init__(self, answer: Callable[[int, bytes], object], message: Message) -> None:
-        self._answer: Callable[[int, bytes], object] | None = answer
+        self._answer = answer
         self.message = message
-        self.is_withdrawn = False
+        self.is_answered = self.is_withdrawn = False
         self.withdrawn = None
-
-    @property
-    def is_answered(self) -> bool:
-        """True if it needs no answer any more."""
-        return self._answer is None
 
     @property
     def seconds_left(self) -> float | None:
@@ -61,13 +58,13 @@ class Incoming:
         self._send(_ERROR, value)
 
     def _send(self, form: bytes, value: bytes) -> None:
-        answer = self._answer
-        if answer is not None:
+        if not self.is_answered:
             request_id = self.message[1]
             if self.is_withdrawn:
                 form, value = _REPLY, b"null"
-            answer(request_id, form % (request_id, value))
-            self._answer = self.withdrawn = None
+            self._answer(request_id, form % (request_id, value))
+            self.is_answered = True
+            self.withdrawn = None
 
     def withdraw(self) -> None:
         """Note that the caller was cancelled or timed out. Exceptions of `withdrawn` pass."""
@@ -77,5 +74,5 @@ class Incoming:
                 self.withdrawn()
 
     def detach(self) -> None:
-        """Forget the link, which has ended."""
-        self._answer = None
+        """The link has ended, so there can be no answer."""
+        self.is_answered = True

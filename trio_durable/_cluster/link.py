@@ -2,10 +2,12 @@
 
 Invariants:
 
-- The task that reads never sends, and never waits for the one that writes. Two peers whose readers
-  waited for room to send would wait for each other for ever.
+- The task that reads never waits for room to send, nor for the task that writes. Two peers whose
+  readers did so would wait for each other for ever. What the socket takes at once it may send.
 - `Link.send` is a plain function: it appends a message and wakes the writer, once. All that is sent
   until the writer runs, which is one tick of the event loop, is one frame.
+- Messages are handled in slices. What is sent meanwhile leaves after each slice, so that the peer
+  works on it while this node works on the next one.
 - Messages leave the queue in order, and a message in the queue can be withdrawn. So each message
   was either never sent, or may have been sent, and the link knows which.
 - Input of the peer ends the link at worst. No exception leaves `Link.run` because of it.
@@ -20,6 +22,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 
 import anyio
@@ -40,18 +43,17 @@ from .frames import (
     batch_length,
     encode_frame,
 )
+from .outlet import Outlet
 
 logger = logging.getLogger("trio_durable.cluster")
 
 BEATS = 4
 """Beats in a TTL. A silent peer gets a ping on each."""
 
-_SLICE_MESSAGES: Final = 16
-_SLICE_SECONDS: Final = 0.005
+_SLICE: Final = 8
+"""Messages that are handled before what was sent meanwhile leaves."""
+_SECONDS: Final = 0.005
 """How long other tasks wait for messages to be handled, but for one that takes longer."""
-
-_PIECE: Final = FRAME_SIZE
-"""Bytes that are handed to the stream at once, so that progress shows within a large frame."""
 
 _LOST = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -158,6 +160,7 @@ class Link:
         self._taken = 0  # messages that have left the queue
         self._stopwatch = loop.stopwatch()
         self._stream = stream
+        self._outlet: Outlet | None = None
         self._decoder = decoder
         self._ttl = ttl
         self._kinds: dict[str, Callable[[Message], object]] = {
@@ -175,6 +178,7 @@ class Link:
         self._heard = 0  # chunks received
         self._pieces = 0  # pieces written
         self._is_writing = False
+        self._is_handling = False  # messages are handled, behind which the queue is sent
         self._last_pong = 0
 
     # --- sending ---------------------------------------------------------------------------------
@@ -195,7 +199,7 @@ class Link:
         if self.closing is not None:
             raise LinkClosed(self.closing)
         queue = self._queue
-        if not queue:
+        if not queue and not self._is_handling:
             self._wakeup.set()  # first: if it raises, nothing has happened
         queue.append(message)
         self.unsent += size + 1
@@ -252,6 +256,8 @@ class Link:
 
     def forked(self) -> None:
         """Close the copy of the connection in a forked process; the parent's stays open."""
+        if self._outlet is not None:
+            self._outlet.close()
         close_copy(self._stream)
 
     async def run(self) -> None:
@@ -261,8 +267,9 @@ class Link:
         """
         try:
             with self._scope:
+                self._outlet = Outlet(self._stream, self._progressed)
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._guarded, self._write)
+                    tasks.start_soon(self._guarded, partial(self._write, self._outlet))
                     tasks.start_soon(self._guarded, self._beat)
                     await self._guarded(self._read)
         finally:
@@ -270,6 +277,8 @@ class Link:
                 self.finish(LinkEnd(EndKind.CLOSED, "it was cancelled"))
             finally:
                 self._queue.clear()
+                if self._outlet is not None:
+                    self._outlet.close()
                 await anyio.aclose_forcefully(self._stream)
 
     async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
@@ -302,27 +311,31 @@ class Link:
             self._heard += 1
 
     async def _dispatch(self, messages: list[Message]) -> None:
-        """Call the handlers of messages, in slices.
-
-        Between these other tasks run. The one that writes sends the answers to a slice, so that the
-        peer works on them while this node works on the next.
-        """
+        """Call the handlers of messages, a slice at a time."""
         kinds, now = self._kinds, self._stopwatch
         message: object = None
-        count, until = 0, now() + _SLICE_SECONDS
+        handled, until = 0, now() + _SECONDS
+        self._is_handling = True
         try:
             for message in messages:
-                if count >= _SLICE_MESSAGES or now() >= until:
-                    await self._loop.checkpoint()
+                if handled == _SLICE:
+                    handled = 0
+                    if not self._send_now() or now() >= until:
+                        self._is_handling = False
+                        await self._loop.checkpoint()
+                        self._is_handling = True
+                        until = now() + _SECONDS
                     if self.end is not None:
                         return
-                    count, until = 0, now() + _SLICE_SECONDS
-                count += 1
+                handled += 1
                 kinds[message[0]](message)
         except (LookupError, TypeError, ValueError) as error:
             raise ProtocolError(
                 f"a malformed message came: {short_repr(message)} ({error_summary(error)})"
             ) from error
+        finally:
+            self._is_handling = False
+            self._send_now()
 
     def _pinged(self, message: Message) -> None:
         _check_list(message)
@@ -339,9 +352,9 @@ class Link:
 
     # --- the task that writes --------------------------------------------------------------------
 
-    async def _write(self) -> None:
+    async def _write(self, outlet: Outlet) -> None:
         try:
-            await self._write_queue()
+            await self._write_queue(outlet)
         except _LOST as error:
             # The peer has closed, and the task that reads finds that out behind its last messages.
             if self.closing is None:
@@ -351,29 +364,44 @@ class Link:
             if self.closing is not None:
                 self.finish(self.closing)
 
-    async def _write_queue(self) -> None:
+    async def _write_queue(self, outlet: Outlet) -> None:
         """Write what is in the queue, until the link closes."""
-        send = self._stream.send
         while True:
             await self._wakeup.wait()
-            while self._queue and self.end is None:
-                if messages := self._take():
-                    frame = encode_frame(messages)
-                    self._is_writing = True
-                    if len(frame) <= _PIECE:
-                        await send(frame)
-                    else:
-                        await self._send_large(frame)
-                    self._is_writing = False
-                    self._pieces += 1
+            while (self._queue or not outlet.is_empty) and self.end is None:
+                if outlet.is_empty and (messages := self._take()):
+                    outlet.put(encode_frame(messages))
+                self._is_writing = True
+                await outlet.send()
+                self._is_writing = False
                 self._wrote()
             if self.closing is not None:
                 return
 
-    async def _send_large(self, frame: bytes) -> None:
-        for start in range(0, len(frame), _PIECE):
-            await self._stream.send(frame[start : start + _PIECE])
-            self._pieces += 1
+    def _send_now(self) -> bool:
+        """Send what is in the queue, as far as that takes no waiting; leave the rest to the writer.
+
+        If the writer has something to send already, it gets all.
+
+        Returns:
+            True if nothing is left.
+        """
+        outlet = self._outlet
+        if not self._queue:
+            return True
+        if outlet is None or not outlet.is_empty or self._is_writing or self.closing is not None:
+            self._wakeup.set()
+            return False
+        if messages := self._take():
+            outlet.put(encode_frame(messages))
+            if not outlet.send_now():
+                self._wakeup.set()
+                return False
+        self._wrote()
+        return True
+
+    def _progressed(self) -> None:
+        self._pieces += 1
 
     def _take(self) -> list[bytes]:
         """Take the messages of the next frame from the queue: none if all were withdrawn."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -14,6 +14,7 @@ from .._activations.admission import admit
 from .._activations.calls import LocalCalls
 from .._activations.directory import Directory
 from .._activations.envelope import Envelope
+from .._activations.exchange import Replies
 from .._activations.observation import turn_event
 from .._activations.services import Services
 from .._activations.submission import Submission
@@ -23,7 +24,7 @@ from .._declarations.records import HandlerDefinition
 from .._errors import CallCycle
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey, id_at
-from .call_codec import CallCodec, EncodedReplies
+from .call_codec import CallCodec, HandlerCodec
 from .chain import encode_chain
 from .peer import Peer
 from .places import HERE
@@ -51,7 +52,10 @@ class RoutedCalls(LocalCalls):
             for name in self.object_type.handlers
         }
         """For each handler the codec of its calls, and the form of their requests."""
-        self._replies = EncodedReplies(codec)
+        self._incoming = {
+            name: (handler, codec.handler(name))
+            for name, handler in self.object_type.handlers.items()
+        }
         self._call_here = self.call
         self.call = self._routed
         self.elsewhere = self._call_elsewhere
@@ -121,6 +125,18 @@ class RoutedCalls(LocalCalls):
 
     # --- calls of other processes ----------------------------------------------------------------
 
+    def handler(self, name: str) -> tuple[HandlerDefinition, HandlerCodec]:
+        """A handler that another process has named, and the codec of its calls.
+
+        Raises:
+            UnknownHandler: There is none.
+        """
+        return self._incoming.get(name) or self._without_codec(name)
+
+    def _without_codec(self, name: str) -> NoReturn:
+        self.object_type.handler(name)
+        raise AssertionError
+
     def open_object(self, address: str) -> Activation | None:
         """The object at an address, if a ``def`` turn can run in it now; its use is noted.
 
@@ -154,6 +170,7 @@ class RoutedCalls(LocalCalls):
         kwargs: dict[str, object],
         timeout: float | None,
         waiter: Waiter,
+        replies: Replies,
         chain: Sequence[ObjectKey] = (),
     ) -> Submission:
         """Call a handler for a caller elsewhere, which no task here waits for.
@@ -166,7 +183,8 @@ class RoutedCalls(LocalCalls):
             args: The arguments, by value already.
             kwargs: The same, by name.
             timeout: The time that is left to the caller, in seconds.
-            waiter: Ended with the reply as JSON, or with an error.
+            waiter: Ended with the reply, or with an error.
+            replies: Passes the reply by value.
             chain: The objects that wait for the call, see `WaitGraph.chain`.
 
         Raises:
@@ -185,7 +203,7 @@ class RoutedCalls(LocalCalls):
         activation = directory.use(address)
         activation.admit(handler.name, timeout)
         services.wait_graph.check_chain(chain, activation.state, handler.name)
-        envelope = Envelope(waiter, handler.name, handler, args, kwargs, replies=self._replies)
+        envelope = Envelope(waiter, handler.name, handler, args, kwargs, replies=replies)
         submission = Submission(activation, envelope, services.wait_graph, chain)
         self._put(activation, envelope, timeout)
         return submission
@@ -196,17 +214,18 @@ class RoutedCalls(LocalCalls):
         handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
+        replies: Replies,
     ) -> Outcome:
         """Run a ``def`` handler on an open object for a caller elsewhere, in a context of its own.
 
         Returns:
-            The reply as JSON, or the error that the handler raised, whatever it is. It may leave
+            The reply, or the error that the handler raised, whatever it is. It may leave
             once the object's gate has been passed.
         """
         services, state = self._services, activation.state
         try:
             step, context = services.loop.interruptible, copy_context()
-            turn = (state, activation.runtime, handler, args, kwargs, self._replies)
+            turn = (state, activation.runtime, handler, args, kwargs, replies)
             if services.observation is None:
                 return step(context.run, run_turn, *turn), None
             run, event = services.observation.run, turn_event(state.key, handler)

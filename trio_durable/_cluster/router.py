@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import orjson
 
 from .._activations.directory import Directory
@@ -23,7 +22,7 @@ from .._eventloop.timeouts import Deadlines
 from .._eventloop.wakeup import AutoResetEvent
 from .._keys import ObjectKey
 from .link import MessageTooLarge
-from .outcomes import ErrorReply, NeverRan, NoCapacity, NoReply, OutcomeUnknown
+from .outcomes import ErrorReply, NoCapacity, NoReply, OutcomeUnknown, RequestFailed
 from .peer import Peer
 from .places import HERE, Here, Places
 from .remote_errors import decode_error
@@ -36,13 +35,6 @@ CUT_OFF = "cut off"
 _GRACE = 0.1
 """For how long a caller waits for the owner's account of a call that has timed out there: this part
 of the timeout, and so many seconds at most."""
-
-
-@attrs.frozen
-class _Lost:
-    """The outcome of a request that was sent to a process which doesn't have the object."""
-
-    may_have_run: bool
 
 
 class Router:
@@ -143,65 +135,33 @@ class Router:
             if current_turn.get() is not None:
                 left = await self._output_gate.leave_turn(key, name, timeout)
                 peer = None  # it may have moved meanwhile
-            until = None if left is None else self._loop.now() + left
+            began, first = self._loop.now(), left
             while True:
                 place = peer or self._places.find(object_id)
                 if place is None:
-                    place = await self._place(object_id, key, name, timeout, self._left(until))
-                    left = self._left(until)
+                    place = await self._place(object_id, key, name, timeout, left)
+                    left = self._left(began, first)
                 if place is HERE:
                     return HERE
-                value = await self._request(place, key, name, body, timeout, left)
-                if type(value) is not _Lost:
-                    return value
+                if self._tenure is not None:
+                    self._tenure.check_turn(key, name)
+                self.forwarded += 1
+                grace = 0.0 if left is None else min(left, 1.0) * _GRACE
+                try:
+                    return await place.request(body, left, grace)
+                except (RequestFailed, ErrorReply, MessageTooLarge) as failure:
+                    may_have_run = _may_have_run(failure, place, key, name, timeout)
                 peer = None
                 self._places.moved(object_id, place)
                 if self._closed is not None:
                     raise self._closed()
-                if value.may_have_run and not repeatable:
+                if may_have_run and not repeatable:
                     raise OwnerLost(key(), name)
-                left = self._left(until)
+                left = self._left(began, first)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._ended.set()
-
-    async def _request(
-        self,
-        peer: Peer,
-        key: Callable[[], ObjectKey],
-        name: str,
-        body: bytes,
-        timeout: float | None,
-        left: float | None,
-    ) -> Any:
-        """Make a request of one process; `_Lost` if that doesn't answer it.
-
-        Raises:
-            Exception: See `forward`.
-        """
-        if self._tenure is not None:
-            self._tenure.check_turn(key, name)
-        self.forwarded += 1
-        try:
-            return await peer.request(body, left, 0.0 if left is None else min(left, 1.0) * _GRACE)
-        except ErrorReply as reply:
-            value = reply.value
-        except NeverRan:
-            return _Lost(may_have_run=False)
-        except OutcomeUnknown:
-            return _Lost(may_have_run=True)
-        except NoCapacity:
-            problem = f"process {peer.them.node_id} has as many calls as it takes"
-            raise Overloaded(key(), name, timeout or 0, problem) from None
-        except NoReply as silence:
-            activity = "it was sent to another process" if silence.was_sent else "it never ran"
-            raise CallTimeout(key(), name, timeout or 0, activity) from None
-        except MessageTooLarge as error:
-            raise ArgumentError(key(), name, f"{error}; raise max_frame") from None
-        if value in (MOVED, CUT_OFF):
-            return _Lost(may_have_run=value == CUT_OFF)
-        raise _of_caller(decode_error(value), key, name, timeout)
 
     async def locate(self, key: ObjectKey, name: str, timeout: float | None) -> Peer | Here:
         """The process that has an object, as soon as that is known.
@@ -212,8 +172,8 @@ class Router:
         """
         return await self._place(key.object_id, lambda: key, name, timeout, timeout)
 
-    def _left(self, until: float | None) -> float | None:
-        return None if until is None else max(until - self._loop.now(), 0.0)
+    def _left(self, began: float, timeout: float | None) -> float | None:
+        return None if timeout is None else max(began + timeout - self._loop.now(), 0.0)
 
     async def _place(
         self,
@@ -241,6 +201,34 @@ class Router:
             finally:
                 self._waiting.pop(waiter, None)
         return place
+
+
+def _may_have_run(
+    failure: RequestFailed | ErrorReply | MessageTooLarge,
+    peer: Peer,
+    key: Callable[[], ObjectKey],
+    name: str,
+    timeout: float | None,
+) -> bool:
+    """Whether a request may have run in a process that doesn't have the object, or has ended.
+
+    Raises:
+        Exception: The request failed in another way. See `Router.forward`.
+    """
+    match failure:
+        case ErrorReply(value=value) if value not in (MOVED, CUT_OFF):
+            raise _of_caller(decode_error(value), key, name, timeout) from None
+        case NoCapacity():
+            problem = f"process {peer.them.node_id} has as many calls as it takes"
+            raise Overloaded(key(), name, timeout or 0, problem) from None
+        case NoReply():
+            activity = "it was sent to another process" if failure.was_sent else "it never ran"
+            raise CallTimeout(key(), name, timeout or 0, activity) from None
+        case MessageTooLarge():
+            raise ArgumentError(key(), name, f"{failure}; raise max_frame") from None
+    return isinstance(failure, OutcomeUnknown) or (
+        isinstance(failure, ErrorReply) and failure.value == CUT_OFF
+    )
 
 
 def _of_caller(

@@ -8,7 +8,6 @@ without a task of their own. Requests other than calls are few, and have one eac
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,12 +21,11 @@ from .._eventloop.wakeup import AutoResetEvent
 from .._keys import id_at
 from ..storage import Lease
 from .answer import CUT_OFF_ANSWER, MOVED_ANSWER, Answer, fail, give
+from .call_codec import Arguments, HandlerCodec
 from .chain import decode_chain
 from .incoming import Incoming
 from .places import Places
 from .routed_calls import RoutedCalls
-
-_NO_TRACE = nullcontext()
 
 
 class Targets(Protocol):
@@ -127,26 +125,42 @@ class Service:
         self._administering += 1
 
     def _call(self, incoming: Incoming, calls: RoutedCalls) -> None:
-        address, name, data, *rest = incoming.message[5:]
-        handler, codec = calls.object_type.handler(name), calls.codec.handler(name)
-        key, services = partial(calls.directory.key, address), self._services
-        args, kwargs = codec.decode_arguments(key, data)
-        chain = decode_chain(rest[0]) if rest else ()
+        message = incoming.message
+        handler, codec = calls.handler(message[6])
+        arguments = codec.decode_arguments(partial(calls.directory.key, message[5]), message[7])
+        notifier = self._services.notifier
+        if notifier is None:
+            self._make_call(incoming, calls, handler, codec, arguments)
+        else:
+            carrier = message[9] if len(message) > 9 else {}
+            with notifier.extract({k: v for k, v in carrier.items() if isinstance(v, str)}):
+                self._make_call(incoming, calls, handler, codec, arguments)
+
+    def _make_call(
+        self,
+        incoming: Incoming,
+        calls: RoutedCalls,
+        handler: HandlerDefinition,
+        codec: HandlerCodec,
+        arguments: Arguments,
+    ) -> None:
+        """Run the turn here and now, or put the call into its mailbox."""
+        services, message, (args, kwargs) = self._services, incoming.message, arguments
+        address: str = message[5]
         lease = None if services.tenure is None else services.tenure.lease
-        notifier = services.notifier
-        with _NO_TRACE if notifier is None else notifier.extract(_carrier(rest)):
-            activation = None if handler.is_async else calls.open_object(address)
-            if activation is not None:
-                value, error = calls.run_now(activation, handler, args, kwargs)
-                self._give(incoming, lease, activation, handler, value, error)
-                return
-            answer = Answer(incoming, services, lease, key(), name)
-            left = incoming.seconds_left
-            try:
-                submission = calls.submit(address, handler, args, kwargs, left, answer, chain)
-            except NotHere:
-                incoming.fail(MOVED_ANSWER)
-                return
+        activation = None if handler.is_async else calls.open_object(address)
+        if activation is not None:
+            value, error = calls.run_now(activation, handler, args, kwargs, codec)
+            self._give(incoming, lease, activation, handler, value, error)
+            return
+        chain = decode_chain(message[8]) if len(message) > 8 else ()
+        answer = Answer(incoming, services, lease, calls.directory.key(address), handler.name)
+        left = incoming.seconds_left
+        try:
+            submission = calls.submit(address, handler, args, kwargs, left, answer, codec, chain)
+        except NotHere:
+            incoming.fail(MOVED_ANSWER)
+            return
         if answer.ended:
             submission.end()
         else:
@@ -203,9 +217,3 @@ class Service:
 def unknown_request(name: str) -> ValueError:
     """The error of a request that a newer release may know."""
     return ValueError(f"{name!r:.80} is no request of this release")
-
-
-def _carrier(rest: list[Any]) -> dict[str, str]:
-    """The trace of a call: what follows its chain."""
-    carrier = rest[1] if len(rest) > 1 else {}
-    return {name: each for name, each in carrier.items() if isinstance(each, str)}
