@@ -4,10 +4,9 @@ Invariants:
 
 - The task that reads never waits for room to send, nor for the task that writes. Two peers whose
   readers did so would wait for each other for ever. What the socket takes at once it may send.
-- `Link.send` is a plain function: it appends a message and wakes the writer, once. All that is sent
-  until the writer runs, which is one tick of the event loop, is one frame.
-- Messages are handled in slices. What is sent meanwhile leaves after each slice, so that the peer
-  works on it while this node works on the next one.
+- `Link.send` is a plain function: it appends a message and wakes the writer, once. What is sent
+  until the writer runs, which is one tick of the event loop, shares frames. A frame leaves as soon
+  as it has eight messages, so that the peer works on them while this node works on the next ones.
 - Messages leave the queue in order, and a message in the queue can be withdrawn. So each message
   was either never sent, or may have been sent, and the link knows which.
 - Input of the peer ends the link at worst. No exception leaves `Link.run` because of it.
@@ -51,7 +50,7 @@ BEATS = 4
 """Beats in a TTL. A silent peer gets a ping on each."""
 
 _SLICE: Final = 8
-"""Messages that are handled before what was sent meanwhile leaves."""
+"""Messages in the queue that aren't held back until the writer runs."""
 _SECONDS: Final = 0.005
 """How long other tasks wait for messages to be handled, but for one that takes longer."""
 
@@ -179,6 +178,7 @@ class Link:
         self._pieces = 0  # pieces written
         self._is_writing = False
         self._is_handling = False  # messages are handled, behind which the queue is sent
+        self._is_sending = False
         self._last_pong = 0
 
     # --- sending ---------------------------------------------------------------------------------
@@ -203,7 +203,10 @@ class Link:
             self._wakeup.set()  # first: if it raises, nothing has happened
         queue.append(message)
         self.unsent += size + 1
-        return self._taken + len(queue)
+        number = self._taken + len(queue)
+        if len(queue) >= _SLICE and not self._is_sending:
+            self._send_now()
+        return number
 
     def withdraw(self, number: int) -> bool:
         """Remove a message from the queue.
@@ -311,23 +314,21 @@ class Link:
             self._heard += 1
 
     async def _dispatch(self, messages: list[Message]) -> None:
-        """Call the handlers of messages, a slice at a time."""
+        """Call the handlers of messages. Other tasks run now and then."""
         kinds, now = self._kinds, self._stopwatch
         message: object = None
-        handled, until = 0, now() + _SECONDS
+        until = now() + _SECONDS
         self._is_handling = True
         try:
             for message in messages:
-                if handled == _SLICE:
-                    handled = 0
-                    if not self._send_now() or now() >= until:
-                        self._is_handling = False
-                        await self._loop.checkpoint()
-                        self._is_handling = True
-                        until = now() + _SECONDS
-                    if self.end is not None:
-                        return
-                handled += 1
+                if now() >= until:
+                    self._send_now()
+                    self._is_handling = False
+                    await self._loop.checkpoint()
+                    self._is_handling = True
+                    until = now() + _SECONDS
+                if self.end is not None:
+                    return
                 kinds[message[0]](message)
         except (LookupError, TypeError, ValueError) as error:
             raise ProtocolError(
@@ -378,27 +379,29 @@ class Link:
             if self.closing is not None:
                 return
 
-    def _send_now(self) -> bool:
+    def _send_now(self) -> None:
         """Send what is in the queue, as far as that takes no waiting; leave the rest to the writer.
 
         If the writer has something to send already, it gets all.
-
-        Returns:
-            True if nothing is left.
         """
         outlet = self._outlet
-        if not self._queue:
-            return True
-        if outlet is None or not outlet.is_empty or self._is_writing or self.closing is not None:
-            self._wakeup.set()
-            return False
-        if messages := self._take():
-            outlet.put(encode_frame(messages))
-            if not outlet.send_now():
-                self._wakeup.set()
-                return False
-        self._wrote()
-        return True
+        try:
+            self._is_sending = True
+            while self._queue and self.closing is None:
+                if outlet is None or self._is_writing or not outlet.is_empty:
+                    self._wakeup.set()
+                    return
+                if messages := self._take():
+                    outlet.put(encode_frame(messages))
+                    if not outlet.send_now():
+                        self._wakeup.set()
+                        return
+                self._wrote()
+        except BaseException as error:  # a signal's handler has cut it off: messages may be lost
+            self.finish(LinkEnd(EndKind.FAULT, error_summary(error)))
+            raise
+        finally:
+            self._is_sending = False
 
     def _progressed(self) -> None:
         self._pieces += 1

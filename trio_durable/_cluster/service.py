@@ -1,8 +1,8 @@
 """Service: the requests of other processes, made here.
 
-A ``def`` handler of an open object runs in the task that reads from the link, a slice of calls at a
-time, see `Link`. Other calls are put into the mailbox of their object and answered from there,
-without a task of their own. Requests other than calls are few, and have one each.
+A ``def`` handler of an open object runs in the task that reads from the link. Other calls are put
+into the mailbox of their object and answered from there, without a task of their own. Requests that
+are no calls are few, and have one each.
 """
 
 from __future__ import annotations
