@@ -83,6 +83,7 @@ async def test_a_second_answer_is_ignored() -> None:
 
 async def test_requests_of_one_tick_share_frames() -> None:
     async with raw_link(credit=100) as (b, raw), calls() as group:
+        await settle()  # the link runs
         outcomes = [group.start(b.peer.request, b"%d" % n, None) for n in range(50)]
         frame = await raw.frame()
         assert len(frame) == 8
