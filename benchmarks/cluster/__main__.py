@@ -7,6 +7,8 @@
     deaths    the longest silence for callers when the process with their objects dies or stops
     moves     the longest wait of a caller while another process gets half of the objects, and
               while it leaves
+    rolling   the longest wait of a caller, and the moves of objects, while four processes give
+              way to four of the next release
     nodes     memory of a node and of a link, and the database's work for idle nodes
     all       these one after the other
 
@@ -22,7 +24,7 @@ from functools import partial
 from typing import get_args
 
 from .. import loops
-from . import calls, deaths, local, moves, nodes, peers, workers
+from . import calls, deaths, local, moves, nodes, peers, rolling, workers
 from .rounds import Effort
 
 
@@ -33,7 +35,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ["all", "calls", "local", "workers", "peers", "deaths", "moves", "nodes"]
+    names = ["all", "calls", "local", "workers", "peers", "deaths", "moves", "rolling", "nodes"]
     parser.add_argument("part", nargs="?", default="all", choices=names)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.4, help="of each rate in each round")
@@ -54,6 +56,7 @@ def main() -> None:
         "peers": partial(peers.measure, effort),
         "deaths": partial(deaths.measure, arguments.deaths),
         "moves": partial(moves.measure, arguments.objects),
+        "rolling": rolling.measure,
         "nodes": partial(nodes.measure, arguments.nodes, arguments.idle, arguments.ttl),
     }
     for name, part in parts.items():

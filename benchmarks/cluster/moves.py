@@ -17,7 +17,7 @@ from .owner import command, databases, settled
 
 
 @asynccontextmanager
-async def _calling(runtime: DurableRuntime, ids: list[str]) -> AsyncIterator[list[float]]:
+async def calling(runtime: DurableRuntime, ids: list[str]) -> AsyncIterator[list[float]]:
     """Sixteen callers of many objects; yields the seconds that each call has taken."""
     taken: list[float] = []
     over = False
@@ -46,21 +46,21 @@ async def _move(url: str, objects: int) -> None:
             async with anyio.create_task_group() as tasks:
                 for each in ids[begin : begin + 512]:
                     tasks.start_soon(runtime.get(Counter, each).add, 1)
-        async with _calling(runtime, ids) as taken:
+        async with calling(runtime, ids) as taken:
             await anyio.sleep(1)
             before, began = len(taken), perf_counter()
             process = await anyio.open_process(command("trio", url, 5), stderr=None)
             await settled(runtime, 2)
-            _report("joins", taken[before:], perf_counter() - began)
+            report("joins", taken[before:], perf_counter() - began)
             before, began = len(taken), perf_counter()
             assert process.stdin is not None
             await process.stdin.aclose()
             await process.wait()
             await settled(runtime, 1)
-            _report("leaves", taken[before:], perf_counter() - began)
+            report("leaves", taken[before:], perf_counter() - began)
 
 
-def _report(what: str, taken: list[float], seconds: float) -> None:
+def report(what: str, taken: list[float], seconds: float) -> None:
     taken = sorted(taken)
     print(
         f"a process {what}, {seconds:.1f} s: {len(taken):,} calls without an error, p50 "

@@ -36,9 +36,9 @@ def databases(count: int) -> Iterator[list[str]]:
         yield [conninfo(folder) for folder in folders]
 
 
-def command(loop: loops.LoopName, storage: str, ttl: float) -> list[str]:
+def command(loop: loops.LoopName, storage: str, ttl: float, release: int = 0) -> list[str]:
     """The command of a process that owns objects until its standard input ends."""
-    return [sys.executable, "-m", __name__, loop, storage, str(ttl)]
+    return [sys.executable, "-m", __name__, loop, storage, str(ttl), str(release)]
 
 
 @contextmanager
@@ -70,12 +70,13 @@ async def settled(runtime: DurableRuntime, members: int) -> None:
         await anyio.sleep(0.05)
 
 
-async def _own(storage: str, ttl: float) -> None:
-    async with DurableRuntime(storage, objects=[Counter], cluster=Cluster(ttl=ttl)) as runtime:
+async def _own(storage: str, ttl: float, release: int) -> None:
+    cluster = Cluster(ttl=ttl, release=release)
+    async with DurableRuntime(storage, objects=[Counter], cluster=cluster) as runtime:
         print(runtime.node_id, flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
 
 
 if __name__ == "__main__":
-    name, location, lease = sys.argv[1:]
-    loops.run(cast("loops.LoopName", name), partial(_own, location, float(lease)))
+    name, location, lease, number = sys.argv[1:]
+    loops.run(cast("loops.LoopName", name), partial(_own, location, float(lease), int(number)))
