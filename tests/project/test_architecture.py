@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -256,7 +256,24 @@ def module_name(path: Path) -> str:
 
 SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
-every_module = pytest.mark.parametrize("module", SOURCES)
+
+def every_module(test: Callable[[str], None]) -> Callable[[], None]:
+    """One test of all modules, which names those that fail.
+
+    A test for each would be thousands, and those take a minute to report that they have passed.
+    """
+
+    def test_all() -> None:
+        failed = {}
+        for module in SOURCES:
+            try:
+                test(module)
+            except AssertionError as error:
+                failed[module] = str(error)
+        assert failed == {}
+
+    test_all.__name__ = test.__name__
+    return test_all
 
 
 def imported(source: str, package: list[str]) -> Iterator[tuple[str, str | None]]:
