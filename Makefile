@@ -50,8 +50,10 @@ demo: $(READY)
 test: $(READY)
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
+# One worker more than there are cores, since many tests wait for processes that they have started.
 suite: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),auto) --dist worksteal
+	$(BIN)/python -m pytest --dist worksteal --numprocesses \
+		$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)'))
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m tests.simulation.soak --kills $(if $(MINUTES),--minutes $(MINUTES)) \
