@@ -285,9 +285,9 @@ MUTANTS = [
         "calls of a closed runtime wait for an owner",
         "closing",
         "_cluster/router.py",
-        "                self._places.moved(object_id, place)\n"
+        "                self.places.moved(object_id, place)\n"
         "                if self._closed is not None:\n                    raise self._closed()\n",
-        "                self._places.moved(object_id, place)\n",
+        "                self.places.moved(object_id, place)\n",
     ),
     Mutant(
         "follows_to_the_end",

@@ -83,7 +83,8 @@ class LocalCalls:
     def __init__(self, directory: Directory, services: Services) -> None:
         self.directory = directory
         self.object_type = directory.object_type
-        self._exchange = directory.object_type.exchange
+        self._exchange = exchange = directory.object_type.exchange
+        self._bare = directory.object_type.handlers if exchange is None else exchange.bare
         self._services = services
         self._deadlines = services.deadlines
         self._loop = services.loop
@@ -113,7 +114,9 @@ class LocalCalls:
                 key = partial(self.directory.key, address)
                 timeout = await tenure.enter(key, handler.name, timeout)
             lease = tenure.lease
-        if kwargs or not are_atoms(args) or self._exchange is not None:
+        if (args or kwargs or handler.name not in self._bare) and (
+            kwargs or self._exchange is not None or not are_atoms(args)
+        ):
             args, kwargs = self._by_value(address, handler, args, kwargs)
         origin = current_turn.get()
         if origin is not None and (handler.is_async or not handler.readonly) and origin.must_wait:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from .._keys import ObjectKey
@@ -22,6 +22,15 @@ class Replies(Protocol):
 
 class Exchange(Replies, Protocol):
     """Passes arguments and results by value as another process would get them."""
+
+    @property
+    def bare(self) -> Collection[str]:
+        """The names of the handlers that may be called without arguments."""
+        ...
+
+    def passes(self, handler: str, result: object) -> bool:
+        """True if `result` would return the same object, which is decided at once. Else it may."""
+        ...
 
     def arguments(
         self,

@@ -272,9 +272,10 @@ class ObjectState:
         """
         effects = self.effects
         try:
-            if replies is None:
-                replies = self.object_type.exchange
-            if replies is not None or not is_atom(result):
+            if replies is None and (exchange := self.object_type.exchange) is not None:
+                if not exchange.passes(name, result):
+                    result = self._reply(name, result, effects, exchange)
+            elif replies is not None or not is_atom(result):
                 result = self._reply(name, result, effects, replies)
             if effects is not None and effects.delivery is not None:
                 self._check_not_superseded(effects.delivery, name)

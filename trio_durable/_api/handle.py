@@ -172,10 +172,10 @@ def reference_of(value: object, origin: Origin) -> Reference | None:
 def _method(
     handler: HandlerDefinition, calls: CallPath
 ) -> Callable[..., Coroutine[Any, Any, object]]:
-    path, object_type = calls.call, calls.object_type
+    object_type = calls.object_type
 
     def call(self: Handle, /, *args: object, **kwargs: object) -> Coroutine[Any, Any, object]:
-        return path(self._address, handler, args, kwargs, self._timeout)
+        return calls.call(self._address, handler, args, kwargs, self._timeout)
 
     def function(*_args: object, **_kwargs: object) -> NoReturn:
         known, name = tuple(object_type.handlers), handler.name

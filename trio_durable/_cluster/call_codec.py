@@ -70,6 +70,8 @@ class CallCodec:
             name: HandlerCodec(name, *handler_forms(object_type, forms, handler), max_size)
             for name, handler in object_type.handlers.items()
         }
+        self.bare = frozenset(name for name, codec in self._handlers.items() if codec.takes_none)
+        """See `Exchange.bare`."""
 
     def handler(self, name: str) -> HandlerCodec:
         """The codec of a handler."""
@@ -84,6 +86,11 @@ class CallCodec:
     ) -> Arguments:
         """See `Exchange.arguments`."""
         return self._handlers[handler].local_arguments(key, args, kwargs)
+
+    def passes(self, handler: str, result: object) -> bool:
+        """See `Exchange.passes`."""
+        codec = self._handlers.get(handler)
+        return codec is not None and codec.passes(result)
 
     def result(self, key: ObjectKey, handler: str, result: object) -> object:
         """See `Exchange.result`. The results of turns that aren't a handler's are None."""
@@ -355,6 +362,18 @@ class HandlerCodec:
             return self._result_declaration.other(declaration).reader(RESULT, form)(value, [])
         except Exception as error:  # validators may raise anything
             raise ReplyDecodeError(key(), self.name, _text(error)) from error
+
+    @property
+    def takes_none(self) -> bool:
+        """True if the handler may be called without arguments."""
+        return not self._fewest
+
+    def passes(self, result: Any) -> bool:
+        """See `Exchange.passes`."""
+        kind = type(result)
+        if kind is int:
+            return kind in self._result_atoms and _LEAST <= result <= _GREATEST
+        return (result is None or kind is bool) and kind in self._result_atoms
 
     def local_reply(self, key: ObjectKey, result: object) -> Any:
         """The result of a handler for a caller in this process: what another would get.

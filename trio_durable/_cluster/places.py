@@ -26,6 +26,11 @@ class Places(Protocol):
     changed: Callable[[], object]
     """Called after each change. The router sets it."""
 
+    @property
+    def are_all_here(self) -> bool:
+        """True if all objects are in this process until the runtime closes."""
+        ...
+
     def is_here(self, directory: Directory, address: str) -> bool:
         """True if a call of the object at an address can be made in this process."""
         ...
@@ -60,6 +65,11 @@ class OnePlace:
         self.is_owner = False
         """True while the objects are here."""
         self._peer: Peer | None = None
+
+    @property
+    def are_all_here(self) -> bool:
+        """See `Places.are_all_here`."""
+        return self.is_owner
 
     def is_here(self, directory: Directory, address: str) -> bool:
         """See `Places.is_here`."""

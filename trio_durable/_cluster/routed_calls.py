@@ -47,6 +47,7 @@ class RoutedCalls(LocalCalls):
         super().__init__(directory, services)
         self.codec = codec
         self._router = router
+        self._places = router.places
         self._outgoing = {
             name: (codec.handler(name), _form(self.object_type.name, name))
             for name in self.object_type.handlers
@@ -69,8 +70,10 @@ class RoutedCalls(LocalCalls):
         timeout: float | None,
     ) -> Coroutine[Any, Any, object]:
         """See `CallPath.call`."""
-        place = self._router.place_of(self.directory, address)
+        place = self._places.place_of(self.directory, address)
         if place is HERE:
+            if self._places.are_all_here:
+                self.call = self._call_here
             return self._call_here(address, handler, args, kwargs, timeout)
         calling = self._call_elsewhere(address, handler, args, kwargs, timeout, place)
         if self._notifier is None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from .._activations.directory import Directory
 from .._activations.output_gate import OutputGate
 from .._activations.tenure import Tenure
 from .._activations.wait_graph import current_turn
@@ -61,7 +60,8 @@ class Router:
         self._output_gate = output_gate
         self.forwarded = 0
         """How many requests were sent to other processes."""
-        self._places = places
+        self.places = places
+        """Where the objects are."""
         self._tenure = tenure
         places.changed = self._settle
         self._waiting: dict[Waiter, None] = {}
@@ -71,13 +71,9 @@ class Router:
         """Set whenever none is left."""
         self._closed: Callable[[], BaseException] | None = None
 
-    def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
-        """See `Places.place_of`."""
-        return self._places.place_of(directory, address)
-
     def has(self, object_id: str) -> bool:
         """True if an object is in this process."""
-        return self._places.find(object_id) is HERE
+        return self.places.find(object_id) is HERE
 
     def close(self, error: Callable[[], BaseException]) -> None:
         """Fail all waiting requests, and all later ones: the runtime closes."""
@@ -137,7 +133,7 @@ class Router:
                 peer = None  # it may have moved meanwhile
             began, first = self._loop.now(), left
             while True:
-                place = peer or self._places.find(object_id)
+                place = peer or self.places.find(object_id)
                 if place is None:
                     place = await self._place(object_id, key, name, timeout, left)
                     left = self._left(began, first)
@@ -152,7 +148,7 @@ class Router:
                 except (RequestFailed, ErrorReply, MessageTooLarge) as failure:
                     may_have_run = _may_have_run(failure, place, key, name, timeout)
                 peer = None
-                self._places.moved(object_id, place)
+                self.places.moved(object_id, place)
                 if self._closed is not None:
                     raise self._closed()
                 if may_have_run and not repeatable:
@@ -185,7 +181,7 @@ class Router:
     ) -> Peer | Here:
         """The process that has an object, as soon as that is known."""
         until = None if left is None else self._loop.now() + left
-        while (place := self._places.find(object_id)) is None:
+        while (place := self.places.find(object_id)) is None:
             if self._closed is not None:
                 raise self._closed()
             waiter = self._loop.waiter()

@@ -66,6 +66,11 @@ class ShardMap:
 
     # --- see `Places` ----------------------------------------------------------------------------
 
+    @property
+    def are_all_here(self) -> bool:
+        """See `Places.are_all_here`."""
+        return False
+
     def is_here(self, directory: Directory, address: str) -> bool:
         """See `Places.is_here`."""
         if not self._moving and directory.find(address) is not None:
