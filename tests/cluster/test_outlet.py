@@ -57,7 +57,7 @@ async def received(stream: anyio.abc.ByteReceiveStream, size: int) -> bytes:
 
 async def test_a_socket_takes_at_once_what_fits(tmp_path: Path) -> None:
     async with connected(tmp_path) as (mine, other):
-        outlet = Outlet(mine, lambda: None)
+        outlet = Outlet(mine)
         for number in range(3):
             outlet.put(b"frame %d" % number)
             assert outlet.send_now()
@@ -67,23 +67,17 @@ async def test_a_socket_takes_at_once_what_fits(tmp_path: Path) -> None:
 
 
 async def test_the_rest_follows_when_the_peer_reads(tmp_path: Path) -> None:
-    pieces = 0
-
-    def progressed() -> None:
-        nonlocal pieces
-        pieces += 1
-
     async with connected(tmp_path) as (mine, other), calls() as group:
-        outlet = Outlet(mine, progressed)
+        outlet = Outlet(mine)
         outlet.put(LARGE)
         assert not outlet.send_now()
         assert not outlet.is_empty
-        sent_at_once = pieces
+        sent_at_once = outlet.pieces
         sending = group.start(outlet.send)
         assert await received(other, len(LARGE)) == LARGE
         await sending.wait()
         assert outlet.is_empty
-        assert pieces > sent_at_once
+        assert outlet.pieces > sent_at_once
         outlet.put(b"next")
         assert outlet.send_now()
         assert await received(other, 4) == b"next"
@@ -92,7 +86,7 @@ async def test_the_rest_follows_when_the_peer_reads(tmp_path: Path) -> None:
 
 async def test_a_broken_connection_takes_nothing_and_says_so_to_the_writer(tmp_path: Path) -> None:
     async with connected(tmp_path) as (mine, other):
-        outlet = Outlet(mine, lambda: None)
+        outlet = Outlet(mine)
         await other.aclose()
         outlet.put(b"frame")
         assert not outlet.send_now()
@@ -103,7 +97,7 @@ async def test_a_broken_connection_takes_nothing_and_says_so_to_the_writer(tmp_p
 
 async def test_the_peer_sees_the_end_once_outlet_and_stream_are_closed(tmp_path: Path) -> None:
     async with connected(tmp_path) as (mine, other):
-        outlet = Outlet(mine, lambda: None)
+        outlet = Outlet(mine)
         outlet.put(b"last")
         assert outlet.send_now()
         outlet.close()
@@ -115,7 +109,7 @@ async def test_the_peer_sees_the_end_once_outlet_and_stream_are_closed(tmp_path:
 
 async def test_other_streams_are_sent_to_as_streams() -> None:
     mine, other = stream_pair(10)
-    outlet = Outlet(mine, lambda: None)
+    outlet = Outlet(mine)
     outlet.put(b"more than the stream holds")
     assert not outlet.send_now()
     async with calls() as group:

@@ -175,8 +175,6 @@ class Link:
         self._scope = anyio.CancelScope()
         self._has_withdrawn = False
         self._heard = 0  # chunks received
-        self._pieces = 0  # pieces written
-        self._is_writing = False
         self._is_handling = False  # messages are handled, behind which the queue is sent
         self._is_sending = False
         self._last_pong = 0
@@ -270,10 +268,10 @@ class Link:
         """
         try:
             with self._scope:
-                self._outlet = Outlet(self._stream, self._progressed)
+                self._outlet = outlet = Outlet(self._stream)
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._guarded, partial(self._write, self._outlet))
-                    tasks.start_soon(self._guarded, self._beat)
+                    tasks.start_soon(self._guarded, partial(self._write, outlet))
+                    tasks.start_soon(self._guarded, partial(self._beat, outlet))
                     await self._guarded(self._read)
         finally:
             try:
@@ -372,9 +370,7 @@ class Link:
             while (self._queue or not outlet.is_empty) and self.end is None:
                 if outlet.is_empty and (messages := self._take()):
                     outlet.put(encode_frame(messages))
-                self._is_writing = True
                 await outlet.send()
-                self._is_writing = False
                 self._wrote()
             if self.closing is not None:
                 return
@@ -388,7 +384,7 @@ class Link:
         try:
             self._is_sending = True
             while self._queue and self.closing is None:
-                if outlet is None or self._is_writing or not outlet.is_empty:
+                if outlet is None or not outlet.is_empty:
                     self._wakeup.set()
                     return
                 if messages := self._take():
@@ -402,9 +398,6 @@ class Link:
             raise
         finally:
             self._is_sending = False
-
-    def _progressed(self) -> None:
-        self._pieces += 1
 
     def _take(self) -> list[bytes]:
         """Take the messages of the next frame from the queue: none if all were withdrawn."""
@@ -425,7 +418,7 @@ class Link:
 
     # --- time ------------------------------------------------------------------------------------
 
-    async def _beat(self) -> None:
+    async def _beat(self, outlet: Outlet) -> None:
         """Ping a silent peer, and end the link if it stays silent, or doesn't read.
 
         Beats are counted, not seconds: if this process was stopped or blocked meanwhile, bytes of
@@ -436,8 +429,8 @@ class Link:
         while True:
             await anyio.sleep(self._ttl / BEATS)
             silent = silent + 1 if self._heard == heard else 0
-            stalled = stalled + 1 if self._is_writing and self._pieces == pieces else 0
-            heard, pieces = self._heard, self._pieces
+            stalled = stalled + 1 if not outlet.is_empty and outlet.pieces == pieces else 0
+            heard, pieces = self._heard, outlet.pieces
             if self.closing is not None:
                 closing += 1
                 if closing >= BEATS:
@@ -446,7 +439,7 @@ class Link:
                 self.finish(LinkEnd(EndKind.SILENCE, f"for {self._ttl:g} s"))
             elif stalled >= BEATS:
                 self.finish(LinkEnd(EndKind.STALLED, f"for {self._ttl:g} s"))
-            elif silent and not self._queue and not self._is_writing:
+            elif silent and not self._queue and outlet.is_empty:
                 self.send(_PING)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
@@ -25,12 +24,12 @@ class Outlet:
 
     Args:
         stream: The connection.
-        progressed: Called after each piece that was handed over.
     """
 
-    def __init__(self, stream: ByteStream, progressed: Callable[[], object]) -> None:
+    def __init__(self, stream: ByteStream) -> None:
+        self.pieces = 0
+        """How many pieces were handed over."""
         self._stream = stream
-        self._progressed = progressed
         self._socket = _second_descriptor(stream)
         self._rest: bytes | memoryview = b""
 
@@ -68,7 +67,7 @@ class Outlet:
             if self._socket is None:
                 await self._stream.send(bytes(self._rest[:_PIECE]))
                 self._rest = self._rest[_PIECE:]
-                self._progressed()
+                self.pieces += 1
                 continue
             try:
                 self._send_piece(self._socket)
@@ -79,7 +78,7 @@ class Outlet:
         piece = self._rest if len(self._rest) <= _PIECE else memoryview(self._rest)[:_PIECE]
         sent = to.send(piece)
         self._rest = b"" if sent == len(self._rest) else memoryview(self._rest)[sent:]
-        self._progressed()
+        self.pieces += 1
 
     def close(self) -> None:
         """Close the second descriptor, or its copy in a forked process. May be repeated.
