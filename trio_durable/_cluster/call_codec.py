@@ -275,7 +275,7 @@ class HandlerCodec:
     def _read(self, args: list[Any], kwargs: dict[str, Any], declaration: object) -> Arguments:
         if kwargs or not self._fewest <= len(args) <= self._most:
             self._parameters.check(len(args), kwargs.keys())
-        elif not args:
+        elif not args and declaration == self._declaration.text:
             return (), {}
         recorded = None
         if declaration != self._declaration.text:
@@ -332,10 +332,7 @@ class HandlerCodec:
             data = result if type(result) in form.exact else form.write(result, [])
             if self._result_nests:
                 check_depth(data, MAX_DEPTH)
-            encoded = orjson.dumps((data,))
-            if self._result_end or len(encoded) > self._max_size:
-                return self._sized(encoded, self._result_end)
-            return encoded
+            return self._sized(orjson.dumps((data,)), self._result_end)
         except Exception as error:  # hooks and validators may raise anything
             problem = None if isinstance(error, _TooLarge) else _problem_of(form, result)
             raise ReplyError(key, self.name, problem or _text(error)) from error
@@ -352,8 +349,6 @@ class HandlerCodec:
         """
         form = self._result
         try:
-            if type(data) is list and len(data) == 1 and type(data[0]) in form.exact:
-                return data[0]  # whose form has no declaration
             if type(data) is not list or not data:
                 raise Unfit("it is no reply")
             value, declaration = data[0], data[1] if len(data) > 1 else None
@@ -370,10 +365,7 @@ class HandlerCodec:
 
     def passes(self, result: Any) -> bool:
         """See `Exchange.passes`."""
-        kind = type(result)
-        if kind is int:
-            return kind in self._result_atoms and _LEAST <= result <= _GREATEST
-        return (result is None or kind is bool) and kind in self._result_atoms
+        return _is_itself(result, self._result_atoms, self._longest)
 
     def local_reply(self, key: ObjectKey, result: object) -> Any:
         """The result of a handler for a caller in this process: what another would get.
@@ -381,7 +373,7 @@ class HandlerCodec:
         Raises:
             ReplyError: The result could not be sent.
         """
-        if _is_itself(result, self._result_atoms, self._longest):
+        if self.passes(result):
             return result
         data = orjson.loads(self.encode_reply(key, result))
         try:

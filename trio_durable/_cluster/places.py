@@ -81,7 +81,7 @@ class OnePlace:
 
     def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
         """See `Places.place_of`."""
-        return HERE if self.is_owner else self._peer
+        return self.find(address)
 
     def moved(self, object_id: str, peer: Peer) -> None:
         """See `Places.moved`."""

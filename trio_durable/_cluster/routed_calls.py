@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 
@@ -24,11 +24,11 @@ from .._declarations.records import HandlerDefinition
 from .._errors import CallCycle
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey, id_at
-from .call_codec import CallCodec, HandlerCodec
+from .call_codec import CallCodec
 from .chain import encode_chain
 from .peer import Peer
 from .places import HERE
-from .router import Router, text
+from .router import Router
 
 
 class RoutedCalls(LocalCalls):
@@ -53,10 +53,6 @@ class RoutedCalls(LocalCalls):
             for name in self.object_type.handlers
         }
         """For each handler the codec of its calls, and the form of their requests."""
-        self._incoming = {
-            name: (handler, codec.handler(name))
-            for name, handler in self.object_type.handlers.items()
-        }
         self._call_here = self.call
         self.call = self._routed
         self.elsewhere = self._call_elsewhere
@@ -128,18 +124,6 @@ class RoutedCalls(LocalCalls):
 
     # --- calls of other processes ----------------------------------------------------------------
 
-    def handler(self, name: str) -> tuple[HandlerDefinition, HandlerCodec]:
-        """A handler that another process has named, and the codec of its calls.
-
-        Raises:
-            UnknownHandler: There is none.
-        """
-        return self._incoming.get(name) or self._without_codec(name)
-
-    def _without_codec(self, name: str) -> NoReturn:
-        self.object_type.handler(name)
-        raise AssertionError
-
     def open_object(self, address: str) -> Activation | None:
         """The object at an address, if a ``def`` turn can run in it now; its use is noted.
 
@@ -157,10 +141,7 @@ class RoutedCalls(LocalCalls):
             or (activation := self.directory.use_active(address)) is None
         ):
             return None
-        state = activation.state
-        if (
-            activation.mailbox is not None or state.turn is not None or state.instance is None
-        ) and not activation.open_up():
+        if not activation.open_up():
             return None
         activation.last_used = self._loop.now()
         return activation
@@ -242,5 +223,5 @@ class RoutedCalls(LocalCalls):
 
 def _form(type_name: str, handler: str) -> bytes:
     """The form of the requests of one handler: for the object's address, and the arguments."""
-    names = [text(name).replace(b"%", b"%%") for name in (type_name, handler)]
+    names = [orjson.dumps(name).replace(b"%", b"%%") for name in (type_name, handler)]
     return b'"h",%b,%%b,%b,%%b' % (names[0], names[1])

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
 from .._activations.output_gate import OutputGate
 from .._activations.tenure import Tenure
 from .._activations.wait_graph import current_turn
@@ -234,8 +232,3 @@ def _of_caller(
     if isinstance(error, (CallTimeout, Overloaded)) and (error.key, error.handler) == (key(), name):
         error.timeout = timeout or 0
     return error
-
-
-def text(value: str) -> bytes:
-    """A text as JSON."""
-    return orjson.dumps(value)

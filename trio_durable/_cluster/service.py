@@ -126,7 +126,8 @@ class Service:
 
     def _call(self, incoming: Incoming, calls: RoutedCalls) -> None:
         message = incoming.message
-        handler, codec = calls.handler(message[6])
+        handler = calls.object_type.handler(message[6])
+        codec = calls.codec.handler(handler.name)
         arguments = codec.decode_arguments(partial(calls.directory.key, message[5]), message[7])
         notifier = self._services.notifier
         if notifier is None:
