@@ -174,9 +174,7 @@ class PostgresReader(Reader):
         """
         tenants = [tenant] * items
         self._locks.refuse(tenants)
-        self._look_up([tenant])
-        self._tenants.refuse(tenants)
-        if tenant not in self._tenants:
+        if not self._can_use(tenant, tenants):
             return nothing
         tables = self._tables_of(tenant)
 
@@ -189,14 +187,27 @@ class PostgresReader(Reader):
         try:
             return self._reconnecting.run(run)
         except StorageFault as fault:
-            if isinstance(fault.__cause__, MISSING) and self._tenants.forget([tenant]):
-                self._look_up([tenant])
-                self._tenants.refuse(tenants)
-                if tenant not in self._tenants:
-                    return nothing
+            is_gone = isinstance(fault.__cause__, MISSING) and self._tenants.forget([tenant])
+            if is_gone and not self._can_use(tenant, tenants):
+                return nothing
             if is_lock_timeout(fault):
                 self._locks.table_locked(tenant, str(fault))
             raise isolated(fault, tenants) from fault.__cause__
+
+    def _can_use(self, tenant: str, items: Sequence[str]) -> bool:
+        """Look a tenant up. Returns whether it exists.
+
+        Args:
+            tenant: The tenant.
+            items: See `KnownTenants.refuse`.
+
+        Raises:
+            PartialFault: It can't be used.
+            StorageFault: Reading failed.
+        """
+        self._look_up([tenant])
+        self._tenants.refuse(items)
+        return tenant in self._tenants
 
     def _look_up(self, tenants: Sequence[str]) -> None:
         if not all(tenant in self._tenants for tenant in tenants):

@@ -72,12 +72,11 @@ class KnownTenants:
         """
         if not self._problems:
             return
-        problems = {at: self._problems.get(tenant) for at, tenant in enumerate(tenants)}
-        positions = [at for at, problem in problems.items() if problem is not None]
+        positions = [at for at, tenant in enumerate(tenants) if tenant in self._problems]
         if positions:
-            first = positions[0]
+            first = tenants[positions[0]]
             raise PartialFault(
-                f"tenant {tenants[first]!r} can't be used: {problems[first]}", positions
+                f"tenant {first!r} can't be used: {self._problems[first]}", positions
             )
 
     def clear(self) -> None:
