@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -41,6 +39,7 @@ from trio_durable._eventloop.timeouts import Deadlines
 from trio_durable._eventloop.wakeup import AutoResetEvent
 
 from . import loops
+from .serving import serve, serving
 
 _BODY = b'"shop.Counter","object-17","add",[1]'
 _REPLY = b"17"
@@ -74,22 +73,15 @@ async def _serve(folder: Path) -> None:
         tasks.start_soon(listener.run)
         tasks.start_soon(deadlines.run)
         tasks.start_soon(bare.serve, _answer_bare)
-        print("ready", flush=True)
-        await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+        await serve()
         tasks.cancel_scope.cancel()
 
 
 @contextmanager
 def server(loop: str, folder: Path) -> Iterator[None]:
     """The server in a process, with its sockets in ``folder``."""
-    command = [sys.executable, "-m", "benchmarks.link", "--serve", loop, str(folder)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with serving("benchmarks.link", "--serve", loop, str(folder)):
         yield
-        process.communicate("")
 
 
 def _answer(request: Incoming) -> None:

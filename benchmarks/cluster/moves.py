@@ -13,7 +13,7 @@ from trio_durable import DurableRuntime
 
 from .. import loops
 from ..objects import Counter, object_ids
-from .owner import command, databases, settled
+from .owner import databases, left, settled, started
 
 
 @asynccontextmanager
@@ -49,13 +49,11 @@ async def _move(url: str, objects: int) -> None:
         async with calling(runtime, ids) as taken:
             await anyio.sleep(1)
             before, began = len(taken), perf_counter()
-            process = await anyio.open_process(command("trio", url, 5), stderr=None)
+            process = await started(url)
             await settled(runtime, 2)
             report("joins", taken[before:], perf_counter() - began)
             before, began = len(taken), perf_counter()
-            assert process.stdin is not None
-            await process.stdin.aclose()
-            await process.wait()
+            await left(process)
             await settled(runtime, 1)
             report("leaves", taken[before:], perf_counter() - began)
 

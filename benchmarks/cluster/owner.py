@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import cast
 
 import anyio
+from anyio.abc import Process
 
 from trio_durable import Cluster, DurableRuntime
 
 from .. import loops
 from ..objects import Counter
 from ..postgres.server import conninfo, running
+from ..serving import serve, serving
 
 
 @contextmanager
@@ -36,9 +38,8 @@ def databases(count: int) -> Iterator[list[str]]:
         yield [conninfo(folder) for folder in folders]
 
 
-def command(loop: loops.LoopName, storage: str, ttl: float, release: int = 0) -> list[str]:
-    """The command of a process that owns objects until its standard input ends."""
-    return [sys.executable, "-m", __name__, loop, storage, str(ttl), str(release)]
+def _arguments(loop: loops.LoopName, storage: str, ttl: float, release: int) -> list[str]:
+    return [loop, storage, str(ttl), str(release)]
 
 
 @contextmanager
@@ -46,18 +47,28 @@ def owner(
     storage: str, loop: loops.LoopName = "trio", ttl: float = 5.0
 ) -> Iterator[subprocess.Popen[str]]:
     """A process that owns objects; it leaves at the end, if it is there still."""
-    with subprocess.Popen(
-        command(loop, storage, ttl), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            raise RuntimeError("the other process has failed")
+    with serving(__name__, *_arguments(loop, storage, ttl, 0)) as process:
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
-                process.communicate("")
+
+
+async def started(storage: str, release: int = 0) -> Process:
+    """Start a process that owns objects, and return when it is ready."""
+    command = [sys.executable, "-m", __name__, *_arguments("trio", storage, 5, release)]
+    process = await anyio.open_process(command, stderr=None)
+    assert process.stdout is not None
+    await process.stdout.receive()
+    return process
+
+
+async def left(process: Process) -> None:
+    """Let a process leave, and return when it has ended."""
+    assert process.stdin is not None
+    await process.stdin.aclose()
+    await process.wait()
 
 
 async def settled(runtime: DurableRuntime, members: int) -> None:
@@ -72,9 +83,8 @@ async def settled(runtime: DurableRuntime, members: int) -> None:
 
 async def _own(storage: str, ttl: float, release: int) -> None:
     cluster = Cluster(ttl=ttl, release=release)
-    async with DurableRuntime(storage, objects=[Counter], cluster=cluster) as runtime:
-        print(runtime.node_id, flush=True)
-        await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+    async with DurableRuntime(storage, objects=[Counter], cluster=cluster):
+        await serve()
 
 
 if __name__ == "__main__":

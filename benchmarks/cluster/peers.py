@@ -24,12 +24,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import cast
 
-import anyio
-
 from trio_durable import Cluster, DurableRuntime
 
 from .. import loops
 from ..objects import Counter, object_ids
+from ..serving import serve, serving
 from .owner import owner
 from .rounds import MANY, Call, Effort, medians, rates, ratio
 
@@ -88,15 +87,8 @@ def _server(peer: str, loop: loops.LoopName, folder: Path) -> Iterator[str]:
             address = stack.enter_context(_broker(folder))
         else:
             address = f"unix:{folder / f'{loop}-grpc'}"
-        command = [sys.executable, "-m", __name__, peer, loop, address]
-        process = stack.enter_context(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        )
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"the server of {peer} has failed")
+        stack.enter_context(serving(__name__, peer, loop, address))
         yield address
-        process.communicate("")
 
 
 @contextmanager
@@ -131,7 +123,7 @@ async def _answer_nats(address: str) -> None:
 
     await client.subscribe(_SUBJECT, cb=answer)
     await client.flush()
-    await _serve()
+    await serve()
     await client.close()
 
 
@@ -146,13 +138,8 @@ async def _answer_grpc(address: str) -> None:
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, methods)])
     server.add_insecure_port(address)
     await server.start()
-    await _serve()
+    await serve()
     await server.stop(None)
-
-
-async def _serve() -> None:
-    print("ready", flush=True)
-    await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
 
 
 # --- clients -------------------------------------------------------------------------------------

@@ -13,23 +13,10 @@ from trio_durable import Cluster, DurableRuntime
 from .. import loops
 from ..objects import Counter, object_ids
 from .moves import calling, report
-from .owner import command, databases, settled
+from .owner import databases, left, settled, started
 
 _PROCESSES = 4
 _OBJECTS = 20_000
-
-
-async def _started(url: str, release: int) -> Process:
-    process = await anyio.open_process(command("trio", url, 5, release), stderr=None)
-    assert process.stdout is not None
-    await process.stdout.receive()
-    return process
-
-
-async def _left(process: Process) -> None:
-    assert process.stdin is not None
-    await process.stdin.aclose()
-    await process.wait()
 
 
 def _terms(url: str) -> dict[int, int]:
@@ -39,7 +26,7 @@ def _terms(url: str) -> dict[int, int]:
 
 
 async def _roll(url: str) -> None:
-    old = [await _started(url, 1) for _ in range(_PROCESSES)]
+    old = [await started(url, 1) for _ in range(_PROCESSES)]
     async with DurableRuntime(
         url, objects=[Counter], cluster=Cluster(serve=False), call_timeout=30
     ) as client:
@@ -50,8 +37,8 @@ async def _roll(url: str) -> None:
             await anyio.sleep(1)
             begin, began = len(taken), perf_counter()
             for process in old:
-                new.append(await _started(url, 2))
-                await _left(process)
+                new.append(await started(url, 2))
+                await left(process)
             await settled(client, _PROCESSES)
             report(
                 f"gives way to another, {_PROCESSES} times", taken[begin:], perf_counter() - began
@@ -61,7 +48,7 @@ async def _roll(url: str) -> None:
         mean = sum(moves) / len(moves)
         print(f"each shard has moved {max(moves)} times at most, {mean:.2f} on average")
         for process in new:
-            await _left(process)
+            await left(process)
 
 
 def measure() -> None:

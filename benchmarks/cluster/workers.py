@@ -22,6 +22,7 @@ from trio_durable import DurableRuntime
 from .. import loops
 from ..measurements import Sample
 from ..objects import Counter, object_ids
+from ..serving import serving
 from .rounds import MANY, WARM_UP, Call, Effort, medians, rate, ratio
 
 _WORKERS = 4
@@ -52,8 +53,6 @@ class _Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         self._requests, self._results = process.stdin, process.stdout
-        if self._results.readline() != "ready\n":
-            raise RuntimeError("a worker has failed")
 
     def begin(self, operation: Operation, seconds: float) -> None:
         """Let it call for that long."""
@@ -68,12 +67,8 @@ class _Worker:
 @contextmanager
 def _worker(loop: loops.LoopName, storage: str, number: int, among: int) -> Iterator[_Worker]:
     """One of so many processes that open a storage and divide the callers."""
-    command = [sys.executable, "-m", __name__, loop, storage, str(number), str(among)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with serving(__name__, loop, storage, str(number), str(among)) as process:
         yield _Worker(process)
-        process.communicate()
 
 
 def _compare(

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from zlib import crc32
 
-import anyio
 import pytest
+from support.clock import run_threads_inline
 
 from trio_durable import (
     ActivationInfo,
@@ -176,18 +176,13 @@ def _check_clients_work(kind: str, work: Callable[[], T], /) -> T:
     return work()
 
 
-async def _run_here(function: Callable[..., object], *args: object, **_: object) -> object:
-    return function(*args)
-
-
 def place_objects_away(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """Let the modules of a package of tests open `Away` as their runtimes."""
     for name, module in list(sys.modules.items()):
         is_theirs = name.split(".")[0] in (package, "support")
         if is_theirs and getattr(module, "DurableRuntime", None) is DurableRuntime:
             monkeypatch.setattr(module, "DurableRuntime", Away)
-    # AnyIO makes Unix sockets in a thread. Meanwhile virtual time would run away.
-    monkeypatch.setattr(anyio.to_thread, "run_sync", _run_here)
+    run_threads_inline(monkeypatch)
 
 
 def parametrize_by_place(metafunc: pytest.Metafunc) -> None:

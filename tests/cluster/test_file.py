@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import attrs
 import pytest
-from support.clock import settle
+from support.clock import run_threads_inline, settle
 from support.tasks import calls
 
 from trio_durable import (
@@ -90,12 +89,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AnyIO makes Unix sockets in a thread. Meanwhile virtual time would run away."""
-
-    async def run_sync(function: Callable[..., object], *args: object, **_: object) -> object:
-        return function(*args)
-
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+    run_threads_inline(monkeypatch)
 
 
 # --- calls -------------------------------------------------------------------------------------

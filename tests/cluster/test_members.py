@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import anyio
 import attrs
 import pytest
-from support.clock import settle
+from support.clock import run_threads_inline, settle
 
 from trio_durable import (
     Alarm,
@@ -115,12 +115,7 @@ def none_live() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AnyIO makes Unix sockets in a thread. Meanwhile virtual time would run away."""
-
-    async def run_sync(function: Callable[..., object], *args: object, **_: object) -> object:
-        return function(*args)
-
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+    run_threads_inline(monkeypatch)
 
 
 def owners(of: Node) -> dict[str, int]:

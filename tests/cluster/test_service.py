@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
-from support.clock import settle
+from support.clock import run_threads_inline, settle
 from support.tasks import calls
 
 from trio_durable import CallTimeout, Cluster, DurableObject, InlineRunner, OwnerLost, handler
@@ -64,12 +64,7 @@ class Served(DurableObject, name="ServiceServed"):
 
 @pytest.fixture(autouse=True)
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AnyIO makes Unix sockets in a thread. Meanwhile virtual time would run away."""
-
-    async def run_sync(function: Callable[..., object], *args: object, **_: object) -> object:
-        return function(*args)
-
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+    run_threads_inline(monkeypatch)
 
 
 @asynccontextmanager
