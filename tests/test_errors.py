@@ -32,6 +32,7 @@ SAMPLES: dict[str, object] = {
     "limit": 1_000,
     "location": "/data/app.db",
     "mailbox_size": 16,
+    "may_have_run": True,
     "member": "total",
     "name": "remind",
     "object_id": "'user-123'",
@@ -56,6 +57,7 @@ SHOWN: dict[str, str] = {
     "key": "Cart('user-123')",
     "known": "add, remove",
     "limit": "1,000",
+    "may_have_run": "a turn that has begun still runs to its end",
     "path": "Cart('user-123') → Stock('apples') → Cart('user-123')",
     "size": "2,000",
     "timeout": "2.5 s",
@@ -94,7 +96,9 @@ def classes() -> list[type[DurableError]]:
 
 
 def fields(cls: type[DurableError]) -> list[str]:
-    return [field.name for field in attrs.fields(cls)] if attrs.has(cls) else []
+    """The fields that an error is made of."""
+    found = attrs.fields(cls) if attrs.has(cls) else ()
+    return [field.name for field in found if field.init]
 
 
 def sample(cls: type[DurableError]) -> DurableError:
@@ -325,6 +329,17 @@ def test_the_message_ends_with_what_to_do(name: str, advice: str) -> None:
     message = str(sample(getattr(trio_durable, name)))
     last = re.split(r"; |\. ", message)[-1]
     assert advice in last
+
+
+def test_a_call_that_did_not_run_needs_no_check() -> None:
+    late = trio_durable.CallTimeout(KEY, "add", 2.5, "busy with pay", False)
+    full = trio_durable.MailboxFull(KEY, "add", 2.5, "busy with pay", 16)
+    for error in (late, full):
+        for other in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+            assert not other.may_have_run
+            assert "it did not run: " in str(other)
+            assert "check" not in str(other)
+    assert trio_durable.CallTimeout(KEY, "add", 2.5, "busy with pay").may_have_run
 
 
 @pytest.mark.parametrize(("name", "happened"), WHAT_HAPPENED.items())

@@ -227,11 +227,19 @@ class CallTimeout(CallFailed, TimeoutError):
 
     timeout: float
     activity: str
+    may_have_run: bool = True
+    """False if its turn hadn't begun, so that it never runs."""
 
     def _message(self) -> str:
+        if self.may_have_run:
+            advice = (
+                "a turn that has begun still runs to its end: check its effect before you call "
+                "again"
+            )
+        else:
+            advice = "it did not run: call again, or with a longer timeout"
         return (
-            f"{self._where()} gave no reply within {self.timeout:g} s ({self.activity}); "
-            "a turn that has begun still runs to its end: check its effect before you call again"
+            f"{self._where()} gave no reply within {self.timeout:g} s ({self.activity}); {advice}"
         )
 
 
@@ -240,6 +248,7 @@ class MailboxFull(CallTimeout):
     """The mailbox was full, and the call's turn didn't come in time. The call never ran."""
 
     mailbox_size: int
+    may_have_run: bool = attrs.field(default=False, init=False)
 
     def _message(self) -> str:
         return (

@@ -68,6 +68,7 @@ class Node:
         self.requests: list[Incoming] = []
         """Requests of the other side, in order, unless a test serves them."""
         self.ends: list[LinkEnd] = []
+        self.deadlines = deadlines
         self.peer = Peer(
             running_loop(),
             connection,

@@ -128,10 +128,12 @@ async def test_errors_arrive_as_they_were_raised(path: Path, place: int) -> None
 async def test_a_call_has_its_timeout(path: Path, place: int) -> None:
     async with members(path) as runtimes:
         counter = runtimes[place].get(Counter, "a", timeout=1)
-        with pytest.raises(CallTimeout):
+        with pytest.raises(CallTimeout) as running:
             await counter.add_slowly(3)
-        with pytest.raises(CallTimeout):
+        assert running.value.may_have_run
+        with pytest.raises(CallTimeout) as queued:
             await counter.add()
+        assert not queued.value.may_have_run
         await anyio.sleep(3)
         assert await counter.read() == 1  # the turn that had begun ran to its end, the queued never
 

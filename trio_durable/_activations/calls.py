@@ -238,11 +238,12 @@ class LocalCalls:
             self._deadlines.watch(waiter, self._loop.now(), timeout)
 
     def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
-        if envelope.stood_in_line and activation.is_queued(envelope):
+        is_queued = activation.is_queued(envelope)
+        if envelope.stood_in_line and is_queued:
             size, activity = self.object_type.options.mailbox_size, activation.activity()
             activation.repair()
             return MailboxFull(activation.key, envelope.name, timeout, activity, size)
-        return timed_out(activation, envelope.name, timeout)
+        return timed_out(activation, envelope.name, timeout, may_have_run=not is_queued)
 
     def _check_usable(self) -> None:
         """Refuse calls from the wrong place, and from outside while the runtime closes.
@@ -451,8 +452,10 @@ class LocalCalls:
         return await observed(notifier, events.Call(key, name, depth, expected), calling)
 
 
-def timed_out(activation: Activation, name: str, timeout: float) -> CallTimeout:
+def timed_out(
+    activation: Activation, name: str, timeout: float, *, may_have_run: bool = True
+) -> CallTimeout:
     """The error of a request that wasn't served in time, or isn't durable."""
     activity = activation.activity()
     activation.repair()
-    return CallTimeout(activation.key, name, timeout, activity)
+    return CallTimeout(activation.key, name, timeout, activity, may_have_run)

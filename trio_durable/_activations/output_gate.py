@@ -63,7 +63,7 @@ class OutputGate:
             await waiter.wait()
         except Expired:
             problem = f"the commit of the caller, {ticket.key}, isn't durable yet"
-            raise CallTimeout(key(), name, timeout or 0, problem) from None
+            raise CallTimeout(key(), name, timeout or 0, problem, False) from None
         if timeout is None:
             return None
         return max(timeout - (self._loop.now() - began), 0.0)

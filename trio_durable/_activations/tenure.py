@@ -115,9 +115,8 @@ class Tenure:
             try:
                 await waiter.wait()
             except Expired:
-                raise CallTimeout(
-                    key(), name, timeout or 0, f"it never ran: {_LOST}, and has no new one yet"
-                ) from None
+                problem = f"{_LOST}, and has no new one yet"
+                raise CallTimeout(key(), name, timeout or 0, problem, False) from None
             finally:
                 self._waiting.pop(waiter, None)
         return None if timeout is None else max(0.0, timeout - (self._loop.now() - began))

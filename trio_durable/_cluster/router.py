@@ -191,7 +191,7 @@ class Router:
                 await waiter.wait()
             except Expired:
                 problem = "no process of the cluster had the object"
-                raise CallTimeout(key(), name, timeout or 0, problem) from None
+                raise CallTimeout(key(), name, timeout or 0, problem, False) from None
             finally:
                 self._waiting.pop(waiter, None)
         return place
@@ -216,8 +216,10 @@ def _may_have_run(
             problem = f"process {peer.them.node_id} has as many calls as it takes"
             raise Overloaded(key(), name, timeout or 0, problem) from None
         case NoReply():
-            activity = "it was sent to another process" if failure.was_sent else "it never ran"
-            raise CallTimeout(key(), name, timeout or 0, activity) from None
+            was_sent = failure.was_sent
+            activity = "it was sent" if was_sent else "it waited to be sent"
+            problem = f"{activity} to process {peer.them.node_id}"
+            raise CallTimeout(key(), name, timeout or 0, problem, was_sent) from None
         case MessageTooLarge():
             raise ArgumentError(key(), name, f"{failure}; raise max_frame") from None
     return isinstance(failure, OutcomeUnknown) or (
