@@ -17,6 +17,7 @@ _FILE = (*_TESTS, "cluster/test_file.py", "-k")
 _PROCESSES = (*_TESTS, "cluster/test_processes.py", "-k")
 _MEMBERS = (*_TESTS, "cluster/test_members.py", "-k")
 _ROWS = (*_TESTS, "storage/postgres/test_nodes.py", "storage/postgres/test_members.py", "-k")
+_INTERLEAVED = (*_TESTS, "storage/postgres/test_interleavings.py", "-k")
 CHECKS: dict[str, tuple[str, ...]] = {
     "succession": (*_FILE, "trio and (take or alarms or under_way or not_known or order)"),
     "closing": (*_FILE, "trio and (closing or close or answered)"),
@@ -31,6 +32,9 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "leases of members": (*_MEMBERS, "trio and lease"),
     "places of members": (*_MEMBERS, "trio and (memory or leaves or leave or shards)"),
     "alarms of members": (*_MEMBERS, "trio and (alarms or claims)"),
+    "interleaved saves": (*_INTERLEAVED, "save and (removed or another)"),
+    "interleaved acquisitions": (*_INTERLEAVED, "(acquire or beat) and joins"),
+    "interleaved beats": (*_INTERLEAVED, "beat and clock"),
     "rows": (*_ROWS, "writes_nothing or settled or claims or since_it_was_read"),
 }
 
@@ -328,6 +332,81 @@ MUTANTS = [
         "storage/postgres/_nodes.py",
         "SELECT CASE WHEN count(*) = 1 THEN 1 ELSE ('{_DEPOSED_MARK} ' || count(*))::int END",
         "SELECT CASE WHEN count(*) = 1 THEN 1 ELSE 1 END",
+    ),
+    Mutant(
+        "fence_without_lock",
+        "the fence looks for the node's row without a lock, so a removal doesn't wait for the save",
+        "interleaved saves",
+        "storage/postgres/_nodes.py",
+        "WHERE node_id = %s AND server = %s FOR KEY SHARE",
+        "WHERE node_id = %s AND server = %s",
+    ),
+    Mutant(
+        "fence_not_first",
+        "a transaction of several round trips writes, and locks the node's row at its end",
+        "interleaved saves",
+        "storage/postgres/_writer.py",
+        "                self._nodes.begin(connection)\n                if new:\n",
+        "                if new:\n",
+        (
+            (
+                "                return self._apply_fresh(connection, batch, parts, new, now)\n",
+                (
+                    "                found = self._apply_fresh(connection, batch, parts, new, now)\n"
+                    "                self._nodes.begin(connection)\n"
+                    "                return found\n"
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        "incarnation_in_beats_only",
+        "a save reaches a promoted standby before its node has seen that",
+        "interleaved saves",
+        "storage/postgres/_nodes.py",
+        "WHERE node_id = %s AND server = %s FOR KEY SHARE",
+        "WHERE node_id = %s AND %s::text IS NOT NULL FOR KEY SHARE",
+    ),
+    Mutant(
+        "nodes_before_shards",
+        "nodes are read before shards, and an owner that isn't among them is taken for dead",
+        "interleaved acquisitions",
+        "storage/postgres/_shards.py",
+        "        row = connection.execute(self._read, parameters, binary=True).fetchone()\n",
+        "        early = connection.execute(self._read, parameters, binary=True).fetchone()[0]\n"
+        "        row = connection.execute(self._read, parameters, binary=True).fetchone()\n"
+        "        row = (early, *row[1:])\n",
+        (
+            (
+                "            owners, terms = before.owners, before.terms\n",
+                (
+                    "            owners, terms = before.owners, before.terms\n"
+                    "        known = {node.node_id for node in found}\n"
+                    "        owners = [each and (each if UUID(each) in known else None)"
+                    " for each in owners or ()]\n"
+                ),
+            ),
+            ("        AND s.owner IS NULL AND passed = 1\n", "        AND passed = 1\n"),
+        ),
+    ),
+    Mutant(
+        "owner_looked_up",
+        "a shard is acquired if no row of its owner is found, by the statement that acquires it",
+        "interleaved acquisitions",
+        "storage/postgres/_shards.py",
+        " AND s.term = k.term\n        AND s.owner IS NULL AND passed = 1\n"
+        "    ORDER BY s.shard FOR UPDATE OF s SKIP LOCKED",
+        "\n        AND NOT EXISTS (SELECT FROM {{nodes}} AS n WHERE n.node_id = s.owner)"
+        " AND passed = 1\n"
+        "    ORDER BY s.shard FOR UPDATE OF s",
+    ),
+    Mutant(
+        "clock_of_the_database",
+        "a node is removed by its age, of which the database's clock decides",
+        "interleaved beats",
+        "storage/postgres/_deaths.py",
+        "if gone or now - silence.since >= node.ttl:",
+        "if gone or node.age >= node.ttl:",
     ),
     Mutant(
         "answers_unchecked",

@@ -54,6 +54,8 @@ class Mutant:
     """The file below ``trio_durable/``."""
     old: str
     new: str
+    more: tuple[tuple[str, str], ...] = ()
+    """Other texts of the file to be replaced, with their replacements."""
 
 
 _CONSTRUCTOR = """\
@@ -375,9 +377,11 @@ def mutated(mutant: Mutant, folder: Path) -> Path:
     )
     path = package / mutant.module
     source = path.read_text()
-    if source.count(mutant.old) != 1:
-        raise LookupError(f"{mutant.module} has {mutant.old!r} {source.count(mutant.old)} times")
-    path.write_text(source.replace(mutant.old, mutant.new))
+    for old, new in ((mutant.old, mutant.new), *mutant.more):
+        if source.count(old) != 1:
+            raise LookupError(f"{mutant.module} has {old!r} {source.count(old)} times")
+        source = source.replace(old, new)
+    path.write_text(source)
     return package
 
 

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from support.postgres import wait_until
 
-from trio_durable.storage import Durability, MemoryStorage, SQLiteStorage, Storage
+from trio_durable import StorageInUse
+from trio_durable.storage import (
+    ClusterMembership,
+    Durability,
+    ForwardingStorage,
+    Lease,
+    MemoryStorage,
+    NewMember,
+    SharedStorage,
+    SQLiteStorage,
+    Storage,
+    View,
+    Writer,
+)
 from trio_durable.storage.postgres import PostgresStorage
 from trio_durable.testing.conformance import StorageConformance
+from trio_durable.testing.conformance._builders import save
 
 
 class TestMemoryStorage(StorageConformance):
@@ -32,3 +48,50 @@ class TestPostgresStorage(StorageConformance):
     @pytest.fixture
     def storage(self, postgres: str) -> Storage:
         return PostgresStorage(postgres)
+
+
+class OfMembers(ForwardingStorage):
+    """A shared storage whose writer is the only member of a cluster, as its runtime makes it.
+
+    It owns all shards, whose claims it has ended, and the reader feeds their alarms.
+    """
+
+    def __init__(self, shared: SharedStorage) -> None:
+        super().__init__(shared)
+        self._shared = shared
+
+    def open_writer(self) -> Writer:
+        writer = self._shared.open_member(NewMember("default", None, True, 600.0, {}, 0))
+        membership = writer.membership
+        assert isinstance(membership, ClusterMembership)
+        views: list[View] = []
+        losses: list[str] = []
+
+        def lost(lease: Lease, problem: str) -> None:
+            losses.append(problem)
+
+        membership.watch(views.append)
+        membership.follow(lambda call: call(), lost)
+        mine = [membership.lease.holder] * membership.shards
+        wait_until(lambda: losses or (views and list(views[-1].owners) == mine))
+        assert losses == []
+        shards: Collection[int] = range(membership.shards)
+        membership.release_claims(shards)
+        membership.feed(shards)
+        return writer
+
+
+class TestMemberOfPostgresStorage(StorageConformance):
+    """An SQLite file has no members: its lock is that of `open_writer` in a cluster as well."""
+
+    @pytest.fixture
+    def storage(self, postgres: str) -> Storage:
+        return OfMembers(PostgresStorage(postgres))
+
+    def test_one_writer_at_a_time(self, storage: Storage, writer: Writer) -> None:
+        """A member is no hindrance to others, but to a writer alone."""
+        assert isinstance(storage, OfMembers)
+        with pytest.raises(StorageInUse) as caught:
+            storage.inner.open_writer()
+        assert caught.value.location == storage.location
+        assert self.commit(writer, save("a", 0)) == []
