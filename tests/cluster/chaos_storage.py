@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import attrs
 import psycopg
-from support.postgres import Server
+from support.postgres import Server, wait_until
 from support.proxy import Proxy
 
 from trio_durable import Cluster
@@ -295,13 +295,7 @@ class ServerStorage(ChaosStorage):
 
     def contents(self) -> Contents:
         """See `ChaosStorage.contents`."""
-        objects = f"SELECT type_name, object_id, state::text FROM {self._schema}.durable_objects"
-        alarms = f"SELECT name FROM {self._schema}.durable_alarms"
-        with psycopg.connect(self._server.conninfo(dbname="postgres")) as connection:
-            return Contents(
-                connection.execute(objects.encode()).fetchall(),
-                frozenset(name for (name,) in connection.execute(alarms.encode())),
-            )
+        return contents_of(self._server, self._schema)
 
     def check_calm(self) -> None:
         """See `ChaosStorage.check_calm`."""
@@ -322,6 +316,112 @@ class ServerStorage(ChaosStorage):
         self._end_networks()
         self._go_on()
         self._server.remove()
+
+
+class StandbyStorage(ChaosStorage):
+    """A server with a synchronous standby, which is promoted in the middle of each round.
+
+    Each round has the server that the round before has left, with another standby.
+    """
+
+    harms_per_second = 3.0
+    calm_seconds = 6.0
+    settled_seconds = 3.0
+
+    def __init__(self) -> None:
+        self._primary = self._new_server()
+        self._standby: Server | None = None
+        self._network: Network | None = None
+        """The way of the standby to the primary."""
+        self._schema = ""
+        self._rounds = self._harms = 0
+
+    def _new_server(self, standby_of: Server | None = None, **settings: str) -> Server:
+        options: dict[str, Any] = {"max_connections": 100, "log_min_messages": "warning"}
+        return Server(standby_of=standby_of, **options, **settings)
+
+    def begin(self, folder: Path, draw: random.Random) -> list[Place]:
+        """See `ChaosStorage.begin`."""
+        self._rounds += 1
+        self._harms = 0
+        self._schema = f"chaos_{self._rounds}"
+        primary = self._primary
+        primary.execute(f"CREATE SCHEMA {self._schema}")
+        network = self._network = Network(primary.socket)
+        way = f"host=127.0.0.1 port={network.port} user=postgres"
+        standby = self._standby = self._new_server(primary, primary_conninfo=way)
+        # Not in the copy, which is to wait for no standby when it has been promoted.
+        primary.execute(
+            "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
+        )
+        wait_until(lambda: primary.execute(_SYNCHRONOUS) == [(1,)])
+        hosts = {
+            "host": f"{primary.folder},{standby.folder}",
+            "port": f"{primary.port},{standby.port}",
+            "options": f"-csearch_path={self._schema}",
+        }
+        location = f"postgresql://postgres@/postgres?{urlencode(hosts)}"
+        return [
+            Place(n, location, BACKENDS[n % 3], Cluster(ttl=TTL), callers=2, epoch=4.0, objects=48)
+            for n in range(4)
+        ]
+
+    def harms(self, after: After) -> Mapping[Harm, int]:
+        """See `ChaosStorage.harms`."""
+
+        def promote_standby(_: Process) -> None:
+            """The standby gets nothing any more for a while, so nothing is acknowledged."""
+            assert self._network is not None
+            self._network.freeze()
+            self._harms = -1_000_000
+            after(0.5, self._promote)
+
+        self._harms += 1
+        is_due = self._harms > _HARMS_BEFORE_PROMOTION and self._standby is not None
+        return {promote_standby: 1_000_000} if is_due else {}
+
+    def _promote(self) -> None:
+        """Lose the primary for ever."""
+        former, standby, network = self._primary, self._standby, self._network
+        assert standby is not None
+        assert network is not None
+        former.stop(signal.SIGKILL)
+        network.close()
+        self._network = None
+        standby.promote()
+        self._primary, self._standby = standby, None
+        former.remove()
+
+    def contents(self) -> Contents:
+        """See `ChaosStorage.contents`."""
+        return contents_of(self._primary, self._schema)
+
+    def check_calm(self) -> None:
+        """See `ChaosStorage.check_calm`."""
+        assert self._standby is None, "it was not promoted"
+
+    def close(self) -> None:
+        """See `ChaosStorage.close`."""
+        if self._network is not None:
+            self._network.close()
+        for server in (self._primary, self._standby):
+            if server is not None:
+                server.remove()
+
+
+_SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+_HARMS_BEFORE_PROMOTION = 1
+
+
+def contents_of(server: Server, schema: str) -> Contents:
+    """What is stored in a schema of a server."""
+    objects = f"SELECT type_name, object_id, state::text FROM {schema}.durable_objects"
+    alarms = f"SELECT name FROM {schema}.durable_alarms"
+    with psycopg.connect(server.conninfo(dbname="postgres")) as connection:
+        return Contents(
+            connection.execute(objects.encode()).fetchall(),
+            frozenset(name for (name,) in connection.execute(alarms.encode())),
+        )
 
 
 class Network:
@@ -364,7 +464,11 @@ def _pass_on(listener: socket.socket, target: Path) -> NoReturn:
         os._exit(0)
 
 
-STORAGES: dict[str, type[ChaosStorage]] = {"sqlite": FileStorage, "postgres": ServerStorage}
+STORAGES: dict[str, type[ChaosStorage]] = {
+    "sqlite": FileStorage,
+    "postgres": ServerStorage,
+    "standby": StandbyStorage,
+}
 
 
 @contextlib.contextmanager

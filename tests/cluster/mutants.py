@@ -28,6 +28,9 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "end of a link": (*_TESTS, "cluster/test_link_end.py"),
     "chaos": ("cluster.chaos", "--minutes", "1", "--seed", "1"),
     "chaos of members": ("cluster.chaos", "--storage", "postgres", "--minutes", "2", "--seed", "1"),
+    "chaos with a standby": (
+        *("cluster.chaos", "--storage", "standby", "--minutes", "1", "--seed", "1"),
+    ),
     "service": (*_TESTS, "cluster/test_service.py", "-k", "trio"),
     "leases of members": (*_MEMBERS, "trio and lease"),
     "places of members": (*_MEMBERS, "trio and (memory or leaves or leave or shards)"),
@@ -334,30 +337,20 @@ MUTANTS = [
         "SELECT CASE WHEN count(*) = 1 THEN 1 ELSE 1 END",
     ),
     Mutant(
+        "acknowledged_by_one_server",
+        "a commit doesn't wait for the synchronous standby",
+        "chaos with a standby",
+        "storage/postgres/_session.py",
+        "CASE WHEN {durability} = 'normal' THEN set_config('synchronous_commit', 'off', {local})",
+        "CASE WHEN {durability} <> '' THEN set_config('synchronous_commit', 'local', {local})",
+    ),
+    Mutant(
         "fence_without_lock",
         "the fence looks for the node's row without a lock, so a removal doesn't wait for the save",
         "interleaved saves",
         "storage/postgres/_nodes.py",
         "WHERE node_id = %s AND server = %s FOR KEY SHARE",
         "WHERE node_id = %s AND server = %s",
-    ),
-    Mutant(
-        "fence_not_first",
-        "a transaction of several round trips writes, and locks the node's row at its end",
-        "interleaved saves",
-        "storage/postgres/_writer.py",
-        "                self._nodes.begin(connection)\n                if new:\n",
-        "                if new:\n",
-        (
-            (
-                "                return self._apply_fresh(connection, batch, parts, new, now)\n",
-                (
-                    "                found = self._apply_fresh(connection, batch, parts, new, now)\n"
-                    "                self._nodes.begin(connection)\n"
-                    "                return found\n"
-                ),
-            ),
-        ),
     ),
     Mutant(
         "incarnation_in_beats_only",

@@ -24,6 +24,7 @@ def test_it_says_what_it_has_done(storage: str) -> None:
     assert lines[-1] == "nothing was wrong", "\n".join(lines)
     assert " changes" in lines[-2]
     assert "histories" in lines[-2]
+    assert ("1 promote_standby" in lines[-2]) is (storage == "standby")
 
 
 # --- what it would see -------------------------------------------------------------------------

@@ -78,12 +78,13 @@ def beat(world: World, node: Node) -> None:
 
 
 def acquire(world: World, node: Node) -> None:
-    """Acquire the shard of a member that has left."""
-    other = world.nodes[1]
+    """Acquire the shard of a member that has left, as the only one that serves."""
+    other, newcomer = world.nodes[1:3]
     node.give(0, other.id)
     world.beat(node)
     world.beat(other)
     world.leave(other)
+    world.leave(newcomer)
     beat(world, node)
 
 
@@ -147,6 +148,8 @@ def clock_is_set(world: World, node: Node) -> None:
 
 def server_is_another(world: World, node: Node) -> None:
     world.fail_over()
+    world.finish(node.writing)
+    serve(world, [node])  # which may not have noticed it
     for each in world.nodes[1:]:
         world.beat(each)
 
