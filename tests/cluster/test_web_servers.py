@@ -1,4 +1,4 @@
-"""Workers of real web servers share the objects of one file, with the app of the how-to."""
+"""Workers of real web servers share the objects of one storage, with the app of the how-to."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from cli.support import ROOT, environment
 from documentation.page import files
 from documentation.server import free_port
+from support.postgres import url_of, wait_until
+
+from trio_durable.storage.postgres._shard_function import shard_of
 
 SERVERS = {
     "uvicorn": ("uvicorn", "visits:app", "--workers", "2", "--port"),
@@ -26,6 +30,9 @@ SERVERS = {
     ),
 }
 SECONDS = 60.0
+_OWNERS = """
+SELECT shard, pid FROM durable_shards JOIN durable_nodes ON node_id = owner
+"""
 
 
 @contextmanager
@@ -80,11 +87,39 @@ def test_workers_share_the_objects(server: str, tmp_path: Path) -> None:
             assert count < 5000, "a worker never got a connection"
         owner = json.loads((tmp_path / "visits.db-node").read_text())["pid"]
         assert owner in workers
-        if not server.startswith("uvicorn"):
-            return  # hypercorn ends when a worker of it is killed
-        os.kill(owner, signal.SIGKILL)
-        for _ in range(20):
+        if server.startswith("uvicorn"):  # hypercorn ends when a worker of it is killed
+            kill(owner, url, count)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_workers_share_the_objects_of_a_database(
+    server: str, tmp_path: Path, postgres: str
+) -> None:
+    """Each of them has some of the objects."""
+    program = files(ROOT / "docs" / "howto" / "workers.md")["visits.py"]
+    changed = program.replace('"visits.db"', repr(url_of(postgres)))
+    assert changed != program
+    (tmp_path / "visits.py").write_text(changed)
+    with serving(tmp_path, *SERVERS[server]) as url:
+        count, workers = 0, set[int]()
+        while len(workers) < 2:
             answer = visit(url)
             count += 1
             assert answer["visits"] == count
-            assert answer["worker"] != owner
+            workers.add(answer["worker"])
+            assert count < 5000, "a worker never got a connection"
+        with psycopg.connect(postgres, autocommit=True) as admin:
+            wait_until(lambda: {pid for _, pid in admin.execute(_OWNERS)} == workers)
+            owners = dict(admin.execute(_OWNERS).fetchall())
+        if server.startswith("uvicorn"):
+            kill(owners[shard_of("a", len(owners))], url, count)
+
+
+def kill(worker: int, url: str, count: int) -> None:
+    """Kill a worker, and go on without it."""
+    os.kill(worker, signal.SIGKILL)
+    for _ in range(20):
+        answer = visit(url)
+        count += 1
+        assert answer["visits"] == count
+        assert answer["worker"] != worker
