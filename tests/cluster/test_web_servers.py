@@ -110,7 +110,7 @@ def test_workers_share_the_objects_of_a_database(
             assert count < 5000, "a worker never got a connection"
         with psycopg.connect(postgres, autocommit=True) as admin:
             wait_until(lambda: {pid for _, pid in admin.execute(_OWNERS)} == workers)
-            owners = dict(admin.execute(_OWNERS).fetchall())
+            owners: dict[int, int] = dict(admin.execute(_OWNERS).fetchall())
         if server.startswith("uvicorn"):
             kill(owners[shard_of("a", len(owners))], url, count)
 
