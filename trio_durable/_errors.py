@@ -222,22 +222,18 @@ class CallFailed(DurableError):
 class CallTimeout(CallFailed, TimeoutError):
     """No reply came in time.
 
-    A turn that has begun still runs to its end. A call that is still queued never runs.
+    A turn that has begun still runs to its end. If ``may_have_run`` is False, none has begun.
     """
 
     timeout: float
     activity: str
     may_have_run: bool = True
-    """False if its turn hadn't begun, so that it never runs."""
 
     def _message(self) -> str:
+        advice = "it did not run: call again, or with a longer timeout"
         if self.may_have_run:
-            advice = (
-                "a turn that has begun still runs to its end: check its effect before you call "
-                "again"
-            )
-        else:
-            advice = "it did not run: call again, or with a longer timeout"
+            advice = "a turn that has begun still runs to its end: check its effect before you "
+            advice += "call again"
         return (
             f"{self._where()} gave no reply within {self.timeout:g} s ({self.activity}); {advice}"
         )

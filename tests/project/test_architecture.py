@@ -242,7 +242,7 @@ SHARED_PRIVATELY = {
 
 MAX_LINES = 500
 LONGER = {
-    "_errors": 700,  # one tree, drawn at its head
+    "_errors": 710,  # one tree, drawn at its head
     "_activations.activation": 600,  # one state machine: all of it reads or moves the phase
 }
 
