@@ -1,12 +1,15 @@
 """Two checkouts of the library in turns: ``python -m benchmarks.pair OTHER_CHECKOUT``.
 
 Prints, for each figure, the medians of both and the median, least and greatest of the ratios of
-this checkout to the other, pair by pair. A pair is two child processes, one after the other, with
-the same interpreter, dependencies and workload (this file), and ``PYTHONPATH`` as the only
-difference; the first of a pair is each checkout in turn. The workload uses the public API alone, so
-that it runs on any version. ``--cpu`` divides calls by the processor time of the process instead
-of by seconds, which is steadier on a machine that has other work to do. ``--storage postgres`` has
-the figures of PostgreSQL instead, each child with an empty schema of one server.
+this checkout to the other, turn by turn. A pair is two child processes, with the same interpreter,
+dependencies and workload (this file), and ``PYTHONPATH`` as the only difference. They take turns of
+a twentieth of a second, in which the other one waits, and the first of two turns is each checkout
+in turn. So whatever else slows the machine slows both. Memory is measured once in a process. The
+workload uses the public API alone, so that it runs on any version.
+
+``--cpu`` divides calls by the processor time of the process instead of by seconds, which is
+steadier still. ``--storage postgres`` has the figures of PostgreSQL instead, each child with an
+empty schema of one server.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from time import process_time
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from trio_durable import DurableRuntime, MemoryStorage, SQLiteStorage, Storage
 from trio_durable.storage.postgres import PostgresStorage
@@ -36,13 +39,14 @@ from .postgres import server
 
 _HERE = Path(__file__).resolve().parents[1]
 _OBJECTS, _MEMORY_OBJECTS = 1_000, 20_000
-_WARM_UP, _SECONDS = 0.1, 0.5
+_WARM_UP, _SECONDS, _TURNS = 0.1, 0.05, 20
 # The library is imported from PYTHONPATH, and then this package from the checkout it is in.
 _CHILD = f"""
 import sys, trio_durable
 sys.path.insert(0, {str(_HERE)!r})
 from benchmarks.pair import measure
-print(trio_durable.__file__, measure(*sys.argv[1:]))
+print(trio_durable.__file__, flush=True)
+measure(*sys.argv[1:])
 """
 
 
@@ -59,10 +63,10 @@ def _storage(name: StorageName, folder: Path) -> Storage:
 
 def _calls(
     operation: Operation, callers: int, storage: StorageName, folder: Path, cpu: bool
-) -> float:
-    """Calls to active objects, a second."""
+) -> None:
+    """Calls to active objects, a second; one figure for each line of the input."""
 
-    async def main() -> float:
+    async def main() -> None:
         async with DurableRuntime(_storage(storage, folder), objects=[Counter]) as runtime:
             counters = [runtime.get(Counter, object_id) for object_id in object_ids(_OBJECTS)]
             kinds: dict[Operation, list[Call]] = {
@@ -76,23 +80,25 @@ def _calls(
             walks = [Walk(calls, number) for number in range(callers)]
             await Period(_WARM_UP).run(walks)
             gc.collect()
-            period, began = Period(_SECONDS), process_time()
-            rate = await period.run(walks)
-            return period.calls / (process_time() - began) if cpu else rate
+            for _ in sys.stdin:
+                period, began = Period(_SECONDS), process_time()
+                rate = await period.run(walks)
+                print(period.calls / (process_time() - began) if cpu else rate, flush=True)
 
-    return loops.run("trio", main)
+    loops.run("trio", main)
 
 
-def _memory(status: Status, folder: Path, _: bool) -> float:
+def _memory(status: Status, folder: Path, _: bool) -> None:
     """Bytes by which the resident set grows with each object."""
+    sys.stdin.readline()
     path = folder / "objects.db"
-    return loops.run("trio", partial(bytes_per_object, _MEMORY_OBJECTS, path, status))[0]
+    print(loops.run("trio", partial(bytes_per_object, _MEMORY_OBJECTS, path, status))[0])
 
 
 _POSTGRES = ", PostgreSQL"
 # Reads of active objects touch no storage, so they aren't repeated on SQLite. On PostgreSQL they
 # are, since a reply needs a valid lease.
-_FIGURES: dict[str, Callable[[Path, bool], float]] = {
+_FIGURES: dict[str, Callable[[Path, bool], None]] = {
     "reads/s, 1 caller": partial(_calls, "read", 1, "memory"),
     "reads/s, 64 callers": partial(_calls, "read", 64, "memory"),
     "changes/s, 1 caller, in memory": partial(_calls, "change", 1, "memory"),
@@ -109,40 +115,54 @@ _FIGURES: dict[str, Callable[[Path, bool], float]] = {
 }
 
 
-def measure(figure: str, folder: str, cpu: str) -> float:
-    """One figure, in the process that was started for it."""
-    return _FIGURES[figure](Path(folder), cpu == "cpu")
+def measure(figure: str, folder: str, cpu: str) -> None:
+    """Print a figure at each of its turns, in the process that was started for it."""
+    _FIGURES[figure](Path(folder), cpu == "cpu")
 
 
-def _in_child(
-    checkout: Path, *, figure: str, cpu: bool, parent: Path, postgres: server.Server | None = None
-) -> float:
+@contextmanager
+def _child(
+    checkout: Path, *, figure: str, cpu: bool, parent: Path, postgres: server.Server | None
+) -> Iterator[Callable[[], float]]:
+    """A process with one checkout; what is yielded gives it a turn, and returns its figure."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pair-", dir=parent))
         if postgres is not None:
             stack.enter_context(postgres.schema(Path(folder)))
-        child = subprocess.run(
+        process = subprocess.Popen(
             # -P: the current folder, which may be a checkout, too, isn't searched for modules.
             [sys.executable, "-P", "-c", _CHILD, figure, folder, "cpu" if cpu else "wall"],
             env={**os.environ, "PYTHONPATH": str(checkout)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            check=True,
         )
-    imported, value = child.stdout.rsplit(maxsplit=1)
-    if checkout not in Path(imported).resolve().parents:
-        sys.exit(f"{checkout} has no trio_durable: {imported} was imported")
-    return float(value)
+        stack.enter_context(process)  # its end closes the pipes, and waits
+        assert process.stdin is not None
+        assert process.stdout is not None
+        into, out = process.stdin, process.stdout
+
+        def turn() -> float:
+            into.write("\n")
+            into.flush()
+            return float(out.readline())
+
+        imported = out.readline().rstrip()
+        if checkout not in Path(imported).resolve().parents:
+            sys.exit(f"{checkout} has no trio_durable: {imported!r} was imported")
+        yield turn
 
 
-def _compare(figure: str, checkouts: list[Path], pairs: int, run: Callable[..., float]) -> None:
+def _compare(figure: str, checkouts: list[Path], pairs: int, child: Callable[..., Any]) -> None:
     """Print the line of a figure."""
     found: list[tuple[float, ...]] = []
-    for number in range(pairs):
-        # 1, -1: the other way round, and the figures back in order.
-        way = 1 if number % 2 else -1
-        one, two = (run(checkout, figure=figure) for checkout in checkouts[::way])
-        found.append((one, two)[::way])
+    for _ in range(pairs):
+        with ExitStack() as stack:
+            children = [stack.enter_context(child(each, figure=figure)) for each in checkouts]
+            for _ in range(1 if "bytes" in figure else _TURNS):
+                # 1, -1: the other way round, and the figures back in order.
+                way = 1 if len(found) % 2 else -1
+                found.append(tuple([turn() for turn in children[::way]][::way]))
     this, other = (statistics.median(side) for side in zip(*found, strict=True))
     ratios = [ours / theirs for ours, theirs in found]
     print(
@@ -157,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pair", description=__doc__)
     parser.add_argument("other", type=Path, help="the checkout to compare with")
     parser.add_argument("--this", type=Path, default=_HERE, help="default: the one this file is in")
-    parser.add_argument("--pairs", type=int, default=12, help="default: 12")
+    parser.add_argument("--pairs", type=int, default=4, help="of processes (default: 4)")
     parser.add_argument("--only", default="", help="only figures with this in their names")
     parser.add_argument("--cpu", action="store_true", help="calls per second of processor time")
     parser.add_argument("--dir", type=Path, default=Path.cwd(), help="where to put databases")
@@ -172,11 +192,11 @@ def main() -> None:
         if on_postgres:
             parent = tempfile.TemporaryDirectory(prefix="pair-pg-", dir=arguments.dir)
             postgres = stack.enter_context(server.running(Path(stack.enter_context(parent))))
-        run = partial(_in_child, cpu=arguments.cpu, parent=arguments.dir, postgres=postgres)
+        child = partial(_child, cpu=arguments.cpu, parent=arguments.dir, postgres=postgres)
         print(f"{'':40}{'this':>10}{'other':>10}   this / other (least, greatest)")
         for figure in _FIGURES:
             if arguments.only in figure and figure.endswith(_POSTGRES) == on_postgres:
-                _compare(figure, checkouts, arguments.pairs, run)
+                _compare(figure, checkouts, arguments.pairs, child)
 
 
 if __name__ == "__main__":

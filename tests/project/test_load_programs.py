@@ -105,5 +105,7 @@ def test_a_child_that_takes_too_long_is_ended() -> None:
 
 
 def test_a_folder_without_the_library_is_no_checkout(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="has no trio_durable"):
-        pair._in_child(tmp_path, figure="reads/s, 1 caller", cpu=False, parent=tmp_path)
+    figure = "reads/s, 1 caller"
+    child = pair._child(tmp_path, figure=figure, cpu=False, parent=tmp_path, postgres=None)
+    with pytest.raises(SystemExit, match="has no trio_durable"), child:
+        pass

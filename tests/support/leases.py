@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from trio_durable.storage import Lease
 
 
@@ -10,11 +12,16 @@ class FakeLease(Lease):
 
     def __init__(self, holder: str) -> None:
         self._holder = holder
-        self.is_over = False
+        self.valid_until = math.inf
 
     @property
     def holder(self) -> str:
         return self._holder
 
-    def is_valid(self) -> bool:
-        return not self.is_over
+    @property
+    def is_over(self) -> bool:
+        return not self.is_valid()
+
+    @is_over.setter
+    def is_over(self, is_over: bool) -> None:
+        self.valid_until = -math.inf if is_over else math.inf

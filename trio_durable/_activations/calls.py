@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from .._alarms.delivery import Delivery
+from .._clock import boot_time
 from .._declarations.records import HandlerDefinition
 from .._errors import (
     AlarmSuperseded,
@@ -108,17 +109,17 @@ class LocalCalls:
         loop, services, tenure = self._loop, self._services, self._tenure
         if services.closing or not loop.is_current():
             self._check_usable()
-        lease = None
+        origin, lease = current_turn.get(), None
         if tenure is not None:
-            if not tenure.admits():
+            lease = tenure.lease
+            if boot_time() >= lease.valid_until or (origin is not None and origin.base_lost):
                 key = partial(self.directory.key, address)
                 timeout = await tenure.enter(key, handler.name, timeout)
-            lease = tenure.lease
+                lease = tenure.lease
         if (args or kwargs or handler.name not in self._bare) and (
             kwargs or self._exchange is not None or not are_atoms(args)
         ):
             args, kwargs = self._by_value(address, handler, args, kwargs)
-        origin = current_turn.get()
         if origin is not None and (handler.is_async or not handler.readonly) and origin.must_wait:
             key = partial(self.directory.key, address)
             timeout = await services.output_gate.passed(origin, key, handler.name, timeout)
@@ -185,7 +186,7 @@ class LocalCalls:
             if lease is not None and not isinstance(error, RuntimeClosed):
                 check_lease(lease, state.key, handler.name)
             raise
-        if lease is not None:
+        if lease is not None and boot_time() >= lease.valid_until:
             check_lease(lease, state.key, handler.name)
         return result
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from .._clock import boot_time
 from .._errors import CallTimeout, OwnerLost, RuntimeClosed
 from .._eventloop.loop import Expired, Loop, Waiter
 from .._eventloop.timeouts import Deadlines
@@ -30,7 +31,7 @@ def check_lease(lease: Lease, key: ObjectKey, name: str) -> None:
     Raises:
         OwnerLost: It isn't.
     """
-    if not lease.is_valid():
+    if boot_time() >= lease.valid_until:
         raise OwnerLost(key, name, _LOST) from None
 
 
@@ -61,11 +62,6 @@ class Tenure:
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             waiter.fail(error())
-
-    def admits(self) -> bool:
-        """True if a call may begin now: the lease is valid, and so is the caller's turn."""
-        origin = current_turn.get()
-        return self.lease.is_valid() and (origin is None or not origin.base_lost)
 
     def check_turn(self, key: Callable[[], ObjectKey], name: str) -> None:
         """Let something leave the turn that the caller is in, if it is in one.

@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import attrs
 
+from .._clock import boot_time
+
 
 class Lease(ABC):
     """The time in which a writer's runtime owns the objects of its storage.
@@ -24,14 +26,22 @@ class Lease(ABC):
     thread.
     """
 
+    __slots__ = ("valid_until",)
+
+    valid_until: float
+    """Its end unless it is renewed, in seconds of the machine's boot-time clock (CLOCK_BOOTTIME,
+    or Python's monotonic clock where there is none). Once it is over it is in the past for good.
+
+    It is an attribute because each reply is compared with it."""
+
     @property
     @abstractmethod
     def holder(self) -> str:
         """The id of its holder, which no other holder ever has."""
 
-    @abstractmethod
     def is_valid(self) -> bool:
         """True if it isn't over. Doesn't block."""
+        return boot_time() < self.valid_until
 
 
 class Membership(ABC):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import psycopg
 from psycopg.adapt import Dumper
@@ -34,13 +35,14 @@ class TextArray:
     __slots__ = ("data",)
 
     def __init__(self, items: Sequence[bytes | None]) -> None:
-        parts = [_HEADER.pack(1, None in items, _TEXT, len(items), 1)]
-        for item in items:
-            if item is None:
-                parts.append(_NULL)
-            else:
-                parts += (_LENGTH.pack(len(item)), item)
-        self.data = b"".join(parts)
+        header = _HEADER.pack(1, None in items, _TEXT, len(items), 1)
+        if None in items:
+            self.data = b"".join((header, *map(_with_length, items)))
+        else:
+            parts = [header] * (2 * len(items) + 1)
+            parts[1::2] = map(_LENGTH.pack, map(len, items))  # type: ignore[arg-type]
+            parts[2::2] = items  # type: ignore[assignment]
+            self.data = b"".join(parts)
 
 
 class BigintArray:
@@ -53,14 +55,33 @@ class BigintArray:
     __slots__ = ("data",)
 
     def __init__(self, items: Sequence[int | None]) -> None:
-        parts = [_HEADER.pack(1, None in items, _INT8, len(items), 1)]
-        parts += (_NULL if item is None else _INTEGER.pack(8, item) for item in items)
-        self.data = b"".join(parts)
+        count = len(items)
+        if None in items:
+            header = _HEADER.pack(1, 1, _INT8, count, 1)
+            packed = (_NULL if item is None else _INTEGER.pack(8, item) for item in items)
+            self.data = b"".join((header, *packed))
+        else:
+            lengths_and_items = [8] * (2 * count)
+            lengths_and_items[1::2] = items  # type: ignore[assignment]
+            self.data = _bigints(count).pack(1, 0, _INT8, count, 1, *lengths_and_items)
+
+
+@lru_cache(maxsize=64)
+def _bigints(count: int) -> struct.Struct:
+    """The format of an array without NULLs."""
+    return struct.Struct(f"{_HEADER.format}{'iq' * count}")
+
+
+def _with_length(item: bytes | None) -> bytes:
+    return _NULL if item is None else _LENGTH.pack(len(item)) + item
 
 
 def text_array(items: Iterable[str | None]) -> TextArray:
     """A parameter of type ``text[]``, from items of type str."""
-    return TextArray([None if item is None else item.encode() for item in items])
+    texts = list(items)
+    if texts and texts.count(texts[0]) == len(texts):  # as the types of most batches are
+        return TextArray([None if texts[0] is None else texts[0].encode()] * len(texts))
+    return TextArray([None if item is None else item.encode() for item in texts])
 
 
 _BACKSLASH = ord("\\")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import selectors
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
@@ -82,6 +82,20 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """The lease under which it was used last."""
     backend_pid = 0
     """The process id of the server's process in the latest transaction."""
+    _binary_cursor: psycopg.Cursor[tuple[Any, ...]] | None = None
+
+    def execute_binary(
+        self, query: bytes, parameters: Sequence[object]
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        """Execute a statement whose rows are read before the next one is executed this way.
+
+        They come in the binary format. The cursor is the same each time, since making one takes a
+        tenth of the client's time for a small statement.
+        """
+        cursor = self._binary_cursor
+        if cursor is None:
+            cursor = self._binary_cursor = self.cursor(binary=True)
+        return cursor.execute(query, parameters)
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Run a wait of psycopg within `silence_timeout`."""

@@ -7,6 +7,7 @@ before anyone may remove the node, whatever the clocks of the machines show.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from uuid import UUID
@@ -16,6 +17,7 @@ from .._membership import Lease
 
 VALID_PART = 0.8
 """The part of the TTL for which a lease is valid."""
+_OVER = -math.inf
 
 
 class NodeLease(Lease):
@@ -27,13 +29,13 @@ class NodeLease(Lease):
         until: The end of the lease, in seconds of `boot_time`.
     """
 
-    __slots__ = ("_is_over", "_until", "is_reported", "node_id", "server")
+    __slots__ = ("_lock", "is_reported", "node_id", "server")
 
     def __init__(self, node_id: UUID, server: str, until: float) -> None:
         self.node_id = node_id
         self.server = server
-        self._until = until
-        self._is_over = False
+        self.valid_until = until
+        self._lock = threading.Lock()
         self.is_reported = False
         """`CurrentLease.lose` was called for it."""
 
@@ -42,25 +44,22 @@ class NodeLease(Lease):
         """See `Lease.holder`."""
         return str(self.node_id)
 
-    def is_valid(self) -> bool:
-        """See `Lease.is_valid`."""
-        return not self._is_over and boot_time() < self._until
-
     @property
     def left(self) -> float:
         """The seconds that are left."""
-        return 0.0 if self._is_over else max(0.0, self._until - boot_time())
+        return max(0.0, self.valid_until - boot_time())
 
     def extend(self, until: float) -> bool:
         """Extend it, unless it is over. Returns whether it is valid."""
-        if not self.is_valid():  # and some thread may have found that already
-            self._is_over = True
-        self._until = until
+        with self._lock:
+            # Some thread may have found that it is over, so that it has to stay so.
+            self.valid_until = until if self.is_valid() else _OVER
         return self.is_valid()
 
     def end(self) -> None:
         """It is over."""
-        self._is_over = True
+        with self._lock:
+            self.valid_until = _OVER
 
 
 class CurrentLease:

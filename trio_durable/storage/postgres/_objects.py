@@ -87,7 +87,7 @@ unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[]) AS k (t, 
 """
 _SAVE_ANY = f"""
 WITH {FENCE}
-{_SAVE.format(source=f"{_NEW}, fence WHERE passed = 1")}
+{_SAVE.format(source=f"{_NEW} WHERE (SELECT passed FROM fence) = 1")}
 """
 _SAVE_FRESH = f"""
 WITH k AS MATERIALIZED (SELECT * FROM {_NEW} WHERE {_K_IS_FRESH}),
@@ -196,7 +196,7 @@ class ObjectTable:
         """
         assert connection.fence is not None
         parameters = (*connection.fence, *_rows(batch, now))
-        cursor = connection.execute(self._save_any, parameters, binary=True)
+        cursor = connection.execute_binary(self._save_any, parameters)
         if cursor.rowcount == len(batch):
             return ()
         saved = set(cursor)
@@ -253,7 +253,7 @@ class ObjectTable:
     def load(self, connection: Connection, keys: Sequence[ObjectKey]) -> list[StoredObject | None]:
         """See `Reader.load`."""
         found: list[StoredObject | None] = [None] * len(keys)
-        for n, *row in connection.execute(self._load, _keys(keys), binary=True):
+        for n, *row in connection.execute_binary(self._load, _keys(keys)):
             revision, state, epoch = row
             found[n - 1] = StoredObject(revision, swap_nul(state), epoch)
         return found
@@ -289,7 +289,7 @@ class ObjectTable:
 
 
 def _keys(keys: Sequence[ObjectKey]) -> tuple[TextArray, TextArray]:
-    return text_array(key.type_name for key in keys), text_array(key.object_id for key in keys)
+    return text_array([key.type_name for key in keys]), text_array([key.object_id for key in keys])
 
 
 def _expected(batch: Sequence[Commit]) -> tuple[TextArray, TextArray, BigintArray, BigintArray]:

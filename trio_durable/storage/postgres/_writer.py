@@ -182,15 +182,13 @@ class PostgresWriter(Writer):
             Stale: A tenant has to be created, or another writer changed a row in this very moment.
                 Nothing was applied.
         """
-        parts = by_tenant(batch, lambda commit: commit.key.tenant)
-        found = [
-            (tenant, self._find(tenant), parts[tenant])
-            for tenant in (sorted(parts) if len(parts) > 1 else parts)
-        ]
-        if len(found) == 1 and all(map(_only_saves, batch)):
-            tables = found[0][1]
+        only = _tenant_of_saves(batch)
+        if only is not None:
+            tables = self._find(only)
             if tables is not None:
                 return tables.objects.save_any(connection, batch, now)
+        parts = by_tenant(batch, lambda commit: commit.key.tenant)
+        found = [(tenant, self._find(tenant), part) for tenant, part in sorted(parts.items())]
         if any(
             tables is None and any(c.writes_anything or c.expects_anything for c in part)
             for _, tables, part in found
@@ -452,5 +450,15 @@ class PostgresWriter(Writer):
         return self._tables_of(tenant) if tenant in self._tenants else None
 
 
-def _only_saves(commit: Commit) -> bool:
-    return commit.state is not None and not commit.delete and commit.alarms is None
+def _tenant_of_saves(batch: Sequence[Commit]) -> str | None:
+    """The tenant of a batch that only saves states; None if there are others or other changes."""
+    tenant = batch[0].key.tenant
+    for commit in batch:  # in one loop, since this runs for each change
+        if (
+            commit.state is None
+            or commit.delete
+            or commit.alarms is not None
+            or commit.key.tenant != tenant
+        ):
+            return None
+    return tenant
