@@ -462,8 +462,8 @@ MUTANTS = [
         "objects of a shard that moves come into memory",
         "chaos of members",
         "_cluster/shard_map.py",
-        "return self._moving.get(shard) is _Stage.CLOSED and running_turn() is not None",
-        "return self._moving.get(shard) is not None",
+        "return self.moving.get(shard) is _Stage.CLOSED and running_turn() is not None",
+        "return self.moving.get(shard) is not None",
     ),
     Mutant(
         "calls_of_zombies",

@@ -85,7 +85,7 @@ class LocalCalls:
         self.directory = directory
         self.object_type = directory.object_type
         self._exchange = exchange = directory.object_type.exchange
-        self._bare = directory.object_type.handlers if exchange is None else exchange.bare
+        self._fitting = None if exchange is None else exchange.fitting
         self._services = services
         self._deadlines = services.deadlines
         self._loop = services.loop
@@ -116,9 +116,10 @@ class LocalCalls:
                 key = partial(self.directory.key, address)
                 timeout = await tenure.enter(key, handler.name, timeout)
                 lease = tenure.lease
-        if (args or kwargs or handler.name not in self._bare) and (
-            kwargs or self._exchange is not None or not are_atoms(args)
-        ):
+        if (fitting := self._fitting) is not None:
+            if kwargs or not fitting[handler.name].takes(args):
+                args, kwargs = self._by_value(address, handler, args, kwargs)
+        elif kwargs or (args and not are_atoms(args)):
             args, kwargs = self._by_value(address, handler, args, kwargs)
         if origin is not None and (handler.is_async or not handler.readonly) and origin.must_wait:
             key = partial(self.directory.key, address)

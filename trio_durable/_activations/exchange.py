@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from .._keys import ObjectKey
@@ -20,16 +20,24 @@ class Replies(Protocol):
         ...
 
 
+class Fitting(Protocol):
+    """Tells at once, for one handler, which values are passed as they are. Others may be, too."""
+
+    def takes(self, args: tuple[object, ...]) -> bool:
+        """True if `Exchange.arguments` would return ``args``, without keyword arguments."""
+        ...
+
+    def passes(self, result: object) -> bool:
+        """True if `Exchange.result` would return the same object."""
+        ...
+
+
 class Exchange(Replies, Protocol):
     """Passes arguments and results by value as another process would get them."""
 
     @property
-    def bare(self) -> Collection[str]:
-        """The names of the handlers that may be called without arguments."""
-        ...
-
-    def passes(self, handler: str, result: object) -> bool:
-        """True if `result` would return the same object, which is decided at once. Else it may."""
+    def fitting(self) -> Mapping[str, Fitting]:
+        """The handlers by their names."""
         ...
 
     def arguments(

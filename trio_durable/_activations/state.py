@@ -273,7 +273,8 @@ class ObjectState:
         effects = self.effects
         try:
             if replies is None and (exchange := self.object_type.exchange) is not None:
-                if not exchange.passes(name, result):
+                fitting = exchange.fitting.get(name)
+                if fitting is None or not fitting.passes(result):
                     result = self._reply(name, result, effects, exchange)
             elif replies is not None or not is_atom(result):
                 result = self._reply(name, result, effects, replies)

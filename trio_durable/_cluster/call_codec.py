@@ -19,6 +19,7 @@ which the object lives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import orjson
@@ -66,16 +67,15 @@ class CallCodec:
         self, object_type: ObjectType, handles: Handles, max_size: int = DEFAULT_MAX_SIZE
     ) -> None:
         forms = HandleForms(object_type.forms, handles).forms
-        self._handlers = {
+        self.fitting = {
             name: HandlerCodec(name, *handler_forms(object_type, forms, handler), max_size)
             for name, handler in object_type.handlers.items()
         }
-        self.bare = frozenset(name for name, codec in self._handlers.items() if codec.takes_none)
-        """See `Exchange.bare`."""
+        """See `Exchange.fitting`."""
 
     def handler(self, name: str) -> HandlerCodec:
         """The codec of a handler."""
-        return self._handlers[name]
+        return self.fitting[name]
 
     def arguments(
         self,
@@ -85,16 +85,11 @@ class CallCodec:
         kwargs: dict[str, object],
     ) -> Arguments:
         """See `Exchange.arguments`."""
-        return self._handlers[handler].local_arguments(key, args, kwargs)
-
-    def passes(self, handler: str, result: object) -> bool:
-        """See `Exchange.passes`."""
-        codec = self._handlers.get(handler)
-        return codec is not None and codec.passes(result)
+        return self.fitting[handler].local_arguments(key, args, kwargs)
 
     def result(self, key: ObjectKey, handler: str, result: object) -> object:
         """See `Exchange.result`. The results of turns that aren't a handler's are None."""
-        codec = self._handlers.get(handler)
+        codec = self.fitting.get(handler)
         return result if codec is None else codec.local_reply(key, result)
 
 
@@ -206,23 +201,27 @@ class HandlerCodec:
         Raises:
             ArgumentError: The handler doesn't take them, or one could not be sent.
         """
-        if self._are_themselves(args, kwargs):
+        if self._are_themselves(args, kwargs) if kwargs else self.takes(args):
             return args, kwargs
         data = orjson.loads(self.encode_arguments(key, args, kwargs))
         return self.decode_arguments(key, data)
 
+    def takes(self, args: tuple[object, ...]) -> bool:
+        """See `Fitting.takes`."""
+        if not args:
+            return not self._fewest
+        return self._fewest <= len(args) <= self._most and self._are_positional(args)
+
+    def _are_positional(self, args: tuple[object, ...]) -> bool:
+        """True if another process would get the same objects, which are not too many."""
+        return all(map(_is_itself, args, self._atoms, repeat(self._longest)))
+
     def _are_themselves(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
         """True if the arguments fit the handler, and another process would get the same objects."""
-        if len(args) > self._most:
+        if len(args) > self._most or not self._are_positional(args):
             return False
-        atoms, longest = self._atoms, self._longest
-        for index, value in enumerate(args):
-            if not _is_itself(value, atoms[index], longest):
-                return False
-        if not kwargs:
-            return len(args) >= self._fewest
         for name, value in kwargs.items():
-            if not _is_itself(value, self._atoms_by_name.get(name, NOTHING), longest):
+            if not _is_itself(value, self._atoms_by_name.get(name, NOTHING), self._longest):
                 return False
         try:
             self._parameters.check(len(args), kwargs.keys())
@@ -358,13 +357,8 @@ class HandlerCodec:
         except Exception as error:  # validators may raise anything
             raise ReplyDecodeError(key(), self.name, _text(error)) from error
 
-    @property
-    def takes_none(self) -> bool:
-        """True if the handler may be called without arguments."""
-        return not self._fewest
-
-    def passes(self, result: Any) -> bool:
-        """See `Exchange.passes`."""
+    def passes(self, result: object) -> bool:
+        """See `Fitting.passes`."""
         return _is_itself(result, self._result_atoms, self._longest)
 
     def local_reply(self, key: ObjectKey, result: object) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from .._activations.directory import Directory
@@ -31,16 +31,19 @@ class Places(Protocol):
         """True if all objects are in this process until the runtime closes."""
         ...
 
+    @property
+    def moving(self) -> Collection[int]:
+        """The shards that this process is giving away. While there are none, each object that is in
+        its memory lives here.
+        """
+        ...
+
     def is_here(self, directory: Directory, address: str) -> bool:
         """True if a call of the object at an address can be made in this process."""
         ...
 
     def find(self, object_id: str) -> Peer | Here | None:
         """The place of an object; None while it isn't known, or isn't connected yet."""
-        ...
-
-    def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
-        """`find`, for a call of the object at an address. See `is_here`."""
         ...
 
     def moved(self, object_id: str, peer: Peer) -> None:
@@ -65,6 +68,8 @@ class OnePlace:
         self.is_owner = False
         """True while the objects are here."""
         self._peer: Peer | None = None
+        self.moving: Collection[int] = ()
+        """See `Places.moving`."""
 
     @property
     def are_all_here(self) -> bool:
@@ -78,10 +83,6 @@ class OnePlace:
     def find(self, object_id: str) -> Peer | Here | None:
         """See `Places.find`."""
         return HERE if self.is_owner else self._peer
-
-    def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
-        """See `Places.place_of`."""
-        return self.find(address)
 
     def moved(self, object_id: str, peer: Peer) -> None:
         """See `Places.moved`."""

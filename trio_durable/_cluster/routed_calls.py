@@ -66,9 +66,12 @@ class RoutedCalls(LocalCalls):
         timeout: float | None,
     ) -> Coroutine[Any, Any, object]:
         """See `CallPath.call`."""
-        place = self._places.place_of(self.directory, address)
+        places = self._places
+        if not places.moving and self.directory.find(address) is not None:
+            return self._call_here(address, handler, args, kwargs, timeout)
+        place = places.find(id_at(address))
         if place is HERE:
-            if self._places.are_all_here:
+            if places.are_all_here:
                 self.call = self._call_here
             return self._call_here(address, handler, args, kwargs, timeout)
         calling = self._call_elsewhere(address, handler, args, kwargs, timeout, place)

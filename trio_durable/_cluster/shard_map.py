@@ -57,7 +57,8 @@ class ShardMap:
         """The latest view of the present lease."""
         self._here = bytearray(membership.shards)
         """1 for each shard that is served here."""
-        self._moving: dict[int, _Stage] = {}
+        self.moving: dict[int, _Stage] = {}
+        """See `Places.moving`."""
         self._doubted: dict[int, int] = {}
         """For a shard that wasn't where the view says, the look that has to come first."""
         self._undecided: dict[int, list[tuple[int, Callable[[bool], object]]]] = {}
@@ -73,15 +74,9 @@ class ShardMap:
 
     def is_here(self, directory: Directory, address: str) -> bool:
         """See `Places.is_here`."""
-        if not self._moving and directory.find(address) is not None:
+        if not self.moving and directory.find(address) is not None:
             return True
         return self._admits(self._shard_of(id_at(address)))
-
-    def place_of(self, directory: Directory, address: str) -> Peer | Here | None:
-        """See `Places.place_of`."""
-        if not self._moving and directory.find(address) is not None:
-            return HERE
-        return self.find(id_at(address))
 
     def find(self, object_id: str) -> Peer | Here | None:
         """See `Places.find`."""
@@ -137,7 +132,7 @@ class ShardMap:
             residents.pop(activation, None)
             if not residents:
                 del self._residents[shard]
-                if shard in self._moving:
+                if shard in self.moving:
                     self.emptied()
 
     # --- changes ---------------------------------------------------------------------------------
@@ -151,7 +146,7 @@ class ShardMap:
         """The lease is over: nothing is here any more."""
         self.view = None
         self._here = bytearray(len(self._here))
-        self._moving.clear()
+        self.moving.clear()
         self._doubted.clear()
         self.refuse_undecided()
 
@@ -159,11 +154,11 @@ class ShardMap:
         """Adopt a view. Returns the shards that are served here from now on."""
         self.view = view
         for shard in view.settled:
-            self._moving.pop(shard, None)
+            self.moving.pop(shard, None)
         gained = []
         here, me = self._here, self.me
         for shard, owner in enumerate(view.owners):
-            is_mine = owner == me and shard not in self._moving
+            is_mine = owner == me and shard not in self.moving
             if is_mine and not here[shard]:
                 here[shard] = 1
                 gained.append(shard)
@@ -177,7 +172,7 @@ class ShardMap:
         """Decide the requests that were waiting for this view."""
         assert self.view is not None
         for shard in list(self._undecided):
-            if shard in self._moving:
+            if shard in self.moving:
                 continue  # the view that settles it decides
             waiting, is_here = self._undecided.pop(shard), bool(self._here[shard])
             kept = []
@@ -207,13 +202,13 @@ class ShardMap:
         """Close shards that are served here, for a hand-over."""
         for shard in shards:
             self._here[shard] = 0
-            self._moving[shard] = _Stage.CLOSED
+            self.moving[shard] = _Stage.CLOSED
 
     def reopen(self, shards: Iterable[int]) -> None:
         """Serve closed shards again, which stay here."""
         for shard in shards:
-            if self._moving.get(shard) is _Stage.CLOSED:
-                del self._moving[shard]
+            if self.moving.get(shard) is _Stage.CLOSED:
+                del self.moving[shard]
                 self._here[shard] = 1
         if self.view is not None:
             self._decide()
@@ -227,12 +222,12 @@ class ShardMap:
         """Ask the storage to give closed shards away, none of whose objects is in memory."""
         assert self.view is not None
         for shard in shards:
-            self._moving[shard] = _Stage.GIVEN
+            self.moving[shard] = _Stage.GIVEN
         self._membership.give({shard: self.view.terms[shard] for shard in shards}, to)
 
     def is_moving(self, shard: int) -> bool:
         """True until the hand-over of a shard is settled."""
-        return shard in self._moving
+        return shard in self.moving
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -243,4 +238,4 @@ class ShardMap:
         """True if an object of a shard may come into memory."""
         if self._here[shard]:
             return True
-        return self._moving.get(shard) is _Stage.CLOSED and running_turn() is not None
+        return self.moving.get(shard) is _Stage.CLOSED and running_turn() is not None
