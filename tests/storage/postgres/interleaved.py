@@ -22,6 +22,7 @@ import pytest
 
 from trio_durable._errors import StorageUnavailable
 from trio_durable.storage import LeaseOver, NewMember, StorageFault, View, Writer
+from trio_durable.storage import _membership as _contract
 from trio_durable.storage.postgres import (
     PostgresStorage,
     _cluster,
@@ -422,7 +423,7 @@ def world_of(conninfo: str, admin: Admin, monkeypatch: pytest.MonkeyPatch) -> It
         stack.enter_context(patched.object(_nodes, "SHARDS", SHARDS))
         scheduler = stack.enter_context(scheduler_of(admin, monkeypatch))
         world = World(conninfo, admin, scheduler)
-        for module in (_membership, _cluster, _deaths, _leases):
+        for module in (_contract, _membership, _cluster, _deaths, _leases):
             stack.enter_context(patched.object(module, "boot_time", lambda: world.now))
         stack.enter_context(patched.object(_session, "Server", world.new_server))
         # Waits have real time, of which the virtual one says nothing.
