@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from zlib import crc32
 
+import anyio
 import pytest
 from support.clock import run_threads_inline
 
@@ -34,6 +35,7 @@ from trio_durable import (
 )
 from trio_durable._activations.calls import LocalCalls
 from trio_durable._activations.object_type import ObjectType
+from trio_durable.scheduler._wheel.scheduler import MIN_SECONDS_BETWEEN_READS
 from trio_durable.storage import (
     NewMember,
     Reader,
@@ -174,6 +176,15 @@ def _check_clients_work(kind: str, work: Callable[[], T], /) -> T:
     if kind != "drop_tenant":  # which each member may do, once no other has objects of the tenant
         raise StorageFault(f"a client of a cluster writes: {kind}")
     return work()
+
+
+async def first_look(runtime: DurableRuntime) -> None:
+    """Wait until a runtime that has just opened fires the alarms that were due.
+
+    A member has no shards at its first look at the table. It looks again when it has some.
+    """
+    is_away = isinstance(runtime, Away)
+    await anyio.sleep(0.01 + (MIN_SECONDS_BETWEEN_READS if is_away else 0))
 
 
 def place_objects_away(monkeypatch: pytest.MonkeyPatch, package: str) -> None:

@@ -38,7 +38,6 @@ MODULES = {
 }
 
 _CAUSE = "looks at an error's cause, which crosses as text in a note"
-_LATER = "is about the first moment, before a member has its shards and reads their alarms"
 # They pass if the owner closes at the same moment as its client.
 _CLOSING = "is about the moments of closing; the owner closes after its client"
 _LOOKS = "times or counts looks at the table; a member looks once more when it has its shards"
@@ -65,15 +64,8 @@ EXCEPT = {
     "test_instruments_see_a_failed_turn": "has the event of the call, which is the caller's",
     "test_a_drop_that_comes_too_late_does_not_reach_for_the_storage": _CLOSING,
     "test_what_is_claimed_while_the_runtime_closes_is_given_back": _CLOSING,
-    "test_handlers_beyond_the_grace_period_are_rolled_back_and_run_in_the_next_runtime": _LATER,
-    "test_a_recurring_alarm_catches_up_after_a_downtime": _LATER,
-    "test_an_alarm_fires_in_a_runtime_opened_later": _LATER,
     "test_a_look_at_the_table_that_fails_is_made_again_a_moment_later": _LOOKS,
     "test_a_tenant_that_cant_be_read_keeps_no_alarms_of_others_waiting": _LOOKS,
-    "test_alarms_of_types_that_are_not_served_are_kept": _LATER,
-    "test_a_heap_of_unknown_alarms_holds_nobody_up": _LATER,
-    "test_what_was_claimed_and_not_begun_is_given_back": _LATER,
-    "test_a_closing_runtime_begins_no_more_deliveries": _LATER,
     "test_a_claim_that_was_lost_acknowledges_nothing": _OTHER,
     "test_what_another_runtime_sets_is_found_at_the_next_look": _OTHER,
     "test_an_alarm_that_cant_be_claimed_cant_be_fired": _INSIDE,

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import anyio
 import pytest
+from cluster.away import first_look
 from support.scripted import ScriptedStorage
 
 from trio_durable import DurableObject
@@ -131,6 +132,7 @@ async def test_a_recurring_alarm_catches_up_after_a_downtime() -> None:
         assert len(fired) == 2
     await anyio.sleep(5 * 3600)
     async with opened(storage) as runtime:
+        await first_look(runtime)
         await anyio.sleep(0.1)
         assert len(fired) == 7
         await anyio.sleep(3600)

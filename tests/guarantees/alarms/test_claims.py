@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from cluster.away import first_look
 from support.clock import settle
 from support.scripted import ScriptedStorage
 from support.tasks import calls
@@ -281,7 +282,7 @@ async def test_handlers_beyond_the_grace_period_are_rolled_back_and_run_in_the_n
         await anyio.sleep(2)
     assert kept_claims.rows() == {}
     async with opened(kept_claims) as runtime:
-        await anyio.sleep(0.01)
+        await first_look(runtime)
         assert len(fired) == 2
         assert fired[1].alarm.attempt == 1
         assert await runtime.get(AsyncBench, "a").read() == ["x"]
@@ -297,7 +298,7 @@ async def test_what_was_claimed_and_not_begun_is_given_back(kept_claims: Scripte
         await call.wait()
     assert fired == []
     async with opened(kept_claims) as second:
-        await anyio.sleep(0.01)
+        await first_look(second)
         assert names() == ["x"]
         assert fired[0].alarm.attempt == 1
         assert await second.get(Bench, "a").read() == ["x"]
@@ -337,8 +338,8 @@ async def test_a_closing_runtime_begins_no_more_deliveries() -> None:
         script("slow", sleeps(4))
         await anyio.sleep(2)
     assert names() == ["slow"]
-    async with opened(storage):
-        await anyio.sleep(0.01)
+    async with opened(storage) as runtime:
+        await first_look(runtime)
         assert names() == ["slow", "x"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from cluster.away import first_look
 from support.clock import settle
 from support.scripted import ScriptedStorage
 from support.tasks import calls
@@ -241,9 +242,9 @@ async def test_an_alarm_fires_in_a_runtime_opened_later() -> None:
         await runtime.schedule_alarm(Desk, "a", "to come", after=200)
     await anyio.sleep(100)
     async with opened(storage) as runtime:
-        await anyio.sleep(0.01)
+        await first_look(runtime)
         assert names() == ["overdue"]
-        assert abs(fired[0].late.total_seconds() - 90) < 0.1
+        assert abs(fired[0].late.total_seconds() - 90) < 0.2
         await anyio.sleep(100)
         assert names() == ["overdue", "to come"]
         assert timedelta(0) <= fired[1].late < TICK

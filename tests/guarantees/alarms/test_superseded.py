@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from cluster.away import first_look
 from support.clock import settle
 from support.scripted import ScriptedStorage
 from support.tasks import calls
@@ -298,7 +299,7 @@ async def test_alarms_of_types_that_are_not_served_are_kept(
         (warning,) = errors(caplog)
         assert "'Bench'" in warning
     async with opened(storage) as runtime:
-        await anyio.sleep(0.1)
+        await first_look(runtime)
         assert names() == ["y", "x"]
         assert await runtime.get(Bench, "a").read() == ["x"]
 
@@ -308,6 +309,6 @@ async def test_a_heap_of_unknown_alarms_holds_nobody_up() -> None:
     _insert(storage, "nobody knows", *(f"{number}" for number in range(5000)))
     _insert(storage, "Bench", "x", due_at=1)
     async with opened(storage) as runtime:
-        await anyio.sleep(0.01)
+        await first_look(runtime)
         assert names() == ["x"]
         assert runtime.statistics().alarms_waiting == 0
