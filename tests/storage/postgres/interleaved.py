@@ -105,6 +105,8 @@ class Node:
         self.saves = 0
         self.saving: int | None = None
         """The shard of the save that is under way."""
+        self.is_rejoining = False
+        """Its writer's thread has the membership, for which the node's thread would wait."""
         membership.watch(self.inbox.append)
         membership.follow(lambda call: call(), lambda lease, text: None)
         world.holders[self.id] = self.lease
@@ -122,6 +124,11 @@ class Node:
     def believed(self) -> set[int]:
         """The shards whose objects it serves."""
         return self.owned - self.moving.keys() if self.lease.is_valid() else set()
+
+    @property
+    def may_beat(self) -> bool:
+        """The node's thread can begin a round."""
+        return self.thread.is_idle and not self.is_rejoining
 
     # --- what its event loop does ----------------------------------------------------------------
 
@@ -164,8 +171,12 @@ class Node:
         self.moving.clear()
         self.known.clear()
         self.others.clear()
-        with suppress(StorageUnavailable):
-            self.membership.rejoin()
+        self.is_rejoining = True
+        try:
+            with suppress(StorageUnavailable):
+                self.membership.rejoin()
+        finally:
+            self.is_rejoining = False
         # A view of the former lease never comes after this.
         self.inbox.clear()
         self._world.holders[self.id] = self.lease
@@ -244,7 +255,7 @@ class World:
 
     def beat(self, node: Node, *, views: bool = True) -> None:
         """A whole round of a node, and its views."""
-        if node.thread.is_idle:
+        if node.may_beat:
             self.start(node.thread, "beat", node.beat)
         self.finish(node.thread)
         while views and node.inbox:

@@ -242,7 +242,7 @@ class Story:
         node, world = self._node(), self.world
         shards = sorted(node.believed())
         if self.rng.random() < 0.5:
-            if node.thread.is_idle:
+            if node.may_beat:
                 beat(world, node)
         elif shards and node.writing.is_idle:
             if self.rng.random() < 0.3:
