@@ -37,7 +37,8 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "alarms of members": (*_MEMBERS, "trio and (alarms or claims)"),
     "interleaved saves": (*_INTERLEAVED, "save and (removed or another)"),
     "interleaved acquisitions": (*_INTERLEAVED, "(acquire or beat) and joins"),
-    "interleaved beats": (*_INTERLEAVED, "beat and clock"),
+    "interleaved clocks": (*_INTERLEAVED, "clock"),
+    "saves in doubt": (*_TESTS, "storage/postgres/test_shards.py", "-k", "save_in_doubt"),
     "rows": (*_ROWS, "writes_nothing or settled or claims or since_it_was_read"),
 }
 
@@ -353,6 +354,37 @@ MUTANTS = [
         "WHERE node_id = %s AND server = %s",
     ),
     Mutant(
+        "fence_last",
+        "a save locks objects before its node, and has these locks when the node is removed",
+        "interleaved saves",
+        "storage/postgres/_writer.py",
+        "                self._nodes.begin(connection)\n                if new:\n",
+        "                if new:\n",
+        (
+            (
+                "                return self._apply_fresh(connection, batch, parts, new, now)\n",
+                (
+                    "                done = self._apply_fresh(connection, batch, parts, new, now)\n"
+                    "                self._nodes.begin(connection)\n"
+                    "                return done\n"
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        "fence_last_in_pipelines",
+        "a hand-over doesn't wait for a save that waits for its objects before it locks its node",
+        "saves in doubt",
+        "storage/postgres/_writer.py",
+        "            self._nodes.lock(connection)\n            for tenant, tables, part in found:\n"
+        "                if tables is not None:\n"
+        "                    results.append((tenant, tables.apply(connection, part, now)))\n",
+        "            for tenant, tables, part in found:\n"
+        "                if tables is not None:\n"
+        "                    results.append((tenant, tables.apply(connection, part, now)))\n"
+        "            self._nodes.lock(connection)\n",
+    ),
+    Mutant(
         "incarnation_in_beats_only",
         "a save reaches a promoted standby before its node has seen that",
         "interleaved saves",
@@ -396,7 +428,7 @@ MUTANTS = [
     Mutant(
         "clock_of_the_database",
         "a node is removed by its age, of which the database's clock decides",
-        "interleaved beats",
+        "interleaved clocks",
         "storage/postgres/_deaths.py",
         "if gone or now - silence.since >= node.ttl:",
         "if gone or node.age >= node.ttl:",

@@ -55,6 +55,10 @@ SELECT (SELECT json_object_agg(node_id, server) FROM durable_nodes),
     (SELECT json_object_agg(object_id, json_build_array(revision, state)) FROM durable_objects)
 """
 
+_BLOCKERS = """
+SELECT DISTINCT unnest(pg_blocking_pids(pid)) FROM unnest(%s::int[]) AS waiting (pid)
+"""
+
 _MOST_STATEMENTS = 50
 _TABLES = ["durable_nodes", "durable_beats", "durable_shards", "durable_objects"]
 _DISCONNECT = """
@@ -386,6 +390,17 @@ class World:
             self._require(
                 not self.holders[node_id].is_valid(), f"{node_id} was removed with its lease"
             )
+        self._check_waits(after)
+
+    def _check_waits(self, after: Rows) -> None:
+        """Nothing waits for a save of a removed member, which may be frozen."""
+        waiting = [actor.pid for actor in self.scheduler.actors if actor.is_moving]
+        if not waiting:
+            return
+        blockers = {pid for (pid,) in self.admin.execute(_BLOCKERS, (waiting,))}
+        for node in self.nodes:
+            if node.saving is not None and node.writing.pid in blockers:
+                self._require(node.id in after.nodes, f"{node.id} was removed, and has locks")
 
     def _up(self) -> list[Node]:
         """The members of the present server. A commit that it lacks may be known to others."""

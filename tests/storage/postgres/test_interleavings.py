@@ -3,7 +3,9 @@
 `interleaved.World` checks after each statement that no shard is believed to be two members' own,
 that none was taken from its owner, and that no removed member has written.
 
-    TRIO_DURABLE_ORDERS=500 pytest tests/storage/postgres/test_interleavings.py    draws more orders
+``make test`` has a sample of the points at which a member stops, and of the locks that it waits
+for: all operations and all that happens meanwhile are in it. For all of them set
+``TRIO_DURABLE_INTERLEAVINGS=all``, and ``TRIO_DURABLE_ORDERS`` for more drawn orders.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import pytest
 
 from .interleaved import SHARDS, TTL, Node, World, world_of
 from .rows import Admin
 
-ORDERS = int(os.environ.get("TRIO_DURABLE_ORDERS", "6"))
+ORDERS = int(os.environ.get("TRIO_DURABLE_ORDERS", "2"))
+ALL = os.environ.get("TRIO_DURABLE_INTERLEAVINGS") == "all"
 _SET_CLOCK = "UPDATE durable_beats SET beaten_at = beaten_at - interval '1 day'"
 
 
@@ -169,13 +173,32 @@ LOCKS = {
 }
 
 
-@pytest.mark.parametrize("meanwhile", MEANWHILE, ids=lambda part: part.__name__)
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda part: part.__name__)
+def name_of(value: object) -> str:
+    return getattr(value, "__name__", str(value))
+
+
+# The steps of the samples divide no number of parts evenly, so each part is met.
+PAIRS = list(product(OPERATIONS, MEANWHILE))
+if not ALL:
+    PAIRS = PAIRS[1::2]
+WAITS = list(product(OPERATIONS, MEANWHILE, LOCKS))[:: 1 if ALL else 13]
+STRIDE = 1 if ALL else 4
+"""Statements between two points at which a member stops."""
+
+
+def test_each_part_is_met() -> None:
+    assert {operation for operation, _ in PAIRS} == set(OPERATIONS)
+    assert {meanwhile for _, meanwhile in PAIRS} == set(MEANWHILE)
+    for number, parts in enumerate((OPERATIONS, MEANWHILE, LOCKS)):
+        assert {each[number] for each in WAITS} == set(parts)
+
+
+@pytest.mark.parametrize(("operation", "meanwhile"), PAIRS, ids=name_of)
 def test_a_member_may_stop_before_each_statement(
     operation: Part, meanwhile: Part, world: World
 ) -> None:
     first, *_ = settle(world, 3)
-    stops = 0
+    stops = PAIRS.index((operation, meanwhile)) % min(STRIDE, 3)
     while True:
         operation(world, first)
         for _ in range(stops):
@@ -183,17 +206,16 @@ def test_a_member_may_stop_before_each_statement(
                 if actor.has_stopped:
                     world.step(actor)
         is_over = first.thread.is_idle and first.writing.is_idle
-        meanwhile(world, first)
+        if not is_over or ALL:
+            meanwhile(world, first)
         settle(world, 3)
         if is_over:
             break
-        stops += 1
+        stops += STRIDE
     assert stops >= 1
 
 
-@pytest.mark.parametrize("lock", LOCKS)
-@pytest.mark.parametrize("meanwhile", MEANWHILE, ids=lambda part: part.__name__)
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda part: part.__name__)
+@pytest.mark.parametrize(("operation", "meanwhile", "lock"), WAITS, ids=name_of)
 def test_a_member_may_wait_within_a_statement(
     operation: Part, meanwhile: Part, lock: str, world: World
 ) -> None:

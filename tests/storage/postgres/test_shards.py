@@ -17,7 +17,7 @@ from trio_durable.storage.postgres._nodes import NewNode, NodeTable, is_deposed
 from trio_durable.storage.postgres._shards import ShardTable
 
 from .members import followers, new_member
-from .rows import Admin, commit, count, in_thread, save, waits
+from .rows import Admin, commit, count, in_thread, save, setting, waits
 
 WAIT = "20s"
 SMALL, LARGE = UUID(int=1), UUID(int=2**128 - 1)
@@ -413,12 +413,16 @@ def test_a_removed_node_is_in_no_doubt(members: Members) -> None:
 # --- commits of the writer -----------------------------------------------------------------------
 
 
-def test_a_hand_over_waits_for_a_save_in_doubt(postgres: str, admin: Admin) -> None:
+@pytest.mark.parametrize("kind", ["one statement", "pipeline"])
+def test_a_hand_over_waits_for_a_save_in_doubt(postgres: str, admin: Admin, kind: str) -> None:
+    batch = [save("a", 1, b"2")]
+    if kind == "pipeline":
+        batch.append(setting("c", "z"))
     with followers(postgres, new_member(), new_member()) as (one, two):
         commit(one.writer, save("a", 0))
         with psycopg.connect(postgres) as other:
             other.execute("SELECT FROM durable_objects FOR UPDATE")
-            saving, thread = in_thread(lambda: commit(one.writer, save("a", 1, b"2")))
+            saving, thread = in_thread(lambda: commit(one.writer, *batch))
             wait_until(lambda: waits(admin) == 1)  # with the lock on its node
             one.membership.give({0: 1}, two.id)
             wait_until(lambda: waits(admin) == 2)
