@@ -58,8 +58,8 @@ def settle(world: World, count: int) -> list[Node]:
 def die(world: World, node: Node) -> None:
     """Let a member be silent, until the others have taken its shards over."""
     others = [each for each in world.nodes if each is not node and each.thread.is_idle]
-    for _ in range(4):
-        world.pass_time(0.4 * TTL)
+    for seconds in (*[0.4 * TTL] * 4, *[0.05 * TTL] * 3):  # removed, acquired, seen
+        world.pass_time(seconds)
         for each in others:
             world.beat(each)
     serve(world, others)
