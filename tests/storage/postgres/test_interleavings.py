@@ -178,9 +178,8 @@ def name_of(value: object) -> str:
 
 
 # The steps of the samples divide no number of parts evenly, so each part is met.
-PAIRS = list(product(OPERATIONS, MEANWHILE))
-if not ALL:
-    PAIRS = PAIRS[1::2]
+EACH = list(product(OPERATIONS, MEANWHILE))
+PAIRS = EACH if ALL else [*EACH[1::2], (acquire, another_one_joins)]
 WAITS = list(product(OPERATIONS, MEANWHILE, LOCKS))[:: 1 if ALL else 13]
 STRIDE = 1 if ALL else 4
 """Statements between two points at which a member stops."""
@@ -198,7 +197,7 @@ def test_a_member_may_stop_before_each_statement(
     operation: Part, meanwhile: Part, world: World
 ) -> None:
     first, *_ = settle(world, 3)
-    stops = PAIRS.index((operation, meanwhile)) % min(STRIDE, 3)
+    stops = EACH.index((operation, meanwhile)) % STRIDE
     while True:
         operation(world, first)
         for _ in range(stops):
