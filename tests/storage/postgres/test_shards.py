@@ -429,5 +429,5 @@ def test_a_hand_over_waits_for_a_save_in_doubt(postgres: str, admin: Admin, kind
             assert one.views[-1].settled == frozenset()
         thread.join()
         assert saving == [[]]
-        view = one.see(lambda view: view.settled)
-        assert (view.owners[0], view.terms[0]) == (two.id, 2)
+        view = one.see(lambda view: view.terms[0] == 2)  # an earlier one may have settled it
+        assert view.owners[0] == two.id
