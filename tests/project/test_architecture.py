@@ -52,7 +52,8 @@ RANKS = {
         "custom state",
     ],
     "storage": [
-        "_flock _membership _records",
+        "_faults _flock _membership _messages",
+        "_message_sides _records",
         "_contract",
         "_batch",
         "_forwarding",

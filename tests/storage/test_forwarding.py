@@ -16,11 +16,14 @@ from trio_durable.storage import (
     Storage,
     Writer,
 )
+from trio_durable.storage._message_sides import MessageReader, MessageWriter
 
 FORWARDING: list[tuple[type, Callable[..., object]]] = [
     (Storage, ForwardingStorage),
     (Writer, ForwardingWriter),
+    (MessageWriter, ForwardingWriter),
     (Reader, ForwardingReader),
+    (MessageReader, ForwardingReader),
 ]
 
 MEMBERS = [

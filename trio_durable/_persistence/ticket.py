@@ -94,6 +94,7 @@ class Ticket(Commit):
         self.state = state
         self.delete = delete
         self.alarms = alarms
+        self.messages = None
         self.epoch = epoch if revision != 0 else new_epoch()
         self.size = (0 if state is None else len(state)) + (0 if alarms is None else alarms.size)
         """The bytes that it sends to the storage, roughly and not less."""

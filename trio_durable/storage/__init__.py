@@ -21,7 +21,8 @@ far as one process can:
    a power loss if the storage's durability promises that.
 5. Bytes are exact: states and payloads are read as they were written.
 6. A reader sees every batch that was committed before the read began.
-7. The keys of a batch are distinct. The runtime guarantees this.
+7. The keys of a batch are distinct. The runtime guarantees this. Excepted are commits from outside
+   that do nothing but send messages and record once-keys, which may have any key of the tenant.
 8. The alarms of a commit are part of it: it applies only if every claim that it acknowledges is
    held, and its state and alarms apply together.
 9. A claim is exclusive: of several concurrent claims on one alarm, one succeeds. It is held until
@@ -38,24 +39,25 @@ far as one process can:
     was called for that claim, and stays otherwise. A suspect remains one until it is acknowledged,
     acquitted, postponed without ``crashes``, or set again. A claim for a time after the year 9999
     makes no suspects. A storage that doesn't count leaves ``crashes`` None.
+13. Messages are part of a commit (optional, see `Storage.keeps_messages`). Its state, alarms,
+    messages and once-keys apply together, and only if all messages that it acknowledges, buries or
+    withdraws are waiting, and no once-key that it records is taken. A commit that changes messages
+    alone is conditional on its revision, too. A message is either waiting, or a dead letter, or
+    gone. The messages that wait for an object when it is deleted become dead letters. The commits
+    of a batch count as applied one after the other.
+14. Crashes of messages are counted. `Writer.mark_message` marks a message, until it is deferred or
+    gone. When the storage opens for one writer, or a member acquires the shard of its receiver,
+    the process that marked it is dead: its ``crashes`` grow by 1, and the mark ends.
+15. A once-key is there until it expires, whatever becomes of its object. From ``expires_at`` on it
+    counts as absent, whether or not it has been removed.
 
 The library has `SQLiteStorage`, ``PostgresStorage`` (in ``trio_durable.storage.postgres``, because
 it needs psycopg) and `MemoryStorage`, which is the shortest implementation to read.
 `ForwardingStorage`, `ForwardingWriter` and `ForwardingReader` are for a storage around another one.
 """
 
-from ._contract import (
-    CorruptRow,
-    Durability,
-    LeaseOver,
-    PartialFault,
-    Reader,
-    SharedStorage,
-    SpoiltRow,
-    Storage,
-    StorageFault,
-    Writer,
-)
+from ._contract import Durability, Reader, SharedStorage, Storage, Writer
+from ._faults import CorruptRow, LeaseOver, PartialFault, SpoiltRow, StorageFault
 from ._forwarding import ForwardingReader, ForwardingStorage, ForwardingWriter
 from ._membership import (
     ClusterMembership,
@@ -65,6 +67,24 @@ from ._membership import (
     Membership,
     NewMember,
     View,
+)
+from ._messages import (
+    RECEIVER_DELETED,
+    Burial,
+    DeadMessage,
+    Deferral,
+    DueMessage,
+    MessageChanges,
+    MessageKey,
+    MessageSummary,
+    NewMessage,
+    OnceKey,
+    OnceReply,
+    Receiver,
+    RetriedMessage,
+    StoredMessage,
+    lane_of,
+    new_token,
 )
 from ._records import (
     NO_TIME,
@@ -88,13 +108,18 @@ from .sqlite import SQLiteStorage
 
 __all__ = [
     "NO_TIME",
+    "RECEIVER_DELETED",
     "AlarmChanges",
     "AlarmRow",
     "AlarmStatus",
+    "Burial",
     "ClusterMembership",
     "Commit",
     "CorruptRow",
+    "DeadMessage",
+    "Deferral",
     "DueAlarm",
+    "DueMessage",
     "Durability",
     "Finding",
     "FindingStatus",
@@ -107,21 +132,32 @@ __all__ = [
     "MemberRow",
     "Membership",
     "MemoryStorage",
+    "MessageChanges",
+    "MessageKey",
+    "MessageSummary",
     "NewAlarm",
     "NewMember",
+    "NewMessage",
     "ObjectRow",
+    "OnceKey",
+    "OnceReply",
     "PartialFault",
     "Postponement",
     "Reader",
+    "Receiver",
+    "RetriedMessage",
     "SQLiteStorage",
     "SharedStorage",
     "SpoiltRow",
     "Storage",
     "StorageFault",
     "StoredAlarm",
+    "StoredMessage",
     "StoredObject",
     "TypeSummary",
     "View",
     "Writer",
+    "lane_of",
     "new_epoch",
+    "new_token",
 ]

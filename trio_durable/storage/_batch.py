@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from .._clock import LATEST
 from .._keys import AlarmKey, ObjectKey
-from ._contract import PartialFault
+from ._faults import PartialFault
 from ._records import Commit, NewAlarm, StoredObject, TypeSummary
 
 T = TypeVar("T")

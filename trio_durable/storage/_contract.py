@@ -11,7 +11,9 @@ from typing import Literal
 
 from .._errors import StorageUnavailable
 from .._keys import AlarmKey, ObjectKey
+from ._faults import StorageFault
 from ._membership import MemberRow, Membership, NewMember
+from ._message_sides import MessageReader, MessageWriter
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -30,7 +32,7 @@ Durability = Literal["full", "normal"]
 server; with ``"normal"`` either may undo the latest commits, but none in part."""
 
 
-class Writer(ABC):
+class Writer(MessageWriter, ABC):
     """Writing side of a storage. Used by one thread, the one that opened it.
 
     Methods take wall times in microseconds since 1970 UTC. Their sequences may be empty.
@@ -58,7 +60,8 @@ class Writer(ABC):
         alarms.
 
         Args:
-            batch: Commits of distinct keys.
+            batch: Commits of distinct keys, applied in this order where messages depend on it; see
+                condition 7.
             now: The current wall time, stored with each object.
 
         Returns:
@@ -163,7 +166,7 @@ class Writer(ABC):
         """Close this side and release its resources."""
 
 
-class Reader(ABC):
+class Reader(MessageReader, ABC):
     """Reading side of a storage. Used by one thread, the one that opened it.
 
     Pages are in the order of UTF-8 bytes; the last item of a page is the ``after`` of the next one.
@@ -344,6 +347,11 @@ class Storage(ABC):
     def location(self) -> str:
         """The path or URL, for messages; without secrets."""
 
+    @property
+    def keeps_messages(self) -> bool:
+        """True if it keeps messages and once-keys. If False, no commit has `Commit.messages`."""
+        return False
+
     @abstractmethod
     def open_writer(self) -> Writer:
         """Take ownership, apply pending migrations and return the writing side.
@@ -436,64 +444,3 @@ class SharedStorage(Storage):
             SchemaTooNew: A newer release has migrated it.
             StorageUnavailable: It can't be read, or its tables are missing or of an older release.
         """
-
-
-class StorageFault(Exception):
-    """Reading or writing failed. The text becomes that of a `PersistenceError`."""
-
-    __module__ = "trio_durable.storage"  # the public module, for tracebacks
-
-    @classmethod
-    def of(cls, error: Exception) -> StorageFault:
-        """The fault for an ``error`` of the driver."""
-        return StorageFault(str(error) or type(error).__name__)
-
-
-class LeaseOver(StorageFault):
-    """The writer's lease is over, so nothing was applied or read. See `Membership`."""
-
-    __module__ = "trio_durable.storage"
-
-
-class PartialFault(StorageFault):
-    """Part of a batch can't be read or written, such as one object or one tenant.
-
-    The storage itself works, and nothing of the batch was applied. Without that part the rest may
-    be applied, so a runtime divides the batch and fails only the part.
-
-    Args:
-        problem: The text of the fault.
-        positions: The positions of the items that failed, as far as the storage knows them. If it
-            names none, the batch is halved until the fault stays with a single item.
-    """
-
-    __module__ = "trio_durable.storage"
-
-    def __init__(self, problem: str, positions: Collection[int] = ()) -> None:
-        super().__init__(problem, positions)
-        self.positions = positions
-        self._problem = problem
-
-    def __str__(self) -> str:
-        return self._problem
-
-
-class CorruptRow(StorageFault):
-    """The row of one object is corrupt: it holds a value that the storage never writes.
-
-    Other rows are unaffected.
-    """
-
-    __module__ = "trio_durable.storage"
-
-    def __init__(self, key: ObjectKey, problem: str) -> None:
-        super().__init__(key, problem)
-        self.key = key
-        self._problem = problem
-
-    def __str__(self) -> str:
-        return self._problem
-
-
-SpoiltRow = CorruptRow
-"""The former name of `CorruptRow`."""

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from .._keys import AlarmKey, ObjectKey
 from ._contract import Reader, Storage, Writer
 from ._membership import Membership
+from ._messages import (
+    DeadMessage,
+    Deferral,
+    DueMessage,
+    MessageKey,
+    MessageSummary,
+    OnceKey,
+    OnceReply,
+    Receiver,
+    RetriedMessage,
+    StoredMessage,
+)
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -40,6 +53,11 @@ class ForwardingStorage(Storage):
     def location(self) -> str:
         """The location of ``inner``."""
         return self.inner.location
+
+    @property
+    def keeps_messages(self) -> bool:
+        """Whether ``inner`` keeps messages."""
+        return self.inner.keeps_messages
 
     def open_writer(self) -> Writer:
         return self.inner.open_writer()
@@ -108,6 +126,33 @@ class ForwardingWriter(Writer):
     def drop_tenant(self, tenant: str) -> bool:
         return self.inner.drop_tenant(tenant)
 
+    def defer_messages(self, deferrals: Sequence[Deferral]) -> None:
+        self.inner.defer_messages(deferrals)
+
+    def mark_message(self, message: MessageKey) -> bool:
+        return self.inner.mark_message(message)
+
+    def retry_messages(self, tokens: Sequence[int], tenant: str = "") -> list[RetriedMessage]:
+        return self.inner.retry_messages(tokens, tenant)
+
+    def drop_messages(self, tokens: Sequence[int], tenant: str = "") -> list[int]:
+        return self.inner.drop_messages(tokens, tenant)
+
+    def clean_once(self, now: int, limit: int, tenant: str = "") -> int:
+        return self.inner.clean_once(now, limit, tenant)
+
+    def rename_messages(self, old: str, new: str, tenant: str = "") -> None:
+        self.inner.rename_messages(old, new, tenant)
+
+    def restore_messages(
+        self,
+        waiting: Sequence[StoredMessage],
+        dead: Sequence[DeadMessage],
+        once: Sequence[OnceReply],
+        now: int,
+    ) -> tuple[list[int], list[OnceKey]]:
+        return self.inner.restore_messages(waiting, dead, once, now)
+
     def close(self) -> None:
         self.inner.close()
 
@@ -174,6 +219,67 @@ class ForwardingReader(Reader):
 
     def summarize(self, now: int, tenant: str = "") -> list[TypeSummary]:
         return self.inner.summarize(now, tenant)
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        return self.inner.snapshot()
+
+    def list_receivers(
+        self, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[Receiver]:
+        return self.inner.list_receivers(after, limit, tenant)
+
+    def read_mail(
+        self, to: ObjectKey, after: str | None, lanes: int, limit: int
+    ) -> list[StoredMessage]:
+        return self.inner.read_mail(to, after, lanes, limit)
+
+    def read_lane(self, to: ObjectKey, lane: str, after: int, limit: int) -> list[StoredMessage]:
+        return self.inner.read_lane(to, lane, after, limit)
+
+    def load_messages(self, keys: Sequence[MessageKey]) -> list[StoredMessage | None]:
+        return self.inner.load_messages(keys)
+
+    def due_messages(
+        self,
+        before: int,
+        after: DueMessage | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
+    ) -> list[DueMessage]:
+        return self.inner.due_messages(before, after, limit, except_types, tenant)
+
+    def find_sent(self, sender: ObjectKey, sender_key: str) -> MessageKey | None:
+        return self.inner.find_sent(sender, sender_key)
+
+    def list_messages(
+        self,
+        type_name: str | None,
+        object_id: str | None,
+        after: MessageKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredMessage]:
+        return self.inner.list_messages(type_name, object_id, after, limit, tenant)
+
+    def list_dead_messages(
+        self, type_name: str | None, after: int, limit: int, tenant: str = ""
+    ) -> list[DeadMessage]:
+        return self.inner.list_dead_messages(type_name, after, limit, tenant)
+
+    def load_dead_messages(
+        self, tokens: Sequence[int], tenant: str = ""
+    ) -> list[DeadMessage | None]:
+        return self.inner.load_dead_messages(tokens, tenant)
+
+    def find_once(self, keys: Sequence[OnceKey], now: int) -> list[OnceReply | None]:
+        return self.inner.find_once(keys, now)
+
+    def list_once(self, after: OnceKey | None, limit: int, tenant: str = "") -> list[OnceReply]:
+        return self.inner.list_once(after, limit, tenant)
+
+    def summarize_messages(self, tenant: str = "") -> list[MessageSummary]:
+        return self.inner.summarize_messages(tenant)
 
     def close(self) -> None:
         self.inner.close()

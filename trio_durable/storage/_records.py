@@ -19,6 +19,7 @@ from typing import Literal
 import attrs
 
 from .._keys import AlarmKey, ObjectKey
+from ._messages import MessageChanges
 
 FindingStatus = Literal["ok", "warning", "problem"]
 """Result of a check: ``"ok"``; ``"warning"`` for a risk, or a check that wasn't possible; or
@@ -95,8 +96,8 @@ class Commit:
     key: ObjectKey
     revision: int | None
     """The stored revision that the changes are based on; 0 if nothing was stored. Applying a new
-    state stores the next revision. None for changes to alarms alone of an object that isn't in
-    memory: these apply whatever revision is stored."""
+    state stores the next revision. None for changes to alarms and messages alone of an
+    object that isn't in memory: these apply whatever revision is stored."""
     state: bytes | None = None
     """The state as JSON in UTF-8, or None to leave the stored one."""
     delete: bool = False
@@ -106,17 +107,22 @@ class Commit:
     epoch: int = 0
     """Identifies one life of the object, from its creation to its deletion: a number up to
     2**63 - 1 that a new object draws and its row keeps."""
+    messages: MessageChanges | None = None
 
     @property
     def writes_anything(self) -> bool:
-        """True if the commit stores an object or an alarm."""
+        """True if the commit stores an object, an alarm, a message or a once-key."""
         if self.state is not None and not self.delete:
+            return True
+        if self.messages is not None and self.messages.writes_anything:
             return True
         return self.alarms is not None and any(self.alarms.changed.values())
 
     @property
     def expects_anything(self) -> bool:
-        """True if it can only apply to something stored: a row, or a claimed alarm."""
+        """True if it can only apply to something stored: a row, a claimed alarm, or a message."""
+        if self.messages is not None and self.messages.expects_anything:
+            return True
         return bool(self.revision or (self.alarms and self.alarms.acknowledged))
 
 

@@ -20,7 +20,7 @@ from time import monotonic
 
 import psycopg
 
-from .._contract import PartialFault, StorageFault
+from .._faults import PartialFault, StorageFault
 from ._connection import Connection
 
 WARY_WAIT = "50ms"

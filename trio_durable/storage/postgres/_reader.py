@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from ..._keys import AlarmKey, ObjectKey
 from .._batch import load_by_tenant, summaries
-from .._contract import Reader, StorageFault
+from .._contract import Reader
+from .._faults import StorageFault
 from .._records import (
     AlarmRow,
     AlarmStatus,

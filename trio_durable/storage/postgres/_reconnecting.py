@@ -31,7 +31,7 @@ import psycopg
 from psycopg import pq
 
 from .._batch import Stale
-from .._contract import LeaseOver, StorageFault
+from .._faults import LeaseOver, StorageFault
 from . import _errors as problems
 from ._connecting import Settings, Side, Unreachable
 from ._connection import Connection, ResponseTimeout, WrongServer

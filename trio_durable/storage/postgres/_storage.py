@@ -26,7 +26,8 @@ import attrs
 
 from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
-from .._contract import Durability, Reader, SharedStorage, StorageFault, Writer
+from .._contract import Durability, Reader, SharedStorage, Writer
+from .._faults import StorageFault
 from .._membership import MemberRow, NewMember
 from .._records import Finding
 from . import _errors as problems

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from .._contract import PartialFault
+from .._faults import PartialFault
 from ._connection import Connection
 from ._migrations import Schema
 from ._verification import verify_tenants

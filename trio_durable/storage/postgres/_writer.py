@@ -27,7 +27,8 @@ import psycopg
 
 from ..._keys import AlarmKey
 from .._batch import Stale, by_tenant
-from .._contract import PartialFault, StorageFault, Writer
+from .._contract import Writer
+from .._faults import PartialFault, StorageFault
 from .._membership import Membership
 from .._records import Commit, Postponement, StoredAlarm
 from ._connection import Connection

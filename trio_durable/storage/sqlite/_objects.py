@@ -20,7 +20,7 @@ from functools import lru_cache
 import orjson
 
 from ..._keys import ObjectKey
-from .._contract import CorruptRow
+from .._faults import CorruptRow
 from .._records import Commit, ObjectRow, StoredObject
 from ._migrations import TableNames
 from ._parameters import as_json, padded, values

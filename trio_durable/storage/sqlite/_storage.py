@@ -22,7 +22,8 @@ from pathlib import Path
 
 from ..._durations import Duration, seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
-from .._contract import Durability, Reader, Storage, StorageFault, Writer
+from .._contract import Durability, Reader, Storage, Writer
+from .._faults import StorageFault
 from .._records import Finding
 from ._database_file import DatabaseFile, identity_of
 from ._lock import FileLock

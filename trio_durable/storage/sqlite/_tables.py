@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from .._batch import GroupedChanges, Stale, acknowledgements, by_tenant
-from .._contract import PartialFault, StorageFault
+from .._faults import PartialFault, StorageFault
 from .._records import Commit
 from ._alarms import AlarmTable
 from ._migrations import Schema, TableNames, is_partial

@@ -26,7 +26,7 @@ import struct
 from pathlib import Path
 from time import monotonic, sleep
 
-from .._contract import StorageFault
+from .._faults import StorageFault
 from ._database_file import HEADER_SIZE, DatabaseFile, Identity, identity_of
 
 PATH_CHECK_SECONDS = 0.001
