@@ -55,7 +55,7 @@ RANKS = {
         "_faults _flock _membership _messages",
         "_message_sides _records",
         "_contract",
-        "_batch",
+        "_batch _memory_alarms _memory_messages",
         "_forwarding",
         "memory sqlite postgres",
         "_urls",

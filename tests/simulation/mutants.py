@@ -24,7 +24,8 @@ from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
 from trio_durable.scheduler._wheel.deliverer import Deliverer
 from trio_durable.storage import AlarmChanges, Commit, StorageFault
-from trio_durable.storage.memory import _Alarms, _MemoryWriter
+from trio_durable.storage._memory_alarms import Alarms
+from trio_durable.storage.memory import _MemoryWriter
 from trio_durable.storage.sqlite import _objects as _sqlite_objects
 from trio_durable.storage.sqlite._objects import _save_sql
 
@@ -295,7 +296,7 @@ def readonly_unchecked() -> AbstractContextManager[object]:
 @of_two_owners
 def claim_not_checked() -> AbstractContextManager[object]:
     """A commit acknowledges an alarm although its claim isn't held."""
-    return patch.object(_Alarms, "holds", lambda self, key, claim: True)
+    return patch.object(Alarms, "holds", lambda self, key, claim: True)
 
 
 @mutant
@@ -311,7 +312,7 @@ def handled_before_its_time() -> AbstractContextManager[object]:
 @mutant
 def never_acknowledged() -> AbstractContextManager[object]:
     """An alarm stays when its handler's commit is done."""
-    return rewritten(_Alarms, "apply", ("*changes.acknowledged", ""))
+    return rewritten(Alarms, "apply", ("*changes.acknowledged", ""))
 
 
 @mutant

@@ -7,12 +7,12 @@ import pytest
 from trio_durable import ObjectKey
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import AlarmChanges, DueAlarm, NewAlarm
-from trio_durable.storage.memory import _Alarms
+from trio_durable.storage._memory_alarms import Alarms
 
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_page_of_due_alarms_looks_at_no_more_than_it_returns_and_skips(every: int) -> None:
-    alarms = _Alarms()
+    alarms = Alarms()
     names = [f"{number:04}" for number in range(1_000)]
     alarms.apply(
         ObjectKey("Bell", "a"),

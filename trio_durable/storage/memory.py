@@ -10,9 +10,9 @@ on a dictionary atomic, and a read that iterates copies the dictionary first.
 from __future__ import annotations
 
 import os
-from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import attrs
@@ -21,8 +21,21 @@ from .._errors import StorageInUse
 from .._keys import AlarmKey, ObjectKey
 from ._batch import expired_by, summaries
 from ._contract import Reader, Storage, Writer
+from ._memory_alarms import Alarms
+from ._memory_messages import Messages
+from ._messages import (
+    DeadMessage,
+    Deferral,
+    DueMessage,
+    MessageKey,
+    MessageSummary,
+    OnceKey,
+    OnceReply,
+    Receiver,
+    RetriedMessage,
+    StoredMessage,
+)
 from ._records import (
-    AlarmChanges,
     AlarmRow,
     AlarmStatus,
     Commit,
@@ -34,136 +47,25 @@ from ._records import (
     TypeSummary,
 )
 
-
-@attrs.define
-class _Alarm:
-    due_at: int
-    payload: bytes | None
-    available_at: int | None
-    claim: int | None = None
-    failures: int = 0
-    last_error: str | None = None
-    crashes: int | None = None
-    marked: int | None = None
-    """The claim that the delivery of a suspect has begun with."""
-
-    def status(self, now: int) -> AlarmStatus:
-        if self.available_at is None:
-            return "dead"
-        return "overdue" if self.due_at <= now else "pending"
-
-    def stored(self, key: AlarmKey) -> StoredAlarm:
-        return StoredAlarm(
-            key, self.due_at, self.payload, self.failures, self.last_error, self.crashes
-        )
-
-    def outlived(self) -> int:
-        """The crashes of an alarm whose claim has outlived its process."""
-        return 0 if self.crashes is None else self.crashes + (self.marked == self.claim)
-
-
-class _Alarms:
-    """All alarms by key, and the live ones also in order of time."""
-
-    def __init__(self) -> None:
-        self._alarms: dict[ObjectKey, dict[str, _Alarm]] = {}
-        self._by_time: list[tuple[int, AlarmKey]] = []
-
-    def find(self, key: AlarmKey) -> _Alarm | None:
-        return self._alarms.get(key.object_key, {}).get(key.name)
-
-    def holds(self, key: AlarmKey, claim: int) -> bool:
-        alarm = self.find(key)
-        return alarm is not None and alarm.claim == claim
-
-    def put(self, key: AlarmKey, alarm: _Alarm) -> None:
-        self.remove(key)
-        self._alarms.setdefault(key.object_key, {})[key.name] = alarm
-        if alarm.available_at is not None:
-            insort(self._by_time, (alarm.available_at, key))
-
-    def remove(self, key: AlarmKey) -> None:
-        names = self._alarms.get(key.object_key)
-        alarm = names.pop(key.name, None) if names else None
-        if alarm is None:
-            return
-        if not names:
-            del self._alarms[key.object_key]
-        if alarm.available_at is not None:
-            del self._by_time[bisect_left(self._by_time, (alarm.available_at, key))]
-
-    def apply(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        gone = [*(self._alarms.get(key, ()) if changes.clear else ()), *changes.acknowledged]
-        for name in gone:
-            self.remove(key.alarm(name))
-        for name, new in changes.changed.items():
-            alarm_key = key.alarm(name)
-            if new is None:
-                self.remove(alarm_key)
-            else:
-                self.put(alarm_key, _Alarm(new.due_at, new.payload, new.due_at))
-
-    def of_object(self, key: ObjectKey) -> list[StoredAlarm]:
-        found = [
-            alarm.stored(key.alarm(name))
-            for name, alarm in list(self._alarms.get(key, {}).items())
-            if alarm.available_at is not None
-        ]
-        return sorted(found, key=lambda alarm: (alarm.due_at, alarm.key))
-
-    def of_tenant(self, tenant: str) -> list[tuple[AlarmKey, _Alarm]]:
-        # A copy, because the writer's thread may add to the dictionary during the loop.
-        found = [
-            (key.alarm(name), alarm)
-            for key, names in list(self._alarms.items())
-            if key.tenant == tenant
-            for name, alarm in list(names.items())
-        ]
-        return sorted(found, key=lambda each: each[0])
-
-    def due(
-        self, before: int, after: DueAlarm | None, limit: int, matches: Callable[[AlarmKey], bool]
-    ) -> list[DueAlarm]:
-        found: list[DueAlarm] = []
-        last = (after.available_at, after.key) if after else None
-        while len(found) < limit:
-            by_time = self._by_time
-            # Searched for each time, because the writer's thread may change the list meanwhile.
-            start = bisect_right(by_time, last) if last else 0
-            rows = by_time[start : min(start + limit, bisect_left(by_time, (before,)))]
-            if not rows:
-                break
-            found += (DueAlarm(*row) for row in rows if matches(row[1]))
-            last = rows[-1]
-        return found[:limit]
-
-    def give_back(self) -> None:
-        for key, names in list(self._alarms.items()):
-            for name, alarm in list(names.items()):
-                if alarm.claim is not None:
-                    self.put(
-                        key.alarm(name),
-                        attrs.evolve(
-                            alarm,
-                            claim=None,
-                            available_at=alarm.due_at,
-                            crashes=alarm.outlived(),
-                        ),
-                    )
-
-
 _Row: TypeAlias = "tuple[int, int, bytes]"
 """Revision, time of the last save, and state; see `ObjectRow`. Plain tuples, which take half the
 time to make: each commit makes one."""
 
 
 class _Contents:
-    """The stored objects, alarms and tenants, shared by a storage and its sides."""
+    """All that is stored, shared by a storage and its sides."""
 
     def __init__(self) -> None:
         self.rows: dict[ObjectKey, _Row] = {}
-        self.alarms = _Alarms()
+        self.alarms = Alarms()
+        self.messages = Messages()
         self.tenants: set[str] = set()
+
+    def copy(self) -> _Contents:
+        new = _Contents()
+        new.rows, new.tenants = dict(self.rows), set(self.tenants)
+        new.alarms, new.messages = self.alarms.copy(), self.messages.copy()
+        return new
 
     def objects_of(self, tenant: str) -> list[ObjectRow]:
         # A copy, because the writer's thread may add to the dictionary during the loop.
@@ -188,11 +90,17 @@ class MemoryStorage(Storage):
         """Always ``:memory:``."""
         return ":memory:"
 
+    @property
+    def keeps_messages(self) -> bool:
+        """Always True."""
+        return True
+
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`."""
         if self._writer is not None:
             raise StorageInUse(self.location, "another runtime has it open", os.getpid())
         self._contents.alarms.give_back()
+        self._contents.messages.count_crashes()
         self._writer = _MemoryWriter(self, self._contents)
         return self._writer
 
@@ -210,11 +118,12 @@ class _MemoryWriter(Writer):
         self._contents = contents
         self._rows = contents.rows
         self._alarms = contents.alarms
+        self._messages = contents.messages
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         stale = []
         for position, commit in enumerate(batch):
-            if self._is_stale(commit):
+            if self._is_stale(commit, now):
                 stale.append(position)
                 continue
             key = commit.key
@@ -225,14 +134,18 @@ class _MemoryWriter(Writer):
                 self._rows[key] = commit.revision + 1, now, commit.state
             if commit.alarms is not None:
                 self._alarms.apply(key, commit.alarms)
+            if commit.messages is not None or commit.delete:
+                self._messages.apply(commit, now)
             if key.tenant and commit.writes_anything:
                 self._contents.tenants.add(key.tenant)
         return stale
 
-    def _is_stale(self, commit: Commit) -> bool:
+    def _is_stale(self, commit: Commit, now: int) -> bool:
         key, changes = commit.key, commit.alarms
         row = self._rows.get(key)
         if commit.revision is not None and (row[0] if row else 0) != commit.revision:
+            return True
+        if commit.messages is not None and self._messages.is_stale(commit.messages, now):
             return True
         return changes is not None and not all(
             self._alarms.holds(key.alarm(name), claim)
@@ -304,7 +217,43 @@ class _MemoryWriter(Writer):
             del self._rows[row.key]
         for key, _ in self._alarms.of_tenant(tenant):
             self._alarms.remove(key)
+        self._messages.drop_tenant(tenant)
         return True
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def defer_messages(self, deferrals: Sequence[Deferral]) -> None:
+        self._messages.defer(deferrals)
+
+    def mark_message(self, message: MessageKey) -> bool:
+        return self._messages.mark(message)
+
+    def retry_messages(self, tokens: Sequence[int], tenant: str = "") -> list[RetriedMessage]:
+        return self._messages.retry(tokens, tenant)
+
+    def drop_messages(self, tokens: Sequence[int], tenant: str = "") -> list[int]:
+        return self._messages.drop(tokens, tenant)
+
+    def clean_once(self, now: int, limit: int, tenant: str = "") -> int:
+        return self._messages.clean_once(now, limit, tenant)
+
+    def rename_messages(self, old: str, new: str, tenant: str = "") -> None:
+        self._messages.rename(old, new, tenant)
+
+    def restore_messages(
+        self,
+        waiting: Sequence[StoredMessage],
+        dead: Sequence[DeadMessage],
+        once: Sequence[OnceReply],
+        now: int,
+    ) -> tuple[list[int], list[OnceKey]]:
+        keys = (
+            *(message.key.to for message in waiting),
+            *(letter.message.key.to for letter in dead),
+            *(reply.key.to for reply in once),
+        )
+        self._contents.tenants.update(key.tenant for key in keys if key.tenant)
+        return self._messages.restore(waiting, dead, once, now)
 
     def close(self) -> None:
         self._storage._release()
@@ -312,8 +261,21 @@ class _MemoryWriter(Writer):
 
 class _MemoryReader(Reader):
     def __init__(self, contents: _Contents) -> None:
+        self._see(contents)
+
+    def _see(self, contents: _Contents) -> None:
         self._contents = contents
         self._alarms = contents.alarms
+        self._messages = contents.messages
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        contents = self._contents
+        self._see(contents.copy())
+        try:
+            yield
+        finally:
+            self._see(contents)
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:
         rows = [self._contents.rows.get(key) for key in keys]
@@ -395,6 +357,66 @@ class _MemoryReader(Reader):
             {name: (len(each), sum(each)) for name, each in sizes.items()},
             {name: (of["pending"], of["overdue"], of["dead"]) for name, of in alarms.items()},
         )
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def list_receivers(
+        self, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[Receiver]:
+        return self._messages.receivers(after, limit, tenant)
+
+    def read_mail(
+        self, to: ObjectKey, after: str | None, lanes: int, limit: int
+    ) -> list[StoredMessage]:
+        return self._messages.mail(to, after, lanes, limit)
+
+    def read_lane(self, to: ObjectKey, lane: str, after: int, limit: int) -> list[StoredMessage]:
+        return self._messages.lane(to, lane, after, limit)
+
+    def load_messages(self, keys: Sequence[MessageKey]) -> list[StoredMessage | None]:
+        return [self._messages.find(key) for key in keys]
+
+    def due_messages(
+        self,
+        before: int,
+        after: DueMessage | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
+    ) -> list[DueMessage]:
+        return self._messages.due(before, after, limit, except_types, tenant)
+
+    def find_sent(self, sender: ObjectKey, sender_key: str) -> MessageKey | None:
+        return self._messages.sent_under(sender, sender_key)
+
+    def list_messages(
+        self,
+        type_name: str | None,
+        object_id: str | None,
+        after: MessageKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredMessage]:
+        return self._messages.waiting(type_name, object_id, after, limit, tenant)
+
+    def list_dead_messages(
+        self, type_name: str | None, after: int, limit: int, tenant: str = ""
+    ) -> list[DeadMessage]:
+        return self._messages.dead(type_name, after, limit, tenant)
+
+    def load_dead_messages(
+        self, tokens: Sequence[int], tenant: str = ""
+    ) -> list[DeadMessage | None]:
+        return self._messages.load_dead(tokens, tenant)
+
+    def find_once(self, keys: Sequence[OnceKey], now: int) -> list[OnceReply | None]:
+        return self._messages.find_once(keys, now)
+
+    def list_once(self, after: OnceKey | None, limit: int, tenant: str = "") -> list[OnceReply]:
+        return self._messages.list_once(after, limit, tenant)
+
+    def summarize_messages(self, tenant: str = "") -> list[MessageSummary]:
+        return self._messages.summarize(tenant)
 
     def close(self) -> None:
         pass

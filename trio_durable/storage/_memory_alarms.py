@@ -1,0 +1,148 @@
+"""Alarms of a storage in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+
+import attrs
+
+from .._keys import AlarmKey, ObjectKey
+from ._records import AlarmChanges, AlarmStatus, DueAlarm, StoredAlarm
+
+
+@attrs.define
+class MemoryAlarm:
+    """An alarm with its claim."""
+
+    due_at: int
+    payload: bytes | None
+    available_at: int | None
+    claim: int | None = None
+    failures: int = 0
+    last_error: str | None = None
+    crashes: int | None = None
+    marked: int | None = None
+    """The claim that the delivery of a suspect has begun with."""
+
+    def status(self, now: int) -> AlarmStatus:
+        """Its status at a time."""
+        if self.available_at is None:
+            return "dead"
+        return "overdue" if self.due_at <= now else "pending"
+
+    def stored(self, key: AlarmKey) -> StoredAlarm:
+        """The record of it."""
+        return StoredAlarm(
+            key, self.due_at, self.payload, self.failures, self.last_error, self.crashes
+        )
+
+    def outlived(self) -> int:
+        """The crashes of an alarm whose claim has outlived its process."""
+        return 0 if self.crashes is None else self.crashes + (self.marked == self.claim)
+
+
+class Alarms:
+    """All alarms by key, and the live ones also in order of time."""
+
+    def __init__(self) -> None:
+        self._alarms: dict[ObjectKey, dict[str, MemoryAlarm]] = {}
+        self._by_time: list[tuple[int, AlarmKey]] = []
+
+    def copy(self) -> Alarms:
+        """These alarms as they are now. Their records are shared, since they never change."""
+        new = Alarms()
+        new._alarms = {key: dict(names) for key, names in list(self._alarms.items())}
+        new._by_time = list(self._by_time)
+        return new
+
+    def find(self, key: AlarmKey) -> MemoryAlarm | None:
+        """The alarm; None if it isn't there."""
+        return self._alarms.get(key.object_key, {}).get(key.name)
+
+    def holds(self, key: AlarmKey, claim: int) -> bool:
+        """True if the claim is held."""
+        alarm = self.find(key)
+        return alarm is not None and alarm.claim == claim
+
+    def put(self, key: AlarmKey, alarm: MemoryAlarm) -> None:
+        """Set an alarm."""
+        self.remove(key)
+        self._alarms.setdefault(key.object_key, {})[key.name] = alarm
+        if alarm.available_at is not None:
+            insort(self._by_time, (alarm.available_at, key))
+
+    def remove(self, key: AlarmKey) -> None:
+        """Remove an alarm, if it is there."""
+        names = self._alarms.get(key.object_key)
+        alarm = names.pop(key.name, None) if names else None
+        if alarm is None:
+            return
+        if not names:
+            del self._alarms[key.object_key]
+        if alarm.available_at is not None:
+            del self._by_time[bisect_left(self._by_time, (alarm.available_at, key))]
+
+    def apply(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Apply the changes of a commit."""
+        gone = [*(self._alarms.get(key, ()) if changes.clear else ()), *changes.acknowledged]
+        for name in gone:
+            self.remove(key.alarm(name))
+        for name, new in changes.changed.items():
+            alarm_key = key.alarm(name)
+            if new is None:
+                self.remove(alarm_key)
+            else:
+                self.put(alarm_key, MemoryAlarm(new.due_at, new.payload, new.due_at))
+
+    def of_object(self, key: ObjectKey) -> list[StoredAlarm]:
+        """See `Reader.list_alarms`."""
+        found = [
+            alarm.stored(key.alarm(name))
+            for name, alarm in list(self._alarms.get(key, {}).items())
+            if alarm.available_at is not None
+        ]
+        return sorted(found, key=lambda alarm: (alarm.due_at, alarm.key))
+
+    def of_tenant(self, tenant: str) -> list[tuple[AlarmKey, MemoryAlarm]]:
+        """All alarms of a tenant, by key."""
+        # A copy, because the writer's thread may add to the dictionary during the loop.
+        found = [
+            (key.alarm(name), alarm)
+            for key, names in list(self._alarms.items())
+            if key.tenant == tenant
+            for name, alarm in list(names.items())
+        ]
+        return sorted(found, key=lambda each: each[0])
+
+    def due(
+        self, before: int, after: DueAlarm | None, limit: int, matches: Callable[[AlarmKey], bool]
+    ) -> list[DueAlarm]:
+        """See `Reader.due_alarms`, of the keys that ``matches`` accepts."""
+        found: list[DueAlarm] = []
+        last = (after.available_at, after.key) if after else None
+        while len(found) < limit:
+            by_time = self._by_time
+            # Searched for each time, because the writer's thread may change the list meanwhile.
+            start = bisect_right(by_time, last) if last else 0
+            rows = by_time[start : min(start + limit, bisect_left(by_time, (before,)))]
+            if not rows:
+                break
+            found += (DueAlarm(*row) for row in rows if matches(row[1]))
+            last = rows[-1]
+        return found[:limit]
+
+    def give_back(self) -> None:
+        """Release all claims, as the storage opens."""
+        for key, names in list(self._alarms.items()):
+            for name, alarm in list(names.items()):
+                if alarm.claim is not None:
+                    self.put(
+                        key.alarm(name),
+                        attrs.evolve(
+                            alarm,
+                            claim=None,
+                            available_at=alarm.due_at,
+                            crashes=alarm.outlived(),
+                        ),
+                    )
