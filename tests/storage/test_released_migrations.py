@@ -8,12 +8,12 @@ from contextlib import closing
 
 from trio_durable.storage.postgres._migrations import names_of_all, script
 from trio_durable.storage.sqlite._migrations import (
-    TableNames,
     m001_objects,
     m002_alarms,
     m003_tenants,
     m004_crashes,
 )
+from trio_durable.storage.sqlite._names import TableNames
 
 SQLITE = {
     "m001_objects": "9c66db6d145714fd",

@@ -163,6 +163,12 @@ class MessageChanges:
         """The sender keys under which waiting messages are removed."""
         return {*self.cancelled, *(new.sender_key for new in self.sent if new.sender_key)}
 
+    def forget_results(self) -> None:
+        """Undo what `Writer.commit` has set, because it didn't apply them after all."""
+        self.taken_back = set()
+        for new in self.sent:
+            new.seq = 0
+
     def merge(self, later: MessageChanges) -> None:
         """Add ``later``, so that applying these changes applies both.
 

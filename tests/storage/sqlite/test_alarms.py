@@ -25,7 +25,7 @@ from trio_durable.storage import (
     Writer,
 )
 from trio_durable.storage.sqlite._alarms import MAX_ROWS, AlarmTable
-from trio_durable.storage.sqlite._migrations import TableNames
+from trio_durable.storage.sqlite._names import TableNames
 
 from .files import (
     CORRUPT,

@@ -23,7 +23,7 @@ import orjson
 from ..._keys import AlarmKey, ObjectKey
 from .._batch import expired_by
 from .._records import NO_TIME, AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
-from ._migrations import TableNames
+from ._names import TableNames
 from ._parameters import as_json, padded, values
 
 logger = logging.getLogger("trio_durable.storage")

@@ -21,8 +21,9 @@ import orjson
 from .._records import Finding
 from ._database_file import is_owned
 from ._lock import holder_of
-from ._migrations import APPLICATION_ID, SCHEMA_VERSION, Schema, TableNames
+from ._migrations import APPLICATION_ID, SCHEMA_VERSION, Schema
 from ._mounts import mount_of
+from ._names import TableNames
 from ._tables import UNDECODABLE_MESSAGE, advice_for
 
 _OF_NETWORKS = {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "coda", "ncpfs"}

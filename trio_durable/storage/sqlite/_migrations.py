@@ -21,6 +21,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ._message_schema import SCHEMA as MESSAGES
+from ._names import TableNames
 from ._transaction import transaction
 
 if TYPE_CHECKING:
@@ -34,28 +36,6 @@ APPLICATION_ID = 0x54524455
 _MIGRATION_SET = "trio_durable"
 _APPLIED = "_sqlite_migrations"
 """The table in which sqlite-utils records applied migrations."""
-
-
-class TableNames:
-    """Names of one tenant's tables, quoted for SQL where necessary.
-
-    Args:
-        tenant: A valid tenant name; "" for the tables without a prefix.
-    """
-
-    def __init__(self, tenant: str = "") -> None:
-        self.tenant = tenant
-        self.objects = self.of("durable_objects")
-        self.alarms = self.of("durable_alarms")
-        self.alarms_by_time = self.of("durable_alarms_by_time")
-
-    def of(self, name: str) -> str:
-        """Name of the tenant's table, index or trigger ``name``, with its prefix."""
-        if not self.tenant:
-            return name
-        # With a prefix, since SQLite reserves names that begin with "sqlite_".
-        quoted = f"tenant_{self.tenant}_{name}".replace('"', '""')
-        return f'"{quoted}"'
 
 
 def m001_objects(connection: sqlite3.Connection, names: TableNames) -> None:
@@ -126,8 +106,14 @@ def m004_crashes(connection: sqlite3.Connection, names: TableNames) -> None:
     connection.execute(f"ALTER TABLE {names.alarms} ADD COLUMN marked INTEGER")
 
 
+def m005_messages(connection: sqlite3.Connection, names: TableNames) -> None:
+    """Create the tables of messages, dead letters and once-keys, and the view of all changes."""
+    for statement in MESSAGES:
+        connection.execute(statement(names))
+
+
 _Step = Callable[[sqlite3.Connection, TableNames], None]
-_TENANT_STEPS: tuple[_Step, ...] = (m001_objects, m002_alarms, m004_crashes)
+_TENANT_STEPS: tuple[_Step, ...] = (m001_objects, m002_alarms, m004_crashes, m005_messages)
 _FILE_STEPS: tuple[_Step, ...] = (m003_tenants,)
 
 SCHEMA_VERSION = len(_TENANT_STEPS) + len(_FILE_STEPS)
@@ -336,7 +322,8 @@ class Schema:
         with transaction(self._connection):
             if not execute("DELETE FROM durable_tenants WHERE name = ?", (tenant,)).rowcount:
                 return False
-            execute(f"DROP TABLE IF EXISTS {names.objects}")
-            execute(f"DROP TABLE IF EXISTS {names.alarms}")
+            execute(f"DROP VIEW IF EXISTS {names.changes}")
+            for table in names.tables:
+                execute(f"DROP TABLE IF EXISTS {table}")
             execute(f"DELETE FROM {_APPLIED} WHERE migration_set = ?", (_migration_set(tenant),))
         return True

@@ -22,7 +22,7 @@ import orjson
 from ..._keys import ObjectKey
 from .._faults import CorruptRow
 from .._records import Commit, ObjectRow, StoredObject
-from ._migrations import TableNames
+from ._names import TableNames
 from ._parameters import as_json, padded, values
 
 _LARGE_STATE_CHARACTERS = 64 * 1024
@@ -65,11 +65,6 @@ FROM json_each(?) AS k
 LEFT JOIN {objects} AS o
     ON o.type_name = k.value ->> 1 AND o.object_id = k.value ->> 2
 WHERE ifnull(o.revision, 0) <> k.value ->> 3
-"""
-
-_DELETE = """
-DELETE FROM {objects} WHERE (type_name, object_id, revision) IN (
-    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
 """
 
 
@@ -123,21 +118,16 @@ class ObjectTable:
             state = commit.state
             key = commit.key
             if only and (
-                state is None or commit.delete or commit.alarms is not None or key.tenant != tenant
+                state is None
+                or commit.delete
+                or commit.alarms is not None
+                or commit.messages is not None
+                or key.tenant != tenant
             ):
                 raise NotOnlySaves
             parameters += (key.type_name, key.object_id, commit.revision, state)
         parameters += [None] * (4 * (size - len(batch)))
         self._execute(_save_sql(self._table, size), parameters)
-
-    def delete(self, batch: Sequence[Commit]) -> bool:
-        """Delete objects at their revisions.
-
-        False if one is stale; the caller must roll back, for the others are deleted.
-        """
-        rows = [[c.key.type_name, c.key.object_id, c.revision] for c in batch]
-        deleted = self._execute(_DELETE.format(objects=self._table), (as_json(rows),))
-        return deleted.rowcount == len(rows)
 
     def stale(self, batch: Iterable[tuple[int, Commit]]) -> set[int]:
         """The numbers of the commits based on another revision, of pairs (number, commit)."""

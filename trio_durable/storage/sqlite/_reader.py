@@ -11,8 +11,18 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..._keys import AlarmKey, ObjectKey
-from .._batch import load_by_tenant, summaries
+from .._batch import by_tenant, load_by_tenant, summaries
 from .._contract import Reader
+from .._messages import (
+    DeadMessage,
+    DueMessage,
+    MessageKey,
+    MessageSummary,
+    OnceKey,
+    OnceReply,
+    Receiver,
+    StoredMessage,
+)
 from .._records import (
     AlarmRow,
     AlarmStatus,
@@ -99,6 +109,93 @@ class SQLiteReader(Reader):
                 return []
             return summaries(tables.objects.summarize(), tables.alarms.summarize(now))
 
+    # --- messages --------------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        with transaction(self._connection, writes=False):
+            # SQLite takes its snapshot with the first read.
+            self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            yield
+
+    def list_receivers(
+        self, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[Receiver]:
+        with self._reading(tenant) as tables:
+            return tables.messages.receivers(after, limit) if tables else []
+
+    def read_mail(
+        self, to: ObjectKey, after: str | None, lanes: int, limit: int
+    ) -> list[StoredMessage]:
+        with self._reading(to.tenant) as tables:
+            return tables.messages.mail(to, after, lanes, limit) if tables else []
+
+    def read_lane(self, to: ObjectKey, lane: str, after: int, limit: int) -> list[StoredMessage]:
+        with self._reading(to.tenant) as tables:
+            return tables.messages.lane(to, lane, after, limit) if tables else []
+
+    def load_messages(self, keys: Sequence[MessageKey]) -> list[StoredMessage | None]:
+        found: dict[MessageKey, StoredMessage | None] = {}
+        for tenant, part in by_tenant(keys, lambda key: key.to.tenant).items():
+            with self._reading(tenant) as tables:
+                if tables:
+                    found.update(zip(part, tables.messages.load(part), strict=True))
+        return [found.get(key) for key in keys]
+
+    def due_messages(
+        self,
+        before: int,
+        after: DueMessage | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
+    ) -> list[DueMessage]:
+        with self._reading(tenant) as tables:
+            return tables.messages.due(before, after, limit, except_types) if tables else []
+
+    def find_sent(self, sender: ObjectKey, sender_key: str) -> MessageKey | None:
+        with self._reading(sender.tenant) as tables:
+            return tables.messages.find_sent(sender, sender_key) if tables else None
+
+    def list_messages(
+        self,
+        type_name: str | None,
+        object_id: str | None,
+        after: MessageKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredMessage]:
+        with self._reading(tenant) as tables:
+            return tables.messages.waiting(type_name, object_id, after, limit) if tables else []
+
+    def list_dead_messages(
+        self, type_name: str | None, after: int, limit: int, tenant: str = ""
+    ) -> list[DeadMessage]:
+        with self._reading(tenant) as tables:
+            return tables.messages.dead(type_name, after, limit) if tables else []
+
+    def load_dead_messages(
+        self, tokens: Sequence[int], tenant: str = ""
+    ) -> list[DeadMessage | None]:
+        with self._reading(tenant) as tables:
+            return tables.messages.load_dead(tokens) if tables else [None] * len(tokens)
+
+    def find_once(self, keys: Sequence[OnceKey], now: int) -> list[OnceReply | None]:
+        found: dict[OnceKey, OnceReply | None] = {}
+        for tenant, part in by_tenant(keys, lambda key: key.to.tenant).items():
+            with self._reading(tenant) as tables:
+                if tables:
+                    found.update(zip(part, tables.once.find(part, now), strict=True))
+        return [found.get(key) for key in keys]
+
+    def list_once(self, after: OnceKey | None, limit: int, tenant: str = "") -> list[OnceReply]:
+        with self._reading(tenant) as tables:
+            return tables.once.page(after, limit) if tables else []
+
+    def summarize_messages(self, tenant: str = "") -> list[MessageSummary]:
+        with self._reading(tenant) as tables:
+            return tables.messages.summarize() if tables else []
+
     def close(self) -> None:
         self._connection.close()
 
@@ -109,9 +206,13 @@ class SQLiteReader(Reader):
         Raises a `StorageFault` at its end if the file isn't the one that was opened, see `_watch`.
         """
         with checked(self._watch):
-            if tenant:
-                with transaction(self._connection, writes=False):
-                    exists = self._schema.has_tenant(tenant)
-                    yield TenantTables(self._connection, tenant) if exists else None
-            else:
+            if not tenant:
                 yield self._common
+            elif self._connection.in_transaction:  # a snapshot
+                yield self._tables_of(tenant)
+            else:
+                with transaction(self._connection, writes=False):
+                    yield self._tables_of(tenant)
+
+    def _tables_of(self, tenant: str) -> TenantTables | None:
+        return TenantTables(self._connection, tenant) if self._schema.has_tenant(tenant) else None

@@ -27,7 +27,8 @@ from .._faults import StorageFault
 from .._records import Finding
 from ._database_file import DatabaseFile, identity_of
 from ._lock import FileLock
-from ._migrations import Schema, TableNames, is_partial, warn_of_tenant
+from ._migrations import Schema, is_partial, warn_of_tenant
+from ._names import TableNames
 from ._reader import SQLiteReader
 from ._tables import UNDECODABLE_MESSAGE, TenantTables, advice_for
 from ._transaction import transaction
@@ -80,6 +81,11 @@ class SQLiteStorage(Storage):
     def location(self) -> str:
         """The path."""
         return str(self._path)
+
+    @property
+    def keeps_messages(self) -> bool:
+        """Always True."""
+        return True
 
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`."""
@@ -255,9 +261,10 @@ class SQLiteStorage(Storage):
                     # Fail now if the file isn't writable, and not at the first commit. Beginning a
                     # write transaction doesn't show it.
                     connection.execute(f"DELETE FROM {TableNames(tenant).objects} WHERE 0")
-                    alarms = TenantTables(connection, tenant).alarms
-                    alarms.give_back()
-                    alarms.warn_of_alarms_without_time()
+                    tables = TenantTables(connection, tenant)
+                    tables.alarms.give_back()
+                    tables.alarms.warn_of_alarms_without_time()
+                    tables.messages.count_crashes()
                 except sqlite3.Error as error:
                     if not tenant or not is_partial(error):
                         raise

@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import attrs
+
 from .._batch import GroupedChanges, Stale, acknowledgements, by_tenant
 from .._faults import PartialFault, StorageFault
 from .._records import Commit
-from ._alarms import AlarmTable
-from ._migrations import Schema, TableNames, is_partial
+from ._alarms import MAX_ROWS, AlarmTable
+from ._changes import ChangesView, is_needed
+from ._message_rows import MessageRows
+from ._messages import MessageTable
+from ._migrations import Schema, is_partial
+from ._names import TableNames
 from ._objects import ObjectTable
+from ._once import OnceTable
 from ._watch import FileWatch
 
 T = TypeVar("T")
@@ -42,36 +49,69 @@ def advice_for(message: str) -> str:
 class TenantTables:
     """The tables of a tenant, on one connection. Methods raise sqlite3's errors."""
 
-    def __init__(self, connection: sqlite3.Connection, tenant: str) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, tenant: str, numbers: dict[str, int] | None = None
+    ) -> None:
         names = TableNames(tenant)
+        rows = MessageRows(connection, names)
         self.objects = ObjectTable(connection, names)
         self.alarms = AlarmTable(connection, names)
+        self.messages = MessageTable(rows, tenant, {} if numbers is None else numbers)
+        self.once = OnceTable(rows)
+        self._changes = ChangesView(connection, names, self.messages)
 
-    def steps(self, batch: Sequence[Commit], now: int) -> Iterator[Callable[[], None]]:
+    def steps(self, batch: Sequence[Commit], now: int) -> Iterator[Step]:
         """The statements that apply a batch, one for each kind of change in it.
 
-        A step raises `Stale` or ``sqlite3.IntegrityError`` if one of its commits is stale. The
-        caller then rolls back the transaction.
+        If one of its commits changes messages, one step applies all changes but those of alarms. A
+        step raises `Stale` or ``sqlite3.IntegrityError`` if one of its commits is stale. The caller
+        then rolls back the transaction.
         """
         grouped = GroupedChanges(batch)
-        if grouped.saved:
-            yield lambda: self.objects.save(grouped.saved, now, only=False)
-        if grouped.deleted:
-            yield lambda: _require(self.objects.delete(grouped.deleted))
-        if grouped.unchanged:
-            yield lambda: _require(not self.objects.stale(enumerate(grouped.unchanged)))
+        if any(map(is_needed, batch)):
+            yield Step(lambda: self._changes.apply(batch, now), is_transaction=True)
+        else:
+            if grouped.saved:
+                yield Step(lambda: self.objects.save(grouped.saved, now, only=False))
+            if grouped.unchanged:
+                yield Step(lambda: _require(not self.objects.stale(enumerate(grouped.unchanged))))
         if grouped.acknowledged:
-            yield lambda: _require(self.alarms.acknowledge(grouped.acknowledged))
+            yield Step(lambda: _require(self.alarms.acknowledge(grouped.acknowledged)))
         if grouped.cleared:
-            yield lambda: self.alarms.clear(grouped.cleared)
+            yield Step(lambda: self.alarms.clear(grouped.cleared), is_transaction=True)
         if grouped.cancelled:
-            yield lambda: self.alarms.cancel(grouped.cancelled)
+            yield Step(lambda: self.alarms.cancel(grouped.cancelled), is_transaction=True)
         if grouped.scheduled:
-            yield lambda: self.alarms.set(grouped.scheduled)
+            fits = len(grouped.scheduled) <= MAX_ROWS
+            yield Step(lambda: self.alarms.set(grouped.scheduled), is_transaction=fits)
 
     def stale(self, batch: Sequence[tuple[int, Commit]]) -> set[int]:
-        """The numbers of the stale commits, of pairs (number, commit)."""
+        """The numbers of the stale commits, of pairs (number, commit), apart from messages."""
         return self.objects.stale(batch) | self.alarms.lost(acknowledgements(batch))
+
+    def is_stale(self, commit: Commit, now: int) -> bool:
+        """True if a commit is stale, by its messages or in another way."""
+        if self.stale([(0, commit)]):
+            return True
+        changes = commit.messages
+        if changes is None:
+            return False
+        if not self.messages.are_waiting(changes.waiting):
+            return True
+        there = self.once.find([reply.key for reply in changes.recorded], now)
+        return any(
+            found is not None and not (found.is_pending and found.token == reply.token)
+            for found, reply in zip(there, changes.recorded, strict=True)
+        )
+
+
+@attrs.frozen
+class Step:
+    """A part of what applies a batch to the tables of one tenant."""
+
+    run: Callable[[], None]
+    is_transaction: bool = False
+    """True if it is a transaction by itself when it is the only one."""
 
 
 def _require(is_fresh: bool) -> None:
@@ -86,7 +126,12 @@ class TenantTablesCache:
         self._connection = connection
         self._schema = schema
         self._known: dict[str, TenantTables] = {}
-        self._common = TenantTables(connection, "")  # always exist
+        self._numbers: dict[str, int] = {}  # no message gets the number of an earlier one
+        self._common = self.new("")  # always exist
+
+    def new(self, tenant: str) -> TenantTables:
+        """The tables of a tenant, which the caller has found or is about to create."""
+        return TenantTables(self._connection, tenant, self._numbers)
 
     def find(self, tenant: str) -> TenantTables | None:
         """The tables of a tenant; None if it doesn't exist."""
@@ -96,7 +141,7 @@ class TenantTablesCache:
         if tables is None and self._schema.has_tenant(tenant):
             if len(self._known) >= MAX_CACHED_TENANTS:
                 del self._known[next(iter(self._known))]
-            tables = self._known[tenant] = TenantTables(self._connection, tenant)
+            tables = self._known[tenant] = self.new(tenant)
         return tables
 
     def of(

@@ -21,12 +21,22 @@ from typing import TypeVar
 from ..._keys import AlarmKey
 from .._batch import Stale, by_tenant
 from .._contract import Writer
+from .._messages import (
+    DeadMessage,
+    Deferral,
+    MessageKey,
+    OnceKey,
+    OnceReply,
+    RetriedMessage,
+    StoredMessage,
+)
 from .._records import Commit, Postponement, StoredAlarm
 from ._alarms import MAX_ROWS
+from ._changes import is_needed
 from ._lock import FileLock
 from ._migrations import Schema
 from ._objects import NotOnlySaves
-from ._tables import TenantTables, TenantTablesCache, checked
+from ._tables import Step, TenantTables, TenantTablesCache, checked
 from ._transaction import transaction
 from ._watch import FileWatch, Stamp
 
@@ -88,18 +98,19 @@ class SQLiteWriter(Writer):
             now: The current wall time.
             stamps: Stamp the file in the same transaction.
         """
-        steps: list[Callable[[], None]] = []
+        steps: list[Step] = []
         for tenant, part in by_tenant(batch, lambda commit: commit.key.tenant).items():
-            if self._tables.find(tenant) is None and any(c.expects_anything for c in part):
+            tables = self._tables.find(tenant)
+            if tables is None and any(c.expects_anything for c in part):
                 raise Stale
-            steps += self._steps(tenant, part, now)
+            steps += self._steps(tenant, tables, part, now)
         stamps = stamps and bool(steps)
-        if not stamps and len(steps) == 1 and _is_atomic(batch):
-            steps[0]()  # one statement is a transaction by itself
+        if not stamps and len(steps) == 1 and steps[0].is_transaction:
+            steps[0].run()
             return
         with transaction(self._connection):
             for step in steps:
-                step()
+                step.run()
             if stamps:
                 self._stamp.apply()
         if stamps:
@@ -111,29 +122,58 @@ class SQLiteWriter(Writer):
         with transaction(self._connection):
             for tenant, part in by_tenant(enumerate(batch), lambda at: at[1].key.tenant).items():
                 tables = self._tables.find(tenant)
+                if any(is_needed(commit) for _, commit in part):
+                    stale |= self._commit_in_turn(tenant, tables, part, now)
+                    continue
                 if tables is None:
                     stale.update(at for at, commit in part if commit.expects_anything)
                 else:
                     stale |= tables.stale(part)
                 fresh = [commit for at, commit in part if at not in stale]
-                for step in self._steps(tenant, fresh, now):
-                    step()
+                for step in self._steps(tenant, tables, fresh, now):
+                    step.run()
+        return stale
+
+    def _commit_in_turn(
+        self,
+        tenant: str,
+        tables: TenantTables | None,
+        batch: Sequence[tuple[int, Commit]],
+        now: int,
+    ) -> set[int]:
+        """Apply what isn't stale of pairs (number, commit), one commit after the other.
+
+        A commit with messages may make a later one of the same batch stale. The caller has a
+        transaction open. Returns the numbers of the stale commits.
+        """
+        stale = set()
+        if tables is not None:
+            tables.messages.recount()
+        for at, commit in batch:
+            if tables.is_stale(commit, now) if tables is not None else commit.expects_anything:
+                stale.add(at)
+                if commit.messages is not None:
+                    commit.messages.forget_results()
+                continue
+            for step in self._steps(tenant, tables, [commit], now):
+                step.run()
+            if tables is None and self._schema.has_tenant(tenant):
+                tables = self._tables.new(tenant)
         return stale
 
     def _steps(
-        self, tenant: str, batch: Sequence[Commit], now: int
-    ) -> Iterator[Callable[[], None]]:
+        self, tenant: str, tables: TenantTables | None, batch: Sequence[Commit], now: int
+    ) -> Iterator[Step]:
         """The statements that apply a batch of one tenant, see `TenantTables.steps`.
 
         For a new tenant with anything to store, the first step creates its tables. The caller has
         a transaction open, so the tables exist together with their first rows or not at all.
         """
-        tables = self._tables.find(tenant)
         if tables is None:
             if not any(commit.writes_anything for commit in batch):
                 return
-            yield lambda: self._schema.add_tenant(tenant)
-            tables = TenantTables(self._connection, tenant)
+            yield Step(lambda: self._schema.add_tenant(tenant))
+            tables = self._tables.new(tenant)
         yield from tables.steps(batch, now)
 
     # --- alarms ----------------------------------------------------------------------------------
@@ -195,6 +235,71 @@ class SQLiteWriter(Writer):
             with transaction(self._connection):
                 return [work(tables, part) for tables, part in parts]
 
+    # --- messages --------------------------------------------------------------------------------
+
+    def defer_messages(self, deferrals: Sequence[Deferral]) -> None:
+        with checked(self._watch):
+            parts = self._tables.of(deferrals, lambda each: each.key.to.tenant)
+            if len(parts) == 1:
+                ((tables, part),) = parts
+                tables.messages.defer(part)  # one statement is a transaction by itself
+                return
+            with transaction(self._connection):
+                for tables, part in parts:
+                    tables.messages.defer(part)
+
+    def mark_message(self, message: MessageKey) -> bool:
+        with checked(self._watch):
+            tables = self._tables.find(message.to.tenant)
+            return tables is not None and tables.messages.mark(message)
+
+    def retry_messages(self, tokens: Sequence[int], tenant: str = "") -> list[RetriedMessage]:
+        with checked(self._watch), transaction(self._connection):
+            tables = self._tables.find(tenant)
+            return [] if tables is None else tables.messages.retry(tokens)
+
+    def drop_messages(self, tokens: Sequence[int], tenant: str = "") -> list[int]:
+        with checked(self._watch), transaction(self._connection):
+            tables = self._tables.find(tenant)
+            return [] if tables is None else tables.messages.drop(tokens)
+
+    def clean_once(self, now: int, limit: int, tenant: str = "") -> int:
+        with checked(self._watch):
+            tables = self._tables.find(tenant)
+            return 0 if tables is None else tables.once.clean(now, limit)
+
+    def rename_messages(self, old: str, new: str, tenant: str = "") -> None:
+        with checked(self._watch), transaction(self._connection):
+            tables = self._tables.find(tenant)
+            if tables is not None and old != new:
+                tables.messages.rename(old, new)
+                tables.once.rename(old, new)
+
+    def restore_messages(
+        self,
+        waiting: Sequence[StoredMessage],
+        dead: Sequence[DeadMessage],
+        once: Sequence[OnceReply],
+        now: int,
+    ) -> tuple[list[int], list[OnceKey]]:
+        tokens: list[int] = []
+        keys: list[OnceKey] = []
+        of_tenants = (
+            by_tenant(waiting, lambda message: message.key.to.tenant),
+            by_tenant(dead, lambda letter: letter.message.key.to.tenant),
+            by_tenant(once, lambda reply: reply.key.to.tenant),
+        )
+        messages, letters, replies = of_tenants
+        with checked(self._watch), transaction(self._connection):
+            for tenant in dict.fromkeys([*messages, *letters, *replies]):
+                tables = self._tables.find(tenant)
+                if tables is None:
+                    self._schema.add_tenant(tenant)
+                    tables = self._tables.new(tenant)
+                tokens += tables.messages.restore(messages.get(tenant, ()), letters.get(tenant, ()))
+                keys += tables.once.restore(replies.get(tenant, ()), now)
+        return tokens, keys
+
     # --- tenants ---------------------------------------------------------------------------------
 
     def drop_tenant(self, tenant: str) -> bool:
@@ -208,14 +313,3 @@ class SQLiteWriter(Writer):
         finally:
             self._watch.close()
             self._lock.release()
-
-
-def _is_atomic(batch: Sequence[Commit]) -> bool:
-    """True if a batch does nothing but set or cancel alarms, within one statement's limit."""
-    return (
-        all(
-            commit.revision is None and commit.alarms is not None and not commit.alarms.acknowledged
-            for commit in batch
-        )
-        and sum(len(commit.alarms.changed) for commit in batch if commit.alarms) <= MAX_ROWS
-    )

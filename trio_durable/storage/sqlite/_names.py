@@ -1,0 +1,34 @@
+"""Names of a tenant's tables in an SQLite file."""
+
+from __future__ import annotations
+
+
+class TableNames:
+    """Names of one tenant's tables, quoted for SQL where necessary.
+
+    Args:
+        tenant: A valid tenant name; "" for the tables without a prefix.
+    """
+
+    def __init__(self, tenant: str = "") -> None:
+        self.tenant = tenant
+        self.objects = self.of("durable_objects")
+        self.alarms = self.of("durable_alarms")
+        self.alarms_by_time = self.of("durable_alarms_by_time")
+        self.messages = self.of("durable_messages")
+        self.dead_messages = self.of("durable_dead_messages")
+        self.once = self.of("durable_once")
+        self.changes = self.of("durable_changes")
+
+    def of(self, name: str) -> str:
+        """Name of the tenant's table, index or trigger ``name``, with its prefix."""
+        if not self.tenant:
+            return name
+        # With a prefix, since SQLite reserves names that begin with "sqlite_".
+        quoted = f"tenant_{self.tenant}_{name}".replace('"', '""')
+        return f'"{quoted}"'
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of all tables of the tenant."""
+        return self.objects, self.alarms, self.messages, self.dead_messages, self.once
