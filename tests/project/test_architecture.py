@@ -157,9 +157,12 @@ RANKS = {
         "conformance scheduler_conformance simulate",
     ],
     "testing.conformance": [
-        "_builders _values",
+        "_values",
+        "_builders",
         "_model _strategies _tests",
+        "_message_tests",
         "_alarm_batches _alarms _browsing _claims _crashes _feed _machine _objects _tenants",
+        "_messages",
         "_suite",
     ],
     "testing.scheduler_conformance": [

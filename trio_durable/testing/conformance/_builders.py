@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..._keys import AlarmKey, ObjectKey
-from ...storage import AlarmChanges, Commit, NewAlarm, Postponement
+from ...storage import (
+    AlarmChanges,
+    Commit,
+    NewAlarm,
+    NewMessage,
+    Postponement,
+    lane_of,
+    new_token,
+)
+from ._values import NOW
+
+SENDER = ObjectKey("Cart", "a")
+"""The sender of messages, unless another is named."""
 
 
 def key(object_id: str, type_name: str = "Cart", tenant: str = "") -> ObjectKey:
@@ -64,3 +76,31 @@ def bytewise(one: AlarmKey) -> list[bytes]:
 def in_order(one: ObjectKey) -> tuple[bytes, bytes]:
     """Sort key for objects, as in the order of pages."""
     return one.type_name.encode(), one.object_id.encode()
+
+
+def message(
+    to: str,
+    *,
+    sender: ObjectKey | None = SENDER,
+    lane: str | None = None,
+    arguments: bytes = b"{}",
+    wake_at: int | None = None,
+    hops: int = 0,
+    type_name: str = "Cart",
+    tenant: str = "",
+) -> NewMessage:
+    """A message with a token of its own, in the lane of its sender."""
+    if lane is None:
+        assert sender is not None
+        lane = lane_of(sender)
+    return NewMessage(
+        key(to, type_name, tenant),
+        lane,
+        new_token(),
+        "handle",
+        arguments,
+        NOW,
+        wake_at,
+        hops,
+        sender,
+    )

@@ -13,12 +13,14 @@ from ._claims import ClaimTests
 from ._crashes import CrashTests
 from ._feed import FeedTests
 from ._machine import StorageMachine
+from ._messages import MessageCommitTests
 from ._objects import ObjectTests
 from ._tenants import TenantTests
 
 
 class StorageConformance(
     # pytest collects the last base first, so this is the reverse order of the conditions.
+    MessageCommitTests,
     BrowsingTests,
     CrashTests,
     TenantTests,
