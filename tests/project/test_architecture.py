@@ -162,7 +162,7 @@ RANKS = {
         "_model _strategies _tests",
         "_message_tests",
         "_alarm_batches _alarms _browsing _claims _crashes _feed _machine _objects _tenants",
-        "_messages",
+        "_dead_messages _mail _messages",
         "_suite",
     ],
     "testing.scheduler_conformance": [

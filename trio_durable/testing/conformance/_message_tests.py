@@ -28,8 +28,11 @@ class MessageTests(StorageTests):
     """Helpers for the tests of messages, which are skipped if the storage keeps none."""
 
     @pytest.fixture(autouse=True)
-    def keeping_messages(self, storage: Storage) -> None:
-        """Skip all tests of this group if the storage keeps no messages."""
+    def keeping_messages(self, request: pytest.FixtureRequest) -> None:
+        """Skip the tests of messages if the storage keeps none."""
+        if not issubclass(self.group_of(request), MessageTests):
+            return
+        storage: Storage = request.getfixturevalue("storage")
         if not storage.keeps_messages:
             pytest.skip("this storage keeps no messages")
 
@@ -49,6 +52,16 @@ class MessageTests(StorageTests):
         if kind == "withdrawn":
             return MessageChanges(withdrawn=[one])
         return MessageChanges(acknowledged=[one])
+
+    @staticmethod
+    def another(one: MessageKey, field: str) -> MessageKey:
+        """A key that differs in one field."""
+        return {
+            "to": one._replace(to=key("c")),
+            "lane": one._replace(lane="Cart/z"),
+            "seq": one._replace(seq=one.seq + 1),
+            "token": one._replace(token=1),
+        }[field]
 
     @staticmethod
     def recording(

@@ -233,9 +233,7 @@ class MessageCommitTests(MessageTests):
     ) -> None:
         new = message("b")
         self.send(writer, new)
-        wrong = new.key._replace(
-            **{field: {"seq": new.seq + 1, "token": 1, "lane": "Cart/z", "to": key("c")}[field]}
-        )
+        wrong = self.another(new.key, field)
         commit = Commit(key("b"), 0, b"1", messages=self.changing(kind, wrong))
         assert self.commit(writer, commit, save("d", 0, b"1")) == [0]
         assert self.lane(reader, "b") == [new.token]

@@ -11,8 +11,10 @@ from ._alarms import AlarmTests
 from ._browsing import BrowsingTests
 from ._claims import ClaimTests
 from ._crashes import CrashTests
+from ._dead_messages import DeadMessageTests
 from ._feed import FeedTests
 from ._machine import StorageMachine
+from ._mail import MailTests
 from ._messages import MessageCommitTests
 from ._objects import ObjectTests
 from ._tenants import TenantTests
@@ -20,6 +22,8 @@ from ._tenants import TenantTests
 
 class StorageConformance(
     # pytest collects the last base first, so this is the reverse order of the conditions.
+    DeadMessageTests,
+    MailTests,
     MessageCommitTests,
     BrowsingTests,
     CrashTests,

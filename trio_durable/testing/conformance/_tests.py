@@ -29,6 +29,12 @@ class StorageTests:
     counts_crashes: ClassVar[bool] = True
     """True if the storage counts crashes. If False, the tests of condition 12 are skipped."""
 
+    @classmethod
+    def group_of(cls, request: pytest.FixtureRequest) -> type:
+        """The group that defines the running test. All groups are bases of one class."""
+        name = request.function.__name__
+        return next(group for group in cls.__mro__ if name in vars(group))
+
     def needs_crashes(self) -> None:
         """Skip the test if the storage doesn't count crashes."""
         if not self.counts_crashes:
