@@ -159,10 +159,10 @@ RANKS = {
     "testing.conformance": [
         "_values",
         "_builders",
-        "_model _strategies _tests",
-        "_message_tests",
+        "_message_model _strategies _tests",
+        "_message_tests _model",
         "_alarm_batches _alarms _browsing _claims _crashes _feed _machine _objects _tenants",
-        "_dead_messages _mail _messages",
+        "_dead_messages _mail _message_machine _messages _once",
         "_suite",
     ],
     "testing.scheduler_conformance": [

@@ -38,8 +38,9 @@ class MessageKey(NamedTuple):
     to: ObjectKey
     lane: str
     seq: int
-    """The number that the storage gave it, from 1. It orders the messages of a lane. After the
-    storage was opened again, another message may get the number of one that is gone."""
+    """The number that the storage gave it, from 1, distinct from those of all that wait or are
+    dead in its tenant. It orders the messages of a lane. After the storage was opened again,
+    another message may get the number of one that is gone."""
     token: int
     """62 random bits, the public id of the message for its whole life."""
 

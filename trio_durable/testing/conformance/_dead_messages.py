@@ -1,4 +1,4 @@
-"""Tests of dead letters, of cleaning once-keys, and of moving all: conditions 13 and 15."""
+"""Tests of dead letters, of counts, and of moving all messages: condition 13."""
 
 from __future__ import annotations
 
@@ -117,35 +117,6 @@ class DeadMessageTests(MessageTests):
         # `dead` has been retried, behind `third`.
         assert overtaken == {own.token: False, second.token: True, dead.token: False}
         assert writer.retry_messages([second.token])[0].is_overtaken is True
-
-    # --- once-keys -------------------------------------------------------------------------------
-
-    def test_expired_keys_are_removed_in_passes(self, writer: Writer, reader: Reader) -> None:
-        replies = [
-            OnceReply(OnceKey(key(f"{n:03}"), "k"), "f", "", "", b"1", NOW + n % 2)
-            for n in range(200)
-        ]
-        self.commit(writer, Commit(key("a"), 0, messages=MessageChanges(recorded=replies)))
-        assert writer.clean_once(NOW - 1, 1000) == 0
-        passes = [writer.clean_once(NOW, 30) for _ in range(5)]
-        assert passes == [30, 30, 30, 10, 0]
-        assert reader.list_once(None, 1000) == replies[1::2]
-
-    def test_keys_are_listed_in_pages(self, writer: Writer, reader: Reader) -> None:
-        replies = [
-            OnceReply(OnceKey(key(one, kind), name), "f", "d", "s", b"[]", NOW)
-            for kind in ("Cart", "cart")
-            for one in ("'", "a", "é", "👾")
-            for name in ("0", "k", "\uffff")
-        ]
-        recorded = MessageChanges(recorded=list(reversed(replies)))
-        self.commit(writer, Commit(key("a"), 0, messages=recorded))
-        for limit in (1, 5, 100):
-            found: list[OnceReply] = []
-            while page := reader.list_once(found[-1].key if found else None, limit):
-                assert len(page) <= limit
-                found += page
-            assert found == replies
 
     # --- listing what waits, and counts ----------------------------------------------------------
 

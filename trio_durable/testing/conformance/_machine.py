@@ -111,6 +111,7 @@ class StorageMachine(ModelledStorage):
         stale: list[int] = []
         after = dict(self.model)
         alarms = dict(self.alarms)
+        taken_back: dict[int, set[str]] = {}
         for position, commit in enumerate(batch):
             one = commit.key
             changed = commit.alarms or AlarmChanges()
@@ -120,6 +121,10 @@ class StorageMachine(ModelledStorage):
             ):
                 stale.append(position)
                 continue
+            if commit.messages is not None and self.mail.is_stale(commit.messages, self.now):
+                stale.append(position)
+                continue
+            taken_back[position] = self.mail.apply(commit, self.now)
             if commit.delete:
                 after.pop(one, None)
             elif commit.state is not None:
@@ -134,10 +139,19 @@ class StorageMachine(ModelledStorage):
                 if new is not None:
                     alarms[one.alarm(name)] = ModelAlarm(new.due_at, new.payload, new.due_at)
             is_saved = commit.state is not None and not commit.delete
-            if one.tenant and (is_saved or any(changed.changed.values())):
+            sends = commit.messages is not None and (
+                commit.messages.sent or commit.messages.recorded
+            )
+            if one.tenant and (is_saved or sends or any(changed.changed.values())):
                 self.tenants.add(one.tenant)
         found: Collection[int] = self.writer.commit(batch, self.now)
         assert sorted(found) == stale
+        for position, commit in enumerate(batch):
+            if commit.messages is not None:
+                assert commit.messages.taken_back == taken_back.get(position, set())
+                if position in stale:
+                    assert not any(new.seq for new in commit.messages.sent)
+        self.mail.number()
         self.model, self.alarms = after, alarms
 
     @precondition(lambda self: self.model or self.alarms)
@@ -149,6 +163,7 @@ class StorageMachine(ModelledStorage):
         self.tenants.discard(tenant)
         self.model = {k: row for k, row in self.model.items() if k.tenant != tenant}
         self.alarms = {k: alarm for k, alarm in self.alarms.items() if k.tenant != tenant}
+        self.mail.drop_tenant(tenant)
 
     # --- delivery --------------------------------------------------------------------------------
 
@@ -375,7 +390,7 @@ class StorageMachine(ModelledStorage):
         ]
         assert self.reader.list_dead_letters(type_name, after, limit, tenant) == expected[:limit]
 
-    @precondition(lambda self: self.model or self.alarms)
+    @precondition(lambda self: self.model or self.alarms or self.mail.waiting)
     @rule()
     def reopen(self) -> None:
         self.close()
@@ -385,6 +400,9 @@ class StorageMachine(ModelledStorage):
                 alarm.claim, alarm.available_at = None, alarm.due_at
                 if self.counts_crashes:
                     alarm.outlive()
+        for message in self.mail.waiting:
+            if self.opens_for_one and message.is_marked:
+                message.crashes, message.is_marked = message.crashes + 1, False
 
     # --- everything, after each step -------------------------------------------------------------
 

@@ -18,11 +18,13 @@ from ...storage import (
     AlarmStatus,
     Commit,
     DueAlarm,
+    MessageChanges,
     ObjectRow,
     Storage,
     StoredAlarm,
 )
 from ._builders import bytewise, in_order, key
+from ._message_model import ModelMail
 from ._values import FOREVER, NOW
 
 
@@ -69,6 +71,7 @@ class ModelledStorage(RuleBasedStateMachine):
         self.model: dict[ObjectKey, tuple[int, bytes]] = {}
         self.updated: dict[ObjectKey, int] = {}
         self.alarms: dict[AlarmKey, ModelAlarm] = {}
+        self.mail = ModelMail()
         self.tenants: set[str] = set()
         self.now = NOW
         self.last_claim = 0
@@ -151,4 +154,14 @@ class ModelledStorage(RuleBasedStateMachine):
             self.writer.commit(
                 [Commit(k, None, alarms=AlarmChanges(clear=True)) for k in alarms], NOW
             )
+        self._discard_messages()
         self.close()
+
+    def _discard_messages(self) -> None:
+        waiting = [one.key for one in self.reader.list_messages(None, None, None, 1000)]
+        for one in waiting:
+            done = MessageChanges(acknowledged=[one])
+            self.writer.commit([Commit(one.to, None, messages=done)], NOW)
+        dead = self.reader.list_dead_messages(None, 0, 1000)
+        self.writer.drop_messages([letter.message.key.token for letter in dead])
+        self.writer.clean_once(FOREVER, 1000)

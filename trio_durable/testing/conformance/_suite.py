@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -15,13 +16,16 @@ from ._dead_messages import DeadMessageTests
 from ._feed import FeedTests
 from ._machine import StorageMachine
 from ._mail import MailTests
+from ._message_machine import MessageMachine
 from ._messages import MessageCommitTests
 from ._objects import ObjectTests
+from ._once import OnceTests
 from ._tenants import TenantTests
 
 
 class StorageConformance(
     # pytest collects the last base first, so this is the reverse order of the conditions.
+    OnceTests,
     DeadMessageTests,
     MailTests,
     MessageCommitTests,
@@ -54,6 +58,8 @@ class StorageConformance(
     - ``counts_crashes = False``, if the storage leaves `StoredAlarm.crashes` None. This skips the
       tests of condition 12.
 
+    The tests of messages are skipped if the storage's `Storage.keeps_messages` is False.
+
     It may override the fixtures ``writer`` and ``reader``, for example to count calls, and add
     tests of its own. Both sides are open during a test that uses these fixtures.
 
@@ -64,16 +70,24 @@ class StorageConformance(
     """
 
     def test_like_a_dictionary(self, storage: Storage) -> None:
+        self._run(StorageMachine, storage, max_examples=40)
+
+    def test_messages_like_lists(self, storage: Storage) -> None:
+        if not storage.keeps_messages:
+            pytest.skip("this storage keeps no messages")
+        self._run(MessageMachine, storage, max_examples=20)
+
+    def _run(self, machine: type[StorageMachine], storage: Storage, max_examples: int) -> None:
         opens_for_one, counts_crashes = self.opens_for_one, self.counts_crashes
 
-        class Machine(StorageMachine):
+        class Machine(machine):  # type: ignore[misc, valid-type]
             def __init__(self) -> None:
                 super().__init__(storage, opens_for_one, counts_crashes)
 
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=40,
+                max_examples=max_examples,
                 stateful_step_count=25,
                 deadline=None,
                 # A storage may be slow, and each step draws many values.
