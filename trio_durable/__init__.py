@@ -12,6 +12,7 @@ from ._api.durable_object import DurableObject, ObjectDefinition, definition_of
 from ._api.handle import Handle
 from ._api.instrument import Instrument
 from ._api.objects import Objects
+from ._api.outgoing import Outgoing, Withdrawal
 from ._api.runtime import DurableRuntime, current_runtime
 from ._api.statistics import RuntimeStatistics
 from ._api.tenant import Tenant
@@ -38,11 +39,13 @@ from ._errors import (
     CallCycle,
     CallFailed,
     CallTimeout,
+    CommitRefused,
     DefinitionError,
     DurableError,
     ForeignHandle,
     HandlerCancelled,
     InvalidAlarm,
+    InvalidMessage,
     InvalidObjectId,
     InvalidTenant,
     MailboxFull,
@@ -68,6 +71,7 @@ from ._errors import (
     StorageInUse,
     StorageUnavailable,
     TenantDropped,
+    TooManyMessages,
     TurnInterrupted,
     TurnTimeout,
     TurnWontEnd,
@@ -81,6 +85,7 @@ from ._json.names import stored_as
 from ._json.texts import BigInt
 from ._json.upgrades import UpgradeDefinition
 from ._keys import ObjectKey
+from ._messages.message import Message, SendFailed
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
 if TYPE_CHECKING:
@@ -106,6 +111,7 @@ __all__ = [
     "Clock",
     "Cluster",
     "ClusterTLS",
+    "CommitRefused",
     "Context",
     "DefinitionError",
     "Durability",
@@ -122,10 +128,12 @@ __all__ = [
     "InlineRunner",
     "Instrument",
     "InvalidAlarm",
+    "InvalidMessage",
     "InvalidObjectId",
     "InvalidTenant",
     "MailboxFull",
     "MemoryStorage",
+    "Message",
     "NoRuntime",
     "Node",
     "NotInTurn",
@@ -135,6 +143,7 @@ __all__ = [
     "ObjectNotRunning",
     "Objects",
     "Options",
+    "Outgoing",
     "Overloaded",
     "OwnerLost",
     "PersistenceError",
@@ -148,6 +157,7 @@ __all__ = [
     "RuntimeStatistics",
     "SQLiteStorage",
     "SchemaTooNew",
+    "SendFailed",
     "StaleObject",
     "StateDecodeError",
     "StateEncodeError",
@@ -160,6 +170,7 @@ __all__ = [
     "Tenant",
     "TenantDropped",
     "ThreadRunner",
+    "TooManyMessages",
     "TurnInterrupted",
     "TurnTimeout",
     "TurnWontEnd",
@@ -167,6 +178,7 @@ __all__ = [
     "UnknownObjectType",
     "UpgradeDefinition",
     "UsageError",
+    "Withdrawal",
     "WrongEventLoop",
     "alarm",
     "current_runtime",

@@ -8,6 +8,8 @@
     ├── InvalidObjectId            an id that can't name an object
     ├── InvalidTenant              a name that can't name a tenant
     ├── InvalidAlarm               an alarm that can't be set, or a payload of another type
+    ├── InvalidMessage             a message that can't be sent
+    │   └── TooManyMessages        more than one turn may send
     ├── ArgumentError              arguments that don't fit the handler, or can't be copied
     ├── CallFailed
     │   ├── CallTimeout            (also a TimeoutError)
@@ -22,6 +24,7 @@
     │   ├── TurnInterrupted        by stop(interrupt=True)
     │   ├── TurnWontEnd            it resists stop(interrupt=True)
     │   ├── ReadonlyViolation
+    │   ├── CommitRefused          ctx.commit() in the turn of a message
     │   ├── AlarmSuperseded        set or cancelled while its handler ran
     │   ├── AlarmCrashed           the process died in each of its last deliveries
     │   ├── ReplyError             a result that can't be copied
@@ -190,6 +193,23 @@ class InvalidAlarm(DurableError, ValueError):
 
     def _message(self) -> str:
         return f"alarm {self.name} of {self.key}: {self.problem}"
+
+
+@_error
+class InvalidMessage(DurableError, ValueError):
+    """The arguments can't make a message, or it can't be sent from here."""
+
+    key: ObjectKey
+    handler: str
+    problem: str
+
+    def _message(self) -> str:
+        return f"message {self.handler} to {self.key}: {self.problem}"
+
+
+@_error
+class TooManyMessages(InvalidMessage):
+    """The turn would send more messages than one turn may. Nothing of it is sent."""
 
 
 @_error
@@ -382,6 +402,17 @@ class TurnWontEnd(CallFailed):
             f"{self._where()} still runs {self.timeout:g} s after runtime.stop(interrupt=True) "
             "cancelled it, so the object was not stopped; change the handler, which shields itself "
             "or catches the cancellation, and let the cancellation through"
+        )
+
+
+@_error
+class CommitRefused(CallFailed):
+    """``ctx.commit()`` in the turn of a message: what is before it would happen at each attempt."""
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} handles a message, so ctx.commit() would let a part of it happen "
+            "once more at each attempt; send the second half to yourself with self.ctx.send()"
         )
 
 

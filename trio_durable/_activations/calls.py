@@ -31,6 +31,7 @@ from .._errors import (
 )
 from .._eventloop.loop import CallbackWaiter, Expired, Waiter
 from .._keys import ObjectKey
+from .._messages.delivery import MessageDelivery
 from .._telemetry import events
 from .._telemetry.notifier import Notifier
 from ..storage import AlarmChanges
@@ -39,6 +40,7 @@ from .admission import admit
 from .by_value import are_atoms, arguments_by_value
 from .directory import Directory
 from .envelope import Envelope, Operation
+from .exchange import Replies
 from .object_type import ObjectType
 from .observation import observed, turn_event
 from .placement import NotHere
@@ -417,6 +419,30 @@ class LocalCalls:
             return
         args = () if key.name in self.object_type.alarms else (delivery.alarm,)
         activation.accept(Envelope(waiter, key.name, handler, args, delivery=delivery))
+
+    def deliver_message(
+        self,
+        delivery: MessageDelivery,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        replies: Replies,
+        waiter: Waiter,
+    ) -> None:
+        """Handle a message in a turn of its object; ``waiter`` is released when that is durable.
+
+        Raises:
+            OwnerLost: The object lives in another process.
+            TenantDropped: Its tenant is being dropped.
+        """
+        to = delivery.stored.key.to
+        try:
+            activation = self.directory.use(to.address)
+        except NotHere:
+            raise OwnerLost(to, handler.name, "it is in another process") from None
+        activation.accept(
+            Envelope(waiter, handler.name, handler, args, kwargs, message=delivery, replies=replies)
+        )
 
     # --- instruments -----------------------------------------------------------------------------
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from .._alarms.delivery import Delivery
+from .._errors import TooManyMessages
 from .._eventloop.current import Dispatcher
 from .._keys import ObjectKey
-from ..storage import AlarmChanges, NewAlarm
+from .._messages.delivery import MessageDelivery
+from .._messages.request import MAX_TURN_BYTES, MAX_TURN_MESSAGES, SendRequest
+from ..storage import AlarmChanges, MessageChanges, MessageKey, NewAlarm, NewMessage
 
 
 class Effects:
@@ -19,12 +22,19 @@ class Effects:
     Args:
         delivery: The alarm that the turn handles, if it is a delivery. The commit at the turn's end
             acknowledges it.
+        message: The message that the turn handles, likewise.
     """
 
-    __slots__ = ("alarms", "delete", "deleted", "delivery")
+    __slots__ = ("_sent_bytes", "alarms", "delete", "deleted", "delivery", "message", "messages")
 
-    def __init__(self, delivery: Delivery | None = None) -> None:
+    def __init__(
+        self, delivery: Delivery | None = None, message: MessageDelivery | None = None
+    ) -> None:
         self.delivery = delivery
+        self.message = message
+        self._sent_bytes = 0
+        self.messages: MessageChanges | None = None if message is None else message.changes
+        """What the turn sends, takes back and acknowledges."""
         self.delete = False
         """The object is to be deleted by the next commit of the turn."""
         self.deleted = False
@@ -45,6 +55,46 @@ class Effects:
         """Stage the deletion of the object and of its alarms."""
         self.clear_alarms()
         self.delete = True
+
+    def send(self, new: NewMessage) -> None:
+        """Stage a message. It replaces one that was staged under its sender key.
+
+        Raises:
+            TooManyMessages: The turn has sent as many as it may.
+        """
+        changes = self._message_changes()
+        if new.sender_key is not None:
+            changes.sent = [each for each in changes.sent if each.sender_key != new.sender_key]
+        size = self._sent_bytes + len(new.arguments)
+        if len(changes.sent) >= MAX_TURN_MESSAGES or size > MAX_TURN_BYTES:
+            raise TooManyMessages(
+                new.to,
+                new.handler,
+                f"a turn may send {MAX_TURN_MESSAGES:,} messages with {MAX_TURN_BYTES:,} bytes of "
+                "arguments; send a message to yourself with the rest of the work",
+            )
+        self._sent_bytes = size
+        changes.sent.append(new)
+
+    def cancel_message(self, sender_key: str) -> bool:
+        """Stage the removal of the message that waits under a sender key.
+
+        Returns:
+            Whether this turn itself has staged one under it.
+        """
+        changes = self._message_changes()
+        staged = len(changes.sent)
+        changes.merge(MessageChanges(cancelled=[sender_key]))
+        return len(changes.sent) < staged
+
+    def withdraw_message(self, message: MessageKey) -> None:
+        """Stage the removal of a message of the object that must be waiting still."""
+        self._message_changes().withdrawn.append(message)
+
+    def take_messages(self) -> MessageChanges | None:
+        """Take what was staged, for a commit within the turn."""
+        messages, self.messages = self.messages, None
+        return messages
 
     def take_alarms(self) -> AlarmChanges | None:
         """Take the changes of alarms that a commit within the turn makes durable.
@@ -67,6 +117,11 @@ class Effects:
                     return None
                 staged = AlarmChanges(changed=staged.changed)
         return staged
+
+    def _message_changes(self) -> MessageChanges:
+        if self.messages is None:
+            self.messages = MessageChanges()
+        return self.messages
 
     def _alarm_changes(self) -> AlarmChanges:
         if self.alarms is None:
@@ -103,6 +158,22 @@ class ContextHost(Protocol):
 
     def wall_time(self) -> int:
         """Microseconds since 1970 UTC."""
+        ...
+
+    def send(self, request: SendRequest) -> NewMessage:
+        """Stage a message in the turn.
+
+        Raises:
+            DurableError: It can't be sent.
+        """
+        ...
+
+    async def find_sent(self, sender_key: str) -> MessageKey | None:
+        """The message that the object has waiting under a key.
+
+        Raises:
+            StorageUnavailable: The storage can't be read.
+        """
         ...
 
     async def commit_now(self) -> None:

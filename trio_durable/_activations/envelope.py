@@ -10,6 +10,7 @@ import attrs
 from .._alarms.delivery import Delivery
 from .._declarations.records import HandlerDefinition
 from .._eventloop.loop import Waiter
+from .._messages.delivery import MessageDelivery
 from .exchange import Replies
 
 
@@ -37,6 +38,7 @@ class Envelope:
         "delivery",
         "handler",
         "kwargs",
+        "message",
         "name",
         "needs_instance",
         "replies",
@@ -54,6 +56,7 @@ class Envelope:
         *,
         needs_instance: bool = True,
         delivery: Delivery | None = None,
+        message: MessageDelivery | None = None,
         replies: Replies | None = None,
     ) -> None:
         self.waiter = waiter
@@ -67,6 +70,8 @@ class Envelope:
         """See `Operation.needs_instance`."""
         self.delivery = delivery
         """The alarm, if the request is one."""
+        self.message = message
+        """The message, if the request is one."""
         self.replies = replies
         """See `ObjectState.end_turn`."""
         self.stood_in_line = False

@@ -11,21 +11,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
-from .._errors import RuntimeClosed, StaleObject
+from .._errors import InvalidMessage, RuntimeClosed, StaleObject
 from .._eventloop.current import Dispatcher
 from .._keys import ObjectKey
+from .._messages.request import SendRequest
 from .._persistence.ticket import STALE_PROBLEM, Ticket
 from .._telemetry.events import LeavingReason
 from .._telemetry.events import Turn as TurnEvent
-from ..storage import AlarmChanges
+from ..storage import AlarmChanges, MessageKey, NewMessage
 from .effects import Effects
 from .envelope import Envelope
 from .info import ActivationInfo, BusyObject, Status, duration
 from .mailbox import Mailbox
 from .object_type import ObjectType
 from .phase import Job, Phase
-from .services import Services
-from .state import Commits, ObjectState
+from .services import NO_MESSAGES, Mail, Services
+from .state import ObjectState
+from .state_host import Commits
 from .wait_graph import Turn, base_lost_error
 from .worker import Worker
 
@@ -97,6 +99,30 @@ class Resident(ABC):
     def wall_time(self) -> int:
         """See `ContextHost.wall_time`."""
         return self._services.clock.now()
+
+    def send(self, request: SendRequest) -> NewMessage:
+        """See `ContextHost.send`."""
+        effects = self.state.stage()
+        new = self._mail(request.handler).compose(
+            request, self.key.tenant, self.wall_time(), self.key, effects.message
+        )
+        effects.send(new)
+        return new
+
+    async def find_sent(self, sender_key: str) -> MessageKey | None:
+        """See `ContextHost.find_sent`."""
+        gate = self.state.gate
+        if gate is not None:  # which may have sent it
+            waiter = self._services.loop.waiter()
+            gate.hold(waiter)
+            await waiter.wait()
+        return await self._mail(sender_key).find_sent(self.key, sender_key)
+
+    def _mail(self, handler: str) -> Mail:
+        mail = self._services.mail
+        if mail is None:
+            raise InvalidMessage(self.key, handler, NO_MESSAGES)
+        return mail
 
     @property
     def turn_event(self) -> TurnEvent | None:
@@ -183,7 +209,7 @@ class Resident(ABC):
         """Hand out the outcome of a turn, once all that it may tell of is durable."""
         waiter = envelope.waiter
         if isinstance(error, (KeyboardInterrupt, SystemExit)) and (
-            waiter.ended or envelope.delivery is not None
+            waiter.ended or envelope.delivery is not None or envelope.message is not None
         ):
             self._services.exit(error)  # no caller gets it
             error = self._services.closed_error()
@@ -196,6 +222,8 @@ class Resident(ABC):
             waiter.release()
         else:
             gate.hold(waiter)
+        if envelope.message is not None and error is None:
+            envelope.message.turn_ended()
 
     def _fail_mailbox(self, error: Callable[[], BaseException], *, live_only: bool = False) -> None:
         """Fail what waits; with ``live_only``, those requests alone that need an instance."""

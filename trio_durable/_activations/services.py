@@ -15,10 +15,13 @@ from .._eventloop.loop import Loop, Waiter
 from .._eventloop.tasks import OwnTasks
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
+from .._messages.delivery import MessageDelivery
+from .._messages.request import SendRequest
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from .._text import error_summary
+from ..storage import MessageKey, NewMessage
 from .eviction import ResidentSet
 from .info import BusyObject
 from .observation import Observation
@@ -36,6 +39,37 @@ class Busy(Protocol):
 
     def busy_info(self) -> BusyObject | None:
         """A snapshot for users; None once the job has ended. For any thread."""
+        ...
+
+
+NO_MESSAGES = "the runtime's storage keeps no messages; use an SQLite file"
+"""The problem of messages where there are none."""
+
+
+class Mail(Protocol):
+    """The messages of a runtime, as far as the turns of its objects need them."""
+
+    def compose(
+        self,
+        request: SendRequest,
+        tenant: str,
+        now: int,
+        sender: ObjectKey | None,
+        delivery: MessageDelivery | None,
+    ) -> NewMessage:
+        """Make a message. See `Composer.compose`.
+
+        Raises:
+            DurableError: It can't be sent.
+        """
+        ...
+
+    async def find_sent(self, sender: ObjectKey, sender_key: str) -> MessageKey | None:
+        """The message that an object has waiting under a key.
+
+        Raises:
+            StorageUnavailable: The storage can't be read.
+        """
         ...
 
 
@@ -67,6 +101,8 @@ class Services:
     """Reports loads and turns to the instruments; None without any."""
     tenure: Tenure | None = None
     """The lease of the storage; None if the runtime can't lose it."""
+    mail: Mail | None = None
+    """Makes messages, and knows what was sent; None if the storage keeps none."""
     placement: Placement | None = None
     """The objects that may live here; None if all may."""
     wait_graph: WaitGraph = attrs.field(

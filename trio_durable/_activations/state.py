@@ -23,70 +23,28 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 from .._alarms.delivery import Delivery
-from .._errors import AlarmSuperseded, ReadonlyViolation, ReplyError
+from .._errors import (
+    AlarmSuperseded,
+    CommitRefused,
+    InvalidMessage,
+    ReadonlyViolation,
+    ReplyError,
+)
 from .._json.state import compact
 from .._keys import ObjectKey
 from .._persistence.ticket import Ticket
 from .._telemetry.events import Turn as TurnEvent
-from ..storage import AlarmChanges, StoredObject
+from ..storage import AlarmChanges, MessageChanges, StoredObject
 from .by_value import copied, is_atom
-from .effects import ContextHost, Effects
+from .effects import Effects
 from .encoded import Encoded, Loaded, Unsaved
 from .exchange import Replies
 from .object_type import ObjectType
+from .state_host import StateHost
 from .wait_graph import DEF_TURN, Turn, base_lost_error, current_turn
-
-
-class Commits(Protocol):
-    """The way of a commit to the storage: the group commit, or a recorder in a test."""
-
-    def submit(
-        self,
-        owner: ObjectState,
-        state: bytes | None,
-        delete: bool,
-        alarms: AlarmChanges | None = None,
-        encoded: object = None,
-    ) -> Ticket:
-        """Put a change on its way to the storage; its ticket becomes the owner's gate."""
-        ...
-
-
-class StateHost(ContextHost, Protocol):
-    """The rest of an object: its activation, or a single turn in a test."""
-
-    @property
-    def commits(self) -> Commits:
-        """The way of the object's commits."""
-        ...
-
-    @property
-    def turn_event(self) -> TurnEvent | None:
-        """The record for instruments of the turn that runs, if there are any."""
-        ...
-
-    def committed(self) -> None:
-        """A ticket became durable."""
-        ...
-
-    def commit_failed(self) -> None:
-        """A ticket failed, and all that were based on it."""
-        ...
-
-    def started_over(self) -> None:
-        """The object was deleted or rewritten: the next turn begins in a new activation."""
-        ...
-
-    def was_awaited(self, base_lost: bool) -> None:
-        """A ``def`` turn has ended in which the event loop ran; calls may wait for its end.
-
-        Args:
-            base_lost: A commit that it builds on has failed meanwhile.
-        """
-        ...
 
 
 class ObjectState:
@@ -314,21 +272,26 @@ class ObjectState:
         effects = self.effects
         if effects is not None and effects.delivery is not None:
             self._check_not_superseded(effects.delivery, turn.name)
+        if effects is not None and effects.message is not None:
+            raise CommitRefused(self.key, turn.name)
         codec = self.object_type.codec
         state = codec.encode_fields(self.key, self.instance)
         if turn.readonly:
             self._check_unchanged(turn.name, state)
-        alarms = None
+        alarms = messages = None
         if effects is not None and effects.delete:
             effects.delete = False
-            self._delete(effects.take_alarms())
+            self._delete(effects.take_alarms(), effects.take_messages())
             effects.deleted = True
         elif state != self.current and not (effects is not None and effects.deleted):
             codec.check_size(self.key, state)
-            alarms = None if effects is None else effects.take_alarms()
-            self._save(state, alarms)
-        elif effects is not None and (alarms := effects.take_alarms()) is not None:
-            self.change_alarms(alarms)
+            if effects is not None:
+                alarms, messages = effects.take_alarms(), effects.take_messages()
+            self._save(state, alarms, messages)
+        elif effects is not None:
+            alarms, messages = effects.take_alarms(), effects.take_messages()
+            if alarms is not None or messages is not None:
+                self._submit(None, False, alarms, messages)
 
     def roll_back(self) -> None:
         """Undo a turn: the next instance is decoded from the state that the turn before left."""
@@ -351,6 +314,16 @@ class ObjectState:
         except TypeError as error:
             raise ReplyError(self.key, name, str(error)) from error
 
+    def refuse_sends(self) -> None:
+        """Refuse messages that ``after_load`` has staged: it would send them at each activation.
+
+        Raises:
+            InvalidMessage: There are some.
+        """
+        if self.effects is not None and self.effects.messages is not None:
+            problem = "after_load can't send, since it runs at each activation; send from a handler"
+            raise InvalidMessage(self.key, "after_load", problem)
+
     def _check_unchanged(self, name: str, state: bytes) -> None:
         if state != self.fields:
             raise ReadonlyViolation(self.key, name, "changed the object's state")
@@ -359,11 +332,11 @@ class ObjectState:
 
     def _commit_effects(self, state: bytes, encoded: Encoded, effects: Effects) -> None:
         if effects.delete:
-            self._delete(effects.alarms)
+            self._delete(effects.alarms, effects.messages)
         elif state != encoded and not effects.deleted:
-            self._save(state, effects.alarms)
-        elif effects.alarms is not None:
-            self.change_alarms(effects.alarms)
+            self._save(state, effects.alarms, effects.messages)
+        elif effects.alarms is not None or effects.messages is not None:
+            self._submit(None, False, effects.alarms, effects.messages)
         if effects.delete or effects.deleted:
             self._start_over()
 
@@ -375,20 +348,35 @@ class ObjectState:
 
     # --- commits ---------------------------------------------------------------------------------
 
-    def _save(self, state: bytes, alarms: AlarmChanges | None) -> None:
+    def _save(
+        self, state: bytes, alarms: AlarmChanges | None, messages: MessageChanges | None = None
+    ) -> None:
         host = self._host
         assert host is not None
         fields = compact(state)
         stored = self.object_type.codec.stored(fields)
-        host.commits.submit(self, stored, False, alarms, fields)
+        if messages is None:
+            host.commits.submit(self, stored, False, alarms, fields)
+        else:
+            host.commits.submit(self, stored, False, alarms, fields, messages)
 
-    def _delete(self, alarms: AlarmChanges | None) -> None:
-        self._submit(None, self.is_stored, alarms)
+    def _delete(self, alarms: AlarmChanges | None, messages: MessageChanges | None = None) -> None:
+        # Also if no state is stored, since it buries the messages that wait for the object.
+        self._submit(None, True, alarms, messages)
 
-    def _submit(self, state: bytes | None, delete: bool, alarms: AlarmChanges | None) -> Ticket:
+    def _submit(
+        self,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None,
+        messages: MessageChanges | None = None,
+    ) -> Ticket:
         host = self._host
         assert host is not None
-        return host.commits.submit(self, state, delete, alarms, None if delete else self.current)
+        encoded = None if delete else self.current
+        if messages is None:
+            return host.commits.submit(self, state, delete, alarms, encoded)
+        return host.commits.submit(self, state, delete, alarms, encoded, messages)
 
     def change_alarms(self, alarms: AlarmChanges) -> Ticket:
         """Change the object's alarms, and nothing else."""

@@ -78,8 +78,8 @@ def run_queued_turn(
     state: ObjectState, runtime: Dispatcher | None, handler: HandlerDefinition, envelope: Envelope
 ) -> object:
     """`run_turn` for a request from the mailbox, which may be an alarm."""
-    if envelope.delivery is not None:
-        state.effects = Effects(envelope.delivery)
+    if envelope.delivery is not None or envelope.message is not None:
+        state.effects = Effects(envelope.delivery, envelope.message)
     args, kwargs = envelope.args, envelope.kwargs
     return run_turn(state, runtime, handler, args, kwargs, envelope.replies)
 
@@ -107,8 +107,8 @@ async def run_async_turn(
     Returns:
         The reply, or the error that the handler raised, whatever it is.
     """
-    if envelope.delivery is not None:
-        state.effects = Effects(envelope.delivery)
+    if envelope.delivery is not None or envelope.message is not None:
+        state.effects = Effects(envelope.delivery, envelope.message)
     try:
         coroutine = handler.function(state.instance, *envelope.args, **envelope.kwargs)
         result = await _in_turn(state, runtime, turn, envelope.context, coroutine, step)
@@ -166,6 +166,7 @@ def run_after_load(state: ObjectState, runtime: Dispatcher | None) -> None:
             raise TypeError("it returned a coroutine; write it with async def")
         if state.turn is not DEF_TURN:
             state.check_base()
+        state.refuse_sends()
         state.end_turn("after_load", False, None)
     except BaseException as error:
         ours = without_cancellation(state.key, "after_load", error)
@@ -204,6 +205,7 @@ async def run_async_after_load(
         if turn.interruption is not None:
             state.roll_back()
             return None, turn.interruption.error()
+        state.refuse_sends()
         return state.end_turn("after_load", False, None), None
     except GeneratorExit:
         state.roll_back()

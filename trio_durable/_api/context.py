@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 from .._activations.effects import ContextHost
 from .._alarms.alarm import Alarm
 from .._alarms.input import check_name, due_time, encoded_payload
+from .._clock import instant
 from .._durations import Duration
 from .._errors import NotInTurn
 from .._keys import ObjectKey
+from .._messages.message import Message, SendFailed
+from .._messages.request import SendOptions
 from ..storage import NewAlarm
+from .outgoing import Outgoing, Withdrawal, answer_name, wake_time
 
 if TYPE_CHECKING:
     from .durable_object import DurableObject
     from .objects import Objects
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Context:
@@ -51,6 +60,111 @@ class Context:
         effects = self._host.effects if self._host.in_turn else None
         delivery = None if effects is None else effects.delivery
         return None if delivery is None else delivery.alarm
+
+    @property
+    def message(self) -> Message | None:
+        """The message that this turn handles; None in any other turn, and outside of turns."""
+        effects = self._host.effects if self._host.in_turn else None
+        delivery = None if effects is None else effects.message
+        return None if delivery is None else delivery.message
+
+    def now(self) -> datetime:
+        """The runtime's time, in UTC: that of alarms, and virtual where theirs is."""
+        return instant(self._host.wall_time())
+
+    def send(
+        self,
+        handler: Callable[Concatenate[str, P], Coroutine[Any, Any, object]],
+        object_id: str,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> str:
+        """Send a message to another object in this turn's commit: a call that happens later, once.
+
+        If the turn fails, nothing is sent. Once it has committed, the receiver's handler runs in a
+        turn of its own, whose commit removes the message; so its effect happens exactly once. The
+        messages of one object to another are handled in the order in which they were sent. One that
+        fails is tried again by the handler's ``retry``, and becomes a dead letter when that is used
+        up.
+
+        Args:
+            handler: The receiver's handler, by its class: ``Cart.add``.
+            object_id: The receiver's id.
+            args: The handler's arguments; 64 KiB of JSON at most.
+            kwargs: The same, by name.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            InvalidMessage: It can't be sent. `TooManyMessages`, if the turn has sent 1,000.
+            InvalidObjectId: The id is invalid.
+            UnknownObjectType: The runtime doesn't serve the class.
+            NotInTurn: The caller is not in a turn of the object.
+        """
+        return Outgoing[object](self._host, SendOptions()).send(handler, object_id, *args, **kwargs)
+
+    @overload
+    def outgoing(
+        self,
+        *,
+        after: Duration | None = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        reply: Callable[[str, R], Coroutine[Any, Any, object]],
+        failed: Callable[[str, SendFailed], Coroutine[Any, Any, object]] | None = None,
+    ) -> Outgoing[R]: ...
+    @overload
+    def outgoing(
+        self,
+        *,
+        after: Duration | None = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        failed: Callable[[str, SendFailed], Coroutine[Any, Any, object]] | None = None,
+    ) -> Outgoing[object]: ...
+    def outgoing(
+        self,
+        *,
+        after: Duration | None = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        reply: Callable[[str, Any], Coroutine[Any, Any, object]] | None = None,
+        failed: Callable[[str, SendFailed], Coroutine[Any, Any, object]] | None = None,
+    ) -> Outgoing[Any]:
+        """A message with options, to be sent by ``send`` of the result.
+
+        For example ``self.ctx.outgoing(reply=Order.reserved).send(Stock.reserve, "tea", 1)``.
+
+        Args:
+            after: The time from now until it may be delivered. Delayed messages are in no order.
+            at: The instant from which it may be delivered, instead of ``after``.
+            key: The message replaces what this object has waiting under the same key, and
+                `cancel_message` takes it back.
+            reply: The handler of this object that gets the result, as a message. It is sent in the
+                commit of the turn that handles the message.
+            failed: The handler of this object that gets a `SendFailed` if the message becomes a
+                dead letter.
+
+        Raises:
+            InvalidMessage: An option is invalid.
+        """
+        own = self._host.key
+        wake_at = wake_time(own, "outgoing", after, at, self._host.wall_time())
+        reply_to, failed_to = answer_name(own, reply), answer_name(own, failed)
+        return Outgoing(self._host, SendOptions(wake_at, key, reply_to, failed_to))
+
+    def cancel_message(self, key: str) -> Withdrawal:
+        """Take back, in this turn's commit, what this object has waiting under a key.
+
+        An ``async def`` handler may ask whether there is any, by ``taken_back()`` of the result.
+
+        Raises:
+            NotInTurn: The caller is not in a turn of the object.
+        """
+        self._require_turn("ctx.cancel_message()")
+        return Withdrawal(self._host, key, self._host.stage().cancel_message(key))
 
     def schedule_alarm(
         self,

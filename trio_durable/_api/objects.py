@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -20,6 +20,7 @@ from .._runtime.open_runtime import OpenRuntime
 from ..storage import NewAlarm
 from .durable_object import DurableObject
 from .handle import Handle
+from .messages import Messages
 from .plain_arguments import with_models
 from .registry import TypeRegistry
 
@@ -31,7 +32,7 @@ T = TypeVar("T", bound=DurableObject)
 _MOST = 1_000_000
 
 
-class Objects(ABC):
+class Objects(Messages):
     """Handles, calls, state and alarms of objects.
 
     A `DurableRuntime` serves the objects without a tenant, and a `Tenant` those of one tenant.

@@ -237,6 +237,28 @@ class TypeRegistry:
         """See `Destination.is_here`."""
         return self.delivers(key.object_id)
 
+    # --- messages --------------------------------------------------------------------------------
+
+    def calls_by_name(self, type_name: str) -> LocalCalls:
+        """The calls of a type's objects, by its stored name.
+
+        Raises:
+            UnknownObjectType: It isn't known, or not among those to serve.
+        """
+        return self.calls(type_name)
+
+    def type_of(self, object_type: type | str) -> ObjectType:
+        """The object type of a class of durable objects, or of a stored name.
+
+        Raises:
+            UnknownObjectType: It isn't known.
+        """
+        return self.calls_for_alarms(object_type).object_type
+
+    def has_object(self, key: ObjectKey) -> bool:
+        """False if an object lives in another process."""
+        return self.delivers(key.object_id)
+
     def retry_of(self, key: AlarmKey) -> Retry:
         """See `Destination.retry_of`."""
         definition = self.calls(key.type_name).object_type.alarm_handler(key.name)

@@ -252,8 +252,12 @@ class DurableRuntime(Objects):
             from .cluster import join  # here, since it takes long
 
             self._administration = join(opened, self._settings.cluster, self._registry)
-        self._registry.origin.open()
-        self._registry.prepare()
+        registry = self._registry
+        opened.deliver_messages(
+            registry.calls_by_name, registry, registry.type_of, registry.has_object
+        )
+        registry.origin.open()
+        registry.prepare()
 
     def _serve(self, object_type: ObjectType) -> LocalCalls:
         opened = self._open()

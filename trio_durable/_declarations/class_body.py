@@ -115,6 +115,8 @@ def check_handler(cls: type, name: str, handler: SomeHandler) -> None:
         except ValueError as error:
             problem = str(error)
         problem = problem or _limit_problem(function, handler.limit)
+        if not isinstance(handler.retry, Retry):
+            problem = f"retry must be a Retry, not {handler.retry!r:.80}"
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
 

@@ -34,6 +34,7 @@ from typing import (
     overload,
 )
 
+from .._alarms.retry import DEFAULT_RETRY, Retry
 from .._durations import UNSET, Duration, Unset
 from .._eventloop import current
 from .._eventloop.running import running_loop_token
@@ -110,11 +111,13 @@ class Handler(Generic[Function_co, Call_co, AsyncClient_co, SyncClient_co]):
         readonly: bool,
         expected: object = (),
         limit: object = UNSET,
+        retry: object = DEFAULT_RETRY,
     ) -> None:
         self.function = function
         self.readonly = readonly
         self.expected = expected
         self.limit = limit
+        self.retry = retry
         self.name = getattr(function, "__name__", "?")
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -209,6 +212,11 @@ class _Client:
 
     __slots__ = ("_handler", "_owner")
 
+    @property
+    def durable_handler(self) -> tuple[type, str]:
+        """The class and the handler's name, for `handler_behind`."""
+        return self._owner, self._handler.name
+
     def __init__(self, owner: type, handler: SomeHandler) -> None:
         self._owner = owner
         self._handler = handler
@@ -252,6 +260,11 @@ class _Bound:
         return f"<handler {type(self._instance).__qualname__}.{self._handler.name}>"
 
 
+def handler_behind(client: object) -> tuple[type, str] | None:
+    """The class and the name of the handler behind ``Cart.add``; None if it is no such client."""
+    return client.durable_handler if isinstance(client, _Client) else None
+
+
 class _HandlerDecorator(Protocol):
     """The decorator that ``@handler(...)`` with options returns."""
 
@@ -271,6 +284,7 @@ def handler(
     readonly: bool = False,
     expected: type[Exception] | tuple[type[Exception], ...] = (),
     limit: Duration | Unset | None = UNSET,
+    retry: Retry = DEFAULT_RETRY,
 ) -> _HandlerDecorator: ...
 def handler(
     function: Callable[..., object] | None = None,
@@ -279,6 +293,7 @@ def handler(
     readonly: bool = False,
     expected: type[Exception] | tuple[type[Exception], ...] = (),
     limit: Duration | Unset | None = UNSET,
+    retry: Retry = DEFAULT_RETRY,
 ) -> object:
     """Make a method callable from outside: one call at a time, each a transaction.
 
@@ -298,7 +313,9 @@ def handler(
             Then the turn is cancelled and rolled back, whatever it returns, and the caller gets
             `TurnTimeout`. A handler that another one calls on ``self`` is a part of that one's
             turn, and its own limit doesn't apply.
+        retry: When a message to the handler is tried again after it raised, and how often. Calls
+            are never repeated. A message whose handler raises one of ``expected`` isn't either.
     """
     if function is None:
-        return lambda function: Handler(function, readonly, expected, limit)
-    return Handler(function, readonly, expected, limit)
+        return lambda function: Handler(function, readonly, expected, limit, retry)
+    return Handler(function, readonly, expected, limit, retry)

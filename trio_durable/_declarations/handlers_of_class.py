@@ -44,6 +44,7 @@ def handlers_of(cls: type, durable_object: type) -> Mapping[str, HandlerDefiniti
                     _without_self(inspect.signature(value.function)),
                     (*expected_errors(value.expected), *expected),
                     _limit(value.function, value.limit, keywords),
+                    cast("Retry", value.retry),
                 )
     return MappingProxyType(found)
 

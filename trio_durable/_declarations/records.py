@@ -50,10 +50,10 @@ class HandlerDefinition:
     """Exceptions that are answers to its callers, not failures."""
     limit: float | None
     """The most seconds that a turn may take; None without a limit."""
+    retry: Retry
+    """When a message to it, or its alarm, is tried again after a failure."""
 
 
 @attrs.frozen
 class AlarmDefinition(HandlerDefinition):
     """The handler of an alarm, or ``handle_alarm``, which handles all other alarms."""
-
-    retry: Retry

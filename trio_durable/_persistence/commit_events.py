@@ -17,7 +17,7 @@ from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop
 from .._telemetry.events import AlarmUpdate, Commit, Delete, Save, Stale, Turn
 from .._telemetry.notifier import Notifier
-from ..storage import AlarmChanges, PartialFault, StorageFault
+from ..storage import AlarmChanges, MessageChanges, PartialFault, StorageFault
 from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 
 
@@ -36,17 +36,25 @@ class ObservedTicket(Ticket):
         epoch: int,
         encoded: object = None,
         preceding: Ticket | None = None,
+        messages: MessageChanges | None = None,
     ) -> None:
-        super().__init__(owner, revision, state, delete, alarms, epoch, encoded, preceding)
+        super().__init__(
+            owner, revision, state, delete, alarms, epoch, encoded, preceding, messages
+        )
         # An ordered set: a turn that commits twice is recorded once.
         self._turns: dict[Turn, None] = {}
         self._record_turn()
 
     def with_changes(
-        self, state: bytes | None, delete: bool, alarms: AlarmChanges | None, encoded: object
+        self,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None,
+        encoded: object,
+        messages: MessageChanges | None = None,
     ) -> Self:
         """See `Ticket.with_changes`."""
-        ticket = super().with_changes(state, delete, alarms, encoded)
+        ticket = super().with_changes(state, delete, alarms, encoded, messages)
         # One record for both, since a copy for each turn would take quadratic time.
         self._turns.update(ticket._turns)
         ticket._turns = self._turns

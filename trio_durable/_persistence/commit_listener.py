@@ -1,11 +1,11 @@
-"""Commit listener: the interface to which the group commit reports changes of alarms."""
+"""Commit listeners: the interfaces to which the group commit reports alarms and messages."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from .._keys import ObjectKey
-from ..storage import AlarmChanges
+from ..storage import AlarmChanges, MessageChanges
 
 
 class CommitListener(Protocol):
@@ -24,4 +24,23 @@ class CommitListener(Protocol):
 
     def uncertain(self) -> None:
         """A transaction that would have changed alarms failed. It may be durable all the same."""
+        ...
+
+
+class MessageListener(Protocol):
+    """Observer of commits that change messages, called as a `CommitListener` is."""
+
+    def sent(self, changes: MessageChanges) -> None:
+        """A commit that changed messages is durable. Its new messages have their numbers."""
+        ...
+
+    def deleted(self, key: ObjectKey) -> None:
+        """A commit that deleted an object is durable. What waited for it is a dead letter."""
+        ...
+
+    def unsure(self, key: ObjectKey, changes: MessageChanges | None) -> None:
+        """A commit of an object failed that would have changed messages, or deleted it.
+
+        It may be durable all the same.
+        """
         ...

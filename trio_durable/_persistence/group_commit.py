@@ -46,12 +46,13 @@ from .._eventloop.loop import Loop, Waiter
 from .._eventloop.runner import Job, Runner
 from .._keys import ObjectKey
 from .._telemetry.notifier import Notifier
-from ..storage import AlarmChanges, PartialFault, StorageFault, Writer
+from ..storage import AlarmChanges, MessageChanges, PartialFault, StorageFault, Writer
 from .batching import BatchPolicy
 from .commit_events import CommitEvents, ObservedTicket
 from .commit_listener import CommitListener
 from .division import in_parts
 from .doorbell import Doorbell
+from .listeners import Listeners
 from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 from .wait_estimate import WaitEstimate
 
@@ -95,7 +96,7 @@ class GroupCommit:
         self._loop = loop
         self._writer = writer
         self._wall_time = wall_time
-        self._listeners = listeners
+        self.listeners = Listeners(listeners, failed)
         self._events = None if notifier is None else CommitEvents(loop, notifier)
         self._ticket_type: type[Ticket] = Ticket if notifier is None else ObservedTicket
         self._lock = threading.Lock()
@@ -123,7 +124,7 @@ class GroupCommit:
 
     def add_listener(self, listener: CommitListener) -> None:
         """Call one more listener, after those before it."""
-        self._listeners = (*self._listeners, listener)
+        self.listeners.alarms = (*self.listeners.alarms, listener)
 
     @property
     def _pending_bytes(self) -> int:
@@ -136,6 +137,7 @@ class GroupCommit:
         delete: bool,
         alarms: AlarmChanges | None = None,
         encoded: object = None,
+        messages: MessageChanges | None = None,
     ) -> Ticket:
         """Submit the changes of a turn; they join the pending ticket of ``owner`` if it has one.
 
@@ -148,13 +150,14 @@ class GroupCommit:
             delete: Delete it.
             alarms: Changes of its alarms.
             encoded: See `Ticket.encoded`.
+            messages: Changes of messages.
         """
         if self._closed is not None:
             raise self._closed()
         gate = owner.gate
         ticket = None
-        if gate is not None and not gate.taken:
-            ticket = gate.with_changes(state, delete, alarms, encoded)
+        if gate is not None and not gate.taken and (not delete or gate.may_join(delete)):
+            ticket = gate.with_changes(state, delete, alarms, encoded, messages)
             # In one line, so that no tracer or debugger gets in between with the lock held.
             with self._lock: is_pending = self._replace(gate, ticket)  # fmt: skip  # noqa: E701
             if is_pending:
@@ -166,7 +169,7 @@ class GroupCommit:
             if gate is not None and gate.revision is not None:
                 revision, epoch = gate.next_revision, gate.epoch
             make = self._ticket_type
-            ticket = make(owner, revision, state, delete, alarms, epoch, encoded, gate)
+            ticket = make(owner, revision, state, delete, alarms, epoch, encoded, gate, messages)
             owner.gate = ticket
             self._submitted_bytes += ticket.size
         self._dirty[owner] = None
@@ -419,9 +422,7 @@ class GroupCommit:
         if isinstance(outcome, StorageFault):
             for ticket in batch:
                 self._guarded(self._fail, ticket, outcome)
-            if any(ticket.alarms is not None for ticket in batch):
-                for listener in self._listeners:
-                    listener.uncertain()
+            self.listeners.failed(batch)
         else:
             self.rows += len(batch) - len(outcome)
             for position in outcome:
@@ -454,19 +455,10 @@ class GroupCommit:
             owner.revision, owner.epoch = ticket.next_revision, ticket.epoch
         if owner.gate is ticket:
             owner.gate = None
-        if ticket.alarms is not None:
-            for listener in self._listeners:
-                self._tell(listener, ticket.key, ticket.alarms)
+        if ticket.alarms is not None or ticket.messages is not None or ticket.delete:
+            self.listeners.succeeded(ticket)
         owner.committed(ticket)
         ticket.succeed()
-
-    def _tell(self, listener: CommitListener, key: ObjectKey, changes: AlarmChanges) -> None:
-        """Tell a listener of a commit, whose replies its fault must not hold back."""
-        try:
-            listener.committed(key, changes)
-        except BaseException as error:  # noqa: BLE001  # a fault, or a signal's handler
-            self._failed(error)
-            listener.uncertain()
 
     def _fail(self, ticket: Ticket, fault: StorageFault | None) -> None:
         """Fail ``ticket`` and those based on it. It is stale if there is no ``fault``."""
@@ -490,6 +482,7 @@ class GroupCommit:
         owner.commit_failed()
         for each in (ticket, *reversed(lost)):
             each.fail(error)
+            self.listeners.refused(each)
 
 
 def _tenant_of(ticket: Ticket) -> str:

@@ -7,12 +7,12 @@ and time out, so ended waiters are removed each time the number of waiters has d
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
 from .._telemetry.events import Turn
-from ..storage import AlarmChanges, Commit, new_epoch
+from ..storage import AlarmChanges, Commit, MessageChanges, new_epoch
 
 STALE_PROBLEM = "another owner wrote it, or claimed or changed the alarm that it handled"
 """The reasons for which a commit is stale. A storage doesn't say which of them applied."""
@@ -24,7 +24,25 @@ def _not_pending() -> BaseException:
     raise AssertionError("the ticket is durable, or was replaced")
 
 
-_Changes: TypeAlias = "tuple[AlarmChanges, _Changes | None]"
+_Changes: TypeAlias = "tuple[AlarmChanges | None, MessageChanges | None, _Changes | None]"
+
+
+class _Mergeable(Protocol):
+    def merge(self, later: Self) -> None: ...
+
+
+C = TypeVar("C", bound=_Mergeable)
+
+
+def _merged(kind: Callable[[], C], parts: list[C | None]) -> C | None:
+    """Changes by several turns, from the latest to the first, as one record of its own."""
+    found = [part for part in reversed(parts) if part is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    merged = kind()
+    for part in found:
+        merged.merge(part)
+    return merged
 
 
 class TicketOwner(Protocol):
@@ -86,6 +104,7 @@ class Ticket(Commit):
         epoch: int,
         encoded: object = None,
         preceding: Ticket | None = None,
+        messages: MessageChanges | None = None,
     ) -> None:
         # Commit's own fields, without calling its constructor, because nearly every call makes a
         # ticket.
@@ -94,12 +113,15 @@ class Ticket(Commit):
         self.state = state
         self.delete = delete
         self.alarms = alarms
-        self.messages = None
+        self.messages = messages
         self.epoch = epoch if revision != 0 else new_epoch()
         self.size = (0 if state is None else len(state)) + (0 if alarms is None else alarms.size)
         """The bytes that it sends to the storage, roughly and not less."""
-        # Changes of alarms by earlier turns, as a linked list from the latest on. Merging them one
-        # by one would take quadratic time, since no record that stands in a ticket may change.
+        if messages is not None:
+            self.size += messages.size
+        # Changes of alarms and messages by earlier turns, as a linked list from the latest on.
+        # Merging them one by one would take quadratic time, since no record that stands in a ticket
+        # may change.
         self._earlier: _Changes | None = None
         self.owner = owner
         self.encoded = encoded
@@ -145,8 +167,21 @@ class Ticket(Commit):
         ticket = self.latest
         return ticket.ended and ticket._failed is _not_pending
 
+    def may_join(self, delete: bool) -> bool:
+        """True if the changes of a later turn may be added.
+
+        A deletion buries the messages that earlier turns have sent to the object itself, and in one
+        commit it comes before all that is sent.
+        """
+        return not (delete and (self.messages is not None or self._earlier is not None))
+
     def with_changes(
-        self, state: bytes | None, delete: bool, alarms: AlarmChanges | None, encoded: object
+        self,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None,
+        encoded: object,
+        messages: MessageChanges | None = None,
     ) -> Self:
         """A ticket with the changes of a later turn besides, in place of this one.
 
@@ -157,44 +192,49 @@ class Ticket(Commit):
             revision, epoch = self.owner.revision, self.owner.epoch
         if state is None and not delete:
             state, delete = self.state, self.delete
-        latest = self.alarms if alarms is None else alarms
+        if alarms is None and messages is None:
+            latest, sent, earlier = self.alarms, self.messages, self._earlier
+        else:
+            latest, sent, earlier = alarms, messages, self._earlier
+            if self.alarms is not None or self.messages is not None:
+                earlier = self.alarms, self.messages, self._earlier
         ticket = type(self)(
-            self.owner, revision, state, delete, latest, epoch, encoded, self.preceding
+            self.owner, revision, state, delete, latest, epoch, encoded, self.preceding, sent
         )
         if self.revision == 0:
             ticket.epoch = self.epoch  # drawn already
-        if alarms is None or self.alarms is None:
-            ticket._earlier = self._earlier
-        else:
-            ticket._earlier = self.alarms, self._earlier
+        ticket._earlier = earlier
         ticket.size = self.size - len(self.state or b"") + len(ticket.state or b"")
         if alarms is not None:
             ticket.size += alarms.size
+        if messages is not None:
+            ticket.size += messages.size
         ticket._waiter, ticket._others, ticket._limit = self._waiter, self._others, self._limit
         return ticket
 
     def changes_alarm(self, name: str) -> bool:
         """True if it replaces or removes an earlier alarm of that name."""
         changes, earlier = self.alarms, self._earlier
-        while changes is not None:
-            if changes.touches(name):
+        while True:
+            if changes is not None and changes.touches(name):
                 return True
-            changes, earlier = (None, None) if earlier is None else earlier
-        return False
+            if earlier is None:
+                return False
+            changes, _, earlier = earlier
 
     def take(self) -> None:
         """From now on it is the writer's. For the writer's thread."""
         self.taken = True
-        if self._earlier is not None and self.alarms is not None:
-            parts = [self.alarms]
+        if self._earlier is not None:
+            alarms, messages = [self.alarms], [self.messages]
             earlier: _Changes | None = self._earlier
             while earlier is not None:
-                changes, earlier = earlier
-                parts.append(changes)
-            merged = AlarmChanges()
-            for changes in reversed(parts):
-                merged.merge(changes)
-            self.alarms, self._earlier = merged, None
+                its_alarms, its_messages, earlier = earlier
+                alarms.append(its_alarms)
+                messages.append(its_messages)
+            self.alarms = _merged(AlarmChanges, alarms)
+            self.messages = _merged(MessageChanges, messages)
+            self._earlier = None
 
     def lost_its_base(self) -> bool:
         """True if the ticket that it is based on was refused. For the writer's thread."""

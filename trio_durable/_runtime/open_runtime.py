@@ -39,20 +39,22 @@ from .._activations.object_type import ObjectType
 from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
 from .._activations.pump import Pump, SliceClock
-from .._activations.services import Services
-from .._errors import StorageUnavailable, WrongEventLoop
+from .._activations.services import NO_MESSAGES, Services
+from .._errors import CallTimeout, InvalidMessage, StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
-from .._eventloop.loop import Loop
+from .._eventloop.loop import Expired, Loop
 from .._eventloop.running import running_loop
 from .._eventloop.tasks import OwnTasks, Supervision
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
+from .._messages.message import message_id
+from .._messages.request import SendRequest
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from ..scheduler import Destination, Scheduler, WheelScheduler
-from ..storage import Lease, Reader, StorageFault
+from ..storage import Lease, MessageChanges, Reader, StorageFault
 from .ending import Ending
 from .forks import open_runtimes
 from .host import Host
@@ -61,7 +63,9 @@ from .settings import ClusterOfMembers, ClusterOnFile, Settings
 from .sides import Sides, open_sides
 
 if TYPE_CHECKING:
+    from .._cluster.handles import Handles
     from .._cluster.service import Targets
+    from .._outbox.outbox import Outbox
     from .sharing import Sharing
 
 logger = logging.getLogger("trio_durable")
@@ -206,11 +210,13 @@ class OpenRuntime(Ending):
         """The cluster, if the runtime is in one."""
         self._closed = anyio.Event()
         self._is_late = False
+        self.outbox: Outbox | None = None
+        """The delivery of messages, if the storage keeps any."""
 
     # --- opening and closing, in the host task ---------------------------------------------------
 
     async def _start(self, prepare: Callable[[OpenRuntime], None]) -> None:
-        host, scheduler = self.host, self.scheduler
+        host = self.host
         for undo in (
             self._raise_if_late,
             self._leave_others,
@@ -223,7 +229,7 @@ class OpenRuntime(Ending):
         for task in (self.pump.run, self.deadlines.run, self.resident_set.run):
             self._supervise(task)
         if self.sharing is None or not self.sharing.is_central:
-            self._supervise(scheduler.run)
+            self._own()
         if self._leasing is not None:
             self._leasing.start()
         host.push(lambda: open_runtimes.discard(self))
@@ -233,6 +239,12 @@ class OpenRuntime(Ending):
         host.push(self._finish_turns)
         if self.sharing is not None:
             await self.sharing.enter()
+
+    def _own(self) -> None:
+        """Begin to deliver alarms and messages: the objects are in this process."""
+        self._supervise(self.scheduler.run)
+        if self.outbox is not None:
+            self._supervise(self.outbox.run)
 
     def _supervise(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.tasks.supervise(task, f"trio_durable {task.__qualname__}", self.recover)
@@ -249,6 +261,8 @@ class OpenRuntime(Ending):
                 await self.host.grace(period, self.sharing.give_all)
         self.services.closing = True
         self.scheduler.stop()
+        if self.outbox is not None:
+            self.outbox.stop()
         if not self.services.closed:
             left = max(period - (self.loop.now() - began), 0.0)
             await self.host.grace(left, self._quiet)
@@ -351,6 +365,41 @@ class OpenRuntime(Ending):
         self.directories.append(directory)
         return path(directory, self.services)
 
+    def deliver_messages(
+        self,
+        calls: Callable[[str], LocalCalls],
+        handles: Handles,
+        type_of: Callable[[type | str], ObjectType],
+        is_here: Callable[[ObjectKey], bool],
+    ) -> None:
+        """Deliver messages, if the storage keeps any. Before any task runs.
+
+        Args:
+            calls: Returns the calls of a type's objects, by its stored name.
+            handles: The handles of the runtime.
+            type_of: The object type of a class, or of a stored name.
+            is_here: False if an object lives in another process.
+        """
+        if not self.storage.keeps_messages:
+            return
+        # Imported here, since they take long to import.
+        from .._outbox.composing import Composer
+        from .._outbox.message_codec import MessageCodecs
+        from .._outbox.outbox import Outbox
+
+        codecs = MessageCodecs(handles)
+        self.outbox = self.services.mail = self.group_commit.listeners.messages = Outbox(
+            self.services,
+            self.sides.reading.runner,
+            self.sides.reader,
+            calls,
+            is_here,
+            codecs,
+            Composer(codecs, type_of),
+            self._settings.polling_interval,
+            self.storage.location,
+        )
+
     def share(self, given: ClusterOnFile | ClusterOfMembers, targets: Targets) -> Sharing:
         """Share the storage with other processes: see `Sharing`. Before any type is served."""
         # Imported here, since they take long to import.
@@ -379,10 +428,33 @@ class OpenRuntime(Ending):
                 sides,
                 tasks,
                 targets,
-                owns=lambda: self._supervise(self.scheduler.run),
+                owns=self._own,
                 failed=self.fail,
             )
         return self.sharing
+
+    async def send(self, request: SendRequest, key: ObjectKey) -> str:
+        """See `Objects.send`."""
+        outbox = self.outbox
+        if outbox is None:
+            raise InvalidMessage(key, request.handler, NO_MESSAGES)
+        new = outbox.compose(request, key.tenant, self.clock.now(), None, None)
+        waiter, timeout = self.loop.waiter(), outbox.timeout_of(key)
+        outbox.commit(key, MessageChanges(sent=[new]), waiter)
+        if timeout is not None:
+            self.deadlines.watch(waiter, self.loop.now(), timeout)
+        try:
+            await waiter.wait()
+        except Expired:
+            problem = "the message isn't durable yet, and may be sent all the same"
+            raise CallTimeout(key, request.handler, timeout or 0, problem) from None
+        return message_id(new.token)
+
+    async def settled(self, key: ObjectKey) -> None:
+        """See `Objects.settled`."""
+        await self.loop.checkpoint()
+        if self.outbox is not None:
+            await self.outbox.settled(key)
 
     async def read(self, read: Callable[[Reader], R]) -> R:
         """Run ``read`` in the reader's thread.

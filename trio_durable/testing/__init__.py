@@ -14,11 +14,12 @@ from ._alarms import (
     refute_alarm_scheduled,
 )
 from ._eventually import assert_eventually
-from ._perform import Performed, perform_alarm_handler, perform_handler
+from ._perform import Performed, Sent, perform_alarm_handler, perform_handler
 from ._state import assert_persisted, get_persisted_state
 
 __all__ = [
     "Performed",
+    "Sent",
     "all_scheduled_alarms",
     "assert_alarm_scheduled",
     "assert_eventually",

@@ -26,8 +26,10 @@ from .._activations.wait_graph import DEF_TURN, Turn
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.delivery import Delivery
 from .._alarms.input import due_time, encoded_payload
-from .._api.durable_object import DurableObject, definition_of
+from .._api.durable_object import DurableObject, definition_of, known_definitions
 from .._api.registry import object_type_of
+from .._clock import instant
+from .._cluster.handles import Reference
 from .._declarations.records import HandlerDefinition
 from .._durations import UNSET, Unset, positive_int
 from .._errors import (
@@ -42,10 +44,29 @@ from .._eventloop.current import Dispatcher, missed_var, runtime_var
 from .._eventloop.running import running_loop
 from .._json.state import StateCodec
 from .._keys import ObjectKey, id_problem
-from .._persistence.ticket import Ticket
-from ..storage import AlarmChanges, StoredAlarm
+from .._messages.request import SendRequest
+from .._outbox.composing import Composer
+from .._outbox.message_codec import MessageCodecs
+from .._persistence.ticket import Ticket, TicketOwner
+from ..storage import AlarmChanges, MessageChanges, MessageKey, NewMessage, StoredAlarm
 
 T = TypeVar("T", bound=DurableObject)
+
+
+@attrs.frozen
+class Sent:
+    """A message that a turn sent."""
+
+    type_name: str
+    """The stored name of the receiver's type."""
+    object_id: str
+    handler: str
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    wake_at: datetime | None = None
+    """When it may be delivered; None for at once."""
+    key: str | None = None
+    """The key that it was sent with."""
 
 
 @attrs.frozen
@@ -63,6 +84,8 @@ class Performed(Generic[T]):
     """The names of the alarms that the turn cancelled by name."""
     cancelled_all: bool
     """True if the turn cancelled all alarms that were set before, as a deletion does."""
+    sent: tuple[Sent, ...]
+    """The messages that the turn sent, in order."""
     deleted: bool
     """True if the turn deleted the object."""
     commits: int
@@ -161,18 +184,22 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.alarms = AlarmChanges()
+        self.messages = MessageChanges()
         self.deleted = False
 
     def submit(
         self,
-        owner: ObjectState,
+        owner: TicketOwner,
         state: bytes | None,
         delete: bool,
         alarms: AlarmChanges | None = None,
         encoded: object = None,
+        messages: MessageChanges | None = None,
     ) -> Ticket:
         """See `Commits.submit`."""
         self.deleted = self.deleted or delete
+        if messages is not None:
+            self.messages.merge(messages)
         if alarms is not None:
             self.alarms.merge(alarms)
         ticket = Ticket(owner, owner.revision, state, delete, alarms, owner.epoch, encoded)
@@ -209,6 +236,8 @@ class _Performance(Generic[T]):
         self.now = self._clock.now()
         """The start of the turn, in microseconds since 1970 UTC."""
         self._commits = 0
+        self._requests: dict[int, SendRequest] = {}
+        """What was sent, by the tokens of the messages."""
         self._missed: list[Exception] = []
         """The errors of a handler that needed a runtime."""
 
@@ -237,6 +266,19 @@ class _Performance(Generic[T]):
     def stage(self) -> Effects:
         """See `ContextHost.stage`."""
         return self._state.stage()
+
+    def send(self, request: SendRequest) -> NewMessage:
+        """See `ContextHost.send`. The message is checked as in a runtime, and recorded."""
+        effects = self._state.stage()
+        new = _composer.compose(request, "", self.wall_time(), self.key, effects.message)
+        effects.send(new)
+        self._requests[new.token] = request
+        return new
+
+    async def find_sent(self, sender_key: str) -> MessageKey | None:
+        """See `ContextHost.find_sent`. Nothing was sent before the turn."""
+        await self._loop.checkpoint()
+        return None
 
     def wall_time(self) -> int:
         """See `ContextHost.wall_time`. It stands still during a ``def`` turn."""
@@ -336,9 +378,23 @@ class _Performance(Generic[T]):
             ),
             cancelled=frozenset(name for name, new in changed.items() if new is None),
             cancelled_all=alarms.clear,
+            sent=tuple(map(self._sent, self.commits.messages.sent)),
             deleted=self.commits.deleted,
             commits=self._commits,
             began_at=self._alarm("", self.now, None).due_at,
+        )
+
+    def _sent(self, new: NewMessage) -> Sent:
+        request = self._requests[new.token]
+        wake_at = None if new.wake_at is None else instant(new.wake_at)
+        return Sent(
+            new.to.type_name,
+            new.to.object_id,
+            new.handler,
+            request.args,
+            MappingProxyType(request.kwargs),
+            wake_at,
+            new.sender_key,
         )
 
     def _alarm(self, name: str, due_at: int, payload: bytes | None) -> Alarm:
@@ -346,6 +402,30 @@ class _Performance(Generic[T]):
         return alarm_of(StoredAlarm(key, due_at, payload, 0, None), 1)
 
 
+class _NoHandles:
+    """The handles of no runtime."""
+
+    def is_durable(self, tp: object) -> bool:
+        """See `Handles.is_durable`."""
+        return isinstance(tp, type) and issubclass(tp, DurableObject)
+
+    def reference(self, value: object) -> Reference | None:
+        """See `Handles.reference`."""
+        return None
+
+    def handle(self, type_name: str, address: str, timeout: float | None) -> object:
+        """See `Handles.handle`."""
+        raise RuntimeClosed("a handler that is performed without a runtime has no handles")
+
+
+def _type_of(object_type: type | str) -> ObjectType:
+    if isinstance(object_type, str):
+        found = known_definitions().get(object_type, ())
+        object_type = next(each.cls for each in found if not each.is_abstract)
+    return object_type_for(object_type)
+
+
+_composer = Composer(MessageCodecs(_NoHandles()), _type_of)
 _object_types: WeakKeyDictionary[type[DurableObject], ObjectType] = WeakKeyDictionary()
 
 

@@ -1,0 +1,1 @@
+"""Messages between objects: delivery, order, failures and answers."""

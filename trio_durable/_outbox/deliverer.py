@@ -1,0 +1,374 @@
+"""Deliverer of messages: from the head of a lane to the outcome of the receiver's turn.
+
+The acknowledgement isn't here. It is part of the commit of that turn, which `Effects` stages before
+the handler runs. This module decides about failures: a message sleeps, and its lane with it, or it
+becomes a dead letter.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+
+from .._activations.calls import LocalCalls
+from .._activations.services import Services
+from .._declarations.records import HandlerDefinition
+from .._errors import (
+    ActivationFailed,
+    CallCycle,
+    DurableError,
+    OwnerLost,
+    PersistenceError,
+    RuntimeClosed,
+    StateDecodeError,
+    TenantDropped,
+    TurnInterrupted,
+    UnknownHandler,
+    UnknownObjectType,
+)
+from .._eventloop.loop import CallbackWaiter, Waiter
+from .._eventloop.wakeup import AutoResetEvent
+from .._keys import ObjectKey
+from .._messages.delivery import MessageDelivery
+from .._messages.request import MAX_HOPS, WARNED_HOPS
+from .._persistence.ticket import Ticket
+from .._text import error_summary
+from ..storage import Burial, Deferral, MessageChanges, StoredMessage
+from .composing import Composer
+from .inboxes import Lane
+from .lanes import Lanes
+from .message_codec import MessageCodecs
+from .sleepers import Sleepers
+
+logger = logging.getLogger("trio_durable.messages")
+
+MAX_RUNNING = 256
+"""Messages that are in mailboxes at the same time."""
+DELIVERIES_PER_SLICE = 8
+"""How many deliveries begin without a checkpoint."""
+RETRY_SECONDS = 1.0
+"""The pause after a fault of the storage."""
+UNCOUNTED_SECONDS = 10.0
+"""The pause after a failure that isn't the handler's, about."""
+PATIENCE_MICROSECONDS = 24 * 3600 * 10**6
+"""How long a message that this release can't handle waits for one that can."""
+MAX_ERROR_CHARS = 1000
+
+
+class OutsideCommit:
+    """The owner of a ticket that changes messages and no object in memory."""
+
+    def __init__(self, key: ObjectKey) -> None:
+        self.key = key
+        self.turn_event = None
+        self.revision: int | None = None
+        self.epoch = 0
+        self.gate: Ticket | None = None
+
+    def committed(self, ticket: Ticket) -> None:
+        """See `TicketOwner.committed`."""
+
+    def commit_failed(self) -> None:
+        """See `TicketOwner.commit_failed`."""
+
+
+@attrs.define(eq=False)
+class Flight:
+    """One delivery, from when the message is taken until its outcome is durable."""
+
+    lane: Lane
+    message: StoredMessage
+    has_run: bool = False
+    """Its turn has ended well."""
+
+
+class Deliverer:
+    """Delivers messages, and decides about failures.
+
+    Args:
+        services: The runtime's parts.
+        calls: Returns the calls of a type's objects, by its stored name.
+        codecs: The codecs of messages.
+        composer: Makes answers.
+        lanes: Where the messages are.
+        sleepers: Where those go that failed.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        calls: Callable[[str], LocalCalls],
+        codecs: MessageCodecs,
+        composer: Composer,
+        lanes: Lanes,
+        sleepers: Sleepers,
+    ) -> None:
+        self._services = services
+        self._calls = calls
+        self._codecs = codecs
+        self._composer = composer
+        self._lanes = lanes
+        self._sleepers = sleepers
+        self._deferrals: list[tuple[Flight, Deferral]] = []
+        self._to_defer = AutoResetEvent(services.loop)
+        self._running = 0
+        self._in_flight: dict[Flight, None] = {}
+        self._is_stopped = False
+        self.delivered = 0
+        self.failed = 0
+        self.buried = 0
+
+    @property
+    def in_flight(self) -> int:
+        """The number of deliveries whose outcome isn't durable."""
+        return len(self._in_flight)
+
+    def stop(self) -> None:
+        """Begin no more deliveries."""
+        self._is_stopped = True
+
+    # --- deliveries ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Deliver what is ready, until cancelled."""
+        lanes = self._lanes
+        while True:
+            begun = 0
+            while lanes.ready and self._running < MAX_RUNNING and not self._is_stopped:
+                self._begin(lanes.ready.popleft())
+                begun += 1
+                if begun % DELIVERIES_PER_SLICE == 0:
+                    await self._services.loop.checkpoint()
+            await lanes.has_ready.wait()
+
+    def _begin(self, lane: Lane) -> None:
+        if not lane.may_deliver or lane.inbox.is_stale:
+            return
+        message = self._lanes.inboxes.take(lane)
+        flight = Flight(lane, message)
+        lane.running += 1
+        lane.inbox.in_flight += 1
+        self._running += 1
+        self._in_flight[flight] = None
+        try:
+            self._hand_over(flight)
+        except Exception as error:  # noqa: BLE001  # decoding and loading may raise anything
+            self._failed(flight, error)
+        if lane.may_deliver:
+            self._lanes.ready.append(lane)
+
+    def _hand_over(self, flight: Flight) -> None:
+        message = flight.message
+        calls = self._calls(message.key.to.type_name)
+        handler = calls.object_type.handler(message.handler)
+        if message.hops >= WARNED_HOPS and message.hops % WARNED_HOPS == 0:
+            logger.warning(
+                "message %s to %s is the %dth in succession, each sent by the turn of the one "
+                "before; after %d it is a dead letter",
+                *(message.handler, message.key.to, message.hops, MAX_HOPS),
+            )
+        try:
+            args, kwargs = self._codecs.of(calls.object_type, handler).decode(message.arguments)
+        except Exception as error:
+            raise _Undecodable(error_summary(error)) from error
+        delivery = MessageDelivery(message, partial(self._turn_ended, flight))
+        waiter = CallbackWaiter(partial(self._ended, flight))
+        calls.deliver_message(delivery, handler, args, kwargs, _Answers(self, delivery), waiter)
+
+    def _turn_ended(self, flight: Flight) -> None:
+        """The turn has ended well, and its commit is on its way. The next one may follow."""
+        if not flight.has_run:
+            flight.has_run = True
+            self._stop_running(flight)
+            self._lanes.advance(flight.lane)
+
+    def _stop_running(self, flight: Flight) -> None:
+        flight.lane.running -= 1
+        self._running -= 1
+        self._lanes.has_ready.set()
+
+    def _ended(self, flight: Flight, waiter: Waiter) -> None:
+        """The outcome is durable, or the delivery has failed."""
+        error = waiter.error
+        if error is None:
+            self.delivered += 1
+            self._finish(flight)
+        else:
+            waiter.error = None
+            self._failed(flight, error)
+
+    def _finish(self, flight: Flight) -> None:
+        """A delivery is over, and so is what became of it."""
+        if self._in_flight.pop(flight, self) is self:
+            return
+        lane, inbox = flight.lane, flight.lane.inbox
+        if not flight.has_run:
+            flight.has_run = True
+            self._stop_running(flight)
+        inbox.in_flight -= 1
+        if inbox.lanes.get(lane.name) is lane:
+            self._lanes.advance(lane)
+        else:
+            self._lanes.let_go(inbox)
+        self._lanes.reread(inbox)
+        self._lanes.tell_watchers()
+
+    # --- failures --------------------------------------------------------------------------------
+
+    def _failed(self, flight: Flight, error: BaseException) -> None:
+        """Decide what becomes of a message whose delivery has failed."""
+        inbox = flight.lane.inbox
+        if isinstance(error, (RuntimeClosed, TenantDropped)):
+            self._lanes.inboxes.discard(inbox)
+            self._finish(flight)
+            return
+        if flight.has_run or isinstance(error, (PersistenceError, OwnerLost, TurnInterrupted)):
+            # Nothing of it was stored, as far as is known, and what follows is based on it.
+            self._lanes.invalidate(inbox, RETRY_SECONDS)
+            self._finish(flight)
+            return
+        message, now = flight.message, self._services.clock.now()
+        if isinstance(error, UnknownObjectType):
+            self._lanes.unknown_types.add(inbox.key.type_name)
+            logger.warning("messages to %s wait: %s", inbox.key.type_name, error)
+            self._lanes.inboxes.discard(inbox)
+            self._finish(flight)
+            return
+        text = error_summary(error)[:MAX_ERROR_CHARS]
+        try:
+            object_type = self._calls(inbox.key.type_name).object_type
+            handler: HandlerDefinition | None = object_type.handler(message.handler)
+        except DurableError:
+            handler = None
+        if isinstance(error, (ActivationFailed, StateDecodeError, CallCycle)):
+            self._defer(flight, UNCOUNTED_SECONDS * random.uniform(0.5, 1), message.failures, text)  # noqa: S311
+        elif handler is None or isinstance(error, (UnknownHandler, _Undecodable)):
+            if now - message.sent_at > PATIENCE_MICROSECONDS:
+                self._bury(flight, message.failures, text)
+            else:
+                seconds = UNCOUNTED_SECONDS * random.uniform(0.5, 1)  # noqa: S311
+                self._defer(flight, seconds, message.failures, text)
+        elif not isinstance(error, Exception):
+            self._lanes.invalidate(inbox, RETRY_SECONDS)
+            self._finish(flight)
+        else:
+            self.failed += 1
+            failures = message.failures + 1
+            is_expected = isinstance(error, handler.expected)
+            if is_expected or handler.retry.is_exhausted(failures) or message.hops >= MAX_HOPS:
+                self._bury(flight, failures, text)
+            else:
+                self._defer(flight, handler.retry.delay(failures), failures, text)
+
+    def _defer(self, flight: Flight, seconds: float, failures: int, error: str) -> None:
+        """Let the message, and its lane, sleep."""
+        wake_at = self._services.clock.now() + round(seconds * 1e6)
+        deferral = Deferral(flight.message.key, wake_at, failures, error)
+        logger.info(
+            "message %s to %s has failed, and is tried again in %.1f s: %s",
+            *(flight.message.handler, flight.message.key.to, seconds, error),
+        )
+        self._deferrals.append((flight, deferral))
+        self._to_defer.set()
+
+    def _bury(self, flight: Flight, failures: int, error: str) -> None:
+        """Make the message a dead letter; its lane goes on when that is durable."""
+        message = flight.message
+        key, now = message.key.to, self._services.clock.now()
+        changes = MessageChanges(buried=[Burial(message.key, failures, error)])
+        if message.failed_to is not None and message.sender is not None:
+            try:
+                changes.sent.append(self._composer.failed(message, failures, error, now))
+            except DurableError as problem:
+                logger.warning("nobody learns of the death of a message to %s: %s", key, problem)
+        logger.error(
+            "message %s to %s is a dead letter after %d attempts: %s",
+            *(message.handler, key, failures, error),
+        )
+
+        def ended(waiter: Waiter) -> None:
+            if waiter.error is None:
+                self.buried += 1
+            else:
+                waiter.error = None
+                self._lanes.invalidate(flight.lane.inbox, RETRY_SECONDS)
+            self._finish(flight)
+
+        self.commit(key, changes, CallbackWaiter(ended))
+
+    def commit(self, key: ObjectKey, changes: MessageChanges, waiter: Waiter) -> None:
+        """Commit changes of messages from outside of turns; ``waiter`` ends when it is durable."""
+        owner = OutsideCommit(key)
+        try:
+            ticket = self._services.group_commit.submit(owner, None, False, messages=changes)
+        except RuntimeClosed as error:
+            waiter.fail(error)
+        else:
+            ticket.hold(waiter)
+
+    def answer(self, delivery: MessageDelivery, result: object) -> None:
+        """Send the result of a message's turn to its sender, in the commit of that turn.
+
+        Raises:
+            InvalidMessage: It can't be sent, so the turn fails.
+        """
+        stored = delivery.stored
+        if stored.reply_to is not None and stored.sender is not None:
+            now = self._services.clock.now()
+            delivery.changes.sent.append(self._composer.reply(stored, result, now))
+
+    # --- deferrals -------------------------------------------------------------------------------
+
+    async def run_deferrals(self) -> None:
+        """Store which messages sleep, until cancelled.
+
+        Raises:
+            StorageFault: It failed; call again.
+        """
+        while True:
+            while self._deferrals:
+                batch = list(self._deferrals)
+                deferrals = [deferral for _, deferral in batch]
+                await self._services.group_commit.perform(
+                    lambda writer: writer.defer_messages(deferrals)  # noqa: B023
+                )
+                del self._deferrals[: len(batch)]
+                for flight, deferral in batch:
+                    self._deferred(flight, deferral)
+            await self._to_defer.wait()
+
+    def _deferred(self, flight: Flight, deferral: Deferral) -> None:
+        lane, message = flight.lane, flight.message
+        assert deferral.wake_at is not None
+        if lane.name and lane.inbox.lanes.get(lane.name) is lane and not lane.inbox.is_stale:
+            later = attrs.evolve(
+                message,
+                wake_at=deferral.wake_at,
+                failures=deferral.failures,
+                last_error=deferral.last_error,
+            )
+            self._lanes.inboxes.put_back(lane, later)
+            lane.is_asleep = True
+        self._sleepers.expect(deferral.wake_at, message.key)
+        self._finish(flight)
+
+
+class _Undecodable(Exception):
+    """Arguments that this release can't read."""
+
+
+class _Answers:
+    """The `Replies` of a message: its result goes to its sender, as a message."""
+
+    def __init__(self, deliverer: Deliverer, delivery: MessageDelivery) -> None:
+        self._deliverer = deliverer
+        self._delivery = delivery
+
+    def result(self, key: ObjectKey, handler: str, result: object) -> object:
+        """See `Replies.result`."""
+        self._deliverer.answer(self._delivery, result)
+        return None

@@ -1,0 +1,167 @@
+"""Inboxes: the part of the waiting messages that is in memory, by receiver and lane.
+
+The table is the truth, and may hold a million messages for one object. Memory holds a window of it:
+a bounded number of lanes for each receiver, and of messages for each lane, in the order of the
+table. What is known of the rest is only whether there is any: a lane is *whole* if all of its
+messages in the table are here, and an inbox if all of its lanes are.
+
+A message that has just been committed is put into memory directly only behind a lane that is whole.
+Else it would overtake what waits in the table (Wolverine's issue 1724 is of that kind).
+
+Pure: no I/O, and no time of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from .._keys import ObjectKey
+from ..storage import StoredMessage
+
+LANES = 16
+"""Lanes of one receiver in memory, at most."""
+DEPTH = 16
+"""Messages of one lane in memory, at most."""
+MAX_MESSAGES = 10_000
+"""Messages in memory, of all receivers."""
+MAX_BYTES = 16_000_000
+"""Bytes of their arguments."""
+
+
+@attrs.define(eq=False)
+class Lane:
+    """One lane of a receiver: messages that are delivered one after the other.
+
+    The lane with the name "" is that of messages which wait for no other.
+    """
+
+    inbox: Inbox
+    name: str
+    is_whole: bool
+    """All of its messages in the table are in memory."""
+    queue: deque[StoredMessage] = attrs.field(factory=deque)
+    last: int = 0
+    """The number of the latest message that came into memory."""
+    running: int = 0
+    """Deliveries whose turns haven't ended."""
+    is_asleep: bool = False
+    """Its first message isn't due yet, so the lane isn't delivered."""
+    is_reading: bool = False
+
+    @property
+    def may_deliver(self) -> bool:
+        """True if the next message may be handed to the object."""
+        most = 1 if self.name else DEPTH
+        return bool(self.queue) and self.running < most and not self.is_asleep
+
+
+@attrs.define(eq=False)
+class Inbox:
+    """What is in memory of the messages to one object."""
+
+    key: ObjectKey
+    is_whole: bool
+    """All lanes that have messages in the table are here."""
+    lanes: dict[str, Lane] = attrs.field(factory=dict)
+    cursor: str | None = None
+    """The last lane that was read; None if the next read begins with the first one."""
+    in_flight: int = 0
+    """Deliveries whose outcome isn't durable."""
+    is_stale: bool = False
+    """What is in memory may not be what is stored. It is read again once nothing is in flight."""
+    is_paused: bool = False
+    """It is read again later, after a fault."""
+    is_reading: bool = False
+    missed: set[str] = attrs.field(factory=set)
+    """Lanes of messages that were committed while this was read."""
+
+
+class Inboxes:
+    """All inboxes in memory."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[ObjectKey, Inbox] = {}
+        self.messages = 0
+        self.bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """True if no more messages may come into memory."""
+        return self.messages >= MAX_MESSAGES or self.bytes >= MAX_BYTES
+
+    def get(self, key: ObjectKey) -> Inbox | None:
+        """The inbox of an object, if it is in memory."""
+        return self._by_key.get(key)
+
+    def add(self, key: ObjectKey, *, is_whole: bool) -> Inbox:
+        """An inbox for an object that has none."""
+        inbox = self._by_key[key] = Inbox(key, is_whole)
+        return inbox
+
+    def discard(self, inbox: Inbox) -> None:
+        """Forget an inbox with all that it holds."""
+        for lane in list(inbox.lanes.values()):
+            self.drop(lane)
+        if self._by_key.get(inbox.key) is inbox:
+            del self._by_key[inbox.key]
+
+    def everything(self) -> list[Inbox]:
+        """All inboxes."""
+        return list(self._by_key.values())
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def arrived(self, message: StoredMessage) -> Lane | None:
+        """Put a message that was committed just now behind its lane, if that is whole.
+
+        Returns:
+            The lane; None if the message has to be read from the table later.
+        """
+        inbox = self._by_key.get(message.key.to)
+        if inbox is None:
+            inbox = self.add(message.key.to, is_whole=True)
+        name = message.key.lane
+        if inbox.is_reading or inbox.is_stale:
+            inbox.missed.add(name)
+            return None
+        lane = inbox.lanes.get(name)
+        if lane is None:
+            if not inbox.is_whole or len(inbox.lanes) >= LANES or self.is_full:
+                inbox.is_whole = False
+                return None
+            lane = inbox.lanes[name] = Lane(inbox, name, is_whole=True)
+        if lane.is_reading or not lane.is_whole or len(lane.queue) >= DEPTH or self.is_full:
+            lane.is_whole = False
+            return None
+        self.append(lane, message)
+        return lane
+
+    def append(self, lane: Lane, message: StoredMessage) -> None:
+        """Put a message at the end of a lane."""
+        lane.queue.append(message)
+        lane.last = message.key.seq
+        self._count(message, 1)
+
+    def take(self, lane: Lane) -> StoredMessage:
+        """Take the first message of a lane, for its delivery."""
+        message = lane.queue.popleft()
+        self._count(message, -1)
+        return message
+
+    def put_back(self, lane: Lane, message: StoredMessage) -> None:
+        """Put a message back at the head of its lane."""
+        lane.queue.appendleft(message)
+        self._count(message, 1)
+
+    def drop(self, lane: Lane) -> None:
+        """Forget a lane with all that it holds."""
+        for message in lane.queue:
+            self._count(message, -1)
+        lane.queue.clear()
+        lane.inbox.lanes.pop(lane.name, None)
+
+    def _count(self, message: StoredMessage, by: int) -> None:
+        self.messages += by
+        self.bytes += by * len(message.arguments)

@@ -1,0 +1,147 @@
+"""Lanes at work: what is to be read, what is ready to be delivered, and what has to be read again.
+
+Synchronous: each method is a step between two waits of the tasks that read and deliver.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from .._activations.services import Services
+from .._eventloop.loop import CallbackWaiter, Waiter
+from .._eventloop.wakeup import AutoResetEvent
+from .._keys import ObjectKey
+from ..storage import StoredMessage
+from .inboxes import LANES, Inbox, Inboxes, Lane
+
+
+class Lanes:
+    """The lanes of all receivers in memory, and the receivers whose messages aren't.
+
+    Args:
+        services: The runtime's parts.
+        is_here: False if an object lives in another process.
+    """
+
+    def __init__(self, services: Services, is_here: Callable[[ObjectKey], bool]) -> None:
+        self._services = services
+        self._is_here = is_here
+        self.inboxes = Inboxes()
+        self.unread: dict[ObjectKey, None] = {}
+        """Receivers whose messages are in the table alone, in the order in which they are read."""
+        self.is_scanned = False
+        """All receivers with messages in the table are known."""
+        self.ready: deque[Lane] = deque()
+        self.to_read: deque[Lane] = deque()
+        """Lanes with more messages in the table, and none in memory."""
+        self.unknown_types: set[str] = set()
+        """Types that this runtime doesn't serve. Messages to their objects are kept."""
+        self.has_ready = AutoResetEvent(services.loop)
+        self.has_unread = AutoResetEvent(services.loop)
+        self._watchers: list[Waiter] = []
+
+    def serves(self, to: ObjectKey) -> bool:
+        """True if messages to an object are delivered by this runtime, as far as it knows."""
+        return to.type_name not in self.unknown_types and self._is_here(to)
+
+    def arrived(self, message: StoredMessage) -> None:
+        """A message that isn't delayed was committed just now."""
+        to = message.key.to
+        if self.inboxes.get(to) is None and (not self.is_scanned or to in self.unread):
+            self.note_unread(to)
+            return
+        lane = self.inboxes.arrived(message)
+        if lane is not None:
+            self.advance(lane)
+        elif (inbox := self.inboxes.get(to)) is not None and not inbox.lanes:
+            self.let_go(inbox)  # there was no room for it at all
+
+    def note_unread(self, to: ObjectKey) -> None:
+        """An object has messages that aren't in memory."""
+        self.unread[to] = None
+        self.has_unread.set()
+
+    def look(self, to: ObjectKey) -> None:
+        """Read what waits for an object, of which memory may know less, or something else."""
+        inbox = self.inboxes.get(to)
+        if inbox is None:
+            self.note_unread(to)
+        else:
+            self.invalidate(inbox)
+
+    def forget(self, inbox: Inbox) -> None:
+        """Forget an inbox, whose messages aren't delivered here any more."""
+        self.inboxes.discard(inbox)
+
+    def advance(self, lane: Lane) -> None:
+        """Have the next message of a lane delivered if it may be. A lane without any is let go."""
+        inbox = lane.inbox
+        if inbox.is_stale:
+            self.reread(inbox)
+        elif lane.may_deliver:
+            self.ready.append(lane)
+            self.has_ready.set()
+        elif not lane.queue and not lane.running and not lane.is_reading:
+            if lane.is_whole:
+                self.inboxes.drop(lane)
+                self.let_go(inbox)
+            else:
+                lane.is_reading = True
+                self.to_read.append(lane)
+                self.has_unread.set()
+
+    def let_go(self, inbox: Inbox) -> None:
+        """Forget an inbox without lanes. Read on if the table has more of it, and there is room."""
+        if inbox.lanes and (inbox.is_whole or len(inbox.lanes) >= LANES):
+            return
+        if not inbox.is_whole:
+            if not inbox.is_reading:
+                self.note_unread(inbox.key)
+        elif not inbox.in_flight and not inbox.is_reading:
+            self.inboxes.discard(inbox)
+
+    def invalidate(self, inbox: Inbox, delay: float = 0.0) -> None:
+        """What is in memory of an inbox may not be what is stored: read it again, after a delay."""
+        if delay and not inbox.is_stale:
+            inbox.is_stale = inbox.is_paused = True
+            waiter = CallbackWaiter(lambda _: self._end_pause(inbox))
+            self._services.deadlines.watch(waiter, self._services.loop.now(), delay)
+        else:
+            inbox.is_stale = True
+            self.reread(inbox)
+
+    def _end_pause(self, inbox: Inbox) -> None:
+        inbox.is_paused = False
+        self.reread(inbox)
+
+    def reread(self, inbox: Inbox) -> None:
+        """Read a stale inbox again, if nothing of it is in flight."""
+        is_idle = not inbox.in_flight and not inbox.is_reading and not inbox.is_paused
+        if inbox.is_stale and is_idle and self.inboxes.get(inbox.key) is inbox:
+            self.inboxes.discard(inbox)
+            self.note_unread(inbox.key)
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def is_settled(self, to: ObjectKey) -> bool:
+        """True if, as far as is in memory, nothing of an object is delivered or may be."""
+        if to in self.unread or not self.is_scanned:
+            return False
+        inbox = self.inboxes.get(to)
+        if inbox is None:
+            return True
+        is_idle = not inbox.in_flight and not inbox.is_reading and not inbox.is_stale
+        return is_idle and all(lane.is_asleep for lane in inbox.lanes.values())
+
+    async def changed(self) -> None:
+        """Return when a delivery has ended, or something was read."""
+        waiter = self._services.loop.waiter()
+        self._watchers.append(waiter)
+        await waiter.wait()
+
+    def tell_watchers(self) -> None:
+        """A delivery has ended, or something was read."""
+        watchers, self._watchers = self._watchers, []
+        for waiter in watchers:
+            waiter.settle()

@@ -1,0 +1,183 @@
+"""The codec of messages: arguments by the names of the parameters, as JSON.
+
+A message may wait for longer than a release lives. So its arguments are named, and defaults aren't
+filled in: a release may add a parameter that has one, or let a keyword become positional. The data
+is ``[{name: value}]`` or ``[{name: value}, rest, declaration]``, with ``rest`` for ``*args``. A
+parameter that takes no keyword has a slash in front of its name. The forms of values are those of
+calls, see `call_codec`, and so are declarations.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from .._activations.object_type import ObjectType
+from .._cluster.declaration import ARGS, RESULT, Declaration
+from .._cluster.handles import HandleForms, Handles
+from .._cluster.parameters import Parameters, handler_forms
+from .._declarations.records import HandlerDefinition
+from .._json.depth import check_depth
+from .._json.errors import Unfit, as_unfit
+from .._json.forms import Form
+from .._messages.request import MAX_MESSAGE_BYTES
+
+Arguments = tuple[tuple[object, ...], dict[str, object]]
+
+
+class MessageCodec:
+    """The codec of the messages to one handler, and of their results.
+
+    Args:
+        parameters: The parameters of the handler.
+        result: The form of its result.
+    """
+
+    def __init__(self, parameters: Parameters, result: Form) -> None:
+        self._parameters = parameters
+        self._result = result
+        self._forms = parameters.forms()
+        self._declaration = parameters.declaration()
+        self._result_declaration = Declaration((), {RESULT: result})
+        self._leading = [
+            each.name
+            for each in parameters.signature.parameters.values()
+            if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+        ]
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Arguments as JSON.
+
+        Raises:
+            Unfit: They don't fit the handler, or can't be written, or are too large.
+        """
+        try:
+            given = self._parameters.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise Unfit(f"{error}; it takes {self._parameters.signature}") from None
+        by_name: dict[str, object] = {}
+        rest: list[object] = []
+        places: list[int] = []
+        for name, value in given.items():
+            kind = self._parameters.signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                rest = [self._write(ARGS, each, places) for each in value]
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                by_name |= {each: self._write(each, it, places) for each, it in value.items()}
+            else:
+                declared = self._declared(name)
+                by_name[declared] = self._write(declared, value, places)
+        data: list[object] = [by_name]
+        if rest or self._declaration.text is not None:
+            data += [rest, self._declaration.text]
+        return _dumped(data)
+
+    def decode(self, data: bytes) -> Arguments:
+        """The arguments of a message that any release has sent.
+
+        Raises:
+            Unfit: They don't fit the handler any more, or not yet.
+        """
+        by_name, rest, declaration = _parts(orjson.loads(data))
+        is_own = declaration == self._declaration.text
+        recorded = None if is_own else self._declaration.other(declaration)
+
+        def read(name: str, value: object) -> object:
+            form = self._form(name)
+            reader = form.read if recorded is None else recorded.reader(name, form)
+            try:
+                return reader(value, [])
+            except Exception as error:  # validators may raise anything
+                raise as_unfit(error).within(f"the argument {name.lstrip('/')}") from error
+
+        values = {name: read(name, value) for name, value in by_name.items()}
+        args: list[object] = []
+        for name in self._leading:
+            declared = self._declared(name)
+            if declared not in values or (not rest and not declared.startswith("/")):
+                break
+            args.append(values.pop(declared))
+        args += [read(ARGS, value) for value in rest]
+        try:
+            self._parameters.signature.bind(*args, **values)
+        except TypeError as error:
+            raise Unfit(f"{error}; it takes {self._parameters.signature}") from None
+        return tuple(args), values
+
+    def encode_result(self, result: object) -> bytes:
+        """The handler's result as JSON, for a once-key.
+
+        Raises:
+            Unfit: It can't be written, or is too large.
+        """
+        written = _written(self._result, result, [])
+        text = self._result_declaration.text
+        return _dumped([written] if text is None else [written, text])
+
+    def _write(self, name: str, value: object, places: list[int]) -> object:
+        try:
+            return _written(self._form(name), value, places)
+        except Exception as error:  # hooks and validators may raise anything
+            raise as_unfit(error).within(f"the argument {name.lstrip('/')}") from error
+
+    def _declared(self, name: str) -> str:
+        return name if name in self._parameters.named else f"/{name}"
+
+    def _form(self, name: str) -> Form:
+        form = self._forms.get(name, self._parameters.kwargs)
+        if form is None:
+            raise Unfit(f"it has no parameter {name.lstrip('/')}")
+        return form
+
+
+class MessageCodecs:
+    """The codecs of the messages to objects of one runtime, each made when it is first needed.
+
+    Args:
+        handles: The handles of the runtime.
+    """
+
+    def __init__(self, handles: Handles) -> None:
+        self._handles = handles
+        self._made: dict[tuple[ObjectType, str], MessageCodec] = {}
+
+    def of(self, object_type: ObjectType, handler: HandlerDefinition) -> MessageCodec:
+        """The codec of one handler.
+
+        Raises:
+            DefinitionError: Values of a parameter or of the result can't be sent.
+        """
+        found = self._made.get((object_type, handler.name))
+        if found is None:
+            forms = HandleForms(object_type.forms, self._handles).forms
+            found = MessageCodec(*handler_forms(object_type, forms, handler))
+            self._made[object_type, handler.name] = found
+        return found
+
+
+def _written(form: Form, value: Any, places: list[int]) -> object:
+    written = value if type(value) in form.exact else form.write(value, places)
+    check_depth(written)
+    return written
+
+
+def _dumped(data: object) -> bytes:
+    encoded = orjson.dumps(data)
+    if len(encoded) > MAX_MESSAGE_BYTES:
+        raise Unfit(
+            f"it takes {len(encoded):,} bytes of JSON, over the limit of {MAX_MESSAGE_BYTES:,}; "
+            "keep the data in an object's state, and send where it is"
+        )
+    return encoded
+
+
+def _parts(data: object) -> tuple[dict[str, object], list[object], str | None]:
+    match data:
+        case [dict() as by_name]:
+            return by_name, [], None
+        case [dict() as by_name, list() as rest, (None | str()) as declaration, *_]:
+            return by_name, rest, declaration
+    raise Unfit("it has no arguments that can be read")

@@ -1,0 +1,219 @@
+"""Outbox: delivers the messages that turns have sent, each in a turn of its receiver.
+
+Prior art: the transactional outbox and the inbox of NServiceBus and Wolverine; the messages of
+Restate. Here both ends are in one database, and the receiver has one owner. So a message is removed
+in the commit of the turn that handles it, and its effect happens exactly once, without a relay and
+without a table of what was seen.
+
+A message takes one of two ways into memory. If all that waits in its lane is in memory, it goes
+there right after the commit that has sent it. Else it is read from the table, when there is room.
+
+Invariants:
+
+- What is in memory of a lane is a piece of the table from its head on, in order: see `inboxes`.
+- Of a lane one message is in the object's mailbox at a time. The next one follows when the turn of
+  the one before has *ended well*; its commit needn't be durable, since the commits of an object are
+  based on each other. If that fails, the inbox is forgotten and read again.
+- A message that fails isn't passed by a later one of its lane: the lane sleeps until it is due
+  again, or until it is a dead letter.
+- An inbox is read again only when none of its messages is in flight, so none is delivered twice at
+  the same time.
+- Nothing here makes an effect happen once: that is the acknowledgement's part, see `Effects`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+import attrs
+
+from .._activations.calls import LocalCalls
+from .._activations.services import Services
+from .._errors import StorageUnavailable
+from .._eventloop.loop import Waiter
+from .._eventloop.runner import Runner
+from .._keys import ObjectKey
+from .._messages.delivery import MessageDelivery
+from .._messages.request import SendRequest
+from ..storage import (
+    MessageChanges,
+    MessageKey,
+    NewMessage,
+    Reader,
+    StorageFault,
+    StoredMessage,
+)
+from .composing import Composer
+from .deliverer import RETRY_SECONDS, Deliverer
+from .feed import Feed
+from .lanes import Lanes
+from .message_codec import MessageCodecs
+from .sleepers import Sleepers
+
+logger = logging.getLogger("trio_durable.messages")
+
+
+@attrs.frozen
+class OutboxStatistics:
+    """A snapshot of an outbox's counters."""
+
+    waiting: int
+    """Messages in memory that aren't being delivered; the storage may have more."""
+    in_flight: int
+    """Messages that are being delivered, until the outcome is durable."""
+    delivered: int
+    failed: int
+    """Attempts that failed, as far as they count."""
+    buried: int
+    """Messages that have become dead letters."""
+
+
+class Outbox:
+    """The messages of one runtime: its `Mail`, and the `MessageListener` of its group commit.
+
+    Args:
+        services: The runtime's parts.
+        runner: The reader's.
+        reader: The side of the storage that reads messages.
+        calls: Returns the calls of a type's objects, by its stored name.
+        is_here: False if an object lives in another process.
+        codecs: The codecs of messages.
+        composer: Makes messages.
+        polling_interval: Seconds between looks at the messages that sleep.
+        location: The storage, for errors.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        runner: Runner,
+        reader: Reader,
+        calls: Callable[[str], LocalCalls],
+        is_here: Callable[[ObjectKey], bool],
+        codecs: MessageCodecs,
+        composer: Composer,
+        polling_interval: float,
+        location: str,
+    ) -> None:
+        self._runner = runner
+        self._reader = reader
+        self._composer = composer
+        self._location = location
+        self._lanes = lanes = Lanes(services, is_here)
+        loop, clock = services.loop, services.clock
+        self._sleepers = Sleepers(loop, clock, runner, reader, lanes, polling_interval)
+        self._feed = Feed(clock, runner, reader, lanes, self._sleepers)
+        self._deliverer = Deliverer(services, calls, codecs, composer, lanes, self._sleepers)
+
+    def statistics(self) -> OutboxStatistics:
+        """A snapshot of the counters."""
+        deliverer = self._deliverer
+        return OutboxStatistics(
+            waiting=self._lanes.inboxes.messages,
+            in_flight=deliverer.in_flight,
+            delivered=deliverer.delivered,
+            failed=deliverer.failed,
+            buried=deliverer.buried,
+        )
+
+    # --- the messages of turns: see `Mail` -------------------------------------------------------
+
+    def compose(
+        self,
+        request: SendRequest,
+        tenant: str,
+        now: int,
+        sender: ObjectKey | None,
+        delivery: MessageDelivery | None,
+    ) -> NewMessage:
+        """See `Mail.compose`."""
+        return self._composer.compose(request, tenant, now, sender, delivery)
+
+    async def find_sent(self, sender: ObjectKey, sender_key: str) -> MessageKey | None:
+        """See `Mail.find_sent`."""
+        try:
+            return await self._runner.run(partial(self._reader.find_sent, sender, sender_key))
+        except StorageFault as fault:
+            raise StorageUnavailable(self._location, str(fault)) from fault
+
+    # --- messages from outside -------------------------------------------------------------------
+
+    def commit(self, key: ObjectKey, changes: MessageChanges, waiter: Waiter) -> None:
+        """See `Deliverer.commit`."""
+        self._deliverer.commit(key, changes, waiter)
+
+    def timeout_of(self, to: ObjectKey) -> float | None:
+        """How long a sender waits until its message is durable, in seconds."""
+        return self._composer.type_of(to.type_name).timeout
+
+    async def settled(self, to: ObjectKey) -> None:
+        """Return when nothing of an object is delivered or may be. Those that sleep don't count."""
+        while not self._lanes.is_settled(to):
+            await self._lanes.changed()
+
+    # --- what was committed: see `MessageListener` -----------------------------------------------
+
+    def sent(self, changes: MessageChanges) -> None:
+        """See `MessageListener.sent`."""
+        for new in changes.sent:
+            if self._lanes.serves(new.to):
+                if new.wake_at is None:
+                    self._lanes.arrived(_stored(new))
+                else:
+                    self._sleepers.expect(new.wake_at, new.key)
+
+    def deleted(self, key: ObjectKey) -> None:
+        """See `MessageListener.deleted`."""
+        inbox = self._lanes.inboxes.get(key)
+        if inbox is not None:
+            self._lanes.invalidate(inbox)
+
+    def unsure(self, key: ObjectKey, changes: MessageChanges | None) -> None:
+        """See `MessageListener.unsure`."""
+        receivers = {key} if changes is None else {key, *(new.to for new in changes.sent)}
+        for to in receivers:
+            self._lanes.look(to)
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Deliver messages, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            for part in (self._feed.run, self._sleepers.run, self._deliverer.run_deferrals):
+                tasks.start_soon(self._retrying, part)
+            await self._deliverer.run()
+
+    def stop(self) -> None:
+        """Begin no more deliveries."""
+        self._deliverer.stop()
+
+    async def _retrying(self, run: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await run()
+            except StorageFault as fault:
+                logger.warning("could not read or defer messages: %s", fault)
+                await anyio.sleep(RETRY_SECONDS)
+
+
+def _stored(new: NewMessage) -> StoredMessage:
+    """A new message as it is stored."""
+    return StoredMessage(
+        new.key,
+        new.handler,
+        new.arguments,
+        new.sent_at,
+        new.wake_at,
+        failures=0,
+        crashes=0,
+        hops=new.hops,
+        sender=new.sender,
+        reply_to=new.reply_to,
+        failed_to=new.failed_to,
+        sender_key=new.sender_key,
+        once_key=new.once_key,
+        last_error=None,
+    )

@@ -1,0 +1,133 @@
+"""Sleepers: messages that are delayed, or have failed, until their time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from functools import partial
+
+import attrs
+
+from .._clock import Clock
+from .._eventloop.loop import Loop
+from .._eventloop.runner import Runner
+from .._eventloop.wakeup import AutoResetEvent
+from ..storage import DueMessage, MessageKey, Reader
+from .lanes import Lanes
+
+PAGE = 256
+CLOCK_POLL_SECONDS = 1.0
+"""The longest sleep under a clock that may jump."""
+_NO_ROOM_MICROSECONDS = 10**6
+
+
+class Sleepers:
+    """The messages that sleep until a time before the horizon. The table has all of them.
+
+    Args:
+        loop: The event loop.
+        clock: The time.
+        runner: The reader's.
+        reader: The side of the storage that reads messages.
+        lanes: Where those go that may be delivered.
+        polling_interval: Seconds between looks at the table.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        clock: Clock,
+        runner: Runner,
+        reader: Reader,
+        lanes: Lanes,
+        polling_interval: float,
+    ) -> None:
+        self._clock = clock
+        self._runner = runner
+        self._reader = reader
+        self._lanes = lanes
+        self._polling_interval = polling_interval
+        self._heap: list[tuple[int, int, MessageKey]] = []
+        """The time of each, a running number, and the message."""
+        self._numbers = itertools.count()
+        self._horizon = 0
+        """Up to when all sleepers are in the heap, in microseconds since 1970 UTC."""
+        self._has_earlier = AutoResetEvent(loop)
+
+    def expect(self, wake_at: int, key: MessageKey) -> None:
+        """A message sleeps until then. One beyond the horizon is left to the table."""
+        if wake_at <= self._horizon:
+            self._push(wake_at, key)
+            if self._heap[0][0] == wake_at:
+                self._has_earlier.set()
+
+    def expect_in_any_case(self, wake_at: int, key: MessageKey) -> None:
+        """The same for one that the table doesn't return, since its lane is in memory."""
+        self._horizon = max(self._horizon, wake_at)
+        self.expect(wake_at, key)
+
+    def _push(self, wake_at: int, key: MessageKey) -> None:
+        heapq.heappush(self._heap, (wake_at, next(self._numbers), key))
+
+    async def run(self) -> None:
+        """Wake them at their times, until cancelled."""
+        while True:
+            now = self._clock.now()
+            interval = round(self._polling_interval * 1e6)
+            if self._horizon <= now + interval:
+                await self._read(now + 2 * interval)
+            while self._heap and self._heap[0][0] <= now:
+                await self._wake(heapq.heappop(self._heap)[2])
+            seconds = self._polling_interval
+            if self._heap:
+                seconds = min(seconds, max(0.0, (self._heap[0][0] - now) / 1e6))
+            if self._clock.may_jump:
+                seconds = min(seconds, CLOCK_POLL_SECONDS)
+            await self._has_earlier.wait(seconds)
+
+    async def _read(self, horizon: int) -> None:
+        """Read the sleepers up to a new horizon."""
+        known = {key for _, _, key in self._heap}
+        for tenant in await all_tenants(self._runner, self._reader):
+            after: DueMessage | None = None
+            while due := await self._runner.run(
+                partial(self._reader.due_messages, horizon, after, PAGE, (), tenant)
+            ):
+                after = due[-1]
+                for each in due:
+                    if each.key not in known:
+                        self._push(each.wake_at, each.key)
+        self._horizon = max(self._horizon, horizon)
+
+    async def _wake(self, key: MessageKey) -> None:
+        """A message may be delivered now."""
+        lanes = self._lanes
+        if not lanes.serves(key.to):
+            return
+        if key.lane:
+            inbox = lanes.inboxes.get(key.to)
+            lane = None if inbox is None else inbox.lanes.get(key.lane)
+            if inbox is None:
+                lanes.note_unread(key.to)
+            elif lane is None:
+                inbox.is_whole = False
+                lanes.let_go(inbox)
+            elif lane.is_asleep:
+                lane.is_asleep = False
+                lanes.advance(lane)
+            return
+        (message,) = await self._runner.run(partial(self._reader.load_messages, [key]))
+        if message is not None:
+            lane = lanes.inboxes.arrived(attrs.evolve(message, wake_at=None))
+            if lane is not None:
+                lanes.advance(lane)
+            else:
+                self.expect(self._clock.now() + _NO_ROOM_MICROSECONDS, key)
+
+
+async def all_tenants(runner: Runner, reader: Reader) -> list[str]:
+    """The names of all tenants, the nameless one included."""
+    tenants = [""]
+    while page := await runner.run(partial(reader.list_tenants, tenants[-1] or None, PAGE)):
+        tenants += page
+    return tenants
