@@ -9,8 +9,9 @@ from typing import Any, Concatenate, ParamSpec
 from .._activations.wait_graph import running_turn
 from .._errors import InvalidMessage
 from .._keys import ObjectKey
+from .._messages.message import message_id
 from .._messages.request import SendOptions, SendRequest
-from .._runtime.open_runtime import OpenRuntime
+from .._runtime.administration import Administration
 from .durable_object import DurableObject
 from .outgoing import sent_to
 
@@ -48,15 +49,16 @@ class Messages(ABC):
             CallTimeout: It wasn't durable within the class's or runtime's timeout.
             PersistenceError: It could not be made durable.
         """
-        opened = self._usable()
+        administration = self._administered()
         cls, name = sent_to(ObjectKey("runtime", "send"), handler)
         key = self._key(cls, object_id)
         if running_turn() is not None:
             problem = "it is sent within a turn, even if that fails; use self.ctx.send()"
             raise InvalidMessage(key, name, problem)
-        return await opened.send(
-            SendRequest(cls, object_id, name, args, kwargs, SendOptions()), key
-        )
+        request = SendRequest(cls, object_id, name, args, kwargs, SendOptions())
+        new = administration.compose(request, key)
+        await administration.send_message(new)
+        return message_id(new.token)
 
     async def settled(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
         """Return when no message waits for an object, as far as it can be delivered now.
@@ -64,7 +66,7 @@ class Messages(ABC):
         Messages that sleep, because they are delayed or have failed, aren't waited for.
         """
         key = self._key(object_type, object_id)
-        await self._usable().settled(key)
+        await self._administered().settled(key)
 
     # --- the rest of `Objects` -------------------------------------------------------------------
 
@@ -73,5 +75,5 @@ class Messages(ABC):
         """The key of an object, which another runtime may serve."""
 
     @abstractmethod
-    def _usable(self) -> OpenRuntime:
-        """The parts of the open runtime, for the caller's event loop."""
+    def _administered(self) -> Administration:
+        """The requests that are made of the runtime, for the caller's event loop."""

@@ -32,8 +32,8 @@ import attrs
 
 from .._activations.calls import LocalCalls
 from .._activations.services import Services
-from .._errors import StorageUnavailable
-from .._eventloop.loop import Waiter
+from .._errors import CallTimeout, StorageUnavailable
+from .._eventloop.loop import Expired
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
 from .._messages.delivery import MessageDelivery
@@ -98,6 +98,7 @@ class Outbox:
         polling_interval: float,
         location: str,
     ) -> None:
+        self._services = services
         self._runner = runner
         self._reader = reader
         self._composer = composer
@@ -141,9 +142,23 @@ class Outbox:
 
     # --- messages from outside -------------------------------------------------------------------
 
-    def commit(self, key: ObjectKey, changes: MessageChanges, waiter: Waiter) -> None:
-        """See `Deliverer.commit`."""
-        self._deliverer.commit(key, changes, waiter)
+    async def send(self, new: NewMessage, timeout: float | None) -> None:
+        """Send a message from outside of turns; return when it is durable.
+
+        Raises:
+            CallTimeout: It isn't within the timeout.
+            PersistenceError: It could not be made durable.
+        """
+        loop, deadlines = self._services.loop, self._services.deadlines
+        waiter = loop.waiter()
+        self._deliverer.commit(new.to, MessageChanges(sent=[new]), waiter)
+        if timeout is not None:
+            deadlines.watch(waiter, loop.now(), timeout)
+        try:
+            await waiter.wait()
+        except Expired:
+            problem = "the message isn't durable yet, and may be sent all the same"
+            raise CallTimeout(new.to, new.handler, timeout or 0, problem) from None
 
     def timeout_of(self, to: ObjectKey) -> float | None:
         """How long a sender waits until its message is durable, in seconds."""

@@ -6,6 +6,7 @@ in another process.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,11 +22,13 @@ from .._activations.operations import (
     REWRITE,
     STOP,
 )
+from .._activations.services import NO_MESSAGES
 from .._cluster.nodes import Node, this_node
-from .._errors import ObjectNotRunning
+from .._errors import InvalidMessage, ObjectNotRunning
 from .._keys import AlarmKey, ObjectKey
+from .._messages.request import SendRequest
 from .._persistence.restoring import restore_alarms
-from ..storage import AlarmChanges, AlarmRow, NewAlarm
+from ..storage import AlarmChanges, AlarmRow, NewAlarm, NewMessage
 from .open_runtime import OpenRuntime
 from .tenant_drop import drop_tenant
 
@@ -135,6 +138,37 @@ class Administration:
             return await tenure.guard(
                 lambda: key.object_key, "fire_alarm", None, lambda _: scheduler.fire(key)
             )
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def compose(self, request: SendRequest, key: ObjectKey) -> NewMessage:
+        """The message of a request from outside of turns.
+
+        Raises:
+            InvalidMessage: It can't be sent.
+        """
+        opened = self._opened
+        if opened.outbox is None:
+            raise InvalidMessage(key, request.handler, NO_MESSAGES)
+        return opened.outbox.compose(request, key.tenant, opened.clock.now(), None, None)
+
+    async def send_message(self, new: NewMessage) -> None:
+        """See `Messages.send`."""
+        opened, key = self._opened, new.to
+        opened.services.refuse_dropped(key)
+        outbox, tenure = opened.outbox, opened.services.tenure
+        assert outbox is not None
+        timeout = outbox.timeout_of(key)
+        if tenure is None:
+            await outbox.send(new, timeout)
+        else:
+            await tenure.guard(lambda: key, "send", timeout, partial(outbox.send, new))
+
+    async def settled(self, key: ObjectKey) -> None:
+        """See `Messages.settled`."""
+        await self._opened.loop.checkpoint()
+        if self._opened.outbox is not None:
+            await self._opened.outbox.settled(key)
 
     # --- nodes -----------------------------------------------------------------------------------
 

@@ -39,22 +39,20 @@ from .._activations.object_type import ObjectType
 from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
 from .._activations.pump import Pump, SliceClock
-from .._activations.services import NO_MESSAGES, Services
-from .._errors import CallTimeout, InvalidMessage, StorageUnavailable, WrongEventLoop
+from .._activations.services import Services
+from .._errors import StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
-from .._eventloop.loop import Expired, Loop
+from .._eventloop.loop import Loop
 from .._eventloop.running import running_loop
 from .._eventloop.tasks import OwnTasks, Supervision
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
-from .._messages.message import message_id
-from .._messages.request import SendRequest
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from ..scheduler import Destination, Scheduler, WheelScheduler
-from ..storage import Lease, MessageChanges, Reader, StorageFault
+from ..storage import Lease, Reader, StorageFault
 from .ending import Ending
 from .forks import open_runtimes
 from .host import Host
@@ -432,29 +430,6 @@ class OpenRuntime(Ending):
                 failed=self.fail,
             )
         return self.sharing
-
-    async def send(self, request: SendRequest, key: ObjectKey) -> str:
-        """See `Objects.send`."""
-        outbox = self.outbox
-        if outbox is None:
-            raise InvalidMessage(key, request.handler, NO_MESSAGES)
-        new = outbox.compose(request, key.tenant, self.clock.now(), None, None)
-        waiter, timeout = self.loop.waiter(), outbox.timeout_of(key)
-        outbox.commit(key, MessageChanges(sent=[new]), waiter)
-        if timeout is not None:
-            self.deadlines.watch(waiter, self.loop.now(), timeout)
-        try:
-            await waiter.wait()
-        except Expired:
-            problem = "the message isn't durable yet, and may be sent all the same"
-            raise CallTimeout(key, request.handler, timeout or 0, problem) from None
-        return message_id(new.token)
-
-    async def settled(self, key: ObjectKey) -> None:
-        """See `Objects.settled`."""
-        await self.loop.checkpoint()
-        if self.outbox is not None:
-            await self.outbox.settled(key)
 
     async def read(self, read: Callable[[Reader], R]) -> R:
         """Run ``read`` in the reader's thread.

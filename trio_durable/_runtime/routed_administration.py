@@ -20,7 +20,7 @@ from .._cluster.places import HERE
 from .._cluster.service import unknown_request
 from .._keys import AlarmKey, ObjectKey
 from .._persistence.restoring import alarm_of, of_text
-from ..storage import NewAlarm
+from ..storage import NewAlarm, NewMessage
 from .administration import Administration
 from .open_runtime import OpenRuntime
 from .sharing import Sharing
@@ -181,6 +181,17 @@ class RoutedAdministration(Administration):
         request = Request("fire_alarm", key.object_key, key.name)
         return await self._routed(request, partial(super().fire_alarm, key), bool)
 
+    async def send_message(self, new: NewMessage) -> None:
+        """See `Administration.send_message`."""
+        content = new.token, new.handler, new.arguments.decode(), new.sent_at
+        request = Request("send_message", new.to, *content)
+        await self._routed(request, partial(super().send_message, new))
+
+    async def settled(self, key: ObjectKey) -> None:
+        """See `Administration.settled`."""
+        request = Request("settled", key, repeatable=True, is_timed=False)
+        await self._routed(request, partial(super().settled, key))
+
     async def list_nodes(self) -> list[Node]:
         """See `Administration.list_nodes`."""
         if not self._sharing.is_central:
@@ -263,6 +274,11 @@ class AdministrationRequests:
                 await made.restore_alarm(alarm_of(key, rest))
             case "fire_alarm":
                 return orjson.dumps(await made.fire_alarm(key.alarm(*rest)))
+            case "send_message":
+                token, handler, text, sent_at = rest
+                await made.send_message(NewMessage(key, "", token, handler, text.encode(), sent_at))
+            case "settled":
+                await made.settled(key)
             case "list_nodes":
                 return orjson.dumps([node.as_info() for node in await made.list_nodes()])
             case "drop_tenant":
