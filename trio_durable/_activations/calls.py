@@ -428,8 +428,11 @@ class LocalCalls:
         kwargs: dict[str, object],
         replies: Replies,
         waiter: Waiter,
-    ) -> None:
+    ) -> Callable[[], bool]:
         """Handle a message in a turn of its object; ``waiter`` is released when that is durable.
+
+        Returns:
+            A function that withdraws it, and returns whether its turn hasn't begun.
 
         Raises:
             OwnerLost: The object lives in another process.
@@ -440,9 +443,17 @@ class LocalCalls:
             activation = self.directory.use(to.address)
         except NotHere:
             raise OwnerLost(to, handler.name, "it is in another process") from None
-        activation.accept(
-            Envelope(waiter, handler.name, handler, args, kwargs, message=delivery, replies=replies)
+        envelope = Envelope(
+            waiter, handler.name, handler, args, kwargs, message=delivery, replies=replies
         )
+        activation.accept(envelope)
+
+        def withdraw() -> bool:
+            is_queued = activation.is_queued(envelope)
+            activation.withdraw(envelope)
+            return is_queued
+
+        return withdraw
 
     # --- instruments -----------------------------------------------------------------------------
 

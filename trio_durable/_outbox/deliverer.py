@@ -37,9 +37,9 @@ from .._messages.delivery import MessageDelivery
 from .._messages.request import MAX_HOPS, WARNED_HOPS
 from .._persistence.ticket import Ticket
 from .._text import error_summary
-from ..storage import Burial, Deferral, MessageChanges, StoredMessage
+from ..storage import Burial, Deferral, MessageChanges
 from .composing import Composer
-from .inboxes import Lane
+from .inboxes import Flight, Inbox, Lane
 from .lanes import Lanes
 from .message_codec import MessageCodecs
 from .sleepers import Sleepers
@@ -74,16 +74,6 @@ class OutsideCommit:
 
     def commit_failed(self) -> None:
         """See `TicketOwner.commit_failed`."""
-
-
-@attrs.define(eq=False)
-class Flight:
-    """One delivery, from when the message is taken until its outcome is durable."""
-
-    lane: Lane
-    message: StoredMessage
-    has_run: bool = False
-    """Its turn has ended well."""
 
 
 class Deliverer:
@@ -151,7 +141,7 @@ class Deliverer:
         message = self._lanes.inboxes.take(lane)
         flight = Flight(lane, message)
         lane.running += 1
-        lane.inbox.in_flight += 1
+        lane.inbox.in_flight[flight] = None
         self._running += 1
         self._in_flight[flight] = None
         try:
@@ -177,7 +167,9 @@ class Deliverer:
             raise _Undecodable(error_summary(error)) from error
         delivery = MessageDelivery(message, partial(self._turn_ended, flight))
         waiter = CallbackWaiter(partial(self._ended, flight))
-        calls.deliver_message(delivery, handler, args, kwargs, _Answers(self, delivery), waiter)
+        flight.withdraw = calls.deliver_message(
+            delivery, handler, args, kwargs, _Answers(self, delivery), waiter
+        )
 
     def _turn_ended(self, flight: Flight) -> None:
         """The turn has ended well, and its commit is on its way. The next one may follow."""
@@ -209,7 +201,7 @@ class Deliverer:
         if not flight.has_run:
             flight.has_run = True
             self._stop_running(flight)
-        inbox.in_flight -= 1
+        inbox.in_flight.pop(flight, None)
         if inbox.lanes.get(lane.name) is lane:
             self._lanes.advance(lane)
         else:
@@ -227,8 +219,7 @@ class Deliverer:
             self._finish(flight)
             return
         if flight.has_run or isinstance(error, (PersistenceError, OwnerLost, TurnInterrupted)):
-            # Nothing of it was stored, as far as is known, and what follows is based on it.
-            self._lanes.invalidate(inbox, RETRY_SECONDS)
+            self._lost(inbox)
             self._finish(flight)
             return
         message, now = flight.message, self._services.clock.now()
@@ -253,7 +244,7 @@ class Deliverer:
                 seconds = UNCOUNTED_SECONDS * random.uniform(0.5, 1)  # noqa: S311
                 self._defer(flight, seconds, message.failures, text)
         elif not isinstance(error, Exception):
-            self._lanes.invalidate(inbox, RETRY_SECONDS)
+            self._lost(inbox)
             self._finish(flight)
         else:
             self.failed += 1
@@ -263,6 +254,16 @@ class Deliverer:
                 self._bury(flight, failures, text)
             else:
                 self._defer(flight, handler.retry.delay(failures), failures, text)
+
+    def _lost(self, inbox: Inbox) -> None:
+        """Nothing of a delivery was stored, as far as is known.
+
+        The messages behind it in the mailbox would overtake it, so they are withdrawn.
+        """
+        self._lanes.invalidate(inbox, RETRY_SECONDS)
+        for flight in list(inbox.in_flight):
+            if not flight.has_run and flight.withdraw is not None and flight.withdraw():
+                self._finish(flight)
 
     def _defer(self, flight: Flight, seconds: float, failures: int, error: str) -> None:
         """Let the message, and its lane, sleep."""
@@ -295,7 +296,7 @@ class Deliverer:
                 self.buried += 1
             else:
                 waiter.error = None
-                self._lanes.invalidate(flight.lane.inbox, RETRY_SECONDS)
+                self._lost(flight.lane.inbox)
             self._finish(flight)
 
         self.commit(key, changes, CallbackWaiter(ended))

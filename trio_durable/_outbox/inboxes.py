@@ -14,6 +14,7 @@ Pure: no I/O, and no time of its own.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 
@@ -58,6 +59,18 @@ class Lane:
 
 
 @attrs.define(eq=False)
+class Flight:
+    """One delivery, from when the message is taken until its outcome is durable."""
+
+    lane: Lane
+    message: StoredMessage
+    has_run: bool = False
+    """Its turn has ended well."""
+    withdraw: Callable[[], bool] | None = None
+    """Takes it out of the object's mailbox; returns whether its turn hasn't begun."""
+
+
+@attrs.define(eq=False)
 class Inbox:
     """What is in memory of the messages to one object."""
 
@@ -67,7 +80,7 @@ class Inbox:
     lanes: dict[str, Lane] = attrs.field(factory=dict)
     cursor: str | None = None
     """The last lane that was read; None if the next read begins with the first one."""
-    in_flight: int = 0
+    in_flight: dict[Flight, None] = attrs.field(factory=dict)
     """Deliveries whose outcome isn't durable."""
     is_stale: bool = False
     """What is in memory may not be what is stored. It is read again once nothing is in flight."""
