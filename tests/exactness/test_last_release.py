@@ -172,7 +172,9 @@ def with_tables_of_last_release(path: Path) -> None:
     with closing(sqlite3.connect(path)) as file, file:
         for column in ("crashes", "marked"):
             file.execute(f"ALTER TABLE durable_alarms DROP COLUMN {column}")
-        file.execute("DELETE FROM _sqlite_migrations WHERE name = 'm004_crashes'")
+        for table in ("messages", "dead_messages", "once"):
+            file.execute(f"DROP TABLE durable_{table}")
+        file.execute("DELETE FROM _sqlite_migrations WHERE name > 'm004'")
 
 
 def test_a_file_of_the_last_release_is_read(last_release: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ RANKS = {
     ],
     "storage.sqlite": [
         "_database_file _lock _mounts _names _parameters _transaction",
-        "_message_schema",
+        "_changes_view _message_schema",
         "_message_rows _migrations _watch",
         "_alarms _messages _objects _once",
         "_changes",

@@ -12,6 +12,7 @@ from trio_durable.storage.sqlite._migrations import (
     m002_alarms,
     m003_tenants,
     m004_crashes,
+    m005_messages,
 )
 from trio_durable.storage.sqlite._names import TableNames
 
@@ -20,6 +21,7 @@ SQLITE = {
     "m002_alarms": "3f4f974447752612",
     "m003_tenants": "760f39129910f3ff",
     "m004_crashes": "10e29c62a156a93e",
+    "m005_messages": "ba405e96832c9228",
 }
 POSTGRES = {
     "m001_objects": "799922416ef31192",
@@ -36,7 +38,7 @@ def digest(text: str) -> str:
 
 def test_of_sqlite() -> None:
     found = {}
-    for step in (m001_objects, m002_alarms, m003_tenants, m004_crashes):
+    for step in (m001_objects, m002_alarms, m003_tenants, m004_crashes, m005_messages):
         with closing(sqlite3.connect(":memory:")) as connection:
             if step is m004_crashes:
                 m002_alarms(connection, TableNames())

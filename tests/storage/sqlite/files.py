@@ -24,6 +24,7 @@ from trio_durable import (
 )
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import AlarmChanges, Commit, NewAlarm, Reader, Writer
+from trio_durable.storage.sqlite._names import TableNames
 from trio_durable.storage.sqlite._writer import SQLiteWriter
 
 NOW = 1_767_225_600_000_000
@@ -184,3 +185,10 @@ def steps_of(writer: Writer, reader: Reader, work: Callable[[], object]) -> int:
     for connection in connections:
         connection.set_progress_handler(None, 1)
     return steps
+
+
+def drop_messages(path: Path, tenant: str = "") -> None:
+    """Undo the migration of messages, but for its record."""
+    names = TableNames(tenant)
+    for table in (names.messages, names.dead_messages, names.once):
+        execute(path, f"DROP TABLE {table}")

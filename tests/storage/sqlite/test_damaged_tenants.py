@@ -12,7 +12,7 @@ from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import AlarmChanges, Commit, NewAlarm, PartialFault, StoredObject
 
-from .files import NOW, execute, writing
+from .files import NOW, drop_messages, execute, writing
 
 TENANTS = ["", "acme", "zoo"]
 MINUTE = 60_000_000
@@ -68,11 +68,15 @@ def test_a_tenant_that_cannot_be_migrated_stays_old_alone(
     for tenant in ("acme", "zoo"):
         for column in ("crashes", "marked"):
             execute(path, f'ALTER TABLE "tenant_{tenant}_durable_alarms" DROP {column}')
+        drop_messages(path, tenant)
     execute(path, "DELETE FROM _sqlite_migrations WHERE migration_set LIKE '%:%' AND name > 'm004'")
     execute(path, 'ALTER TABLE "tenant_acme_durable_alarms" RENAME TO elsewhere')
     storage = SQLiteStorage(path)
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
-        assert storage.pending_migrations() == ["m004_crashes of tenant acme"]
+        assert storage.pending_migrations() == [
+            "m004_crashes of tenant acme",
+            "m005_messages of tenant acme",
+        ]
         assert "tenant 'acme' can't be used" in warnings_in(caplog)[0]
         assert writer.commit([Commit(key("zoo"), 1, b"2")], NOW) == ()
         assert len(reader.due_alarms(NOW + 1, None, 9, (), "zoo")) == 1

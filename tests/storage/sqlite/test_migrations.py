@@ -46,6 +46,9 @@ def test_migrations_make_the_schema(path: Path) -> None:
         assert set(db.table_names()) == {
             "durable_objects",
             "durable_alarms",
+            "durable_messages",
+            "durable_dead_messages",
+            "durable_once",
             "durable_tenants",
             "_sqlite_migrations",
         }

@@ -45,6 +45,7 @@ def test_a_reader_of_a_file_that_nobody_has_opened_to_write(path: Path) -> None:
         "m002_alarms",
         "m003_tenants",
         "m004_crashes",
+        "m005_messages",
     ]
     assert path.read_bytes() == b""
 

@@ -98,6 +98,18 @@ def test_what_the_tables_of_a_tenant_are_called(path: Path) -> None:
             "tenant_a-b_durable_alarms",
             "tenant_a-b_durable_alarms_by_time",
             "tenant_a-b_durable_alarms_claimed",
+            "tenant_a-b_durable_messages",
+            "tenant_a-b_durable_messages_by_lane",
+            "tenant_a-b_durable_messages_awake",
+            "tenant_a-b_durable_messages_by_time",
+            "tenant_a-b_durable_messages_by_sender_key",
+            "tenant_a-b_durable_messages_begun",
+            "tenant_a-b_durable_dead_messages",
+            "tenant_a-b_durable_dead_messages_by_token",
+            "tenant_a-b_durable_dead_messages_by_type",
+            "tenant_a-b_durable_dead_messages_by_lane",
+            "tenant_a-b_durable_once",
+            "tenant_a-b_durable_once_by_expiry",
         }
         assert writer.drop_tenant("a-b")
         assert names_in(path) == common
@@ -109,7 +121,7 @@ def test_the_tables_of_a_tenant_are_as_those_of_the_file(path: Path) -> None:
     rows = execute(path, "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL")
     schema = {str(name): str(sql) for name, sql in rows}
     made = [name for name in schema if name.startswith("tenant_a-b_")]
-    assert len(made) == 5
+    assert len(made) == 17
     for name in made:
         common = schema[name].replace("tenant_a-b_", "").replace('"', "")
         assert common == schema[name.removeprefix("tenant_a-b_")]
@@ -250,7 +262,7 @@ def test_the_migrations_of_a_tenant_are_its_own(path: Path) -> None:
     with writing(SQLiteStorage(path)) as writer:
         writer.commit([of_tenant("acme", "a", state=b"1")], NOW)
     found = execute(path, "SELECT migration_set, name FROM _sqlite_migrations ORDER BY id")
-    of_everybody = ["m001_objects", "m002_alarms", "m004_crashes"]
+    of_everybody = ["m001_objects", "m002_alarms", "m004_crashes", "m005_messages"]
     assert found == [
         *(("trio_durable", name) for name in sorted([*of_everybody, "m003_tenants"])),
         *(("trio_durable:acme", name) for name in of_everybody),
@@ -282,6 +294,7 @@ def test_a_tenant_that_was_noted_and_has_no_tables_gets_them(path: Path) -> None
         "m001_objects of tenant acme",
         "m002_alarms of tenant acme",
         "m004_crashes of tenant acme",
+        "m005_messages of tenant acme",
     ]
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
         assert reader.load([theirs("acme")]) == [None]

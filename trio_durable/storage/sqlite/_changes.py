@@ -1,7 +1,7 @@
 """The view of an SQLite file through which a batch with messages is one statement.
 
-Each row of the statement is one change, and a trigger of the view applies it, see
-`_message_schema`. The rows are in the order of the commits, so these apply one after the other. A
+Each row of the statement is one change, and a trigger of the view applies it, see `_changes_view`.
+The rows are in the order of the commits, so these apply one after the other. A
 stale one undoes the whole statement.
 """
 
@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..._keys import ObjectKey
 from .._messages import MessageChanges, MessageKey, NewMessage, OnceReply
 from .._records import Commit
-from ._message_schema import (
+from ._changes_view import (
     ACKNOWLEDGE,
     BURY,
     CHECK,
@@ -23,6 +23,7 @@ from ._message_schema import (
     RECORD,
     SAVE,
     SEND,
+    VIEW,
     WITHDRAW,
 )
 from ._messages import MessageTable
@@ -59,8 +60,17 @@ class ChangesView:
         self, connection: sqlite3.Connection, names: TableNames, messages: MessageTable
     ) -> None:
         self._connection = connection
-        self._view = names.changes
+        self._names = names
         self._messages = messages
+
+    def create(self) -> None:
+        """Create the view. The caller has no transaction open, which could undo it."""
+        for statement in VIEW:
+            self._connection.execute(statement(self._names))
+
+    def drop(self) -> None:
+        """Drop the view, so that the connection doesn't keep those of too many tenants."""
+        self._connection.execute(f"DROP VIEW IF EXISTS temp.{self._names.changes}")
 
     def apply(self, batch: Sequence[Commit], now: int) -> None:
         """Apply a batch but for its alarms, by one statement if it has up to `MAX_ROWS` changes.
@@ -127,7 +137,7 @@ class ChangesView:
             parameters += row
             parameters += [None] * (_WIDTH - len(row))
         parameters += [None] * (_WIDTH * (size - len(rows)))
-        self._connection.execute(_insert_sql(self._view, size), parameters)
+        self._connection.execute(_insert_sql(self._names.changes, size), parameters)
 
 
 def _rows(commit: Commit, now: int, taken_back: Sequence[MessageKey]) -> Iterator[_Row]:

@@ -144,7 +144,9 @@ SELECT k.value ->> 0, k.value ->> 0, to_type, to_id, lane, token, handler, argum
 FROM json_each(?) AS k CROSS JOIN {dead} AS d INDEXED BY {dead_by_token}
     ON d.token = k.value ->> 1
 """
-_DROP = "DELETE FROM {dead} WHERE token IN (SELECT value FROM json_each(?))"
+_DROP = """
+DELETE FROM {dead} INDEXED BY {dead_by_token} WHERE token IN (SELECT value FROM json_each(?))
+"""
 _THERE = """
 SELECT token FROM {messages} WHERE token IN (SELECT value FROM json_each(:tokens))
 UNION ALL SELECT token FROM {dead} WHERE token IN (SELECT value FROM json_each(:tokens))

@@ -19,6 +19,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ._message_schema import SCHEMA as MESSAGES
@@ -33,6 +35,8 @@ logger = logging.getLogger("trio_durable.storage")
 APPLICATION_ID = 0x54524455
 """The ``application_id`` in the header of a file of this library; "TRDU" in ASCII."""
 
+_ANY_TENANT = "any-tenant-at-all"
+_ANY_PREFIX = TableNames(_ANY_TENANT).prefix
 _MIGRATION_SET = "trio_durable"
 _APPLIED = "_sqlite_migrations"
 """The table in which sqlite-utils records applied migrations."""
@@ -107,7 +111,7 @@ def m004_crashes(connection: sqlite3.Connection, names: TableNames) -> None:
 
 
 def m005_messages(connection: sqlite3.Connection, names: TableNames) -> None:
-    """Create the tables of messages, dead letters and once-keys, and the view of all changes."""
+    """Create the tables of messages, dead letters and once-keys."""
     for statement in MESSAGES:
         connection.execute(statement(names))
 
@@ -172,6 +176,21 @@ def _steps_of(tenant: str) -> tuple[_Step, ...]:
     if tenant:
         return _TENANT_STEPS
     return tuple(sorted((*_TENANT_STEPS, *_FILE_STEPS), key=lambda step: step.__name__))
+
+
+@lru_cache(maxsize=1)
+def _statements_of_a_tenant() -> tuple[str, ...]:
+    """What creates the tables of a new tenant as all migrations leave them.
+
+    To alter a table, SQLite reads the whole schema, which takes long in a file of many tenants.
+    """
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for step in _TENANT_STEPS:
+            step(connection, TableNames(_ANY_TENANT))
+        found = connection.execute(
+            "SELECT sql FROM sqlite_master WHERE sql NOT NULL ORDER BY rowid"
+        )
+        return tuple(sql for (sql,) in found)
 
 
 def _migration_set(tenant: str) -> str:
@@ -305,9 +324,10 @@ class Schema:
     def add_tenant(self, tenant: str) -> None:
         """Create the tables of a tenant that doesn't exist. The caller has a transaction open."""
         self._connection.execute("INSERT INTO durable_tenants VALUES (?)", (tenant,))
-        names = TableNames(tenant)
+        prefix = TableNames(tenant).prefix
+        for sql in _statements_of_a_tenant():
+            self._connection.execute(sql.replace(_ANY_PREFIX, prefix))
         for step in _steps_of(tenant):
-            step(self._connection, names)
             # As sqlite-utils does, which would also list all tables of the file several times.
             self._connection.execute(
                 f"INSERT INTO {_APPLIED} (migration_set, name, applied_at) "
@@ -322,7 +342,6 @@ class Schema:
         with transaction(self._connection):
             if not execute("DELETE FROM durable_tenants WHERE name = ?", (tenant,)).rowcount:
                 return False
-            execute(f"DROP VIEW IF EXISTS {names.changes}")
             for table in names.tables:
                 execute(f"DROP TABLE IF EXISTS {table}")
             execute(f"DELETE FROM {_APPLIED} WHERE migration_set = ?", (_migration_set(tenant),))

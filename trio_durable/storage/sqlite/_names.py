@@ -22,11 +22,13 @@ class TableNames:
 
     def of(self, name: str) -> str:
         """Name of the tenant's table, index or trigger ``name``, with its prefix."""
-        if not self.tenant:
-            return name
+        return f'"{self.prefix}{name}"' if self.tenant else name
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the tenant's tables begin with. It needs no escapes in quotes."""
         # With a prefix, since SQLite reserves names that begin with "sqlite_".
-        quoted = f"tenant_{self.tenant}_{name}".replace('"', '""')
-        return f'"{quoted}"'
+        return f"tenant_{self.tenant}_" if self.tenant else ""
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class TenantTables:
         self.alarms = AlarmTable(connection, names)
         self.messages = MessageTable(rows, tenant, {} if numbers is None else numbers)
         self.once = OnceTable(rows)
-        self._changes = ChangesView(connection, names, self.messages)
+        self.changes = ChangesView(connection, names, self.messages)
 
     def steps(self, batch: Sequence[Commit], now: int) -> Iterator[Step]:
         """The statements that apply a batch, one for each kind of change in it.
@@ -69,7 +69,7 @@ class TenantTables:
         """
         grouped = GroupedChanges(batch)
         if any(map(is_needed, batch)):
-            yield Step(lambda: self._changes.apply(batch, now), is_transaction=True)
+            yield Step(lambda: self.changes.apply(batch, now), is_transaction=True)
         else:
             if grouped.saved:
                 yield Step(lambda: self.objects.save(grouped.saved, now, only=False))
@@ -127,6 +127,7 @@ class TenantTablesCache:
         self._schema = schema
         self._known: dict[str, TenantTables] = {}
         self._numbers: dict[str, int] = {}  # no message gets the number of an earlier one
+        self._views: set[str] = set()
         self._common = self.new("")  # always exist
 
     def new(self, tenant: str) -> TenantTables:
@@ -150,6 +151,17 @@ class TenantTablesCache:
         """Group items by the tables of their tenant, without those of tenants that don't exist."""
         found = [(self.find(tenant), part) for tenant, part in by_tenant(items, tenant_of).items()]
         return [(tables, part) for tables, part in found if tables is not None]
+
+    def create_views(self, tenants: Iterable[str]) -> None:
+        """Create the views of these tenants, which may not exist yet. No transaction is open."""
+        needed = set(tenants)
+        for tenant in needed - self._views:
+            self.new(tenant).changes.create()
+        self._views |= needed
+        if len(self._views) > MAX_CACHED_TENANTS:
+            for tenant in self._views - needed:
+                self.new(tenant).changes.drop()
+            self._views = needed
 
     def forget(self, tenant: str) -> None:
         """Drop a tenant from the cache."""

@@ -85,6 +85,7 @@ class SQLiteWriter(Writer):
                         raise NotOnlySaves
                     tables.objects.save(batch, now)
                 except NotOnlySaves:
+                    self._tables.create_views(c.key.tenant for c in batch if is_needed(c))
                     self._commit_all(batch, now, stamps=stamps)
             except (sqlite3.IntegrityError, Stale):
                 stale = self._commit_fresh(batch, now)
@@ -122,7 +123,7 @@ class SQLiteWriter(Writer):
         with transaction(self._connection):
             for tenant, part in by_tenant(enumerate(batch), lambda at: at[1].key.tenant).items():
                 tables = self._tables.find(tenant)
-                if any(is_needed(commit) for _, commit in part):
+                if any(commit.messages is not None for _, commit in part):
                     stale |= self._commit_in_turn(tenant, tables, part, now)
                     continue
                 if tables is None:
