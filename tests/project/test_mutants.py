@@ -8,9 +8,10 @@ import cluster.mutants
 import exactness.mutants
 import hold.mutants
 import pytest
+import storage.mutants
 from exactness.mutants import ROOT, Mutant
 
-MODULES = (exactness.mutants, hold.mutants, cluster.mutants)
+MODULES = (exactness.mutants, hold.mutants, cluster.mutants, storage.mutants)
 EACH = [
     pytest.param(each, id=f"{module.__name__}-{each.name}")
     for module in MODULES

@@ -419,12 +419,15 @@ def _corrupt_rows(connection: sqlite3.Connection, schema: Schema) -> Finding:
         for table, number, json_column, key_columns in (
             (names.objects, "revision", "state", "type_name, object_id"),
             (names.alarms, "due_at", "payload", "type_name, object_id, name"),
+            (names.messages, "token", "arguments", "to_type, to_id, seq"),
+            (names.dead_messages, "token", "arguments", "to_type, to_id, seq"),
+            (names.once, "expires_at", "reply", "type_name, object_id, key"),
         ):
             for kind, json, *key in connection.execute(
                 f"SELECT typeof({number}), CAST({json_column} AS BLOB), {key_columns} FROM {table}"
             ):
                 checked += 1
-                is_missing = json is None and json_column == "payload"
+                is_missing = json is None and json_column in ("payload", "reply")
                 if kind != "integer" or not (is_missing or _is_json(json)):
                     corrupt.append(f"{table} {' '.join(map(str, key))}")
     if corrupt:
