@@ -20,7 +20,7 @@ _VIEW = "sqlite/_changes_view.py"
 
 def _checks() -> dict[str, tuple[str, ...]]:
     """By the name of a test: the command that runs it, on the storage that the mutant breaks."""
-    checks = {}
+    checks: dict[str, tuple[str, ...]] = {}
     for each in MUTANTS:
         test, _, storage = each.check.partition(" on ")
         chosen = "(SQLite and full)" if storage.lower() == "sqlite" else "Memory"

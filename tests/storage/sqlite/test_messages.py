@@ -266,7 +266,8 @@ def test_no_statement_looks_at_all_messages(
             plan = connection_of(t.writer).execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
             details = [step[3] for step in plan]
             for detail in details:
-                verb, name, *_ = [*detail.split(), ""]
+                verb, _, rest = detail.partition(" ")
+                name = rest.partition(" ")[0]
                 assert not (verb == "SCAN" and name in _TABLES), (statement[:200], details)
             found += [d for d in details if d.split()[0] == "SEARCH" and d.split()[1] in _TABLES]
         assert len(found) == len(expected), found
