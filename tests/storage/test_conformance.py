@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from support.postgres import wait_until
@@ -25,6 +26,7 @@ from trio_durable.storage import (
 from trio_durable.storage.postgres import PostgresStorage
 from trio_durable.testing.conformance import StorageConformance
 from trio_durable.testing.conformance._builders import save
+from trio_durable.testing.conformance._crashes import CrashTests
 
 
 class TestMemoryStorage(StorageConformance):
@@ -95,3 +97,38 @@ class TestMemberOfPostgresStorage(StorageConformance):
             storage.inner.open_writer()
         assert caught.value.location == storage.location
         assert self.commit(writer, save("a", 0)) == []
+
+
+def test_no_two_groups_of_the_suite_share_a_name() -> None:
+    """One would hide the other, since all are bases of one class."""
+    found: dict[str, list[str]] = {}
+    for group in StorageConformance.__mro__:
+        for name in vars(group):
+            if not name.startswith("_"):
+                found.setdefault(name, []).append(group.__name__)
+    assert {name: groups for name, groups in found.items() if len(groups) > 1} == {}
+
+
+class Uncounted(StorageConformance):
+    """Counts no crashes, so that the tests of these are skipped, and no others."""
+
+    counts_crashes = False
+
+
+@pytest.mark.parametrize(
+    ("name", "is_skipped"),
+    [
+        ("test_opening_counts_only_the_marked", True),
+        ("test_all_stale", False),
+    ],
+)
+def test_a_group_skips_its_own_tests_alone(name: str, is_skipped: bool) -> None:
+    request = Mock(function=Mock(__name__=name))
+    counting = CrashTests.counting.__wrapped__  # type: ignore[attr-defined]
+    try:
+        counting(Uncounted(), request)
+    except pytest.skip.Exception:
+        skipped = True
+    else:
+        skipped = False
+    assert skipped is is_skipped
