@@ -97,8 +97,8 @@ async def check(runtime: DurableRuntime) -> None:
         accounts[name] = await runtime.get_state(Account, name)
     for name, account in accounts.items():
         for other, numbers in account.received.items():
-            assert numbers == list(range(1, len(numbers) + 1)), f"{other} to {name}"
-            assert len(numbers) == accounts[other].sent[name], f"{other} to {name}"
+            sent = accounts[other].sent[name]
+            assert numbers == list(range(1, sent + 1)), f"{other} to {name}: {sent}, {numbers}"
     assert sum(account.balance for account in accounts.values()) == ACCOUNTS * BALANCE
 
 

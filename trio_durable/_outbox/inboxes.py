@@ -136,11 +136,13 @@ class Inboxes:
         if inbox is None:
             inbox = self.add(message.key.to, is_whole=True)
         name = message.key.lane
-        if inbox.is_reading or inbox.is_stale:
-            inbox.missed.add(name)
-            return None
         lane = inbox.lanes.get(name)
+        if inbox.is_stale:
+            return None
         if lane is None:
+            if inbox.is_reading:
+                inbox.missed.add(name)  # the read may have come before the commit
+                return None
             if not inbox.is_whole or len(inbox.lanes) >= LANES or self.is_full:
                 inbox.is_whole = False
                 return None
