@@ -85,7 +85,7 @@ from ._json.names import stored_as
 from ._json.texts import BigInt
 from ._json.upgrades import UpgradeDefinition
 from ._keys import ObjectKey
-from ._messages.message import Message, SendFailed
+from ._messages.message import DeadMessage, Message, SendFailed, WaitingMessage
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ __all__ = [
     "ClusterTLS",
     "CommitRefused",
     "Context",
+    "DeadMessage",
     "DefinitionError",
     "Durability",
     "DurableError",
@@ -178,6 +179,7 @@ __all__ = [
     "UnknownObjectType",
     "UpgradeDefinition",
     "UsageError",
+    "WaitingMessage",
     "Withdrawal",
     "WrongEventLoop",
     "alarm",

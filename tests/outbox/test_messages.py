@@ -18,6 +18,7 @@ from trio_durable import (
     MemoryStorage,
     Message,
     NotInTurn,
+    ObjectKey,
     ReadonlyViolation,
     Retry,
     SendFailed,
@@ -318,3 +319,33 @@ async def test_nothing_is_sent_outside_of_a_turn(runtime: DurableRuntime) -> Non
         await other.get(Leaky, "a").leak()
         with pytest.raises(NotInTurn):
             kept[0].send(Stock.note, "tea", "never")
+
+
+async def test_waiting_and_dead_messages_are_listed_retried_and_dropped(
+    runtime: DurableRuntime,
+) -> None:
+    order = runtime.get(Order, "o-1")
+    await order.remind("tea", "later", 3600)
+    [waiting] = await runtime.list_messages()
+    assert (waiting.receiver, waiting.handler) == (ObjectKey("Stock", "tea"), "note")
+    assert waiting.arguments == {"text": "later"}
+    assert waiting.sender == ObjectKey("Order", "o-1")
+    assert waiting.wake_at is not None
+    assert await runtime.list_messages(Order) == []
+    await order.place("tea", 5)
+    await order.place("tea", 6)
+    await runtime.settled(Stock, "tea")
+    first, second = await runtime.list_dead_messages(Stock)
+    assert (first.arguments, first.last_error) == ({"count": 5}, "SoldOut: 3 left")
+    assert await runtime.list_dead_messages(Stock, after=first) == [second]
+    assert await runtime.list_dead_messages(limit=1) == [first]
+    assert await runtime.drop_message(first.id)
+    assert not await runtime.drop_message(first.id)
+    assert not await runtime.retry_message(first.id)
+    assert not await runtime.retry_message("no id")
+    assert await runtime.retry_messages(Stock) == 1
+    await runtime.settled(Stock, "tea")
+    [again] = await runtime.list_dead_messages(Stock)
+    assert again.id == second.id
+    statistics = runtime.statistics()
+    assert (statistics.messages_dead, statistics.messages_failed) == (3, 3)

@@ -86,7 +86,7 @@ RANKS = {
         "_storage",
     ],
     "_alarms": ["alarm retry", "delivery input"],
-    "_messages": ["message request", "delivery"],
+    "_messages": ["message request statistics", "delivery"],
     "_persistence": [
         "batching commit_listener division doorbell ticket wait_estimate",
         "batched_load commit_events listeners restoring",

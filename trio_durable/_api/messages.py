@@ -7,19 +7,41 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec
 
 from .._activations.wait_graph import running_turn
+from .._durations import positive_int
 from .._errors import InvalidMessage
 from .._keys import ObjectKey
-from .._messages.message import message_id
+from .._messages.message import (
+    DeadMessage,
+    WaitingMessage,
+    dead_of,
+    message_id,
+    token_of,
+    waiting_of,
+)
 from .._messages.request import SendOptions, SendRequest
 from .._runtime.administration import Administration
+from .._runtime.open_runtime import OpenRuntime
 from .durable_object import DurableObject
 from .outgoing import sent_to
 
 P = ParamSpec("P")
 
+_MOST = 1_000_000
+
+
+def checked_limit(limit: int) -> int:
+    """The size of a page: ``limit``, a million at most.
+
+    Raises:
+        ValueError: ``limit`` isn't an int of 1 or more.
+    """
+    return min(positive_int(limit, "limit"), _MOST)
+
 
 class Messages(ABC):
     """Messages from outside, as a part of `Objects`."""
+
+    _tenant: str
 
     async def send(
         self,
@@ -68,11 +90,123 @@ class Messages(ABC):
         key = self._key(object_type, object_id)
         await self._administered().settled(key)
 
+    async def list_messages(
+        self,
+        object_type: type[DurableObject] | str | None = None,
+        object_id: str | None = None,
+        /,
+        *,
+        after: WaitingMessage | None = None,
+        limit: int = 100,
+    ) -> list[WaitingMessage]:
+        """The messages that wait, by receiver, and then in their order.
+
+        Args:
+            object_type: Only those to objects of this type: a class, or its stored name.
+            object_id: Only those to this object.
+            after: Only messages after this one; pass the last of a page for the next page.
+            limit: The size of a page, a million at most; a larger limit means a million.
+
+        Raises:
+            ValueError: ``limit`` isn't an int of 1 or more.
+            StorageUnavailable: The storage can't be read.
+        """
+        type_name = self._name_of(object_type)
+        limit, tenant = checked_limit(limit), self._tenant
+        place = None if after is None else after.place
+        found = await self._opened_now().read(
+            lambda reader: reader.list_messages(type_name, object_id, place, limit, tenant)
+        )
+        return list(map(waiting_of, found))
+
+    async def list_dead_messages(
+        self,
+        object_type: type[DurableObject] | str | None = None,
+        /,
+        *,
+        after: DeadMessage | None = None,
+        limit: int = 100,
+    ) -> list[DeadMessage]:
+        """The dead letters among messages: those that failed for the last time, oldest first.
+
+        Args:
+            object_type: Only those to objects of this type: a class, or its stored name.
+            after: Only dead letters after this one; pass the last of a page for the next page.
+            limit: The size of a page, a million at most; a larger limit means a million.
+
+        Raises:
+            ValueError: ``limit`` isn't an int of 1 or more.
+            StorageUnavailable: The storage can't be read.
+        """
+        type_name = self._name_of(object_type)
+        limit, tenant = checked_limit(limit), self._tenant
+        number = 0 if after is None else after.place.seq
+        found = await self._opened_now().read(
+            lambda reader: reader.list_dead_messages(type_name, number, limit, tenant)
+        )
+        return list(map(dead_of, found))
+
+    async def retry_message(self, message_id: str, /) -> bool:
+        """Let a dead letter wait again, behind what its sender has sent since, with all attempts.
+
+        Returns:
+            Whether there was such a dead letter.
+
+        Raises:
+            StorageUnavailable: The change could not be made durable.
+        """
+        found = await self._receiver_of_dead(message_id)
+        return found is not None and await self._administered().retry_message(*found)
+
+    async def retry_messages(self, object_type: type[DurableObject] | str, /) -> int:
+        """Let all dead letters of a type wait again, oldest first; return their number.
+
+        Raises:
+            StorageUnavailable: A change could not be made durable.
+        """
+        retried = 0
+        while page := await self.list_dead_messages(object_type):
+            again = [await self.retry_message(dead.id) for dead in page]
+            retried += sum(again)
+            if not any(again):
+                break  # others retry or drop them
+        return retried
+
+    async def drop_message(self, message_id: str, /) -> bool:
+        """Remove a dead letter.
+
+        Returns:
+            Whether there was such a dead letter.
+
+        Raises:
+            StorageUnavailable: The change could not be made durable.
+        """
+        found = await self._receiver_of_dead(message_id)
+        return found is not None and await self._administered().drop_message(*found)
+
+    async def _receiver_of_dead(self, message_id: str) -> tuple[ObjectKey, int] | None:
+        """The receiver and the token of a dead letter; None if there is no such one."""
+        token, tenant = token_of(message_id), self._tenant
+        if token is None:
+            return None
+        [dead] = await self._opened_now().read(
+            lambda reader: reader.load_dead_messages([token], tenant)
+        )
+        return None if dead is None else (dead.message.key.to, token)
+
     # --- the rest of `Objects` -------------------------------------------------------------------
 
     @abstractmethod
     def _key(self, object_type: type[DurableObject] | str, object_id: str) -> ObjectKey:
         """The key of an object, which another runtime may serve."""
+
+    @abstractmethod
+    def _opened_now(self) -> OpenRuntime:
+        """The parts of the open runtime."""
+
+    @abstractmethod
+    def _name_of(self, object_type: type[DurableObject] | str | None) -> str | None:
+        """The stored name of a type, which another runtime may serve; None for None."""
 
     @abstractmethod
     def _administered(self) -> Administration:

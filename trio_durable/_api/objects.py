@@ -12,7 +12,7 @@ from .._activations.info import ActivationInfo
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.input import check_name, due_time, encoded_payload
 from .._cluster.nodes import Node
-from .._durations import UNSET, Duration, Unset, optional_seconds, positive_int
+from .._durations import UNSET, Duration, Unset, optional_seconds
 from .._errors import RuntimeClosed
 from .._keys import AlarmKey, ObjectKey
 from .._runtime.administration import Administration
@@ -20,7 +20,7 @@ from .._runtime.open_runtime import OpenRuntime
 from ..storage import NewAlarm
 from .durable_object import DurableObject
 from .handle import Handle
-from .messages import Messages
+from .messages import Messages, checked_limit
 from .plain_arguments import with_models
 from .registry import TypeRegistry
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .runtime import DurableRuntime
 
 T = TypeVar("T", bound=DurableObject)
-
-_MOST = 1_000_000
 
 
 class Objects(Messages):
@@ -450,6 +448,14 @@ class Objects(Messages):
         opened.check_usable()
         return opened
 
+    def _opened_now(self) -> OpenRuntime:
+        return self._usable()
+
+    def _name_of(self, object_type: type[DurableObject] | str | None) -> str | None:
+        if object_type is None:
+            return None
+        return self._registry.calls_for_alarms(object_type).object_type.name
+
     def _open(self) -> OpenRuntime:
         """The parts of the open runtime.
 
@@ -460,12 +466,3 @@ class Objects(Messages):
             raise RuntimeClosed("the runtime was not entered yet")
         self._opened.check_open()
         return self._opened
-
-
-def checked_limit(limit: int) -> int:
-    """The size of a page: ``limit``, a million at most.
-
-    Raises:
-        ValueError: ``limit`` isn't an int of 1 or more.
-    """
-    return min(positive_int(limit, "limit"), _MOST)

@@ -34,7 +34,8 @@ from ..storage import Durability, MemoryStorage, SharedStorage, SQLiteStorage, S
 from ..storage._urls import storage_at
 from .durable_object import DurableObject
 from .instrument import Closed, Instrument, Opened
-from .objects import Objects, checked_limit
+from .messages import checked_limit
+from .objects import Objects
 from .registry import TypeRegistry
 from .statistics import NAMED, RuntimeStatistics
 from .tenant import Tenant, check_tenant
@@ -300,7 +301,7 @@ class DurableRuntime(Objects):
     def statistics(self) -> RuntimeStatistics:
         """A snapshot of the runtime's load, and of its work since it opened."""
         opened = self._open()
-        alarms = opened.scheduler.statistics()
+        alarms, messages = opened.scheduler.statistics(), opened.message_statistics()
         # Copied, because an exporter of metrics may ask for it in another thread.
         infos = [each.busy_info() for each in list(opened.services.busy)]
         busy = [info for info in infos if info is not None]
@@ -313,6 +314,11 @@ class DurableRuntime(Objects):
             alarms_in_flight=alarms.in_flight,
             alarms_delivered=alarms.delivered,
             alarms_failed=alarms.failed,
+            messages_waiting=messages.waiting,
+            messages_in_flight=messages.in_flight,
+            messages_delivered=messages.delivered,
+            messages_failed=messages.failed,
+            messages_dead=messages.buried,
             busiest=tuple(
                 nlargest(
                     NAMED,

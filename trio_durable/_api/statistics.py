@@ -30,6 +30,16 @@ class RuntimeStatistics:
     """Alarms handled since the runtime opened."""
     alarms_failed: int
     """Failed attempts to handle an alarm."""
+    messages_waiting: int
+    """Messages in memory that wait for their turns; the storage may hold more."""
+    messages_in_flight: int
+    """Messages whose handlers run, or wait for their turn or their commit."""
+    messages_delivered: int
+    """Messages handled since the runtime opened."""
+    messages_failed: int
+    """Failed attempts to handle a message."""
+    messages_dead: int
+    """Messages that have become dead letters since the runtime opened."""
     busiest: tuple[BusyObject, ...]
     """The five objects with the most requests in their mailboxes, the fullest first; objects that
     nothing waits for are left out."""

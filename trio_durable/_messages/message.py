@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import attrs
+import orjson
 
 from .._clock import instant
 from .._keys import ObjectKey
-from ..storage import StoredMessage
+from ..storage import DeadMessage as StoredDeadMessage
+from ..storage import MessageKey, StoredMessage
 
 
 def message_id(token: int) -> str:
@@ -54,6 +57,66 @@ class SendFailed:
     error: str | None
     """The last error."""
     attempts: int
+
+
+@attrs.frozen
+class WaitingMessage:
+    """A message that isn't handled yet, see `Objects.list_messages`."""
+
+    id: str
+    receiver: ObjectKey
+    handler: str
+    sender: ObjectKey | None
+    """The object whose turn sent it; None if it came from outside of turns."""
+    sent_at: datetime
+    wake_at: datetime | None
+    """When it may be delivered, or tried again, in UTC; None for at once."""
+    failures: int
+    last_error: str | None
+    arguments: object
+    """The arguments by the names of the parameters, as JSON."""
+    place: MessageKey = attrs.field(repr=False)
+    """Its place in the storage, for the next page."""
+
+
+@attrs.frozen
+class DeadMessage(WaitingMessage):
+    """A dead letter: a message that isn't delivered any more, see `Objects.list_dead_messages`."""
+
+    died_at: datetime
+    is_overtaken: bool
+    """True if later messages of the sender to the receiver were handled since. If it is retried, it
+    comes after them."""
+
+
+def waiting_of(stored: StoredMessage) -> WaitingMessage:
+    """The record of a stored message."""
+    return WaitingMessage(*_fields(stored))
+
+
+def dead_of(dead: StoredDeadMessage) -> DeadMessage:
+    """The record of a stored dead letter."""
+    fields = _fields(dead.message)
+    return DeadMessage(*fields, died_at=instant(dead.died_at), is_overtaken=dead.is_overtaken)
+
+
+def _fields(stored: StoredMessage) -> tuple[Any, ...]:
+    try:
+        arguments = orjson.loads(stored.arguments)[0]
+    except (LookupError, TypeError, ValueError):
+        arguments = None  # no release of the library wrote it
+    return (
+        message_id(stored.key.token),
+        stored.key.to,
+        stored.handler,
+        stored.sender,
+        instant(stored.sent_at),
+        None if stored.wake_at is None else instant(stored.wake_at),
+        stored.failures,
+        stored.last_error,
+        arguments,
+        stored.key,
+    )
 
 
 def message_of(stored: StoredMessage) -> Message:

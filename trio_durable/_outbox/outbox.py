@@ -28,7 +28,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
-import attrs
 
 from .._activations.calls import LocalCalls
 from .._activations.services import Services
@@ -38,6 +37,7 @@ from .._eventloop.runner import Runner
 from .._keys import ObjectKey
 from .._messages.delivery import MessageDelivery
 from .._messages.request import SendRequest
+from .._messages.statistics import OutboxStatistics
 from ..storage import (
     MessageChanges,
     MessageKey,
@@ -54,21 +54,6 @@ from .message_codec import MessageCodecs
 from .sleepers import Sleepers
 
 logger = logging.getLogger("trio_durable.messages")
-
-
-@attrs.frozen
-class OutboxStatistics:
-    """A snapshot of an outbox's counters."""
-
-    waiting: int
-    """Messages in memory that aren't being delivered; the storage may have more."""
-    in_flight: int
-    """Messages that are being delivered, until the outcome is durable."""
-    delivered: int
-    failed: int
-    """Attempts that failed, as far as they count."""
-    buried: int
-    """Messages that have become dead letters."""
 
 
 class Outbox:
@@ -163,6 +148,10 @@ class Outbox:
     def timeout_of(self, to: ObjectKey) -> float | None:
         """How long a sender waits until its message is durable, in seconds."""
         return self._composer.type_of(to.type_name).timeout
+
+    def look(self, to: ObjectKey) -> None:
+        """Read what waits for an object, since it has messages that memory doesn't know of."""
+        self._lanes.look(to)
 
     async def settled(self, to: ObjectKey) -> None:
         """Return when nothing of an object is delivered or may be. Those that sleep don't count."""

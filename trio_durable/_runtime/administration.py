@@ -164,6 +164,30 @@ class Administration:
         else:
             await tenure.guard(lambda: key, "send", timeout, partial(outbox.send, new))
 
+    async def retry_message(self, key: ObjectKey, token: int) -> bool:
+        """Let a dead letter wait again. See `Messages.retry_message`."""
+        opened = self._opened
+        opened.services.refuse_dropped(key)
+        await opened.leave_turn(key, "retry_message")
+        with opened.storage_errors():
+            retried = await opened.group_commit.perform(
+                lambda writer: writer.retry_messages([token], key.tenant)
+            )
+        if retried and opened.outbox is not None:
+            opened.outbox.look(key)
+        return bool(retried)
+
+    async def drop_message(self, key: ObjectKey, token: int) -> bool:
+        """Remove a dead letter. See `Messages.drop_message`."""
+        opened = self._opened
+        opened.services.refuse_dropped(key)
+        await opened.leave_turn(key, "drop_message")
+        with opened.storage_errors():
+            dropped = await opened.group_commit.perform(
+                lambda writer: writer.drop_messages([token], key.tenant)
+            )
+        return bool(dropped)
+
     async def settled(self, key: ObjectKey) -> None:
         """See `Messages.settled`."""
         await self._opened.loop.checkpoint()

@@ -48,6 +48,7 @@ from .._eventloop.running import running_loop
 from .._eventloop.tasks import OwnTasks, Supervision
 from .._eventloop.timeouts import Deadlines
 from .._keys import ObjectKey
+from .._messages.statistics import OutboxStatistics
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
@@ -397,6 +398,10 @@ class OpenRuntime(Ending):
             self._settings.polling_interval,
             self.storage.location,
         )
+
+    def message_statistics(self) -> OutboxStatistics:
+        """The counters of the messages."""
+        return OutboxStatistics() if self.outbox is None else self.outbox.statistics()
 
     def share(self, given: ClusterOnFile | ClusterOfMembers, targets: Targets) -> Sharing:
         """Share the storage with other processes: see `Sharing`. Before any type is served."""

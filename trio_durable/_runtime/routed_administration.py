@@ -187,6 +187,16 @@ class RoutedAdministration(Administration):
         request = Request("send_message", new.to, *content)
         await self._routed(request, partial(super().send_message, new))
 
+    async def retry_message(self, key: ObjectKey, token: int) -> bool:
+        """See `Administration.retry_message`."""
+        request = Request("retry_message", key, token)
+        return await self._routed(request, partial(super().retry_message, key, token), bool)
+
+    async def drop_message(self, key: ObjectKey, token: int) -> bool:
+        """See `Administration.drop_message`."""
+        request = Request("drop_message", key, token)
+        return await self._routed(request, partial(super().drop_message, key, token), bool)
+
     async def settled(self, key: ObjectKey) -> None:
         """See `Administration.settled`."""
         request = Request("settled", key, repeatable=True, is_timed=False)
@@ -277,6 +287,10 @@ class AdministrationRequests:
             case "send_message":
                 token, handler, text, sent_at = rest
                 await made.send_message(NewMessage(key, "", token, handler, text.encode(), sent_at))
+            case "retry_message":
+                return orjson.dumps(await made.retry_message(key, *rest))
+            case "drop_message":
+                return orjson.dumps(await made.drop_message(key, *rest))
             case "settled":
                 await made.settled(key)
             case "list_nodes":
