@@ -91,32 +91,32 @@ class DeadMessage(WaitingMessage):
 
 def waiting_of(stored: StoredMessage) -> WaitingMessage:
     """The record of a stored message."""
-    return WaitingMessage(*_fields(stored))
+    return WaitingMessage(**_fields(stored))
 
 
 def dead_of(dead: StoredDeadMessage) -> DeadMessage:
     """The record of a stored dead letter."""
-    fields = _fields(dead.message)
-    return DeadMessage(*fields, died_at=instant(dead.died_at), is_overtaken=dead.is_overtaken)
+    died_at, is_overtaken = instant(dead.died_at), dead.is_overtaken
+    return DeadMessage(**_fields(dead.message), died_at=died_at, is_overtaken=is_overtaken)
 
 
-def _fields(stored: StoredMessage) -> tuple[Any, ...]:
+def _fields(stored: StoredMessage) -> dict[str, Any]:
     try:
         arguments = orjson.loads(stored.arguments)[0]
     except (LookupError, TypeError, ValueError):
         arguments = None  # no release of the library wrote it
-    return (
-        message_id(stored.key.token),
-        stored.key.to,
-        stored.handler,
-        stored.sender,
-        instant(stored.sent_at),
-        None if stored.wake_at is None else instant(stored.wake_at),
-        stored.failures,
-        stored.last_error,
-        arguments,
-        stored.key,
-    )
+    return {
+        "id": message_id(stored.key.token),
+        "receiver": stored.key.to,
+        "handler": stored.handler,
+        "sender": stored.sender,
+        "sent_at": instant(stored.sent_at),
+        "wake_at": None if stored.wake_at is None else instant(stored.wake_at),
+        "failures": stored.failures,
+        "last_error": stored.last_error,
+        "arguments": arguments,
+        "place": stored.key,
+    }
 
 
 def message_of(stored: StoredMessage) -> Message:
