@@ -1,4 +1,4 @@
-"""Messages in a cluster on one SQLite file: sent by any process, handled by the one with the lock."""
+"""Messages in a cluster on one SQLite file: any process sends, the owner delivers."""
 
 from __future__ import annotations
 

@@ -255,7 +255,11 @@ class DurableRuntime(Objects):
             self._administration = join(opened, self._settings.cluster, self._registry)
         registry = self._registry
         opened.deliver_messages(
-            registry.calls_by_name, registry, registry.type_of, registry.has_object
+            registry.calls_by_name,
+            registry,
+            registry.type_of,
+            registry.has_object,
+            self._administration.look_for_messages,
         )
         registry.origin.open()
         registry.prepare()

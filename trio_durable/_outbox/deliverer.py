@@ -138,6 +138,9 @@ class Deliverer:
     def _begin(self, lane: Lane) -> None:
         if not lane.may_deliver or lane.inbox.is_stale:
             return
+        if not self._lanes.serves(lane.inbox.key):  # it has moved to another process
+            self._lanes.forget(lane.inbox)
+            return
         message = self._lanes.inboxes.take(lane)
         flight = Flight(lane, message)
         lane.running += 1

@@ -40,14 +40,16 @@ class Feed:
         self._reader = reader
         self._lanes = lanes
         self._sleepers = sleepers
+        self._scans = 0
+        """How often the receivers had to be found once more."""
 
     async def run(self) -> None:
         """Read, until cancelled."""
         lanes = self._lanes
-        if not lanes.is_scanned:
-            await self._scan()
         while True:
-            if lanes.to_read:
+            if not lanes.is_scanned:
+                await self._scan()
+            elif lanes.to_read:
                 await self._read_lane(lanes.to_read[0])
                 lanes.to_read.popleft()
             elif lanes.unread and not lanes.inboxes.is_full:
@@ -55,8 +57,15 @@ class Feed:
             else:
                 await lanes.has_unread.wait(_FULL_SECONDS if lanes.unread else math.inf)
 
+    def rescan(self) -> None:
+        """Find the receivers once more, since the table may return others."""
+        self._scans += 1
+        self._lanes.is_scanned = False
+        self._lanes.has_unread.set()
+
     async def _scan(self) -> None:
         """Find all receivers with messages in the table."""
+        number = self._scans
         for tenant in await all_tenants(self._runner, self._reader):
             after: ObjectKey | None = None
             while receivers := await self._runner.run(
@@ -66,7 +75,7 @@ class Feed:
                 for each in receivers:
                     if each.is_awake and self._lanes.inboxes.get(each.key) is None:
                         self._lanes.note_unread(each.key)
-        self._lanes.is_scanned = True
+        self._lanes.is_scanned = number == self._scans
         self._lanes.tell_watchers()
 
     async def _read_inbox(self, to: ObjectKey) -> None:

@@ -65,6 +65,7 @@ class Outbox:
         reader: The side of the storage that reads messages.
         calls: Returns the calls of a type's objects, by its stored name.
         is_here: False if an object lives in another process.
+        hint: Lets the process with an object know that messages wait for it.
         codecs: The codecs of messages.
         composer: Makes messages.
         polling_interval: Seconds between looks at the messages that sleep.
@@ -78,6 +79,7 @@ class Outbox:
         reader: Reader,
         calls: Callable[[str], LocalCalls],
         is_here: Callable[[ObjectKey], bool],
+        hint: Callable[[ObjectKey], Awaitable[None]],
         codecs: MessageCodecs,
         composer: Composer,
         polling_interval: float,
@@ -88,6 +90,10 @@ class Outbox:
         self._reader = reader
         self._composer = composer
         self._location = location
+        self._is_here = is_here
+        self._hint = hint
+        self._hinted: dict[ObjectKey, bool] = {}
+        """Objects elsewhere whose processes are being told of messages: True if there are more."""
         self._lanes = lanes = Lanes(services, is_here)
         loop, clock = services.loop, services.clock
         self._sleepers = Sleepers(loop, clock, runner, reader, lanes, polling_interval)
@@ -149,6 +155,11 @@ class Outbox:
         """How long a sender waits until its message is durable, in seconds."""
         return self._composer.type_of(to.type_name).timeout
 
+    def rescan(self) -> None:
+        """Find all receivers with messages once more: other objects may be here than before."""
+        self._feed.rescan()
+        self._sleepers.rescan()
+
     def look(self, to: ObjectKey) -> None:
         """Read what waits for an object, since it has messages that memory doesn't know of."""
         self._lanes.look(to)
@@ -163,11 +174,38 @@ class Outbox:
     def sent(self, changes: MessageChanges) -> None:
         """See `MessageListener.sent`."""
         for new in changes.sent:
-            if self._lanes.serves(new.to):
+            if not self._is_here(new.to):
+                self._tell(new.to)
+            elif self._lanes.serves(new.to):
                 if new.wake_at is None:
                     self._lanes.arrived(_stored(new))
                 else:
                     self._sleepers.expect(new.wake_at, new.key)
+
+    def _tell(self, to: ObjectKey) -> None:
+        """Let the process with an object know that messages wait for it."""
+        if to in self._hinted:
+            self._hinted[to] = True
+            return
+        self._hinted[to] = False
+        name = f"trio_durable hint of messages to {to}"
+        self._services.tasks.start(partial(self._give_hint, to), name, partial(self._gave_none, to))
+
+    async def _give_hint(self, to: ObjectKey) -> None:
+        while True:
+            self._hinted[to] = False
+            await self._hint(to)
+            if not self._hinted[to]:
+                del self._hinted[to]
+                return
+
+    def _gave_none(self, to: ObjectKey, error: BaseException) -> None:
+        """It could not be told. Its next owner reads what waits; so does this one at its next look.
+
+        The runtime closes, or the object has no owner now.
+        """
+        self._hinted.pop(to, None)
+        logger.debug("the owner of %s doesn't know of its messages yet: %s", to, error)
 
     def deleted(self, key: ObjectKey) -> None:
         """See `MessageListener.deleted`."""

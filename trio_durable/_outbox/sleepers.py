@@ -66,6 +66,11 @@ class Sleepers:
         self._horizon = max(self._horizon, wake_at)
         self.expect(wake_at, key)
 
+    def rescan(self) -> None:
+        """Read them again, since the table may return others."""
+        self._horizon = 0
+        self._has_earlier.set()
+
     def _push(self, wake_at: int, key: MessageKey) -> None:
         heapq.heappush(self._heap, (wake_at, next(self._numbers), key))
 

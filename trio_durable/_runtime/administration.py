@@ -188,6 +188,12 @@ class Administration:
             )
         return bool(dropped)
 
+    async def look_for_messages(self, key: ObjectKey) -> None:
+        """Messages wait for an object that another process has sent."""
+        await self._opened.loop.checkpoint()
+        if self._opened.outbox is not None:
+            self._opened.outbox.look(key)
+
     async def settled(self, key: ObjectKey) -> None:
         """See `Messages.settled`."""
         await self._opened.loop.checkpoint()

@@ -25,7 +25,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import uuid4
@@ -245,6 +245,12 @@ class OpenRuntime(Ending):
         if self.outbox is not None:
             self._supervise(self.outbox.run)
 
+    def _fed(self) -> None:
+        """The storage returns alarms and messages of other objects than before."""
+        self.scheduler.uncertain()
+        if self.outbox is not None:
+            self.outbox.rescan()
+
     def _supervise(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.tasks.supervise(task, f"trio_durable {task.__qualname__}", self.recover)
 
@@ -310,7 +316,7 @@ class OpenRuntime(Ending):
         self.node_id = lease.holder
         if self.sharing is not None:
             self.sharing.began(lease)
-        self.scheduler.uncertain()  # of commits whose outcome isn't known, and of claims
+        self._fed()  # for commits whose outcome isn't known, and for claims
 
     def _lease_lost(self) -> None:
         """Nothing of this process may leave any more, until there is another lease."""
@@ -370,6 +376,7 @@ class OpenRuntime(Ending):
         handles: Handles,
         type_of: Callable[[type | str], ObjectType],
         is_here: Callable[[ObjectKey], bool],
+        hint: Callable[[ObjectKey], Awaitable[None]],
     ) -> None:
         """Deliver messages, if the storage keeps any. Before any task runs.
 
@@ -378,6 +385,7 @@ class OpenRuntime(Ending):
             handles: The handles of the runtime.
             type_of: The object type of a class, or of a stored name.
             is_here: False if an object lives in another process.
+            hint: Lets the process with an object know that messages wait for it.
         """
         if not self.storage.keeps_messages:
             return
@@ -393,6 +401,7 @@ class OpenRuntime(Ending):
             self.sides.reader,
             calls,
             is_here,
+            hint,
             codecs,
             Composer(codecs, type_of),
             self._settings.polling_interval,
@@ -419,7 +428,7 @@ class OpenRuntime(Ending):
                 sides,
                 tasks,
                 targets,
-                fed=self.scheduler.uncertain,
+                fed=self._fed,
                 failed=self.fail,
             )
         else:

@@ -197,6 +197,11 @@ class RoutedAdministration(Administration):
         request = Request("drop_message", key, token)
         return await self._routed(request, partial(super().drop_message, key, token), bool)
 
+    async def look_for_messages(self, key: ObjectKey) -> None:
+        """See `Administration.look_for_messages`. Repeated until the owner has answered."""
+        request = Request("look_for_messages", key, repeatable=True, is_timed=False)
+        await self._routed(request, partial(super().look_for_messages, key))
+
     async def settled(self, key: ObjectKey) -> None:
         """See `Administration.settled`."""
         request = Request("settled", key, repeatable=True, is_timed=False)
@@ -291,6 +296,8 @@ class AdministrationRequests:
                 return orjson.dumps(await made.retry_message(key, *rest))
             case "drop_message":
                 return orjson.dumps(await made.drop_message(key, *rest))
+            case "look_for_messages":
+                await made.look_for_messages(key)
             case "settled":
                 await made.settled(key)
             case "list_nodes":
