@@ -205,6 +205,7 @@ class Deliverer:
             flight.has_run = True
             self._stop_running(flight)
         inbox.in_flight.pop(flight, None)
+        self._lanes.inboxes.ended(inbox, flight.message)
         if inbox.lanes.get(lane.name) is lane:
             self._lanes.advance(lane)
         else:

@@ -7,6 +7,7 @@ than memory: a lane that was cut off, a commit whose outcome wasn't known, an in
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 from .._clock import Clock
@@ -91,8 +92,8 @@ class Feed:
         inbox.missed.clear()
         room = max(LANES - len(inbox.lanes), 1)
         try:
-            found = await self._runner.run(
-                partial(self._reader.read_mail, to, inbox.cursor, room, DEPTH)
+            found, ended = await self._read(
+                inbox, partial(self._reader.read_mail, to, inbox.cursor, room, DEPTH)
             )
         finally:
             inbox.is_reading = False
@@ -100,10 +101,12 @@ class Feed:
         if inbox.is_stale:
             lanes.reread(inbox)
         else:
-            self._take_in(inbox, found, room)
+            self._take_in(inbox, found, ended, room)
         lanes.tell_watchers()
 
-    def _take_in(self, inbox: Inbox, found: list[StoredMessage], room: int) -> None:
+    def _take_in(
+        self, inbox: Inbox, found: list[StoredMessage], ended: set[int], room: int
+    ) -> None:
         """Take over the lanes that were read."""
         by_lane: dict[str, list[StoredMessage]] = {}
         for message in found:
@@ -115,7 +118,7 @@ class Feed:
         for name, messages in by_lane.items():
             if name not in inbox.lanes:
                 is_whole = len(messages) < DEPTH and name not in inbox.missed
-                self._append(Lane(inbox, name, is_whole), messages)
+                self._append(Lane(inbox, name, is_whole), messages, ended)
         for lane in list(inbox.lanes.values()):
             self._lanes.advance(lane)
         self._lanes.let_go(inbox)
@@ -127,8 +130,8 @@ class Feed:
             return
         lane.is_whole = True  # unless a message arrives meanwhile, see `Inboxes.arrived`
         try:
-            found = await self._runner.run(
-                partial(self._reader.read_lane, inbox.key, lane.name, lane.last, DEPTH)
+            found, ended = await self._read(
+                inbox, partial(self._reader.read_lane, inbox.key, lane.name, lane.last, DEPTH)
             )
         finally:
             lane.is_reading = False
@@ -137,18 +140,31 @@ class Feed:
             return
         if len(found) == DEPTH:
             lane.is_whole = False
-        self._append(lane, found)
+        self._append(lane, found, ended)
         self._lanes.advance(lane)
         self._lanes.tell_watchers()
+
+    async def _read(
+        self, inbox: Inbox, read: Callable[[], list[StoredMessage]]
+    ) -> tuple[list[StoredMessage], set[int]]:
+        """Read messages. Returns these, and the tokens of those that were handled meanwhile."""
+        inbox.reads += 1
+        try:
+            found = await self._runner.run(read)
+            return found, set(inbox.ended)
+        finally:
+            inbox.reads -= 1
+            if not inbox.reads:
+                inbox.ended.clear()
 
     def _is_current(self, lane: Lane) -> bool:
         return not lane.inbox.is_stale and lane.inbox.lanes.get(lane.name, lane) is lane
 
-    def _append(self, lane: Lane, messages: list[StoredMessage]) -> None:
+    def _append(self, lane: Lane, messages: list[StoredMessage], ended: set[int]) -> None:
         """Put messages into a lane, which sleeps if the first of them does."""
         lane.inbox.lanes[lane.name] = lane
         for message in messages:
-            self._lanes.inboxes.append(lane, message)
+            self._lanes.inboxes.append(lane, message, ended)
         head = lane.queue[0] if lane.queue else None
         if head is not None and head.wake_at is not None and head.wake_at > self._clock.now():
             lane.is_asleep = True

@@ -14,7 +14,7 @@ Pure: no I/O, and no time of its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import attrs
 
@@ -89,6 +89,10 @@ class Inbox:
     is_reading: bool = False
     missed: set[str] = attrs.field(factory=set)
     """Lanes of messages that were committed while this was read."""
+    reads: int = 0
+    """How many reads of it, or of its lanes, haven't returned."""
+    ended: set[int] = attrs.field(factory=set)
+    """Tokens of the messages whose deliveries have ended during these, which may return them."""
 
 
 class Inboxes:
@@ -96,6 +100,9 @@ class Inboxes:
 
     def __init__(self) -> None:
         self._by_key: dict[ObjectKey, Inbox] = {}
+        self.known: set[int] = set()
+        """Tokens of the messages in memory or in flight. The table returns them as well, for as
+        long as they aren't handled."""
         self.messages = 0
         self.bytes = 0
 
@@ -153,16 +160,55 @@ class Inboxes:
         self.append(lane, message)
         return lane
 
-    def append(self, lane: Lane, message: StoredMessage) -> None:
-        """Put a message at the end of a lane."""
-        lane.queue.append(message)
-        lane.last = message.key.seq
+    def woken(self, message: StoredMessage, *, is_known: bool) -> Lane | None:
+        """Put a message without a lane into memory that has slept until now.
+
+        Args:
+            message: The message.
+            is_known: What waits for its receiver is in memory, if there is an inbox.
+
+        Returns:
+            The lane; None if there is no room.
+        """
+        inbox = self._by_key.get(message.key.to)
+        if inbox is None:
+            inbox = self.add(message.key.to, is_whole=is_known)
+        if inbox.is_stale or self.is_full:
+            return None
+        lane = inbox.lanes.get("")
+        if lane is None:
+            is_whole = inbox.is_whole and not inbox.is_reading
+            lane = inbox.lanes[""] = Lane(inbox, "", is_whole)
+        lane.queue.append(message)  # its number says nothing about what else was read
         self._count(message, 1)
+        return lane
+
+    def append(
+        self, lane: Lane, message: StoredMessage, ended: Collection[int] = frozenset()
+    ) -> None:
+        """Put a message at the end of a lane, unless it is in memory, or was handled meanwhile.
+
+        Args:
+            lane: The lane.
+            message: The message.
+            ended: Tokens of messages that were handled while it was read.
+        """
+        lane.last, token = message.key.seq, message.key.token
+        if token not in self.known and token not in ended:
+            lane.queue.append(message)
+            self._count(message, 1)
+
+    def ended(self, inbox: Inbox, message: StoredMessage) -> None:
+        """A delivery is over."""
+        self.known.discard(message.key.token)
+        if inbox.reads:
+            inbox.ended.add(message.key.token)
 
     def take(self, lane: Lane) -> StoredMessage:
         """Take the first message of a lane, for its delivery."""
         message = lane.queue.popleft()
         self._count(message, -1)
+        self.known.add(message.key.token)  # it is in flight
         return message
 
     def put_back(self, lane: Lane, message: StoredMessage) -> None:
@@ -178,5 +224,6 @@ class Inboxes:
         lane.inbox.lanes.pop(lane.name, None)
 
     def _count(self, message: StoredMessage, by: int) -> None:
+        (self.known.add if by > 0 else self.known.discard)(message.key.token)
         self.messages += by
         self.bytes += by * len(message.arguments)

@@ -57,6 +57,15 @@ class Lanes:
         elif (inbox := self.inboxes.get(to)) is not None and not inbox.lanes:
             self.let_go(inbox)  # there was no room for it at all
 
+    def woken(self, message: StoredMessage) -> bool:
+        """A message without a lane may be delivered now. False if there is no room for it."""
+        to = message.key.to
+        lane = self.inboxes.woken(message, is_known=self.is_scanned and to not in self.unread)
+        if lane is None:
+            return False
+        self.advance(lane)
+        return True
+
     def note_unread(self, to: ObjectKey) -> None:
         """An object has messages that aren't in memory."""
         self.unread[to] = None

@@ -6,8 +6,6 @@ import heapq
 import itertools
 from functools import partial
 
-import attrs
-
 from .._clock import Clock
 from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
@@ -19,6 +17,7 @@ PAGE = 256
 CLOCK_POLL_SECONDS = 1.0
 """The longest sleep under a clock that may jump."""
 _NO_ROOM_MICROSECONDS = 10**6
+_NEVER = 2**63
 
 
 class Sleepers:
@@ -49,6 +48,8 @@ class Sleepers:
         self._polling_interval = polling_interval
         self._heap: list[tuple[int, int, MessageKey]] = []
         """The time of each, a running number, and the message."""
+        self._times: dict[MessageKey, int] = {}
+        """The time of each, since the table returns those that are in the heap, too."""
         self._numbers = itertools.count()
         self._horizon = 0
         """Up to when all sleepers are in the heap, in microseconds since 1970 UTC."""
@@ -72,7 +73,17 @@ class Sleepers:
         self._has_earlier.set()
 
     def _push(self, wake_at: int, key: MessageKey) -> None:
-        heapq.heappush(self._heap, (wake_at, next(self._numbers), key))
+        if self._times.get(key, _NEVER) > wake_at:
+            self._times[key] = wake_at
+            heapq.heappush(self._heap, (wake_at, next(self._numbers), key))
+
+    def _pop(self) -> MessageKey | None:
+        """The first one; None if an earlier time has taken the place of this one."""
+        wake_at, _, key = heapq.heappop(self._heap)
+        if self._times.get(key) != wake_at:
+            return None
+        del self._times[key]
+        return key
 
     async def run(self) -> None:
         """Wake them at their times, until cancelled."""
@@ -82,7 +93,8 @@ class Sleepers:
             if self._horizon <= now + interval:
                 await self._read(now + 2 * interval)
             while self._heap and self._heap[0][0] <= now:
-                await self._wake(heapq.heappop(self._heap)[2])
+                if (key := self._pop()) is not None:
+                    await self._wake(key)
             seconds = self._polling_interval
             if self._heap:
                 seconds = min(seconds, max(0.0, (self._heap[0][0] - now) / 1e6))
@@ -92,7 +104,6 @@ class Sleepers:
 
     async def _read(self, horizon: int) -> None:
         """Read the sleepers up to a new horizon."""
-        known = {key for _, _, key in self._heap}
         for tenant in await all_tenants(self._runner, self._reader):
             after: DueMessage | None = None
             while due := await self._runner.run(
@@ -100,8 +111,7 @@ class Sleepers:
             ):
                 after = due[-1]
                 for each in due:
-                    if each.key not in known:
-                        self._push(each.wake_at, each.key)
+                    self._push(each.wake_at, each.key)
         self._horizon = max(self._horizon, horizon)
 
     async def _wake(self, key: MessageKey) -> None:
@@ -118,16 +128,34 @@ class Sleepers:
                 inbox.is_whole = False
                 lanes.let_go(inbox)
             elif lane.is_asleep:
-                lane.is_asleep = False
-                lanes.advance(lane)
+                wake_at = lane.queue[0].wake_at or 0
+                if wake_at > self._clock.now():
+                    self.expect_in_any_case(wake_at, lane.queue[0].key)  # it was deferred meanwhile
+                else:
+                    lane.is_asleep = False
+                    lanes.advance(lane)
             return
-        (message,) = await self._runner.run(partial(self._reader.load_messages, [key]))
+        known = lanes.inboxes.known
+        if key.token in known:
+            return  # it is being delivered
+        # From now on, since what is read here may be handled before it arrives.
+        known.add(key.token)
+        message, wake_at = None, 0
+        try:
+            (message,) = await self._runner.run(partial(self._reader.load_messages, [key]))
+            now = self._clock.now()
+            if message is not None:
+                wake_at = message.wake_at or 0
+                if wake_at <= now and lanes.woken(message):
+                    return
+                wake_at = max(wake_at, now + _NO_ROOM_MICROSECONDS)
+        except BaseException:
+            self.expect(self._clock.now() + _NO_ROOM_MICROSECONDS, key)
+            known.discard(key.token)
+            raise
+        known.discard(key.token)
         if message is not None:
-            lane = lanes.inboxes.arrived(attrs.evolve(message, wake_at=None))
-            if lane is not None:
-                lanes.advance(lane)
-            else:
-                self.expect(self._clock.now() + _NO_ROOM_MICROSECONDS, key)
+            self.expect(wake_at, key)
 
 
 async def all_tenants(runner: Runner, reader: Reader) -> list[str]:

@@ -96,7 +96,8 @@ class TenantTables:
         changes = commit.messages
         if changes is None:
             return False
-        if not self.messages.are_waiting(changes.waiting):
+        waiting = changes.waiting
+        if len(set(waiting)) < len(waiting) or not self.messages.are_waiting(waiting):
             return True
         there = self.once.find([reply.key for reply in changes.recorded], now)
         return any(
