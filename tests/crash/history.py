@@ -202,12 +202,12 @@ class Work:
 
 
 def old_file(path: Path) -> None:
-    """A file of the first release, before there were alarms and tenants."""
+    """A file of the first release, before there were alarms, tenants and messages."""
     with opened(SQLiteStorage(path)) as (writer, _):
         writer.commit(
             [Commit(ObjectKey("Page", f"old {n}"), 0, b'{"total":1}') for n in range(9)], 0
         )
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP TABLE durable_alarms")
-        connection.execute("DROP TABLE durable_tenants")
+        for table in ("alarms", "tenants", "messages", "dead_messages", "once"):
+            connection.execute(f"DROP TABLE durable_{table}")
         connection.execute("DELETE FROM _sqlite_migrations WHERE name <> 'm001_objects'")
