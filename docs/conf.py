@@ -58,7 +58,15 @@ INSIDE = {
     *("C", "F", "K", "P", "R", "R_co", "S", "T", "typing.~P"),
     # Types of what users are given and never make.
     *("Converter", "Delivery", "GroupCommit", "Notifier", "Waiter"),
-    *("AlarmKey", "CallPath", "ContextHost", "Loop", "ModelClasses", "SearchStrategy"),
+    *(
+        "AlarmKey",
+        "CallPath",
+        "ContextHost",
+        "Loop",
+        "ModelClasses",
+        "SearchStrategy",
+        "SendOptions",
+    ),
     *("Unset", "_AlarmDecorator", "_HandlerDecorator", "_Method"),
 }
 """What signatures name that isn't public."""
