@@ -25,6 +25,7 @@ from trio_durable import (
     TooManyMessages,
     handler,
 )
+from trio_durable._outbox import deliverer
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +75,15 @@ class Stock(DurableObject):
     @handler(readonly=True)
     def texts(self) -> list[str]:
         return self.seen
+
+    @handler
+    async def ask_the_unknown(self) -> None:
+        await self.ctx.runtime.call("NoSuchType", "a", "ask")
+
+    @handler
+    def echo(self) -> None:
+        self.left += 1
+        self.ctx.send(Stock.echo, self.ctx.object_id)
 
 
 class Order(DurableObject):
@@ -349,3 +359,25 @@ async def test_waiting_and_dead_messages_are_listed_retried_and_dropped(
     assert again.id == second.id
     statistics = runtime.statistics()
     assert (statistics.messages_dead, statistics.messages_failed) == (3, 3)
+
+
+async def test_an_unknown_type_that_a_handler_calls_is_not_the_receivers(
+    runtime: DurableRuntime,
+) -> None:
+    await runtime.send(Stock.ask_the_unknown, "tea")
+    await runtime.settled(Stock, "tea")
+    [waiting] = await runtime.list_messages(Stock)
+    assert waiting.failures == 1
+    await runtime.send(Stock.note, "tea", "goes on")
+    assert await texts(runtime) == ["goes on"]
+
+
+async def test_a_circle_of_messages_ends(
+    runtime: DurableRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliverer, "MAX_HOPS", 20)
+    await runtime.send(Stock.echo, "tea")
+    await runtime.settled(Stock, "tea")
+    assert await runtime.get(Stock, "tea").count() == 3 + 20
+    [dead] = await runtime.list_dead_messages(Stock)
+    assert dead.last_error == "it is the 20th in succession"

@@ -27,7 +27,6 @@ from .._errors import (
     StateDecodeError,
     TenantDropped,
     TurnInterrupted,
-    UnknownHandler,
     UnknownObjectType,
 )
 from .._eventloop.loop import CallbackWaiter, Waiter
@@ -139,7 +138,7 @@ class Deliverer:
         if not lane.may_deliver or lane.inbox.is_stale:
             return
         if not self._lanes.serves(lane.inbox.key):  # it has moved to another process
-            self._lanes.forget(lane.inbox)
+            self._lanes.inboxes.discard(lane.inbox)
             return
         message = self._lanes.inboxes.take(lane)
         flight = Flight(lane, message)
@@ -147,32 +146,44 @@ class Deliverer:
         lane.inbox.in_flight[flight] = None
         self._running += 1
         self._in_flight[flight] = None
-        try:
-            self._hand_over(flight)
-        except Exception as error:  # noqa: BLE001  # decoding and loading may raise anything
-            self._failed(flight, error)
+        self._hand_over(flight)
         if lane.may_deliver:
             self._lanes.ready.append(lane)
 
     def _hand_over(self, flight: Flight) -> None:
-        message = flight.message
-        calls = self._calls(message.key.to.type_name)
-        handler = calls.object_type.handler(message.handler)
-        if message.hops >= WARNED_HOPS and message.hops % WARNED_HOPS == 0:
+        """Hand a message to its object, if this release can handle it."""
+        message, to = flight.message, flight.message.key.to
+        try:
+            calls = self._calls(to.type_name)
+            handler = calls.object_type.handler(message.handler)
+            args, kwargs = self._codecs.of(calls.object_type, handler).decode(message.arguments)
+        except UnknownObjectType as error:
+            self._lanes.unknown_types.add(to.type_name)
+            logger.warning("messages to %s wait: %s", to.type_name, error)
+            self._lanes.inboxes.discard(flight.lane.inbox)
+            self._finish(flight)
+            return
+        except Exception as error:  # noqa: BLE001  # validators may raise anything
+            self._wait_for_release(flight, error)
+            return
+        if message.hops >= MAX_HOPS:
+            self._bury(flight, message.failures, f"it is the {message.hops:,}th in succession")
+            return
+        if message.hops and message.hops % WARNED_HOPS == 0:
             logger.warning(
                 "message %s to %s is the %dth in succession, each sent by the turn of the one "
                 "before; after %d it is a dead letter",
-                *(message.handler, message.key.to, message.hops, MAX_HOPS),
+                *(message.handler, to, message.hops, MAX_HOPS),
             )
-        try:
-            args, kwargs = self._codecs.of(calls.object_type, handler).decode(message.arguments)
-        except Exception as error:
-            raise _Undecodable(error_summary(error)) from error
         delivery = MessageDelivery(message, partial(self._turn_ended, flight))
-        waiter = CallbackWaiter(partial(self._ended, flight))
-        flight.withdraw = calls.deliver_message(
-            delivery, handler, args, kwargs, _Answers(self, delivery), waiter
-        )
+        waiter = CallbackWaiter(partial(self._ended, flight, handler))
+        replies = _Answers(self, delivery)
+        try:
+            flight.withdraw = calls.deliver_message(
+                delivery, handler, args, kwargs, replies, waiter
+            )
+        except Exception as error:  # noqa: BLE001  # the object isn't here, or its tenant goes
+            self._failed(flight, handler, error)
 
     def _turn_ended(self, flight: Flight) -> None:
         """The turn has ended well, and its commit is on its way. The next one may follow."""
@@ -186,7 +197,7 @@ class Deliverer:
         self._running -= 1
         self._lanes.has_ready.set()
 
-    def _ended(self, flight: Flight, waiter: Waiter) -> None:
+    def _ended(self, flight: Flight, handler: HandlerDefinition, waiter: Waiter) -> None:
         """The outcome is durable, or the delivery has failed."""
         error = waiter.error
         if error is None:
@@ -194,7 +205,7 @@ class Deliverer:
             self._finish(flight)
         else:
             waiter.error = None
-            self._failed(flight, error)
+            self._failed(flight, handler, error)
 
     def _finish(self, flight: Flight) -> None:
         """A delivery is over, and so is what became of it."""
@@ -215,46 +226,33 @@ class Deliverer:
 
     # --- failures --------------------------------------------------------------------------------
 
-    def _failed(self, flight: Flight, error: BaseException) -> None:
+    def _wait_for_release(self, flight: Flight, error: Exception) -> None:
+        """Let a message wait that this release can't handle: a newer one may, for a day."""
+        message, text = flight.message, _text(error)
+        if self._services.clock.now() - message.sent_at > PATIENCE_MICROSECONDS:
+            self._bury(flight, message.failures, text)
+        else:
+            self._defer_uncounted(flight, text)
+
+    def _failed(self, flight: Flight, handler: HandlerDefinition, error: BaseException) -> None:
         """Decide what becomes of a message whose delivery has failed."""
-        inbox = flight.lane.inbox
+        inbox, message = flight.lane.inbox, flight.message
         if isinstance(error, (RuntimeClosed, TenantDropped)):
             self._lanes.inboxes.discard(inbox)
             self._finish(flight)
-            return
-        if flight.has_run or isinstance(error, (PersistenceError, OwnerLost, TurnInterrupted)):
+        elif (
+            flight.has_run
+            or not isinstance(error, Exception)
+            or isinstance(error, (PersistenceError, OwnerLost, TurnInterrupted))
+        ):
             self._lost(inbox)
             self._finish(flight)
-            return
-        message, now = flight.message, self._services.clock.now()
-        if isinstance(error, UnknownObjectType):
-            self._lanes.unknown_types.add(inbox.key.type_name)
-            logger.warning("messages to %s wait: %s", inbox.key.type_name, error)
-            self._lanes.inboxes.discard(inbox)
-            self._finish(flight)
-            return
-        text = error_summary(error)[:MAX_ERROR_CHARS]
-        try:
-            object_type = self._calls(inbox.key.type_name).object_type
-            handler: HandlerDefinition | None = object_type.handler(message.handler)
-        except DurableError:
-            handler = None
-        if isinstance(error, (ActivationFailed, StateDecodeError, CallCycle)):
-            self._defer(flight, UNCOUNTED_SECONDS * random.uniform(0.5, 1), message.failures, text)  # noqa: S311
-        elif handler is None or isinstance(error, (UnknownHandler, _Undecodable)):
-            if now - message.sent_at > PATIENCE_MICROSECONDS:
-                self._bury(flight, message.failures, text)
-            else:
-                seconds = UNCOUNTED_SECONDS * random.uniform(0.5, 1)  # noqa: S311
-                self._defer(flight, seconds, message.failures, text)
-        elif not isinstance(error, Exception):
-            self._lost(inbox)
-            self._finish(flight)
+        elif isinstance(error, (ActivationFailed, StateDecodeError, CallCycle)):
+            self._defer_uncounted(flight, _text(error))
         else:
             self.failed += 1
-            failures = message.failures + 1
-            is_expected = isinstance(error, handler.expected)
-            if is_expected or handler.retry.is_exhausted(failures) or message.hops >= MAX_HOPS:
+            failures, text = message.failures + 1, _text(error)
+            if isinstance(error, handler.expected) or handler.retry.is_exhausted(failures):
                 self._bury(flight, failures, text)
             else:
                 self._defer(flight, handler.retry.delay(failures), failures, text)
@@ -279,6 +277,11 @@ class Deliverer:
         )
         self._deferrals.append((flight, deferral))
         self._to_defer.set()
+
+    def _defer_uncounted(self, flight: Flight, error: str) -> None:
+        """Let it sleep after a failure that isn't the handler's."""
+        seconds = UNCOUNTED_SECONDS * random.uniform(0.5, 1)  # noqa: S311  # jitter
+        self._defer(flight, seconds, flight.message.failures, error)
 
     def _bury(self, flight: Flight, failures: int, error: str) -> None:
         """Make the message a dead letter; its lane goes on when that is durable."""
@@ -362,10 +365,6 @@ class Deliverer:
         self._finish(flight)
 
 
-class _Undecodable(Exception):
-    """Arguments that this release can't read."""
-
-
 class _Answers:
     """The `Replies` of a message: its result goes to its sender, as a message."""
 
@@ -377,3 +376,8 @@ class _Answers:
         """See `Replies.result`."""
         self._deliverer.answer(self._delivery, result)
         return None
+
+
+def _text(error: Exception) -> str:
+    """The text of an error, as it is stored."""
+    return error_summary(error)[:MAX_ERROR_CHARS]
