@@ -355,10 +355,7 @@ class ObjectState:
         assert host is not None
         fields = compact(state)
         stored = self.object_type.codec.stored(fields)
-        if messages is None:
-            host.commits.submit(self, stored, False, alarms, fields)
-        else:
-            host.commits.submit(self, stored, False, alarms, fields, messages)
+        host.commits.submit(self, stored, False, alarms, fields, messages)
 
     def _delete(self, alarms: AlarmChanges | None, messages: MessageChanges | None = None) -> None:
         # Also if no state is stored, since it buries the messages that wait for the object.
@@ -374,8 +371,6 @@ class ObjectState:
         host = self._host
         assert host is not None
         encoded = None if delete else self.current
-        if messages is None:
-            return host.commits.submit(self, state, delete, alarms, encoded)
         return host.commits.submit(self, state, delete, alarms, encoded, messages)
 
     def change_alarms(self, alarms: AlarmChanges) -> Ticket:

@@ -114,7 +114,7 @@ class Messages(ABC):
         type_name = self._name_of(object_type)
         limit, tenant = checked_limit(limit), self._tenant
         place = None if after is None else after.place
-        found = await self._opened_now().read(
+        found = await self._usable().read(
             lambda reader: reader.list_messages(type_name, object_id, place, limit, tenant)
         )
         return list(map(waiting_of, found))
@@ -141,7 +141,7 @@ class Messages(ABC):
         type_name = self._name_of(object_type)
         limit, tenant = checked_limit(limit), self._tenant
         number = 0 if after is None else after.place.seq
-        found = await self._opened_now().read(
+        found = await self._usable().read(
             lambda reader: reader.list_dead_messages(type_name, number, limit, tenant)
         )
         return list(map(dead_of, found))
@@ -189,7 +189,7 @@ class Messages(ABC):
         token, tenant = token_of(message_id), self._tenant
         if token is None:
             return None
-        [dead] = await self._opened_now().read(
+        [dead] = await self._usable().read(
             lambda reader: reader.load_dead_messages([token], tenant)
         )
         return None if dead is None else (dead.message.key.to, token)
@@ -201,8 +201,8 @@ class Messages(ABC):
         """The key of an object, which another runtime may serve."""
 
     @abstractmethod
-    def _opened_now(self) -> OpenRuntime:
-        """The parts of the open runtime."""
+    def _usable(self) -> OpenRuntime:
+        """The parts of the open runtime, for the caller's event loop."""
 
     @abstractmethod
     def _name_of(self, object_type: type[DurableObject] | str | None) -> str | None:

@@ -424,8 +424,8 @@ class Objects(Messages):
 
     def _key(self, object_type: type[DurableObject] | str, object_id: str) -> ObjectKey:
         """The key of an object whose alarms are set here; another runtime may serve its type."""
-        alarmed = self._registry.calls_for_alarms(object_type).object_type
-        return alarmed.key(alarmed.address(object_id, self._tenant))
+        known = self._registry.type_of(object_type)
+        return known.key(known.address(object_id, self._tenant))
 
     def _administered(self) -> Administration:
         """The requests that are made of the runtime, for the caller's event loop.
@@ -448,13 +448,8 @@ class Objects(Messages):
         opened.check_usable()
         return opened
 
-    def _opened_now(self) -> OpenRuntime:
-        return self._usable()
-
     def _name_of(self, object_type: type[DurableObject] | str | None) -> str | None:
-        if object_type is None:
-            return None
-        return self._registry.calls_for_alarms(object_type).object_type.name
+        return None if object_type is None else self._registry.type_of(object_type).name
 
     def _open(self) -> OpenRuntime:
         """The parts of the open runtime.

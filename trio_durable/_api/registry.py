@@ -221,7 +221,15 @@ class TypeRegistry:
         """The timeout of calls of a type's objects; the default, without a name."""
         if not type_name:
             return self._default_timeout
-        return self.calls_for_alarms(type_name).object_type.timeout
+        return self.type_of(type_name).timeout
+
+    def type_of(self, object_type: type[DurableObject] | str) -> ObjectType:
+        """The object type of a class or a stored name, also if other runtimes serve it.
+
+        Raises:
+            UnknownObjectType: It isn't known.
+        """
+        return self.calls_for_alarms(object_type).object_type
 
     # --- alarms, by name: see `Destination` ------------------------------------------------------
 
@@ -233,30 +241,8 @@ class TypeRegistry:
             return str(error)
         return None
 
-    def is_here(self, key: AlarmKey) -> bool:
+    def is_here(self, key: AlarmKey | ObjectKey) -> bool:
         """See `Destination.is_here`."""
-        return self.delivers(key.object_id)
-
-    # --- messages --------------------------------------------------------------------------------
-
-    def calls_by_name(self, type_name: str) -> LocalCalls:
-        """The calls of a type's objects, by its stored name.
-
-        Raises:
-            UnknownObjectType: It isn't known, or not among those to serve.
-        """
-        return self.calls(type_name)
-
-    def type_of(self, object_type: type | str) -> ObjectType:
-        """The object type of a class of durable objects, or of a stored name.
-
-        Raises:
-            UnknownObjectType: It isn't known.
-        """
-        return self.calls_for_alarms(object_type).object_type
-
-    def has_object(self, key: ObjectKey) -> bool:
-        """False if an object lives in another process."""
         return self.delivers(key.object_id)
 
     def retry_of(self, key: AlarmKey) -> Retry:

@@ -255,10 +255,10 @@ class DurableRuntime(Objects):
             self._administration = join(opened, self._settings.cluster, self._registry)
         registry = self._registry
         opened.deliver_messages(
-            registry.calls_by_name,
+            registry.calls,
             registry,
             registry.type_of,
-            registry.has_object,
+            registry.is_here,
             self._administration.look_for_messages,
         )
         registry.origin.open()

@@ -13,10 +13,10 @@ from functools import partial
 from .._clock import Clock
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from ..storage import Reader, StoredMessage
+from ..storage import Reader, Receiver, StoredMessage
 from .inboxes import DEPTH, LANES, Inbox, Lane
 from .lanes import Lanes
-from .sleepers import PAGE, Sleepers, all_tenants
+from .sleepers import PAGE, Sleepers, each_page
 
 _FULL_SECONDS = 1.0
 """The pause of reading while memory is full."""
@@ -67,15 +67,17 @@ class Feed:
     async def _scan(self) -> None:
         """Find all receivers with messages in the table."""
         number = self._scans
-        for tenant in await all_tenants(self._runner, self._reader):
-            after: ObjectKey | None = None
-            while receivers := await self._runner.run(
-                partial(self._reader.list_receivers, after, PAGE, tenant)
-            ):
-                after = receivers[-1].key
-                for each in receivers:
-                    if each.is_awake and self._lanes.inboxes.get(each.key) is None:
-                        self._lanes.note_unread(each.key)
+
+        def page(tenant: str, after: Receiver | None) -> list[Receiver]:
+            last = None if after is None else after.key
+            return self._reader.list_receivers(last, PAGE, tenant)
+
+        def take(receivers: list[Receiver]) -> None:
+            for each in receivers:
+                if each.is_awake and self._lanes.inboxes.get(each.key) is None:
+                    self._lanes.note_unread(each.key)
+
+        await each_page(self._runner, self._reader, page, take)
         self._lanes.is_scanned = number == self._scans
         self._lanes.tell_watchers()
 

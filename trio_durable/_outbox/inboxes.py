@@ -127,10 +127,6 @@ class Inboxes:
         if self._by_key.get(inbox.key) is inbox:
             del self._by_key[inbox.key]
 
-    def everything(self) -> list[Inbox]:
-        """All inboxes."""
-        return list(self._by_key.values())
-
     # --- messages --------------------------------------------------------------------------------
 
     def arrived(self, message: StoredMessage) -> Lane | None:

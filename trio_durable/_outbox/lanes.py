@@ -79,10 +79,6 @@ class Lanes:
         else:
             self.invalidate(inbox)
 
-    def forget(self, inbox: Inbox) -> None:
-        """Forget an inbox, whose messages aren't delivered here any more."""
-        self.inboxes.discard(inbox)
-
     def advance(self, lane: Lane) -> None:
         """Have the next message of a lane delivered if it may be. A lane without any is let go."""
         inbox = lane.inbox

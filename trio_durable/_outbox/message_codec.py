@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from .._activations.object_type import ObjectType
-from .._cluster.declaration import ARGS, RESULT, Declaration
+from .._cluster.declaration import ARGS
 from .._cluster.handles import HandleForms, Handles
 from .._cluster.parameters import Parameters, handler_forms
 from .._declarations.records import HandlerDefinition
@@ -29,19 +29,16 @@ Arguments = tuple[tuple[object, ...], dict[str, object]]
 
 
 class MessageCodec:
-    """The codec of the messages to one handler, and of their results.
+    """The codec of the messages to one handler.
 
     Args:
         parameters: The parameters of the handler.
-        result: The form of its result.
     """
 
-    def __init__(self, parameters: Parameters, result: Form) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
-        self._result = result
         self._forms = parameters.forms()
         self._declaration = parameters.declaration()
-        self._result_declaration = Declaration((), {RESULT: result})
         self._leading = [
             each.name
             for each in parameters.signature.parameters.values()
@@ -107,16 +104,6 @@ class MessageCodec:
             raise Unfit(f"{error}; it takes {self._parameters.signature}") from None
         return tuple(args), values
 
-    def encode_result(self, result: object) -> bytes:
-        """The handler's result as JSON, for a once-key.
-
-        Raises:
-            Unfit: It can't be written, or is too large.
-        """
-        written = _written(self._result, result, [])
-        text = self._result_declaration.text
-        return _dumped([written] if text is None else [written, text])
-
     def _write(self, name: str, value: object, places: list[int]) -> object:
         try:
             return _written(self._form(name), value, places)
@@ -153,8 +140,8 @@ class MessageCodecs:
         found = self._made.get((object_type, handler.name))
         if found is None:
             forms = HandleForms(object_type.forms, self._handles).forms
-            found = MessageCodec(*handler_forms(object_type, forms, handler))
-            self._made[object_type, handler.name] = found
+            parameters, _ = handler_forms(object_type, forms, handler)
+            found = self._made[object_type, handler.name] = MessageCodec(parameters)
         return found
 
 

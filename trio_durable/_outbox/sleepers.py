@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from .._clock import Clock
 from .._eventloop.loop import Loop
@@ -13,7 +15,10 @@ from .._eventloop.wakeup import AutoResetEvent
 from ..storage import DueMessage, MessageKey, Reader
 from .lanes import Lanes
 
+T = TypeVar("T")
+
 PAGE = 256
+"""Entries of a page, and tenants that are read in one job."""
 CLOCK_POLL_SECONDS = 1.0
 """The longest sleep under a clock that may jump."""
 _NO_ROOM_MICROSECONDS = 10**6
@@ -104,14 +109,15 @@ class Sleepers:
 
     async def _read(self, horizon: int) -> None:
         """Read the sleepers up to a new horizon."""
-        for tenant in await all_tenants(self._runner, self._reader):
-            after: DueMessage | None = None
-            while due := await self._runner.run(
-                partial(self._reader.due_messages, horizon, after, PAGE, (), tenant)
-            ):
-                after = due[-1]
-                for each in due:
-                    self._push(each.wake_at, each.key)
+
+        def page(tenant: str, after: DueMessage | None) -> list[DueMessage]:
+            return self._reader.due_messages(horizon, after, PAGE, (), tenant)
+
+        def take(due: list[DueMessage]) -> None:
+            for each in due:
+                self._push(each.wake_at, each.key)
+
+        await each_page(self._runner, self._reader, page, take)
         self._horizon = max(self._horizon, horizon)
 
     async def _wake(self, key: MessageKey) -> None:
@@ -158,9 +164,31 @@ class Sleepers:
             self.expect(wake_at, key)
 
 
-async def all_tenants(runner: Runner, reader: Reader) -> list[str]:
-    """The names of all tenants, the nameless one included."""
+async def each_page(
+    runner: Runner,
+    reader: Reader,
+    read: Callable[[str, T | None], list[T]],
+    take: Callable[[list[T]], None],
+) -> None:
+    """Read pages of all tenants, the first ones of many tenants in one job of the reader.
+
+    Args:
+        runner: The reader's.
+        reader: The side of the storage that lists the tenants.
+        read: Reads a page of a tenant, after an entry.
+        take: Takes over a page.
+    """
     tenants = [""]
-    while page := await runner.run(partial(reader.list_tenants, tenants[-1] or None, PAGE)):
-        tenants += page
-    return tenants
+    while tenants:
+        first_pages = await runner.run(partial(_first_pages, read, tenants))
+        for tenant, first_page in zip(tenants, first_pages, strict=True):
+            page = first_page
+            take(page)
+            while len(page) == PAGE:
+                page = await runner.run(partial(read, tenant, page[-1]))
+                take(page)
+        tenants = await runner.run(partial(reader.list_tenants, tenants[-1], PAGE))
+
+
+def _first_pages(read: Callable[[str, T | None], list[T]], tenants: list[str]) -> list[list[T]]:
+    return [read(tenant, None) for tenant in tenants]

@@ -156,7 +156,7 @@ class GroupCommit:
             raise self._closed()
         gate = owner.gate
         ticket = None
-        if gate is not None and not gate.taken and (not delete or gate.may_join(delete)):
+        if gate is not None and not gate.taken and (not delete or gate.takes_deletion):
             ticket = gate.with_changes(state, delete, alarms, encoded, messages)
             # In one line, so that no tracer or debugger gets in between with the lock held.
             with self._lock: is_pending = self._replace(gate, ticket)  # fmt: skip  # noqa: E701

@@ -167,13 +167,14 @@ class Ticket(Commit):
         ticket = self.latest
         return ticket.ended and ticket._failed is _not_pending
 
-    def may_join(self, delete: bool) -> bool:
-        """True if the changes of a later turn may be added.
+    @property
+    def takes_deletion(self) -> bool:
+        """True if the deletion by a later turn may be added.
 
-        A deletion buries the messages that earlier turns have sent to the object itself, and in one
-        commit it comes before all that is sent.
+        It buries the messages that earlier turns have sent to the object itself, and in one commit
+        it comes before all that is sent.
         """
-        return not (delete and (self.messages is not None or self._earlier is not None))
+        return self.messages is None and self._earlier is None
 
     def with_changes(
         self,

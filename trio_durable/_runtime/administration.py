@@ -6,8 +6,9 @@ in another process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -28,9 +29,11 @@ from .._errors import InvalidMessage, ObjectNotRunning
 from .._keys import AlarmKey, ObjectKey
 from .._messages.request import SendRequest
 from .._persistence.restoring import restore_alarms
-from ..storage import AlarmChanges, AlarmRow, NewAlarm, NewMessage
+from ..storage import AlarmChanges, AlarmRow, NewAlarm, NewMessage, Writer
 from .open_runtime import OpenRuntime
 from .tenant_drop import drop_tenant
+
+T = TypeVar("T")
 
 
 class Administration:
@@ -166,27 +169,28 @@ class Administration:
 
     async def retry_message(self, key: ObjectKey, token: int) -> bool:
         """Let a dead letter wait again. See `Messages.retry_message`."""
-        opened = self._opened
-        opened.services.refuse_dropped(key)
-        await opened.leave_turn(key, "retry_message")
-        with opened.storage_errors():
-            retried = await opened.group_commit.perform(
-                lambda writer: writer.retry_messages([token], key.tenant)
-            )
-        if retried and opened.outbox is not None:
-            opened.outbox.look(key)
+        retried = await self._perform(
+            key, "retry_message", lambda writer: writer.retry_messages([token], key.tenant)
+        )
+        if retried and self._opened.outbox is not None:
+            self._opened.outbox.look(key)
         return bool(retried)
 
     async def drop_message(self, key: ObjectKey, token: int) -> bool:
         """Remove a dead letter. See `Messages.drop_message`."""
+        return bool(
+            await self._perform(
+                key, "drop_message", lambda writer: writer.drop_messages([token], key.tenant)
+            )
+        )
+
+    async def _perform(self, key: ObjectKey, name: str, job: Callable[[Writer], T]) -> T:
+        """Run a job about an object with the writer, for the public method ``name``."""
         opened = self._opened
         opened.services.refuse_dropped(key)
-        await opened.leave_turn(key, "drop_message")
+        await opened.leave_turn(key, name)
         with opened.storage_errors():
-            dropped = await opened.group_commit.perform(
-                lambda writer: writer.drop_messages([token], key.tenant)
-            )
-        return bool(dropped)
+            return await opened.group_commit.perform(job)
 
     async def look_for_messages(self, key: ObjectKey) -> None:
         """Messages wait for an object that another process has sent."""
