@@ -79,6 +79,25 @@ PATHS: dict[str, list[Path]] = {
     "DurableRuntime.list_alarms": [lambda runtime: runtime.list_alarms(Plain, "a")],
     "DurableRuntime.list_dead_letters": [lambda runtime: runtime.list_dead_letters(Plain)],
     "DurableRuntime.retry_alarm": [lambda runtime: runtime.retry_alarm(Plain, "a", "any")],
+    "DurableRuntime.send": [
+        lambda runtime: runtime.send(Plain.add, "a"),
+        lambda runtime: runtime.send(Plain.add, "new"),
+    ],
+    "DurableRuntime.settled": [
+        lambda runtime: runtime.settled(Plain, "a"),
+        lambda runtime: runtime.settled(Plain, "nothing"),
+    ],
+    "DurableRuntime.list_messages": [lambda runtime: runtime.list_messages(Plain)],
+    "DurableRuntime.list_dead_messages": [lambda runtime: runtime.list_dead_messages(Plain)],
+    "DurableRuntime.retry_message": [
+        lambda runtime: runtime.retry_message("0123456789abcdef"),
+        lambda runtime: runtime.retry_message("nonsense"),
+    ],
+    "DurableRuntime.retry_messages": [lambda runtime: runtime.retry_messages(Plain)],
+    "DurableRuntime.drop_message": [
+        lambda runtime: runtime.drop_message("0123456789abcdef"),
+        lambda runtime: runtime.drop_message("nonsense"),
+    ],
     "DurableRuntime.list_nodes": [lambda runtime: runtime.list_nodes()],
     "DurableRuntime.locate": [lambda runtime: runtime.locate(Plain, "a")],
     "DurableRuntime.list_tenants": [lambda runtime: runtime.list_tenants()],
@@ -94,6 +113,7 @@ PATHS: dict[str, list[Path]] = {
 ELSEWHERE = {
     "DurableRuntime.closed": "returns when the runtime is closed: see test_hosts",
     "Context.commit": "within a turn: it is one of the handlers here",
+    "Withdrawal.taken_back": "within a turn: it reads as find_sent does, see test_messages",
 }
 
 

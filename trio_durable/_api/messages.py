@@ -186,12 +186,11 @@ class Messages(ABC):
 
     async def _receiver_of_dead(self, message_id: str) -> tuple[ObjectKey, int] | None:
         """The receiver and the token of a dead letter; None if there is no such one."""
-        token, tenant = token_of(message_id), self._tenant
+        opened, token, tenant = self._usable(), token_of(message_id), self._tenant
         if token is None:
+            await opened.loop.checkpoint()
             return None
-        [dead] = await self._usable().read(
-            lambda reader: reader.load_dead_messages([token], tenant)
-        )
+        [dead] = await opened.read(lambda reader: reader.load_dead_messages([token], tenant))
         return None if dead is None else (dead.message.key.to, token)
 
     # --- the rest of `Objects` -------------------------------------------------------------------
