@@ -21,7 +21,14 @@ from trio_durable._keys import AlarmKey
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
 from trio_durable._telemetry.events import Turn
-from trio_durable.storage import AlarmChanges, Commit, MemoryStorage, StorageFault
+from trio_durable.storage import (
+    AlarmChanges,
+    Commit,
+    MemoryStorage,
+    MessageChanges,
+    NewMessage,
+    StorageFault,
+)
 from trio_durable.storage._forwarding import ForwardingWriter
 from trio_durable.testing.conformance._builders import changes as changed
 
@@ -255,6 +262,10 @@ class FakeOwner:
         """A change of alarms, by a turn or by a call from outside a turn."""
         return self._submit(state, delete, alarms)
 
+    def send(self, new: NewMessage) -> Held:
+        """A turn that sends a message, and changes nothing."""
+        return self._submit(None, False, messages=MessageChanges(sent=[new]))
+
     def read(self, value: object = None) -> Held:
         """A turn without a change, which waits for the gate all the same."""
         assert self.gate is not None
@@ -263,11 +274,15 @@ class FakeOwner:
         return held
 
     def _submit(
-        self, state: bytes | None, delete: bool, alarms: AlarmChanges | None = None
+        self,
+        state: bytes | None,
+        delete: bool,
+        alarms: AlarmChanges | None = None,
+        messages: MessageChanges | None = None,
     ) -> Held:
         what = "delete" if delete else "alarms" if state is None else state.decode()
         name = f"{self.key.object_id} {what}"
-        ticket = self.bench.group_commit.submit(self, state, delete, alarms)
+        ticket = self.bench.group_commit.submit(self, state, delete, alarms, messages=messages)
         assert self.gate is ticket
         held = Held(self.bench.log, name, name)
         ticket.hold(held)

@@ -9,16 +9,34 @@ from typing import cast
 import anyio
 import pytest
 
-from trio_durable import PersistenceError
+from trio_durable import PersistenceError, StaleObject
 from trio_durable._eventloop.runner import ThreadRunner
 from trio_durable._eventloop.running import running_loop
 from trio_durable._keys import AlarmKey
 from trio_durable._persistence import group_commit
 from trio_durable._persistence.group_commit import GroupCommit
-from trio_durable.storage import StorageFault, StoredAlarm, Writer
+from trio_durable.storage import (
+    RECEIVER_DELETED,
+    NewMessage,
+    StorageFault,
+    StoredAlarm,
+    Writer,
+    lane_of,
+)
 from trio_durable.testing.conformance._builders import changes as changed
 
-from .bench import FAULT, Bench, FakeOwner, Held, SteppedRunner, Stopwatch, like, raise_after, told
+from .bench import (
+    FAULT,
+    Bench,
+    FakeOwner,
+    Held,
+    SteppedRunner,
+    Stopwatch,
+    failure,
+    like,
+    raise_after,
+    told,
+)
 
 
 class Performed:
@@ -119,11 +137,9 @@ def test_the_gate_stays_while_a_later_ticket_is_on_its_way(bench: Bench) -> None
     ("turns", "expected", "stored"),
     [
         (["1", None], (None, True), None),
-        ([None, "1"], (b"1", False), (1, b"1")),
         ([None, None], (None, True), None),
-        (["1", None, "2"], (b"2", False), (1, b"2")),
     ],
-    ids=["save, delete", "delete, save", "delete, delete", "save, delete, save"],
+    ids=["save, delete", "delete, delete"],
 )
 def test_saves_and_deletions_coalesce(
     bench: Bench,
@@ -143,6 +159,58 @@ def test_saves_and_deletions_coalesce(
     assert bench.writer.stored(a) == stored
     assert a.revision == (stored[0] if stored else 0)
     assert a.failures == 0
+
+
+def a_message(owner: FakeOwner) -> NewMessage:
+    return NewMessage(owner.key, lane_of(owner.key), 7, "handle", b"[{}]", 1, sender=owner.key)
+
+
+def test_a_deletion_follows_what_was_sent_to_the_object_in_a_transaction_of_its_own(
+    bench: Bench,
+) -> None:
+    a = bench.owner("a")
+    held = [a.save(b"1"), a.send(a_message(a)), a.delete(), a.save(b"2")]
+    bench.finish()
+    (first,), (second,), (third,) = bench.writer.batches
+    assert first == like(a, 0, b"1")
+    assert (second.revision, second.delete) == (1, True)
+    assert third == like(a, 0, b"2")
+    assert [told(h) for h in held] == ["a 1", "a alarms", "a delete", "a 2"]
+    reader = bench.writer.storage.open_reader()
+    (dead,) = reader.list_dead_messages(None, 0, 10)
+    assert dead.message.last_error == RECEIVER_DELETED
+    assert (a.failures, bench.group_commit.is_drained) == (0, True)
+
+
+def test_a_deletion_that_follows_what_was_refused_is_refused_as_well(bench: Bench) -> None:
+    a = bench.owner("a")
+    a.save(b"1")
+    bench.finish()
+    a.revision = 7
+    held = [a.send(a_message(a)), a.delete()]
+    bench.finish()
+    assert [type(failure(each)) for each in held] == [StaleObject, StaleObject]
+    assert bench.writer.stored(a) == (1, b"1")
+    assert bench.writer.storage.open_reader().list_messages(None, None, None, 10) == []
+
+
+def test_a_state_behind_a_deletion_does_not_take_its_place(bench: Bench) -> None:
+    a = bench.owner("a")
+    held = [a.delete(), a.save(b"1"), a.save(b"2")]
+    bench.finish()
+    (first,), (second,) = bench.writer.batches
+    assert first.delete
+    assert second == like(a, 0, b"2")
+    assert [told(h) for h in held] == ["a delete", "a 1", "a 2"]
+
+
+def test_a_deletion_joins_changes_of_alarms(bench: Bench) -> None:
+    a = bench.owner("a")
+    alarms = [changed({"x": 1}), changed({"y": 2})]
+    held = [*(a.change(each) for each in alarms), a.delete()]
+    bench.finish()
+    assert len(bench.writer.batches) == 1
+    assert [told(h) for h in held] == ["a alarms", "a alarms", "a delete"]
 
 
 def test_revisions_start_over_behind_a_deletion(bench: Bench) -> None:

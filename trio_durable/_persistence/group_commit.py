@@ -156,7 +156,7 @@ class GroupCommit:
             raise self._closed()
         gate = owner.gate
         ticket = None
-        if gate is not None and not gate.taken and (not delete or gate.takes_deletion):
+        if gate is not None and not gate.taken and gate.takes(state, delete):
             ticket = gate.with_changes(state, delete, alarms, encoded, messages)
             # In one line, so that no tracer or debugger gets in between with the lock held.
             with self._lock: is_pending = self._replace(gate, ticket)  # fmt: skip  # noqa: E701
@@ -395,6 +395,9 @@ class GroupCommit:
             pop(owner, None)  # first: what is published from here on is in it again
             ticket = owner.gate
             if ticket is not None and not ticket.taken and not ticket.ended:
+                if ticket.preceding is not None and (first := ticket.next_to_take) is not ticket:
+                    self._dirty[owner] = None  # for the next transaction, which has one of a key
+                    ticket = first
                 ticket.take()
                 append(ticket)
                 size += ticket.size

@@ -167,14 +167,30 @@ class Ticket(Commit):
         ticket = self.latest
         return ticket.ended and ticket._failed is _not_pending
 
-    @property
-    def takes_deletion(self) -> bool:
-        """True if the deletion by a later turn may be added.
+    def takes(self, state: bytes | None, delete: bool) -> bool:
+        """True if the changes of a later turn may be added, and in one commit mean the same.
 
-        It buries the messages that earlier turns have sent to the object itself, and in one commit
-        it comes before all that is sent.
+        A deletion buries the messages that wait for the object. Those that earlier turns have sent
+        to it would come after it, and a later state would take its place.
         """
-        return self.messages is None and self._earlier is None
+        if not delete:
+            return state is None or not self.delete
+        messages, earlier = self.messages, self._earlier
+        while messages is None and earlier is not None:
+            _, messages, earlier = earlier
+        return messages is None
+
+    @property
+    def next_to_take(self) -> Ticket:
+        """The first ticket that the writer doesn't have, of this one and those that it is based on.
+
+        There are several if one didn't take the changes of the next, see `takes`. For
+        `GroupCommit`, with its lock held.
+        """
+        ticket = self
+        while (before := ticket.preceding) is not None and not before.taken and not before.ended:
+            ticket = before
+        return ticket
 
     def with_changes(
         self,
