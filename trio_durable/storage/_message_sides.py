@@ -139,9 +139,10 @@ class MessageReader:
     def list_receivers(
         self, after: ObjectKey | None, limit: int, tenant: str = ""
     ) -> list[Receiver]:
-        """Objects for which messages wait, by type and then id.
+        """Objects for which messages wait, in an order of the storage's own, which doesn't change.
 
-        The duration depends on the length of the page, and not on the number of messages.
+        A page begins behind ``after``, whether or not messages wait for that one still. The
+        duration depends on the length of the page, and not on the number of messages.
 
         Args:
             after: Only objects after this one.
@@ -238,7 +239,7 @@ class MessageReader:
         limit: int,
         tenant: str = "",
     ) -> list[StoredMessage]:
-        """Waiting messages, by the receiver's type and id, and then lane and number.
+        """Waiting messages, by receiver in the order of `list_receivers`, then lane and number.
 
         Args:
             type_name: Only messages to objects of this type; None for all.

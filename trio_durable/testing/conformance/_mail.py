@@ -134,14 +134,17 @@ class MailTests(MessageTests):
         ]
         self.send(writer, *sent, message("t", tenant="", sender=None, lane="", type_name="Z"))
         keys.append(ObjectKey("Z", "t"))
-        keys.sort(key=lambda one: (one.type_name.encode(), one.object_id.encode()))
+        whole = reader.list_receivers(None, 100)
+        assert len(whole) == len(keys)
+        assert {each.key for each in whole} == set(keys)
+        assert all(each.is_awake for each in whole)
         for limit in (1, 5, 100):
             found: list[Receiver] = []
             while page := reader.list_receivers(found[-1].key if found else None, limit):
                 assert len(page) <= limit
                 found += page
                 assert len(found) <= len(keys)
-            assert found == [Receiver(one, True) for one in keys]
+            assert found == whole
 
     def test_a_receiver_of_sleeping_messages_alone_is_not_awake(
         self, writer: Writer, reader: Reader

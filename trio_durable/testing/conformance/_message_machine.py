@@ -15,6 +15,7 @@ from ...storage import (
     NewMessage,
     OnceKey,
     OnceReply,
+    Receiver,
     StoredMessage,
     lane_of,
     new_token,
@@ -27,6 +28,14 @@ from ._values import FOREVER, TENANTS
 _any_name = st.sampled_from(["k", "K", "é"])
 _any_error = st.sampled_from([None, "", "no", 'it\'s "é"\n👾'])
 _any_lane = st.sampled_from(["", "Cart/a", "Cart/👾", "cart/a"])
+
+
+def _place(found: StoredMessage | Receiver) -> tuple[object, ...]:
+    """The place in a list of messages or receivers, whose order by receiver is the storage's."""
+    if isinstance(found, Receiver):
+        return found.key.type_name.encode(), found.key.object_id.encode()
+    to, lane, seq, _ = found.key
+    return to.type_name.encode(), to.object_id.encode(), lane.encode(), seq
 
 
 def _has_mail(machine: MessageMachine) -> bool:
@@ -274,10 +283,12 @@ class MessageMachine(StorageMachine):
         for tenant in TENANTS:
             mail, reader = self.mail, self.reader
             expected = [one.stored() for one in mail.of(tenant)]
-            assert reader.list_messages(None, None, None, 1000, tenant) == expected
+            found = reader.list_messages(None, None, None, 1000, tenant)
+            assert sorted(found, key=_place) == expected
             assert reader.load_messages([one.key for one in expected]) == expected
             assert reader.list_dead_messages(None, 0, 1000, tenant) == mail.letters_of(tenant)
             assert reader.list_once(None, 1000, tenant) == mail.once_of(tenant)
-            assert reader.list_receivers(None, 1000, tenant) == mail.receivers(tenant)
+            receivers = reader.list_receivers(None, 1000, tenant)
+            assert sorted(receivers, key=_place) == mail.receivers(tenant)
             assert reader.due_messages(FOREVER, None, 1000, (), tenant) == mail.feed(tenant)
             assert reader.summarize_messages(tenant) == mail.summaries(tenant)
