@@ -35,6 +35,11 @@ DAMAGES = {
         "durable_acme.durable_objects lacks the trigger durable_objects_begin_at_1",
     ),
     "table": ("DROP TABLE durable_acme.durable_alarms", "durable_acme.durable_alarms is missing"),
+    "messages": (
+        "DROP TABLE durable_acme.durable_messages",
+        "durable_acme.durable_messages is missing",
+    ),
+    "once-keys": ("DROP TABLE durable_acme.durable_once", "durable_acme.durable_once is missing"),
     "schema": ("DROP SCHEMA durable_acme CASCADE", "durable_acme.durable_objects is missing"),
     "key": (
         "ALTER TABLE durable_acme.durable_objects DROP CONSTRAINT durable_objects_pkey",

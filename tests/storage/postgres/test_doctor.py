@@ -15,6 +15,8 @@ from trio_durable import ObjectKey
 from trio_durable.storage import AlarmChanges, Commit, Finding, NewAlarm
 from trio_durable.storage.postgres import PostgresStorage
 
+from .messages import message, sent_by
+
 NOW = 1_767_225_600_000_000
 
 
@@ -110,6 +112,23 @@ def test_a_newer_schema(server: Server) -> None:
 def test_a_schema_that_is_missing(server: Server) -> None:
     findings = found(server.url() + "?options=-csearch_path%3Dshpo")
     assert_finding(findings["schema"], "problem", "up to shpo")
+
+
+@pytest.mark.parametrize("table", ["durable_messages", "durable_dead_messages", "durable_once"])
+def test_the_tables_of_messages_are_checked(server: Server, table: str) -> None:
+    server.execute(f"ALTER TABLE durable_acme.{table} RENAME TO gone")
+    finding = found(server.url())["tenants"]
+    assert_finding(finding, "problem", f"durable_acme.{table} is missing")
+
+
+def test_messages_that_cannot_be_read(server: Server) -> None:
+    with closing(PostgresStorage(server.url()).open_writer()) as writer:
+        sent_by(writer, message(ObjectKey("Cart", "a", "acme")))
+    server.execute("UPDATE durable_acme.durable_messages SET arguments = '{'")
+    finding = found(server.url(), thorough=True)["rows"]
+    if finding.status == "warning":
+        pytest.skip(finding.text)
+    assert_finding(finding, "problem", "durable_acme: 0 objects, 0 alarms, 1 messages")
 
 
 def test_privileges_on_the_tables_of_tenants(server: Server) -> None:

@@ -16,6 +16,8 @@ from trio_durable._persistence.division import in_parts
 from trio_durable.storage import (
     AlarmChanges,
     Commit,
+    MessageChanges,
+    MessageKey,
     PartialFault,
     Postponement,
     Reader,
@@ -23,9 +25,10 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-from trio_durable.storage.postgres import PostgresStorage, _isolation, _migrations
-from trio_durable.storage.postgres._migrations import Migration
-from trio_durable.storage.postgres._writer import MAX_NEW_TENANTS, MAX_TENANTS
+from trio_durable.storage.postgres import PostgresStorage, _isolation, _migrations, _steps
+from trio_durable.storage.postgres._steps import Migration
+from trio_durable.storage.postgres._tenant_work import MAX_TENANTS
+from trio_durable.storage.postgres._writer import MAX_NEW_TENANTS
 
 from .rows import (
     ALARM,
@@ -457,7 +460,7 @@ def check_that_it_makes_none(
 ) -> None:
     commit(writer, of_tenant("zoo"))
     with monkeypatch.context() as newer:
-        newer.setattr(_migrations, "_TENANT_STEPS", (*_migrations._TENANT_STEPS, NOTE))
+        newer.setattr(_migrations, "TENANT_STEPS", (*_steps.TENANT_STEPS, NOTE))
         beside(postgres).open_writer().close()
     batch = [of_tenant("acme"), of_tenant("zoo", "a", 1), save("a", 0)]
     with pytest.raises(PartialFault, match=r"newer release .*m007_note.*upgrade it") as caught:
@@ -480,11 +483,11 @@ def test_a_newer_release_brings_tenants_of_an_older_one_up_to_date(
     storage = beside(postgres)
     with closing(storage.open_writer()) as writer:
         commit(writer, save("a", 0))
-    monkeypatch.setattr(_migrations, "_TENANT_STEPS", (*_migrations._TENANT_STEPS, NOTE))
+    monkeypatch.setattr(_migrations, "TENANT_STEPS", (*_steps.TENANT_STEPS, NOTE))
     newer = beside(postgres)
     with closing(newer.open_writer()) as new_writer, closing(newer.open_reader()) as reader:
         with monkeypatch.context() as older:
-            older.setattr(_migrations, "_TENANT_STEPS", _migrations._TENANT_STEPS[:-1])
+            older.setattr(_migrations, "TENANT_STEPS", _steps.TENANT_STEPS)
             older.setattr(_migrations, "unknown", lambda applied: [])
             admin.execute(storage.migration_sql(tenant="acme").encode())
         has_note = (
@@ -529,6 +532,7 @@ def test_nothing_normal_is_an_error_in_the_servers_log(fresh_server: Server) -> 
     storage = PostgresStorage(fresh_server.conninfo())
     known = len(errors_in(fresh_server))
     alarms = AlarmChanges(changed={**ALARM})
+    lost = MessageKey(key("a"), "Cart/b", 7, 7)
     with ExitStack() as stack:
         writer = stack.enter_context(closing(storage.open_writer()))
         reader = stack.enter_context(closing(storage.open_reader()))
@@ -545,6 +549,8 @@ def test_nothing_normal_is_an_error_in_the_servers_log(fresh_server: Server) -> 
             Commit(key("gone"), 1, delete=True),
             setting("gone", "x", revision=1),
             of_tenant("acme", "a", 3),
+            Commit(key("a"), 1, messages=MessageChanges([lost])),
+            Commit(key("a"), 7, messages=MessageChanges(cancelled=["k"])),
         ]
         for each in stale:
             assert commit(writer, each, save("new", 0)) in ([0], [0, 1])

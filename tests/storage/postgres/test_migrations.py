@@ -7,15 +7,18 @@ from contextlib import closing
 from functools import partial
 from itertools import pairwise
 
+import psycopg
 import pytest
 from support.postgres import wait_until
 
 from trio_durable import SchemaTooNew, StorageUnavailable
 from trio_durable.storage import Commit, StoredObject, Writer
 from trio_durable.storage.postgres import PostgresStorage
-from trio_durable.storage.postgres._migrations import _LOCK, GONE, names_of_all
+from trio_durable.storage.postgres._migrations import _LOCK, names_of_all
+from trio_durable.storage.postgres._steps import FILLED, GONE
 
-from .rows import Admin, beside, commit, in_thread, key, race, save, waits
+from .messages import burying, message, recording, sent_by
+from .rows import Admin, beside, commit, count, in_thread, key, race, save, waits
 
 CATALOGUE = """
 SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), l.collname::text,
@@ -85,9 +88,20 @@ def test_the_tables(storage: PostgresStorage, admin: Admin) -> None:
         "durable_alarms_pkey",
         "durable_beats_pkey",
         "durable_cluster_pkey",
+        "durable_dead_messages_by_lane",
+        "durable_dead_messages_by_token",
+        "durable_dead_messages_by_type",
+        "durable_dead_messages_pkey",
+        "durable_messages_awake",
+        "durable_messages_begun",
+        "durable_messages_by_sender_key",
+        "durable_messages_by_time",
+        "durable_messages_pkey",
         "durable_migrations_pkey",
         "durable_nodes_pkey",
         "durable_objects_pkey",
+        "durable_once_by_expiry",
+        "durable_once_pkey",
         "durable_shards_by_owner",
         "durable_shards_pkey",
         "durable_tenants_pkey",
@@ -127,6 +141,7 @@ def test_migrations_down_and_up_with_tenants(
     scratch = catalogue(admin), catalogue(admin, "durable_acme")
     writer.close()
     assert storage.migrate_down("m001_objects") == [
+        "m006_messages",
         "m005_cluster",
         "m004_crashes",
         "m003_tenants",
@@ -168,6 +183,54 @@ def test_the_sql_of_migrations_down_does_the_same(
     assert storage.migrate_down_sql(to) == ""
 
 
+@pytest.mark.parametrize(
+    ("kind", "tenant"), [("waiting", ""), ("dead", "acme"), ("once", "zoo"), ("once", "")]
+)
+@pytest.mark.parametrize("to", ["m005_cluster", "m002_alarms", None])
+def test_no_migration_down_deletes_messages(
+    storage: PostgresStorage, admin: Admin, writer: Writer, to: str | None, kind: str, tenant: str
+) -> None:
+    """Nor does it undo anything else then."""
+    commit(writer, save("a", 0), *(Commit(key("a", each), 0, b"1") for each in ("acme", "zoo")))
+    new = message(key("b", tenant), key("a", tenant))
+    if kind == "once":
+        commit(writer, recording("b", tenant=tenant))
+    else:
+        sent_by(writer, new)
+    if kind == "dead":
+        commit(writer, burying(new))
+    writer.close()
+    schemas = [None, "durable_acme", "durable_zoo"]
+    before = [catalogue(admin, schema) for schema in schemas]
+    with pytest.raises(StorageUnavailable, match="messages, dead letters or once-keys are there"):
+        storage.migrate_down(to)
+    assert [catalogue(admin, schema) for schema in schemas] == before
+    assert storage.applied_migrations() == names_of_all()
+    with pytest.raises(psycopg.Error) as caught:
+        run_script(admin, storage.migrate_down_sql(to))
+    assert caught.value.sqlstate == FILLED
+    admin.execute("ROLLBACK")
+    assert [catalogue(admin, schema) for schema in schemas] == before
+
+
+@pytest.mark.parametrize("tenant", ["", "acme"])
+def test_the_sql_of_a_migration_down_deletes_no_messages_if_it_goes_on_after_an_error(
+    storage: PostgresStorage, admin: Admin, writer: Writer, tenant: str
+) -> None:
+    """As psql does."""
+    commit(writer, Commit(key("a", "acme"), 0, b"1"))
+    new = message(key("b", tenant), key("a", tenant))
+    sent_by(writer, new)
+    writer.close()
+    for transaction in storage.migrate_down_sql(None).split("BEGIN;")[1:]:
+        try:
+            run_script(admin, f"BEGIN;{transaction}")
+        except psycopg.Error:
+            admin.execute("ROLLBACK")
+    schema = f"durable_{tenant}" if tenant else schema_of(admin)
+    assert count(admin, f'SELECT count(*) FROM "{schema}".durable_messages') == 1
+
+
 def test_the_tables_of_a_tenant_are_those_of_everybody(
     storage: PostgresStorage, admin: Admin, writer: Writer
 ) -> None:
@@ -175,7 +238,13 @@ def test_the_tables_of_a_tenant_are_those_of_everybody(
     theirs = catalogue(admin, "durable_acme")
     of_everybody = [row for row in catalogue(admin) if row in theirs]
     assert theirs == of_everybody
-    assert [row[2] for row in theirs if row[0] == "table"] == ["durable_alarms", "durable_objects"]
+    assert [row[2] for row in theirs if row[0] == "table"] == [
+        "durable_alarms",
+        "durable_dead_messages",
+        "durable_messages",
+        "durable_objects",
+        "durable_once",
+    ]
 
 
 def test_a_tenant_is_brought_up_to_date(
@@ -184,11 +253,13 @@ def test_a_tenant_is_brought_up_to_date(
     commit(writer, Commit(key("a", "acme"), 0, b"1"))
     scratch = catalogue(admin, "durable_acme")
     writer.close()
-    admin.execute("DROP TABLE durable_acme.durable_alarms")
+    for table in ("alarms", "messages", "dead_messages", "once"):
+        admin.execute(f"DROP TABLE durable_acme.durable_{table}".encode())
     admin.execute("DELETE FROM durable_migrations WHERE tenant = 'acme' AND name > 'm002'")
     assert storage.pending_migrations() == [
         "m002_alarms of tenant acme",
         "m004_crashes of tenant acme",
+        "m006_messages of tenant acme",
     ]
     storage.open_writer().close()
     assert catalogue(admin, "durable_acme") == scratch

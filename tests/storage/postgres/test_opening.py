@@ -254,6 +254,18 @@ def made(server: Server) -> Iterator[PostgresStorage]:
             "made.durable_alarms has no primary key",
         ),
         (
+            "ALTER TABLE made.durable_messages DROP CONSTRAINT durable_messages_pkey",
+            "made.durable_messages has no primary key",
+        ),
+        (
+            "ALTER TABLE made.durable_once DROP COLUMN token",
+            "durable_once.token is missing or of another type or collation",
+        ),
+        (
+            "ALTER TABLE made.durable_dead_messages DROP COLUMN is_overtaken",
+            "durable_dead_messages.is_overtaken is missing or of another type or collation",
+        ),
+        (
             "ALTER TABLE made.durable_alarms DROP COLUMN failures",
             "durable_alarms.failures is missing or of another type or collation",
         ),
@@ -326,7 +338,9 @@ def test_privileges_are_checked_one_by_one(server: Server, made: PostgresStorage
     assert 'made"."durable_objects" (DELETE)' in caught.value.problem
     with pytest.raises(StorageUnavailable, match="may not read the tables") as caught:
         storage.open_reader()
-    assert 'made: "made"."durable_alarms" (SELECT); grant' in caught.value.problem
+    tables = ("alarms", "dead_messages", "messages", "once")
+    lacking = ", ".join(f'"made"."durable_{table}" (SELECT)' for table in tables)
+    assert f"made: {lacking}; grant" in caught.value.problem
 
 
 # --- the schema that is asked for ----------------------------------------------------------------
@@ -340,6 +354,7 @@ def role(server: Server) -> Iterator[str]:
     server.execute(
         "DROP TABLE IF EXISTS durable_objects, durable_alarms, durable_tenants, durable_migrations",
         "DROP TABLE IF EXISTS durable_shards, durable_beats, durable_nodes, durable_cluster",
+        "DROP TABLE IF EXISTS durable_messages, durable_dead_messages, durable_once",
         "DROP SCHEMA IF EXISTS shop CASCADE",
         "DROP FUNCTION IF EXISTS durable_begin_at_1",
         "DROP OWNED BY shop CASCADE",

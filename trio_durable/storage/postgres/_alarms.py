@@ -333,14 +333,14 @@ class AlarmTable:
     ) -> list[StoredAlarm]:
         """See `Writer.claim`."""
         parameters = (*_keys(alarms), now, claim, until, expired_by(now))
-        rows = connection.execute(self._claim, _fenced(connection, *parameters), binary=True)
+        rows = connection.execute(self._claim, connection.fenced(*parameters), binary=True)
         return self._stored(rows)
 
     def renew(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]], until: int
     ) -> None:
         """See `Writer.renew`."""
-        connection.execute(self._renew, _fenced(connection, *_claims(claims), until))
+        connection.execute(self._renew, connection.fenced(*_claims(claims), until))
 
     def postpone(self, connection: Connection, postponements: Sequence[Postponement]) -> None:
         """See `Writer.postpone`."""
@@ -351,21 +351,21 @@ class AlarmTable:
             text_array(each.last_error for each in postponements),
             BigintArray([each.crashes for each in postponements]),
         )
-        connection.execute(self._postpone, _fenced(connection, *parameters))
+        connection.execute(self._postpone, connection.fenced(*parameters))
 
     def revive(self, connection: Connection, alarm: AlarmKey, now: int) -> bool:
         """See `Writer.revive`."""
-        parameters = _fenced(connection, now, *alarm[:3])
+        parameters = connection.fenced(now, *alarm[:3])
         return connection.execute(self._revive, parameters).rowcount > 0
 
     def mark(self, connection: Connection, alarm: AlarmKey, claim: int) -> bool:
         """See `Writer.mark`."""
-        parameters = _fenced(connection, *alarm[:3], claim)
+        parameters = connection.fenced(*alarm[:3], claim)
         return connection.execute(self._mark, parameters).rowcount > 0
 
     def acquit(self, connection: Connection, alarm: AlarmKey, claim: int) -> bool:
         """See `Writer.acquit`."""
-        parameters = _fenced(connection, *alarm[:3], claim)
+        parameters = connection.fenced(*alarm[:3], claim)
         return connection.execute(self._acquit, parameters).rowcount > 0
 
     def release(
@@ -379,9 +379,9 @@ class AlarmTable:
             are_crashes: The claims have outlived their processes, so the alarms become suspects.
         """
         if shards is None:
-            connection.execute(self._release, _fenced(connection, are_crashes))
+            connection.execute(self._release, connection.fenced(are_crashes))
         else:
-            parameters = _fenced(connection, are_crashes, *shards.parameters)
+            parameters = connection.fenced(are_crashes, *shards.parameters)
             connection.execute(self._release_shards, parameters)
 
     # --- reading ---------------------------------------------------------------------------------
@@ -464,12 +464,6 @@ class AlarmTable:
     ) -> StoredAlarm:
         key = AlarmKey(type_name, object_id, name, self._tenant)
         return StoredAlarm(key, due_at, None if payload is None else swap_nul(payload), *rest)
-
-
-def _fenced(connection: Connection, *parameters: object) -> tuple[object, ...]:
-    """The parameters of a statement that begins with `FENCE`."""
-    assert connection.fence is not None
-    return *connection.fence, *parameters
 
 
 def _touched(changes: AlarmChanges) -> Sequence[str | None]:

@@ -117,15 +117,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         begin = self.session.begin
         if begin is None:
             return work(self)
-        cursor = self.execute(begin.encode())
-        cursor.nextset()  # the first result is that of BEGIN
-        found = cursor.fetchone()
         try:
-            assert found is not None
-            self.backend_pid, started_at, is_read_only = found[:3]
-            server = self.session.server
-            if (started_at, is_read_only) != (server.started_at, server.is_read_only):
-                raise WrongServer("the pooler leads to another server than before")
+            self._begin(begin)
             result = work(self)
         except BaseException:
             if self.timeout_error is None:
@@ -135,6 +128,32 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         if self.execute("COMMIT").statusmessage != "COMMIT":
             raise psycopg.errors.InFailedSqlTransaction("the transaction was rolled back")
         return result
+
+    def _begin(self, begin: str) -> None:
+        """Begin a transaction behind a pooler.
+
+        Raises:
+            WrongServer: It leads to another server than when connecting.
+        """
+        cursor = self.execute(begin.encode())
+        cursor.nextset()  # the first result is that of BEGIN
+        found = cursor.fetchone()
+        assert found is not None
+        self.backend_pid, started_at, is_read_only = found[:3]
+        server = self.session.server
+        if (started_at, is_read_only) != (server.started_at, server.is_read_only):
+            raise WrongServer("the pooler leads to another server than before")
+
+    def freeze(self) -> None:
+        """Begin a transaction that sees the state of its first statement.
+
+        Raises:
+            WrongServer: A pooler leads to another server than when connecting.
+        """
+        if self.session.begin is None:
+            self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        else:
+            self._begin(self.session.begin.replace("READ COMMITTED", "REPEATABLE READ"))
 
     def pipelined(self, send: Callable[[], None]) -> None:
         """Send the statements that ``send`` executes in one round trip, as one transaction.
@@ -157,6 +176,11 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             with self.transaction(force_rollback=True):
                 pass
         raise self.timeout_error or failure
+
+    def fenced(self, *parameters: object) -> tuple[object, ...]:
+        """The parameters of a statement that begins with the fence, see `_nodes.FENCE`."""
+        assert self.fence is not None
+        return *self.fence, *parameters
 
     def is_usable(self) -> bool:
         """True if it is idle and its socket shows no sign of an end. Takes no round trip."""

@@ -27,6 +27,8 @@ _CONNECTIONS_OF_RUNTIME = 3
 _MAX_SKEW_SECONDS = 1.0
 _MAX_XACT_MINUTES = 60
 _MANY_TENANTS = 10_000
+_RELATIONS = 30
+"""Tables, indexes, sequences and TOAST of one tenant."""
 _WRAPAROUND_AGE = 1_500_000_000
 """Age in transactions beyond which autovacuum is failing; the server stops at about 2.1 billion."""
 
@@ -316,8 +318,11 @@ SELECT t.name FROM {tenants} AS t WHERE (
     )
     FROM pg_namespace AS n JOIN pg_class AS c ON c.relnamespace = n.oid,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p
-    WHERE n.nspname = 'durable_' || t.name AND c.relname IN ('durable_objects', 'durable_alarms')
-) < 8 ORDER BY t.name LIMIT 5
+    WHERE n.nspname = 'durable_' || t.name AND c.relname IN (
+        'durable_objects', 'durable_alarms', 'durable_messages', 'durable_dead_messages',
+        'durable_once'
+    )
+) < 20 ORDER BY t.name LIMIT 5
 """
 
 
@@ -351,7 +356,7 @@ def _tenants(context: Context) -> Iterator[Finding]:
         yield Finding(
             "tenants",
             "warning",
-            f"{count:,} tenants are {9 * count:,} relations, which slow down the server's "
+            f"{count:,} tenants are {_RELATIONS * count:,} relations, which slow down the server's "
             "catalogue, dumps and vacuum",
             "see docs/postgres.md",
         )
@@ -428,6 +433,13 @@ def _nodes(context: Context) -> Iterator[Finding]:
 # --- thorough ------------------------------------------------------------------------------------
 
 
+_INVALID_MESSAGES = """
+SELECT (SELECT count(*) FROM {messages} WHERE arguments IS NOT JSON OR failures < 0)
+    + (SELECT count(*) FROM {dead_messages} WHERE arguments IS NOT JSON OR failures < 0)
+    + (SELECT count(*) FROM {once} WHERE reply IS NOT JSON)
+"""
+
+
 def _rows(context: Context) -> Iterator[Finding]:
     if context.connection.info.server_version < 160000:
         yield Finding("rows", "warning", "they can be checked by PostgreSQL 16 or newer")
@@ -448,10 +460,14 @@ def _rows(context: Context) -> Iterator[Finding]:
                 "FROM {alarms}"
             )
         )
+        (invalid_messages,) = context.one(names.statement(_INVALID_MESSAGES))
         assert isinstance(count, int)
         total += count
-        if invalid or invalid_alarms:
-            broken.append(f"{names.schema}: {invalid} objects, {invalid_alarms} alarms")
+        if invalid or invalid_alarms or invalid_messages:
+            broken.append(
+                f"{names.schema}: {invalid} objects, {invalid_alarms} alarms, "
+                f"{invalid_messages} messages or once-keys"
+            )
     if broken:
         yield Finding(
             "rows",
@@ -460,7 +476,7 @@ def _rows(context: Context) -> Iterator[Finding]:
             "find them by state IS NOT JSON, and restore them from a backup",
         )
     else:
-        yield Finding("rows", "ok", f"all {total:,} objects and their alarms can be read")
+        yield Finding("rows", "ok", f"all {total:,} objects, their alarms and messages can be read")
 
 
 def _pages_of_tenants(context: Context) -> Iterator[list[str]]:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import attrs
 import psycopg
 
 from ._arrays import text_array
@@ -32,152 +31,7 @@ from ._connection import Connection
 from ._errors import statement_problem
 from ._isolation import Reach, limit_lock_waits, reach_of_error
 from ._names import Names
-
-GONE = "DU001"
-"""SQLSTATE of the error of a save whose row was deleted."""
-
-
-@attrs.frozen
-class Migration:
-    """One step from a schema to the next one, and back."""
-
-    name: str
-    up: tuple[str, ...]
-    down: tuple[str, ...]
-
-
-_OBJECTS = Migration(
-    "m001_objects",
-    (
-        # COLLATE "C" sorts text by its UTF-8 bytes. A save is a HOT update, which changes no index:
-        # each page has room for the new version of a row, and only the key is indexed.
-        """CREATE TABLE {objects} (
-    type_name  text COLLATE "C" NOT NULL,
-    object_id  text COLLATE "C" NOT NULL,
-    owner      uuid,             -- for runtimes that share objects; not used yet
-    epoch      bigint NOT NULL,  -- which of the objects that ever had this key
-    revision   bigint NOT NULL,  -- the object's commit number, from 1
-    updated_at bigint NOT NULL,  -- microseconds since 1970 UTC
-    state      text NOT NULL,    -- JSON
-    CONSTRAINT durable_objects_pkey PRIMARY KEY (type_name, object_id)
-) WITH (fillfactor = 70)""",
-        # The half of the fence that an upsert can't express: a save whose row was deleted would
-        # insert it again. A save that updates its row doesn't run the trigger.
-        f"""CREATE FUNCTION {{begin_at_1}}() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'stale: the object is gone' USING ERRCODE = '{GONE}';
-END
-$$""",
-        """CREATE TRIGGER durable_objects_begin_at_1 AFTER INSERT ON {objects}
-    FOR EACH ROW WHEN (NEW.revision <> 1) EXECUTE FUNCTION {begin_at_1}()""",
-    ),
-    ("DROP TABLE {objects}", "DROP FUNCTION {begin_at_1}()"),
-)
-_ALARMS = Migration(
-    "m002_alarms",
-    (
-        """CREATE TABLE {alarms} (
-    type_name    text COLLATE "C" NOT NULL,
-    object_id    text COLLATE "C" NOT NULL,
-    name         text COLLATE "C" NOT NULL,
-    due_at       bigint NOT NULL,  -- microseconds since 1970 UTC
-    available_at bigint,           -- the same; NULL for a dead letter
-    claim        bigint,           -- whose it is, until available_at
-    failures     bigint NOT NULL DEFAULT 0,
-    last_error   text,
-    payload      text,             -- JSON
-    CONSTRAINT durable_alarms_pkey PRIMARY KEY (type_name, object_id, name)
-)""",
-        # With the key, so that the horizon feed reads the index alone and finds dead letters in
-        # order.
-        """CREATE INDEX durable_alarms_by_time
-    ON {alarms} (available_at, type_name, object_id, name)""",
-    ),
-    ("DROP TABLE {alarms}",),
-)
-_TENANTS = Migration(
-    "m003_tenants",
-    (
-        """CREATE TABLE {tenants} (
-    name text COLLATE "C" NOT NULL,
-    CONSTRAINT durable_tenants_pkey PRIMARY KEY (name)
-)""",
-    ),
-    ("DROP TABLE {tenants}",),
-)
-
-_CRASHES = Migration(
-    "m004_crashes",
-    (
-        # crashes is NULL, or for a suspect the number of the processes that it has ended. marked is
-        # the claim that the delivery of a suspect has begun with; it needs no reset, since the next
-        # claim is another number.
-        """ALTER TABLE {alarms}
-    ADD COLUMN crashes bigint,
-    ADD COLUMN marked bigint""",
-    ),
-    (
-        """ALTER TABLE {alarms}
-    DROP COLUMN crashes,
-    DROP COLUMN marked""",
-    ),
-)
-
-_CLUSTER = Migration(
-    "m005_cluster",
-    (
-        # Numbers that all nodes must agree on, and the secret by which they know each other.
-        """CREATE TABLE {cluster} (
-    only_one       boolean NOT NULL DEFAULT true CHECK (only_one),
-    shards         integer NOT NULL,
-    shard_function integer NOT NULL,
-    secret         bytea NOT NULL,
-    CONSTRAINT durable_cluster_pkey PRIMARY KEY (only_one)
-)""",
-        """CREATE TABLE {nodes} (
-    node_id uuid NOT NULL,
-    name    text NOT NULL,              -- for people
-    host    text NOT NULL,
-    pid     bigint NOT NULL,
-    address text,                       -- where other nodes call it
-    "group" text,                       -- NULL: it owns all objects alone
-    serves  boolean NOT NULL DEFAULT false,  -- it may own shards
-    types   jsonb NOT NULL DEFAULT '{{}}',   -- schema versions by stored type name
-    release text NOT NULL,              -- of trio_durable
-    app_release bigint NOT NULL DEFAULT 0,   -- of the application; 0 if it gives none
-    server  text NOT NULL,              -- incarnation of the server that it has joined
-    status  text NOT NULL,              -- 'up' or 'leaving'
-    ttl     double precision NOT NULL,  -- seconds
-    proof   text,                       -- JSON: the file that the process has locked
-    CONSTRAINT durable_nodes_pkey PRIMARY KEY (node_id)
-)""",
-        # Narrow, because it changes all the time.
-        """CREATE TABLE {beats} (
-    node_id   uuid NOT NULL,
-    renewals  bigint NOT NULL,
-    beaten_at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- for messages only
-    CONSTRAINT durable_beats_pkey PRIMARY KEY (node_id)
-)""",
-        """CREATE TABLE {shards} (
-    "group" text NOT NULL,
-    shard   integer NOT NULL,
-    owner   uuid CONSTRAINT durable_shards_owner_fkey REFERENCES {nodes} ON DELETE SET NULL,
-    term    bigint NOT NULL DEFAULT 0,  -- grows with each change of the owner
-    CONSTRAINT durable_shards_pkey PRIMARY KEY ("group", shard)
-)""",
-        # For the removal of a node.
-        "CREATE INDEX durable_shards_by_owner ON {shards} (owner)",
-    ),
-    (
-        "DROP TABLE {shards}",
-        "DROP TABLE {beats}",
-        "DROP TABLE {nodes}",
-        "DROP TABLE {cluster}",
-    ),
-)
-
-_TENANT_STEPS = (_OBJECTS, _ALARMS, _CRASHES)
-_SHARED_STEPS = (_TENANTS, _CLUSTER)
+from ._steps import MESSAGES, REFUSE_IF_FILLED, SHARED_STEPS, TENANT_STEPS, TENANTS, Migration
 
 _FOREVER = "0"
 """As ``lock_timeout``: only ``statement_timeout`` bounds the wait."""
@@ -214,8 +68,8 @@ def names_of_all() -> list[str]:
 
 def _steps_of(tenant: str) -> tuple[Migration, ...]:
     if tenant:
-        return _TENANT_STEPS
-    return tuple(sorted((*_TENANT_STEPS, *_SHARED_STEPS), key=lambda step: step.name))
+        return TENANT_STEPS
+    return tuple(sorted((*TENANT_STEPS, *SHARED_STEPS), key=lambda step: step.name))
 
 
 def _up(step: Migration, tenant: str) -> list[str]:
@@ -246,6 +100,12 @@ def _drop_tenant(tenant: str) -> list[str]:
     ]
 
 
+def _down_tenant(tenant: str) -> list[str]:
+    """Statements that remove a tenant because the list of tenants is undone."""
+    lock, *others = _drop_tenant(tenant)
+    return [lock, *REFUSE_IF_FILLED, *others]
+
+
 def _undo_plan(
     applied: set[tuple[str, str]], kept: Sequence[str]
 ) -> tuple[list[str], list[tuple[str, Migration]]]:
@@ -254,7 +114,7 @@ def _undo_plan(
     Undoing the list of tenants removes all tenants.
     """
     tenants = sorted({tenant for tenant, _ in applied} - {""})
-    gone = [] if _TENANTS.name in kept else tenants
+    gone = [] if TENANTS.name in kept else tenants
     steps = [
         (tenant, step)
         for step in reversed(_steps_of(""))
@@ -264,10 +124,20 @@ def _undo_plan(
     return gone, steps
 
 
+def _with_messages(applied: set[tuple[str, str]], kept: Sequence[str]) -> list[str]:
+    """The tenants whose tables of messages would be undone, to keep only ``kept``."""
+    if MESSAGES.name in kept:
+        return []
+    return sorted(tenant for tenant, name in applied if name == MESSAGES.name)
+
+
 def down_script(home: str, applied: set[tuple[str, str]], kept: Sequence[str]) -> str:
     """SQL that undoes the applied migrations, except ``kept``."""
     gone, steps = _undo_plan(applied, kept)
-    transactions = [(Names(home, tenant), _drop_tenant(tenant)) for tenant in gone]
+    transactions: list[tuple[Names, Sequence[str]]] = [
+        (Names(home, tenant), REFUSE_IF_FILLED) for tenant in _with_messages(applied, kept)
+    ]
+    transactions += [(Names(home, tenant), _down_tenant(tenant)) for tenant in gone]
     transactions += [(Names(home, tenant), _down(step, tenant)) for tenant, step in steps]
     if applied and not kept:
         transactions.append((Names(home), [_LOCK, _DROP_LIST]))
@@ -408,11 +278,20 @@ class Schema:
 
         Undoing the list of tenants removes all tenants. Returns the names of the undone migrations,
         in that order.
+
+        Raises:
+            psycopg.Error: Messages, dead letters or once-keys are there, which would be deleted.
         """
         undone = []
-        gone, steps = _undo_plan(self.applied(connection), kept)
+        applied = self.applied(connection)
+        # All of them first, so that a refusal leaves everything as it is.
+        for tenant in _with_messages(applied, kept):
+            self._execute(connection, tenant, REFUSE_IF_FILLED)
+        gone, steps = _undo_plan(applied, kept)
         for tenant in gone:
-            self.drop_tenant(connection, tenant, _FOREVER)
+            with connection.transaction():
+                limit_lock_waits(connection, _FOREVER)
+                self._execute(connection, tenant, _down_tenant(tenant))
         for tenant, step in steps:
             with connection.transaction():
                 limit_lock_waits(connection, _FOREVER)
@@ -441,13 +320,13 @@ class Schema:
         Returns:
             Each with the problem that keeps its tables from being brought up to date, or "".
         """
-        known = text_array(step.name for step in _TENANT_STEPS)
+        known = text_array(step.name for step in TENANT_STEPS)
         found = connection.execute(self._query_existing, (known, text_array(tenants))).fetchall()
         pending = [
             (tenant, step.name)
             for tenant, migrations in found
-            if migrations < len(_TENANT_STEPS)
-            for step in _TENANT_STEPS
+            if migrations < len(TENANT_STEPS)
+            for step in TENANT_STEPS
         ]
         problems = self._catch_up(connection, pending, _CATCHING_UP_WAIT)
         return {tenant: problems.get(tenant, "") for tenant, _ in found}
@@ -474,14 +353,14 @@ class Schema:
         connection.pipelined(send)
         limit_lock_waits(connection, earlier_wait)
 
-    def drop_tenant(self, connection: Connection, tenant: str, wait: str = _DROP_WAIT) -> bool:
+    def drop_tenant(self, connection: Connection, tenant: str) -> bool:
         """Remove a tenant and all its data, in one transaction. Returns whether it existed.
 
         The tables may be missing or broken.
         """
         lock, remove, *others = _drop_tenant(tenant)
         with connection.transaction():
-            limit_lock_waits(connection, wait)
+            limit_lock_waits(connection, _DROP_WAIT)
             self._execute(connection, tenant, [lock])
             gone = connection.execute(Names(self.home, tenant).statement(remove).encode())
             if gone.rowcount:

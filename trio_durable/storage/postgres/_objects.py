@@ -26,9 +26,9 @@ from ..._keys import ObjectKey
 from .._records import Commit, ObjectRow, StoredObject
 from ._arrays import BigintArray, TextArray, json_array, swap_nul, text_array
 from ._connection import Connection
-from ._migrations import GONE
 from ._names import Names
 from ._nodes import FENCE
+from ._steps import GONE
 
 _STALE_KEYS = "nullif(current_setting('trio_durable.stale', true), '')"
 

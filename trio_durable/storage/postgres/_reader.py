@@ -10,12 +10,24 @@ A fault of one tenant is a `PartialFault`, see `_isolation`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar
 
 from ..._keys import AlarmKey, ObjectKey
-from .._batch import load_by_tenant, summaries
+from .._batch import by_tenant, load_by_tenant, summaries
 from .._contract import Reader
 from .._faults import StorageFault
+from .._messages import (
+    DeadMessage,
+    DueMessage,
+    MessageKey,
+    MessageSummary,
+    OnceKey,
+    OnceReply,
+    Receiver,
+    StoredMessage,
+)
 from .._records import (
     AlarmRow,
     AlarmStatus,
@@ -30,9 +42,11 @@ from ._isolation import LockWatch, is_lock_timeout, isolated
 from ._migrations import Schema
 from ._reconnecting import ReconnectingConnection
 from ._shard_function import Feed
+from ._steps import MESSAGE_SHARDS
 from ._tables import MISSING, TenantTables, tables_by_tenant
 from ._tenants import KnownTenants
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -149,6 +163,124 @@ class PostgresReader(Reader):
             ),
         )
 
+    # --- messages --------------------------------------------------------------------------------
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        return self._reconnecting.snapshot()
+
+    def list_receivers(
+        self, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[Receiver]:
+        fed = self._feed.shards
+        shards = range(MESSAGE_SHARDS) if fed is None else fed.numbers()
+        if not shards:
+            return []
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.messages.receivers(connection, after, limit, shards),
+        )
+
+    def read_mail(
+        self, to: ObjectKey, after: str | None, lanes: int, limit: int
+    ) -> list[StoredMessage]:
+        return self._read(
+            to.tenant,
+            [],
+            lambda connection, tables: tables.messages.mail(connection, to, after, lanes, limit),
+        )
+
+    def read_lane(self, to: ObjectKey, lane: str, after: int, limit: int) -> list[StoredMessage]:
+        return self._read(
+            to.tenant,
+            [],
+            lambda connection, tables: tables.messages.lane(connection, to, lane, after, limit),
+        )
+
+    def load_messages(self, keys: Sequence[MessageKey]) -> list[StoredMessage | None]:
+        return self._read_each(
+            keys,
+            lambda key: key.to.tenant,
+            lambda connection, tables, part: tables.messages.load(connection, part),
+        )
+
+    def due_messages(
+        self,
+        before: int,
+        after: DueMessage | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
+    ) -> list[DueMessage]:
+        shards = self._feed.shards
+        if shards is not None and not shards:
+            return []
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.messages.due(
+                connection, before, after, limit, except_types, shards
+            ),
+        )
+
+    def find_sent(self, sender: ObjectKey, sender_key: str) -> MessageKey | None:
+        return self._read(
+            sender.tenant,
+            None,
+            lambda connection, tables: tables.messages.find_sent(connection, sender, sender_key),
+        )
+
+    def list_messages(
+        self,
+        type_name: str | None,
+        object_id: str | None,
+        after: MessageKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredMessage]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.messages.waiting(
+                connection, type_name, object_id, after, limit
+            ),
+        )
+
+    def list_dead_messages(
+        self, type_name: str | None, after: int, limit: int, tenant: str = ""
+    ) -> list[DeadMessage]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.messages.dead(connection, type_name, after, limit),
+        )
+
+    def load_dead_messages(
+        self, tokens: Sequence[int], tenant: str = ""
+    ) -> list[DeadMessage | None]:
+        return self._read_each(
+            tokens,
+            lambda _: tenant,
+            lambda connection, tables, part: tables.messages.load_dead(connection, part),
+        )
+
+    def find_once(self, keys: Sequence[OnceKey], now: int) -> list[OnceReply | None]:
+        return self._read_each(
+            keys,
+            lambda key: key.to.tenant,
+            lambda connection, tables, part: tables.once.find(connection, part, now),
+        )
+
+    def list_once(self, after: OnceKey | None, limit: int, tenant: str = "") -> list[OnceReply]:
+        return self._read(
+            tenant, [], lambda connection, tables: tables.once.page(connection, after, limit)
+        )
+
+    def summarize_messages(self, tenant: str = "") -> list[MessageSummary]:
+        return self._read(
+            tenant, [], lambda connection, tables: tables.messages.summarize(connection)
+        )
+
     def close(self) -> None:
         self._reconnecting.close()
 
@@ -195,6 +327,22 @@ class PostgresReader(Reader):
                 self._locks.table_locked(tenant, str(fault))
             raise isolated(fault, tenants) from fault.__cause__
 
+    def _read_each(
+        self,
+        items: Sequence[K],
+        tenant_of: Callable[[K], str],
+        read: Callable[[Connection, TenantTables, Sequence[K]], list[T | None]],
+    ) -> list[T | None]:
+        """Read one record for each of ``items``, in their order, by one statement a tenant."""
+        found: list[T | None] = [None] * len(items)
+        for tenant, part in by_tenant(enumerate(items), lambda each: tenant_of(each[1])).items():
+            its = [item for _, item in part]
+            nothing: list[T | None] = [None] * len(its)
+            records = self._read(tenant, nothing, partial(_of, read, its), len(its))
+            for (position, _), record in zip(part, records, strict=True):
+                found[position] = record
+        return found
+
     def _can_use(self, tenant: str, items: Sequence[str]) -> bool:
         """Look a tenant up. Returns whether it exists.
 
@@ -218,3 +366,12 @@ class PostgresReader(Reader):
                 )
             except StorageFault as fault:
                 raise isolated(fault, tenants) from fault.__cause__
+
+
+def _of(
+    read: Callable[[Connection, TenantTables, Sequence[K]], list[T | None]],
+    items: Sequence[K],
+    connection: Connection,
+    tables: TenantTables,
+) -> list[T | None]:
+    return read(connection, tables, items)

@@ -23,7 +23,8 @@ from __future__ import annotations
 import logging
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TypeVar
 
@@ -85,6 +86,8 @@ class ReconnectingConnection:
         self._current = current
         self._connection: Connection | None = connection
         self._read_only = read_only
+        self._frozen: Connection | None = None
+        """The connection of the open `snapshot`."""
         self._abandoned_pid: int | None = None
         """The backend of a commit that was given up, until it is known not to wait."""
         if not read_only:
@@ -101,6 +104,8 @@ class ReconnectingConnection:
             StorageFault: It failed. Nothing was applied, unless the text says that the outcome is
                 unknown.
         """
+        if self._frozen is not None:
+            return self._run_frozen(self._frozen, work)
         attempts = 0
         while True:
             attempts += 1
@@ -152,6 +157,39 @@ class ReconnectingConnection:
                 if not connection.is_usable():
                     self._drop()
                 raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all work of the block see the state of its first read, on one connection.
+
+        Nothing of it is repeated: after a loss of the connection, the rest of the block fails.
+
+        Raises:
+            StorageFault: The connection was lost.
+        """
+        connection = self._usable()
+        self._enter_lease(connection)
+        try:
+            self._run_frozen(connection, lambda each: each.freeze())
+            self._frozen = connection
+            yield
+        finally:
+            self._frozen = None
+            try:
+                self._run_frozen(connection, lambda each: each.execute("ROLLBACK"))
+            except StorageFault:
+                self._drop()
+
+    def _run_frozen(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+        try:
+            return work(connection)
+        except WrongServer as error:
+            raise StorageFault(str(error)) from None
+        except psycopg.Error as error:
+            text = problems.statement_problem(error)
+            raise StorageFault(self._settings.conninfo.censored(text)) from error
+        except (struct.error, OverflowError, UnicodeError) as error:
+            raise StorageFault.of(error) from error
 
     def close(self) -> None:
         """Close the connection."""

@@ -47,6 +47,10 @@ class ShardSet:
     def __bool__(self) -> bool:
         return any(self.bitmap)
 
+    def numbers(self) -> list[int]:
+        """The shards, in order."""
+        return [n for n in range(self.count) if self.bitmap[n // 8] >> n % 8 & 1]
+
     @property
     def parameters(self) -> tuple[bytes, int]:
         """The parameters of `IN_SHARDS`."""

@@ -108,13 +108,18 @@ class PostgresStorage(SharedStorage):
         """The database as a URL, without a password."""
         return self._settings.conninfo.location
 
+    @property
+    def keeps_messages(self) -> bool:
+        """True."""
+        return True
+
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`. May take as long as the lease of a node that has died."""
         with self._opening() as (connection, schema):
-            current, _ = self._sides()
+            current, feed = self._sides()
             membership = PostgresMembership(self._settings, schema.home, self._node, current)
             had_died = membership.join()
-            writer = self._writer(connection, schema, membership, current)
+            writer = self._writer(connection, schema, membership, current, feed)
             if had_died:
                 self._release_claims(writer)
             return writer
@@ -131,7 +136,7 @@ class PostgresStorage(SharedStorage):
                 self._settings, schema.home, node, member, current, feed
             )
             membership.join()
-            writer = self._writer(connection, schema, membership, current)
+            writer = self._writer(connection, schema, membership, current, feed)
             membership.releasing = partial(writer.release_claims, are_crashes=True)
             return writer
 
@@ -150,9 +155,10 @@ class PostgresStorage(SharedStorage):
         schema: Schema,
         membership: PostgresMembership,
         current: CurrentLease,
+        feed: Feed,
     ) -> PostgresWriter:
         reconnecting = ReconnectingConnection(self._settings, connection, current, read_only=False)
-        return PostgresWriter(reconnecting, schema, self._tenants, membership)
+        return PostgresWriter(reconnecting, schema, self._tenants, membership, feed)
 
     @contextmanager
     def _opening(self) -> Iterator[tuple[Connection, Schema]]:

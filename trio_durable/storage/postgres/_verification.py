@@ -39,7 +39,16 @@ FROM (VALUES
     ('durable_nodes', 'serves', 'boolean'), ('durable_nodes', 'types', 'jsonb'),
     ('durable_nodes', 'app_release', 'bigint'), ('durable_shards', 'term', 'bigint'),
     ('durable_beats', 'node_id', 'uuid'), ('durable_beats', 'renewals', 'bigint'),
-    ('durable_cluster', 'secret', 'bytea'), ('durable_shards', 'owner', 'uuid')
+    ('durable_cluster', 'secret', 'bytea'), ('durable_shards', 'owner', 'uuid'),
+    ('durable_messages', 'shard', 'integer'), ('durable_messages', 'to_type', 'text'),
+    ('durable_messages', 'to_id', 'text'), ('durable_messages', 'lane', 'text'),
+    ('durable_messages', 'seq', 'bigint'), ('durable_messages', 'token', 'bigint'),
+    ('durable_messages', 'wake_at', 'bigint'), ('durable_messages', 'begun', 'boolean'),
+    ('durable_messages', 'sender_key', 'text'), ('durable_dead_messages', 'seq', 'bigint'),
+    ('durable_dead_messages', 'token', 'bigint'),
+    ('durable_dead_messages', 'is_overtaken', 'boolean'), ('durable_once', 'type_name', 'text'),
+    ('durable_once', 'object_id', 'text'), ('durable_once', 'key', 'text'),
+    ('durable_once', 'expires_at', 'bigint'), ('durable_once', 'token', 'bigint')
 ) AS e (relation, name, type)
 LEFT JOIN pg_namespace AS n ON n.nspname = %s
 LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = e.relation
@@ -51,7 +60,13 @@ WHERE a.attnum IS NULL
 LIMIT 5
 """
 
-_OF_TENANTS = ("durable_objects", "durable_alarms")
+_OF_TENANTS = (
+    "durable_objects",
+    "durable_alarms",
+    "durable_messages",
+    "durable_dead_messages",
+    "durable_once",
+)
 _SHARED = ("durable_cluster", "durable_nodes", "durable_beats", "durable_shards")
 
 # A tenant that is dropped meanwhile has no flaws: the list of tenants and the catalogue are read
@@ -222,7 +237,9 @@ def require_privileges(connection: Connection, home: str, *, may_write: bool) ->
     wanted = [(names.statement(table), "SELECT") for table in ("{tenants}", "{migrations}")]
     needed = ("SELECT", "INSERT", "UPDATE", "DELETE") if may_write else ("SELECT",)
     wanted += [
-        (names.statement(table), each) for table in ("{objects}", "{alarms}") for each in needed
+        (names.statement(table), each)
+        for table in ("{objects}", "{alarms}", "{messages}", "{dead_messages}", "{once}")
+        for each in needed
     ]
     if may_write:
         wanted += [

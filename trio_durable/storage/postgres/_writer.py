@@ -20,7 +20,7 @@ a transaction.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import TypeVar
 
 import psycopg
@@ -33,19 +33,17 @@ from .._membership import Membership
 from .._records import Commit, Postponement, StoredAlarm
 from ._connection import Connection
 from ._isolation import (
-    LockWatch,
     Reach,
-    is_lock_timeout,
-    is_table_lock,
-    isolated,
     reach_of,
 )
 from ._membership import PostgresMembership
-from ._migrations import NewerRelease, Schema
-from ._nodes import NodeTable
+from ._message_groups import Numbered
+from ._message_writer import PostgresMessageWriter
+from ._migrations import Schema
 from ._reconnecting import ReconnectingConnection
-from ._shard_function import ShardSet
-from ._tables import MISSING, Result, TenantTables, stale_positions, tables_by_tenant
+from ._shard_function import Feed, ShardSet
+from ._tables import Applied, TenantTables, stale_positions
+from ._tenant_work import MAX_TENANTS
 from ._tenants import KnownTenants
 
 logger = logging.getLogger("trio_durable.storage")
@@ -55,17 +53,15 @@ R = TypeVar("R")
 
 _MAX_ATTEMPTS = 10
 """How often the second transaction is tried while other writers keep changing the same rows."""
-MAX_TENANTS = 64
-"""Number of tenants that one transaction may use. Each takes about seven locks."""
 MAX_NEW_TENANTS = 16
-"""Number of tenants that one transaction may create. Each takes about twenty locks."""
+"""Number of tenants that one transaction may create. Each takes about fifty locks."""
 _LOCKED = "another session has locked the object's row; nothing was applied"
 
-Part = tuple[str, list[tuple[int, Commit]]]
+Part = tuple[str, list[Numbered]]
 """A tenant, and its commits with their positions in the batch."""
 
 
-class PostgresWriter(Writer):
+class PostgresWriter(PostgresMessageWriter, Writer):
     """The writer of one node."""
 
     def __init__(
@@ -74,15 +70,11 @@ class PostgresWriter(Writer):
         schema: Schema,
         tenants: KnownTenants,
         membership: PostgresMembership,
+        feed: Feed,
     ) -> None:
-        self._reconnecting = reconnecting
+        super().__init__(reconnecting, schema, tenants, feed)
         self._membership = membership
         membership.rejoined = self._begin_lease
-        self._nodes = NodeTable(schema.home)
-        self._schema = schema
-        self._tenants = tenants
-        self._tables_of = tables_by_tenant(schema.home)
-        self._locks = LockWatch()
 
     # --- membership ------------------------------------------------------------------------------
 
@@ -98,11 +90,12 @@ class PostgresWriter(Writer):
     def release_claims(self, shards: ShardSet | None = None, *, are_crashes: bool) -> None:
         """End the claims of former nodes, so that their alarms are due at their original times.
 
-        Those of a tenant whose alarms can't be written are left to run out.
+        Their marks of messages end, too. The claims of a tenant that can't be written are left to
+        run out, and its marks stay.
 
         Args:
-            shards: Only claims of alarms in these shards.
-            are_crashes: See `AlarmTable.release`.
+            shards: Only claims and marks in these shards.
+            are_crashes: See `AlarmTable.release` and `MessageTable.end_marks`.
 
         Raises:
             StorageFault: Some may be held still, until they run out.
@@ -128,6 +121,7 @@ class PostgresWriter(Writer):
                 self._nodes.lock(connection)
                 for tables in found:
                     tables.alarms.release(connection, shards, are_crashes=are_crashes)
+                    tables.messages.end_marks(connection, shards, are_crashes=are_crashes)
 
             connection.pipelined(send)
 
@@ -188,14 +182,15 @@ class PostgresWriter(Writer):
             tables = self._find(only)
             if tables is not None:
                 return tables.objects.save_any(connection, batch, now)
-        parts = by_tenant(batch, lambda commit: commit.key.tenant)
+        parts = by_tenant(enumerate(batch), lambda each: each[1].key.tenant)
         found = [(tenant, self._find(tenant), part) for tenant, part in sorted(parts.items())]
+        _forget_results(batch)
         if any(
-            tables is None and any(c.writes_anything or c.expects_anything for c in part)
+            tables is None and any(c.writes_anything or c.expects_anything for _, c in part)
             for _, tables, part in found
         ):
             raise Stale
-        results: list[tuple[str, list[Result]]] = []
+        results: list[tuple[str, Applied]] = []
 
         def send() -> None:
             self._nodes.lock(connection)
@@ -216,6 +211,7 @@ class PostgresWriter(Writer):
             PartialFault: Other sessions have locked rows or tables, or the transaction would create
                 too many tenants. Nothing was applied.
         """
+        _forget_results(batch)
         parts = sorted(by_tenant(enumerate(batch), lambda each: each[1].key.tenant).items())
         new = {
             tenant: [at for at, _ in part]
@@ -253,33 +249,17 @@ class PostgresWriter(Writer):
             psycopg.Error: Another writer changed a row meanwhile, or another session has locked it.
         """
         stale: set[int] = set()
-        fresh: list[tuple[str, TenantTables, list[Commit]]] = []
+        fresh: list[tuple[str, TenantTables, list[Numbered]]] = []
         for tenant, part in parts:
             tables = self._tables_of(tenant) if tenant in new else self._find(tenant)
             if tables is not None:
-                stale |= tables.stale(connection, part)
-                kept = [commit for at, commit in part if at not in stale]
+                stale |= tables.stale(connection, part, now)
+                kept = [(at, commit) for at, commit in part if at not in stale]
                 fresh.append((tenant, tables, kept))
             else:
                 stale.update(at for at, commit in part if commit.expects_anything)
         results = [(tenant, tables.apply(connection, kept, now)) for tenant, tables, kept in fresh]
         return stale | stale_positions(batch, results)
-
-    def _add_tenants(self, connection: Connection, new: dict[str, list[int]]) -> None:
-        """Create tenants, at the beginning of a transaction.
-
-        Args:
-            connection: It has a transaction open.
-            new: The tenants, each with the positions of its commits.
-
-        Raises:
-            PartialFault: A newer release has migrated the database.
-        """
-        try:
-            self._schema.add_tenants(connection, list(new))
-        except NewerRelease as error:
-            positions = [at for its in new.values() for at in its]
-            raise PartialFault(str(error), positions) from error
 
     def _are_locked(self, connection: Connection, parts: Sequence[Part], size: int) -> bool:
         """True if other sessions have locked all rows of a batch. Waits for none of them.
@@ -328,28 +308,19 @@ class PostgresWriter(Writer):
         )
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
-        return self._apply_to(
-            alarm, lambda connection, tables: tables.alarms.revive(connection, alarm, now)
+        return self._changes_one(
+            alarm.tenant, lambda connection, tables: tables.alarms.revive(connection, alarm, now)
         )
 
     def mark(self, alarm: AlarmKey, claim: int) -> bool:
-        return self._apply_to(
-            alarm, lambda connection, tables: tables.alarms.mark(connection, alarm, claim)
+        return self._changes_one(
+            alarm.tenant, lambda connection, tables: tables.alarms.mark(connection, alarm, claim)
         )
 
     def acquit(self, alarm: AlarmKey, claim: int) -> bool:
-        return self._apply_to(
-            alarm, lambda connection, tables: tables.alarms.acquit(connection, alarm, claim)
+        return self._changes_one(
+            alarm.tenant, lambda connection, tables: tables.alarms.acquit(connection, alarm, claim)
         )
-
-    def _apply_to(self, alarm: AlarmKey, work: Callable[[Connection, TenantTables], bool]) -> bool:
-        """Call ``work``, which changes one alarm; False if its tenant doesn't exist."""
-        done = self._apply(
-            [alarm],
-            lambda alarm: alarm.tenant,
-            lambda connection, tables, _: work(connection, tables),
-        )
-        return any(done)
 
     # --- tenants ---------------------------------------------------------------------------------
 
@@ -369,87 +340,6 @@ class PostgresWriter(Writer):
         self._reconnecting.close()
         self._membership.leave()
 
-    # --- inside ----------------------------------------------------------------------------------
-
-    def _isolated(self, tenants: Sequence[str], work: Callable[[Connection], T]) -> T:
-        """Call ``work``, and tell faults of items and tenants from those of the server.
-
-        It is called again if a wait for a lock ended without it, or if another process dropped a
-        tenant.
-
-        Args:
-            tenants: The tenant of each item that ``work`` is about. They are looked up first.
-            work: A transaction.
-
-        Raises:
-            Stale: See `ReconnectingConnection.run`.
-            PartialFault: The fault is of some of the items. Nothing was applied.
-            StorageFault: It failed.
-        """
-        self._locks.refuse(tenants)
-        may_forget = True
-
-        def run(connection: Connection) -> T:
-            self._look_up(connection, set(tenants))
-            self._tenants.refuse(tenants)
-            return work(connection)
-
-        while True:
-            was_wary = self._locks.is_wary
-            try:
-                return self._reconnecting.run(run)
-            except PartialFault:
-                raise
-            except StorageFault as fault:
-                if isinstance(fault.__cause__, MISSING) and may_forget:
-                    may_forget = False
-                    if self._tenants.forget(set(tenants)):
-                        continue
-                if is_lock_timeout(fault):
-                    self._locks.timed_out()
-                    if not was_wary:
-                        continue
-                    if is_table_lock(fault) and len(set(tenants)) == 1:
-                        self._locks.table_locked(tenants[0], str(fault))
-                raise isolated(fault, tenants) from fault.__cause__
-
-    def _apply(
-        self,
-        items: Sequence[T],
-        tenant_of: Callable[[T], str],
-        work: Callable[[Connection, TenantTables, list[T]], R],
-    ) -> list[R]:
-        """Call ``work`` with the items of each existing tenant, in one transaction."""
-        parts = sorted(by_tenant(items, tenant_of).items())
-
-        def run(connection: Connection) -> list[R]:
-            found = [(self._find(tenant), part) for tenant, part in parts]
-            there = [(tables, part) for tables, part in found if tables is not None]
-            if len(there) == 1 and not self._locks.is_wary:
-                ((tables, part),) = there
-                return [work(connection, tables, part)]  # one statement is a transaction by itself
-            with self._locks.transaction(connection):
-                self._nodes.begin(connection)
-                return [work(connection, tables, part) for tables, part in there]
-
-        if not parts:
-            return []
-        return self._isolated([tenant_of(item) for item in items], run)
-
-    def _look_up(self, connection: Connection, tenants: Collection[str]) -> None:
-        """Let `_find` know the existing ones of ``tenants``.
-
-        Raises:
-            PartialFault: These are too many for one transaction.
-        """
-        if len(tenants) > MAX_TENANTS:
-            raise PartialFault(f"{len(tenants)} tenants are too many for one transaction")
-        self._tenants.look_up(connection, self._schema, tenants)
-
-    def _find(self, tenant: str) -> TenantTables | None:
-        """The tables of a tenant that was looked up; None if it doesn't exist."""
-        return self._tables_of(tenant) if tenant in self._tenants else None
-
 
 def _tenant_of_saves(batch: Sequence[Commit]) -> str | None:
     """The tenant of a batch that only saves states; None if there are others or other changes."""
@@ -459,7 +349,14 @@ def _tenant_of_saves(batch: Sequence[Commit]) -> str | None:
             commit.state is None
             or commit.delete
             or commit.alarms is not None
+            or commit.messages is not None
             or commit.key.tenant != tenant
         ):
             return None
     return tenant
+
+
+def _forget_results(batch: Sequence[Commit]) -> None:
+    for commit in batch:
+        if commit.messages is not None:
+            commit.messages.forget_results()
