@@ -23,11 +23,13 @@ def _checks() -> dict[str, tuple[str, ...]]:
     checks: dict[str, tuple[str, ...]] = {}
     for each in MUTANTS:
         test, _, storage = each.check.partition(" on ")
-        if storage.lower() == "sqlite":
+        if storage == "PostgreSQL":
+            checks[each.check] = (*_TESTS, f"{_SUITE}PostgresStorage", "-k", test)
+        elif storage.lower() == "sqlite":
             checks[each.check] = (*_TESTS, f"{_SUITE}SQLiteStorage", "-k", f"full and {test}")
         else:
             checks[each.check] = (*_TESTS, f"{_SUITE}MemoryStorage", "-k", test)
-    checks.update((name, (*_TESTS, "storage/sqlite/test_messages.py", "-k", k)) for name, k in _OWN)
+    checks.update((name, (*_TESTS, f"storage/{path}", "-k", k)) for name, path, k in _OWN)
     return checks
 
 
@@ -35,9 +37,21 @@ def _mutant(name: str, what: str, test: str, module: str, old: str, new: str) ->
     return Mutant(name, what, test, f"storage/{module}", old, new)
 
 
+_SQLITE_TESTS = "sqlite/test_messages.py"
+_POSTGRES_TESTS = "postgres/test_messages.py"
+_COMMITS = "postgres/_message_commits.py"
 _OWN = (
-    ("one_statement", "a_batch_with_messages_is_one_statement"),
-    ("plans", "looks_at_all_messages and (retry or drop or due) or work_does_not_grow"),
+    ("one_statement", _SQLITE_TESTS, "a_batch_with_messages_is_one_statement"),
+    ("plans", _SQLITE_TESTS, "looks_at_all_messages and (retry or drop or due) or work_does_not"),
+    ("lost", _POSTGRES_TESTS, "lost_between_the_look_and_the_removal"),
+    ("removed", _POSTGRES_TESTS, "removed_node_changes_no_message"),
+    ("fed", _POSTGRES_TESTS, "what_is_of_its_shards_alone"),
+    ("marks", _POSTGRES_TESTS, "marks_of"),
+    ("locked", _POSTGRES_TESTS, "another_session_has_locked"),
+    ("deadlock", _POSTGRES_TESTS, "do_not_deadlock"),
+    ("down", "postgres/test_migrations.py", "deletes_messages or deletes_no_messages"),
+    ("rows", "postgres/test_message_plans.py", "work_does_not_grow and (handle or list)"),
+    ("pinned", "postgres/test_message_plans.py", "(statement or round_trip) and not work"),
 )
 
 MUTANTS = [
@@ -378,6 +392,179 @@ MUTANTS = [
         "sqlite/_messages.py",
         "DELETE FROM {dead} INDEXED BY {dead_by_token} WHERE",
         "DELETE FROM {dead} NOT INDEXED WHERE",
+    ),
+    # --- PostgreSQL -------------------------------------------------------------------------------
+    _mutant(
+        "postgres_acknowledgement_without_token",
+        "a message is acknowledged by its place, whatever its token",
+        "lost",
+        "postgres/_message_rows.py",
+        "AND m.lane = k.ml AND m.seq = k.mq\n    AND m.token = k.mk",
+        "AND m.lane = k.ml AND m.seq = k.mq\n    AND k.mk = k.mk",
+    ),
+    _mutant(
+        "postgres_acknowledgement_without_count",
+        "a message that another process has removed is acknowledged",
+        "lost",
+        _COMMITS,
+        "WHERE d.seq = ANY (ARRAY(SELECT seq FROM late))\n) {REQUIRE_ALL}",
+        "WHERE d.seq = ANY (ARRAY(SELECT seq FROM late))\n) SELECT 1",
+    ),
+    _mutant(
+        "postgres_acknowledgement_without_look",
+        "a second transaction finds the commits that have lost their messages",
+        "pinned",
+        _COMMITS,
+        "WHERE m.token IS NULL\nHAVING count(*) > 0",
+        "WHERE false\nHAVING count(*) > 0",
+    ),
+    _mutant(
+        "postgres_acknowledgement_without_revision",
+        "a stale commit acknowledges all the same",
+        "test_an_acknowledgement_alone_is_conditional on PostgreSQL",
+        _COMMITS,
+        "AS k (t, i, {K}, kind, f, e)\n    WHERE {_K_IS_FRESH}",
+        "AS k (t, i, {K}, kind, f, e)",
+    ),
+    _mutant(
+        "postgres_send_without_revision",
+        "a stale commit sends all the same",
+        "test_a_commit_that_only_sends_is_conditional on PostgreSQL",
+        _COMMITS,
+        "WITH ORDINALITY AS k (t, i, {SENT}, n)\nWHERE {_K_IS_FRESH}",
+        "WITH ORDINALITY AS k (t, i, {SENT}, n)",
+    ),
+    _mutant(
+        "postgres_send_without_fence",
+        "a batch of several statements doesn't lock the node",
+        "removed",
+        "postgres/_writer.py",
+        "            self._nodes.lock(connection)\n            for tenant, tables, part in found:",
+        "            for tenant, tables, part in found:",
+    ),
+    _mutant(
+        "postgres_retry_without_fence",
+        "a removed node retries dead letters",
+        "removed",
+        "postgres/_messages.py",
+        """    FROM fence CROSS JOIN unnest(%s::bigint[]) WITH ORDINALITY AS k (token, n)
+    JOIN {{dead_messages}} AS d ON d.token = k.token AND passed = 1
+    ORDER BY d.seq FOR UPDATE OF d
+), gone AS (
+    DELETE FROM {{dead_messages}} AS d USING held AS h WHERE d.seq = h.seq
+), back AS""",
+        """    FROM unnest(%s::bigint[]) WITH ORDINALITY AS k (token, n)
+    JOIN {{dead_messages}} AS d ON d.token = k.token
+    ORDER BY d.seq FOR UPDATE OF d
+), gone AS (
+    DELETE FROM {{dead_messages}} AS d USING held AS h WHERE d.seq = h.seq
+), back AS""",
+    ),
+    _mutant(
+        "postgres_dead_without_removal",
+        "a retried letter stays dead",
+        "test_a_retried_letter_is_at_the_end_of_its_lane on PostgreSQL",
+        "postgres/_messages.py",
+        """    DELETE FROM {{dead_messages}} AS d USING held AS h WHERE d.seq = h.seq
+), back AS""",
+        """    DELETE FROM {{dead_messages}} AS d USING held AS h WHERE d.seq = h.seq AND false
+), back AS""",
+    ),
+    _mutant(
+        "postgres_one_part",
+        "the commits of a batch apply at the same time",
+        "test_what_is_sent_before_a_deletion_in_a_batch on PostgreSQL",
+        "postgres/_message_groups.py",
+        "if found[-1] and earlier.must_precede(commit):",
+        "if False:",
+    ),
+    _mutant(
+        "postgres_down_on_a_full_table",
+        "an older schema deletes messages",
+        "down",
+        "postgres/_steps.py",
+        "        RAISE EXCEPTION 'messages, dead letters",
+        "        RAISE NOTICE 'messages, dead letters",
+    ),
+    _mutant(
+        "postgres_down_of_tenants_first",
+        "tenants are removed before the refusal",
+        "down",
+        "postgres/_migrations.py",
+        "    return [lock, *REFUSE_IF_FILLED, *others]",
+        "    return [lock, *others]",
+    ),
+    _mutant(
+        "postgres_feed_of_all_shards",
+        "a member gets the sleeping messages of others",
+        "fed",
+        "postgres/_messages.py",
+        "query, of_shards = self._due_of_shards, (shards.bitmap,)",
+        "pass",
+    ),
+    _mutant(
+        "postgres_receivers_of_all_shards",
+        "a member gets the receivers of others",
+        "fed",
+        "postgres/_reader.py",
+        "range(MESSAGE_SHARDS) if fed is None else fed.numbers()",
+        "range(MESSAGE_SHARDS) if fed is None or fed.numbers() else []",
+    ),
+    _mutant(
+        "postgres_cleaning_of_all_shards",
+        "a member removes the once-keys of others",
+        "fed",
+        "postgres/_once.py",
+        "query, of_shards = self._clean_shards, shards.parameters",
+        "pass",
+    ),
+    _mutant(
+        "postgres_marks_of_all_shards",
+        "the marks of shards that weren't acquired are counted",
+        "marks",
+        "postgres/_writer.py",
+        "tables.messages.end_marks(connection, shards, are_crashes",
+        "tables.messages.end_marks(connection, None, are_crashes",
+    ),
+    _mutant(
+        "postgres_marks_stay",
+        "a mark is counted at each acquisition",
+        "marks",
+        "postgres/_messages.py",
+        "SET begun = false, crashes = m.crashes + %s::int",
+        "SET crashes = m.crashes + %s::int",
+    ),
+    _mutant(
+        "postgres_locked_messages",
+        "locked messages aren't looked for",
+        "locked",
+        "postgres/_tables.py",
+        "            numbers |= self._message_commits.locked(connection, batch)\n",
+        "",
+    ),
+    _mutant(
+        "postgres_locks_in_any_order",
+        "each statement of a batch locks its own messages",
+        "deadlock",
+        "postgres/_tables.py",
+        "        if group.locks > 1 and not are_locked:",
+        "        if False:",
+    ),
+    _mutant(
+        "postgres_dead_by_join",
+        "dead letters are looked up by a join with all of them",
+        "rows",
+        _COMMITS,
+        "            OFFSET 0\n",
+        "",
+    ),
+    _mutant(
+        "postgres_message_by_message",
+        "each commit of a batch has its own statements",
+        "pinned",
+        "postgres/_message_groups.py",
+        "if found[-1] and earlier.must_precede(commit):",
+        "if found[-1]:",
     ),
 ]
 CHECKS = _checks()
