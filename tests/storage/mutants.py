@@ -48,7 +48,7 @@ _OWN = (
     ("fed", _POSTGRES_TESTS, "what_is_of_its_shards_alone"),
     ("marks", _POSTGRES_TESTS, "marks_of"),
     ("locked", _POSTGRES_TESTS, "another_session_has_locked"),
-    ("deadlock", _POSTGRES_TESTS, "do_not_deadlock"),
+    ("deadlock", _POSTGRES_TESTS, "before_it_removes_any"),
     ("down", "postgres/test_migrations.py", "deletes_messages or deletes_no_messages"),
     ("rows", "postgres/test_message_plans.py", "work_does_not_grow and (handle or list)"),
     ("pinned", "postgres/test_message_plans.py", "(statement or round_trip) and not work"),

@@ -26,7 +26,7 @@ from trio_durable.storage import (
     StoredObject,
     Writer,
 )
-from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres import PostgresStorage, _reconnecting
 from trio_durable.storage.postgres._message_rows import shard_of_key
 
 from .members import followers, new_member
@@ -206,10 +206,35 @@ def test_batches_that_use_up_the_same_messages_do_not_deadlock(
     assert one == [[]]
     assert two in ([[1]], [[]])
     assert count(admin, "SELECT count(*) FROM durable_messages") == 0
-    database = count(
-        admin, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    )
-    assert database == 0
+
+
+def test_a_batch_locks_all_its_messages_before_it_removes_any(
+    writer: Writer, other: Writer, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of the two would hold the message that the other one wants next."""
+    retries: list[int] = []
+    monkeypatch.setattr(_reconnecting, "_pause", retries.append)
+    ids = sorted("bcdefgh", key=lambda one: shard_of_key(key(one)))[:3]
+    sent = [message(key(one), key("a"), NOW, sender_key=one) for one in ids]
+    sent_by(writer, *sent)
+    lowest, middle, highest = sent
+
+    def cancelling(*some: NewMessage) -> Commit:
+        names = [new.sender_key or "" for new in some]
+        return Commit(key("a"), None, messages=MessageChanges(cancelled=names))
+
+    with admin.transaction():
+        admin.execute("SELECT FROM durable_messages WHERE token = %s FOR UPDATE", (lowest.token,))
+        one, first = in_thread(
+            lambda: commit(writer, handling(highest), cancelling(lowest, middle))
+        )
+        wait_until(lambda: waits(admin) == 1)
+        two, second = in_thread(lambda: commit(other, handling(middle), cancelling(highest)))
+        wait_until(lambda: waits(admin) == 2 or two)
+    first.join()
+    second.join()
+    assert retries == []
+    assert (one, two) == ([[0]], [[]])
 
 
 # --- faults --------------------------------------------------------------------------------------
