@@ -41,17 +41,21 @@ BUSY = key("busy")
 def statements(writer: Writer, *batch: Commit) -> list[str]:
     """The first words of what a commit executes, with the table that it is about."""
     connection = writer._reconnecting._connection  # type: ignore[attr-defined]
-    execute, found = connection.execute, list[str]()
+    found = list[str]()
 
-    def noting(query: bytes, *args: object, **kwargs: object) -> object:
-        found.append(query.decode())
-        return execute(query, *args, **kwargs)
+    def noting(execute: Callable[..., object]) -> Callable[..., object]:
+        def execute_and_note(query: bytes, *args: object, **kwargs: object) -> object:
+            found.append(query.decode())
+            return execute(query, *args, **kwargs)
 
-    connection.execute = noting
+        return execute_and_note
+
+    connection.execute = noting(connection.execute)
+    connection.execute_binary = noting(connection.execute_binary)
     try:
         writer.commit(batch, NOW)
     finally:
-        del connection.execute
+        del connection.execute, connection.execute_binary
     return found
 
 
