@@ -16,11 +16,12 @@ from typing import Any
 import attrs
 from support.leases import FakeLease
 
-from trio_durable import Cluster, DurableRuntime, InlineRunner, MemoryStorage
+from trio_durable import Cluster, DurableRuntime, InlineRunner, MemoryStorage, ObjectKey
 from trio_durable.storage import (
     ClusterMembership,
     Commit,
     DueAlarm,
+    DueMessage,
     ForwardingReader,
     ForwardingWriter,
     Lease,
@@ -29,6 +30,7 @@ from trio_durable.storage import (
     MemberRow,
     NewMember,
     Reader,
+    Receiver,
     SharedStorage,
     View,
     Writer,
@@ -230,7 +232,7 @@ class MemberWriter(ForwardingWriter):
 
 
 class FedReader(ForwardingReader):
-    """Reads the due alarms of the shards that a member is fed.
+    """Reads the due alarms, the receivers and the due messages of the shards that a member is fed.
 
     Closing it leaves ``inner`` open.
     """
@@ -247,10 +249,30 @@ class FedReader(ForwardingReader):
         except_types: Collection[str],
         tenant: str = "",
     ) -> list[DueAlarm]:
+        found = super().due_alarms(before, after, limit, except_types, tenant)
+        return [each for each in found if self._is_fed(each.key.object_id)]
+
+    def list_receivers(
+        self, after: ObjectKey | None, limit: int, tenant: str = ""
+    ) -> list[Receiver]:
+        found = super().list_receivers(after, limit, tenant)
+        return [each for each in found if self._is_fed(each.key.object_id)]
+
+    def due_messages(
+        self,
+        before: int,
+        after: DueMessage | None,
+        limit: int,
+        except_types: Collection[str],
+        tenant: str = "",
+    ) -> list[DueMessage]:
+        found = super().due_messages(before, after, limit, except_types, tenant)
+        return [each for each in found if self._is_fed(each.key.to.object_id)]
+
+    def _is_fed(self, object_id: str) -> bool:
         membership = self._storage.membership
         assert membership is not None
-        found = super().due_alarms(before, after, limit, except_types, tenant)
-        return [each for each in found if membership.shard_of(each.key.object_id) in membership.fed]
+        return membership.shard_of(object_id) in membership.fed
 
     def close(self) -> None:
         pass
@@ -266,6 +288,10 @@ class SharedMemory(SharedStorage):
     @property
     def location(self) -> str:
         return ":shared:"
+
+    @property
+    def keeps_messages(self) -> bool:
+        return True
 
     def open_writer(self) -> Writer:
         raise NotImplementedError

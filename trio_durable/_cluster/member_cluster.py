@@ -63,7 +63,7 @@ class MemberCluster:
         serve: Serves the requests of others.
         answered: Returns when all requests that have a task have their answers.
         release_claims: Ends the claims of alarms in some shards, in the writer's thread.
-        fed: Called when the reader returns the alarms of other shards than before.
+        fed: Called when the reader may return alarms and messages that weren't there before.
         failed: Called with a fault of the library's own.
     """
 
@@ -257,6 +257,8 @@ class MemberCluster:
         owned = self.shard_map.owned
         if gained or not self._fed.issubset(owned):
             self._feed(given)  # by members that live, and have ended their claims
+        elif before is not None and not before.members.keys() <= view.members.keys():
+            self._on_feed()  # one that is gone may have sent messages and told no other of them
         if gained:
             logger.info(
                 "%s: this process has %d more shards, %d in all",

@@ -61,8 +61,7 @@ class Feed:
     def rescan(self) -> None:
         """Find the receivers once more, since the table may return others."""
         self._scans += 1
-        self._lanes.is_scanned = False
-        self._lanes.has_unread.set()
+        self._lanes.rescan()
 
     async def _scan(self) -> None:
         """Find all receivers with messages in the table."""
@@ -92,6 +91,9 @@ class Feed:
             inbox = lanes.inboxes.add(to, is_whole=False)
         inbox.is_reading = True
         inbox.missed.clear()
+        inbox.has_missed = False
+        if inbox.cursor is None:
+            inbox.is_complete = True  # unless one is missed until the last lane was read
         room = max(LANES - len(inbox.lanes), 1)
         try:
             found, ended = await self._read(
@@ -113,13 +115,14 @@ class Feed:
         by_lane: dict[str, list[StoredMessage]] = {}
         for message in found:
             by_lane.setdefault(message.key.lane, []).append(message)
-        is_end, is_beginning = len(by_lane) < room, inbox.cursor is None
+        is_end = len(by_lane) < room
         inbox.cursor = None if is_end else list(by_lane)[-1]
-        # After the last lane the first ones are read once more, since there may be new ones.
-        inbox.is_whole = is_end and is_beginning and not inbox.missed
+        # If one was missed, the first lanes are read once more after the last one.
+        inbox.is_whole = is_end and inbox.is_complete
         for name, messages in by_lane.items():
             if name not in inbox.lanes:
-                is_whole = len(messages) < DEPTH and name not in inbox.missed
+                is_missed = inbox.has_missed or name in inbox.missed
+                is_whole = len(messages) < DEPTH and not is_missed
                 self._append(Lane(inbox, name, is_whole), messages, ended)
         for lane in list(inbox.lanes.values()):
             self._lanes.advance(lane)
@@ -140,9 +143,14 @@ class Feed:
         if not self._is_current(lane):
             self._lanes.reread(inbox)
             return
-        if len(found) == DEPTH:
+        is_end, is_beginning = len(found) < DEPTH, not lane.last
+        if not is_end:
             lane.is_whole = False
         self._append(lane, found, ended)
+        if is_end and not lane.name and not is_beginning:
+            # Its messages are of many senders, whose numbers needn't come in the order of their
+            # commits, so lower ones may be there now.
+            lane.is_whole, lane.last = False, 0
         self._lanes.advance(lane)
         self._lanes.tell_watchers()
 

@@ -89,6 +89,10 @@ class Inbox:
     is_reading: bool = False
     missed: set[str] = attrs.field(factory=set)
     """Lanes of messages that were committed while this was read."""
+    has_missed: bool = False
+    """Messages may have been committed by another process while this was read."""
+    is_complete: bool = False
+    """Reading from the first lane on has missed none so far."""
     reads: int = 0
     """How many reads of it, or of its lanes, haven't returned."""
     ended: set[int] = attrs.field(factory=set)
@@ -110,6 +114,10 @@ class Inboxes:
     def is_full(self) -> bool:
         """True if no more messages may come into memory."""
         return self.messages >= MAX_MESSAGES or self.bytes >= MAX_BYTES
+
+    def all(self) -> list[Inbox]:
+        """The inboxes in memory."""
+        return list(self._by_key.values())
 
     def get(self, key: ObjectKey) -> Inbox | None:
         """The inbox of an object, if it is in memory."""
@@ -145,9 +153,10 @@ class Inboxes:
         if lane is None:
             if inbox.is_reading:
                 inbox.missed.add(name)  # the read may have come before the commit
+                inbox.is_complete = False
                 return None
             if not inbox.is_whole or len(inbox.lanes) >= LANES or self.is_full:
-                inbox.is_whole = False
+                inbox.is_whole = inbox.is_complete = False
                 return None
             lane = inbox.lanes[name] = Lane(inbox, name, is_whole=True)
         if lane.is_reading or not lane.is_whole or len(lane.queue) >= DEPTH or self.is_full:
@@ -155,6 +164,16 @@ class Inboxes:
             return None
         self.append(lane, message)
         return lane
+
+    def outgrown(self, inbox: Inbox) -> None:
+        """The table has messages of an inbox that another process has committed.
+
+        What is in memory stays the beginning of each lane.
+        """
+        inbox.has_missed = True
+        inbox.is_whole = inbox.is_complete = False
+        for lane in inbox.lanes.values():
+            lane.is_whole = False
 
     def woken(self, message: StoredMessage, *, is_known: bool) -> Lane | None:
         """Put a message without a lane into memory that has slept until now.

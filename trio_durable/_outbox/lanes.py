@@ -79,6 +79,28 @@ class Lanes:
         else:
             self.invalidate(inbox)
 
+    def hinted(self, to: ObjectKey) -> None:
+        """Another process has committed messages to an object.
+
+        An inbox isn't stale then: a crowd of senders elsewhere would keep it from being delivered.
+        """
+        inbox = self.inboxes.get(to)
+        if inbox is None:
+            self.note_unread(to)
+        elif not inbox.is_stale:
+            self.inboxes.outgrown(inbox)
+            self.let_go(inbox)
+
+    def rescan(self) -> None:
+        """Read all inboxes again, since an object may have been elsewhere, or a hint was lost."""
+        self.is_scanned = False
+        for inbox in self.inboxes.all():
+            if self.serves(inbox.key):
+                self.invalidate(inbox)
+            else:
+                self.inboxes.discard(inbox)
+        self.has_unread.set()
+
     def advance(self, lane: Lane) -> None:
         """Have the next message of a lane delivered if it may be. A lane without any is let go."""
         inbox = lane.inbox

@@ -160,6 +160,10 @@ class Outbox:
         self._feed.rescan()
         self._sleepers.rescan()
 
+    def hinted(self, to: ObjectKey) -> None:
+        """Another process has sent messages to an object."""
+        self._lanes.hinted(to)
+
     def look(self, to: ObjectKey) -> None:
         """Read what waits for an object, since it has messages that memory doesn't know of."""
         self._lanes.look(to)
@@ -217,7 +221,10 @@ class Outbox:
         """See `MessageListener.unsure`."""
         receivers = {key} if changes is None else {key, *(new.to for new in changes.sent)}
         for to in receivers:
-            self._lanes.look(to)
+            if self._is_here(to):
+                self._lanes.look(to)
+            else:
+                self._tell(to)
 
     # --- tasks -----------------------------------------------------------------------------------
 

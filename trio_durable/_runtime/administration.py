@@ -196,7 +196,7 @@ class Administration:
         """Messages wait for an object that another process has sent."""
         await self._opened.loop.checkpoint()
         if self._opened.outbox is not None:
-            self._opened.outbox.look(key)
+            self._opened.outbox.hinted(key)
 
     async def settled(self, key: ObjectKey) -> None:
         """See `Messages.settled`."""
