@@ -1,10 +1,12 @@
 """A process that is meant to be killed: accounts transfer money by messages.
 
-    python messages_child.py PATH BACKEND RUN
+    python messages_child.py STORAGE BACKEND RUN [cluster]
 
 Each acknowledged transfer is ``= NUMBER`` on standard output, at once and unbuffered. Some
 transfers are delayed, some fail at their first attempts, and some become dead letters. It runs
-until it is killed.
+until it is killed. After SIGUSR1 it begins no more transfers, but delivers those that wait.
+
+A member of a cluster goes on if another process of it dies, which may have handled the call.
 """
 
 from __future__ import annotations
@@ -13,13 +15,22 @@ import itertools
 import logging
 import os
 import random
+import signal
 import sys
 from datetime import timedelta
 
 import anyio
 import attrs
 
-from trio_durable import DurableObject, DurableRuntime, Retry, handler
+from trio_durable import (
+    CallTimeout,
+    DurableObject,
+    DurableRuntime,
+    OwnerLost,
+    Retry,
+    StorageUnavailable,
+    handler,
+)
 
 CALLERS = 8
 ACCOUNTS = 50
@@ -69,19 +80,32 @@ async def caller(runtime: DurableRuntime, rng: random.Random) -> None:
     for number in itertools.count():
         sender, to = rng.sample(range(ACCOUNTS), 2)
         delay = rng.choice([0, 0, 0, 0.02])
-        await runtime.get(Account, f"a{sender}").transfer(f"a{to}", rng.randint(1, 200), delay)
-        os.write(1, f"= {number}\n".encode())
+        account = runtime.get(Account, f"a{sender}")
+        try:
+            await account.transfer(f"a{to}", rng.randint(1, 200), delay)
+        except (OwnerLost, CallTimeout, StorageUnavailable):
+            if not is_member:
+                raise
+        else:
+            os.write(1, f"= {number}\n".encode())
 
 
-async def main(path: str, run: str) -> None:
-    async with (
-        DurableRuntime(path, objects=[Account], polling_interval=0.5) as runtime,
-        anyio.create_task_group() as tasks,
-    ):
-        for number in range(CALLERS):
-            tasks.start_soon(caller, runtime, random.Random(f"{run} {number}"))
+async def main(storage: str, run: str) -> None:
+    with anyio.open_signal_receiver(signal.SIGUSR1) as signals:
+        async with DurableRuntime(
+            storage, objects=[Account], polling_interval=0.5, cluster=is_member
+        ) as runtime:
+            async with anyio.create_task_group() as tasks:
+                for number in range(CALLERS):
+                    tasks.start_soon(caller, runtime, random.Random(f"{run} {number}"))
+                async for _ in signals:
+                    tasks.cancel_scope.cancel()
+            await anyio.sleep_forever()
+
+
+is_member = "cluster" in sys.argv[4:]
 
 
 if __name__ == "__main__":
-    logging.getLogger("trio_durable.messages").setLevel(logging.CRITICAL)
+    logging.getLogger("trio_durable").setLevel(logging.CRITICAL)
     anyio.run(main, sys.argv[1], sys.argv[3], backend=sys.argv[2])
