@@ -12,7 +12,7 @@ from ._api.durable_object import DurableObject, ObjectDefinition, definition_of
 from ._api.handle import Handle
 from ._api.instrument import Instrument
 from ._api.objects import Objects
-from ._api.outgoing import Outgoing, Withdrawal
+from ._api.outgoing import Outgoing, OutsideMessage, Withdrawal
 from ._api.runtime import DurableRuntime, current_runtime
 from ._api.statistics import RuntimeStatistics
 from ._api.tenant import Tenant
@@ -47,12 +47,16 @@ from ._errors import (
     InvalidAlarm,
     InvalidMessage,
     InvalidObjectId,
+    InvalidOnceKey,
     InvalidTenant,
     MailboxFull,
     NoRuntime,
     NotInTurn,
     NotOnHandle,
     ObjectNotRunning,
+    OnceKeyReused,
+    OnceMessageDied,
+    OnceReplyUnreadable,
     Overloaded,
     OwnerLost,
     PersistenceError,
@@ -131,6 +135,7 @@ __all__ = [
     "InvalidAlarm",
     "InvalidMessage",
     "InvalidObjectId",
+    "InvalidOnceKey",
     "InvalidTenant",
     "MailboxFull",
     "MemoryStorage",
@@ -143,8 +148,12 @@ __all__ = [
     "ObjectKey",
     "ObjectNotRunning",
     "Objects",
+    "OnceKeyReused",
+    "OnceMessageDied",
+    "OnceReplyUnreadable",
     "Options",
     "Outgoing",
+    "OutsideMessage",
     "Overloaded",
     "OwnerLost",
     "PersistenceError",

@@ -10,6 +10,7 @@
     ├── InvalidAlarm               an alarm that can't be set, or a payload of another type
     ├── InvalidMessage             a message that can't be sent
     │   └── TooManyMessages        more than one turn may send
+    ├── InvalidOnceKey             a once-key that can't be one, or is given where it can't be
     ├── ArgumentError              arguments that don't fit the handler, or can't be copied
     ├── CallFailed
     │   ├── CallTimeout            (also a TimeoutError)
@@ -24,7 +25,10 @@
     │   ├── TurnInterrupted        by stop(interrupt=True)
     │   ├── TurnWontEnd            it resists stop(interrupt=True)
     │   ├── ReadonlyViolation
-    │   ├── CommitRefused          ctx.commit() in the turn of a message
+    │   ├── CommitRefused          ctx.commit() in the turn of a message, or with a once-key
+    │   ├── OnceKeyReused          the once-key was used for another call
+    │   ├── OnceReplyUnreadable    the stored reply doesn't fit this release
+    │   ├── OnceMessageDied        the message with the once-key is a dead letter
     │   ├── AlarmSuperseded        set or cancelled while its handler ran
     │   ├── AlarmCrashed           the process died in each of its last deliveries
     │   ├── ReplyError             a result that can't be copied
@@ -210,6 +214,18 @@ class InvalidMessage(DurableError, ValueError):
 @_error
 class TooManyMessages(InvalidMessage):
     """The turn would send more messages than one turn may. Nothing of it is sent."""
+
+
+@_error
+class InvalidOnceKey(DurableError, ValueError):
+    """A once-key that can't be one, or a call that can't have one."""
+
+    key: ObjectKey
+    handler: str
+    problem: str
+
+    def _message(self) -> str:
+        return f"once-key of {self.handler} on {self.key}: {self.problem}"
 
 
 @_error
@@ -407,12 +423,61 @@ class TurnWontEnd(CallFailed):
 
 @_error
 class CommitRefused(CallFailed):
-    """``ctx.commit()`` in the turn of a message: what is before it would happen at each attempt."""
+    """``ctx.commit()`` in a turn that is to happen once: of a message, or with a once-key."""
 
     def _message(self) -> str:
         return (
-            f"{self._where()} handles a message, so ctx.commit() would let a part of it happen "
-            "once more at each attempt; send the second half to yourself with self.ctx.send()"
+            f"{self._where()} handles a message or has a once-key, so ctx.commit() would let a "
+            "part of it happen once more at each attempt; send the second half to yourself with "
+            "self.ctx.send()"
+        )
+
+
+@_error
+class OnceKeyReused(CallFailed):
+    """The once-key belongs to another call of the object. This one did not run."""
+
+    once_key: str
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} has the once-key {self.once_key!r:.80}, which was used for "
+            f"{self.problem}; it did not run: give each call a key of its own, and repeat a call "
+            "with the same arguments"
+        )
+
+
+@_error
+class OnceReplyUnreadable(CallFailed):
+    """The reply that is stored under the once-key can't be decoded. The call has run, once."""
+
+    once_key: str
+    reply: str
+    """The reply, as JSON."""
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} has run under the once-key {self.once_key!r:.80}, but its reply "
+            f"{self.reply:.200} can't be read by this release: {self.problem}; it doesn't run "
+            "again: read the reply attribute of this error"
+        )
+
+
+@_error
+class OnceMessageDied(CallFailed):
+    """The message that was sent with the once-key is a dead letter. The call did not run."""
+
+    once_key: str
+    message_id: str
+    problem: str
+
+    def _message(self) -> str:
+        return (
+            f"{self._where()} was sent as a message under the once-key {self.once_key!r:.80}, and "
+            f"is a dead letter: {self.problem}; correct the handler, and call "
+            f"retry_message({self.message_id!r})"
         )
 
 

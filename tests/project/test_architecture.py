@@ -28,6 +28,7 @@ LAYERS = [
     "_activations",
     "_cluster",
     "_outbox",
+    "_once",
     "_runtime",
     "_api",
     "trio_durable",
@@ -89,7 +90,7 @@ RANKS = {
         "_storage",
     ],
     "_alarms": ["alarm retry", "delivery input"],
-    "_messages": ["message request statistics", "delivery"],
+    "_messages": ["message once request statistics", "delivery"],
     "_persistence": [
         "batching commit_listener division doorbell ticket wait_estimate",
         "batched_load commit_events listeners restoring",
@@ -122,7 +123,9 @@ RANKS = {
         "opening",
         "activation",
         "directory operations submission",
+        "requests",
         "calls",
+        "once_runs",
     ],
     "_cluster": [
         "address balance chain frames node_note nodes tls",
@@ -143,10 +146,12 @@ RANKS = {
         "deliverer feed",
         "outbox",
     ],
+    "_once": ["cleaning codecs", "once_calls"],
     "_runtime": [
         "forks host settings",
         "leasing sharing",
         "sides",
+        "messaging",
         "file_sharing member_sharing",
         "ending",
         "open_runtime",
@@ -262,7 +267,7 @@ SHARED_PRIVATELY = {
 
 MAX_LINES = 500
 LONGER = {
-    "_errors": 760,  # one tree, drawn at its head
+    "_errors": 810,  # one tree, drawn at its head
     "_activations.activation": 600,  # one state machine: all of it reads or moves the phase
 }
 

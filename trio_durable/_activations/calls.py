@@ -20,39 +20,30 @@ from .._clock import boot_time
 from .._declarations.records import HandlerDefinition
 from .._errors import (
     AlarmSuperseded,
-    CallCycle,
-    CallTimeout,
-    MailboxFull,
     OwnerLost,
     RuntimeClosed,
-    TurnInterrupted,
-    TurnWontEnd,
-    WrongEventLoop,
 )
-from .._eventloop.loop import CallbackWaiter, Expired, Waiter
+from .._eventloop.loop import Expired, Waiter
 from .._keys import ObjectKey
 from .._messages.delivery import MessageDelivery
-from .._telemetry import events
-from .._telemetry.notifier import Notifier
+from .._messages.once import OnceRequest
 from ..storage import AlarmChanges
-from .activation import STOP, Activation
 from .admission import admit
 from .by_value import are_atoms, arguments_by_value
 from .directory import Directory
-from .envelope import Envelope, Operation
+from .envelope import Envelope
 from .exchange import Replies
 from .object_type import ObjectType
-from .observation import observed, turn_event
+from .observation import turn_event
 from .placement import NotHere
+from .requests import Requests, timed_out
 from .services import Services
 from .tenure import check_lease
 from .turns import run_turn
-from .wait_graph import Turn, current_turn, running_turn
+from .wait_graph import Gated, current_turn
 
 logger = logging.getLogger("trio_durable.alarms")
-
-WONT_END_SECONDS = 60.0
-"""How long a turn may go on after its interruption, if calls have no timeout."""
+message_logger = logging.getLogger("trio_durable.messages")
 
 Call = Callable[
     [str, HandlerDefinition, tuple[object, ...], dict[str, object], float | None],
@@ -61,7 +52,19 @@ Call = Callable[
 """Runs a handler in a turn of an object, and returns its reply once that is durable.
 
 Called with the object's address, the handler, its arguments and the call's timeout."""
-_CHANGE = "a change of its alarms"
+OnceElsewhere = Callable[
+    [
+        str,
+        HandlerDefinition,
+        tuple[object, ...],
+        dict[str, object],
+        float | None,
+        OnceRequest,
+    ],
+    Coroutine[Any, Any, "bytes | None"],
+]
+"""Makes a call with a once-key where the object is. Returns the reply as JSON; None if that is
+here."""
 
 
 class CallPath(Protocol):
@@ -75,7 +78,7 @@ class CallPath(Protocol):
     call: Call
 
 
-class LocalCalls:
+class LocalCalls(Requests):
     """Calls of the objects of one type in this process.
 
     Args:
@@ -84,17 +87,13 @@ class LocalCalls:
     """
 
     def __init__(self, directory: Directory, services: Services) -> None:
-        self.directory = directory
-        self.object_type = directory.object_type
+        super().__init__(directory, services)
         self._exchange = exchange = directory.object_type.exchange
         self._fitting = None if exchange is None else exchange.fitting
-        self._services = services
-        self._deadlines = services.deadlines
-        self._loop = services.loop
-        self._notifier = services.notifier
-        self._tenure = services.tenure
         self.elsewhere: Call | None = None
         """Makes a call whose object isn't here any more; None if no process else has objects."""
+        self.once_elsewhere: OnceElsewhere | None = None
+        """The same for a call with a once-key, wherever the object is."""
         self.call: Call = self._call if self._notifier is None else self._observed_call
 
     # --- handlers --------------------------------------------------------------------------------
@@ -110,7 +109,7 @@ class LocalCalls:
         """See `CallPath.call`."""
         loop, services, tenure = self._loop, self._services, self._tenure
         if services.closing or not loop.is_current():
-            self._check_usable()
+            self.check_usable()
         origin, lease = current_turn.get(), None
         if tenure is not None:
             lease = tenure.lease
@@ -120,12 +119,15 @@ class LocalCalls:
                 lease = tenure.lease
         if (fitting := self._fitting) is not None:
             if kwargs or not fitting[handler.name].takes(args):
-                args, kwargs = self._by_value(address, handler, args, kwargs)
+                args, kwargs = self.by_value(address, handler, args, kwargs)
         elif kwargs or (args and not are_atoms(args)):
-            args, kwargs = self._by_value(address, handler, args, kwargs)
-        if origin is not None and (handler.is_async or not handler.readonly) and origin.must_wait:
+            args, kwargs = self.by_value(address, handler, args, kwargs)
+        if origin is not None and (handler.is_async or not handler.readonly):
             key = partial(self.directory.key, address)
-            timeout = await services.output_gate.passed(origin, key, handler.name, timeout)
+            if origin.is_once and not handler.readonly:
+                warn_of_repeats(origin, key(), handler.name)
+            if origin.must_wait:
+                timeout = await services.output_gate.passed(origin, key, handler.name, timeout)
         directory = self.directory
         if services.group_commit.is_behind or services.batched_load.is_behind:
             admit(
@@ -193,205 +195,22 @@ class LocalCalls:
             check_lease(lease, state.key, handler.name)
         return result
 
-    def _by_value(
+    def by_value(
         self,
         address: str,
         handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> tuple[tuple[object, ...], dict[str, object]]:
+        """Copies of the arguments of a call.
+
+        Raises:
+            ArgumentError: They can't be passed by value.
+        """
         key = partial(self.directory.key, address)
         if self._exchange is not None:
             return self._exchange.arguments(key, handler.name, args, kwargs)
         return arguments_by_value(key, handler.name, args, kwargs)
-
-    # --- the mailbox -----------------------------------------------------------------------------
-
-    async def _queue(
-        self,
-        activation: Activation,
-        envelope: Envelope,
-        timeout: float | None,
-        *,
-        is_admitted: bool = False,
-    ) -> object:
-        """Put ``envelope`` into the mailbox and wait for its reply."""
-        waiter, node = envelope.waiter, activation.state
-        graph = self._services.wait_graph
-        caller = graph.caller()
-        if caller is not None:
-            graph.check(caller, node, envelope.name)
-        if not is_admitted:
-            activation.admit(envelope.name, timeout)
-        if caller is not None:
-            graph.begin(caller, node)
-        try:
-            self._put(activation, envelope, timeout)
-            return await waiter.wait()
-        finally:
-            activation.withdraw(envelope)  # if it is there still, its caller gives up
-            waiter.expiry = None  # or it would keep the object for as long as the waiter is kept
-            if caller is not None:
-                graph.end(caller, node)
-
-    def _put(self, activation: Activation, envelope: Envelope, timeout: float | None) -> None:
-        waiter = envelope.waiter
-        activation.accept(envelope)
-        if timeout is not None and not waiter.ended:
-            waiter.expiry = partial(self._timed_out, activation, envelope, timeout)
-            self._deadlines.watch(waiter, self._loop.now(), timeout)
-
-    def _timed_out(self, activation: Activation, envelope: Envelope, timeout: float) -> CallTimeout:
-        is_queued = activation.is_queued(envelope)
-        if envelope.stood_in_line and is_queued:
-            size, activity = self.object_type.options.mailbox_size, activation.activity()
-            activation.repair()
-            return MailboxFull(activation.key, envelope.name, timeout, activity, size)
-        return timed_out(activation, envelope.name, timeout, may_have_run=not is_queued)
-
-    def _check_usable(self) -> None:
-        """Refuse calls from the wrong place, and from outside while the runtime closes.
-
-        Raises:
-            WrongEventLoop: The caller runs in another loop or thread than the runtime.
-            RuntimeClosed: The runtime is closing or closed. Calls by its last turns are served.
-        """
-        if self._services.closed:  # first: in a forked process asyncio's loop isn't current
-            raise self._services.closed_error("the runtime is closed")
-        if not self._loop.is_current():
-            raise WrongEventLoop(
-                f"{self.object_type.name} was called from a thread or event loop that isn't the "
-                "runtime's"
-            )
-        if self._services.closing and running_turn() is None:
-            raise self._services.closed_error("the runtime is closing")
-
-    # --- operations, and alarms from outside -----------------------------------------------------
-
-    async def operate(self, address: str, operation: Operation, *args: object) -> object:
-        """Run an operation in a turn of an object; return its result once that is durable."""
-        operating = self._operate(address, operation, args)
-        if self._notifier is not None:
-            operating = self._observed(self._notifier, address, operation.name, operating)
-        return await operating
-
-    async def _operate(
-        self, address: str, operation: Operation, args: tuple[object, ...]
-    ) -> object:
-        self._check_usable()
-        timeout, operate = (
-            self.object_type.timeout,
-            partial(self._operate_now, address, operation),
-        )
-        if self._tenure is None:
-            return await operate(args, timeout)
-        key = partial(self.directory.key, address)
-        return await self._tenure.guard(key, operation.name, timeout, partial(operate, args))
-
-    async def _operate_now(
-        self, address: str, operation: Operation, args: tuple[object, ...], timeout: float | None
-    ) -> object:
-        directory = self.directory
-        if operation.saves:
-            key = partial(directory.key, address)
-            timeout = await self._services.output_gate.leave_turn(key, operation.name, timeout)
-        admit(
-            self._services,
-            directory.key(address),
-            operation.name,
-            timeout,
-            saves=operation.saves,
-            loads=directory.find(address) is None,
-        )
-        activation = directory.use(address)
-        envelope = Envelope(
-            self._loop.waiter(),
-            operation.name,
-            operation,
-            args,
-            needs_instance=operation.needs_instance,
-        )
-        return await self._queue(activation, envelope, timeout)
-
-    async def interrupt(self, address: str) -> None:
-        """Cancel the turn that runs in an object, and let the object leave memory.
-
-        Raises:
-            CallCycle: That turn waits for the caller, or is the caller.
-            TurnWontEnd: It still runs after the call timeout.
-        """
-        stopping = self._interrupt(address)
-        if self._notifier is not None:
-            stopping = self._observed(self._notifier, address, STOP.name, stopping)
-        await stopping
-
-    async def _interrupt(self, address: str) -> object:
-        self._check_usable()
-        activation = self.directory.find(address)
-        turn = None if activation is None else activation.running_turn
-        if activation is None or turn is None:
-            return await self._operate(address, STOP, ())
-        if self._tenure is None:
-            return await self._interrupt_turn(activation, turn, self.object_type.timeout)
-        interrupt = partial(self._interrupt_turn, activation, turn)
-        key, timeout = activation.key, self.object_type.timeout
-        return await self._tenure.guard(lambda: key, STOP.name, timeout, interrupt)
-
-    async def _interrupt_turn(
-        self, activation: Activation, turn: Turn, timeout: float | None
-    ) -> object:
-        key, now = activation.key, self._loop.now()
-        caller = self._services.wait_graph.caller()
-        if caller is not None:
-            self._services.wait_graph.check(caller, activation.state, STOP.name)
-        envelope = Envelope(self._loop.waiter(), STOP.name, STOP, needs_instance=False)
-        bound = WONT_END_SECONDS if timeout is None else timeout
-
-        def give_up(_: object) -> None:
-            if turn.node is not None:
-                envelope.waiter.fail(TurnWontEnd(key, turn.name, bound))
-
-        activation.interrupt(turn, partial(TurnInterrupted, key, turn.name))
-        end = CallbackWaiter(give_up)
-        self._deadlines.watch(end, now, bound)  # ahead of the timeout, if it is the same
-        try:
-            return await self._queue(activation, envelope, timeout, is_admitted=True)
-        finally:
-            end.discard()
-
-    async def change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        """Change an object's alarms from outside; return once that is durable."""
-        changing = self._change_alarms(key, changes)
-        if self._notifier is not None:
-            changing = self._observed(self._notifier, key.address, "change_alarms", changing)
-        await changing
-
-    async def _change_alarms(self, key: ObjectKey, changes: AlarmChanges) -> object:
-        self._check_usable()
-        timeout = self.object_type.timeout
-        if self._tenure is None:
-            return await self._change_alarms_now(key, changes, timeout)
-        change = partial(self._change_alarms_now, key, changes)
-        return await self._tenure.guard(lambda: key, _CHANGE, timeout, change)
-
-    async def _change_alarms_now(
-        self, key: ObjectKey, changes: AlarmChanges, timeout: float | None
-    ) -> object:
-        name = _CHANGE
-        timeout = await self._services.output_gate.leave_turn(lambda: key, name, timeout)
-        admit(self._services, key, name, timeout, loads=False)
-        activation = self.directory.use(key.address)
-        caller = self._services.wait_graph.caller()
-        if caller is not None and caller.node is activation.state:
-            raise CallCycle(key, f"{_CHANGE} from outside", (key, key))
-        waiter = self._loop.waiter()
-        activation.change_alarms(changes).hold(waiter)
-        if timeout is not None:
-            self._deadlines.watch(waiter, self._loop.now(), timeout)
-        try:
-            return await waiter.wait()
-        except Expired:
-            raise timed_out(activation, name, timeout or 0) from None
 
     # --- deliveries ------------------------------------------------------------------------------
 
@@ -470,31 +289,11 @@ class LocalCalls:
         expected = handler.expected
         return await self._observed(self._notifier, address, handler.name, calling, expected)
 
-    async def _observed(
-        self,
-        notifier: Notifier,
-        address: str,
-        name: str,
-        calling: Coroutine[Any, Any, object],
-        expected: tuple[type[Exception], ...] = (),
-    ) -> object:
-        """Await a call, and report it to the instruments."""
-        try:
-            # A call that can't be made is no event, and instruments run in one thread only.
-            self._check_usable()
-            activation = self.directory.find(address)
-        except BaseException:
-            calling.close()
-            raise
-        key = self.directory.key(address) if activation is None else activation.key
-        depth = 0 if activation is None else activation.depth
-        return await observed(notifier, events.Call(key, name, depth, expected), calling)
 
-
-def timed_out(
-    activation: Activation, name: str, timeout: float, *, may_have_run: bool = True
-) -> CallTimeout:
-    """The error of a request that wasn't served in time, or isn't durable."""
-    activity = activation.activity()
-    activation.repair()
-    return CallTimeout(activation.key, name, timeout, activity, may_have_run)
+def warn_of_repeats(origin: Gated, key: ObjectKey, name: str) -> None:
+    """Warn of a call that a turn with a once-key makes without one: it may happen once more."""
+    message_logger.warning(
+        "%s has a once-key and calls %s on %s without one, which happens once more if the turn is "
+        "repeated; use runtime.get(..., once=self.ctx.once_key(name)), or self.ctx.send()",
+        *(origin.key, name, key),
+    )

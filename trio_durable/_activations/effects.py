@@ -12,6 +12,7 @@ from .._errors import TooManyMessages
 from .._eventloop.current import Dispatcher
 from .._keys import ObjectKey
 from .._messages.delivery import MessageDelivery
+from .._messages.once import OnceTurn
 from .._messages.request import MAX_TURN_BYTES, MAX_TURN_MESSAGES, SendRequest
 from ..storage import AlarmChanges, MessageChanges, MessageKey, NewAlarm, NewMessage
 
@@ -23,18 +24,37 @@ class Effects:
         delivery: The alarm that the turn handles, if it is a delivery. The commit at the turn's end
             acknowledges it.
         message: The message that the turn handles, likewise.
+        once: The call with a once-key that the turn is, if it is one. That commit records its
+            reply.
     """
 
-    __slots__ = ("_sent_bytes", "alarms", "delete", "deleted", "delivery", "message", "messages")
+    __slots__ = (
+        "_sent_bytes",
+        "alarms",
+        "delete",
+        "deleted",
+        "delivery",
+        "message",
+        "messages",
+        "once",
+    )
 
     def __init__(
-        self, delivery: Delivery | None = None, message: MessageDelivery | None = None
+        self,
+        delivery: Delivery | None = None,
+        message: MessageDelivery | None = None,
+        once: OnceTurn | None = None,
     ) -> None:
         self.delivery = delivery
         self.message = message
+        self.once = once
         self._sent_bytes = 0
-        self.messages: MessageChanges | None = None if message is None else message.changes
-        """What the turn sends, takes back and acknowledges."""
+        self.messages: MessageChanges | None = None
+        """What the turn sends, takes back, acknowledges and records."""
+        if message is not None:
+            self.messages = message.changes
+        elif once is not None:
+            self.messages = once.changes
         self.delete = False
         """The object is to be deleted by the next commit of the turn."""
         self.deleted = False
@@ -42,6 +62,18 @@ class Effects:
         self.alarms: AlarmChanges | None = None
         if delivery is not None:
             self.alarms = AlarmChanges(acknowledged={delivery.key.name: delivery.claim})
+
+    @property
+    def is_indivisible(self) -> bool:
+        """True if the turn can have one commit only, since it may be run once more without it."""
+        return self.message is not None or self.once is not None
+
+    @property
+    def origin(self) -> str | None:
+        """The turn's own once-key, or its message; None if it has neither."""
+        if self.once is not None:
+            return f"once {self.once.request.key.key}"
+        return None if self.message is None else f"message {self.message.message.id}"
 
     def set_alarm(self, name: str, new: NewAlarm | None) -> None:
         """Stage an alarm, or its cancellation if ``new`` is None."""

@@ -11,6 +11,8 @@ from .._alarms.delivery import Delivery
 from .._declarations.records import HandlerDefinition
 from .._eventloop.loop import Waiter
 from .._messages.delivery import MessageDelivery
+from .._messages.once import OnceTurn
+from .effects import Effects
 from .exchange import Replies
 
 
@@ -41,6 +43,7 @@ class Envelope:
         "message",
         "name",
         "needs_instance",
+        "once",
         "replies",
         "stood_in_line",
         "waiter",
@@ -57,6 +60,7 @@ class Envelope:
         needs_instance: bool = True,
         delivery: Delivery | None = None,
         message: MessageDelivery | None = None,
+        once: OnceTurn | None = None,
         replies: Replies | None = None,
     ) -> None:
         self.waiter = waiter
@@ -72,7 +76,20 @@ class Envelope:
         """The alarm, if the request is one."""
         self.message = message
         """The message, if the request is one."""
+        self.once = once
+        """The call with a once-key, if the request is one."""
         self.replies = replies
         """See `ObjectState.end_turn`."""
         self.stood_in_line = False
         """It found the mailbox full and waited for a place in it."""
+
+    @property
+    def is_delivery(self) -> bool:
+        """True if no caller waits for its outcome."""
+        return self.delivery is not None or self.message is not None
+
+    def begin(self) -> Effects | None:
+        """The effects with which its turn begins."""
+        if self.delivery is None and self.message is None and self.once is None:
+            return None
+        return Effects(self.delivery, self.message, self.once)

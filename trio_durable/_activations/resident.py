@@ -209,7 +209,7 @@ class Resident(ABC):
         """Hand out the outcome of a turn, once all that it may tell of is durable."""
         waiter = envelope.waiter
         if isinstance(error, (KeyboardInterrupt, SystemExit)) and (
-            waiter.ended or envelope.delivery is not None or envelope.message is not None
+            waiter.ended or envelope.is_delivery
         ):
             self._services.exit(error)  # no caller gets it
             error = self._services.closed_error()

@@ -85,6 +85,11 @@ class ObjectState:
         self.turn: Turn | None = None
 
     @property
+    def is_once(self) -> bool:
+        """See `Gated.is_once`."""
+        return self.effects is not None and self.effects.once is not None
+
+    @property
     def must_wait(self) -> bool:
         """See `Gated.must_wait`."""
         return self.base_lost or self.gate is not None
@@ -272,7 +277,7 @@ class ObjectState:
         effects = self.effects
         if effects is not None and effects.delivery is not None:
             self._check_not_superseded(effects.delivery, turn.name)
-        if effects is not None and effects.message is not None:
+        if effects is not None and effects.is_indivisible:
             raise CommitRefused(self.key, turn.name)
         codec = self.object_type.codec
         state = codec.encode_fields(self.key, self.instance)

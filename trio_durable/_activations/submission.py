@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from .._keys import ObjectKey
 from .activation import Activation
 from .envelope import Envelope
 from .wait_graph import WaitGraph
+
+
+class Submitted(Protocol):
+    """A call that was submitted, and whose caller has no task here."""
+
+    @property
+    def has_begun(self) -> bool:
+        """True once its turn has begun."""
+        ...
+
+    def withdraw(self) -> None:
+        """Take it back if its turn hasn't begun."""
+        ...
+
+    def end(self) -> None:
+        """The call has its outcome, such as a timeout. Called once."""
+        ...
 
 
 class Submission:

@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 from .._declarations.records import HandlerDefinition
 from .._errors import PersistenceError
 from .._eventloop.current import Dispatcher, runtime_var
-from .effects import Effects
 from .envelope import Envelope
 from .exchange import Replies
 from .in_context import InContext
@@ -77,9 +76,8 @@ def run_turn(
 def run_queued_turn(
     state: ObjectState, runtime: Dispatcher | None, handler: HandlerDefinition, envelope: Envelope
 ) -> object:
-    """`run_turn` for a request from the mailbox, which may be an alarm."""
-    if envelope.delivery is not None or envelope.message is not None:
-        state.effects = Effects(envelope.delivery, envelope.message)
+    """`run_turn` for a request from the mailbox, which may be an alarm or a message."""
+    state.effects = envelope.begin()
     args, kwargs = envelope.args, envelope.kwargs
     return run_turn(state, runtime, handler, args, kwargs, envelope.replies)
 
@@ -107,8 +105,8 @@ async def run_async_turn(
     Returns:
         The reply, or the error that the handler raised, whatever it is.
     """
-    if envelope.delivery is not None or envelope.message is not None:
-        state.effects = Effects(envelope.delivery, envelope.message)
+    state.effects = envelope.begin()
+    turn.is_once = envelope.once is not None
     try:
         coroutine = handler.function(state.instance, *envelope.args, **envelope.kwargs)
         result = await _in_turn(state, runtime, turn, envelope.context, coroutine, step)

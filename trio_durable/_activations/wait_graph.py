@@ -83,6 +83,11 @@ class Gated(Protocol):
         """True if what the caller hands on has to wait, or is refused. See `OutputGate`."""
         ...
 
+    @property
+    def is_once(self) -> bool:
+        """True if it may be run once more, since its caller has a once-key."""
+        ...
+
 
 class Turn:
     """A running turn, and the objects it waits for."""
@@ -91,6 +96,7 @@ class Turn:
         "base_lost",
         "interruption",
         "is_def",
+        "is_once",
         "key",
         "last_ticket",
         "name",
@@ -116,6 +122,8 @@ class Turn:
         """The turn was cancelled, so it fails when it ends."""
         self.is_def = False
         """It is the turn of a ``def`` handler, which has let the event loop run."""
+        self.is_once = False
+        """Its caller has a once-key, so that it may be run once more."""
         self.last_ticket: Ticket | None = None
         """The object's last pending ticket when the turn ended."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._activations.once_runs import OnceRuns
 from .._cluster.routed_calls import RoutedCalls
 from .._cluster.service import unknown_request
 from .._runtime.administration import Administration
@@ -26,7 +27,7 @@ def join(
         registry: The types.
     """
     requests = AdministrationRequests(Administration(opened), registry.calls)
-    targets = RequestTargets(registry, requests)
+    targets = RequestTargets(opened, registry, requests)
     sharing = opened.share(given, targets)
     registry.delivers = sharing.delivers
     if isinstance(sharing, MemberSharing):
@@ -38,15 +39,25 @@ class RequestTargets:
     """The objects of a runtime for requests of other processes: see `Targets`.
 
     Args:
+        opened: The runtime's parts.
         registry: The types.
         requests: Requests of the runtime itself.
     """
 
-    def __init__(self, registry: TypeRegistry, requests: AdministrationRequests) -> None:
+    def __init__(
+        self, opened: OpenRuntime, registry: TypeRegistry, requests: AdministrationRequests
+    ) -> None:
+        self._opened = opened
         self._registry = registry
         self.administer = requests.make
         self.barrier: TenantBarrier | None = None
         """Holds tenants for other members of a cluster."""
+
+    @property
+    def once_runs(self) -> OnceRuns | None:
+        """See `Targets.once_runs`."""
+        messaging = self._opened.messaging
+        return None if messaging is None else messaging.once_runs
 
     async def assist(self, name: str, arguments: list[Any]) -> bytes:
         """See `Targets.assist`."""

@@ -14,6 +14,7 @@ from .._durations import Duration
 from .._errors import NotInTurn
 from .._keys import ObjectKey
 from .._messages.message import Message, SendFailed
+from .._messages.once import derived_key
 from .._messages.request import SendOptions
 from ..storage import NewAlarm
 from .outgoing import Outgoing, Withdrawal, answer_name, wake_time
@@ -67,6 +68,27 @@ class Context:
         effects = self._host.effects if self._host.in_turn else None
         delivery = None if effects is None else effects.message
         return None if delivery is None else delivery.message
+
+    def once_key(self, name: str) -> str:
+        """A once-key for a call that this turn makes: the same at each attempt of the turn.
+
+        It is derived from the turn's own once-key or message, so a call with it happens once even
+        if the turn is repeated: ``runtime.get(Card, "c", once=self.ctx.once_key("charge"))``.
+
+        Args:
+            name: The name that tells the calls of this turn apart.
+
+        Raises:
+            NotInTurn: The caller isn't in a turn that has a once-key or handles a message.
+        """
+        effects = self._host.effects if self._host.in_turn else None
+        origin = None if effects is None else effects.origin
+        if origin is None:
+            raise NotInTurn(
+                f"self.ctx.once_key() on {self._host.key} outside of a turn with a once-key or a "
+                "message"
+            )
+        return derived_key(self._host.key, origin, name)
 
     def now(self) -> datetime:
         """The runtime's time, in UTC: that of alarms, and virtual where theirs is."""

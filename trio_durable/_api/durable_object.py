@@ -45,7 +45,7 @@ from .._declarations.field_types import (
     remember_namespace,
 )
 from .._declarations.handlers_of_class import alarm_definition, alarms_of, handlers_of
-from .._declarations.keywords import checked_keywords, converter_of, merged_keywords
+from .._declarations.keywords import CLASS_KEYWORDS, checked_keywords, converter_of, merged_keywords
 from .._declarations.parameter_types import remember_parameter_types
 from .._declarations.parametrised import accept_arguments, alias_of, parametrised
 from .._declarations.records import AlarmDefinition, FieldDefinition, HandlerDefinition, Options
@@ -119,6 +119,7 @@ class DurableObject:
       None: never).
     - ``call_timeout``: how long a caller waits for a reply (default: the runtime's).
     - ``mailbox_size``: how many calls may be queued (default 1,024).
+    - ``remember``: how long replies are kept under their once-keys (default one day).
     - ``turn_limit``: how long a turn of an ``async def`` may take (default None: for ever), see
       `handler`. It doesn't apply to ``after_load``.
     - ``expected``: exceptions that are answers of all handlers, see `handler`.
@@ -151,6 +152,7 @@ class DurableObject:
         shutdown_after: Duration | Unset | None = UNSET,
         call_timeout: Duration | Unset | None = UNSET,
         mailbox_size: int | Unset = UNSET,
+        remember: Duration | Unset = UNSET,
         turn_limit: Duration | Unset | None = UNSET,
         expected: type[Exception] | tuple[type[Exception], ...] | Unset = UNSET,
         schema: int | Unset = UNSET,
@@ -160,13 +162,11 @@ class DurableObject:
         try:
             super().__init_subclass__(**kwargs)
         except TypeError as error:
-            unknown = ", ".join(kwargs)
             raise DefinitionError(
                 cls.__qualname__,
-                unknown,
+                ", ".join(kwargs),
                 f"no base takes this class keyword ({error}); those of a durable object are name, "
-                "hibernate_after, shutdown_after, call_timeout, mailbox_size, turn_limit, "
-                "expected, schema and converter",
+                f"{', '.join(CLASS_KEYWORDS[:-1])} and {CLASS_KEYWORDS[-1]}",
             ) from error
         remember_namespace(cls)
         accept_arguments(cls)
@@ -177,6 +177,7 @@ class DurableObject:
                 "shutdown_after": shutdown_after,
                 "call_timeout": call_timeout,
                 "mailbox_size": mailbox_size,
+                "remember": remember,
                 "turn_limit": turn_limit,
                 "expected": expected,
                 "schema": schema,

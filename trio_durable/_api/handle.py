@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from .._activations.calls import CallPath
+from .._activations.calls import CallPath, LocalCalls
 from .._activations.object_type import ObjectType
 from .._cluster.handles import Reference
 from .._declarations.class_body import RESERVED
@@ -30,6 +30,7 @@ from .._declarations.records import HandlerDefinition
 from .._errors import ForeignHandle, NotOnHandle, UnknownHandler
 from .._json.errors import Unfit
 from .._keys import at_address
+from .._text import short_repr
 
 
 class HandleSource(Protocol):
@@ -136,9 +137,69 @@ class Handle:
         return f"<handle of {self._calls.object_type.key(self._address)}>"
 
 
+class OnceHandle(Handle):
+    """Calls the handlers of one object with a once-key. It can't be sent, pickled or compared.
+
+    Raises:
+        TypeError: It is pickled.
+    """
+
+    __slots__ = ("_key", "_once")
+
+    _once: OnceCall
+    _key: str
+
+    def __init__(self, address: str, timeout: float | None, once: OnceCall, key: str) -> None:
+        super().__init__(address, timeout)
+        object.__setattr__(self, "_once", once)
+        object.__setattr__(self, "_key", key)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} can't be pickled; get one where it is needed")
+
+    def __repr__(self) -> str:
+        key = self._calls.object_type.key(self._address)
+        return f"<handle of {key} with the once-key {short_repr(self._key)}>"
+
+
 # The slots' own setters, which Handle.__setattr__ doesn't refuse.
 _set_address: Callable[[Handle, str], None] = vars(Handle)["_address"].__set__
 _set_timeout: Callable[[Handle, float | None], None] = vars(Handle)["_timeout"].__set__
+
+
+OnceCall = Callable[
+    [
+        LocalCalls,
+        str,
+        HandlerDefinition,
+        tuple[object, ...],
+        dict[str, object],
+        float | None,
+        str,
+    ],
+    Coroutine[Any, Any, object],
+]
+"""Makes a call with a once-key: the calls of its type, the object's address, the handler, its
+arguments, the timeout and the key."""
+
+
+def once_handle_class(calls: LocalCalls, origin: Origin) -> type[OnceHandle]:
+    """The class of the handles of one type in one runtime whose calls have a once-key."""
+    object_type = calls.object_type
+    methods: dict[str, object] = {
+        name: _once_method(handler, calls) for name, handler in object_type.handlers.items()
+    }
+    return type(
+        f"{object_type.cls.__name__}OnceHandle",
+        (OnceHandle,),
+        {"__slots__": (), "_calls": calls, "_origin": origin, **methods},
+    )
 
 
 def handle_class(calls: CallPath, origin: Origin) -> type[Handle]:
@@ -162,6 +223,8 @@ def reference_of(value: object, origin: Origin) -> Reference | None:
     """
     if not issubclass(type(value), Handle):
         return None
+    if issubclass(type(value), OnceHandle):
+        raise Unfit(f"{value!r} is for one call; send the object's id, or a handle without a key")
     handle: Any = value
     object_type: ObjectType = handle._calls.object_type
     if handle._origin is not origin:
@@ -176,6 +239,26 @@ def _method(
 
     def call(self: Handle, /, *args: object, **kwargs: object) -> Coroutine[Any, Any, object]:
         return calls.call(self._address, handler, args, kwargs, self._timeout)
+
+    return _like(handler, object_type, call)
+
+
+def _once_method(
+    handler: HandlerDefinition, calls: LocalCalls
+) -> Callable[..., Coroutine[Any, Any, object]]:
+    def call(self: OnceHandle, /, *args: object, **kwargs: object) -> Coroutine[Any, Any, object]:
+        timeout, key = self._timeout, self._key
+        return self._once(calls, self._address, handler, args, kwargs, timeout, key)
+
+    return _like(handler, calls.object_type, call)
+
+
+def _like(
+    handler: HandlerDefinition,
+    object_type: ObjectType,
+    call: Callable[..., Coroutine[Any, Any, object]],
+) -> Callable[..., Coroutine[Any, Any, object]]:
+    """``call``, with the name and the attributes of a handler."""
 
     def function(*_args: object, **_kwargs: object) -> NoReturn:
         known, name = tuple(object_type.handlers), handler.name

@@ -1,14 +1,18 @@
-"""`Messages`: messages to objects from outside of turns, for a runtime or a tenant."""
+"""`Messages`: messages from outside of turns, and calls that happen once."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any, Concatenate, ParamSpec
 
+from .._activations.calls import LocalCalls
+from .._activations.services import NO_MESSAGES
 from .._activations.wait_graph import running_turn
-from .._durations import positive_int
-from .._errors import InvalidMessage
+from .._declarations.records import HandlerDefinition
+from .._durations import Duration, positive_int
+from .._errors import InvalidMessage, InvalidOnceKey
 from .._keys import ObjectKey
 from .._messages.message import (
     DeadMessage,
@@ -22,11 +26,13 @@ from .._messages.request import SendOptions, SendRequest
 from .._runtime.administration import Administration
 from .._runtime.open_runtime import OpenRuntime
 from .durable_object import DurableObject
-from .outgoing import sent_to
+from .outgoing import OutsideMessage, sent_to, wake_time
 
 P = ParamSpec("P")
 
 _MOST = 1_000_000
+_OUTSIDE = ObjectKey("runtime", "send")
+"""Stands for the receiver in errors about a message that has none yet."""
 
 
 def checked_limit(limit: int) -> int:
@@ -39,7 +45,7 @@ def checked_limit(limit: int) -> int:
 
 
 class Messages(ABC):
-    """Messages from outside, as a part of `Objects`."""
+    """Messages from outside, and calls with once-keys, as a part of `Objects`."""
 
     _tenant: str
 
@@ -71,16 +77,51 @@ class Messages(ABC):
             CallTimeout: It wasn't durable within the class's or runtime's timeout.
             PersistenceError: It could not be made durable.
         """
+        return await OutsideMessage(self._send).send(handler, object_id, *args, **kwargs)
+
+    def outgoing(
+        self,
+        *,
+        after: Duration | None = None,
+        at: datetime | None = None,
+        once: str | None = None,
+    ) -> OutsideMessage:
+        """A message with options, to be sent by ``send`` of the result.
+
+        For example ``await runtime.outgoing(once=key).send(Order.place, "o-1", "tea")``.
+
+        Args:
+            after: The time from now until it may be delivered.
+            at: The instant from which it may be delivered, instead of ``after``.
+            once: The message's once-key, see `get`. Sent again with the key, it is the same
+                message; a call with the key waits for the result of its handler.
+
+        Raises:
+            InvalidMessage: An option is invalid; from ``send`` as well.
+            OnceKeyReused: The key was used for something else; from ``send``.
+        """
+        wake_at = wake_time(_OUTSIDE, "outgoing", after, at, self._usable().clock.now())
+        return OutsideMessage(self._send, wake_at, once)
+
+    async def _send(
+        self,
+        handler: object,
+        object_id: str,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        wake_at: int | None,
+        once: str | None,
+    ) -> str:
+        """See `OutsideMessage.send`."""
         administration = self._administered()
-        cls, name = sent_to(ObjectKey("runtime", "send"), handler)
+        cls, name = sent_to(_OUTSIDE, handler)
         key = self._key(cls, object_id)
         if running_turn() is not None:
             problem = "it is sent within a turn, even if that fails; use self.ctx.send()"
             raise InvalidMessage(key, name, problem)
-        request = SendRequest(cls, object_id, name, args, kwargs, SendOptions())
-        new = administration.compose(request, key)
-        await administration.send_message(new)
-        return message_id(new.token)
+        request = SendRequest(cls, object_id, name, args, kwargs, SendOptions(wake_at))
+        new, promise = administration.compose(request, key, once)
+        return message_id(await administration.send_message(new, promise))
 
     async def settled(self, object_type: type[DurableObject] | str, object_id: str, /) -> None:
         """Return when no message waits for an object, as far as it can be delivered now.
@@ -192,6 +233,23 @@ class Messages(ABC):
             return None
         [dead] = await opened.read(lambda reader: reader.load_dead_messages([token], tenant))
         return None if dead is None else (dead.message.key.to, token)
+
+    async def _once(
+        self,
+        calls: LocalCalls,
+        address: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+        key: str,
+    ) -> object:
+        """Make a call with a once-key. See `OnceCall`."""
+        messaging = self._usable().messaging
+        if messaging is None:
+            raise InvalidOnceKey(calls.directory.key(address), handler.name, NO_MESSAGES)
+        made = messaging.once_calls
+        return await made.call(calls, address, handler, args, kwargs, timeout, key)
 
     # --- the rest of `Objects` -------------------------------------------------------------------
 

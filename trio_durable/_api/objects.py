@@ -62,11 +62,23 @@ class Objects(Messages):
 
     @overload
     def get(
-        self, object_type: type[T], object_id: str, /, *, timeout: Duration | Unset | None = UNSET
+        self,
+        object_type: type[T],
+        object_id: str,
+        /,
+        *,
+        timeout: Duration | Unset | None = UNSET,
+        once: str | None = None,
     ) -> T: ...
     @overload
     def get(
-        self, object_type: str, object_id: str, /, *, timeout: Duration | Unset | None = UNSET
+        self,
+        object_type: str,
+        object_id: str,
+        /,
+        *,
+        timeout: Duration | Unset | None = UNSET,
+        once: str | None = None,
     ) -> Handle: ...
     def get(
         self,
@@ -75,18 +87,29 @@ class Objects(Messages):
         /,
         *,
         timeout: Duration | Unset | None = UNSET,
+        once: str | None = None,
     ) -> T | Handle:
         """A handle of one object, whose handlers are awaited. Neither loads nor creates the object.
+
+        A call with a once-key (an idempotency key) happens once, however often it is made, by
+        whichever process: the turn stores its reply together with its effects, and later calls
+        with the key get that reply. So the runtime repeats such a call by itself, within its
+        timeout, where a plain one gets an error whose outcome isn't known. The key is the object's:
+        other objects may have the same. A turn that raises stores nothing. Replies take 64 KiB of
+        JSON at most, and are kept for the class's ``remember``, a day by default.
 
         Args:
             object_type: The class, or its stored name.
             object_id: The object's id, any str of 1 to 512 bytes without NUL.
             timeout: How long each call waits for its reply; None for ever.
+            once: The once-key of the call for which the handle is, any str as the id may be.
 
         Raises:
             UnknownObjectType: No class has that name.
             InvalidObjectId: The id is invalid.
             RuntimeClosed: The runtime isn't open.
+            InvalidOnceKey: The key can't be one, or the handler is read-only; from the call, as are
+                `OnceKeyReused`, `OnceReplyUnreadable` and `OnceMessageDied`.
         """
         self._open()
         calls, address = self._locate(object_type, object_id)
@@ -96,7 +119,9 @@ class Objects(Messages):
             else optional_seconds(timeout, "timeout")
         )
         # To type checkers a handle is an object: see the module of handles.
-        return cast("T", self._registry.handle_class(calls)(address, limit))
+        if once is None:
+            return cast("T", self._registry.handle_class(calls)(address, limit))
+        return cast("T", self._registry.once_handle_class(calls)(address, limit, self._once, once))
 
     async def call(
         self,
@@ -105,6 +130,7 @@ class Objects(Messages):
         handler_name: str,
         /,
         *args: object,
+        once: str | None = None,
         **kwargs: object,
     ) -> object:
         """Call a handler by name.
@@ -112,6 +138,14 @@ class Objects(Messages):
         Plain JSON is accepted for a parameter that is declared as a model: an attrs class, a
         dataclass, a NamedTuple, a pydantic model or a msgspec Struct. The handler gets the model,
         checked.
+
+        Args:
+            object_type: The class, or its stored name.
+            object_id: The object's id.
+            handler_name: The handler.
+            args: Its arguments.
+            once: The once-key of the call, see `get`. For a parameter of that name use `get`.
+            kwargs: Its arguments, by name.
 
         Raises:
             ArgumentError: The arguments don't fit the handler, or can't be passed by value.
@@ -128,6 +162,9 @@ class Objects(Messages):
         args, kwargs = with_models(
             object_type_, handler, lambda: object_type_.key(address), args, kwargs
         )
+        if once is not None:
+            timeout = object_type_.timeout
+            return await self._once(calls, address, handler, args, kwargs, timeout, once)
         return await calls.call(address, handler, args, kwargs, object_type_.timeout)
 
     def _dispatch(
@@ -140,8 +177,8 @@ class Objects(Messages):
     ) -> Coroutine[Any, Any, object]:
         """See `Dispatcher`."""
         calls, address = self._locate(cls, object_id)
-        object_type = calls.object_type
-        return calls.call(address, object_type.handler(handler), args, kwargs, object_type.timeout)
+        its = calls.object_type
+        return calls.call(address, its.handler(handler), args, kwargs, its.timeout)
 
     async def ensure_started(
         self, object_type: type[DurableObject] | str, object_id: str, /

@@ -52,6 +52,47 @@ class Outgoing(Generic[R]):
         return message_id(self._host.send(request).token)
 
 
+class OutsideMessage:
+    """A message from outside of turns with options, see `Objects.outgoing`."""
+
+    __slots__ = ("_once", "_send", "_wake_at")
+
+    def __init__(
+        self,
+        send: Callable[
+            [
+                object,
+                str,
+                tuple[object, ...],
+                dict[str, object],
+                int | None,
+                str | None,
+            ],
+            Coroutine[Any, Any, str],
+        ],
+        wake_at: int | None = None,
+        once: str | None = None,
+    ) -> None:
+        self._send = send
+        self._wake_at = wake_at
+        self._once = once
+
+    async def send(
+        self,
+        handler: Callable[Concatenate[str, P], Coroutine[Any, Any, object]],
+        object_id: str,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> str:
+        """Send the message, and return when it is durable. See `Objects.send`.
+
+        Returns:
+            Its id; that of the first one which was sent with its once-key.
+        """
+        return await self._send(handler, object_id, args, kwargs, self._wake_at, self._once)
+
+
 class Withdrawal:
     """The withdrawal of a message, see `Context.cancel_message`."""
 

@@ -26,7 +26,14 @@ from .durable_object import (
     resolved_fields,
     state_form,
 )
-from .handle import Handle, Origin, handle_class, reference_of
+from .handle import (
+    Handle,
+    OnceHandle,
+    Origin,
+    handle_class,
+    once_handle_class,
+    reference_of,
+)
 
 if TYPE_CHECKING:
     from .._json.custom import StateConverter
@@ -137,6 +144,7 @@ class TypeRegistry:
         self._elsewhere: dict[str, LocalCalls] = {}
         """By name, of types that other runtimes serve."""
         self._handle_classes: dict[LocalCalls, type[Handle]] = {}
+        self._once_handle_classes: dict[LocalCalls, type[OnceHandle]] = {}
         self.delivers: Callable[[str], bool] = lambda object_id: True
         """False for an object whose alarms are delivered in another process."""
         self.origin = Origin(self)
@@ -193,6 +201,13 @@ class TypeRegistry:
         found = self._handle_classes.get(calls)
         if found is None:
             found = self._handle_classes[calls] = handle_class(calls, self.origin)
+        return found
+
+    def once_handle_class(self, calls: LocalCalls) -> type[OnceHandle]:
+        """The class of the handles of a type's objects whose calls have a once-key."""
+        found = self._once_handle_classes.get(calls)
+        if found is None:
+            found = self._once_handle_classes[calls] = once_handle_class(calls, self.origin)
         return found
 
     def handle(self, type_name: str, address: str, timeout: float | None) -> Handle:

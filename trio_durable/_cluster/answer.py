@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 
 from .._activations.services import Services
-from .._activations.submission import Submission
+from .._activations.submission import Submitted
 from .._activations.tenure import check_lease
 from .._errors import DurableError, ReplyError, RuntimeClosed
 from .._eventloop.loop import CallbackWaiter
@@ -100,7 +100,7 @@ class Answer(CallbackWaiter):
         self._lease = lease
         self.has_run = False
         """The turn has ended, and its commit is on its way."""
-        self.submission: Submission | None = None
+        self.submission: Submitted | None = None
         """The call in its mailbox."""
         incoming.withdrawn = self.withdraw
 

@@ -101,9 +101,11 @@ class HandlerCodec:
         parameters: Its parameters.
         result: The form of its result.
         max_size: See `CallCodec`.
+        advice: The end of the error about larger data.
     """
 
     __slots__ = (
+        "_advice",
         "_atoms",
         "_atoms_by_name",
         "_declaration",
@@ -123,8 +125,16 @@ class HandlerCodec:
         "name",
     )
 
-    def __init__(self, name: str, parameters: Parameters, result: Form, max_size: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        parameters: Parameters,
+        result: Form,
+        max_size: int,
+        advice: str = "of a message; send less, or raise max_frame",
+    ) -> None:
         self.name = name
+        self._advice = advice
         self._parameters = parameters
         self._result = result
         self._max_size = max_size
@@ -386,7 +396,7 @@ class HandlerCodec:
         if len(encoded) > self._max_size:
             raise _TooLarge(
                 f"it takes {len(encoded):,} bytes of JSON, over the limit of {self._max_size:,} "
-                "of a message; send less, or raise max_frame"
+                f"{self._advice}"
             )
         return encoded
 

@@ -11,7 +11,7 @@ import orjson
 
 from .._activations.activation import Activation
 from .._activations.admission import admit
-from .._activations.calls import LocalCalls
+from .._activations.calls import LocalCalls, warn_of_repeats
 from .._activations.directory import Directory
 from .._activations.envelope import Envelope
 from .._activations.exchange import Replies
@@ -24,6 +24,7 @@ from .._declarations.records import HandlerDefinition
 from .._errors import CallCycle
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey, id_at
+from .._messages.once import OnceRequest
 from .call_codec import CallCodec
 from .chain import encode_chain
 from .peer import Peer
@@ -56,6 +57,7 @@ class RoutedCalls(LocalCalls):
         self._call_here = self.call
         self.call = self._routed
         self.elsewhere = self._call_elsewhere
+        self.once_elsewhere = self._once_elsewhere
 
     def _routed(
         self,
@@ -90,11 +92,14 @@ class RoutedCalls(LocalCalls):
     ) -> object:
         services, loop, name = self._services, self._loop, handler.name
         if services.closing or not loop.is_current():
-            self._check_usable()
+            self.check_usable()
         key = partial(self.directory.key, address)
         codec, form = self._outgoing[name]
         body = form % (orjson.dumps(address), codec.encode_arguments(key, args, kwargs))
-        if self._notifier is not None or current_turn.get() is not None:
+        origin = current_turn.get()
+        if self._notifier is not None or origin is not None:
+            if origin is not None and origin.is_once and not handler.readonly:
+                warn_of_repeats(origin, key(), name)
             body += self._origin(key, name)
             peer = None  # an instrument has run since
         repeatable = handler.readonly and not handler.is_async
@@ -107,6 +112,30 @@ class RoutedCalls(LocalCalls):
                 timeout = max(began + timeout - loop.now(), 0.0)
             return await self._call_here(address, handler, args, kwargs, timeout)
         return codec.decode_reply(key, reply)
+
+    async def _once_elsewhere(
+        self,
+        address: str,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        timeout: float | None,
+        once: OnceRequest,
+    ) -> bytes | None:
+        """See `OnceElsewhere`. The request may be made twice, so the router repeats it."""
+        name, key = handler.name, partial(self.directory.key, address)
+        codec, form = self._outgoing[name]
+        arguments = codec.encode_arguments(key, args, kwargs)
+        request = orjson.dumps([once.key.key, once.digest, once.signature])
+        body = b"%b,%b%b" % (
+            form.replace(b'"h"', b'"o"', 1) % (orjson.dumps(address), arguments),
+            request,
+            self._origin(key, name),
+        )
+        reply = await self._router.forward(
+            key, id_at(address), name, body, timeout, repeatable=True
+        )
+        return None if reply is HERE else orjson.dumps(reply)
 
     def _origin(self, key: Callable[[], ObjectKey], name: str) -> bytes:
         """The end of the request: the objects that wait for the call, and its trace.

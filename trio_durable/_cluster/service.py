@@ -7,19 +7,21 @@ are no calls are few, and have one each.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from .._activations.activation import Activation
-from .._activations.calls import timed_out
+from .._activations.once_runs import OnceRuns
 from .._activations.placement import NotHere
-from .._activations.services import Services
+from .._activations.requests import timed_out
+from .._activations.services import NO_MESSAGES, Services
 from .._declarations.records import HandlerDefinition
-from .._errors import RuntimeClosed
+from .._errors import InvalidOnceKey, RuntimeClosed
 from .._eventloop.wakeup import AutoResetEvent
-from .._keys import id_at
-from ..storage import Lease
+from .._keys import ObjectKey, id_at
+from .._messages.once import OnceRequest
+from ..storage import Lease, OnceKey
 from .answer import CUT_OFF_ANSWER, MOVED_ANSWER, Answer, fail, give
 from .call_codec import Arguments, HandlerCodec
 from .chain import decode_chain
@@ -45,6 +47,11 @@ class Targets(Protocol):
 
     def assist(self, name: str, arguments: list[Any]) -> Awaitable[bytes]:
         """Make a request of this member of a cluster, likewise."""
+        ...
+
+    @property
+    def once_runs(self) -> OnceRuns | None:
+        """The calls with a once-key that are here; None if the storage keeps none."""
         ...
 
 
@@ -92,8 +99,10 @@ class Service:
             elif kind == "a":
                 begin = partial(self._begin_making, incoming, self._targets.administer)
                 self._places.decide(message[5][1], partial(self._decided, incoming, begin))
-            else:
+            elif kind in ("h", "o"):
                 self._begin_call(incoming, subject, message[5])
+            else:
+                raise unknown_request(f"of kind {kind}")
         except Exception as error:  # noqa: BLE001  # the caller gets it
             fail(incoming, error)
 
@@ -130,12 +139,19 @@ class Service:
         codec = calls.codec.handler(handler.name)
         arguments = codec.decode_arguments(partial(calls.directory.key, message[5]), message[7])
         notifier = self._services.notifier
+        once, origin = None, message[8:]
+        if message[3] == "o":
+            once, *origin = origin
+        make = partial(self._make_call, incoming, calls, handler, codec, arguments)
+        if once is not None:
+            make = partial(self._make_once, incoming, calls, handler, arguments, once)
+        chain = decode_chain(origin[0]) if origin else ()
         if notifier is None:
-            self._make_call(incoming, calls, handler, codec, arguments)
+            make(chain)
         else:
-            carrier = message[9] if len(message) > 9 else {}
+            carrier = origin[1] if len(origin) > 1 else {}
             with notifier.extract({k: v for k, v in carrier.items() if isinstance(v, str)}):
-                self._make_call(incoming, calls, handler, codec, arguments)
+                make(chain)
 
     def _make_call(
         self,
@@ -144,17 +160,17 @@ class Service:
         handler: HandlerDefinition,
         codec: HandlerCodec,
         arguments: Arguments,
+        chain: Sequence[ObjectKey],
     ) -> None:
         """Run the turn here and now, or put the call into its mailbox."""
-        services, message, (args, kwargs) = self._services, incoming.message, arguments
-        address: str = message[5]
+        services, (args, kwargs) = self._services, arguments
+        address: str = incoming.message[5]
         lease = None if services.tenure is None else services.tenure.lease
         activation = None if handler.is_async else calls.open_object(address)
         if activation is not None:
             value, error = calls.run_now(activation, handler, args, kwargs, codec)
             self._give(incoming, lease, activation, handler, value, error)
             return
-        chain = decode_chain(message[8]) if len(message) > 8 else ()
         answer = Answer(incoming, services, lease, calls.directory.key(address), handler.name)
         left = incoming.seconds_left
         try:
@@ -166,6 +182,33 @@ class Service:
             submission.end()
         else:
             answer.submission = submission
+
+    def _make_once(
+        self,
+        incoming: Incoming,
+        calls: RoutedCalls,
+        handler: HandlerDefinition,
+        arguments: Arguments,
+        once: list[str],
+        chain: Sequence[ObjectKey],
+    ) -> None:
+        """Join the run of a once-key, or begin it."""
+        services, runs, address = self._services, self._targets.once_runs, incoming.message[5]
+        to, left = calls.directory.key(address), incoming.seconds_left
+        if runs is None:
+            raise InvalidOnceKey(to, handler.name, NO_MESSAGES)
+        key, digest, signature = once
+        request = OnceRequest(OnceKey(to, key), handler.name, digest, signature)
+        lease = None if services.tenure is None else services.tenure.lease
+        answer = Answer(incoming, services, lease, to, handler.name)
+        joined = runs.join(calls, address, handler, *arguments, request, answer, chain=chain)
+        if answer.ended:
+            joined.end()
+            return
+        answer.submission = joined
+        if left is not None:
+            answer.expiry = partial(runs.expired, joined.run, left)
+            services.deadlines.watch(answer, services.loop.now(), left)
 
     def _give(
         self,

@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from .._json.custom import StateConverter
 
 
+CLASS_KEYWORDS = (
+    "hibernate_after",
+    "shutdown_after",
+    "call_timeout",
+    "mailbox_size",
+    "remember",
+    "turn_limit",
+    "expected",
+    "schema",
+    "converter",
+)
+
+
 def checked_keywords(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     """The class keywords that were given, durations in seconds.
 
@@ -26,6 +39,8 @@ def checked_keywords(cls: type, given: dict[str, Any]) -> dict[str, Any]:
                 keywords[name] = converter_argument(value)
             elif name == "expected":
                 keywords[name] = expected_errors(value)
+            elif name == "remember":
+                keywords[name] = interval_seconds(value, name)
             elif name == "turn_limit":
                 keywords[name] = checked_limit(value, name)
             elif name not in ("mailbox_size", "schema"):

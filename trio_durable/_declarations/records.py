@@ -13,6 +13,7 @@ from .._durations import UNSET, Unset
 
 DEFAULT_HIBERNATE_AFTER = 300.0
 DEFAULT_MAILBOX_SIZE = 1024
+DEFAULT_REMEMBER = 86400.0
 
 
 @attrs.frozen
@@ -23,6 +24,7 @@ class Options:
     shutdown_after: float | None = None
     call_timeout: float | Unset | None = UNSET
     mailbox_size: int = DEFAULT_MAILBOX_SIZE
+    remember: float = DEFAULT_REMEMBER
 
 
 @attrs.frozen

@@ -15,6 +15,8 @@ from functools import partial
 import attrs
 
 from .._activations.calls import LocalCalls
+from .._activations.object_type import ObjectType
+from .._activations.once_runs import OnceRuns
 from .._activations.services import Services
 from .._declarations.records import HandlerDefinition
 from .._errors import (
@@ -36,7 +38,7 @@ from .._messages.delivery import MessageDelivery
 from .._messages.request import MAX_HOPS, WARNED_HOPS
 from .._persistence.ticket import Ticket
 from .._text import error_summary
-from ..storage import Burial, Deferral, MessageChanges
+from ..storage import Burial, Deferral, MessageChanges, OnceKey
 from .composing import Composer
 from .inboxes import Flight, Inbox, Lane
 from .lanes import Lanes
@@ -83,6 +85,7 @@ class Deliverer:
         calls: Returns the calls of a type's objects, by its stored name.
         codecs: The codecs of messages.
         composer: Makes answers.
+        once: Calls with once-keys, which may wait for messages.
         lanes: Where the messages are.
         sleepers: Where those go that failed.
     """
@@ -93,6 +96,7 @@ class Deliverer:
         calls: Callable[[str], LocalCalls],
         codecs: MessageCodecs,
         composer: Composer,
+        once: OnceRuns,
         lanes: Lanes,
         sleepers: Sleepers,
     ) -> None:
@@ -100,6 +104,7 @@ class Deliverer:
         self._calls = calls
         self._codecs = codecs
         self._composer = composer
+        self._once = once
         self._lanes = lanes
         self._sleepers = sleepers
         self._deferrals: list[tuple[Flight, Deferral]] = []
@@ -177,7 +182,7 @@ class Deliverer:
             )
         delivery = MessageDelivery(message, partial(self._turn_ended, flight))
         waiter = CallbackWaiter(partial(self._ended, flight, handler))
-        replies = _Answers(self, delivery)
+        replies = _Answers(self, calls.object_type, handler, delivery)
         try:
             flight.withdraw = calls.deliver_message(
                 delivery, handler, args, kwargs, replies, waiter
@@ -301,6 +306,9 @@ class Deliverer:
         def ended(waiter: Waiter) -> None:
             if waiter.error is None:
                 self.buried += 1
+                if message.once_key is not None:
+                    once_key = OnceKey(key, message.once_key)
+                    self._once.died(once_key, message.key.token, error)
             else:
                 waiter.error = None
                 self._lost(flight.lane.inbox)
@@ -318,13 +326,25 @@ class Deliverer:
         else:
             ticket.hold(waiter)
 
-    def answer(self, delivery: MessageDelivery, result: object) -> None:
-        """Send the result of a message's turn to its sender, in the commit of that turn.
+    def answer(
+        self,
+        object_type: ObjectType,
+        handler: HandlerDefinition,
+        delivery: MessageDelivery,
+        result: object,
+    ) -> None:
+        """Hand on the result of a message's turn, in the commit of that turn.
+
+        It is sent to the message's sender, and recorded under its once-key.
 
         Raises:
             InvalidMessage: It can't be sent, so the turn fails.
+            ReplyError: It can't be recorded, likewise.
         """
         stored = delivery.stored
+        if stored.once_key is not None:
+            reply = self._once.reply(object_type, handler, stored, result)
+            delivery.changes.recorded.append(reply)
         if stored.reply_to is not None and stored.sender is not None:
             now = self._services.clock.now()
             delivery.changes.sent.append(self._composer.reply(stored, result, now))
@@ -368,13 +388,21 @@ class Deliverer:
 class _Answers:
     """The `Replies` of a message: its result goes to its sender, as a message."""
 
-    def __init__(self, deliverer: Deliverer, delivery: MessageDelivery) -> None:
+    def __init__(
+        self,
+        deliverer: Deliverer,
+        object_type: ObjectType,
+        handler: HandlerDefinition,
+        delivery: MessageDelivery,
+    ) -> None:
         self._deliverer = deliverer
+        self._object_type = object_type
+        self._handler = handler
         self._delivery = delivery
 
     def result(self, key: ObjectKey, handler: str, result: object) -> object:
         """See `Replies.result`."""
-        self._deliverer.answer(self._delivery, result)
+        self._deliverer.answer(self._object_type, self._handler, self._delivery, result)
         return None
 
 

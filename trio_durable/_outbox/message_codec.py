@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -51,6 +53,39 @@ class MessageCodec:
         Raises:
             Unfit: They don't fit the handler, or can't be written, or are too large.
         """
+        by_name, rest = self._by_name(args, kwargs)
+        data: list[object] = [by_name]
+        if rest or self._declaration.text is not None:
+            data += [rest, self._declaration.text]
+        return _dumped(data)
+
+    @cached_property
+    def signature(self) -> str:
+        """A digest of the parameters. Digests of arguments can be compared under one only."""
+        text = f"{self._parameters.signature}\n{self._declaration.text}"
+        return blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def digest(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        """A digest of arguments as they are given, which doesn't depend on the order of names.
+
+        Raises:
+            Unfit: They don't fit the handler, or can't be written.
+        """
+        return _digest(*self._by_name(args, kwargs))
+
+    def digest_of(self, data: bytes) -> str:
+        """`digest`, of arguments that `encode` has encoded.
+
+        Raises:
+            Unfit: They aren't arguments.
+        """
+        by_name, rest, _ = _parts(orjson.loads(data))
+        return _digest(by_name, rest)
+
+    def _by_name(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> tuple[dict[str, object], list[object]]:
+        """Arguments by the names of their parameters, and those of ``*args``, in plain JSON."""
         try:
             given = self._parameters.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -67,10 +102,7 @@ class MessageCodec:
             else:
                 declared = self._declared(name)
                 by_name[declared] = self._write(declared, value, places)
-        data: list[object] = [by_name]
-        if rest or self._declaration.text is not None:
-            data += [rest, self._declaration.text]
-        return _dumped(data)
+        return by_name, rest
 
     def decode(self, data: bytes) -> Arguments:
         """The arguments of a message that any release has sent.
@@ -149,6 +181,11 @@ def _written(form: Form, value: Any, places: list[int]) -> object:
     written = value if type(value) in form.exact else form.write(value, places)
     check_depth(written)
     return written
+
+
+def _digest(by_name: dict[str, object], rest: list[object]) -> str:
+    data = orjson.dumps([by_name, rest], option=orjson.OPT_SORT_KEYS)
+    return blake2b(data, digest_size=16).hexdigest()
 
 
 def _dumped(data: object) -> bytes:

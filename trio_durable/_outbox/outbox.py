@@ -30,6 +30,8 @@ from functools import partial
 import anyio
 
 from .._activations.calls import LocalCalls
+from .._activations.object_type import ObjectType
+from .._activations.once_runs import OnceRuns
 from .._activations.services import Services
 from .._errors import CallTimeout, StorageUnavailable
 from .._eventloop.loop import Expired
@@ -42,6 +44,7 @@ from ..storage import (
     MessageChanges,
     MessageKey,
     NewMessage,
+    OnceReply,
     Reader,
     StorageFault,
     StoredMessage,
@@ -68,6 +71,7 @@ class Outbox:
         hint: Lets the process with an object know that messages wait for it.
         codecs: The codecs of messages.
         composer: Makes messages.
+        once: Calls with once-keys, which may wait for messages.
         polling_interval: Seconds between looks at the messages that sleep.
         location: The storage, for errors.
     """
@@ -82,10 +86,12 @@ class Outbox:
         hint: Callable[[ObjectKey], Awaitable[None]],
         codecs: MessageCodecs,
         composer: Composer,
+        once: OnceRuns,
         polling_interval: float,
         location: str,
     ) -> None:
         self._services = services
+        self._once = once
         self._runner = runner
         self._reader = reader
         self._composer = composer
@@ -98,7 +104,7 @@ class Outbox:
         loop, clock = services.loop, services.clock
         self._sleepers = Sleepers(loop, clock, runner, reader, lanes, polling_interval)
         self._feed = Feed(clock, runner, reader, lanes, self._sleepers)
-        self._deliverer = Deliverer(services, calls, codecs, composer, lanes, self._sleepers)
+        self._deliverer = Deliverer(services, calls, codecs, composer, once, lanes, self._sleepers)
 
     def statistics(self) -> OutboxStatistics:
         """A snapshot of the counters."""
@@ -133,16 +139,25 @@ class Outbox:
 
     # --- messages from outside -------------------------------------------------------------------
 
-    async def send(self, new: NewMessage, timeout: float | None) -> None:
+    async def send(
+        self, new: NewMessage, timeout: float | None, promise: OnceReply | None = None
+    ) -> None:
         """Send a message from outside of turns; return when it is durable.
+
+        Args:
+            new: The message.
+            timeout: Seconds, or None.
+            promise: The promise of its reply, if it has a once-key.
 
         Raises:
             CallTimeout: It isn't within the timeout.
+            StaleObject: Its once-key is taken.
             PersistenceError: It could not be made durable.
         """
         loop, deadlines = self._services.loop, self._services.deadlines
         waiter = loop.waiter()
-        self._deliverer.commit(new.to, MessageChanges(sent=[new]), waiter)
+        recorded = [] if promise is None else [promise]
+        self._deliverer.commit(new.to, MessageChanges(sent=[new], recorded=recorded), waiter)
         if timeout is not None:
             deadlines.watch(waiter, loop.now(), timeout)
         try:
@@ -151,12 +166,17 @@ class Outbox:
             problem = "the message isn't durable yet, and may be sent all the same"
             raise CallTimeout(new.to, new.handler, timeout or 0, problem) from None
 
+    def type_of(self, to: ObjectKey) -> ObjectType:
+        """The object type of a receiver."""
+        return self._composer.type_of(to.type_name)
+
     def timeout_of(self, to: ObjectKey) -> float | None:
         """How long a sender waits until its message is durable, in seconds."""
-        return self._composer.type_of(to.type_name).timeout
+        return self.type_of(to).timeout
 
     def rescan(self) -> None:
         """Find all receivers with messages once more: other objects may be here than before."""
+        self._once.moved(self._is_here)
         self._feed.rescan()
         self._sleepers.rescan()
 
@@ -177,6 +197,8 @@ class Outbox:
 
     def sent(self, changes: MessageChanges) -> None:
         """See `MessageListener.sent`."""
+        if changes.recorded:
+            self._once.recorded(changes.recorded)
         for new in changes.sent:
             if not self._is_here(new.to):
                 self._tell(new.to)

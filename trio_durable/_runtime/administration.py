@@ -29,7 +29,7 @@ from .._errors import InvalidMessage, ObjectNotRunning
 from .._keys import AlarmKey, ObjectKey
 from .._messages.request import SendRequest
 from .._persistence.restoring import restore_alarms
-from ..storage import AlarmChanges, AlarmRow, NewAlarm, NewMessage, Writer
+from ..storage import AlarmChanges, AlarmRow, NewAlarm, NewMessage, OnceReply, Writer
 from .open_runtime import OpenRuntime
 from .tenant_drop import drop_tenant
 
@@ -144,28 +144,34 @@ class Administration:
 
     # --- messages --------------------------------------------------------------------------------
 
-    def compose(self, request: SendRequest, key: ObjectKey) -> NewMessage:
-        """The message of a request from outside of turns.
+    def compose(
+        self, request: SendRequest, key: ObjectKey, once: str | None
+    ) -> tuple[NewMessage, OnceReply | None]:
+        """The message of a request from outside of turns, and the promise of its reply.
 
         Raises:
             InvalidMessage: It can't be sent.
+            InvalidOnceKey: ``once`` can't be a once-key.
         """
-        opened = self._opened
-        if opened.outbox is None:
+        opened, now = self._opened, self._opened.clock.now()
+        if opened.messaging is None:
             raise InvalidMessage(key, request.handler, NO_MESSAGES)
-        return opened.outbox.compose(request, key.tenant, opened.clock.now(), None, None)
+        new = opened.messaging.outbox.compose(request, key.tenant, now, None, None)
+        if once is None:
+            return new, None
+        return new, opened.messaging.once_calls.promise(new, once, request.args, request.kwargs)
 
-    async def send_message(self, new: NewMessage) -> None:
-        """See `Messages.send`."""
+    async def send_message(self, new: NewMessage, promise: OnceReply | None) -> int:
+        """See `Messages.send`. Returns the token of the message with its once-key."""
         opened, key = self._opened, new.to
         opened.services.refuse_dropped(key)
-        outbox, tenure = opened.outbox, opened.services.tenure
-        assert outbox is not None
-        timeout = outbox.timeout_of(key)
+        messaging, tenure = opened.messaging, opened.services.tenure
+        assert messaging is not None
+        timeout = messaging.outbox.timeout_of(key)
+        send = partial(messaging.once_calls.send, new, promise)
         if tenure is None:
-            await outbox.send(new, timeout)
-        else:
-            await tenure.guard(lambda: key, "send", timeout, partial(outbox.send, new))
+            return await send(timeout)
+        return await tenure.guard(lambda: key, "send", timeout, send)
 
     async def retry_message(self, key: ObjectKey, token: int) -> bool:
         """Let a dead letter wait again. See `Messages.retry_message`."""

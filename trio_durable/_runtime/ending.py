@@ -24,6 +24,7 @@ from ..storage import Storage
 from .host import Host
 
 if TYPE_CHECKING:
+    from .messaging import Messaging
     from .sharing import Sharing
 
 logger = logging.getLogger("trio_durable")
@@ -42,6 +43,7 @@ class Ending:
     batched_load: BatchedLoad
     pump: Pump
     sharing: Sharing | None
+    messaging: Messaging | None
     _runtime: Dispatcher
     _runners: tuple[Runner, ...]
     _supervision: Supervision
@@ -162,6 +164,8 @@ class Ending:
             self.services.tenure.close(self.services.closed_error)
         for directory in self.directories:
             directory.abandon()
+        if self.messaging is not None:
+            self.messaging.once_runs.abandon()
 
     def _abandon_commits(self) -> None:
         closed_error = self.services.closed_error

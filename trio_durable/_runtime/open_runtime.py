@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .._cluster.handles import Handles
     from .._cluster.service import Targets
     from .._outbox.outbox import Outbox
+    from .messaging import Messaging
     from .sharing import Sharing
 
 logger = logging.getLogger("trio_durable")
@@ -209,8 +210,8 @@ class OpenRuntime(Ending):
         """The cluster, if the runtime is in one."""
         self._closed = anyio.Event()
         self._is_late = False
-        self.outbox: Outbox | None = None
-        """The delivery of messages, if the storage keeps any."""
+        self.messaging: Messaging | None = None
+        """Messages and once-keys, if the storage keeps any."""
 
     # --- opening and closing, in the host task ---------------------------------------------------
 
@@ -242,8 +243,10 @@ class OpenRuntime(Ending):
     def _own(self) -> None:
         """Begin to deliver alarms and messages: the objects are in this process."""
         self._supervise(self.scheduler.run)
-        if self.outbox is not None:
-            self._supervise(self.outbox.run)
+        if self.messaging is not None:
+            self._supervise(self.messaging.outbox.run)
+            self._supervise(self.messaging.once_runs.run)
+            self._supervise(self.messaging.cleaning.run)
 
     def _fed(self) -> None:
         """The storage returns alarms and messages of other objects than before."""
@@ -389,24 +392,25 @@ class OpenRuntime(Ending):
         """
         if not self.storage.keeps_messages:
             return
-        # Imported here, since they take long to import.
-        from .._outbox.composing import Composer
-        from .._outbox.message_codec import MessageCodecs
-        from .._outbox.outbox import Outbox
+        from .messaging import Messaging  # here, since it takes long
 
-        codecs = MessageCodecs(handles)
-        self.outbox = self.services.mail = self.group_commit.listeners.messages = Outbox(
+        self.messaging = Messaging(
             self.services,
-            self.sides.reading.runner,
-            self.sides.reader,
+            self.sides,
             calls,
+            handles,
+            type_of,
             is_here,
             hint,
-            codecs,
-            Composer(codecs, type_of),
             self._settings.polling_interval,
             self.storage.location,
         )
+        self.services.mail = self.group_commit.listeners.messages = self.messaging.outbox
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """The delivery of messages, if the storage keeps any."""
+        return None if self.messaging is None else self.messaging.outbox
 
     def message_statistics(self) -> OutboxStatistics:
         """The counters of the messages."""

@@ -20,7 +20,7 @@ from .._cluster.places import HERE
 from .._cluster.service import unknown_request
 from .._keys import AlarmKey, ObjectKey
 from .._persistence.restoring import alarm_of, of_text
-from ..storage import NewAlarm, NewMessage
+from ..storage import NewAlarm, NewMessage, OnceKey, OnceReply
 from .administration import Administration
 from .open_runtime import OpenRuntime
 from .sharing import Sharing
@@ -181,11 +181,14 @@ class RoutedAdministration(Administration):
         request = Request("fire_alarm", key.object_key, key.name)
         return await self._routed(request, partial(super().fire_alarm, key), bool)
 
-    async def send_message(self, new: NewMessage) -> None:
+    async def send_message(self, new: NewMessage, promise: OnceReply | None) -> int:
         """See `Administration.send_message`."""
-        content = new.token, new.handler, new.arguments.decode(), new.sent_at
-        request = Request("send_message", new.to, *content)
-        await self._routed(request, partial(super().send_message, new))
+        once = None
+        if promise is not None:
+            once = promise.key.key, promise.digest, promise.signature, promise.expires_at
+        content = new.token, new.handler, new.arguments.decode(), new.sent_at, new.wake_at, once
+        request = Request("send_message", new.to, *content, repeatable=promise is not None)
+        return await self._routed(request, partial(super().send_message, new, promise), int)
 
     async def retry_message(self, key: ObjectKey, token: int) -> bool:
         """See `Administration.retry_message`."""
@@ -257,6 +260,24 @@ class RoutedAdministration(Administration):
                 return await here()
 
 
+def _sent(
+    key: ObjectKey,
+    token: int,
+    handler: str,
+    text: str,
+    sent_at: int,
+    wake_at: int | None,
+    once: list[Any] | None,
+) -> tuple[NewMessage, OnceReply | None]:
+    """A message that another process sends, and the promise of its reply."""
+    new = NewMessage(key, "", token, handler, text.encode(), sent_at, wake_at)
+    if once is None:
+        return new, None
+    new.once_key, digest, signature, expires_at = once
+    once_key = OnceKey(key, once[0])
+    return new, OnceReply(once_key, handler, digest, signature, None, expires_at, token)
+
+
 class AdministrationRequests:
     """The requests that come from other processes.
 
@@ -290,8 +311,7 @@ class AdministrationRequests:
             case "fire_alarm":
                 return orjson.dumps(await made.fire_alarm(key.alarm(*rest)))
             case "send_message":
-                token, handler, text, sent_at = rest
-                await made.send_message(NewMessage(key, "", token, handler, text.encode(), sent_at))
+                return orjson.dumps(await made.send_message(*_sent(key, *rest)))
             case "retry_message":
                 return orjson.dumps(await made.retry_message(key, *rest))
             case "drop_message":

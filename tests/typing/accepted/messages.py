@@ -104,3 +104,19 @@ async def outside(runtime: DurableRuntime) -> None:
     assert_type(await runtime.retry_messages("Order"), int)
     assert_type(await runtime.drop_message(dead[0].id), bool)
     assert_type(runtime.statistics().messages_dead, int)
+    assert_type(await runtime.outgoing(once="k").send(Order.place, "o-1", "tea"), str)
+    await runtime.outgoing(after=timedelta(days=1)).send(Order.place, "o-1", sku="tea")
+
+
+async def once(runtime: DurableRuntime) -> None:
+    assert_type(await runtime.get(Stock, "tea", once="k").reserve(2), int)
+    assert_type(await runtime.tenant("acme").get(Stock, "tea", once="k").reserve(2), int)
+    assert_type(await runtime.call(Stock, "tea", "reserve", 2, once="k"), object)
+    await runtime.get("Stock", "tea", once="k", timeout=5).reserve(2)
+
+
+class Keen(Stock, remember=timedelta(days=7)):
+    @handler
+    async def ask(self) -> None:
+        assert_type(self.ctx.once_key("stock"), str)
+        await self.ctx.runtime.get(Stock, "tea", once=self.ctx.once_key("stock")).reserve(1)

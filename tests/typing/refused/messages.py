@@ -52,3 +52,12 @@ async def outside(runtime: DurableRuntime) -> None:
     await runtime.send(Order.place, "o-1", 5)  # refused
     await runtime.retry_message(5)  # refused
     await runtime.drop_message()  # refused
+    await runtime.outgoing(once=5).send(Order.place, "o-1", "tea")  # refused
+    await runtime.outgoing(once="k").send(Order.place, "o-1", 5)  # refused
+    await runtime.get(Stock, "tea", once=5).reserve(1)  # refused
+    await runtime.get(Stock, "tea", once="k").reserve("one")  # refused
+    await runtime.call(Stock, "tea", "reserve", 1, once=5)  # refused
+
+
+class Wrong(DurableObject, remember="long"):  # refused
+    pass

@@ -140,7 +140,7 @@ class ObservedCalls(LocalCalls):
         timeout: float | None,
     ) -> object:
         """See `CallPath.call`."""
-        args, kwargs = self._by_value(address, handler, args, kwargs)
+        args, kwargs = self.by_value(address, handler, args, kwargs)
         operation = Operation(self.object_type.key(address), handler.name, args, kwargs)
         self.record.begin(operation)
         try:

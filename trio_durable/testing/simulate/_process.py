@@ -242,8 +242,9 @@ class Process:
         result: object = None
         error: Exception | None = None
         try:
+            kwargs: dict[str, Any] = call.kwargs
             result = await self.runtime.call(
-                call.object_type, call.object_id, call.handler, *call.args, **call.kwargs
+                call.object_type, call.object_id, call.handler, *call.args, **kwargs
             )
         except Exception as raised:  # noqa: BLE001  # a part of the history
             error = raised
