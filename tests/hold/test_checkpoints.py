@@ -83,6 +83,10 @@ PATHS: dict[str, list[Path]] = {
         lambda runtime: runtime.send(Plain.add, "a"),
         lambda runtime: runtime.send(Plain.add, "new"),
     ],
+    "OutsideMessage.send": [
+        lambda runtime: runtime.outgoing(after=1000).send(Plain.add, "a"),
+        lambda runtime: runtime.outgoing(once="k").send(Plain.add, "a"),
+    ],
     "DurableRuntime.settled": [
         lambda runtime: runtime.settled(Plain, "a"),
         lambda runtime: runtime.settled(Plain, "nothing"),
@@ -104,6 +108,7 @@ PATHS: dict[str, list[Path]] = {
     "DurableRuntime.drop_tenant": [lambda runtime: runtime.drop_tenant("nobody")],
     "handlers": [
         lambda runtime: runtime.get(Plain, "a").add(),
+        lambda runtime: runtime.get(Plain, "a", once="k").add(),
         lambda runtime: runtime.get(Plain, "a").read(),
         lambda runtime: runtime.get(Plain, "a").commit(),
         lambda runtime: runtime.get(Plain, "new").read(),
