@@ -546,6 +546,18 @@ async def test_a_failed_commit_of_a_message_with_a_key_is_made_again(
     assert sorted(await Concert.names("jazz")) == ["0", "1"]
 
 
+async def test_a_failed_commit_does_not_count_as_an_attempt(
+    runtime: DurableRuntime, storage: Unsure
+) -> None:
+    await runtime.outgoing(once="k", after=5).send(Concert.book_slowly, "jazz", "ada")
+    await runtime.ensure_started(Concert, "jazz")
+    go_on.set()
+    storage.before = 1  # its handler has one attempt
+    await anyio.sleep(60)
+    assert await runtime.list_dead_messages() == []
+    assert await Concert.names("jazz") == ["ada"]
+
+
 # --- releases ------------------------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ from .._persistence.ticket import Ticket
 from .._text import error_summary
 from ..storage import Burial, Deferral, MessageChanges, OnceKey
 from .composing import Composer
-from .inboxes import Flight, Inbox, Lane
+from .inboxes import Flight, Lane
 from .lanes import Lanes
 from .message_codec import MessageCodecs
 from .sleepers import Sleepers
@@ -250,8 +250,7 @@ class Deliverer:
             or not isinstance(error, Exception)
             or isinstance(error, (PersistenceError, OwnerLost, TurnInterrupted))
         ):
-            self._lost(inbox)
-            self._finish(flight)
+            self._lost(flight)
         elif isinstance(error, (ActivationFailed, StateDecodeError, CallCycle)):
             self._defer_uncounted(flight, _text(error))
         else:
@@ -262,15 +261,27 @@ class Deliverer:
             else:
                 self._defer(flight, handler.retry.delay(failures), failures, text)
 
-    def _lost(self, inbox: Inbox) -> None:
+    def _lost(self, lost: Flight) -> None:
         """Nothing of a delivery was stored, as far as is known.
 
         The messages behind it in the mailbox would overtake it, so they are withdrawn.
         """
+        inbox = lost.lane.inbox
         self._lanes.invalidate(inbox, RETRY_SECONDS)
         for flight in list(inbox.in_flight):
-            if not flight.has_run and flight.withdraw is not None and flight.withdraw():
-                self._finish(flight)
+            if flight is lost or (
+                not flight.has_run and flight.withdraw is not None and flight.withdraw()
+            ):
+                self._give_back(flight)
+
+    def _give_back(self, flight: Flight) -> None:
+        """A delivery has ended, and the message waits as before."""
+        message = flight.message
+        if not flight.lane.name and message.wake_at is not None:
+            # It isn't read with its inbox, as one that sleeps.
+            wake_at = self._services.clock.now() + round(RETRY_SECONDS * 1e6)
+            self._sleepers.expect(wake_at, message.key)
+        self._finish(flight)
 
     def _defer(self, flight: Flight, seconds: float, failures: int, error: str) -> None:
         """Let the message, and its lane, sleep."""
@@ -311,7 +322,7 @@ class Deliverer:
                     self._once.died(once_key, message.key.token, error)
             else:
                 waiter.error = None
-                self._lost(flight.lane.inbox)
+                self._lost(flight)
             self._finish(flight)
 
         self.commit(key, changes, CallbackWaiter(ended))

@@ -1,0 +1,318 @@
+"""Messages and once-keys with one rule of the runtime broken, to see that its tests notice.
+
+    PYTHONPATH=tests python -m outbox.mutants           all mutants
+    PYTHONPATH=tests python -m outbox.mutants NAME …    some of them
+
+Each mutant has the test that must find it. See `exactness.mutants`, which makes them, and
+`storage.mutants` for the rules of storages.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from exactness.mutants import TESTS, Mutant, main
+
+_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
+_BANK, _MESSAGES, _ONCE = "outbox/test_bank.py", "outbox/test_messages.py", "outbox/test_once.py"
+_GROUP, _MEMBERS = "persistence/test_group_commit.py", "cluster/test_member_messages.py"
+
+CHECKS = {
+    "bank": (*_TESTS, _BANK),
+    "order": (*_TESTS, _MESSAGES, "-k", "before_a_restart or handled_in_order"),
+    "lane sleeps": (*_TESTS, _MESSAGES, "-k", "holds_its_lane"),
+    "refused commit": (*_TESTS, _MESSAGES, _ONCE, "-k", "refuses_a_commit or commit_a_part"),
+    "deleted": (*_TESTS, _MESSAGES, "-k", "deleted_object"),
+    "raises": (*_TESTS, _MESSAGES, "-k", "raises_sends_nothing"),
+    "expected": (*_TESTS, _MESSAGES, "-k", "expected_error"),
+    "circle": (*_TESTS, _MESSAGES, "-k", "circle"),
+    "moved": (*_TESTS, _MEMBERS, "-k", "a_lane_moves or deposed_owner or comes_back"),
+    "tickets": (*_TESTS, _GROUP, "-k", "deletion"),
+    "one effect": (*_TESTS, _ONCE, "-k", "one_effect or another_process_finds"),
+    "join": (*_TESTS, _ONCE, "-k", "join_and_each or one_read"),
+    "leave": (*_TESTS, _ONCE, "-k", "leaves or another_caller or own_timeout"),
+    "arguments": (*_TESTS, _ONCE, "-k", "as_they_are_given or belongs_to_one"),
+    "release": (*_TESTS, _ONCE, "-k", "another_release or read_any_more"),
+    "repeats": (*_TESTS, _ONCE, "-k", "unknown_outcome or made_again or behind_the_look"),
+    "patience": (*_TESTS, _ONCE, "-k", "as_long_as"),
+    "cycle": (*_TESTS, _ONCE, "-k", "closes_a_cycle"),
+    "derived": (*_TESTS, _ONCE, "-k", "derives_keys"),
+    "warned": (*_TESTS, _ONCE, "-k", "warned_about"),
+    "sent once": (*_TESTS, _ONCE, "-k", "is_the_same or gets_its_result or dead_letter"),
+    "counted": (*_TESTS, _ONCE, "-k", "count_as_an_attempt"),
+    "expiry": (*_TESTS, _ONCE, "-k", "expired"),
+    "owner ends": (*_TESTS, "cluster/test_once.py", "-k", "owner_ends"),
+}
+
+_INBOXES, _DELIVERER = "_outbox/inboxes.py", "_outbox/deliverer.py"
+_RUNS, _CALLS, _TICKET = (
+    "_activations/once_runs.py",
+    "_once/once_calls.py",
+    "_persistence/ticket.py",
+)
+
+MUTANTS = [
+    # --- messages ---------------------------------------------------------------------------------
+    Mutant(
+        "handed_into_a_cut_off_lane",
+        "a message that was just committed goes to memory behind a lane that isn't whole",
+        "bank",
+        _INBOXES,
+        "if lane.is_reading or not lane.is_whole or len(lane.queue)",
+        "if lane.is_reading or len(lane.queue)",
+    ),
+    Mutant(
+        "two_of_a_lane",
+        "the next message of a lane is handed over before the turn of the one before has ended",
+        "bank",
+        _INBOXES,
+        "        most = 1 if self.name else DEPTH",
+        "        most = DEPTH",
+    ),
+    Mutant(
+        "backoff_of_the_message",
+        "a message that fails sleeps, and its lane goes on",
+        "lane sleeps",
+        _DELIVERER,
+        "            lane.is_asleep = True\n",
+        "            lane.queue.rotate(-1)\n",
+    ),
+    Mutant(
+        "overtaken",
+        "what stands behind a failed commit in the mailbox isn't withdrawn",
+        "bank",
+        _DELIVERER,
+        "            if not flight.has_run and flight.withdraw is not None and flight.withdraw():",
+        "            if False:",
+    ),
+    Mutant(
+        "sends_survive_the_turn",
+        "a turn that has raised leaves its effects to the next one",
+        "raises",
+        "_activations/state.py",
+        "effects, self.effects = self.effects, None\n        self.drop_instance()\n",
+        "effects = self.effects\n        self.drop_instance()\n",
+    ),
+    Mutant(
+        "expected_is_retried",
+        "an expected error is tried again",
+        "expected",
+        _DELIVERER,
+        "if isinstance(error, handler.expected) or handler",
+        "if handler",
+    ),
+    Mutant(
+        "storage_is_counted",
+        "a failed commit counts as a failure of the handler",
+        "counted",
+        _DELIVERER,
+        "            or isinstance(error, (PersistenceError, OwnerLost, TurnInterrupted))\n",
+        "",
+    ),
+    Mutant(
+        "overtakes_a_restart",
+        "new mail goes to memory before the table was looked through",
+        "order",
+        "_outbox/lanes.py",
+        "if self.inboxes.get(to) is None and (not self.is_scanned or to in self.unread):",
+        "if False:",
+    ),
+    Mutant(
+        "deliveries_outlive_the_object",
+        "the messages to a deleted object stay in memory",
+        "deleted",
+        "_outbox/outbox.py",
+        "        if inbox is not None:\n            self._lanes.invalidate(inbox)\n",
+        "",
+    ),
+    Mutant(
+        "delivered_elsewhere",
+        "an inbox stays in memory when its object has moved",
+        "moved",
+        _DELIVERER,
+        "        if not self._lanes.serves(lane.inbox.key):",
+        "        if False:",
+    ),
+    Mutant(
+        "circles_go_on",
+        "the number of messages in succession has no bound",
+        "circle",
+        _DELIVERER,
+        "        if message.hops >= MAX_HOPS:",
+        "        if False:",
+    ),
+    Mutant(
+        "commits_in_the_middle",
+        "the turn of a message, or with a once-key, may commit a part",
+        "refused commit",
+        "_activations/state.py",
+        "        if effects is not None and effects.is_indivisible:",
+        "        if False:",
+    ),
+    Mutant(
+        "ticket_left_behind",
+        "of several tickets of an object the writer takes the last one",
+        "tickets",
+        _TICKET,
+        "while (before := ticket.preceding) is not None and not before.taken",
+        "while (before := None) is not None and not before.taken",
+    ),
+    Mutant(
+        "deletion_joins_sends",
+        "a deletion is added to what was sent to the object",
+        "tickets",
+        _TICKET,
+        "        return messages is None\n",
+        "        return True\n",
+    ),
+    Mutant(
+        "state_joins_deletion",
+        "a state takes the place of a deletion",
+        "tickets",
+        _TICKET,
+        "            return state is None or not self.delete",
+        "            return True",
+    ),
+    # --- once-keys --------------------------------------------------------------------------------
+    Mutant(
+        "nothing_recorded",
+        "the turn of a call with a once-key doesn't record its reply",
+        "one effect",
+        "_messages/once.py",
+        "        self.changes.recorded.append(",
+        "        _ = (",
+    ),
+    Mutant(
+        "registered_too_late",
+        "a run is registered after its key was looked up",
+        "join",
+        _RUNS,
+        "        run = self._runs[request.key] = OnceRun(",
+        "        run = OnceRun(",
+    ),
+    Mutant(
+        "left_by_the_first",
+        "a call is withdrawn with the first caller that leaves",
+        "leave",
+        _RUNS,
+        "        if run.joined or run.is_over:",
+        "        if run.is_over:",
+    ),
+    Mutant(
+        "never_left",
+        "a call whose callers have gone stays in the mailbox",
+        "leave",
+        _RUNS,
+        "            run.activation.withdraw(run.envelope)\n",
+        "",
+    ),
+    Mutant(
+        "digest_with_defaults",
+        "defaults are part of the digest of arguments",
+        "arguments",
+        "_outbox/message_codec.py",
+        "            given = self._parameters.signature.bind(*args, **kwargs).arguments\n",
+        "            bound = self._parameters.signature.bind(*args, **kwargs)\n"
+        "            bound.apply_defaults()\n"
+        "            given = bound.arguments\n",
+    ),
+    Mutant(
+        "digest_by_order",
+        "the digest depends on the order of names",
+        "arguments",
+        "_outbox/message_codec.py",
+        ", option=orjson.OPT_SORT_KEYS)",
+        ")",
+    ),
+    Mutant(
+        "any_arguments",
+        "a key may be used with other arguments",
+        "arguments",
+        _RUNS,
+        "    elif other.digest != request.digest:",
+        "    elif False:",
+    ),
+    Mutant(
+        "releases_compared",
+        "arguments of another release are compared",
+        "release",
+        _RUNS,
+        "    if stored.handler == request.handler and stored.signature != request.signature:",
+        "    if False:",
+    ),
+    Mutant(
+        "errors_not_repeated",
+        "a call with a once-key isn't repeated",
+        "repeats",
+        _CALLS,
+        "_REPEATED = (OwnerLost, PersistenceError, NotHere)",
+        "_REPEATED = (NotHere,)",
+    ),
+    Mutant(
+        "owner_not_repeated",
+        "a call isn't made again if its owner has ended",
+        "owner ends",
+        _CALLS,
+        "_REPEATED = (OwnerLost, PersistenceError, NotHere)",
+        "_REPEATED = (PersistenceError, NotHere)",
+    ),
+    Mutant(
+        "repeated_for_ever",
+        "a call with a once-key is repeated beyond its timeout",
+        "patience",
+        _CALLS,
+        "                if left <= 0 or self",
+        "                if self",
+    ),
+    Mutant(
+        "cycle_not_seen",
+        "a join isn't a wait in the wait graph",
+        "cycle",
+        _RUNS,
+        "            graph.check(joined.caller, node, name)\n",
+        "",
+    ),
+    Mutant(
+        "derived_of_the_key_alone",
+        "derived keys of two objects are the same",
+        "derived",
+        "_messages/once.py",
+        "    parts = [own.type_name, own.object_id, origin, name]",
+        "    parts = [origin, name]",
+    ),
+    Mutant(
+        "not_warned",
+        "a call without a key from a turn with one isn't warned about",
+        "warned",
+        "_activations/turns.py",
+        "    turn.is_once = envelope.once is not None\n",
+        "",
+    ),
+    Mutant(
+        "promise_not_looked_up",
+        "a message with a once-key is sent without a look",
+        "sent once",
+        _CALLS,
+        "        if stored is None:\n            await",
+        "        if True:\n            await",
+    ),
+    Mutant(
+        "waits_for_no_message",
+        "a call with the key of a message isn't woken by its result",
+        "sent once",
+        _RUNS,
+        "            if run is not None and not run.is_submitted and stored.reply is not None:",
+        "            if False:",
+    ),
+    Mutant(
+        "never_cleaned",
+        "expired once-keys stay",
+        "expiry",
+        "_once/cleaning.py",
+        "                await self.clean()\n",
+        "                pass\n",
+    ),
+]
+
+if __name__ == "__main__":
+    sys.exit(main("python -m outbox.mutants", MUTANTS, CHECKS))
