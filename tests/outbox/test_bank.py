@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import anyio
 import attrs
 import pytest
 
-from trio_durable import DurableError, DurableObject, DurableRuntime, MemoryStorage, handler
-from trio_durable.storage import Commit, Deferral, ForwardingWriter, StorageFault, Writer
+from trio_durable import (
+    DurableError,
+    DurableObject,
+    DurableRuntime,
+    InlineRunner,
+    MemoryStorage,
+    handler,
+)
+from trio_durable.storage import (
+    Commit,
+    Deferral,
+    ForwardingStorage,
+    ForwardingWriter,
+    Storage,
+    StorageFault,
+    Writer,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -60,11 +75,13 @@ class FaultyWriter(ForwardingWriter):
         super().defer_messages(deferrals)
 
 
-class FaultyStorage(MemoryStorage):
+class FaultyStorage(ForwardingStorage):
     """Its writer fails as often as it is set to, before a commit is applied or after that."""
 
+    backing: Callable[[], Storage] = MemoryStorage
+
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        super().__init__(FaultyStorage.backing())
         self.rng = random.Random(seed)
         self.writer: FaultyWriter | None = None
 
@@ -107,13 +124,13 @@ async def test_each_transfer_happens_once_and_in_order(seed: int) -> None:
     storage = FaultyStorage(seed)
     rng = random.Random(seed + 1000)
     for rate in (0.15, 0.05, 0.0):
-        async with DurableRuntime(storage, objects=[Account]) as runtime:
+        async with DurableRuntime(storage, objects=[Account], runner=InlineRunner) as runtime:
             storage.fail(rate)
             async with anyio.create_task_group() as tasks:
                 for _ in range(8):
                     tasks.start_soon(partial(transfers, runtime, rng, 20))
             storage.fail(0.0)
-    async with DurableRuntime(storage, objects=[Account]) as runtime:
+    async with DurableRuntime(storage, objects=[Account], runner=InlineRunner) as runtime:
         await anyio.sleep(600)
         for name in names():
             await runtime.settled(Account, name)
@@ -122,7 +139,7 @@ async def test_each_transfer_happens_once_and_in_order(seed: int) -> None:
 
 async def test_a_lane_longer_than_memory_is_delivered_in_order() -> None:
     storage = FaultyStorage(0)
-    async with DurableRuntime(storage, objects=[Account]) as runtime:
+    async with DurableRuntime(storage, objects=[Account], runner=InlineRunner) as runtime:
         for _ in range(200):
             await runtime.get(Account, "a0").transfer("a1", 1)
         await anyio.sleep(600)

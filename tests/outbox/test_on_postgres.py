@@ -1,0 +1,58 @@
+"""Tests of messages, repeated with PostgreSQL on one of the two loops."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from trio_durable import DurableRuntime, InlineRunner
+from trio_durable.storage.postgres import PostgresStorage
+
+from . import test_bank, test_messages
+from .test_bank import FaultyStorage
+from .test_messages import nothing_seen, runtime
+
+__all__ = ["nothing_seen", "runtime"]  # fixtures of the tests
+
+pytestmark = pytest.mark.anyio
+
+_WITHOUT_STORAGE = {
+    "test_a_turn_sends_a_thousand_messages_and_no_more",
+    "test_nothing_is_sent_outside_of_a_turn",
+    "test_what_can_not_be_sent_is_refused_by_name",
+}
+"""Tests of what is refused before the storage gets it."""
+_TESTS = {
+    name: function
+    for name, function in vars(test_messages).items()
+    if name.startswith("test_")
+    and inspect.iscoroutinefunction(function)
+    and name not in _WITHOUT_STORAGE
+}
+globals().update(_TESTS)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture(autouse=True)
+def on_postgres(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # While a thread works, virtual time would run away.
+    inline = partial(DurableRuntime, runner=InlineRunner)
+    monkeypatch.setattr(test_messages, "DurableRuntime", inline)
+    monkeypatch.setattr(test_messages, "MemoryStorage", lambda: PostgresStorage(postgres))
+    monkeypatch.setattr(FaultyStorage, "backing", lambda: PostgresStorage(postgres))
+
+
+def test_there_are_some() -> None:
+    assert len(_TESTS) >= 15
+
+
+async def test_each_transfer_happens_once_and_in_order() -> None:
+    await test_bank.test_each_transfer_happens_once_and_in_order(0)
