@@ -102,7 +102,7 @@ async def id_of(runtime: DurableRuntime, conninfo: str) -> str:
     with psycopg.connect(conninfo, autocommit=True) as admin, anyio.fail_after(PATIENCE):
         while True:
             rows = admin.execute("SELECT shard, owner FROM durable_shards").fetchall()
-            owners = dict(rows)
+            owners: dict[int, object] = dict(rows)
             mine = [n for n, owner in owners.items() if str(owner) == runtime.node_id]
             if 2 * len(mine) == len(owners):
                 break
