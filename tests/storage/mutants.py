@@ -51,6 +51,7 @@ _OWN = (
     ("deadlock", _POSTGRES_TESTS, "before_it_removes_any"),
     ("down", "postgres/test_migrations.py", "deletes_messages or deletes_no_messages"),
     ("rows", "postgres/test_message_plans.py", "work_does_not_grow and (handle or list)"),
+    ("dead letters", "postgres/test_message_plans.py", "letters_of_other_lanes"),
     ("pinned", "postgres/test_message_plans.py", "(statement or round_trip) and not work"),
 )
 
@@ -551,12 +552,12 @@ MUTANTS = [
         "        if False:",
     ),
     _mutant(
-        "postgres_dead_by_join",
-        "dead letters are looked up by a join with all of them",
-        "rows",
+        "postgres_dead_by_number",
+        "dead letters are looked up by their numbers alone",
+        "dead letters",
         _COMMITS,
-        "            OFFSET 0\n",
-        "",
+        "AND (d.to_id, d.lane, d.seq) < (h.to_id, h.lane, h.seq)",
+        "AND d.seq < h.seq",
     ),
     _mutant(
         "postgres_message_by_message",

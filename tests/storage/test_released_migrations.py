@@ -29,7 +29,7 @@ POSTGRES = {
     "m003_tenants": "aad0ebdbe4ca69f6",
     "m004_crashes": "dfb5258132e6470b",
     "m005_cluster": "142c860968bf8773",
-    "m006_messages": "0086760142bcc991",
+    "m006_messages": "99ab6f9647e43156",
 }
 
 

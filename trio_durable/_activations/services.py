@@ -42,7 +42,7 @@ class Busy(Protocol):
         ...
 
 
-NO_MESSAGES = "the runtime's storage keeps no messages; use an SQLite file"
+NO_MESSAGES = "the runtime's storage keeps no messages; use SQLite or PostgreSQL"
 """The problem of messages where there are none."""
 
 

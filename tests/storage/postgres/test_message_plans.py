@@ -166,7 +166,7 @@ def crowded(postgres_database: Database) -> Iterator[Crowded]:
         crowd += [message(key(f"t{n:05}"), wake_at=NOW + 1000) for n in range(3000)]
         crowd += [message(BUSY, key("a"), NOW + n, sender_key=f"{n}") for n in range(1000)]
         dead = [message(key("v"), key("a")) for n in range(3000)]
-        sent_by(writer, *crowd, *some, *dead)
+        sent_by(writer, *crowd, *dead, *some)
         commit(writer, burying(*dead))
         keys = [
             OnceReply(OnceKey(key("k"), f"{n:05}"), "f", "", "", b"1", NOW + n) for n in range(5000)
@@ -293,6 +293,38 @@ def test_work_does_not_grow_with_the_tables(crowded: Crowded, name: str) -> None
         wait_until(are_closed)
         read = rows_read(admin) - before
     assert read <= TIMES * bound
+
+
+@pytest.mark.parametrize("size", [4, 200])
+def test_dead_letters_of_other_lanes_are_not_read(postgres: str, size: int) -> None:
+    with (
+        closing(PostgresStorage(postgres).open_writer()) as writer,
+        psycopg.connect(postgres, autocommit=True) as admin,
+    ):
+        # All of one lane, so that statistics say nothing about the others, and not yet vacuumed.
+        dead = [message(key("v"), key("a")) for _ in range(2000)]
+        sent_by(writer, *dead)
+        commit(writer, burying(*dead))
+        handled = [message(key(f"u{n}"), key("a")) for n in range(size * 3)]
+        sent_by(writer, *handled)
+        admin.execute("ANALYZE durable_messages, durable_dead_messages")
+        before = dead_letters_read(admin)
+        for at in range(0, len(handled), size):
+            assert commit(writer, *map(handling, handled[at : at + size])) == []
+        writer.close()
+        assert dead_letters_read(admin) - before == 0
+
+
+def dead_letters_read(admin: psycopg.Connection[tuple[object, ...]]) -> int:
+    catch_up(admin)
+    row = admin.execute(
+        "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE {0})"
+        " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE {0})".format(
+            "relname = 'durable_dead_messages' AND schemaname = current_schema()"
+        )
+    ).fetchone()
+    assert row is not None
+    return int(str(row[0]))
 
 
 def test_receivers_of_other_shards_are_not_walked(crowded: Crowded) -> None:

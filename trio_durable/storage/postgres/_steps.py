@@ -220,7 +220,7 @@ MESSAGES = Migration(
 )""",
         "CREATE UNIQUE INDEX durable_dead_messages_by_token ON {dead_messages} (token)",
         "CREATE INDEX durable_dead_messages_by_type ON {dead_messages} (to_type, seq)",
-        """CREATE INDEX durable_dead_messages_by_lane ON {dead_messages} (to_type, to_id, lane, seq)
+        """CREATE INDEX durable_dead_messages_by_lane ON {dead_messages} (to_id, lane, seq)
     WHERE lane <> '' AND NOT is_overtaken""",
         """CREATE TABLE {once} (
     type_name  text COLLATE "C" NOT NULL,
