@@ -171,6 +171,7 @@ RANKS = {
     "telemetry": ["_failures", "_logging _metrics", "opentelemetry"],
     "testing": [
         "_alarms _eventually _intercepted _new_runtime _perform _state",
+        "_messages",
         "_asyncio_fixtures",
         "plugin",
         "conformance scheduler_conformance simulate",

@@ -121,6 +121,11 @@ class Deliverer:
         """The number of deliveries whose outcome isn't durable."""
         return len(self._in_flight)
 
+    @property
+    def ended(self) -> int:
+        """The number of deliveries that have ended, well or not, since the runtime opened."""
+        return self.delivered + self.failed
+
     def stop(self) -> None:
         """Begin no more deliveries."""
         self._is_stopped = True
@@ -144,6 +149,7 @@ class Deliverer:
             return
         if not self._lanes.serves(lane.inbox.key):  # it has moved to another process
             self._lanes.inboxes.discard(lane.inbox)
+            self._lanes.tell_watchers()
             return
         message = self._lanes.inboxes.take(lane)
         flight = Flight(lane, message)

@@ -86,6 +86,7 @@ class Feed:
         is_busy = inbox is not None and inbox.is_stale  # it is noted again when it can be read
         if is_busy or not lanes.serves(to):
             del lanes.unread[to]
+            lanes.tell_watchers()
             return
         if inbox is None:
             inbox = lanes.inboxes.add(to, is_whole=False)

@@ -98,6 +98,12 @@ class Inbox:
     ended: set[int] = attrs.field(factory=set)
     """Tokens of the messages whose deliveries have ended during these, which may return them."""
 
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing of it is delivered or may be: all of its lanes sleep."""
+        is_idle = not self.in_flight and not self.is_reading and not self.is_stale
+        return is_idle and all(lane.is_asleep for lane in self.lanes.values())
+
 
 class Inboxes:
     """All inboxes in memory."""
@@ -118,6 +124,11 @@ class Inboxes:
     def all(self) -> list[Inbox]:
         """The inboxes in memory."""
         return list(self._by_key.values())
+
+    @property
+    def are_settled(self) -> bool:
+        """True if each of them is."""
+        return all(inbox.is_settled for inbox in self._by_key.values())
 
     def get(self, key: ObjectKey) -> Inbox | None:
         """The inbox of an object, if it is in memory."""

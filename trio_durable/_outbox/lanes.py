@@ -158,8 +158,12 @@ class Lanes:
         inbox = self.inboxes.get(to)
         if inbox is None:
             return True
-        is_idle = not inbox.in_flight and not inbox.is_reading and not inbox.is_stale
-        return is_idle and all(lane.is_asleep for lane in inbox.lanes.values())
+        return inbox.is_settled
+
+    @property
+    def are_settled(self) -> bool:
+        """True if, as far as is in memory, nothing is delivered or may be."""
+        return self.is_scanned and not self.unread and self.inboxes.are_settled
 
     async def changed(self) -> None:
         """Return when a delivery has ended, or something was read."""

@@ -53,7 +53,7 @@ from .composing import Composer
 from .deliverer import RETRY_SECONDS, Deliverer
 from .feed import Feed
 from .lanes import Lanes
-from .message_codec import MessageCodecs
+from .message_codec import Arguments, MessageCodecs
 from .sleepers import Sleepers
 
 logger = logging.getLogger("trio_durable.messages")
@@ -95,6 +95,7 @@ class Outbox:
         self._runner = runner
         self._reader = reader
         self._composer = composer
+        self._codecs = codecs
         self._location = location
         self._is_here = is_here
         self._hint = hint
@@ -192,6 +193,39 @@ class Outbox:
         """Return when nothing of an object is delivered or may be. Those that sleep don't count."""
         while not self._lanes.is_settled(to):
             await self._lanes.changed()
+
+    async def drain(self, most: int) -> bool:
+        """Return when nothing is delivered or may be, with what deliveries send.
+
+        Messages that sleep beyond now don't count.
+
+        Args:
+            most: The number of deliveries at which this gives up.
+
+        Returns:
+            False if it has given up.
+        """
+        end = self._deliverer.ended + most
+        while not (self._lanes.are_settled and self._sleepers.are_settled(self._now())):
+            if self._deliverer.ended >= end:
+                return False
+            await self._lanes.changed()
+        return True
+
+    def _now(self) -> int:
+        return self._services.clock.now()
+
+    def arguments(self, stored: StoredMessage) -> Arguments:
+        """The arguments of a stored message.
+
+        Raises:
+            UnknownObjectType: The runtime doesn't know the receiver's type.
+            UnknownHandler: The type has no such handler.
+            Unfit: They don't fit the handler.
+        """
+        object_type = self._composer.type_of(stored.key.to.type_name)
+        handler = object_type.handler(stored.handler)
+        return self._codecs.of(object_type, handler).decode(stored.arguments)
 
     # --- what was committed: see `MessageListener` -----------------------------------------------
 

@@ -56,6 +56,8 @@ class Sleepers:
         self._times: dict[MessageKey, int] = {}
         """The time of each, since the table returns those that are in the heap, too."""
         self._numbers = itertools.count()
+        self._waking: MessageKey | None = None
+        """The one that is being woken."""
         self._horizon = 0
         """Up to when all sleepers are in the heap, in microseconds since 1970 UTC."""
         self._has_earlier = AutoResetEvent(loop)
@@ -71,6 +73,13 @@ class Sleepers:
         """The same for one that the table doesn't return, since its lane is in memory."""
         self._horizon = max(self._horizon, wake_at)
         self.expect(wake_at, key)
+
+    def are_settled(self, now: int) -> bool:
+        """True if all that are in the table are known as far as they are due, and none is due."""
+        return self._waking is None and self._horizon > now and not self._is_due(now)
+
+    def _is_due(self, now: int) -> bool:
+        return bool(self._heap) and self._heap[0][0] <= now
 
     def rescan(self) -> None:
         """Read them again, since the table may return others."""
@@ -97,9 +106,14 @@ class Sleepers:
             interval = round(self._polling_interval * 1e6)
             if self._horizon <= now + interval:
                 await self._read(now + 2 * interval)
-            while self._heap and self._heap[0][0] <= now:
-                if (key := self._pop()) is not None:
-                    await self._wake(key)
+            while self._is_due(now):
+                self._waking = self._pop()
+                try:
+                    if self._waking is not None:
+                        await self._wake(self._waking)
+                finally:
+                    self._waking = None
+            self._lanes.tell_watchers()
             seconds = self._polling_interval
             if self._heap:
                 seconds = min(seconds, max(0.0, (self._heap[0][0] - now) / 1e6))
