@@ -141,7 +141,7 @@ RANKS = {
     ],
     "_outbox": [
         "inboxes message_codec",
-        "composing lanes",
+        "composing lanes message_events",
         "sleepers",
         "deliverer feed",
         "outbox",

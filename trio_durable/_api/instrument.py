@@ -14,6 +14,8 @@ from .._telemetry.events import (
     Entered,
     Hibernated,
     Left,
+    MessageBuried,
+    MessageSent,
     Stale,
     Timed,
     Woken,
@@ -38,7 +40,17 @@ class Closed:
 
 
 Point: TypeAlias = (
-    Opened | Closed | Entered | Activated | Hibernated | Woken | Left | Stale | DeadLettered
+    Opened
+    | Closed
+    | Entered
+    | Activated
+    | Hibernated
+    | Woken
+    | Left
+    | Stale
+    | DeadLettered
+    | MessageSent
+    | MessageBuried
 )
 """Events without a duration."""
 
@@ -71,7 +83,7 @@ class Instrument:
       ``after_load`` in the context of the first call. Both ``def`` and ``async def`` handlers run
       in that context, in an unspecified task.
     - `Load`: in the context of the first call that waits for it.
-    - `AlarmDelivery`: in a context of its own, in which its turn runs.
+    - `AlarmDelivery`, `MessageDelivery`: in a context of its own, in which its turn runs.
     - `Commit` and its changes: in an unspecified task and context.
 
     A point comes in the context of the code that causes it.
@@ -90,7 +102,10 @@ class Instrument:
         """A point happened."""
 
     def inject(self, carrier: dict[str, str]) -> None:
-        """A call is sent to another process of a cluster, in the context of its `Call`.
+        """A call is sent to another process of a cluster, or an object sends a message.
+
+        In the context of the `Call`, or of the `Turn` that sends. For a message, `MessageSent` has
+        the result, if the turn is committed.
 
         Args:
             carrier: Takes what identifies the trace there, short texts by their names.

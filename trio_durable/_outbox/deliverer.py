@@ -43,6 +43,7 @@ from .composing import Composer
 from .inboxes import Flight, Lane
 from .lanes import Lanes
 from .message_codec import MessageCodecs
+from .message_events import MessageEvents
 from .sleepers import Sleepers
 
 logger = logging.getLogger("trio_durable.messages")
@@ -88,6 +89,7 @@ class Deliverer:
         once: Calls with once-keys, which may wait for messages.
         lanes: Where the messages are.
         sleepers: Where those go that failed.
+        observation: Reports deliveries, if there are instruments.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class Deliverer:
         once: OnceRuns,
         lanes: Lanes,
         sleepers: Sleepers,
+        observation: MessageEvents | None,
     ) -> None:
         self._services = services
+        self._observation = observation
         self._calls = calls
         self._codecs = codecs
         self._composer = composer
@@ -189,11 +193,14 @@ class Deliverer:
         delivery = MessageDelivery(message, partial(self._turn_ended, flight))
         waiter = CallbackWaiter(partial(self._ended, flight, handler))
         replies = _Answers(self, calls.object_type, handler, delivery)
+        deliver = partial(calls.deliver_message, delivery, handler, args, kwargs, replies, waiter)
         try:
-            flight.withdraw = calls.deliver_message(
-                delivery, handler, args, kwargs, replies, waiter
-            )
+            if self._observation is None:
+                flight.withdraw = deliver()
+            else:
+                flight.withdraw = self._observation.deliver(flight, handler, deliver)
         except Exception as error:  # noqa: BLE001  # the object isn't here, or its tenant goes
+            self._report_end(flight, error)
             self._failed(flight, handler, error)
 
     def _turn_ended(self, flight: Flight) -> None:
@@ -211,12 +218,17 @@ class Deliverer:
     def _ended(self, flight: Flight, handler: HandlerDefinition, waiter: Waiter) -> None:
         """The outcome is durable, or the delivery has failed."""
         error = waiter.error
+        self._report_end(flight, error)
         if error is None:
             self.delivered += 1
             self._finish(flight)
         else:
             waiter.error = None
             self._failed(flight, handler, error)
+
+    def _report_end(self, flight: Flight, error: BaseException | None) -> None:
+        if self._observation is not None:
+            self._observation.ended(flight, error)
 
     def _finish(self, flight: Flight) -> None:
         """A delivery is over, and so is what became of it."""
@@ -275,9 +287,10 @@ class Deliverer:
         inbox = lost.lane.inbox
         self._lanes.invalidate(inbox, RETRY_SECONDS)
         for flight in list(inbox.in_flight):
-            if flight is lost or (
-                not flight.has_run and flight.withdraw is not None and flight.withdraw()
-            ):
+            if flight is lost:
+                self._give_back(flight)
+            elif not flight.has_run and flight.withdraw is not None and flight.withdraw():
+                self._report_end(flight, _overtaken(flight))
                 self._give_back(flight)
 
     def _give_back(self, flight: Flight) -> None:
@@ -326,6 +339,8 @@ class Deliverer:
                 if message.once_key is not None:
                     once_key = OnceKey(key, message.once_key)
                     self._once.died(once_key, message.key.token, error)
+                if self._observation is not None:
+                    self._observation.buried(message, failures)
             else:
                 waiter.error = None
                 self._lost(flight)
@@ -421,6 +436,12 @@ class _Answers:
         """See `Replies.result`."""
         self._deliverer.answer(self._object_type, self._handler, self._delivery, result)
         return None
+
+
+def _overtaken(flight: Flight) -> PersistenceError:
+    """The error of a message that is delivered again, since one before it could not be stored."""
+    key = flight.message.key.to
+    return PersistenceError(key, "save", "an earlier message's outcome could not be saved")
 
 
 def _text(error: Exception) -> str:

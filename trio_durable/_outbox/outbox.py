@@ -54,6 +54,7 @@ from .deliverer import RETRY_SECONDS, Deliverer
 from .feed import Feed
 from .lanes import Lanes
 from .message_codec import Arguments, MessageCodecs
+from .message_events import MessageEvents
 from .sleepers import Sleepers
 
 logger = logging.getLogger("trio_durable.messages")
@@ -105,7 +106,11 @@ class Outbox:
         loop, clock = services.loop, services.clock
         self._sleepers = Sleepers(loop, clock, runner, reader, lanes, polling_interval)
         self._feed = Feed(clock, runner, reader, lanes, self._sleepers)
-        self._deliverer = Deliverer(services, calls, codecs, composer, once, lanes, self._sleepers)
+        notifier = services.notifier
+        self._observation = None if notifier is None else MessageEvents(notifier, clock)
+        self._deliverer = Deliverer(
+            services, calls, codecs, composer, once, lanes, self._sleepers, self._observation
+        )
 
     def statistics(self) -> OutboxStatistics:
         """A snapshot of the counters."""
@@ -129,7 +134,10 @@ class Outbox:
         delivery: MessageDelivery | None,
     ) -> NewMessage:
         """See `Mail.compose`."""
-        return self._composer.compose(request, tenant, now, sender, delivery)
+        new = self._composer.compose(request, tenant, now, sender, delivery)
+        if self._observation is not None:
+            self._observation.composed(new)
+        return new
 
     async def find_sent(self, sender: ObjectKey, sender_key: str) -> MessageKey | None:
         """See `Mail.find_sent`."""
@@ -233,6 +241,8 @@ class Outbox:
         """See `MessageListener.sent`."""
         if changes.recorded:
             self._once.recorded(changes.recorded)
+        if self._observation is not None:
+            self._observation.sent(changes)
         for new in changes.sent:
             if not self._is_here(new.to):
                 self._tell(new.to)

@@ -17,7 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -57,16 +57,37 @@ class AlarmDelivery:
 
 
 @attrs.frozen(eq=False)
+class MessageDelivery:
+    """The delivery of a message to its receiver, until its outcome is durable, or it has failed."""
+
+    key: ObjectKey
+    """The receiver."""
+    handler: str
+    id: str
+    """The message's id, which is that of its `MessageSent`, maybe in another process."""
+    sender: ObjectKey | None
+    """The object whose turn sent it; None if it came from outside of turns."""
+    lateness: float
+    """Seconds to the start of the delivery from when the message was sent, or from when it was to
+    be delivered if it was delayed or had failed."""
+    attempt: int
+    """The number of the delivery, from 1."""
+    expected: tuple[type[Exception], ...] = ()
+    """The exceptions that the handler declares. A message that ends so is a dead letter at once."""
+
+
+@attrs.frozen(eq=False)
 class Turn:
     """A turn of an object, until its changes are submitted to the storage."""
 
     key: ObjectKey
     handler: str
-    """The name of the handler (of a call or an alarm), ``after_load``, or the method in `Call`."""
+    """The name of the handler (of a call, an alarm or a message), ``after_load``, or the method in
+    `Call`."""
     readonly: bool
     function: Callable[..., object] | None
     """The handler's function; None for a method of the runtime."""
-    request: Call | AlarmDelivery | None
+    request: Call | AlarmDelivery | MessageDelivery | None
     """The call or delivery that the turn serves. None for ``after_load``."""
     expected: tuple[type[Exception], ...] = ()
     """The exceptions that the handler declares as answers to its callers."""
@@ -103,7 +124,7 @@ class Delete:
 
 @attrs.frozen(eq=False)
 class AlarmUpdate:
-    """A change in a `Commit` to an object's alarms alone."""
+    """A change in a `Commit` to an object's alarms or messages alone."""
 
     key: ObjectKey
     turns: tuple[Turn, ...]
@@ -191,5 +212,35 @@ class DeadLettered:
     """Attempts that failed, and deliveries in which the process died."""
 
 
-Timed: TypeAlias = Call | Turn | Load | Save | Delete | AlarmUpdate | Commit | AlarmDelivery
+@attrs.frozen(eq=False)
+class MessageSent:
+    """A message was committed by its sender."""
+
+    key: ObjectKey
+    """The receiver."""
+    handler: str
+    id: str
+    sender: ObjectKey | None
+    """The object whose turn sent it; None if it comes from outside of turns."""
+    delay: float
+    """Seconds until it may be delivered; 0.0 for at once."""
+    trace: Mapping[str, str]
+    """What the instruments' ``inject`` has given in the context of the turn that sent it."""
+
+
+@attrs.frozen(eq=False)
+class MessageBuried:
+    """A message has become a dead letter."""
+
+    key: ObjectKey
+    """The receiver."""
+    handler: str
+    id: str
+    attempts: int
+    """Deliveries that failed."""
+
+
+Timed: TypeAlias = (
+    Call | Turn | Load | Save | Delete | AlarmUpdate | Commit | AlarmDelivery | MessageDelivery
+)
 """Events that take time: they have a start, and then a stop or an exception."""

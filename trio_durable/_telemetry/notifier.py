@@ -12,13 +12,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
-from .events import AlarmDelivery, Call, Timed
+from .events import AlarmDelivery, Call, MessageDelivery, Timed
 
 T = TypeVar("T")
 
 logger = logging.getLogger("trio_durable.telemetry")
 
-request: ContextVar[Call | AlarmDelivery | None] = ContextVar("trio_durable.request", default=None)
+request: ContextVar[Call | AlarmDelivery | MessageDelivery | None] = ContextVar(
+    "trio_durable.request", default=None
+)
 """The request that a turn in this context serves. Set before each turn, so never reset."""
 
 
@@ -42,7 +44,7 @@ class Observer(Protocol):
         ...
 
     def inject(self, carrier: dict[str, str]) -> None:
-        """A call is sent to another process."""
+        """A call is sent to another process, or a message is sent."""
         ...
 
     def extract(self, carrier: Mapping[str, str]) -> AbstractContextManager[object]:

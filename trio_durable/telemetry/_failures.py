@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._errors import AlarmSuperseded, PersistenceError
-from .._telemetry.events import Call, Timed, Turn
+from .._telemetry.events import Call, MessageDelivery, Timed, Turn
 
 
 def is_failure(event: Timed, error: BaseException) -> bool:
@@ -17,4 +17,6 @@ def is_failure(event: Timed, error: BaseException) -> bool:
         return True
     if not isinstance(error, Exception) or isinstance(error, AlarmSuperseded):
         return False
-    return not (isinstance(event, (Call, Turn)) and isinstance(error, event.expected))
+    if isinstance(event, (Call, Turn, MessageDelivery)):
+        return not isinstance(error, event.expected)
+    return True

@@ -17,6 +17,8 @@ from .._telemetry.events import (
     Commit,
     DeadLettered,
     Load,
+    MessageBuried,
+    MessageDelivery,
     Stale,
     Timed,
     Turn,
@@ -32,8 +34,8 @@ class LoggingInstrument(Instrument):
     events only, all at ``WARNING``:
 
     - turns, loads and commits that take longer than ``slow``;
-    - turns, loads, commits, calls and deliveries of alarms that fail. A call or delivery that fails
-      because of its turn isn't logged again;
+    - turns, loads, commits, calls and deliveries of alarms and messages that fail. A call or
+      delivery that fails because of its turn isn't logged again;
     - stale objects and dead letters.
 
     Expected exceptions, superseded alarms and cancellations aren't failures, see `is_failure`, and
@@ -68,7 +70,7 @@ class LoggingInstrument(Instrument):
         self._level = level
         self._slow = optional_seconds(slow, "slow")
         self._reported: WeakSet[Timed] = WeakSet()
-        """Calls and alarms whose failure is reported already, as that of their turn."""
+        """Calls and deliveries whose failure is reported already, as that of their turn."""
 
     def on_stop(self, event: Timed, duration: float) -> None:
         """See `Instrument.on_stop`."""
@@ -87,7 +89,9 @@ class LoggingInstrument(Instrument):
         failed = is_failure(event, error)
         if isinstance(event, Turn) and event.request is not None and failed:
             self._reported.add(event.request)
-        is_reportable = isinstance(event, (Call, AlarmDelivery, Turn, Load, Commit))
+        is_reportable = isinstance(
+            event, (Call, AlarmDelivery, MessageDelivery, Turn, Load, Commit)
+        )
         is_answer = isinstance(error, Exception) and not failed
         is_slow = is_answer and self._is_slow(event, duration)
         if (failed and is_reportable and event not in self._reported) or is_slow:
@@ -121,7 +125,7 @@ class LoggingInstrument(Instrument):
 
     def on_event(self, event: Point) -> None:
         """See `Instrument.on_event`."""
-        is_bad = isinstance(event, (Stale, DeadLettered))
+        is_bad = isinstance(event, (Stale, DeadLettered, MessageBuried))
         level = max(logging.WARNING, self._level) if is_bad else self._level
         if self._logger.isEnabledFor(level):
             subject = event.runtime if isinstance(event, (Opened, Closed)) else event.key
@@ -137,7 +141,7 @@ def _subject(event: Timed) -> str:
     if isinstance(event, Commit):
         count = len(event.changes)
         return f"commit of {count} object{'s' if count != 1 else ''}"
-    name = f" {event.handler}" if isinstance(event, (Call, Turn)) else ""
+    name = f" {event.handler}" if isinstance(event, (Call, Turn, MessageDelivery)) else ""
     if isinstance(event, AlarmDelivery):
         name = f" {event.name}"
     return f"{_kind(event)}{name} of {event.key}"
@@ -154,6 +158,10 @@ def _fields(event: Timed | Point) -> dict[str, object]:
                 fields["durable_tenant"] = value.tenant
         elif name == "changes":
             fields["durable_objects"] = len(value)
+        elif name == "sender":
+            fields["durable_sender"] = None if value is None else str(value)
+        elif name == "id":
+            fields["durable_message"] = value
         elif name == "handler":
             fields["durable_name"] = value
         elif isinstance(value, datetime):

@@ -15,7 +15,13 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from .._api.instrument import Closed, Opened, Point
 from .._api.runtime import DurableRuntime
 from .._api.statistics import RuntimeStatistics
-from .._errors import AlarmSuperseded, RuntimeClosed
+from .._errors import (
+    AlarmSuperseded,
+    OwnerLost,
+    PersistenceError,
+    RuntimeClosed,
+    TenantDropped,
+)
 from .._keys import ObjectKey
 from .._telemetry.events import (
     AlarmDelivery,
@@ -25,6 +31,9 @@ from .._telemetry.events import (
     Entered,
     Left,
     Load,
+    MessageBuried,
+    MessageDelivery,
+    MessageSent,
     Save,
     Stale,
     Timed,
@@ -90,6 +99,19 @@ class Metrics:
         self._dead_letters = meter.create_counter(
             "trio_durable.dead_letters", "{alarm}", "alarms that have used up their attempts"
         )
+        self._message_lateness = seconds(
+            "trio_durable.message.lateness",
+            "from when messages may be delivered to their first delivery",
+        )
+        self._sent = meter.create_counter(
+            "trio_durable.messages.sent", "{message}", "messages sent, by receiver and handler"
+        )
+        self._messages = meter.create_counter(
+            "trio_durable.messages", "{message}", "messages delivered, by outcome"
+        )
+        self._buried = meter.create_counter(
+            "trio_durable.messages.dead", "{message}", "messages that have become dead letters"
+        )
         # Counted here and read by the exporter: adding to a counter of OpenTelemetry takes longer.
         self._objects: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
@@ -99,7 +121,7 @@ class Metrics:
         count("trio_durable.objects", in_memory, "{object}", "objects in memory")
         requests = [_observer(self._waiting)]
         count("trio_durable.mailbox.waiting", requests, "{request}", waiting)
-        self._before_turn: set[Call | AlarmDelivery] = set()
+        self._before_turn: set[Call | AlarmDelivery | MessageDelivery] = set()
         self._runtimes: tuple[DurableRuntime, ...] = ()
         observe = meter.create_observable_gauge
         due = [self._observe(_alarms_waiting)]
@@ -109,6 +131,11 @@ class Metrics:
         in_flight = [self._observe(_alarms_in_flight)]
         handled = "alarms whose handlers run, or wait for their turn or their commit"
         observe("trio_durable.alarms.in_flight", in_flight, "{alarm}", handled)
+        mail = [self._observe(lambda statistics: statistics.messages_waiting)]
+        observe("trio_durable.messages.waiting", mail, "{message}", "messages in memory that wait")
+        delivered = [self._observe(lambda statistics: statistics.messages_in_flight)]
+        handled = "messages whose handlers run, or wait for their turn or their commit"
+        observe("trio_durable.messages.in_flight", delivered, "{message}", handled)
         shards = [self._observe(lambda statistics: statistics.shards)]
         observe("trio_durable.shards", shards, "{shard}", "parts of all objects that live here")
         forwarded = [self._observe(lambda statistics: statistics.calls_forwarded)]
@@ -135,11 +162,17 @@ class Metrics:
                     self._lateness.record(max(0.0, event.lateness), type_of(event.key))
                 self._wait_for_turn(event)
 
-    def _wait_for_turn(self, request: Call | AlarmDelivery) -> None:
+            case MessageDelivery():
+                if event.attempt == 1:
+                    attributes = _handler_attributes(event)
+                    self._message_lateness.record(max(0.0, event.lateness), attributes)
+                self._wait_for_turn(event)
+
+    def _wait_for_turn(self, request: Call | AlarmDelivery | MessageDelivery) -> None:
         self._before_turn.add(request)
         self._waiting[request.key.type_name] += 1
 
-    def _no_longer_before_turn(self, request: Call | AlarmDelivery) -> None:
+    def _no_longer_before_turn(self, request: Call | AlarmDelivery | MessageDelivery) -> None:
         if request in self._before_turn:
             self._before_turn.remove(request)
             self._waiting[request.key.type_name] -= 1
@@ -165,6 +198,12 @@ class Metrics:
                 outcome = {**type_of(event.key), "trio_durable.alarm.outcome": _outcome(error)}
                 self._alarms.add(1, outcome)
                 return
+            case MessageDelivery():
+                self._no_longer_before_turn(event)
+                attributes = _handler_attributes(event)
+                attributes["trio_durable.message.outcome"] = _message_outcome(error)
+                self._messages.add(1, attributes)
+                return
             case _:
                 return
         if error is not None and (is_failure(event, error) or not isinstance(error, Exception)):
@@ -185,6 +224,10 @@ class Metrics:
                 self._stale.add(1, type_of(event.key))
             case DeadLettered():
                 self._dead_letters.add(1, type_of(event.key))
+            case MessageSent():
+                self._sent.add(1, _handler_attributes(event))
+            case MessageBuried():
+                self._buried.add(1, _handler_attributes(event))
             case Opened():
                 self._runtimes = (*self._runtimes, event.runtime)
             case Closed():
@@ -225,6 +268,19 @@ def _outcome(error: BaseException | None) -> str:
     if isinstance(error, AlarmSuperseded):
         return "superseded"
     return "given_back" if isinstance(error, RuntimeClosed) else "failed"
+
+
+def _message_outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "handled"
+    is_failure = isinstance(error, Exception) and not isinstance(
+        error, (OwnerLost, PersistenceError, RuntimeClosed, TenantDropped)
+    )
+    return "failed" if is_failure else "given_back"
+
+
+def _handler_attributes(event: MessageDelivery | MessageSent | MessageBuried) -> Attributes:
+    return {**type_of(event.key), "trio_durable.handler": event.handler}
 
 
 def type_of(key: ObjectKey) -> Attributes:

@@ -6,12 +6,18 @@ from one object to another is a child of the turn that makes it, also across the
 cluster. A transaction serves many turns, so
 its span has no parent, but links to their spans.
 
+A message that is sent is a span without a duration, a child of the turn that sends it. Its delivery
+begins a trace of its own and links to that span if the message was sent in the same process, not
+longer ago than 10,000 others. Both spans have the message's id, by which they are found otherwise:
+a message's row has no place for a trace.
+
 Ids of objects, tenants and names of alarms are attributes of spans, not of metrics, where each
 value would make a series of its own.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Token
@@ -40,15 +46,27 @@ except ImportError as error:
 
 from .._api.instrument import Instrument, Point
 from .._keys import ObjectKey
-from .._telemetry.events import AlarmDelivery, Call, Commit, Load, Timed, Turn
+from .._telemetry.events import (
+    AlarmDelivery,
+    Call,
+    Commit,
+    Load,
+    MessageDelivery,
+    MessageSent,
+    Timed,
+    Turn,
+)
 from ._failures import is_failure
 from ._metrics import Attributes, Metrics, type_of
+
+_MAX_SENT = 10_000
+"""Messages whose spans are known until they are delivered."""
 
 __all__ = ["OpenTelemetryInstrument"]
 
 
 class OpenTelemetryInstrument(Instrument):
-    """Makes spans of calls, turns, loads, commits and alarms, and metrics of these and of objects.
+    """Makes spans of calls, turns, loads, commits, alarms and messages, and metrics of these.
 
     One instrument may serve several runtimes.
 
@@ -69,6 +87,8 @@ class OpenTelemetryInstrument(Instrument):
         """The spans of running events. For a current span, the token that restores the context."""
         self._turns: WeakKeyDictionary[Turn, SpanContext] = WeakKeyDictionary()
         """The span contexts to which commits link. A pending commit keeps its turns alive."""
+        self._sent: OrderedDict[str, SpanContext] = OrderedDict()
+        """The span contexts to which deliveries link, by the ids of messages; the latest ones."""
 
     def on_start(self, event: Timed) -> None:
         """See `Instrument.on_start`."""
@@ -80,6 +100,8 @@ class OpenTelemetryInstrument(Instrument):
                 self._make_current(event, self._start_call(event))
             case AlarmDelivery():
                 self._make_current(event, self._start_alarm(event), Context())
+            case MessageDelivery():
+                self._make_current(event, self._start_message(event), Context())
             case Load():
                 self._spans[event] = self._start_load(event), None
             case Commit():
@@ -154,6 +176,41 @@ class OpenTelemetryInstrument(Instrument):
             },
         )
 
+    def _start_message(self, message: MessageDelivery) -> Span:
+        sent = self._sent.pop(message.id, None)
+        attributes = {
+            **_object_attributes(message.key),
+            "trio_durable.handler": message.handler,
+            "trio_durable.message.id": message.id,
+            "trio_durable.message.lateness": message.lateness,
+            "trio_durable.message.attempt": message.attempt,
+        }
+        if message.sender is not None:
+            attributes["trio_durable.message.sender"] = str(message.sender)
+        return self._tracer.start_span(
+            f"message {message.key.type_name}.{message.handler}",
+            Context(),
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            links=[] if sent is None else [Link(sent)],
+        )
+
+    def _note_sent(self, message: MessageSent) -> None:
+        span = self._tracer.start_span(
+            f"send {message.key.type_name}.{message.handler}",
+            propagate.extract(message.trace, Context()),
+            kind=SpanKind.PRODUCER,
+            attributes={
+                **_object_attributes(message.key),
+                "trio_durable.handler": message.handler,
+                "trio_durable.message.id": message.id,
+            },
+        )
+        span.end()
+        self._sent[message.id] = span.get_span_context()
+        if len(self._sent) > _MAX_SENT:
+            self._sent.popitem(last=False)
+
     def on_stop(self, event: Timed, duration: float) -> None:
         """See `Instrument.on_stop`."""
         self._metrics.ended(event, duration, None)
@@ -181,6 +238,8 @@ class OpenTelemetryInstrument(Instrument):
     def on_event(self, event: Point) -> None:
         """See `Instrument.on_event`."""
         self._metrics.noted(event)
+        if isinstance(event, MessageSent):
+            self._note_sent(event)
 
     def inject(self, carrier: dict[str, str]) -> None:
         """See `Instrument.inject`. By the global propagator: W3C's headers, unless it is set."""
