@@ -31,6 +31,7 @@
     │   ├── OnceMessageDied        the message with the once-key is a dead letter
     │   ├── AlarmSuperseded        set or cancelled while its handler ran
     │   ├── AlarmCrashed           the process died in each of its last deliveries
+    │   ├── AlarmUnhandled         a recurring one, whose class doesn't declare it here
     │   ├── ReplyError             a result that can't be copied
     │   └── ReplyDecodeError       a reply of another process that doesn't fit the handler
     ├── RemoteError                an error in another process, of a class that isn't known here
@@ -517,6 +518,20 @@ class AlarmCrashed(CallFailed):
         return (
             f"{self._where()} is an alarm, and the process died in {deliveries}, so it is kept as "
             "a dead letter; correct the handler and call retry_alarm(), or cancel_alarm()"
+        )
+
+
+@_error
+class AlarmUnhandled(CallFailed):
+    """No handler of the class is for this recurring alarm. The alarm is kept for another release.
+
+    ``trio-durable alarms cancel`` ends it, if its method was renamed or removed for good.
+    """
+
+    def _message(self) -> str:
+        return (
+            f"recurring alarm {self.handler} of {self.key} has no handler in this release and is "
+            "kept; cancel it if its method is gone for good"
         )
 
 

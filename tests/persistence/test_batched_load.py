@@ -14,6 +14,7 @@ from trio_durable._eventloop.wakeup import AutoResetEvent
 from trio_durable._persistence import batched_load
 from trio_durable._persistence.batched_load import BatchedLoad
 from trio_durable.storage import (
+    AlarmRow,
     Commit,
     MemoryStorage,
     PartialFault,
@@ -54,7 +55,9 @@ class FakeLoading:
         self.outcomes: list[StoredObject | StorageFault | None] = []
         self.then: Callable[[], object] = do_nothing
 
-    def loaded(self, row: StoredObject | None) -> None:
+    recurring_alarms = ()
+
+    def loaded(self, row: StoredObject | None, alarms: Sequence[AlarmRow | None]) -> None:
         self.outcomes.append(row)
         self.then()
 
@@ -77,7 +80,7 @@ def loading_with(
         runner = SteppedRunner(loop)
         reader = ScriptedReader(storage)
         arrived = AutoResetEvent(loop)
-        load = BatchedLoad(loop, runner, reader, arrived.set)
+        load = BatchedLoad(loop, runner, reader, arrived.set, lambda: 0)
 
         async def deliver() -> None:
             while True:

@@ -57,14 +57,15 @@ RANKS = {
         "_faults _flock _membership _messages",
         "_message_sides _records",
         "_contract",
-        "_batch _memory_alarms _memory_messages",
+        "_batch",
+        "_memory_alarms _memory_messages",
         "_forwarding",
         "memory sqlite postgres",
         "_urls",
     ],
     "storage.sqlite": [
         "_database_file _lock _mounts _names _parameters _transaction",
-        "_changes_view _message_schema",
+        "_changes_view _message_schema _recurrence_sql",
         "_message_rows _migrations _watch",
         "_alarms _messages _objects _once",
         "_changes",
@@ -82,14 +83,14 @@ RANKS = {
         "_membership",
         "_cluster",
         "_alarms _message_commits _messages _reconnecting",
-        "_once",
+        "_once _recurrences",
         "_tables",
         "_doctor _reader _tenant_work",
         "_message_writer",
         "_writer",
         "_storage",
     ],
-    "_alarms": ["alarm retry", "delivery input"],
+    "_alarms": ["cron retry staged", "recurrence", "alarm input", "delivery"],
     "_messages": ["message once request statistics", "delivery"],
     "_persistence": [
         "batching commit_listener division doorbell ticket wait_estimate",
@@ -103,10 +104,10 @@ RANKS = {
     ],
     "scheduler": ["_contract", "_wheel"],
     "scheduler._wheel": [
-        "in_flight timing_wheel",
+        "failures in_flight timing_wheel",
         "upcoming",
         "claims feed",
-        "suspects",
+        "start_check suspects",
         "deliverer",
         "scheduler",
     ],
@@ -239,7 +240,17 @@ CIRCLE = {
 """Users reach each of these from the others, so they name each other. Nothing else may."""
 
 LOOPS = {"trio", "asyncio", "uvloop"}
-THIRD_PARTY = {"anyio", "attrs", "cattrs", "orjson", "outcome", "psycopg", "sqlite_utils", "trio"}
+THIRD_PARTY = {
+    "anyio",
+    "attrs",
+    "cattrs",
+    "cronsim",
+    "orjson",
+    "outcome",
+    "psycopg",
+    "sqlite_utils",
+    "trio",
+}
 EXTRAS = {
     # No dependency: only pytest itself imports its plugin.
     "testing.plugin": {"pytest"},

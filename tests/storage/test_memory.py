@@ -17,6 +17,7 @@ def test_a_page_of_due_alarms_looks_at_no_more_than_it_returns_and_skips(every: 
     alarms.apply(
         ObjectKey("Bell", "a"),
         AlarmChanges(changed={name: NewAlarm(int(name) // 2, None) for name in names}),
+        0,
     )
     found: list[str] = []
     looks = 0

@@ -13,6 +13,7 @@ from trio_durable.storage.sqlite._migrations import (
     m003_tenants,
     m004_crashes,
     m005_messages,
+    m006_recurrences,
 )
 from trio_durable.storage.sqlite._names import TableNames
 
@@ -22,6 +23,7 @@ SQLITE = {
     "m003_tenants": "760f39129910f3ff",
     "m004_crashes": "10e29c62a156a93e",
     "m005_messages": "ba405e96832c9228",
+    "m006_recurrences": "c6d21b57d47c9347",
 }
 POSTGRES = {
     "m001_objects": "799922416ef31192",
@@ -30,6 +32,7 @@ POSTGRES = {
     "m004_crashes": "dfb5258132e6470b",
     "m005_cluster": "142c860968bf8773",
     "m006_messages": "99ab6f9647e43156",
+    "m007_recurrences": "cb14824ee89437d0",
 }
 
 
@@ -39,9 +42,17 @@ def digest(text: str) -> str:
 
 def test_of_sqlite() -> None:
     found = {}
-    for step in (m001_objects, m002_alarms, m003_tenants, m004_crashes, m005_messages):
+    steps = (
+        m001_objects,
+        m002_alarms,
+        m003_tenants,
+        m004_crashes,
+        m005_messages,
+        m006_recurrences,
+    )
+    for step in steps:
         with closing(sqlite3.connect(":memory:")) as connection:
-            if step is m004_crashes:
+            if step in (m004_crashes, m006_recurrences):
                 m002_alarms(connection, TableNames())
             step(connection, TableNames())
             rows = connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()

@@ -220,6 +220,7 @@ class LocalCalls(Requests):
         An alarm without a handler is discarded.
 
         Raises:
+            AlarmUnhandled: It recurs, and has no handler.
             OwnerLost: The object lives in another process.
         """
         key = delivery.key
@@ -228,15 +229,14 @@ class LocalCalls(Requests):
         except NotHere:
             raise OwnerLost(key.object_key, key.name, "it is in another process") from None
         handler = self.object_type.alarm_handler(key.name)
-        if handler is None:
+        if handler is None or delivery.is_skipped:
             if activation.state.is_superseded(delivery):
                 waiter.fail(AlarmSuperseded(activation.key, key.name))
-                return
-            logger.debug("alarm %s has no handler and is discarded", key)
-            acknowledged = {key.name: delivery.claim}
-            activation.change_alarms(AlarmChanges(acknowledged=acknowledged)).hold(waiter)
+            else:
+                logger.debug("alarm %s is too late, or has no handler: it is discarded", key)
+                activation.change_alarms(delivery.discarded(activation.wall_time())).hold(waiter)
             return
-        args = () if key.name in self.object_type.alarms else (delivery.alarm,)
+        args = (delivery.alarm,) if handler is self.object_type.handle_alarm else ()
         activation.accept(Envelope(waiter, key.name, handler, args, delivery=delivery))
 
     def deliver_message(

@@ -5,16 +5,25 @@ The engine owns them; ``self.ctx`` is the face that handlers see.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from .._alarms.delivery import Delivery
+from .._alarms.recurrence import Recurrence
 from .._errors import TooManyMessages
 from .._eventloop.current import Dispatcher
 from .._keys import ObjectKey
 from .._messages.delivery import MessageDelivery
 from .._messages.once import OnceTurn
 from .._messages.request import MAX_TURN_BYTES, MAX_TURN_MESSAGES, SendRequest
-from ..storage import AlarmChanges, MessageChanges, MessageKey, NewAlarm, NewMessage
+from ..storage import (
+    AlarmChanges,
+    MessageChanges,
+    MessageKey,
+    NewAlarm,
+    NewMessage,
+    StoredAlarm,
+)
 
 
 class Effects:
@@ -77,15 +86,39 @@ class Effects:
 
     def set_alarm(self, name: str, new: NewAlarm | None) -> None:
         """Stage an alarm, or its cancellation if ``new`` is None."""
-        self._alarm_changes().changed[name] = new
+        self._alarm_changes().set(name, new)
 
-    def clear_alarms(self) -> None:
-        """Stage the cancellation of all alarms, also those staged before."""
-        self._alarm_changes().merge(AlarmChanges(clear=True))
+    def end_delivery(self, now: int) -> None:
+        """Stage the next firing of the recurring alarm that the turn handles.
+
+        This is the one place where a turn does so, and at its end: unless it has cancelled the
+        alarm, or set it itself.
+        """
+        delivery = self.delivery
+        if delivery is None or delivery.recurrence is None or delivery.replaced:
+            return
+        alarms, name = self._alarm_changes(), delivery.key.name
+        if not alarms.supersedes(name):
+            alarms.changed[name] = delivery.following(now)
+
+    def alarms_by_its_end(self, now: int) -> AlarmChanges | None:
+        """A copy of the staged changes, with the next firing that the turn's end adds."""
+        alarms, delivery = self.alarms, self.delivery
+        if alarms is None or delivery is None or delivery.recurrence is None or delivery.replaced:
+            return alarms
+        copy, name = AlarmChanges(), delivery.key.name
+        copy.merge(alarms)
+        if not copy.supersedes(name):
+            copy.changed[name] = delivery.next_firing(now)[0]
+        return copy
+
+    def change_alarms(self, changes: AlarmChanges) -> None:
+        """Stage changes of alarms, in addition to those staged before."""
+        self._alarm_changes().merge(changes)
 
     def delete_object(self) -> None:
         """Stage the deletion of the object and of its alarms."""
-        self.clear_alarms()
+        self.change_alarms(AlarmChanges(clear=True))
         self.delete = True
 
     def send(self, new: NewMessage) -> None:
@@ -141,7 +174,7 @@ class Effects:
         self.alarms = None
         if delivery is not None and not delivery.replaced:
             name = delivery.key.name
-            if staged.clear or name in staged.changed:
+            if staged.supersedes(name):
                 delivery.replaced = True
             else:
                 self.alarms = AlarmChanges(acknowledged=staged.acknowledged)
@@ -190,6 +223,19 @@ class ContextHost(Protocol):
 
     def wall_time(self) -> int:
         """Microseconds since 1970 UTC."""
+        ...
+
+    @property
+    def recurrences(self) -> Mapping[str, Recurrence]:
+        """The schedules of the object's recurring alarms, by name."""
+        ...
+
+    async def list_alarms(self) -> list[StoredAlarm]:
+        """The alarms that there are when the turn commits what it has staged.
+
+        Raises:
+            StorageUnavailable: The storage can't be read.
+        """
         ...
 
     def send(self, request: SendRequest) -> NewMessage:

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from .._alarms.recurrence import Recurrence, alarm_name
 from .._declarations.records import AlarmDefinition, HandlerDefinition, Options
 from .._errors import InvalidObjectId, UnknownHandler
 from .._json.lookup import Forms
@@ -47,6 +48,22 @@ class ObjectType:
     """Takes the ``ctx`` away, so that an instance which a handler kept is a detached one."""
     exchange: Exchange | None = None
     """In a cluster, what makes calls the same here and elsewhere."""
+    recurrences: Mapping[str, Recurrence] = attrs.field(init=False)
+    """The schedules of its recurring alarms, by the alarms' names."""
+    autostarts: bool = attrs.field(init=False)
+    """True if a recurring alarm begins by itself."""
+
+    @recurrences.default
+    def _recurrences(self) -> Mapping[str, Recurrence]:
+        return {
+            name: alarm.recurrence
+            for name, alarm in self.alarms.items()
+            if alarm.recurrence is not None
+        }
+
+    @autostarts.default
+    def _autostarts(self) -> bool:
+        return any(recurrence.autostart for recurrence in self.recurrences.values())
 
     def address(self, object_id: str, tenant: str) -> str:
         """The address of an object: its id, together with its tenant's name if it has one.
@@ -80,4 +97,7 @@ class ObjectType:
 
     def alarm_handler(self, name: str) -> AlarmDefinition | None:
         """The handler of alarms of that name, if there is one."""
-        return self.alarms.get(name, self.handle_alarm)
+        alarm = self.alarms.get(name)
+        if alarm is None and (recurring := alarm_name(name)) in self.recurrences:
+            return self.alarms[recurring]  # for a firing that has died
+        return alarm or self.handle_alarm

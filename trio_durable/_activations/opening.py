@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from contextvars import Context
 from copy import copy
 from functools import partial
 
+from .._alarms.recurrence import corrections
 from .._errors import (
     ActivationFailed,
     HandlerCancelled,
@@ -16,7 +18,7 @@ from .._errors import (
 )
 from .._telemetry.events import Activated
 from .._text import error_summary
-from ..storage import StorageFault, StoredObject
+from ..storage import AlarmRow, StorageFault, StoredObject
 from .envelope import Envelope
 from .mailbox import Mailbox
 from .observation import after_load_event
@@ -43,14 +45,31 @@ class Opening(Resident):
         services.batched_load.submit(self)
         mailbox.serving = None
 
-    def loaded(self, row: StoredObject | None) -> None:
+    @property
+    def recurring_alarms(self) -> Collection[str]:
+        """See `Loading.recurring_alarms`."""
+        return self.state.object_type.recurrences
+
+    def loaded(self, row: StoredObject | None, alarms: Sequence[AlarmRow | None]) -> None:
         """See `Loading.loaded`."""
         if self.phase is Phase.LOADING:
             if self._services.observation is not None:
                 self._services.observation.end_load(self.key, None)
             self.state.load(row)
+            if alarms:
+                self._correct(alarms)
             self._end_load(Phase.LOADED)
         self.wake()  # also if this is repeated, because it was cut off
+
+    def _correct(self, alarms: Sequence[AlarmRow | None]) -> None:
+        """Make the recurring alarms agree with their declarations."""
+        state = self.state
+        changes = corrections(
+            *(state.object_type.recurrences, self.key, alarms, self.wall_time()),
+            starts=state.is_stored,
+        )
+        if changes is not None:
+            state.change_alarms(changes)
 
     def load_failed(self, fault: StorageFault) -> None:
         """See `Loading.load_failed`."""

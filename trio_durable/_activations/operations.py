@@ -13,7 +13,8 @@ from .envelope import Operation
 
 
 def _ensure_started(activation: Activation) -> None:
-    pass  # to be served, the request needs the instance, and that is all
+    # To be served, the request needs the instance.
+    activation.state.autostart(activation.wall_time())
 
 
 def _get_state(activation: Activation) -> Any:

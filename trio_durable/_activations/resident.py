@@ -8,9 +8,11 @@ attributes, the commits, and the object's leaving; `Opening` loads it and runs `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from .._alarms.recurrence import Recurrence, with_marks
+from .._alarms.staged import conditional_names, with_changes
 from .._errors import InvalidMessage, RuntimeClosed, StaleObject
 from .._eventloop.current import Dispatcher
 from .._keys import ObjectKey
@@ -18,7 +20,7 @@ from .._messages.request import SendRequest
 from .._persistence.ticket import STALE_PROBLEM, Ticket
 from .._telemetry.events import LeavingReason
 from .._telemetry.events import Turn as TurnEvent
-from ..storage import AlarmChanges, MessageKey, NewMessage
+from ..storage import AlarmChanges, MessageKey, NewMessage, StoredAlarm
 from .effects import Effects
 from .envelope import Envelope
 from .info import ActivationInfo, BusyObject, Status, duration
@@ -111,12 +113,31 @@ class Resident(ABC):
 
     async def find_sent(self, sender_key: str) -> MessageKey | None:
         """See `ContextHost.find_sent`."""
+        await self._gate_passed()
+        return await self._mail(sender_key).find_sent(self.key, sender_key)
+
+    @property
+    def recurrences(self) -> Mapping[str, Recurrence]:
+        """See `ContextHost.recurrences`."""
+        return self.state.object_type.recurrences
+
+    async def list_alarms(self) -> list[StoredAlarm]:
+        """See `ContextHost.list_alarms`."""
+        await self._gate_passed()
+        effects = self.state.effects
+        names = conditional_names(None if effects is None else effects.alarms)
+        stored, rows = await self._services.read_alarms(self.key, names)
+        now = self.wall_time()
+        changes = None if effects is None else effects.alarms_by_its_end(now)
+        return with_changes(self.key, stored, rows, changes, now)
+
+    async def _gate_passed(self) -> None:
+        """Wait until earlier changes, which count, are stored."""
         gate = self.state.gate
-        if gate is not None:  # which may have sent it
+        if gate is not None:
             waiter = self._services.loop.waiter()
             gate.hold(waiter)
             await waiter.wait()
-        return await self._mail(sender_key).find_sent(self.key, sender_key)
 
     def _mail(self, handler: str) -> Mail:
         mail = self._services.mail
@@ -278,6 +299,7 @@ class Resident(ABC):
         """
         if self.phase is not Phase.READY and self.mailbox is None:
             self.leaving = True  # it is in memory for this only
+        changes = with_marks(self.recurrences, changes, self.wall_time())
         observation = self._services.observation
         if observation is None:
             return self.state.change_alarms(changes)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 import attrs
 
@@ -21,7 +21,7 @@ from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from .._text import error_summary
-from ..storage import MessageKey, NewMessage
+from ..storage import AlarmRow, MessageKey, NewMessage, StoredAlarm
 from .eviction import ResidentSet
 from .info import BusyObject
 from .observation import Observation
@@ -73,6 +73,10 @@ class Mail(Protocol):
         ...
 
 
+StoredAlarms: TypeAlias = "tuple[list[StoredAlarm], Mapping[str, AlarmRow | None]]"
+"""An object's alarms without dead letters, and rows of any status, by their names."""
+
+
 @attrs.define(eq=False)
 class Services:
     """The parts of a runtime that its objects use."""
@@ -87,6 +91,10 @@ class Services:
     pump: Pump
     slice_clock: SliceClock
     clock: Clock
+    read_alarms: Callable[[ObjectKey, Sequence[str]], Awaitable[StoredAlarms]]
+    """Reads an object's alarms, and the rows of those that are named.
+
+    Raises `StorageUnavailable`."""
     runtime_of: Callable[[str], Dispatcher]
     """The runtime as the objects of a tenant see it; opaque to the engine."""
     failed: Callable[[BaseException], object]

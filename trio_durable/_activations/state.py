@@ -26,6 +26,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from .._alarms.delivery import Delivery
+from .._alarms.recurrence import autostarts
 from .._errors import (
     AlarmSuperseded,
     CommitRefused,
@@ -243,6 +244,8 @@ class ObjectState:
                 result = self._reply(name, result, effects, replies)
             if effects is not None and effects.delivery is not None:
                 self._check_not_superseded(effects.delivery, name)
+                assert self._host is not None
+                effects.end_delivery(self._host.wall_time())
             codec = self.object_type.codec
             places: list[int] = []
             state = codec.encode_fields(self.key, self.instance, places)
@@ -358,6 +361,8 @@ class ObjectState:
     ) -> None:
         host = self._host
         assert host is not None
+        if self.object_type.autostarts and not self.is_stored:
+            alarms = self._with_autostarts(alarms, host.wall_time())
         fields = compact(state)
         stored = self.object_type.codec.stored(fields)
         host.commits.submit(self, stored, False, alarms, fields, messages)
@@ -377,6 +382,20 @@ class ObjectState:
         assert host is not None
         encoded = None if delete else self.current
         return host.commits.submit(self, state, delete, alarms, encoded, messages)
+
+    def _with_autostarts(self, alarms: AlarmChanges | None, now: int) -> AlarmChanges | None:
+        """The alarms of the commit that stores the object, with those that begin by it."""
+        changes = autostarts(self.object_type.recurrences, self.key, now)
+        if changes is not None and alarms is not None:
+            changes.merge(alarms)
+        return changes
+
+    def autostart(self, now: int) -> None:
+        """Begin the recurring alarms of an object that isn't stored and is to be started."""
+        if self.object_type.autostarts and not self.is_stored:
+            changes = autostarts(self.object_type.recurrences, self.key, now)
+            assert changes is not None
+            self.change_alarms(changes)
 
     def change_alarms(self, alarms: AlarmChanges) -> Ticket:
         """Change the object's alarms, and nothing else."""

@@ -14,6 +14,7 @@ from .._json.errors import as_unfit
 from .._json.lookup import form_of
 from .._keys import ObjectKey
 from ..storage import NO_TIME, StoredAlarm
+from .recurrence import FIRING
 
 T = TypeVar("T")
 
@@ -34,6 +35,8 @@ class Alarm:
     """The number of this delivery, or of the next; of the last one for a dead letter."""
     last_error: str | None = None
     """The error of the previous attempt."""
+    is_recurring: bool = False
+    """True if the alarm is set for its next time when it has been handled."""
 
     def payload_as(self, kind: type[T]) -> T:
         """The payload as an instance of the type it was set with: an attrs class, a datetime…
@@ -72,4 +75,7 @@ def alarm_of(stored: StoredAlarm, attempt: int) -> Alarm:
         raise InvalidAlarm(
             key.object_key, key.name, f"its row can't be read ({error}); set it again, or cancel it"
         ) from error
-    return Alarm(key.object_key, key.name, due_at, payload, attempt, stored.last_error)
+    is_recurring = stored.recurrence not in (None, FIRING)
+    return Alarm(
+        key.object_key, key.name, due_at, payload, attempt, stored.last_error, is_recurring
+    )

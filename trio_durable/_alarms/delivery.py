@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import attrs
 
+from .._clock import instant
+from .._errors import AlarmUnhandled
 from .._keys import AlarmKey
+from ..storage import AlarmChanges, NewAlarm, StoredAlarm
 from .alarm import Alarm
+from .recurrence import LeftOut, Recurrence
+
+logger = logging.getLogger("trio_durable.alarms")
 
 
 @attrs.define(eq=False)
@@ -29,6 +37,50 @@ class Delivery:
     """Its handler set or cancelled the alarm, and `Context.commit` has submitted that."""
     acknowledged: bool = False
     """The commit that acknowledges it is durable."""
+    recurrence: Recurrence | None = None
+    """The schedule of a recurring alarm, as its handler declares it."""
+    mark: str | None = None
+    """See `StoredAlarm.recurrence`."""
+    due_at: int = 0
+    began: int = 0
+    """When it was handed over, by the wall clock."""
+    is_skipped: bool = False
+    """It is too late, so the handler isn't called."""
+
+    def begin(self, stored: StoredAlarm, recurrence: Recurrence | None, now: int) -> None:
+        """Take over the claimed row and the declaration."""
+        self.recurrence, self.mark = recurrence, stored.recurrence
+        self.due_at, self.began = stored.due_at, now
+        self.is_skipped = recurrence is not None and recurrence.skips(stored, now)
+
+    def following(self, now: int) -> NewAlarm | None:
+        """The alarm's next firing, for the commit that ends this one; None if it doesn't recur."""
+        new, left_out = self.next_firing(now)
+        if left_out is not None:
+            logger.warning(
+                "alarm %s leaves out its firings from %s until before %s: it has missed too many",
+                *(self.key, instant(left_out.first), instant(left_out.before)),
+            )
+        return new
+
+    def discarded(self, now: int) -> AlarmChanges:
+        """The changes that end the firing without its handler.
+
+        Raises:
+            AlarmUnhandled: It recurs, and no handler declares that here.
+        """
+        if self.mark is not None and self.recurrence is None:
+            raise AlarmUnhandled(self.key.object_key, self.key.name)
+        changes, following = AlarmChanges({self.key.name: self.claim}), self.following(now)
+        if following is not None:
+            changes.changed[self.key.name] = following
+        return changes
+
+    def next_firing(self, now: int) -> tuple[NewAlarm | None, LeftOut | None]:
+        """See `Recurrence.following`; None for an alarm that doesn't recur."""
+        if self.recurrence is None:
+            return None, None
+        return self.recurrence.following(self.key.object_key, self.due_at, self.began, now)
 
     @property
     def is_current(self) -> bool:

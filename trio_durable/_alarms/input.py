@@ -16,6 +16,8 @@ from .._json.namespaces import UnresolvedName
 from .._json.plain import write_json
 from .._keys import ObjectKey, id_problem
 from .._text import short_repr
+from ..storage import MOVED, NewAlarm, Onto
+from .recurrence import Recurrence
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 
@@ -33,6 +35,49 @@ def check_name(key: ObjectKey, name: str) -> None:
             short_repr(name),
             f"{problem}; a name is a str of 1 to 512 bytes in UTF-8, without NUL",
         )
+
+
+def new_alarm(
+    key: ObjectKey,
+    name: str,
+    recurrence: Recurrence | None,
+    now: int,
+    *,
+    after: Duration | None,
+    at: datetime | None,
+    payload: object,
+    keep: bool,
+) -> NewAlarm:
+    """The alarm that a user sets at the time ``now``.
+
+    Args:
+        key: The object.
+        name: The alarm's name.
+        recurrence: The schedule that is declared for it, if one is.
+        now: The time.
+        after: The time from now until it is due.
+        at: The instant at which it is due, instead of ``after``.
+        payload: Its payload.
+        keep: Leave an alarm of that name as it is.
+
+    Raises:
+        InvalidAlarm: An argument is invalid.
+    """
+    if not isinstance(keep, bool):
+        raise InvalidAlarm(key, short_repr(name), f"keep must be True or False, not {keep!r:.60}")
+    if recurrence is not None and after is None and at is None:
+        if payload is not None:
+            raise InvalidAlarm(
+                key,
+                name,
+                "it recurs, so it has no payload; keep the data in the object's state, or give the "
+                "time of one firing",
+            )
+        return recurrence.begin(key, now, Onto.STOPPED | Onto.OUTDATED)
+    due_at = due_time(key, name, after, at, now)
+    mark = None if recurrence is None else MOVED
+    onto = Onto.STOPPED if keep else Onto.ANYTHING
+    return NewAlarm(due_at, encoded_payload(key, name, payload), mark, onto)
 
 
 def due_time(

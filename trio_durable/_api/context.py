@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 from .._activations.effects import ContextHost
-from .._alarms.alarm import Alarm
-from .._alarms.input import check_name, due_time, encoded_payload
+from .._alarms.alarm import Alarm, alarm_of
+from .._alarms.input import check_name, new_alarm
+from .._alarms.recurrence import with_marks
 from .._clock import instant
 from .._durations import Duration
 from .._errors import NotInTurn
@@ -16,7 +17,7 @@ from .._keys import ObjectKey
 from .._messages.message import Message, SendFailed
 from .._messages.once import derived_key
 from .._messages.request import SendOptions
-from ..storage import NewAlarm
+from ..storage import AlarmChanges
 from .outgoing import Outgoing, Withdrawal, answer_name, wake_time
 
 if TYPE_CHECKING:
@@ -195,17 +196,22 @@ class Context:
         after: Duration | None = None,
         at: datetime | None = None,
         payload: object = None,
+        keep: bool = False,
     ) -> None:
         """Set an alarm in this turn's commit; it replaces an alarm of the same name.
 
-        Its handler is the ``@alarm`` method of that name, else ``handle_alarm``.
+        Its handler is the ``@alarm`` method of that name, else ``handle_alarm``. Without a time, a
+        recurring alarm is turned on: it is set for the next time of its schedule, unless it is on.
+        With a time, its next firing is moved there, and the one after it is the schedule's.
 
         Args:
             name: Any str of 1 to 512 bytes without NUL.
             after: The time from now until it is due.
             at: The instant at which it is due, instead of ``after``; a past one is due at once.
             payload: Plain JSON, or an instance of an attrs class, a dataclass or another type that
-                state may have; see `Alarm.payload_as`.
+                state may have; see `Alarm.payload_as`. Of a recurring alarm, only a firing that is
+                moved has one.
+            keep: Set it only if there is no alarm or dead letter of the name.
 
         Raises:
             InvalidAlarm: An argument is invalid. Nothing is staged.
@@ -213,12 +219,22 @@ class Context:
         """
         self._require_turn("ctx.schedule_alarm()")
         key = self._host.key
-        due_at = due_time(key, name, after, at, self._host.wall_time())
-        new = NewAlarm(due_at, encoded_payload(key, name, payload))
-        self._host.stage().set_alarm(str.__str__(name), new)
+        check_name(key, name)
+        name = str.__str__(name)
+        new = new_alarm(
+            *(key, name, self._host.recurrences.get(name), self._host.wall_time()),
+            after=after,
+            at=at,
+            payload=payload,
+            keep=keep,
+        )
+        self._host.stage().set_alarm(name, new)
 
     def cancel_alarm(self, name: str) -> None:
         """Cancel an alarm in this turn's commit. Without such an alarm, nothing happens.
+
+        A recurring alarm is turned off until `schedule_alarm` turns it on, also if it is declared
+        with ``autostart``.
 
         Raises:
             InvalidAlarm: ``name`` can't be the name of an alarm.
@@ -226,16 +242,34 @@ class Context:
         """
         self._require_turn("ctx.cancel_alarm()")
         check_name(self._host.key, name)
-        self._host.stage().set_alarm(str.__str__(name), None)
+        self._change_alarms(AlarmChanges(changed={str.__str__(name): None}))
 
     def cancel_all_alarms(self) -> None:
-        """Cancel all alarms of the object in this turn's commit.
+        """Cancel all alarms of the object in this turn's commit; recurring ones are turned off.
 
         Raises:
             NotInTurn: The caller is not in a turn of the object.
         """
         self._require_turn("ctx.cancel_all_alarms()")
-        self._host.stage().clear_alarms()
+        self._change_alarms(AlarmChanges(clear=True))
+
+    def _change_alarms(self, changes: AlarmChanges) -> None:
+        host = self._host
+        host.stage().change_alarms(with_marks(host.recurrences, changes, host.wall_time()))
+
+    async def list_alarms(self) -> list[Alarm]:
+        """The alarms of the object by ``due_at``, without dead letters.
+
+        They are those that there will be if the turn commits what it has staged so far. In a
+        ``def`` handler it can't be awaited.
+
+        Raises:
+            InvalidAlarm: A stored alarm can't be decoded.
+            StorageUnavailable: The storage can't be read.
+            NotInTurn: The caller is not in a turn of the object.
+        """
+        self._require_turn("ctx.list_alarms()")
+        return [alarm_of(each, each.failures + 1) for each in await self._host.list_alarms()]
 
     async def commit(self) -> None:
         """Commit the changes of this turn so far, wait until they are durable, and continue.

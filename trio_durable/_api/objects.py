@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from .._activations.calls import LocalCalls
 from .._activations.info import ActivationInfo
 from .._alarms.alarm import Alarm, alarm_of
-from .._alarms.input import check_name, due_time, encoded_payload
+from .._alarms.input import check_name, new_alarm
 from .._cluster.nodes import Node
 from .._durations import UNSET, Duration, Unset, optional_seconds
 from .._errors import RuntimeClosed
 from .._keys import AlarmKey, ObjectKey
 from .._runtime.administration import Administration
 from .._runtime.open_runtime import OpenRuntime
-from ..storage import NewAlarm
 from .durable_object import DurableObject
 from .handle import Handle
 from .messages import Messages, checked_limit
@@ -340,10 +339,13 @@ class Objects(Messages):
         after: Duration | None = None,
         at: datetime | None = None,
         payload: object = None,
+        keep: bool = False,
     ) -> None:
         """Set an alarm of an object from outside; it replaces an alarm of the same name.
 
         The object isn't loaded for it. The object's own turns use ``self.ctx.schedule_alarm()``.
+        Without a time, a recurring alarm is turned on: it is set for the next time of its schedule,
+        unless it is on. With a time, its next firing is moved there.
 
         Args:
             object_type: The class, or its stored name.
@@ -352,7 +354,9 @@ class Objects(Messages):
             after: The time from now until it is due.
             at: The instant at which it is due, instead of ``after``; a past one is due at once.
             payload: Plain JSON, or an instance of an attrs class, a dataclass or another type that
-                state may have; see `Alarm.payload_as`.
+                state may have; see `Alarm.payload_as`. Of a recurring alarm, only a firing that is
+                moved has one.
+            keep: Set it only if there is no alarm or dead letter of the name.
 
         Raises:
             InvalidAlarm: An argument is invalid.
@@ -360,14 +364,24 @@ class Objects(Messages):
             PersistenceError: The change could not be made durable.
         """
         key = self._key(object_type, object_id)
-        due_at = due_time(key, name, after, at, self._open().clock.now())
-        new = NewAlarm(due_at, encoded_payload(key, name, payload))
-        await self._administered().schedule_alarm(key, str.__str__(name), new)
+        check_name(key, name)
+        name = str.__str__(name)
+        recurrence = self._registry.type_of(object_type).recurrences.get(name)
+        new = new_alarm(
+            *(key, name, recurrence, self._open().clock.now()),
+            after=after,
+            at=at,
+            payload=payload,
+            keep=keep,
+        )
+        await self._administered().schedule_alarm(key, name, new)
 
     async def cancel_alarm(
         self, object_type: type[DurableObject] | str, object_id: str, name: str, /
     ) -> None:
         """Cancel an alarm or a dead letter. Without one, nothing happens.
+
+        A recurring alarm is turned off until `schedule_alarm` turns it on.
 
         Raises:
             InvalidAlarm: ``name`` can't be the name of an alarm.
@@ -381,7 +395,7 @@ class Objects(Messages):
     async def cancel_all_alarms(
         self, object_type: type[DurableObject] | str, object_id: str, /
     ) -> None:
-        """Cancel all alarms of an object, dead letters included.
+        """Cancel all alarms of an object, dead letters included; recurring ones are turned off.
 
         Raises:
             CallTimeout: The change wasn't durable within the class's or runtime's timeout.

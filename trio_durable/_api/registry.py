@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from .._activations.calls import LocalCalls
 from .._activations.object_type import ObjectType
 from .._alarms.delivery import Delivery
+from .._alarms.recurrence import Recurrence
 from .._alarms.retry import DEFAULT_RETRY, Retry
 from .._cluster.handles import Reference
 from .._errors import DefinitionError, UnknownObjectType
@@ -264,6 +265,21 @@ class TypeRegistry:
         """See `Destination.retry_of`."""
         definition = self.calls(key.type_name).object_type.alarm_handler(key.name)
         return DEFAULT_RETRY if definition is None else definition.retry
+
+    def recurrence_of(self, key: AlarmKey) -> Recurrence | None:
+        """See `Destination.recurrence_of`."""
+        return self.calls(key.type_name).object_type.recurrences.get(key.name)
+
+    def recurrences(self) -> Iterator[tuple[str, str, Recurrence]]:
+        """The recurring alarms of the types that are served here, as (type, name, schedule)."""
+        if self._objects is not None:
+            definitions = [definition_of(each) for each in self._objects]
+        else:
+            definitions = [each for found in known_definitions().values() for each in found]
+        for definition in definitions:
+            for name, alarm in definition.alarms.items():
+                if alarm.recurrence is not None and self.obstacle(definition.name) is None:
+                    yield definition.name, name, alarm.recurrence
 
     def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
         """See `Destination.deliver`."""

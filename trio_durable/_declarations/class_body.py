@@ -14,11 +14,12 @@ from typing import Annotated, ClassVar, Final, TypeAlias, get_args, get_origin
 
 import attrs
 
+from .._alarms.recurrence import MAX_NAME_BYTES
 from .._alarms.retry import Retry
 from .._durations import Unset
 from .._errors import DefinitionError
 from .._json.annotations import free_variables, parameters_of
-from .alarm import Misplaced, is_marked, options_of
+from .alarm import AlarmOptions, Misplaced, is_marked, options_of
 from .bases import kind_of
 from .handler import Handler, SomeHandler
 from .keywords import checked_limit, expected_errors
@@ -166,9 +167,21 @@ def check_alarm(cls: type, name: str, value: object) -> None:
     elif not isinstance(options_of(thing).retry, Retry):
         problem = f"retry must be a Retry, not {options_of(thing).retry!r}"
     else:
-        problem = _limit_problem(thing, options_of(thing).limit)
+        options = options_of(thing)
+        problem = _limit_problem(thing, options.limit) or _recurrence_problem(name, options)
     if problem:
         raise DefinitionError(cls.__qualname__, name, problem)
+
+
+def _recurrence_problem(name: str, options: AlarmOptions) -> str | None:
+    try:
+        if options.recurrence() is None:
+            return None
+    except ValueError as error:
+        return str(error)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"the name of a recurring alarm has up to {MAX_NAME_BYTES} bytes; shorten it"
+    return None
 
 
 def check_fields(cls: type, fields: tuple[attrs.Attribute[object], ...]) -> None:

@@ -76,6 +76,7 @@ def alarm_definition(cls: type, name: str, function: Callable[..., Any]) -> Alar
         expected=(),
         limit=_limit(function, options.limit, merged_keywords(cls)),
         retry=cast("Retry", options.retry),
+        recurrence=options.recurrence(),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from .._alarms.recurrence import Recurrence
 from .._alarms.retry import Retry
 from .._durations import UNSET, Unset
 
@@ -59,3 +60,6 @@ class HandlerDefinition:
 @attrs.frozen
 class AlarmDefinition(HandlerDefinition):
     """The handler of an alarm, or ``handle_alarm``, which handles all other alarms."""
+
+    recurrence: Recurrence | None = None
+    """The schedule of a recurring alarm; None for any other."""

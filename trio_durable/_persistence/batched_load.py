@@ -10,14 +10,15 @@ a task.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from time import perf_counter
 from typing import Protocol, TypeAlias
 
 from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
 from .._keys import ObjectKey
-from ..storage import CorruptRow, PartialFault, Reader, StorageFault, StoredObject
+from ..storage import AlarmRow, CorruptRow, PartialFault, Reader, StorageFault, StoredObject
 from .division import in_parts
 from .doorbell import Doorbell
 from .wait_estimate import WaitEstimate
@@ -33,8 +34,13 @@ class Loading(Protocol):
         """The object to load."""
         ...
 
-    def loaded(self, row: StoredObject | None) -> None:
-        """The load has ended. ``row`` is None if nothing is stored."""
+    @property
+    def recurring_alarms(self) -> Collection[str]:
+        """The names of the alarms to load with it."""
+        ...
+
+    def loaded(self, row: StoredObject | None, alarms: Sequence[AlarmRow | None]) -> None:
+        """The load has ended. ``row`` is None if nothing is stored; so are rows of alarms."""
         ...
 
     def load_failed(self, fault: StorageFault) -> None:
@@ -42,7 +48,8 @@ class Loading(Protocol):
         ...
 
 
-Arrival: TypeAlias = "tuple[list[Loading], Sequence[StoredObject | None] | StorageFault]"
+Loads: TypeAlias = "Sequence[tuple[StoredObject | None, Sequence[AlarmRow | None]]]"
+Arrival: TypeAlias = "tuple[list[Loading], Loads | StorageFault]"
 
 
 class BatchedLoad:
@@ -53,10 +60,16 @@ class BatchedLoad:
         runner: The reader's.
         reader: The side of the storage that loads.
         arrived: Called in the loop when `deliver` has something to hand over.
+        wall_time: The time, in microseconds since 1970 UTC; called in the reader's thread.
     """
 
     def __init__(
-        self, loop: Loop, runner: Runner, reader: Reader, arrived: Callable[[], object]
+        self,
+        loop: Loop,
+        runner: Runner,
+        reader: Reader,
+        arrived: Callable[[], object],
+        wall_time: Callable[[], int],
     ) -> None:
         self._loop = loop
         self._reader = reader
@@ -67,6 +80,7 @@ class BatchedLoad:
         """True if more loads wait than fit into the next read."""
         self._arrivals: deque[Arrival] = deque()
         self._arrived = arrived
+        self._wall_time = wall_time
 
     def expected_wait(self) -> float:
         """The estimated seconds until a load that is submitted now has ended."""
@@ -97,8 +111,8 @@ class BatchedLoad:
                 for loading in batch:
                     loading.load_failed(outcome)
             else:
-                for loading, row in zip(batch, outcome, strict=True):
-                    loading.loaded(row)
+                for loading, (row, alarms) in zip(batch, outcome, strict=True):
+                    loading.loaded(row, alarms)
             arrivals.popleft()
 
     # In the reader's thread.
@@ -114,10 +128,20 @@ class BatchedLoad:
                 self._loop.call_soon_threadsafe(self._arrived)
             self._wait_estimate.end(perf_counter(), share)
 
-    def _load(self, batch: list[Loading]) -> Sequence[StoredObject | None] | StorageFault:
-        """Run one read."""
+    def _load(self, batch: list[Loading]) -> Loads | StorageFault:
+        """Run one read, and one of the alarms of those that have recurring ones."""
         try:
-            return self._reader.load([loading.key for loading in batch])
+            rows = self._reader.load([loading.key for loading in batch])
+            names = [
+                loading.key.alarm(name) for loading in batch for name in loading.recurring_alarms
+            ]
+            if not names:
+                return [(row, ()) for row in rows]
+            alarms = iter(self._reader.load_alarms(names, self._wall_time()))
+            return [
+                (row, list(islice(alarms, len(loading.recurring_alarms))))
+                for loading, row in zip(batch, rows, strict=True)
+            ]
         except CorruptRow as fault:
             corrupt = [at for at, loading in enumerate(batch) if loading.key == fault.key]
             if not corrupt:

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 from .._clock import LATEST
 from .._keys import AlarmKey, ObjectKey
 from ..storage import (
+    STOPPED,
     AlarmChanges,
     AlarmRow,
+    AlarmStatus,
     Commit,
     NewAlarm,
     Postponement,
@@ -45,7 +47,7 @@ def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
     changes: dict[ObjectKey, AlarmChanges] = defaultdict(AlarmChanges)
     for row in rows:
         key = row.alarm.key
-        changes[key.object_key].changed[key.name] = NewAlarm(row.alarm.due_at, row.alarm.payload)
+        changes[key.object_key].changed[key.name] = as_new(row)
     batch = [Commit(key, None, alarms=each) for key, each in changes.items()]
     for _ in each_part(
         batch, lambda commit: commit.key.tenant, lambda part: writer.commit(part, now)
@@ -61,6 +63,12 @@ def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
         lambda part: writer.claim(part, claim, now=LATEST, until=LATEST),
     ):
         writer.postpone([_postponement(marked[alarm.key], alarm.key, claim) for alarm in claimed])
+
+
+def as_new(row: AlarmRow) -> NewAlarm:
+    """An alarm as it was set."""
+    alarm = row.alarm
+    return NewAlarm(alarm.due_at, alarm.payload, alarm.recurrence)
 
 
 def each_part(
@@ -92,7 +100,7 @@ def can_restore(row: AlarmRow) -> bool:
 def is_unchanged(row: AlarmRow) -> bool:
     """True if an alarm is as it was set."""
     alarm = row.alarm
-    return (
+    return row.status == "stopped" or (
         row.available_at == alarm.due_at
         and not alarm.failures
         and alarm.last_error is None
@@ -131,11 +139,18 @@ def parts_of(row: AlarmRow) -> list[object]:
         alarm.failures,
         alarm.last_error,
         alarm.crashes,
+        alarm.recurrence,
     ]
 
 
 def alarm_of(key: ObjectKey, parts: Sequence[Any]) -> AlarmRow:
     """The alarm that `parts_of` was given."""
-    name, due_at, payload, available_at, failures, last_error, crashes = parts
-    stored = StoredAlarm(key.alarm(name), due_at, of_text(payload), failures, last_error, crashes)
-    return AlarmRow(stored, available_at, "dead" if available_at is None else "pending")
+    name, due_at, payload, available_at, failures, last_error, crashes, *marks = parts
+    (recurrence,) = marks or (None,)
+    stored = StoredAlarm(
+        *(key.alarm(name), due_at, of_text(payload), failures, last_error, crashes, recurrence)
+    )
+    status: AlarmStatus = "pending"
+    if available_at is None:
+        status = "stopped" if recurrence == STOPPED else "dead"
+    return AlarmRow(stored, available_at, status)

@@ -28,7 +28,7 @@ from .._cluster.nodes import Node, this_node
 from .._errors import InvalidMessage, ObjectNotRunning
 from .._keys import AlarmKey, ObjectKey
 from .._messages.request import SendRequest
-from .._persistence.restoring import restore_alarms
+from .._persistence.restoring import as_new, restore_alarms
 from ..storage import AlarmChanges, AlarmRow, NewAlarm, NewMessage, OnceReply, Writer
 from .open_runtime import OpenRuntime
 from .tenant_drop import drop_tenant
@@ -125,7 +125,7 @@ class Administration:
         opened, key = self._opened, row.alarm.key
         owner = key.object_key
         opened.services.refuse_dropped(owner)
-        now, new = opened.clock.now(), NewAlarm(row.alarm.due_at, row.alarm.payload)
+        now, new = opened.clock.now(), as_new(row)
         # Shielded, because a delivery of the alarm before it may go on.
         with opened.storage_errors(), anyio.CancelScope(shield=True):
             await opened.group_commit.perform(lambda writer: restore_alarms(writer, [row], now))

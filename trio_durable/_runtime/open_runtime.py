@@ -25,7 +25,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import uuid4
@@ -39,7 +39,7 @@ from .._activations.object_type import ObjectType
 from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
 from .._activations.pump import Pump, SliceClock
-from .._activations.services import Services
+from .._activations.services import Services, StoredAlarms
 from .._errors import StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
@@ -149,7 +149,7 @@ class OpenRuntime(Ending):
             failed=self.recover,
         )
         self.batched_load = BatchedLoad(
-            loop, sides.reading.runner, sides.reader, lambda: self.pump.wake()
+            loop, sides.reading.runner, sides.reader, lambda: self.pump.wake(), clock.now
         )
         slice_clock = SliceClock(loop)
         self.pump = Pump(loop, slice_clock, self.batched_load.deliver, self.recover)
@@ -166,6 +166,7 @@ class OpenRuntime(Ending):
             pump=self.pump,
             slice_clock=slice_clock,
             clock=clock,
+            read_alarms=self._read_alarms,
             runtime_of=lambda name: tenant(name) if name else runtime,
             failed=self.recover,
             end=self.fail,
@@ -458,6 +459,13 @@ class OpenRuntime(Ending):
         self.check_usable()
         with self.storage_errors():
             return await self.sides.reading.runner.run(lambda: read(self.sides.reader))
+
+    async def _read_alarms(self, key: ObjectKey, names: Sequence[str]) -> StoredAlarms:
+        alarms, now = [key.alarm(name) for name in names], self.clock.now()
+        stored, rows = await self.read(
+            lambda reader: (reader.list_alarms(key), reader.load_alarms(alarms, now))
+        )
+        return stored, dict(zip(names, rows, strict=True))
 
     @contextlib.contextmanager
     def storage_errors(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from .._cluster.places import HERE
 from .._cluster.service import unknown_request
 from .._keys import AlarmKey, ObjectKey
 from .._persistence.restoring import alarm_of, of_text
-from ..storage import NewAlarm, NewMessage, OnceKey, OnceReply
+from ..storage import NewAlarm, NewMessage, OnceKey, OnceReply, Onto
 from .administration import Administration
 from .open_runtime import OpenRuntime
 from .sharing import Sharing
@@ -158,7 +158,9 @@ class RoutedAdministration(Administration):
     async def schedule_alarm(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
         """See `Administration.schedule_alarm`."""
         payload = None if new.payload is None else new.payload.decode()
-        request = Request("schedule_alarm", key, name, new.due_at, payload)
+        # Marks only if there are some: an older release in the cluster doesn't know them.
+        marks = [new.recurrence, new.onto.value] if new.recurrence or new.is_conditional else []
+        request = Request("schedule_alarm", key, name, new.due_at, payload, *marks)
         await self._routed(request, partial(super().schedule_alarm, key, name, new))
 
     async def cancel_alarm(self, key: ObjectKey, name: str) -> None:
@@ -297,8 +299,11 @@ class AdministrationRequests:
         key = ObjectKey(type_name, object_id, tenant)
         match name:
             case "schedule_alarm":
-                alarm, due_at, payload = rest
-                new = NewAlarm(due_at, None if payload is None else payload.encode())
+                alarm, due_at, payload, *marks = rest
+                recurrence, onto = marks or (None, Onto.ANYTHING)
+                new = NewAlarm(
+                    due_at, None if payload is None else payload.encode(), recurrence, Onto(onto)
+                )
                 await made.schedule_alarm(key, alarm, new)
             case "cancel_alarm":
                 await made.cancel_alarm(key, *rest)

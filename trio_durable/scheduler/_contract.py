@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import attrs
 
 from .._alarms.delivery import Delivery
+from .._alarms.recurrence import Recurrence
 from .._alarms.retry import Retry
 from .._eventloop.loop import Waiter
 from .._keys import AlarmKey, ObjectKey
@@ -39,6 +41,12 @@ class Scheduler(CommitListener, Protocol):
     until the alarm is acknowledged by a commit, has used up its attempts, or was changed. An
     attempt isn't counted if its handler isn't to blame: the acknowledging commit failed, the
     runtime closed, the object's state is of a newer release, or its tenant is being dropped.
+
+    A recurring alarm that becomes a dead letter goes on: its `Postponement.dead_firing` has the
+    next firing, see `Delivery.following`. Otherwise the commit that acknowledges it sets the next
+    one, which is the destination's part. Before it calls `Destination.deliver`, a scheduler calls
+    `Delivery.begin`. A recurring alarm that the destination refuses with `AlarmUnhandled` is kept,
+    and tried again after a pause; that is no attempt.
 
     An alarm whose ``crashes`` are not None may have killed the process that delivered it, so its
     delivery begins by `Writer.mark`. A scheduler that never marks delivers it as any other.
@@ -126,7 +134,11 @@ class Scheduler(CommitListener, Protocol):
         ...
 
     async def run(self) -> None:
-        """Deliver alarms that are due, until cancelled."""
+        """Deliver alarms that are due, until cancelled.
+
+        At its beginning, recurring alarms that are due later than their next time are pulled in, as
+        `Recurrence.latest` and `Onto.OUTDATED` say.
+        """
         ...
 
     def stop(self) -> None:
@@ -160,11 +172,20 @@ class Destination(Protocol):
         """The retry policy of an alarm: its backoff, and when it becomes a dead letter."""
         ...
 
+    def recurrence_of(self, key: AlarmKey) -> Recurrence | None:
+        """The schedule of a recurring alarm; None for any other."""
+        ...
+
+    def recurrences(self) -> Iterable[tuple[str, str, Recurrence]]:
+        """The recurring alarms of the types that are served, as (type, name, schedule)."""
+        ...
+
     def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
         """Handle an alarm in a turn of its object.
 
         ``waiter`` is released when the turn's commit is durable, and that commit acknowledges the
-        alarm; or it fails with the error of the turn or of the commit.
+        alarm, and sets the next firing of one that recurs; or it fails with the error of the turn
+        or of the commit.
 
         Raises:
             Exception: The alarm can't be delivered. That counts as a failed attempt.

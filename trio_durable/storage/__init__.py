@@ -51,6 +51,10 @@ far as one process can:
 15. A once-key is there until it expires, whatever becomes of its object. From ``expires_at`` on it
     counts as absent, whether or not it has been removed.
 
+16. A recurring alarm is one row, whose next firing replaces it in the commit that acknowledges it.
+    `NewAlarm.onto` is decided in the transaction that applies the commit. A `STOPPED` row is never
+    due, listed or revived, and isn't counted; it is removed as other rows are.
+
 The library has `SQLiteStorage`, ``PostgresStorage`` (in ``trio_durable.storage.postgres``, because
 it needs psycopg) and `MemoryStorage`, which is the shortest implementation to read.
 `ForwardingStorage`, `ForwardingWriter` and `ForwardingReader` are for a storage around another one.
@@ -87,16 +91,20 @@ from ._messages import (
     new_token,
 )
 from ._records import (
+    MOVED,
     NO_TIME,
+    STOPPED,
     AlarmChanges,
     AlarmRow,
     AlarmStatus,
     Commit,
+    DeadFiring,
     DueAlarm,
     Finding,
     FindingStatus,
     NewAlarm,
     ObjectRow,
+    Onto,
     Postponement,
     StoredAlarm,
     StoredObject,
@@ -107,8 +115,10 @@ from .memory import MemoryStorage
 from .sqlite import SQLiteStorage
 
 __all__ = [
+    "MOVED",
     "NO_TIME",
     "RECEIVER_DELETED",
+    "STOPPED",
     "AlarmChanges",
     "AlarmRow",
     "AlarmStatus",
@@ -116,6 +126,7 @@ __all__ = [
     "ClusterMembership",
     "Commit",
     "CorruptRow",
+    "DeadFiring",
     "DeadMessage",
     "Deferral",
     "DueAlarm",
@@ -141,6 +152,7 @@ __all__ = [
     "ObjectRow",
     "OnceKey",
     "OnceReply",
+    "Onto",
     "PartialFault",
     "Postponement",
     "Reader",

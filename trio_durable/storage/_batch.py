@@ -12,7 +12,7 @@ from typing import TypeVar
 from .._clock import LATEST
 from .._keys import AlarmKey, ObjectKey
 from ._faults import PartialFault
-from ._records import Commit, NewAlarm, StoredObject, TypeSummary
+from ._records import STOPPED, Commit, NewAlarm, StoredObject, TypeSummary
 
 T = TypeVar("T")
 
@@ -42,6 +42,9 @@ class GroupedChanges:
         self.cancelled: list[AlarmKey] = []
         """Alarms to remove whatever their claims. Those of cleared objects are left out."""
         self.scheduled: list[tuple[AlarmKey, NewAlarm]] = []
+        """Alarms to set whatever is stored."""
+        self.conditional: list[tuple[AlarmKey, NewAlarm]] = []
+        """Alarms to set if what is stored under their names may be replaced, see `Onto`."""
         for commit in batch:
             if commit.delete and commit.revision:
                 self.deleted.append(commit)
@@ -61,9 +64,15 @@ class GroupedChanges:
             self.cleared.append(key)
         for name, new in changes.changed.items():
             if new is not None:
-                self.scheduled.append((key.alarm(name), new))
+                group = self.conditional if new.is_conditional else self.scheduled
+                group.append((key.alarm(name), new))
             elif not changes.clear:
                 self.cancelled.append(key.alarm(name))
+
+
+def available_from(new: NewAlarm) -> int | None:
+    """The time from which a new alarm can be claimed; None for the mark of a stopped one."""
+    return None if new.recurrence == STOPPED else new.due_at
 
 
 def by_tenant(items: Iterable[T], tenant_of: Callable[[T], str]) -> dict[str, list[T]]:

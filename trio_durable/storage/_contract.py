@@ -238,6 +238,45 @@ class Reader(MessageReader, ABC):
         """
 
     @abstractmethod
+    def load_alarms(self, alarms: Sequence[AlarmKey], now: int) -> list[AlarmRow | None]:
+        """Load alarms, dead letters and marks, in the order of ``alarms``; None where none is.
+
+        Args:
+            alarms: Keys, of any tenants.
+            now: The current wall time, which separates overdue from pending.
+
+        Raises:
+            StorageFault: Reading failed.
+        """
+
+    @abstractmethod
+    def recurring_alarms(
+        self,
+        type_name: str,
+        name: str,
+        due_after: int,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredAlarm]:
+        """Recurring alarms of one type and name that are due after a time, by object id.
+
+        Those with any ``recurrence`` but `STOPPED` and `MOVED`, without dead letters. Its duration
+        must not depend on the number of other alarms.
+
+        Args:
+            type_name: The stored type name.
+            name: The alarm's name.
+            due_after: Only alarms that are due later than this.
+            after: Only alarms after this one.
+            limit: The length of the page.
+            tenant: The tenant's name.
+
+        Raises:
+            StorageFault: Reading failed.
+        """
+
+    @abstractmethod
     def list_dead_letters(
         self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
     ) -> list[StoredAlarm]:

@@ -193,6 +193,20 @@ class ForwardingReader(Reader):
     def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
         return self.inner.list_alarms(key)
 
+    def load_alarms(self, alarms: Sequence[AlarmKey], now: int) -> list[AlarmRow | None]:
+        return self.inner.load_alarms(alarms, now)
+
+    def recurring_alarms(
+        self,
+        type_name: str,
+        name: str,
+        due_after: int,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredAlarm]:
+        return self.inner.recurring_alarms(type_name, name, due_after, after, limit, tenant)
+
     def list_dead_letters(
         self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
     ) -> list[StoredAlarm]:

@@ -8,7 +8,19 @@ from collections.abc import Callable
 import attrs
 
 from .._keys import AlarmKey, ObjectKey
-from ._records import AlarmChanges, AlarmStatus, DueAlarm, StoredAlarm
+from ._batch import available_from
+from ._records import (
+    MOVED,
+    STOPPED,
+    AlarmChanges,
+    AlarmRow,
+    AlarmStatus,
+    DueAlarm,
+    NewAlarm,
+    Onto,
+    Postponement,
+    StoredAlarm,
+)
 
 
 @attrs.define
@@ -24,22 +36,44 @@ class MemoryAlarm:
     crashes: int | None = None
     marked: int | None = None
     """The claim that the delivery of a suspect has begun with."""
+    recurrence: str | None = None
 
     def status(self, now: int) -> AlarmStatus:
         """Its status at a time."""
         if self.available_at is None:
-            return "dead"
+            return "stopped" if self.recurrence == STOPPED else "dead"
         return "overdue" if self.due_at <= now else "pending"
 
     def stored(self, key: AlarmKey) -> StoredAlarm:
         """The record of it."""
         return StoredAlarm(
-            key, self.due_at, self.payload, self.failures, self.last_error, self.crashes
+            *(key, self.due_at, self.payload, self.failures, self.last_error, self.crashes),
+            self.recurrence,
+        )
+
+    def row(self, key: AlarmKey, now: int) -> AlarmRow:
+        """The record of it with its status."""
+        return AlarmRow(self.stored(key), self.available_at, self.status(now))
+
+    def is_replaced_by(self, new: NewAlarm, now: int) -> bool:
+        """See `Onto`."""
+        if Onto.ANYTHING in new.onto:
+            return True
+        if self.recurrence == STOPPED:
+            return Onto.STOPPED in new.onto
+        if Onto.OUTDATED not in new.onto or self.claim is not None or self.recurrence == MOVED:
+            return False
+        return self.available_at is None or (
+            self.due_at > now and (self.recurrence != new.recurrence or self.due_at > new.due_at)
         )
 
     def outlived(self) -> int:
         """The crashes of an alarm whose claim has outlived its process."""
         return 0 if self.crashes is None else self.crashes + (self.marked == self.claim)
+
+
+def _made(new: NewAlarm) -> MemoryAlarm:
+    return MemoryAlarm(new.due_at, new.payload, available_from(new), recurrence=new.recurrence)
 
 
 class Alarms:
@@ -83,17 +117,52 @@ class Alarms:
         if alarm.available_at is not None:
             del self._by_time[bisect_left(self._by_time, (alarm.available_at, key))]
 
-    def apply(self, key: ObjectKey, changes: AlarmChanges) -> None:
+    def apply(self, key: ObjectKey, changes: AlarmChanges, now: int) -> None:
         """Apply the changes of a commit."""
         gone = [*(self._alarms.get(key, ()) if changes.clear else ()), *changes.acknowledged]
         for name in gone:
             self.remove(key.alarm(name))
         for name, new in changes.changed.items():
             alarm_key = key.alarm(name)
+            stored = self.find(alarm_key)
             if new is None:
                 self.remove(alarm_key)
-            else:
-                self.put(alarm_key, MemoryAlarm(new.due_at, new.payload, new.due_at))
+            elif stored is None or stored.is_replaced_by(new, now):
+                self.put(alarm_key, _made(new))
+
+    def postpone(self, record: Postponement) -> None:
+        """See `Writer.postpone`."""
+        alarm, key, letter = self.find(record.key), record.key, record.dead_firing
+        if alarm is None or alarm.claim != record.claim:
+            return
+        postponed = attrs.evolve(
+            alarm,
+            claim=None,
+            available_at=record.available_at,
+            failures=record.failures,
+            last_error=record.last_error,
+            crashes=record.crashes,
+        )
+        if letter is None:
+            self.put(key, postponed)
+        else:
+            dead = attrs.evolve(postponed, recurrence=letter.recurrence)
+            self.put(key.object_key.alarm(letter.name), dead)
+            self.put(key, _made(letter.next))
+
+    def recurring(
+        self, type_name: str, name: str, due_after: int, after: AlarmKey | None, tenant: str
+    ) -> list[StoredAlarm]:
+        """See `Reader.recurring_alarms`."""
+        return [
+            alarm.stored(key)
+            for key, alarm in self.of_tenant(tenant)
+            if (key.type_name, key.name) == (type_name, name)
+            and alarm.available_at is not None
+            and alarm.recurrence not in (None, MOVED)
+            and alarm.due_at > due_after
+            and (after is None or key.object_id > after.object_id)
+        ]
 
     def of_object(self, key: ObjectKey) -> list[StoredAlarm]:
         """See `Reader.list_alarms`."""

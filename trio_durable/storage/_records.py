@@ -13,6 +13,7 @@ errors to 1000 characters.
 
 from __future__ import annotations
 
+import enum
 import secrets
 from typing import Literal
 
@@ -42,6 +43,28 @@ class Finding:
     """The remedy, for a warning or a problem; "" otherwise."""
 
 
+STOPPED = "stopped"
+"""As ``recurrence``: the row is no alarm, but the mark of a recurring one that was turned off. It
+has no ``available_at``, and it is no dead letter."""
+MOVED = "moved"
+"""As ``recurrence``: a firing at a time of its own, which the schedule doesn't correct."""
+
+
+class Onto(enum.IntFlag):
+    """The rows that an alarm may replace."""
+
+    NOTHING = 0
+    """None: it is set if there is no row of its name."""
+    STOPPED = 1
+    """The mark of an alarm that was turned off."""
+    OUTDATED = 2
+    """A row without a claim that is neither `STOPPED` nor `MOVED`: a dead letter, or an alarm that
+    is due after the time of the commit and either has another ``recurrence`` or is due later than
+    the new one."""
+    ANYTHING = 4
+    """Any row."""
+
+
 @attrs.define(eq=False)
 class NewAlarm:
     """An alarm to set."""
@@ -50,6 +73,28 @@ class NewAlarm:
     """In microseconds since 1970 UTC."""
     payload: bytes | None
     """JSON in UTF-8."""
+    recurrence: str | None = None
+    """None for an alarm that fires once. Otherwise `STOPPED`, `MOVED`, or any other text, by which
+    the runtime knows the schedule that the time comes from. Up to 64 characters."""
+    onto: Onto = Onto.ANYTHING
+    """Nothing changes if there is a row of its name that isn't one of these."""
+
+    @property
+    def is_conditional(self) -> bool:
+        """True if it may not be set, which depends on what is stored."""
+        return Onto.ANYTHING not in self.onto
+
+    def after(self, earlier: NewAlarm | None) -> NewAlarm | None:
+        """The change that has the effect of ``earlier``, which may be a cancellation, and this."""
+        if not self.is_conditional:
+            return self
+        if earlier is None:
+            return attrs.evolve(self, onto=Onto.ANYTHING)
+        if earlier.is_conditional:
+            # Without a row the earlier one is set. Both have the time of one schedule, mostly.
+            return attrs.evolve(earlier, onto=self.onto | earlier.onto)
+        replaces = earlier.recurrence == STOPPED and Onto.STOPPED in self.onto
+        return attrs.evolve(self, onto=Onto.ANYTHING) if replaces else earlier
 
 
 @attrs.define(eq=False)
@@ -63,11 +108,26 @@ class AlarmChanges:
     """Remove all alarms of the object."""
     changed: dict[str, NewAlarm | None] = attrs.field(factory=dict)
     """By name: the alarm to set, which replaces an earlier one together with its claim, failures
-    and error; or None to cancel it."""
+    and error, if it may, see `NewAlarm.onto`; or None to cancel it."""
 
     def touches(self, name: str) -> bool:
-        """True if these changes replace or remove an earlier alarm of that name."""
-        return self.clear or name in self.changed or name in self.acknowledged
+        """True if these changes replace or remove an earlier alarm of that name that is claimed."""
+        return name in self.acknowledged or self.supersedes(name)
+
+    def supersedes(self, name: str) -> bool:
+        """True if these changes set or cancel an alarm of that name, whatever is stored."""
+        if self.clear:
+            return True
+        new = self.changed.get(name, _UNCHANGED)
+        return new is None or not new.is_conditional
+
+    def set(self, name: str, new: NewAlarm | None) -> None:
+        """Add one change."""
+        if new is not None and name in self.changed:
+            new = new.after(self.changed[name])
+        elif new is not None and new.is_conditional and self.clear:
+            new = new.after(None)
+        self.changed[name] = new
 
     def merge(self, later: AlarmChanges) -> None:
         """Add ``later``, so that applying these changes applies both."""
@@ -75,13 +135,17 @@ class AlarmChanges:
         if later.clear:
             self.clear = True
             self.changed.clear()
-        self.changed.update(later.changed)
+        for name, new in later.changed.items():
+            self.set(name, new)
 
     @property
     def size(self) -> int:
         """Approximate size in bytes."""
         payloads = sum(len(new.payload) for new in self.changed.values() if new and new.payload)
         return payloads + 64 * (len(self.changed) + len(self.acknowledged))
+
+
+_UNCHANGED = NewAlarm(0, None, onto=Onto.NOTHING)
 
 
 def new_epoch() -> int:
@@ -155,6 +219,8 @@ class StoredAlarm:
     """None, unless the alarm is a suspect: its claim outlived the process that held it. For a
     suspect, how many processes in succession its deliveries didn't let live, as far as these
     began by `Writer.mark`."""
+    recurrence: str | None = None
+    """See `NewAlarm.recurrence`."""
 
 
 @attrs.frozen
@@ -165,6 +231,18 @@ class DueAlarm:
     """When the alarm can be claimed: its due time, the time of its next retry, or the end of its
     current claim."""
     key: AlarmKey
+
+
+@attrs.frozen
+class DeadFiring:
+    """The end of one firing of a recurring alarm as a dead letter, and the firing after it."""
+
+    name: str
+    """The name under which the dead letter is kept; it replaces a row of that name."""
+    recurrence: str
+    """That of the dead letter."""
+    next: NewAlarm
+    """The alarm's next firing, in the place of the one that has died."""
 
 
 @attrs.frozen
@@ -185,6 +263,10 @@ class Postponement:
     crashes: int | None = None
     """See `StoredAlarm.crashes`; None after a delivery that has ended, since it let its process
     live."""
+    dead_firing: DeadFiring | None = None
+    """For a recurring alarm, whose dead letter is a row of its own: then ``available_at`` is None,
+    and the alarm goes on with its next firing. Both are written in the same transaction, if the
+    claim is held."""
 
 
 @attrs.frozen
@@ -199,8 +281,9 @@ class ObjectRow:
     epoch: int = 0
 
 
-AlarmStatus = Literal["pending", "overdue", "dead"]
-"""Status of an alarm: due later; due or claimed by now, and not acknowledged; a dead letter."""
+AlarmStatus = Literal["pending", "overdue", "dead", "stopped"]
+"""Status of an alarm: due later; due or claimed by now, and not acknowledged; a dead letter; the
+mark of a recurring alarm that was turned off, see `STOPPED`."""
 
 
 @attrs.frozen
@@ -209,7 +292,7 @@ class AlarmRow:
 
     alarm: StoredAlarm
     available_at: int | None
-    """See `DueAlarm`; None for a dead letter."""
+    """See `DueAlarm`; None for a dead letter and for a mark."""
     status: AlarmStatus
 
 

@@ -133,7 +133,7 @@ class _MemoryWriter(Writer):
                 assert commit.revision is not None, "a state without the revision it is based on"
                 self._rows[key] = commit.revision + 1, now, commit.state
             if commit.alarms is not None:
-                self._alarms.apply(key, commit.alarms)
+                self._alarms.apply(key, commit.alarms, now)
             if commit.messages is not None or commit.delete:
                 self._messages.apply(commit, now)
             if key.tenant and commit.writes_anything:
@@ -175,21 +175,11 @@ class _MemoryWriter(Writer):
 
     def postpone(self, postponements: Sequence[Postponement]) -> None:
         for each in postponements:
-            alarm = self._alarms.find(each.key)
-            if alarm and alarm.claim == each.claim:
-                postponed = attrs.evolve(
-                    alarm,
-                    claim=None,
-                    available_at=each.available_at,
-                    failures=each.failures,
-                    last_error=each.last_error,
-                    crashes=each.crashes,
-                )
-                self._alarms.put(each.key, postponed)
+            self._alarms.postpone(each)
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         found = self._alarms.find(alarm)
-        if found is None or found.available_at is not None:
+        if found is None or found.status(now) != "dead":
             return False
         crashes = None if found.crashes is None else 0
         self._alarms.put(alarm, attrs.evolve(found, available_at=now, failures=0, crashes=crashes))
@@ -305,6 +295,21 @@ class _MemoryReader(Reader):
     def list_alarms(self, key: ObjectKey) -> list[StoredAlarm]:
         return self._alarms.of_object(key)
 
+    def load_alarms(self, alarms: Sequence[AlarmKey], now: int) -> list[AlarmRow | None]:
+        found = [(key, self._alarms.find(key)) for key in alarms]
+        return [None if alarm is None else alarm.row(key, now) for key, alarm in found]
+
+    def recurring_alarms(
+        self,
+        type_name: str,
+        name: str,
+        due_after: int,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredAlarm]:
+        return self._alarms.recurring(type_name, name, due_after, after, tenant)[:limit]
+
     def list_dead_letters(
         self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
     ) -> list[StoredAlarm]:
@@ -338,7 +343,7 @@ class _MemoryReader(Reader):
     ) -> list[AlarmRow]:
         last = ("", "", "") if after is None else after[:3]
         rows = [
-            AlarmRow(alarm.stored(key), alarm.available_at, alarm.status(now))
+            alarm.row(key, now)
             for key, alarm in self._alarms.of_tenant(tenant)
             if type_name in (None, key.type_name)
             and status in (None, alarm.status(now))

@@ -26,6 +26,8 @@ from .._activations.wait_graph import DEF_TURN, Turn
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.delivery import Delivery
 from .._alarms.input import due_time, encoded_payload
+from .._alarms.recurrence import Recurrence
+from .._alarms.staged import with_changes
 from .._api.durable_object import DurableObject, definition_of, known_definitions
 from .._api.registry import object_type_of
 from .._clock import instant
@@ -48,7 +50,7 @@ from .._messages.request import SendRequest
 from .._outbox.composing import Composer
 from .._outbox.message_codec import MessageCodecs
 from .._persistence.ticket import Ticket, TicketOwner
-from ..storage import AlarmChanges, MessageChanges, MessageKey, NewMessage, StoredAlarm
+from ..storage import STOPPED, AlarmChanges, MessageChanges, MessageKey, NewMessage, StoredAlarm
 
 T = TypeVar("T", bound=DurableObject)
 
@@ -166,7 +168,7 @@ async def perform_alarm_handler(
     positive_int(attempt, "attempt")
     due = due_time(key, name, 0 if due_at is None else None, due_at, performance.now)
     encoded = encoded_payload(key, name, payload)
-    handler = definition.alarms.get(name, definition.handle_alarm)
+    handler = performance.alarm_handler(name)
     if handler is None:
         known = ", ".join(definition.alarms) or "none"
         raise InvalidAlarm(
@@ -174,8 +176,12 @@ async def perform_alarm_handler(
         )
     alarm_key = key.alarm(str.__str__(name))
     delivery = Delivery(alarm_key, claim=1)
-    delivery.alarm = alarm_of(StoredAlarm(alarm_key, due, encoded, attempt - 1, None), attempt)
-    args = () if name in definition.alarms else (delivery.alarm,)
+    recurrence = performance.recurrences.get(alarm_key.name)
+    mark = None if recurrence is None else recurrence.fingerprint
+    stored = StoredAlarm(alarm_key, due, encoded, attempt - 1, None, recurrence=mark)
+    delivery.alarm = alarm_of(stored, attempt)
+    delivery.begin(stored, recurrence, performance.now)
+    args = (delivery.alarm,) if handler is definition.handle_alarm else ()
     return await performance.run(handler, args, {}, delivery)
 
 
@@ -257,6 +263,25 @@ class _Performance(Generic[T]):
     def in_turn(self) -> bool:
         """See `ContextHost.in_turn`."""
         return self._state.in_turn
+
+    @property
+    def recurrences(self) -> Mapping[str, Recurrence]:
+        """See `ContextHost.recurrences`."""
+        return self._state.object_type.recurrences
+
+    async def list_alarms(self) -> list[StoredAlarm]:
+        """See `ContextHost.list_alarms`. Before the turn there is the alarm that it handles."""
+        await self._loop.checkpoint()
+        effects, now = self._state.effects, self.wall_time()
+        changes = self._committed_alarms()
+        if effects is not None and (staged := effects.alarms_by_its_end(now)) is not None:
+            changes.merge(staged)
+        return with_changes(self.key, [], {}, changes, now)
+
+    def _committed_alarms(self) -> AlarmChanges:
+        changes = AlarmChanges()
+        changes.merge(self.commits.alarms)
+        return changes
 
     @property
     def effects(self) -> Effects | None:
@@ -366,17 +391,19 @@ class _Performance(Generic[T]):
     def _record(self, result: object) -> Performed[T]:
         self._state.drop_instance()
         alarms, changed = self.commits.alarms, self.commits.alarms.changed
+        off = {name for name, new in changed.items() if new and new.recurrence == STOPPED}
         return Performed(
             result=result,
             state=self._state.read(),
             alarms=MappingProxyType(
                 {
-                    name: self._alarm(name, new.due_at, new.payload)
+                    name: self._alarm(name, new.due_at, new.payload, new.recurrence)
                     for name, new in changed.items()
-                    if new is not None
+                    if new is not None and name not in off
                 }
             ),
-            cancelled=frozenset(name for name, new in changed.items() if new is None),
+            cancelled=frozenset(name for name, new in changed.items() if new is None)
+            | (frozenset() if alarms.clear else off),
             cancelled_all=alarms.clear,
             sent=tuple(map(self._sent, self.commits.messages.sent)),
             deleted=self.commits.deleted,
@@ -397,9 +424,15 @@ class _Performance(Generic[T]):
             new.sender_key,
         )
 
-    def _alarm(self, name: str, due_at: int, payload: bytes | None) -> Alarm:
+    def alarm_handler(self, name: str) -> HandlerDefinition | None:
+        """The handler of alarms of that name, if there is one."""
+        return self._state.object_type.alarm_handler(name)
+
+    def _alarm(
+        self, name: str, due_at: int, payload: bytes | None, recurrence: str | None = None
+    ) -> Alarm:
         key = self.key.alarm(name)
-        return alarm_of(StoredAlarm(key, due_at, payload, 0, None), 1)
+        return alarm_of(StoredAlarm(key, due_at, payload, 0, None, recurrence=recurrence), 1)
 
 
 class _NoHandles:

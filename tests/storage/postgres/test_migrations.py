@@ -141,6 +141,7 @@ def test_migrations_down_and_up_with_tenants(
     scratch = catalogue(admin), catalogue(admin, "durable_acme")
     writer.close()
     assert storage.migrate_down("m001_objects") == [
+        "m007_recurrences",
         "m006_messages",
         "m005_cluster",
         "m004_crashes",
@@ -260,6 +261,7 @@ def test_a_tenant_is_brought_up_to_date(
         "m002_alarms of tenant acme",
         "m004_crashes of tenant acme",
         "m006_messages of tenant acme",
+        "m007_recurrences of tenant acme",
     ]
     storage.open_writer().close()
     assert catalogue(admin, "durable_acme") == scratch

@@ -66,7 +66,8 @@ def test_a_tenant_that_cannot_be_migrated_stays_old_alone(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for tenant in ("acme", "zoo"):
-        for column in ("crashes", "marked"):
+        execute(path, f"DROP INDEX tenant_{tenant}_durable_alarms_recurring")
+        for column in ("crashes", "marked", "recurrence"):
             execute(path, f'ALTER TABLE "tenant_{tenant}_durable_alarms" DROP {column}')
         drop_messages(path, tenant)
     execute(path, "DELETE FROM _sqlite_migrations WHERE migration_set LIKE '%:%' AND name > 'm004'")
@@ -76,6 +77,7 @@ def test_a_tenant_that_cannot_be_migrated_stays_old_alone(
         assert storage.pending_migrations() == [
             "m004_crashes of tenant acme",
             "m005_messages of tenant acme",
+            "m006_recurrences of tenant acme",
         ]
         assert "tenant 'acme' can't be used" in warnings_in(caplog)[0]
         assert writer.commit([Commit(key("zoo"), 1, b"2")], NOW) == ()

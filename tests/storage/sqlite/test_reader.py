@@ -46,6 +46,7 @@ def test_a_reader_of_a_file_that_nobody_has_opened_to_write(path: Path) -> None:
         "m003_tenants",
         "m004_crashes",
         "m005_messages",
+        "m006_recurrences",
     ]
     assert path.read_bytes() == b""
 

@@ -262,7 +262,13 @@ def test_the_migrations_of_a_tenant_are_its_own(path: Path) -> None:
     with writing(SQLiteStorage(path)) as writer:
         writer.commit([of_tenant("acme", "a", state=b"1")], NOW)
     found = execute(path, "SELECT migration_set, name FROM _sqlite_migrations ORDER BY id")
-    of_everybody = ["m001_objects", "m002_alarms", "m004_crashes", "m005_messages"]
+    of_everybody = [
+        "m001_objects",
+        "m002_alarms",
+        "m004_crashes",
+        "m005_messages",
+        "m006_recurrences",
+    ]
     assert found == [
         *(("trio_durable", name) for name in sorted([*of_everybody, "m003_tenants"])),
         *(("trio_durable:acme", name) for name in of_everybody),
@@ -273,11 +279,13 @@ def test_a_tenant_that_lacks_a_migration_is_brought_up_to_date(path: Path) -> No
     storage = SQLiteStorage(path)
     with writing(storage) as writer:
         writer.commit([of_tenant(name, "a", state=b"1") for name in ("acme", "beta")], NOW)
+    undo(path, "acme", "m006_recurrences")
     undo(path, "acme", "m004_crashes")
     undo(path, "acme", "m002_alarms", 'DROP TABLE "tenant_acme_durable_alarms"')
     assert storage.pending_migrations() == [
         "m002_alarms of tenant acme",
         "m004_crashes of tenant acme",
+        "m006_recurrences of tenant acme",
     ]
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
         assert storage.pending_migrations() == []
@@ -295,6 +303,7 @@ def test_a_tenant_that_was_noted_and_has_no_tables_gets_them(path: Path) -> None
         "m002_alarms of tenant acme",
         "m004_crashes of tenant acme",
         "m005_messages of tenant acme",
+        "m006_recurrences of tenant acme",
     ]
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
         assert reader.load([theirs("acme")]) == [None]

@@ -251,8 +251,11 @@ class Claims:
                 # A superseded alarm is known by its new time already. But if the change came before
                 # the claim, the alarm may have become due and been skipped: its next delivery got
                 # no claim, because this one still held it.
-                if record.available_at is not None and flight.key not in self._upcoming:
-                    self._upcoming.arm(flight.key, record.available_at)
+                time = record.available_at
+                if record.dead_firing is not None:
+                    time = record.dead_firing.next.due_at
+                if time is not None and flight.key not in self._upcoming:
+                    self._upcoming.arm(flight.key, time)
         if refused:
             self._has_work.set()
         self._postponed[: len(postponed)] = refused  # last: all of that can be repeated

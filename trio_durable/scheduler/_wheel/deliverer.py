@@ -23,17 +23,16 @@ import anyio
 import attrs
 
 from ..._alarms.alarm import alarm_of
+from ..._alarms.recurrence import FIRING, letter_name
 from ..._clock import EARLIEST, LATEST, Clock, instant
 from ..._errors import (
     AlarmCrashed,
     AlarmSuperseded,
-    HandlerCancelled,
+    AlarmUnhandled,
     PersistenceError,
     RuntimeClosed,
     StateTooNew,
     TenantDropped,
-    TurnInterrupted,
-    TurnTimeout,
 )
 from ..._eventloop.loop import Loop
 from ..._keys import AlarmKey, ObjectKey
@@ -41,7 +40,14 @@ from ..._persistence.group_commit import GroupCommit
 from ..._telemetry.events import AlarmDelivery, DeadLettered
 from ..._telemetry.notifier import Notifier, request
 from ..._text import error_summary
-from ...storage import AlarmChanges, PartialFault, Postponement, StorageFault, StoredAlarm
+from ...storage import (
+    AlarmChanges,
+    DeadFiring,
+    PartialFault,
+    Postponement,
+    StorageFault,
+    StoredAlarm,
+)
 from .._contract import Destination
 from .claims import (
     MAX_LEAD_MICROSECONDS,
@@ -51,6 +57,7 @@ from .claims import (
     postponed,
     unchanged,
 )
+from .failures import UNHANDLED_SECONDS, UnhandledAlarms, storable, was_cut_off
 from .in_flight import InFlight, InFlightDeliveries
 from .suspects import Suspects
 from .upcoming import UpcomingAlarms
@@ -61,7 +68,6 @@ CALLS_EXPECTED_SECONDS = 0.1
 """How long after a change by a call more calls are expected."""
 DELIVERIES_PER_SLICE = 8
 """How many deliveries begin without a checkpoint."""
-MAX_ERROR_CHARS = 1000
 _END_OF_TIME = 2**62
 """Later than any alarm is available, in microseconds since 1970 UTC."""
 
@@ -105,6 +111,7 @@ class Deliverer:
         """The events of deliveries that were handed over, if there is a notifier: each with the
         context it is reported in, and the time it began."""
         self._is_stopped = False
+        self._unhandled = UnhandledAlarms()
         self._other_commits = 0
         self._calls_until = 0.0
         self.delivered = 0
@@ -220,9 +227,11 @@ class Deliverer:
 
     def _deliver_suspect(self, flight: InFlight, crashes: int, *, delayed: bool = True) -> None:
         """Let a suspect wait until it is delivered, unless it has crashed too often."""
-        key = flight.key
+        key, stored = flight.key, flight.stored
+        assert stored is not None, "a suspect that isn't claimed"
         try:
-            retry = flight.retry = self._destination.retry_of(key)
+            self._prepare(flight, stored)
+            retry = flight.retry
             if retry.is_fatal(crashes):
                 raise AlarmCrashed(key.object_key, key.name, crashes)
         except Exception as error:  # noqa: BLE001  # the attempt has failed
@@ -249,11 +258,17 @@ class Deliverer:
             # In a copy: the delivery may end at once, and a context can't be entered twice.
             context.copy().run(self._hand_to_destination, flight, stored)
 
+    def _prepare(self, flight: InFlight, stored: StoredAlarm) -> None:
+        """Give a delivery what its handler declares."""
+        flight.retry = self._destination.retry_of(flight.key)
+        recurrence = self._destination.recurrence_of(flight.key)
+        flight.delivery.begin(stored, recurrence, self._clock.now())
+
     def _hand_to_destination(self, flight: InFlight, stored: StoredAlarm) -> None:
         try:
             flight.is_handed_over = True
+            self._prepare(flight, stored)
             flight.delivery.alarm = alarm_of(stored, stored.failures + 1)
-            flight.retry = self._destination.retry_of(flight.key)
             self._destination.deliver(flight.delivery, flight)
         except BaseException as error:
             flight.fail(error)
@@ -341,7 +356,7 @@ class Deliverer:
             delivery = flight.delivery
             name = delivery.key.name
             if changes.acknowledged.get(name) == delivery.claim:
-                delivery.acknowledged = True
+                delivery.acknowledged = True  # also if it sets the next firing
             elif changes.touches(name):
                 delivery.superseded = True
 
@@ -382,8 +397,12 @@ class Deliverer:
                 *(error.crashes, key),
             )
             self._tell_dead(flight, failures + error.crashes)
-            return attrs.evolve(postponed(flight, stored, None), last_error=_storable(error))
-        if _was_cut_off(error, self._is_stopped):
+            dead = attrs.evolve(postponed(flight, stored, None), last_error=storable(error))
+            return self._buried(flight, stored, dead)
+        if isinstance(error, AlarmUnhandled):
+            self._unhandled.warn(key)
+            return postponed(flight, stored, self._after(UNHANDLED_SECONDS))
+        if was_cut_off(error, self._is_stopped):
             if self._is_stopped:
                 return unchanged(flight, stored)
             # After a delay, because it may be the end of another runtime that the handler calls.
@@ -399,7 +418,7 @@ class Deliverer:
         else:
             # A state of a newer release or the drop of the tenant isn't the handler's failure.
             failures += not isinstance(error, (StateTooNew, TenantDropped))
-            last_error = _storable(error)
+            last_error = storable(error)
         if failures > stored.failures and flight.retry.is_exhausted(failures):
             logger.error(
                 "alarm %s failed in attempt %d, the last; it is kept as a dead letter",
@@ -407,7 +426,8 @@ class Deliverer:
                 exc_info=error,
             )
             self._tell_dead(flight, failures)
-            return Postponement(key, claim, None, failures, last_error)
+            dead = Postponement(key, claim, None, failures, last_error)
+            return self._buried(flight, stored, dead)
         delay = flight.retry.delay(failures or 1)
         logger.error(
             "alarm %s failed in attempt %d; it is tried again in %.3g s",
@@ -415,6 +435,13 @@ class Deliverer:
             exc_info=error,
         )
         return Postponement(key, claim, self._after(delay), failures, last_error)
+
+    def _buried(self, flight: InFlight, stored: StoredAlarm, dead: Postponement) -> Postponement:
+        """The record of a death, which doesn't end an alarm that recurs."""
+        if (following := flight.delivery.following(self._clock.now())) is None:
+            return dead
+        name = letter_name(flight.key, stored.due_at)
+        return attrs.evolve(dead, dead_firing=DeadFiring(name, FIRING, following))
 
     def _after(self, delay: float) -> int:
         """The time ``delay`` seconds from now."""
@@ -462,37 +489,3 @@ def _outcome(flight: InFlight) -> bool:
     if not flight.ended:
         raise RuntimeClosed("the runtime closed before the alarm was handled")
     return True
-
-
-def _was_cut_off(error: BaseException, is_stopped: bool) -> bool:
-    """True if an attempt didn't fail by itself, but ended with the runtime, or by its user.
-
-    The end of a runtime raises `RuntimeClosed` in handlers that call or are waited for, maybe
-    before the deliveries are stopped. A cancellation comes from the end only after that, unless it
-    comes from the limit of the turn.
-    """
-    if isinstance(error, TurnTimeout):
-        return False
-    pending, seen = [error], set[int]()
-    while pending:
-        each = pending.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        is_group = isinstance(each, BaseExceptionGroup)
-        is_cancellation = isinstance(each, HandlerCancelled) or not isinstance(each, Exception)
-        if isinstance(each, (RuntimeClosed, TurnInterrupted)):
-            return True
-        if is_stopped and is_cancellation and not is_group:
-            return True
-        if isinstance(each, BaseExceptionGroup):
-            pending += each.exceptions
-        pending += [other for other in (each.__cause__, each.__context__) if other is not None]
-    return False
-
-
-def _storable(error: BaseException) -> str:
-    """The text of an error, shortened and without characters that a storage may refuse."""
-    return (
-        error_summary(error)[:MAX_ERROR_CHARS].replace("\0", "").encode(errors="replace").decode()
-    )

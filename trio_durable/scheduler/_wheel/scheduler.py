@@ -10,8 +10,8 @@ alarm is late by one claim and no more.
 Alarms that other runtimes on the same storage have set, or that it has no room for, are found when
 the table is read.
 
-Four tasks: one claims and delivers due alarms, one delivers suspects, one reads the table ahead,
-one maintains claims.
+Five tasks: one claims and delivers due alarms, one delivers suspects, one reads the table ahead,
+one maintains claims, one checks the times of recurring alarms once.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
 from ..._telemetry.notifier import Notifier
-from ...storage import AlarmChanges, NewAlarm, Reader, StorageFault, StoredAlarm
+from ...storage import STOPPED, AlarmChanges, NewAlarm, Onto, Reader, StorageFault, StoredAlarm
 from .._contract import Destination, Scheduler, SchedulerStatistics
 from .claims import RETRY_SECONDS, Claims
 from .deliverer import Deliverer
 from .feed import Feed
 from .in_flight import RECENT_SECONDS, InFlightDeliveries
+from .start_check import StartCheck
 from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
@@ -119,6 +120,7 @@ class WheelScheduler:
             round(2e6 * polling_interval),
             self._to_deliver,
         )
+        self._start_check = StartCheck(clock, runner, reader, destination, polling_interval)
         self._is_stopped = False
 
     # --- from outside ----------------------------------------------------------------------------
@@ -181,10 +183,21 @@ class WheelScheduler:
         # After ``clear``, alarms that are gone may be left in memory. Their claims will fail.
         for name, new in changes.changed.items():
             alarm_key = key.alarm(name)
-            if new is None:
+            if new is None or new.recurrence == STOPPED:
                 self._upcoming.disarm(alarm_key)
+            elif new.is_conditional and self._may_be_kept(alarm_key, new):
+                self.uncertain()
             else:
                 self._expect(alarm_key, new.due_at)
+
+    def _may_be_kept(self, key: AlarmKey, new: NewAlarm) -> bool:
+        """True if the table may have another time for an alarm than that of a conditional change.
+
+        What isn't known here isn't due before the horizon. So only the table tells of an alarm that
+        is known, or of any while the table is read.
+        """
+        is_known = key in self._upcoming or key in self._in_flight
+        return is_known or self._upcoming.is_filling or Onto.OUTDATED in new.onto
 
     def uncertain(self) -> None:
         """See `Scheduler.uncertain`."""
@@ -214,6 +227,7 @@ class WheelScheduler:
             tasks.start_soon(self._run_feed)
             tasks.start_soon(self._claims.maintain)
             tasks.start_soon(self._deliverer.suspects.run)
+            tasks.start_soon(self._start_check.run)
             await self._run_deliverer()
 
     def stop(self) -> None:

@@ -72,6 +72,11 @@ class UpcomingAlarms:
         return key in self._parked.get(key.owner, ())
 
     @property
+    def is_filling(self) -> bool:
+        """True while the table is read."""
+        return self._changed is not None
+
+    @property
     def ready(self) -> int:
         """The number of alarms that are due and not parked."""
         return len(self._ready)

@@ -13,8 +13,9 @@ from typing import Any
 import psycopg
 
 from ..._keys import AlarmKey, ObjectKey
-from .._batch import expired_by
+from .._batch import available_from, expired_by
 from .._records import (
+    STOPPED,
     AlarmChanges,
     AlarmRow,
     AlarmStatus,
@@ -33,31 +34,31 @@ from ._shard_function import IN_SHARDS, ShardSet
 
 _MIN_TIME = -(2**63)
 
-_COLUMNS = """
+COLUMNS = """
 a.type_name, a.object_id, a.name, a.due_at, convert_to(a.payload, 'UTF8'), a.failures, a.last_error,
-a.crashes
+a.crashes, a.recurrence
 """
 _OBJECTS = "unnest(%s::text[], %s::text[])"
-_KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
+KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
 _CLAIMS = "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])"
-_K_IS_FRESH = IS_FRESH.format(type="k.t", id="k.i")
-_IS_K = "a.type_name = k.t AND a.object_id = k.i AND a.name = k.m"
+K_IS_FRESH = IS_FRESH.format(type="k.t", id="k.i")
+IS_K = "a.type_name = k.t AND a.object_id = k.i AND a.name = k.m"
 
 # Locked in the order of their keys, see `_objects`.
 _IN_ORDER = "ORDER BY a.type_name, a.object_id, a.name FOR UPDATE OF a"
-_HELD = f"""
+HELD = f"""
 WITH {FENCE.replace("{nodes}", "{{nodes}}")}, k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m, {{columns}}
     FROM fence CROSS JOIN {{claims}} AS k (t, i, m, {{names}})
-    JOIN {{{{alarms}}}} AS a ON {_IS_K} AND a.claim = k.c AND passed = 1
+    JOIN {{{{alarms}}}} AS a ON {IS_K} AND a.claim = k.c AND passed = 1
     {_IN_ORDER}{{skip}}
 )
 """
 _LOCK = f"""
 WITH locked AS MATERIALIZED (
-    SELECT FROM {_KEYS} AS k (t, i, m)
+    SELECT FROM {KEYS} AS k (t, i, m)
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i AND {{is_m}}
-    WHERE {_K_IS_FRESH}
+    WHERE {K_IS_FRESH}
     {_IN_ORDER}
 )
 SELECT count(*) FROM locked
@@ -79,15 +80,15 @@ WHERE NOT EXISTS (
 """
 _CHECK = f"""
 SELECT {MARK_STALE} FROM {_CLAIMS} AS k (t, i, m, c)
-LEFT JOIN {{alarms}} AS a ON {_IS_K} AND a.claim = k.c
+LEFT JOIN {{alarms}} AS a ON {IS_K} AND a.claim = k.c
 WHERE a.claim IS NULL
 HAVING count(*) > 0
 """
 _ACKNOWLEDGE_ALL = f"""
-WITH k AS MATERIALIZED (SELECT * FROM {_CLAIMS} AS k (t, i, m, c) WHERE {_K_IS_FRESH}),
+WITH k AS MATERIALIZED (SELECT * FROM {_CLAIMS} AS k (t, i, m, c) WHERE {K_IS_FRESH}),
 held AS MATERIALIZED (
     SELECT a.type_name, a.object_id, a.name FROM k
-    JOIN {{alarms}} AS a ON {_IS_K} AND a.claim = k.c
+    JOIN {{alarms}} AS a ON {IS_K} AND a.claim = k.c
     {_IN_ORDER}
 ), done AS (
     DELETE FROM {{alarms}} AS a USING held AS h
@@ -97,18 +98,18 @@ held AS MATERIALIZED (
 _LOST = f"""
 WITH held AS MATERIALIZED (
     SELECT k.n FROM {_CLAIMS} WITH ORDINALITY AS k (t, i, m, c, n)
-    JOIN {{alarms}} AS a ON {_IS_K} AND a.claim = k.c
+    JOIN {{alarms}} AS a ON {IS_K} AND a.claim = k.c
     {_IN_ORDER}
 )
 SELECT n FROM generate_series(1, %s) AS n WHERE n NOT IN (SELECT n FROM held)
 """
 _RENEW = f"""
-{_HELD.format(columns="1", claims=_CLAIMS, names="c", skip=" SKIP LOCKED")}
-UPDATE {{alarms}} AS a SET available_at = %s FROM k WHERE {_IS_K}
+{HELD.format(columns="1", claims=_CLAIMS, names="c", skip=" SKIP LOCKED")}
+UPDATE {{alarms}} AS a SET available_at = %s FROM k WHERE {IS_K}
 """
 _POSTPONE = f"""
 {
-    _HELD.format(
+    HELD.format(
         columns="k.v, k.f, k.l, k.d",
         claims="unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
         "%s::bigint[], %s::bigint[], %s::text[], %s::bigint[])",
@@ -118,54 +119,56 @@ _POSTPONE = f"""
 }
 UPDATE {{alarms}} AS a
 SET claim = NULL, available_at = k.v, failures = k.f, last_error = k.l, crashes = k.d
-FROM k WHERE {_IS_K}
+FROM k WHERE {IS_K}
 """
 _CLAIM = f"""
 WITH {FENCE}, k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m
-    FROM fence CROSS JOIN {_KEYS} AS k (t, i, m)
-    JOIN {{alarms}} AS a ON {_IS_K} AND passed = 1
+    FROM fence CROSS JOIN {KEYS} AS k (t, i, m)
+    JOIN {{alarms}} AS a ON {IS_K} AND passed = 1
     WHERE a.available_at <= %s
     {_IN_ORDER} SKIP LOCKED
 )
 UPDATE {{alarms}} AS a SET claim = %s, available_at = %s,
     crashes = CASE WHEN a.claim IS NULL OR a.available_at > %s THEN a.crashes
         ELSE coalesce(a.crashes + (a.marked IS NOT DISTINCT FROM a.claim)::int, 0) END
-FROM k WHERE {_IS_K}
-RETURNING {_COLUMNS}
+FROM k WHERE {IS_K}
+RETURNING {COLUMNS}
 """
 _CANCEL = f"""
 WITH k AS MATERIALIZED (
-    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_KEYS} AS k (t, i, m)
-    JOIN {{alarms}} AS a ON {_IS_K}
-    WHERE {_K_IS_FRESH}
+    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {KEYS} AS k (t, i, m)
+    JOIN {{alarms}} AS a ON {IS_K}
+    WHERE {K_IS_FRESH}
     {_IN_ORDER}
 )
-DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K}
+DELETE FROM {{alarms}} AS a USING k WHERE {IS_K}
 """
 _CLEAR = f"""
 WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_OBJECTS} AS k (t, i)
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i
-    WHERE {_K_IS_FRESH}
+    WHERE {K_IS_FRESH}
     {_IN_ORDER}
 )
-DELETE FROM {{alarms}} AS a USING k WHERE {_IS_K}
+DELETE FROM {{alarms}} AS a USING k WHERE {IS_K}
 """
 _SET = f"""
-INSERT INTO {{alarms}} (type_name, object_id, name, due_at, available_at, payload)
-SELECT t, i, m, d, d, p
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[]) AS k (t, i, m, d, p)
-WHERE {_K_IS_FRESH}
+INSERT INTO {{alarms}} (type_name, object_id, name, due_at, available_at, payload, recurrence)
+SELECT t, i, m, d, v, p, r
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[])
+    AS k (t, i, m, d, v, p, r)
+WHERE {K_IS_FRESH}
 ORDER BY t COLLATE "C", i COLLATE "C", m COLLATE "C"
 ON CONFLICT (type_name, object_id, name) DO UPDATE SET
-    due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
-    claim = NULL, failures = 0, last_error = NULL, crashes = NULL
+    due_at = excluded.due_at, available_at = excluded.available_at, payload = excluded.payload,
+    recurrence = excluded.recurrence, claim = NULL, failures = 0, last_error = NULL, crashes = NULL
 """
 _REVIVE = f"""
 WITH {FENCE}
 UPDATE {{alarms}} SET available_at = %s, failures = 0, crashes = crashes * 0 FROM fence
 WHERE passed = 1 AND type_name = %s AND object_id = %s AND name = %s AND available_at IS NULL
+    AND recurrence IS DISTINCT FROM 'stopped'
 """
 _MARK = f"""
 WITH {FENCE}
@@ -192,20 +195,23 @@ WHERE available_at < %s AND (available_at, type_name, object_id, name) > (%s, %s
 ORDER BY available_at, type_name, object_id, name LIMIT %s
 """
 _LIST = f"""
-SELECT {_COLUMNS} FROM {{alarms}} AS a
+SELECT {COLUMNS} FROM {{alarms}} AS a
 WHERE type_name = %s AND object_id = %s AND available_at IS NOT NULL ORDER BY due_at, name
 """
 _DEAD = f"""
-SELECT {_COLUMNS} FROM {{alarms}} AS a
+SELECT {COLUMNS} FROM {{alarms}} AS a
 WHERE available_at IS NULL AND type_name = %s AND (object_id, name) > (%s, %s)
+    AND recurrence IS DISTINCT FROM '{STOPPED}'
 ORDER BY object_id, name LIMIT %s
 """
-_STATUS = """
-CASE WHEN available_at IS NULL THEN 'dead' WHEN due_at <= %s THEN 'overdue' ELSE 'pending' END
+STATUS = f"""
+CASE WHEN available_at IS NOT NULL
+    THEN CASE WHEN due_at <= %s THEN 'overdue' ELSE 'pending' END
+    WHEN recurrence IS NOT DISTINCT FROM '{STOPPED}' THEN 'stopped' ELSE 'dead' END
 """
 _BROWSE = f"""
 SELECT * FROM (
-    SELECT {_COLUMNS}, available_at, {_STATUS} AS status
+    SELECT {COLUMNS}, available_at, {STATUS} AS status
     FROM {{alarms}} AS a WHERE {{where}}
 ) AS a
 WHERE %s::text IS NULL OR status = %s ORDER BY type_name, object_id, name LIMIT %s
@@ -213,7 +219,7 @@ WHERE %s::text IS NULL OR status = %s ORDER BY type_name, object_id, name LIMIT 
 _SUMMARIZE = f"""
 SELECT type_name, count(*) FILTER (WHERE status = 'pending'),
     count(*) FILTER (WHERE status = 'overdue'), count(*) FILTER (WHERE status = 'dead')
-FROM (SELECT type_name, {_STATUS} AS status FROM {{alarms}}) AS a GROUP BY type_name
+FROM (SELECT type_name, {STATUS} AS status FROM {{alarms}}) AS a GROUP BY type_name
 """
 
 
@@ -268,7 +274,7 @@ class AlarmTable:
 
         A claim may be lost between this and `acknowledge_all`, which then fails.
         """
-        return connection.execute(self._check, _claims(claims))
+        return connection.execute(self._check, claims_of(claims))
 
     def locked(self, connection: Connection, batch: Sequence[tuple[int, Commit]]) -> set[int]:
         """The numbers of the commits with alarms that other sessions have locked.
@@ -293,14 +299,14 @@ class AlarmTable:
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]]
     ) -> None:
         """Remove alarms. If a claim isn't held, this and the rest of the pipeline fail."""
-        connection.execute(self._acknowledge_all, _claims(claims))
+        connection.execute(self._acknowledge_all, claims_of(claims))
 
     def lost(self, connection: Connection, claims: Sequence[tuple[int, AlarmKey, int]]) -> set[int]:
         """The numbers of the claims that aren't held, of triples (number, alarm, claim).
 
         Locks the alarms of the others until the transaction ends.
         """
-        parameters = (*_claims([(key, claim) for _, key, claim in claims]), len(claims))
+        parameters = (*claims_of([(key, claim) for _, key, claim in claims]), len(claims))
         return {claims[n - 1][0] for (n,) in connection.execute(self._lost, parameters)}
 
     def clear(self, connection: Connection, keys: Sequence[ObjectKey]) -> None:
@@ -313,13 +319,12 @@ class AlarmTable:
 
     def cancel(self, connection: Connection, alarms: Sequence[AlarmKey]) -> None:
         """Remove alarms."""
-        connection.execute(self._cancel, _keys(alarms))
+        connection.execute(self._cancel, keys_of(alarms))
 
     def set(self, connection: Connection, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
         """Set alarms. Each replaces an earlier one of its name."""
-        due = BigintArray([new.due_at for _, new in alarms])
-        payloads = json_array(new.payload for _, new in alarms)
-        connection.execute(self._set, (*_keys([key for key, _ in alarms]), due, payloads))
+        keys = keys_of([key for key, _ in alarms])
+        connection.execute(self._set, (*keys, *new_columns([new for _, new in alarms])))
 
     # --- delivery --------------------------------------------------------------------------------
 
@@ -332,7 +337,7 @@ class AlarmTable:
         until: int,
     ) -> list[StoredAlarm]:
         """See `Writer.claim`."""
-        parameters = (*_keys(alarms), now, claim, until, expired_by(now))
+        parameters = (*keys_of(alarms), now, claim, until, expired_by(now))
         rows = connection.execute(self._claim, connection.fenced(*parameters), binary=True)
         return self._stored(rows)
 
@@ -340,12 +345,12 @@ class AlarmTable:
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]], until: int
     ) -> None:
         """See `Writer.renew`."""
-        connection.execute(self._renew, connection.fenced(*_claims(claims), until))
+        connection.execute(self._renew, connection.fenced(*claims_of(claims), until))
 
     def postpone(self, connection: Connection, postponements: Sequence[Postponement]) -> None:
         """See `Writer.postpone`."""
         parameters = (
-            *_claims([(each.key, each.claim) for each in postponements]),
+            *claims_of([(each.key, each.claim) for each in postponements]),
             BigintArray([each.available_at for each in postponements]),
             BigintArray([each.failures for each in postponements]),
             text_array(each.last_error for each in postponements),
@@ -437,7 +442,7 @@ class AlarmTable:
         last = (after.object_id, after.name) if after else ("", "")
         parameters = (now, type_name, *last, status, status, limit)
         return [
-            AlarmRow(self._alarm(*columns), available_at, its_status)
+            AlarmRow(stored_alarm(self._tenant, columns), available_at, its_status)
             for *columns, available_at, its_status in connection.execute(
                 query, parameters, binary=True
             )
@@ -451,19 +456,24 @@ class AlarmTable:
     # --- inside ----------------------------------------------------------------------------------
 
     def _stored(self, rows: psycopg.Cursor[tuple[Any, ...]]) -> list[StoredAlarm]:
-        return [self._alarm(*row) for row in rows]
+        return [stored_alarm(self._tenant, row) for row in rows]
 
-    def _alarm(
-        self,
-        type_name: str,
-        object_id: str,
-        name: str,
-        due_at: int,
-        payload: bytes | None,
-        *rest: Any,
-    ) -> StoredAlarm:
-        key = AlarmKey(type_name, object_id, name, self._tenant)
-        return StoredAlarm(key, due_at, None if payload is None else swap_nul(payload), *rest)
+
+def stored_alarm(tenant: str, columns: Sequence[Any]) -> StoredAlarm:
+    """The alarm of a row with `COLUMNS`."""
+    type_name, object_id, name, due_at, payload, *rest = columns
+    key = AlarmKey(type_name, object_id, name, tenant)
+    return StoredAlarm(key, due_at, None if payload is None else swap_nul(payload), *rest)
+
+
+def new_columns(news: Sequence[NewAlarm]) -> tuple[Any, ...]:
+    """The parameters of new alarms: due and available times, payloads and recurrences."""
+    return (
+        BigintArray([new.due_at for new in news]),
+        BigintArray([available_from(new) for new in news]),
+        json_array(new.payload for new in news),
+        text_array(new.recurrence for new in news),
+    )
 
 
 def _touched(changes: AlarmChanges) -> Sequence[str | None]:
@@ -471,7 +481,7 @@ def _touched(changes: AlarmChanges) -> Sequence[str | None]:
     return (None,) if changes.clear else (*changes.acknowledged, *changes.changed)
 
 
-def _keys(alarms: Sequence[AlarmKey]) -> tuple[TextArray, TextArray, TextArray]:
+def keys_of(alarms: Sequence[AlarmKey]) -> tuple[TextArray, TextArray, TextArray]:
     return (
         text_array(key.type_name for key in alarms),
         text_array(key.object_id for key in alarms),
@@ -479,7 +489,7 @@ def _keys(alarms: Sequence[AlarmKey]) -> tuple[TextArray, TextArray, TextArray]:
     )
 
 
-def _claims(
+def claims_of(
     claims: Sequence[tuple[AlarmKey, int]],
 ) -> tuple[TextArray, TextArray, TextArray, BigintArray]:
-    return *_keys([key for key, _ in claims]), BigintArray([claim for _, claim in claims])
+    return *keys_of([key for key, _ in claims]), BigintArray([claim for _, claim in claims])

@@ -112,6 +112,39 @@ class PostgresReader(Reader):
             key.tenant, [], lambda connection, tables: tables.alarms.of_object(connection, key)
         )
 
+    def load_alarms(self, alarms: Sequence[AlarmKey], now: int) -> list[AlarmRow | None]:
+        found: dict[AlarmKey, AlarmRow | None] = {}
+        parts = by_tenant(alarms, lambda key: key.tenant)
+        self._look_up(list(parts))
+        for tenant, part in parts.items():
+            rows = self._read(
+                tenant,
+                [None] * len(part),
+                lambda connection, tables, part=part: tables.recurrences.load(  # type: ignore[misc]
+                    connection, part, now
+                ),
+                len(part),
+            )
+            found.update(zip(part, rows, strict=True))
+        return [found.get(key) for key in alarms]
+
+    def recurring_alarms(
+        self,
+        type_name: str,
+        name: str,
+        due_after: int,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredAlarm]:
+        return self._read(
+            tenant,
+            [],
+            lambda connection, tables: tables.recurrences.recurring(
+                connection, type_name, name, due_after, after, limit
+            ),
+        )
+
     def list_dead_letters(
         self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
     ) -> list[StoredAlarm]:

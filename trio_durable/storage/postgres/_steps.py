@@ -244,7 +244,22 @@ MESSAGES = Migration(
     ),
 )
 
-TENANT_STEPS = (_OBJECTS, _ALARMS, _CRASHES, MESSAGES)
+_RECURRENCES = Migration(
+    "m007_recurrences",
+    (
+        # Which schedule the time of an alarm comes from; NULL if it fires once.
+        'ALTER TABLE {alarms} ADD COLUMN recurrence text COLLATE "C"',
+        """CREATE INDEX durable_alarms_recurring ON {alarms} (type_name, name, due_at)
+    WHERE recurrence IS NOT NULL AND available_at IS NOT NULL""",
+    ),
+    (
+        # Marks of alarms that were turned off would be dead letters.
+        "DELETE FROM {alarms} WHERE recurrence = 'stopped'",
+        "ALTER TABLE {alarms} DROP COLUMN recurrence",
+    ),
+)
+
+TENANT_STEPS = (_OBJECTS, _ALARMS, _CRASHES, MESSAGES, _RECURRENCES)
 """The steps of each tenant."""
 SHARED_STEPS = (TENANTS, _CLUSTER)
 """The steps of the tables that all tenants share."""

@@ -18,6 +18,7 @@ from ._messages import MessageTable
 from ._names import Names
 from ._objects import ObjectTable
 from ._once import OnceTable
+from ._recurrences import Recurrences
 
 MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 """Errors of statements on the tables of a tenant that doesn't exist."""
@@ -61,6 +62,7 @@ class TenantTables:
     def __init__(self, names: Names) -> None:
         self.objects = ObjectTable(names)
         self.alarms = AlarmTable(names)
+        self.recurrences = Recurrences(names)
         self.messages = MessageTable(names)
         self.once = OnceTable(names)
         self._message_commits = MessageCommits(names)
@@ -126,8 +128,8 @@ class TenantTables:
             self.objects.remove(connection, missing)
         if grouped.deleted:
             stale.append(self.objects.delete(connection, grouped.deleted))
-        changes = (grouped.acknowledged, grouped.cleared, grouped.cancelled, grouped.scheduled)
-        if sum(map(bool, changes)) > 1:
+        removed = (grouped.acknowledged, grouped.cleared, grouped.cancelled)
+        if sum(map(bool, (*removed, grouped.scheduled, grouped.conditional))) > 1:
             self._lock_alarms(connection, grouped)
         if grouped.acknowledged:
             self.alarms.acknowledge_all(connection, grouped.acknowledged)
@@ -137,6 +139,8 @@ class TenantTables:
             self.alarms.cancel(connection, grouped.cancelled)
         if grouped.scheduled:
             self.alarms.set(connection, grouped.scheduled)
+        if grouped.conditional:
+            self.recurrences.set_onto(connection, grouped.conditional, now)
         if group.locks > 1 and not are_locked:
             self._message_commits.lock(connection, batch)
         if group.waiting:
@@ -191,7 +195,8 @@ class TenantTables:
 
     def _lock_alarms(self, connection: Connection, grouped: GroupedChanges) -> None:
         """Lock all alarms that the batch changes, by one statement."""
-        named = [key for changes in (grouped.acknowledged, grouped.scheduled) for key, _ in changes]
+        named = [key for key, _ in grouped.acknowledged]
+        named += [key for key, _ in (*grouped.scheduled, *grouped.conditional)]
         self.alarms.lock(connection, named + grouped.cancelled, grouped.cleared)
 
 

@@ -99,14 +99,22 @@ class TenantWork:
         items: Sequence[T],
         tenant_of: Callable[[T], str],
         work: Callable[[Connection, TenantTables, list[T]], R],
+        statements: int = 1,
     ) -> list[R]:
-        """Call ``work`` with the items of each existing tenant, in one transaction."""
+        """Call ``work`` with the items of each existing tenant, in one transaction.
+
+        Args:
+            items: The items.
+            tenant_of: The tenant of an item.
+            work: Applies items of one tenant.
+            statements: How many it executes at most.
+        """
         parts = sorted(by_tenant(items, tenant_of).items())
 
         def run(connection: Connection) -> list[R]:
             found = [(self._find(tenant), part) for tenant, part in parts]
             there = [(tables, part) for tables, part in found if tables is not None]
-            if len(there) == 1 and not self._locks.is_wary:
+            if len(there) == statements == 1 and not self._locks.is_wary:
                 ((tables, part),) = there
                 return [work(connection, tables, part)]  # one statement is a transaction by itself
             with self._locks.transaction(connection):

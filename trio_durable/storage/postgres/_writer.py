@@ -301,11 +301,16 @@ class PostgresWriter(PostgresMessageWriter, Writer):
         )
 
     def postpone(self, postponements: Sequence[Postponement]) -> None:
-        self._apply(
-            postponements,
-            lambda each: each.key.tenant,
-            lambda connection, tables, part: tables.alarms.postpone(connection, part),
-        )
+        def work(connection: Connection, tables: TenantTables, part: list[Postponement]) -> None:
+            alive = [each for each in part if each.dead_firing is None]
+            if alive or not part:
+                tables.alarms.postpone(connection, alive)
+            dead = [(each, each.dead_firing) for each in part if each.dead_firing is not None]
+            if dead:
+                tables.recurrences.bury(connection, dead)
+
+        statements = 1 if all(each.dead_firing is None for each in postponements) else 2
+        self._apply(postponements, lambda each: each.key.tenant, work, statements)
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         return self._changes_one(

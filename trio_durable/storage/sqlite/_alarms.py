@@ -21,16 +21,27 @@ from typing import Any
 import orjson
 
 from ..._keys import AlarmKey, ObjectKey
-from .._batch import expired_by
-from .._records import NO_TIME, AlarmRow, AlarmStatus, DueAlarm, NewAlarm, Postponement, StoredAlarm
+from .._batch import available_from, expired_by
+from .._records import (
+    MOVED,
+    NO_TIME,
+    STOPPED,
+    AlarmRow,
+    AlarmStatus,
+    DueAlarm,
+    NewAlarm,
+    Postponement,
+    StoredAlarm,
+)
 from ._names import TableNames
 from ._parameters import as_json, padded, values
+from ._recurrence_sql import BURY, GO_ON, SET_ONTO
 
 logger = logging.getLogger("trio_durable.storage")
 
 _MIN_TIME = -(2**63)
 
-_COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error, crashes"
+_COLUMNS = "type_name, object_id, name, due_at, payload, failures, last_error, crashes, recurrence"
 _AS_JSON = f"json_group_array(json_array({_COLUMNS}))"
 _AS_ROWS = _COLUMNS.replace("payload", "CAST(payload AS BLOB)")
 
@@ -70,6 +81,7 @@ WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value
 _REVIVE = """
 UPDATE {alarms} SET available_at = ?, failures = 0, crashes = crashes * 0
 WHERE type_name = ? AND object_id = ? AND name = ? AND available_at IS NULL
+    AND recurrence IS NOT 'stopped'
 """
 _MARK = """
 UPDATE {alarms} SET marked = claim
@@ -112,10 +124,23 @@ _DEAD = f"""
 SELECT {{columns}} FROM (
     SELECT {_COLUMNS} FROM {{alarms}} INDEXED BY {{by_time}}
     WHERE available_at IS NULL AND type_name = ? AND (object_id, name) > (?, ?)
+        AND recurrence IS NOT '{STOPPED}'
     ORDER BY object_id, name LIMIT ?)
 """
-_STATUS = """
-CASE WHEN available_at IS NULL THEN 'dead' WHEN due_at <= :now THEN 'overdue' ELSE 'pending' END
+_LOAD = f"""
+SELECT {_AS_ROWS}, available_at, {{status}} FROM json_each(:keys) AS k CROSS JOIN {{alarms}}
+WHERE type_name = k.value ->> 0 AND object_id = k.value ->> 1 AND name = k.value ->> 2
+"""
+_RECURRING = f"""
+SELECT {{columns}} FROM (
+    SELECT {_COLUMNS} FROM {{alarms}} INDEXED BY {{recurring}}
+    WHERE recurrence IS NOT NULL AND available_at IS NOT NULL AND recurrence <> '{MOVED}'
+        AND type_name = ? AND name = ? AND due_at > ? AND object_id > ?
+    ORDER BY object_id LIMIT ?)
+"""
+_STATUS = f"""
+CASE WHEN available_at IS NULL THEN iif(recurrence IS '{STOPPED}', 'stopped', 'dead')
+    WHEN due_at <= :now THEN 'overdue' ELSE 'pending' END
 """
 _BROWSE = f"""
 SELECT {_AS_ROWS}, available_at, {_STATUS} AS status FROM {{alarms}}
@@ -140,11 +165,12 @@ def _acknowledge_sql(table: str, rows: int) -> str:
 @lru_cache(maxsize=256)
 def _set_sql(table: str, rows: int) -> str:
     return f"""
-    INSERT INTO {table} (type_name, object_id, name, due_at, available_at, payload)
-    SELECT column1, column2, column3, column4, column4, column5
-    FROM ({values(rows, 5)}) WHERE column1 IS NOT NULL
+    INSERT INTO {table} (type_name, object_id, name, due_at, available_at, payload, recurrence)
+    SELECT column1, column2, column3, column4, column5, column6, column7
+    FROM ({values(rows, 7)}) WHERE column1 IS NOT NULL
     ON CONFLICT (type_name, object_id, name) DO UPDATE SET
-        due_at = excluded.due_at, available_at = excluded.due_at, payload = excluded.payload,
+        due_at = excluded.due_at, available_at = excluded.available_at, payload = excluded.payload,
+        recurrence = excluded.recurrence,
         claim = NULL, failures = 0, last_error = NULL, crashes = NULL
     """
 
@@ -191,11 +217,12 @@ class AlarmTable:
 
     def set(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]]) -> None:
         """Set alarms. Each replaces an earlier one of its name."""
-        rows = [
-            (*key[:3], new.due_at, None if new.payload is None else new.payload.decode())
-            for key, new in alarms
-        ]
-        self._run(_set_sql, 5, (), rows)
+        self._run(_set_sql, 7, (), [_row(key, new) for key, new in alarms])
+
+    def set_onto(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]], now: int) -> None:
+        """Set alarms, as far as they may replace what is there. See `Onto`."""
+        rows = [(*_row(key, new), new.onto.value) for key, new in alarms]
+        self._execute(SET_ONTO, {"rows": as_json(rows), "now": now})
 
     # --- delivery --------------------------------------------------------------------------------
 
@@ -217,8 +244,18 @@ class AlarmTable:
         rows = [
             (*p.key[:3], p.claim, p.available_at, p.failures, p.last_error, p.crashes)
             for p in postponements
+            if p.dead_firing is None
         ]
         self._execute(_POSTPONE, (as_json(rows),))
+        dead = [(p, p.dead_firing) for p in postponements if p.dead_firing is not None]
+        if dead:
+            letters = [
+                (*p.key[:3], p.claim, d.name, p.failures, p.last_error, p.crashes, d.recurrence)
+                for p, d in dead
+            ]
+            self._execute(BURY, (as_json(letters),))
+            following = [(*p.key[:3], p.claim, *_row(p.key, d.next)[3:]) for p, d in dead]
+            self._execute(GO_ON, (as_json(following),))
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
         """See `Writer.revive`."""
@@ -287,6 +324,22 @@ class AlarmTable:
         """See `Reader.list_alarms`."""
         return self._stored(_LIST, (key.type_name, key.object_id))
 
+    def load(self, keys: Sequence[AlarmKey], now: int) -> list[AlarmRow | None]:
+        """See `Reader.load_alarms`."""
+        parameters = {"keys": as_json([key[:3] for key in keys]), "now": now}
+        found = {
+            row.alarm.key: row
+            for row in self._rows(self._execute(_LOAD, parameters, status=_STATUS))
+        }
+        return [found.get(key) for key in keys]
+
+    def recurring(
+        self, type_name: str, name: str, due_after: int, after: AlarmKey | None, limit: int
+    ) -> list[StoredAlarm]:
+        """See `Reader.recurring_alarms`."""
+        last = "" if after is None else after.object_id
+        return self._stored(_RECURRING, (type_name, name, due_after, last, limit))
+
     def dead(self, type_name: str, after: AlarmKey | None, limit: int) -> list[StoredAlarm]:
         """See `Reader.list_dead_letters`."""
         last = ("", "") if after is None else (after.object_id, after.name)
@@ -314,12 +367,11 @@ class AlarmTable:
             "name": after.name if after else "",
             "limit": limit,
         }
-        return [
-            AlarmRow(self._alarm(*columns), available_at, its_status)
-            for *columns, available_at, its_status in self._execute(
-                _BROWSE, parameters, where=where
-            )
-        ]
+        return list(self._rows(self._execute(_BROWSE, parameters, where=where)))
+
+    def _rows(self, found: Iterable[Sequence[Any]]) -> Iterator[AlarmRow]:
+        for *columns, time, status in found:
+            yield AlarmRow(self._alarm(*columns), time, status)
 
     def summarize(self, now: int) -> dict[str, tuple[int, int, int]]:
         """By type: the number of pending, overdue and dead alarms."""
@@ -332,7 +384,12 @@ class AlarmTable:
         self, sql: str, parameters: Sequence[object] | Mapping[str, object] = (), **parts: str
     ) -> sqlite3.Cursor:
         names = self._names
-        sql = sql.format(alarms=names.alarms, by_time=names.alarms_by_time, **parts)
+        sql = sql.format(
+            alarms=names.alarms,
+            by_time=names.alarms_by_time,
+            recurring=names.alarms_recurring,
+            **parts,
+        )
         return self._connection.execute(sql, parameters)
 
     def _run(
@@ -380,6 +437,7 @@ class AlarmTable:
         failures: int,
         last_error: str | None,
         crashes: int | None,
+        recurrence: str | None,
     ) -> StoredAlarm:
         if not isinstance(name, str):
             raise sqlite3.DataError(
@@ -395,7 +453,14 @@ class AlarmTable:
             failures if type(failures) is int and failures >= 0 else 0,
             last_error if isinstance(last_error, str) else None,
             crashes if type(crashes) is int and crashes >= 0 else None,
+            recurrence if isinstance(recurrence, str) else None,
         )
+
+
+def _row(key: AlarmKey, new: NewAlarm) -> tuple[str | int | None, ...]:
+    """The columns of a new alarm, from the key to ``recurrence``."""
+    payload = None if new.payload is None else new.payload.decode()
+    return (*key[:3], new.due_at, available_from(new), payload, new.recurrence)
 
 
 def _is_due_row(row: Sequence[object]) -> bool:

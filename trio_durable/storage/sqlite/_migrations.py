@@ -116,8 +116,24 @@ def m005_messages(connection: sqlite3.Connection, names: TableNames) -> None:
         connection.execute(statement(names))
 
 
+def m006_recurrences(connection: sqlite3.Connection, names: TableNames) -> None:
+    """Add the marks of recurring alarms."""
+    # Which schedule the time comes from; NULL if it fires once. See `NewAlarm.recurrence`.
+    connection.execute(f"ALTER TABLE {names.alarms} ADD COLUMN recurrence TEXT")
+    connection.execute(
+        f"CREATE INDEX {names.alarms_recurring} ON {names.alarms} (type_name, name, due_at) "
+        "WHERE recurrence IS NOT NULL AND available_at IS NOT NULL"
+    )
+
+
 _Step = Callable[[sqlite3.Connection, TableNames], None]
-_TENANT_STEPS: tuple[_Step, ...] = (m001_objects, m002_alarms, m004_crashes, m005_messages)
+_TENANT_STEPS: tuple[_Step, ...] = (
+    m001_objects,
+    m002_alarms,
+    m004_crashes,
+    m005_messages,
+    m006_recurrences,
+)
 _FILE_STEPS: tuple[_Step, ...] = (m003_tenants,)
 
 SCHEMA_VERSION = len(_TENANT_STEPS) + len(_FILE_STEPS)

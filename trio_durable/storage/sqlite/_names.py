@@ -15,6 +15,7 @@ class TableNames:
         self.objects = self.of("durable_objects")
         self.alarms = self.of("durable_alarms")
         self.alarms_by_time = self.of("durable_alarms_by_time")
+        self.alarms_recurring = self.of("durable_alarms_recurring")
         self.messages = self.of("durable_messages")
         self.dead_messages = self.of("durable_dead_messages")
         self.once = self.of("durable_once")

@@ -75,6 +75,28 @@ class SQLiteReader(Reader):
         with self._reading(key.tenant) as tables:
             return tables.alarms.of_object(key) if tables else []
 
+    def load_alarms(self, alarms: Sequence[AlarmKey], now: int) -> list[AlarmRow | None]:
+        found: dict[AlarmKey, AlarmRow | None] = {}
+        for tenant, part in by_tenant(alarms, lambda key: key.tenant).items():
+            with self._reading(tenant) as tables:
+                if tables:
+                    found.update(zip(part, tables.alarms.load(part, now), strict=True))
+        return [found.get(key) for key in alarms]
+
+    def recurring_alarms(
+        self,
+        type_name: str,
+        name: str,
+        due_after: int,
+        after: AlarmKey | None,
+        limit: int,
+        tenant: str = "",
+    ) -> list[StoredAlarm]:
+        with self._reading(tenant) as tables:
+            if tables is None:
+                return []
+            return tables.alarms.recurring(type_name, name, due_after, after, limit)
+
     def list_dead_letters(
         self, type_name: str, after: AlarmKey | None, limit: int, tenant: str = ""
     ) -> list[StoredAlarm]:

@@ -84,6 +84,8 @@ class TenantTables:
         if grouped.scheduled:
             fits = len(grouped.scheduled) <= MAX_ROWS
             yield Step(lambda: self.alarms.set(grouped.scheduled), is_transaction=fits)
+        if grouped.conditional:
+            yield Step(lambda: self.alarms.set_onto(grouped.conditional, now), is_transaction=True)
 
     def stale(self, batch: Sequence[tuple[int, Commit]]) -> set[int]:
         """The numbers of the stale commits, of pairs (number, commit), apart from messages."""

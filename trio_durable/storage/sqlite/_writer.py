@@ -204,6 +204,7 @@ class SQLiteWriter(Writer):
             postponements,
             lambda each: each.key.tenant,
             lambda tables, part: tables.alarms.postpone(part),
+            statements=1 if all(each.dead_firing is None for each in postponements) else 3,
         )
 
     def revive(self, alarm: AlarmKey, now: int) -> bool:
@@ -226,11 +227,19 @@ class SQLiteWriter(Writer):
         items: Sequence[T],
         tenant_of: Callable[[T], str],
         work: Callable[[TenantTables, list[T]], R],
+        statements: int = 1,
     ) -> list[R]:
-        """Call ``work`` with the items of each existing tenant, in one transaction."""
+        """Call ``work`` with the items of each existing tenant, in one transaction.
+
+        Args:
+            items: The items.
+            tenant_of: The tenant of an item.
+            work: Applies up to `MAX_ROWS` items.
+            statements: How many it executes.
+        """
         with checked(self._watch):
             parts = self._tables.of(items, tenant_of)
-            if len(parts) == 1 and len(items) <= MAX_ROWS:
+            if statements == len(parts) == 1 and len(items) <= MAX_ROWS:
                 ((tables, part),) = parts
                 return [work(tables, part)]  # one statement is a transaction by itself
             with transaction(self._connection):

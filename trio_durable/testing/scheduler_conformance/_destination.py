@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import anyio
@@ -10,6 +10,7 @@ import attrs
 
 from ..._alarms.alarm import Alarm
 from ..._alarms.delivery import Delivery
+from ..._alarms.recurrence import Recurrence
 from ..._alarms.retry import Retry
 from ..._clock import Clock
 from ..._errors import AlarmSuperseded, RuntimeClosed
@@ -83,6 +84,8 @@ class ScriptedDestination:
         self.types = types
         self.retry = Retry()
         """The backoff of all alarms."""
+        self.recurrences_by_name: dict[str, Recurrence] = {}
+        """The schedules of recurring alarms, by name."""
         self.scripts: dict[str, Script] = {}
         """Handlers by the names of alarms."""
         self.refusals: list[Exception] = []
@@ -103,6 +106,14 @@ class ScriptedDestination:
     def retry_of(self, key: AlarmKey) -> Retry:  # the same for all
         """See `Destination.retry_of`."""
         return self.retry
+
+    def recurrence_of(self, key: AlarmKey) -> Recurrence | None:
+        """See `Destination.recurrence_of`."""
+        return self.recurrences_by_name.get(key.name)
+
+    def recurrences(self) -> Iterable[tuple[str, str, Recurrence]]:
+        """See `Destination.recurrences`."""
+        return [(each, *item) for each in self.types for item in self.recurrences_by_name.items()]
 
     def deliver(self, delivery: Delivery, waiter: Waiter) -> None:
         """See `Destination.deliver`."""
@@ -145,10 +156,15 @@ class ScriptedDestination:
             at = self._loop.now() - self._began
             self.handled.append(Handled(key, delivery.alarm, at, late))
             script = self.scripts.get(key.name)
-            changes = None if script is None else await script(delivery)
+            changes = None
+            if script is not None and not delivery.is_skipped:
+                changes = await script(delivery)
             if not delivery.acknowledged:
                 changes = changes or AlarmChanges()
                 changes.acknowledged[key.name] = delivery.claim
+                following = delivery.following(self._clock.now())
+                if following is not None and not changes.supersedes(key.name):
+                    changes.changed[key.name] = following
             if changes is not None:
                 self._submit(key.object_key, changes).hold(waiter)
             else:
