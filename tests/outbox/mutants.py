@@ -39,9 +39,7 @@ CHECKS = {
     "derived": (*_TESTS, _ONCE, "-k", "derives_keys"),
     "warned": (*_TESTS, _ONCE, "-k", "warned_about"),
     "sent once": (*_TESTS, _ONCE, "-k", "is_the_same or gets_its_result or dead_letter"),
-    "counted": (*_TESTS, _ONCE, "-k", "count_as_an_attempt"),
     "expiry": (*_TESTS, _ONCE, "-k", "expired"),
-    "owner ends": (*_TESTS, "cluster/test_once.py", "-k", "owner_ends"),
 }
 
 _INBOXES, _DELIVERER = "_outbox/inboxes.py", "_outbox/deliverer.py"
@@ -100,14 +98,6 @@ MUTANTS = [
         _DELIVERER,
         "if isinstance(error, handler.expected) or handler",
         "if handler",
-    ),
-    Mutant(
-        "storage_is_counted",
-        "a failed commit counts as a failure of the handler",
-        "counted",
-        _DELIVERER,
-        "            or isinstance(error, (PersistenceError, OwnerLost, TurnInterrupted))\n",
-        "",
     ),
     Mutant(
         "overtakes_a_restart",
@@ -247,14 +237,6 @@ MUTANTS = [
         _CALLS,
         "_REPEATED = (OwnerLost, PersistenceError, NotHere)",
         "_REPEATED = (NotHere,)",
-    ),
-    Mutant(
-        "owner_not_repeated",
-        "a call isn't made again if its owner has ended",
-        "owner ends",
-        _CALLS,
-        "_REPEATED = (OwnerLost, PersistenceError, NotHere)",
-        "_REPEATED = (PersistenceError, NotHere)",
     ),
     Mutant(
         "repeated_for_ever",

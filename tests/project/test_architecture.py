@@ -165,6 +165,7 @@ RANKS = {
         "outgoing",
         "context durable_object",
         "messages registry",
+        "alarms",
         "cluster objects instrument",
         "tenant",
         "runtime",
@@ -279,7 +280,7 @@ SHARED_PRIVATELY = {
 
 MAX_LINES = 500
 LONGER = {
-    "_errors": 810,  # one tree, drawn at its head
+    "_errors": 830,  # one tree, drawn at its head
     "_activations.activation": 600,  # one state machine: all of it reads or moves the phase
 }
 

@@ -27,7 +27,6 @@ from .._eventloop.loop import Expired, Waiter
 from .._keys import ObjectKey
 from .._messages.delivery import MessageDelivery
 from .._messages.once import OnceRequest
-from ..storage import AlarmChanges
 from .admission import admit
 from .by_value import are_atoms, arguments_by_value
 from .directory import Directory
