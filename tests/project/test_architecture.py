@@ -184,7 +184,7 @@ RANKS = {
         "_message_model _strategies _tests",
         "_message_tests _model",
         "_alarm_batches _alarms _browsing _claims _crashes _feed _machine _objects _tenants",
-        "_dead_messages _mail _message_machine _messages _once",
+        "_dead_messages _mail _message_machine _messages _once _recurrences",
         "_suite",
     ],
     "testing.scheduler_conformance": [

@@ -198,7 +198,7 @@ class Recurrence:
 
     # --- stored rows -----------------------------------------------------------------------------
 
-    def corrected(self, key: ObjectKey, row: AlarmRow, now: int) -> NewAlarm | None:
+    def corrected(self, row: AlarmRow, now: int) -> NewAlarm | None:
         """A replacement for a row whose time isn't that of this schedule; None if it may stay.
 
         A firing that is due already happens. One that was moved stays, too.
@@ -206,7 +206,7 @@ class Recurrence:
         stored = row.alarm
         if stored.recurrence in (MOVED, STOPPED):
             return None
-        new = self.begin(key, now, Onto.OUTDATED)
+        new = self.begin(stored.key.object_key, now, Onto.OUTDATED)
         differs = stored.recurrence != new.recurrence or stored.due_at > new.due_at
         return new if row.status == "dead" or (stored.due_at > now and differs) else None
 
@@ -234,7 +234,7 @@ def corrections(
             new = recurrence.begin(key, now, Onto.NOTHING) if starts else None
             new = new if recurrence.autostart else None
         else:
-            new = recurrence.corrected(key, row, now)
+            new = recurrence.corrected(row, now)
         if new is not None:
             changed[name] = new
     return AlarmChanges(changed=changed) if changed else None

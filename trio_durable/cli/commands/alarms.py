@@ -1,4 +1,4 @@
-"""``trio-durable alarms``, with its commands ``retry`` and ``cancel``."""
+"""``trio-durable alarms``, with its commands ``retry``, ``cancel`` and ``reschedule``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ...storage import AlarmRow, AlarmStatus, Reader
 from ..errors import CommandError
 from ..options import json_option, required_storage, storage_options
 from ..output import console, print_json, quantity
+from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import alarm_json, alarm_table
 from ..storage.open import (
     alarm_key,
@@ -22,7 +23,13 @@ from ..storage.open import (
     resolve_storage,
 )
 from ..storage.owner import open_owner
-from ..storage.paging import find_alarm, iter_alarms, iter_alarms_of
+from ..storage.paging import (
+    find_alarm,
+    iter_alarms,
+    iter_alarms_of,
+    recurring_pages,
+    select_tenants,
+)
 from ..storage.type_completion import complete_type
 
 _LIMIT = 100
@@ -182,6 +189,9 @@ def retry(
 def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str | None) -> None:
     """Remove an alarm or dead letter.
 
+    A recurring alarm is turned off: it leaves a mark, by which it isn't begun
+    again by itself. To cancel the mark removes it.
+
     \b
     Examples:
       trio-durable alarms cancel -s app.db Cart ada remind
@@ -190,8 +200,44 @@ def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str 
     store = resolve_storage(storage)
     now = SystemClock().now()
     with open_reader(store, tenant) as reader:
-        if find_alarm(reader, alarm, now) is None:
+        row = find_alarm(reader, alarm, now)
+        if row is None:
             raise CommandError(f"there is no alarm {alarm}; `trio-durable alarms` lists them")
         with open_owner(store) as owner:
-            owner.cancel_alarm(alarm, now)
+            owner.cancel_alarm(row, now)
     click.echo(f"Cancelled {alarm}.")
+
+
+@alarms.command()
+@click.argument("type_name", metavar="TYPE", shell_complete=complete_type)
+@storage_options(tenant_help="Only alarms of this tenant; by default, of all.")
+@app_option(required=True, help="Module with the class.")
+def reschedule(type_name: str, storage: str, tenant: str | None, apps: tuple[str, ...]) -> None:
+    """Compute the next times of a type's recurring alarms once more.
+
+    After a change of a schedule, or of the rules of a time zone. A runtime does
+    so for each object that it loads; this command does it for all. A firing that
+    is due, or that was moved, stays as it is.
+
+    \b
+    Examples:
+      trio-durable alarms reschedule -s app.db --app shop Report
+    """
+    declared = AppClasses(apps).of_type(type_name).alarms
+    store = resolve_storage(storage)
+    now = SystemClock().now()
+    changed = 0
+    with open_reader(store, tenant) as reader, open_owner(store) as owner:
+        for name, definition in declared.items():
+            if definition.recurrence is None:
+                continue
+            for each in select_tenants(reader, tenant):
+                for page in recurring_pages(reader, type_name, name, each):
+                    news = [
+                        (row.alarm.key, new)
+                        for row in page
+                        if (new := definition.recurrence.corrected(row, now)) is not None
+                    ]
+                    owner.set_alarms(news, now)
+                    changed += len(news)
+    click.echo(f"Rescheduled {quantity(changed, 'alarm')}.")

@@ -11,7 +11,7 @@ import orjson
 from ..._clock import instant
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import AlarmKey, ObjectKey
-from ...storage import AlarmRow
+from ...storage import MOVED, AlarmRow
 from ..output import add_row, new_table, printable
 from . import exact_json
 
@@ -109,6 +109,7 @@ def alarm_json(row: AlarmRow) -> dict[str, object]:
         "failures": alarm.failures,
         "last_error": alarm.last_error,
         "crashes": alarm.crashes,
+        **({} if alarm.recurrence is None else {"recurrence": alarm.recurrence}),
         **json_member("payload", alarm.payload),
     }
 
@@ -122,6 +123,8 @@ def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> 
         status: str = row.status
         if row.available_at is not None and row.available_at > max(now, alarm.due_at):
             status += f", again {format_relative(row.available_at, now)}"
+        if row.status in ("pending", "overdue") and alarm.recurrence is not None:
+            status += ", moved" if alarm.recurrence == MOVED else ", recurring"
         if alarm.crashes and row.status != "dead":
             status += f", crashes: {alarm.crashes}"
         add_row(

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from ..._alarms.recurrence import stopped
 from ..._api.runtime import DurableRuntime
 from ..._cluster.settings import Cluster
 from ..._errors import CallTimeout, StaleObject, StorageInUse
@@ -25,7 +26,9 @@ from ...storage import (
     AlarmChanges,
     AlarmRow,
     Commit,
+    NewAlarm,
     ObjectRow,
+    Onto,
     SharedStorage,
     Storage,
     StoredObject,
@@ -66,8 +69,12 @@ class Owner(ABC):
         """Set exported alarms. See `restore_alarms`."""
 
     @abstractmethod
-    def cancel_alarm(self, key: AlarmKey, now: int) -> None:
-        """Remove an alarm or dead letter."""
+    def cancel_alarm(self, row: AlarmRow, now: int) -> None:
+        """Remove an alarm, a dead letter or a mark. A recurring alarm leaves a mark."""
+
+    @abstractmethod
+    def set_alarms(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]], now: int) -> None:
+        """Set alarms of distinct objects."""
 
     @abstractmethod
     def retry_alarm(self, key: AlarmKey, now: int) -> bool:
@@ -145,10 +152,22 @@ class OwnWriter(Owner):
         """See `Owner.restore_alarms`."""
         restore_alarms(self._writer, rows, now)
 
-    def cancel_alarm(self, key: AlarmKey, now: int) -> None:
+    def cancel_alarm(self, row: AlarmRow, now: int) -> None:
         """See `Owner.cancel_alarm`."""
-        changes = AlarmChanges(changed={key.name: None})
+        key, leaves_mark = row.alarm.key, row.status in ("pending", "overdue")
+        new = stopped(now) if leaves_mark and row.alarm.recurrence is not None else None
+        changes = AlarmChanges(changed={key.name: new})
         self._writer.commit([Commit(key.object_key, None, alarms=changes)], now)
+
+    def set_alarms(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]], now: int) -> None:
+        """See `Owner.set_alarms`."""
+        self._writer.commit(
+            [
+                Commit(key.object_key, None, alarms=AlarmChanges(changed={key.name: new}))
+                for key, new in alarms
+            ],
+            now,
+        )
 
     def retry_alarm(self, key: AlarmKey, now: int) -> bool:
         """See `Owner.retry_alarm`."""
@@ -190,8 +209,21 @@ class OtherRuntimes(Owner):
         """See `Owner.restore_alarms`."""
         self._make([_restoring(row) for row in rows])
 
-    def cancel_alarm(self, key: AlarmKey, now: int) -> None:
+    def set_alarms(self, alarms: Sequence[tuple[AlarmKey, NewAlarm]], now: int) -> None:
+        """See `Owner.set_alarms`."""
+        self._make(
+            [
+                Request(
+                    *("schedule_alarm", key.object_key, key.name, new.due_at, None),
+                    *(new.recurrence, new.onto.value),
+                )
+                for key, new in alarms
+            ]
+        )
+
+    def cancel_alarm(self, row: AlarmRow, now: int) -> None:
         """See `Owner.cancel_alarm`."""
+        key = row.alarm.key
         self._make([Request("cancel_alarm", key.object_key, key.name)])
 
     def retry_alarm(self, key: AlarmKey, now: int) -> bool:
@@ -251,5 +283,6 @@ def _restoring(row: AlarmRow) -> Request:
     # Both do, but only the former shares a transaction with others.
     if is_unchanged(row) and (alarm.payload or b"").isascii():
         payload = None if alarm.payload is None else alarm.payload.decode()
-        return Request("schedule_alarm", key.object_key, key.name, alarm.due_at, payload)
+        marks = [] if alarm.recurrence is None else [alarm.recurrence, Onto.ANYTHING.value]
+        return Request("schedule_alarm", key.object_key, key.name, alarm.due_at, payload, *marks)
     return Request("restore_alarm", key.object_key, *parts_of(row))

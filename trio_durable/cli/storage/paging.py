@@ -105,6 +105,17 @@ def iter_alarms_of(
     return takewhile(lambda row: row.alarm.key.object_key == key, rows)
 
 
+def recurring_pages(
+    reader: Reader, type_name: str, name: str, tenant: str
+) -> Iterator[list[AlarmRow]]:
+    """The recurring alarms of one type and name, as far as these aren't due or moved."""
+    after: AlarmKey | None = None
+    earliest = -(2**63)
+    while page := reader.recurring_alarms(type_name, name, earliest, after, _PAGE_ROWS, tenant):
+        yield [AlarmRow(alarm, alarm.due_at, "pending") for alarm in page]
+        after = page[-1].key
+
+
 def existing_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[AlarmKey]:
     """The stored alarms and dead letters among ``keys``.
 

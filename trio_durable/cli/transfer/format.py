@@ -8,6 +8,7 @@ and as base64 otherwise.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +18,7 @@ import orjson
 
 from ..._clock import EARLIEST, LATEST, instant
 from ..._keys import AlarmKey, ObjectKey, id_problem, tenant_problem
-from ...storage import AlarmRow, ObjectRow, StoredAlarm
+from ...storage import STOPPED, AlarmRow, AlarmStatus, ObjectRow, StoredAlarm
 from ..errors import CommandError
 from ..storage.formatting import key_members
 
@@ -76,6 +77,7 @@ def encode_line(line: Line) -> bytes:
             "failures": alarm.failures,
             "last_error": alarm.last_error,
             **({} if alarm.crashes is None else {"crashes": alarm.crashes}),
+            **({} if alarm.recurrence is None else {"recurrence": alarm.recurrence}),
             **({} if alarm.payload is None else _encode_bytes("payload", alarm.payload, object)),
         }
     )
@@ -170,7 +172,7 @@ def _decode_alarm(data: dict[str, Any]) -> AlarmRow:
     _check_members(
         data,
         {"kind", "type", "id", "name", "due_at", "available_at", "failures", "last_error"},
-        _OPTIONAL | {"crashes"} | _member_forms("payload"),
+        _OPTIONAL | {"crashes", "recurrence"} | _member_forms("payload"),
     )
     payload = _decode_bytes(data, "payload", object)
     if payload is not None:
@@ -186,8 +188,21 @@ def _decode_alarm(data: dict[str, Any]) -> AlarmRow:
     key = _decode_key(data).alarm(_decode_name(data, "name"))
     failures = _decode_count(data, "failures")
     crashes = _decode_count(data, "crashes") if "crashes" in data else None
-    alarm = StoredAlarm(key, due_at, payload, failures, error, crashes)
-    return AlarmRow(alarm, again, "dead" if again is None else "pending")
+    recurrence = _decode_recurrence(data)
+    alarm = StoredAlarm(key, due_at, payload, failures, error, crashes, recurrence)
+    status: AlarmStatus = "pending"
+    if again is None:
+        status = "stopped" if recurrence == STOPPED else "dead"
+    return AlarmRow(alarm, again, status)
+
+
+def _decode_recurrence(data: dict[str, Any]) -> str | None:
+    recurrence = data.get("recurrence")
+    if recurrence is not None and (
+        not isinstance(recurrence, str) or not re.fullmatch("[ -~]{1,64}", recurrence)
+    ):
+        raise ValueError("recurrence must be a string of 1 to 64 characters of ASCII")
+    return recurrence
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Line]] = {

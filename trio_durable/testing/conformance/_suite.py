@@ -20,11 +20,13 @@ from ._message_machine import MessageMachine
 from ._messages import MessageCommitTests
 from ._objects import ObjectTests
 from ._once import OnceTests
+from ._recurrences import RecurrenceTests
 from ._tenants import TenantTests
 
 
 class StorageConformance(
     # pytest collects the last base first, so this is the reverse order of the conditions.
+    RecurrenceTests,
     OnceTests,
     DeadMessageTests,
     MailTests,
