@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from ._activations.info import ActivationInfo, BusyObject
 from ._alarms.alarm import Alarm
+from ._alarms.cron import Cron
+from ._alarms.recurrence import Every, LeftOut, Missed, Recurrence
 from ._alarms.retry import Retry
 from ._api.context import Context
 from ._api.durable_object import DurableObject, ObjectDefinition, definition_of
@@ -119,6 +121,7 @@ __all__ = [
     "ClusterTLS",
     "CommitRefused",
     "Context",
+    "Cron",
     "DeadMessage",
     "DefinitionError",
     "Durability",
@@ -126,6 +129,7 @@ __all__ = [
     "DurableObject",
     "DurableRuntime",
     "Duration",
+    "Every",
     "FieldDefinition",
     "ForeignHandle",
     "Handle",
@@ -139,9 +143,11 @@ __all__ = [
     "InvalidObjectId",
     "InvalidOnceKey",
     "InvalidTenant",
+    "LeftOut",
     "MailboxFull",
     "MemoryStorage",
     "Message",
+    "Missed",
     "NoRuntime",
     "Node",
     "NotInTurn",
@@ -160,6 +166,7 @@ __all__ = [
     "OwnerLost",
     "PersistenceError",
     "ReadonlyViolation",
+    "Recurrence",
     "RemoteError",
     "ReplyDecodeError",
     "ReplyError",

@@ -6,13 +6,21 @@ from types import ModuleType
 
 import cluster.mutants
 import exactness.mutants
+import guarantees.alarms.mutants
 import hold.mutants
 import outbox.mutants
 import pytest
 import storage.mutants
 from exactness.mutants import ROOT, Mutant
 
-MODULES = (exactness.mutants, hold.mutants, cluster.mutants, outbox.mutants, storage.mutants)
+MODULES = (
+    exactness.mutants,
+    hold.mutants,
+    cluster.mutants,
+    outbox.mutants,
+    storage.mutants,
+    guarantees.alarms.mutants,
+)
 EACH = [
     pytest.param(each, id=f"{module.__name__}-{each.name}")
     for module in MODULES

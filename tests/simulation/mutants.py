@@ -318,13 +318,15 @@ def never_acknowledged() -> AbstractContextManager[object]:
 @mutant
 def acknowledged_before_its_turn() -> AbstractContextManager[object]:
     """The acknowledgement of an alarm is in the commit in the middle of its turn."""
-    return rewritten(Effects, "take_alarms", ("staged.clear or name in staged.changed", "True"))
+    return rewritten(Effects, "take_alarms", ("staged.supersedes(name)", "True"))
 
 
 @mutant
 def deletion_leaves_alarms() -> AbstractContextManager[object]:
     """Deleting an object leaves its alarms."""
-    return rewritten(Effects, "delete_object", ("self.clear_alarms()", "pass"))
+    return rewritten(
+        Effects, "delete_object", ("self.change_alarms(AlarmChanges(clear=True))", "pass")
+    )
 
 
 @mutant

@@ -156,3 +156,28 @@ def made_for_a_test() -> Alarm:
     with suppress(InvalidAlarm):
         assert_type(due.payload_as(Note), Note)
     return due
+
+
+class Recurring(DurableObject):
+    @alarm(
+        cron="0 9 * * mon-fri",
+        zone="Europe/Berlin",
+        missed="once",
+        spread=timedelta(minutes=5),
+        autostart=True,
+        retry=Retry(attempts=3),
+    )
+    def digest(self) -> None:
+        assert self.ctx.alarm is not None
+        assert_type(self.ctx.alarm.is_recurring, bool)
+
+    @alarm(every=timedelta(hours=1), missed="skip", grace=30)
+    async def read_meter(self) -> None:
+        self.ctx.schedule_alarm("read_meter")
+        self.ctx.schedule_alarm("digest", after=5, keep=True)
+        assert_type(await self.ctx.list_alarms(), list[Alarm])
+
+
+async def recur(runtime: DurableRuntime) -> None:
+    await runtime.schedule_alarm(Recurring, "a", "read_meter")
+    await runtime.schedule_alarm(Recurring, "a", "once", after=5, keep=True)

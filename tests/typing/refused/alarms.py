@@ -145,3 +145,23 @@ def wrong_runtimes() -> None:
     DurableRuntime("x.db", clock=5)  # refused
     DurableRuntime("x.db", claim_ttl="60")  # refused
     DurableRuntime("x.db", polling_interval=None)  # refused
+
+
+class WrongSchedules(DurableObject):
+    @alarm(cron=9)  # refused
+    def by_number(self) -> None: ...
+
+    @alarm(cron="0 9 * * *", every=5)  # refused
+    def both(self) -> None: ...
+
+    @alarm(every=5, zone="UTC")  # refused
+    def in_a_zone(self) -> None: ...
+
+    @alarm(every=5, missed="never")  # refused
+    def missed(self) -> None: ...
+
+    @alarm(autostart=True)  # refused
+    def without(self) -> None: ...
+
+    @alarm(every="5")  # refused
+    def by_text(self) -> None: ...
