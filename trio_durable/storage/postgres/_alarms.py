@@ -482,6 +482,7 @@ def _touched(changes: AlarmChanges) -> Sequence[str | None]:
 
 
 def keys_of(alarms: Sequence[AlarmKey]) -> tuple[TextArray, TextArray, TextArray]:
+    """The parameters of keys: types, ids and names."""
     return (
         text_array(key.type_name for key in alarms),
         text_array(key.object_id for key in alarms),
@@ -492,4 +493,5 @@ def keys_of(alarms: Sequence[AlarmKey]) -> tuple[TextArray, TextArray, TextArray
 def claims_of(
     claims: Sequence[tuple[AlarmKey, int]],
 ) -> tuple[TextArray, TextArray, TextArray, BigintArray]:
+    """The parameters of claims: those of their keys, and the claims."""
     return *keys_of([key for key, _ in claims]), BigintArray([claim for _, claim in claims])
