@@ -28,7 +28,6 @@ CHECKS: dict[str, tuple[str, ...]] = {
         ("unhandled", _RECURRING, "older_release_without"),
         ("doubled hour", "alarms/test_cron.py", "second_pass or comes_once"),
         ("year", _RECURRING, "year_ahead_and_back"),
-        ("moved", _RECURRING, "can_be_moved"),
     )
 }
 
@@ -105,14 +104,6 @@ MUTANTS = [
         "scheduler/_wheel/scheduler.py",
         "            tasks.start_soon(self._start_check.run)\n",
         "",
-    ),
-    Mutant(
-        "moved_firing_corrected",
-        "a firing that was moved is set back to its schedule",
-        "moved",
-        _RECURRENCE,
-        "if stored.recurrence in (MOVED, STOPPED):",
-        "if stored.recurrence == STOPPED:",
     ),
 ]
 
