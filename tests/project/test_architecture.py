@@ -215,7 +215,7 @@ RANKS = {
         "owner type_completion",
         "state_upgrade",
     ],
-    "cli.transfer": ["format", "export_file"],
+    "cli.transfer": ["fields", "message_lines", "format", "export_file"],
     "cli.scaffold": [
         "annotations files names rendering",
         "app_package fields new_app",
@@ -224,7 +224,7 @@ RANKS = {
     "cli.bench": ["callers objects plain", "figures", "measure"],
     "cli.demo": ["protocol", "child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
-        "alarms bench completion copy demo doctor edit export import_ init ls",
+        "alarms bench completion copy demo doctor edit export import_ init ls messages",
         "migrate migrate_states new nodes rm serve show stats tenants",
     ],
 }

@@ -27,6 +27,7 @@ from .commands.export import export
 from .commands.import_ import import_
 from .commands.init import init
 from .commands.ls import ls
+from .commands.messages import messages
 from .commands.migrate import migrate
 from .commands.migrate_states import migrate_states
 from .commands.new import new
@@ -119,6 +120,7 @@ def application(context: click.Context) -> None:
 
 for _command in (
     alarms,
+    messages,
     bench,
     completion,
     copy_,

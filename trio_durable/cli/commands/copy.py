@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import zip_longest
 from typing import TypeVar
@@ -13,19 +13,42 @@ import click
 from ..._clock import SystemClock
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.restoring import can_restore, restore_alarms
-from ...storage import AlarmRow, ObjectRow, Reader, SQLiteStorage, Writer
+from ...storage import (
+    AlarmRow,
+    DeadMessage,
+    ObjectRow,
+    OnceReply,
+    Reader,
+    SQLiteStorage,
+    StorageFault,
+    StoredMessage,
+    Writer,
+)
 from ..errors import CommandError
-from ..output import console, printable, progress_bar, quantity
+from ..output import console, printable, progress_bar
 from ..storage.batches import batches
 from ..storage.open import open_reader, open_writer, resolve_storage
-from ..storage.paging import existing_alarms, is_empty, iter_alarms, iter_objects, select_tenants
-from ..storage.restore import restore_objects
+from ..storage.paging import (
+    existing_alarms,
+    has_mail,
+    is_empty,
+    iter_alarms,
+    iter_dead_messages,
+    iter_messages,
+    iter_objects,
+    iter_once,
+    select_tenants,
+)
+from ..storage.restore import Mail, restore_mail, restore_objects
 from ..storage.totals import Total
-from ..transfer.format import unrepresentable_instant
+from ..transfer.export_file import name_of
+from ..transfer.fields import unrepresentable_instant
+from ..transfer.format import EndLine, count_text
 
 R = TypeVar("R", ObjectRow, AlarmRow)
 K = TypeVar("K", ObjectKey, AlarmKey)
 
+Mailed = StoredMessage | DeadMessage | OnceReply
 Advance = Callable[[int], None]
 
 
@@ -35,14 +58,16 @@ Advance = Callable[[int], None]
 @click.option("--tenant", "-t", metavar="NAME", help="Copy only this tenant; by default, all.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted copy.")
 def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
-    """Copy all objects and alarms from one storage to another.
+    """Copy all objects, alarms and messages to a storage.
 
     SOURCE and TARGET are paths of SQLite files or URLs. The target must be empty,
     or with --resume contain an interrupted copy. At the end all rows of both are
     compared; exit status 1 if they differ.
 
     Stop all runtimes on the source first. An SQLite file that a runtime has open
-    is rejected; in PostgreSQL an open runtime is not detected.
+    is rejected; in PostgreSQL an open runtime is not detected. Messages that wait
+    are in both storages then, and would be handled in both: open runtimes on
+    one of them only.
 
     \b
     Examples:
@@ -69,6 +94,11 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
             for row in iter_alarms(source_reader, now, None, name):
                 if not can_restore(row):
                     raise unrepresentable_instant(row.alarm.key)
+        if not new.keeps_messages and any(has_mail(source_reader, name) for name in tenants):
+            raise CommandError(
+                f"{old.location} has messages or once-keys, which {new.location} can't keep; let "
+                "them be handled first, and drop the dead ones"
+            )
         total = [Total.of(source_reader.summarize(now, name)) for name in tenants]
         task = progress.add_task("copying", total=2 * sum(s.objects + s.alarms for s in total))
 
@@ -92,10 +122,7 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
     if difference is not None:
         click.echo(printable(f"trio-durable copy: {difference}"), err=True)
         return 1
-    click.echo(
-        f"Copied {quantity(copy.objects, 'object')} and {quantity(copy.alarms, 'alarm')}, and "
-        "found both storages equal, row by row."
-    )
+    click.echo(f"Copied {count_text(copy.copied)}, and found both storages equal, row by row.")
     return 0
 
 
@@ -103,6 +130,7 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
 class _Batch:
     objects: list[ObjectRow] = attrs.field(factory=list)
     alarms: list[AlarmRow] = attrs.field(factory=list)
+    mail: Mail = attrs.field(factory=Mail)
 
 
 @attrs.define
@@ -114,8 +142,7 @@ class StorageCopy:
     _now: int
     _resume: bool
     _advance: Advance
-    objects: int = 0
-    alarms: int = 0
+    copied: EndLine = attrs.field(factory=EndLine)
 
     def all_but_the_last(self, tenants: Iterable[str], writer: Writer) -> _Batch:
         """Write all batches but the last, and return the last."""
@@ -135,8 +162,12 @@ class StorageCopy:
             restore_objects(writer, batch.objects, {})
         if batch.alarms:
             restore_alarms(writer, batch.alarms, self._now)
-        self.objects += len(batch.objects)
-        self.alarms += len(batch.alarms)
+        if batch.mail:
+            left = restore_mail(writer, batch.mail, self._now)
+            if left and not self._resume:
+                raise StorageFault("messages were stored in the target meanwhile")
+            self.copied -= _count(left)
+        self.copied += _count(batch.mail) + EndLine(len(batch.objects), len(batch.alarms))
 
     def _batches(self, tenants: Iterable[str]) -> Iterator[_Batch]:
         """Batches to write. A resumed copy leaves out the rows that the target has."""
@@ -157,6 +188,13 @@ class StorageCopy:
                     alarms = [row for row in alarms if row.alarm.key not in present]
                 if alarms:
                     yield _Batch(alarms=alarms)
+            yield from map(_batch_of, self._mail(tenant))
+
+    def _mail(self, tenant: str) -> Iterator[Sequence[Mailed]]:
+        """Messages and once-keys. The target leaves out what it has."""
+        yield from batches(iter_dead_messages(self._old, None, tenant), _mail_size)
+        yield from batches(iter_messages(self._old, tenant=tenant), _mail_size)
+        yield from batches(iter_once(self._old, tenant), _mail_size)
 
     def differences(self, tenants: Iterable[str], copy: Reader) -> Iterator[str]:
         """A message for each object or alarm that differs between the storages."""
@@ -171,6 +209,22 @@ class StorageCopy:
                 iter_alarms(copy, self._now, None, tenant),
                 _compared_alarm,
             )
+            yield from self._compare_mail(tenant, copy)
+
+    def _compare_mail(self, tenant: str, copy: Reader) -> Iterator[str]:
+        pairs: tuple[tuple[Iterator[Mailed], Iterator[Mailed]], ...] = (
+            (iter_dead_messages(self._old, None, tenant), iter_dead_messages(copy, None, tenant)),
+            (iter_messages(self._old, tenant=tenant), iter_messages(copy, tenant=tenant)),
+            (iter_once(self._old, tenant), iter_once(copy, tenant)),
+        )
+        for old, new in pairs:
+            for row, other in zip_longest(old, new):
+                first = other if row is None else row
+                if first is not None and _compared_mail(row) != _compared_mail(other):
+                    yield (
+                        f"{name_of(first)} differs between the storages; stop all programs "
+                        "that use them, and start over"
+                    )
 
     def _compare(
         self, old: Iterator[R], new: Iterator[R], of: Callable[[R], tuple[K, object]]
@@ -193,6 +247,38 @@ def _compared_object(row: ObjectRow) -> tuple[ObjectKey, object]:
 
 def _compared_alarm(row: AlarmRow) -> tuple[AlarmKey, object]:
     return row.alarm.key, (row.alarm, row.available_at)
+
+
+def _compared_mail(row: Mailed | None) -> object:
+    """A row without the number that its storage gave it."""
+    match row:
+        case StoredMessage():
+            return attrs.evolve(row, key=row.key._replace(seq=0))
+        case DeadMessage():
+            return _compared_mail(row.message), row.died_at, row.is_overtaken
+        case _:
+            return row
+
+
+def _batch_of(rows: Sequence[Mailed]) -> _Batch:
+    batch = _Batch()
+    for row in rows:
+        batch.mail.add(row)
+    return batch
+
+
+def _count(mail: Mail) -> EndLine:
+    return EndLine(0, 0, len(mail.waiting), len(mail.dead), len(mail.once))
+
+
+def _mail_size(row: Mailed) -> int:
+    match row:
+        case StoredMessage():
+            return len(row.arguments)
+        case DeadMessage():
+            return len(row.message.arguments)
+        case OnceReply():
+            return len(row.reply or b"")
 
 
 def _object_size(row: ObjectRow) -> int:

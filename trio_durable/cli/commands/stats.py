@@ -11,6 +11,7 @@ from ..._clock import SystemClock
 from ...storage import TypeSummary
 from ..options import json_option, storage_options
 from ..output import add_row, console, new_table, print_json
+from ..storage.formatting import format_relative, json_instant
 from ..storage.open import open_reader, resolve_storage
 from ..storage.paging import select_tenants
 from ..storage.totals import Total
@@ -20,7 +21,7 @@ from ..storage.totals import Total
 @storage_options(tenant_help="Count only this tenant.")
 @json_option
 def stats(storage: str, tenant: str | None, as_json: bool) -> None:
-    """Count objects, bytes of state, and alarms.
+    """Count objects, bytes of state, alarms and messages.
 
     The counts are per type, per tenant, and in total. All rows are read, so a
     large storage takes some time.
@@ -35,6 +36,7 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
     with open_reader(store, tenant) as reader:
         names = select_tenants(reader, tenant)
         summaries = {name: reader.summarize(now, name) for name in names}
+        mail = {name: reader.summarize_messages(name) for name in names}
     totals = {name: Total.of(types) for name, types in summaries.items()}
     total = Total.of(totals.values())
     file_bytes = _size_of(Path(store.location))
@@ -48,6 +50,17 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
                 ],
                 "tenants": [{"tenant": name, **_figures(each)} for name, each in totals.items()],
                 "total": _figures(total),
+                "messages": [
+                    {
+                        "tenant": name,
+                        "type": each.type_name,
+                        "waiting": each.waiting,
+                        "oldest": None if each.oldest is None else json_instant(each.oldest),
+                        "dead": each.dead,
+                    }
+                    for name, types in mail.items()
+                    for each in types
+                ],
                 "file_size": file_bytes,
             }
         )
@@ -60,6 +73,13 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
             add_row(table, name, "(all)", *_cells(totals[name]))
     add_row(table, "", "(all)", *_cells(total))
     console().print(table)
+    if any(mail.values()):
+        letters = new_table("tenant", "messages to", ">waiting", "oldest", ">dead")
+        for name, received in mail.items():
+            for one in received:
+                oldest = "" if one.oldest is None else format_relative(one.oldest, now)
+                add_row(letters, name, one.type_name, f"{one.waiting:,}", oldest, f"{one.dead:,}")
+        console().print(letters)
     if file_bytes is not None:
         click.echo(f"Size of the file: {decimal(file_bytes)}.")
 

@@ -16,10 +16,12 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from ..._alarms.recurrence import stopped
+from ..._api.objects import Objects
 from ..._api.runtime import DurableRuntime
 from ..._cluster.settings import Cluster
 from ..._errors import CallTimeout, StaleObject, StorageInUse
 from ..._keys import AlarmKey, ObjectKey
+from ..._messages.message import message_id
 from ..._persistence.restoring import is_unchanged, parts_of, restore_alarms, to_text
 from ..._runtime.routed_administration import Request, RoutedAdministration
 from ...storage import (
@@ -37,7 +39,7 @@ from ...storage import (
 from ..errors import CommandError
 from .members import cluster_of
 from .open import open_writer
-from .restore import changed_meanwhile, restore_objects, restoring_commit
+from .restore import Mail, changed_meanwhile, restore_mail, restore_objects, restoring_commit
 
 _TIMEOUT_SECONDS = 30.0
 _MAX_REQUESTS = 64
@@ -79,6 +81,27 @@ class Owner(ABC):
     @abstractmethod
     def retry_alarm(self, key: AlarmKey, now: int) -> bool:
         """Make a dead letter due. Returns whether it was one."""
+
+    @property
+    @abstractmethod
+    def may_restore_messages(self) -> bool:
+        """True if exported messages can be stored."""
+
+    @abstractmethod
+    def restore_mail(self, mail: Mail, now: int) -> Mail:
+        """Store exported messages and once-keys of one tenant. See `Writer.restore_messages`.
+
+        Returns:
+            Those that were there already, and were left as they are there.
+        """
+
+    @abstractmethod
+    def retry_message(self, token: int, tenant: str) -> bool:
+        """Let a dead letter wait again. Returns whether it was one."""
+
+    @abstractmethod
+    def drop_message(self, token: int, tenant: str) -> bool:
+        """Remove a dead letter. Returns whether it was one."""
 
     @abstractmethod
     def drop_tenant(self, name: str) -> bool:
@@ -173,6 +196,23 @@ class OwnWriter(Owner):
         """See `Owner.retry_alarm`."""
         return self._writer.revive(key, now)
 
+    @property
+    def may_restore_messages(self) -> bool:
+        """See `Owner.may_restore_messages`."""
+        return True
+
+    def restore_mail(self, mail: Mail, now: int) -> Mail:
+        """See `Owner.restore_mail`."""
+        return restore_mail(self._writer, mail, now)
+
+    def retry_message(self, token: int, tenant: str) -> bool:
+        """See `Owner.retry_message`."""
+        return bool(self._writer.retry_messages([token], tenant))
+
+    def drop_message(self, token: int, tenant: str) -> bool:
+        """See `Owner.drop_message`."""
+        return bool(self._writer.drop_messages([token], tenant))
+
     def drop_tenant(self, name: str) -> bool:
         """See `Owner.drop_tenant`."""
         return self._writer.drop_tenant(name)
@@ -230,6 +270,26 @@ class OtherRuntimes(Owner):
         """See `Owner.retry_alarm`."""
         [is_revived] = self._make([Request("retry_alarm", key.object_key, key.name)])
         return bool(is_revived)
+
+    @property
+    def may_restore_messages(self) -> bool:
+        """See `Owner.may_restore_messages`: no runtime would learn of them."""
+        return False
+
+    def restore_mail(self, mail: Mail, now: int) -> Mail:
+        """See `Owner.restore_mail`."""
+        raise CommandError("messages can't be imported while runtimes are open; stop them first")
+
+    def retry_message(self, token: int, tenant: str) -> bool:
+        """See `Owner.retry_message`."""
+        return self._portal.call(self._objects(tenant).retry_message, message_id(token))
+
+    def drop_message(self, token: int, tenant: str) -> bool:
+        """See `Owner.drop_message`."""
+        return self._portal.call(self._objects(tenant).drop_message, message_id(token))
+
+    def _objects(self, tenant: str) -> Objects:
+        return self._runtime.tenant(tenant) if tenant else self._runtime
 
     def drop_tenant(self, name: str) -> bool:
         """See `Owner.drop_tenant`."""

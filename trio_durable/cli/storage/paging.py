@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, takewhile
 
 from ..._keys import AlarmKey, ObjectKey
-from ...storage import AlarmRow, AlarmStatus, ObjectRow, Reader
+from ...storage import (
+    AlarmRow,
+    AlarmStatus,
+    DeadMessage,
+    MessageKey,
+    ObjectRow,
+    OnceKey,
+    OnceReply,
+    Reader,
+    StoredMessage,
+)
 
 _PAGE_ROWS = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
+_MESSAGE_PAGE = 64
+"""Each message has up to 64 KiB of arguments, and a page of them has to fit into memory."""
 
 _LAST_NAME = "\U0010ffff" * 128
 """The last name in the order of UTF-8 bytes: 512 bytes of the last character."""
@@ -116,6 +128,57 @@ def recurring_pages(
         after = page[-1].key
 
 
+def iter_messages(
+    reader: Reader,
+    type_name: str | None = None,
+    object_id: str | None = None,
+    tenant: str = "",
+    limit: int = _MESSAGE_PAGE,
+) -> Iterator[StoredMessage]:
+    """Waiting messages in the order of `Reader.list_messages`."""
+    after: MessageKey | None = None
+    while page := reader.list_messages(type_name, object_id, after, limit, tenant):
+        yield from page
+        after = page[-1].key
+
+
+def iter_dead_messages(
+    reader: Reader, type_name: str | None = None, tenant: str = ""
+) -> Iterator[DeadMessage]:
+    """Dead letters among messages, by number."""
+    after = 0
+    while page := reader.list_dead_messages(type_name, after, _MESSAGE_PAGE, tenant):
+        yield from page
+        after = page[-1].message.key.seq
+
+
+def iter_once(reader: Reader, tenant: str = "") -> Iterator[OnceReply]:
+    """Once-keys by type, id and key, those that have expired among them."""
+    after: OnceKey | None = None
+    while page := reader.list_once(after, _MESSAGE_PAGE, tenant):
+        yield from page
+        after = page[-1].key
+
+
+def has_mail(reader: Reader, tenant: str = "") -> bool:
+    """True if a tenant has messages, dead letters among them, or once-keys."""
+    return bool(
+        reader.list_messages(None, None, None, 1, tenant)
+        or reader.list_dead_messages(None, 0, 1, tenant)
+        or reader.list_once(None, 1, tenant)
+    )
+
+
+def present_mail(reader: Reader, tenants: Iterable[str]) -> tuple[set[int], set[OnceKey]]:
+    """The tokens of all messages, dead letters among them, and all once-keys of some tenants."""
+    tokens, keys = set[int](), set[OnceKey]()
+    for tenant in tenants:
+        tokens |= {message.key.token for message in iter_messages(reader, tenant=tenant)}
+        tokens |= {dead.message.key.token for dead in iter_dead_messages(reader, None, tenant)}
+        keys |= {once.key for once in iter_once(reader, tenant)}
+    return tokens, keys
+
+
 def existing_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[AlarmKey]:
     """The stored alarms and dead letters among ``keys``.
 
@@ -145,9 +208,10 @@ def existing_alarms(reader: Reader, keys: Sequence[AlarmKey], now: int) -> set[A
 
 
 def is_empty(reader: Reader) -> bool:
-    """True if the storage has no object, no alarm and no tenant."""
+    """True if the storage has no object, alarm, message, once-key or tenant."""
     return not (
         reader.list_tenants(None, 1)
         or reader.browse_objects(None, None, 1)
         or reader.browse_alarms(None, 0, None, None, 1)
+        or has_mail(reader)
     )

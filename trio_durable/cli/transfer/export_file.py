@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -15,12 +16,14 @@ from typing import IO
 import attrs
 import orjson
 
-from ...storage import AlarmRow, ObjectRow
+from ..._keys import ObjectKey
+from ..._messages.message import message_id
+from ...storage import AlarmRow, DeadMessage, ObjectRow, OnceReply, StoredMessage
 from ..errors import CommandError
 from ..output import quantity
 from ..storage import exact_json
 from ..storage.batches import batches
-from .format import EndLine, decode_line, is_header
+from .format import EndLine, Row, decode_line, is_header
 
 
 @contextmanager
@@ -36,8 +39,8 @@ def ensure_seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 def check_export(
     file: IO[bytes], name: str, tenant: str | None, advance: Callable[[int], None]
-) -> None:
-    """Check a whole export.
+) -> bool:
+    """Check a whole export. Returns whether it has messages or once-keys.
 
     Args:
         file: The export.
@@ -75,6 +78,7 @@ def check_export(
         raise CommandError(
             f"{name} has no rows of tenant {tenant}; check the name, or leave out -t"
         )
+    return checker.has_mail
 
 
 class _ExportChecker:
@@ -82,10 +86,11 @@ class _ExportChecker:
 
     def __init__(self, wanted: str | None) -> None:
         self.has_ended = False
+        self.has_mail = False
         self.has_wanted = False
         self._wanted = wanted
         self._has_begun = False
-        self._objects = self._alarms = 0
+        self._counts: Counter[type[Row]] = Counter()
         self._last: tuple[bytes, ...] = ()
 
     def take(self, data: object) -> None:
@@ -103,36 +108,90 @@ class _ExportChecker:
         if self.has_ended:
             raise ValueError("the line is after the end")
         if isinstance(line, EndLine):
-            if line != EndLine(self._objects, self._alarms):
+            counts = self._counts
+            found = EndLine(
+                *(counts[ObjectRow], counts[AlarmRow], counts[StoredMessage], counts[DeadMessage]),
+                counts[OnceReply],
+            )
+            if line != found:
+                mail = ""
+                if line.mail or found.mail:
+                    mail = f", and {line.mail:,} rows of messages, not {found.mail:,}"
                 raise ValueError(
                     f"it says {quantity(line.objects, 'object')} and "
-                    f"{quantity(line.alarms, 'alarm')}, but the file has {self._objects:,} and "
-                    f"{self._alarms:,}; lines are missing or were added"
+                    f"{quantity(line.alarms, 'alarm')}, but the file has {found.objects:,} and "
+                    f"{found.alarms:,}{mail}; lines are missing or were added"
                 )
             self.has_ended = True
+            self.has_mail = found.mail > 0
             return
         self._check_order(line)
-        if isinstance(line, ObjectRow):
-            self._objects += 1
-        else:
-            self._alarms += 1
+        self._counts[type(line)] += 1
 
-    def _check_order(self, line: ObjectRow | AlarmRow) -> None:
-        key = line.key if isinstance(line, ObjectRow) else line.alarm.key
-        names = [key.type_name, key.object_id]
-        if isinstance(line, AlarmRow):
-            names.append(line.alarm.key.name)
-        kind = b"0" if isinstance(line, ObjectRow) else b"1"
-        self.has_wanted |= key.tenant == self._wanted
-        place = (key.tenant.encode(), kind, *(name.encode() for name in names))
+    def _check_order(self, line: Row) -> None:
+        name, tenant = name_of(line), tenant_of(line)
+        self.has_wanted |= tenant == self._wanted
+        place = (tenant.encode(), *_place(line))
         if place == self._last:
-            raise ValueError(f"{key} is there twice")
+            raise ValueError(f"{name} is there twice")
         if place < self._last:
             raise ValueError(
-                f"{key} is not in order; lines are sorted by tenant, objects before alarms, then "
-                "by type, id and name"
+                f"{name} is not in order; lines are sorted by tenant, objects before alarms, "
+                "these before dead messages, messages and once-keys, then by type, id and name"
             )
         self._last = place
+
+
+def tenant_of(row: Row) -> str:
+    """The tenant of a row."""
+    match row:
+        case ObjectRow() | StoredMessage() | OnceReply():
+            key = row.key
+            return key.tenant if isinstance(key, ObjectKey) else key.to.tenant
+        case AlarmRow():
+            return row.alarm.key.tenant
+        case DeadMessage():
+            return row.message.key.to.tenant
+
+
+def name_of(row: Row) -> str:
+    """A row, for messages of errors."""
+    match row:
+        case ObjectRow():
+            return str(row.key)
+        case AlarmRow():
+            return str(row.alarm.key)
+        case StoredMessage():
+            return f"message {message_id(row.key.token)}"
+        case DeadMessage():
+            return f"dead message {message_id(row.message.key.token)}"
+        case OnceReply():
+            return f"once-key {row.key.key!r} of {row.key.to}"
+
+
+def _place(row: Row) -> tuple[bytes, ...]:
+    """The place of a row among those of its tenant."""
+    match row:
+        case ObjectRow():
+            key = row.key
+            return b"0", key.type_name.encode(), key.object_id.encode()
+        case AlarmRow():
+            alarm = row.alarm.key
+            return (
+                *(b"1", alarm.type_name.encode(), alarm.object_id.encode()),
+                alarm.name.encode(),
+            )
+        case DeadMessage():
+            return b"2", row.message.key.seq.to_bytes(8, "big")
+        case StoredMessage():
+            to, lane, number, _ = row.key
+            return (
+                *(b"3", to.type_name.encode(), to.object_id.encode(), lane.encode()),
+                number.to_bytes(8, "big"),
+            )
+        case OnceReply():
+            to, name = row.key
+            return b"4", to.type_name.encode(), to.object_id.encode(), name.encode()
 
 
 @attrs.frozen
@@ -141,6 +200,7 @@ class Chunk:
 
     objects: list[tuple[int, ObjectRow]]
     alarms: list[tuple[int, AlarmRow]]
+    mail: list[tuple[int, StoredMessage | DeadMessage | OnceReply]]
 
 
 def read_chunks(
@@ -157,12 +217,17 @@ def read_chunks(
         yield Chunk(
             [(number, line) for number, line, _ in batch if isinstance(line, ObjectRow)],
             [(number, line) for number, line, _ in batch if isinstance(line, AlarmRow)],
+            [
+                (number, line)
+                for number, line, _ in batch
+                if isinstance(line, (StoredMessage, DeadMessage, OnceReply))
+            ],
         )
 
 
 def _rows(
     file: IO[bytes], tenant: str | None, advance: Callable[[int], None]
-) -> Iterator[tuple[int, ObjectRow | AlarmRow, int]]:
+) -> Iterator[tuple[int, Row, int]]:
     """Rows with the number and the length of their lines."""
     file.seek(0)
     for number, text in enumerate(file, 1):
@@ -171,6 +236,5 @@ def _rows(
         line = None if number == 1 else decode_line(orjson.loads(text))
         if line is None or isinstance(line, EndLine):
             continue
-        key = line.key if isinstance(line, ObjectRow) else line.alarm.key
-        if tenant in (None, key.tenant):
+        if tenant in (None, tenant_of(line)):
             yield number, line, len(text)

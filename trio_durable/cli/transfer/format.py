@@ -1,43 +1,97 @@
 """The format of exports: lines of JSON, described in ``docs/cli.md``.
 
-An export has a header, the objects and alarms, and an end with their numbers, by which a truncated
-file is detected. A state or payload is embedded as JSON if parsing that restores it byte for byte,
-and as base64 otherwise.
+An export has a header, the objects, alarms and messages, and an end with their numbers, by which a
+truncated file is detected. A state or payload is embedded as JSON if parsing that restores it byte
+for byte, and as base64 otherwise.
 """
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 import orjson
 
-from ..._clock import EARLIEST, LATEST, instant
-from ..._keys import AlarmKey, ObjectKey, id_problem, tenant_problem
-from ...storage import STOPPED, AlarmRow, AlarmStatus, ObjectRow, StoredAlarm
+from ...storage import (
+    STOPPED,
+    AlarmRow,
+    AlarmStatus,
+    DeadMessage,
+    ObjectRow,
+    OnceReply,
+    StoredAlarm,
+    StoredMessage,
+)
 from ..errors import CommandError
+from ..output import quantity
 from ..storage.formatting import key_members
+from .fields import (
+    check_members,
+    decode_bytes,
+    decode_count,
+    decode_instant,
+    decode_key,
+    decode_name,
+    encode_bytes,
+    encode_instant,
+    member_forms,
+)
+from .message_lines import (
+    decode_dead_message,
+    decode_message,
+    decode_once,
+    encode_dead_message,
+    encode_message,
+    encode_once,
+)
 
 VERSION = 1
+_MAIL = ("messages", "dead_messages", "once")
 HEADER = {"trio_durable": "export", "version": VERSION}
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_COUNT = 2**63 - 1
 
 
 @attrs.frozen
 class EndLine:
-    """The last line, with the numbers of objects and alarms."""
+    """The last line, with the numbers of rows."""
 
-    objects: int
-    alarms: int
+    objects: int = 0
+    alarms: int = 0
+    messages: int = 0
+    dead_messages: int = 0
+    once: int = 0
+
+    def __add__(self, other: EndLine) -> EndLine:
+        """The sum of the numbers."""
+        mine, theirs = attrs.astuple(self), attrs.astuple(other)
+        return EndLine(*(one + another for one, another in zip(mine, theirs, strict=True)))
+
+    def __sub__(self, other: EndLine) -> EndLine:
+        """The difference of the numbers."""
+        mine, theirs = attrs.astuple(self), attrs.astuple(other)
+        return EndLine(*(one - another for one, another in zip(mine, theirs, strict=True)))
+
+    @property
+    def mail(self) -> int:
+        """The number of rows of messages, dead letters among them, and once-keys."""
+        return self.messages + self.dead_messages + self.once
 
 
-Line = ObjectRow | AlarmRow | EndLine
+def count_text(count: EndLine) -> str:
+    """The numbers of rows, for people; those of messages if there are any."""
+    parts = [quantity(count.objects, "object"), quantity(count.alarms, "alarm")]
+    if count.messages:
+        parts.append(quantity(count.messages, "message"))
+    if count.dead_messages:
+        parts.append(quantity(count.dead_messages, "dead message"))
+    if count.once:
+        parts.append(quantity(count.once, "once-key"))
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+Row = ObjectRow | AlarmRow | StoredMessage | DeadMessage | OnceReply
+Line = Row | EndLine
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -55,15 +109,24 @@ def encode_line(line: Line) -> bytes:
         CommandError: An instant is outside the years 1 to 9999.
     """
     if isinstance(line, EndLine):
-        return _encode({"kind": "end", "objects": line.objects, "alarms": line.alarms})
+        end = {"kind": "end", "objects": line.objects, "alarms": line.alarms}
+        # Left out where there are none, so that releases without messages can read it.
+        mail = {name: getattr(line, name) for name in _MAIL if getattr(line, name)}
+        return _encode({**end, **mail})
+    if isinstance(line, StoredMessage):
+        return _encode({"kind": "message", **encode_message(line)})
+    if isinstance(line, DeadMessage):
+        return _encode({"kind": "dead_message", **encode_dead_message(line)})
+    if isinstance(line, OnceReply):
+        return _encode({"kind": "once", **encode_once(line)})
     if isinstance(line, ObjectRow):
         return _encode(
             {
                 "kind": "object",
                 **key_members(line.key),
                 "revision": line.revision,
-                "updated_at": _encode_instant(line.key, line.updated_at),
-                **_encode_bytes("state", line.state, dict),
+                "updated_at": encode_instant(line.key, line.updated_at),
+                **encode_bytes("state", line.state, dict),
             }
         )
     alarm = line.alarm
@@ -72,43 +135,19 @@ def encode_line(line: Line) -> bytes:
         {
             "kind": "alarm",
             **key_members(alarm.key),
-            "due_at": _encode_instant(alarm.key, alarm.due_at),
-            "available_at": None if again is None else _encode_instant(alarm.key, again),
+            "due_at": encode_instant(alarm.key, alarm.due_at),
+            "available_at": None if again is None else encode_instant(alarm.key, again),
             "failures": alarm.failures,
             "last_error": alarm.last_error,
             **({} if alarm.crashes is None else {"crashes": alarm.crashes}),
             **({} if alarm.recurrence is None else {"recurrence": alarm.recurrence}),
-            **({} if alarm.payload is None else _encode_bytes("payload", alarm.payload, object)),
+            **({} if alarm.payload is None else encode_bytes("payload", alarm.payload, object)),
         }
     )
 
 
 def _encode(data: dict[str, Any]) -> bytes:
     return orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _encode_instant(key: ObjectKey | AlarmKey, microseconds: int) -> str:
-    try:
-        return instant(microseconds).isoformat()
-    except OverflowError:
-        raise unrepresentable_instant(key) from None
-
-
-def unrepresentable_instant(key: ObjectKey | AlarmKey) -> CommandError:
-    """The error for an object or alarm with an instant that can't be exported or copied."""
-    return CommandError(
-        f"{key} has a time outside the years 1 to 9999; set or save it again, or remove it"
-    )
-
-
-def _encode_bytes(name: str, data: bytes, kind: type) -> dict[str, object]:
-    try:
-        value = orjson.loads(data)
-        if isinstance(value, kind) and orjson.dumps(value) == data:
-            return {name: orjson.Fragment(data)}
-    except ValueError:
-        pass
-    return {f"{name}_base64": base64.b64encode(data).decode()}
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -129,7 +168,7 @@ def is_header(data: object) -> bool:
             f"the export has version {version!r:.20}, and this release reads version {VERSION}; "
             "import it with the release that wrote it, or a later one"
         )
-    _check_members(data, HEADER.keys())
+    check_members(data, HEADER.keys())
     return True
 
 
@@ -149,32 +188,33 @@ def decode_line(data: object) -> Line:
 
 
 def _decode_end(data: dict[str, Any]) -> EndLine:
-    _check_members(data, {"kind", "objects", "alarms"})
-    return EndLine(_decode_count(data, "objects"), _decode_count(data, "alarms"))
+    check_members(data, {"kind", "objects", "alarms"}, _MAIL)
+    mail = {name: decode_count(data, name) for name in _MAIL if name in data}
+    return EndLine(decode_count(data, "objects"), decode_count(data, "alarms"), **mail)
 
 
 def _decode_object(data: dict[str, Any]) -> ObjectRow:
-    state = _decode_bytes(data, "state", dict)
+    state = decode_bytes(data, "state", dict)
     if state is None:
         raise ValueError("state is missing")
-    _check_members(
-        data, {"kind", "type", "id", "revision", "updated_at"}, _OPTIONAL | _member_forms("state")
+    check_members(
+        data, {"kind", "type", "id", "revision", "updated_at"}, _OPTIONAL | member_forms("state")
     )
     return ObjectRow(
-        _decode_key(data),
-        _decode_count(data, "revision"),
-        _decode_instant(data, "updated_at"),
+        decode_key(data),
+        decode_count(data, "revision"),
+        decode_instant(data, "updated_at"),
         state,
     )
 
 
 def _decode_alarm(data: dict[str, Any]) -> AlarmRow:
-    _check_members(
+    check_members(
         data,
         {"kind", "type", "id", "name", "due_at", "available_at", "failures", "last_error"},
-        _OPTIONAL | {"crashes", "recurrence"} | _member_forms("payload"),
+        _OPTIONAL | {"crashes", "recurrence"} | member_forms("payload"),
     )
-    payload = _decode_bytes(data, "payload", object)
+    payload = decode_bytes(data, "payload", object)
     if payload is not None:
         try:
             payload.decode()  # storages require UTF-8
@@ -183,11 +223,11 @@ def _decode_alarm(data: dict[str, Any]) -> AlarmRow:
     error = data["last_error"]
     if error is not None and (not isinstance(error, str) or "\0" in error):
         raise ValueError("last_error must be null or a string without NUL")
-    due_at = _decode_instant(data, "due_at")
-    again = None if data["available_at"] is None else _decode_instant(data, "available_at")
-    key = _decode_key(data).alarm(_decode_name(data, "name"))
-    failures = _decode_count(data, "failures")
-    crashes = _decode_count(data, "crashes") if "crashes" in data else None
+    due_at = decode_instant(data, "due_at")
+    again = None if data["available_at"] is None else decode_instant(data, "available_at")
+    key = decode_key(data).alarm(decode_name(data, "name"))
+    failures = decode_count(data, "failures")
+    crashes = decode_count(data, "crashes") if "crashes" in data else None
     recurrence = _decode_recurrence(data)
     alarm = StoredAlarm(key, due_at, payload, failures, error, crashes, recurrence)
     status: AlarmStatus = "pending"
@@ -208,74 +248,9 @@ def _decode_recurrence(data: dict[str, Any]) -> str | None:
 _DECODERS: dict[str, Callable[[dict[str, Any]], Line]] = {
     "object": _decode_object,
     "alarm": _decode_alarm,
+    "dead_message": decode_dead_message,
+    "message": decode_message,
+    "once": decode_once,
     "end": _decode_end,
 }
 _OPTIONAL = {"tenant"}
-
-
-def _member_forms(name: str) -> set[str]:
-    return {name, f"{name}_base64"}
-
-
-def _check_members(
-    data: dict[str, Any], required: Collection[str], optional: Collection[str] = ()
-) -> None:
-    for name in required:
-        if name not in data:
-            raise ValueError(f"{name} is missing")
-    for name in data:
-        if name not in required and name not in optional:
-            raise ValueError(f"{name!r:.40} is unknown here")
-
-
-def _decode_key(data: dict[str, Any]) -> ObjectKey:
-    tenant = data.get("tenant", "")
-    problem = tenant_problem(tenant) if "tenant" in data else None
-    if problem is not None:
-        raise ValueError(f"tenant can't be {tenant!r:.40}: {problem}")
-    return ObjectKey(_decode_name(data, "type"), _decode_name(data, "id"), tenant)
-
-
-def _decode_name(data: dict[str, Any], member: str) -> str:
-    name = data[member]
-    problem = id_problem(name)
-    if problem is not None:
-        raise ValueError(f"{member} can't be {name!r:.40}: {problem}")
-    return str(name)
-
-
-def _decode_count(data: dict[str, Any], member: str) -> int:
-    count = data[member]
-    if type(count) is not int or not 0 <= count <= _MAX_COUNT:
-        raise ValueError(f"{member} is {count!r:.40}, not a number from 0 to 2**63 - 1")
-    return count
-
-
-def _decode_instant(data: dict[str, Any], member: str) -> int:
-    text = data[member]
-    try:
-        time = datetime.fromisoformat(text)
-        microseconds = (time - _EPOCH) // timedelta(microseconds=1)
-    except (TypeError, ValueError):
-        microseconds = LATEST + 1
-    if not EARLIEST <= microseconds <= LATEST:
-        raise ValueError(
-            f"{member} is {text!r:.40}, not an instant such as 2026-01-31T09:30:00+00:00"
-        )
-    return microseconds
-
-
-def _decode_bytes(data: dict[str, Any], member: str, kind: type) -> bytes | None:
-    encoded = f"{member}_base64"
-    if encoded in data:
-        if member in data:
-            raise ValueError(f"it has both {member} and {encoded}")
-        try:
-            return base64.b64decode(data[encoded], validate=True)
-        except (TypeError, ValueError):
-            raise ValueError(f"{encoded} is not base64") from None
-    if member not in data:
-        return None
-    if not isinstance(data[member], kind):
-        raise ValueError(f"{member} is not a JSON object")
-    return orjson.dumps(data[member])
