@@ -13,12 +13,16 @@ from typing import Protocol, TypeVar
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import (
     Commit,
+    Deferral,
     ForwardingWriter,
     MemoryStorage,
+    MessageKey,
     Reader,
+    RetriedMessage,
     Storage,
     StorageFault,
     StoredAlarm,
+    StoredMessage,
     StoredObject,
     Writer,
 )
@@ -83,6 +87,10 @@ class Disk:
         """The alarms of an object, without dead letters."""
         return self._reader.list_alarms(key)
 
+    def messages(self) -> list[StoredMessage]:
+        """All messages that wait, those to objects of tenants left out."""
+        return self._reader.list_messages(None, None, None, 2**31)
+
     def next_alarm(self) -> int | None:
         """When the next alarm is available, in microseconds since 1970 UTC."""
         due = self._reader.due_alarms(2**62, None, 1, ())
@@ -98,6 +106,10 @@ class _ProcessStorage(Storage):
     @property
     def location(self) -> str:
         return ":simulated:"
+
+    @property
+    def keeps_messages(self) -> bool:
+        return True
 
     def open_writer(self) -> Writer:
         return _Writer(self._disk, self._life, self._journal)
@@ -150,6 +162,21 @@ class _Writer(InterceptedWriter):
         for alarm in claimed:
             self._journal.claimed(alarm, claim)
         return claimed
+
+    def defer_messages(self, deferrals: Sequence[Deferral]) -> None:
+        self._call("defer_messages", lambda: self.inner.defer_messages(deferrals))
+
+    def mark_message(self, message: MessageKey) -> bool:
+        return self._call("mark_message", lambda: self.inner.mark_message(message))
+
+    def retry_messages(self, tokens: Sequence[int], tenant: str = "") -> list[RetriedMessage]:
+        return self._call("retry_messages", lambda: self.inner.retry_messages(tokens, tenant))
+
+    def drop_messages(self, tokens: Sequence[int], tenant: str = "") -> list[int]:
+        return self._call("drop_messages", lambda: self.inner.drop_messages(tokens, tenant))
+
+    def clean_once(self, now: int, limit: int, tenant: str = "") -> int:
+        return self._call("clean_once", lambda: self.inner.clean_once(now, limit, tenant))
 
     def close(self) -> None:
         self._disk.release()

@@ -224,9 +224,9 @@ class Process:
         )
 
     def is_idle(self) -> bool:
-        """True if no object is busy and no alarm is in flight."""
+        """True if no object is busy and no alarm or message is in flight."""
         statistics = self.runtime.statistics()
-        return not statistics.busy and not statistics.alarms_in_flight
+        return not (statistics.busy or statistics.alarms_in_flight or statistics.messages_in_flight)
 
     # --- calls -----------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from ..._clock import instant
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError, DurableError
 from ..._keys import ObjectKey
+from ..._messages.message import WaitingMessage, waiting_of
 from ...storage import StoredObject
 from ._alarm_log import alarm_errors
 from ._attributes import check_attributes, polling_interval
@@ -255,6 +256,11 @@ class Simulation(RuleBasedStateMachine):
     def alarms(self, object_type: type[DurableObject], object_id: str, /) -> list[Alarm]:
         """The alarms of an object, by ``due_at``, without dead letters."""
         return self._contents.alarms(object_type, object_id)
+
+    @property
+    def messages(self) -> list[WaitingMessage]:
+        """The messages that wait, by receiver; those to objects of tenants are left out."""
+        return list(map(waiting_of, self._disk.messages()))
 
     @property
     def has_alarms(self) -> bool:
