@@ -92,7 +92,7 @@ from ._json.names import stored_as
 from ._json.texts import BigInt
 from ._json.upgrades import UpgradeDefinition
 from ._keys import ObjectKey
-from ._messages.message import DeadMessage, Message, SendFailed, WaitingMessage
+from ._messages.message import DeadMessage, Message, MessageCounts, SendFailed, WaitingMessage
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ __all__ = [
     "MailboxFull",
     "MemoryStorage",
     "Message",
+    "MessageCounts",
     "Missed",
     "NoRuntime",
     "Node",

@@ -236,3 +236,17 @@ async def test_draining_without_time_passing_leaves_what_is_due_later() -> None:
         await runtime.get(Basket, "a").remind("x")
         await drain_messages(runtime)
         assert anyio.current_time() == began
+
+
+async def test_stored_messages_are_counted_by_type() -> None:
+    async with a_runtime() as runtime:
+        assert await runtime.count_messages() == []
+        await runtime.get(Basket, "a").remind("x")
+        await runtime.get(Basket, "a").provoke("y")
+        await drain_messages(runtime)
+        await anyio.sleep(11)
+        await drain_messages(runtime)
+        [counts] = await runtime.count_messages()
+        assert (counts.type_name, counts.waiting, counts.dead) == ("testing.Shelf", 1, 1)
+        [waiting] = await runtime.list_messages()
+        assert counts.oldest == waiting.sent_at

@@ -16,7 +16,9 @@ from .._errors import InvalidMessage, InvalidOnceKey
 from .._keys import ObjectKey
 from .._messages.message import (
     DeadMessage,
+    MessageCounts,
     WaitingMessage,
+    counts_of,
     dead_of,
     message_id,
     token_of,
@@ -186,6 +188,19 @@ class Messages(ABC):
             lambda reader: reader.list_dead_messages(type_name, number, limit, tenant)
         )
         return list(map(dead_of, found))
+
+    async def count_messages(self) -> list[MessageCounts]:
+        """The numbers of stored messages and dead letters, by the receiver's type.
+
+        Other than `DurableRuntime.statistics`, which has counters of this runtime, it reads an
+        index of all messages in the storage.
+
+        Raises:
+            StorageUnavailable: The storage can't be read.
+        """
+        tenant = self._tenant
+        found = await self._usable().read(lambda reader: reader.summarize_messages(tenant))
+        return list(map(counts_of, found))
 
     async def retry_message(self, message_id: str, /) -> bool:
         """Let a dead letter wait again, behind what its sender has sent since, with all attempts.

@@ -11,7 +11,7 @@ import orjson
 from .._clock import instant
 from .._keys import ObjectKey
 from ..storage import DeadMessage as StoredDeadMessage
-from ..storage import MessageKey, StoredMessage
+from ..storage import MessageKey, MessageSummary, StoredMessage
 
 
 def message_id(token: int) -> str:
@@ -87,6 +87,25 @@ class DeadMessage(WaitingMessage):
     is_overtaken: bool
     """True if later messages of the sender to the receiver were handled since. If it is retried, it
     comes after them."""
+
+
+@attrs.frozen
+class MessageCounts:
+    """The messages to objects of one type in the storage, see `Objects.count_messages`."""
+
+    type_name: str
+    waiting: int
+    """Messages that wait, those that sleep among them."""
+    oldest: datetime | None
+    """When the oldest of these was sent, in UTC; None if none waits."""
+    dead: int
+    """Dead letters."""
+
+
+def counts_of(summary: MessageSummary) -> MessageCounts:
+    """The record of the counts of a type."""
+    oldest = None if summary.oldest is None else instant(summary.oldest)
+    return MessageCounts(summary.type_name, summary.waiting, oldest, summary.dead)
 
 
 def waiting_of(stored: StoredMessage) -> WaitingMessage:
