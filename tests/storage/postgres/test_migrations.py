@@ -86,6 +86,7 @@ def test_the_tables(storage: PostgresStorage, admin: Admin) -> None:
     assert [row[2] for row in found if row[0] == "index"] == [
         "durable_alarms_by_time",
         "durable_alarms_pkey",
+        "durable_alarms_recurring",
         "durable_beats_pkey",
         "durable_cluster_pkey",
         "durable_dead_messages_by_lane",
