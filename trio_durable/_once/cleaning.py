@@ -18,7 +18,7 @@ from ..storage import Reader, StorageFault, Writer
 
 logger = logging.getLogger("trio_durable.messages")
 
-INTERVAL_SECONDS = 60.0
+INTERVAL_SECONDS = 3600.0
 """The pause between two passes over all tenants."""
 PAUSE_SECONDS = 0.05
 """The pause behind each transaction."""
