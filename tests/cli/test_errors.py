@@ -53,6 +53,29 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("alarms cancel -s app.db Cart ada", "Missing argument 'NAME'"),
         ("alarms cancel -s app.db Cart ada none", "there is no alarm none of Cart('ada')"),
     ],
+    "alarms reschedule": [
+        ("alarms reschedule -s app.db", "Missing argument 'TYPE'"),
+        ("alarms reschedule -s app.db Cart", "Missing option '--app'"),
+        ("alarms reschedule -s app.db --app nowhere Cart", "there is no module nowhere"),
+    ],
+    "messages list": [
+        ("messages list -s app.db {''}", "'' can't be a type: it is empty"),
+        ("messages list -s app.db Cart {''}", "'' can't be an id: it is empty"),
+        ("messages list -s app.db a b c", "unexpected extra argument (c)"),
+    ],
+    "messages dead": [("messages dead -s app.db {''}", "'' can't be a type: it is empty")],
+    "messages retry": [
+        ("messages retry -s app.db", "Missing argument 'MESSAGE...'"),
+        ("messages retry -s app.db nonsense", "there is no dead letter 'nonsense'"),
+        ("messages retry -s app.db 0123456789abcdef", "there is no dead letter '0123456789abcdef'"),
+    ],
+    "messages retry-all": [
+        ("messages retry-all -s app.db {''}", "'' can't be a type: it is empty")
+    ],
+    "messages drop": [
+        ("messages drop -s app.db", "Missing argument 'MESSAGE...'"),
+        ("messages drop -s app.db nonsense", "there is no dead letter 'nonsense'"),
+    ],
     "edit": [
         ("edit -s app.db Cart", "Missing argument 'ID'"),
         ("edit -s app.db Cart eve --set x=1", "Cart('eve') isn't stored"),
@@ -191,6 +214,12 @@ PLAIN = {
     "alarms": "",
     "alarms cancel": "Cart ada remind",
     "alarms retry": "Cart ada lost",
+    "alarms reschedule": f"--app {APP} Cart",
+    "messages list": "",
+    "messages dead": "",
+    "messages retry": "0123456789abcdef",
+    "messages retry-all": "",
+    "messages drop": "0123456789abcdef",
     "doctor": "",
     "edit": "Cart ada --set total=1",
     "export": "new.jsonl",
@@ -239,6 +268,6 @@ def test_every_command_about_storages_is_here() -> None:
     about_apps = {"init", "new", "demo", "bench", "completion"}
     about_runtimes = {"nodes", "serve"}  # see test_serve
     names = {" ".join(path) for path in commands(application) if path}
-    names -= about_apps | about_runtimes
+    names -= about_apps | about_runtimes | {"messages"}  # which has commands alone
     assert REFUSED.keys() == names
     assert PLAIN.keys() == names - {"copy"}  # which names its storages otherwise

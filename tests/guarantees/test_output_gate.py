@@ -259,7 +259,7 @@ async def test_turns_of_different_objects_are_one_batch() -> None:
         assert storage.revisions() == dict.fromkeys("abcdefgh", 1)
 
 
-async def test_a_deletion_and_what_follows_it_are_one_row() -> None:
+async def test_a_deletion_is_one_row_with_what_precedes_it_and_not_with_what_follows() -> None:
     storage = ScriptedStorage()
     async with scripted_runtime(storage) as runtime, calls() as group:
         counter = runtime.get(Counter, "a")
@@ -272,7 +272,7 @@ async def test_a_deletion_and_what_follows_it_are_one_row() -> None:
         await settle()
         assert [outcome.value for outcome in outcomes] == [2, 2, 1]
         assert storage.rows() == {"a": b'{"count":1,"log":[],"$as":{}}'}
-        assert len(storage.batches) == 2
+        assert len(storage.batches) == 3
 
 
 # --- commits that fail ---------------------------------------------------------------------------

@@ -91,6 +91,7 @@ PATHS: dict[str, list[Path]] = {
         lambda runtime: runtime.settled(Plain, "a"),
         lambda runtime: runtime.settled(Plain, "nothing"),
     ],
+    "DurableRuntime.count_messages": [lambda runtime: runtime.count_messages()],
     "DurableRuntime.list_messages": [lambda runtime: runtime.list_messages(Plain)],
     "DurableRuntime.list_dead_messages": [lambda runtime: runtime.list_dead_messages(Plain)],
     "DurableRuntime.retry_message": [
@@ -118,6 +119,7 @@ PATHS: dict[str, list[Path]] = {
 ELSEWHERE = {
     "DurableRuntime.closed": "returns when the runtime is closed: see test_hosts",
     "Context.commit": "within a turn: it is one of the handlers here",
+    "Context.list_alarms": "within a turn, by the scheduler's list_alarms",
     "Withdrawal.taken_back": "within a turn: it reads as find_sent does, see test_messages",
 }
 

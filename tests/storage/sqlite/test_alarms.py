@@ -64,12 +64,14 @@ def test_the_table_of_alarms(path: Path) -> None:
             ("payload", "TEXT", 0),
             ("crashes", "INTEGER", 0),
             ("marked", "INTEGER", 0),
+            ("recurrence", "TEXT", 0),
         ]
         assert table.pks == ["type_name", "object_id", "name"]
         assert "WITHOUT ROWID" in table.schema
         assert {i.name: i.columns for i in table.indexes if i.origin == "c"} == {
             "durable_alarms_by_time": ["available_at"],
             "durable_alarms_claimed": ["claim"],
+            "durable_alarms_recurring": ["type_name", "name", "due_at"],
         }
         # Partial, so that alarms that nobody claims cost nothing there.
         (sql,) = connection.execute(

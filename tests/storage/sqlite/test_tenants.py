@@ -98,6 +98,7 @@ def test_what_the_tables_of_a_tenant_are_called(path: Path) -> None:
             "tenant_a-b_durable_alarms",
             "tenant_a-b_durable_alarms_by_time",
             "tenant_a-b_durable_alarms_claimed",
+            "tenant_a-b_durable_alarms_recurring",
             "tenant_a-b_durable_messages",
             "tenant_a-b_durable_messages_by_lane",
             "tenant_a-b_durable_messages_awake",
@@ -121,7 +122,7 @@ def test_the_tables_of_a_tenant_are_as_those_of_the_file(path: Path) -> None:
     rows = execute(path, "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL")
     schema = {str(name): str(sql) for name, sql in rows}
     made = [name for name in schema if name.startswith("tenant_a-b_")]
-    assert len(made) == 17
+    assert len(made) == 18
     for name in made:
         common = schema[name].replace("tenant_a-b_", "").replace('"', "")
         assert common == schema[name.removeprefix("tenant_a-b_")]
