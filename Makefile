@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
-	@echo "make test         lint, types and all tests"
+	@echo "make test         lint, types and the tests, of long families a part; all with SAMPLE=1"
 	@echo "make soak         random crashes and faults until Control-C, or for MINUTES=10"
 	@echo "                  BACKEND=asyncio, STORAGE=sqlite or STORAGE=postgres: other loops and storages"
 	@echo "make storms       signals at random moments until Control-C, or for MINUTES=10"
@@ -52,7 +52,7 @@ test: $(READY)
 
 # One worker more than there are cores, since many tests wait for processes that they have started.
 suite: $(READY)
-	$(BIN)/python -m pytest --dist worksteal --numprocesses \
+	$(if $(SAMPLE),TRIO_DURABLE_SAMPLE=$(SAMPLE) )$(BIN)/python -m pytest --dist worksteal --numprocesses \
 		$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)'))
 
 soak: $(READY)
@@ -70,7 +70,7 @@ chaos: $(READY)
 deep: $(READY)
 	TRIO_DURABLE_EXAMPLES=400 TRIO_DURABLE_EXACTNESS_SCALE=30 TRIO_DURABLE_BRUTE_FORCE_EVERY=10 \
 	TRIO_DURABLE_KILLS=20 TRIO_DURABLE_POWER_SEEDS=10 TRIO_DURABLE_FAULT_EVERY=1 TRIO_DURABLE_DAMAGES=300 \
-	TRIO_DURABLE_CONFORMANCE_EVERY=1 \
+	TRIO_DURABLE_SAMPLE=1 \
 	TRIO_DURABLE_INTERLEAVINGS=all TRIO_DURABLE_ORDERS=100 TRIO_DURABLE_WEB_SERVERS=all \
 		$(BIN)/python -m pytest --numprocesses auto --dist worksteal --timeout 7200 \
 		tests/guarantees/alarms/test_model.py tests/exactness tests/crash \

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import zlib
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -65,3 +67,50 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+SAMPLE = int(os.environ.get("TRIO_DURABLE_SAMPLE", "0"))
+"""1 runs all tests. Without it, of families of tests that take long, which are much alike, a part
+is run, always the same; ``make deep`` and ``make test SAMPLE=1`` run all."""
+FAMILIES = {
+    "storage/test_conformance.py::TestPostgresStorage": 6,
+    "storage/test_conformance.py::TestMemberOfPostgresStorage": 12,
+    "storage/test_conformance.py::TestSQLiteStorage": 2,
+    "storage/postgres/": 4,
+    "storage/test_guide.py": 2,
+    "guarantees/test_on_postgres.py": 4,
+    "guarantees/alarms/": 2,
+    "guarantees/": 2,
+    "crash/": 4,
+    "cluster/test_processes.py": 3,
+    "cluster/test_web_servers.py": 2,
+    "cluster/test_messages_on_postgres.py": 3,
+    "cluster/test_across.py": 2,
+    "scheduler/test_conformance.py": 3,
+    "project/test_examples.py": 3,
+    "project/test_compare.py": 4,
+    "project/test_load_programs.py": 4,
+    "project/test_package.py": 2,
+    "documentation/test_pages.py": 3,
+    "documentation/test_reference.py": 2,
+    "exactness/": 4,
+    "simulation/": 3,
+    "testing/simulate/": 3,
+    "telemetry/": 2,
+    "cli/": 2,
+    "outbox/test_on_postgres.py": 2,
+}
+
+
+def _rate(item: pytest.Item) -> int:
+    name = item.nodeid.removeprefix("tests/")
+    return next((rate for start, rate in FAMILIES.items() if name.startswith(start)), 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if SAMPLE == 1:
+        return
+    left_out = {item for item in items if zlib.crc32(item.nodeid.encode()) % _rate(item)}
+    if left_out and len(items) > 1000:  # not of tests that were named
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]

@@ -80,8 +80,8 @@ MUTANTS = [
         "what stands behind a failed commit in the mailbox isn't withdrawn",
         "bank",
         _DELIVERER,
-        "            if not flight.has_run and flight.withdraw is not None and flight.withdraw():",
-        "            if False:",
+        "elif not flight.has_run and flight.withdraw is not None and flight.withdraw():",
+        "elif False:",
     ),
     Mutant(
         "sends_survive_the_turn",

@@ -139,7 +139,15 @@ def test_the_metadata_is_that_of_the_project(archives: Archives) -> None:
 def test_the_library_needs_only_what_it_says(archives: Archives) -> None:
     needed = metadata(archives.wheel).get_all("Requires-Dist", ())
     without_extras = {re.split(r"[^\w-]", each)[0] for each in needed if "extra ==" not in each}
-    assert without_extras == {"anyio", "attrs", "cattrs", "outcome", "sqlite-utils", "trio"}
+    assert without_extras == {
+        "anyio",
+        "attrs",
+        "cattrs",
+        "cronsim",
+        "outcome",
+        "sqlite-utils",
+        "trio",
+    }
 
 
 def test_the_command_and_the_plugin_are_entry_points(archives: Archives) -> None:

@@ -50,7 +50,6 @@ _OWN = (
     ("locked", _POSTGRES_TESTS, "another_session_has_locked"),
     ("deadlock", _POSTGRES_TESTS, "before_it_removes_any"),
     ("down", "postgres/test_migrations.py", "deletes_messages or deletes_no_messages"),
-    ("rows", "postgres/test_message_plans.py", "work_does_not_grow and (handle or list)"),
     ("dead letters", "postgres/test_message_plans.py", "letters_of_other_lanes"),
     ("pinned", "postgres/test_message_plans.py", "(statement or round_trip) and not work"),
 )
