@@ -21,6 +21,16 @@ from .effects import ContextHost
 from .exchange import Exchange
 
 
+def _recurrences(of: ObjectType) -> Mapping[str, Recurrence]:
+    return {
+        name: alarm.recurrence for name, alarm in of.alarms.items() if alarm.recurrence is not None
+    }
+
+
+def _autostarts(of: ObjectType) -> bool:
+    return any(recurrence.autostart for recurrence in of.recurrences.values())
+
+
 @attrs.frozen(eq=False)
 class ObjectType:
     """One type of objects in one runtime."""
@@ -48,22 +58,12 @@ class ObjectType:
     """Takes the ``ctx`` away, so that an instance which a handler kept is a detached one."""
     exchange: Exchange | None = None
     """In a cluster, what makes calls the same here and elsewhere."""
-    recurrences: Mapping[str, Recurrence] = attrs.field(init=False)
+    recurrences: Mapping[str, Recurrence] = attrs.field(
+        init=False, default=attrs.Factory(_recurrences, takes_self=True)
+    )
     """The schedules of its recurring alarms, by the alarms' names."""
-    autostarts: bool = attrs.field(init=False)
+    autostarts: bool = attrs.field(init=False, default=attrs.Factory(_autostarts, takes_self=True))
     """True if a recurring alarm begins by itself."""
-
-    @recurrences.default
-    def _recurrences(self) -> Mapping[str, Recurrence]:
-        return {
-            name: alarm.recurrence
-            for name, alarm in self.alarms.items()
-            if alarm.recurrence is not None
-        }
-
-    @autostarts.default
-    def _autostarts(self) -> bool:
-        return any(recurrence.autostart for recurrence in self.recurrences.values())
 
     def address(self, object_id: str, tenant: str) -> str:
         """The address of an object: its id, together with its tenant's name if it has one.

@@ -64,7 +64,7 @@ class OnceCodec:
         """
         handler = self._handler
         problem = once_key_problem(key)
-        if problem is not None:
+        if problem is not None or not isinstance(key, str):
             raise InvalidOnceKey(to, handler.name, f"{short_repr(key)}: {problem}")
         if handler.readonly:
             problem = "the handler is read-only and changes nothing; call it without a once-key"

@@ -73,13 +73,13 @@ class MessageCodec:
         """
         return _digest(*self._by_name(args, kwargs))
 
-    def digest_of(self, data: bytes) -> str:
+    def digest_of(self, arguments: bytes) -> str:
         """`digest`, of arguments that `encode` has encoded.
 
         Raises:
             Unfit: They aren't arguments.
         """
-        by_name, rest, _ = _parts(orjson.loads(data))
+        by_name, rest, _ = _parts(orjson.loads(arguments))
         return _digest(by_name, rest)
 
     def _by_name(

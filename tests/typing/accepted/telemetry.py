@@ -12,6 +12,7 @@ from trio_durable.telemetry import (
     Commit,
     Left,
     LoggingInstrument,
+    MessageDelivery,
     Opened,
     Point,
     Save,
@@ -25,7 +26,7 @@ class Mine(Instrument):
         if isinstance(event, Turn):
             assert_type(event.key, ObjectKey)
             assert_type(event.handler, str)
-            assert_type(event.request, Call | AlarmDelivery | None)
+            assert_type(event.request, Call | AlarmDelivery | MessageDelivery | None)
         elif isinstance(event, AlarmDelivery):
             assert_type(event.due_at, datetime)
             assert_type(event.lateness, float)
