@@ -81,7 +81,6 @@ FAMILIES = {
     "storage/postgres/": 4,
     "storage/test_guide.py": 2,
     "guarantees/test_on_postgres.py": 4,
-    "guarantees/alarms/": 2,
     "guarantees/": 2,
     "crash/": 4,
     "cluster/test_processes.py": 3,

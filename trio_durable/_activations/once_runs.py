@@ -282,9 +282,7 @@ class OnceRuns:
         """
         assert stored.once_key is not None
         encoder, to = self._encoder(object_type, handler), stored.key.to
-        digest = encoder.digest_of(stored.arguments)
-        once_key = OnceKey(to, stored.once_key)
-        request = OnceRequest(once_key, handler.name, digest, encoder.signature)
+        request = encoder.request_of(OnceKey(to, stored.once_key), stored.arguments)
         encoded = encoder.result(to, handler.name, result)
         return request.recorded(encoded, self._expiry(object_type), stored.key.token)
 

@@ -50,7 +50,7 @@ class RoutedCalls(LocalCalls):
         self._router = router
         self._places = router.places
         self._outgoing = {
-            name: (codec.handler(name), _form(self.object_type.name, name))
+            name: (codec.handler(name), _form("h", self.object_type.name, name))
             for name in self.object_type.handlers
         }
         """For each handler the codec of its calls, and the form of their requests."""
@@ -124,14 +124,10 @@ class RoutedCalls(LocalCalls):
     ) -> bytes | None:
         """See `OnceElsewhere`. The request may be made twice, so the router repeats it."""
         name, key = handler.name, partial(self.directory.key, address)
-        codec, form = self._outgoing[name]
-        arguments = codec.encode_arguments(key, args, kwargs)
-        request = orjson.dumps([once.key.key, once.digest, once.signature])
-        body = b"%b,%b%b" % (
-            form.replace(b'"h"', b'"o"', 1) % (orjson.dumps(address), arguments),
-            request,
-            self._origin(key, name),
-        )
+        arguments = self.codec.handler(name).encode_arguments(key, args, kwargs)
+        body = _form("o", self.object_type.name, name) % (orjson.dumps(address), arguments)
+        body += b"," + orjson.dumps([once.key.key, once.digest, once.signature])
+        body += self._origin(key, name)
         reply = await self._router.forward(
             key, id_at(address), name, body, timeout, repeatable=True
         )
@@ -253,7 +249,7 @@ class RoutedCalls(LocalCalls):
             return None, error
 
 
-def _form(type_name: str, handler: str) -> bytes:
+def _form(kind: str, type_name: str, handler: str) -> bytes:
     """The form of the requests of one handler: for the object's address, and the arguments."""
-    names = [orjson.dumps(name).replace(b"%", b"%%") for name in (type_name, handler)]
-    return b'"h",%b,%%b,%b,%%b' % (names[0], names[1])
+    names = [orjson.dumps(name).replace(b"%", b"%%") for name in (kind, type_name, handler)]
+    return b"%b,%b,%%b,%b,%%b" % (names[0], names[1], names[2])

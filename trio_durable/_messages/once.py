@@ -37,13 +37,8 @@ class OnceRequest:
 class OnceEncoder(Protocol):
     """The codec of the calls of one handler with a once-key."""
 
-    @property
-    def signature(self) -> str:
-        """See `OnceRequest.signature`."""
-        ...
-
-    def digest_of(self, arguments: bytes) -> str:
-        """The digest of a message's arguments. See `OnceRequest.digest`."""
+    def request_of(self, key: OnceKey, arguments: bytes) -> OnceRequest:
+        """The identity of a call that is made by a message with these arguments."""
         ...
 
     def result(self, key: ObjectKey, handler: str, result: object) -> bytes:

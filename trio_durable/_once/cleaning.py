@@ -21,7 +21,7 @@ logger = logging.getLogger("trio_durable.messages")
 INTERVAL_SECONDS = 3600.0
 """The pause between two passes over all tenants."""
 PAUSE_SECONDS = 0.05
-"""The pause behind each transaction."""
+"""The pause between two transactions for one tenant."""
 PAGE = 256
 """Records that are removed in one transaction, and tenants that are listed at once."""
 
@@ -67,10 +67,10 @@ class Cleaning:
             tenants = await self._runner.run(list_next)
 
     async def _clean_tenant(self, tenant: str) -> None:
-        removed = PAGE
-        while removed == PAGE and not self._group_commit.is_behind:
+        while not self._group_commit.is_behind:
             clean = partial(_clean, self._clock.now(), tenant)
-            removed = await self._group_commit.perform(clean)
+            if await self._group_commit.perform(clean) < PAGE:
+                return
             await anyio.sleep(PAUSE_SECONDS)
 
 

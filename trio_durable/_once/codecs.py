@@ -46,10 +46,6 @@ class OnceCodec:
         self._handler = handler
         self._arguments = MessageCodec(parameters)
         self._replies = HandlerCodec(handler.name, parameters, result, MAX_REPLY_BYTES, _ADVICE)
-        self.signature = self._arguments.signature
-        """See `OnceEncoder.signature`."""
-        self.digest_of = self._arguments.digest_of
-        """See `OnceEncoder.digest_of`."""
         self.result = self._replies.result
         """See `OnceEncoder.result`."""
 
@@ -62,6 +58,26 @@ class OnceCodec:
             InvalidOnceKey: The key can't be one, or the handler takes none.
             ArgumentError: The handler doesn't take the arguments.
         """
+        handler, once_key = self._handler, self.once_key(to, key)
+        try:
+            digest = self._arguments.digest(args, kwargs)
+        except Exception as error:  # hooks and validators may raise anything
+            unfit = as_unfit(error)
+            place = f"{unfit.path}: " if unfit.path else ""
+            raise ArgumentError(to, handler.name, f"{place}{unfit.problem}") from error
+        return OnceRequest(once_key, handler.name, digest, self._arguments.signature)
+
+    def request_of(self, key: OnceKey, arguments: bytes) -> OnceRequest:
+        """See `OnceEncoder.request_of`."""
+        digest = self._arguments.digest_of(arguments)
+        return OnceRequest(key, self._handler.name, digest, self._arguments.signature)
+
+    def once_key(self, to: ObjectKey, key: object) -> OnceKey:
+        """The once-key of a call.
+
+        Raises:
+            InvalidOnceKey: The key can't be one, or the handler takes none.
+        """
         handler = self._handler
         problem = once_key_problem(key)
         if problem is not None or not isinstance(key, str):
@@ -69,14 +85,7 @@ class OnceCodec:
         if handler.readonly:
             problem = "the handler is read-only and changes nothing; call it without a once-key"
             raise InvalidOnceKey(to, handler.name, problem)
-        try:
-            digest = self._arguments.digest(args, kwargs)
-        except Exception as error:  # hooks and validators may raise anything
-            unfit = as_unfit(error)
-            place = f"{unfit.path}: " if unfit.path else ""
-            raise ArgumentError(to, handler.name, f"{place}{unfit.problem}") from error
-        once_key = OnceKey(to, str.__str__(key))
-        return OnceRequest(once_key, handler.name, digest, self.signature)
+        return OnceKey(to, str.__str__(key))
 
     def decode(self, request: OnceRequest, reply: bytes) -> object:
         """The result of a call, from its stored reply.

@@ -110,9 +110,7 @@ class OnceCalls:
             return await call(left)
         return await tenure.guard(lambda: to, handler.name, left, call)
 
-    def promise(
-        self, new: NewMessage, key: str, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> OnceReply:
+    def promise(self, new: NewMessage, key: str) -> OnceReply:
         """The promise of the reply of a new message, which gets a once-key.
 
         Raises:
@@ -120,7 +118,7 @@ class OnceCalls:
         """
         object_type = self._outbox.type_of(new.to)
         codec = self._codecs.of(object_type, object_type.handler(new.handler))
-        request = codec.request(new.to, key, args, kwargs)
+        request = codec.request_of(codec.once_key(new.to, key), new.arguments)
         new.once_key = request.key.key
         wake_at = max(new.wake_at or 0, self._services.clock.now())
         return request.recorded(None, expiry(object_type, wake_at), new.token)

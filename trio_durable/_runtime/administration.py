@@ -159,7 +159,7 @@ class Administration:
         new = opened.messaging.outbox.compose(request, key.tenant, now, None, None)
         if once is None:
             return new, None
-        return new, opened.messaging.once_calls.promise(new, once, request.args, request.kwargs)
+        return new, opened.messaging.once_calls.promise(new, once)
 
     async def send_message(self, new: NewMessage, promise: OnceReply | None) -> int:
         """See `Messages.send`. Returns the token of the message with its once-key."""

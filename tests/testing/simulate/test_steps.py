@@ -233,9 +233,6 @@ def test_time_passes_when_it_is_let() -> None:
         assert abs(state.now - began - timedelta(seconds=60)) < timedelta(seconds=1)
 
 
-@pytest.mark.xfail(
-    reason="red since recurring alarms and messages met; not understood yet", strict=False
-)
 def test_the_next_alarm_is_waited_for() -> None:
     with simulating(Office) as state:
         state.wait_for_alarm()
