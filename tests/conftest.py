@@ -92,7 +92,7 @@ FAMILIES = {
     "project/test_compare.py": 4,
     "project/test_load_programs.py": 4,
     "project/test_package.py": 2,
-    "documentation/test_pages.py": 4,
+    "documentation/test_pages.py": 6,
     "documentation/test_reference.py": 2,
     "exactness/": 8,
     "simulation/": 6,
