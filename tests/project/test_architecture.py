@@ -20,7 +20,7 @@ ROOT = Path(trio_durable.__file__).parent
 PACKAGE = "trio_durable"
 
 LAYERS = [
-    "_keys _durations _clock _text",
+    "_keys _durations _clock _random_bits _text",
     "_errors _telemetry",
     "_eventloop _json storage",
     "_alarms _messages _persistence",

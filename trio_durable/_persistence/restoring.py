@@ -8,13 +8,13 @@ writer's thread.
 
 from __future__ import annotations
 
-import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from .._clock import LATEST
 from .._keys import AlarmKey, ObjectKey
+from .._random_bits import random_bits
 from ..storage import (
     STOPPED,
     AlarmChanges,
@@ -56,7 +56,7 @@ def restore_alarms(writer: Writer, rows: Sequence[AlarmRow], now: int) -> None:
     marked = {row.alarm.key: row for row in rows if not is_unchanged(row)}
     if not marked:
         return
-    claim = secrets.randbits(62) + 1
+    claim = random_bits() + 1
     for _, claimed in each_part(
         list(marked),
         lambda key: key.tenant,

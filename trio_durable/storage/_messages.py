@@ -11,12 +11,12 @@ wait for no other have no lane: their ``lane`` is "".
 
 from __future__ import annotations
 
-import secrets
 from typing import NamedTuple
 
 import attrs
 
 from .._keys import ObjectKey
+from .._random_bits import random_bits
 
 RECEIVER_DELETED = "the receiver was deleted while the message waited"
 """The error of a message that became a dead letter because its receiver was deleted."""
@@ -24,7 +24,7 @@ RECEIVER_DELETED = "the receiver was deleted while the message waited"
 
 def new_token() -> int:
     """A random token for a new message, unique with overwhelming probability."""
-    return secrets.randbits(62)
+    return random_bits()
 
 
 def lane_of(sender: ObjectKey) -> str:

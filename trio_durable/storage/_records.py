@@ -14,12 +14,12 @@ errors to 1000 characters.
 from __future__ import annotations
 
 import enum
-import secrets
 from typing import Literal
 
 import attrs
 
 from .._keys import AlarmKey, ObjectKey
+from .._random_bits import random_bits
 from ._messages import MessageChanges
 
 FindingStatus = Literal["ok", "warning", "problem"]
@@ -150,7 +150,7 @@ _UNCHANGED = NewAlarm(0, None, onto=Onto.NOTHING)
 
 def new_epoch() -> int:
     """A random epoch for a new object, unique with overwhelming probability."""
-    return secrets.randbits(62)
+    return random_bits()
 
 
 @attrs.define(eq=False)

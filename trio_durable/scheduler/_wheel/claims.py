@@ -20,7 +20,6 @@ the claim. Faults in this module make alarms late.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -32,6 +31,7 @@ from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey
 from ..._persistence.division import in_parts
 from ..._persistence.group_commit import GroupCommit
+from ..._random_bits import random_bits
 from ...storage import PartialFault, Postponement, StorageFault, StoredAlarm, Writer
 from .in_flight import InFlight, InFlightDeliveries
 from .upcoming import UpcomingAlarms
@@ -290,7 +290,7 @@ class Claims:
 
 def new_claim() -> int:
     """A random number for a claim, so that two runtimes don't make the same."""
-    return secrets.randbits(62) + 1
+    return random_bits() + 1
 
 
 def unchanged(flight: InFlight, stored: StoredAlarm) -> Postponement:
