@@ -34,7 +34,7 @@ from .._records import (
     StoredAlarm,
 )
 from ._names import TableNames
-from ._parameters import as_json, padded, values
+from ._parameters import PADDING, as_json, padded, values
 from ._recurrence_sql import BURY, GO_ON, SET_ONTO
 
 logger = logging.getLogger("trio_durable.storage")
@@ -167,7 +167,7 @@ def _set_sql(table: str, rows: int) -> str:
     return f"""
     INSERT INTO {table} (type_name, object_id, name, due_at, available_at, payload, recurrence)
     SELECT column1, column2, column3, column4, column5, column6, column7
-    FROM ({values(rows, 7)}) WHERE column1 IS NOT NULL
+    FROM ({values(rows, 7)}) WHERE column1 <> '{PADDING}'
     ON CONFLICT (type_name, object_id, name) DO UPDATE SET
         due_at = excluded.due_at, available_at = excluded.available_at, payload = excluded.payload,
         recurrence = excluded.recurrence,
@@ -414,7 +414,7 @@ class AlarmTable:
             parameters: list[object] = [*first]
             for row in piece:
                 parameters += row
-            parameters += [None] * (columns * (size - len(piece)))
+            parameters += [PADDING] * (columns * (size - len(piece)))
             changed += self._connection.execute(sql(self._names.alarms, size), parameters).rowcount
         return changed
 

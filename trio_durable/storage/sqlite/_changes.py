@@ -28,7 +28,7 @@ from ._changes_view import (
 )
 from ._messages import MessageTable
 from ._names import TableNames
-from ._parameters import padded, values
+from ._parameters import PADDING, as_text, padded, values
 from ._transaction import transaction
 
 MAX_ROWS = 1024
@@ -44,7 +44,7 @@ def _insert_sql(view: str, rows: int) -> str:
     columns = ", ".join(f"column{n}" for n in range(1, _WIDTH + 1))
     return f"""
     INSERT INTO {view} ({", ".join(f'"{column}"' for column in COLUMNS)})
-    SELECT {columns} FROM ({values(rows, _WIDTH)}) WHERE column1 IS NOT NULL
+    SELECT {columns} FROM ({values(rows, _WIDTH)}) WHERE column1 <> '{PADDING}'
     """
 
 
@@ -135,8 +135,8 @@ class ChangesView:
         parameters: list[object] = []
         for row in rows:
             parameters += row
-            parameters += [None] * (_WIDTH - len(row))
-        parameters += [None] * (_WIDTH * (size - len(rows)))
+            parameters += [PADDING] * (_WIDTH - len(row))
+        parameters += [PADDING] * (_WIDTH * (size - len(rows)))
         self._connection.execute(_insert_sql(self._names.changes, size), parameters)
 
 
@@ -146,20 +146,22 @@ def _rows(commit: Commit, now: int, taken_back: Sequence[MessageKey]) -> Iterato
     if commit.delete:
         pass
     elif commit.state is not None:
-        yield SAVE, key.type_name, key.object_id, commit.revision, None, now, commit.state
+        state = as_text(commit.state)
+        yield SAVE, key.type_name, key.object_id, commit.revision, PADDING, now, state
     elif commit.revision is not None:
         yield CHECK, key.type_name, key.object_id, commit.revision
     for message in changes.acknowledged:
         yield _of_message(ACKNOWLEDGE, message, now)
     for burial in changes.buried:
+        error = burial.last_error
         yield (
             *_of_message(BURY, burial.key, now),
-            *(None, None, burial.failures, None, None, None, None, burial.last_error),
+            *(PADDING, PADDING, burial.failures, PADDING, PADDING, PADDING, PADDING, error),
         )
     for message in (*changes.withdrawn, *taken_back):
         yield _of_message(WITHDRAW, message, now)
     if commit.delete:
-        yield DELETE, key.type_name, key.object_id, commit.revision, None, now
+        yield DELETE, key.type_name, key.object_id, commit.revision, PADDING, now
     for new in changes.sent:
         yield _of_new(new)
     for reply in changes.recorded:
@@ -170,7 +172,7 @@ _NOTHING = MessageChanges()
 
 
 def _of_message(kind: int, key: MessageKey, now: int) -> _Row:
-    return kind, key.to.type_name, key.to.object_id, key.seq, key.token, now, None, key.lane
+    return kind, key.to.type_name, key.to.object_id, key.seq, key.token, now, PADDING, key.lane
 
 
 def _of_new(new: NewMessage) -> _Row:
@@ -182,24 +184,34 @@ def _of_new(new: NewMessage) -> _Row:
         new.seq,
         new.token,
         new.sent_at,
-        new.arguments,
+        as_text(new.arguments),
         new.lane,
         new.handler,
-        new.wake_at,
+        PADDING if new.wake_at is None else new.wake_at,
         new.hops,
-        None if sender is None else sender.type_name,
-        None if sender is None else sender.object_id,
-        new.reply_to,
-        new.failed_to,
-        new.sender_key,
-        new.once_key,
+        PADDING if sender is None else sender.type_name,
+        PADDING if sender is None else sender.object_id,
+        new.reply_to or PADDING,
+        new.failed_to or PADDING,
+        new.sender_key or PADDING,
+        new.once_key or PADDING,
     )
 
 
 def _of_reply(reply: OnceReply, now: int) -> _Row:
     to = reply.key.to
     return (
-        *(RECORD, to.type_name, to.object_id, reply.expires_at, reply.token, now, reply.reply),
-        *(None, reply.handler, None, None, None, None, reply.digest, reply.signature),
+        RECORD,
+        to.type_name,
+        to.object_id,
+        reply.expires_at,
+        PADDING if reply.token is None else reply.token,
+        now,
+        PADDING if reply.reply is None else as_text(reply.reply),
+        PADDING,
+        reply.handler,
+        *(PADDING, PADDING, PADDING, PADDING),
+        reply.digest,
+        reply.signature,
         reply.key.key,
     )

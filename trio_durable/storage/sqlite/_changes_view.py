@@ -37,7 +37,7 @@ COLUMNS = (
     "name",  # a sender key, a once-key, or an error
     "once_key",
 )
-"""Columns of the view. Kinds that don't need them all leave some NULL."""
+"""Columns of the view. Kinds that don't need them all leave some empty, see `_parameters`."""
 
 
 def _changes(names: TableNames) -> str:
@@ -136,8 +136,9 @@ def _send(names: TableNames) -> str:
                 hops, from_type, from_id, reply_to, failed_to, sender_key, once_key)
             VALUES (
                 NEW.number, NEW.number, NEW.type_name, NEW.object_id, NEW.lane, NEW.token,
-                NEW.handler, CAST(NEW.body AS TEXT), NEW.at, NEW.wake_at, NEW.count,
-                NEW.from_type, NEW.from_id, NEW.reply_to, NEW.failed_to, NEW.name, NEW.once_key);"""
+                NEW.handler, CAST(NEW.body AS TEXT), NEW.at, nullif(NEW.wake_at, ''), NEW.count,
+                nullif(NEW.from_type, ''), nullif(NEW.from_id, ''), nullif(NEW.reply_to, ''),
+                nullif(NEW.failed_to, ''), nullif(NEW.name, ''), nullif(NEW.once_key, ''));"""
     return _trigger(names, "send", SEND, body)
 
 
@@ -148,7 +149,7 @@ def _record(names: TableNames) -> str:
                 type_name, object_id, key, handler, digest, signature, reply, expires_at, token)
             VALUES (
                 NEW.type_name, NEW.object_id, NEW.name, NEW.handler, NEW.reply_to, NEW.failed_to,
-                CAST(NEW.body AS TEXT), NEW.number, NEW.token)
+                CAST(nullif(NEW.body, '') AS TEXT), NEW.number, nullif(NEW.token, ''))
             ON CONFLICT (type_name, object_id, key) DO UPDATE SET
                 handler = CASE
                     WHEN expires_at <= NEW.at OR (reply IS NULL AND token = excluded.token)

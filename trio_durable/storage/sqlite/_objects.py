@@ -23,7 +23,7 @@ from ..._keys import ObjectKey
 from .._faults import CorruptRow
 from .._records import Commit, ObjectRow, StoredObject
 from ._names import TableNames
-from ._parameters import as_json, padded, values
+from ._parameters import PADDING, as_json, as_text, padded, values
 
 _LARGE_STATE_CHARACTERS = 64 * 1024
 """Above this length a state is loaded by itself, because in JSON it is escaped and copied twice."""
@@ -74,7 +74,7 @@ def _save_sql(table: str, rows: int) -> str:
     return f"""
     INSERT INTO {table} (type_name, object_id, revision, updated_at, state)
     SELECT column1, column2, column3 + 1, ?, CAST(column4 AS TEXT)
-    FROM ({values(rows, 4)}) WHERE column1 IS NOT NULL
+    FROM ({values(rows, 4)}) WHERE column1 <> '{PADDING}'
     ON CONFLICT (type_name, object_id) DO UPDATE SET
         revision = CASE WHEN revision = excluded.revision - 1 THEN excluded.revision END,
         updated_at = excluded.updated_at,
@@ -125,8 +125,9 @@ class ObjectTable:
                 or key.tenant != tenant
             ):
                 raise NotOnlySaves
-            parameters += (key.type_name, key.object_id, commit.revision, state)
-        parameters += [None] * (4 * (size - len(batch)))
+            assert state is not None
+            parameters += (key.type_name, key.object_id, commit.revision, as_text(state))
+        parameters += [PADDING] * (4 * (size - len(batch)))
         self._execute(_save_sql(self._table, size), parameters)
 
     def stale(self, batch: Iterable[tuple[int, Commit]]) -> set[int]:

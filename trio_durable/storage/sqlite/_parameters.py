@@ -1,13 +1,27 @@
 """Parameters of statements on many rows: a ``VALUES`` list, or one JSON array.
 
-``VALUES`` is faster, and serves saves and the frequent operations on alarms. Its rows are padded
-with NULLs to the next power of two, so that a dozen prepared statements serve all sizes. JSON
-serves the rest, by one statement for every size.
+``VALUES`` is faster, and serves commits and the frequent operations on alarms. Its rows are padded
+to the next power of two, so that a dozen prepared statements serve all sizes. JSON serves the rest,
+by one statement for every size.
+
+A parameter of a ``VALUES`` list should be text or an integer. Python's sqlite3 asks for an adapter
+of any other value, also of None and of bytes, which takes ten times as long as binding it.
 """
 
 from __future__ import annotations
 
 import orjson
+
+PADDING = ""
+"""The value of all columns of the rows that pad a ``VALUES`` list."""
+
+
+_LONG_BYTES = 4096
+
+
+def as_text(json: bytes) -> str | bytes:
+    """JSON as a parameter: text, unless it is so long that the copy takes longer."""
+    return json.decode() if len(json) < _LONG_BYTES else json
 
 
 def padded(rows: int) -> int:
