@@ -201,10 +201,10 @@ MUTANTS = [
         "defaults are part of the digest of arguments",
         "arguments",
         "_outbox/message_codec.py",
-        "            given = self._parameters.signature.bind(*args, **kwargs).arguments\n",
-        "            bound = self._parameters.signature.bind(*args, **kwargs)\n"
-        "            bound.apply_defaults()\n"
-        "            given = bound.arguments\n",
+        "        self._check(len(args), kwargs.keys())\n",
+        "        bound = self._parameters.signature.bind(*args, **kwargs)\n"
+        "        bound.apply_defaults()\n"
+        "        args, kwargs = (), bound.arguments\n",
     ),
     Mutant(
         "digest_by_order",

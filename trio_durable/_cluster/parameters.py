@@ -92,10 +92,13 @@ class Parameters:
             forms[KWARGS] = self.kwargs
         return forms
 
+    def declared_names(self) -> list[str]:
+        """The names of the positional parameters in a declaration."""
+        return [_declared(name, self.named) for name in self.names]
+
     def declaration(self) -> Declaration:
         """The declaration of the parameters."""
-        positional = [_declared(name, self.named) for name in self.names]
-        return Declaration(positional, self.forms())
+        return Declaration(self.declared_names(), self.forms())
 
 
 def _declared(name: str, named: Collection[str]) -> str:

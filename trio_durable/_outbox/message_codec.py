@@ -9,8 +9,7 @@ calls, see `call_codec`, and so are declarations.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -20,7 +19,7 @@ import orjson
 from .._activations.object_type import ObjectType
 from .._cluster.declaration import ARGS
 from .._cluster.handles import HandleForms, Handles
-from .._cluster.parameters import Parameters, handler_forms
+from .._cluster.parameters import Mismatch, Parameters, handler_forms
 from .._declarations.records import HandlerDefinition
 from .._json.depth import check_depth
 from .._json.errors import Unfit, as_unfit
@@ -41,11 +40,9 @@ class MessageCodec:
         self._parameters = parameters
         self._forms = parameters.forms()
         self._declaration = parameters.declaration()
-        self._leading = [
-            each.name
-            for each in parameters.signature.parameters.values()
-            if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-        ]
+        self._leading = parameters.declared_names()
+        """The positional parameters, as messages name them."""
+        self._has_positional_only = any(name.startswith("/") for name in self._leading)
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Arguments as JSON.
@@ -86,22 +83,15 @@ class MessageCodec:
         self, args: tuple[object, ...], kwargs: Mapping[str, object]
     ) -> tuple[dict[str, object], list[object]]:
         """Arguments by the names of their parameters, and those of ``*args``, in plain JSON."""
-        try:
-            given = self._parameters.signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise Unfit(f"{error}; it takes {self._parameters.signature}") from None
-        by_name: dict[str, object] = {}
-        rest: list[object] = []
+        self._check(len(args), kwargs.keys())
         places: list[int] = []
-        for name, value in given.items():
-            kind = self._parameters.signature.parameters[name].kind
-            if kind is inspect.Parameter.VAR_POSITIONAL:
-                rest = [self._write(ARGS, each, places) for each in value]
-            elif kind is inspect.Parameter.VAR_KEYWORD:
-                by_name |= {each: self._write(each, it, places) for each, it in value.items()}
-            else:
-                declared = self._declared(name)
-                by_name[declared] = self._write(declared, value, places)
+        by_name = {
+            name: self._write(name, value, places)
+            for name, value in zip(self._leading, args, strict=False)
+        }
+        rest = [self._write(ARGS, value, places) for value in args[len(self._leading) :]]
+        for name, value in kwargs.items():
+            by_name[name] = self._write(name, value, places)
         return by_name, rest
 
     def decode(self, data: bytes) -> Arguments:
@@ -124,26 +114,26 @@ class MessageCodec:
 
         values = {name: read(name, value) for name, value in by_name.items()}
         args: list[object] = []
-        for name in self._leading:
-            declared = self._declared(name)
-            if declared not in values or (not rest and not declared.startswith("/")):
-                break
-            args.append(values.pop(declared))
-        args += [read(ARGS, value) for value in rest]
-        try:
-            self._parameters.signature.bind(*args, **values)
-        except TypeError as error:
-            raise Unfit(f"{error}; it takes {self._parameters.signature}") from None
+        if rest or self._has_positional_only:
+            for name in self._leading:
+                if name not in values or (not rest and not name.startswith("/")):
+                    break
+                args.append(values.pop(name))
+            args += [read(ARGS, value) for value in rest]
+        self._check(len(args), values.keys())
         return tuple(args), values
+
+    def _check(self, count: int, keywords: KeysView[str]) -> None:
+        try:
+            self._parameters.check(count, keywords)
+        except Mismatch as error:
+            raise Unfit(str(error)) from None
 
     def _write(self, name: str, value: object, places: list[int]) -> object:
         try:
             return _written(self._form(name), value, places)
         except Exception as error:  # hooks and validators may raise anything
             raise as_unfit(error).within(f"the argument {name.lstrip('/')}") from error
-
-    def _declared(self, name: str) -> str:
-        return name if name in self._parameters.named else f"/{name}"
 
     def _form(self, name: str) -> Form:
         form = self._forms.get(name, self._parameters.kwargs)
