@@ -16,12 +16,13 @@ import attrs
 
 from trio_durable import Durability
 
-from . import alarms, loops, memory
+from . import alarms, loops, memory, messages
 from .alarms import AlarmChanges, AlarmsAtOnce, HeapOperations, WheelOperations
 from .instruments import INSTRUMENTS
 from .limits import BareRequestReply, raw_batches, raw_rows, raw_selects
 from .loops import LOOPS, LoopName
 from .measurements import Effort, Figures, Sample, Scenario, Target, percentile
+from .messages import Messages, OnceCalls
 from .postgres import limits as psycopg
 from .postgres import server as postgres
 from .workloads import OPERATIONS, FirstCalls, Operation, RuntimeCalls, Workload
@@ -309,6 +310,46 @@ def _postgres_alarms(loop: LoopName) -> Group:
         yield _on_postgres(f"alarms-at-once-{name}-{loop}", ours, limit, target, loop == "trio")
 
 
+def _messages() -> Group:
+    for loop in LOOPS:
+        calls, is_headline = RuntimeCalls(loop, "change", 64, 1000), loop == "trio"
+        for sending in messages.SENDINGS:
+            ours, name = Messages(loop, sending, 64, 1000), sending.replace(" ", "-")
+            target = Target("ratio", 0.5) if sending == "send" else None
+            headline = is_headline and target is not None
+            yield _comparison(f"messages-{name}-{loop}", ours, calls, target, headline)
+        once, target = OnceCalls(loop, 64, 1000), Target("ratio", 0.7)
+        yield _comparison(f"once-keys-{loop}", once, calls, target, is_headline)
+
+
+def _message_latency() -> Group:
+    for loop, moment in product(LOOPS, messages.MOMENTS):
+        yield Scenario(
+            name=f"message-latency-{moment}-{loop}",
+            title=f"until it is {moment}, {loop}",
+            work=partial(messages.latency, moment, loop, "sqlite"),
+            obstacle=partial(loops.obstacle, loop),
+            unit=" ms",
+            limit_title="a call",
+            target=Target("most", 2.0),
+            headline=loop == "trio",
+        )
+
+
+def _message_backlog() -> Group:
+    for loop, (is_asleep, state) in product(LOOPS, ((True, "asleep"), (False, "handled"))):
+        yield Scenario(
+            name=f"messages-backlog-{state}-{loop}",
+            title=f"{state} meanwhile, {loop}",
+            work=partial(messages.beside_backlog, is_asleep, loop),
+            obstacle=partial(loops.obstacle, loop),
+            unit=" ms",
+            limit_title="the same calls without messages",
+            target=Target("most", 1.1),
+            headline=loop == "trio",
+        )
+
+
 def _groups() -> Iterator[tuple[str, Group]]:
     yield "Reads", _reads()
     yield "Durable changes", _changes()
@@ -323,6 +364,9 @@ def _groups() -> Iterator[tuple[str, Group]]:
     yield "The timing wheel beside a heap", _wheel()
     yield "p99 of 16 callers' changes beside 100,000 overdue alarms", _backlog()
     yield "Many alarms in the table", _many_alarms()
+    yield "Messages and once-keys, beside durable calls", _messages()
+    yield "Latency of one message, p50, beside that of a durable call", _message_latency()
+    yield "p99 of 16 callers' changes beside a million messages for one object", _message_backlog()
     for loop in LOOPS:
         yield "PostgreSQL, durable changes", _postgres_changes(loop)
         yield "PostgreSQL, cold first calls, 64 callers", _postgres_first_calls(loop)
