@@ -312,8 +312,8 @@ class Bench:
         self.told.append((key, fields_of(changes)))
         self.log.append(f"{key.object_id} told")
 
-    def uncertain(self) -> None:
-        self.log.append("uncertain")
+    def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        self.log.append(f"{key.object_id} unsure {fields_of(changes)}")
 
     def owner(self, object_id: str) -> FakeOwner:
         return FakeOwner(self, object_id)

@@ -30,9 +30,9 @@ class Delivery:
     alarm: Alarm = attrs.field(init=False)
     """The record that its handler sees; set once the claim is stored."""
     superseded: bool = False
-    """Don't handle it: the alarm was set or cancelled since, its tenant was dropped, or a later
-    delivery of it has begun here. A claim by another runtime isn't known here; it makes the commit
-    stale."""
+    """Don't handle it: the alarm was set or cancelled since, or may have been, its tenant was
+    dropped, or a later delivery of it has begun here. A claim by another runtime isn't known here;
+    it makes the commit stale."""
     replaced: bool = False
     """Its handler set or cancelled the alarm, and `Context.commit` has submitted that."""
     acknowledged: bool = False

@@ -22,8 +22,11 @@ class CommitListener(Protocol):
         """
         ...
 
-    def uncertain(self) -> None:
-        """A transaction that would have changed alarms failed. It may be durable all the same."""
+    def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """A commit failed that would have changed alarms of the object.
+
+        It may be durable all the same.
+        """
         ...
 
 

@@ -34,7 +34,7 @@ class Listeners:
                     listener.committed(ticket.key, ticket.alarms)
                 except BaseException as error:  # noqa: BLE001  # a fault, or a signal's handler
                     self._failed(error)
-                    listener.uncertain()
+                    listener.unsure(ticket.key, ticket.alarms)
         if self.messages is not None and (ticket.delete or ticket.messages is not None):
             self._tell_of_messages(self.messages, ticket)
 
@@ -50,9 +50,10 @@ class Listeners:
 
     def failed(self, tickets: Iterable[Ticket]) -> None:
         """Commits of a failed transaction may be durable all the same."""
-        if any(ticket.alarms is not None for ticket in tickets):
-            for listener in self.alarms:
-                listener.uncertain()
+        for ticket in tickets:
+            if ticket.alarms is not None:
+                for listener in self.alarms:
+                    listener.unsure(ticket.key, ticket.alarms)
 
     def refused(self, ticket: Ticket) -> None:
         """A commit failed, alone or with its transaction."""

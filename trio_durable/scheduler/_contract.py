@@ -121,8 +121,18 @@ class Scheduler(CommitListener, Protocol):
         """
         ...
 
+    def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """A commit that would have changed alarms of an object failed, and may be durable.
+
+        A delivery of that object whose alarm it would change is marked ``superseded``: if the
+        change is durable, the turn of that delivery could not be committed, nor could any turn
+        whose changes are in its commit. The feed returns the alarm if it isn't. Then as
+        `uncertain`.
+        """
+        ...
+
     def uncertain(self) -> None:
-        """A commit that would have changed alarms failed; it may be durable all the same."""
+        """The table may have alarms that this scheduler doesn't know of, or at another time."""
         ...
 
     def dropped(self, tenant: str) -> None:

@@ -69,12 +69,7 @@ def _repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
 BACKENDS = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 
 
-# Its search finds, and shrinks for minutes, a delivery behind a commit of unknown outcome that is
-# stale, and fails a call whose changes were added to it. The model knows no such answer.
-@pytest.mark.parametrize(
-    "backend",
-    [pytest.param("trio", marks=pytest.mark.xfail(reason="see above", run=False)), "asyncio"],
-)
+@BACKENDS
 @pytest.mark.parametrize("gives_back", [True, False], ids=["given back", "run out"])
 def test_histories_with_crashes(backend: str, gives_back: bool) -> None:
     """What a dead process has claimed is given back when the next one opens, or runs out."""

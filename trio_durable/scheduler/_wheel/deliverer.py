@@ -35,13 +35,12 @@ from ..._errors import (
     TenantDropped,
 )
 from ..._eventloop.loop import Loop
-from ..._keys import AlarmKey, ObjectKey
+from ..._keys import AlarmKey
 from ..._persistence.group_commit import GroupCommit
 from ..._telemetry.events import AlarmDelivery, DeadLettered
 from ..._telemetry.notifier import Notifier, request
 from ..._text import error_summary
 from ...storage import (
-    AlarmChanges,
     DeadFiring,
     PartialFault,
     Postponement,
@@ -347,24 +346,6 @@ class Deliverer:
         else:
             flight.watchers.append(waiter)
         await waiter.wait()
-
-    # --- changes of alarms in flight -------------------------------------------------------------
-
-    def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
-        """Mark the deliveries whose alarms a durable commit has acknowledged or changed."""
-        for flight in self._in_flight.of_object(key.owner):
-            delivery = flight.delivery
-            name = delivery.key.name
-            if changes.acknowledged.get(name) == delivery.claim:
-                delivery.acknowledged = True  # also if it sets the next firing
-            elif changes.touches(name):
-                delivery.superseded = True
-
-    def dropped(self, tenant: str) -> None:
-        """Mark the deliveries of a dropped tenant as superseded."""
-        for flight in self._in_flight:
-            if flight.key.tenant == tenant:
-                flight.delivery.superseded = True
 
     # --- outcomes --------------------------------------------------------------------------------
 

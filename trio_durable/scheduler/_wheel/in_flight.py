@@ -9,8 +9,8 @@ from ..._alarms.delivery import Delivery
 from ..._alarms.retry import DEFAULT_RETRY, Retry
 from ..._errors import OwnerLost
 from ..._eventloop.loop import CallbackWaiter, Waiter
-from ..._keys import AlarmKey, Owner
-from ...storage import StoredAlarm
+from ..._keys import AlarmKey, ObjectKey, Owner
+from ...storage import AlarmChanges, StoredAlarm
 
 MAX_RECENT = 256
 """How many recent deliveries there may be."""
@@ -134,3 +134,32 @@ class InFlightDeliveries:
             of_object.remove(flight)
         if not of_object:
             self._by_object.pop(key.owner, None)
+
+    # --- changes of their alarms -----------------------------------------------------------------
+
+    def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Mark the deliveries whose alarms a durable commit has acknowledged or changed."""
+        for flight in self.of_object(key.owner):
+            delivery = flight.delivery
+            name = delivery.key.name
+            if changes.acknowledged.get(name) == delivery.claim:
+                delivery.acknowledged = True  # also if it sets the next firing
+            elif changes.touches(name):
+                delivery.superseded = True
+
+    def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """Mark the deliveries whose alarms a failed commit has changed, if it is durable.
+
+        One that it acknowledges fails by itself.
+        """
+        for flight in self.of_object(key.owner):
+            delivery = flight.delivery
+            name = delivery.key.name
+            if changes.acknowledged.get(name) != delivery.claim and changes.touches(name):
+                delivery.superseded = True
+
+    def dropped(self, tenant: str) -> None:
+        """Mark the deliveries of a dropped tenant as superseded."""
+        for flight in self:
+            if flight.key.tenant == tenant:
+                flight.delivery.superseded = True

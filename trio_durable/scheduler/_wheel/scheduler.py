@@ -177,7 +177,7 @@ class WheelScheduler:
 
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Scheduler.committed`."""
-        self._deliverer.committed(key, changes)
+        self._in_flight.committed(key, changes)
         for name in changes.acknowledged:
             self._upcoming.disarm(key.alarm(name))
         # After ``clear``, alarms that are gone may be left in memory. Their claims will fail.
@@ -199,6 +199,11 @@ class WheelScheduler:
         is_known = key in self._upcoming or key in self._in_flight
         return is_known or self._upcoming.is_filling or Onto.OUTDATED in new.onto
 
+    def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
+        """See `Scheduler.unsure`."""
+        self._in_flight.unsure(key, changes)
+        self.uncertain()
+
     def uncertain(self) -> None:
         """See `Scheduler.uncertain`."""
         self._upcoming.hint(0)
@@ -206,7 +211,7 @@ class WheelScheduler:
 
     def dropped(self, tenant: str) -> None:
         """See `Scheduler.dropped`."""
-        self._deliverer.dropped(tenant)
+        self._in_flight.dropped(tenant)
 
     def _expect(self, key: AlarmKey, available_at: int) -> None:
         """Deliver an alarm that the table has from now on."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import anyio
 import pytest
 
 from ..._alarms.delivery import Delivery
 from ..._alarms.retry import Retry
+from ..._errors import PersistenceError
 from ..._keys import ObjectKey
 from ...scheduler import SchedulerStatistics
 from ...storage import AlarmChanges
@@ -72,6 +75,25 @@ class DeliveryTests(SchedulerTests):
         await self.until_late(2 * self.polling_interval + self.claim_ttl)
         assert node.names == ["x"]
         assert await node.listed() == []
+
+    @pytest.mark.parametrize("outcome", ["fails", "is lost"])
+    async def test_a_change_that_failed_and_may_be_durable_supersedes_the_delivery(
+        self, bench: Bench, node: Node, outcome: Literal["fails", "is lost"]
+    ) -> None:
+        held = node.destination.hold("x")
+        await node.set("x", 0)
+        await self.until_late()
+        (delivery,) = held.deliveries
+        for change, is_superseded in (bench.changes(y=None), False), (bench.changes(x=None), True):
+            bench.writer.next_commit = outcome
+            with pytest.raises(PersistenceError):
+                await node.commit(change)
+            assert delivery.superseded is is_superseded
+        held.release()
+        await self.until_late(2 * self.polling_interval + self.claim_ttl)
+        assert node.names == ["x"]
+        assert await node.listed() == []
+        assert node.scheduler.statistics().failed == 0
 
     async def test_alarms_of_others_are_not_superseded(self, bench: Bench, node: Node) -> None:
         held = node.destination.hold("x")
