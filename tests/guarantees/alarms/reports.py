@@ -147,6 +147,7 @@ async def turned_on(
 async def left_on(
     cls: type[DurableObject], clock: Clock | None = None
 ) -> tuple[MemoryStorage, datetime]:
-    """A storage in which the alarm of "a" is on, without a runtime; and its first time."""
-    async with turned_on(cls, clock=clock) as (_, storage, first):
+    """A storage with "a", whose alarm is on, without a runtime; and the alarm's first time."""
+    async with turned_on(cls, clock=clock) as (runtime, storage, first):
+        await runtime.get(cls, "a").change()
         return storage, first
