@@ -86,8 +86,8 @@ MUTANTS = [
         "a recurring alarm that nothing handles is acknowledged",
         "unhandled",
         "_alarms/delivery.py",
-        "if self.mark is not None and self.recurrence is None:",
-        "if False:",
+        "        if self.is_of_other_release:\n            raise",
+        "        if False:\n            raise",
     ),
     Mutant(
         "doubled_hour_fires_twice",

@@ -149,5 +149,5 @@ async def left_on(
 ) -> tuple[MemoryStorage, datetime]:
     """A storage with "a", whose alarm is on, without a runtime; and the alarm's first time."""
     async with turned_on(cls, clock=clock) as (runtime, storage, first):
-        await runtime.get(cls, "a").change()
+        await runtime.call(cls, "a", "change")
         return storage, first
