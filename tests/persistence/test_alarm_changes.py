@@ -116,6 +116,7 @@ def test_coalesced_changes_amount_to_the_same_as_one_by_one(
         (["set x", "clear", "set c"], changed({"c": 4}, clear=True)),
         (["acknowledge", "set c"], changed({"c": 4}, acknowledged={"c": 1})),
         (["acknowledge", "clear"], changed(acknowledged={"c": 1}, clear=True)),
+        (["keep c", "acknowledge"], changed(acknowledged={"c": 1})),
         (["set x", "acknowledge", "set c"], changed({"x": 1, "c": 4}, acknowledged={"c": 1})),
     ],
     ids=lambda value: ", then ".join(value) if isinstance(value, list) else "",

@@ -38,7 +38,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
         ("skipped", _SCHEDULERS, "too_late_is_skipped"),
         ("kept in flight", _SCHEDULERS, "kept_while_it_runs or on_while_it_runs"),
         ("kept time", _SCHEDULERS, "kept_keeps_its_time"),
-        ("merged", "persistence/test_alarm_changes.py", "amount_to_the_same"),
+        ("merged", "persistence/test_alarm_changes.py", "merge_in_order"),
         ("catch-all", _CORNERS, "handles_any_alarm_leaves_it"),
         ("past", _CORNERS, "moved_to_the_past"),
         ("own turn", _CORNERS, "own_turn_keeps"),
