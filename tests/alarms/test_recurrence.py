@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_durable import DefinitionError, DurableObject, ObjectKey, alarm
+from trio_durable._alarms.cron import Cron
 from trio_durable._alarms.recurrence import (
     MOST_MISSED,
     Every,
@@ -98,6 +99,51 @@ def test_of_all_that_was_missed_the_last_thousand_are_left(
     else:
         assert left_out is not None
         assert (left_out.first, left_out.before) == (due_at + 60 * SECOND, found)
+
+
+@pytest.mark.parametrize(
+    ("cron", "days", "left"),
+    [
+        ("*/30 * * * *", 20, 20 * 48),  # clocks are set in these days
+        ("*/30 * * * *", 21, MOST_MISSED),
+        ("0 9-17 * * mon-fri", 150, 106 * 9),
+        ("0 9-17 * * mon-fri", 160, MOST_MISSED),
+        ("30 2 * * *", 999, 999),
+        ("30 2 * * *", 1100, MOST_MISSED),
+        ("0 0 1 * *", 1100, 36),
+        ("* * * jan *", 365, MOST_MISSED),
+    ],
+)
+def test_no_more_than_a_thousand_are_left_however_they_lie(cron: str, days: int, left: int) -> None:
+    recurrence = made(missed="all", cron=cron, zone="Europe/Berlin", spread=timedelta(minutes=5))
+    due_at = NOW - days * 24 * HOUR
+    first, left_out = recurrence.next_of_all(KEY, due_at, NOW)
+    assert (left_out is not None) == (left == MOST_MISSED)
+    times = [first]
+    while (at := recurrence.next_of_all(KEY, times[-1], NOW)[0]) <= NOW:
+        times.append(at)
+    assert len(times) == left
+    assert len(set(times)) == left
+
+
+def test_catching_up_computes_few_times_for_each_firing(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = 0
+    after = Cron.after
+
+    def counted(cron: Cron, at: int) -> int | None:
+        nonlocal computed
+        computed += 1
+        return after(cron, at)
+
+    monkeypatch.setattr(Cron, "after", counted)
+    recurrence = made(missed="all", cron="*/20 * * * *")
+    for days in (12, 15):
+        at, firings, computed = NOW - days * 24 * HOUR, 0, 0
+        while at <= NOW:
+            at = recurrence.next_of_all(KEY, at, NOW)[0]
+            firings += 1
+        assert firings > 800
+        assert computed < 5 * firings
 
 
 def test_fingerprints_are_those_of_times() -> None:

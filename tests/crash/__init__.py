@@ -1,6 +1,7 @@
 """What crashes, power cuts and failing disks leave, and what can be read of a damaged file.
 
-    test_kills, test_alarm_kills   killed at any moment under load, by another process
+    test_kills, test_alarm_kills   killed at any moment under load, by another process; likewise
+    test_message_kills, test_recurring_kills
     test_kill_points               killed at named points of the library's work, by itself
     test_power_loss                the power is cut after every write to the disk; syncs fail
     test_failing_disk              every call to the disk fails in turn; it is full; it is broken

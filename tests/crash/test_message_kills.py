@@ -69,6 +69,8 @@ def check(query: Query) -> dict[str, int]:
 class Processes:
     """Processes that make transfers on one storage."""
 
+    child = CHILD
+
     def __init__(self, folder: Path, storage: str, backend: str, *options: str) -> None:
         self._log = folder / "errors"
         self._log.touch()
@@ -82,7 +84,7 @@ class Processes:
     def start(self) -> None:
         storage, backend, options = self._arguments
         self._started += 1
-        command = [sys.executable, str(CHILD), storage, backend, str(self._started), *options]
+        command = [sys.executable, str(self.child), storage, backend, str(self._started), *options]
         with self._log.open("a") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         self.running.append(process)

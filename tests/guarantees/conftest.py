@@ -5,10 +5,11 @@ from cluster.away import EVERY, parametrize_by_place, place_objects_away, sample
 
 from .alarms.bench import fresh_bench
 from .alarms.desk import fresh_desk
+from .alarms.reports import fresh_runs
 from .away import EXCEPT, LONG, MODULES
 from .counters import fresh_counters
 
-__all__ = ["fresh_bench", "fresh_counters", "fresh_desk"]  # fixtures for all
+__all__ = ["fresh_bench", "fresh_counters", "fresh_desk", "fresh_runs"]  # fixtures for all
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trio_durable import ObjectKey, StaleObject
 from trio_durable._persistence import group_commit
-from trio_durable.storage import AlarmChanges, Commit
+from trio_durable.storage import MOVED, STOPPED, AlarmChanges, Commit, NewAlarm, Onto
 from trio_durable.testing.conformance._builders import changes as changed
 
 from .bench import FAULT, Bench, FakeOwner, Held, failure, fields_of, told
@@ -67,6 +67,12 @@ CHANGES = {
     "clear": changed(clear=True),
     "clear, set x": changed({"x": 5}, clear=True),
     "clear, set c": changed({"c": 6}, clear=True),
+    "keep x": AlarmChanges(changed={"x": NewAlarm(7, None, onto=Onto.NOTHING)}),
+    "keep c": AlarmChanges(changed={"c": NewAlarm(8, None, onto=Onto.NOTHING)}),
+    "begin r": AlarmChanges(changed={"r": NewAlarm(9, None, "f", Onto.STOPPED | Onto.OUTDATED)}),
+    "stop r": AlarmChanges(changed={"r": NewAlarm(0, None, STOPPED)}),
+    "move r": AlarmChanges(changed={"r": NewAlarm(3, None, MOVED)}),
+    "move r if it is off": AlarmChanges(changed={"r": NewAlarm(4, None, MOVED, Onto.STOPPED)}),
 }
 
 
@@ -110,6 +116,7 @@ def test_coalesced_changes_amount_to_the_same_as_one_by_one(
         (["set x", "clear", "set c"], changed({"c": 4}, clear=True)),
         (["acknowledge", "set c"], changed({"c": 4}, acknowledged={"c": 1})),
         (["acknowledge", "clear"], changed(acknowledged={"c": 1}, clear=True)),
+        (["keep c", "acknowledge"], changed(acknowledged={"c": 1})),
         (["set x", "acknowledge", "set c"], changed({"x": 1, "c": 4}, acknowledged={"c": 1})),
     ],
     ids=lambda value: ", then ".join(value) if isinstance(value, list) else "",

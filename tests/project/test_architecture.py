@@ -191,7 +191,7 @@ RANKS = {
         "_clock _destination _runner",
         "_bench",
         "_tests",
-        "_crashes _deliveries _failures _runtimes _setting",
+        "_crashes _deliveries _failures _recurrences _runtimes _setting",
         "_suite",
     ],
     "testing.simulate": [

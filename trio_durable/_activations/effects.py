@@ -177,10 +177,13 @@ class Effects:
             if staged.supersedes(name):
                 delivery.replaced = True
             else:
-                self.alarms = AlarmChanges(acknowledged=staged.acknowledged)
-                if not staged.changed:
+                # A condition on the alarm itself is for when it is gone.
+                changed = dict(staged.changed)
+                own = {name: changed.pop(name)} if name in changed else {}
+                self.alarms = AlarmChanges(acknowledged=staged.acknowledged, changed=own)
+                if not changed:
                     return None
-                staged = AlarmChanges(changed=staged.changed)
+                staged = AlarmChanges(changed=changed)
         return staged
 
     def _message_changes(self) -> MessageChanges:

@@ -98,6 +98,6 @@ class ObjectType:
     def alarm_handler(self, name: str) -> AlarmDefinition | None:
         """The handler of alarms of that name, if there is one."""
         alarm = self.alarms.get(name)
-        if alarm is None and (recurring := alarm_name(name)) in self.recurrences:
-            return self.alarms[recurring]  # for a firing that has died
+        if alarm is None:
+            alarm = self.alarms.get(alarm_name(name))  # for a firing that has died
         return alarm or self.handle_alarm

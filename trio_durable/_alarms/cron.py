@@ -15,6 +15,8 @@ at all local times that there are: never in a gap, and in both passes.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -37,6 +39,10 @@ _NAMES = {
 }
 _LENGTHS = (60, 24, 31, 12, 7)
 
+_HOUR = 3600_000_000
+_DAY_AND_NIGHT = 24 * _HOUR
+_YEAR = 365 * _DAY_AND_NIGHT
+"""In microseconds."""
 _SECOND = timedelta(seconds=1)
 _DAY_LONG = timedelta(days=1)
 """Offsets of zones change twice within a day nowhere."""
@@ -61,6 +67,22 @@ class Cron:
         except (OverflowError, ValueError):  # after the year 9999
             return None
         return None if found is None else microseconds_of(found.replace(tzinfo=UTC))
+
+    def most_within(self, span: int) -> int:
+        """A number of times that so many microseconds can't exceed. It is cheap, and too large."""
+        per_hour, per_day, per_year = _densities(self.expression)
+        return min(
+            per_hour * (span // _HOUR + 2),
+            per_day * (span // _DAY_AND_NIGHT + 2),
+            per_year * (span // _YEAR + 2),
+        )
+
+    def last_until(self, until: int, number: int) -> list[int]:
+        """The last times of the schedule until a time, up to so many; of fifty years at most."""
+        # They are computed for the hour that ends next, so that catching up, which asks for each
+        # firing, takes the time for that once.
+        times = _last_times(self, (until // _HOUR + 1) * _HOUR, number + 60)
+        return times[: bisect_right(times, until)][-number:]
 
     @property
     def rules(self) -> str:
@@ -107,6 +129,38 @@ class Cron:
         first = local.replace(tzinfo=zone, fold=0).utcoffset()
         assert first is not None
         return self._names_times and first > offset
+
+
+@lru_cache(maxsize=1024)
+def _densities(expression: str) -> tuple[int, int, int]:
+    """The largest numbers of times in an hour, a day and a year."""
+    from cronsim import CronSim
+
+    fields = CronSim(expression, datetime(2024, 1, 1))
+    _, _, days, _, weekdays = expression.split()
+    days_a_month = 31
+    if weekdays == "*":
+        days_a_month = len(fields.days)
+    elif days == "*":
+        days_a_month = min(31, 5 * len(fields.weekdays))
+    per_hour = len(fields.minutes)
+    per_day = per_hour * len(fields.hours)
+    return per_hour, per_day, per_day * days_a_month * len(fields.months)
+
+
+@lru_cache(maxsize=16)
+def _last_times(cron: Cron, until: int, number: int) -> list[int]:
+    """See `Cron.last_until`."""
+    span = number * _HOUR // 60
+    while True:
+        # Backwards in steps that grow, since the times aren't evenly far apart.
+        found = deque[int](maxlen=number)
+        at: int | None = until - span
+        while at is not None and (at := cron.after(at)) is not None and at <= until:
+            found.append(at)
+        if len(found) == number or span > 50 * _YEAR:
+            return list(found)
+        span = span * number // len(found) * 9 // 8 if len(found) > 30 else span * 4
 
 
 def checked_cron(expression: object, zone: object) -> Cron:

@@ -53,6 +53,11 @@ class Delivery:
         self.due_at, self.began = stored.due_at, now
         self.is_skipped = recurrence is not None and recurrence.skips(stored, now)
 
+    @property
+    def is_of_other_release(self) -> bool:
+        """True if the alarm recurs, and isn't declared so here."""
+        return self.mark is not None and self.recurrence is None
+
     def following(self, now: int) -> NewAlarm | None:
         """The alarm's next firing, for the commit that ends this one; None if it doesn't recur."""
         new, left_out = self.next_firing(now)
@@ -69,7 +74,7 @@ class Delivery:
         Raises:
             AlarmUnhandled: It recurs, and no handler declares that here.
         """
-        if self.mark is not None and self.recurrence is None:
+        if self.is_of_other_release:
             raise AlarmUnhandled(self.key.object_key, self.key.name)
         changes, following = AlarmChanges({self.key.name: self.claim}), self.following(now)
         if following is not None:

@@ -75,7 +75,10 @@ def new_alarm(
             )
         return recurrence.begin(key, now, Onto.STOPPED | Onto.OUTDATED)
     due_at = due_time(key, name, after, at, now)
-    mark = None if recurrence is None else MOVED
+    mark = None
+    if recurrence is not None:
+        # From the past it would be skipped as too late, or bring back the times since then.
+        mark, due_at = MOVED, max(due_at, now)
     onto = Onto.STOPPED if keep else Onto.ANYTHING
     return NewAlarm(due_at, encoded_payload(key, name, payload), mark, onto)
 

@@ -11,7 +11,7 @@ one of the words here.
 
 from __future__ import annotations
 
-from collections import deque
+import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from hashlib import blake2b
@@ -36,7 +36,6 @@ OVERRUN = "overrun"
 """The mark of a firing whose time passed while the last one ran. It isn't skipped."""
 FIRING = "firing"
 """The mark of a single firing that has died, kept under a name of its own."""
-_MINUTE = 60_000_000
 
 
 @attrs.frozen
@@ -138,24 +137,14 @@ class Recurrence:
                 return following, None
             kept = following + surplus * interval
             return kept, LeftOut(following, kept)
-        if now - following < MOST_MISSED * _MINUTE:  # cron has no shorter interval
+        if now < following or self.schedule.most_within(now - following) <= MOST_MISSED:
             return following, None
-        kept = self._last(key, following, now)
-        return kept, LeftOut(following, kept) if kept > following else None
-
-    def _last(self, key: ObjectKey, first: int, now: int) -> int:
-        """The first of the last `MOST_MISSED` times from ``first`` until ``now``."""
-        reach = MOST_MISSED * _MINUTE
-        while True:
-            # Backwards in steps that double, since the times aren't evenly far apart.
-            at = first if now - reach <= first else self.next_time(key, now - reach, now - reach)
-            last = deque[int](maxlen=MOST_MISSED)
-            while at <= now:
-                last.append(at)
-                at = self.next_time(key, at, at)
-            if len(last) == MOST_MISSED or now - reach <= first:
-                return last[0]
-            reach *= 2
+        offset = self.offset(key)
+        last = self.schedule.last_until(now - offset, MOST_MISSED)
+        if len(last) < MOST_MISSED or last[0] + offset <= following:
+            return following, None
+        kept = last[0] + offset
+        return kept, LeftOut(following, kept)
 
     # --- firings ---------------------------------------------------------------------------------
 
@@ -269,6 +258,8 @@ def with_marks(
 # --- names of firings that have died -------------------------------------------------------------
 
 _AT = "@"
+_LETTER = re.compile(r"(\w+)@\d{1,4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+"""Such a name. Handlers of recurring alarms are methods, whose names have no other characters."""
 
 
 def letter_name(key: AlarmKey, due_at: int) -> str:
@@ -279,8 +270,8 @@ def letter_name(key: AlarmKey, due_at: int) -> str:
 
 def alarm_name(name: str) -> str:
     """The name of the alarm that a firing belongs to which has died; ``name`` for any other."""
-    # Handlers of recurring alarms are methods, whose names have no such character.
-    return name.partition(_AT)[0]
+    letter = _LETTER.fullmatch(name)
+    return name if letter is None else letter[1]
 
 
 # --- declarations --------------------------------------------------------------------------------

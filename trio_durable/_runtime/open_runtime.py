@@ -251,7 +251,7 @@ class OpenRuntime(Ending):
 
     def _fed(self) -> None:
         """The storage returns alarms and messages of other objects than before."""
-        self.scheduler.uncertain()
+        self.scheduler.acquired()
         if self.outbox is not None:
             self.outbox.rescan()
 

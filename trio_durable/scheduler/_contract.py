@@ -135,6 +135,14 @@ class Scheduler(CommitListener, Protocol):
         """The table may have alarms that this scheduler doesn't know of, or at another time."""
         ...
 
+    def acquired(self) -> None:
+        """Alarms of more objects than before are delivered here, see `Destination.is_here`.
+
+        Their alarms are found as after `uncertain`, and their recurring ones checked as at the
+        beginning of `run`.
+        """
+        ...
+
     def dropped(self, tenant: str) -> None:
         """A tenant was removed with all its alarms; its deliveries are marked ``superseded``."""
         ...
@@ -174,7 +182,7 @@ class Destination(Protocol):
         """False if another process of a cluster delivers the alarms of an object.
 
         An alarm that isn't delivered here is forgotten. When it is to be delivered here,
-        `Scheduler.uncertain` is called, and the horizon feed returns it.
+        `Scheduler.acquired` is called, and the horizon feed returns it.
         """
         ...
 

@@ -91,8 +91,10 @@ class NewAlarm:
         if earlier is None:
             return attrs.evolve(self, onto=Onto.ANYTHING)
         if earlier.is_conditional:
-            # Without a row the earlier one is set. Both have the time of one schedule, mostly.
-            return attrs.evolve(earlier, onto=self.onto | earlier.onto)
+            # Without a row the earlier one is set. Only for the same schedule is it also what this
+            # would replace a row by; else this waits until the object is loaded.
+            is_same = self.recurrence == earlier.recurrence
+            return attrs.evolve(earlier, onto=self.onto | earlier.onto) if is_same else earlier
         replaces = earlier.recurrence == STOPPED and Onto.STOPPED in self.onto
         return attrs.evolve(self, onto=Onto.ANYTHING) if replaces else earlier
 
@@ -131,6 +133,10 @@ class AlarmChanges:
 
     def merge(self, later: AlarmChanges) -> None:
         """Add ``later``, so that applying these changes applies both."""
+        for name in later.acknowledged:
+            # It is there until then, with a claim, so no condition holds.
+            if (earlier := self.changed.get(name)) is not None and earlier.is_conditional:
+                del self.changed[name]
         self.acknowledged.update(later.acknowledged)
         if later.clear:
             self.clear = True

@@ -702,6 +702,8 @@ def stand_in_for(name: str) -> Callable[..., object]:
         ({"objects": (Account,), "delays": ()}, "delays: must not be empty"),
         ({"objects": (Account,), "delays": (-1,)}, "delays: must be a finite time of zero or"),
         ({"objects": (Account,), "delays": 60}, "delays: must be a tuple or a list, not 60"),
+        ({"objects": (Account,), "clock_jumps": 60}, "clock_jumps: must be a tuple or a list"),
+        ({"objects": (Account,), "clock_jumps": ("1",)}, "clock_jumps: must be seconds or a time"),
         ({"objects": (Account,), "polling_interval": 0}, "polling_interval: must be more than"),
         ({"objects": (Account,), "polling_interval": "1"}, "polling_interval: must be a timed"),
         (

@@ -256,6 +256,9 @@ class Claims:
                     time = record.dead_firing.next.due_at
                 if time is not None and flight.key not in self._upcoming:
                     self._upcoming.arm(flight.key, time)
+                if flight.is_uncertain:
+                    # Reads of the table leave out what is in flight, as this was.
+                    self._upcoming.hint(0)
         if refused:
             self._has_work.set()
         self._postponed[: len(postponed)] = refused  # last: all of that can be repeated

@@ -394,6 +394,7 @@ class Deliverer:
         last_error = stored.last_error
         if isinstance(error, PersistenceError) and error.key == key.object_key:
             # The storage's failure, in a load or commit of the object: not counted.
+            flight.is_uncertain = True
             if not failures and stored.due_at > self._clock.now():
                 return unchanged(flight, stored)  # it was fired before its time
         else:

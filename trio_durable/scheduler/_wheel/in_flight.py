@@ -31,6 +31,7 @@ class InFlight(CallbackWaiter):
         "began",
         "delivery",
         "is_handed_over",
+        "is_uncertain",
         "retry",
         "stored",
         "watchers",
@@ -43,6 +44,8 @@ class InFlight(CallbackWaiter):
         """The row, once it is claimed."""
         self.is_handed_over = False
         """Its end comes by itself: it is the destination's, or it is postponed."""
+        self.is_uncertain = False
+        """Its commit failed, and may be durable all the same, with another time for the alarm."""
         self.retry: Retry = DEFAULT_RETRY
         self.began = 0.0
         self.watchers: list[Waiter] | None = []

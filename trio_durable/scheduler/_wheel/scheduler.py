@@ -11,7 +11,7 @@ Alarms that other runtimes on the same storage have set, or that it has no room 
 the table is read.
 
 Five tasks: one claims and delivers due alarms, one delivers suspects, one reads the table ahead,
-one maintains claims, one checks the times of recurring alarms once.
+one maintains claims, one checks the times of recurring alarms at the start.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class WheelScheduler:
             round(2e6 * polling_interval),
             self._to_deliver,
         )
-        self._start_check = StartCheck(clock, runner, reader, destination, polling_interval)
+        self._start_check = StartCheck(loop, clock, runner, reader, destination, polling_interval)
         self._is_stopped = False
 
     # --- from outside ----------------------------------------------------------------------------
@@ -208,6 +208,11 @@ class WheelScheduler:
         """See `Scheduler.uncertain`."""
         self._upcoming.hint(0)
         self._to_deliver.set()
+
+    def acquired(self) -> None:
+        """See `Scheduler.acquired`."""
+        self.uncertain()
+        self._start_check.request()
 
     def dropped(self, tenant: str) -> None:
         """See `Scheduler.dropped`."""

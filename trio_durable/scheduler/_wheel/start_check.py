@@ -2,6 +2,9 @@
 
 A clock that was set ahead, and back, has left alarms that are due in a far future. Each object's
 are corrected when it is loaded, but nothing need load it until then.
+
+A member of a cluster begins without objects, and has more of them from time to time. Each time they
+are checked, since their former owner may have had such a clock.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import anyio
 
 from ..._alarms.recurrence import Recurrence
 from ..._clock import Clock
+from ..._eventloop.loop import Loop
 from ..._eventloop.runner import Runner
+from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey
 from ...storage import AlarmChanges, Onto, Reader
 from .._contract import Destination
@@ -26,6 +31,7 @@ class StartCheck:
     """Pulls in the recurring alarms that are due too late.
 
     Args:
+        loop: The event loop.
         clock: The time.
         runner: The reader's.
         reader: The side of the storage that reads alarms.
@@ -35,6 +41,7 @@ class StartCheck:
 
     def __init__(
         self,
+        loop: Loop,
         clock: Clock,
         runner: Runner,
         reader: Reader,
@@ -46,9 +53,19 @@ class StartCheck:
         self._reader = reader
         self._destination = destination
         self._pause = pause
+        self._to_check = AutoResetEvent(loop)
+
+    def request(self) -> None:
+        """Check all of them once more."""
+        self._to_check.set()
 
     async def run(self) -> None:
-        """Check all of them once."""
+        """Check all of them, and again at each request, until cancelled."""
+        while True:
+            await self._check_all()
+            await self._to_check.wait()
+
+    async def _check_all(self) -> None:
         for type_name, name, recurrence in self._destination.recurrences():
             while True:
                 try:

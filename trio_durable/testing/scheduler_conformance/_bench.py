@@ -22,6 +22,7 @@ from ...storage import (
     Commit,
     ForwardingWriter,
     NewAlarm,
+    Postponement,
     Reader,
     Storage,
     StorageFault,
@@ -55,12 +56,16 @@ class SchedulerParts:
 
 
 class FaultyWriter(ForwardingWriter):
-    """A writer whose next commit can fail."""
+    """A writer whose next commit or postponement can fail."""
 
     def __init__(self, inner: Writer) -> None:
         super().__init__(inner)
         self.next_commit: Literal["works", "fails", "is lost"] = "works"
         """The outcome of the next commit. A lost commit is applied, but raises."""
+        self.failing_postponements = 0
+        """How many of the next postponements fail."""
+        self.after_write: Callable[[], object] | None = None
+        """Called after each commit and postponement."""
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         """See `Writer.commit`."""
@@ -68,9 +73,22 @@ class FaultyWriter(ForwardingWriter):
         if outcome == "fails":
             raise StorageFault("the test let a commit fail")
         stale = self.inner.commit(batch, now)
+        self._written()
         if outcome == "is lost":
             raise StorageFault("the test lost the outcome of a commit")
         return stale
+
+    def postpone(self, postponements: Sequence[Postponement]) -> None:
+        """See `Writer.postpone`."""
+        if self.failing_postponements:
+            self.failing_postponements -= 1
+            raise StorageFault("the test let a postponement fail")
+        self.inner.postpone(postponements)
+        self._written()
+
+    def _written(self) -> None:
+        if self.after_write is not None:
+            self.after_write()
 
 
 class Node:

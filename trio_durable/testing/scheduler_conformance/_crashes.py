@@ -8,8 +8,10 @@ from collections.abc import Callable
 import anyio
 import pytest
 
+from ..._alarms.recurrence import Every, Recurrence, letter_name
 from ..._alarms.retry import Retry
 from ..._errors import AlarmCrashed
+from ...storage import NewAlarm
 from ._bench import TYPE, Bench, Node, alarm_key
 from ._tests import SchedulerTests
 
@@ -27,10 +29,13 @@ class CrashTests(SchedulerTests):
         if not self.counts_crashes:
             pytest.skip("this scheduler doesn't count crashes")
 
-    async def node_with(self, bench: Bench, retry: Retry, *held: str) -> Node:
+    async def node_with(
+        self, bench: Bench, retry: Retry, *held: str, **recurring: Recurrence
+    ) -> Node:
         """Start a node with handlers that don't end by themselves."""
         node = Node(bench, {TYPE})
         node.destination.retry = retry
+        node.destination.recurrences_by_name.update(recurring)
         for name in held:
             node.destination.hold(name)
         return await bench.begin(node)
@@ -179,6 +184,29 @@ class CrashTests(SchedulerTests):
         assert await node.fire(alarm_key("x"))
         assert node.names == ["x"]
         assert await node.listed() == []
+
+    async def test_a_recurring_alarm_goes_on_after_a_firing_of_which_each_process_dies(
+        self, bench: Bench
+    ) -> None:
+        recurrence = Recurrence(Every(1_000_000_000))
+        due_at = bench.time(0)
+        setter = await bench.node("Other")
+        key = alarm_key("x")
+        new = NewAlarm(due_at, None, recurrence.fingerprint)
+        await setter.scheduler.schedule(key.object_key, "x", new)
+        for _ in range(1 + 3):
+            assert await setter.dead() == []
+            node = await self.node_with(bench, THRICE, "x", x=recurrence)
+            await self.has(node, "x")
+            await node.kill()
+        node = await self.node_with(bench, THRICE, x=recurrence)
+        await self.takes_over(node)
+        assert node.names == []
+        (dead,) = await node.scheduler.dead_letters(TYPE, None, 10, "")
+        assert (dead.key.name, dead.crashes) == (letter_name(key, due_at), 3)
+        (row,) = bench.reader.load_alarms([key], bench.time(0))
+        assert row is not None
+        assert (row.alarm.due_at, row.alarm.crashes) == (due_at + 1_000_000_000, None)
 
     # --- the others ------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import attrs
 
 from ..._alarms.alarm import Alarm
 from ..._alarms.delivery import Delivery
-from ..._alarms.recurrence import Recurrence
+from ..._alarms.recurrence import Recurrence, alarm_name
 from ..._alarms.retry import Retry
 from ..._clock import Clock
 from ..._errors import AlarmSuperseded, RuntimeClosed
@@ -86,6 +86,8 @@ class ScriptedDestination:
         """The backoff of all alarms."""
         self.recurrences_by_name: dict[str, Recurrence] = {}
         """The schedules of recurring alarms, by name."""
+        self.elsewhere: set[str] = set()
+        """The ids of objects whose alarms another process delivers."""
         self.scripts: dict[str, Script] = {}
         """Handlers by the names of alarms."""
         self.refusals: list[Exception] = []
@@ -97,7 +99,11 @@ class ScriptedDestination:
 
     def is_here(self, key: AlarmKey) -> bool:
         """See `Destination.is_here`."""
-        return True
+        return key.object_id not in self.elsewhere
+
+    def now(self) -> int:
+        """The wall time, in microseconds since 1970 UTC."""
+        return self._clock.now()
 
     def obstacle(self, type_name: str) -> str | None:
         """See `Destination.obstacle`."""
@@ -119,6 +125,11 @@ class ScriptedDestination:
         """See `Destination.deliver`."""
         if self.refusals:
             raise self.refusals.pop(0)
+        is_letter = alarm_name(delivery.key.name) in self.recurrences_by_name
+        if delivery.is_skipped or (delivery.is_of_other_release and not is_letter):
+            changes = delivery.discarded(self._clock.now())
+            self._submit(delivery.key.object_key, changes).hold(waiter)
+            return
 
         async def turn() -> None:
             await self._handle(delivery, waiter)
@@ -157,7 +168,7 @@ class ScriptedDestination:
             self.handled.append(Handled(key, delivery.alarm, at, late))
             script = self.scripts.get(key.name)
             changes = None
-            if script is not None and not delivery.is_skipped:
+            if script is not None:
                 changes = await script(delivery)
             if not delivery.acknowledged:
                 changes = changes or AlarmChanges()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._crashes import CrashTests
 from ._deliveries import DeliveryTests
 from ._failures import FailureTests
+from ._recurrences import RecurrenceTests
 from ._runtimes import RuntimeTests
 from ._setting import SettingTests
 
@@ -12,6 +13,7 @@ from ._setting import SettingTests
 class SchedulerConformance(
     # pytest starts with the tests of the last one.
     CrashTests,
+    RecurrenceTests,
     RuntimeTests,
     DeliveryTests,
     FailureTests,
@@ -31,6 +33,8 @@ class SchedulerConformance(
       make several schedulers on one storage, in one event loop.
     - ``polling_interval``, ``claim_ttl`` and ``lateness``, unless the scheduler has the defaults of
       30, 60 and 0.25 seconds. Pass these times to the scheduler, too.
+    - ``unhandled_pause``, unless a recurring alarm that nothing has handled is tried again within
+      300 seconds.
     - ``counts_crashes = False``, if the scheduler never calls `Writer.mark`. This skips the tests
       of alarms that kill the process.
     - the fixture ``storage``, unless a `MemoryStorage` holds the alarms: a `Storage` that is empty

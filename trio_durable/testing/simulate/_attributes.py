@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import ClassVar, Protocol
 
 from ..._api.durable_object import DurableObject
@@ -12,6 +12,7 @@ from ..._errors import DefinitionError
 from ..._keys import id_problem
 
 _MIN_LONGEST_DELAY_SECONDS = 120.0
+_MAX_JUMP_SECONDS = timedelta(days=36525).total_seconds()
 
 
 class Attributes(Protocol):
@@ -20,6 +21,7 @@ class Attributes(Protocol):
     objects: ClassVar[Sequence[type[DurableObject]]]
     ids: ClassVar[Sequence[str]]
     delays: ClassVar[Sequence[Duration]]
+    clock_jumps: ClassVar[Sequence[Duration]]
     starts_at: ClassVar[datetime]
     polling_interval: ClassVar[Duration | None]
 
@@ -31,7 +33,7 @@ def check_attributes(cls: type[Attributes]) -> None:
         DefinitionError: An attribute has an invalid value.
     """
     owner = cls.__qualname__
-    for name in ("objects", "ids", "delays"):
+    for name in ("objects", "ids", "delays", "clock_jumps"):
         _check_sequence(owner, name, getattr(cls, name))
     for object_id in cls.ids:
         problem = id_problem(object_id)
@@ -43,11 +45,29 @@ def check_attributes(cls: type[Attributes]) -> None:
         raise DefinitionError(owner, "delays", "must not be empty: no time could pass")
     for delay in cls.delays:
         _checked_seconds(owner, "delays", delay)
+    for jump in cls.clock_jumps:
+        checked_jump(jump, lambda problem: DefinitionError(owner, "clock_jumps", problem))
     if not isinstance(cls.starts_at, datetime) or cls.starts_at.utcoffset() is None:
         raise DefinitionError(owner, "starts_at", "must be a datetime with a time zone")
     interval = cls.polling_interval
     if interval is not None and not _checked_seconds(owner, "polling_interval", interval):
         raise DefinitionError(owner, "polling_interval", "must be more than 0")
+
+
+def checked_jump(jump: object, refused: Callable[[str], Exception]) -> float:
+    """The seconds by which a clock is set, which may be negative.
+
+    Raises:
+        Exception: What ``refused`` returns for the problem, if it is no duration.
+    """
+    found = jump.total_seconds() if isinstance(jump, timedelta) else jump
+    if (
+        isinstance(found, bool)
+        or not isinstance(found, (int, float))
+        or not abs(found) < _MAX_JUMP_SECONDS
+    ):
+        raise refused(f"must be seconds or a timedelta, up to a hundred years, not {jump!r:.60}")
+    return float(found)
 
 
 def polling_interval(simulation: Attributes) -> float:

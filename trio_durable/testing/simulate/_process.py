@@ -77,18 +77,28 @@ class Call:
         return [*addressed, *map(source_of, self.args), *named]
 
 
-class _WallClock(Clock):
-    def __init__(self, epoch: int) -> None:
-        self._epoch = epoch
+class WallClock(Clock):
+    """The clock of the simulated machine, which is set by steps.
+
+    Args:
+        epoch: The wall time at the loop's time 0, in seconds since 1970 UTC.
+        may_jump: See `Clock.may_jump`.
+    """
+
+    def __init__(self, epoch: float, *, may_jump: bool) -> None:
+        self.epoch = epoch
+        self._may_jump = may_jump
         self.loop: SteppedLoop | None = None
 
     @property
     def may_jump(self) -> bool:
-        return False
+        """See `Clock.may_jump`."""
+        return self._may_jump
 
     def now(self) -> int:
+        """See `Clock.now`."""
         assert self.loop is not None
-        return self._epoch + round(self.loop.now * 1e6)
+        return round(self.epoch * 1e6) + round(self.loop.now * 1e6)
 
 
 class _ObservedRuntime(DurableRuntime):
@@ -116,7 +126,7 @@ class Process:
         observed: The classes whose calls are recorded.
         record: The record of these calls.
         now: The loop's time at the start, in seconds.
-        epoch: The wall time at the loop's time 0, in microseconds since 1970 UTC.
+        clock: The clock of the machine.
         polling_interval: The polling interval of the runtime, in seconds.
     """
 
@@ -128,7 +138,7 @@ class Process:
         observed: frozenset[type[DurableObject]],
         record: Record,
         now: float,
-        epoch: int,
+        clock: WallClock,
         polling_interval: float,
     ) -> None:
         self._life = life
@@ -142,7 +152,6 @@ class Process:
             def stop(self) -> None:
                 pass
 
-        clock = _WallClock(epoch)
         self.runtime = runtime = _ObservedRuntime(
             storage,
             objects=objects,

@@ -64,6 +64,10 @@ class Steps(Protocol):
         """See `Simulation.crash`."""
         ...
 
+    def set_clock(self, by: Duration) -> None:
+        """See `Simulation.set_clock`."""
+        ...
+
     def restart(self) -> None:
         """See `Simulation.restart`."""
         ...
@@ -76,6 +80,7 @@ def add_rules(
     given: Mapping[str, SearchStrategy[Any]],
     left_out: Sequence[str],
     delays: Sequence[float],
+    jumps: Sequence[float],
 ) -> None:
     """Add the rules to a simulation.
 
@@ -85,6 +90,7 @@ def add_rules(
         given: Strategies of arguments, by ``"Class.handler.parameter"``.
         left_out: Handlers without a rule, as ``"Class.handler"``.
         delays: The lengths of waits, in seconds.
+        jumps: The steps by which the clock is set, in seconds.
 
     Raises:
         DefinitionError: ``given`` or ``left_out`` names an unknown handler or parameter.
@@ -105,7 +111,8 @@ def add_rules(
     # One rule for all, or crashes and restarts would be most of the steps.
     waits = [("wait", delay) for delay in delays]
     crashes = [("crash", delay) for delay in (0.0, *delays)]
-    interlude = st.sampled_from([*waits, *waits, *crashes, ("restart", 0.0)])
+    sets = [("set_clock", jump) for jump in jumps]
+    interlude = st.sampled_from([*waits, *waits, *crashes, ("restart", 0.0), *sets])
     _add(cls, "interlude", _interlude, interlude=interlude, fault=faults)
     if _have_alarms(definitions):
         _add(cls, "wait_for_alarm", _wait_for_alarm, fault=faults)
@@ -148,6 +155,8 @@ def _interlude(self: Steps, interlude: tuple[str, float], fault: DrawnFault | No
             self.wait(delay)
         case "crash", down_for:
             self.crash(down_for)
+        case "set_clock", by:
+            self.set_clock(by)
         case _:
             self.restart()
 

@@ -29,18 +29,21 @@ from ..._keys import ObjectKey
 from ..._messages.message import WaitingMessage, waiting_of
 from ...storage import StoredObject
 from ._alarm_log import alarm_errors
-from ._attributes import check_attributes, polling_interval
+from ._attributes import check_attributes, checked_jump, polling_interval
 from ._contents import Contents, check_memory
 from ._disk import Disk
 from ._faults import DrawnFault, Faults, Life
 from ._models import ModelClasses, Models, check_models
 from ._operations import Operation, Record
 from ._outside import StandIn, stand_ins
-from ._process import MAX_STEP_SECONDS, Call, Process
+from ._process import MAX_STEP_SECONDS, Call, Process, WallClock
 from ._randomness import seeded_generators
 from ._rules import PRINTS_ITSELF, add_rules, enable_all_rules, story_settings
 
 T = TypeVar("T", bound=DurableObject)
+
+_SECONDS_TO_NOTICE = 2.0
+"""How long a process runs after its clock was set, until it must have seen that."""
 
 
 class Simulation(RuleBasedStateMachine):
@@ -82,6 +85,10 @@ class Simulation(RuleBasedStateMachine):
     unless a fault was injected in the step."""
     delays: ClassVar[Sequence[Duration]] = (1, 60, 3600, 86400)
     """Lengths of waits, and of the time between a crash and the next start."""
+    clock_jumps: ClassVar[Sequence[Duration]] = ()
+    """Steps by which the clock is set while a process runs: forward or, if negative, back. With any
+    of them each second of a wait slows the search down, since so often a clock that may jump is
+    looked at."""
     starts_at: ClassVar[datetime] = datetime(2030, 1, 1, tzinfo=UTC)
     """The time of the runtime's clock when a story begins."""
     polling_interval: ClassVar[Duration | None] = None
@@ -105,6 +112,7 @@ class Simulation(RuleBasedStateMachine):
             given=cls.arguments,
             left_out=cls.left_out,
             delays=[seconds(delay, "delays") for delay in cls.delays],
+            jumps=[checked_jump(jump, ValueError) for jump in cls.clock_jumps],
         )
         cls.TestCase.settings = story_settings(cls.TestCase.settings)
 
@@ -120,7 +128,7 @@ class Simulation(RuleBasedStateMachine):
         self._record = Record({d.name: d for d in self._definitions.values()})
         self._models = Models(self.models)
         self._polling_interval = polling_interval(self)
-        self._epoch = self.starts_at.timestamp()
+        self._clock = WallClock(self.starts_at.timestamp(), may_jump=bool(self.clock_jumps))
         self._now = 0.0
         self._rows: dict[ObjectKey, StoredObject | None] = {}
         self._printed_step: tuple[str, ...] = ()  # its method and arguments
@@ -214,7 +222,7 @@ class Simulation(RuleBasedStateMachine):
         self._printed_step = ("wait_for_alarm",)
         due_at = self._disk.next_alarm()
         if due_at is not None:
-            self._let_pass(max(0.0, due_at / 1e6 - self._epoch - self._process.now), fault)
+            self._let_pass(max(0.0, due_at / 1e6 - self._clock.epoch - self._process.now), fault)
 
     def crash(self, down_for: Duration = 0) -> None:
         """Crash the process between two steps, and start the next one.
@@ -242,12 +250,34 @@ class Simulation(RuleBasedStateMachine):
 
         self._step(None, restart)
 
+    def set_clock(self, by: Duration) -> None:
+        """Set the clock of the machine, which runs on.
+
+        Args:
+            by: How far forward, or back if negative; a ``timedelta`` or seconds. The class declares
+                such steps in ``clock_jumps``.
+        """
+        try:
+            length = checked_jump(by, lambda problem: ValueError(f"by {problem}"))
+            if not self._clock.may_jump:
+                raise ValueError("the class has no clock_jumps, so its runtimes watch no clock")
+        except ValueError:
+            self.teardown()
+            raise
+        self._printed_step = ("set_clock", f"{length:g}")
+
+        def jump(process: Process) -> None:
+            self._clock.epoch += length
+            process.run_until(lambda: False, _SECONDS_TO_NOTICE)
+
+        self._step(None, jump)
+
     # --- inspection ------------------------------------------------------------------------------
 
     @property
     def now(self) -> datetime:
         """The time of the runtime's clock."""
-        return instant(round((self._epoch + self._process.now) * 1e6))
+        return instant(round((self._clock.epoch + self._process.now) * 1e6))
 
     def stored(self, object_type: type[T], /) -> dict[str, T]:
         """All stored objects of a class, by id, as detached instances."""
@@ -348,7 +378,7 @@ class Simulation(RuleBasedStateMachine):
             frozenset(self.models),
             self._record,
             self._now,
-            round(self._epoch * 1e6),
+            self._clock,
             self._polling_interval,
         )
 
