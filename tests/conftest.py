@@ -100,6 +100,7 @@ FAMILIES = {
     "telemetry/": 4,
     "cli/": 4,
     "outbox/test_on_postgres.py": 2,
+    "outbox/test_sleeping_lanes.py": 2,
 }
 
 

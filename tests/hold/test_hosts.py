@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.tasks import calls
+from support.tasks import Calls, Outcome, calls
 
 from trio_durable import (
     DurableObject,
@@ -266,6 +266,39 @@ def test_leaving_is_bounded_and_the_storage_is_in_use_until_its_thread_ends(
 
     anyio.run(main, backend=backend, backend_options=options)
     assert refused == ["StorageInUse"]
+
+
+def test_a_message_whose_commit_hangs_as_the_runtime_is_left_is_refused(
+    real_backend: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    backend, options = real_backend
+    storage = Stuck(tmp_path / "a.db")
+    sent: list[Outcome[str]] = []
+
+    async def leave(group: Calls) -> None:
+        async with DurableRuntime(
+            storage, grace_period=0.01, close_timeout=0.05, call_timeout=None
+        ) as runtime:
+            await Counter.add("a")
+            storage.is_stuck = True
+            sent.append(group.start(runtime.send, Counter.add, "a"))
+            while not storage.reached.is_set():
+                await anyio.sleep(0.001)
+            sent.append(group.start(runtime.send, Counter.add, "b"))
+            await anyio.sleep(0.001)
+            assert not any(each.done for each in sent)
+
+    async def main() -> None:
+        async with calls() as group:
+            with pytest.raises(StorageUnavailable, match=r"close_timeout=0\.05 s"):
+                await leave(group)
+            storage.go.set()
+            for each in sent:
+                with anyio.fail_after(SECONDS / 2):
+                    await each.wait()
+                assert isinstance(each.error, RuntimeClosed)
+
+    anyio.run(main, backend=backend, backend_options=options)
 
 
 # --- a runtime that fails ------------------------------------------------------------------------

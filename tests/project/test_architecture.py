@@ -126,6 +126,7 @@ RANKS = {
         "directory operations submission",
         "requests",
         "calls",
+        "once_records",
         "once_runs",
     ],
     "_cluster": [
@@ -141,8 +142,9 @@ RANKS = {
         "file_cluster member_cluster service",
     ],
     "_outbox": [
-        "inboxes message_codec",
-        "composing lanes message_events",
+        "failing_tenants message_codec sleeping_lanes",
+        "inboxes paging",
+        "composing deferrals lanes message_events",
         "sleepers",
         "deliverer feed",
         "outbox",

@@ -17,7 +17,7 @@ from trio_durable import (
     Retry,
     handler,
 )
-from trio_durable._outbox import feed, sleepers
+from trio_durable._outbox import paging
 from trio_durable.testing import (
     assert_message_waiting,
     assert_persisted,
@@ -154,8 +154,7 @@ async def test_draining_reads_what_waited_before_the_runtime_opened() -> None:
 async def test_draining_waits_for_what_is_still_to_be_read(
     monkeypatch: pytest.MonkeyPatch, seconds: float | None
 ) -> None:
-    monkeypatch.setattr(feed, "PAGE", 1)
-    monkeypatch.setattr(sleepers, "PAGE", 1)
+    monkeypatch.setattr(paging, "PAGE", 1)
     storage, receivers = MemoryStorage(), 6
     async with DurableRuntime(storage, objects=[Basket]) as runtime:
         for number in range(receivers):

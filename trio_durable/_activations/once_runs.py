@@ -30,7 +30,6 @@ from .._declarations.records import HandlerDefinition
 from .._errors import (
     CallCycle,
     CallTimeout,
-    OnceKeyReused,
     OnceMessageDied,
     OwnerLost,
     StorageUnavailable,
@@ -41,12 +40,14 @@ from .._eventloop.wakeup import AutoResetEvent
 from .._keys import ObjectKey
 from .._messages.message import message_id
 from .._messages.once import OnceEncoder, OnceRequest, OnceTurn
+from .._persistence.division import in_parts
 from ..storage import OnceKey, OnceReply, Reader, StorageFault, StoredMessage
 from .activation import Activation
 from .admission import admit
 from .calls import LocalCalls
 from .envelope import Envelope
 from .object_type import ObjectType
+from .once_records import check_same, check_stored, expiry
 from .placement import NotHere
 from .services import Services
 from .wait_graph import Node, Turn
@@ -207,7 +208,7 @@ class OnceRuns:
         if run is None:
             run = self._begin(calls, address, handler, args, kwargs, request)
         else:
-            _check_same(request, run.request)
+            check_same(request, run.request)
         joined = Joined(self, run, waiter, caller, chain)
         if run.activation is not None:
             self._begin_wait(joined, run.activation.state)
@@ -298,17 +299,14 @@ class OnceRuns:
                 await self._look_up([run for run in batch if not run.is_over])
 
     async def _look_up(self, batch: list[OnceRun]) -> None:
-        keys = [run.request.key for run in batch]
-        try:
-            found = await self.find(keys)
-        except StorageUnavailable as error:
-            for run in batch:
-                self._fail(run, copy.copy(error))
-            return
-        for run, reply in zip(batch, found, strict=True):
-            if not run.is_over:
+        find = partial(_find_in_parts, self._reader, batch, self._services.clock.now())
+        for part, found in await self._runner.run(find):
+            for at, run in enumerate(part):
                 try:
-                    self._found(run, reply)
+                    if isinstance(found, StorageFault):
+                        raise StorageUnavailable(self._location, str(found)) from found
+                    if not run.is_over:
+                        self._found(run, found[at])
                 except Exception as error:  # noqa: BLE001  # its callers get it
                     self._fail(run, error)
 
@@ -445,37 +443,22 @@ class OnceRuns:
                 graph.end_elsewhere(joined, node)
 
 
-def expiry(object_type: ObjectType, recorded_at: int) -> int:
-    """When the record of a once-key expires, in microseconds since 1970 UTC."""
-    return recorded_at + round(object_type.options.remember * 1e6)
+def _find_in_parts(
+    reader: Reader, batch: list[OnceRun], now: int
+) -> list[tuple[list[OnceRun], list[OnceReply | None] | StorageFault]]:
+    """Look up the keys of runs, in the reader's thread. Those that can't be don't fail the others.
 
-
-def check_stored(request: OnceRequest | OnceReply, stored: OnceReply) -> None:
-    """Check that a key was used for the same call.
-
-    Arguments of another release can't be compared. Then what is stored wins.
-
-    Raises:
-        OnceKeyReused: It wasn't.
+    Returns:
+        The parts of the batch, each with what is recorded, or the fault that it has met.
     """
-    if stored.handler == request.handler and stored.signature != request.signature:
-        logger.warning(
-            "%s on %s has parameters that differ from those under whose once-key %r it was called "
-            "before; its arguments can't be compared, and the stored reply counts",
-            *(request.handler, request.key.to, request.key.key),
-        )
-        return
-    _check_same(request, stored)
 
+    def attempt(part: list[OnceRun]) -> list[OnceReply | None] | StorageFault:
+        try:
+            return reader.find_once([run.request.key for run in part], now)
+        except StorageFault as fault:
+            return fault
 
-def _check_same(request: OnceRequest | OnceReply, other: OnceRequest | OnceReply) -> None:
-    if other.handler != request.handler:
-        problem = f"a call of {other.handler}"
-    elif other.digest != request.digest:
-        problem = "the same handler with other arguments"
-    else:
-        return
-    raise OnceKeyReused(request.key.to, request.handler, request.key.key, problem)
+    return list(in_parts(batch, lambda run: run.request.key.to.tenant, attempt))
 
 
 def _died(request: OnceRequest, token: int, error: str | None) -> OnceMessageDied:

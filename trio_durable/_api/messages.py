@@ -78,6 +78,8 @@ class Messages(ABC):
                 would be sent even if the turn fails: there ``self.ctx.send()`` is right.
             CallTimeout: It wasn't durable within the class's or runtime's timeout.
             PersistenceError: It could not be made durable.
+            OwnerLost: The runtime has lost its lease meanwhile; it may have been sent.
+            RuntimeClosed: The runtime has ended meanwhile; likewise.
         """
         return await OutsideMessage(self._send).send(handler, object_id, *args, **kwargs)
 

@@ -14,7 +14,7 @@ import anyio
 from .._clock import Clock
 from .._eventloop.runner import Runner
 from .._persistence.group_commit import GroupCommit
-from ..storage import Reader, StorageFault, Writer
+from ..storage import PartialFault, Reader, StorageFault, Writer
 
 logger = logging.getLogger("trio_durable.messages")
 
@@ -54,7 +54,7 @@ class Cleaning:
                 logger.warning("could not remove expired once-keys: %s", fault)
 
     async def clean(self) -> None:
-        """Remove what has expired, of all tenants.
+        """Remove what has expired, of all tenants. One that can't be cleaned is left out.
 
         Raises:
             StorageFault: It failed.
@@ -62,7 +62,12 @@ class Cleaning:
         tenants = [""]
         while tenants:
             for tenant in tenants:
-                await self._clean_tenant(tenant)
+                try:
+                    await self._clean_tenant(tenant)
+                except PartialFault as fault:
+                    logger.warning(
+                        "could not remove expired once-keys of tenant %r: %s", tenant, fault
+                    )
             list_next = partial(self._reader.list_tenants, tenants[-1], PAGE)
             tenants = await self._runner.run(list_next)
 

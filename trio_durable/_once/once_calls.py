@@ -15,7 +15,8 @@ from typing import TypeVar
 import anyio
 
 from .._activations.calls import LocalCalls
-from .._activations.once_runs import OnceRuns, check_stored, expiry
+from .._activations.once_records import check_stored, expiry
+from .._activations.once_runs import OnceRuns
 from .._activations.placement import NotHere
 from .._activations.services import Services
 from .._declarations.records import HandlerDefinition

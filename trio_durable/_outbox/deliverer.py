@@ -12,8 +12,6 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-import attrs
-
 from .._activations.calls import LocalCalls
 from .._activations.object_type import ObjectType
 from .._activations.once_runs import OnceRuns
@@ -32,7 +30,6 @@ from .._errors import (
     UnknownObjectType,
 )
 from .._eventloop.loop import CallbackWaiter, Waiter
-from .._eventloop.wakeup import AutoResetEvent
 from .._keys import ObjectKey
 from .._messages.delivery import MessageDelivery
 from .._messages.request import MAX_HOPS, WARNED_HOPS
@@ -40,6 +37,7 @@ from .._persistence.ticket import Ticket
 from .._text import error_summary
 from ..storage import Burial, Deferral, MessageChanges, OnceKey
 from .composing import Composer
+from .deferrals import Deferrals
 from .inboxes import Flight, Lane
 from .lanes import Lanes
 from .message_codec import MessageCodecs
@@ -111,8 +109,7 @@ class Deliverer:
         self._once = once
         self._lanes = lanes
         self._sleepers = sleepers
-        self._deferrals: list[tuple[Flight, Deferral]] = []
-        self._to_defer = AutoResetEvent(services.loop)
+        self.deferrals = Deferrals(services.loop, services.group_commit, self._deferred)
         self._running = 0
         self._in_flight: dict[Flight, None] = {}
         self._is_stopped = False
@@ -310,8 +307,16 @@ class Deliverer:
             "message %s to %s has failed, and is tried again in %.1f s: %s",
             *(flight.message.handler, flight.message.key.to, seconds, error),
         )
-        self._deferrals.append((flight, deferral))
-        self._to_defer.set()
+        self.deferrals.add(flight, deferral)
+
+    def _deferred(self, flight: Flight, deferral: Deferral) -> None:
+        """A message sleeps, and so does its lane."""
+        lane = flight.lane
+        assert deferral.wake_at is not None
+        if lane.name and lane.inbox.lanes.get(lane.name) is lane and not lane.inbox.is_stale:
+            self._lanes.fall_asleep(lane)
+        self._sleepers.expect(deferral.wake_at, flight.message.key)
+        self._finish(flight)
 
     def _defer_uncounted(self, flight: Flight, error: str) -> None:
         """Let it sleep after a failure that isn't the handler's."""
@@ -380,41 +385,6 @@ class Deliverer:
         if stored.reply_to is not None and stored.sender is not None:
             now = self._services.clock.now()
             delivery.changes.sent.append(self._composer.reply(stored, result, now))
-
-    # --- deferrals -------------------------------------------------------------------------------
-
-    async def run_deferrals(self) -> None:
-        """Store which messages sleep, until cancelled.
-
-        Raises:
-            StorageFault: It failed; call again.
-        """
-        while True:
-            while self._deferrals:
-                batch = list(self._deferrals)
-                deferrals = [deferral for _, deferral in batch]
-                await self._services.group_commit.perform(
-                    lambda writer: writer.defer_messages(deferrals)  # noqa: B023
-                )
-                del self._deferrals[: len(batch)]
-                for flight, deferral in batch:
-                    self._deferred(flight, deferral)
-            await self._to_defer.wait()
-
-    def _deferred(self, flight: Flight, deferral: Deferral) -> None:
-        lane, message = flight.lane, flight.message
-        assert deferral.wake_at is not None
-        if lane.name and lane.inbox.lanes.get(lane.name) is lane and not lane.inbox.is_stale:
-            later = attrs.evolve(
-                message,
-                wake_at=deferral.wake_at,
-                failures=deferral.failures,
-                last_error=deferral.last_error,
-            )
-            self._lanes.inboxes.put_back(lane, later)
-            lane.is_asleep = True
-        self._sleepers.expect(deferral.wake_at, message.key)
-        self._finish(flight)
 
 
 class _Answers:

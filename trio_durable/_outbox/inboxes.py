@@ -8,6 +8,8 @@ messages in the table are here, and an inbox if all of its lanes are.
 A message that has just been committed is put into memory directly only behind a lane that is whole.
 Else it would overtake what waits in the table (Wolverine's issue 1724 is of that kind).
 
+A lane whose first message isn't due is no part of that, see `sleeping_lanes`.
+
 Pure: no I/O, and no time of its own.
 """
 
@@ -20,9 +22,10 @@ import attrs
 
 from .._keys import ObjectKey
 from ..storage import StoredMessage
+from .sleeping_lanes import SleepingLanes
 
 LANES = 16
-"""Lanes of one receiver in memory, at most."""
+"""Lanes of one receiver in memory, at most. Those that sleep don't count."""
 DEPTH = 16
 """Messages of one lane in memory, at most."""
 MAX_MESSAGES = 10_000
@@ -47,15 +50,13 @@ class Lane:
     """The number of the latest message that came into memory."""
     running: int = 0
     """Deliveries whose turns haven't ended."""
-    is_asleep: bool = False
-    """Its first message isn't due yet, so the lane isn't delivered."""
     is_reading: bool = False
 
     @property
     def may_deliver(self) -> bool:
         """True if the next message may be handed to the object."""
         most = 1 if self.name else DEPTH
-        return bool(self.queue) and self.running < most and not self.is_asleep
+        return bool(self.queue) and self.running < most
 
 
 @attrs.define(eq=False)
@@ -76,7 +77,7 @@ class Inbox:
 
     key: ObjectKey
     is_whole: bool
-    """All lanes that have messages in the table are here."""
+    """All lanes that have messages in the table are here, except those that sleep."""
     lanes: dict[str, Lane] = attrs.field(factory=dict)
     cursor: str | None = None
     """The last lane that was read; None if the next read begins with the first one."""
@@ -100,9 +101,8 @@ class Inbox:
 
     @property
     def is_settled(self) -> bool:
-        """True if nothing of it is delivered or may be: all of its lanes sleep."""
-        is_idle = not self.in_flight and not self.is_reading and not self.is_stale
-        return is_idle and all(lane.is_asleep for lane in self.lanes.values())
+        """True if nothing of it is delivered or may be."""
+        return not (self.lanes or self.in_flight or self.is_reading or self.is_stale)
 
 
 class Inboxes:
@@ -110,6 +110,7 @@ class Inboxes:
 
     def __init__(self) -> None:
         self._by_key: dict[ObjectKey, Inbox] = {}
+        self.sleeping = SleepingLanes()
         self.known: set[int] = set()
         """Tokens of the messages in memory or in flight. The table returns them as well, for as
         long as they aren't handled."""
@@ -154,10 +155,12 @@ class Inboxes:
         Returns:
             The lane; None if the message has to be read from the table later.
         """
-        inbox = self._by_key.get(message.key.to)
+        to, name = message.key.to, message.key.lane
+        if self.sleeping.knows(to, name):
+            return None  # it is read when the lane wakes
+        inbox = self._by_key.get(to)
         if inbox is None:
-            inbox = self.add(message.key.to, is_whole=True)
-        name = message.key.lane
+            inbox = self.add(to, is_whole=True)
         lane = inbox.lanes.get(name)
         if inbox.is_stale:
             return None
@@ -169,12 +172,42 @@ class Inboxes:
             if not inbox.is_whole or len(inbox.lanes) >= LANES or self.is_full:
                 inbox.is_whole = inbox.is_complete = False
                 return None
+            if name and not self.sleeping.are_all:
+                return self._unread_lane(inbox, name)  # it may sleep
             lane = inbox.lanes[name] = Lane(inbox, name, is_whole=True)
         if lane.is_reading or not lane.is_whole or len(lane.queue) >= DEPTH or self.is_full:
             lane.is_whole = False
             return None
         self.append(lane, message)
         return lane
+
+    def awakened(self, inbox: Inbox, name: str) -> Lane | None:
+        """The first message of a lane that has slept is due.
+
+        Returns:
+            The lane, which has to be read; None if it is in memory, or is read with the inbox.
+        """
+        self.sleeping.remove(inbox.key, name)
+        if name in inbox.lanes or inbox.is_stale:
+            return None
+        if inbox.is_reading:
+            inbox.missed.add(name)
+            inbox.is_complete = False
+            return None
+        if len(inbox.lanes) >= LANES or self.is_full:
+            inbox.is_whole = inbox.is_complete = False
+            return None
+        return self._unread_lane(inbox, name)
+
+    def _unread_lane(self, inbox: Inbox, name: str) -> Lane:
+        """A lane of which nothing is in memory."""
+        lane = inbox.lanes[name] = Lane(inbox, name, is_whole=False)
+        return lane
+
+    def fall_asleep(self, lane: Lane) -> None:
+        """Forget a lane whose first message isn't due, but for its name."""
+        self.drop(lane)
+        self.sleeping.add(lane.inbox.key, lane.name)
 
     def outgrown(self, inbox: Inbox) -> None:
         """The table has messages of an inbox that another process has committed.
@@ -237,17 +270,13 @@ class Inboxes:
         self.known.add(message.key.token)  # it is in flight
         return message
 
-    def put_back(self, lane: Lane, message: StoredMessage) -> None:
-        """Put a message back at the head of its lane."""
-        lane.queue.appendleft(message)
-        self._count(message, 1)
-
     def drop(self, lane: Lane) -> None:
         """Forget a lane with all that it holds."""
         for message in lane.queue:
             self._count(message, -1)
         lane.queue.clear()
-        lane.inbox.lanes.pop(lane.name, None)
+        if lane.inbox.lanes.get(lane.name) is lane:
+            del lane.inbox.lanes[lane.name]
 
     def _count(self, message: StoredMessage, by: int) -> None:
         (self.known.add if by > 0 else self.known.discard)(message.key.token)

@@ -31,7 +31,9 @@ class Lanes:
         self.unread: dict[ObjectKey, None] = {}
         """Receivers whose messages are in the table alone, in the order in which they are read."""
         self.is_scanned = False
-        """All receivers with messages in the table are known."""
+        """All receivers with messages in the table are known, except those of `unscanned`."""
+        self.unscanned: set[str] = set()
+        """Tenants whose receivers aren't known: they can't be read, or are read once more."""
         self.ready: deque[Lane] = deque()
         self.to_read: deque[Lane] = deque()
         """Lanes with more messages in the table, and none in memory."""
@@ -45,10 +47,14 @@ class Lanes:
         """True if messages to an object are delivered by this runtime, as far as it knows."""
         return to.type_name not in self.unknown_types and self._is_here(to)
 
+    def _knows(self, to: ObjectKey) -> bool:
+        """True if what waits for an object is in memory, if it has an inbox there."""
+        return self.is_scanned and to not in self.unread and to.tenant not in self.unscanned
+
     def arrived(self, message: StoredMessage) -> None:
         """A message that isn't delayed was committed just now."""
         to = message.key.to
-        if self.inboxes.get(to) is None and (not self.is_scanned or to in self.unread):
+        if self.inboxes.get(to) is None and not self._knows(to):
             self.note_unread(to)
             return
         lane = self.inboxes.arrived(message)
@@ -60,11 +66,31 @@ class Lanes:
     def woken(self, message: StoredMessage) -> bool:
         """A message without a lane may be delivered now. False if there is no room for it."""
         to = message.key.to
-        lane = self.inboxes.woken(message, is_known=self.is_scanned and to not in self.unread)
+        lane = self.inboxes.woken(message, is_known=self._knows(to))
         if lane is None:
             return False
         self.advance(lane)
         return True
+
+    def fall_asleep(self, lane: Lane) -> None:
+        """The first message of a lane isn't due. Its place is free for another lane."""
+        self.inboxes.fall_asleep(lane)
+        self.let_go(lane.inbox)
+
+    def awaken(self, to: ObjectKey, name: str) -> None:
+        """The first message of a lane that has slept is due."""
+        inbox = self.inboxes.get(to)
+        if inbox is None:
+            if not self._knows(to):
+                self.inboxes.sleeping.remove(to, name)
+                self.note_unread(to)
+                return
+            inbox = self.inboxes.add(to, is_whole=True)
+        lane = self.inboxes.awakened(inbox, name)
+        if lane is not None:
+            self.advance(lane)
+        else:
+            self.let_go(inbox)
 
     def note_unread(self, to: ObjectKey) -> None:
         """An object has messages that aren't in memory."""
@@ -75,8 +101,16 @@ class Lanes:
         """Read what waits for an object, of which memory may know less, or something else."""
         inbox = self.inboxes.get(to)
         if inbox is None:
+            self.inboxes.sleeping.forget(to)
             self.note_unread(to)
         else:
+            self.invalidate(inbox)
+
+    def deleted(self, to: ObjectKey) -> None:
+        """What has waited for an object is gone."""
+        self.inboxes.sleeping.forget(to)
+        inbox = self.inboxes.get(to)
+        if inbox is not None:
             self.invalidate(inbox)
 
     def hinted(self, to: ObjectKey) -> None:
@@ -94,6 +128,7 @@ class Lanes:
     def rescan(self) -> None:
         """Read all inboxes again, since an object may have been elsewhere, or a hint was lost."""
         self.is_scanned = False
+        self.inboxes.sleeping.clear()
         for inbox in self.inboxes.all():
             if self.serves(inbox.key):
                 self.invalidate(inbox)
@@ -101,11 +136,22 @@ class Lanes:
                 self.inboxes.discard(inbox)
         self.has_unread.set()
 
+    def rescan_tenant(self, tenant: str) -> None:
+        """Read all inboxes of a tenant again, since it could not be read, or was dropped."""
+        self.unscanned.add(tenant)
+        self.inboxes.sleeping.forget_tenant(tenant)
+        for inbox in self.inboxes.all():
+            if inbox.key.tenant == tenant:
+                self.invalidate(inbox)
+        self.has_unread.set()
+
     def advance(self, lane: Lane) -> None:
         """Have the next message of a lane delivered if it may be. A lane without any is let go."""
         inbox = lane.inbox
         if inbox.is_stale:
             self.reread(inbox)
+        elif inbox.lanes.get(lane.name) is not lane:
+            self.let_go(inbox)  # it was forgotten
         elif lane.may_deliver:
             self.ready.append(lane)
             self.has_ready.set()
@@ -120,6 +166,8 @@ class Lanes:
 
     def let_go(self, inbox: Inbox) -> None:
         """Forget an inbox without lanes. Read on if the table has more of it, and there is room."""
+        if self.inboxes.get(inbox.key) is not inbox or inbox.is_stale:
+            return  # it was forgotten, or is read again in any case
         if inbox.lanes and (inbox.is_whole or len(inbox.lanes) >= LANES):
             return
         if not inbox.is_whole:
@@ -130,6 +178,7 @@ class Lanes:
 
     def invalidate(self, inbox: Inbox, delay: float = 0.0) -> None:
         """What is in memory of an inbox may not be what is stored: read it again, after a delay."""
+        self.inboxes.sleeping.forget(inbox.key)
         if delay and not inbox.is_stale:
             inbox.is_stale = inbox.is_paused = True
             waiter = CallbackWaiter(lambda _: self._end_pause(inbox))
@@ -153,7 +202,7 @@ class Lanes:
 
     def is_settled(self, to: ObjectKey) -> bool:
         """True if, as far as is in memory, nothing of an object is delivered or may be."""
-        if to in self.unread or not self.is_scanned:
+        if not self._knows(to):
             return False
         inbox = self.inboxes.get(to)
         if inbox is None:
@@ -163,7 +212,8 @@ class Lanes:
     @property
     def are_settled(self) -> bool:
         """True if, as far as is in memory, nothing is delivered or may be."""
-        return self.is_scanned and not self.unread and self.inboxes.are_settled
+        is_known = self.is_scanned and not self.unscanned and not self.unread
+        return is_known and self.inboxes.are_settled
 
     async def changed(self) -> None:
         """Return when a delivery has ended, or something was read."""

@@ -105,7 +105,7 @@ class Outbox:
         self._lanes = lanes = Lanes(services, is_here)
         loop, clock = services.loop, services.clock
         self._sleepers = Sleepers(loop, clock, runner, reader, lanes, polling_interval)
-        self._feed = Feed(clock, runner, reader, lanes, self._sleepers)
+        self._feed = Feed(loop, clock, runner, reader, lanes, self._sleepers)
         notifier = services.notifier
         self._observation = None if notifier is None else MessageEvents(notifier, clock)
         self._deliverer = Deliverer(
@@ -188,6 +188,10 @@ class Outbox:
         self._once.moved(self._is_here)
         self._feed.rescan()
         self._sleepers.rescan()
+
+    def rescan_tenant(self, tenant: str) -> None:
+        """Find the receivers of a tenant once more: it was dropped, or should have been."""
+        self._feed.rescan_tenant(tenant)
 
     def hinted(self, to: ObjectKey) -> None:
         """Another process has sent messages to an object."""
@@ -279,9 +283,7 @@ class Outbox:
 
     def deleted(self, key: ObjectKey) -> None:
         """See `MessageListener.deleted`."""
-        inbox = self._lanes.inboxes.get(key)
-        if inbox is not None:
-            self._lanes.invalidate(inbox)
+        self._lanes.deleted(key)
 
     def unsure(self, key: ObjectKey, changes: MessageChanges | None) -> None:
         """See `MessageListener.unsure`."""
@@ -297,7 +299,7 @@ class Outbox:
     async def run(self) -> None:
         """Deliver messages, until cancelled."""
         async with anyio.create_task_group() as tasks:
-            for part in (self._feed.run, self._sleepers.run, self._deliverer.run_deferrals):
+            for part in (self._feed.run, self._sleepers.run, self._deliverer.deferrals.run):
                 tasks.start_soon(self._retrying, part)
             await self._deliverer.run()
 

@@ -1,24 +1,23 @@
-"""Sleepers: messages that are delayed, or have failed, until their time."""
+"""Sleepers: messages that are delayed, or have failed, until their time.
+
+A tenant whose messages can't be read keeps no others waiting.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 from .._clock import Clock
 from .._eventloop.loop import Loop
 from .._eventloop.runner import Runner
 from .._eventloop.wakeup import AutoResetEvent
-from ..storage import DueMessage, MessageKey, Reader
+from ..storage import DueMessage, MessageKey, PartialFault, Reader
+from .failing_tenants import FailingTenants
 from .lanes import Lanes
+from .paging import each_page
 
-T = TypeVar("T")
-
-PAGE = 256
-"""Entries of a page, and tenants that are read in one job."""
 CLOCK_POLL_SECONDS = 1.0
 """The longest sleep under a clock that may jump."""
 _NO_ROOM_MICROSECONDS = 10**6
@@ -60,6 +59,10 @@ class Sleepers:
         """The one that is being woken."""
         self._horizon = 0
         """Up to when all sleepers are in the heap, in microseconds since 1970 UTC."""
+        self._failing = FailingTenants(loop, "could not find sleeping messages")
+        self._not_loading = FailingTenants(loop, "could not load sleeping messages")
+        self._left_out: set[str] = set()
+        """Tenants whose sleepers aren't all in the heap, because they can't be read."""
         self._has_earlier = AutoResetEvent(loop)
 
     def expect(self, wake_at: int, key: MessageKey) -> None:
@@ -69,14 +72,10 @@ class Sleepers:
             if self._heap[0][0] == wake_at:
                 self._has_earlier.set()
 
-    def expect_in_any_case(self, wake_at: int, key: MessageKey) -> None:
-        """The same for one that the table doesn't return, since its lane is in memory."""
-        self._horizon = max(self._horizon, wake_at)
-        self.expect(wake_at, key)
-
     def are_settled(self, now: int) -> bool:
         """True if all that are in the table are known as far as they are due, and none is due."""
-        return self._waking is None and self._horizon > now and not self._is_due(now)
+        are_known = self._horizon > now and not self._left_out
+        return are_known and self._waking is None and not self._is_due(now)
 
     def _is_due(self, now: int) -> bool:
         return bool(self._heap) and self._heap[0][0] <= now
@@ -106,6 +105,8 @@ class Sleepers:
             interval = round(self._polling_interval * 1e6)
             if self._horizon <= now + interval:
                 await self._read(now + 2 * interval)
+            elif not self._failing.first_pause(self._left_out):
+                await self._read_again()
             while self._is_due(now):
                 self._waking = self._pop()
                 try:
@@ -114,7 +115,7 @@ class Sleepers:
                 finally:
                     self._waking = None
             self._lanes.tell_watchers()
-            seconds = self._polling_interval
+            seconds = min(self._polling_interval, self._failing.first_pause(self._left_out))
             if self._heap:
                 seconds = min(seconds, max(0.0, (self._heap[0][0] - now) / 1e6))
             if self._clock.may_jump:
@@ -123,16 +124,24 @@ class Sleepers:
 
     async def _read(self, horizon: int) -> None:
         """Read the sleepers up to a new horizon."""
+        self._left_out = await self._read_pages(horizon)
+        self._horizon = max(self._horizon, horizon)
 
-        def page(tenant: str, after: DueMessage | None) -> list[DueMessage]:
-            return self._reader.due_messages(horizon, after, PAGE, (), tenant)
+    async def _read_again(self) -> None:
+        """Read those of the tenants that were left out, and may be read now."""
+        ready = {tenant for tenant in self._left_out if not self._failing.must_wait(tenant)}
+        self._left_out -= ready - await self._read_pages(self._horizon, ready)
 
-        def take(due: list[DueMessage]) -> None:
+    async def _read_pages(self, horizon: int, only: set[str] | None = None) -> set[str]:
+        def page(tenant: str, after: DueMessage | None, limit: int) -> list[DueMessage]:
+            return self._reader.due_messages(horizon, after, limit, (), tenant)
+
+        def take(tenant: str, due: list[DueMessage]) -> None:
+            self._failing.ended(tenant)
             for each in due:
                 self._push(each.wake_at, each.key)
 
-        await each_page(self._runner, self._reader, page, take)
-        self._horizon = max(self._horizon, horizon)
+        return await each_page(self._runner, self._reader, page, take, self._failing, only)
 
     async def _wake(self, key: MessageKey) -> None:
         """A message may be delivered now."""
@@ -140,20 +149,10 @@ class Sleepers:
         if not lanes.serves(key.to):
             return
         if key.lane:
-            inbox = lanes.inboxes.get(key.to)
-            lane = None if inbox is None else inbox.lanes.get(key.lane)
-            if inbox is None:
-                lanes.note_unread(key.to)
-            elif lane is None:
-                inbox.is_whole = False
-                lanes.let_go(inbox)
-            elif lane.is_asleep:
-                wake_at = lane.queue[0].wake_at or 0
-                if wake_at > self._clock.now():
-                    self.expect_in_any_case(wake_at, lane.queue[0].key)  # it was deferred meanwhile
-                else:
-                    lane.is_asleep = False
-                    lanes.advance(lane)
+            lanes.awaken(key.to, key.lane)
+            return
+        if pause := self._not_loading.pause(key.to.tenant):
+            self.expect(self._clock.now() + round(pause * 1e6), key)
             return
         known = lanes.inboxes.known
         if key.token in known:
@@ -163,12 +162,18 @@ class Sleepers:
         message, wake_at = None, 0
         try:
             (message,) = await self._runner.run(partial(self._reader.load_messages, [key]))
+            self._not_loading.ended(key.to.tenant)
             now = self._clock.now()
             if message is not None:
                 wake_at = message.wake_at or 0
                 if wake_at <= now and lanes.woken(message):
                     return
                 wake_at = max(wake_at, now + _NO_ROOM_MICROSECONDS)
+        except PartialFault as fault:
+            known.discard(key.token)
+            self._not_loading.failed(key.to.tenant, fault)
+            await self._wake(key)  # which waits until it may be read
+            return
         except BaseException:
             self.expect(self._clock.now() + _NO_ROOM_MICROSECONDS, key)
             known.discard(key.token)
@@ -176,33 +181,3 @@ class Sleepers:
         known.discard(key.token)
         if message is not None:
             self.expect(wake_at, key)
-
-
-async def each_page(
-    runner: Runner,
-    reader: Reader,
-    read: Callable[[str, T | None], list[T]],
-    take: Callable[[list[T]], None],
-) -> None:
-    """Read pages of all tenants, the first ones of many tenants in one job of the reader.
-
-    Args:
-        runner: The reader's.
-        reader: The side of the storage that lists the tenants.
-        read: Reads a page of a tenant, after an entry.
-        take: Takes over a page.
-    """
-    tenants = [""]
-    while tenants:
-        first_pages = await runner.run(partial(_first_pages, read, tenants))
-        for tenant, first_page in zip(tenants, first_pages, strict=True):
-            page = first_page
-            take(page)
-            while len(page) == PAGE:
-                page = await runner.run(partial(read, tenant, page[-1]))
-                take(page)
-        tenants = await runner.run(partial(reader.list_tenants, tenants[-1], PAGE))
-
-
-def _first_pages(read: Callable[[str, T | None], list[T]], tenants: list[str]) -> list[list[T]]:
-    return [read(tenant, None) for tenant in tenants]

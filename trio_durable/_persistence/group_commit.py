@@ -111,7 +111,7 @@ class GroupCommit:
         self._doorbell = Doorbell(runner, self._drain, lambda: self._dirty or self._jobs)
         self._writing: list[Ticket] = []
         self._written: deque[tuple[list[Ticket], Collection[int] | StorageFault]] = deque()
-        self._failed: Callable[[BaseException], object] = failed
+        self._failed = failed
         self._closed: Callable[[], BaseException] | None = None
         self._policy = BatchPolicy()
         self._idle_since = perf_counter()
@@ -240,15 +240,14 @@ class GroupCommit:
     def abandon(self, owners: Iterable[TicketOwner], error: Callable[[], BaseException]) -> None:
         """Fail the replies that wait for a commit, whose outcome stays unknown to them.
 
-        The runtime ends without waiting for the writer any longer. Later changes are refused with
-        such an error, too.
+        The runtime ends without waiting for the writer any longer, and refuses later changes.
 
         Args:
             owners: All objects in memory.
-            error: Makes an error for each reply.
+            error: Makes an error for each reply, and for later changes.
         """
         self._closed = error
-        for owner in owners:
+        for owner in self._unfinished(owners):
             if owner.gate is not None:
                 owner.gate.fail_all(error)
         for waiter in list(self._performing):
@@ -257,19 +256,24 @@ class GroupCommit:
     def depose(
         self, owners: Iterable[TicketOwner], error: Callable[[TicketOwner], BaseException]
     ) -> None:
-        """Fail all commits of objects lost with the writer's lease. Some may be durable."""
-        for owner in owners:
+        """Fail all commits, as the writer's lease is lost. Some may be durable."""
+        for owner in self._unfinished(owners):
             self._dirty.pop(owner, None)
             gate, owner.gate = owner.gate, None
             if gate is not None:
                 gate.fail_all(partial(error, owner))
 
+    def _unfinished(self, owners: Iterable[TicketOwner]) -> list[TicketOwner]:
+        """All owners that may have tickets: objects in memory, and senders from outside."""
+        with self._lock: found, parts = [*owners, *self._dirty], [self._writing]  # fmt: skip  # noqa: E701
+        parts += [part for part, _ in list(self._written)]
+        return found + [ticket.owner for part in parts for ticket in part]
+
     # In the writer's thread.
 
     def _drain(self) -> None:
         self._doorbell.answered()
-        policy = self._policy
-        idle_for = perf_counter() - self._idle_since
+        policy, idle_for = self._policy, perf_counter() - self._idle_since
         while True:
             if self._jobs:
                 self._do_jobs()

@@ -52,6 +52,9 @@ def holding(opened: OpenRuntime, name: str) -> Iterator[None]:
         yield
     finally:
         dropping.remove(name)
+        if opened.outbox is not None:
+            # It has forgotten what it could not deliver, and may know of what is gone.
+            opened.outbox.rescan_tenant(name)
 
 
 async def send_away(opened: OpenRuntime, name: str, chain: Sequence[ObjectKey] = ()) -> None:
