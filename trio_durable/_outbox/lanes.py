@@ -120,6 +120,9 @@ class Lanes:
 
     def let_go(self, inbox: Inbox) -> None:
         """Forget an inbox without lanes. Read on if the table has more of it, and there is room."""
+        if inbox.is_stale:
+            self.reread(inbox)
+            return
         if inbox.lanes and (inbox.is_whole or len(inbox.lanes) >= LANES):
             return
         if not inbox.is_whole:
