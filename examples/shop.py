@@ -1,4 +1,4 @@
-"""A web shop's carts and rate limits as durable objects, behind Starlette.
+"""A web shop's carts, orders and rate limits as durable objects, behind Starlette.
 
 Serve it on asyncio or on trio, from the folder above this one::
 
@@ -12,6 +12,7 @@ and go shopping::
     curl $user/cart
     curl $user/cart/items/tea -X DELETE
     curl $user/checkout -H 'Idempotency-Key: 2' -X POST
+    curl $user/orders/1
 
 Kill the server whenever you like: what it has answered is there when it is back.
 
@@ -46,10 +47,14 @@ from trio_durable import (
     DurableObject,
     DurableRuntime,
     InvalidObjectId,
+    InvalidOnceKey,
+    OnceKeyReused,
     PersistenceError,
     RuntimeClosed,
+    SendFailed,
     StateTooLarge,
     alarm,
+    current_runtime,
     handler,
 )
 
@@ -58,9 +63,10 @@ WINDOW = timedelta(minutes=1)
 INTERVAL = WINDOW / REQUESTS_PER_MINUTE
 CART_LIFETIME = timedelta(seconds=float(os.environ.get("SHOP_CART_SECONDS", "604800")))
 
-# An object's state is written as a whole, so it is kept small. A client repeats a request within
-# seconds or not at all; so many later requests of one user don't come between.
-REMEMBERED_ANSWERS = 100
+# Longer than any client goes on repeating a request that wasn't answered.
+REMEMBERED = timedelta(days=1)
+# Of each article, in the warehouse.
+IN_STOCK = 1000
 
 Json = dict[str, Any]
 
@@ -91,60 +97,41 @@ class EmptyCart(Exception):
     """There is nothing to check out."""
 
 
-class KeyReused(Exception):
-    """An idempotency key came back with another request than its first one."""
-
-
-@attrs.frozen
-class Answered:
-    """A request that was carried out, and its answer."""
-
-    request: list[str | int]
-    answer: Json
-
-
-class Cart(DurableObject, shutdown_after=timedelta(hours=1)):
+class Cart(DurableObject, shutdown_after=timedelta(hours=1), remember=REMEMBERED):
     """One user's shopping cart.
 
     A client whose connection breaks can't know whether its request was carried out, so it has to
-    repeat it. Hence every request that isn't harmless to repeat has an idempotency key. The cart
-    remembers the key and the answer in the same state, and so in the same commit, as the change
-    itself: after a crash either both are there or neither, and a repeated request is answered
-    from memory.
+    repeat it. Hence every request that isn't harmless to repeat is called with a once-key. The
+    runtime stores key and answer in the same commit as the change: after a crash either both are
+    there or neither, and a repeated request gets the stored answer.
 
-    The alarm that empties a cart is set in that commit as well. There is no more than one, for
-    setting it again replaces it; and it goes along with what it was for.
+    An order leaves in a message, which belongs to the commit that empties the cart. So there is no
+    moment in which it is in both, or in neither. The alarm that empties a cart is set in that
+    commit as well. There is no more than one, for setting it again replaces it; and it goes along
+    with what it was for.
     """
 
     items: dict[str, int] = attrs.field(factory=dict)
     orders: int = 0
-    answered: dict[str, Answered] = attrs.field(factory=dict)
 
     @handler
-    def add(self, key: str, sku: str, quantity: int) -> Json:
-        """Put ``quantity`` more of an article into the cart, once per ``key``."""
+    def add(self, sku: str, quantity: int) -> Json:
+        """Put ``quantity`` more of an article into the cart."""
+        self.items[sku] = self.items.get(sku, 0) + quantity
+        self._touched()
+        return {"sku": sku, "quantity": self.items[sku]}
 
-        def add() -> Json:
-            self.items[sku] = self.items.get(sku, 0) + quantity
-            self._touched()
-            return {"sku": sku, "quantity": self.items[sku]}
-
-        return self._once(key, ["add", sku, quantity], add)
-
-    @handler
-    def check_out(self, key: str) -> Json:
-        """Turn what is in the cart into an order, once per ``key``."""
-
-        def check_out() -> Json:
-            if not self.items:
-                raise EmptyCart
-            self.orders += 1
-            order = {"order": f"{self.ctx.object_id}-{self.orders}", "items": self.items}
-            self.items = {}
-            self._touched()
-            return order
-
-        return self._once(key, ["check out"], check_out)
+    @handler(expected=EmptyCart)
+    def check_out(self) -> Json:
+        """Turn what is in the cart into an order."""
+        if not self.items:
+            raise EmptyCart
+        self.orders += 1
+        order, items = f"{self.ctx.object_id}-{self.orders}", self.items
+        self.ctx.send(Order.place, order, items)
+        self.items = {}
+        self._touched()
+        return {"order": order, "items": items}
 
     @handler
     def remove(self, sku: str) -> None:
@@ -169,19 +156,56 @@ class Cart(DurableObject, shutdown_after=timedelta(hours=1)):
         else:
             self.ctx.cancel_alarm("expire")
 
-    def _once(self, key: str, request: list[str | int], change: Callable[[], Json]) -> Json:
-        """Carry out ``change``, or give the answer of the first time."""
-        first = self.answered.get(key)
-        if first is not None:
-            if first.request != request:
-                raise KeyReused
-            return first.answer
-        # If this raises, all of the turn is undone and the key stays unused.
-        answer = change()
-        self.answered[key] = Answered(request, answer)
-        if len(self.answered) > REMEMBERED_ANSWERS:
-            del self.answered[next(iter(self.answered))]
-        return answer
+
+class Order(DurableObject, shutdown_after=timedelta(hours=1)):
+    """An order, which waits for the warehouse and hears of its decision."""
+
+    items: dict[str, int] = attrs.field(factory=dict)
+    status: str = "unknown"
+
+    @handler
+    def place(self, items: dict[str, int]) -> None:
+        """Ask the warehouse. Its answer comes as a message, too."""
+        self.items, self.status = items, "placed"
+        asked = self.ctx.outgoing(reply=Order.reserved, failed=Order.refused)
+        asked.send(Warehouse.reserve, "main", items)
+
+    @handler
+    def reserved(self, left: dict[str, int]) -> None:
+        """The warehouse has reserved everything."""
+        self.status = "ready"
+
+    @handler
+    def refused(self, failure: SendFailed) -> None:
+        """The warehouse has reserved nothing."""
+        self.status = "refused"
+
+    @handler(readonly=True)
+    def show(self) -> Json:
+        """What was ordered, and what became of it."""
+        return {"status": self.status, "items": self.items}
+
+
+class OutOfStock(Exception):
+    """There isn't enough of some article."""
+
+
+class Warehouse(DurableObject):
+    """All articles, of which orders take some."""
+
+    taken: dict[str, int] = attrs.field(factory=dict)
+
+    @handler(expected=OutOfStock)
+    def reserve(self, items: dict[str, int]) -> dict[str, int]:
+        """Take all items or none, and say how many of each are left.
+
+        It is called by messages alone, so it needs no key to do that once.
+        """
+        for sku, quantity in items.items():
+            self.taken[sku] = self.taken.get(sku, 0) + quantity
+            if self.taken[sku] > IN_STOCK:
+                raise OutOfStock(sku)  # the whole turn is undone
+        return {sku: IN_STOCK - self.taken[sku] for sku in items}
 
 
 # --- HTTP ----------------------------------------------------------------------------------------
@@ -189,7 +213,6 @@ class Cart(DurableObject, shutdown_after=timedelta(hours=1)):
 
 async def add_item(request: Request) -> Response:
     """``POST /users/{user}/cart/items``."""
-    key = idempotency_key(request)
     try:
         body = await request.json()
     except (ValueError, RecursionError):
@@ -200,7 +223,7 @@ async def add_item(request: Request) -> Response:
             and not isinstance(quantity, bool)
             and 1 <= quantity <= 1000
         ):
-            return JSONResponse(await Cart.add(user(request), key, sku, quantity))
+            return JSONResponse(await once(request).add(sku, quantity))
         case _:
             raise HTTPException(
                 422, "expected a sku (letters, digits, '.', '_', '-') and a quantity of 1 to 1000"
@@ -220,7 +243,12 @@ async def remove_item(request: Request) -> Response:
 
 async def check_out(request: Request) -> Response:
     """``POST /users/{user}/checkout``."""
-    return JSONResponse(await Cart.check_out(user(request), idempotency_key(request)))
+    return JSONResponse(await once(request).check_out())
+
+
+async def show_order(request: Request) -> Response:
+    """``GET /users/{user}/orders/{number}``."""
+    return JSONResponse(await Order.show(f"{user(request)}-{request.path_params['number']}"))
 
 
 def user(request: Request) -> str:
@@ -229,16 +257,18 @@ def user(request: Request) -> str:
     return name
 
 
-def idempotency_key(request: Request) -> str:
-    """The key by which the cart recognizes a repeated request.
+def once(request: Request) -> Cart:
+    """The user's cart, for a call that happens once however often the request is repeated.
 
     Raises:
-        HTTPException: 400, there is none, or an overlong one.
+        HTTPException: 400, there is no key.
     """
     key = request.headers.get("Idempotency-Key", "")
-    if not 1 <= len(key) <= 64:
-        raise HTTPException(400, "an Idempotency-Key header of 1 to 64 characters is needed")
-    return key
+    if not key:
+        raise HTTPException(400, "an Idempotency-Key header is needed")
+    # Prefixed with who asks, so that nobody gets the answer of somebody else's request. Each user
+    # has a cart of his own here, but that may change.
+    return current_runtime().get(Cart, user(request), once=f"{user(request)} {key}")
 
 
 class RateLimited:
@@ -276,12 +306,13 @@ async def refused(_request: Request, error: Exception) -> Response:
 
 
 # Whether the change was made before things went wrong the client can't know. It needn't: the
-# key tells the cart.
+# answer is stored under the key.
 REPEAT = "the shop can't answer now; repeat the request with the same Idempotency-Key"
 
 ERROR_HANDLERS: dict[Any, ErrorHandler] = {
     HTTPException: refused,
-    KeyReused: answer_with(422, "this Idempotency-Key came with another request before"),
+    InvalidOnceKey: answer_with(400, "this Idempotency-Key is too long"),
+    OnceKeyReused: answer_with(422, "this Idempotency-Key came with another request before"),
     EmptyCart: answer_with(409, "the cart is empty"),
     InvalidObjectId: answer_with(404, "there is no such user"),
     StateTooLarge: answer_with(413, "the cart is full"),
@@ -291,13 +322,16 @@ ERROR_HANDLERS: dict[Any, ErrorHandler] = {
 }
 
 
+OBJECTS = [RateLimiter, Cart, Order, Warehouse]
+
+
 @contextlib.asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[None]:
     """Keep the runtime open while the server runs.
 
     It is the only one in the event loop, so that `Cart.add` and the others find it by themselves.
     """
-    async with DurableRuntime(os.environ.get("SHOP_DB", "shop.db"), objects=[RateLimiter, Cart]):
+    async with DurableRuntime(os.environ.get("SHOP_DB", "shop.db"), objects=OBJECTS):
         yield
 
 
@@ -310,6 +344,7 @@ app = Starlette(
                 Route("/cart/items", add_item, methods=["POST"]),
                 Route("/cart/items/{sku}", remove_item, methods=["DELETE"]),
                 Route("/checkout", check_out, methods=["POST"]),
+                Route("/orders/{number:int}", show_order),
             ],
             middleware=[Middleware(RateLimited)],
         )

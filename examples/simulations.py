@@ -2,8 +2,9 @@
 
     pytest examples/simulations.py
 
-`Carts` compares the shop's carts with a plain class. `Payments` watches the bank, which no crash
-undoes. The same for `HastyOrder` finds its mistake, and how it comes about in the fewest steps.
+`Carts` compares the shop's carts with a plain class, and follows their orders. `Payments` watches
+the bank, which no crash undoes. The same for `HastyOrder` finds its mistake, and how it comes about
+in the fewest steps.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
 from examples import payments
-from examples.payments import HastyOrder, Order
-from examples.shop import Cart, EmptyCart, KeyReused
+from examples.payments import HastyOrder
+from examples.shop import Cart, EmptyCart, Order, OutOfStock, Warehouse
 from trio_durable.testing.simulate import Simulation, outside
 
 
@@ -28,24 +29,17 @@ class CartModel:
     def __init__(self) -> None:
         self.items: dict[str, int] = {}
         self.orders = 0
-        self.requests: dict[str, tuple[list[Any], Any]] = {}
 
-    def add(self, key: str, sku: str, quantity: int) -> Any:
-        if key not in self.requests:
-            self.items[sku] = self.items.get(sku, 0) + quantity
-            answer = {"sku": sku, "quantity": self.items[sku]}
-            self.requests[key] = (["add", sku, quantity], answer)
-        return self._answer(key, ["add", sku, quantity])
+    def add(self, sku: str, quantity: int) -> Any:
+        self.items[sku] = self.items.get(sku, 0) + quantity
+        return {"sku": sku, "quantity": self.items[sku]}
 
-    def check_out(self, key: str) -> Any:
-        if key not in self.requests:
-            if not self.items:
-                raise EmptyCart
-            self.orders += 1
-            answer = {"order": f"{self.object_id}-{self.orders}", "items": self.items}
-            self.requests[key] = (["check out"], answer)
-            self.items = {}
-        return self._answer(key, ["check out"])
+    def check_out(self) -> Any:
+        if not self.items:
+            raise EmptyCart
+        self.orders += 1
+        order, self.items = self.items, {}
+        return {"order": f"{self.object_id}-{self.orders}", "items": order}
 
     def remove(self, sku: str) -> None:
         self.items.pop(sku, None)
@@ -56,24 +50,18 @@ class CartModel:
     def expire(self) -> None:
         self.items = {}
 
-    def _answer(self, key: str, request: list[Any]) -> Any:
-        first, answer = self.requests[key]
-        if first != request:
-            raise KeyReused
-        return answer
-
 
 class Carts(Simulation):
-    """Carts are as their model says, and those that aren't empty will expire."""
+    """Carts are as their model says, those that aren't empty will expire, and no order is lost."""
 
-    objects = (Cart,)
+    objects = (Cart, Order, Warehouse)
     models = {Cart: CartModel}  # noqa: RUF012  # nobody changes it
     delays = (3600, 86400, 604800)
+    allowed = (OutOfStock,)
+    left_out = ("Order.place", "Order.reserved", "Order.refused", "Warehouse.reserve")
     arguments = {  # noqa: RUF012
-        "Cart.add.key": st.sampled_from(["1", "2", "3"]),
         "Cart.add.sku": st.sampled_from(["tea", "milk"]),
-        "Cart.add.quantity": st.integers(1, 3),
-        "Cart.check_out.key": st.sampled_from(["3", "4"]),
+        "Cart.add.quantity": st.integers(1, 600),
         "Cart.remove.sku": st.sampled_from(["tea", "milk"]),
     }
 
@@ -83,11 +71,33 @@ class Carts(Simulation):
             expiring = [alarm.name for alarm in self.alarms(Cart, user)]
             assert expiring == (["expire"] if cart.items else [])
 
+    @invariant()
+    def each_order_is_decided(self) -> None:
+        made = {
+            f"{user}-{n + 1}"
+            for user, cart in self.stored(Cart).items()
+            for n in range(cart.orders)
+        }
+        orders = self.stored(Order)
+        on_the_way = {message.receiver.object_id for message in self.messages}
+        assert orders.keys() <= made <= orders.keys() | on_the_way
+
+    @invariant()
+    def what_is_taken_is_what_orders_have(self) -> None:
+        if self.messages:
+            return
+        taken: Counter[str] = Counter()
+        for order in self.stored(Order).values():
+            assert order.status in ("ready", "refused")
+            taken.update(order.items if order.status == "ready" else {})
+        for warehouse in self.stored(Warehouse).values():
+            assert taken == warehouse.taken
+
 
 class Bank(Simulation):
     """The bank, for either kind of order."""
 
-    order_class: type[Order | HastyOrder]
+    order_class: type[payments.Order | HastyOrder]
     allowed = (ConnectionError,)
 
     def __init__(self) -> None:
@@ -106,19 +116,23 @@ class Bank(Simulation):
     @invariant()
     def what_is_paid_was_charged(self) -> None:
         for order_id, order in self.stored(self.order_class).items():
-            assert not order.paid or order_id in self.charged.values()
+            is_paid = order.paid if isinstance(order, HastyOrder) else order.status == "paid"
+            assert not is_paid or order_id in self.charged.values()
 
 
 class Payments(Bank):
     """Every card is charged once, and what was begun comes to an end."""
 
-    objects = (Order,)
-    order_class = Order
+    objects = (payments.Order, payments.Payment)
+    order_class = payments.Order
+    # Messages are for these.
+    left_out = ("Order.charged", "Order.refused", "Payment.charge")
 
     @invariant()
     def what_was_begun_is_paid_in_the_end(self) -> None:
-        for order_id, order in self.stored(Order).items():
-            assert order.paid or self.alarms(Order, order_id)
+        on_the_way = {message.receiver.object_id for message in self.messages}
+        for order_id, order in self.stored(payments.Order).items():
+            assert order.status == "paid" or order_id in on_the_way
 
 
 class HastyPayments(Bank):

@@ -6,15 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
+import trio
 
+from trio_durable import DurableRuntime
+from trio_durable.cli.demo.bank import Bank, read_bank
 from trio_durable.cli.demo.child import Reminder, Report
-from trio_durable.cli.demo.ledger import AlarmAudit, Audit, Ledger, audit_alarms
+from trio_durable.cli.demo.ledger import (
+    AlarmAudit,
+    Arrivals,
+    Audit,
+    Ledger,
+    MoneyAudit,
+    audit_alarms,
+)
+from trio_durable.cli.demo.protocol import AMOUNT, OPENING, account_id, payee
 from trio_durable.cli.demo.report import Outcome, verdict
+from trio_durable.cli.demo.worker import Account
 
 from .support import assert_refused, environment, interruptible, python
 
-SMALL = ["--kills=2", "--seconds=0.3", "--within=1.5", "--dead=0.2", "--objects=200"]
+SMALL = ["--kills=2", "--seconds=0.3", "--within=1.5", "--dead=0.2", "--objects=40"]
 
 
 def test_it_passes_and_prints_plain_text_into_a_pipe(tmp_path: Path) -> None:
@@ -27,6 +40,16 @@ def test_it_passes_and_prints_plain_text_into_a_pipe(tmp_path: Path) -> None:
     assert "…" not in demo.stdout, "something was cut off"
     assert max(map(len, demo.stdout.splitlines())) <= 80
     assert len(re.findall(r"fired [1-9]\d* alarms? up to \d+\.\d s overdue", demo.stdout)) == 2
+    money = r"  ([\d,]+) in accounts \+ ([\d,]+) on the way \+ ([\d,]+) in dead letters = ([\d,]+)"
+    found = [
+        [int(each.replace(",", "")) for each in sums] for sums in re.findall(money, demo.stdout)
+    ]
+    assert len(found) == 2
+    for in_accounts, on_the_way, dead, total in found:
+        assert in_accounts + on_the_way + dead == total == 40 * OPENING
+    assert any(on_the_way for _, on_the_way, _, _ in found)
+    assert any(dead for _, _, dead, _ in found)
+    assert re.search(r"end +40,000 +0 +0 +40,000 +0 +0", demo.stdout)
     assert demo.stdout.splitlines()[-1].startswith("PASSED: kills: 2,")
 
 
@@ -51,7 +74,7 @@ def test_control_c_takes_the_child_along(tmp_path: Path) -> None:
         finally:
             demo.kill()
     assert (demo.returncode, err.strip()) == (130, "")
-    assert out.endswith("4 times.\n\n")
+    assert out.endswith("in the end.\n\n")
     assert list(temporary.iterdir()) == []
 
 
@@ -99,10 +122,67 @@ def test_alarms_are_sorted_by_what_became_of_them() -> None:
     )
 
 
+def bank(sent: list[int], arrivals: list[int], *, in_accounts: int, in_messages: int = 0) -> Bank:
+    return Bank(in_accounts, in_messages, 0, in_messages // AMOUNT, 0, sent, arrivals)
+
+
+def test_a_loss_that_a_double_makes_up_for_is_counted() -> None:
+    arrivals = Arrivals(3)
+    to = [payee(0, number, 3) for number in (1, 2)]
+    due = [to.count(account) for account in range(3)]
+    first = bank([2, 0, 0], due, in_accounts=3 * OPENING - AMOUNT, in_messages=AMOUNT)
+    assert arrivals.audit(first) == MoneyAudit(first, off_by=0, missing=0, doubled=0)
+    # One transfer more left account 1. Its payee got nothing, and another account got something.
+    lost = payee(1, 1, 3)
+    due[(lost + 1) % 3] += 1
+    second = bank([2, 1, 0], due, in_accounts=3 * OPENING)
+    assert arrivals.audit(second) == MoneyAudit(second, off_by=0, missing=1, doubled=1)
+    third = bank([2, 1, 0], due, in_accounts=3 * OPENING - AMOUNT)
+    assert arrivals.audit(third).off_by == -AMOUNT
+
+
+def test_the_file_has_the_money_of_accounts_messages_and_dead_letters(tmp_path: Path) -> None:
+    accounts, payer = 5, 1
+    number, blocked = payee(payer, 1, accounts), payee(payer, 2, accounts)
+    assert blocked not in (number, payer)
+
+    async def main() -> None:
+        async with DurableRuntime(tmp_path / "demo.db", objects=[Account]) as runtime:
+            await runtime.get(Account, account_id(blocked)).block(True)
+            account = runtime.get(Account, account_id(payer))
+            await account.transfer(accounts)
+            await account.transfer_slowly(accounts)
+            await runtime.settled(Account, account_id(number))
+            await runtime.settled(Account, account_id(blocked))
+            later = runtime.outgoing(after=3600)
+            await later.send(Account.deposit, account_id(payer), 3 * AMOUNT)
+
+    trio.run(main)
+    found = read_bank(tmp_path / "demo.db", accounts)
+    arrivals = [0] * accounts
+    for arrived in (number, blocked, payer):
+        arrivals[arrived] += 1
+    assert found == Bank(
+        in_accounts=accounts * OPENING - AMOUNT,
+        in_messages=3 * AMOUNT,
+        in_dead_letters=AMOUNT,
+        waiting=1,
+        torn=0,
+        sent=[2 * (account == payer) for account in range(accounts)],
+        arrivals=arrivals,
+    )
+
+
 def test_the_verdict_names_the_faults() -> None:
-    fine = AlarmAudit(3, [0.1], [], missing=0, doubled=0, early=0)
-    good = Outcome([], [Audit(5, 1, 5, 1, 0, 0)], [0], [fine], 0)
+    alarms = AlarmAudit(3, [0.1], [], missing=0, doubled=0, early=0)
+    transfers = Audit(5, 1, 5, 1, 0, 0)
+    money = MoneyAudit(bank([6], [6], in_accounts=OPENING), off_by=0, missing=0, doubled=0)
+    good = Outcome([], [transfers], [money, money], [alarms], 0)
     assert verdict(good).plain.startswith("PASSED: ")
     assert not any(good.faults.values())
-    bad = Outcome([], [Audit(5, 1, 3, 1, 2, 0)], [1], [AlarmAudit(3, [], [], 1, 4, 0)], 6)
-    assert verdict(bad).plain.endswith("; 3 missing, 6 never requested, 1 torn, 4 duplicated")
+    torn = attrs.evolve(money, bank=attrs.evolve(money.bank, torn=1), missing=1, doubled=2)
+    late = attrs.evolve(money, bank=attrs.evolve(money.bank, in_messages=5), off_by=5)
+    bad = Outcome([], [Audit(5, 1, 3, 1, 2, 0)], [torn, late], [AlarmAudit(3, [], [], 1, 4, 0)], 6)
+    assert verdict(bad).plain.endswith(
+        "; 4 missing, 6 never requested, 1 torn, 6 duplicated, 1 sums off, 5 undelivered"
+    )

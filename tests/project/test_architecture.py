@@ -224,7 +224,7 @@ RANKS = {
         "new_object",
     ],
     "cli.bench": ["callers objects plain", "figures", "measure"],
-    "cli.demo": ["protocol", "child worker", "ledger", "load", "report", "scenario"],
+    "cli.demo": ["protocol", "bank child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
         "alarms bench completion copy demo doctor edit export import_ init ls messages",
         "migrate migrate_states new nodes rm serve show stats tenants",

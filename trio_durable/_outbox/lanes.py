@@ -166,8 +166,11 @@ class Lanes:
 
     def let_go(self, inbox: Inbox) -> None:
         """Forget an inbox without lanes. Read on if the table has more of it, and there is room."""
-        if self.inboxes.get(inbox.key) is not inbox or inbox.is_stale:
-            return  # it was forgotten, or is read again in any case
+        if self.inboxes.get(inbox.key) is not inbox:
+            return  # it was forgotten
+        if inbox.is_stale:
+            self.reread(inbox)
+            return
         if inbox.lanes and (inbox.is_whole or len(inbox.lanes) >= LANES):
             return
         if not inbox.is_whole:

@@ -218,17 +218,19 @@ def test_the_planted_mistake_is_found_in_the_fewest_steps() -> None:
         exec(story, {"HastyPayments": HastyPayments})
 
 
-def test_it_is_the_commit_before_the_effect_that_mends_it() -> None:
-    # The two orders differ in nothing else that matters to this.
+def test_it_is_the_message_that_mends_it() -> None:
+    # The bank is asked again with the key of the first time: the message's id.
     state = Payments()
+    order_class = Payments.objects[0]
     try:
-        for order, fault in [("a", "crash after effect 1"), ("b", "crash before commit 2")]:
-            state.call(Payments.objects[0], order, "pay", cents=1, fault=fault)
-            state.call(Payments.objects[0], order, "pay", cents=2)
-            assert list(state.charged.values()).count(order) == 1
-        state.call(Payments.objects[0], "c", "pay", cents=1, fault="crash after commit 1")
-        state.wait_for_alarm()
-        assert list(state.charged.values()).count("c") == 1
+        faults = ["crash after effect 1", "crash before commit 2", "crash after commit 1"]
+        faults += ["fail before effect 1", "fail after effect 1"]
+        for order, fault in zip("abcde", faults, strict=True):
+            state.call(order_class, order, "pay", cents=1, fault=fault)
+            state.wait(3600)
+            state.call(order_class, order, "pay", cents=2)
+            assert list(state.charged.values()).count(order) == 1, fault
+            assert state.stored(order_class)[order].status == "paid"
     finally:
         state.teardown()
 

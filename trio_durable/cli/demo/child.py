@@ -15,8 +15,6 @@ from typing import Self
 
 import attrs
 
-from .protocol import AMOUNT
-
 # Python's option -m puts the current folder first in sys.path. The child runs in the folder that
 # this library was imported from, so that no module of the user's folder hides another.
 _HOME = Path(__file__).parents[3]
@@ -39,26 +37,22 @@ class Reminder:
 
 @attrs.frozen
 class Report:
-    """The contents of the file, after the overdue alarms have fired."""
+    """The objects of a child, after the overdue alarms have fired."""
 
     at: float
-    deposits: list[int]
-    """The number of deposits of each account."""
-    torn: int
-    """The number of accounts with half a deposit."""
+    transfers: list[int]
+    """The number of transfers from each account."""
+    waiting: int
+    """The number of messages that wait."""
     reminders: list[list[Reminder]]
     """The alarms of each diary."""
 
     @classmethod
     def parse(cls, line: bytes) -> Report:
         """Parse the line that a child wrote."""
-        at, accounts, diaries = json.loads(line)
-        return cls(
-            at,
-            [deposits for deposits, _ in accounts],
-            sum(balance != deposits * AMOUNT for deposits, balance in accounts),
-            [[Reminder(*each) for each in reminders] for reminders in diaries],
-        )
+        at, transfers, waiting, diaries = json.loads(line)
+        reminders = [[Reminder(*each) for each in diary] for diary in diaries]
+        return cls(at, transfers, waiting, reminders)
 
     @property
     def all_reminders(self) -> Iterable[Reminder]:
@@ -106,7 +100,7 @@ class Worker:
         return self._process.pid
 
     def request(self, requests: Sequence[int]) -> None:
-        """Request deposits by account number, or alarms by diary number with the bit `ALARM`."""
+        """Request transfers by account number, or alarms by diary number with the bit `ALARM`."""
         assert self._process.stdin is not None
         # A dead child is detected at the end of its output.
         with contextlib.suppress(OSError):
@@ -125,7 +119,7 @@ class Worker:
         self._process.kill()
 
     def finish(self) -> Report:
-        """Close the child's input; it waits for the last alarms, reports again, and exits."""
+        """Close the child's input; it delivers what is left, reports again, and exits."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         report = Report.parse(self._read_line())

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
+from .bank import Bank
 from .child import Report
-from .protocol import ALARM
+from .protocol import ALARM, OPENING, payee
 
 
 @attrs.frozen
@@ -65,23 +66,62 @@ class Ledger:
 
 
 class Ledgers:
-    """The ledgers of deposits and of alarms."""
+    """The ledgers of transfers and of alarms."""
 
     def __init__(self, accounts: int, diaries: int) -> None:
-        self.deposits = Ledger(accounts)
+        self.transfers = Ledger(accounts)
         self.alarms = Ledger(diaries)
 
     def request(self, requests: Sequence[int]) -> None:
         """Record requests of both kinds."""
-        self.deposits.request(request for request in requests if not request & ALARM)
+        self.transfers.request(request for request in requests if not request & ALARM)
         self.alarms.request(request ^ ALARM for request in requests if request & ALARM)
 
     def acknowledge(self, requests: Sequence[int]) -> int:
         """Record acknowledgements of both kinds, and return the number of those for alarms."""
-        self.deposits.acknowledge(request for request in requests if not request & ALARM)
+        self.transfers.acknowledge(request for request in requests if not request & ALARM)
         alarms = [request ^ ALARM for request in requests if request & ALARM]
         self.alarms.acknowledge(alarms)
         return len(alarms)
+
+
+@attrs.frozen
+class MoneyAudit:
+    """The money after a kill, and the transfers that did not arrive exactly once."""
+
+    bank: Bank
+    off_by: int
+    """The difference of all money from what the accounts had at first."""
+    missing: int
+    """The number of transfers that left an account and are nowhere."""
+    doubled: int
+    """The number of transfers that arrived more than once, or were never sent."""
+
+
+class Arrivals:
+    """The number of transfers that each account must get, from those that were sent.
+
+    A sum alone would hide a loss that a double makes up for. So each account is compared.
+    """
+
+    def __init__(self, accounts: int) -> None:
+        self._due = [0] * accounts
+        self._counted = [0] * accounts
+
+    def audit(self, bank: Bank) -> MoneyAudit:
+        """Compare with what the file has."""
+        accounts = len(self._due)
+        for payer, sent in enumerate(bank.sent):
+            for transfer in range(self._counted[payer] + 1, sent + 1):
+                self._due[payee(payer, transfer, accounts)] += 1
+            self._counted[payer] = sent
+        surplus = [got - due for got, due in zip(bank.arrivals, self._due, strict=True)]
+        return MoneyAudit(
+            bank,
+            off_by=bank.total - OPENING * accounts,
+            missing=-sum(each for each in surplus if each < 0),
+            doubled=sum(each for each in surplus if each > 0),
+        )
 
 
 @attrs.frozen

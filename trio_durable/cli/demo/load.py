@@ -47,7 +47,7 @@ class Load:
 
 def load_and_kill(worker: Worker, ledgers: Ledgers, seconds: float, progress: Progress) -> Load:
     """Send calls for ``seconds``, then kill the child while calls are in flight."""
-    accounts = range(len(worker.found.deposits))
+    accounts = range(len(worker.found.transfers))
     diaries = range(len(worker.found.reminders))
     latencies: list[int] = []
     requested = alarms = alarms_acknowledged = 0

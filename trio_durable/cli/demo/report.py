@@ -10,7 +10,7 @@ import attrs
 from rich.text import Text
 
 from ..output import new_table
-from .ledger import AlarmAudit, Audit
+from .ledger import AlarmAudit, Audit, MoneyAudit
 from .load import Load
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ class Outcome:
     """The results of the demo, with one entry per kill."""
 
     loads: list[Load]
-    deposits: list[Audit]
-    torn: list[int]
-    """The number of accounts with half a deposit."""
+    transfers: list[Audit]
+    money: list[MoneyAudit]
+    """One entry more: the last is of the end, when all messages have arrived."""
     alarms: list[AlarmAudit]
     alarms_surplus: int
     """The number of stored alarms that were never requested."""
@@ -32,11 +32,18 @@ class Outcome:
     @property
     def faults(self) -> dict[str, int]:
         """The number of broken guarantees, by kind."""
+        missing = sum(audit.missing for audit in self.transfers)
+        missing += sum(audit.missing for audit in self.money)
+        missing += sum(audit.missing for audit in self.alarms)
+        doubled = sum(audit.doubled for audit in self.money)
+        doubled += sum(audit.doubled for audit in self.alarms)
         return {
-            "missing": sum(a.missing for a in self.deposits) + sum(a.missing for a in self.alarms),
-            "never requested": sum(a.surplus for a in self.deposits) + self.alarms_surplus,
-            "torn": sum(self.torn),
-            "duplicated": sum(audit.doubled for audit in self.alarms),
+            "missing": missing,
+            "never requested": sum(a.surplus for a in self.transfers) + self.alarms_surplus,
+            "torn": sum(audit.bank.torn for audit in self.money),
+            "duplicated": doubled,
+            "sums off": sum(audit.off_by != 0 for audit in self.money),
+            "undelivered": self.money[-1].bank.in_messages + self.money[-1].bank.in_dead_letters,
             "early": sum(audit.early for audit in self.alarms),
         }
 
@@ -54,8 +61,8 @@ def speed_table(loads: Sequence[Load]) -> Table:
     return table
 
 
-def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
-    """A table of the changes before each kill, and how many of them are stored."""
+def survival_table(audits: Sequence[Audit], money: Sequence[MoneyAudit]) -> Table:
+    """A table of the transfers before each kill, and how many of them are stored."""
     table = new_table(
         ">kill",
         ">acknowledged",
@@ -66,7 +73,7 @@ def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
         ">not at all",
         ">half",
     )
-    for number, (audit, halves) in enumerate(zip(audits, torn, strict=True), 1):
+    for number, (audit, found) in enumerate(zip(audits, money[:-1], strict=True), 1):
         table.add_row(
             str(number),
             f"{audit.acknowledged:,}",
@@ -75,7 +82,31 @@ def survival_table(audits: Sequence[Audit], torn: Sequence[int]) -> Table:
             f"{audit.unanswered:,}",
             f"{audit.completed:,}",
             f"{audit.unanswered - audit.completed:,}",
-            fault_count(halves),
+            fault_count(found.bank.torn),
+        )
+    return table
+
+
+def money_table(audits: Sequence[MoneyAudit]) -> Table:
+    """A table of the money after each kill and at the end, and where it is."""
+    table = new_table(
+        ">kill",
+        ">in accounts",
+        ">on the way",
+        ">dead letters",
+        ">sum",
+        ">lost",
+        ">twice",
+    )
+    for number, audit in enumerate(audits, 1):
+        table.add_row(
+            str(number) if number < len(audits) else "end",
+            f"{audit.bank.in_accounts:,}",
+            f"{audit.bank.in_messages:,}",
+            f"{audit.bank.in_dead_letters:,}",
+            Text(f"{audit.bank.total:,}", style="green" if audit.off_by == 0 else "bold red"),
+            fault_count(audit.missing),
+            fault_count(audit.doubled),
         )
     return table
 
@@ -117,7 +148,7 @@ def verdict(outcome: Outcome) -> Text:
     """The last line: PASSED or FAILED, with the counts."""
     counts = (
         f"kills: {len(outcome.loads)}, "
-        f"deposits: {sum(audit.acknowledged for audit in outcome.deposits):,}, "
+        f"transfers: {sum(audit.acknowledged for audit in outcome.transfers):,}, "
         f"alarms: {sum(audit.fired for audit in outcome.alarms):,}"
     )
     faults = ", ".join(f"{count:,} {fault}" for fault, count in outcome.faults.items() if count)

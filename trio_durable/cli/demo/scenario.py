@@ -1,11 +1,15 @@
 """The sequence of the demo: load, kill, downtime, restart and audit.
 
-A child process keeps a few thousand durable objects in an SQLite file and serves calls. Each call
-changes one object, and some set an alarm. The parent process sends the calls, records which of them
-are acknowledged, and kills the child with SIGKILL under load. After some downtime, in which alarms
-become due, it starts the next child on the same file and audits the data. Every acknowledged change
-must be stored, any other change completely or not at all, and every alarm must fire once: at its
-time, or when the next child starts.
+A child process keeps a few thousand durable objects in an SQLite file and serves calls. A call
+takes money from one account and sends it to another one in a message, or it sets an alarm of a
+diary. The parent process sends the calls, records which of them are acknowledged, and kills the
+child with SIGKILL under load.
+
+Then the parent reads the file. The money in accounts, in messages on their way and in dead letters
+must add up to what the accounts had at first, and each transfer must be in one of them. After some
+downtime, in which alarms become due, the next child starts on the same file. Every acknowledged
+change must be stored, any other change completely or not at all, and every alarm must fire once: at
+its time, or when the next child starts.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from time import sleep
 from typing import TYPE_CHECKING
 
 from ..output import progress_bar, quantity
+from .bank import Bank, read_bank
 from .child import Worker
-from .ledger import Audit, Ledgers, audit_alarms
+from .ledger import Arrivals, Audit, Ledgers, MoneyAudit, audit_alarms
 from .load import Load, load_and_kill
 from .report import Outcome
 
@@ -39,23 +44,23 @@ def run_scenario(
     processes: list[int] = []
     up_at: dict[int, float] = {}
     loads: list[Load] = []
-    deposits: list[Audit] = []
+    transfers: list[Audit] = []
     alarms: list[Audit] = []
-    torn: list[int] = []
+    arrivals = Arrivals(accounts)
+    money: list[MoneyAudit] = []
     with progress_bar(console) as progress:
         task = progress.add_task("starting", total=kills * (seconds + dead))
         while True:
             with Worker(path, accounts, diaries, within) as worker:
                 up_at[worker.pid] = worker.found.at
-                audit = ledgers.deposits.audit(worker.found.deposits)
+                audit = ledgers.transfers.audit(worker.found.transfers)
                 alarm_audit = ledgers.alarms.audit(list(map(len, worker.found.reminders)))
                 if processes:
-                    deposits.append(audit)
+                    transfers.append(audit)
                     alarms.append(alarm_audit)
-                    torn.append(worker.found.torn)
-                    report_found(worker, audit, console)
+                    report_found(worker, audit, money[-1].bank, console)
                 if len(processes) == kills:
-                    progress.update(task, description="waiting for the last alarms")
+                    progress.update(task, description="waiting for what is left")
                     last = worker.finish()
                     break
                 processes.append(worker.pid)
@@ -64,16 +69,19 @@ def run_scenario(
                 loads.append(load)
             console.print(
                 f"process {worker.pid}: killed after "
-                f"{quantity(load.calls - load.alarms, 'acknowledged deposit')} "
-                f"and {quantity(load.alarms, 'alarm')}"
+                f"{quantity(load.calls - load.alarms, 'acknowledged transfer')} "
+                f"and {quantity(load.alarms, 'alarm')};"
             )
+            money.append(arrivals.audit(read_bank(path, accounts)))
+            report_money(money[-1].bank, console)
             progress.update(task, description=f"down for {dead:g} s")
             sleep(dead)
             progress.advance(task, dead)
+    money.append(arrivals.audit(read_bank(path, accounts)))
     return Outcome(
         loads,
-        deposits,
-        torn,
+        transfers,
+        money,
         [
             audit_alarms(last, process, up_at, lost=audit.missing)
             for process, audit in zip(processes, alarms, strict=True)
@@ -82,8 +90,16 @@ def run_scenario(
     )
 
 
-def report_found(worker: Worker, audit: Audit, console: Console) -> None:
-    """Print the data that a new child found, and the alarms that it fired."""
+def report_money(bank: Bank, console: Console) -> None:
+    """Print where the money is in the file that a child has left."""
+    console.print(
+        f"  {bank.in_accounts:,} in accounts + {bank.in_messages:,} on the way "
+        f"+ {bank.in_dead_letters:,} in dead letters = {bank.total:,}"
+    )
+
+
+def report_found(worker: Worker, audit: Audit, bank: Bank, console: Console) -> None:
+    """Print the data that a new child found, the messages it delivered, and its alarms."""
     found = worker.found
     late = [
         fired_at - reminder.due_at
@@ -93,8 +109,9 @@ def report_found(worker: Worker, audit: Audit, console: Console) -> None:
     ]
     pending = sum(not reminder.fired for reminder in found.all_reminders)
     console.print(
-        f"process {worker.pid}: found {quantity(audit.recovered, 'acknowledged deposit')} and "
+        f"process {worker.pid}: found {quantity(audit.recovered, 'acknowledged transfer')} and "
         f"{audit.completed:,} in flight;\n"
+        f"  delivered {quantity(bank.waiting - found.waiting, 'message')} that waited;\n"
         f"  fired {quantity(len(late), 'alarm')} up to {max(late, default=0.0):.1f} s overdue; "
         f"{pending:,} {'is' if pending == 1 else 'are'} still pending"
     )
