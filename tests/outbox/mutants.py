@@ -15,12 +15,13 @@ from exactness.mutants import TESTS, Mutant, main
 
 _TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
 _BANK, _MESSAGES, _ONCE = "outbox/test_bank.py", "outbox/test_messages.py", "outbox/test_once.py"
-_SLEEPERS = "outbox/test_sleeping_lanes.py"
+_SLEEPERS, _SUSPECTS = "outbox/test_sleeping_lanes.py", "outbox/test_suspects.py"
 _GROUP, _MEMBERS = "persistence/test_group_commit.py", "cluster/test_member_messages.py"
 
 CHECKS = {
     "bank": (*_TESTS, _BANK),
     "order": (*_TESTS, _MESSAGES, "-k", "before_a_restart or handled_in_order"),
+    "suspects": (*_TESTS, _SUSPECTS),
     "sleepers": (*_TESTS, _SLEEPERS, "-k", "not postgres and not sqlite"),
     "lane sleeps": (*_TESTS, _MESSAGES, "-k", "holds_its_lane"),
     "refused commit": (*_TESTS, _MESSAGES, _ONCE, "-k", "refuses_a_commit or commit_a_part"),
@@ -336,6 +337,54 @@ MUTANTS = [
         "_once/cleaning.py",
         "                await self.clean()\n",
         "                pass\n",
+    ),
+    Mutant(
+        "crash_not_counted",
+        "the delivery of a suspect isn't marked",
+        "suspects",
+        "_outbox/suspects.py",
+        "                lambda writer: writer.mark_message(message.key)",
+        "                lambda writer: True",
+    ),
+    Mutant(
+        "innocents_counted",
+        "the next suspect begins while one is delivered",
+        "suspects",
+        "_outbox/suspects.py",
+        "            await self._end_probation(self._begin(lane, message))",
+        "            self._begin(lane, message)",
+    ),
+    Mutant(
+        "crashes_forgotten",
+        "a message that has crashed isn't a suspect once it was read",
+        "suspects",
+        "_outbox/suspicion.py",
+        "        return message.crashes > 0 or message",
+        "        return message",
+    ),
+    Mutant(
+        "closing_counted",
+        "the mark of a delivery that is cut off stays",
+        "suspects",
+        "_outbox/suspects.py",
+        "            if not flight.is_decided:",
+        "            if False:",
+    ),
+    Mutant(
+        "whole_lane_suspected",
+        "all messages of a lane that waited are suspects",
+        "suspects",
+        "_outbox/suspicion.py",
+        "            possible = lane[:1] if lane[0].key.lane else lane",
+        "            possible = lane",
+    ),
+    Mutant(
+        "suspect_holds_others",
+        "a suspect without a lane holds up the others without one",
+        "suspects",
+        "_outbox/deliverer.py",
+        "        possible = list(lane.queue)[:1] if lane.name else lane.queue",
+        "        possible = list(lane.queue)[:1]",
     ),
 ]
 

@@ -40,7 +40,8 @@ async def test_a_look_between_a_turn_and_its_commit_is_not_forgotten() -> None:
         lanes.arrived(message(1, "a"))
         lane = lanes.ready.popleft()
         inbox = lane.inbox
-        flight = Flight(lane, lanes.inboxes.take(lane))
+        flight = Flight(lane, lane.queue[0])
+        lanes.inboxes.take(lane, flight.message)
         inbox.in_flight[flight] = None
         lanes.advance(lane)  # the turn has ended, so the next of the lane may follow; there is none
         assert inbox.lanes == {}

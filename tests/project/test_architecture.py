@@ -142,10 +142,10 @@ RANKS = {
         "file_cluster member_cluster service",
     ],
     "_outbox": [
-        "failing_tenants message_codec sleeping_lanes",
+        "failing_tenants message_codec sleeping_lanes suspicion",
         "inboxes paging",
         "composing deferrals lanes message_events",
-        "sleepers",
+        "sleepers suspects",
         "deliverer feed",
         "outbox",
     ],

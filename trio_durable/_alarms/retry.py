@@ -51,7 +51,7 @@ class Retry:
     attempts: int | None = None
     """Attempts before the alarm becomes a dead letter, 1 or more; None for no limit."""
     crashes: int | None = 10
-    """Crashes before the alarm becomes a dead letter, 1 or more; None for no limit.
+    """Crashes before the alarm or message becomes a dead letter, 1 or more; None for no limit.
 
     A crash is the death of the process in the first 10 seconds of a delivery. The first one isn't
     counted, since any of the alarms that were being delivered may have caused it. From then on

@@ -35,7 +35,7 @@ from .._messages.delivery import MessageDelivery
 from .._messages.request import MAX_HOPS, WARNED_HOPS
 from .._persistence.ticket import Ticket
 from .._text import error_summary
-from ..storage import Burial, Deferral, MessageChanges, OnceKey
+from ..storage import Burial, Deferral, MessageChanges, OnceKey, StoredMessage
 from .composing import Composer
 from .deferrals import Deferrals
 from .inboxes import Flight, Lane
@@ -43,6 +43,7 @@ from .lanes import Lanes
 from .message_codec import MessageCodecs
 from .message_events import MessageEvents
 from .sleepers import Sleepers
+from .suspects import Suspects
 
 logger = logging.getLogger("trio_durable.messages")
 
@@ -110,6 +111,7 @@ class Deliverer:
         self._lanes = lanes
         self._sleepers = sleepers
         self.deferrals = Deferrals(services.loop, services.group_commit, self._deferred)
+        self.suspects = Suspects(services, lanes, self._delay_of, self._begin_suspect)
         self._running = 0
         self._in_flight: dict[Flight, None] = {}
         self._is_stopped = False
@@ -152,22 +154,53 @@ class Deliverer:
             self._lanes.inboxes.discard(lane.inbox)
             self._lanes.tell_watchers()
             return
-        message = self._lanes.inboxes.take(lane)
+        message = self._next(lane)
+        if message is not None:
+            self._hand_over(self._take(lane, message))
+            if lane.may_deliver:
+                self._lanes.ready.append(lane)
+
+    def _next(self, lane: Lane) -> StoredMessage | None:
+        """The next message of a lane; None if it is a suspect, which waits for its turn."""
+        # Without a name they wait for nobody, also for no suspect.
+        possible = list(lane.queue)[:1] if lane.name else lane.queue
+        return next((each for each in possible if not self.suspects.must_wait(lane, each)), None)
+
+    def _take(self, lane: Lane, message: StoredMessage) -> Flight:
+        self._lanes.inboxes.take(lane, message)
         flight = Flight(lane, message)
         lane.running += 1
         lane.inbox.in_flight[flight] = None
         self._running += 1
         self._in_flight[flight] = None
+        return flight
+
+    def _begin_suspect(self, lane: Lane, message: StoredMessage) -> Flight:
+        """See `Suspects`."""
+        flight = self._take(lane, message)
+        flight.ended = self._services.loop.waiter()
         self._hand_over(flight)
-        if lane.may_deliver:
-            self._lanes.ready.append(lane)
+        return flight
+
+    def _delay_of(self, message: StoredMessage) -> float | None:
+        """See `Suspects`."""
+        try:
+            handler = self._handler_of(message)[1]
+        except DurableError:
+            return None  # this release has none
+        if handler.retry.is_fatal(message.crashes):
+            return None
+        return handler.retry.delay(message.crashes) if message.crashes else 0.0
+
+    def _handler_of(self, message: StoredMessage) -> tuple[LocalCalls, HandlerDefinition]:
+        calls = self._calls(message.key.to.type_name)
+        return calls, calls.object_type.handler(message.handler)
 
     def _hand_over(self, flight: Flight) -> None:
         """Hand a message to its object, if this release can handle it."""
         message, to = flight.message, flight.message.key.to
         try:
-            calls = self._calls(to.type_name)
-            handler = calls.object_type.handler(message.handler)
+            calls, handler = self._handler_of(message)
             args, kwargs = self._codecs.of(calls.object_type, handler).decode(message.arguments)
         except UnknownObjectType as error:
             self._lanes.unknown_types.add(to.type_name)
@@ -180,6 +213,10 @@ class Deliverer:
             return
         if message.hops >= MAX_HOPS:
             self._bury(flight, message.failures, f"it is the {message.hops:,}th in succession")
+            return
+        if message.crashes and handler.retry.is_fatal(message.crashes):
+            crashes = f"the process died in each of its last {message.crashes} deliveries"
+            self._bury(flight, message.failures + message.crashes, crashes)
             return
         if message.hops and message.hops % WARNED_HOPS == 0:
             logger.warning(
@@ -218,6 +255,7 @@ class Deliverer:
         self._report_end(flight, error)
         if error is None:
             self.delivered += 1
+            flight.is_decided = True
             self._finish(flight)
         else:
             waiter.error = None
@@ -236,6 +274,8 @@ class Deliverer:
             flight.has_run = True
             self._stop_running(flight)
         inbox.in_flight.pop(flight, None)
+        if flight.ended is not None:
+            flight.ended.settle()
         self._lanes.inboxes.ended(inbox, flight.message)
         if inbox.lanes.get(lane.name) is lane:
             self._lanes.advance(lane)
@@ -307,6 +347,7 @@ class Deliverer:
             "message %s to %s has failed, and is tried again in %.1f s: %s",
             *(flight.message.handler, flight.message.key.to, seconds, error),
         )
+        flight.is_decided = True
         self.deferrals.add(flight, deferral)
 
     def _deferred(self, flight: Flight, deferral: Deferral) -> None:
@@ -338,6 +379,8 @@ class Deliverer:
             *(message.handler, key, failures, error),
         )
 
+        flight.is_decided = True
+
         def ended(waiter: Waiter) -> None:
             if waiter.error is None:
                 self.buried += 1
@@ -348,6 +391,7 @@ class Deliverer:
                     self._observation.buried(message, failures)
             else:
                 waiter.error = None
+                flight.is_decided = False
                 self._lost(flight)
             self._finish(flight)
 

@@ -49,6 +49,7 @@ class Feed:
         lanes: Lanes,
         sleepers: Sleepers,
     ) -> None:
+        self._loop = loop
         self._clock = clock
         self._runner = runner
         self._reader = reader
@@ -90,6 +91,7 @@ class Feed:
         """Find all receivers with messages in the table."""
         number = self._scans
         self._lanes.unscanned.clear()
+        self._lanes.suspicion.scanning(self._loop.now(), self._clock.now())
         left_out = await each_page(
             self._runner, self._reader, self._receivers, self._take_receivers, self._failing
         )
@@ -120,6 +122,7 @@ class Feed:
             self._failing.ended(tenant)
         for each in receivers:
             if each.is_awake and self._lanes.inboxes.get(each.key) is None:
+                self._lanes.suspicion.found(each.key)
                 self._lanes.note_unread(each.key)
 
     def _failed(self, tenant: str, fault: PartialFault) -> None:
@@ -176,12 +179,15 @@ class Feed:
         # If one was missed, the first lanes are read once more after the last one.
         inbox.is_whole = is_end and inbox.is_complete
         for name, messages in by_lane.items():
+            self._lanes.suspicion.read(inbox.key, messages)
             # One that has fallen asleep meanwhile may be awake in what was read.
             if name not in inbox.lanes and not self._lanes.inboxes.sleeping.knows(inbox.key, name):
                 is_missed = inbox.has_missed or name in inbox.missed
                 is_whole = len(messages) < DEPTH and not is_missed
                 lane = inbox.lanes[name] = Lane(inbox, name, is_whole)
                 self._append(lane, messages, ended)
+        if is_end:
+            self._lanes.suspicion.read_all(inbox.key)
         for lane in list(inbox.lanes.values()):
             self._lanes.advance(lane)
         self._lanes.let_go(inbox)

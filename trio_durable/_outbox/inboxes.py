@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection
 
 import attrs
 
+from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
 from ..storage import StoredMessage
 from .sleeping_lanes import SleepingLanes
@@ -69,6 +70,10 @@ class Flight:
     """Its turn has ended well."""
     withdraw: Callable[[], bool] | None = None
     """Takes it out of the object's mailbox; returns whether its turn hasn't begun."""
+    is_decided: bool = False
+    """What becomes of the message is stored, or about to be: it is gone, or sleeps."""
+    ended: Waiter | None = None
+    """Released when the delivery is over, if one waits for that."""
 
 
 @attrs.define(eq=False)
@@ -263,12 +268,14 @@ class Inboxes:
         if inbox.reads:
             inbox.ended.add(message.key.token)
 
-    def take(self, lane: Lane) -> StoredMessage:
-        """Take the first message of a lane, for its delivery."""
-        message = lane.queue.popleft()
+    def take(self, lane: Lane, message: StoredMessage) -> None:
+        """Take a message of a lane, the first one unless the lane has no name, for its delivery."""
+        if lane.queue[0] is message:
+            lane.queue.popleft()
+        else:
+            lane.queue.remove(message)
         self._count(message, -1)
         self.known.add(message.key.token)  # it is in flight
-        return message
 
     def drop(self, lane: Lane) -> None:
         """Forget a lane with all that it holds."""

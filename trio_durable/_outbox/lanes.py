@@ -12,8 +12,9 @@ from .._activations.services import Services
 from .._eventloop.loop import CallbackWaiter, Waiter
 from .._eventloop.wakeup import AutoResetEvent
 from .._keys import ObjectKey
-from ..storage import StoredMessage
+from ..storage import MessageKey, StoredMessage
 from .inboxes import LANES, Inbox, Inboxes, Lane
+from .suspicion import Suspicion
 
 
 class Lanes:
@@ -28,6 +29,7 @@ class Lanes:
         self._services = services
         self._is_here = is_here
         self.inboxes = Inboxes()
+        self.suspicion = Suspicion()
         self.unread: dict[ObjectKey, None] = {}
         """Receivers whose messages are in the table alone, in the order in which they are read."""
         self.is_scanned = False
@@ -51,6 +53,12 @@ class Lanes:
         """True if what waits for an object is in memory, if it has an inbox there."""
         return self.is_scanned and to not in self.unread and to.tenant not in self.unscanned
 
+    def has(self, lane: Lane) -> bool:
+        """True if a lane is in memory, and its messages are delivered by this runtime."""
+        inbox = lane.inbox
+        is_there = self.inboxes.get(inbox.key) is inbox and inbox.lanes.get(lane.name) is lane
+        return is_there and not inbox.is_stale and self.serves(inbox.key)
+
     def arrived(self, message: StoredMessage) -> None:
         """A message that isn't delayed was committed just now."""
         to = message.key.to
@@ -66,6 +74,7 @@ class Lanes:
     def woken(self, message: StoredMessage) -> bool:
         """A message without a lane may be delivered now. False if there is no room for it."""
         to = message.key.to
+        self.suspicion.woken(message)
         lane = self.inboxes.woken(message, is_known=self._knows(to))
         if lane is None:
             return False
@@ -163,6 +172,13 @@ class Lanes:
                 lane.is_reading = True
                 self.to_read.append(lane)
                 self.has_unread.set()
+
+    def advance_current(self, key: MessageKey) -> None:
+        """`advance` the lane of a message as it is in memory now, if it is."""
+        inbox = self.inboxes.get(key.to)
+        lane = None if inbox is None else inbox.lanes.get(key.lane)
+        if lane is not None:
+            self.advance(lane)
 
     def let_go(self, inbox: Inbox) -> None:
         """Forget an inbox without lanes. Read on if the table has more of it, and there is room."""

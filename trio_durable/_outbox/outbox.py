@@ -299,9 +299,11 @@ class Outbox:
     async def run(self) -> None:
         """Deliver messages, until cancelled."""
         async with anyio.create_task_group() as tasks:
-            for part in (self._feed.run, self._sleepers.run, self._deliverer.deferrals.run):
+            deliverer = self._deliverer
+            for part in (self._feed.run, self._sleepers.run, deliverer.deferrals.run):
                 tasks.start_soon(self._retrying, part)
-            await self._deliverer.run()
+            tasks.start_soon(deliverer.suspects.run)
+            await deliverer.run()
 
     def stop(self) -> None:
         """Begin no more deliveries."""
