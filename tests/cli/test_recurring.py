@@ -177,10 +177,10 @@ def test_lists_tell_which_alarms_recur(where: str) -> None:
         ("off", "stopped"),
         ("due", "overdue, recurring"),
     ):
-        [line] = [line for line in table.splitlines() if f"{TYPE}  {object_id} " in line]
-        assert status in " ".join(line.split())
+        [line] = [line for line in table.splitlines() if line.split()[:2] == [TYPE, object_id]]
+        assert status in line
     found = {
-        (line["id"], line["alarm"]): (line["status"], line.get("recurrence"))
+        (line["id"], line["name"]): (line["status"], line.get("recurrence"))
         for line in lines_of("alarms", "-s", where, "--type", TYPE, "--json")
     }
     assert found["current", "digest"] == ("pending", SAME)
