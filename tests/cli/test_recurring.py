@@ -7,12 +7,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from trio_durable import DurableObject, DurableRuntime, ObjectKey, alarm
+from trio_durable import DurableObject, DurableRuntime, ObjectKey, alarm, handler
 from trio_durable._alarms.recurrence import FIRING, letter_name
 from trio_durable._api.durable_object import definition_of
+from trio_durable._keys import AlarmKey
 from trio_durable.cli.storage.open import resolve_storage
 from trio_durable.storage import (
     MOVED,
@@ -99,12 +101,12 @@ def opened(where: str) -> Iterator[None]:
                 yield
 
 
-def rows(where: str) -> dict[tuple[str, str, str], AlarmRow]:
+def rows(where: str, type_name: str = TYPE) -> dict[tuple[str, str, str], AlarmRow]:
     with closing(resolve_storage(where).open_reader()) as reader:
         return {
             (tenant, row.alarm.key.object_id, row.alarm.key.name): row
             for tenant in TENANTS
-            for row in reader.browse_alarms(None, NOW, TYPE, None, 1000, tenant)
+            for row in reader.browse_alarms(None, NOW, type_name, None, 1000, tenant)
         }
 
 
@@ -237,6 +239,42 @@ def test_open_runtimes_restore_all_of_them(where: str, folder: Path) -> None:
         succeeds("import", "-s", where, "--replace", stdin=exported)
         after = rows(where)
         assert {key: after[key] for key in kept} == kept
+
+
+class Journal(DurableObject, name="cli.Journal"):
+    count: int = 0
+
+    @alarm(every=3600)
+    def digest(self) -> None:
+        self.count += 1
+
+    @handler(readonly=True)
+    def read(self) -> int:
+        return self.count
+
+
+def test_an_export_can_be_imported_as_another_type(where: str, folder: Path) -> None:
+    exported = succeeds("export", "-s", where).replace(TYPE, "cli.Journal")
+    succeeds("import", "-s", "new.db", stdin=exported)
+    expected = {
+        key: attrs.evolve(row, alarm=attrs.evolve(row.alarm, key=renamed(row.alarm.key)))
+        for key, row in rows(where).items()
+    }
+    assert rows("new.db", "cli.Journal") == expected
+    # The marks are those of the same schedule, so that nothing is corrected but what was before.
+    with start_blocking_portal("trio") as portal:
+        runtime = DurableRuntime("new.db", objects=[Journal])
+        with portal.wrap_async_context_manager(runtime):
+            for each in ("current", "moved", "off"):
+                portal.call(runtime.call, Journal, each, "read")
+                assert (
+                    rows("new.db", "cli.Journal")["", each, "digest"]
+                    == expected["", each, "digest"]
+                )
+
+
+def renamed(key: AlarmKey) -> AlarmKey:
+    return key._replace(type_name="cli.Journal")
 
 
 def test_a_copy_has_all_of_them(where: str, database: str, folder: Path) -> None:

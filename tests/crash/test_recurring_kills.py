@@ -108,9 +108,6 @@ def fire(processes: Processes, snapshot: Snapshot, members: int, kills: int, see
             most = max(most, found["dead"])
             processes.start()
         processes.hear(2 * METERS)
-        if members > 1:
-            processes.kill(processes.running[-1])  # a new one may not know the signal yet
-        processes.stop_transfers()
         last = caught_up(snapshot)
         assert all(each.poll() is None for each in processes.running)
     finally:

@@ -127,6 +127,7 @@ def test_saves_stay_within_their_page(writer: Writer, postgres: str) -> None:
     assert within > 0.9 * updated
 
 
+CONDITIONAL = NewAlarm(NOW + 5, None, "f", Onto.STOPPED | Onto.OUTDATED | Onto.LATE)
 QUERIES: dict[str, Callable[[Writer, Reader, list[AlarmKey]], object]] = {
     "save": lambda w, r, keys: w.commit([save(k.object_id, 1) for k in keys], NOW),
     "delete": lambda w, r, keys: w.commit(
@@ -195,9 +196,6 @@ QUERIES: dict[str, Callable[[Writer, Reader, list[AlarmKey]], object]] = {
     "mark": lambda w, r, keys: w.mark(keys[0], 1),
     "acquit": lambda w, r, keys: w.acquit(keys[0], 1),
 }
-
-
-CONDITIONAL = NewAlarm(NOW + 5, None, "f", Onto.STOPPED | Onto.OUTDATED | Onto.LATE)
 
 
 @pytest.fixture(scope="module")
