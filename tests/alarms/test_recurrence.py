@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_durable import DefinitionError, DurableObject, ObjectKey, alarm
@@ -21,7 +21,14 @@ from trio_durable._alarms.recurrence import (
     letter_name,
     with_marks,
 )
-from trio_durable.storage import STOPPED, AlarmChanges, NewAlarm, Onto
+from trio_durable.storage import (
+    STOPPED,
+    AlarmChanges,
+    AlarmRow,
+    NewAlarm,
+    Onto,
+    StoredAlarm,
+)
 
 KEY = ObjectKey("Report", "a")
 SECOND = 1_000_000
@@ -48,6 +55,7 @@ recurrences = st.sampled_from(
 )
 
 
+@settings(deadline=None)  # gaps of centuries take long
 @given(recurrences, times, times)
 def test_the_next_time_is_after_both_the_due_time_and_now(
     recurrence: Recurrence, due_at: int, now: int
@@ -144,6 +152,31 @@ def test_catching_up_computes_few_times_for_each_firing(monkeypatch: pytest.Monk
             firings += 1
         assert firings > 800
         assert computed < 5 * firings
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "firing"),
+    [
+        (made(every=1), NOW),
+        (made(cron="0 9 * * *", spread=timedelta(minutes=5)), NOW - NOW % (24 * HOUR) + 9 * HOUR),
+    ],
+    ids=str,
+)
+def test_a_time_that_a_firing_has_just_set_is_not_too_late(
+    recurrence: Recurrence, firing: int
+) -> None:
+    firing += recurrence.offset(KEY)
+    following = recurrence.next_time(KEY, firing, firing)
+    stored = StoredAlarm(KEY.alarm("x"), following, None, 0, None, None, recurrence.fingerprint)
+    row = AlarmRow(stored, following, "pending")
+    # By a clock that is behind, or was read before the firing.
+    for behind in (0, 1, 20_000, SECOND, 30 * SECOND):
+        assert recurrence.corrected(row, firing - behind) is None
+        assert recurrence.latest(firing - behind) >= following
+    found = recurrence.corrected(row, firing - 25 * HOUR)
+    assert found is not None
+    assert found.onto == Onto.OUTDATED | Onto.LATE
+    assert found.due_at < following
 
 
 def test_fingerprints_are_those_of_times() -> None:

@@ -1,4 +1,4 @@
-"""Recurring alarms of members that divide the objects: each goes on, whoever has its object."""
+"""Recurring alarms of members that divide the objects: they go on as objects change members."""
 
 from __future__ import annotations
 

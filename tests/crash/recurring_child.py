@@ -4,7 +4,7 @@
 
 Each firing is ``= ID`` on standard output, at once and unbuffered. Some firings fail and become
 dead letters. Meanwhile callers turn alarms off and on, and delete objects. It runs until it is
-killed. After SIGUSR1 it calls no more, but delivers alarms.
+killed.
 
 A member of a cluster goes on if another process of it dies, which may have handled the call.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
 import sys
 
 import anyio
@@ -125,18 +124,16 @@ async def begin(runtime: DurableRuntime, number: int) -> None:
 
 
 async def main(storage: str, run: str) -> None:
-    with anyio.open_signal_receiver(signal.SIGUSR1) as signals:
-        async with DurableRuntime(
+    async with (
+        DurableRuntime(
             storage, objects=[Meter], polling_interval=0.5, cluster=is_member
-        ) as runtime:
-            async with anyio.create_task_group() as tasks:
-                for number in range(METERS):
-                    tasks.start_soon(begin, runtime, number)
-                for number in range(CALLERS):
-                    tasks.start_soon(caller, runtime, random.Random(f"{run} {number}"))
-                async for _ in signals:
-                    tasks.cancel_scope.cancel()
-            await anyio.sleep_forever()
+        ) as runtime,
+        anyio.create_task_group() as tasks,
+    ):
+        for number in range(METERS):
+            tasks.start_soon(begin, runtime, number)
+        for number in range(CALLERS):
+            tasks.start_soon(caller, runtime, random.Random(f"{run} {number}"))
 
 
 is_member = "cluster" in sys.argv[4:]

@@ -108,10 +108,8 @@ def fire(processes: Processes, snapshot: Snapshot, members: int, kills: int, see
             most = max(most, found["dead"])
             processes.start()
         processes.hear(2 * METERS)
-        if members > 1:
-            processes.kill(processes.running[0])
-        processes.stop_transfers()
         last = caught_up(snapshot)
+        assert all(each.poll() is None for each in processes.running)
     finally:
         processes.close()
     assert processes.errors() == ""

@@ -32,6 +32,9 @@ DEFAULT_GRACE = 60.0
 """How late a firing may be, in seconds, before ``missed="skip"`` skips it."""
 MOST_MISSED = 1000
 """How many missed firings ``missed="all"`` delivers."""
+TOLERANCE = 60_000_000
+"""A firing is too late if it is after the next time that is counted from so many microseconds from
+now. A clock may be behind that of the member that has set it, or was read before it was set."""
 OVERRUN = "overrun"
 """The mark of a firing whose time passed while the last one ran. It isn't skipped."""
 FIRING = "firing"
@@ -103,7 +106,8 @@ class Recurrence:
         return self._after(self.schedule, now, offset)
 
     def latest(self, now: int) -> int:
-        """The latest time at which the next firing of any object may be."""
+        """The latest time at which the next firing of any object may be, see `TOLERANCE`."""
+        now += TOLERANCE
         if isinstance(self.schedule, Every):
             return min(now + self.schedule.interval + self.spread, LATEST)
         return min(self._after(self.schedule, now, 0) + self.spread, LATEST)
@@ -195,8 +199,10 @@ class Recurrence:
         stored = row.alarm
         if stored.recurrence in (MOVED, STOPPED):
             return None
-        new = self.begin(stored.key.object_key, now, Onto.OUTDATED)
-        differs = stored.recurrence != new.recurrence or stored.due_at > new.due_at
+        key = stored.key.object_key
+        is_late = stored.due_at > self.first(key, now + TOLERANCE)
+        new = self.begin(key, now, Onto.OUTDATED | Onto.LATE if is_late else Onto.OUTDATED)
+        differs = is_late or stored.recurrence != new.recurrence
         return new if row.status == "dead" or (stored.due_at > now and differs) else None
 
 

@@ -53,7 +53,10 @@ def _is_replaced(row: AlarmRow, new: NewAlarm, now: int) -> bool:
     if row.status == "stopped":
         return Onto.STOPPED in new.onto
     alarm = row.alarm
-    if Onto.OUTDATED not in new.onto or alarm.recurrence == MOVED:
+    if alarm.recurrence == MOVED:
         return False
-    differs = alarm.recurrence != new.recurrence or alarm.due_at > new.due_at
-    return row.status == "dead" or (alarm.due_at > now and differs)
+    if row.status == "dead":
+        return Onto.OUTDATED in new.onto
+    is_other = Onto.OUTDATED in new.onto and alarm.recurrence != new.recurrence
+    is_late = Onto.LATE in new.onto and alarm.due_at > new.due_at
+    return alarm.due_at > now and (is_other or is_late)

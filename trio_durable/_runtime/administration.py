@@ -29,7 +29,7 @@ from .._errors import InvalidMessage, ObjectNotRunning
 from .._keys import AlarmKey, ObjectKey
 from .._messages.request import SendRequest
 from .._persistence.restoring import as_new, restore_alarms
-from ..storage import AlarmChanges, AlarmRow, NewAlarm, NewMessage, OnceReply, Writer
+from ..storage import AlarmChanges, AlarmRow, Commit, NewAlarm, NewMessage, OnceReply, Writer
 from .open_runtime import OpenRuntime
 from .tenant_drop import drop_tenant
 
@@ -131,6 +131,16 @@ class Administration:
             await opened.group_commit.perform(lambda writer: restore_alarms(writer, [row], now))
             opened.scheduler.committed(owner, AlarmChanges(changed={key.name: new}))
             opened.scheduler.uncertain()  # it is due at another time than its own
+
+    async def remove_alarm(self, key: AlarmKey) -> None:
+        """Remove the row of an alarm, also if it is the mark of one that was turned off."""
+        opened, owner = self._opened, key.object_key
+        opened.services.refuse_dropped(owner)
+        changes = AlarmChanges(changed={key.name: None})
+        batch, now = [Commit(owner, None, alarms=changes)], opened.clock.now()
+        with opened.storage_errors(), anyio.CancelScope(shield=True):
+            await opened.group_commit.perform(lambda writer: writer.commit(batch, now))
+            opened.scheduler.committed(owner, changes)
 
     async def fire_alarm(self, key: AlarmKey) -> bool:
         """Deliver an alarm now, for tests; return whether there was one."""

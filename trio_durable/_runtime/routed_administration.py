@@ -311,6 +311,8 @@ class AdministrationRequests:
                 await made.cancel_all_alarms(key)
             case "retry_alarm":
                 return orjson.dumps(await made.retry_alarm(key.alarm(*rest)))
+            case "remove_alarm":
+                await made.remove_alarm(key.alarm(*rest))
             case "restore_alarm":
                 await made.restore_alarm(alarm_of(key, rest))
             case "fire_alarm":

@@ -155,7 +155,7 @@ class Scheduler(CommitListener, Protocol):
         """Deliver alarms that are due, until cancelled.
 
         At its beginning, recurring alarms that are due later than their next time are pulled in, as
-        `Recurrence.latest` and `Onto.OUTDATED` say.
+        `Recurrence.latest` and `Recurrence.corrected` say.
         """
         ...
 

@@ -61,11 +61,13 @@ class MemoryAlarm:
             return True
         if self.recurrence == STOPPED:
             return Onto.STOPPED in new.onto
-        if Onto.OUTDATED not in new.onto or self.claim is not None or self.recurrence == MOVED:
+        if self.claim is not None or self.recurrence == MOVED:
             return False
-        return self.available_at is None or (
-            self.due_at > now and (self.recurrence != new.recurrence or self.due_at > new.due_at)
-        )
+        if self.available_at is None:
+            return Onto.OUTDATED in new.onto
+        is_other = Onto.OUTDATED in new.onto and self.recurrence != new.recurrence
+        is_late = Onto.LATE in new.onto and self.due_at > new.due_at
+        return self.due_at > now and (is_other or is_late)
 
     def outlived(self) -> int:
         """The crashes of an alarm whose claim has outlived its process."""

@@ -59,10 +59,13 @@ class Onto(enum.IntFlag):
     """The mark of an alarm that was turned off."""
     OUTDATED = 2
     """A row without a claim that is neither `STOPPED` nor `MOVED`: a dead letter, or an alarm that
-    is due after the time of the commit and either has another ``recurrence`` or is due later than
-    the new one."""
+    is due after the time of the commit and has another ``recurrence``."""
     ANYTHING = 4
     """Any row."""
+    LATE = 8
+    """A row without a claim that is neither `STOPPED` nor `MOVED`, no dead letter, and due after
+    both the time of the commit and that of the new one. A firing may end between the calculation of
+    a time and the commit, so this is for rows that are known to be far too late."""
 
 
 @attrs.define(eq=False)

@@ -17,7 +17,7 @@ _RECURRING = "guarantees/alarms/test_recurring.py"
 _CORNERS = "guarantees/alarms/test_recurring_corners.py"
 _SCHEDULERS = "scheduler/test_conformance.py"
 _RECURRENCE = "_alarms/recurrence.py"
-_ON_BOTH_LOOPS = (_RECURRING, _CORNERS, _SCHEDULERS)
+_ON_BOTH_LOOPS = (_RECURRING, _CORNERS, _SCHEDULERS, "cluster/test_member_alarms.py")
 
 CHECKS: dict[str, tuple[str, ...]] = {
     name: (*_TESTS, path, "-k", f"({test}) and trio" if path in _ON_BOTH_LOOPS else test)
@@ -45,6 +45,9 @@ CHECKS: dict[str, tuple[str, ...]] = {
         ("look-alike", _CORNERS, "only_looks_like"),
         ("thousand", "alarms/test_recurrence.py", "however_they_lie"),
         ("catching up", "alarms/test_recurrence.py", "catching_up"),
+        ("just set", "alarms/test_recurrence.py", "just_set"),
+        ("stale time", _SCHEDULERS, "time_from_before_a_firing"),
+        ("by the owner", "cluster/test_member_alarms.py", "by_who_has"),
     )
 }
 
@@ -86,8 +89,8 @@ MUTANTS = [
         "an alarm of another schedule keeps its time",
         "another schedule",
         _RECURRENCE,
-        "differs = stored.recurrence != new.recurrence or stored.due_at > new.due_at",
-        "differs = False",
+        "differs = is_late or stored.recurrence != new.recurrence",
+        "differs = is_late",
     ),
     Mutant(
         "next_firing_not_staged",
@@ -233,6 +236,30 @@ MUTANTS = [
         "_alarms/cron.py",
         "        times = _last_times(self, (until // _HOUR + 1) * _HOUR, number + 60)\n",
         "        times = _last_times.__wrapped__(self, until, number)\n",
+    ),
+    Mutant(
+        "late_at_once",
+        "what a firing has just set is too late for a clock that is behind by a moment",
+        "just set",
+        _RECURRENCE,
+        "TOLERANCE = 60_000_000\n",
+        "TOLERANCE = 0\n",
+    ),
+    Mutant(
+        "turning_on_pulls_in",
+        "turning an alarm on sets it back to a time from before its firing",
+        "stale time",
+        "storage/_memory_alarms.py",
+        "is_late = Onto.LATE in new.onto and self.due_at > new.due_at",
+        "is_late = self.due_at > new.due_at",
+    ),
+    Mutant(
+        "members_check_nothing",
+        "a member that gets objects only looks for what is due",
+        "by the owner",
+        "_runtime/open_runtime.py",
+        "        self.scheduler.acquired()\n",
+        "        self.scheduler.uncertain()\n",
     ),
 ]
 

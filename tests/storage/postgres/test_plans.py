@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
 from support.postgres import Database, wait_until
 
 from trio_durable._keys import AlarmKey
-from trio_durable.storage import AlarmChanges, Commit, NewAlarm, Postponement, Reader, Writer
+from trio_durable.storage import (
+    AlarmChanges,
+    Commit,
+    DeadFiring,
+    NewAlarm,
+    Onto,
+    Postponement,
+    Reader,
+    Writer,
+)
 from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres._connection import Connection
 
-from .rows import ALARM, NOW, SECOND, alarm_key, commit, key, save, setting
+from .rows import ALARM, NOW, SECOND, Admin, alarm_key, commit, key, save, setting
 
 
 @contextmanager
@@ -116,6 +127,7 @@ def test_saves_stay_within_their_page(writer: Writer, postgres: str) -> None:
     assert within > 0.9 * updated
 
 
+CONDITIONAL = NewAlarm(NOW + 5, None, "f", Onto.STOPPED | Onto.OUTDATED | Onto.LATE)
 QUERIES: dict[str, Callable[[Writer, Reader, list[AlarmKey]], object]] = {
     "save": lambda w, r, keys: w.commit([save(k.object_id, 1) for k in keys], NOW),
     "delete": lambda w, r, keys: w.commit(
@@ -168,6 +180,18 @@ QUERIES: dict[str, Callable[[Writer, Reader, list[AlarmKey]], object]] = {
     "alarms": lambda w, r, keys: r.list_alarms(keys[0].object_key),
     "dead letters": lambda w, r, keys: r.list_dead_letters("Cart", keys[0], 5),
     "browse alarms": lambda w, r, keys: r.browse_alarms(None, NOW, "Cart", keys[0], 5),
+    "set what is conditional": lambda w, r, keys: w.commit(
+        [Commit(k.object_key, None, alarms=AlarmChanges(changed={"x": CONDITIONAL})) for k in keys],
+        NOW,
+    ),
+    "postpone as dead, with the next": lambda w, r, keys: w.postpone(
+        [
+            Postponement(k, 1, None, 1, "no", dead_firing=DeadFiring("x@1", "firing", CONDITIONAL))
+            for k in keys
+        ]
+    ),
+    "load alarms": lambda w, r, keys: r.load_alarms(keys, NOW),
+    "recurring alarms": lambda w, r, keys: r.recurring_alarms("Cart", "r", NOW, keys[0], 5),
     "revive": lambda w, r, keys: w.revive(keys[0], NOW),
     "mark": lambda w, r, keys: w.mark(keys[0], 1),
     "acquit": lambda w, r, keys: w.acquit(keys[0], 1),
@@ -225,3 +249,39 @@ def test_no_statement_looks_at_a_whole_table(
             )
         )
         assert scans() == before
+
+
+@pytest.mark.parametrize("runs", [1, 12])  # the latter is prepared, and has a plan for any values
+@pytest.mark.parametrize("behind", ["", "00100"])
+def test_far_times_are_found_by_their_index(
+    postgres: str, admin: Admin, monkeypatch: pytest.MonkeyPatch, runs: int, behind: str
+) -> None:
+    """Not by a walk through all alarms of the type, though these are in the wanted order."""
+    plans: list[str] = []
+    execute: Any = Connection.execute
+
+    def explained(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(query, bytes) and b"recurrence <>" in query:
+            rows = execute(self, b"EXPLAIN " + query, *args)
+            plans.append("\n".join(str(row[0]) for row in rows))
+        return execute(self, query, *args, **kwargs)
+
+    storage = PostgresStorage(postgres)
+    storage.open_writer().close()
+    admin.execute(
+        "INSERT INTO durable_alarms "
+        "(type_name, object_id, name, due_at, available_at, recurrence) "
+        "SELECT 'Cart', to_char(n, 'FM00000'), 'x', %s + n, %s + n, 'f' "
+        "FROM generate_series(1, 20000) AS n",
+        (NOW, NOW),
+    )
+    admin.execute("ANALYZE durable_alarms")
+    monkeypatch.setattr(Connection, "execute", explained)
+    with closing(storage.open_reader()) as reader:
+        after = alarm_key(behind, "x") if behind else None
+        for _ in range(runs):
+            found = reader.recurring_alarms("Cart", "x", NOW + 19_990, after, 1000)
+            assert len(found) == 10
+    for plan in plans:
+        assert "durable_alarms_recurring" in plan
+        assert "Seq Scan" not in plan

@@ -16,8 +16,10 @@ from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     AlarmChanges,
     Commit,
+    DeadFiring,
     DueAlarm,
     NewAlarm,
+    Onto,
     Postponement,
     Reader,
     StorageFault,
@@ -161,6 +163,23 @@ PLANS: dict[str, tuple[Work, list[str]]] = {
         lambda _, reader, __: reader.list_dead_letters("Counter", None, 10),
         ["INDEX durable_alarms_by_time (available_at=? AND type_name=?"],
     ),
+    "set what is conditional": (
+        lambda writer, _, keys: writer.commit(beginning(keys), NOW),
+        [BY_KEY],
+    ),
+    "postpone as dead, with the next": (
+        lambda writer, _, keys: writer.postpone([dying(one) for one in keys]),
+        [BY_KEY, BY_KEY],
+    ),
+    "load": (lambda _, reader, keys: reader.load_alarms(keys, NOW), [BY_KEY]),
+    "recurring": (
+        lambda _, reader, __: reader.recurring_alarms("Counter", "x", NOW + 90, None, 10),
+        ["INDEX durable_alarms_recurring (type_name=? AND name=? AND due_at>?)"],
+    ),
+    "recurring behind one": (
+        lambda _, reader, keys: reader.recurring_alarms("Counter", "x", NOW + 90, keys[9], 10),
+        ["INDEX durable_alarms_recurring (type_name=? AND name=? AND due_at>?)"],
+    ),
     "dead behind one": (
         lambda _, reader, keys: reader.list_dead_letters("Counter", keys[9], 10),
         ["INDEX durable_alarms_by_time (available_at=? AND type_name=?"],
@@ -173,6 +192,24 @@ def acknowledging(keys: list[AlarmKey], claim: int) -> list[Commit]:
         Commit(one, None, alarms=AlarmChanges(acknowledged=dict.fromkeys(names, claim)))
         for one, names in by_object(keys).items()
     ]
+
+
+def beginning(keys: list[AlarmKey]) -> list[Commit]:
+    onto = Onto.STOPPED | Onto.OUTDATED | Onto.LATE
+    return [
+        Commit(
+            *(one, None),
+            alarms=AlarmChanges(
+                changed={name: NewAlarm(NOW + 9, None, "f", onto) for name in names}
+            ),
+        )
+        for one, names in by_object(keys).items()
+    ]
+
+
+def dying(one: AlarmKey) -> Postponement:
+    firing = DeadFiring(f"{one.name}@1", "firing", NewAlarm(NOW + 90, None, "f"))
+    return Postponement(one, 1, None, 1, "no", dead_firing=firing)
 
 
 def cancelling(keys: list[AlarmKey]) -> list[Commit]:

@@ -264,7 +264,9 @@ class OtherRuntimes(Owner):
     def cancel_alarm(self, row: AlarmRow, now: int) -> None:
         """See `Owner.cancel_alarm`."""
         key = row.alarm.key
-        self._make([Request("cancel_alarm", key.object_key, key.name)])
+        # To cancel what was turned off would leave its mark there.
+        request = "remove_alarm" if row.status == "stopped" else "cancel_alarm"
+        self._make([Request(request, key.object_key, key.name)])
 
     def retry_alarm(self, key: AlarmKey, now: int) -> bool:
         """See `Owner.retry_alarm`."""

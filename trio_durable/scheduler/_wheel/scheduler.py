@@ -197,7 +197,8 @@ class WheelScheduler:
         is known, or of any while the table is read.
         """
         is_known = key in self._upcoming or key in self._in_flight
-        return is_known or self._upcoming.is_filling or Onto.OUTDATED in new.onto
+        replaces = bool(new.onto & (Onto.OUTDATED | Onto.LATE))
+        return is_known or self._upcoming.is_filling or replaces
 
     def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Scheduler.unsure`."""

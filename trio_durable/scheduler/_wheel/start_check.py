@@ -20,7 +20,7 @@ from ..._eventloop.loop import Loop
 from ..._eventloop.runner import Runner
 from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey
-from ...storage import AlarmChanges, Onto, Reader
+from ...storage import AlarmChanges, AlarmRow, Reader
 from .._contract import Destination
 from .feed import ALARMS_PER_PAGE, TENANTS_PER_READ
 
@@ -92,17 +92,20 @@ class StartCheck:
     ) -> None:
         last: AlarmKey | None = None
         while True:
-            now = self._clock.now()
+            latest = recurrence.latest(self._clock.now())
             read = partial(
                 self._reader.recurring_alarms,
-                *(type_name, name, recurrence.latest(now), last, ALARMS_PER_PAGE, tenant),
+                *(type_name, name, latest, last, ALARMS_PER_PAGE, tenant),
             )
             page = await self._runner.run(read)
             for alarm in page:
-                key = alarm.key.object_key
-                if self._destination.is_here(alarm.key):
-                    new = recurrence.begin(key, now, Onto.OUTDATED)
-                    await self._destination.change_alarms(key, AlarmChanges(changed={name: new}))
+                if not self._destination.is_here(alarm.key):
+                    continue
+                row = AlarmRow(alarm, alarm.due_at, "pending")
+                new = recurrence.corrected(row, self._clock.now())
+                if new is not None:
+                    changes = AlarmChanges(changed={name: new})
+                    await self._destination.change_alarms(alarm.key.object_key, changes)
             if len(page) < ALARMS_PER_PAGE:
                 return
             last = page[-1].key

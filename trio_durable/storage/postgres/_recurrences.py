@@ -43,9 +43,10 @@ WHERE {K_IS_FRESH} AND NOT EXISTS (
     WHERE {IS_K} AND NOT CASE
         WHEN a.recurrence IS NOT DISTINCT FROM '{STOPPED}' THEN k.o & {Onto.STOPPED.value} <> 0
         WHEN a.claim IS NOT NULL OR a.recurrence IS NOT DISTINCT FROM '{MOVED}' THEN false
-        WHEN k.o & {Onto.OUTDATED.value} = 0 THEN false
-        WHEN a.available_at IS NULL THEN true
-        ELSE a.due_at > %s AND (a.recurrence IS DISTINCT FROM k.r OR a.due_at > k.d) END)
+        WHEN a.available_at IS NULL THEN k.o & {Onto.OUTDATED.value} <> 0
+        ELSE a.due_at > %s AND (
+            (k.o & {Onto.OUTDATED.value} <> 0 AND a.recurrence IS DISTINCT FROM k.r)
+            OR (k.o & {Onto.LATE.value} <> 0 AND a.due_at > k.d)) END)
 ORDER BY t COLLATE "C", i COLLATE "C", m COLLATE "C"
 ON CONFLICT (type_name, object_id, name) DO UPDATE SET
     due_at = excluded.due_at, available_at = excluded.available_at, payload = excluded.payload,

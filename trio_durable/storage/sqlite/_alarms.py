@@ -246,7 +246,8 @@ class AlarmTable:
             for p in postponements
             if p.dead_firing is None
         ]
-        self._execute(_POSTPONE, (as_json(rows),))
+        if rows:
+            self._execute(_POSTPONE, (as_json(rows),))
         dead = [(p, p.dead_firing) for p in postponements if p.dead_firing is not None]
         if dead:
             letters = [

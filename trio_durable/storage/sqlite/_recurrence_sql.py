@@ -39,10 +39,10 @@ WHERE NOT EXISTS (
         AND NOT CASE
             WHEN a.recurrence IS '{STOPPED}' THEN k.value ->> 7 & {Onto.STOPPED.value}
             WHEN a.claim IS NOT NULL OR a.recurrence IS '{MOVED}' THEN 0
-            WHEN NOT k.value ->> 7 & {Onto.OUTDATED.value} THEN 0
-            WHEN a.available_at IS NULL THEN 1
-            ELSE a.due_at > :now
-                AND (a.recurrence IS NOT k.value ->> 6 OR a.due_at > k.value ->> 3) END)
+            WHEN a.available_at IS NULL THEN k.value ->> 7 & {Onto.OUTDATED.value}
+            ELSE a.due_at > :now AND (
+                (k.value ->> 7 & {Onto.OUTDATED.value} AND a.recurrence IS NOT k.value ->> 6)
+                OR (k.value ->> 7 & {Onto.LATE.value} AND a.due_at > k.value ->> 3)) END)
 ON CONFLICT (type_name, object_id, name) DO UPDATE SET
     due_at = excluded.due_at, available_at = excluded.available_at, payload = excluded.payload,
     recurrence = excluded.recurrence, claim = NULL, failures = 0, last_error = NULL, crashes = NULL

@@ -275,6 +275,17 @@ class RecurrenceTests(SchedulerTests):
         await self.until_late(5)
         assert watched.names == ["tick"]
 
+    async def test_turning_on_by_a_time_from_before_a_firing_changes_nothing(
+        self, bench: Bench, watched: Node
+    ) -> None:
+        await anyio.sleep(9.5)
+        new = every(10).begin(A, bench.time(0), Onto.STOPPED | Onto.OUTDATED)
+        await self.until_late(0.5)
+        before = self.check_pending(bench)
+        assert before.alarm.due_at > new.due_at
+        await watched.scheduler.schedule(A, "tick", new)
+        assert self.check_pending(bench) == before
+
     async def test_turning_it_on_while_it_runs_changes_nothing(
         self, bench: Bench, watched: Node
     ) -> None:
