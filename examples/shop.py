@@ -176,9 +176,11 @@ class Order(DurableObject, shutdown_after=timedelta(hours=1)):
         self.status = "ready"
 
     @handler
-    def refused(self, failure: SendFailed) -> None:
+    async def refused(self, failure: SendFailed) -> None:
         """The warehouse has reserved nothing."""
         self.status = "refused"
+        # An ordinary answer. So the dead letters that remain are those to look at.
+        await self.ctx.runtime.drop_message(failure.id)
 
     @handler(readonly=True)
     def show(self) -> Json:

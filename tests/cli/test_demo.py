@@ -4,30 +4,37 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+from rich.console import Console
 
 from trio_durable import DurableRuntime
 from trio_durable.cli.demo.bank import Bank, read_bank
-from trio_durable.cli.demo.child import Reminder, Report
+from trio_durable.cli.demo.child import Reminder, Report, Worker
 from trio_durable.cli.demo.ledger import (
     AlarmAudit,
     Arrivals,
     Audit,
     Ledger,
+    Ledgers,
     MoneyAudit,
     audit_alarms,
 )
+from trio_durable.cli.demo.load import load_and_kill
 from trio_durable.cli.demo.protocol import AMOUNT, OPENING, account_id, payee
 from trio_durable.cli.demo.report import Outcome, verdict
 from trio_durable.cli.demo.worker import Account
+from trio_durable.cli.output import progress_bar
 
 from .support import assert_refused, environment, interruptible, python
 
-SMALL = ["--kills=2", "--seconds=0.3", "--within=1.5", "--dead=0.2", "--objects=40"]
+SMALL = ["--kills=2", "--seconds=1", "--within=1.5", "--dead=0.2", "--objects=40"]
 
 
 def test_it_passes_and_prints_plain_text_into_a_pipe(tmp_path: Path) -> None:
@@ -120,6 +127,33 @@ def test_alarms_are_sorted_by_what_became_of_them() -> None:
     assert audit_alarms(last, 1, {1: 0.0, 2: 20.0}, lost=1) == AlarmAudit(
         before=1, while_down=[11.0], after=[0.25, -1.0], missing=2, doubled=1, early=1
     )
+
+
+class Deaf(Worker):
+    """A child that is killed before it has acknowledged anything."""
+
+    def __init__(self) -> None:
+        self.found = Report(0.0, [0], 0, [[]])
+        self.killed = False
+        self._ended = threading.Event()
+
+    def request(self, requests: Sequence[int]) -> None:
+        pass
+
+    def acknowledged(self) -> array[int]:
+        assert self._ended.wait(60)
+        return array("I")
+
+    def kill(self) -> None:
+        self.killed = True
+        self._ended.set()
+
+
+def test_a_process_that_has_acknowledged_nothing_has_a_rate() -> None:
+    with progress_bar(Console(quiet=True)) as progress:
+        progress.add_task("load", total=1)
+        load = load_and_kill(Deaf(), Ledgers(1, 1), 0.01, progress)
+    assert (load.calls, load.calls_per_second, load.percentile(99)) == (0, 0.0, 0.0)
 
 
 def bank(sent: list[int], arrivals: list[int], *, in_accounts: int, in_messages: int = 0) -> Bank:

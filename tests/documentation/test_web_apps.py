@@ -97,6 +97,23 @@ def test_each_error_has_its_status(booking: ModuleType, monkeypatch: pytest.Monk
     anyio.run(main, backend="trio")
 
 
+def test_errors_of_once_keys_have_the_statuses_of_their_page() -> None:
+    page = HOWTO / "idempotency.md"
+    rows = re.findall(r"^\| (`\w+`.*?) \| (\d+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    table = {name: int(status) for names, status in rows for name in re.findall(r"`(\w+)`", names)}
+    shown = re.findall(r"^    (\w+): \((\d+), ", files(page)["fast.py"], re.MULTILINE)
+    statuses = {name: int(status) for name, status in shown}
+    own = {"NotEnough"}
+    assert statuses.keys() - table.keys() == own
+    assert {name: statuses[name] for name in statuses.keys() - own}.items() <= table.items()
+    assert (
+        documented().items()
+        >= {
+            name: table[name] for name in ("OnceKeyReused", "InvalidOnceKey", "CallTimeout")
+        }.items()
+    )
+
+
 @pytest.fixture
 def lunch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The web app of the tutorial."""

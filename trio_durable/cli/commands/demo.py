@@ -87,6 +87,10 @@ def demo(kills: int, seconds: float, within: float, dead: float, objects: int) -
         out.print(f"FAILED: {failure}", style="bold red")
         return 1
     out.print(speed_table(outcome.loads))
+    out.print(
+        "Calls: transfers and alarms that were acknowledged. Each transfer is followed by the turn "
+        "that takes in its message, which isn't counted here."
+    )
     out.print(survival_table(outcome.transfers, outcome.money))
     out.print(
         "In flight: requested, but not acknowledged before the kill. Each of these changes must be "
