@@ -194,21 +194,23 @@ def test_an_export_is_one_moment(
 
 def test_messages_are_copied(mail_db: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
-    result = run("copy", str(mail_db), str(copy))
+    result = run("copy", str(mail_db), str(copy), "--move")
     assert (result.exit_code, result.stderr) == (0, ""), result.stderr
     assert "5 messages, 1 dead message and 2 once-keys" in result.stdout
     assert mail_of(copy) == mail_of(mail_db)
-    assert run("copy", "--resume", str(mail_db), str(copy)).exit_code == 0
+    run("reopen", "-s", str(mail_db), "--yes")
+    assert run("copy", "--resume", str(mail_db), str(copy), "--move").exit_code == 0
     assert mail_of(copy) == mail_of(mail_db)
 
 
 def test_a_copy_with_a_message_less_is_told(mail_db: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
-    run("copy", str(mail_db), str(copy))
+    run("copy", str(mail_db), str(copy), "--move")
+    run("reopen", "-s", str(mail_db), "--yes")
     with writer_of(copy) as writer:
         new = NewMessage(BOB, "", 77, "deposit", b"[{}]", NOW)
         writer.commit([Commit(BOB, None, messages=MessageChanges(sent=[new]))], NOW)
-    result = run("copy", "--resume", str(mail_db), str(copy))
+    result = run("copy", "--resume", str(mail_db), str(copy), "--move")
     assert result.exit_code == 1
     assert "differs between the storages" in result.stderr
 
