@@ -15,6 +15,7 @@ from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable.cli.storage.paging import iter_alarms
 from trio_durable.cli.storage.restore import Mail, restore_mail
 from trio_durable.storage import (
+    RECEIVER_DELETED,
     Commit,
     DeadMessage,
     MessageChanges,
@@ -279,3 +280,30 @@ def test_stats_count_messages(mail_db: Path) -> None:
     ]
     assert counts[0]["oldest"] is not None
     assert "messages to" in run("stats", "-s", str(mail_db)).stdout
+
+
+# --- objects with messages -----------------------------------------------------------------------
+
+
+def test_messages_to_a_removed_object_are_dead_letters(mail_db: Path) -> None:
+    assert "4 messages waiting" in run("show", "-s", str(mail_db), "Account", "bob").stdout
+    shown = run("show", "-s", str(mail_db), "Account", "bob", "--json").stdout
+    assert json.loads(shown)["messages_waiting"] == 4
+    asked = run("rm", "-s", str(mail_db), "Account", "bob", stdin="n\n")
+    assert "4 messages to them will be dead letters. [y/N]" in asked.stderr
+    said = run("rm", "-s", str(mail_db), "Account", "bob", "--yes").stdout
+    assert "Dead letters now: 4 messages that waited for them." in said
+    with closing(SQLiteStorage(mail_db).open_reader()) as reader:
+        assert reader.list_messages(None, None, None, 9) == []
+        errors = [each.message.last_error for each in reader.list_dead_messages(None, 0, 9)]
+    assert errors.count(RECEIVER_DELETED) == 4
+
+
+def test_an_object_that_has_only_messages_can_be_removed(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    with writer_of(path) as writer:
+        restore_mail(writer, Mail([a_message(1)]), NOW)
+    assert "no stored state" in run("show", "-s", str(path), "Account", "bob").stdout
+    assert run("rm", "-s", str(path), "Account", "bob", "--yes").exit_code == 0
+    with closing(SQLiteStorage(path).open_reader()) as reader:
+        assert len(reader.list_dead_messages(None, 0, 9)) == 1

@@ -215,7 +215,7 @@ RANKS = {
     "cli.storage": [
         "batches exact_json paging restore totals",
         "app_classes formatting members open",
-        "draining",
+        "draining message_findings",
         "owner type_completion",
         "state_upgrade",
     ],
