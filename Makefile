@@ -74,7 +74,7 @@ deep: $(READY)
 	TRIO_DURABLE_INTERLEAVINGS=all TRIO_DURABLE_ORDERS=100 TRIO_DURABLE_WEB_SERVERS=all \
 		$(BIN)/python -m pytest --numprocesses auto --dist worksteal --timeout 7200 \
 		tests/guarantees/alarms/test_model.py tests/exactness tests/crash \
-		tests/storage/test_conformance.py tests/storage/postgres/test_interleavings.py tests/cluster/test_across.py \
+		tests/outbox/test_crash_points.py tests/storage/test_conformance.py tests/storage/postgres/test_interleavings.py tests/cluster/test_across.py \
 		tests/cluster/test_web_servers.py
 
 inject: $(READY)

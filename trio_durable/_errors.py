@@ -42,6 +42,7 @@
     ├── StorageError
     │   ├── StorageUnavailable     it can't be opened
     │   │   ├── StorageInUse
+    │   │   ├── StorageMoved       it was moved to another storage
     │   │   └── SchemaTooNew
     │   └── PersistenceError       a load or commit failed
     │       └── StaleObject        another owner wrote the object or took its alarm
@@ -680,6 +681,19 @@ class StorageInUse(StorageUnavailable):
         if self.problem:
             holder += f" ({self.problem})"
         return f"{self.location} is in use by a runtime of {holder}; {self.remedy}"
+
+
+@_error
+class StorageMoved(StorageUnavailable):
+    """The storage was moved to another one, the ``target``, which is to be opened in its place."""
+
+    target: str
+
+    def _message(self) -> str:
+        return (
+            f"{self.location} was {self.problem} to {self.target}; open that storage, or, if that "
+            "copy isn't used, take the mark back with `trio-durable reopen`"
+        )
 
 
 @_error

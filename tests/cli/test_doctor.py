@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from trio_durable._clock import SystemClock
+from trio_durable.cli.storage import message_findings
+from trio_durable.cli.storage.restore import Mail, restore_mail
 from trio_durable.storage import Finding, ForwardingStorage, MemoryStorage
 
-from .stored_data import json_of
+from .stored_data import DAY, NOW, json_of, save, writer_of
 from .support import assert_refused, run
+from .test_messages import BOB, a_message, some_mail
 
 FINE = Finding("pulse", "ok", "it beats")
 RISK = Finding("weight", "warning", "it gains\x1b[2J [red]", "eat less")
@@ -20,6 +24,8 @@ ILL = Finding("leg", "problem", "it is broken", "set it")
 
 
 class Patient(ForwardingStorage):
+    keeps_messages = False
+
     def __init__(self, *findings: Finding) -> None:
         super().__init__(MemoryStorage())
         self.findings = findings
@@ -120,3 +126,37 @@ def test_a_storage_is_checked_by_opening_it_unless_it_has_checks_of_its_own(
             "advice": "",
         }
     ]
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def test_dead_and_old_messages_and_marks_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    with writer_of(path) as writer:
+        save(writer, BOB, {"cents": 0})
+        restore_mail(writer, some_mail(), NOW)
+    said = run("doctor", str(path)).stdout
+    assert "there are dead letters: 1 to Account" in said
+    assert "these wait for long: 4 messages to Account, one sent" in said
+    with writer_of(path) as writer:
+        writer.mark_moved("elsewhere", NOW, "")
+    assert "the storage was moved to elsewhere on" in run("doctor", str(path)).stdout
+
+
+def test_messages_that_wait_for_their_time_are_no_warning(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    later = SystemClock().now() + DAY
+    with writer_of(path) as writer:
+        restore_mail(writer, Mail([a_message(1, wake_at=later)]), NOW)
+    assert "messages: none is dead, and none has waited for long" in run("doctor", str(path)).stdout
+
+
+def test_once_keys_that_pile_up_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mail.db"
+    monkeypatch.setattr(message_findings, "_MANY_KEYS", 1)
+    with writer_of(path) as writer:
+        restore_mail(writer, Mail([], [], some_mail().once), NOW)
+    assert "1 once-keys or more have expired" in run("doctor", str(path)).stdout

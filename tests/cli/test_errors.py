@@ -154,6 +154,17 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         (f"migrate-states -s app.db --app {APP},", "no durable object ''"),
         (f"migrate-states -s app.db --app {APP} -t none", "there is no tenant none"),
     ],
+    "rename": [
+        ("rename -s app.db Cart", "Missing argument 'NEW'"),
+        ("rename -s app.db Cart Cart", "OLD and NEW are the same, 'Cart'"),
+        ("rename -s app.db Cart {''}", "'' can't be a type: it is empty"),
+        ("rename -s app.db Cart Basket -t none", "there is no tenant none"),
+    ],
+    "reopen": [
+        ("reopen -s app.db", "app.db has no mark that it was moved"),
+        ("reopen -s app.db -t acme", "has no mark that it was moved"),
+        ("reopen -s app.db -t No", "'No' can't be the name of a tenant"),
+    ],
     "rm": [
         ("rm -s app.db Cart", "Missing argument 'ID...'"),
         ("rm -s app.db Cart ada eve --yes", "Cart('eve') isn't stored"),
@@ -227,6 +238,8 @@ PLAIN = {
     "ls": "",
     "migrate": "",
     "migrate-states": f"--app {APP}",
+    "rename": "Cart Basket --yes",
+    "reopen": "--yes",
     "rm": "Cart ada --yes",
     "show": "Cart ada",
     "stats": "",

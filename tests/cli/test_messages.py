@@ -15,6 +15,7 @@ from trio_durable import ObjectKey, SQLiteStorage
 from trio_durable.cli.storage.paging import iter_alarms
 from trio_durable.cli.storage.restore import Mail, restore_mail
 from trio_durable.storage import (
+    RECEIVER_DELETED,
     Commit,
     DeadMessage,
     MessageChanges,
@@ -194,21 +195,23 @@ def test_an_export_is_one_moment(
 
 def test_messages_are_copied(mail_db: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
-    result = run("copy", str(mail_db), str(copy))
+    result = run("copy", str(mail_db), str(copy), "--move")
     assert (result.exit_code, result.stderr) == (0, ""), result.stderr
     assert "5 messages, 1 dead message and 2 once-keys" in result.stdout
     assert mail_of(copy) == mail_of(mail_db)
-    assert run("copy", "--resume", str(mail_db), str(copy)).exit_code == 0
+    run("reopen", "-s", str(mail_db), "--yes")
+    assert run("copy", "--resume", str(mail_db), str(copy), "--move").exit_code == 0
     assert mail_of(copy) == mail_of(mail_db)
 
 
 def test_a_copy_with_a_message_less_is_told(mail_db: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
-    run("copy", str(mail_db), str(copy))
+    run("copy", str(mail_db), str(copy), "--move")
+    run("reopen", "-s", str(mail_db), "--yes")
     with writer_of(copy) as writer:
         new = NewMessage(BOB, "", 77, "deposit", b"[{}]", NOW)
         writer.commit([Commit(BOB, None, messages=MessageChanges(sent=[new]))], NOW)
-    result = run("copy", "--resume", str(mail_db), str(copy))
+    result = run("copy", "--resume", str(mail_db), str(copy), "--move")
     assert result.exit_code == 1
     assert "differs between the storages" in result.stderr
 
@@ -277,3 +280,30 @@ def test_stats_count_messages(mail_db: Path) -> None:
     ]
     assert counts[0]["oldest"] is not None
     assert "messages to" in run("stats", "-s", str(mail_db)).stdout
+
+
+# --- objects with messages -----------------------------------------------------------------------
+
+
+def test_messages_to_a_removed_object_are_dead_letters(mail_db: Path) -> None:
+    assert "4 messages waiting" in run("show", "-s", str(mail_db), "Account", "bob").stdout
+    shown = run("show", "-s", str(mail_db), "Account", "bob", "--json").stdout
+    assert json.loads(shown)["messages_waiting"] == 4
+    asked = run("rm", "-s", str(mail_db), "Account", "bob", stdin="n\n")
+    assert "4 messages to them will be dead letters. [y/N]" in asked.stderr
+    said = run("rm", "-s", str(mail_db), "Account", "bob", "--yes").stdout
+    assert "Dead letters now: 4 messages that waited for them." in said
+    with closing(SQLiteStorage(mail_db).open_reader()) as reader:
+        assert reader.list_messages(None, None, None, 9) == []
+        errors = [each.message.last_error for each in reader.list_dead_messages(None, 0, 9)]
+    assert errors.count(RECEIVER_DELETED) == 4
+
+
+def test_an_object_that_has_only_messages_can_be_removed(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    with writer_of(path) as writer:
+        restore_mail(writer, Mail([a_message(1)]), NOW)
+    assert "no stored state" in run("show", "-s", str(path), "Account", "bob").stdout
+    assert run("rm", "-s", str(path), "Account", "bob", "--yes").exit_code == 0
+    with closing(SQLiteStorage(path).open_reader()) as reader:
+        assert len(reader.list_dead_messages(None, 0, 9)) == 1

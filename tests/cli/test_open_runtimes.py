@@ -30,6 +30,7 @@ from trio_durable import (
     upgrade,
 )
 from trio_durable._cluster.tls import ClusterTLS
+from trio_durable._messages.message import message_id
 from trio_durable.cli.storage.members import cluster_of
 from trio_durable.cli.storage.open import resolve_storage
 from trio_durable.cli.storage.owner import OtherRuntimes, OwnWriter, open_owner
@@ -67,6 +68,12 @@ class Cart(DurableObject, name="cli.open.Cart", schema=2):
     @handler(readonly=True)
     def read(self) -> int:
         return self.cents
+
+    @handler(retry=Retry(attempts=1))
+    def deposit(self, cents: int) -> None:
+        if self.ctx.object_id in broken:
+            raise ValueError("broken")
+        self.cents += cents
 
     @handler
     def wake_up(self, seconds: float) -> None:
@@ -244,6 +251,66 @@ def test_a_dead_letter_is_delivered_again(app: App) -> None:
     retry = ("alarms", "retry", "-s", app.where, "--all")
     assert succeeds(*retry) == "Made 8 dead letters due.\n"
     eventually(lambda: sorted(fired) == IDS and not app.alarms())
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def dead_of(app: App, tenant: str = "") -> dict[str, str]:
+    """The ids of the dead letters, by receiver."""
+    with closing(resolve_storage(app.where).open_reader()) as reader:
+        found = reader.list_dead_messages(None, 0, 100, tenant)
+    return {each.message.key.to.object_id: message_id(each.message.key.token) for each in found}
+
+
+def bury(app: App, tenant: str = "") -> dict[str, str]:
+    """Send each object a message that becomes a dead letter."""
+
+    async def send(object_id: str) -> str:
+        objects = app.runtime.tenant(tenant) if tenant else app.runtime
+        return await objects.send(Cart.deposit, object_id, 5)
+
+    broken.update(IDS)
+    for object_id in IDS:
+        app.portal.call(send, object_id)
+    eventually(lambda: sorted(dead_of(app, tenant)) == IDS)
+    broken.clear()
+    return dead_of(app, tenant)
+
+
+def has_arrived(app: App, *ids: str, tenant: str = "") -> bool:
+    return all(app.call(object_id, "read", tenant=tenant) == 5 for object_id in ids)
+
+
+@pytest.mark.parametrize("tenant", ["", "acme"])
+def test_dead_messages_are_retried_and_dropped_by_the_processes_with_their_objects(
+    app: App, tenant: str
+) -> None:
+    of_tenant = ("-t", tenant) if tenant else ()
+    dead = bury(app, tenant)
+    first, second, third, *rest = IDS
+    retry = ("messages", "retry", "-s", app.where, *of_tenant, dead[first], dead[second])
+    assert succeeds(*retry) == "Made 2 dead letters wait again.\n"
+    eventually(lambda: has_arrived(app, first, second, tenant=tenant))
+    drop = ("messages", "drop", "-s", app.where, *of_tenant, dead[third])
+    assert succeeds(*drop) == "Dropped 1 dead letter.\n"
+    retry_all = ("messages", "retry-all", "-s", app.where, *of_tenant, "cli.open.Cart")
+    assert succeeds(*retry_all) == "Made 5 dead letters wait again.\n"
+    eventually(lambda: has_arrived(app, *rest, tenant=tenant))
+    assert dead_of(app, tenant) == {}
+    assert app.call(third, "read", tenant=tenant) == 0
+
+
+def test_each_member_retries_and_drops_dead_messages_of_all_objects(app: App) -> None:
+    dead = bury(app)
+    retried, dropped = IDS[:6], IDS[6:]
+    assert all(app.portal.call(app.runtime.drop_message, dead[each]) for each in dropped)
+    assert all(app.portal.call(app.runtime.retry_message, dead[each]) for each in retried[:3])
+    eventually(lambda: has_arrived(app, *retried[:3]))
+    assert app.portal.call(app.runtime.retry_messages, Cart) == 3
+    eventually(lambda: has_arrived(app, *retried))
+    assert not any(app.portal.call(app.runtime.retry_message, dead[each]) for each in IDS)
+    assert (dead_of(app), [app.call(each, "read") for each in dropped]) == ({}, [0, 0])
 
 
 # --- tenants -------------------------------------------------------------------------------------

@@ -372,3 +372,16 @@ def test_while_a_runtime_has_the_storage_nothing_is_changed(
         assert says_how == (args[0] == "tenants")
         assert result.stderr.count("\n") == 1
         assert contents(db.parent) == before
+
+
+# --- rename --------------------------------------------------------------------------------------
+
+
+def test_a_type_is_renamed(db: Path) -> None:
+    result = run("rename", "-s", "app.db", "Cart", "Basket", "--yes")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("Renamed ")
+    assert "Basket" in run("ls", "-s", "app.db").stdout
+    assert "Cart" not in run("ls", "-s", "app.db").stdout
+    assert run("rename", "-s", "app.db", "Basket", "Cart", stdin="n\n").exit_code == 1
+    assert "Basket" in run("ls", "-s", "app.db").stdout

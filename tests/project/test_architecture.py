@@ -55,7 +55,7 @@ RANKS = {
     ],
     "storage": [
         "_faults _flock _membership _messages",
-        "_message_sides _records",
+        "_message_sides _moves _records _renaming",
         "_contract",
         "_batch",
         "_memory_alarms _memory_messages",
@@ -64,7 +64,7 @@ RANKS = {
         "_urls",
     ],
     "storage.sqlite": [
-        "_database_file _lock _mounts _names _parameters _transaction",
+        "_database_file _lock _mounts _moves _names _parameters _transaction",
         "_changes_view _message_schema _recurrence_sql",
         "_message_rows _migrations _watch",
         "_alarms _messages _objects _once",
@@ -77,6 +77,7 @@ RANKS = {
         "_errors _leases _presence _servers _shard_function",
         "_arrays _conninfo _message_groups _names _steps",
         "_connection _message_rows",
+        "_moves",
         "_isolation _session _verification",
         "_connecting _migrations _nodes",
         "_deaths _objects _shards _tenants",
@@ -214,6 +215,7 @@ RANKS = {
     "cli.storage": [
         "batches exact_json paging restore totals",
         "app_classes formatting members open",
+        "draining message_findings",
         "owner type_completion",
         "state_upgrade",
     ],
@@ -227,7 +229,7 @@ RANKS = {
     "cli.demo": ["protocol", "bank child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
         "alarms bench completion copy demo doctor edit export import_ init ls messages",
-        "migrate migrate_states new nodes rm serve show stats tenants",
+        "migrate migrate_states new nodes rename reopen rm serve show stats tenants",
     ],
 }
 """The modules of each room, bottom up. The package's own ``__init__`` is above them."""

@@ -483,8 +483,8 @@ MUTANTS = [
         "an older schema deletes messages",
         "down",
         "postgres/_steps.py",
-        "        RAISE EXCEPTION 'messages, dead letters",
-        "        RAISE NOTICE 'messages, dead letters",
+        "        RAISE EXCEPTION '% of the {what}",
+        "        RAISE NOTICE '% of the {what}",
     ),
     _mutant(
         "postgres_down_of_tenants_first",

@@ -129,7 +129,6 @@ class Feed:
         """A tenant's messages can't be read."""
         self._failing.failed(tenant, fault)
         self._lanes.unscanned.add(tenant)
-        self._lanes.tell_watchers()
 
     async def _read_inbox(self, to: ObjectKey) -> None:
         """Read the next lanes of a receiver."""

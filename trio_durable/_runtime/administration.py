@@ -185,11 +185,14 @@ class Administration:
 
     async def retry_message(self, key: ObjectKey, token: int) -> bool:
         """Let a dead letter wait again. See `Messages.retry_message`."""
-        retried = await self._perform(
-            key, "retry_message", lambda writer: writer.retry_messages([token], key.tenant)
-        )
-        if retried and self._opened.outbox is not None:
-            self._opened.outbox.look(key)
+        retried: object = True  # as long as that isn't known
+        try:
+            retried = await self._perform(
+                key, "retry_message", lambda writer: writer.retry_messages([token], key.tenant)
+            )
+        finally:
+            if retried and self._opened.outbox is not None:
+                self._opened.outbox.look(key)
         return bool(retried)
 
     async def drop_message(self, key: ObjectKey, token: int) -> bool:

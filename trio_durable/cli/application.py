@@ -32,6 +32,8 @@ from .commands.migrate import migrate
 from .commands.migrate_states import migrate_states
 from .commands.new import new
 from .commands.nodes import nodes
+from .commands.rename import rename
+from .commands.reopen import reopen
 from .commands.rm import rm
 from .commands.serve import serve
 from .commands.show import show
@@ -135,6 +137,8 @@ for _command in (
     migrate_states,
     new,
     nodes,
+    rename,
+    reopen,
     rm,
     serve,
     show,

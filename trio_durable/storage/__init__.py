@@ -90,6 +90,7 @@ from ._messages import (
     lane_of,
     new_token,
 )
+from ._moves import Move
 from ._records import (
     MOVED,
     NO_TIME,
@@ -146,6 +147,7 @@ __all__ = [
     "MessageChanges",
     "MessageKey",
     "MessageSummary",
+    "Move",
     "NewAlarm",
     "NewMember",
     "NewMessage",

@@ -145,3 +145,11 @@ def summaries(
         TypeSummary(name, *objects.get(name, (0, 0)), *alarms.get(name, (0, 0, 0)))
         for name in sorted({*objects, *alarms})
     ]
+
+
+def both_names(old: str, key: ObjectKey) -> str:
+    """The problem of a type that can't be renamed: an object is there under both names."""
+    return (
+        f"{key} is there, and as {old!r} as well; remove one of them, with its alarms, before you "
+        "rename the type"
+    )

@@ -14,6 +14,7 @@ from .._keys import AlarmKey, ObjectKey
 from ._faults import StorageFault
 from ._membership import MemberRow, Membership, NewMember
 from ._message_sides import MessageReader, MessageWriter
+from ._moves import MarkedStorage, MarkingWriter
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -26,13 +27,14 @@ from ._records import (
     StoredObject,
     TypeSummary,
 )
+from ._renaming import RenamingWriter
 
 Durability = Literal["full", "normal"]
 """Durability of commits. With ``"full"`` they survive a power loss and a crash of the database
 server; with ``"normal"`` either may undo the latest commits, but none in part."""
 
 
-class Writer(MessageWriter, ABC):
+class Writer(MessageWriter, MarkingWriter, RenamingWriter, ABC):
     """Writing side of a storage. Used by one thread, the one that opened it.
 
     Methods take wall times in microseconds since 1970 UTC. Their sequences may be empty.
@@ -361,7 +363,7 @@ class Reader(MessageReader, ABC):
         """Close this side and release its resources."""
 
 
-class Storage(ABC):
+class Storage(MarkedStorage, ABC):
     """A place for objects and alarms. A runtime opens one writer and one reader.
 
     Threads and lifetime:
@@ -397,6 +399,7 @@ class Storage(ABC):
 
         Raises:
             StorageInUse: Another runtime owns the storage.
+            StorageMoved: It was marked as moved, see `Writer.mark_moved`.
             SchemaTooNew: A newer release has migrated it.
             StorageUnavailable: It can't be opened.
         """

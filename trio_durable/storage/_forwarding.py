@@ -20,6 +20,7 @@ from ._messages import (
     RetriedMessage,
     StoredMessage,
 )
+from ._moves import Move
 from ._records import (
     AlarmRow,
     AlarmStatus,
@@ -74,6 +75,12 @@ class ForwardingStorage(Storage):
     def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
         return self.inner.diagnose(thorough)
 
+    def list_moves(self) -> list[Move]:
+        return self.inner.list_moves()
+
+    def reopen(self, tenant: str = "") -> bool:
+        return self.inner.reopen(tenant)
+
 
 class ForwardingWriter(Writer):
     """Forwards each call to another writer. Subclasses override single methods.
@@ -102,6 +109,12 @@ class ForwardingWriter(Writer):
 
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         return self.inner.commit(batch, now)
+
+    def rename_type(self, old: str, new: str, tenant: str = "") -> int:
+        return self.inner.rename_type(old, new, tenant)
+
+    def mark_moved(self, target: str, now: int, tenant: str = "") -> None:
+        self.inner.mark_moved(target, now, tenant)
 
     def claim(
         self, alarms: Sequence[AlarmKey], claim: int, now: int, until: int

@@ -108,6 +108,16 @@ class Alarms:
         if alarm.available_at is not None:
             insort(self._by_time, (alarm.available_at, key))
 
+    def objects(self) -> list[ObjectKey]:
+        """The objects that have alarms."""
+        return list(self._alarms)
+
+    def rename(self, old: ObjectKey, new: ObjectKey) -> None:
+        """Give the alarms of an object to another one, which has none."""
+        for name, alarm in list(self._alarms.get(old, {}).items()):
+            self.remove(old.alarm(name))
+            self.put(new.alarm(name), alarm)
+
     def remove(self, key: AlarmKey) -> None:
         """Remove an alarm, if it is there."""
         names = self._alarms.get(key.object_key)

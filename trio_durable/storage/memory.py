@@ -19,8 +19,9 @@ import attrs
 
 from .._errors import StorageInUse
 from .._keys import AlarmKey, ObjectKey
-from ._batch import expired_by, summaries
+from ._batch import both_names, expired_by, summaries
 from ._contract import Reader, Storage, Writer
+from ._faults import PartialFault
 from ._memory_alarms import Alarms
 from ._memory_messages import Messages
 from ._messages import (
@@ -226,6 +227,31 @@ class _MemoryWriter(Writer):
 
     def clean_once(self, now: int, limit: int, tenant: str = "") -> int:
         return self._messages.clean_once(now, limit, tenant)
+
+    def rename_type(self, old: str, new: str, tenant: str = "") -> int:
+        def of_type(name: str) -> dict[ObjectKey, ObjectKey]:
+            keys = [*self._rows, *self._alarms.objects()]
+            return {
+                key: attrs.evolve(key, type_name=new)
+                for key in keys
+                if (key.type_name, key.tenant) == (name, tenant)
+            }
+
+        if old == new:
+            return 0
+        renamed = of_type(old)
+        taken = set(renamed.values()) & set(of_type(new))
+        if taken:
+            raise PartialFault(both_names(old, min(taken, key=lambda key: key.object_id)))
+        count = 0
+        for key, name in renamed.items():
+            row = self._rows.pop(key, None)
+            if row is not None:
+                self._rows[name] = row
+                count += 1
+            self._alarms.rename(key, name)
+        self._messages.rename(old, new, tenant)
+        return count
 
     def rename_messages(self, old: str, new: str, tenant: str = "") -> None:
         self._messages.rename(old, new, tenant)

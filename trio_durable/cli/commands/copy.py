@@ -20,13 +20,17 @@ from ...storage import (
     OnceReply,
     Reader,
     SQLiteStorage,
+    Storage,
     StorageFault,
     StoredMessage,
     Writer,
 )
 from ..errors import CommandError
+from ..options import Seconds
 from ..output import console, printable, progress_bar
 from ..storage.batches import batches
+from ..storage.draining import Patience, waiting_in, waiting_text, writer_in_time
+from ..storage.draining import drain as wait_until_drained
 from ..storage.open import open_reader, open_writer, resolve_storage
 from ..storage.paging import (
     existing_alarms,
@@ -57,7 +61,16 @@ Advance = Callable[[int], None]
 @click.argument("target")
 @click.option("--tenant", "-t", metavar="NAME", help="Copy only this tenant; by default, all.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted copy.")
-def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
+@click.option("--move", is_flag=True, help="Mark the source as moved, so that no runtime opens it.")
+@click.option(
+    "--drain",
+    type=Seconds(minimum=0),
+    metavar="SECONDS",
+    help="First wait until no messages wait and no runtime is open.",
+)
+def copy_(
+    source: str, target: str, tenant: str | None, resume: bool, move: bool, drain: float | None
+) -> int:
     """Copy all objects, alarms and messages to a storage.
 
     SOURCE and TARGET are paths of SQLite files or URLs. The target must be empty,
@@ -65,30 +78,44 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
     compared; exit status 1 if they differ.
 
     Stop all runtimes on the source first. An SQLite file that a runtime has open
-    is rejected; in PostgreSQL an open runtime is not detected. Messages that wait
-    are in both storages then, and would be handled in both: open runtimes on
-    one of them only.
+    is rejected, and a PostgreSQL database with --move or --drain; without these,
+    an open runtime is not detected there.
+
+    Messages that wait would happen in both storages. So a source with some is
+    rejected, unless --move marks it as moved once the copy is complete (`reopen`
+    takes that back), or --drain lets them be handled before.
 
     \b
     Examples:
-      trio-durable copy app.db postgresql://app@db.example.com/app
-      trio-durable copy postgresql://app@db.example.com/app sqlite:///app.db
+      trio-durable copy app.db postgresql://app@db.example.com/app --move
+      trio-durable copy postgresql://app@db.example.com/app app.db --drain 60
+      trio-durable copy app.db acme.db -t acme --move
     """
     old = resolve_storage(source, option="SOURCE")
     new = resolve_storage(target, "normal", option="TARGET")
     if old.location == new.location:
         raise CommandError(f"SOURCE and TARGET are the same, {old.location}; name two storages")
+    _refuse_moved(old, tenant)
+    patience = Patience(drain or 0)
+    if drain is not None:
+        wait_until_drained(old, tenant, patience)
+    excludes = move or drain is not None or isinstance(old, SQLiteStorage)
     # The writer of an SQLite file keeps all others from changing it during the copy. PostgreSQL has
     # no such lock, and a role that may only read can copy from it. No other storage is locked:
     # opening its writer may change it, and need not exclude others. The comparison at the end
     # reports the changes of others.
     with (
         open_reader(old, tenant) as source_reader,
-        open_writer(old) if isinstance(old, SQLiteStorage) else nullcontext(),
+        writer_in_time(old, patience) if excludes else nullcontext() as source_writer,
         progress_bar(console(stderr=True)) as progress,
     ):
         tenants = select_tenants(source_reader, tenant)
         now = SystemClock().now()
+        if not move and (waiting := waiting_in(source_reader, tenants)):
+            raise CommandError(
+                f"{waiting_text(waiting)} would happen in both storages; mark "
+                f"{old.location} as moved with --move, or have them handled first with --drain"
+            )
         # Checked before the target is changed.
         for name in tenants:
             for row in iter_alarms(source_reader, now, None, name):
@@ -119,11 +146,34 @@ def copy_(source: str, target: str, tenant: str | None, resume: bool) -> int:
         progress.update(task, description="comparing")
         with open_reader(new) as target_reader:
             difference = next(copy.differences(tenants, target_reader), None)
+        if move and difference is None:
+            # Only now: a copy that was interrupted leaves the source as it was. It is open until
+            # here, so no runtime has changed it since the comparison.
+            assert source_writer is not None
+            source_writer.mark_moved(new.location, SystemClock().now(), tenant or "")
     if difference is not None:
         click.echo(printable(f"trio-durable copy: {difference}"), err=True)
         return 1
     click.echo(f"Copied {count_text(copy.copied)}, and found both storages equal, row by row.")
+    if move:
+        what = old.location if tenant is None else f"tenant {tenant} of {old.location}"
+        click.echo(printable(f"Marked {what} as moved; `trio-durable reopen` takes that back."))
     return 0
+
+
+def _refuse_moved(storage: Storage, tenant: str | None) -> None:
+    """Refuse to copy what was moved: the other copy may be in use.
+
+    Raises:
+        CommandError: It was.
+    """
+    for move in storage.list_moves():
+        if move.tenant in ("", tenant):
+            what = f"tenant {tenant} of {storage.location}" if move.tenant else storage.location
+            raise CommandError(
+                f"{what} was moved to {move.target} on {move.when}; copy that one, or take the "
+                "mark back with `trio-durable reopen` if it isn't used"
+            )
 
 
 @attrs.define

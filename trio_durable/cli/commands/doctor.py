@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 import click
 
-from ...storage import Finding, FindingStatus
+from ..._clock import SystemClock
+from ...storage import Finding, FindingStatus, Storage
 from ..errors import CommandError
 from ..options import json_option, required_storage, storage_option_of_group
 from ..output import console, print_json, printable, quantity
-from ..storage.open import resolve_storage
+from ..storage.message_findings import message_findings
+from ..storage.open import open_reader, resolve_storage
 
 _STYLES: dict[FindingStatus, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 _WIDTH = max(map(len, _STYLES)) + 2
@@ -51,7 +53,7 @@ def doctor(
         store = resolve_storage(where, option="STORAGE")
     else:
         store = resolve_storage(required_storage(context, storage))
-    found = store.diagnose(thorough)
+    found = _all_findings(store, thorough)
     findings = list(found) if as_json else _printed(found)
     counts = {status: sum(each.status == status for each in findings) for status in _STYLES}
     if as_json:
@@ -62,6 +64,25 @@ def doctor(
             f"{quantity(counts['warning'], 'warning')}, {quantity(counts['problem'], 'problem')}."
         )
     return 1 if counts["problem"] else 0
+
+
+def _all_findings(store: Storage, thorough: bool) -> Iterator[Finding]:
+    """Those of the storage, and those about messages if it can be read."""
+    has_problem = False
+    for finding in store.diagnose(thorough):
+        has_problem = has_problem or finding.status == "problem"
+        yield finding
+    if store.keeps_messages and not has_problem and not store.pending_migrations():
+        for move in store.list_moves():
+            what = f"tenant {move.tenant}" if move.tenant else "the storage"
+            yield Finding(
+                "moves",
+                "warning",
+                f"{what} was moved to {move.target} on {move.when}",
+                "open that storage, or take the mark back with `trio-durable reopen`",
+            )
+        with open_reader(store) as reader:
+            yield from message_findings(reader, SystemClock().now())
 
 
 def _printed(findings: Iterable[Finding]) -> list[Finding]:

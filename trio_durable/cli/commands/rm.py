@@ -12,7 +12,7 @@ from ..output import quantity
 from ..prompts import confirm, yes_option
 from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
 from ..storage.owner import open_owner
-from ..storage.paging import iter_alarms_of
+from ..storage.paging import iter_alarms_of, iter_messages
 from ..storage.type_completion import complete_type
 
 
@@ -37,16 +37,21 @@ def rm(
     store = resolve_storage(storage)
     now = SystemClock().now()
     with open_reader(store, tenant) as reader:
-        alarms = 0
+        alarms = waiting = 0
         for key, row in zip(keys, reader.load(keys), strict=True):
             count = sum(1 for _ in iter_alarms_of(reader, key, now))
-            if row is None and not count:
+            mail = sum(1 for _ in iter_messages(reader, key.type_name, key.object_id, key.tenant))
+            if row is None and not count and not mail:
                 raise object_not_found(key)
             alarms += count
+            waiting += mail
         with open_owner(store) as owner:
             objects_text = f"{quantity(len(keys), 'object')} of {type_name!r}"
             alarms_text = f" with {quantity(alarms, 'alarm')}" if alarms else ""
-            if not confirm(f"Remove {objects_text}{alarms_text}?", yes=yes):
+            question = f"Remove {objects_text}{alarms_text}?"
+            if waiting:
+                question += f" {quantity(waiting, 'message')} to them will be dead letters."
+            if not confirm(question, yes=yes):
                 click.echo("Nothing was removed.", err=True)
                 return 1
             # Read again: from here on a change by others refuses the removal.
@@ -66,4 +71,6 @@ def rm(
                     f"{batch[min(stale)].key} was changed meanwhile and not removed; run this again"
                 )
     click.echo(f"Removed {objects_text}{alarms_text}.")
+    if waiting:
+        click.echo(f"Dead letters now: {quantity(waiting, 'message')} that waited for them.")
     return 0

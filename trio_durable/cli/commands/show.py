@@ -7,7 +7,7 @@ from rich.filesize import decimal
 
 from ..._clock import SystemClock
 from ..options import json_option, storage_options
-from ..output import console, print_json, printable
+from ..output import console, print_json, printable, quantity
 from ..storage.formatting import (
     alarm_json,
     alarm_table,
@@ -21,7 +21,7 @@ from ..storage.formatting import (
     schema_of,
 )
 from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
-from ..storage.paging import find_object, iter_alarms_of
+from ..storage.paging import find_object, iter_alarms_of, iter_messages
 from ..storage.type_completion import complete_type
 
 
@@ -43,7 +43,8 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_js
     with open_reader(resolve_storage(storage), tenant) as reader:
         row = find_object(reader, key)
         alarms = list(iter_alarms_of(reader, key, now))
-    if row is None and not alarms:
+        waiting = sum(1 for _ in iter_messages(reader, type_name, object_id, key.tenant))
+    if row is None and not alarms and not waiting:
         raise object_not_found(key)
     if as_json:
         print_json(
@@ -54,12 +55,13 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_js
                 "schema": schema_of(row.state) if row else None,
                 **json_member("state", row.state if row else None),
                 "alarms": [alarm_json(each) for each in alarms],
+                **({"messages_waiting": waiting} if waiting else {}),
             }
         )
         return
     click.echo(printable(str(key)))
     if row is None:
-        click.echo("no stored state, only alarms")
+        click.echo("no stored state, only alarms" if alarms else "no stored state")
     else:
         schema = schema_of(row.state)
         schema_text = "" if schema is None else printable(f"schema {schema}, ")
@@ -70,3 +72,5 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_js
         click.echo(printable_lines(pretty_state(row.state)))
     if alarms:
         console().print(alarm_table(alarms, now, of_one=True))
+    if waiting:
+        click.echo(f"{quantity(waiting, 'message')} waiting; `trio-durable messages list` has them")

@@ -6,9 +6,10 @@ import click
 
 from ..._clock import SystemClock
 from ..._errors import StorageInUse
+from ...storage import Storage
 from ..errors import CommandError
 from ..options import json_option, required_storage, storage_option, storage_option_of_group
-from ..output import add_row, console, new_table, print_json, quantity
+from ..output import add_row, console, new_table, print_json, printable, quantity
 from ..prompts import confirm, yes_option
 from ..storage.open import open_reader, resolve_storage
 from ..storage.owner import open_owner
@@ -35,18 +36,24 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
         return
     now = SystemClock().now()
     table = new_table("tenant", ">objects", ">alarms")
-    with open_reader(resolve_storage(required_storage(context, storage))) as reader:
+    store = resolve_storage(required_storage(context, storage))
+    moves = [move for move in store.list_moves() if move.tenant]
+    with open_reader(store) as reader:
         for name in iter_tenants(reader):
             total = Total.of(reader.summarize(now, name))
             if as_json:
                 print_json({"tenant": name, "objects": total.objects, "alarms": total.alarms})
             add_row(table, name, f"{total.objects:,}", f"{total.alarms:,}")
     if as_json:
+        for move in moves:
+            print_json({"tenant": move.tenant, "moved_to": move.target})
         return
     if table.row_count:
         console().print(table)
-    else:
+    elif not moves:
         click.echo("There are no tenants.", err=True)
+    for move in moves:
+        click.echo(f"{move.tenant} was moved to {printable(move.target)} on {move.when}.")
 
 
 @tenants.command()
@@ -64,9 +71,7 @@ def drop(name: str, storage: str, yes: bool) -> int:
       trio-durable tenants drop -s app.db acme --yes
     """
     store = resolve_storage(storage)
-    with open_reader(store, name) as reader:
-        total = Total.of(reader.summarize(SystemClock().now(), name))
-    contents = f"{quantity(total.objects, 'object')} and {quantity(total.alarms, 'alarm')}"
+    contents = _contents(store, name)
     try:
         with open_owner(store) as owner:
             if not confirm(f"Drop tenant {name} with {contents}?", yes=yes):
@@ -79,3 +84,17 @@ def drop(name: str, storage: str, yes: bool) -> int:
         ) from error
     click.echo(f"Dropped tenant {name} with {contents}.")
     return 0
+
+
+def _contents(store: Storage, name: str) -> str:
+    """The contents of a tenant, for the question. Those of one that was moved can't be counted."""
+    for move in store.list_moves():
+        if move.tenant == name:
+            return f"what was moved to {move.target} on {move.when}"
+    with open_reader(store, name) as reader:
+        total = Total.of(reader.summarize(SystemClock().now(), name))
+        waiting = sum(each.waiting for each in reader.summarize_messages(name))
+    parts = [quantity(total.objects, "object"), quantity(total.alarms, "alarm")]
+    if waiting:
+        parts.append(quantity(waiting, "message"))
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

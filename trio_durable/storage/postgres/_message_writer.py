@@ -79,6 +79,19 @@ class PostgresMessageWriter(TenantWork, MessageWriter):
             tenant, lambda connection, tables: tables.once.clean(connection, now, limit, shards)
         )
 
+    def rename_type(self, old: str, new: str, tenant: str = "") -> int:
+        """See `Writer.rename_type`."""
+
+        def work(connection: Connection) -> int:
+            tables = self._find(tenant)
+            if tables is None or old == new:
+                return 0
+            with self._locks.transaction(connection):
+                self._nodes.begin(connection)
+                return tables.rename(connection, old, new)
+
+        return self._isolated([tenant], work)
+
     def rename_messages(self, old: str, new: str, tenant: str = "") -> None:
         def work(connection: Connection) -> None:
             tables = self._find(tenant)

@@ -26,10 +26,12 @@ from collections.abc import Iterable, Sequence
 
 import psycopg
 
+from .._moves import Move
 from ._arrays import text_array
 from ._connection import Connection
 from ._errors import statement_problem
 from ._isolation import Reach, limit_lock_waits, reach_of_error
+from ._moves import MoveTable
 from ._names import Names
 from ._steps import MESSAGES, REFUSE_IF_FILLED, SHARED_STEPS, TENANT_STEPS, TENANTS, Migration
 
@@ -185,10 +187,12 @@ class Schema:
 
     def __init__(self, home: str) -> None:
         self.home = home
+        self.moves: dict[str, Move] = {}
+        """The marks, by tenant, as they were when the storage was opened."""
         self._names = Names(home)
         self._list = self._names.statement("SELECT tenant, name FROM {migrations}").encode()
         self._query_tenants = self._names.query(
-            "SELECT name FROM {tenants} WHERE name > %s ORDER BY name LIMIT %s"
+            "SELECT name FROM {tenants} WHERE name > %s AND name <> ALL (%s) ORDER BY name LIMIT %s"
         )
         self._query_existing = self._names.query(
             "SELECT t.name, count(m.name) FROM {tenants} AS t LEFT JOIN {migrations} AS m "
@@ -301,6 +305,7 @@ class Schema:
                     undone.append(step.name)
         if not kept:
             connection.execute(self._names.statement(_DROP_LIST).encode())
+            MoveTable(self.home).drop(connection)
         return list(dict.fromkeys(undone))
 
     def _execute(self, connection: Connection, tenant: str, statements: Sequence[str]) -> None:
@@ -310,9 +315,12 @@ class Schema:
 
     # --- tenants ---------------------------------------------------------------------------------
 
-    def tenants(self, connection: Connection, after: str, limit: int) -> list[str]:
+    def tenants(
+        self, connection: Connection, after: str, limit: int, without: Iterable[str] = ()
+    ) -> list[str]:
         """The names of the tenants after ``after``, in order."""
-        return [name for (name,) in connection.execute(self._query_tenants, (after, limit))]
+        parameters = (after, text_array(without), limit)
+        return [name for (name,) in connection.execute(self._query_tenants, parameters)]
 
     def existing(self, connection: Connection, tenants: Sequence[str]) -> dict[str, str]:
         """Those of ``tenants`` that exist. Brings those that an older release made up to date.
@@ -329,6 +337,11 @@ class Schema:
             for step in TENANT_STEPS
         ]
         problems = self._catch_up(connection, pending, _CATCHING_UP_WAIT)
+        problems |= {
+            tenant: self.moves[tenant].refusal_of_tenant()
+            for tenant, _ in found
+            if tenant in self.moves
+        }
         return {tenant: problems.get(tenant, "") for tenant, _ in found}
 
     def add_tenants(self, connection: Connection, tenants: Sequence[str]) -> None:
@@ -365,6 +378,8 @@ class Schema:
             gone = connection.execute(Names(self.home, tenant).statement(remove).encode())
             if gone.rowcount:
                 self._execute(connection, tenant, others)
+            if self.moves.pop(tenant, None) is not None:
+                MoveTable(self.home).take_back(connection, tenant)
         return gone.rowcount > 0
 
 

@@ -38,6 +38,7 @@ class Names:
             "beats": _of(home, "durable_beats"),
             "shards": _of(home, "durable_shards"),
             "migrations": _of(home, "durable_migrations"),
+            "moves": _of(home, "durable_moves"),
         }
 
     def _of(self, name: str) -> str:

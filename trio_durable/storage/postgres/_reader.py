@@ -156,7 +156,9 @@ class PostgresReader(Reader):
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
         tenants = self._reconnecting.run(
-            lambda connection: self._schema.tenants(connection, after or "", limit)
+            lambda connection: self._schema.tenants(
+                connection, after or "", limit, self._schema.moves
+            )
         )
         self._look_up(tenants)  # because they are likely to be read next
         return tenants

@@ -183,15 +183,20 @@ _MESSAGE = """
     last_error text,"""
 
 REFUSE_IF_FILLED = tuple(
-    f"""DO $$ BEGIN
-    IF EXISTS (SELECT FROM {table}) THEN
-        RAISE EXCEPTION 'messages, dead letters or once-keys are there, which an older schema '
-            'can''t hold; let a runtime handle them, or drop them'
+    f"""DO $$ DECLARE n bigint; BEGIN
+    SELECT count(*) INTO n FROM {table};
+    IF n > 0 THEN
+        RAISE EXCEPTION '% of the {what} of tenant "{{tenant}}" would be lost, as an older schema '
+            'has no place for them; {remedy}', n
             USING ERRCODE = '{FILLED}';
     END IF;
 EXCEPTION WHEN undefined_table OR invalid_schema_name THEN NULL;
 END $$"""
-    for table in ("{messages}", "{dead_messages}", "{once}")
+    for table, what, remedy in (
+        ("{messages}", "messages", "open runtimes until all are handled"),
+        ("{dead_messages}", "dead messages", "drop them with `trio-durable messages drop`"),
+        ("{once}", "once-keys", "wait until they have expired and were removed, or export first"),
+    )
 )
 """Statements that fail if a tenant has messages, dead letters or once-keys."""
 

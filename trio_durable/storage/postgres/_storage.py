@@ -29,6 +29,7 @@ from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Reader, SharedStorage, Writer
 from .._faults import StorageFault
 from .._membership import MemberRow, NewMember
+from .._moves import Move
 from .._records import Finding
 from . import _errors as problems
 from ._cluster import PostgresClusterMembership
@@ -39,6 +40,7 @@ from ._doctor import diagnose
 from ._leases import CurrentLease
 from ._membership import REMEDY, NodeSettings, PostgresMembership
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
+from ._moves import MoveTable
 from ._nodes import NodeTable
 from ._reader import PostgresReader
 from ._reconnecting import ReconnectingConnection
@@ -115,7 +117,10 @@ class PostgresStorage(SharedStorage):
 
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`. May take as long as the lease of a node that has died."""
-        with self._opening() as (connection, schema):
+        return self._open_writer()
+
+    def _open_writer(self, *, may_be_moved: bool = False) -> PostgresWriter:
+        with self._opening(may_be_moved=may_be_moved) as (connection, schema):
             current, feed = self._sides()
             membership = PostgresMembership(self._settings, schema.home, self._node, current)
             had_died = membership.join()
@@ -161,14 +166,20 @@ class PostgresStorage(SharedStorage):
         return PostgresWriter(reconnecting, schema, self._tenants, membership, feed)
 
     @contextmanager
-    def _opening(self) -> Iterator[tuple[Connection, Schema]]:
+    def _opening(self, *, may_be_moved: bool = False) -> Iterator[tuple[Connection, Schema]]:
         """An open connection of a writer for the block, which takes ownership."""
         with self._connecting("writer") as (connection, schema):
             self._bring_up_to_date(connection, schema)
             require_privileges(connection, schema.home, may_write=True)
             verify(connection, schema.home)
+            self._find_moves(connection, schema)
+            if "" in schema.moves and not may_be_moved:
+                raise schema.moves[""].refusal(self.location)
             self._tenants.clear()
             yield connection, schema
+
+    def _find_moves(self, connection: Connection, schema: Schema) -> None:
+        schema.moves = {move.tenant: move for move in MoveTable(schema.home).list(connection)}
 
     def _release_claims(self, writer: PostgresWriter) -> None:
         try:
@@ -188,6 +199,7 @@ class PostgresStorage(SharedStorage):
             self._require_tables(connection, schema)
             require_privileges(connection, schema.home, may_write=False)
             verify(connection, schema.home)
+            self._find_moves(connection, schema)
             self._tenants.clear()
             return PostgresReader(
                 ReconnectingConnection(self._settings, connection, self._current, read_only=True),
@@ -210,6 +222,21 @@ class PostgresStorage(SharedStorage):
             )
             for node in found
         ]
+
+    def list_moves(self) -> list[Move]:
+        """See `Storage.list_moves`."""
+        with self._inspecting() as (connection, schema):
+            return MoveTable(schema.home).list(connection)
+
+    def reopen(self, tenant: str = "") -> bool:
+        """See `Storage.reopen`."""
+        writer = self._open_writer(may_be_moved=True)
+        try:
+            return writer.take_back(tenant)
+        except StorageFault as fault:
+            raise StorageUnavailable(self.location, str(fault)) from fault
+        finally:
+            writer.close()
 
     def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
         """See `Storage.diagnose`."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import psycopg
 
-from .._batch import GroupedChanges, acknowledgements
+from ..._keys import ObjectKey
+from .._batch import GroupedChanges, acknowledgements, both_names
+from .._faults import PartialFault
 from .._records import Commit
 from ._alarms import AlarmTable
 from ._connection import Connection
@@ -24,6 +26,15 @@ MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 """Errors of statements on the tables of a tenant that doesn't exist."""
 
 Result = psycopg.Cursor[tuple[Any, ...]]
+
+_BOTH = """
+WITH named AS (
+    SELECT type_name, object_id FROM {objects} UNION SELECT type_name, object_id FROM {alarms}
+)
+SELECT o.object_id FROM named AS o JOIN named AS n USING (object_id)
+WHERE o.type_name = %s AND n.type_name = %s ORDER BY o.object_id LIMIT 1
+"""
+_RENAME = "UPDATE {table} SET type_name = %s WHERE type_name = %s"
 
 MAX_CACHED_TENANTS = 256
 """Number of tenants whose statements are kept in memory."""
@@ -60,12 +71,31 @@ class TenantTables:
     """The tables of a tenant. Methods raise psycopg's errors."""
 
     def __init__(self, names: Names) -> None:
+        self._tenant = names.tenant
+        self._both = names.query(_BOTH)
+        self._renames = [
+            names.query(_RENAME.replace("{table}", table)) for table in ("{objects}", "{alarms}")
+        ]
         self.objects = ObjectTable(names)
         self.alarms = AlarmTable(names)
         self.recurrences = Recurrences(names)
         self.messages = MessageTable(names)
         self.once = OnceTable(names)
         self._message_commits = MessageCommits(names)
+
+    def rename(self, connection: Connection, old: str, new: str) -> int:
+        """Rename a type everywhere. Part of a transaction. Returns the number of objects.
+
+        Raises:
+            PartialFault: Something has both names.
+        """
+        taken = connection.execute(self._both, (old, new)).fetchone()
+        if taken is not None:
+            raise PartialFault(both_names(old, ObjectKey(new, taken[0], self._tenant)))
+        renamed, _ = (connection.execute(query, (new, old)) for query in self._renames)
+        self.messages.rename(connection, old, new)
+        self.once.rename(connection, old, new)
+        return renamed.rowcount
 
     def apply(self, connection: Connection, batch: Sequence[Numbered], now: int) -> Applied:
         """Apply the commits that aren't stale, by one statement for each kind of change.

@@ -30,6 +30,7 @@ from .._batch import Stale, by_tenant
 from .._contract import Writer
 from .._faults import PartialFault, StorageFault
 from .._membership import Membership
+from .._moves import Move
 from .._records import Commit, Postponement, StoredAlarm
 from ._connection import Connection
 from ._isolation import (
@@ -40,6 +41,7 @@ from ._membership import PostgresMembership
 from ._message_groups import Numbered
 from ._message_writer import PostgresMessageWriter
 from ._migrations import Schema
+from ._moves import MoveTable
 from ._reconnecting import ReconnectingConnection
 from ._shard_function import Feed, ShardSet
 from ._tables import Applied, TenantTables, stale_positions
@@ -328,6 +330,28 @@ class PostgresWriter(PostgresMessageWriter, Writer):
         )
 
     # --- tenants ---------------------------------------------------------------------------------
+
+    def mark_moved(self, target: str, now: int, tenant: str = "") -> None:
+        move = Move(tenant, target, now)
+
+        def work(connection: Connection) -> None:
+            with connection.transaction():
+                self._nodes.begin(connection)
+                MoveTable(self._schema.home).mark(connection, move)
+
+        self._reconnecting.run(work)
+        self._tenants.forget([tenant])
+        self._schema.moves[tenant] = move
+
+    def take_back(self, tenant: str) -> bool:
+        """See `Storage.reopen`."""
+
+        def work(connection: Connection) -> bool:
+            with connection.transaction():
+                self._nodes.begin(connection)
+                return MoveTable(self._schema.home).take_back(connection, tenant)
+
+        return self._reconnecting.run(work)
 
     def drop_tenant(self, tenant: str) -> bool:
         self._tenants.forget([tenant])

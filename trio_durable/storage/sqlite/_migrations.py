@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from .._faults import PartialFault
+from .._moves import Move
 from ._message_schema import SCHEMA as MESSAGES
+from ._moves import take_back
 from ._names import TableNames
+from ._parameters import as_json
 from ._transaction import transaction
 
 if TYPE_CHECKING:
@@ -222,6 +226,8 @@ class Schema:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.moves: dict[str, Move] = {}
+        """The marks, by tenant, as they were when the file was opened."""
 
     # --- migrations ------------------------------------------------------------------------------
 
@@ -325,15 +331,23 @@ class Schema:
 
     # --- tenants ---------------------------------------------------------------------------------
 
-    def tenants(self, after: str = "", limit: int = -1) -> list[str]:
+    def tenants(self, after: str = "", limit: int = -1, without: Collection[str] = ()) -> list[str]:
         """The names of the tenants after ``after``, in order; all, if ``limit`` is negative."""
         rows = self._connection.execute(
-            "SELECT name FROM durable_tenants WHERE name > ? ORDER BY name LIMIT ?", (after, limit)
+            "SELECT name FROM durable_tenants WHERE name > ? "
+            "AND name NOT IN (SELECT value FROM json_each(?)) ORDER BY name LIMIT ?",
+            (after, as_json(list(without)), limit),
         )
         return [name for (name,) in rows]
 
     def has_tenant(self, tenant: str) -> bool:
-        """True if the tables of a tenant exist."""
+        """True if the tables of a tenant exist.
+
+        Raises:
+            PartialFault: It was moved to another storage.
+        """
+        if tenant in self.moves:
+            raise PartialFault(self.moves[tenant].refusal_of_tenant())
         found = self._connection.execute("SELECT 1 FROM durable_tenants WHERE name = ?", (tenant,))
         return found.fetchone() is not None
 
@@ -361,4 +375,6 @@ class Schema:
             for table in names.tables:
                 execute(f"DROP TABLE IF EXISTS {table}")
             execute(f"DELETE FROM {_APPLIED} WHERE migration_set = ?", (_migration_set(tenant),))
+            if self.moves.pop(tenant, None) is not None:
+                take_back(self._connection, tenant)
         return True

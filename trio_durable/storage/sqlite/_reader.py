@@ -105,7 +105,7 @@ class SQLiteReader(Reader):
 
     def list_tenants(self, after: str | None, limit: int) -> list[str]:
         with checked(self._watch):
-            return self._schema.tenants(after or "", limit)
+            return self._schema.tenants(after or "", limit, self._schema.moves)
 
     def browse_objects(
         self, type_name: str | None, after: ObjectKey | None, limit: int, tenant: str = ""

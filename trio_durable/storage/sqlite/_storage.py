@@ -24,7 +24,9 @@ from ..._durations import Duration, seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
 from .._contract import Durability, Reader, Storage, Writer
 from .._faults import StorageFault
+from .._moves import Move
 from .._records import Finding
+from . import _moves as moves
 from ._database_file import DatabaseFile, identity_of
 from ._lock import FileLock
 from ._migrations import Schema, is_partial, warn_of_tenant
@@ -201,6 +203,20 @@ class SQLiteStorage(Storage):
                 for tenant, name in schema.pending()
             ]
 
+    def list_moves(self) -> list[Move]:
+        """See `Storage.list_moves`."""
+        with closing(self._connect_to_existing()) as connection, self._opening():
+            return moves.list_moves(connection)
+
+    def reopen(self, tenant: str = "") -> bool:
+        """See `Storage.reopen`."""
+        lock = self._lock()
+        try:
+            with closing(self._connect_to_existing()) as connection, self._opening():
+                return moves.take_back(connection, tenant)
+        finally:
+            lock.release()
+
     def diagnose(self, thorough: bool = False) -> Iterator[Finding]:
         """See `Storage.diagnose`."""
         try:
@@ -237,6 +253,7 @@ class SQLiteStorage(Storage):
         unknown = schema.unknown()
         if unknown:
             raise SchemaTooNew(self.location, "", tuple(unknown))
+        schema.moves = {move.tenant: move for move in moves.list_moves(connection)}
         return schema
 
     def _connect(self) -> sqlite3.Connection:
@@ -253,6 +270,8 @@ class SQLiteStorage(Storage):
             connection.execute(f"PRAGMA synchronous = {self._durability}")
             connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
             schema = self._checked_schema(connection)
+            if "" in schema.moves:
+                raise schema.moves[""].refusal(self.location)
             schema.apply()
             with transaction(connection):
                 schema.mark()

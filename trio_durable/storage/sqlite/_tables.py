@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import attrs
 
-from .._batch import GroupedChanges, Stale, acknowledgements, by_tenant
+from ..._keys import ObjectKey
+from .._batch import GroupedChanges, Stale, acknowledgements, both_names, by_tenant
 from .._faults import PartialFault, StorageFault
 from .._records import Commit
 from ._alarms import MAX_ROWS, AlarmTable
@@ -37,6 +38,14 @@ _ADVICE = {
     "database is locked": "another program has it locked: close that first",
 }
 
+_BOTH = """
+WITH named(type_name, object_id) AS (
+    SELECT type_name, object_id FROM {objects} UNION SELECT type_name, object_id FROM {alarms}
+)
+SELECT o.object_id FROM named AS o JOIN named AS n USING (object_id)
+WHERE o.type_name = :old AND n.type_name = :new ORDER BY o.object_id LIMIT 1
+"""
+
 MAX_CACHED_TENANTS = 256
 """Number of tenants whose tables the writer keeps in memory."""
 
@@ -52,7 +61,8 @@ class TenantTables:
     def __init__(
         self, connection: sqlite3.Connection, tenant: str, numbers: dict[str, int] | None = None
     ) -> None:
-        names = TableNames(tenant)
+        self._connection = connection
+        self._names = names = TableNames(tenant)
         rows = MessageRows(connection, names)
         self.objects = ObjectTable(connection, names)
         self.alarms = AlarmTable(connection, names)
@@ -86,6 +96,26 @@ class TenantTables:
             yield Step(lambda: self.alarms.set(grouped.scheduled), is_transaction=fits)
         if grouped.conditional:
             yield Step(lambda: self.alarms.set_onto(grouped.conditional, now), is_transaction=True)
+
+    def rename(self, old: str, new: str) -> int:
+        """Rename a type everywhere. Part of a transaction. Returns the number of objects.
+
+        Raises:
+            PartialFault: Something has both names.
+        """
+        execute = self._connection.execute
+        taken = execute(
+            _BOTH.format(objects=self._names.objects, alarms=self._names.alarms),
+            {"old": old, "new": new},
+        ).fetchone()
+        if taken is not None:
+            raise PartialFault(both_names(old, ObjectKey(new, taken[0], self._names.tenant)))
+        sql = "UPDATE {} SET type_name = ? WHERE type_name = ?"
+        count = execute(sql.format(self._names.objects), (new, old)).rowcount
+        execute(sql.format(self._names.alarms), (new, old))
+        self.messages.rename(old, new)
+        self.once.rename(old, new)
+        return count
 
     def stale(self, batch: Sequence[tuple[int, Commit]]) -> set[int]:
         """The numbers of the stale commits, of pairs (number, commit), apart from messages."""

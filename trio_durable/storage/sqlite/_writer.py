@@ -30,11 +30,13 @@ from .._messages import (
     RetriedMessage,
     StoredMessage,
 )
+from .._moves import Move
 from .._records import Commit, Postponement, StoredAlarm
 from ._alarms import MAX_ROWS
 from ._changes import is_needed
 from ._lock import FileLock
 from ._migrations import Schema
+from ._moves import mark
 from ._objects import NotOnlySaves
 from ._tables import Step, TenantTables, TenantTablesCache, checked
 from ._transaction import transaction
@@ -278,6 +280,14 @@ class SQLiteWriter(Writer):
             tables = self._tables.find(tenant)
             return 0 if tables is None else tables.once.clean(now, limit)
 
+    def rename_type(self, old: str, new: str, tenant: str = "") -> int:
+        with checked(self._watch):
+            tables = self._tables.find(tenant)
+            if tables is None or old == new:
+                return 0
+            with transaction(self._connection):
+                return tables.rename(old, new)
+
     def rename_messages(self, old: str, new: str, tenant: str = "") -> None:
         with checked(self._watch), transaction(self._connection):
             tables = self._tables.find(tenant)
@@ -311,6 +321,13 @@ class SQLiteWriter(Writer):
         return tokens, keys
 
     # --- tenants ---------------------------------------------------------------------------------
+
+    def mark_moved(self, target: str, now: int, tenant: str = "") -> None:
+        move = Move(tenant, target, now)
+        with checked(self._watch), transaction(self._connection):
+            mark(self._connection, move)
+        self._tables.forget(tenant)
+        self._schema.moves[tenant] = move
 
     def drop_tenant(self, tenant: str) -> bool:
         with checked(self._watch):

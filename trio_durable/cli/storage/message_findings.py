@@ -1,0 +1,74 @@
+"""Findings about messages, for ``trio-durable doctor``: the same for all storages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...storage import Finding, Reader
+from ..output import quantity
+from .formatting import format_relative
+from .paging import select_tenants
+
+_OLD_MICROSECONDS = 3600 * 10**6
+"""A message that has waited for so long is warned of, unless it is delayed."""
+_MANY_KEYS = 10_000
+"""Expired once-keys that are warned of. A runtime removes them each hour."""
+_PAGE = 1000
+
+
+def message_findings(reader: Reader, now: int) -> Iterator[Finding]:
+    """Dead letters, messages that have waited long, and expired once-keys, of all tenants."""
+    dead, waiting = [], []
+    expired = 0
+    for tenant in select_tenants(reader, None):
+        whose = f" of tenant {tenant}" if tenant else ""
+        for each in reader.summarize_messages(tenant):
+            if each.dead:
+                dead.append(f"{each.dead:,} to {each.type_name}{whose}")
+            oldest = _oldest_awake(reader, each.type_name, tenant, now) if each.waiting else None
+            if oldest is not None and now - oldest > _OLD_MICROSECONDS:
+                waiting.append(
+                    f"{quantity(each.waiting, 'message')} to {each.type_name}{whose}, one sent "
+                    f"{format_relative(oldest, now)}"
+                )
+        expired += _expired(reader, tenant, now)
+    if dead:
+        yield Finding(
+            "messages",
+            "warning",
+            f"there are dead letters: {', '.join(dead)}",
+            "look at them with `trio-durable messages dead`, and retry or drop them",
+        )
+    if waiting:
+        yield Finding(
+            "messages",
+            "warning",
+            f"these wait for long: {'; '.join(waiting)}",
+            "open a runtime that serves these types and handlers; `trio-durable messages list` "
+            "shows the errors",
+        )
+    if expired >= _MANY_KEYS:
+        yield Finding(
+            "messages",
+            "warning",
+            f"{expired:,} once-keys or more have expired, and weren't removed",
+            "open a runtime, which removes them each hour",
+        )
+    if not (dead or waiting or expired >= _MANY_KEYS):
+        yield Finding("messages", "ok", "none is dead, and none has waited for long")
+
+
+def _oldest_awake(reader: Reader, type_name: str, tenant: str, now: int) -> int | None:
+    """When the oldest message of the first ones was sent that may be delivered now."""
+    page = reader.list_messages(type_name, None, None, _PAGE, tenant)
+    due = [each.wake_at or each.sent_at for each in page if (each.wake_at or 0) <= now]
+    return min(due, default=None)
+
+
+def _expired(reader: Reader, tenant: str, now: int) -> int:
+    """The number of expired once-keys, as far as that is of interest."""
+    count, after = 0, None
+    while count < _MANY_KEYS and (page := reader.list_once(after, _PAGE, tenant)):
+        count += sum(each.expires_at <= now for each in page)
+        after = page[-1].key
+    return count
