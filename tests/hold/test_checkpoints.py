@@ -155,7 +155,7 @@ async def prepare() -> None:
 
 @paths
 async def test_it_is_a_point_of_cancellation(path: Path) -> None:
-    async with DurableRuntime(":memory:") as runtime:
+    async with DurableRuntime(":memory:", objects=[Plain]) as runtime:
         await prepare()
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -165,7 +165,7 @@ async def test_it_is_a_point_of_cancellation(path: Path) -> None:
 
 @paths
 async def test_it_lets_other_tasks_run(path: Path) -> None:
-    async with DurableRuntime(":memory:") as runtime, calls() as group:
+    async with DurableRuntime(":memory:", objects=[Plain]) as runtime, calls() as group:
         await prepare()
         if trio.lowlevel.in_trio_task():  # which runs the tasks of a round in any order
             with trio.testing.assert_checkpoints():

@@ -24,7 +24,7 @@ def names(text: str) -> set[str]:
 
 
 def section() -> str:
-    _, _, text = GUIDE.read_text("utf-8").partition("\n### What state may hold\n")
+    _, _, text = GUIDE.read_text("utf-8").partition("\n### Types of state\n")
     return text.partition("\n### ")[0]
 
 

@@ -49,6 +49,14 @@ class Parameters:
     """The names of the parameters without a default."""
     names: tuple[str, ...]
     """The names of the positional parameters."""
+    fewest: int = attrs.field(init=False)
+    """With so many positional arguments none that is required is missing."""
+
+    @fewest.default
+    def _fewest(self) -> int:
+        if not self.required.issubset(self.names):
+            return sys.maxsize  # it takes keywords
+        return 1 + max((self.names.index(name) for name in self.required), default=-1)
 
     def check(self, count: int, keywords: KeysView[str]) -> None:
         """Check that a call's arguments are those of the handler.
@@ -60,6 +68,8 @@ class Parameters:
         Raises:
             Mismatch: One is missing, or there is one too many.
         """
+        if not keywords and self.fewest <= count <= len(self.names):
+            return  # most calls
         given = self.names[:count]
         by_name = keywords & self.named.keys()
         if (

@@ -169,7 +169,8 @@ class MessageCodecs:
 
 def _written(form: Form, value: Any, places: list[int]) -> object:
     written = value if type(value) in form.exact else form.write(value, places)
-    check_depth(written)
+    if type(written) in (dict, list):
+        check_depth(written)
     return written
 
 

@@ -188,10 +188,12 @@ class MessageChanges:
     @property
     def size(self) -> int:
         """Approximate size in bytes."""
-        arguments = sum(len(new.arguments) for new in self.sent)
-        replies = sum(len(each.reply or b"") for each in self.recorded)
-        others = len(self.acknowledged) + len(self.buried) + len(self.withdrawn)
-        return arguments + replies + 128 * (len(self.sent) + len(self.recorded)) + 64 * others
+        size = 64 * (len(self.acknowledged) + len(self.buried) + len(self.withdrawn))
+        for new in self.sent:
+            size += 128 + len(new.arguments)
+        for each in self.recorded:
+            size += 128 + len(each.reply or b"")
+        return size
 
 
 @attrs.frozen
