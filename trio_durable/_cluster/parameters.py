@@ -32,6 +32,13 @@ class Mismatch(TypeError):
     """Arguments that the handler doesn't take."""
 
 
+def _fewest(parameters: Parameters) -> int:
+    names, required = parameters.names, parameters.required
+    if not required.issubset(names):
+        return sys.maxsize  # it takes keywords
+    return 1 + max((names.index(name) for name in required), default=-1)
+
+
 @attrs.frozen(eq=False)
 class Parameters:
     """The parameters of a handler."""
@@ -49,14 +56,8 @@ class Parameters:
     """The names of the parameters without a default."""
     names: tuple[str, ...]
     """The names of the positional parameters."""
-    fewest: int = attrs.field(init=False)
+    fewest: int = attrs.field(init=False, default=attrs.Factory(_fewest, takes_self=True))
     """With so many positional arguments none that is required is missing."""
-
-    @fewest.default
-    def _fewest(self) -> int:
-        if not self.required.issubset(self.names):
-            return sys.maxsize  # it takes keywords
-        return 1 + max((self.names.index(name) for name in self.required), default=-1)
 
     def check(self, count: int, keywords: KeysView[str]) -> None:
         """Check that a call's arguments are those of the handler.

@@ -27,6 +27,7 @@ from collections.abc import Callable
 import anyio
 
 from .._activations.services import Services
+from .._errors import RuntimeClosed
 from .._eventloop.wakeup import AutoResetEvent
 from ..storage import Deferral, StorageFault, StoredMessage
 from .inboxes import Flight, Lane
@@ -136,6 +137,8 @@ class Suspects:
             logger.warning("could not mark a message that is delivered: %s", fault)
             self._queue(lane, message, RETRY_SECONDS)
             return True
+        except RuntimeClosed:
+            return True  # the runtime ends without waiting for the writer any longer
         if not is_waiting:
             self._suspicion.ends(message)
             self._lanes.look(message.key.to)
@@ -165,6 +168,6 @@ class Suspects:
         same = Deferral(message.key, message.wake_at, message.failures, message.last_error)
         try:
             await self._services.group_commit.perform(lambda writer: writer.defer_messages([same]))
-        except StorageFault as fault:
+        except (StorageFault, RuntimeClosed) as fault:
             # The mark is left. It is counted only if the process dies before this delivery ends.
             logger.warning("could not end the mark of a message: %s", fault)
