@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -382,3 +383,19 @@ async def test_a_circle_of_messages_ends(
     assert await runtime.get(Stock, "tea").count() == 3 + 20
     [dead] = await runtime.list_dead_messages(Stock)
     assert dead.last_error == "it is the 20th in succession"
+
+
+async def test_deliveries_leave_no_cycles_to_the_garbage_collector() -> None:
+    async with DurableRuntime(MemoryStorage(), objects=[Order, Stock]) as runtime:
+        order = runtime.get(Order, "o-1")
+        await order.tell("tea", ["warm-up"])
+        await runtime.settled(Stock, "tea")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(50):
+                await order.tell("tea", ["x"])
+                await runtime.settled(Stock, "tea")
+            assert gc.collect() < 50
+        finally:
+            gc.enable()

@@ -274,6 +274,7 @@ class Deliverer:
             flight.has_run = True
             self._stop_running(flight)
         inbox.in_flight.pop(flight, None)
+        flight.withdraw = None  # which leads back here: a cycle for each message is work for the GC
         if flight.ended is not None:
             flight.ended.settle()
         self._lanes.inboxes.ended(inbox, flight.message)
