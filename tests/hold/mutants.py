@@ -346,9 +346,9 @@ MUTANTS = [
         "suspects begin all at once",
         "crashes",
         "scheduler/_wheel/suspects.py",
-        "                if await self._begin(flight):\n"
-        "                    await self._end_probation(flight)\n",
-        "                await self._begin(flight)\n",
+        "            if await self._begin(flight):\n"
+        "                await self._end_probation(flight)\n",
+        "            await self._begin(flight)\n",
     ),
     Mutant(
         "never_acquitted",

@@ -382,9 +382,9 @@ MUTANTS = [
         "suspect_holds_others",
         "a suspect without a lane holds up the others without one",
         "suspects",
-        "_outbox/deliverer.py",
-        "        possible = list(lane.queue)[:1] if lane.name else lane.queue",
-        "        possible = list(lane.queue)[:1]",
+        "_outbox/inboxes.py",
+        "        return (self.queue[0],) if self.name and self.queue else self.queue",
+        "        return (self.queue[0],) if self.queue else self.queue",
     ),
 ]
 

@@ -40,7 +40,11 @@ LAYERS = [
 
 RANKS = {
     "_telemetry": ["events", "notifier"],
-    "_eventloop": ["loop current", "asyncio trio runner tasks timeouts wakeup", "running"],
+    "_eventloop": [
+        "loop current",
+        "asyncio trio runner tasks timeouts wakeup",
+        "running timed_queue",
+    ],
     "_json": [
         "errors",
         "depth forms names namespaces",

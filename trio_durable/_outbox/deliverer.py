@@ -162,9 +162,8 @@ class Deliverer:
 
     def _next(self, lane: Lane) -> StoredMessage | None:
         """The next message of a lane; None if it is a suspect, which waits for its turn."""
-        # Without a name they wait for nobody, also for no suspect.
-        possible = list(lane.queue)[:1] if lane.name else lane.queue
-        return next((each for each in possible if not self.suspects.must_wait(lane, each)), None)
+        must_wait = self.suspects.must_wait
+        return next((each for each in lane.possible if not must_wait(lane, each)), None)
 
     def _take(self, lane: Lane, message: StoredMessage) -> Flight:
         self._lanes.inboxes.take(lane, message)

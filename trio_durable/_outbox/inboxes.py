@@ -16,7 +16,7 @@ Pure: no I/O, and no time of its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
@@ -52,6 +52,11 @@ class Lane:
     running: int = 0
     """Deliveries whose turns haven't ended."""
     is_reading: bool = False
+
+    @property
+    def possible(self) -> Sequence[StoredMessage]:
+        """The messages of which the next one is delivered: the first, or any if it has no name."""
+        return (self.queue[0],) if self.name and self.queue else self.queue
 
     @property
     def may_deliver(self) -> bool:

@@ -18,17 +18,14 @@ early again and again still comes to each message, because those before it are g
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
-import math
 from collections.abc import Callable
 
 import anyio
 
 from .._activations.services import Services
 from .._errors import RuntimeClosed
-from .._eventloop.wakeup import AutoResetEvent
+from .._eventloop.timed_queue import TimedQueue
 from ..storage import Deferral, StorageFault, StoredMessage
 from .inboxes import Flight, Lane
 from .lanes import Lanes
@@ -68,12 +65,9 @@ class Suspects:
         self._delay_of = delay_of
         self._begin = begin
         self._suspicion = lanes.suspicion
-        self._waiting: list[tuple[float, int, Lane, StoredMessage]] = []
-        """A heap: the time of the delivery by the loop's clock, and a running number."""
+        self._waiting = TimedQueue[tuple[Lane, StoredMessage]](services.loop)
         self._queued: set[int] = set()
         """The tokens of these."""
-        self._numbers = itertools.count()
-        self._has_work = AutoResetEvent(services.loop)
 
     def must_wait(self, lane: Lane, message: StoredMessage) -> bool:
         """True if the message of a lane is a suspect, which is delivered when its turn comes."""
@@ -93,32 +87,22 @@ class Suspects:
         return not message.crashes and self._services.loop.now() > until
 
     def _queue(self, lane: Lane, message: StoredMessage, delay: float) -> None:
-        begins_at = self._services.loop.now() + delay
-        heapq.heappush(self._waiting, (begins_at, next(self._numbers), lane, message))
+        self._waiting.add((lane, message), delay)
         self._queued.add(message.key.token)
-        self._has_work.set()
 
     # --- their deliveries ------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Deliver suspects, one after the other, until cancelled."""
-        self._has_work.set()  # what an earlier run that was cut off has left
         while True:
-            await self._has_work.wait(self._seconds_left())
-            while self._seconds_left() <= 0:
-                _, _, lane, message = heapq.heappop(self._waiting)
-                self._queued.discard(message.key.token)
-                if not await self._deliver(lane, message):
-                    self._lanes.advance_current(message.key)
-
-    def _seconds_left(self) -> float:
-        """The seconds until the next delivery."""
-        return self._waiting[0][0] - self._services.loop.now() if self._waiting else math.inf
+            lane, message = await self._waiting.take()
+            self._queued.discard(message.key.token)
+            if not await self._deliver(lane, message):
+                self._lanes.advance_current(message.key)
 
     def _is_there(self, lane: Lane, message: StoredMessage) -> bool:
         """True if the message is in memory as it was. Else it is met again when it is read."""
-        possible = list(lane.queue)[:1] if lane.name else lane.queue
-        is_there = self._lanes.has(lane) and any(each is message for each in possible)
+        is_there = self._lanes.has(lane) and any(each is message for each in lane.possible)
         return is_there and not self._services.closing
 
     async def _deliver(self, lane: Lane, message: StoredMessage) -> bool:

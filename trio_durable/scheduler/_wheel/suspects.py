@@ -20,9 +20,6 @@ except for those of an object that has as many in flight as it may have.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import math
 from collections.abc import Callable
 
 import anyio
@@ -31,7 +28,7 @@ import attrs
 from ..._clock import Clock
 from ..._errors import AlarmSuperseded
 from ..._eventloop.loop import Loop
-from ..._eventloop.wakeup import AutoResetEvent
+from ..._eventloop.timed_queue import TimedQueue
 from ...storage import StorageFault, StoredAlarm
 from .claims import RETRY_SECONDS, Claims, postponed, unchanged
 from .in_flight import InFlight
@@ -64,31 +61,19 @@ class Suspects:
         self._clock = clock
         self._claims = claims
         self._hand_over = hand_over
-        self._waiting: list[tuple[float, int, InFlight]] = []
-        """A heap: the time of the delivery by the loop's clock, a running number, the delivery."""
-        self._numbers = itertools.count()
-        self._has_work = AutoResetEvent(loop)
+        self._waiting = TimedQueue[InFlight](loop)
 
     def add(self, flight: InFlight, delay: float) -> None:
         """Deliver a suspect that is claimed, ``delay`` seconds from now or later."""
-        begins_at = self._loop.now() + delay
-        heapq.heappush(self._waiting, (begins_at, next(self._numbers), flight))
+        self._waiting.add(flight, delay)
         flight.is_handed_over = True
-        self._has_work.set()
 
     async def run(self) -> None:
         """Deliver suspects, one after the other, until cancelled."""
-        self._has_work.set()  # what an earlier run that was cut off has left
         while True:
-            await self._has_work.wait(self._seconds_left())
-            while self._seconds_left() <= 0:
-                _, _, flight = heapq.heappop(self._waiting)
-                if await self._begin(flight):
-                    await self._end_probation(flight)
-
-    def _seconds_left(self) -> float:
-        """The seconds until the next delivery."""
-        return self._waiting[0][0] - self._loop.now() if self._waiting else math.inf
+            flight = await self._waiting.take()
+            if await self._begin(flight):
+                await self._end_probation(flight)
 
     async def _begin(self, flight: InFlight) -> bool:
         """Mark a suspect and begin its delivery. False if it doesn't begin."""
