@@ -87,6 +87,10 @@ class Delivery:
             return None, None
         return self.recurrence.following(self.key.object_key, self.due_at, self.began, now)
 
+    def is_acknowledged_by(self, changes: AlarmChanges) -> bool:
+        """True if a commit with ``changes`` acknowledges it."""
+        return changes.acknowledged.get(self.key.name) == self.claim
+
     @property
     def is_current(self) -> bool:
         """True while the alarm is, as far as is known, set as it was when the delivery began."""

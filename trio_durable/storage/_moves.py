@@ -6,14 +6,11 @@ runtimes from opening the source, or from serving the tenant, until somebody tak
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import attrs
 
+from .._clock import instant
 from .._errors import StorageMoved
 from ._faults import StorageFault
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @attrs.frozen
@@ -30,8 +27,7 @@ class Move:
     @property
     def when(self) -> str:
         """When the mark was made, for messages."""
-        at = _EPOCH + timedelta(microseconds=self.moved_at)
-        return f"{at:%Y-%m-%d %H:%M} UTC"
+        return f"{instant(self.moved_at):%Y-%m-%d %H:%M} UTC"
 
     def refusal(self, location: str) -> StorageMoved:
         """The error of one who opens the storage."""

@@ -144,10 +144,9 @@ class InFlightDeliveries:
         """Mark the deliveries whose alarms a durable commit has acknowledged or changed."""
         for flight in self.of_object(key.owner):
             delivery = flight.delivery
-            name = delivery.key.name
-            if changes.acknowledged.get(name) == delivery.claim:
+            if delivery.is_acknowledged_by(changes):
                 delivery.acknowledged = True  # also if it sets the next firing
-            elif changes.touches(name):
+            elif changes.touches(delivery.key.name):
                 delivery.superseded = True
 
     def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
@@ -157,8 +156,7 @@ class InFlightDeliveries:
         """
         for flight in self.of_object(key.owner):
             delivery = flight.delivery
-            name = delivery.key.name
-            if changes.acknowledged.get(name) != delivery.claim and changes.touches(name):
+            if not delivery.is_acknowledged_by(changes) and changes.touches(delivery.key.name):
                 delivery.superseded = True
 
     def dropped(self, tenant: str) -> None:

@@ -13,14 +13,14 @@ from __future__ import annotations
 import orjson
 
 PADDING = ""
-"""The value of all columns of the rows that pad a ``VALUES`` list."""
-
+"""The value of a column that a row doesn't have, and of all columns of the rows that pad a list."""
 
 _LONG_BYTES = 4096
+"""From this length on, a copy takes longer than to find the adapter."""
 
 
 def as_text(json: bytes) -> str | bytes:
-    """JSON as a parameter: text, unless it is so long that the copy takes longer."""
+    """JSON as a parameter: text, unless it is long."""
     return json.decode() if len(json) < _LONG_BYTES else json
 
 
