@@ -23,7 +23,7 @@ from trio_durable import DurableObject, DurableRuntime, alarm, handler
 from trio_durable.scheduler import TimingWheel
 
 from . import loops, memory
-from .callers import Walk, call_each
+from .callers import Walk, call_each, paced_latencies
 from .loops import LoopName
 from .measurements import Effort, Figures, Sample, percentile
 from .objects import object_ids
@@ -348,18 +348,5 @@ def beside_backlog(loop: LoopName, folder: Path, effort: Effort) -> Figures:
 
 
 async def _paced_calls(runtime: DurableRuntime, seconds: float) -> list[float]:
-    latencies: list[float] = []
-    end = perf_counter() + seconds
-
-    async def caller(number: int) -> None:
-        target = runtime.get(Caller, str(number))
-        await target.touch()
-        while (began := perf_counter()) < end:
-            await target.touch()
-            latencies.append(perf_counter() - began)
-            await anyio.sleep(random.uniform(0.005, 0.015))
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(16):
-            tasks.start_soon(caller, number)
-    return latencies
+    calls = [runtime.get(Caller, str(number)).touch for number in range(16)]
+    return await paced_latencies(calls, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from time import perf_counter
 from typing import Any
@@ -95,6 +96,24 @@ class Queue:
             if period.over:
                 break
         period.calls += done
+
+
+async def paced_latencies(calls: Sequence[Call], seconds: float) -> list[float]:
+    """Durations of calls by a caller each, who makes a hundred a second at most, in seconds."""
+    latencies: list[float] = []
+    end = perf_counter() + seconds
+
+    async def caller(call: Call) -> None:
+        await call()
+        while (began := perf_counter()) < end:
+            await call()
+            latencies.append(perf_counter() - began)
+            await anyio.sleep(random.uniform(0.005, 0.015))
+
+    async with anyio.create_task_group() as tasks:
+        for call in calls:
+            tasks.start_soon(caller, call)
+    return latencies
 
 
 async def call_each(calls: Iterable[Call], callers: int = 64) -> None:

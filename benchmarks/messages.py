@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -20,11 +20,11 @@ import attrs
 from trio_durable import DurableRuntime, handler
 
 from . import loops
-from .callers import Call, Period, TimedWalk, Walk, call_each
+from .callers import Call, Period, TimedWalk, Walk, call_each, paced_latencies
 from .loops import LoopName
 from .measurements import Effort, Figures, Sample, percentile
 from .objects import Counter, object_ids
-from .workloads import WARM_UP, OnLoop, StorageName, storage_in
+from .workloads import WARM_UP, OnLoop, StorageName, rate_of, storage_in
 
 Sending = Literal["send", "change and send"]
 SENDINGS: tuple[Sending, ...] = get_args(Sending)
@@ -138,18 +138,15 @@ class OnceCalls(OnLoop):
                 numbers, prefix = count(), random.getrandbits(64)
 
                 def call(object_id: str) -> Call:
-                    def add() -> object:
+                    def add() -> Awaitable[object]:
                         key = f"{prefix}-{next(numbers)}"
                         return runtime.get(Counter, object_id, once=key).add(1)
 
-                    return add  # type: ignore[return-value]
+                    return add
 
                 calls = [call(key) for key in object_ids(self.objects)]
                 await call_each(calls)
-                walks = [Walk(calls, number) for number in range(self.callers)]
-                await Period(WARM_UP).run(walks)
-                gc.collect()
-                return await Period(seconds).run(walks)
+                return await rate_of([Walk(calls, n) for n in range(self.callers)], seconds)
 
         return loops.run(self.loop, main)
 
@@ -204,21 +201,9 @@ def beside_backlog(asleep: bool, loop: LoopName, folder: Path, effort: Effort) -
     path, seconds = folder / "objects.db", 5 * effort.seconds
 
     async def main(objects: list[type[Counter]]) -> tuple[float, int]:
-        latencies: list[float] = []
         async with DurableRuntime(path, objects=objects) as runtime:
-            end = perf_counter() + seconds
-
-            async def caller(number: int) -> None:
-                target = runtime.get(Counter, str(number))
-                await target.add(1)
-                while (began := perf_counter()) < end:
-                    await target.add(1)
-                    latencies.append(perf_counter() - began)
-                    await anyio.sleep(random.uniform(0.005, 0.015))
-
-            async with anyio.create_task_group() as tasks:
-                for number in range(16):
-                    tasks.start_soon(caller, number)
+            calls = [partial(runtime.get(Counter, str(number)).add, 1) for number in range(16)]
+            latencies = await paced_latencies(calls, seconds)
             return percentile(latencies, 99) * 1e3, runtime.statistics().messages_delivered
 
     _store_backlog(path, asleep)
