@@ -19,7 +19,7 @@ Owner = tuple[str, str, str]
 """Type name, id and tenant of an object: a plain tuple, which is fast to compare and hash."""
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)  # messages are kept by their receivers
 class ObjectKey:
     """The identity of a durable object: its stored type name, its id and its tenant."""
 

@@ -11,7 +11,7 @@ import pytest
 from support.clock import run_threads_inline, settle
 
 from trio_durable import DurableObject, ObjectKey, PersistenceError, Retry, handler
-from trio_durable._outbox.inboxes import DEPTH
+from trio_durable._outbox.inbox import DEPTH
 from trio_durable._outbox.outbox import Outbox
 from trio_durable.storage import (
     Commit,

@@ -16,7 +16,7 @@ import pytest
 from support.postgres import url_of
 
 from trio_durable import Cluster, DurableObject, DurableRuntime, handler
-from trio_durable._outbox.inboxes import DEPTH
+from trio_durable._outbox.inbox import DEPTH
 from trio_durable.storage.postgres._shard_function import shard_of
 
 pytestmark = pytest.mark.anyio

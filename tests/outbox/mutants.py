@@ -213,7 +213,7 @@ MUTANTS = [
         "the turn of a call with a once-key doesn't record its reply",
         "one effect",
         "_messages/once.py",
-        "        self.changes.recorded.append(",
+        "        self.changes.record(",
         "        _ = (",
     ),
     Mutant(

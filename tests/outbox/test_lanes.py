@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_durable import DurableRuntime, ObjectKey
-from trio_durable._outbox.inboxes import Flight
+from trio_durable._outbox.inbox import Flight
 from trio_durable._outbox.lanes import Lanes
 from trio_durable.storage import MessageKey, StoredMessage
 
@@ -33,15 +33,28 @@ def message(number: int, lane: str) -> StoredMessage:
     )
 
 
+class Tower:
+    """A deliverer that isn't called."""
+
+    def turn_ended(self, flight: Flight) -> None:
+        raise NotImplementedError
+
+    def ended(self, flight: Flight) -> None:
+        raise NotImplementedError
+
+    def answer(self, flight: Flight, result: object) -> None:
+        raise NotImplementedError
+
+
 async def test_a_look_between_a_turn_and_its_commit_is_not_forgotten() -> None:
     async with DurableRuntime(":memory:") as runtime:
         lanes = Lanes(runtime._usable().services, lambda _: True)
         lanes.is_scanned = True
         lanes.arrived(message(1, "a"))
-        lane = lanes.ready.popleft()
+        lane = lanes.next_ready()
         inbox = lane.inbox
-        flight = Flight(lane, lane.queue[0])
-        lanes.inboxes.take(lane, flight.message)
+        flight = Flight(Tower(), lane, lane.queue[0])
+        lanes.inboxes.take(lane, flight.stored)
         inbox.in_flight[flight] = None
         lanes.advance(lane)  # the turn has ended, so the next of the lane may follow; there is none
         assert inbox.lanes == {}

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from trio_durable import DurableRuntime, InlineRunner, MemoryStorage
-from trio_durable._outbox.inboxes import DEPTH
+from trio_durable._outbox.inbox import DEPTH
 
 from .test_sleeping_lanes import Customer, Till, crowd, opened
 

@@ -147,7 +147,7 @@ RANKS = {
         "file_cluster member_cluster service",
     ],
     "_outbox": [
-        "failing_tenants message_codec sleeping_lanes suspicion",
+        "failing_tenants inbox message_codec sleeping_lanes suspicion",
         "inboxes paging",
         "composing deferrals lanes message_events",
         "sleepers suspects",

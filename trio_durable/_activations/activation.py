@@ -209,12 +209,22 @@ class Activation(Opening):
             if isinstance(handler, HandlerDefinition) and handler.is_async:
                 mailbox.job = Job(handler.name, now, Turn(state, handler.name, handler.readonly))
                 return
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001  # what decodes a state may raise anything
+            self._reply(envelope, None, error)
+        else:
+            self._run(envelope)
+
+    def _run(self, envelope: Envelope) -> None:
+        """Run an operation, or the turn of a ``def`` handler, and reply."""
+        try:
             step = self._services.loop.interruptible
             value = step(envelope.context.run, self._serve_now, envelope)
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001  # handlers may raise anything
-            state.turn = None  # should the end of the turn itself have been cut off
+            self.state.turn = None  # should the end of the turn itself have been cut off
             self._reply(envelope, None, error)
         else:
             self._reply(envelope, value, None)
@@ -260,7 +270,21 @@ class Activation(Opening):
             self._services.failed(error)
         self.wake()
 
+    def run_now(self, envelope: Envelope) -> None:
+        """Run the turn of a request without a detour through the mailbox.
+
+        The object must be open, and the handler a ``def``. For tasks of the runtime's own, such as
+        the pump is: a caller's may be cancelled, or have no stack left.
+        """
+        self.last_used = self._services.loop.now()
+        self._run(envelope)
+
     # --- jobs ------------------------------------------------------------------------------------
+
+    def is_open(self) -> bool:
+        """True if a ``def`` turn may run on the spot, after `open_up` if need be."""
+        is_open = self.mailbox is None and self.state.turn is None
+        return (is_open and self.state.instance is not None) or self.open_up()
 
     def open_up(self) -> bool:
         """Become open, if all that it takes is to decode the state; return whether it is open."""

@@ -31,12 +31,12 @@ from .admission import admit
 from .by_value import are_atoms, arguments_by_value
 from .directory import Directory
 from .envelope import Envelope
-from .exchange import Replies
 from .object_type import ObjectType
 from .observation import turn_event
 from .placement import NotHere
 from .requests import Requests, timed_out
 from .services import Services
+from .submission import Submission
 from .tenure import check_lease
 from .turns import run_turn
 from .wait_graph import Gated, current_turn
@@ -246,13 +246,11 @@ class LocalCalls(Requests):
         handler: HandlerDefinition,
         args: tuple[object, ...],
         kwargs: dict[str, object],
-        replies: Replies,
-        waiter: Waiter,
-    ) -> Callable[[], bool]:
-        """Handle a message in a turn of its object; ``waiter`` is released when that is durable.
+    ) -> Submission | None:
+        """Handle a message in a turn of its object; it is released when that is durable.
 
         Returns:
-            A function that withdraws it, and returns whether its turn hasn't begun.
+            The request in the mailbox; None if the turn has ended.
 
         Raises:
             OwnerLost: The object lives in another process.
@@ -264,16 +262,13 @@ class LocalCalls(Requests):
         except NotHere:
             raise OwnerLost(to, handler.name, "it is in another process") from None
         envelope = Envelope(
-            waiter, handler.name, handler, args, kwargs, message=delivery, replies=replies
+            delivery, handler.name, handler, args, kwargs, message=delivery, replies=delivery
         )
+        if not handler.is_async and activation.is_open():
+            activation.run_now(envelope)
+            return None
         activation.accept(envelope)
-
-        def withdraw() -> bool:
-            is_queued = activation.is_queued(envelope)
-            activation.withdraw(envelope)
-            return is_queued
-
-        return withdraw
+        return Submission(activation, envelope, self._services.wait_graph, ())
 
     # --- instruments -----------------------------------------------------------------------------
 

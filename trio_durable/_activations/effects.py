@@ -139,7 +139,7 @@ class Effects:
                 "arguments; send a message to yourself with the rest of the work",
             )
         self._sent_bytes = size
-        changes.sent.append(new)
+        changes.send(new)
 
     def cancel_message(self, sender_key: str) -> bool:
         """Stage the removal of the message that waits under a sender key.
@@ -154,7 +154,7 @@ class Effects:
 
     def withdraw_message(self, message: MessageKey) -> None:
         """Stage the removal of a message of the object that must be waiting still."""
-        self._message_changes().withdrawn.append(message)
+        self._message_changes().withdraw(message)
 
     def take_messages(self) -> MessageChanges | None:
         """Take what was staged, for a commit within the turn."""

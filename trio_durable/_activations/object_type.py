@@ -80,6 +80,14 @@ class ObjectType:
         # Of a str subclass only the text counts; an enum's own str() would say something else.
         return address_of(str.__str__(object_id), tenant)
 
+    def key_of(self, object_id: str, tenant: str) -> ObjectKey:
+        """The key of an object.
+
+        Raises:
+            InvalidObjectId: ``object_id`` can't be an id.
+        """
+        return ObjectKey(self.name, self.address(object_id, ""), tenant)
+
     def key(self, address: str) -> ObjectKey:
         """The key of the object at an address."""
         return at_address(self.name, address)

@@ -74,6 +74,12 @@ class OnceRun:
     is_over: bool = False
 
     @property
+    def is_async(self) -> bool:
+        """True if its handler is an ``async def``."""
+        handler = self.envelope.handler
+        return isinstance(handler, HandlerDefinition) and handler.is_async
+
+    @property
     def key(self) -> ObjectKey:
         """The object."""
         return self.request.key.to
@@ -300,8 +306,14 @@ class OnceRuns:
 
     async def _look_up(self, batch: list[OnceRun]) -> None:
         find = partial(_find_in_parts, self._reader, batch, self._services.clock.now())
-        for part, found in await self._runner.run(find):
+        parts, clock = await self._runner.run(find), self._services.slice_clock
+        share = clock.slice(clock.end_of_pass())
+        for part, found in parts:
             for at, run in enumerate(part):
+                if share.is_over:
+                    await self._services.loop.checkpoint()
+                    share = clock.slice(clock.end_of_pass())
+                share.turns += 1
                 try:
                     if isinstance(found, StorageFault):
                         raise StorageUnavailable(self._location, str(found)) from found
@@ -340,7 +352,10 @@ class OnceRuns:
             self._forget(run)
         elif stored is None:
             run.is_submitted = True
-            activation.accept(run.envelope)
+            if not run.is_async and activation.is_open():
+                activation.run_now(run.envelope)
+            else:
+                activation.accept(run.envelope)
         else:
             assert stored.token is not None
             name = f"trio_durable look for a dead message to {run.key}"

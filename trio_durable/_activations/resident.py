@@ -104,9 +104,9 @@ class Resident(ABC):
 
     def send(self, request: SendRequest) -> NewMessage:
         """See `ContextHost.send`."""
-        effects = self.state.stage()
+        effects, key = self.state.stage(), self.state.key
         new = self._mail(request.handler).compose(
-            request, self.key.tenant, self.wall_time(), self.key, effects.message
+            request, key.tenant, self._services.clock.now(), key, effects.message
         )
         effects.send(new)
         return new

@@ -18,7 +18,7 @@ from .._messages.message import Message, SendFailed
 from .._messages.once import derived_key
 from .._messages.request import SendOptions
 from ..storage import AlarmChanges
-from .outgoing import Outgoing, Withdrawal, answer_name, wake_time
+from .outgoing import Outgoing, Withdrawal, answer_name, send, wake_time
 
 if TYPE_CHECKING:
     from .durable_object import DurableObject
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_NO_OPTIONS = SendOptions()
 
 
 class Context:
@@ -128,8 +126,7 @@ class Context:
             UnknownObjectType: The runtime doesn't serve the class.
             NotInTurn: The caller is not in a turn of the object.
         """
-        plain: Outgoing[object] = Outgoing(self._host, _NO_OPTIONS)  # a subscript takes longer
-        return plain.send(handler, object_id, *args, **kwargs)
+        return send(self._host, handler, object_id, args, kwargs)
 
     @overload
     def outgoing(

@@ -13,7 +13,7 @@ from .._durations import Duration
 from .._errors import InvalidAlarm, InvalidMessage, NotInTurn
 from .._keys import ObjectKey
 from .._messages.message import message_id
-from .._messages.request import SendOptions, SendRequest
+from .._messages.request import NO_OPTIONS, SendOptions, SendRequest
 from .._text import short_repr
 
 P = ParamSpec("P")
@@ -45,11 +45,22 @@ class Outgoing(Generic[R]):
         Returns:
             Its id.
         """
-        if not self._host.in_turn:
-            raise NotInTurn(f"self.ctx.send() on {self._host.key} outside of a turn")
-        cls, name = sent_to(self._host.key, handler)
-        request = SendRequest(cls, object_id, name, args, kwargs, self._options)
-        return message_id(self._host.send(request).token)
+        return send(self._host, handler, object_id, args, kwargs, self._options)
+
+
+def send(
+    host: ContextHost,
+    handler: object,
+    object_id: str,
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    options: SendOptions = NO_OPTIONS,
+) -> str:
+    """Send a message in the turn of an object. See `Context.send`."""
+    if not host.in_turn:
+        raise NotInTurn(f"self.ctx.send() on {host.key} outside of a turn")
+    cls, name = handler_behind(handler) or sent_to(host.key, handler)
+    return message_id(host.send(SendRequest(cls, object_id, name, args, kwargs, options)).token)
 
 
 class OutsideMessage:

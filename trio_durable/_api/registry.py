@@ -146,8 +146,8 @@ class TypeRegistry:
         """By name, of types that other runtimes serve."""
         self._handle_classes: dict[LocalCalls, type[Handle]] = {}
         self._once_handle_classes: dict[LocalCalls, type[OnceHandle]] = {}
-        self.delivers: Callable[[str], bool] = lambda object_id: True
-        """False for an object whose alarms are delivered in another process."""
+        self.delivers: Callable[[str], bool] | None = None
+        """False for an object that lives in another process. None if all live in this one."""
         self.origin = Origin(self)
         """The runtime to pickled handles."""
 
@@ -259,7 +259,7 @@ class TypeRegistry:
 
     def is_here(self, key: AlarmKey | ObjectKey) -> bool:
         """See `Destination.is_here`."""
-        return self.delivers(key.object_id)
+        return self.delivers is None or self.delivers(key.object_id)
 
     def retry_of(self, key: AlarmKey) -> Retry:
         """See `Destination.retry_of`."""

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 
-import attrs
-
+from .._eventloop.loop import Waiter
+from .._keys import ObjectKey
 from ..storage import MessageChanges, StoredMessage
 from .message import Message, message_of
 
 
-@attrs.define(eq=False)
-class MessageDelivery:
-    """A message on its way to its handler.
+class MessageDelivery(Waiter):
+    """A message on its way to its handler: the waiter of its turn, and the `Replies` of that.
 
     The turn commits `changes`, whose acknowledgement makes the effects of the turn and the removal
-    of the message one transaction.
+    of the message one transaction. It is released when that is durable.
+
+    Args:
+        stored: The message.
     """
 
-    stored: StoredMessage
-    turn_ended: Callable[[], object]
-    """Called when the turn has ended well and its commit is submitted, which isn't durable yet."""
-    changes: MessageChanges = attrs.field(init=False)
-    """The acknowledgement, and what the turn sends."""
+    __slots__ = ("changes", "stored")
 
-    def __attrs_post_init__(self) -> None:
-        self.changes = MessageChanges(acknowledged=[self.stored.key])
+    def __init__(self, stored: StoredMessage) -> None:
+        self.ended = False
+        self.value = self.error = self.expiry = None
+        self.stored = stored
+        self.changes = MessageChanges(acknowledged=(stored.key,))
+        """The acknowledgement, and what the turn sends."""
 
     @property
     def message(self) -> Message:
         """The record that its handler sees."""
         return message_of(self.stored)
+
+    @abstractmethod
+    def turn_ended(self) -> None:
+        """The turn has ended well, and its commit is submitted, which isn't durable yet."""
+
+    @abstractmethod
+    def result(self, key: ObjectKey, handler: str, result: object) -> object:
+        """See `Replies.result`: the result is sent, or recorded, by `changes`."""
+
+    async def wait(self) -> object:
+        """Not supported.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("no task can wait for a delivery")

@@ -67,7 +67,7 @@ class OnceTurn:
     def result(self, key: ObjectKey, handler: str, result: object) -> object:
         """See `Replies.result`."""
         reply = self._encoder.result(key, handler, result)
-        self.changes.recorded.append(self.request.recorded(reply, self._expiry(), None))
+        self.changes.record(self.request.recorded(reply, self._expiry(), None))
         return reply
 
 

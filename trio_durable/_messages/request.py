@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -32,8 +32,10 @@ class SendOptions:
     """The handler of the sender that learns of its death."""
 
 
-@attrs.frozen(eq=False)
-class SendRequest:
+NO_OPTIONS: Final = SendOptions()
+
+
+class SendRequest(NamedTuple):
     """A message to send."""
 
     cls: type

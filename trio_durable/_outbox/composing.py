@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from .._activations.object_type import ObjectType
 from .._declarations.records import HandlerDefinition
@@ -11,10 +12,12 @@ from .._json.errors import as_unfit
 from .._keys import ObjectKey, id_problem
 from .._messages.delivery import MessageDelivery
 from .._messages.message import SendFailed, message_id
-from .._messages.request import SendRequest
+from .._messages.request import NO_OPTIONS, SendOptions, SendRequest
 from .._text import short_repr
 from ..storage import NewMessage, StoredMessage, lane_of, new_token
-from .message_codec import MessageCodecs
+from .message_codec import MessageCodec, MessageCodecs
+
+_Route: TypeAlias = "tuple[ObjectType, HandlerDefinition, MessageCodec]"
 
 
 class Composer:
@@ -28,6 +31,7 @@ class Composer:
     def __init__(self, codecs: MessageCodecs, type_of: Callable[[type | str], ObjectType]) -> None:
         self._codecs = codecs
         self.type_of = type_of
+        self._routes: dict[tuple[type | str, str], _Route] = {}
 
     def compose(
         self,
@@ -52,35 +56,50 @@ class Composer:
             UnknownObjectType: The runtime doesn't know the class.
             UnknownHandler: The class has no such handler.
         """
-        object_type = self.type_of(request.cls)
-        handler = object_type.handler(request.handler)
-        to = object_type.key(object_type.address(request.object_id, tenant))
-        options = request.options
+        route = self._routes.get((request.cls, request.handler))
+        if route is None:
+            route = self._route(request.cls, request.handler)
+        object_type, handler, codec = route
+        to, options = object_type.key_of(request.object_id, tenant), request.options
         if handler.readonly:
             problem = "the handler is read-only, so a message to it would change nothing; call it"
             raise InvalidMessage(to, handler.name, problem)
-        key_problem = None if options.key is None else id_problem(options.key)
-        if key_problem is not None:
-            problem = f"the key {short_repr(options.key)}: {key_problem}"
-            raise InvalidMessage(to, handler.name, problem)
-        for answer in (options.reply_to, options.failed_to):
-            if answer is not None and sender is not None:
-                self._check_answer(sender, answer, to, handler.name)
+        if options is not NO_OPTIONS:
+            self._check_options(options, to, handler.name, sender)
         is_delayed = options.wake_at is not None
         return NewMessage(
             to,
             "" if sender is None or is_delayed else lane_of(sender),
             new_token(),
             handler.name,
-            self._encoded(to, object_type, handler, request.args, request.kwargs),
+            _encoded(to, handler, codec, request.args, request.kwargs),
             now,
-            wake_at=options.wake_at,
-            hops=0 if delivery is None else delivery.stored.hops + 1,
-            sender=sender,
-            reply_to=options.reply_to,
-            failed_to=options.failed_to,
-            sender_key=options.key,
+            options.wake_at,
+            0 if delivery is None else delivery.stored.hops + 1,
+            sender,
+            options.reply_to,
+            options.failed_to,
+            options.key,
         )
+
+    def _route(self, cls: type | str, name: str) -> _Route:
+        """What sending to a handler takes. It is the same for each message."""
+        object_type = self.type_of(cls)
+        handler = object_type.handler(name)
+        route = object_type, handler, self._codecs.of(object_type, handler)
+        self._routes[cls, name] = route
+        return route
+
+    def _check_options(
+        self, options: SendOptions, to: ObjectKey, sent: str, sender: ObjectKey | None
+    ) -> None:
+        key_problem = None if options.key is None else id_problem(options.key)
+        if key_problem is not None:
+            problem = f"the key {short_repr(options.key)}: {key_problem}"
+            raise InvalidMessage(to, sent, problem)
+        for answer in (options.reply_to, options.failed_to):
+            if answer is not None and sender is not None:
+                self._check_answer(sender, answer, to, sent)
 
     def reply(self, stored: StoredMessage, result: object, now: int) -> NewMessage:
         """The answer to a message, to its sender.
@@ -114,33 +133,18 @@ class Composer:
         self, stored: StoredMessage, name: str, args: tuple[object, ...], now: int
     ) -> NewMessage:
         assert stored.sender is not None
-        to, object_type = stored.sender, self.type_of(stored.sender.type_name)
-        handler = object_type.handler(name)
+        to = stored.sender
+        _, handler, codec = self._route(to.type_name, name)
         return NewMessage(
             to,
             lane_of(stored.key.to),
             new_token(),
             name,
-            self._encoded(to, object_type, handler, args, {}),
+            _encoded(to, handler, codec, args, {}),
             now,
             hops=stored.hops + 1,
             sender=stored.key.to,
         )
-
-    def _encoded(
-        self,
-        to: ObjectKey,
-        object_type: ObjectType,
-        handler: HandlerDefinition,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-    ) -> bytes:
-        try:
-            return self._codecs.of(object_type, handler).encode(args, kwargs)
-        except Exception as error:  # hooks and validators may raise anything
-            unfit = as_unfit(error)
-            place = f"{unfit.path}: " if unfit.path else ""
-            raise InvalidMessage(to, handler.name, f"{place}{unfit.problem}") from error
 
     def _check_answer(self, sender: ObjectKey, name: str, to: ObjectKey, sent: str) -> None:
         """Check the handler of an answer, before the message is sent."""
@@ -148,3 +152,18 @@ class Composer:
         if handler.readonly:
             problem = f"the answer is for {name}, which is read-only and could do nothing with it"
             raise InvalidMessage(to, sent, problem)
+
+
+def _encoded(
+    to: ObjectKey,
+    handler: HandlerDefinition,
+    codec: MessageCodec,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+) -> bytes:
+    try:
+        return codec.encode(args, kwargs)
+    except Exception as error:  # hooks and validators may raise anything
+        unfit = as_unfit(error)
+        place = f"{unfit.path}: " if unfit.path else ""
+        raise InvalidMessage(to, handler.name, f"{place}{unfit.problem}") from error

@@ -15,7 +15,7 @@ from .._persistence.division import in_parts
 from .._persistence.group_commit import GroupCommit
 from ..storage import Deferral, PartialFault, StorageFault, Writer
 from .failing_tenants import FailingTenants
-from .inboxes import Flight
+from .inbox import Flight
 
 _Waiting: TypeAlias = tuple[Flight, Deferral]
 _Outcome: TypeAlias = PartialFault | StorageFault | None

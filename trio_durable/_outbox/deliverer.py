@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from functools import partial
+from typing import TypeAlias
 
 from .._activations.calls import LocalCalls
-from .._activations.object_type import ObjectType
 from .._activations.once_runs import OnceRuns
 from .._activations.services import Services
 from .._declarations.records import HandlerDefinition
@@ -31,16 +30,15 @@ from .._errors import (
 )
 from .._eventloop.loop import CallbackWaiter, Waiter
 from .._keys import ObjectKey
-from .._messages.delivery import MessageDelivery
 from .._messages.request import MAX_HOPS, WARNED_HOPS
 from .._persistence.ticket import Ticket
 from .._text import error_summary
 from ..storage import Burial, Deferral, MessageChanges, OnceKey, StoredMessage
 from .composing import Composer
 from .deferrals import Deferrals
-from .inboxes import Flight, Lane
+from .inbox import Flight, Lane
 from .lanes import Lanes
-from .message_codec import MessageCodecs
+from .message_codec import MessageCodec, MessageCodecs
 from .message_events import MessageEvents
 from .sleepers import Sleepers
 from .suspects import Suspects
@@ -49,8 +47,11 @@ logger = logging.getLogger("trio_durable.messages")
 
 MAX_RUNNING = 256
 """Messages that are in mailboxes at the same time."""
+MAX_IN_FLIGHT = 1024
+"""Deliveries whose outcome isn't durable yet. Else they would take memory without a bound while the
+disk hangs, and each call of others would wait for all their commits."""
 DELIVERIES_PER_SLICE = 8
-"""How many deliveries begin without a checkpoint."""
+"""How many deliveries begin without a checkpoint, if they take no longer than a slice."""
 RETRY_SECONDS = 1.0
 """The pause after a fault of the storage."""
 UNCOUNTED_SECONDS = 10.0
@@ -58,6 +59,8 @@ UNCOUNTED_SECONDS = 10.0
 PATIENCE_MICROSECONDS = 24 * 3600 * 10**6
 """How long a message that this release can't handle waits for one that can."""
 MAX_ERROR_CHARS = 1000
+
+_Route: TypeAlias = "tuple[LocalCalls, HandlerDefinition, MessageCodec]"
 
 
 class OutsideCommit:
@@ -109,6 +112,7 @@ class Deliverer:
         self._composer = composer
         self._once = once
         self._lanes = lanes
+        self._routes: dict[tuple[str, str], _Route] = {}
         self._sleepers = sleepers
         self.deferrals = Deferrals(services.loop, services.group_commit, self._deferred)
         self.suspects = Suspects(services, lanes, self._delay_of, self._begin_suspect)
@@ -125,7 +129,7 @@ class Deliverer:
         return len(self._in_flight)
 
     @property
-    def ended(self) -> int:
+    def outcomes(self) -> int:
         """The number of deliveries that have ended, well or not, since the runtime opened."""
         return self.delivered + self.failed
 
@@ -137,15 +141,26 @@ class Deliverer:
 
     async def run(self) -> None:
         """Deliver what is ready, until cancelled."""
-        lanes = self._lanes
+        lanes, clock, checkpoint = (
+            self._lanes,
+            self._services.slice_clock,
+            self._services.loop.checkpoint,
+        )
         while True:
-            begun = 0
-            while lanes.ready and self._running < MAX_RUNNING and not self._is_stopped:
-                self._begin(lanes.ready.popleft())
-                begun += 1
-                if begun % DELIVERIES_PER_SLICE == 0:
-                    await self._services.loop.checkpoint()
+            share = clock.slice(clock.end_of_pass())
+            while lanes.ready and self._has_room:
+                self._begin(lanes.next_ready())
+                share.turns += 1
+                if share.turns >= DELIVERIES_PER_SLICE or share.is_late:
+                    await checkpoint()
+                    share = clock.slice(clock.end_of_pass())
             await lanes.has_ready.wait()
+
+    @property
+    def _has_room(self) -> bool:
+        """True if another delivery may begin."""
+        is_bounded = self._running < MAX_RUNNING and len(self._in_flight) < MAX_IN_FLIGHT
+        return is_bounded and not self._is_stopped
 
     def _begin(self, lane: Lane) -> None:
         if not lane.may_deliver or lane.inbox.is_stale:
@@ -158,16 +173,18 @@ class Deliverer:
         if message is not None:
             self._hand_over(self._take(lane, message))
             if lane.may_deliver:
-                self._lanes.ready.append(lane)
+                self._lanes.note_ready(lane)
 
     def _next(self, lane: Lane) -> StoredMessage | None:
         """The next message of a lane; None if it is a suspect, which waits for its turn."""
-        must_wait = self.suspects.must_wait
+        must_wait, first = self.suspects.must_wait, lane.queue[0]
+        if not must_wait(lane, first):
+            return first
         return next((each for each in lane.possible if not must_wait(lane, each)), None)
 
     def _take(self, lane: Lane, message: StoredMessage) -> Flight:
         self._lanes.inboxes.take(lane, message)
-        flight = Flight(lane, message)
+        flight = Flight(self, lane, message)
         lane.running += 1
         lane.inbox.in_flight[flight] = None
         self._running += 1
@@ -177,30 +194,37 @@ class Deliverer:
     def _begin_suspect(self, lane: Lane, message: StoredMessage) -> Flight:
         """See `Suspects`."""
         flight = self._take(lane, message)
-        flight.ended = self._services.loop.waiter()
+        flight.over = self._services.loop.waiter()
         self._hand_over(flight)
         return flight
 
     def _delay_of(self, message: StoredMessage) -> float | None:
         """See `Suspects`."""
         try:
-            handler = self._handler_of(message)[1]
+            handler = self._route_of(message)[1]
         except DurableError:
             return None  # this release has none
         if handler.retry.is_fatal(message.crashes):
             return None
         return handler.retry.delay(message.crashes) if message.crashes else 0.0
 
-    def _handler_of(self, message: StoredMessage) -> tuple[LocalCalls, HandlerDefinition]:
-        calls = self._calls(message.key.to.type_name)
-        return calls, calls.object_type.handler(message.handler)
+    def _route_of(self, message: StoredMessage) -> _Route:
+        """What delivering to a handler takes. It is the same for each message."""
+        type_name, name = message.key.to.type_name, message.handler
+        route = self._routes.get((type_name, name))
+        if route is None:
+            calls = self._calls(type_name)
+            handler = calls.object_type.handler(name)
+            route = calls, handler, self._codecs.of(calls.object_type, handler)
+            self._routes[type_name, name] = route
+        return route
 
     def _hand_over(self, flight: Flight) -> None:
         """Hand a message to its object, if this release can handle it."""
-        message, to = flight.message, flight.message.key.to
+        message, to = flight.stored, flight.stored.key.to
         try:
-            calls, handler = self._handler_of(message)
-            args, kwargs = self._codecs.of(calls.object_type, handler).decode(message.arguments)
+            calls, handler, codec = self._route_of(message)
+            args, kwargs = codec.decode(message.arguments)
         except UnknownObjectType as error:
             self._lanes.unknown_types.add(to.type_name)
             logger.warning("messages to %s wait: %s", to.type_name, error)
@@ -223,21 +247,17 @@ class Deliverer:
                 "before; after %d it is a dead letter",
                 *(message.handler, to, message.hops, MAX_HOPS),
             )
-        delivery = MessageDelivery(message, partial(self._turn_ended, flight))
-        waiter = CallbackWaiter(partial(self._ended, flight, handler))
-        replies = _Answers(self, calls.object_type, handler, delivery)
-        deliver = partial(calls.deliver_message, delivery, handler, args, kwargs, replies, waiter)
+        flight.handler = handler
         try:
             if self._observation is None:
-                flight.withdraw = deliver()
+                flight.submission = calls.deliver_message(flight, handler, args, kwargs)
             else:
-                flight.withdraw = self._observation.deliver(flight, handler, deliver)
+                flight.submission = self._observation.deliver(flight, calls, handler, args, kwargs)
         except Exception as error:  # noqa: BLE001  # the object isn't here, or its tenant goes
-            self._report_end(flight, error)
-            self._failed(flight, handler, error)
+            flight.fail(error)
 
-    def _turn_ended(self, flight: Flight) -> None:
-        """The turn has ended well, and its commit is on its way. The next one may follow."""
+    def turn_ended(self, flight: Flight) -> None:
+        """See `Tower.turn_ended`. The next one may follow."""
         if not flight.has_run:
             flight.has_run = True
             self._stop_running(flight)
@@ -248,17 +268,17 @@ class Deliverer:
         self._running -= 1
         self._lanes.has_ready.set()
 
-    def _ended(self, flight: Flight, handler: HandlerDefinition, waiter: Waiter) -> None:
-        """The outcome is durable, or the delivery has failed."""
-        error = waiter.error
+    def ended(self, flight: Flight) -> None:
+        """See `Tower.ended`."""
+        error = flight.error
         self._report_end(flight, error)
         if error is None:
             self.delivered += 1
             flight.is_decided = True
             self._finish(flight)
         else:
-            waiter.error = None
-            self._failed(flight, handler, error)
+            flight.error = None
+            self._failed(flight, error)
 
     def _report_end(self, flight: Flight, error: BaseException | None) -> None:
         if self._observation is not None:
@@ -273,10 +293,12 @@ class Deliverer:
             flight.has_run = True
             self._stop_running(flight)
         inbox.in_flight.pop(flight, None)
-        flight.withdraw = None  # which leads back here: a cycle for each message is work for the GC
-        if flight.ended is not None:
-            flight.ended.settle()
-        self._lanes.inboxes.ended(inbox, flight.message)
+        if self._lanes.ready:
+            self._lanes.has_ready.set()  # there may be room for it now
+        flight.submission = None  # or the two would be a cycle
+        if flight.over is not None:
+            flight.over.settle()
+        self._lanes.inboxes.ended(inbox, flight.stored)
         if inbox.lanes.get(lane.name) is lane:
             self._lanes.advance(lane)
         else:
@@ -288,15 +310,16 @@ class Deliverer:
 
     def _wait_for_release(self, flight: Flight, error: Exception) -> None:
         """Let a message wait that this release can't handle: a newer one may, for a day."""
-        message, text = flight.message, _text(error)
+        message, text = flight.stored, _text(error)
         if self._services.clock.now() - message.sent_at > PATIENCE_MICROSECONDS:
             self._bury(flight, message.failures, text)
         else:
             self._defer_uncounted(flight, text)
 
-    def _failed(self, flight: Flight, handler: HandlerDefinition, error: BaseException) -> None:
+    def _failed(self, flight: Flight, error: BaseException) -> None:
         """Decide what becomes of a message whose delivery has failed."""
-        inbox, message = flight.lane.inbox, flight.message
+        inbox, message, handler = flight.lane.inbox, flight.stored, flight.handler
+        assert handler is not None
         if isinstance(error, (RuntimeClosed, TenantDropped)):
             self._lanes.inboxes.discard(inbox)
             self._finish(flight)
@@ -326,13 +349,13 @@ class Deliverer:
         for flight in list(inbox.in_flight):
             if flight is lost:
                 self._give_back(flight)
-            elif not flight.has_run and flight.withdraw is not None and flight.withdraw():
+            elif not flight.has_run and flight.withdraw():
                 self._report_end(flight, _overtaken(flight))
                 self._give_back(flight)
 
     def _give_back(self, flight: Flight) -> None:
         """A delivery has ended, and the message waits as before."""
-        message = flight.message
+        message = flight.stored
         if not flight.lane.name and message.wake_at is not None:
             # It isn't read with its inbox, as one that sleeps.
             wake_at = self._services.clock.now() + round(RETRY_SECONDS * 1e6)
@@ -342,10 +365,10 @@ class Deliverer:
     def _defer(self, flight: Flight, seconds: float, failures: int, error: str) -> None:
         """Let the message, and its lane, sleep."""
         wake_at = self._services.clock.now() + round(seconds * 1e6)
-        deferral = Deferral(flight.message.key, wake_at, failures, error)
+        deferral = Deferral(flight.stored.key, wake_at, failures, error)
         logger.info(
             "message %s to %s has failed, and is tried again in %.1f s: %s",
-            *(flight.message.handler, flight.message.key.to, seconds, error),
+            *(flight.stored.handler, flight.stored.key.to, seconds, error),
         )
         flight.is_decided = True
         self.deferrals.add(flight, deferral)
@@ -356,22 +379,22 @@ class Deliverer:
         assert deferral.wake_at is not None
         if lane.name and lane.inbox.lanes.get(lane.name) is lane and not lane.inbox.is_stale:
             self._lanes.fall_asleep(lane)
-        self._sleepers.expect(deferral.wake_at, flight.message.key)
+        self._sleepers.expect(deferral.wake_at, flight.stored.key)
         self._finish(flight)
 
     def _defer_uncounted(self, flight: Flight, error: str) -> None:
         """Let it sleep after a failure that isn't the handler's."""
         seconds = UNCOUNTED_SECONDS * random.uniform(0.5, 1)  # noqa: S311  # jitter
-        self._defer(flight, seconds, flight.message.failures, error)
+        self._defer(flight, seconds, flight.stored.failures, error)
 
     def _bury(self, flight: Flight, failures: int, error: str) -> None:
         """Make the message a dead letter; its lane goes on when that is durable."""
-        message = flight.message
+        message = flight.stored
         key, now = message.key.to, self._services.clock.now()
         changes = MessageChanges(buried=[Burial(message.key, failures, error)])
         if message.failed_to is not None and message.sender is not None:
             try:
-                changes.sent.append(self._composer.failed(message, failures, error, now))
+                changes.send(self._composer.failed(message, failures, error, now))
             except DurableError as problem:
                 logger.warning("nobody learns of the death of a message to %s: %s", key, problem)
         logger.error(
@@ -407,14 +430,8 @@ class Deliverer:
         else:
             ticket.hold(waiter)
 
-    def answer(
-        self,
-        object_type: ObjectType,
-        handler: HandlerDefinition,
-        delivery: MessageDelivery,
-        result: object,
-    ) -> None:
-        """Hand on the result of a message's turn, in the commit of that turn.
+    def answer(self, flight: Flight, result: object) -> None:
+        """See `Tower.answer`: in the commit of that turn.
 
         It is sent to the message's sender, and recorded under its once-key.
 
@@ -422,39 +439,20 @@ class Deliverer:
             InvalidMessage: It can't be sent, so the turn fails.
             ReplyError: It can't be recorded, likewise.
         """
-        stored = delivery.stored
+        stored, handler = flight.stored, flight.handler
         if stored.once_key is not None:
+            assert handler is not None
+            object_type = self._composer.type_of(stored.key.to.type_name)
             reply = self._once.reply(object_type, handler, stored, result)
-            delivery.changes.recorded.append(reply)
+            flight.changes.record(reply)
         if stored.reply_to is not None and stored.sender is not None:
             now = self._services.clock.now()
-            delivery.changes.sent.append(self._composer.reply(stored, result, now))
-
-
-class _Answers:
-    """The `Replies` of a message: its result goes to its sender, as a message."""
-
-    def __init__(
-        self,
-        deliverer: Deliverer,
-        object_type: ObjectType,
-        handler: HandlerDefinition,
-        delivery: MessageDelivery,
-    ) -> None:
-        self._deliverer = deliverer
-        self._object_type = object_type
-        self._handler = handler
-        self._delivery = delivery
-
-    def result(self, key: ObjectKey, handler: str, result: object) -> object:
-        """See `Replies.result`."""
-        self._deliverer.answer(self._object_type, self._handler, self._delivery, result)
-        return None
+            flight.changes.send(self._composer.reply(stored, result, now))
 
 
 def _overtaken(flight: Flight) -> PersistenceError:
     """The error of a message that is delivered again, since one before it could not be stored."""
-    key = flight.message.key.to
+    key = flight.stored.key.to
     return PersistenceError(key, "save", "an earlier message's outcome could not be saved")
 
 

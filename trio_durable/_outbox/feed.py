@@ -19,7 +19,8 @@ from .._eventloop.runner import Runner
 from .._keys import ObjectKey
 from ..storage import PartialFault, Reader, Receiver, StoredMessage
 from .failing_tenants import FailingTenants
-from .inboxes import DEPTH, LANES, Inbox, Lane
+from .inbox import DEPTH, Inbox, Lane
+from .inboxes import LANES
 from .lanes import Lanes
 from .paging import each_page
 from .sleepers import Sleepers
@@ -141,7 +142,7 @@ class Feed:
         if inbox is None:
             inbox = lanes.inboxes.add(to, is_whole=False)
         inbox.is_reading = True
-        inbox.missed.clear()
+        inbox.missed = set()
         inbox.has_missed = False
         if inbox.cursor is None:
             inbox.is_complete = True  # unless one is missed until the last lane was read
@@ -181,7 +182,7 @@ class Feed:
             self._lanes.suspicion.read(inbox.key, messages)
             # One that has fallen asleep meanwhile may be awake in what was read.
             if name not in inbox.lanes and not self._lanes.inboxes.sleeping.knows(inbox.key, name):
-                is_missed = inbox.has_missed or name in inbox.missed
+                is_missed = inbox.has_missed or name in (inbox.missed or ())
                 is_whole = len(messages) < DEPTH and not is_missed
                 lane = inbox.lanes[name] = Lane(inbox, name, is_whole)
                 self._append(lane, messages, ended)
@@ -225,6 +226,8 @@ class Feed:
         self, inbox: Inbox, read: Callable[[], list[StoredMessage]]
     ) -> tuple[list[StoredMessage], set[int]]:
         """Read messages. Returns these, and the tokens of those that were handled meanwhile."""
+        if inbox.ended is None:
+            inbox.ended = set()
         inbox.reads += 1
         try:
             found = await self._runner.run(read)
@@ -232,7 +235,7 @@ class Feed:
         finally:
             inbox.reads -= 1
             if not inbox.reads:
-                inbox.ended.clear()
+                inbox.ended = None
 
     def _is_current(self, lane: Lane) -> bool:
         return not lane.inbox.is_stale and lane.inbox.lanes.get(lane.name) is lane

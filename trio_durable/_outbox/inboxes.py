@@ -15,104 +15,19 @@ Pure: no I/O, and no time of its own.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 
-import attrs
-
-from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
 from ..storage import StoredMessage
+from .inbox import DEPTH, Inbox, Lane
 from .sleeping_lanes import SleepingLanes
 
 LANES = 16
 """Lanes of one receiver in memory, at most. Those that sleep don't count."""
-DEPTH = 16
-"""Messages of one lane in memory, at most."""
 MAX_MESSAGES = 10_000
 """Messages in memory, of all receivers."""
 MAX_BYTES = 16_000_000
 """Bytes of their arguments."""
-
-
-@attrs.define(eq=False)
-class Lane:
-    """One lane of a receiver: messages that are delivered one after the other.
-
-    The lane with the name "" is that of messages which wait for no other.
-    """
-
-    inbox: Inbox
-    name: str
-    is_whole: bool
-    """All of its messages in the table are in memory."""
-    queue: deque[StoredMessage] = attrs.field(factory=deque)
-    last: int = 0
-    """The number of the latest message that came into memory."""
-    running: int = 0
-    """Deliveries whose turns haven't ended."""
-    is_reading: bool = False
-
-    @property
-    def possible(self) -> Sequence[StoredMessage]:
-        """The messages of which the next one is delivered: the first, or any if it has no name."""
-        return (self.queue[0],) if self.name and self.queue else self.queue
-
-    @property
-    def may_deliver(self) -> bool:
-        """True if the next message may be handed to the object."""
-        most = 1 if self.name else DEPTH
-        return bool(self.queue) and self.running < most
-
-
-@attrs.define(eq=False)
-class Flight:
-    """One delivery, from when the message is taken until its outcome is durable."""
-
-    lane: Lane
-    message: StoredMessage
-    has_run: bool = False
-    """Its turn has ended well."""
-    withdraw: Callable[[], bool] | None = None
-    """Takes it out of the object's mailbox; returns whether its turn hasn't begun."""
-    is_decided: bool = False
-    """What becomes of the message is stored, or about to be: it is gone, or sleeps."""
-    ended: Waiter | None = None
-    """Released when the delivery is over, if one waits for that."""
-
-
-@attrs.define(eq=False)
-class Inbox:
-    """What is in memory of the messages to one object."""
-
-    key: ObjectKey
-    is_whole: bool
-    """All lanes that have messages in the table are here, except those that sleep."""
-    lanes: dict[str, Lane] = attrs.field(factory=dict)
-    cursor: str | None = None
-    """The last lane that was read; None if the next read begins with the first one."""
-    in_flight: dict[Flight, None] = attrs.field(factory=dict)
-    """Deliveries whose outcome isn't durable."""
-    is_stale: bool = False
-    """What is in memory may not be what is stored. It is read again once nothing is in flight."""
-    is_paused: bool = False
-    """It is read again later, after a fault."""
-    is_reading: bool = False
-    missed: set[str] = attrs.field(factory=set)
-    """Lanes of messages that were committed while this was read."""
-    has_missed: bool = False
-    """Messages may have been committed by another process while this was read."""
-    is_complete: bool = False
-    """Reading from the first lane on has missed none so far."""
-    reads: int = 0
-    """How many reads of it, or of its lanes, haven't returned."""
-    ended: set[int] = attrs.field(factory=set)
-    """Tokens of the messages whose deliveries have ended during these, which may return them."""
-
-    @property
-    def is_settled(self) -> bool:
-        """True if nothing of it is delivered or may be."""
-        return not (self.lanes or self.in_flight or self.is_reading or self.is_stale)
 
 
 class Inboxes:
@@ -159,24 +74,19 @@ class Inboxes:
 
     # --- messages --------------------------------------------------------------------------------
 
-    def arrived(self, message: StoredMessage) -> Lane | None:
+    def arrived(self, inbox: Inbox, message: StoredMessage) -> Lane | None:
         """Put a message that was committed just now behind its lane, if that is whole.
 
         Returns:
             The lane; None if the message has to be read from the table later.
         """
-        to, name = message.key.to, message.key.lane
-        if self.sleeping.knows(to, name):
-            return None  # it is read when the lane wakes
-        inbox = self._by_key.get(to)
-        if inbox is None:
-            inbox = self.add(to, is_whole=True)
+        name = message.key.lane
+        if inbox.is_stale or self.sleeping.knows(inbox.key, name):
+            return None  # it is read with the inbox, or when the lane wakes
         lane = inbox.lanes.get(name)
-        if inbox.is_stale:
-            return None
         if lane is None:
             if inbox.is_reading:
-                inbox.missed.add(name)  # the read may have come before the commit
+                inbox.miss(name)  # the read may have come before the commit
                 inbox.is_complete = False
                 return None
             if not inbox.is_whole or len(inbox.lanes) >= LANES or self.is_full:
@@ -201,7 +111,7 @@ class Inboxes:
         if name in inbox.lanes or inbox.is_stale:
             return None
         if inbox.is_reading:
-            inbox.missed.add(name)
+            inbox.miss(name)
             inbox.is_complete = False
             return None
         if len(inbox.lanes) >= LANES or self.is_full:
@@ -249,7 +159,7 @@ class Inboxes:
             is_whole = inbox.is_whole and not inbox.is_reading
             lane = inbox.lanes[""] = Lane(inbox, "", is_whole)
         lane.queue.append(message)  # its number says nothing about what else was read
-        self._count(message, 1)
+        self._enter(message)
         return lane
 
     def append(
@@ -265,12 +175,12 @@ class Inboxes:
         lane.last, token = message.key.seq, message.key.token
         if token not in self.known and token not in ended:
             lane.queue.append(message)
-            self._count(message, 1)
+            self._enter(message)
 
     def ended(self, inbox: Inbox, message: StoredMessage) -> None:
         """A delivery is over."""
         self.known.discard(message.key.token)
-        if inbox.reads:
+        if inbox.ended is not None:
             inbox.ended.add(message.key.token)
 
     def take(self, lane: Lane, message: StoredMessage) -> None:
@@ -279,18 +189,22 @@ class Inboxes:
             lane.queue.popleft()
         else:
             lane.queue.remove(message)
-        self._count(message, -1)
-        self.known.add(message.key.token)  # it is in flight
+        self._leave(message)  # it is known still, since it is in flight
 
     def drop(self, lane: Lane) -> None:
         """Forget a lane with all that it holds."""
         for message in lane.queue:
-            self._count(message, -1)
+            self._leave(message)
+            self.known.discard(message.key.token)
         lane.queue.clear()
         if lane.inbox.lanes.get(lane.name) is lane:
             del lane.inbox.lanes[lane.name]
 
-    def _count(self, message: StoredMessage, by: int) -> None:
-        (self.known.add if by > 0 else self.known.discard)(message.key.token)
-        self.messages += by
-        self.bytes += by * len(message.arguments)
+    def _enter(self, message: StoredMessage) -> None:
+        self.known.add(message.key.token)
+        self.messages += 1
+        self.bytes += len(message.arguments)
+
+    def _leave(self, message: StoredMessage) -> None:
+        self.messages -= 1
+        self.bytes -= len(message.arguments)

@@ -13,7 +13,8 @@ from .._eventloop.loop import CallbackWaiter, Waiter
 from .._eventloop.wakeup import AutoResetEvent
 from .._keys import ObjectKey
 from ..storage import MessageKey, StoredMessage
-from .inboxes import LANES, Inbox, Inboxes, Lane
+from .inbox import Inbox, Lane
+from .inboxes import LANES, Inboxes
 from .suspicion import Suspicion
 
 
@@ -62,14 +63,17 @@ class Lanes:
     def arrived(self, message: StoredMessage) -> None:
         """A message that isn't delayed was committed just now."""
         to = message.key.to
-        if self.inboxes.get(to) is None and not self._knows(to):
-            self.note_unread(to)
-            return
-        lane = self.inboxes.arrived(message)
+        inbox = self.inboxes.get(to)
+        if inbox is None:
+            if not self._knows(to):
+                self.note_unread(to)
+                return
+            inbox = self.inboxes.add(to, is_whole=True)
+        lane = self.inboxes.arrived(inbox, message)
         if lane is not None:
             self.advance(lane)
-        elif (inbox := self.inboxes.get(to)) is not None and not inbox.lanes:
-            self.let_go(inbox)  # there was no room for it at all
+        elif not inbox.lanes:
+            self.let_go(inbox)  # there was no room for it at all, or its lane sleeps
 
     def woken(self, message: StoredMessage) -> bool:
         """A message without a lane may be delivered now. False if there is no room for it."""
@@ -162,8 +166,7 @@ class Lanes:
         elif inbox.lanes.get(lane.name) is not lane:
             self.let_go(inbox)  # it was forgotten
         elif lane.may_deliver:
-            self.ready.append(lane)
-            self.has_ready.set()
+            self.note_ready(lane)
         elif not lane.queue and not lane.running and not lane.is_reading:
             if lane.is_whole:
                 self.inboxes.drop(lane)
@@ -172,6 +175,19 @@ class Lanes:
                 lane.is_reading = True
                 self.to_read.append(lane)
                 self.has_unread.set()
+
+    def note_ready(self, lane: Lane) -> None:
+        """A lane has a message that may be delivered."""
+        if not lane.is_ready:
+            lane.is_ready = True
+            self.ready.append(lane)
+            self.has_ready.set()
+
+    def next_ready(self) -> Lane:
+        """Take the first of the lanes that have one."""
+        lane = self.ready.popleft()
+        lane.is_ready = False
+        return lane
 
     def advance_current(self, key: MessageKey) -> None:
         """`advance` the lane of a message as it is in memory now, if it is."""
@@ -242,6 +258,7 @@ class Lanes:
 
     def tell_watchers(self) -> None:
         """A delivery has ended, or something was read."""
-        watchers, self._watchers = self._watchers, []
-        for waiter in watchers:
-            waiter.settle()
+        if self._watchers:
+            watchers, self._watchers = self._watchers, []
+            for waiter in watchers:
+                waiter.settle()

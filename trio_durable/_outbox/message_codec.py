@@ -43,6 +43,12 @@ class MessageCodec:
         self._leading = parameters.declared_names()
         """The positional parameters, as messages name them."""
         self._has_positional_only = any(name.startswith("/") for name in self._leading)
+        exact = {name: form.exact - {dict, list} for name, form in self._forms.items()}
+        self._exact = [(name, exact[name]) for name in self._leading]
+        """The types of positional arguments that are their own JSON, which most arguments are."""
+        is_simple = self._forms.keys() == parameters.named.keys() and not self._declaration.text
+        self._exact_by_name = exact if is_simple else None
+        """The same by name, if there is nothing but parameters that take a keyword."""
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Arguments as JSON.
@@ -83,6 +89,14 @@ class MessageCodec:
         self, args: tuple[object, ...], kwargs: Mapping[str, object]
     ) -> tuple[dict[str, object], list[object]]:
         """Arguments by the names of their parameters, and those of ``*args``, in plain JSON."""
+        if not kwargs and self._parameters.fewest <= len(args) <= len(self._exact):
+            by_name: dict[str, object] = {}
+            for (name, exact), value in zip(self._exact, args, strict=False):
+                if type(value) not in exact:
+                    break
+                by_name[name] = value
+            else:
+                return by_name, []
         self._check(len(args), kwargs.keys())
         places: list[int] = []
         by_name = {
@@ -100,7 +114,10 @@ class MessageCodec:
         Raises:
             Unfit: They don't fit the handler any more, or not yet.
         """
-        by_name, rest, declaration = _parts(orjson.loads(data))
+        found = orjson.loads(data)
+        if (values := self._complete(found)) is not None:
+            return (), values
+        by_name, rest, declaration = _parts(found)
         is_own = declaration == self._declaration.text
         recorded = None if is_own else self._declaration.other(declaration)
 
@@ -122,6 +139,19 @@ class MessageCodec:
             args += [read(ARGS, value) for value in rest]
         self._check(len(args), values.keys())
         return tuple(args), values
+
+    def _complete(self, data: object) -> dict[str, object] | None:
+        """The arguments in ``data``, if it has all of them and they are what they are in JSON."""
+        exact = self._exact_by_name
+        if exact is None or not (isinstance(data, list) and len(data) == 1):
+            return None
+        [by_name] = data
+        if not isinstance(by_name, dict) or len(by_name) != len(exact):
+            return None
+        for name, value in by_name.items():
+            if name not in exact or type(value) not in exact[name]:
+                return None
+        return by_name
 
     def _check(self, count: int, keywords: KeysView[str]) -> None:
         try:

@@ -7,19 +7,17 @@ trace of its sender is kept in memory from `composed` until the commit, when `Me
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import TypeVar
 
+from .._activations.calls import LocalCalls
+from .._activations.submission import Submission
 from .._clock import Clock
 from .._declarations.records import HandlerDefinition
 from .._messages.message import message_id
 from .._telemetry.events import MessageBuried, MessageDelivery, MessageSent
 from .._telemetry.notifier import Notifier, request
 from ..storage import MessageChanges, NewMessage, StoredMessage
-from .inboxes import Flight
-
-R = TypeVar("R")
+from .inbox import Flight
 
 _MAX_TRACES = 10_000
 """Messages that aren't committed yet, those of turns that have failed included."""
@@ -55,9 +53,16 @@ class MessageEvents:
                 MessageSent(new.to, new.handler, message_id(new.token), new.sender, delay, trace)
             )
 
-    def deliver(self, flight: Flight, handler: HandlerDefinition, deliver: Callable[[], R]) -> R:
+    def deliver(
+        self,
+        flight: Flight,
+        calls: LocalCalls,
+        handler: HandlerDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> Submission | None:
         """Report that a delivery begins, and deliver in its context."""
-        message = flight.message
+        message = flight.stored
         due = message.sent_at if message.wake_at is None else message.wake_at
         event = MessageDelivery(
             message.key.to,
@@ -72,7 +77,7 @@ class MessageEvents:
         self._observed[flight] = event, context, context.run(self._notifier.start, event)
         context.run(request.set, event)
         # In a copy: the delivery may end at once, and a context can't be entered twice.
-        return context.copy().run(deliver)
+        return context.copy().run(calls.deliver_message, flight, handler, args, kwargs)
 
     def ended(self, flight: Flight, error: BaseException | None) -> None:
         """Report the end of a delivery, once."""

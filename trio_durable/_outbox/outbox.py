@@ -217,9 +217,9 @@ class Outbox:
         Returns:
             False if it has given up.
         """
-        end = self._deliverer.ended + most
+        end = self._deliverer.outcomes + most
         while not (self._lanes.are_settled and self._sleepers.are_settled(self._now())):
-            if self._deliverer.ended >= end:
+            if self._deliverer.outcomes >= end:
                 return False
             await self._lanes.changed()
         return True
@@ -247,12 +247,13 @@ class Outbox:
             self._once.recorded(changes.recorded)
         if self._observation is not None:
             self._observation.sent(changes)
+        lanes = self._lanes
         for new in changes.sent:
             if not self._is_here(new.to):
                 self._tell(new.to)
-            elif self._lanes.serves(new.to):
+            elif new.to.type_name not in lanes.unknown_types:
                 if new.wake_at is None:
-                    self._lanes.arrived(_stored(new))
+                    lanes.arrived(_stored(new))
                 else:
                     self._sleepers.expect(new.wake_at, new.key)
 

@@ -27,7 +27,7 @@ from .._activations.services import Services
 from .._errors import RuntimeClosed
 from .._eventloop.timed_queue import TimedQueue
 from ..storage import Deferral, StorageFault, StoredMessage
-from .inboxes import Flight, Lane
+from .inbox import Flight, Lane
 from .lanes import Lanes
 
 logger = logging.getLogger("trio_durable.messages")
@@ -139,13 +139,13 @@ class Suspects:
         seconds = min(PROBATION_SECONDS, ALL_BEGIN_WITHIN_SECONDS / (len(self._waiting) + 1))
         try:
             with anyio.move_on_after(seconds):
-                assert flight.ended is not None
-                await flight.ended.wait()
+                assert flight.over is not None
+                await flight.over.wait()
         finally:
             # The record of what became of the message ends the mark, if there is one.
             if not flight.is_decided:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSING_SECONDS):
-                    await self._acquit(flight.message)
+                    await self._acquit(flight.stored)
 
     async def _acquit(self, message: StoredMessage) -> None:
         """End the mark of a message that waits."""

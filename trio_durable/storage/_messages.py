@@ -11,12 +11,16 @@ wait for no other have no lane: their ``lane`` is "".
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple, TypeVar
 
 import attrs
 
 from .._keys import ObjectKey
 from .._random_bits import random_bits
+
+T = TypeVar("T")
 
 RECEIVER_DELETED = "the receiver was deleted while the message waited"
 """The error of a message that became a dead letter because its receiver was deleted."""
@@ -118,31 +122,56 @@ class OnceReply:
         return self.reply is None and self.token is not None
 
 
+def _joined(entries: Sequence[T], more: Sequence[T]) -> Sequence[T]:
+    """The entries of a field of `MessageChanges`, and more. In place if there is a list already."""
+    if not more:
+        return entries
+    if isinstance(entries, list):
+        entries += more
+        return entries
+    return [*entries, *more]
+
+
 @attrs.define(eq=False)
 class MessageChanges:
     """Changes that turns of one object made to messages. Applied in the order of the fields.
+
+    Nearly every record has one or two entries in all. So a field is the empty tuple until it has
+    one, or else each message would make a dozen lists for the garbage collector to visit.
 
     A deletion of the object by the same commit comes before ``sent``: what waits for the object by
     then becomes a dead letter, and what is sent to it later is for the next one of its id.
     """
 
-    acknowledged: list[MessageKey] = attrs.field(factory=list)
+    acknowledged: Sequence[MessageKey] = ()
     """Handled messages to the object, which are removed. If one of them isn't waiting any more, by
     all fields of its key, the commit is stale and nothing of it applies."""
-    buried: list[Burial] = attrs.field(factory=list)
+    buried: Sequence[Burial] = ()
     """Messages to the object that become dead letters. They must be waiting, too."""
-    withdrawn: list[MessageKey] = attrs.field(factory=list)
+    withdrawn: Sequence[MessageKey] = ()
     """Messages from the object that it takes back. They must be waiting, too."""
-    cancelled: list[str] = attrs.field(factory=list)
+    cancelled: Sequence[str] = ()
     """Sender keys of the object: what waits under them is removed, if anything does."""
-    sent: list[NewMessage] = attrs.field(factory=list)
+    sent: Sequence[NewMessage] = ()
     """In order. At most one for each sender key. Those of one commit get ascending numbers."""
-    recorded: list[OnceReply] = attrs.field(factory=list)
+    recorded: Sequence[OnceReply] = ()
     """Replies of once-keys, of any object of the tenant. If a key is there that hasn't expired and
     isn't the promise of a reply to the same ``token``, the commit is stale."""
-    taken_back: set[str] = attrs.field(factory=set)
+    taken_back: AbstractSet[str] = frozenset()
     """Set by `Writer.commit` when it has applied the commit: the sender keys, among ``cancelled``
     and those of ``sent``, under which messages waited and were removed."""
+
+    def send(self, new: NewMessage) -> None:
+        """Add a message to send."""
+        self.sent = _joined(self.sent, (new,))
+
+    def withdraw(self, message: MessageKey) -> None:
+        """Add a message to take back."""
+        self.withdrawn = _joined(self.withdrawn, (message,))
+
+    def record(self, reply: OnceReply) -> None:
+        """Add a reply to record."""
+        self.recorded = _joined(self.recorded, (reply,))
 
     @property
     def writes_anything(self) -> bool:
@@ -166,7 +195,7 @@ class MessageChanges:
 
     def forget_results(self) -> None:
         """Undo what `Writer.commit` has set, because it didn't apply them after all."""
-        self.taken_back = set()
+        self.taken_back = frozenset()
         for new in self.sent:
             new.seq = 0
 
@@ -176,14 +205,15 @@ class MessageChanges:
         What these changes send under a sender key of ``later`` is left out. The answer of such a
         key is known by that, whatever `Writer.commit` says of it.
         """
-        replaced = later.sender_keys
-        self.sent = [new for new in self.sent if new.sender_key not in replaced]
-        self.acknowledged += later.acknowledged
-        self.buried += later.buried
-        self.withdrawn += later.withdrawn
-        self.cancelled += [key for key in later.cancelled if key not in self.cancelled]
-        self.sent += later.sent
-        self.recorded += later.recorded
+        if replaced := later.sender_keys:
+            self.sent = [new for new in self.sent if new.sender_key not in replaced]
+        self.acknowledged = _joined(self.acknowledged, later.acknowledged)
+        self.buried = _joined(self.buried, later.buried)
+        self.withdrawn = _joined(self.withdrawn, later.withdrawn)
+        cancelled = [key for key in later.cancelled if key not in self.cancelled]
+        self.cancelled = _joined(self.cancelled, cancelled)
+        self.sent = _joined(self.sent, later.sent)
+        self.recorded = _joined(self.recorded, later.recorded)
 
     @property
     def size(self) -> int:

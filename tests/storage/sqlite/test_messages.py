@@ -55,7 +55,8 @@ def handling(*sent: NewMessage) -> list[Commit]:
     """A commit of each receiver that handles its messages and changes its state."""
     handled: dict[ObjectKey, MessageChanges] = {}
     for new in sent:
-        handled.setdefault(new.to, MessageChanges()).acknowledged.append(new.key)
+        changes = handled.setdefault(new.to, MessageChanges())
+        changes.acknowledged = [*changes.acknowledged, new.key]
     return [Commit(to, 0, b"1", messages=changes) for to, changes in handled.items()]
 
 

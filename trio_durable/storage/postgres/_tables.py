@@ -64,7 +64,7 @@ class Applied:
                 new.seq = numbers.get(new.token, 0)
         for cursor, group in self.taken_back:
             for type_name, object_id, name in cursor:
-                group.changes[type_name, object_id].taken_back.add(name)
+                group.changes[type_name, object_id].taken_back |= {name}
 
 
 class TenantTables:

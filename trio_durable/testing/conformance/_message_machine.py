@@ -96,13 +96,14 @@ class MessageMachine(StorageMachine):
             if keys and not data.draw(st.integers(0, 7)):
                 keys[0] = keys[0]._replace(token=1)
             if pool is from_it:
-                changes.withdrawn += keys
+                changes.withdrawn = [*changes.withdrawn, *keys]
             elif data.draw(st.booleans()):
-                changes.acknowledged += keys
+                changes.acknowledged = [*changes.acknowledged, *keys]
             else:
-                changes.buried += [
+                burials = [
                     Burial(key, data.draw(st.integers(0, 5)), data.draw(_any_error)) for key in keys
                 ]
+                changes.buried = [*changes.buried, *burials]
         if not data.draw(st.integers(0, 3)):
             changes.cancelled = data.draw(st.lists(_any_name, max_size=2, unique=True))
         names: set[str] = set()
@@ -111,9 +112,9 @@ class MessageMachine(StorageMachine):
             if new.sender_key in names:
                 new.sender_key = None
             names |= {new.sender_key} if new.sender_key else set()
-            changes.sent.append(new)
+            changes.send(new)
         if not data.draw(st.integers(0, 3)):
-            changes.recorded.append(self.draw_reply(data, one.tenant))
+            changes.record(self.draw_reply(data, one.tenant))
         return changes
 
     def draw_new(self, data: st.DataObject, sender: ObjectKey) -> NewMessage:

@@ -244,7 +244,7 @@ class MessageCommitTests(MessageTests):
         first = Commit(key("b"), 0, b"1", messages=self.changing(kind, sent[0].key))
         assert self.commit(writer, first) == []
         both = self.changing(kind, sent[1].key)
-        both.acknowledged.append(sent[0].key)
+        both.acknowledged = [*both.acknowledged, sent[0].key]
         assert self.commit(writer, Commit(key("b"), 1, b"2", messages=both)) == [0]
         assert self.lane(reader, "b") == [sent[1].token]
         assert self.load(reader, "b") == [(1, b"1")]
