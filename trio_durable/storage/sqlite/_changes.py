@@ -106,22 +106,24 @@ class ChangesView:
     def _find_taken_back(
         self, batch: Sequence[Commit]
     ) -> dict[ObjectKey, dict[str, list[MessageKey]]]:
-        """What waits under the sender keys of a batch. Most batches have none.
+        """What the batch removes under sender keys. Most batches have none.
 
         A read of its own, since a trigger can't return whether it has found anything. Nothing
-        changes between this read and the statement, which nobody else writes.
+        changes between this read and the statement, which nobody else writes. What a commit handles
+        or withdraws itself is gone by then: an object may send to itself, and renew the key.
         """
         keys = [
-            (commit.key, name)
+            (commit.key, name, commit.messages)
             for commit in batch
             if commit.messages is not None
             for name in commit.messages.sender_keys
         ]
         found: dict[ObjectKey, dict[str, list[MessageKey]]] = {}
         if keys:
-            for position, message in self._messages.sent_under(keys):
-                sender, name = keys[position]
-                found.setdefault(sender, {}).setdefault(name, []).append(message)
+            for position, message in self._messages.sent_under([each[:2] for each in keys]):
+                sender, name, changes = keys[position]
+                if message not in changes.waiting:
+                    found.setdefault(sender, {}).setdefault(name, []).append(message)
         return found
 
     def _insert_all(self, rows: Sequence[_Row]) -> None:

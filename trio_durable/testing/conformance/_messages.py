@@ -368,6 +368,23 @@ class MessageCommitTests(MessageTests):
         assert self.commit(writer, Commit(key("a"), 0, messages=cancel)) == []
         assert cancel.taken_back == set()
 
+    @pytest.mark.parametrize("kind", ["acknowledged", "buried", "withdrawn"])
+    def test_a_commit_uses_a_message_up_and_cancels_or_renews_its_key(
+        self, writer: Writer, reader: Reader, kind: str
+    ) -> None:
+        first, second = self.reminder("k", to="a"), self.reminder("k", to="a")
+        self.send(writer, first)
+        renewal = self.changing(kind, first.key)
+        renewal.send(second)
+        assert self.commit(writer, Commit(key("a"), 0, b"1", messages=renewal)) == []
+        assert renewal.taken_back == set()
+        assert self.waiting_tokens(reader) == {second.token}
+        cancel = self.changing(kind, second.key)
+        cancel.cancelled = ["k"]
+        assert self.commit(writer, Commit(key("a"), 1, b"2", messages=cancel)) == []
+        assert cancel.taken_back == set()
+        assert self.waiting_tokens(reader) == set()
+
     @pytest.mark.parametrize("first", ["cancel", "handle"])
     def test_of_a_cancellation_and_a_turn_in_one_batch_the_first_has_it(
         self, writer: Writer, reader: Reader, first: str
