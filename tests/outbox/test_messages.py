@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from types import FunctionType
 
 import anyio
@@ -16,6 +17,7 @@ from trio_durable import (
     CommitRefused,
     DurableObject,
     DurableRuntime,
+    InlineRunner,
     InvalidMessage,
     MemoryStorage,
     Message,
@@ -86,6 +88,25 @@ class Stock(DurableObject):
     def echo(self) -> None:
         self.left += 1
         self.ctx.send(Stock.echo, self.ctx.object_id)
+
+
+class Clock(DurableObject):
+    ticks: int = 0
+
+    @handler
+    def tick(self, more: int) -> None:
+        self.ticks += 1
+        if more:
+            again = self.ctx.outgoing(after=timedelta(seconds=10), key="next")
+            again.send(Clock.tick, self.ctx.object_id, more - 1)
+
+    @handler
+    async def stop(self) -> bool:
+        return await self.ctx.cancel_message("next").taken_back()
+
+    @handler(readonly=True)
+    def count(self) -> int:
+        return self.ticks
 
 
 class Order(DurableObject):
@@ -163,9 +184,11 @@ def nothing_seen() -> None:
     seen.clear()
 
 
-@pytest.fixture
-async def runtime() -> AsyncIterator[DurableRuntime]:
-    async with DurableRuntime(MemoryStorage(), objects=[Order, Stock]) as runtime:
+@pytest.fixture(params=["memory", "sqlite"])
+async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DurableRuntime]:
+    storage = MemoryStorage() if request.param == "memory" else tmp_path / "app.db"
+    objects = [Order, Stock, Clock]
+    async with DurableRuntime(storage, objects=objects, runner=InlineRunner) as runtime:
         yield runtime
 
 
@@ -373,6 +396,25 @@ async def test_an_unknown_type_that_a_handler_calls_is_not_the_receivers(
     assert waiting.failures == 1
     await runtime.send(Stock.note, "tea", "goes on")
     assert await texts(runtime) == ["goes on"]
+
+
+async def test_a_message_to_oneself_is_followed_by_one_under_its_key(
+    runtime: DurableRuntime,
+) -> None:
+    clock = runtime.get(Clock, "wall")
+    await clock.tick(2)
+    for ticks in (2, 3, 3):
+        await anyio.sleep(11)
+        assert await clock.count() == ticks
+    assert runtime.statistics().messages_failed == 0
+
+
+async def test_a_message_to_oneself_is_taken_back(runtime: DurableRuntime) -> None:
+    clock = runtime.get(Clock, "wall")
+    await clock.tick(2)
+    assert await clock.stop()
+    assert await runtime.list_messages(Clock) == []
+    assert not await clock.stop()
 
 
 async def test_a_circle_of_messages_ends(

@@ -237,6 +237,14 @@ MUTANTS = [
         "changes.taken_back = changes.sender_keys",
     ),
     _mutant(
+        "removed_twice",
+        "what a commit uses up itself is looked for under its sender keys as well",
+        "test_a_commit_uses_a_message_up_and_cancels_or_renews_its_key on SQLite",
+        "sqlite/_changes.py",
+        "                if message not in changes.waiting:",
+        "                if True:",
+    ),
+    _mutant(
         "key_without_replacement",
         "a message doesn't replace what waits under its key",
         "test_a_message_replaces_what_waits_under_its_key on memory",

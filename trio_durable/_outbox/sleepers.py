@@ -59,6 +59,8 @@ class Sleepers:
         """The one that is being woken."""
         self._horizon = 0
         """Up to when all sleepers are in the heap, in microseconds since 1970 UTC."""
+        self._reads_up_to = 0
+        """The same as soon as the read begins, which may miss what is committed meanwhile."""
         self._failing = FailingTenants(loop, "could not find sleeping messages")
         self._not_loading = FailingTenants(loop, "could not load sleeping messages")
         self._left_out: set[str] = set()
@@ -67,7 +69,7 @@ class Sleepers:
 
     def expect(self, wake_at: int, key: MessageKey) -> None:
         """A message sleeps until then. One beyond the horizon is left to the table."""
-        if wake_at <= self._horizon:
+        if wake_at <= self._reads_up_to:
             self._push(wake_at, key)
             if self._heap[0][0] == wake_at:
                 self._has_earlier.set()
@@ -124,6 +126,7 @@ class Sleepers:
 
     async def _read(self, horizon: int) -> None:
         """Read the sleepers up to a new horizon."""
+        self._reads_up_to = max(self._reads_up_to, horizon)
         self._left_out = await self._read_pages(horizon)
         self._horizon = max(self._horizon, horizon)
 

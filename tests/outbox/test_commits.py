@@ -1,0 +1,106 @@
+"""Deliveries whose turns have ended, and whose commits are on their way."""
+
+from __future__ import annotations
+
+import anyio
+import attrs
+import pytest
+from anyio.lowlevel import checkpoint
+from support.runtimes import scripted_runtime
+from support.scripted import ScriptedStorage
+
+from trio_durable import DurableObject, PersistenceError, handler
+from trio_durable._outbox import deliverer
+from trio_durable.storage import StorageFault
+
+pytestmark = pytest.mark.anyio
+
+
+class Scripted(ScriptedStorage):
+    keeps_messages = True
+
+
+gates: list[anyio.Event] = []
+"""Those of the turns that wait, in the order in which they began."""
+
+
+class Notes(DurableObject):
+    texts: list[str] = attrs.field(factory=list)
+
+    @handler
+    def note(self, text: str) -> None:
+        self.texts = [*self.texts, text]
+
+    @handler
+    async def hold(self) -> None:
+        gate = anyio.Event()
+        gates.append(gate)
+        await gate.wait()
+
+    @handler(readonly=True)
+    def read(self) -> list[str]:
+        return self.texts
+
+
+class Author(DurableObject):
+    @handler
+    def write(self, *texts: str) -> None:
+        for text in texts:
+            self.ctx.send(Notes.note, "n", text)
+
+
+async def began(turns: int) -> None:
+    while len(gates) < turns:
+        await checkpoint()
+
+
+async def test_a_message_in_the_mailbox_waits_until_the_one_before_is_stored() -> None:
+    gates.clear()
+    storage = Scripted()
+    async with scripted_runtime(storage) as runtime, anyio.create_task_group() as tasks:
+        notes = runtime.get(Notes, "n")
+
+        async def hold(fails: bool) -> None:
+            if fails:
+                with pytest.raises(PersistenceError):
+                    await notes.hold()
+            else:
+                await notes.hold()
+
+        tasks.start_soon(hold, False)
+        await began(1)
+        await runtime.get(Author, "a").write("one", "two")
+        while not runtime.statistics().messages_in_flight:  # "one" is behind the turn that waits
+            await checkpoint()
+        tasks.start_soon(hold, True)
+        await anyio.sleep(0.1)
+        storage.fail_commits(StorageFault("on purpose"))
+        with storage.held("writer"):
+            gates[0].set()
+            await began(2)  # the turn of "one" has ended before this one began
+            while runtime.statistics().messages_in_flight < 2:
+                await checkpoint()
+        await anyio.sleep(0.1)
+        gates[1].set()
+        await anyio.sleep(5)
+        await runtime.settled(Notes, "n")
+        assert await notes.read() == ["one", "two"]
+
+
+async def test_no_more_deliveries_begin_than_may_wait_for_their_commits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deliverer, "MAX_IN_FLIGHT", 3)
+    storage = Scripted()
+    async with scripted_runtime(storage) as runtime:
+        await runtime.get(Author, "a").write()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.get(Author, "a").write, *"1234567")
+            with storage.held("writer"):
+                await anyio.sleep(0.1)
+                storage.release("writer")  # the commit that sends
+                await anyio.sleep(0.1)
+                statistics = runtime.statistics()
+                assert (statistics.messages_in_flight, statistics.messages_waiting) == (3, 4)
+        await runtime.settled(Notes, "n")
+        assert await runtime.get(Notes, "n").read() == list("1234567")
