@@ -37,6 +37,9 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "alarms of members": (*_MEMBERS, "trio and (alarms or claims)"),
     "interleaved saves": (*_INTERLEAVED, "save and (removed or another)"),
     "interleaved acquisitions": (*_INTERLEAVED, "(acquire or beat) and joins"),
+    "acquisitions": (
+        *(*_TESTS, "storage/postgres/test_shards.py", "-k", "since_the_acquisition_began"),
+    ),
     "interleaved clocks": (*_INTERLEAVED, "clock"),
     "saves in doubt": (*_TESTS, "storage/postgres/test_shards.py", "-k", "save_in_doubt"),
     "rows": (*_ROWS, "writes_nothing or settled or claims or since_it_was_read"),
@@ -417,7 +420,7 @@ MUTANTS = [
     Mutant(
         "owner_looked_up",
         "a shard is acquired if no row of its owner is found, by the statement that acquires it",
-        "interleaved acquisitions",
+        "acquisitions",
         "storage/postgres/_shards.py",
         " AND s.term = k.term\n        AND s.owner IS NULL AND passed = 1\n"
         "    ORDER BY s.shard FOR UPDATE OF s SKIP LOCKED",
