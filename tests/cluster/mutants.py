@@ -31,6 +31,9 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "chaos with a standby": (
         *("cluster.chaos", "--storage", "standby", "--minutes", "1", "--seed", "1"),
     ),
+    "chaos with lost commits": (
+        *("cluster.chaos", "--storage", "lossy", "--minutes", "1", "--seed", "1"),
+    ),
     "service": (*_TESTS, "cluster/test_service.py", "-k", "trio"),
     "leases of members": (*_MEMBERS, "trio and lease"),
     "places of members": (*_MEMBERS, "trio and (memory or leaves or leave or shards)"),
@@ -347,6 +350,14 @@ MUTANTS = [
         "storage/postgres/_session.py",
         "CASE WHEN {durability} = 'normal' THEN set_config('synchronous_commit', 'off', {local})",
         "CASE WHEN {durability} <> '' THEN set_config('synchronous_commit', 'local', {local})",
+    ),
+    Mutant(
+        "one_incarnation",
+        "a promoted standby is taken for its primary, so what it lacks stays in memory",
+        "chaos with lost commits",
+        "storage/postgres/_servers.py",
+        """return f"{self.system or ''}/{self.started_at}/{self.timeline or ''}\"""",
+        """return f"{self.system or ''}\"""",
     ),
     Mutant(
         "fence_without_lock",
