@@ -19,6 +19,7 @@ help:
 	@echo "make storms       signals at random moments until Control-C, or for MINUTES=10"
 	@echo "make chaos        processes on one file, killed at random, for MINUTES=10"
 	@echo "                  STORAGE=postgres: on one server, which is killed and cut off as well"
+	@echo "                  STORAGE=standby or STORAGE=lossy: whose standby is promoted"
 	@echo "make deep         the tests that draw or take samples, with many more examples (an hour)"
 	@echo "make inject       a fault on each line that runs in the loop (an hour), or on every EVERY=20th"
 	@echo "make away         all guarantees with the objects in another member of a cluster (minutes)"
@@ -75,7 +76,7 @@ deep: $(READY)
 		$(BIN)/python -m pytest --numprocesses auto --dist worksteal --timeout 7200 \
 		tests/guarantees/alarms/test_model.py tests/exactness tests/crash \
 		tests/outbox/test_crash_points.py tests/storage/test_conformance.py tests/storage/postgres/test_interleavings.py tests/cluster/test_across.py \
-		tests/cluster/test_web_servers.py
+		tests/cluster/test_web_servers.py tests/cluster/test_chaos.py
 
 inject: $(READY)
 	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))

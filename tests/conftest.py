@@ -84,6 +84,8 @@ FAMILIES = {
     "guarantees/": 2,
     "crash/": 8,
     "cluster/test_processes.py": 6,
+    "cluster/test_chaos.py::test_it_says_what_it_has_done[lossy]": 3,
+    "cluster/test_web_servers.py::test_workers_share_the_objects_of_a_database[gunicorn-pre": 1,
     "cluster/test_web_servers.py": 2,
     "cluster/test_messages_on_postgres.py": 3,
     "cluster/test_across.py": 2,

@@ -1,7 +1,7 @@
 """Several processes on one storage, killed, stopped, terminated and restarted at random.
 
-    python -m tests.cluster.chaos [--storage sqlite | postgres] [--minutes N | --changes N |
-        --seconds N] [--seed N]
+    python -m tests.cluster.chaos [--storage sqlite | postgres | standby | lossy] [--minutes N |
+        --changes N | --seconds N] [--seed N]
 
 A round has an empty storage: processes of all event loops call its objects, while this process
 kills and stops them, and harms the storage (see `chaos_storage`). At its end the history of each
@@ -65,10 +65,8 @@ class Round:
         self._storage = storage
         self._draw = random.Random(seed)
         self._numbers = count()
-        self._harmed_until = time.monotonic() + seconds
-        self._until = self._harmed_until + storage.calm_seconds
-        self.calm = self._harmed_until + storage.settled_seconds, self._until
-        """When no call may time out."""
+        self._seconds = seconds
+        self._begin_time()
         self._living: dict[int, Process] = {}
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._seed = seed
@@ -81,12 +79,21 @@ class Round:
             self._fork_and_kill: 2,
         }
 
+    def _begin_time(self) -> None:
+        self._harmed_until = time.monotonic() + self._seconds
+        self._until = self._harmed_until + self._storage.calm_seconds
+        self.calm = self._harmed_until + self._storage.settled_seconds, self._until
+        """When no call may time out."""
+
     def run(self) -> None:
         """Start processes, harm them, and end them all."""
         try:
             self._places = self._storage.begin(self.folder, self._draw)
+            self._begin_time()
             for place in self._places:
                 self._start(place)
+            self._storage.wait_until_used()
+            self._begin_time()
             while time.monotonic() < self._harmed_until:
                 self._reap()
                 self._do_what_is_due(time.monotonic())
@@ -230,7 +237,7 @@ def run_round(storage: ChaosStorage, seed: int, seconds: float, total: Counter[s
     try:
         chaos.run()
         history = History.of(folder.glob("*.calls"))
-        history.read(storage.contents())
+        history.read(storage.contents(), storage.failover)
         total.update(chaos.events)
         total.update(judge(history, chaos.calm))
     except BaseException as error:

@@ -27,6 +27,10 @@ from trio_durable._cluster.node_note import UnreadableNote, read_note
 from .members import BACKENDS
 
 TTL = 1.0
+_LONG_TTL = 6.0
+_LOST_OBJECTS = 8
+"""Objects of which a failover loses changes, if that many are changed meanwhile."""
+_LOSING_WAITS = 20
 
 
 @attrs.frozen
@@ -55,6 +59,20 @@ class Contents:
     """The names of all alarms."""
 
 
+@attrs.frozen
+class Failover:
+    """The promotion of a standby that lacks commits."""
+
+    start: float
+    """The time at which its primary still was there."""
+    dead: float
+    """The time at which it was there no more."""
+    end: float
+    """The time at which all leases that it has renewed are over."""
+    kept: Contents
+    """The contents of the standby before its promotion."""
+
+
 @attrs.define
 class Process:
     """A process that was started."""
@@ -76,10 +94,15 @@ class ChaosStorage(ABC):
     """How long calls go on without harms at the end of a round."""
     settled_seconds = 0.0
     """The part of these in which calls may still time out."""
+    failover: Failover | None = None
+    """The one of the round, if commits may be lost in it."""
 
     @abstractmethod
     def begin(self, folder: Path, draw: random.Random) -> list[Place]:
         """Begin a round, and return the places of its processes."""
+
+    def wait_until_used(self) -> None:  # noqa: B027  # only some need to
+        """Return when the processes have made what harms are to find."""
 
     def harms(self, after: After) -> Mapping[Harm, int]:
         """The harms that only this storage knows, with their weights.
@@ -327,6 +350,9 @@ class StandbyStorage(ChaosStorage):
     harms_per_second = 3.0
     calm_seconds = 6.0
     settled_seconds = 3.0
+    ttls: tuple[float, ...] = (TTL,)
+    epoch = 4.0
+    objects = 48
 
     def __init__(self) -> None:
         self._primary = self._new_server()
@@ -350,11 +376,7 @@ class StandbyStorage(ChaosStorage):
         network = self._network = Network(primary.socket)
         way = f"host=127.0.0.1 port={network.port} user=postgres"
         standby = self._standby = self._new_server(primary, primary_conninfo=way)
-        # Not in the copy, which is to wait for no standby when it has been promoted.
-        primary.execute(
-            "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
-        )
-        wait_until(lambda: primary.execute(_SYNCHRONOUS) == [(1,)])
+        self._follow()
         hosts = {
             "host": f"{primary.folder},{standby.folder}",
             "port": f"{primary.port},{standby.port}",
@@ -362,9 +384,25 @@ class StandbyStorage(ChaosStorage):
         }
         location = f"postgresql://postgres@/postgres?{urlencode(hosts)}"
         return [
-            Place(n, location, BACKENDS[n % 3], Cluster(ttl=TTL), callers=2, epoch=4.0, objects=48)
+            Place(
+                n,
+                location,
+                BACKENDS[n % 3],
+                Cluster(ttl=draw.choice(self.ttls)),
+                callers=2,
+                epoch=self.epoch,
+                objects=self.objects,
+            )
             for n in range(4)
         ]
+
+    def _follow(self) -> None:
+        """Let commits of the primary wait for the standby."""
+        # Not in the copy, which is to wait for no standby when it has been promoted.
+        self._primary.execute(
+            "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
+        )
+        wait_until(lambda: self._primary.execute(_SYNCHRONOUS) == [(1,)])
 
     def harms(self, after: After) -> Mapping[Harm, int]:
         """See `ChaosStorage.harms`."""
@@ -374,23 +412,31 @@ class StandbyStorage(ChaosStorage):
             assert self._network is not None
             self._network.freeze()
             self._harms = -1_000_000
-            after(0.5, self._promote)
+            after(0.5, lambda: self._promote(after))
 
         self._harms += 1
         is_due = self._harms > _HARMS_BEFORE_PROMOTION and self._standby is not None
         return {promote_standby: 1_000_000} if is_due else {}
 
-    def _promote(self) -> None:
+    def _promote(self, after: After) -> None:
         """Lose the primary for ever."""
         former, standby, network = self._primary, self._standby, self._network
         assert standby is not None
         assert network is not None
+        start = time.monotonic()
+        for pid in former.freeze():  # all at once, as when a machine loses its power
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         former.stop(signal.SIGKILL)
         network.close()
         self._network = None
+        self._lost_primary(standby, start)
         standby.promote()
         self._primary, self._standby = standby, None
         former.remove()
+
+    def _lost_primary(self, standby: Server, start: float) -> None:
+        """Look at the standby, before its promotion."""
 
     def contents(self) -> Contents:
         """See `ChaosStorage.contents`."""
@@ -407,6 +453,68 @@ class StandbyStorage(ChaosStorage):
         for server in (self._primary, self._standby):
             if server is not None:
                 server.remove()
+
+
+class LossyStorage(StandbyStorage):
+    """The same with an asynchronous standby, which lacks what is acknowledged for half a second.
+
+    Leases may be longer than it takes to promote it, so a member may find itself on another server
+    with its lease, and with objects in memory that the server has never seen so.
+    """
+
+    calm_seconds = 9.0
+    settled_seconds = 6.0
+    ttls = (TTL, _LONG_TTL)
+    epoch = 12.0  # so the same objects are called before and after
+    objects = 10
+
+    def begin(self, folder: Path, draw: random.Random) -> list[Place]:
+        """See `ChaosStorage.begin`."""
+        self.failover = None
+        self._replayed = ""
+        self._waits = _LOSING_WAITS
+        return super().begin(folder, draw)
+
+    def _follow(self) -> None:
+        """Let commits of the primary wait for nothing."""
+
+    def wait_until_used(self) -> None:
+        """See `ChaosStorage.wait_until_used`."""
+        wait_until(self._has_objects)
+
+    def _has_objects(self) -> bool:
+        assert self._standby is not None
+        try:
+            return bool(contents_of(self._standby, self._schema).objects)
+        except psycopg.errors.UndefinedTable:
+            return False
+
+    def _promote(self, after: After) -> None:
+        """Lose the primary for ever, once it has what the standby lacks."""
+        assert self._standby is not None
+        lost = {*contents_of(self._primary, self._schema).objects}
+        lost -= {*contents_of(self._standby, self._schema).objects}
+        if len(lost) < _LOST_OBJECTS and self._waits:
+            self._waits -= 1
+            after(0.1, lambda: self._promote(after))
+        else:
+            super()._promote(after)
+
+    def _lost_primary(self, standby: Server, start: float) -> None:
+        dead = time.monotonic()
+        self._replayed = self._last_replayed(standby)
+        kept = contents_of(standby, self._schema)
+        self.failover = Failover(start, dead, dead + max(self.ttls), kept)
+
+    def check_calm(self) -> None:
+        """See `ChaosStorage.check_calm`."""
+        super().check_calm()
+        assert self._replayed == self._last_replayed(self._primary), "the standby got more"
+
+    def _last_replayed(self, standby: Server) -> str:
+        """The end of what it has got as a standby, also after its promotion."""
+        [(position,)] = standby.execute("SELECT pg_last_wal_replay_lsn()::text")
+        return str(position)
 
 
 _SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
@@ -468,6 +576,7 @@ STORAGES: dict[str, type[ChaosStorage]] = {
     "sqlite": FileStorage,
     "postgres": ServerStorage,
     "standby": StandbyStorage,
+    "lossy": LossyStorage,
 }
 
 

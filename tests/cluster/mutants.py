@@ -31,12 +31,18 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "chaos with a standby": (
         *("cluster.chaos", "--storage", "standby", "--minutes", "1", "--seed", "1"),
     ),
+    "chaos with lost commits": (
+        *("cluster.chaos", "--storage", "lossy", "--minutes", "1", "--seed", "1"),
+    ),
     "service": (*_TESTS, "cluster/test_service.py", "-k", "trio"),
     "leases of members": (*_MEMBERS, "trio and lease"),
     "places of members": (*_MEMBERS, "trio and (memory or leaves or leave or shards)"),
     "alarms of members": (*_MEMBERS, "trio and (alarms or claims)"),
     "interleaved saves": (*_INTERLEAVED, "save and (removed or another)"),
     "interleaved acquisitions": (*_INTERLEAVED, "(acquire or beat) and joins"),
+    "acquisitions": (
+        *(*_TESTS, "storage/postgres/test_shards.py", "-k", "since_the_acquisition_began"),
+    ),
     "interleaved clocks": (*_INTERLEAVED, "clock"),
     "saves in doubt": (*_TESTS, "storage/postgres/test_shards.py", "-k", "save_in_doubt"),
     "rows": (*_ROWS, "writes_nothing or settled or claims or since_it_was_read"),
@@ -346,6 +352,14 @@ MUTANTS = [
         "CASE WHEN {durability} <> '' THEN set_config('synchronous_commit', 'local', {local})",
     ),
     Mutant(
+        "one_incarnation",
+        "a promoted standby is taken for its primary, so what it lacks stays in memory",
+        "chaos with lost commits",
+        "storage/postgres/_servers.py",
+        """return f"{self.system or ''}/{self.started_at}/{self.timeline or ''}\"""",
+        """return f"{self.system or ''}\"""",
+    ),
+    Mutant(
         "fence_without_lock",
         "the fence looks for the node's row without a lock, so a removal doesn't wait for the save",
         "interleaved saves",
@@ -417,7 +431,7 @@ MUTANTS = [
     Mutant(
         "owner_looked_up",
         "a shard is acquired if no row of its owner is found, by the statement that acquires it",
-        "interleaved acquisitions",
+        "acquisitions",
         "storage/postgres/_shards.py",
         " AND s.term = k.term\n        AND s.owner IS NULL AND passed = 1\n"
         "    ORDER BY s.shard FOR UPDATE OF s SKIP LOCKED",

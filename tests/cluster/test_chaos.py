@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from . import chaos
 from .chaos_history import History, judge
-from .chaos_storage import STORAGES, Contents
+from .chaos_storage import STORAGES, Contents, Failover
 from .processes import run_module
 
 SECONDS = 4
@@ -24,18 +25,30 @@ def test_it_says_what_it_has_done(storage: str) -> None:
     assert lines[-1] == "nothing was wrong", "\n".join(lines)
     assert " changes" in lines[-2]
     assert "histories" in lines[-2]
-    assert ("1 promote_standby" in lines[-2]) is (storage == "standby")
+    assert ("1 promote_standby" in lines[-2]) is (storage in ("standby", "lossy"))
+    assert (re.search(r"\b[1-9]\d* lost\b", lines[-2]) is not None) is (storage == "lossy")
 
 
 # --- what it would see -------------------------------------------------------------------------
 
 
-def verdict(folder: Path, names: list[str], *lines: list[Any], calm_until: float = 0.0) -> None:
+def verdict(
+    folder: Path,
+    names: list[str],
+    *lines: list[Any],
+    calm_until: float = 0.0,
+    failover: Failover | None = None,
+) -> int:
+    """Judge the history of a list; return how many of its changes a failover has lost."""
     (folder / "0.calls").write_text("".join(json.dumps(line) + "\n" for line in lines))
     history = History.of([folder / "0.calls"])
+    history.read(contents(names), failover)
+    return judge(history, (0.0, calm_until))["lost"]
+
+
+def contents(names: list[str], *alarms: str) -> Contents:
     stored = ("ChaosLedger", "a", json.dumps({"names": names}))
-    history.read(Contents([stored], frozenset()))
-    judge(history, (0.0, calm_until))
+    return Contents([stored], frozenset(alarms))
 
 
 APPEND = [[0, "ledger a", "append", ["x"], 1.0], [0, "ok", [1, []], 2.0]]
@@ -76,6 +89,71 @@ def test_it_sees_what_is_wrong(tmp_path: Path, name: str) -> None:
     names, lines = WRONG[name]
     with pytest.raises(AssertionError):
         verdict(tmp_path, names, *APPEND, *lines, calm_until=4.0)
+
+
+# --- what it would see after a failover that loses commits ---------------------------------------
+
+LOST = [[1, "ledger a", "append", ["y"], 3.0], [1, "ok", [2, ["x"]], 4.0]]
+FAILOVER = Failover(5.0, 6.0, 7.0, contents(["x"], "z"))
+
+
+def test_it_accepts_what_a_failover_loses(tmp_path: Path) -> None:
+    lost = verdict(
+        tmp_path,
+        ["x", "w", "z"],
+        *APPEND,
+        *LOST,
+        [2, "ledger a", "append", ["z"], 3.0],
+        [3, "ledger a", "arm", ["z"], 3.0],  # the alarm goes off on both servers
+        [3, "ok", None, 4.0],
+        [4, "ledger a", "read", [], 6.1],  # under the old lease
+        [4, "ok", ["x", "y", "z"], 6.2],
+        [5, "ledger a", "arm", ["v"], 4.5],
+        [5, "ok", None, 4.9],
+        [6, "ledger a", "append", ["w"], 6.3],
+        [6, "ok", [2, ["x"]], 6.4],
+        failover=FAILOVER,
+    )
+    assert lost == 1
+
+
+WRONG_AFTER_A_FAILOVER: dict[str, tuple[list[str], list[list[Any]]]] = {
+    "a lost change is back": (["x", "y", "z"], []),
+    "what was kept is gone": (["z"], []),
+    "a read of what is lost": (
+        ["x", "z"],
+        [[2, "ledger a", "read", [], 7.1], [2, "ok", ["x", "y"], 7.2]],
+    ),
+    "a read of what is lost, after a reply of the new server": (
+        ["x", "w", "z"],
+        [
+            [2, "ledger a", "append", ["w"], 6.1],
+            [2, "ok", [2, ["x"]], 6.2],
+            [3, "ledger a", "read", [], 6.3],
+            [3, "ok", ["x", "y"], 6.4],
+        ],
+    ),
+    "a change of what is lost": (
+        ["x", "w", "z"],
+        [[2, "ledger a", "append", ["w"], 6.1], [2, "ok", [3, ["y"]], 6.2]],
+    ),
+    "a lost alarm of the new server": (
+        ["x", "z"],
+        [[2, "ledger a", "arm", ["w"], 6.1], [2, "ok", None, 6.2]],
+    ),
+    "a lost alarm that was kept": (
+        ["x"],
+        [[2, "ledger a", "arm", ["z"], 3.0], [2, "ok", None, 4.0]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_AFTER_A_FAILOVER)
+def test_it_sees_what_is_wrong_after_a_failover(tmp_path: Path, name: str) -> None:
+    names, lines = WRONG_AFTER_A_FAILOVER[name]
+    alarm = [[9, "ledger a", "append", ["z"], 3.0]]
+    with pytest.raises(AssertionError):
+        verdict(tmp_path, names, *APPEND, *LOST, *alarm, *lines, failover=FAILOVER)
 
 
 def test_a_failure_names_its_seed_and_keeps_its_files(

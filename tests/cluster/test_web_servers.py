@@ -22,15 +22,29 @@ from support.postgres import url_of, wait_until
 
 from trio_durable.storage.postgres._shard_function import shard_of
 
-SERVERS = {
+ALL = os.environ.get("TRIO_DURABLE_WEB_SERVERS") == "all"
+_GUNICORN = ("gunicorn", "visits:app", "--workers", "2")
+_USUAL = {
     "uvicorn": ("uvicorn", "visits:app", "--workers", "2", "--port"),
     "hypercorn-asyncio": ("hypercorn", "visits:app", "--workers", "2", "--bind"),
     "hypercorn-trio": (
         *("hypercorn", "visits:app", "--workers", "2", "--worker-class", "trio", "--bind"),
     ),
 }
-# Their workers differ in how they are started, which the file's test covers.
-ON_A_DATABASE = SERVERS if os.environ.get("TRIO_DURABLE_WEB_SERVERS") == "all" else ["uvicorn"]
+_OTHERS = {
+    "gunicorn": (*_GUNICORN, "--worker-class", "asgi", "--bind"),
+    "gunicorn-preload": (*_GUNICORN, "--preload", "--worker-class", "asgi", "--bind"),
+    "gunicorn-uvicorn": (*_GUNICORN, "--worker-class", "uvicorn_worker.UvicornWorker", "--bind"),
+    "granian": (
+        *("granian", "visits:app", "--interface", "asgi", "--workers", "2"),
+        *("--respawn-failed-workers", "--port"),
+    ),
+}
+SERVERS = {**_USUAL, **_OTHERS}
+ON_A_FILE = SERVERS if ALL else _USUAL
+# uvicorn starts its workers by `spawn`; gunicorn forks them, here from a process that has imported
+# the app.
+ON_A_DATABASE = SERVERS if ALL else ["uvicorn", "gunicorn-preload"]
 SECONDS = 60.0
 _OWNERS = """
 SELECT shard, pid FROM durable_shards JOIN durable_nodes ON node_id = owner
@@ -75,7 +89,7 @@ def visit(url: str) -> dict[str, int]:
             return found
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", ON_A_FILE)
 def test_workers_share_the_objects(server: str, tmp_path: Path) -> None:
     program = files(ROOT / "docs" / "howto" / "workers.md")["visits.py"]
     (tmp_path / "visits.py").write_text(program)
@@ -89,7 +103,7 @@ def test_workers_share_the_objects(server: str, tmp_path: Path) -> None:
             assert count < 5000, "a worker never got a connection"
         owner = json.loads((tmp_path / "visits.db-node").read_text())["pid"]
         assert owner in workers
-        if server.startswith("uvicorn"):  # hypercorn ends when a worker of it is killed
+        if not server.startswith("hypercorn"):  # which ends when a worker of it is killed
             kill(owner, url, count)
 
 
@@ -113,7 +127,7 @@ def test_workers_share_the_objects_of_a_database(
         with psycopg.connect(postgres, autocommit=True) as admin:
             wait_until(lambda: {pid for _, pid in admin.execute(_OWNERS)} == workers)
             owners: dict[int, int] = dict(admin.execute(_OWNERS).fetchall())
-        if server.startswith("uvicorn"):
+        if not server.startswith("hypercorn"):
             kill(owners[shard_of("a", len(owners))], url, count)
 
 

@@ -150,6 +150,24 @@ def test_an_acquisition_passes_over_the_shards_of_another_one(members: Members) 
     assert owners == [members.two] * 5 + [members.one] * 5
 
 
+def test_a_shard_whose_owner_has_joined_since_the_acquisition_began_is_not_acquired(
+    postgres: str, members: Members, admin: Admin
+) -> None:
+    """The statement that waits for its own node's row has a snapshot without the new owner's."""
+    with psycopg.connect(postgres) as other:
+        other.execute("SELECT FROM durable_nodes WHERE node_id = %s FOR UPDATE", (members.two,))
+        acquired, thread = in_thread(
+            lambda: members.acquire(members.there, members.two, range(10, 20))
+        )
+        wait_until(lambda: waits(admin) == 1)
+        newcomer = members.join()
+        assert members.acquire(members.here, newcomer, range(10, 15)) == 5
+    thread.join()
+    assert acquired == [5]
+    owners = members.owners(20)[10:]
+    assert owners == [(newcomer, 1)] * 5 + [(members.two, 1)] * 5
+
+
 def test_only_shards_without_an_owner_are_acquired(members: Members) -> None:
     assert members.acquire(members.there, members.two, range(10), term=1) == 0
     assert members.owners() == [(members.one, 1)] * 10
