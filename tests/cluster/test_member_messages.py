@@ -73,6 +73,31 @@ class Post(DurableObject, name="MembersPost"):
         return self.texts
 
 
+class Refused(Exception):
+    """No message is taken."""
+
+
+class Box(DurableObject, name="MembersBox"):
+    """Takes messages only when it is open."""
+
+    is_open: bool = False
+    taken: list[str] = attrs.field(factory=list)
+
+    @handler(expected=(Refused,))
+    def take(self, text: str) -> None:
+        if not self.is_open:
+            raise Refused
+        self.taken.append(text)
+
+    @handler
+    def open(self) -> None:
+        self.is_open = True
+
+    @handler(readonly=True)
+    def look(self) -> list[str]:
+        return self.taken
+
+
 begun: list[str] = []
 """The texts of the turns that have begun, at any member."""
 
@@ -312,3 +337,61 @@ async def test_a_deposed_owner_acknowledges_nothing() -> None:
         await one.runtime.settled(Post, there)
         assert await one.runtime.get(Post, there).read() == texts
         assert begun == ["0", "1", "2", "2", "3", "4"]
+
+
+# --- dead letters, whose receivers are at another member -----------------------------------------
+
+
+async def bury(at: Node, *texts: tuple[str, str]) -> list[str]:
+    """Let messages to boxes die. Returns their ids, oldest first."""
+    for to, text in texts:
+        await at.runtime.send(Box.take, to, text)
+        await settle()
+    dead = await at.runtime.list_dead_messages(Box)
+    assert len(dead) == len(texts)
+    return [each.id for each in dead]
+
+
+async def test_a_dead_letter_is_retried_by_the_member_that_has_its_receiver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with nodes(2, objects=[Box]) as [one, other]:
+        await balanced(one, other)
+        there = id_of(other)
+        ids = await bury(one, (there, "a"), (there, "b"))
+        await one.runtime.get(Box, there).open()
+        await anyio.sleep(10)  # past all scans
+        monkeypatch.setattr(outbox_of(other)._feed, "rescan", None)
+        assert await one.runtime.retry_message(ids[1]) is True
+        await settle()
+        assert await one.runtime.get(Box, there).look() == ["b"]
+        assert await one.runtime.retry_message(ids[1]) is False
+        assert [each.id for each in await other.runtime.list_dead_messages()] == ids[:1]
+
+
+async def test_all_dead_letters_of_a_type_are_retried_wherever_their_receivers_are() -> None:
+    async with nodes(2, objects=[Box]) as [one, other]:
+        await balanced(one, other)
+        here, there = id_of(one), id_of(other)
+        await bury(one, (here, "a"), (there, "b"), (here, "c"), (there, "d"))
+        for to in (here, there):
+            await other.runtime.get(Box, to).open()
+        assert await one.runtime.retry_messages(Box) == 4
+        await settle()
+        assert await one.runtime.get(Box, here).look() == ["a", "c"]
+        assert await one.runtime.get(Box, there).look() == ["b", "d"]
+        assert await other.runtime.list_dead_messages() == []
+        assert await one.runtime.retry_messages(Box) == 0
+
+
+async def test_a_dead_letter_is_dropped_from_any_member() -> None:
+    async with nodes(2, objects=[Box]) as [one, other]:
+        await balanced(one, other)
+        there = id_of(other)
+        ids = await bury(one, (there, "a"), (there, "b"))
+        assert await one.runtime.drop_message(ids[0]) is True
+        assert await one.runtime.drop_message(ids[0]) is False
+        assert await other.runtime.drop_message(ids[1]) is True
+        await one.runtime.get(Box, there).open()
+        assert await one.runtime.retry_messages(Box) == 0
+        assert await one.runtime.get(Box, there).look() == []

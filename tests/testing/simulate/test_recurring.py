@@ -42,6 +42,8 @@ class Meter(DurableObject, name="simulated.Meter", hibernate_after=30):
     last: dict[str, float] = attrs.field(factory=dict)
     """The due time of each alarm's last firing."""
     breaks: int = 0
+    attempts: int = 0
+    """Of ``sample``."""
 
     @handler
     def start(self, name: str) -> None:
@@ -85,8 +87,10 @@ class Meter(DurableObject, name="simulated.Meter", hibernate_after=30):
 
     @alarm(cron="*/2 * * * *", missed="all", retry=BRIEF)
     async def sample(self) -> None:
-        self._fire()
+        # Stays if the turn fails later, or if it isn't known whether this was stored.
+        self.attempts += 1
         await self.ctx.commit()
+        self._fire()
 
     @alarm(every=90, missed="skip", spread=20, retry=BRIEF)
     def report(self) -> None:

@@ -10,6 +10,7 @@ from ..._keys import ObjectKey
 from ...storage import (
     Burial,
     Commit,
+    DeadMessage,
     Deferral,
     MessageChanges,
     NewMessage,
@@ -46,8 +47,43 @@ def _has_letters(machine: MessageMachine) -> bool:
     return bool(machine.mail.letters)
 
 
+@attrs.frozen
+class _Export:
+    """The mail of a tenant at one time."""
+
+    waiting: list[StoredMessage] = attrs.field(factory=list)
+    dead: list[DeadMessage] = attrs.field(factory=list)
+    once: list[OnceReply] = attrs.field(factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.waiting or self.dead or self.once)
+
+    def moved_to(self, tenant: str) -> _Export:
+        """The same mail, for another tenant."""
+        return _Export(
+            [_moved(each, tenant) for each in self.waiting],
+            [attrs.evolve(each, message=_moved(each.message, tenant)) for each in self.dead],
+            [
+                attrs.evolve(
+                    each, key=each.key._replace(to=attrs.evolve(each.key.to, tenant=tenant))
+                )
+                for each in self.once
+            ],
+        )
+
+
+def _moved(message: StoredMessage, tenant: str) -> StoredMessage:
+    sender = message.sender and attrs.evolve(message.sender, tenant=tenant)
+    key = message.key._replace(to=attrs.evolve(message.key.to, tenant=tenant))
+    return attrs.evolve(message, key=key, sender=sender)
+
+
 class MessageMachine(StorageMachine):
-    """Sends, handles, defers, buries, retries and moves messages."""
+    """Sends, handles, defers, buries, retries, moves, exports and restores messages."""
+
+    exported = _Export()
+    """What was exported last."""
 
     # --- commits ---------------------------------------------------------------------------------
 
@@ -225,6 +261,46 @@ class MessageMachine(StorageMachine):
             new = "cart" if old == "Cart" else "Cart"
             self.writer.rename_messages(old, new, tenant)
             self.mail.rename(old, new, tenant)
+
+    @rule(data=st.data(), source=any_tenant, tenant=any_tenant, is_older=st.booleans())
+    def export_and_restore(
+        self, data: st.DataObject, source: str, tenant: str, is_older: bool
+    ) -> None:
+        """What is restored may be there, or have been handled since an older export.
+
+        Some is of another storage.
+        """
+        older = self.exported
+        with self.reader.snapshot():
+            self.exported = _Export(
+                self.reader.list_messages(None, None, None, 1000, source),
+                self.reader.list_dead_messages(None, 0, 1000, source),
+                self.reader.list_once(None, 1000, source),
+            )
+        export = (older if is_older else self.exported).moved_to(tenant)
+        for _ in range(data.draw(st.integers(0, 2))):
+            export.waiting.append(self.draw_stored(data, tenant))
+            letter = self.draw_stored(data, tenant)
+            export.dead.append(DeadMessage(letter, self.now, data.draw(st.booleans())))
+            reply = self.draw_reply(data, tenant)
+            if all(each.key != reply.key for each in export.once):
+                export.once.append(reply)
+        refused = self.mail.restore(export.waiting, export.dead, export.once, tenant, self.now)
+        found = self.writer.restore_messages(export.waiting, export.dead, export.once, self.now)
+        assert [set(each) for each in found] == [set(each) for each in refused]
+        dead = self.reader.list_dead_messages(None, 0, 1000, tenant)
+        stored = [letter.message.key for letter in dead]
+        stored += (one.key for one in self.reader.list_messages(None, None, None, 1000, tenant))
+        self.mail.restored({key.token: key.seq for key in stored}, tenant)
+        if tenant and not export.is_empty:
+            self.tenants.add(tenant)
+
+    def draw_stored(self, data: st.DataObject, tenant: str) -> StoredMessage:
+        new = self.draw_new(data, attrs.evolve(data.draw(any_alarm_object), tenant=tenant))
+        one = ModelMessage(new, wake_at=data.draw(st.just(new.wake_at) | any_delay))
+        one.failures, one.crashes = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 2))
+        one.last_error = data.draw(_any_error)
+        return one.stored()
 
     # --- reading ---------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Self
 
 import attrs
 
@@ -40,6 +41,34 @@ class ModelMessage:
     is_marked: bool = False
     died_at: int | None = None
     is_overtaken: bool = False
+
+    @classmethod
+    def of(cls, stored: StoredMessage) -> Self:
+        """A message as it was exported, which has no number here."""
+        to, lane, _, token = stored.key
+        new = NewMessage(
+            to,
+            lane,
+            token,
+            stored.handler,
+            stored.arguments,
+            stored.sent_at,
+            None,
+            stored.hops,
+            stored.sender,
+            stored.reply_to,
+            stored.failed_to,
+            stored.sender_key,
+            stored.once_key,
+        )
+        return cls(
+            new,
+            0,
+            stored.wake_at,
+            stored.failures,
+            stored.crashes,
+            stored.last_error,
+        )
 
     @property
     def key(self) -> MessageKey:
@@ -133,8 +162,9 @@ class ModelMail:
         return found
 
     def bury(self, key: MessageKey, failures: int, error: str | None, now: int) -> None:
-        # By identity, since what was sent in the same batch has no number yet.
-        one = next(one for one in self.waiting if one.new.token == key.token)
+        # By token, since what was sent in the same batch has no number yet.
+        of_tenant = (one for one in self.waiting if one.new.to.tenant == key.to.tenant)
+        one = next(one for one in of_tenant if one.new.token == key.token)
         self.waiting.remove(one)
         one.failures, one.last_error, one.died_at = failures, error, now
         one.is_marked = False
@@ -154,6 +184,40 @@ class ModelMail:
             numbers = [one.seq for one in waiting]
             assert numbers == sorted(numbers)
         self.letters.sort(key=lambda one: one.seq)
+
+    # --- exports ---------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        waiting: Collection[StoredMessage],
+        dead: Collection[DeadMessage],
+        once: Collection[OnceReply],
+        tenant: str,
+        now: int,
+    ) -> tuple[list[int], list[OnceKey]]:
+        """Add the mail of an export to a tenant, still without numbers. Returns what is there."""
+        there = {
+            one.new.token for one in (*self.waiting, *self.letters) if one.new.to.tenant == tenant
+        }
+        for letter in dead:
+            if letter.message.key.token not in there:
+                one = ModelMessage.of(letter.message)
+                one.died_at, one.is_overtaken = letter.died_at, letter.is_overtaken
+                self.letters.append(one)
+        self.waiting += (ModelMessage.of(each) for each in waiting if each.key.token not in there)
+        given = (*(letter.message for letter in dead), *waiting)
+        keys = [r.key for r in once if r.key in self.once and self.once[r.key].expires_at > now]
+        self.once.update((reply.key, reply) for reply in once if reply.key not in keys)
+        return [each.key.token for each in given if each.key.token in there], keys
+
+    def restored(self, numbers: Mapping[int, int], tenant: str) -> None:
+        """Take over the numbers of restored mail by token: those of dead letters come first."""
+        of_tenant = [one for one in (*self.letters, *self.waiting) if one.new.to.tenant == tenant]
+        fresh = [one for one in of_tenant if not one.seq]
+        for one in fresh:
+            one.new.seq = numbers[one.new.token]
+        assert [one.new.seq for one in fresh] == sorted(one.new.seq for one in fresh)
+        self.number()
 
     # --- tenants ---------------------------------------------------------------------------------
 

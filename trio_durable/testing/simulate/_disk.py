@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import (
     Commit,
+    DeadMessage,
     Deferral,
     ForwardingWriter,
     MemoryStorage,
@@ -91,6 +92,10 @@ class Disk:
         """All messages that wait, those to objects of tenants left out."""
         return self._reader.list_messages(None, None, None, 2**31)
 
+    def dead_messages(self) -> list[DeadMessage]:
+        """All dead letters among messages, those of tenants left out."""
+        return self._reader.list_dead_messages(None, 0, 2**31)
+
     def next_alarm(self) -> int | None:
         """When the next alarm is available, in microseconds since 1970 UTC."""
         due = self._reader.due_alarms(2**62, None, 1, ())
@@ -145,8 +150,21 @@ class _Interceptor:
             raise StorageFault("the process has died") from None
 
 
-_POINTS: dict[str, Kind] = {"commit": "commit", "claim": "claim", "load": "load"}
-"""The points of a step at which a fault may be injected, by the method of a storage."""
+_POINTS: dict[str, Kind] = {
+    "load": "load",
+    "commit": "commit",
+    "claim": "claim",
+    "postpone": "defer",
+    "defer_messages": "defer",
+    "mark": "mark",
+    "mark_message": "mark",
+    "acquit": "defer",
+    "revive": "retry",
+    "retry_messages": "retry",
+    "drop_messages": "drop",
+}
+"""The points of a step at which a fault may be injected, by the method of a storage. A message is
+buried by a commit, and its mark is ended by a deferral, as that of an alarm is by an acquittal."""
 
 
 class _Writer(InterceptedWriter):

@@ -17,7 +17,7 @@ import attrs
 
 Verb = Literal["crash", "fail"]
 When = Literal["before", "after"]
-Kind = Literal["commit", "claim", "load", "effect"]
+Kind = Literal["commit", "claim", "load", "effect", "defer", "mark", "retry", "drop"]
 
 
 _MAX_CLAIMS_PER_STEP = 2000
@@ -40,7 +40,16 @@ _DRAWN: dict[Verb, frozenset[tuple[When, Kind]]] = {
     # Without the points at which nothing has changed since the point before: a crash there has
     # the same outcome.
     "crash": frozenset(
-        {("before", "commit"), ("after", "commit"), ("after", "claim"), ("after", "effect")}
+        {
+            ("before", "commit"),
+            ("after", "commit"),
+            ("after", "claim"),
+            ("after", "effect"),
+            ("after", "defer"),
+            ("after", "mark"),
+            ("after", "retry"),
+            ("after", "drop"),
+        }
     ),
     "fail": frozenset(
         {
@@ -51,6 +60,14 @@ _DRAWN: dict[Verb, frozenset[tuple[When, Kind]]] = {
             ("before", "effect"),
             ("after", "effect"),
             ("before", "load"),
+            ("before", "defer"),
+            ("after", "defer"),
+            ("before", "mark"),
+            ("after", "mark"),
+            ("before", "retry"),
+            ("after", "retry"),
+            ("before", "drop"),
+            ("after", "drop"),
         }
     ),
 }
@@ -87,8 +104,8 @@ class Fault:
             ):
                 return cls(_VERBS[verb], _WHENS[when], _KINDS[kind], int(number))
         raise ValueError(
-            f"{text!r} is not a fault; write crash or fail, before or after, commit, claim, load "
-            "or effect, and its number in the step: 'crash after commit 1'"
+            f"{text!r} is not a fault; write crash or fail, before or after, one of "
+            f"{', '.join(_KINDS)}, and its number in the step: 'crash after commit 1'"
         )
 
 

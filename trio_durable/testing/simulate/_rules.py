@@ -60,15 +60,15 @@ class Steps(Protocol):
         """See `Simulation.wait_for_alarm`."""
         ...
 
-    def crash(self, down_for: Duration = 0) -> None:
+    def crash(self, down_for: Duration = 0, fault: str | None = None) -> None:
         """See `Simulation.crash`."""
         ...
 
-    def set_clock(self, by: Duration) -> None:
+    def set_clock(self, by: Duration, fault: str | None = None) -> None:
         """See `Simulation.set_clock`."""
         ...
 
-    def restart(self) -> None:
+    def restart(self, fault: str | None = None) -> None:
         """See `Simulation.restart`."""
         ...
 
@@ -149,9 +149,9 @@ def _call(self: Steps, call: Call, others: list[Call], fault: DrawnFault | None)
 
 
 def _interlude(self: Steps, interlude: tuple[str, float], fault: DrawnFault | None) -> None:
+    self._drawn_fault = fault
     match interlude:
         case "wait", delay:
-            self._drawn_fault = fault
             self.wait(delay)
         case "crash", down_for:
             self.crash(down_for)

@@ -26,7 +26,7 @@ from ..._clock import instant
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError, DurableError
 from ..._keys import ObjectKey
-from ..._messages.message import WaitingMessage, waiting_of
+from ..._messages.message import DeadMessage, WaitingMessage, dead_of, waiting_of
 from ...storage import StoredObject
 from ._alarm_log import alarm_errors
 from ._attributes import check_attributes, checked_jump, polling_interval
@@ -172,9 +172,9 @@ class Simulation(RuleBasedStateMachine):
             handler: The handler's name.
             *args: The handler's positional arguments.
             fault: The fault to inject in the step: ``"crash"`` or ``"fail"``, ``"before"`` or
-                ``"after"``, ``"commit"``, ``"claim"``, ``"load"`` or ``"effect"``, and its number
-                from 1, as in ``"crash after commit 2"``. A step with fewer points of the kind runs
-                without a fault.
+                ``"after"``, ``"commit"``, ``"claim"``, ``"load"``, ``"effect"``, ``"defer"``,
+                ``"mark"``, ``"retry"`` or ``"drop"``, and its number from 1, as in ``"crash after
+                commit 2"``. A step with fewer points of the kind runs without a fault.
             **kwargs: The handler's keyword arguments.
 
         Returns:
@@ -224,11 +224,12 @@ class Simulation(RuleBasedStateMachine):
         if due_at is not None:
             self._let_pass(max(0.0, due_at / 1e6 - self._clock.epoch - self._process.now), fault)
 
-    def crash(self, down_for: Duration = 0) -> None:
+    def crash(self, down_for: Duration = 0, fault: str | None = None) -> None:
         """Crash the process between two steps, and start the next one.
 
         Args:
             down_for: How long no process runs; a ``timedelta`` or seconds.
+            fault: As in `call`, in the next process.
         """
         length = self._checked_seconds(down_for, "down_for")
         self._printed_step = ("crash", *([f"down_for={length:g}"] if length else []))
@@ -237,10 +238,14 @@ class Simulation(RuleBasedStateMachine):
             self._life.is_over = True
             self._recover(length)
 
-        self._step(None, crash)
+        self._step(fault, crash)
 
-    def restart(self) -> None:
-        """Close the runtime in order, and start the next process."""
+    def restart(self, fault: str | None = None) -> None:
+        """Close the runtime in order, and start the next process.
+
+        Args:
+            fault: As in `call`, in either process.
+        """
         self._printed_step = ("restart",)
 
         def restart(process: Process) -> None:
@@ -248,14 +253,15 @@ class Simulation(RuleBasedStateMachine):
             self._life.is_over = True
             self._recover(0)
 
-        self._step(None, restart)
+        self._step(fault, restart)
 
-    def set_clock(self, by: Duration) -> None:
+    def set_clock(self, by: Duration, fault: str | None = None) -> None:
         """Set the clock of the machine, which runs on.
 
         Args:
             by: How far forward, or back if negative; a ``timedelta`` or seconds. The class declares
                 such steps in ``clock_jumps``.
+            fault: As in `call`.
         """
         try:
             length = checked_jump(by, lambda problem: ValueError(f"by {problem}"))
@@ -270,7 +276,7 @@ class Simulation(RuleBasedStateMachine):
             self._clock.epoch += length
             process.run_until(lambda: False, _SECONDS_TO_NOTICE)
 
-        self._step(None, jump)
+        self._step(fault, jump)
 
     # --- inspection ------------------------------------------------------------------------------
 
@@ -291,6 +297,11 @@ class Simulation(RuleBasedStateMachine):
     def messages(self) -> list[WaitingMessage]:
         """The messages that wait, by receiver; those to objects of tenants are left out."""
         return list(map(waiting_of, self._disk.messages()))
+
+    @property
+    def dead_messages(self) -> list[DeadMessage]:
+        """The dead letters among messages, oldest first; those of tenants are left out."""
+        return list(map(dead_of, self._disk.dead_messages()))
 
     @property
     def has_alarms(self) -> bool:
