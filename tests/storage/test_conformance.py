@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from unittest.mock import Mock
@@ -27,6 +28,8 @@ from trio_durable.storage.postgres import PostgresStorage
 from trio_durable.testing.conformance import StorageConformance
 from trio_durable.testing.conformance._builders import save
 from trio_durable.testing.conformance._crashes import CrashTests
+
+StorageConformance.thoroughness = max(1, int(os.environ.get("TRIO_DURABLE_EXAMPLES", "15")) // 15)
 
 
 class TestMemoryStorage(StorageConformance):

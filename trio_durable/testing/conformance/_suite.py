@@ -60,6 +60,9 @@ class StorageConformance(
     - ``counts_crashes = False``, if the storage leaves `StoredAlarm.crashes` None. This skips the
       tests of condition 12.
 
+    - ``thoroughness = 25``, say, if it has the time: the state machines draw so many times as many
+      examples. They find what no other test was written for, so do that now and then.
+
     The tests of messages are skipped if the storage's `Storage.keeps_messages` is False.
 
     It may override the fixtures ``writer`` and ``reader``, for example to count calls, and add
@@ -89,7 +92,7 @@ class StorageConformance(
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=max_examples,
+                max_examples=max_examples * self.thoroughness,
                 stateful_step_count=25,
                 deadline=None,
                 # A storage may be slow, and each step draws many values.

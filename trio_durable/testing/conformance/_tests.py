@@ -26,6 +26,8 @@ class StorageTests:
     If False, the tests of condition 10 are skipped.
     """
 
+    thoroughness: ClassVar[int] = 1
+    """So many times as many examples are drawn. See `StorageConformance`."""
     counts_crashes: ClassVar[bool] = True
     """True if the storage counts crashes. If False, the tests of condition 12 are skipped."""
 
