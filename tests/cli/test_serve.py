@@ -89,7 +89,8 @@ def test_an_app_without_objects_is_refused(folder: Path) -> None:
 def test_processes_divide_a_database_and_give_their_shards_away(
     folder: Path, database: str
 ) -> None:
-    options = {"TRIO_DURABLE_LISTEN": "tcp://127.0.0.1:0", "TRIO_DURABLE_TTL": "2"}
+    # Long enough that a busy machine doesn't end a lease, which moves shards as well.
+    options = {"TRIO_DURABLE_LISTEN": "tcp://127.0.0.1:0", "TRIO_DURABLE_TTL": "6"}
     with (
         serving(folder, storage=database, env=options) as first,
         serving(folder, "--backend", "asyncio", storage=database, env=options) as second,
@@ -98,7 +99,7 @@ def test_processes_divide_a_database_and_give_their_shards_away(
         found = nodes(folder, database)
         assert {each["pid"] for each in found} == {first.pid, second.pid}
         assert [each["group"] for each in found] == ["default", "default"]
-        assert all(each["serves"] and 0 <= each["age"] < 20 for each in found)
+        assert all(each["serves"] and 0 <= each["age"] < 60 for each in found)
         assert [called(folder, database, name) for name in "abc"] == ["1\n"] * 3
         first.send_signal(signal.SIGTERM)
         assert first.wait(30) == 0

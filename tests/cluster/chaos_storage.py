@@ -31,6 +31,8 @@ _LONG_TTL = 6.0
 _LOST_OBJECTS = 8
 """Objects of which a failover loses changes, if that many are changed meanwhile."""
 _LOSING_WAITS = 20
+_PATIENCE = 120.0
+"""Seconds in which members must have begun, on a busy machine."""
 
 
 @attrs.frozen
@@ -480,7 +482,7 @@ class LossyStorage(StandbyStorage):
 
     def wait_until_used(self) -> None:
         """See `ChaosStorage.wait_until_used`."""
-        wait_until(self._has_objects)
+        wait_until(self._has_objects, timeout=_PATIENCE)
 
     def _has_objects(self) -> bool:
         assert self._standby is not None

@@ -14,6 +14,7 @@ from support.postgres import Server, running, wait_until
 from trio_durable import ObjectKey
 from trio_durable.storage import AlarmChanges, Commit, Finding, NewAlarm
 from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres._membership import NodeSettings
 
 from .messages import message, sent_by
 
@@ -223,8 +224,10 @@ def test_a_check_that_fails_leaves_the_others(server: Server) -> None:
 
 def test_nodes(server: Server) -> None:
     assert_finding(found(server.url())["nodes"], "ok", "no runtime is open")
-    with closing(PostgresStorage(server.url()).open_writer()):
+    storage = PostgresStorage(server.url())
+    storage._node = NodeSettings(ttl=600)  # so it isn't renewed in the middle of the test
+    with closing(storage.open_writer()):
         finding = found(server.url())["nodes"]
         assert_finding(finding, "ok", f"process {os.getpid()} on ")
-        server.execute("UPDATE durable_beats SET beaten_at = beaten_at - interval '1 minute'")
+        server.execute("UPDATE durable_beats SET beaten_at = beaten_at - interval '1 hour'")
         assert_finding(found(server.url())["nodes"], "warning", "isn't renewed is dead")

@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from itertools import count
 
 import psycopg
 import pytest
@@ -16,9 +17,12 @@ from support.proxy import Proxy, error
 
 from trio_durable import ObjectKey, StorageUnavailable
 from trio_durable.storage import Commit, LeaseOver, Reader, StorageFault, StoredObject, Writer
-from trio_durable.storage.postgres import PostgresStorage
+from trio_durable.storage.postgres import PostgresStorage, _reconnecting
+from trio_durable.storage.postgres._membership import NodeSettings
 from trio_durable.storage.postgres._servers import CurrentServer
 from trio_durable.storage.postgres._servers import Server as Identity
+
+from .rows import in_thread
 
 NOW = 1_767_225_600_000_000
 
@@ -359,11 +363,34 @@ def missing_standby(server: Server) -> Iterator[Server]:
 
 
 def lose_standby(server: Server) -> None:
+    """Let commits wait for a standby that isn't there.
+
+    Each process of the server reads the setting by itself, and commits wait once the checkpointer
+    has read it. So commits are tried until one waits.
+    """
     server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
-    wait_until(lambda: server.execute("SHOW synchronous_standby_names") == [("*",)])
+    with psycopg.connect(server.conninfo(dbname="postgres"), autocommit=True) as connection:
+        pid = connection.info.backend_pid
+        cancel = f"SELECT pg_cancel_backend(pid) {_WAITS} AND pid = {pid}"
+
+        def commit() -> bool:
+            with suppress(psycopg.errors.QueryCanceled):
+                connection.execute("SELECT pg_logical_emit_message(true, 'test', '')")
+            return True
+
+        def a_commit_waits() -> bool:
+            cancelled: list[object] = []
+            ended, thread = in_thread(commit)
+            while not (ended or cancelled):
+                cancelled += server.execute(cancel)
+            thread.join()
+            return bool(cancelled)
+
+        wait_until(a_commit_waits)
 
 
-WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name LIKE '%writer'"
+_WAITS = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+WAITING = f"{_WAITS} AND application_name LIKE '%writer'"
 
 
 @pytest.mark.parametrize("level", ["notice", "error"])
@@ -373,7 +400,7 @@ def test_a_commit_whose_wait_for_a_standby_was_cancelled_is_not_acknowledged(
     """The server reports it by a warning, with the result of the statement."""
     server = missing_standby
     url = server.url() + f"?options=-cclient_min_messages%3D{level}"
-    with closing(PostgresStorage(url).open_writer()) as writer:
+    with closing(with_a_long_lease(url).open_writer()) as writer:
         lose_standby(server)
         outcome: list[object] = []
 
@@ -397,21 +424,37 @@ def test_a_commit_whose_wait_for_a_standby_was_cancelled_is_not_acknowledged(
         assert save(writer, "a", 1) == []
 
 
-def test_one_backend_at_most_waits_for_a_missing_standby(missing_standby: Server) -> None:
+def test_one_backend_at_most_waits_for_a_missing_standby(
+    missing_standby: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = missing_standby
-    storage = PostgresStorage(server.url(), statement_timeout=0.1, connect_timeout=0.2)
-    with closing(storage.open_writer()) as writer:
+    with closing(with_a_long_lease(server.url()).open_writer()) as writer:
         lose_standby(server)
+        # As after the statement timeout. The connections that follow have all their time.
+        writer._reconnecting._connection.silence_timeout = 0.1  # type: ignore[attr-defined]
         with pytest.raises(StorageFault, match="outcome of the change is unknown"):
             save(writer, "a", 0)
-        for object_id in "bcd":
-            with pytest.raises(StorageFault, match="waits on the server for a synchronous standby"):
-                save(writer, object_id, 0)
+        wait_until(lambda: server.execute(f"SELECT count(*) {WAITING}") == [(1,)])
+        with monkeypatch.context() as patch:
+            # The time for which a commit waits for that of before is over at the second look.
+            patch.setattr(_reconnecting, "monotonic", count(0, 1000).__next__)
+            for object_id in "bcd":
+                with pytest.raises(
+                    StorageFault, match="waits on the server for a synchronous standby"
+                ):
+                    save(writer, object_id, 0)
         assert server.execute(f"SELECT count(*) {WAITING}") == [(1,)]
         server.execute("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
         wait_until(lambda: server.execute(f"SELECT count(*) {WAITING}") == [(0,)])
         assert save(writer, "b", 0) == []
     assert server.execute("SELECT object_id FROM durable_objects ORDER BY 1") == [("a",), ("b",)]
+
+
+def with_a_long_lease(url: str) -> PostgresStorage:
+    """A storage whose writer isn't renewed within a test: its renewals would wait as well."""
+    storage = PostgresStorage(url)
+    storage._node = NodeSettings(ttl=600)
+    return storage
 
 
 def test_warnings_of_the_server_are_logged(
