@@ -83,7 +83,7 @@ inject: $(READY)
 
 away: $(READY)
 	TRIO_DURABLE_AWAY_EVERY=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal \
-		tests/guarantees -k away
+		tests/guarantees tests/outbox -k away
 
 lint: $(READY)
 	$(BIN)/ruff check .

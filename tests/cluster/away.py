@@ -144,6 +144,10 @@ class _Shared(SharedMemory):
     def location(self) -> str:
         return self._given.location
 
+    @property
+    def keeps_messages(self) -> bool:
+        return self._given.keeps_messages
+
     def open_member(self, member: NewMember) -> Writer:
         if member.serves:
             inner = self.rows.writer = self._given.open_writer()

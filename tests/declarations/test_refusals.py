@@ -120,6 +120,14 @@ WRONG_BODIES = {
     "@handler\n@alarm\ndef ring(self): ...": ("ring", "both an alarm and a handler"),
     "@alarm\n@handler(readonly=True)\ndef ring(self): ...": ("ring", "both an alarm and a"),
     "@handler(readonly=True)\n@alarm\ndef ring(self): ...": ("ring", "both an alarm and a"),
+    "@alarm(every=60)\n@handler(readonly=True)\ndef ring(self): ...": (
+        "ring",
+        "both an alarm and a",
+    ),
+    "@handler(readonly=True)\n@alarm(every=60)\ndef ring(self): ...": (
+        "ring",
+        "both an alarm and a",
+    ),
     "@alarm\n@staticmethod\ndef ring(): ...": ("ring", "outermost decorator"),
     "@alarm\n@classmethod\ndef ring(cls): ...": ("ring", "outermost decorator"),
     "@alarm\n@property\ndef ring(self): ...": ("ring", "outermost decorator"),

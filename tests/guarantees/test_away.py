@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 
+import outbox.away
 import pytest
 from cluster.away import Away, place_objects_away
 
 from trio_durable import DurableRuntime
 
-from .away import EXCEPT, LONG, MODULES
+from . import away
 from .counters import Counter
 
 
-def test_the_names_of_exceptions_are_those_of_tests() -> None:
-    names = {name for each in MODULES for name in vars(import_module(each))}
-    assert {*EXCEPT, *LONG} - names == set()
-    assert EXCEPT.keys() & LONG == set()
+@pytest.mark.parametrize("lists", [away, outbox.away])
+def test_the_names_of_exceptions_are_those_of_tests(lists: ModuleType) -> None:
+    names = {name for each in lists.MODULES for name in vars(import_module(each))}
+    assert {*lists.EXCEPT, *lists.LONG} - names == set()
+    assert lists.EXCEPT.keys() & lists.LONG == set()
 
 
 @pytest.mark.anyio

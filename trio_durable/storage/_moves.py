@@ -29,15 +29,20 @@ class Move:
         """When the mark was made, for messages."""
         return f"{instant(self.moved_at):%Y-%m-%d %H:%M} UTC"
 
+    def describe(self, what: str) -> str:
+        """The statement of messages that ``what`` was moved: the storage, or the tenant."""
+        return f"{what} was moved to {self.target} on {self.when}"
+
     def refusal(self, location: str) -> StorageMoved:
         """The error of one who opens the storage."""
         return StorageMoved(location, f"moved on {self.when}", self.target)
 
     def refusal_of_tenant(self) -> str:
         """The problem of one who uses the tenant."""
+        moved = self.describe(f"tenant {self.tenant!r}")
         return (
-            f"tenant {self.tenant!r} was moved to {self.target} on {self.when}; open that storage, "
-            f"or take the mark back with `trio-durable reopen -t {self.tenant}`"
+            f"{moved}; open that storage, or take the mark back with `trio-durable reopen -t "
+            f"{self.tenant}`"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from cluster.away import first_look
 
 from trio_durable import (
     AlarmUnhandled,
@@ -525,7 +526,8 @@ async def test_all_that_was_missed_is_a_thousand_at_most(caplog: pytest.LogCaptu
     storage, first = await left_on(cls)
     await anyio.sleep(5000.5)
     with caplog.at_level(logging.WARNING):
-        async with opened(storage, cls):
+        async with opened(storage, cls) as runtime:
+            await first_look(runtime)
             await anyio.sleep(0.1)
             assert len(runs) == 1001
             assert runs[0][0] == first

@@ -171,8 +171,8 @@ def _refuse_moved(storage: Storage, tenant: str | None) -> None:
         if move.tenant in ("", tenant):
             what = f"tenant {tenant} of {storage.location}" if move.tenant else storage.location
             raise CommandError(
-                f"{what} was moved to {move.target} on {move.when}; copy that one, or take the "
-                "mark back with `trio-durable reopen` if it isn't used"
+                f"{move.describe(what)}; copy that one, or take the mark back with "
+                "`trio-durable reopen` if it isn't used"
             )
 
 

@@ -78,7 +78,7 @@ def _all_findings(store: Storage, thorough: bool) -> Iterator[Finding]:
             yield Finding(
                 "moves",
                 "warning",
-                f"{what} was moved to {move.target} on {move.when}",
+                move.describe(what),
                 "open that storage, or take the mark back with `trio-durable reopen`",
             )
         with open_reader(store) as reader:

@@ -39,8 +39,8 @@ def reopen(storage: str, tenant: str | None, yes: bool) -> int:
         hint = f", but of these tenants: {others}" if others else ""
         raise CommandError(f"{what} has no mark that it was moved{hint}")
     question = (
-        f"{what} was moved to {move.target} on {move.when}. If that copy is used, alarms and "
-        "messages would happen twice. Reopen it?"
+        f"{move.describe(what)}. If that copy is used, alarms and messages would happen twice. "
+        "Reopen it?"
     )
     if not confirm(question, yes=yes):
         click.echo("Nothing was changed.", err=True)

@@ -53,7 +53,7 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
     elif not moves:
         click.echo("There are no tenants.", err=True)
     for move in moves:
-        click.echo(f"{move.tenant} was moved to {printable(move.target)} on {move.when}.")
+        click.echo(printable(f"{move.describe(move.tenant)}."))
 
 
 @tenants.command()
@@ -90,7 +90,7 @@ def _contents(store: Storage, name: str) -> str:
     """The contents of a tenant, for the question. Those of one that was moved can't be counted."""
     for move in store.list_moves():
         if move.tenant == name:
-            return f"what was moved to {move.target} on {move.when}"
+            return move.describe("what")
     with open_reader(store, name) as reader:
         total = Total.of(reader.summarize(SystemClock().now(), name))
         waiting = sum(each.waiting for each in reader.summarize_messages(name))
