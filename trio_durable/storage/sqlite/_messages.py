@@ -151,10 +151,13 @@ _THERE = """
 SELECT token FROM {messages} WHERE token IN (SELECT value FROM json_each(:tokens))
 UNION ALL SELECT token FROM {dead} WHERE token IN (SELECT value FROM json_each(:tokens))
 """
+# The number is used twice. Not by ?4: sqlite3 takes numbered parameters for names, and from Python
+# 3.14 on refuses them with a sequence.
 _RESTORE = f"""
 INSERT INTO {{table}} (place, {MESSAGE_COLUMNS}{{more}})
-VALUES (?4, ?1, ?2, ?3, ?4, ?5, ?6, CAST(?7 AS TEXT), {", ".join(f"?{n}" for n in range(8, 20))}
-    {{values}})
+SELECT column4, {", ".join(f"column{n}" for n in range(1, 7))}, CAST(column7 AS TEXT),
+    {", ".join(f"column{n}" for n in range(8, 20))}{{values}}
+FROM (VALUES ({{marks}}))
 """
 _RENAME = (
     """
@@ -271,13 +274,15 @@ class MessageTable:
                 for seq, each in enumerate(new_dead, first)
             ],
             more=", died_at, is_overtaken",
-            values=", ?20, ?21",
+            values=", column20, column21",
+            marks=", ".join("?" * 21),
         )
         self._restore(
             "messages",
             [message_row(each, seq) for seq, each in enumerate(new_waiting, first + len(new_dead))],
             more="",
             values="",
+            marks=", ".join("?" * 19),
         )
         return [token for token in tokens if token in there]
 
