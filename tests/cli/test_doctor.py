@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from trio_durable import DurableObject, ObjectKey
 from trio_durable._clock import SystemClock
 from trio_durable.cli.storage import message_findings
 from trio_durable.cli.storage.restore import Mail, restore_mail
@@ -129,6 +130,34 @@ def test_a_storage_is_checked_by_opening_it_unless_it_has_checks_of_its_own(
 
 
 # --- messages ------------------------------------------------------------------------------------
+
+
+def types_found(path: Path, *options: str) -> Finding:
+    findings = json_of("doctor", str(path), "--json", *options)["findings"]
+    return next(Finding(**each) for each in findings if each["name"] == "types")
+
+
+def test_messages_and_alarms_for_types_that_nothing_knows_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "mail.db"
+    with writer_of(path) as writer:
+        save(writer, ObjectKey("cli.Kept", "k"), {}, {"ring": (NOW + DAY, None)})
+        save(writer, ObjectKey("Gone", "g"), None, {"ring": (NOW + DAY, None)})
+        assert types_found(path).text == "no object has the type of these: 1 alarm for Gone"
+        restore_mail(writer, some_mail(), NOW)  # to an Account that isn't stored
+    found = types_found(path)
+    assert found.status == "warning"
+    assert found.text.endswith("these: 5 messages for Account; 1 alarm for Gone")
+    with writer_of(path) as writer:
+        save(writer, BOB, {})
+        save(writer, ObjectKey("Gone", "g"), {})
+    assert types_found(path).status == "ok"
+    found = types_found(path, "--app", f"{__name__}:Kept")
+    assert found.status == "warning"
+    assert found.text.startswith("the app has no class for these: 5 messages for Account; 1 alarm")
+
+
+class Kept(DurableObject, name="cli.Kept"):
+    pass
 
 
 def test_dead_and_old_messages_and_marks_are_warned_of(tmp_path: Path) -> None:

@@ -112,6 +112,26 @@ async def test_settling_and_cancelling_at_once_harms_nobody() -> None:
             assert waiter.ended
 
 
+async def test_a_result_that_comes_before_the_cancellation_is_returned() -> None:
+    loop = running_loop()
+    got: list[object] = []
+
+    async def wait() -> None:
+        got.append(await waiter.wait())
+        await loop.checkpoint()
+        got.append("beyond the next checkpoint")
+
+    async with calls() as group:
+        waiter = loop.waiter()
+        outcome = group.start(wait)
+        await settle()
+        waiter.settle(1)
+        outcome.cancel()
+        await settle()
+        assert outcome.done
+        assert got == [1]
+
+
 async def test_waiting_is_always_a_checkpoint() -> None:
     loop = running_loop()
     for wait in (loop.checkpoint, settled_waiter):

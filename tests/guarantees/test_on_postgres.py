@@ -9,16 +9,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 from support.scripted import ScriptedStorage
-from trio.testing import MockClock
+from support.storages import anyio_backend
 
 from trio_durable.storage.postgres import PostgresStorage
 
 from . import test_hibernation, test_lifecycle, test_output_gate
 from .alarms import test_acknowledging, test_firing, test_setting
+
+__all__ = ["anyio_backend"]  # a fixture
 
 pytestmark = pytest.mark.anyio
 
@@ -44,12 +45,6 @@ def _scripted(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 for _module in MODULES:
     globals().update(_scripted(_module))
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """One of the two loops; what they have in common is tested in memory."""
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 @pytest.fixture(autouse=True)

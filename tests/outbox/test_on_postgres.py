@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
-from typing import Any
 
 import pytest
-from trio.testing import MockClock
+from support.storages import anyio_backend, put_on_postgres
 
-from trio_durable import DurableRuntime, InlineRunner
 from trio_durable.storage.postgres import PostgresStorage
 
 from . import test_bank, test_messages
 from .test_bank import FaultyStorage
 from .test_messages import nothing_seen, runtime
 
-__all__ = ["nothing_seen", "runtime"]  # fixtures of the tests
+__all__ = ["anyio_backend", "nothing_seen", "runtime"]  # fixtures of the tests
 
 pytestmark = pytest.mark.anyio
 
@@ -36,17 +33,9 @@ _TESTS = {
 globals().update(_TESTS)
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
-
-
 @pytest.fixture(autouse=True)
 def on_postgres(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # While a thread works, virtual time would run away.
-    inline = partial(DurableRuntime, runner=InlineRunner)
-    monkeypatch.setattr(test_messages, "DurableRuntime", inline)
-    monkeypatch.setattr(test_messages, "MemoryStorage", lambda: PostgresStorage(postgres))
+    put_on_postgres(monkeypatch, test_messages, postgres)
     monkeypatch.setattr(FaultyStorage, "backing", lambda: PostgresStorage(postgres))
 
 

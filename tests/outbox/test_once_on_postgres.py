@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import pytest
-from trio.testing import MockClock
-
-from trio_durable import DurableRuntime, InlineRunner
-from trio_durable.storage.postgres import PostgresStorage
+from support.storages import anyio_backend, put_on_postgres
 
 from . import test_once
 from .test_once import runtime, storage
 
-__all__ = ["runtime", "storage"]  # fixtures of the tests
+__all__ = ["anyio_backend", "runtime", "storage"]  # fixtures of the tests
 
 pytestmark = pytest.mark.anyio
 
@@ -37,13 +31,6 @@ _TESTS = {
 globals().update(_TESTS)
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
-
-
 @pytest.fixture(autouse=True)
 def on_postgres(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # While a thread works, virtual time would run away.
-    monkeypatch.setattr(test_once, "DurableRuntime", partial(DurableRuntime, runner=InlineRunner))
-    monkeypatch.setattr(test_once, "MemoryStorage", lambda: PostgresStorage(postgres))
+    put_on_postgres(monkeypatch, test_once, postgres)

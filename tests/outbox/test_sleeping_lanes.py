@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import anyio
 import attrs
 import pytest
+from support.storages import storage
 
 from trio_durable import (
     DurableObject,
@@ -39,7 +40,8 @@ from trio_durable.storage import (
     StoredMessage,
     Writer,
 )
-from trio_durable.storage.postgres import PostgresStorage
+
+__all__ = ["storage"]  # a fixture
 
 pytestmark = pytest.mark.anyio
 
@@ -99,17 +101,6 @@ class Customer(DurableObject):
     @handler
     def close_and_note(self, till: str) -> None:
         self.ctx.send(Till.close_and_note, till)
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    match request.param:
-        case "memory":
-            return MemoryStorage()
-        case "sqlite":
-            return SQLiteStorage(tmp_path / "a.db")
-        case _:
-            return PostgresStorage(request.getfixturevalue("postgres"))
 
 
 def opened(storage: Storage, **options: Any) -> DurableRuntime:

@@ -74,7 +74,8 @@ RANKS = {
         "_alarms _messages _objects _once",
         "_changes",
         "_tables",
-        "_doctor _reader _writer",
+        "_row_checks _reader _writer",
+        "_doctor",
         "_storage",
     ],
     "storage.postgres": [

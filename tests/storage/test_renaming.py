@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
+from support.storages import storage
 
-from trio_durable import MemoryStorage, ObjectKey, PostgresStorage, SQLiteStorage, Storage
+from trio_durable import ObjectKey, Storage
 from trio_durable.storage import (
     AlarmChanges,
     Burial,
@@ -24,18 +24,9 @@ from trio_durable.storage import (
     lane_of,
 )
 
+__all__ = ["storage"]  # a fixture
+
 NOW = 1_700_000_000_000_000
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    match request.param:
-        case "memory":
-            return MemoryStorage()
-        case "sqlite":
-            return SQLiteStorage(tmp_path / "a.db")
-        case _:
-            return PostgresStorage(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture

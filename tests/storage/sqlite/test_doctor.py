@@ -15,7 +15,17 @@ from typing import NamedTuple
 import pytest
 
 from trio_durable import SQLiteStorage
-from trio_durable.storage import Commit, Finding
+from trio_durable.storage import (
+    AlarmChanges,
+    Commit,
+    Deferral,
+    Finding,
+    MessageChanges,
+    NewAlarm,
+    NewMessage,
+    lane_of,
+    new_token,
+)
 from trio_durable.storage.sqlite import _doctor
 from trio_durable.storage.sqlite._mounts import Mount, mount_of
 
@@ -25,7 +35,8 @@ pytestmark = posix_only
 
 ALL = [
     *("sqlite", "file", "names", "file system", "permissions", "lock", "free space", "log"),
-    *("header", "schema", "journal mode", "integrity", "alarms", "rows"),
+    *("header", "schema", "journal mode", "integrity", "alarms", "marks"),
+    "rows",
 ]
 
 
@@ -455,3 +466,23 @@ def test_many_corrupt_rows(filled: Path) -> None:
     text = diagnosed(filled, thorough=True)["rows"].text
     assert text.startswith("10 of 13 rows can't be read: durable_objects Counter 0, ")
     assert text.endswith(", and 7 more")
+
+
+def test_deliveries_in_which_a_process_died(filled: Path) -> None:
+    new = NewMessage(key("b"), lane_of(key("a")), new_token(), "add", b"[{}]", NOW)
+    alarm = key("a").alarm("ring")
+    with writing(SQLiteStorage(filled)) as writer:
+        changes = AlarmChanges(changed={"ring": NewAlarm(NOW, None)})
+        writer.commit([Commit(key("a"), None, alarms=changes)], NOW)
+        writer.commit([Commit(key("b"), None, messages=MessageChanges(sent=[new]))], NOW)
+        assert writer.claim([alarm], 1, NOW, NOW + 1)
+        assert writer.mark(alarm, 1)
+        assert writer.mark_message(new.key)
+        assert "marks" not in diagnosed(filled)  # it may run
+    found = diagnosed(filled)["marks"]
+    assert found.status == "warning"
+    assert found.text == "a process died while it delivered add of Counter/b, ring of Counter/a"
+    with writing(SQLiteStorage(filled)) as writer:
+        writer.defer_messages([Deferral(new.key, None, 0, None)])
+    # The claim has ended with the process, which was counted as the file opened.
+    assert diagnosed(filled)["marks"].status == "ok"

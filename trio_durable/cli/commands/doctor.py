@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import attrs
 import click
@@ -12,7 +12,8 @@ from ...storage import Finding, FindingStatus, Storage
 from ..errors import CommandError
 from ..options import json_option, required_storage, storage_option_of_group
 from ..output import console, print_json, printable, quantity
-from ..storage.message_findings import message_findings
+from ..storage.app_classes import AppClasses, app_option
+from ..storage.message_findings import message_findings, type_finding
 from ..storage.open import open_reader, resolve_storage
 
 _STYLES: dict[FindingStatus, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -27,10 +28,16 @@ _WIDTH = max(map(len, _STYLES)) + 2
     is_flag=True,
     help="Check every row, too, which takes time in a large storage.",
 )
+@app_option(required=False, help="Module with the classes, to find types that have none.")
 @json_option
 @click.pass_context
 def doctor(
-    context: click.Context, where: str | None, storage: str | None, thorough: bool, as_json: bool
+    context: click.Context,
+    where: str | None,
+    storage: str | None,
+    thorough: bool,
+    apps: tuple[str, ...],
+    as_json: bool,
 ) -> int:
     """Check a storage, and advise what to do.
 
@@ -42,6 +49,7 @@ def doctor(
     Examples:
       trio-durable doctor app.db
       trio-durable doctor --thorough app.db
+      trio-durable doctor app.db --app shop
       trio-durable doctor postgresql://app@db.example.com/app --json
     """
     is_option_given = (
@@ -53,7 +61,8 @@ def doctor(
         store = resolve_storage(where, option="STORAGE")
     else:
         store = resolve_storage(required_storage(context, storage))
-    found = _all_findings(store, thorough)
+    known = {each.name for each in AppClasses(apps)} if apps else None
+    found = _all_findings(store, thorough, known)
     findings = list(found) if as_json else _printed(found)
     counts = {status: sum(each.status == status for each in findings) for status in _STYLES}
     if as_json:
@@ -66,7 +75,9 @@ def doctor(
     return 1 if counts["problem"] else 0
 
 
-def _all_findings(store: Storage, thorough: bool) -> Iterator[Finding]:
+def _all_findings(
+    store: Storage, thorough: bool, known: Collection[str] | None
+) -> Iterator[Finding]:
     """Those of the storage, and those about messages if it can be read."""
     has_problem = False
     for finding in store.diagnose(thorough):
@@ -82,7 +93,9 @@ def _all_findings(store: Storage, thorough: bool) -> Iterator[Finding]:
                 "open that storage, or take the mark back with `trio-durable reopen`",
             )
         with open_reader(store) as reader:
-            yield from message_findings(reader, SystemClock().now())
+            now = SystemClock().now()
+            yield from message_findings(reader, now)
+            yield type_finding(reader, now, known)
 
 
 def _printed(findings: Iterable[Finding]) -> list[Finding]:

@@ -1,8 +1,9 @@
-"""Findings about messages, for ``trio-durable doctor``: the same for all storages."""
+"""Findings about messages and types, for ``trio-durable doctor``: the same for all storages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 
 from ...storage import Finding, Reader
 from ..output import quantity
@@ -56,6 +57,49 @@ def message_findings(reader: Reader, now: int) -> Iterator[Finding]:
         )
     if not (dead or waiting or expired >= _MANY_KEYS):
         yield Finding("messages", "ok", "none is dead, and none has waited for long")
+
+
+def type_finding(reader: Reader, now: int, known: Collection[str] | None) -> Finding:
+    """Messages and alarms for types that the app doesn't know, of all tenants.
+
+    Args:
+        reader: A reader of the storage.
+        now: The current wall time.
+        known: The stored names of the app's types; None if they aren't known. Then a type with
+            objects counts as one of them.
+    """
+    objects, alarms, messages = Counter[str](), Counter[str](), Counter[str]()
+    for tenant in select_tenants(reader, None):
+        for each in reader.summarize(now, tenant):
+            objects[each.type_name] += each.objects
+            alarms[each.type_name] += each.pending + each.overdue + each.dead
+        for mail in reader.summarize_messages(tenant):
+            messages[mail.type_name] += mail.waiting + mail.dead
+    unknown = []
+    for name in sorted({*alarms, *messages}):
+        counts = [
+            quantity(count, noun)
+            for count, noun in ((messages[name], "message"), (alarms[name], "alarm"))
+            if count
+        ]
+        if counts and (not objects[name] if known is None else name not in known):
+            unknown.append(f"{' and '.join(counts)} for {name}")
+    if not unknown:
+        return Finding("types", "ok", "messages and alarms are for known types")
+    listed = "; ".join(unknown)
+    if known is None:
+        return Finding(
+            "types",
+            "warning",
+            f"no object has the type of these: {listed}",
+            "compare with the classes by `--app`; rename a type with `trio-durable rename`",
+        )
+    return Finding(
+        "types",
+        "warning",
+        f"the app has no class for these: {listed}",
+        "rename the type with `trio-durable rename`, or serve it by an app that has the class",
+    )
 
 
 def _oldest_awake(reader: Reader, type_name: str, tenant: str, now: int) -> int | None:

@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import orjson
-
 from .._records import Finding
 from ._database_file import is_owned
 from ._lock import holder_of
 from ._migrations import APPLICATION_ID, SCHEMA_VERSION, Schema
 from ._mounts import mount_of
-from ._names import TableNames
+from ._row_checks import SHOWN_ROWS, alarms_without_time, corrupt_rows, marks
 from ._tables import UNDECODABLE_MESSAGE, advice_for
 
 _OF_NETWORKS = {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "coda", "ncpfs"}
@@ -36,8 +34,6 @@ _VOLATILE = {"tmpfs", "ramfs"}
 _LARGE_LOG = 64 * 1024 * 1024
 _LITTLE_SPACE = 256 * 1024 * 1024
 _NO_SPACE = 16 * 1024 * 1024
-_SHOWN_ROWS = 3
-"""The number of corrupt rows, and of SQLite's messages, that are quoted."""
 
 
 class Examination:
@@ -297,10 +293,13 @@ class Examination:
                 yield _integrity(connection, thorough=self._thorough)
                 if is_current:
                     name = "alarms"
-                    yield _alarms_without_time(connection, schema)
+                    yield alarms_without_time(connection, schema)
+                    if not self._is_in_use:
+                        name = "marks"
+                        yield marks(connection, schema)
                     if self._thorough:
                         name = "rows"
-                        yield _corrupt_rows(connection, schema)
+                        yield corrupt_rows(connection, schema)
         except sqlite3.Error as error:
             text = str(error)
             yield Finding(name, "problem", text, advice_for(text) or "check the file and its disk")
@@ -381,7 +380,7 @@ def _journal_mode(connection: sqlite3.Connection) -> Finding:
 
 def _integrity(connection: sqlite3.Connection, *, thorough: bool) -> Finding:
     check = "integrity_check" if thorough else "quick_check"
-    rows = connection.execute(f"PRAGMA {check}({_SHOWN_ROWS})")
+    rows = connection.execute(f"PRAGMA {check}({SHOWN_ROWS})")
     found = [" ".join(text.removeprefix("*** in database main ***").split()) for (text,) in rows]
     if found == ["ok"]:
         return Finding("integrity", "ok", f"SQLite's {check} found nothing wrong")
@@ -392,69 +391,6 @@ def _integrity(connection: sqlite3.Connection, *, thorough: bool) -> Finding:
         "stop the runtime, keep a copy of the file with its -wal, and restore a backup; without "
         "one, try `sqlite3 damaged.db .recover`",
     )
-
-
-def _alarms_without_time(connection: sqlite3.Connection, schema: Schema) -> Finding:
-    tables = []
-    for names in _tables_of(schema):
-        # SQLite sorts text and blobs after all numbers, in the index as well.
-        sql = f"SELECT count(*) FROM {names.alarms} WHERE available_at >= ''"
-        (count,) = connection.execute(sql).fetchone()
-        if count:
-            tables.append(f"{count} in {names.alarms}")
-    if tables:
-        return Finding(
-            "alarms",
-            "warning",
-            f"alarms can't become due, because their available_at isn't a number: "
-            f"{', '.join(tables)}",
-            "repair or delete these rows",
-        )
-    return Finding("alarms", "ok", "all have a time, or are dead letters")
-
-
-def _corrupt_rows(connection: sqlite3.Connection, schema: Schema) -> Finding:
-    checked, corrupt = 0, []
-    for names in _tables_of(schema):
-        for table, number, json_column, key_columns in (
-            (names.objects, "revision", "state", "type_name, object_id"),
-            (names.alarms, "due_at", "payload", "type_name, object_id, name"),
-            (names.messages, "token", "arguments", "to_type, to_id, seq"),
-            (names.dead_messages, "token", "arguments", "to_type, to_id, seq"),
-            (names.once, "expires_at", "reply", "type_name, object_id, key"),
-        ):
-            for kind, json, *key in connection.execute(
-                f"SELECT typeof({number}), CAST({json_column} AS BLOB), {key_columns} FROM {table}"
-            ):
-                checked += 1
-                is_missing = json is None and json_column in ("payload", "reply")
-                if kind != "integer" or not (is_missing or _is_json(json)):
-                    corrupt.append(f"{table} {' '.join(map(str, key))}")
-    if corrupt:
-        more = len(corrupt) - _SHOWN_ROWS
-        return Finding(
-            "rows",
-            "problem",
-            f"{len(corrupt)} of {checked} rows can't be read: "
-            + ", ".join(corrupt[:_SHOWN_ROWS])
-            + (f", and {more} more" if more > 0 else ""),
-            "repair states with `trio-durable edit`, or remove the objects with `trio-durable rm`; "
-            "the others are not affected",
-        )
-    return Finding("rows", "ok", f"all {checked} can be read")
-
-
-def _tables_of(schema: Schema) -> Iterator[TableNames]:
-    for tenant in ("", *schema.tenants()):
-        yield TableNames(tenant)
-
-
-def _is_json(value: bytes | None) -> bool:
-    try:
-        orjson.loads(value or b"")
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def _readable(text: bytes) -> str:
