@@ -72,6 +72,7 @@ def test_a_sound_database(server: Server) -> None:
         "connections",
         "durability",
         "encryption",
+        "marks",
         "nodes",
         "pooler",
         "rows",
@@ -231,3 +232,15 @@ def test_nodes(server: Server) -> None:
         assert_finding(finding, "ok", f"process {os.getpid()} on ")
         server.execute("UPDATE durable_beats SET beaten_at = beaten_at - interval '1 hour'")
         assert_finding(found(server.url())["nodes"], "warning", "isn't renewed is dead")
+
+
+def test_deliveries_in_which_a_process_died(server: Server) -> None:
+    new, alarm = message(ObjectKey("Cart", "b", "acme")), ObjectKey("Cart", "a").alarm("x")
+    with closing(PostgresStorage(server.url()).open_writer()) as writer:
+        sent_by(writer, new)
+        assert writer.claim([alarm], 1, NOW, NOW + 1)
+        assert writer.mark(alarm, 1)
+        assert writer.mark_message(new.key)
+        assert "marks" not in found(server.url())  # it may run
+    finding = found(server.url())["marks"]
+    assert_finding(finding, "warning", "while it delivered x of Cart/a, f of Cart/b")

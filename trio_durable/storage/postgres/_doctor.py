@@ -19,7 +19,7 @@ from ._connecting import Settings, Unreachable
 from ._connection import Connection
 from ._migrations import Schema, unknown
 from ._names import Names
-from ._nodes import NodeTable
+from ._node_checks import mark_findings, node_finding
 from ._servers import Server
 from ._verification import Unsuitable, home_schema, require_privileges, verify, verify_tenants
 
@@ -411,23 +411,14 @@ def _vacuum(context: Context) -> Iterator[Finding]:
 def _nodes(context: Context) -> Iterator[Finding]:
     if context.schema.pending(context.schema.applied(context.connection)):
         return  # another check says so
-    nodes = NodeTable(context.home).list(context.connection)
-    if not nodes:
-        yield Finding("nodes", "ok", "no runtime is open")
-        return
-    text = ", ".join(
-        f"process {node.pid} on {node.host}, renewed {max(0.0, node.age):.1f} s ago"
-        for node in nodes
-    )
-    if any(node.age > node.ttl for node in nodes):
-        yield Finding(
-            "nodes",
-            "warning",
-            f"{text}; one that isn't renewed is dead, or doesn't reach the server",
-            "open a runtime, which takes its place",
-        )
-    else:
-        yield Finding("nodes", "ok", text)
+    yield node_finding(context.connection, context.home)
+
+
+def _marks(context: Context) -> Iterator[Finding]:
+    if context.schema.pending(context.schema.applied(context.connection)):
+        return  # another check says so
+    tenants = chain([""], chain.from_iterable(_pages_of_tenants(context)))
+    yield from mark_findings(context.connection, context.home, tenants)
 
 
 # --- thorough ------------------------------------------------------------------------------------
@@ -496,4 +487,5 @@ _CHECKS: tuple[Check, ...] = (
     _tenants,
     _vacuum,
     _nodes,
+    _marks,
 )
