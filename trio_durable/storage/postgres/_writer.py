@@ -363,6 +363,9 @@ class PostgresWriter(PostgresMessageWriter, Writer):
     def _drop(self, connection: Connection, tenant: str) -> bool:
         with connection.transaction():
             self._nodes.begin(connection)
+            drop_alarms = self._tables_of(tenant).drop_alarms
+            if drop_alarms is not None:
+                connection.execute(drop_alarms)
             return self._schema.drop_tenant(connection, tenant)
 
     def close(self) -> None:
