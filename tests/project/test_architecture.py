@@ -91,7 +91,7 @@ RANKS = {
         "_alarms _job_queue _once",
         "_job_alarms _recurrences",
         "_job_recurrences",
-        "_tables",
+        "_job_move _tables",
         "_doctor _reader _tenant_work",
         "_message_writer",
         "_writer",

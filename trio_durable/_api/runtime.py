@@ -258,6 +258,7 @@ class DurableRuntime(Objects):
             from .cluster import join  # here, since it takes long
 
             self._administration = join(opened, self._settings.cluster, self._registry)
+            opened.scheduling.deliver_elsewhere(self._administration.deliver_alarm)
         registry = self._registry
         opened.deliver_messages(
             registry.calls,

@@ -190,7 +190,7 @@ class OpenRuntime(Ending):
                 began=self._lease_began,
                 lost=self._lease_lost,
             )
-        self._scheduling = scheduling
+        self.scheduling = scheduling
         self.scheduler: Scheduler = scheduling.make(
             self.node_id, sides, clock, self.group_commit, self.notifier
         )
@@ -215,7 +215,7 @@ class OpenRuntime(Ending):
     async def _start(self, prepare: Callable[[OpenRuntime], None]) -> None:
         host = self.host
         for undo in (
-            self._scheduling.close,
+            self.scheduling.close,
             self._raise_if_late,
             self._leave_others,
             self._drain,
@@ -223,7 +223,7 @@ class OpenRuntime(Ending):
             self._mark_closed,
         ):
             host.push(undo)
-        await self._scheduling.open()
+        await self.scheduling.open()
         prepare(self)  # before any task runs
         for task in (self.pump.run, self.deadlines.run, self.resident_set.run):
             self._supervise(task)

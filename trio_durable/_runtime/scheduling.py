@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from .._clock import Clock
@@ -10,6 +11,7 @@ from .._eventloop.loop import Loop
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from ..scheduler import Destination, Scheduler, WheelScheduler
+from ..storage import StoredAlarm
 from .settings import Settings
 from .sides import Sides
 
@@ -95,6 +97,26 @@ class Scheduling:
             claim_ttl=settings.claim_ttl,
             notifier=notifier,
         )
+
+    async def deliver(self, stored: StoredAlarm, claim: int) -> None:
+        """Deliver an alarm that another process of the cluster has claimed.
+
+        Raises:
+            StorageUnavailable: Alarms aren't jobs of Oban here.
+            Exception: What its handler raised. The retry, or the end, is stored.
+        """
+        if self._of_jobs is None:
+            raise StorageUnavailable(
+                self._settings.storage.location,
+                "its alarms are jobs of Oban for another process of the cluster; pass the same "
+                "scheduler to all of them",
+            )
+        await self._of_jobs.deliver(stored, claim)
+
+    def deliver_elsewhere(self, deliver: Callable[[StoredAlarm, int], Awaitable[None]]) -> None:
+        """Let claimed alarms of objects in other processes be delivered there."""
+        if self._of_jobs is not None:
+            self._of_jobs.deliver_elsewhere(deliver)
 
     async def open(self) -> None:
         """Start what the scheduler needs, before it runs.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -10,11 +12,11 @@ from support.job_storage import schema_of
 from support.oban_tables import install_tables
 from support.postgres import url_of
 
-from trio_durable import DurableObject, DurableRuntime, Retry, alarm, handler
+from trio_durable import Cluster, DurableObject, DurableRuntime, Retry, alarm, handler
 from trio_durable.scheduler.oban import ObanScheduler
 from trio_durable.testing import fire_alarm
 
-pytest.importorskip("oban")
+oban = pytest.importorskip("oban")
 
 Admin = psycopg.Connection[tuple[object, ...]]
 
@@ -84,3 +86,92 @@ def test_alarms_ring_fail_and_are_revived_and_fired(runtime: DurableRuntime, pos
         assert admin.execute(query).fetchall() == [once, once, thrice, once]
         assert admin.execute(b"SELECT * FROM oban_producers").fetchall() == []
         assert admin.execute(b"SELECT * FROM durable_oban_producers").fetchall() == []
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+def test_the_application_s_own_instance_runs_the_queue_beside_its_own(postgres: str) -> None:
+    """Its leader prunes and rescues, and its own jobs are untouched."""
+    install_tables(postgres)
+    schema, ran = schema_of(postgres), []
+
+    class AppWorker:
+        async def process(self, job: Any) -> None:
+            ran.append(job.args["n"])
+
+    oban.worker(queue="app")(AppWorker)
+
+    async def main() -> None:
+        pool = await oban.Oban.create_pool(postgres)
+        settings = {"lifeline": {"interval": 0.1}, "pruner": {"interval": 0.1}}
+        async with oban.Oban(pool=pool, prefix=schema, queues={"app": 2}, **settings) as instance:
+            scheduler = ObanScheduler("durable", instance, prefix=schema)
+            async with DurableRuntime(url_of(postgres), objects=[Bell], scheduler=scheduler) as it:
+                assert instance.is_leader
+                for n in range(20):
+                    await instance.enqueue(AppWorker.new({"n": n}))  # type: ignore[attr-defined]
+                    await it.get(Bell, str(n)).ring_after(0)
+                for n in range(20):
+                    await rings(it.get(Bell, str(n)), 1)
+                dead = it.get(Bell, "dead")
+                await dead.fail(yes=True)
+                await dead.ring_after(0)
+                await until(lambda: has_dead(it))
+                await asyncio.sleep(0.3)  # for its leader to prune and to rescue
+                assert await has_dead(it)
+            assert instance.check_queue("durable") is None
+            assert instance.check_queue("app") is not None
+        await pool.close()
+
+    asyncio.run(main())
+    assert sorted(ran) == list(range(20))
+    query = b"SELECT queue, state::text, count(*) FROM oban_jobs GROUP BY 1, 2 ORDER BY 1, 2"
+    with psycopg.connect(postgres) as admin:
+        assert admin.execute(query).fetchall() == [
+            ("app", "completed", 20),
+            ("durable", "completed", 20),
+            ("durable", "discarded", 1),
+        ]
+
+
+async def has_dead(runtime: DurableRuntime) -> bool:
+    return bool(await runtime.list_dead_letters(Bell))
+
+
+def test_a_job_may_run_in_any_member_of_a_cluster(postgres: str) -> None:
+    install_tables(postgres)
+    schema = schema_of(postgres)
+
+    def member() -> DurableRuntime:
+        scheduler = ObanScheduler("durable", prefix=schema)
+        return DurableRuntime(
+            url_of(postgres), objects=[Bell], scheduler=scheduler, cluster=Cluster(ttl=2)
+        )
+
+    async def main() -> None:
+        async with member() as one, member() as other:
+
+            async def is_divided() -> bool:
+                return one.statistics().shards > 0 < other.statistics().shards
+
+            await until(is_divided)
+            for n in range(60):
+                await one.get(Bell, str(n)).ring_after(0)
+            for n in range(60):
+                await rings(other.get(Bell, str(n)), 1)
+            assert one.statistics().alarms_delivered > 0 < other.statistics().alarms_delivered
+            bad = one.get(Bell, "bad")
+            await bad.fail(yes=True)
+            await bad.ring_after(0)
+            await until(lambda: has_dead(one))
+            assert one.statistics().alarms_failed + other.statistics().alarms_failed == 2
+
+    asyncio.run(main())
+    query = b"SELECT state::text, count(*), count(DISTINCT attempted_by[2]) FROM oban_jobs "
+    with psycopg.connect(postgres) as admin:
+        found = admin.execute(query + b"GROUP BY 1 ORDER BY 1").fetchall()
+    assert found == [("completed", 60, 2), ("discarded", 1, 1)]

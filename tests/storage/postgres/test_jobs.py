@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from uuid import uuid4
 
+import attrs
 import psycopg
 import pytest
 from support.job_storage import PRODUCER, JobStorage, schema_of, storage_with_jobs
 from support.oban_tables import SQL, install_tables
 
-from trio_durable import StorageUnavailable
+from trio_durable import StorageInUse, StorageUnavailable
 from trio_durable._keys import AlarmKey
 from trio_durable.storage import (
     AlarmChanges,
+    AlarmRow,
     Commit,
     NewAlarm,
     Onto,
@@ -30,7 +32,7 @@ from trio_durable.testing.conformance._alarms import AlarmTests
 from trio_durable.testing.conformance._browsing import BrowsingTests
 from trio_durable.testing.conformance._recurrences import RecurrenceTests
 
-from .rows import NOW, Admin, alarm_key, commit, key, save, setting
+from .rows import NOW, SECOND, Admin, alarm_key, commit, key, save, setting
 
 TTL = 60.0
 
@@ -451,3 +453,83 @@ def test_installing_the_tables_twice_changes_nothing(postgres: str) -> None:
     install_tables(postgres)
     with psycopg.connect(postgres) as connection:
         assert connection.execute(b"SELECT count(*) FROM oban_jobs").fetchone() == (0,)
+
+
+# --- moving --------------------------------------------------------------------------------------
+
+
+def all_alarms(storage: PostgresStorage) -> list[list[AlarmRow]]:
+    with closing(storage.open_reader()) as reader:
+        return [reader.browse_alarms(None, NOW, None, None, 99, each) for each in ("", "acme")]
+
+
+@pytest.fixture
+def filled(postgres: str) -> PostgresStorage:
+    """A storage with an alarm of each kind, in the tables of two tenants."""
+    storage = PostgresStorage(postgres)
+    changed = {
+        "due": NewAlarm(NOW, b'{"a": "\\u0000"}'),
+        "later": NewAlarm(NOW + 10**15, None),
+        "recurring": NewAlarm(NOW + 10**15, None, "each hour"),
+        "off": NewAlarm(NOW, None, "stopped"),
+        "failed": NewAlarm(NOW, None),
+        "dead": NewAlarm(NOW, None),
+        "claimed": NewAlarm(NOW, None),
+    }
+    with closing(storage.open_writer()) as writer:
+        for tenant in ("", "acme"):
+            changes = AlarmChanges(changed={**changed})
+            commit(writer, Commit(key("a", tenant), 0, b"1", alarms=changes))
+            taken = [key("a", tenant).alarm(name) for name in ("failed", "dead", "claimed")]
+            assert len(writer.claim(taken, 1, NOW, NOW + SECOND)) == 3
+            writer.postpone(
+                [
+                    Postponement(taken[0], 1, NOW + 10**15, 2, "no", 1),
+                    Postponement(taken[1], 1, None, 3, "no"),
+                ]
+            )
+    return storage
+
+
+def test_alarms_move_to_jobs_and_back_as_they_are(
+    filled: PostgresStorage, postgres: str, admin: Admin
+) -> None:
+    install_tables(postgres)
+    before = [
+        [
+            attrs.evolve(row, available_at=NOW) if row.alarm.key.name == "claimed" else row
+            for row in rows
+        ]
+        for rows in all_alarms(filled)
+    ]
+    place = Jobs(schema_of(postgres), "durable")
+    assert filled.move_alarms(place) == 14
+    assert all_alarms(filled) == before
+    assert filled.foreign_alarms == str(place)
+    assert admin.execute(b"SELECT count(*) FROM durable_alarms").fetchall() == [(0,)]
+    with closing(filled.open_writer()) as writer:
+        assert filled.job_queue is not None
+        assert filled.job_queue.claim(alarm_key("a", "due"), "node", PRODUCER) is not None
+        assert writer.revive(alarm_key("a", "dead"), NOW)
+        writer.commit([setting("a", "dead")], NOW)
+    assert filled.move_alarms(place) == 0
+    assert filled.move_alarms(None) == 14
+    assert filled.foreign_alarms is None or all_alarms(filled)
+    assert filled.foreign_alarms is None
+    assert jobs(admin) == []
+
+
+def test_a_move_to_tables_that_oban_hasn_t_changes_nothing(
+    filled: PostgresStorage, postgres: str
+) -> None:
+    before = all_alarms(filled)
+    with pytest.raises(StorageUnavailable, match=r"install_sql\(\)"):
+        filled.move_alarms(Jobs(schema_of(postgres), "durable"))
+    assert all_alarms(filled) == before
+    assert filled.move_alarms(None) == 0
+
+
+def test_a_move_while_a_runtime_is_open_is_refused(filled: PostgresStorage, postgres: str) -> None:
+    install_tables(postgres)
+    with closing(filled.open_writer()), pytest.raises(StorageInUse):
+        PostgresStorage(postgres).move_alarms(Jobs(schema_of(postgres), "durable"))

@@ -19,7 +19,7 @@ from ..._keys import AlarmKey
 from ..._telemetry.notifier import Notifier
 from ...storage import StoredAlarm
 from .._contract import Destination
-from .._delivery.claims import Claims, postponed
+from .._delivery.claims import RETRY_SECONDS, Claims, postponed
 from .._delivery.deliverer import Deliverer
 from .._delivery.failures import was_cut_off
 from .._delivery.in_flight import InFlight, InFlightDeliveries
@@ -61,6 +61,8 @@ class JobDeliverer(Deliverer):
         super().__init__(loop, clock, in_flight, claims, destination, notifier)
         self._claim = claim
         self._pause = pause
+        self.elsewhere: Callable[[StoredAlarm, int], Awaitable[None]] | None = None
+        """Delivers an alarm in the process that has its object, in a cluster; as `run` does."""
 
     async def run(self, stored: StoredAlarm, claim: int, cancelled: Callable[[], bool]) -> None:
         """Deliver an alarm whose job has begun to run; return when the outcome is durable.
@@ -73,6 +75,9 @@ class JobDeliverer(Deliverer):
         Raises:
             Exception: What its handler raised. The retry, or the end, is stored.
         """
+        if self.elsewhere is not None and not self._destination.is_here(stored.key):
+            await self._run_elsewhere(self.elsewhere, stored, claim)
+            return
         flights: list[InFlight] = []
         try:
             flight = self._begin(stored.key, claim, flights)
@@ -91,6 +96,28 @@ class JobDeliverer(Deliverer):
             return
         if not was_cut_off(error, self._is_stopped):
             raise error
+
+    async def _run_elsewhere(
+        self,
+        deliver: Callable[[StoredAlarm, int], Awaitable[None]],
+        stored: StoredAlarm,
+        claim: int,
+    ) -> None:
+        """Let the owner of the object deliver an alarm, whose record of the outcome counts.
+
+        If the owner is lost, the alarm may have been acknowledged or not. It is given back then,
+        which isn't an attempt, and changes nothing unless this run still has its claim.
+        """
+        try:
+            await deliver(stored, claim)
+        except Exception:
+            flight = self._begin(stored.key, claim, [])
+            flight.stored = stored
+            flight.is_handed_over = True
+            again_at = self._after(RETRY_SECONDS)
+            self._claims.postpone(flight, postponed(flight, stored, again_at))
+            await self._settlement(flight)
+            raise
 
     async def _wait_until_due(self, stored: StoredAlarm) -> None:
         """Wait as long as the server's clock may be ahead. A retry has a time of its own."""

@@ -13,6 +13,7 @@ fetched and never run, and dead letters of Oban's making.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,7 +26,7 @@ from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
 from ..._telemetry.notifier import Notifier
-from ...storage import STOPPED, AlarmChanges, Postponement, Reader, StorageFault
+from ...storage import STOPPED, AlarmChanges, Postponement, Reader, StorageFault, StoredAlarm
 from ...storage.postgres import ClaimedJob, JobQueue, claimed_job
 from .._contract import Destination, Scheduler, SchedulerStatistics
 from .._delivery.claims import RETRY_SECONDS, Claims
@@ -114,6 +115,7 @@ class JobScheduler(FromOutside):
         self._start_check = StartCheck(loop, clock, runner, reader, destination, polling_interval)
         self._info: ObanQueueInfo | None = None
         self._registered: set[str] = set()
+        self._is_open = anyio.Event()
         self._is_stopped = False
         self._to_register = AutoResetEvent(loop)
         self._to_pause = AutoResetEvent(loop)
@@ -233,6 +235,7 @@ class JobScheduler(FromOutside):
                 "pool on this database, and give its prefix to ObanScheduler",
             )
         self._info = info
+        self._is_open.set()
         return info
 
     async def close(self) -> None:
@@ -279,10 +282,23 @@ class JobScheduler(FromOutside):
         claimed = claimed_job(job.id, job.attempt, job.args, job.meta)
         await self._deliverer.run(claimed.alarm, claimed.claim, job.cancelled)
 
+    async def deliver(self, stored: StoredAlarm, claim: int) -> None:
+        """Deliver an alarm whose job runs in another process of the cluster.
+
+        Raises:
+            Exception: What its handler raised. The retry, or the end, is stored.
+        """
+        await self._deliverer.run(stored, claim, lambda: False)
+
+    def deliver_elsewhere(self, deliver: Callable[[StoredAlarm, int], Awaitable[None]]) -> None:
+        """Let alarms of objects in other processes be delivered there, by ``deliver``."""
+        self._deliverer.elsewhere = deliver
+
     async def _claim(self, key: AlarmKey) -> Claimed | None:
+        await self._is_open.wait()  # a moment, while the scheduler begins
         info = self._info
         if info is None:
-            raise StorageFault("the queue of alarms isn't started")
+            raise StorageFault("the queue of alarms is stopped; nothing was claimed")
         found: ClaimedJob | None = await self._group_commit.perform(
             lambda _writer: self._jobs.claim(key, info.node, info.uuid)
         )
@@ -303,7 +319,7 @@ class JobScheduler(FromOutside):
                     tidy_at = self._loop.now() + TIDY_SECONDS
             except Exception as error:  # noqa: BLE001  # logged, and retried
                 logger.warning("could not sweep the jobs of alarms: %s", error)
-            await anyio.sleep(min(SWEEP_SECONDS, self._polling_interval))
+            await anyio.sleep(min(SWEEP_SECONDS, self._polling_interval / 2))
 
 
 if TYPE_CHECKING:

@@ -66,8 +66,7 @@ def prepare_jobs(connection: Connection, schema: Schema, wanted: Jobs) -> Jobs:
     Raises:
         Unsuitable: They can't be.
     """
-    check_jobs(connection, wanted)
-    add_indexes(connection, schema.home, wanted)
+    prepare_tables(connection, schema.home, wanted)
     place = JobPlace(schema.home)
     found = place.find(connection)
     if found is None:
@@ -96,6 +95,16 @@ def _require_no_alarms(connection: Connection, schema: Schema) -> None:
                     "them with `trio-durable alarms move --to oban`"
                 )
         tenants = schema.tenants(connection, tenants[-1], _TENANTS)
+
+
+def prepare_tables(connection: Connection, home: str, jobs: Jobs) -> None:
+    """Check Oban's tables, and add the library's indexes.
+
+    Raises:
+        Unsuitable: They can't be used.
+    """
+    check_jobs(connection, jobs)
+    add_indexes(connection, home, jobs)
 
 
 def check_jobs(connection: Connection, jobs: Jobs) -> None:

@@ -127,6 +127,27 @@ class PostgresStorage(SharedStorage):
         """Keep alarms as jobs of Oban, in all that is opened from now on."""
         self._wants_jobs = jobs
 
+    def move_alarms(self, to: Jobs | None) -> int:
+        """Move all alarms to jobs of Oban, or back to the wheel for None, in one transaction.
+
+        For administrators, while no runtime uses the database.
+
+        Returns:
+            The number of alarms, with dead letters and the marks of those that are off; 0 if they
+            are there already.
+
+        Raises:
+            StorageInUse: A runtime uses it.
+            StorageUnavailable: It can't be opened, or Oban's tables can't be used.
+        """
+        writer = self._open_writer()
+        try:
+            return writer.move_alarms(to)
+        except StorageFault as fault:
+            raise StorageUnavailable(self.location, str(fault)) from fault
+        finally:
+            writer.close()
+
     @property
     def connection_string(self) -> str:
         """A connection string for other connections to the database, with its secrets."""
