@@ -13,7 +13,7 @@ import time
 
 import psycopg
 
-SCALE = float(os.environ.get("TRIO_DURABLE_OBAN_SCALE", "3"))
+SCALE = float(os.environ.get("TRIO_DURABLE_OBAN_SCALE", "4"))
 """How much faster time is."""
 
 _NOW = """

@@ -77,7 +77,7 @@ class OneThread(Runner):
 class TestObanScheduler(SchedulerConformance):
     polling_interval = 6.0
     claim_ttl = 12.0
-    lateness = 0.45
+    lateness = 0.8
     unhandled_pause = 5.0
 
     @pytest.fixture
