@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ def test_other_releases_of_the_package_are_refused(version: str) -> None:
 
 def test_a_missing_package_is_refused() -> None:
     def version(name: str) -> str:
-        raise requirements.PackageNotFoundError(name)
+        raise PackageNotFoundError(name)
 
     required((3, 12), version, r"pip install 'trio-durable\[oban\]'")
 

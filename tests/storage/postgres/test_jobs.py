@@ -14,6 +14,7 @@ from support.oban_tables import SQL, install_tables
 
 from trio_durable import StorageInUse, StorageUnavailable
 from trio_durable._keys import AlarmKey
+from trio_durable._persistence.restoring import restore_alarms
 from trio_durable.storage import (
     AlarmChanges,
     AlarmRow,
@@ -32,7 +33,7 @@ from trio_durable.testing.conformance._alarms import AlarmTests
 from trio_durable.testing.conformance._browsing import BrowsingTests
 from trio_durable.testing.conformance._recurrences import RecurrenceTests
 
-from .rows import NOW, SECOND, Admin, alarm_key, commit, key, save, setting
+from .rows import NOW, SECOND, Admin, alarm_key, commit, everything, key, save, setting
 
 TTL = 60.0
 
@@ -455,7 +456,24 @@ def test_installing_the_tables_twice_changes_nothing(postgres: str) -> None:
         assert connection.execute(b"SELECT count(*) FROM oban_jobs").fetchone() == (0,)
 
 
-# --- moving --------------------------------------------------------------------------------------
+# --- restoring and moving -------------------------------------------------------------------------
+
+
+def test_exported_alarms_are_restored_with_their_failures(writer: Writer, reader: Reader) -> None:
+    commit(writer, setting("a", "x", "y"))
+    rows = everything(reader)
+    dead = attrs.evolve(rows[0].alarm, failures=3, last_error="no")
+    rows[0] = attrs.evolve(rows[0], alarm=dead, available_at=None, status="dead")
+    restore_alarms(writer, rows, NOW)
+    assert everything(reader) == rows
+    assert writer.claim([alarm_key("a", "y")], 7, NOW, NOW + 1)
+    assert writer.claim([alarm_key("a", "y")], 8, NOW, NOW + 1) == []
+    assert commit(writer, acknowledged_by("y", 8)) == [0]
+    assert commit(writer, acknowledged_by("y", 7)) == []
+
+
+def acknowledged_by(name: str, claim: int) -> Commit:
+    return Commit(key("a"), None, alarms=AlarmChanges({name: claim}))
 
 
 def all_alarms(storage: PostgresStorage) -> list[list[AlarmRow]]:

@@ -65,7 +65,9 @@ class JobDeliverer(Deliverer):
         """Delivers an alarm in the process that has its object, in a cluster; as `run` does."""
 
     async def run(self, stored: StoredAlarm, claim: int, cancelled: Callable[[], bool]) -> None:
-        """Deliver an alarm whose job has begun to run; return when the outcome is durable.
+        """Deliver an alarm whose job has begun to run, in the process that has its object.
+
+        Returns when the outcome is durable, as `run_here` does.
 
         Args:
             stored: The alarm.
@@ -75,9 +77,24 @@ class JobDeliverer(Deliverer):
         Raises:
             Exception: What its handler raised. The retry, or the end, is stored.
         """
-        if self.elsewhere is not None and not self._destination.is_here(stored.key):
+        if self.elsewhere is None or self._destination.is_here(stored.key):
+            await self.run_here(stored, claim, cancelled)
+        else:
             await self._run_elsewhere(self.elsewhere, stored, claim)
-            return
+
+    async def run_here(
+        self, stored: StoredAlarm, claim: int, cancelled: Callable[[], bool]
+    ) -> None:
+        """Deliver an alarm of an object of this process; return when the outcome is durable.
+
+        Args:
+            stored: The alarm.
+            claim: The claim that the run has on it.
+            cancelled: True if the job was cancelled meanwhile, so that it has no alarm any more.
+
+        Raises:
+            Exception: What its handler raised. The retry, or the end, is stored.
+        """
         flights: list[InFlight] = []
         try:
             flight = self._begin(stored.key, claim, flights)
@@ -127,8 +144,12 @@ class JobDeliverer(Deliverer):
 
     def _deliver(self, flight: InFlight, stored: StoredAlarm, *, delayed: bool) -> None:
         key = flight.key
-        if self._is_stopped or not self._destination.is_here(key):
+        if self._is_stopped:
             self._return(flight, stored)
+        elif not self._destination.is_here(key):  # its object moves in this moment
+            again_at = self._after(RETRY_SECONDS)
+            self._claims.postpone(flight, postponed(flight, stored, again_at))
+            flight.is_handed_over = True
         elif (reason := self._destination.obstacle(key.type_name)) is not None:
             logger.debug("alarm %s waits for another process: %s", key, reason)
             self._claims.postpone(flight, postponed(flight, stored, self._after(self._pause)))

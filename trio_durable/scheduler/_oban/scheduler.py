@@ -288,7 +288,7 @@ class JobScheduler(FromOutside):
         Raises:
             Exception: What its handler raised. The retry, or the end, is stored.
         """
-        await self._deliverer.run(stored, claim, lambda: False)
+        await self._deliverer.run_here(stored, claim, lambda: False)
 
     def deliver_elsewhere(self, deliver: Callable[[StoredAlarm, int], Awaitable[None]]) -> None:
         """Let alarms of objects in other processes be delivered there, by ``deliver``."""

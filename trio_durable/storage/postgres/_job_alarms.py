@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..._clock import LATEST
 from ..._keys import AlarmKey
-from .._faults import StorageFault
 from .._records import NewAlarm, StoredAlarm
+from ._alarm_reads import COLUMNS
 from ._alarms import (
     CLAIMS,
     HELD,
@@ -106,7 +107,7 @@ ORDER BY t COLLATE "C", i COLLATE "C", m COLLATE "C"
 ON CONFLICT {CONFLICT} {REPLACED}
 """
 _UTC_TEXT = f'to_char({UTC_NOW}, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\')'
-_META = "j.meta - ARRAY['failures', 'last_error', 'crashes', 'marked']"
+_META = "j.meta - ARRAY['failures', 'last_error', 'crashes', 'marked', 'claim']"
 # Oban keeps all errors; an alarm may be tried for ever.
 _ERRORS = f"""
 CASE WHEN k.f > k.before
@@ -134,6 +135,20 @@ UPDATE {{jobs}} AS j SET
     meta = {_META} || jsonb_strip_nulls(
         jsonb_build_object('failures', nullif(k.f, 0), 'last_error', k.l, 'crashes', k.d))
 FROM k WHERE j.id = k.j
+"""
+# For the library itself, as when it restores alarms: not for a queue.
+_CLAIM = f"""
+WITH {FENCE}, k AS MATERIALIZED (
+    SELECT a.* FROM fence CROSS JOIN {KEYS} AS k (t, i, m)
+    JOIN {{alarms}} AS a ON {IS_K} AND passed = 1
+    WHERE a.available_at <= %s AND (a.claim IS NULL OR %s)
+    {IN_ORDER} SKIP LOCKED
+)
+UPDATE {{jobs}} AS j SET state = 'executing', attempt = j.attempt + 1,
+    max_attempts = GREATEST(j.max_attempts, j.attempt + 1), attempted_at = {UTC_NOW},
+    attempted_by = ARRAY['trio_durable'], meta = j.meta || jsonb_build_object(
+        'claim', jsonb_build_object('attempt', j.attempt + 1, 'claim', %s::bigint))
+FROM k WHERE j.id = k.id RETURNING {COLUMNS.replace("a.", "k.")}
 """
 # A delivery that takes long isn't taken for one of a dead process, neither here nor by Oban.
 _RENEW = f"""
@@ -199,6 +214,7 @@ class JobAlarmTable(AlarmTable):
         self._clear = names.query(_CLEAR)
         self._set = names.query(_SET)
         self._postpone = names.query(_POSTPONE)
+        self._claim = names.query(_CLAIM)
         self._renew = names.query(_RENEW)
         self._revive = names.query(_REVIVE)
         self._mark = names.query(_MARK)
@@ -215,14 +231,17 @@ class JobAlarmTable(AlarmTable):
         connection.execute(self._set, new_jobs(alarms, self._jobs))
 
     def claim(
-        self, connection: Connection, alarms: Sequence[AlarmKey], claim: int, now: int, until: int
+        self,
+        connection: Connection,
+        alarms: Sequence[AlarmKey],
+        claim: int,
+        now: int,
+        until: int,
     ) -> list[StoredAlarm]:
-        """Refused, since the number of a claim is that of a job and its attempt.
-
-        Raises:
-            StorageFault: Always.
-        """
-        raise StorageFault("alarms are jobs of Oban here, which claims them by itself")
+        """See `Writer.claim`. No claim expires; one that is held is taken for any time alone."""
+        parameters = (*keys_of(alarms), now, now > LATEST, claim)
+        rows = connection.execute(self._claim, connection.fenced(*parameters), binary=True)
+        return self._stored(rows)
 
     def renew(
         self, connection: Connection, claims: Sequence[tuple[AlarmKey, int]], until: int

@@ -7,8 +7,9 @@ alarms, so statements that read or lock alarms are the same for both.
 - ``args`` have the alarm's key, its time and its payload. The payload is a text, since jsonb
   doesn't keep numbers and escapes as they are.
 - ``meta`` has ``failures``, ``last_error``, ``crashes`` and ``marked``, as the table of alarms.
-- A claim is the number of the job and of its attempt. An attempt is never lowered, so that names
-  one run of one job; an attempt that isn't counted raises ``max_attempts`` instead.
+- A claim is the number of the job and of its attempt, or one that the library has given to that
+  attempt, in ``meta``. An attempt is never lowered, so that names one run of one job; an attempt
+  that isn't counted raises ``max_attempts`` instead.
 - A dead letter is ``discarded`` without ``discarded_at``, which Oban's pruning leaves alone.
 - The mark of a recurring alarm that was turned off is ``suspended``, which nothing stages.
 """
@@ -76,7 +77,9 @@ _AS_ALARMS = f"""(
         (args->>'due_at')::bigint AS due_at,
         CASE WHEN state NOT IN ('discarded', 'suspended')
             THEN {_microseconds("scheduled_at")} END AS available_at,
-        CASE WHEN state = 'executing' THEN id * {_ATTEMPTS_PER_ID} + attempt END AS claim,
+        CASE WHEN state <> 'executing' THEN NULL
+            WHEN meta->'claim'->>'attempt' = attempt::text THEN (meta->'claim'->>'claim')::bigint
+            ELSE id * {_ATTEMPTS_PER_ID} + attempt END AS claim,
         args->>'payload' AS payload, (args->>'recurrence') COLLATE "C" AS recurrence,
         coalesce((meta->>'failures')::bigint, 0) AS failures, meta->>'last_error' AS last_error,
         (meta->>'crashes')::bigint AS crashes, (meta->>'marked')::bigint AS marked
