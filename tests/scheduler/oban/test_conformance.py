@@ -89,8 +89,8 @@ class TestObanScheduler(SchedulerConformance):
         OneThread.limiters = {}
         suite, delivery = "trio_durable.testing.scheduler_conformance", "trio_durable.scheduler"
         monkeypatch.setattr(f"{suite}._bench.SlowRunner", OneThread)
-        monkeypatch.setattr(f"{suite}._crashes.LONG", 8.0)
-        monkeypatch.setattr(f"{delivery}._delivery.suspects.PROBATION_SECONDS", 3.0)
+        monkeypatch.setattr(f"{suite}._crashes.LONG", 16.0)
+        monkeypatch.setattr(f"{delivery}._delivery.suspects.PROBATION_SECONDS", 8.0)
         pause = f"{delivery}._delivery.deliverer.UNHANDLED_SECONDS"
         monkeypatch.setattr(pause, self.unhandled_pause)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import uvloop
 from support.job_storage import schema_of
 from support.oban_tables import install_tables
 from support.postgres import url_of
@@ -57,7 +58,10 @@ async def rings(bell: Bell, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_alarms_ring_fail_and_are_revived_and_fired(runtime: DurableRuntime, postgres: str) -> None:
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_alarms_ring_fail_and_are_revived_and_fired(
+    runtime: DurableRuntime, postgres: str, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     async def main() -> None:
         async with runtime:
             bell = runtime.get(Bell, "a")
@@ -78,7 +82,8 @@ def test_alarms_ring_fail_and_are_revived_and_fired(runtime: DurableRuntime, pos
             assert await bell.count() == 4
             assert runtime.statistics().alarms_delivered == 4
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
     query = b"SELECT state::text, attempt, max_attempts, meta FROM oban_jobs ORDER BY id"
     with psycopg.connect(postgres) as admin:
         once: tuple[object, ...] = ("completed", 1, 12, {})
