@@ -117,7 +117,7 @@ RANKS = {
         "deliverer",
     ],
     "scheduler._oban": [
-        "queues requirements settings staging",
+        "bounces queues requirements settings staging",
         "deliverer instance",
         "scheduler",
         "making",

@@ -23,6 +23,7 @@ from .._delivery.claims import RETRY_SECONDS, Claims, postponed
 from .._delivery.deliverer import Deliverer
 from .._delivery.failures import was_cut_off
 from .._delivery.in_flight import InFlight, InFlightDeliveries
+from .bounces import Bounces
 
 logger = logging.getLogger("trio_durable.alarms")
 
@@ -44,7 +45,8 @@ class JobDeliverer(Deliverer):
         destination: Handles alarms.
         notifier: The receiver of telemetry, if there are instruments.
         claim: Begins a run of an alarm's job, whatever its time; None if it has no job.
-        pause: Seconds until an alarm of a type that isn't served here is run once more.
+        pause: The longest time until an alarm of a type that isn't served here is run once more,
+            in seconds.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class JobDeliverer(Deliverer):
     ) -> None:
         super().__init__(loop, clock, in_flight, claims, destination, notifier)
         self._claim = claim
-        self._pause = pause
+        self._bounces = Bounces(pause)
         self.elsewhere: Callable[[StoredAlarm, int], Awaitable[None]] | None = None
         """Delivers an alarm in the process that has its object, in a cluster; as `run` does."""
 
@@ -152,7 +154,8 @@ class JobDeliverer(Deliverer):
             flight.is_handed_over = True
         elif (reason := self._destination.obstacle(key.type_name)) is not None:
             logger.debug("alarm %s waits for another process: %s", key, reason)
-            self._claims.postpone(flight, postponed(flight, stored, self._after(self._pause)))
+            again_at = self._after(self._bounces.pause(key, self._loop.now()))
+            self._claims.postpone(flight, postponed(flight, stored, again_at))
             flight.is_handed_over = True
         elif stored.crashes is None:
             self._hand_over(flight, stored)

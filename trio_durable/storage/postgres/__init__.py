@@ -4,4 +4,11 @@ from ._job_queue import ClaimedJob, JobQueue, claimed_job
 from ._jobs import MAX_ATTEMPTS, Jobs
 from ._storage import PostgresStorage
 
-__all__ = ["MAX_ATTEMPTS", "ClaimedJob", "JobQueue", "Jobs", "PostgresStorage", "claimed_job"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "ClaimedJob",
+    "JobQueue",
+    "Jobs",
+    "PostgresStorage",
+    "claimed_job",
+]
