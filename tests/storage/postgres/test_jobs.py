@@ -29,6 +29,8 @@ from trio_durable.storage import (
     Writer,
 )
 from trio_durable.storage.postgres import JobQueue, Jobs, PostgresStorage
+from trio_durable.storage.postgres._alarms import IS_K, KEYS
+from trio_durable.storage.postgres._names import Names
 from trio_durable.testing.conformance._alarms import AlarmTests
 from trio_durable.testing.conformance._browsing import BrowsingTests
 from trio_durable.testing.conformance._recurrences import RecurrenceTests
@@ -188,6 +190,21 @@ def test_the_mark_of_an_alarm_that_is_off_is_no_job_that_runs(writer: Writer, ad
     on = NewAlarm(NOW, None, "each hour", Onto.STOPPED)
     commit(writer, Commit(key("a"), None, alarms=AlarmChanges(changed={"x": on})))
     assert jobs(admin) == [("available",)]
+
+
+def test_each_job_is_looked_up_by_its_key_without_statistics(
+    writer: Writer, admin: Admin, postgres: str
+) -> None:
+    commit(writer, *(setting(str(n), "x") for n in range(300)))
+    place = Jobs(schema_of(postgres), "durable")
+    template = "SELECT a.id FROM {keys} AS k (t, i, m) JOIN {{alarms}} AS a ON {is_k}"
+    template = template.format(keys=KEYS, is_k=IS_K)
+    ids = [str(n) for n in range(300)]
+    parameters = (["Cart"] * 300, ids, ["x"] * 300)
+    query = b"EXPLAIN (ANALYZE, TIMING OFF) " + Names("", "", place).query(template)
+    plan = "\n".join(str(row[0]) for row in admin.execute(query, parameters))
+    assert "Index Scan using trio_durable_alarms" in plan
+    assert "Rows Removed by Join Filter" not in plan
 
 
 # --- outcomes ------------------------------------------------------------------------------------

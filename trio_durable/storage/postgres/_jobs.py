@@ -16,6 +16,7 @@ alarms, so statements that read or lock alarms are the same for both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import attrs
@@ -98,6 +99,23 @@ PUT_BACK = f"""
 CASE WHEN j.scheduled_at <= {UTC_NOW} THEN 'available' ELSE 'scheduled' END::{{job_state}}
 """
 """The state of a job that is to be run once more."""
+
+
+_JOIN = re.compile(
+    r"JOIN \{alarms\} AS a ON (a\.type_name = k\.t AND a\.object_id = k\.i"
+    r"(?: AND a\.name = k\.m| AND \{is_m\})?)"
+)
+
+
+def key_by_key(template: str) -> str:
+    """A statement that looks alarms up by the keys ``k``, one index search for each.
+
+    Without statistics of the key's expressions, the planner takes the table of jobs for almost
+    empty, and would compare each job with each key. OFFSET keeps the sub-select as it is.
+    """
+    return _JOIN.sub(
+        r"JOIN LATERAL (SELECT a.* FROM {alarms} AS a WHERE \1 OFFSET 0) AS a ON true", template
+    )
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from ._jobs import Jobs
+from ._jobs import Jobs, key_by_key
 
 _PREFIX = "durable_"
 
@@ -62,6 +62,8 @@ class Names:
     def query(self, template: str, **others: str) -> bytes:
         """Fill in the names of a statement with parameters, with their percent signs doubled."""
         names = {key: name.replace("%", "%%") for key, name in self._names.items()}
+        if self.jobs is not None:
+            template = key_by_key(template)
         return template.format(**names, **others).encode()
 
 
