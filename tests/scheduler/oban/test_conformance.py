@@ -125,9 +125,7 @@ class TestObanScheduler(SchedulerConformance):
     async def test_a_delivery_that_ends_is_no_crash(self, bench: Bench) -> None:
         """Too long here."""
 
-    @pytest.mark.skip(
-        reason="a node of other types has the same queue, so the job bounces"
-    )
+    @pytest.mark.skip(reason="a node of other types has the same queue, so the job bounces")
     async def test_a_suspect_that_waits_is_given_back(self, bench: Bench) -> None:
         """An alarm that bounces is late by a polling interval at most."""
 
