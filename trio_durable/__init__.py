@@ -94,6 +94,7 @@ from ._json.texts import BigInt
 from ._json.upgrades import UpgradeDefinition
 from ._keys import ObjectKey
 from ._messages.message import DeadMessage, Message, MessageCounts, SendFailed, WaitingMessage
+from .scheduler.oban import ObanScheduler
 from .storage import Durability, MemoryStorage, SQLiteStorage, Storage
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ __all__ = [
     "Node",
     "NotInTurn",
     "NotOnHandle",
+    "ObanScheduler",
     "ObjectDefinition",
     "ObjectKey",
     "ObjectNotRunning",

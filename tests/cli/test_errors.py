@@ -53,6 +53,10 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("alarms cancel -s app.db Cart ada", "Missing argument 'NAME'"),
         ("alarms cancel -s app.db Cart ada none", "there is no alarm none of Cart('ada')"),
     ],
+    "alarms move": [
+        ("alarms move -s app.db", "Missing option '--to'"),
+        ("alarms move -s app.db --to oban", "Oban's jobs are in PostgreSQL databases only"),
+    ],
     "alarms reschedule": [
         ("alarms reschedule -s app.db", "Missing argument 'TYPE'"),
         ("alarms reschedule -s app.db Cart", "Missing option '--app'"),

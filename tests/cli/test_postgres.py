@@ -6,9 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.job_storage import schema_of
+from support.oban_tables import install_tables
 
 from trio_durable import DurableObject, ObjectKey, PostgresStorage, upgrade
-from trio_durable.storage import Commit, StoredObject
+from trio_durable.storage import AlarmChanges, Commit, NewAlarm, StoredObject
 
 from .stored_data import ADA, NOW, fail, save, writer_of
 from .support import run
@@ -101,3 +103,19 @@ def test_rows_of_very_many_tenants_are_imported(database: str, folder: Path) -> 
 def test_migrate_states(database: str, folder: Path) -> None:
     succeeds("migrate-states", "-s", database, "--app", f"{__name__}:Cart")
     assert stored(database, OLD) == StoredObject(2, b'{"cents":3,"$as":{},"$schema":2}', 42)
+
+
+def test_alarms_move_to_oban_and_back(database: str) -> None:
+    """Commands on alarms find them where they are."""
+    schema = schema_of(database)
+    install_tables(database)
+    with closing(PostgresStorage(database).open_writer()) as writer:
+        changes = AlarmChanges(changed={"remind": NewAlarm(NOW, None)})
+        assert not writer.commit([Commit(ADA, None, alarms=changes)], NOW)
+    moved = run("alarms", "move", "-s", database, "--to", "oban", "--prefix", schema)
+    assert moved.output == "Moved 1 alarm to jobs of Oban in queue durable_alarms.\n"
+    assert "remind" in run("alarms", "-s", database).output
+    succeeds("alarms", "cancel", "-s", database, "Cart", "ada", "remind")
+    assert run("alarms", "-s", database, "--json").output == ""
+    moved = run("alarms", "move", "-s", database, "--to", "wheel")
+    assert moved.output == "Moved 0 alarms to the wheel.\n"

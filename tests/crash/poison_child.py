@@ -20,7 +20,7 @@ from contextlib import closing
 import anyio
 
 from trio_durable import DurableObject, DurableRuntime, Retry, alarm
-from trio_durable.scheduler._wheel import suspects
+from trio_durable.scheduler._delivery import suspects
 
 INNOCENT = ["a", "b", "c"]
 CRASHES = 3

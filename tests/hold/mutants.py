@@ -310,7 +310,7 @@ MUTANTS = [
         "claims_kept",
         "a delivery that was cut off before it was handed over stays in flight",
         "injection of alarms",
-        "scheduler/_wheel/deliverer.py",
+        "scheduler/_delivery/deliverer.py",
         "            if flight.is_handed_over:\n                continue\n",
         "            continue\n",
     ),
@@ -334,7 +334,7 @@ MUTANTS = [
         "mark_after_run",
         "a suspect is marked when its delivery has ended",
         "crashes",
-        "scheduler/_wheel/suspects.py",
+        "scheduler/_delivery/suspects.py",
         "            if await self._claims.mark(flight):\n"
         "                self._hand_over(flight, stored)\n",
         "            self._hand_over(flight, stored)\n"
@@ -345,7 +345,7 @@ MUTANTS = [
         "suspects_together",
         "suspects begin all at once",
         "crashes",
-        "scheduler/_wheel/suspects.py",
+        "scheduler/_delivery/suspects.py",
         "            if await self._begin(flight):\n"
         "                await self._end_probation(flight)\n",
         "            await self._begin(flight)\n",
@@ -354,7 +354,7 @@ MUTANTS = [
         "never_acquitted",
         "a long delivery stays marked",
         "crashes",
-        "scheduler/_wheel/suspects.py",
+        "scheduler/_delivery/suspects.py",
         "            await self._claims.acquit(flight)\n",
         "            pass\n",
     ),
@@ -362,7 +362,7 @@ MUTANTS = [
         "no_delay_after_a_crash",
         "a suspect is delivered as soon as the process lives again",
         "crashes",
-        "scheduler/_wheel/deliverer.py",
+        "scheduler/_delivery/deliverer.py",
         "retry.delay(crashes) if delayed and crashes else 0.0",
         "0.0",
     ),
@@ -378,7 +378,7 @@ MUTANTS = [
         "leaving_acquits",
         "an alarm that is given back is no suspect any more",
         "crashes",
-        "scheduler/_wheel/claims.py",
+        "scheduler/_delivery/claims.py",
         "        stored.crashes,\n",
         "        None,\n",
     ),
@@ -386,7 +386,7 @@ MUTANTS = [
         "failing_accuses",
         "an attempt that failed leaves the suspicion",
         "crashes",
-        "scheduler/_wheel/deliverer.py",
+        "scheduler/_delivery/deliverer.py",
         "return Postponement(key, claim, self._after(delay), failures, last_error)",
         "return Postponement(\n"
         "            key, claim, self._after(delay), failures, last_error, stored.crashes\n"

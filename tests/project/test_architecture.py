@@ -79,18 +79,20 @@ RANKS = {
         "_storage",
     ],
     "storage.postgres": [
-        "_errors _leases _presence _servers _shard_function",
+        "_errors _jobs _leases _presence _servers _shard_function",
         "_arrays _conninfo _message_groups _names _steps",
         "_connection _message_rows",
-        "_moves",
+        "_job_place _moves",
         "_isolation _session _verification",
         "_connecting _migrations _nodes",
-        "_deaths _objects _shards _tenants",
+        "_deaths _job_checks _objects _shards _tenants",
         "_membership",
         "_cluster",
-        "_alarms _message_commits _messages _reconnecting",
-        "_once _recurrences",
-        "_tables",
+        "_alarm_reads _message_commits _messages _reconnecting",
+        "_alarms _job_queue _once",
+        "_job_alarms _recurrences",
+        "_job_recurrences",
+        "_job_move _tables",
         "_node_checks _reader _tenant_work",
         "_doctor",
         "_message_writer",
@@ -109,15 +111,20 @@ RANKS = {
         "class_body parameter_types",
         "attrs_class handlers_of_class",
     ],
-    "scheduler": ["_contract", "_wheel"],
-    "scheduler._wheel": [
-        "failures in_flight timing_wheel",
-        "upcoming",
-        "claims feed",
-        "start_check suspects",
+    "scheduler": ["_contract", "_delivery", "_oban _wheel", "oban"],
+    "scheduler._delivery": [
+        "failures from_outside in_flight",
+        "claims start_check",
+        "suspects",
         "deliverer",
-        "scheduler",
     ],
+    "scheduler._oban": [
+        "bounces queues requirements settings staging",
+        "deliverer instance",
+        "scheduler",
+        "making",
+    ],
+    "scheduler._wheel": ["timing_wheel", "upcoming", "deliverer feed", "scheduler"],
     "_activations": [
         "by_value effects encoded eviction exchange in_context info interruption pump raised",
         "wait_graph",
@@ -161,7 +168,7 @@ RANKS = {
         "forks host settings",
         "leasing sharing",
         "sides",
-        "messaging",
+        "messaging scheduling",
         "file_sharing member_sharing",
         "ending",
         "open_runtime",
@@ -285,6 +292,9 @@ SHARED_PRIVATELY = {
     # public; both take the same strings, so there is one.
     ("_api.runtime", "storage._urls"),
     ("cli.storage.open", "storage._urls"),
+    # A runtime makes the scheduler; users give its settings, which are public.
+    ("_runtime.scheduling", "scheduler._oban.making"),
+    ("_runtime.scheduling", "scheduler._oban.scheduler"),
 }
 """Imports of a private module from outside its package: the importer, and the module."""
 
@@ -586,12 +596,12 @@ from .storage import _records
 if TYPE_CHECKING:
     from ._text import _short as short
 def lazy():
-    from .scheduler._wheel.claims import _NEVER
+    from .scheduler._delivery.claims import _NEVER
 """
     assert private_names(source, [PACKAGE]) == {
         "trio_durable._keys._TENANT",
         "trio_durable._text._short",
-        "trio_durable.scheduler._wheel.claims._NEVER",
+        "trio_durable.scheduler._delivery.claims._NEVER",
         "trio_durable.storage._urls._postgres_storage",
     }
 
@@ -599,7 +609,7 @@ def lazy():
 def test_a_private_module_belongs_to_the_package_that_holds_it() -> None:
     assert is_private_to("storage._records") == "storage"
     assert is_private_to("storage.sqlite._objects") == "storage.sqlite"
-    assert is_private_to("scheduler._wheel.claims") == "scheduler"
+    assert is_private_to("scheduler._delivery.claims") == "scheduler"
     assert is_private_to("storage.memory") is None
     assert is_private_to("_activations.calls") is None
     assert is_private_to("_keys") is None

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trio_durable._keys import AlarmKey
-from trio_durable.scheduler._wheel import in_flight as module
-from trio_durable.scheduler._wheel.in_flight import (
+from trio_durable.scheduler._delivery import in_flight as module
+from trio_durable.scheduler._delivery.in_flight import (
     MAX_IN_FLIGHT,
     MAX_PER_OBJECT,
     MAX_RECENT,

@@ -22,7 +22,8 @@ from trio_durable._activations.phase import Phase
 from trio_durable._activations.state import ObjectState
 from trio_durable._persistence.group_commit import GroupCommit
 from trio_durable._persistence.ticket import Ticket
-from trio_durable.scheduler._wheel.deliverer import Deliverer
+from trio_durable.scheduler._delivery.deliverer import Deliverer
+from trio_durable.scheduler._wheel.deliverer import WheelDeliverer
 from trio_durable.storage import AlarmChanges, Commit, StorageFault
 from trio_durable.storage._memory_alarms import Alarms
 from trio_durable.storage.memory import _MemoryWriter
@@ -303,10 +304,10 @@ def claim_not_checked() -> AbstractContextManager[object]:
 def handled_before_its_time() -> AbstractContextManager[object]:
     """An alarm is handled as soon as it is claimed, which is somewhat ahead of its time."""
 
-    async def is_time(self: Deliverer, due_at: int) -> bool:
+    async def is_time(self: WheelDeliverer, due_at: int) -> bool:
         return True
 
-    return patch.object(Deliverer, "_is_time", is_time)
+    return patch.object(WheelDeliverer, "_is_time", is_time)
 
 
 @mutant

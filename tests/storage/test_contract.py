@@ -9,8 +9,8 @@ from trio_durable._alarms.input import MAX_PAYLOAD_BYTES
 from trio_durable._keys import MAX_ID_BYTES, MAX_TENANT_LENGTH
 from trio_durable._persistence.batched_load import MAX_BATCH_KEYS
 from trio_durable._persistence.group_commit import MAX_BATCH_BYTES, MAX_BATCH_ROWS
-from trio_durable.scheduler._wheel.failures import MAX_ERROR_CHARS
-from trio_durable.scheduler._wheel.in_flight import MAX_IN_FLIGHT, MAX_RECENT
+from trio_durable.scheduler._delivery.failures import MAX_ERROR_CHARS
+from trio_durable.scheduler._delivery.in_flight import MAX_IN_FLIGHT, MAX_RECENT
 from trio_durable.storage import CorruptRow, Reader, SpoiltRow, StorageFault, Writer, _records
 
 KEY = ObjectKey("Counter", "a")

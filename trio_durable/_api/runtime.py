@@ -29,7 +29,8 @@ from .._eventloop.running import running_loop_token
 from .._json.state import DEFAULT_MAX_STATE_SIZE
 from .._runtime.administration import Administration
 from .._runtime.open_runtime import OpenRuntime, open_runtime
-from .._runtime.settings import ClusterOfMembers, ClusterOnFile, Settings
+from .._runtime.settings import ClusterOfMembers, ClusterOnFile, ObanOnPostgres, Settings
+from ..scheduler.oban import ObanScheduler
 from ..storage import Durability, MemoryStorage, SharedStorage, SQLiteStorage, Storage
 from ..storage._urls import storage_at
 from .durable_object import DurableObject
@@ -89,6 +90,8 @@ class DurableRuntime(Objects):
         cluster: True or a `Cluster` to share the storage with the runtimes of other processes that
             say so, too. On an SQLite file one of them has the objects, and the others call it; on
             PostgreSQL they divide the objects, and call each other for the rest.
+        scheduler: An `ObanScheduler` for alarms that are jobs of Oban, on a PostgreSQL database;
+            None for the timing wheel.
 
     Durations are a ``timedelta`` or a number of seconds.
 
@@ -117,6 +120,7 @@ class DurableRuntime(Objects):
         clock: Clock | None = None,
         instruments: Iterable[Instrument] = (),
         cluster: bool | Cluster = False,
+        scheduler: ObanScheduler | None = None,
     ) -> None:
         positive_int(max_resident, "max_resident")
         positive_int(max_state_size, "max_state_size")
@@ -140,6 +144,7 @@ class DurableRuntime(Objects):
             grace_period=seconds(grace_period, "grace_period"),
             close_timeout=seconds(close_timeout, "close_timeout"),
             cluster=_clustered(cluster_settings(cluster), self._storage, self._registry),
+            oban=_on_postgres(scheduler, self._storage),
         )
         self._is_entered = False
         self._opened: OpenRuntime | None = None
@@ -253,6 +258,7 @@ class DurableRuntime(Objects):
             from .cluster import join  # here, since it takes long
 
             self._administration = join(opened, self._settings.cluster, self._registry)
+            opened.scheduling.deliver_elsewhere(self._administration.deliver_alarm)
         registry = self._registry
         opened.deliver_messages(
             registry.calls,
@@ -353,6 +359,22 @@ def _clustered(
     raise ValueError(
         "cluster needs a storage that several processes can share, an SQLite file or a PostgreSQL "
         f"database; {storage.location} is a {type(storage).__name__}"
+    )
+
+
+def _on_postgres(scheduler: ObanScheduler | None, storage: Storage) -> ObanOnPostgres | None:
+    if scheduler is None:
+        return None
+    if not isinstance(scheduler, ObanScheduler):
+        raise TypeError(f"scheduler must be an ObanScheduler or None, not {scheduler!r:.80}")
+    if not isinstance(storage, (MemoryStorage, SQLiteStorage)):
+        from ..storage.postgres import PostgresStorage  # here, since psycopg is an extra
+
+        if isinstance(storage, PostgresStorage):
+            return ObanOnPostgres(scheduler, storage)
+    raise ValueError(
+        "ObanScheduler needs a PostgreSQL database, in which Oban has its tables; "
+        f"{storage.location} is a {type(storage).__name__}"
     )
 
 

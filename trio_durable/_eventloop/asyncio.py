@@ -77,6 +77,8 @@ class AsyncioLoop(Loop):
         RuntimeError: None does.
     """
 
+    is_asyncio = True
+
     def __init__(self) -> None:
         super().__init__()
         self.token = self.time_source = self._loop = loop = asyncio.get_running_loop()

@@ -201,6 +201,8 @@ class Loop(ABC):
     time_source: object
     """The object that the time comes from: a clock, or the loop itself."""
 
+    is_asyncio = False
+    """True on asyncio, for what other libraries do there."""
     is_virtual: bool
     """True if its clock differs from real time, as in tests."""
 

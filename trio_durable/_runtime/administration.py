@@ -29,7 +29,16 @@ from .._errors import InvalidMessage, ObjectNotRunning
 from .._keys import AlarmKey, ObjectKey
 from .._messages.request import SendRequest
 from .._persistence.restoring import as_new, restore_alarms
-from ..storage import AlarmChanges, AlarmRow, Commit, NewAlarm, NewMessage, OnceReply, Writer
+from ..storage import (
+    AlarmChanges,
+    AlarmRow,
+    Commit,
+    NewAlarm,
+    NewMessage,
+    OnceReply,
+    StoredAlarm,
+    Writer,
+)
 from .open_runtime import OpenRuntime
 from .tenant_drop import drop_tenant
 
@@ -151,6 +160,13 @@ class Administration:
             return await tenure.guard(
                 lambda: key.object_key, "fire_alarm", None, lambda _: scheduler.fire(key)
             )
+
+    async def deliver_alarm(self, stored: StoredAlarm, claim: int) -> None:
+        """Deliver an alarm that a process of the cluster has claimed; return at its outcome."""
+        opened = self._opened
+        if opened.services.placement is not None:
+            opened.services.placement.check(stored.key.object_key)
+        await opened.scheduling.deliver(stored, claim)
 
     # --- messages --------------------------------------------------------------------------------
 

@@ -52,12 +52,13 @@ from .._messages.statistics import OutboxStatistics
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
-from ..scheduler import Destination, Scheduler, WheelScheduler
+from ..scheduler import Destination, Scheduler
 from ..storage import Lease, Reader, StorageFault
 from .ending import Ending
 from .forks import open_runtimes
 from .host import Host
 from .leasing import Leasing
+from .scheduling import Scheduling
 from .settings import ClusterOfMembers, ClusterOnFile, Settings
 from .sides import Sides, open_sides
 
@@ -98,9 +99,11 @@ async def open_runtime(
     found: list[OpenRuntime] = []
 
     async def live(host: Host) -> None:
+        scheduling = Scheduling(settings, loop, destination)
+        scheduling.prepare()
         sides = Sides(loop, host, settings.storage, settings.runner)
         await open_sides(sides, host, settings.cluster)
-        opened = OpenRuntime(settings, loop, host, context, sides, runtime, tenant, destination)
+        opened = OpenRuntime(settings, loop, host, context, sides, runtime, tenant, scheduling)
         await opened._start(prepare)
         found.append(opened)
         host.opened()
@@ -126,7 +129,7 @@ class OpenRuntime(Ending):
         sides: Sides,
         runtime: Dispatcher,
         tenant: Callable[[str], Dispatcher],
-        destination: Destination,
+        scheduling: Scheduling,
     ) -> None:
         self.loop = loop
         self.clock = clock = loop.wall_clock() if settings.clock is None else settings.clock
@@ -187,16 +190,9 @@ class OpenRuntime(Ending):
                 began=self._lease_began,
                 lost=self._lease_lost,
             )
-        self.scheduler: Scheduler = WheelScheduler(
-            loop,
-            clock,
-            self.group_commit,
-            sides.reading.runner,
-            sides.reader,
-            destination,
-            polling_interval=settings.polling_interval,
-            claim_ttl=settings.claim_ttl,
-            notifier=self.notifier,
+        self.scheduling = scheduling
+        self.scheduler: Scheduler = scheduling.make(
+            self.node_id, sides, clock, self.group_commit, self.notifier
         )
         self.group_commit.add_listener(self.scheduler)
         self.host = host
@@ -219,6 +215,7 @@ class OpenRuntime(Ending):
     async def _start(self, prepare: Callable[[OpenRuntime], None]) -> None:
         host = self.host
         for undo in (
+            self.scheduling.close,
             self._raise_if_late,
             self._leave_others,
             self._drain,
@@ -226,6 +223,7 @@ class OpenRuntime(Ending):
             self._mark_closed,
         ):
             host.push(undo)
+        await self.scheduling.open()
         prepare(self)  # before any task runs
         for task in (self.pump.run, self.deadlines.run, self.resident_set.run):
             self._supervise(task)

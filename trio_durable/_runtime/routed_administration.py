@@ -20,7 +20,7 @@ from .._cluster.places import HERE
 from .._cluster.service import unknown_request
 from .._keys import AlarmKey, ObjectKey
 from .._persistence.restoring import alarm_of, of_text
-from ..storage import NewAlarm, NewMessage, OnceKey, OnceReply, Onto
+from ..storage import NewAlarm, NewMessage, OnceKey, OnceReply, Onto, StoredAlarm
 from .administration import Administration
 from .open_runtime import OpenRuntime
 from .sharing import Sharing
@@ -183,6 +183,19 @@ class RoutedAdministration(Administration):
         request = Request("fire_alarm", key.object_key, key.name)
         return await self._routed(request, partial(super().fire_alarm, key), bool)
 
+    async def deliver_alarm(self, stored: StoredAlarm, claim: int) -> None:
+        """See `Administration.deliver_alarm`."""
+        payload = None if stored.payload is None else stored.payload.decode()
+        content = claim, stored.due_at, payload, stored.failures, stored.last_error, stored.crashes
+        key = stored.key
+        request = Request(
+            "deliver_alarm",
+            key.object_key,
+            *(key.name, *content, stored.recurrence),
+            is_timed=False,
+        )
+        await self._routed(request, partial(super().deliver_alarm, stored, claim))
+
     async def send_message(self, new: NewMessage, promise: OnceReply | None) -> int:
         """See `Administration.send_message`."""
         once = None
@@ -280,6 +293,23 @@ def _sent(
     return new, OnceReply(once_key, handler, digest, signature, None, expires_at, token)
 
 
+def _claimed(
+    key: ObjectKey,
+    name: str,
+    claim: int,
+    due_at: int,
+    payload: str | None,
+    failures: int,
+    last_error: str | None,
+    crashes: int | None,
+    recurrence: str | None,
+) -> tuple[StoredAlarm, int]:
+    """An alarm that another process has claimed, and the claim."""
+    text = None if payload is None else payload.encode()
+    alarm = key.alarm(name)
+    return StoredAlarm(alarm, due_at, text, failures, last_error, crashes, recurrence), claim
+
+
 class AdministrationRequests:
     """The requests that come from other processes.
 
@@ -317,6 +347,8 @@ class AdministrationRequests:
                 await made.restore_alarm(alarm_of(key, rest))
             case "fire_alarm":
                 return orjson.dumps(await made.fire_alarm(key.alarm(*rest)))
+            case "deliver_alarm":
+                await made.deliver_alarm(*_claimed(key, *rest))
             case "send_message":
                 return orjson.dumps(await made.send_message(*_sent(key, *rest)))
             case "retry_message":

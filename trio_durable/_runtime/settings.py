@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -11,7 +12,11 @@ from .._clock import Clock
 from .._cluster.settings import Cluster
 from .._eventloop.runner import Runner
 from .._telemetry.notifier import Observer
+from ..scheduler.oban import ObanScheduler
 from ..storage import SharedStorage, Storage
+
+if TYPE_CHECKING:
+    from ..storage.postgres import PostgresStorage
 
 
 @attrs.frozen
@@ -33,6 +38,14 @@ class ClusterOfMembers:
 
 
 @attrs.frozen
+class ObanOnPostgres:
+    """The settings of a queue of Oban, and the database of its jobs."""
+
+    settings: ObanScheduler
+    storage: PostgresStorage
+
+
+@attrs.frozen
 class Settings:
     """The arguments of a `DurableRuntime`, checked; durations in seconds."""
 
@@ -46,3 +59,5 @@ class Settings:
     grace_period: float
     close_timeout: float
     cluster: ClusterOnFile | ClusterOfMembers | None = None
+    oban: ObanOnPostgres | None = None
+    """Where alarms are jobs of Oban; None for the timing wheel."""

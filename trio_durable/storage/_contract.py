@@ -389,6 +389,14 @@ class Storage(MarkedStorage, ABC):
         """The path or URL, for messages; without secrets."""
 
     @property
+    def foreign_alarms(self) -> str | None:
+        """The place of its alarms, if they are for the scheduler of another program; else None.
+
+        Known once a side is open.
+        """
+        return None
+
+    @property
     def keeps_messages(self) -> bool:
         """True if it keeps messages and once-keys. If False, no commit has `Commit.messages`."""
         return False

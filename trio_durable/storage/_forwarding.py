@@ -56,6 +56,11 @@ class ForwardingStorage(Storage):
         return self.inner.location
 
     @property
+    def foreign_alarms(self) -> str | None:
+        """See `Storage.foreign_alarms`."""
+        return self.inner.foreign_alarms
+
+    @property
     def keeps_messages(self) -> bool:
         """Whether ``inner`` keeps messages."""
         return self.inner.keeps_messages

@@ -15,7 +15,7 @@ import anyio
 
 from trio_durable import DurableObject, DurableRuntime, alarm, handler
 from trio_durable._clock import microseconds_of
-from trio_durable.scheduler._wheel import deliverer, failures
+from trio_durable.scheduler._delivery import deliverer, failures
 
 done = anyio.Event()
 

@@ -13,7 +13,7 @@ from support.scripted import ScriptedStorage
 
 from trio_durable import ObjectKey
 from trio_durable._keys import AlarmKey
-from trio_durable.scheduler._wheel.suspects import PROBATION_SECONDS
+from trio_durable.scheduler._delivery.suspects import PROBATION_SECONDS
 from trio_durable.storage import StorageFault, StoredAlarm
 from trio_durable.telemetry import DeadLettered, Instrument
 

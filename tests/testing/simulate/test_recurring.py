@@ -17,7 +17,7 @@ from trio_durable._activations.effects import Effects
 from trio_durable._alarms.delivery import Delivery
 from trio_durable._alarms.recurrence import Recurrence
 from trio_durable._api import context
-from trio_durable.scheduler._wheel.deliverer import Deliverer
+from trio_durable.scheduler._delivery.deliverer import Deliverer
 from trio_durable.storage import AlarmChanges, NewAlarm
 from trio_durable.testing.simulate import Simulation
 from trio_durable.testing.simulate._disk import _Writer

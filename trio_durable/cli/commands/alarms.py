@@ -1,4 +1,4 @@
-"""``trio-durable alarms``, with its commands ``retry``, ``cancel`` and ``reschedule``."""
+"""``trio-durable alarms``, with its commands ``retry``, ``cancel``, ``reschedule`` and ``move``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import get_args
 import click
 
 from ..._clock import SystemClock
-from ...storage import AlarmRow, AlarmStatus, Reader
+from ...scheduler.oban import ObanScheduler
+from ...storage import AlarmRow, AlarmStatus, Reader, SQLiteStorage
 from ..errors import CommandError
-from ..options import json_option, required_storage, storage_options
+from ..options import json_option, required_storage, storage_option, storage_options
 from ..output import console, print_json, quantity
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import alarm_json, alarm_table
@@ -241,3 +242,41 @@ def reschedule(type_name: str, storage: str, tenant: str | None, apps: tuple[str
                     owner.set_alarms(news, now)
                     changed += len(news)
     click.echo(f"Rescheduled {quantity(changed, 'alarm')}.")
+
+
+@alarms.command()
+@storage_option
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["oban", "wheel"]),
+    required=True,
+    help="To jobs of Oban, or to the library's own timing wheel.",
+)
+@click.option(
+    "--queue", metavar="QUEUE", default=ObanScheduler().queue, help="The queue of the jobs."
+)
+@click.option("--prefix", metavar="SCHEMA", default="public", help="The schema of Oban's tables.")
+def move(target: str, queue: str, prefix: str, storage: str) -> None:
+    """Move all alarms to jobs of Oban, or back, in one transaction.
+
+    Dead letters and alarms that are off move as well. No runtime may be open.
+    Open runtimes with scheduler=ObanScheduler(...) afterwards, or without it.
+
+    \b
+    Examples:
+      trio-durable alarms move -s postgresql:///app --to oban
+      trio-durable alarms move -s postgresql:///app --to wheel
+    """
+    stored = resolve_storage(storage)
+    if isinstance(stored, SQLiteStorage):
+        raise CommandError(
+            f"{stored.location} is an SQLite file; Oban's jobs are in PostgreSQL databases only"
+        )
+    from ...storage.postgres import Jobs, PostgresStorage  # here, since psycopg is an extra
+
+    if not isinstance(stored, PostgresStorage):
+        raise CommandError(f"{stored.location} isn't a PostgreSQL database")
+    moved = stored.move_alarms(Jobs(prefix, queue) if target == "oban" else None)
+    place = f"jobs of Oban in queue {queue}" if target == "oban" else "the wheel"
+    click.echo(f"Moved {quantity(moved, 'alarm')} to {place}.")

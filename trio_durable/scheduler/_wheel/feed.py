@@ -16,14 +16,12 @@ from ..._eventloop.runner import Runner
 from ..._eventloop.wakeup import AutoResetEvent
 from ...storage import DueAlarm, PartialFault, Reader
 from .._contract import Destination
-from .in_flight import InFlightDeliveries
+from .._delivery.in_flight import InFlightDeliveries
+from .._delivery.start_check import ALARMS_PER_PAGE, TENANTS_PER_READ
 from .upcoming import READ_AHEAD_MICROSECONDS, UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
 
-ALARMS_PER_PAGE = 128
-TENANTS_PER_READ = 64
-"""How many tenants are read in one job of the reader, which keeps other reads waiting."""
 MIN_PAUSE_MICROSECONDS = 1_000_000
 """The first pause before a tenant is read again."""
 

@@ -29,13 +29,22 @@ from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
 from ..._telemetry.notifier import Notifier
-from ...storage import STOPPED, AlarmChanges, NewAlarm, Onto, Reader, StorageFault, StoredAlarm
+from ...storage import (
+    STOPPED,
+    AlarmChanges,
+    NewAlarm,
+    Onto,
+    Postponement,
+    Reader,
+    StorageFault,
+)
 from .._contract import Destination, Scheduler, SchedulerStatistics
-from .claims import RETRY_SECONDS, Claims
-from .deliverer import Deliverer
+from .._delivery.claims import RETRY_SECONDS, Claims
+from .._delivery.from_outside import FromOutside
+from .._delivery.in_flight import RECENT_SECONDS, InFlight, InFlightDeliveries
+from .._delivery.start_check import StartCheck
+from .deliverer import WheelDeliverer
 from .feed import Feed
-from .in_flight import RECENT_SECONDS, InFlightDeliveries
-from .start_check import StartCheck
 from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
@@ -48,7 +57,7 @@ MIN_SECONDS_BETWEEN_READS = 0.1
 _NEVER = 2**63
 
 
-class WheelScheduler:
+class WheelScheduler(FromOutside):
     """A `Scheduler` in this process.
 
     Args:
@@ -78,11 +87,9 @@ class WheelScheduler:
         capacity: int = CAPACITY,
         notifier: Notifier | None = None,
     ) -> None:
+        super().__init__(runner, reader, destination)
         self._clock = clock
         self._group_commit = group_commit
-        self._runner = runner
-        self._reader = reader
-        self._destination = destination
         self._polling_interval = polling_interval
         self._upcoming = UpcomingAlarms(clock.now(), capacity)
         self._in_flight = InFlightDeliveries()
@@ -94,12 +101,12 @@ class WheelScheduler:
             loop,
             clock,
             group_commit,
-            self._upcoming,
             self._in_flight,
             round(claim_ttl * 1e6),
-            self._to_deliver,
+            self._settled,
+            self._postponed,
         )
-        self._deliverer = Deliverer(
+        self._deliverer = WheelDeliverer(
             loop,
             clock,
             group_commit,
@@ -124,30 +131,6 @@ class WheelScheduler:
         self._is_stopped = False
 
     # --- from outside ----------------------------------------------------------------------------
-
-    async def schedule(self, key: ObjectKey, name: str, new: NewAlarm) -> None:
-        """See `Scheduler.schedule`."""
-        await self._destination.change_alarms(key, AlarmChanges(changed={name: new}))
-
-    async def cancel(self, key: ObjectKey, name: str) -> None:
-        """See `Scheduler.cancel`."""
-        await self._destination.change_alarms(key, AlarmChanges(changed={name: None}))
-
-    async def cancel_all(self, key: ObjectKey) -> None:
-        """See `Scheduler.cancel_all`."""
-        await self._destination.change_alarms(key, AlarmChanges(clear=True))
-
-    async def dead_letters(
-        self, type_name: str, after: AlarmKey | None, limit: int, tenant: str
-    ) -> list[StoredAlarm]:
-        """See `Scheduler.dead_letters`."""
-        return await self._runner.run(
-            lambda: self._reader.list_dead_letters(type_name, after, limit, tenant)
-        )
-
-    async def list(self, key: ObjectKey) -> list[StoredAlarm]:
-        """See `Scheduler.list`."""
-        return await self._runner.run(lambda: self._reader.list_alarms(key))
 
     async def fire(self, key: AlarmKey) -> bool:
         """See `Scheduler.fire`."""
@@ -218,6 +201,25 @@ class WheelScheduler:
     def dropped(self, tenant: str) -> None:
         """See `Scheduler.dropped`."""
         self._in_flight.dropped(tenant)
+
+    def _settled(self, flight: InFlight) -> None:
+        """A delivery has ended, so another one may begin."""
+        self._upcoming.unpark(flight.key.owner)
+        self._to_deliver.set()
+
+    def _postponed(self, flight: InFlight, record: Postponement) -> None:
+        """An alarm is available again at another time."""
+        # A superseded alarm is known by its new time already. But if the change came before the
+        # claim, the alarm may have become due and been skipped: its next delivery got no claim,
+        # because this one still held it.
+        time = record.available_at
+        if record.dead_firing is not None:
+            time = record.dead_firing.next.due_at
+        if time is not None and flight.key not in self._upcoming:
+            self._upcoming.arm(flight.key, time)
+        if flight.is_uncertain:
+            # Reads of the table leave out what is in flight, as this was.
+            self._upcoming.hint(0)
 
     def _expect(self, key: AlarmKey, available_at: int) -> None:
         """Deliver an alarm that the table has from now on."""

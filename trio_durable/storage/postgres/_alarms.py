@@ -7,51 +7,40 @@ alarm, after which it isn't available.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 
 from ..._keys import AlarmKey, ObjectKey
 from .._batch import available_from, expired_by
-from .._records import (
-    STOPPED,
-    AlarmChanges,
-    AlarmRow,
-    AlarmStatus,
-    Commit,
-    DueAlarm,
-    NewAlarm,
-    Postponement,
-    StoredAlarm,
-)
-from ._arrays import BigintArray, TextArray, json_array, swap_nul, text_array
+from .._records import AlarmChanges, Commit, NewAlarm, Postponement, StoredAlarm
+from ._alarm_reads import COLUMNS, OF_SHARDS, AlarmReads
+from ._arrays import BigintArray, TextArray, json_array, text_array
 from ._connection import Connection
 from ._names import Names
 from ._nodes import FENCE
 from ._objects import IS_FRESH, MARK_STALE, REQUIRE_ALL
-from ._shard_function import IN_SHARDS, ShardSet
+from ._shard_function import ShardSet
 
-_MIN_TIME = -(2**63)
-
-COLUMNS = """
-a.type_name, a.object_id, a.name, a.due_at, convert_to(a.payload, 'UTF8'), a.failures, a.last_error,
-a.crashes, a.recurrence
-"""
-_OBJECTS = "unnest(%s::text[], %s::text[])"
+OBJECTS = "unnest(%s::text[], %s::text[])"
 KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
-_CLAIMS = "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])"
+CLAIMS = "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])"
+POSTPONED = (
+    "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], "
+    "%s::text[], %s::bigint[])"
+)
 K_IS_FRESH = IS_FRESH.format(type="k.t", id="k.i")
 IS_K = "a.type_name = k.t AND a.object_id = k.i AND a.name = k.m"
 
 # Locked in the order of their keys, see `_objects`.
-_IN_ORDER = "ORDER BY a.type_name, a.object_id, a.name FOR UPDATE OF a"
+IN_ORDER = "ORDER BY a.type_name, a.object_id, a.name FOR UPDATE OF a"
 HELD = f"""
 WITH {FENCE.replace("{nodes}", "{{nodes}}")}, k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m, {{columns}}
     FROM fence CROSS JOIN {{claims}} AS k (t, i, m, {{names}})
     JOIN {{{{alarms}}}} AS a ON {IS_K} AND a.claim = k.c AND passed = 1
-    {_IN_ORDER}{{skip}}
+    {IN_ORDER}{{skip}}
 )
 """
 _LOCK = f"""
@@ -59,7 +48,7 @@ WITH locked AS MATERIALIZED (
     SELECT FROM {KEYS} AS k (t, i, m)
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i AND {{is_m}}
     WHERE {K_IS_FRESH}
-    {_IN_ORDER}
+    {IN_ORDER}
 )
 SELECT count(*) FROM locked
 """
@@ -70,7 +59,7 @@ WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM k
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i
         AND (a.name = k.m OR k.m IS NULL)
-    {_IN_ORDER} SKIP LOCKED
+    {IN_ORDER} SKIP LOCKED
 )
 SELECT k.n FROM k
 JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i AND (a.name = k.m OR k.m IS NULL)
@@ -79,17 +68,17 @@ WHERE NOT EXISTS (
 )
 """
 _CHECK = f"""
-SELECT {MARK_STALE} FROM {_CLAIMS} AS k (t, i, m, c)
+SELECT {MARK_STALE} FROM {CLAIMS} AS k (t, i, m, c)
 LEFT JOIN {{alarms}} AS a ON {IS_K} AND a.claim = k.c
 WHERE a.claim IS NULL
 HAVING count(*) > 0
 """
 _ACKNOWLEDGE_ALL = f"""
-WITH k AS MATERIALIZED (SELECT * FROM {_CLAIMS} AS k (t, i, m, c) WHERE {K_IS_FRESH}),
+WITH k AS MATERIALIZED (SELECT * FROM {CLAIMS} AS k (t, i, m, c) WHERE {K_IS_FRESH}),
 held AS MATERIALIZED (
     SELECT a.type_name, a.object_id, a.name FROM k
     JOIN {{alarms}} AS a ON {IS_K} AND a.claim = k.c
-    {_IN_ORDER}
+    {IN_ORDER}
 ), done AS (
     DELETE FROM {{alarms}} AS a USING held AS h
     WHERE a.type_name = h.type_name AND a.object_id = h.object_id AND a.name = h.name RETURNING 1
@@ -97,22 +86,21 @@ held AS MATERIALIZED (
 """
 _LOST = f"""
 WITH held AS MATERIALIZED (
-    SELECT k.n FROM {_CLAIMS} WITH ORDINALITY AS k (t, i, m, c, n)
+    SELECT k.n FROM {CLAIMS} WITH ORDINALITY AS k (t, i, m, c, n)
     JOIN {{alarms}} AS a ON {IS_K} AND a.claim = k.c
-    {_IN_ORDER}
+    {IN_ORDER}
 )
 SELECT n FROM generate_series(1, %s) AS n WHERE n NOT IN (SELECT n FROM held)
 """
 _RENEW = f"""
-{HELD.format(columns="1", claims=_CLAIMS, names="c", skip=" SKIP LOCKED")}
+{HELD.format(columns="1", claims=CLAIMS, names="c", skip=" SKIP LOCKED")}
 UPDATE {{alarms}} AS a SET available_at = %s FROM k WHERE {IS_K}
 """
 _POSTPONE = f"""
 {
     HELD.format(
         columns="k.v, k.f, k.l, k.d",
-        claims="unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
-        "%s::bigint[], %s::bigint[], %s::text[], %s::bigint[])",
+        claims=POSTPONED,
         names="c, v, f, l, d",
         skip="",
     )
@@ -127,7 +115,7 @@ WITH {FENCE}, k AS MATERIALIZED (
     FROM fence CROSS JOIN {KEYS} AS k (t, i, m)
     JOIN {{alarms}} AS a ON {IS_K} AND passed = 1
     WHERE a.available_at <= %s
-    {_IN_ORDER} SKIP LOCKED
+    {IN_ORDER} SKIP LOCKED
 )
 UPDATE {{alarms}} AS a SET claim = %s, available_at = %s,
     crashes = CASE WHEN a.claim IS NULL OR a.available_at > %s THEN a.crashes
@@ -140,16 +128,16 @@ WITH k AS MATERIALIZED (
     SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {KEYS} AS k (t, i, m)
     JOIN {{alarms}} AS a ON {IS_K}
     WHERE {K_IS_FRESH}
-    {_IN_ORDER}
+    {IN_ORDER}
 )
 DELETE FROM {{alarms}} AS a USING k WHERE {IS_K}
 """
 _CLEAR = f"""
 WITH k AS MATERIALIZED (
-    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {_OBJECTS} AS k (t, i)
+    SELECT a.type_name AS t, a.object_id AS i, a.name AS m FROM {OBJECTS} AS k (t, i)
     JOIN {{alarms}} AS a ON a.type_name = k.t AND a.object_id = k.i
     WHERE {K_IS_FRESH}
-    {_IN_ORDER}
+    {IN_ORDER}
 )
 DELETE FROM {{alarms}} AS a USING k WHERE {IS_K}
 """
@@ -186,48 +174,13 @@ UPDATE {{alarms}} SET claim = NULL, available_at = due_at, crashes = CASE
     WHEN %s THEN coalesce(crashes + (marked IS NOT DISTINCT FROM claim)::int, 0) ELSE crashes END
 FROM fence WHERE passed = 1 AND claim IS NOT NULL{{of_shards}}
 """
-_OF_SHARDS = f" AND {IN_SHARDS.format(id='object_id')}"
-
-_DUE = """
-SELECT available_at, type_name, object_id, name FROM {alarms}
-WHERE available_at < %s AND (available_at, type_name, object_id, name) > (%s, %s, %s, %s)
-    AND type_name <> ALL (%s::text[]){of_shards}
-ORDER BY available_at, type_name, object_id, name LIMIT %s
-"""
-_LIST = f"""
-SELECT {COLUMNS} FROM {{alarms}} AS a
-WHERE type_name = %s AND object_id = %s AND available_at IS NOT NULL ORDER BY due_at, name
-"""
-_DEAD = f"""
-SELECT {COLUMNS} FROM {{alarms}} AS a
-WHERE available_at IS NULL AND type_name = %s AND (object_id, name) > (%s, %s)
-    AND recurrence IS DISTINCT FROM '{STOPPED}'
-ORDER BY object_id, name LIMIT %s
-"""
-STATUS = f"""
-CASE WHEN available_at IS NOT NULL
-    THEN CASE WHEN due_at <= %s THEN 'overdue' ELSE 'pending' END
-    WHEN recurrence IS NOT DISTINCT FROM '{STOPPED}' THEN 'stopped' ELSE 'dead' END
-"""
-_BROWSE = f"""
-SELECT * FROM (
-    SELECT {COLUMNS}, available_at, {STATUS} AS status
-    FROM {{alarms}} AS a WHERE {{where}}
-) AS a
-WHERE %s::text IS NULL OR status = %s ORDER BY type_name, object_id, name LIMIT %s
-"""
-_SUMMARIZE = f"""
-SELECT type_name, count(*) FILTER (WHERE status = 'pending'),
-    count(*) FILTER (WHERE status = 'overdue'), count(*) FILTER (WHERE status = 'dead')
-FROM (SELECT type_name, {STATUS} AS status FROM {{alarms}}) AS a GROUP BY type_name
-"""
 
 
-class AlarmTable:
+class AlarmTable(AlarmReads):
     """The table of one tenant. Methods raise psycopg's errors."""
 
     def __init__(self, names: Names) -> None:
-        self._tenant = names.tenant
+        super().__init__(names)
         self._lock = names.query(_LOCK, is_m="a.name = k.m")
         self._lock_all = names.query(_LOCK, is_m="(a.name = k.m OR k.m IS NULL)")
         self._locked = names.query(_LOCKED)
@@ -244,17 +197,7 @@ class AlarmTable:
         self._mark = names.query(_MARK)
         self._acquit = names.query(_ACQUIT)
         self._release = names.query(_RELEASE, of_shards="")
-        self._release_shards = names.query(_RELEASE, of_shards=_OF_SHARDS)
-        self._due = names.query(_DUE, of_shards="")
-        self._due_of_shards = names.query(_DUE, of_shards=_OF_SHARDS)
-        self._list = names.query(_LIST)
-        self._dead = names.query(_DEAD)
-        # A condition on the primary key's columns, so that a page starts by an index search.
-        self._browse = names.query(_BROWSE, where="(type_name, object_id, name) > (%s, %s, %s)")
-        self._browse_type = names.query(
-            _BROWSE, where="type_name = %s AND (object_id, name) > (%s, %s)"
-        )
-        self._summarize = names.query(_SUMMARIZE)
+        self._release_shards = names.query(_RELEASE, of_shards=OF_SHARDS)
 
     # --- as part of a commit ---------------------------------------------------------------------
 
@@ -349,13 +292,7 @@ class AlarmTable:
 
     def postpone(self, connection: Connection, postponements: Sequence[Postponement]) -> None:
         """See `Writer.postpone`."""
-        parameters = (
-            *claims_of([(each.key, each.claim) for each in postponements]),
-            BigintArray([each.available_at for each in postponements]),
-            BigintArray([each.failures for each in postponements]),
-            text_array(each.last_error for each in postponements),
-            BigintArray([each.crashes for each in postponements]),
-        )
+        parameters = postponed_columns(postponements)
         connection.execute(self._postpone, connection.fenced(*parameters))
 
     def revive(self, connection: Connection, alarm: AlarmKey, now: int) -> bool:
@@ -389,82 +326,6 @@ class AlarmTable:
             parameters = connection.fenced(are_crashes, *shards.parameters)
             connection.execute(self._release_shards, parameters)
 
-    # --- reading ---------------------------------------------------------------------------------
-
-    def due(
-        self,
-        connection: Connection,
-        before: int,
-        after: DueAlarm | None,
-        limit: int,
-        except_types: Collection[str],
-        shards: ShardSet | None,
-    ) -> list[DueAlarm]:
-        """See `Reader.due_alarms`. Only alarms in ``shards``, if some are given."""
-        last = (_MIN_TIME, "", "", "") if after is None else (after.available_at, *after.key[:3])
-        query, of_shards = self._due, tuple[object, ...]()
-        if shards is not None:
-            query, of_shards = self._due_of_shards, shards.parameters
-        parameters = (before, *last, text_array(except_types), *of_shards, limit)
-        rows = connection.execute(query, parameters, binary=True)
-        return [
-            DueAlarm(available_at, AlarmKey(type_name, object_id, name, self._tenant))
-            for available_at, type_name, object_id, name in rows
-        ]
-
-    def of_object(self, connection: Connection, key: ObjectKey) -> list[StoredAlarm]:
-        """See `Reader.list_alarms`."""
-        parameters = (key.type_name, key.object_id)
-        return self._stored(connection.execute(self._list, parameters, binary=True))
-
-    def dead(
-        self, connection: Connection, type_name: str, after: AlarmKey | None, limit: int
-    ) -> list[StoredAlarm]:
-        """See `Reader.list_dead_letters`."""
-        last = ("", "") if after is None else (after.object_id, after.name)
-        parameters = (type_name, *last, limit)
-        return self._stored(connection.execute(self._dead, parameters, binary=True))
-
-    def browse(
-        self,
-        connection: Connection,
-        status: AlarmStatus | None,
-        now: int,
-        type_name: str | None,
-        after: AlarmKey | None,
-        limit: int,
-    ) -> list[AlarmRow]:
-        """See `Reader.browse_alarms`."""
-        query = self._browse_type
-        if type_name is None:
-            query = self._browse
-            type_name = after.type_name if after else ""
-        last = (after.object_id, after.name) if after else ("", "")
-        parameters = (now, type_name, *last, status, status, limit)
-        return [
-            AlarmRow(stored_alarm(self._tenant, columns), available_at, its_status)
-            for *columns, available_at, its_status in connection.execute(
-                query, parameters, binary=True
-            )
-        ]
-
-    def summarize(self, connection: Connection, now: int) -> dict[str, tuple[int, int, int]]:
-        """By type: the number of pending, overdue and dead alarms."""
-        rows = connection.execute(self._summarize, (now,))
-        return {name: (pending, overdue, dead) for name, pending, overdue, dead in rows}
-
-    # --- inside ----------------------------------------------------------------------------------
-
-    def _stored(self, rows: psycopg.Cursor[tuple[Any, ...]]) -> list[StoredAlarm]:
-        return [stored_alarm(self._tenant, row) for row in rows]
-
-
-def stored_alarm(tenant: str, columns: Sequence[Any]) -> StoredAlarm:
-    """The alarm of a row with `COLUMNS`."""
-    type_name, object_id, name, due_at, payload, *rest = columns
-    key = AlarmKey(type_name, object_id, name, tenant)
-    return StoredAlarm(key, due_at, None if payload is None else swap_nul(payload), *rest)
-
 
 def new_columns(news: Sequence[NewAlarm]) -> tuple[Any, ...]:
     """The parameters of new alarms: due and available times, payloads and recurrences."""
@@ -495,3 +356,14 @@ def claims_of(
 ) -> tuple[TextArray, TextArray, TextArray, BigintArray]:
     """The parameters of claims: those of their keys, and the claims."""
     return *keys_of([key for key, _ in claims]), BigintArray([claim for _, claim in claims])
+
+
+def postponed_columns(postponements: Sequence[Postponement]) -> tuple[Any, ...]:
+    """The parameters of postponements: their claims, times, failures, errors and crashes."""
+    return (
+        *claims_of([(each.key, each.claim) for each in postponements]),
+        BigintArray([each.available_at for each in postponements]),
+        BigintArray([each.failures for each in postponements]),
+        text_array(each.last_error for each in postponements),
+        BigintArray([each.crashes for each in postponements]),
+    )

@@ -31,6 +31,8 @@ from ._arrays import text_array
 from ._connection import Connection
 from ._errors import statement_problem
 from ._isolation import Reach, limit_lock_waits, reach_of_error
+from ._job_place import JobPlace
+from ._jobs import Jobs
 from ._moves import MoveTable
 from ._names import Names
 from ._steps import MESSAGES, REFUSE_IF_FILLED, SHARED_STEPS, TENANT_STEPS, TENANTS, Migration
@@ -183,10 +185,12 @@ class Schema:
 
     Args:
         home: The schema of the nameless tenant.
+        jobs: The place of alarms that are jobs of Oban.
     """
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, jobs: Jobs | None = None) -> None:
         self.home = home
+        self.jobs = jobs
         self.moves: dict[str, Move] = {}
         """The marks, by tenant, as they were when the storage was opened."""
         self._names = Names(home)
@@ -305,6 +309,7 @@ class Schema:
                     undone.append(step.name)
         if not kept:
             connection.execute(self._names.statement(_DROP_LIST).encode())
+            JobPlace(self.home).drop(connection)
             MoveTable(self.home).drop(connection)
         return list(dict.fromkeys(undone))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from ._jobs import Jobs, key_by_key
+
 _PREFIX = "durable_"
 
 
@@ -18,10 +20,12 @@ class Names:
     Args:
         home: The schema of the nameless tenant; None for names without a schema.
         tenant: A valid tenant name; "" for the nameless tenant.
+        jobs: The place of alarms that are jobs of Oban; None if they are in a table of their own.
     """
 
-    def __init__(self, home: str | None, tenant: str = "") -> None:
+    def __init__(self, home: str | None, tenant: str = "", jobs: Jobs | None = None) -> None:
         self.tenant = tenant
+        self.jobs = jobs
         self.schema = f"{_PREFIX}{tenant}" if tenant else home
         self._names = {
             "tenant": tenant,
@@ -39,7 +43,14 @@ class Names:
             "shards": _of(home, "durable_shards"),
             "migrations": _of(home, "durable_migrations"),
             "moves": _of(home, "durable_moves"),
+            "oban": _of(home, "durable_oban"),
+            "producers": _of(home, "durable_oban_producers"),
         }
+        if jobs is not None:
+            self._names |= jobs.names()
+            self._names["alarms"] = jobs.as_alarms(tenant)
+            self._names["leaders"] = _of(jobs.schema, "oban_leaders")
+            self._names["oban_producers"] = _of(jobs.schema, "oban_producers")
 
     def _of(self, name: str) -> str:
         return _of(self.schema, name)
@@ -51,6 +62,8 @@ class Names:
     def query(self, template: str, **others: str) -> bytes:
         """Fill in the names of a statement with parameters, with their percent signs doubled."""
         names = {key: name.replace("%", "%%") for key, name in self._names.items()}
+        if self.jobs is not None:
+            template = key_by_key(template)
         return template.format(**names, **others).encode()
 
 

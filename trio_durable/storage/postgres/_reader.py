@@ -64,7 +64,7 @@ class PostgresReader(Reader):
         self._feed = feed
         self._schema = schema
         self._tenants = tenants
-        self._tables_of = tables_by_tenant(schema.home)
+        self._tables_of = tables_by_tenant(schema.home, schema.jobs)
         self._locks = LockWatch()
 
     def load(self, keys: Sequence[ObjectKey]) -> Sequence[StoredObject | None]:

@@ -15,23 +15,22 @@ from .._records import (
     Postponement,
     StoredAlarm,
 )
-from ._alarms import (
-    COLUMNS,
-    HELD,
-    IS_K,
-    K_IS_FRESH,
-    KEYS,
-    STATUS,
-    claims_of,
-    keys_of,
-    new_columns,
-    stored_alarm,
-)
+from ._alarm_reads import COLUMNS, STATUS, stored_alarm
+from ._alarms import HELD, IS_K, K_IS_FRESH, KEYS, claims_of, keys_of, new_columns
 from ._arrays import BigintArray, text_array
 from ._connection import Connection
 from ._names import Names
 
-# What may not be replaced, see `Onto`, is left out before the insertion.
+MAY_REPLACE = f"""
+CASE WHEN a.recurrence IS NOT DISTINCT FROM '{STOPPED}' THEN k.o & {Onto.STOPPED.value} <> 0
+    WHEN a.claim IS NOT NULL OR a.recurrence IS NOT DISTINCT FROM '{MOVED}' THEN false
+    WHEN a.available_at IS NULL THEN k.o & {Onto.OUTDATED.value} <> 0
+    ELSE a.due_at > %s AND (
+        (k.o & {Onto.OUTDATED.value} <> 0 AND a.recurrence IS DISTINCT FROM k.r)
+        OR (k.o & {Onto.LATE.value} <> 0 AND a.due_at > k.d)) END
+"""
+"""The condition that an alarm may replace the row ``a``, see `Onto`. Its parameter is the time."""
+# What may not be replaced is left out before the insertion.
 _SET_ONTO = f"""
 INSERT INTO {{alarms}} AS a (
     type_name, object_id, name, due_at, available_at, payload, recurrence)
@@ -39,20 +38,13 @@ SELECT t, i, m, d, v, p, r
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
     %s::bigint[]) AS k (t, i, m, d, v, p, r, o)
 WHERE {K_IS_FRESH} AND NOT EXISTS (
-    SELECT FROM {{alarms}} AS a
-    WHERE {IS_K} AND NOT CASE
-        WHEN a.recurrence IS NOT DISTINCT FROM '{STOPPED}' THEN k.o & {Onto.STOPPED.value} <> 0
-        WHEN a.claim IS NOT NULL OR a.recurrence IS NOT DISTINCT FROM '{MOVED}' THEN false
-        WHEN a.available_at IS NULL THEN k.o & {Onto.OUTDATED.value} <> 0
-        ELSE a.due_at > %s AND (
-            (k.o & {Onto.OUTDATED.value} <> 0 AND a.recurrence IS DISTINCT FROM k.r)
-            OR (k.o & {Onto.LATE.value} <> 0 AND a.due_at > k.d)) END)
+    SELECT FROM {{alarms}} AS a WHERE {IS_K} AND NOT {MAY_REPLACE})
 ORDER BY t COLLATE "C", i COLLATE "C", m COLLATE "C"
 ON CONFLICT (type_name, object_id, name) DO UPDATE SET
     due_at = excluded.due_at, available_at = excluded.available_at, payload = excluded.payload,
     recurrence = excluded.recurrence, claim = NULL, failures = 0, last_error = NULL, crashes = NULL
 """
-_FIRINGS = (
+FIRINGS = (
     "unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
     "%s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], "
     "%s::bigint[], %s::bigint[], %s::text[], %s::text[])"
@@ -61,7 +53,7 @@ _BURY = f"""
 {
     HELD.format(
         columns="a.due_at AS d, a.payload AS p, k.f, k.l, k.x, k.n, k.r, k.nd, k.nv, k.np, k.nr",
-        claims=_FIRINGS,
+        claims=FIRINGS,
         names="c, f, l, x, n, r, nd, nv, np, nr",
         skip="",
     )
@@ -112,16 +104,7 @@ class Recurrences:
 
     def bury(self, connection: Connection, dead: Sequence[tuple[Postponement, DeadFiring]]) -> None:
         """Store dead letters and the alarms' next firings, as far as the claims are held."""
-        records = [record for record, _ in dead]
-        parameters = (
-            *claims_of([(record.key, record.claim) for record in records]),
-            BigintArray([record.failures for record in records]),
-            text_array(record.last_error for record in records),
-            BigintArray([record.crashes for record in records]),
-            text_array(firing.name for _, firing in dead),
-            text_array(firing.recurrence for _, firing in dead),
-            *new_columns([firing.next for _, firing in dead]),
-        )
+        parameters = dead_columns(dead)
         connection.execute(self._bury, connection.fenced(*parameters))
 
     def load(
@@ -149,3 +132,17 @@ class Recurrences:
         parameters = (type_name, name, due_after, last, limit)
         rows = connection.execute(self._recurring, parameters, binary=True)
         return [stored_alarm(self._tenant, row) for row in rows]
+
+
+def dead_columns(dead: Sequence[tuple[Postponement, DeadFiring]]) -> tuple[object, ...]:
+    """The parameters of firings that have died."""
+    records = [record for record, _ in dead]
+    return (
+        *claims_of([(record.key, record.claim) for record in records]),
+        BigintArray([record.failures for record in records]),
+        text_array(record.last_error for record in records),
+        BigintArray([record.crashes for record in records]),
+        text_array(firing.name for _, firing in dead),
+        text_array(firing.recurrence for _, firing in dead),
+        *new_columns([firing.next for _, firing in dead]),
+    )

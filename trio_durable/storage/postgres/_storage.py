@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 import attrs
+from psycopg.conninfo import make_conninfo
 
 from ..._durations import Duration, interval_seconds
 from ..._errors import SchemaTooNew, StorageUnavailable
@@ -37,6 +38,10 @@ from ._connecting import Settings, Side, Unreachable
 from ._connection import Connection
 from ._conninfo import Conninfo
 from ._doctor import diagnose
+from ._job_checks import prepare_jobs
+from ._job_place import JobPlace
+from ._job_queue import JobQueue
+from ._jobs import Jobs
 from ._leases import CurrentLease
 from ._membership import REMEDY, NodeSettings, PostgresMembership
 from ._migrations import Schema, down_script, names_of_all, script, tenant_script, unknown
@@ -101,6 +106,9 @@ class PostgresStorage(SharedStorage):
         self._current = CurrentLease()
         self._node = NodeSettings()
         self._feed = Feed()
+        self._wants_jobs: Jobs | None = None
+        self._jobs: Jobs | None = None
+        self._queue: JobQueue | None = None
 
     def __repr__(self) -> str:
         return f"<PostgresStorage at {self.location}>"
@@ -114,6 +122,46 @@ class PostgresStorage(SharedStorage):
     def keeps_messages(self) -> bool:
         """True."""
         return True
+
+    def keep_alarms_as_jobs(self, jobs: Jobs) -> None:
+        """Keep alarms as jobs of Oban, in all that is opened from now on."""
+        self._wants_jobs = jobs
+
+    def move_alarms(self, to: Jobs | None) -> int:
+        """Move all alarms to jobs of Oban, or back to the wheel for None, in one transaction.
+
+        For administrators, while no runtime uses the database.
+
+        Returns:
+            The number of alarms, with dead letters and the marks of those that are off; 0 if they
+            are there already.
+
+        Raises:
+            StorageInUse: A runtime uses it.
+            StorageUnavailable: It can't be opened, or Oban's tables can't be used.
+        """
+        writer = self._open_writer()
+        try:
+            return writer.move_alarms(to)
+        except StorageFault as fault:
+            raise StorageUnavailable(self.location, str(fault)) from fault
+        finally:
+            writer.close()
+
+    @property
+    def connection_string(self) -> str:
+        """A connection string for other connections to the database, with its secrets."""
+        return make_conninfo("", **self._settings.conninfo.parameters())
+
+    @property
+    def foreign_alarms(self) -> str | None:
+        """See `Storage.foreign_alarms`."""
+        return None if self._jobs is None else str(self._jobs)
+
+    @property
+    def job_queue(self) -> JobQueue | None:
+        """The queue of the latest writer, if alarms are jobs of Oban."""
+        return self._queue
 
     def open_writer(self) -> Writer:
         """See `Storage.open_writer`. May take as long as the lease of a node that has died."""
@@ -163,6 +211,8 @@ class PostgresStorage(SharedStorage):
         feed: Feed,
     ) -> PostgresWriter:
         reconnecting = ReconnectingConnection(self._settings, connection, current, read_only=False)
+        jobs = schema.jobs
+        self._queue = None if jobs is None else JobQueue(reconnecting, schema.home, jobs)
         return PostgresWriter(reconnecting, schema, self._tenants, membership, feed)
 
     @contextmanager
@@ -175,6 +225,9 @@ class PostgresStorage(SharedStorage):
             self._find_moves(connection, schema)
             if "" in schema.moves and not may_be_moved:
                 raise schema.moves[""].refusal(self.location)
+            if self._wants_jobs is not None:
+                schema.jobs = prepare_jobs(connection, schema, self._wants_jobs)
+                self._jobs = schema.jobs
             self._tenants.clear()
             yield connection, schema
 
@@ -380,7 +433,9 @@ class PostgresStorage(SharedStorage):
         connection = self._connect(side)
         try:
             self._require_suitable_server(connection)
-            yield connection, Schema(home_schema(connection))
+            home = home_schema(connection)
+            self._jobs = JobPlace(home).find(connection)
+            yield connection, Schema(home, self._jobs)
         except psycopg.Error as error:
             connection.discard()
             problem = self._settings.conninfo.censored(problems.statement_problem(error))

@@ -14,6 +14,9 @@ from .._faults import PartialFault
 from .._records import Commit
 from ._alarms import AlarmTable
 from ._connection import Connection
+from ._job_alarms import JobAlarmTable
+from ._job_recurrences import JobRecurrences
+from ._jobs import Jobs
 from ._message_commits import MessageCommits
 from ._message_groups import Author, MessageGroup, Numbered, author_of, parts
 from ._messages import MessageTable
@@ -29,7 +32,7 @@ Result = psycopg.Cursor[tuple[Any, ...]]
 
 _BOTH = """
 WITH named AS (
-    SELECT type_name, object_id FROM {objects} UNION SELECT type_name, object_id FROM {alarms}
+    SELECT type_name, object_id FROM {objects} UNION SELECT type_name, object_id FROM {alarms} AS a
 )
 SELECT o.object_id FROM named AS o JOIN named AS n USING (object_id)
 WHERE o.type_name = %s AND n.type_name = %s ORDER BY o.object_id LIMIT 1
@@ -73,12 +76,17 @@ class TenantTables:
     def __init__(self, names: Names) -> None:
         self._tenant = names.tenant
         self._both = names.query(_BOTH)
-        self._renames = [
-            names.query(_RENAME.replace("{table}", table)) for table in ("{objects}", "{alarms}")
-        ]
         self.objects = ObjectTable(names)
-        self.alarms = AlarmTable(names)
-        self.recurrences = Recurrences(names)
+        self.alarms: AlarmTable = AlarmTable(names)
+        self.recurrences: Recurrences = Recurrences(names)
+        rename = names.query(_RENAME.replace("{table}", "{alarms}"))
+        self.drop_alarms: bytes | None = None
+        """The statement that removes the tenant's alarms, if they aren't in its own schema."""
+        if names.jobs is not None:
+            self.alarms = jobs = JobAlarmTable(names, names.jobs)
+            self.recurrences = JobRecurrences(names, names.jobs)
+            rename, self.drop_alarms = jobs.rename, jobs.drop
+        self._renames = [names.query(_RENAME.replace("{table}", "{objects}")), rename]
         self.messages = MessageTable(names)
         self.once = OnceTable(names)
         self._message_commits = MessageCommits(names)
@@ -252,10 +260,11 @@ def stale_positions(batch: Sequence[Commit], results: Iterable[tuple[str, Applie
     }
 
 
-def tables_by_tenant(home: str) -> Callable[[str], TenantTables]:
+def tables_by_tenant(home: str, jobs: Jobs | None) -> Callable[[str], TenantTables]:
     """A cached function from a tenant's name to its tables, which need not exist.
 
     Args:
         home: The schema of the nameless tenant.
+        jobs: The place of alarms that are jobs of Oban.
     """
-    return lru_cache(MAX_CACHED_TENANTS)(lambda tenant: TenantTables(Names(home, tenant)))
+    return lru_cache(MAX_CACHED_TENANTS)(lambda tenant: TenantTables(Names(home, tenant, jobs)))

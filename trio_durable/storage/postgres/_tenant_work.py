@@ -36,7 +36,7 @@ class TenantWork:
         self._nodes = NodeTable(schema.home)
         self._schema = schema
         self._tenants = tenants
-        self._tables_of = tables_by_tenant(schema.home)
+        self._tables_of = tables_by_tenant(schema.home, schema.jobs)
         self._locks = LockWatch()
 
     def _apply_to(self, tenant: str, work: Callable[[Connection, TenantTables], int]) -> int:

@@ -37,6 +37,9 @@ from ._isolation import (
     Reach,
     reach_of,
 )
+from ._job_checks import prepare_tables
+from ._job_move import move_alarms
+from ._jobs import Jobs
 from ._membership import PostgresMembership
 from ._message_groups import Numbered
 from ._message_writer import PostgresMessageWriter
@@ -47,6 +50,7 @@ from ._shard_function import Feed, ShardSet
 from ._tables import Applied, TenantTables, stale_positions
 from ._tenant_work import MAX_TENANTS
 from ._tenants import KnownTenants
+from ._verification import Unsuitable
 
 logger = logging.getLogger("trio_durable.storage")
 
@@ -353,6 +357,21 @@ class PostgresWriter(PostgresMessageWriter, Writer):
 
         return self._reconnecting.run(work)
 
+    def move_alarms(self, to: Jobs | None) -> int:
+        """See `PostgresStorage.move_alarms`."""
+
+        def work(connection: Connection) -> int:
+            if to is not None:
+                prepare_tables(connection, self._schema.home, to)
+            with connection.transaction():
+                self._nodes.begin(connection)
+                return move_alarms(connection, self._schema, to)
+
+        try:
+            return self._reconnecting.run(work)
+        except Unsuitable as error:
+            raise StorageFault(str(error)) from None
+
     def drop_tenant(self, tenant: str) -> bool:
         self._tenants.forget([tenant])
         try:
@@ -363,6 +382,9 @@ class PostgresWriter(PostgresMessageWriter, Writer):
     def _drop(self, connection: Connection, tenant: str) -> bool:
         with connection.transaction():
             self._nodes.begin(connection)
+            drop_alarms = self._tables_of(tenant).drop_alarms
+            if drop_alarms is not None:
+                connection.execute(drop_alarms)
             return self._schema.drop_tenant(connection, tenant)
 
     def close(self) -> None:

@@ -248,7 +248,7 @@ class CrashTests(SchedulerTests):
             await node.kill()
             assert node.names == []
         node = await self.node_with(bench, retry)
-        await self.has(node, "x")
+        await self.has(node, "x", after=retry.maximum)
         assert await node.dead() == []
 
     async def test_suspects_begin_one_at_a_time_and_others_at_once(self, bench: Bench) -> None:

@@ -84,12 +84,12 @@ class FailureTests(SchedulerTests):
         assert node.attempts == [1, 1]
 
     async def test_cancelling_a_failed_alarm_ends_its_retries(self, node: Node) -> None:
-        node.destination.retry = Retry(initial=1, factor=1, maximum=1)
+        node.destination.retry = Retry(initial=3, factor=1, maximum=3)
         node.destination.fail("x", 1)
         await node.set("x", 0)
         await self.until_late()
         await node.scheduler.cancel(ObjectKey(TYPE, "a"), "x")
-        await self.until_late(1 + 2 * self.polling_interval)
+        await self.until_late(3 + 2 * self.polling_interval)
         assert node.names == ["x"]
 
     # --- commits that fail -----------------------------------------------------------------------

@@ -22,9 +22,12 @@ from ..._eventloop.wakeup import AutoResetEvent
 from ..._keys import AlarmKey
 from ...storage import AlarmChanges, AlarmRow, Reader
 from .._contract import Destination
-from .feed import ALARMS_PER_PAGE, TENANTS_PER_READ
 
 logger = logging.getLogger("trio_durable.alarms")
+
+ALARMS_PER_PAGE = 128
+TENANTS_PER_READ = 64
+"""How many tenants are read in one job of the reader, which keeps other reads waiting."""
 
 
 class StartCheck:

@@ -34,7 +34,6 @@ from ..._persistence.group_commit import GroupCommit
 from ..._random_bits import random_bits
 from ...storage import PartialFault, Postponement, StorageFault, StoredAlarm, Writer
 from .in_flight import InFlight, InFlightDeliveries
-from .upcoming import UpcomingAlarms
 
 logger = logging.getLogger("trio_durable.alarms")
 
@@ -54,10 +53,10 @@ class Claims:
         loop: The event loop.
         clock: The time.
         group_commit: The way to the storage.
-        upcoming: Gets alarms that are postponed.
         in_flight: The deliveries that have claims.
         claim_ttl: How long a claim holds unless it is renewed, in microseconds.
-        room_made: Set when a delivery is settled, so that another one may begin.
+        settled: Called with each delivery that is settled, so that another one may begin.
+        written: Called with each postponement that is durable, and with its delivery.
     """
 
     def __init__(
@@ -65,18 +64,18 @@ class Claims:
         loop: Loop,
         clock: Clock,
         group_commit: GroupCommit,
-        upcoming: UpcomingAlarms,
         in_flight: InFlightDeliveries,
         claim_ttl: int,
-        room_made: AutoResetEvent,
+        settled: Callable[[InFlight], object],
+        written: Callable[[InFlight, Postponement], object],
     ) -> None:
         self._loop = loop
         self._clock = clock
         self._group_commit = group_commit
-        self._upcoming = upcoming
         self._in_flight = in_flight
         self._claim_ttl = claim_ttl
-        self._room_made = room_made
+        self._settled = settled
+        self._written = written
         self._postponed: list[tuple[InFlight, Postponement]] = []
         self._has_work = AutoResetEvent(loop)
         self._renew_at = _NEVER
@@ -210,8 +209,7 @@ class Claims:
     def settle(self, flight: InFlight) -> None:
         """End a delivery whose outcome is durable, or that got no claim."""
         self._in_flight.remove(flight)
-        self._upcoming.unpark(flight.key.owner)
-        self._room_made.set()
+        self._settled(flight)
         watchers, flight.watchers = flight.watchers, None
         for watcher in watchers or ():
             watcher.settle()
@@ -248,17 +246,7 @@ class Claims:
                 continue
             for flight, record in part:
                 self.settle(flight)
-                # A superseded alarm is known by its new time already. But if the change came before
-                # the claim, the alarm may have become due and been skipped: its next delivery got
-                # no claim, because this one still held it.
-                time = record.available_at
-                if record.dead_firing is not None:
-                    time = record.dead_firing.next.due_at
-                if time is not None and flight.key not in self._upcoming:
-                    self._upcoming.arm(flight.key, time)
-                if flight.is_uncertain:
-                    # Reads of the table leave out what is in flight, as this was.
-                    self._upcoming.hint(0)
+                self._written(flight, record)
         if refused:
             self._has_work.set()
         self._postponed[: len(postponed)] = refused  # last: all of that can be repeated

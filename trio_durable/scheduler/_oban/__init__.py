@@ -1,0 +1,1 @@
+"""The scheduler whose alarms are jobs of Oban."""
