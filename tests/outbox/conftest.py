@@ -12,7 +12,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not _is_away_on_a_file(item)]
     sample(items, LONG)
+
+
+def _is_away_on_a_file(item: pytest.Item) -> bool:
+    """True if objects would be away on a storage of the test's own; members share one in memory."""
+    callspec = getattr(item, "callspec", None)
+    params = {} if callspec is None else callspec.params
+    return params.get("objects_are") == "away" and params.get("runtime") == "sqlite"
 
 
 @pytest.fixture(autouse=True)

@@ -125,7 +125,13 @@ def test_the_metadata_is_that_of_the_project(archives: Archives) -> None:
     assert (found["Name"], found["Version"]) == ("trio-durable", PROJECT["version"])
     assert found["License-Expression"] == "MIT"
     assert found["Requires-Python"] == ">=3.11"
-    assert found.get_all("Provides-Extra") == ["cli", "opentelemetry", "postgres", "testing"]
+    assert found.get_all("Provides-Extra") == [
+        "cli",
+        "oban",
+        "opentelemetry",
+        "postgres",
+        "testing",
+    ]
     assert found.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
     assert found["Description-Content-Type"] == "text/markdown"
     versions = {"3.11", "3.12", "3.13"}

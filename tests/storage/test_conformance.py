@@ -28,8 +28,9 @@ from trio_durable.storage.postgres import PostgresStorage
 from trio_durable.testing.conformance import StorageConformance
 from trio_durable.testing.conformance._builders import save
 from trio_durable.testing.conformance._crashes import CrashTests
+from trio_durable.testing.conformance._tests import StorageTests
 
-StorageConformance.thoroughness = max(1, int(os.environ.get("TRIO_DURABLE_EXAMPLES", "15")) // 15)
+StorageTests.thoroughness = max(1, int(os.environ.get("TRIO_DURABLE_EXAMPLES", "15")) // 15)
 
 
 class TestMemoryStorage(StorageConformance):

@@ -168,13 +168,12 @@ class JobDeliverer(Deliverer):
             # Shielded, because a run that has begun but isn't known here would not be given back.
             with anyio.CancelScope(shield=True):
                 claimed = await self._claim(key)
-                if claimed is None:
-                    return None
-                stored, claim = claimed
-                flight = self._begin(key, claim, flights)
-                flight.stored = stored
-            self._deliver(flight, stored, delayed=False)
+                if claimed is not None:
+                    self._begin(key, claimed[1], flights).stored = claimed[0]
+            for flight in flights:
+                assert flight.stored is not None
+                self._deliver(flight, flight.stored, delayed=False)
         except BaseException:
             self._give_back(flights)
             raise
-        return flight
+        return flights[0] if flights else None
