@@ -49,6 +49,22 @@ class Author(DurableObject):
             self.ctx.send(Notes.note, "n", text)
 
 
+class Empty(Exception):
+    pass
+
+
+class Shelf(DurableObject):
+    @handler(expected=(Empty,))
+    def take(self, count: int) -> None:
+        raise Empty(count)
+
+
+class Buyer(DurableObject):
+    @handler
+    def ask(self, count: int) -> None:
+        self.ctx.send(Shelf.take, "s", count)
+
+
 async def began(turns: int) -> None:
     while len(gates) < turns:
         await checkpoint()
@@ -104,3 +120,14 @@ async def test_no_more_deliveries_begin_than_may_wait_for_their_commits(
                 assert (statistics.messages_in_flight, statistics.messages_waiting) == (3, 4)
         await runtime.settled(Notes, "n")
         assert await runtime.get(Notes, "n").read() == list("1234567")
+
+
+async def test_dead_letters_that_die_again_are_retried_once() -> None:
+    async with scripted_runtime(Scripted()) as runtime:
+        order = runtime.get(Buyer, "b")
+        for count in range(3):
+            await order.ask(count)
+        await runtime.settled(Shelf, "s")
+        assert await runtime.retry_messages(Shelf) == 3
+        await runtime.settled(Shelf, "s")
+        assert len(await runtime.list_dead_messages(Shelf)) == 3

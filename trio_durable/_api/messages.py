@@ -219,16 +219,19 @@ class Messages(ABC):
     async def retry_messages(self, object_type: type[DurableObject] | str, /) -> int:
         """Let all dead letters of a type wait again, oldest first; return their number.
 
+        Those that are dead letters again by the end of it are left.
+
         Raises:
             StorageUnavailable: A change could not be made durable.
         """
-        retried = 0
-        while page := await self.list_dead_messages(object_type):
-            again = [await self.retry_message(dead.id) for dead in page]
-            retried += sum(again)
-            if not any(again):
-                break  # others retry or drop them
-        return retried
+        retried: set[str] = set()
+        last: DeadMessage | None = None
+        while page := await self.list_dead_messages(object_type, after=last):
+            last = page[-1]
+            for dead in page:
+                if dead.id not in retried and await self.retry_message(dead.id):
+                    retried.add(dead.id)
+        return len(retried)
 
     async def drop_message(self, message_id: str, /) -> bool:
         """Remove a dead letter.

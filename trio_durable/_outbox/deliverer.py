@@ -50,6 +50,12 @@ MAX_RUNNING = 256
 MAX_IN_FLIGHT = 1024
 """Deliveries whose outcome isn't durable yet. Else they would take memory without a bound while the
 disk hangs, and each call of others would wait for all their commits."""
+MAX_OF_ONE = 256
+"""The same of one receiver."""
+MAX_OF_ONE_BESIDE_CALLS = 4
+"""The same while calls commit changes, which would wait for the turns of a crowd of messages."""
+CALLS_EXPECTED_SECONDS = 0.1
+"""How long calls are expected after one has committed a change."""
 DELIVERIES_PER_SLICE = 8
 """How many deliveries begin without a checkpoint, if they take no longer than a slice."""
 RETRY_SECONDS = 1.0
@@ -119,6 +125,10 @@ class Deliverer:
         self._running = 0
         self._in_flight: dict[Flight, None] = {}
         self._is_stopped = False
+        self.committed = 0
+        """Commits of turns that messages have begun."""
+        self._other_commits = 0
+        self._calls_until = 0.0
         self.delivered = 0
         self.failed = 0
         self.buried = 0
@@ -169,11 +179,24 @@ class Deliverer:
             self._lanes.inboxes.discard(lane.inbox)
             self._lanes.tell_watchers()
             return
+        if len(lane.inbox.in_flight) >= self._most_of_one():
+            if lane.inbox.held is None:
+                lane.inbox.held = []
+            lane.inbox.held.append(lane)
+            return
         message = self._next(lane)
         if message is not None:
             self._hand_over(self._take(lane, message))
             if lane.may_deliver:
                 self._lanes.note_ready(lane)
+
+    def _most_of_one(self) -> int:
+        """How many deliveries to one receiver may wait for their commits."""
+        now, others = self._services.loop.now(), self._services.group_commit.rows - self.committed
+        if others > self._other_commits:
+            self._calls_until = now + CALLS_EXPECTED_SECONDS
+        self._other_commits = others
+        return MAX_OF_ONE_BESIDE_CALLS if now < self._calls_until else MAX_OF_ONE
 
     def _next(self, lane: Lane) -> StoredMessage | None:
         """The next message of a lane; None if it is a suspect, which waits for its turn."""
@@ -293,6 +316,10 @@ class Deliverer:
             flight.has_run = True
             self._stop_running(flight)
         inbox.in_flight.pop(flight, None)
+        if inbox.held is not None:
+            held, inbox.held = inbox.held, None
+            for each in held:
+                self._lanes.note_ready(each)
         if self._lanes.ready:
             self._lanes.has_ready.set()  # there may be room for it now
         flight.submission = None  # or the two would be a cycle

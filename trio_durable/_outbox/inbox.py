@@ -143,6 +143,8 @@ class Inbox:
     """The last lane that was read; None if the next read begins with the first one."""
     in_flight: dict[Flight, None] = attrs.field(factory=dict)
     """Deliveries whose outcome isn't durable."""
+    held: list[Lane] | None = None
+    """Lanes with a next message that wait until fewer are in flight."""
     is_stale: bool = False
     """What is in memory may not be what is stored. It is read again once nothing is in flight."""
     is_paused: bool = False

@@ -243,6 +243,8 @@ class Outbox:
 
     def sent(self, changes: MessageChanges) -> None:
         """See `MessageListener.sent`."""
+        if changes.acknowledged:
+            self._deliverer.committed += 1
         if changes.recorded:
             self._once.recorded(changes.recorded)
         if self._observation is not None:
