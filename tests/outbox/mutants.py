@@ -146,6 +146,14 @@ MUTANTS = [
         "",
     ),
     Mutant(
+        "crowds_before_calls",
+        "the deliveries to one receiver are as many whether or not there are calls",
+        "commits",
+        _DELIVERER,
+        "        return MAX_OF_ONE_BESIDE_CALLS if now < self._calls_until else MAX_OF_ONE",
+        "        return MAX_OF_ONE",
+    ),
+    Mutant(
         "sends_survive_the_turn",
         "a turn that has raised leaves its effects to the next one",
         "raises",

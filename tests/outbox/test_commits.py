@@ -122,6 +122,26 @@ async def test_no_more_deliveries_begin_than_may_wait_for_their_commits(
         assert await runtime.get(Notes, "n").read() == list("1234567")
 
 
+@pytest.mark.parametrize(("expected", "in_flight"), [(1000, 2), (-1, 7)])
+async def test_a_crowd_of_messages_to_one_object_gives_way_to_calls(
+    monkeypatch: pytest.MonkeyPatch, expected: float, in_flight: int
+) -> None:
+    monkeypatch.setattr(deliverer, "MAX_OF_ONE_BESIDE_CALLS", 2)
+    monkeypatch.setattr(deliverer, "CALLS_EXPECTED_SECONDS", expected)
+    storage = Scripted()
+    async with scripted_runtime(storage) as runtime:
+        await runtime.get(Author, "a").write()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.get(Author, "a").write, *"1234567")
+            with storage.held("writer"):
+                await anyio.sleep(0.1)
+                storage.release("writer")  # the commit that sends, which is a call's
+                await anyio.sleep(0.1)
+                assert runtime.statistics().messages_in_flight == in_flight
+        await runtime.settled(Notes, "n")
+        assert await runtime.get(Notes, "n").read() == list("1234567")
+
+
 async def test_dead_letters_that_die_again_are_retried_once() -> None:
     async with scripted_runtime(Scripted()) as runtime:
         order = runtime.get(Buyer, "b")
