@@ -150,7 +150,7 @@ MUTANTS = [
         "the deliveries to one receiver are as many whether or not there are calls",
         "commits",
         _DELIVERER,
-        "        return MAX_OF_ONE_BESIDE_CALLS if now < self._calls_until else MAX_OF_ONE",
+        "        return MAX_OF_ONE_BESIDE_CALLS if are_calls else MAX_OF_ONE",
         "        return MAX_OF_ONE",
     ),
     Mutant(

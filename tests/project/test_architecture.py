@@ -105,6 +105,7 @@ RANKS = {
         "batching commit_listener division doorbell ticket wait_estimate",
         "batched_load commit_events listeners restoring",
         "group_commit",
+        "other_commits",
     ],
     "_declarations": [
         "alarm bases field_types handler keywords parametrised records upgrade",

@@ -59,7 +59,7 @@ def send(
     """Send a message in the turn of an object. See `Context.send`."""
     if not host.in_turn:
         raise NotInTurn(f"self.ctx.send() on {host.key} outside of a turn")
-    cls, name = handler_behind(handler) or sent_to(host.key, handler)
+    cls, name = sent_to(host.key, handler)
     return message_id(host.send(SendRequest(cls, object_id, name, args, kwargs, options)).token)
 
 

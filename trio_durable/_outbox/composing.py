@@ -56,10 +56,7 @@ class Composer:
             UnknownObjectType: The runtime doesn't know the class.
             UnknownHandler: The class has no such handler.
         """
-        route = self._routes.get((request.cls, request.handler))
-        if route is None:
-            route = self._route(request.cls, request.handler)
-        object_type, handler, codec = route
+        object_type, handler, codec = self._route(request.cls, request.handler)
         to, options = object_type.key_of(request.object_id, tenant), request.options
         if handler.readonly:
             problem = "the handler is read-only, so a message to it would change nothing; call it"
@@ -84,10 +81,12 @@ class Composer:
 
     def _route(self, cls: type | str, name: str) -> _Route:
         """What sending to a handler takes. It is the same for each message."""
-        object_type = self.type_of(cls)
-        handler = object_type.handler(name)
-        route = object_type, handler, self._codecs.of(object_type, handler)
-        self._routes[cls, name] = route
+        route = self._routes.get((cls, name))
+        if route is None:
+            object_type = self.type_of(cls)
+            handler = object_type.handler(name)
+            route = object_type, handler, self._codecs.of(object_type, handler)
+            self._routes[cls, name] = route
         return route
 
     def _check_options(

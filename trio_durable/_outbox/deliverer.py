@@ -31,6 +31,7 @@ from .._errors import (
 from .._eventloop.loop import CallbackWaiter, Waiter
 from .._keys import ObjectKey
 from .._messages.request import MAX_HOPS, WARNED_HOPS
+from .._persistence.other_commits import OtherCommits
 from .._persistence.ticket import Ticket
 from .._text import error_summary
 from ..storage import Burial, Deferral, MessageChanges, OnceKey, StoredMessage
@@ -54,8 +55,6 @@ MAX_OF_ONE = 256
 """The same of one receiver."""
 MAX_OF_ONE_BESIDE_CALLS = 4
 """The same while calls commit changes, which would wait for the turns of a crowd of messages."""
-CALLS_EXPECTED_SECONDS = 0.1
-"""How long calls are expected after one has committed a change."""
 DELIVERIES_PER_SLICE = 8
 """How many deliveries begin without a checkpoint, if they take no longer than a slice."""
 RETRY_SECONDS = 1.0
@@ -127,8 +126,7 @@ class Deliverer:
         self._is_stopped = False
         self.committed = 0
         """Commits of turns that messages have begun."""
-        self._other_commits = 0
-        self._calls_until = 0.0
+        self._other_commits = OtherCommits(services.group_commit)
         self.delivered = 0
         self.failed = 0
         self.buried = 0
@@ -151,18 +149,14 @@ class Deliverer:
 
     async def run(self) -> None:
         """Deliver what is ready, until cancelled."""
-        lanes, clock, checkpoint = (
-            self._lanes,
-            self._services.slice_clock,
-            self._services.loop.checkpoint,
-        )
+        lanes, clock = self._lanes, self._services.slice_clock
         while True:
             share = clock.slice(clock.end_of_pass())
             while lanes.ready and self._has_room:
                 self._begin(lanes.next_ready())
                 share.turns += 1
                 if share.turns >= DELIVERIES_PER_SLICE or share.is_late:
-                    await checkpoint()
+                    await self._services.loop.checkpoint()
                     share = clock.slice(clock.end_of_pass())
             await lanes.has_ready.wait()
 
@@ -192,11 +186,9 @@ class Deliverer:
 
     def _most_of_one(self) -> int:
         """How many deliveries to one receiver may wait for their commits."""
-        now, others = self._services.loop.now(), self._services.group_commit.rows - self.committed
-        if others > self._other_commits:
-            self._calls_until = now + CALLS_EXPECTED_SECONDS
-        self._other_commits = others
-        return MAX_OF_ONE_BESIDE_CALLS if now < self._calls_until else MAX_OF_ONE
+        now = self._services.loop.now()
+        are_calls = self._other_commits.are_expected(self.committed, now)
+        return MAX_OF_ONE_BESIDE_CALLS if are_calls else MAX_OF_ONE
 
     def _next(self, lane: Lane) -> StoredMessage | None:
         """The next message of a lane; None if it is a suspect, which waits for its turn."""

@@ -61,6 +61,14 @@ class Scheduling:
             StorageUnavailable: The storage has its alarms for another scheduler.
         """
         settings = self._settings
+        parts = (
+            self._loop,
+            clock,
+            group_commit,
+            sides.reading.runner,
+            sides.reader,
+            self._destination,
+        )
         if settings.oban is not None:
             from ..scheduler._oban.making import make_scheduler
 
@@ -68,12 +76,7 @@ class Scheduling:
                 settings.oban.settings,
                 settings.oban.storage,
                 f"trio_durable-{node}",
-                self._loop,
-                clock,
-                group_commit,
-                sides.reading.runner,
-                sides.reader,
-                self._destination,
+                *parts,
                 polling_interval=settings.polling_interval,
                 claim_ttl=settings.claim_ttl,
                 notifier=notifier,
@@ -87,12 +90,7 @@ class Scheduling:
                 "wheel`",
             )
         return WheelScheduler(
-            self._loop,
-            clock,
-            group_commit,
-            sides.reading.runner,
-            sides.reader,
-            self._destination,
+            *parts,
             polling_interval=settings.polling_interval,
             claim_ttl=settings.claim_ttl,
             notifier=notifier,

@@ -34,6 +34,8 @@ from ..storage.paging import (
 from ..storage.type_completion import complete_type
 
 _LIMIT = 100
+_OBAN = ObanScheduler()
+"""The settings of an application that names none of its own."""
 
 
 @click.group(invoke_without_command=True)
@@ -253,10 +255,10 @@ def reschedule(type_name: str, storage: str, tenant: str | None, apps: tuple[str
     required=True,
     help="To jobs of Oban, or to the library's own timing wheel.",
 )
+@click.option("--queue", metavar="QUEUE", default=_OBAN.queue, help="The queue of the jobs.")
 @click.option(
-    "--queue", metavar="QUEUE", default=ObanScheduler().queue, help="The queue of the jobs."
+    "--prefix", metavar="SCHEMA", default=_OBAN.prefix, help="The schema of Oban's tables."
 )
-@click.option("--prefix", metavar="SCHEMA", default="public", help="The schema of Oban's tables.")
 def move(target: str, queue: str, prefix: str, storage: str) -> None:
     """Move all alarms to jobs of Oban, or back, in one transaction.
 

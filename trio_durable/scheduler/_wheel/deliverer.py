@@ -17,6 +17,7 @@ from ..._clock import Clock
 from ..._eventloop.loop import Loop
 from ..._keys import AlarmKey
 from ..._persistence.group_commit import GroupCommit
+from ..._persistence.other_commits import OtherCommits
 from ..._telemetry.notifier import Notifier
 from ...storage import PartialFault, StorageFault, StoredAlarm
 from .._contract import Destination
@@ -25,8 +26,6 @@ from .._delivery.deliverer import Deliverer
 from .._delivery.in_flight import InFlight, InFlightDeliveries
 from .upcoming import UpcomingAlarms
 
-CALLS_EXPECTED_SECONDS = 0.1
-"""How long after a change by a call more calls are expected."""
 DELIVERIES_PER_SLICE = 8
 """How many deliveries begin without a checkpoint."""
 _END_OF_TIME = 2**62
@@ -59,24 +58,15 @@ class WheelDeliverer(Deliverer):
         notifier: Notifier | None,
     ) -> None:
         super().__init__(loop, clock, in_flight, claims, destination, notifier)
-        self._group_commit = group_commit
+        self._other_commits = OtherCommits(group_commit)
         self._upcoming = upcoming
-        self._other_commits = 0
-        self._calls_until = 0.0
 
     @property
     def room(self) -> int:
         """How many more deliveries may begin."""
         now = self._loop.now()
-        return self._in_flight.room(now, are_calls=self._are_calls(now))
-
-    def _are_calls(self, now: float) -> bool:
-        """True if a call has committed a change recently."""
-        others = self._group_commit.rows - self.delivered
-        if others > self._other_commits:
-            self._calls_until = now + CALLS_EXPECTED_SECONDS
-        self._other_commits = others
-        return now < self._calls_until
+        are_calls = self._other_commits.are_expected(self.delivered, now)
+        return self._in_flight.room(now, are_calls=are_calls)
 
     async def begin(self) -> None:
         """Claim and deliver as many due alarms as there is room for.
