@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -335,15 +336,22 @@ def every_module(test: Callable[[str], None]) -> Callable[[], None]:
     return test_all
 
 
+@cache
+def import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """The statements of a module that import, wherever in it. Each source is read once for all."""
+    nodes = ast.walk(ast.parse(source))
+    return [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
 def imported(source: str, package: list[str]) -> Iterator[tuple[str, str | None]]:
     """The absolute modules that a module imports, wherever in it, each with a name from it or None.
 
     ``from .storage import sqlite`` is one of a name, though it imports a module.
     """
-    for node in ast.walk(ast.parse(source)):
+    for node in import_statements(source):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             start = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*start, *filter(None, [node.module])])
             yield from ((base, alias.name) for alias in node.names)

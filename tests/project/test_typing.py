@@ -151,8 +151,27 @@ def test_accepted_code_runs() -> None:
         subprocess.run([sys.executable, "-W", "error", str(path)], check=True)
 
 
-def test_pyright_accepts_the_library_itself(tmp_path: Path) -> None:
-    # With the settings of the project, wherever the library is installed.
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """The library with the settings of the project, wherever it is installed."""
     shutil.copytree(Path(trio_durable.__file__).parent, tmp_path / "trio_durable")
     shutil.copy(PROJECT / "pyproject.toml", tmp_path)
-    assert pyright(tmp_path) == {}
+    return tmp_path
+
+
+def test_pyright_accepts_the_public_modules(library: Path) -> None:
+    found = (path.relative_to(library) for path in (library / "trio_durable").rglob("*.py"))
+    public = [path for path in found if is_public(path) or "_api" in path.parts]
+    assert len(public) > 50
+    assert pyright(library, *map(str, public)) == {}
+
+
+def is_public(path: Path) -> bool:
+    """True if no part of a module's name is private."""
+    return not any(part.startswith("_") for part in path.with_suffix("").parts[:-1]) and (
+        path.stem == "__init__" or not path.stem.startswith("_")
+    )
+
+
+def test_pyright_accepts_the_library_itself(library: Path) -> None:
+    assert pyright(library) == {}
