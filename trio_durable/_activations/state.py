@@ -440,7 +440,7 @@ class ObjectState:
             if ticket.changes_alarm(delivery.key.name):
                 return True
             ticket = ticket.preceding
-        return delivery.superseded
+        return delivery.is_superseded
 
     def _check_not_superseded(self, delivery: Delivery, name: str) -> None:
         if not delivery.replaced and self.is_superseded(delivery):

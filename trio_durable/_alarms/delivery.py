@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import attrs
 
@@ -33,6 +34,8 @@ class Delivery:
     """Don't handle it: the alarm was set or cancelled since, or may have been, its tenant was
     dropped, or a later delivery of it has begun here. A claim by another runtime isn't known here;
     it makes the commit stale."""
+    withdrawn: Callable[[], bool] | None = None
+    """Tells if the alarm was cancelled by other means than a commit, if there are such."""
     replaced: bool = False
     """Its handler set or cancelled the alarm, and `Context.commit` has submitted that."""
     acknowledged: bool = False
@@ -90,6 +93,16 @@ class Delivery:
     def is_acknowledged_by(self, changes: AlarmChanges) -> bool:
         """True if a commit with ``changes`` acknowledges it."""
         return changes.acknowledged.get(self.key.name) == self.claim
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """True if the alarm was cancelled by other means than a commit."""
+        return self.withdrawn is not None and self.withdrawn()
+
+    @property
+    def is_superseded(self) -> bool:
+        """True if it isn't to be handled any more: the alarm was set or cancelled since."""
+        return self.superseded or self.is_withdrawn
 
     @property
     def is_current(self) -> bool:

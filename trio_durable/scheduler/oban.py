@@ -25,11 +25,14 @@ class DurableAlarm:
     Its path is in each job. Jobs are made by the library alone.
     """
 
-    async def process(self, job: ObanJob) -> None:
+    async def process(self, job: ObanJob) -> object:
         """Deliver the alarm, and return when that is durable.
+
+        Returns:
+            None, or ``oban.Cancel`` if the job was cancelled meanwhile.
 
         Raises:
             RuntimeError: No runtime of this process has the queue.
             Exception: What the alarm's handler raised. The retry is stored by then.
         """
-        await run_job(job)
+        return await run_job(job)

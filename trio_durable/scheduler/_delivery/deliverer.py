@@ -213,6 +213,14 @@ class Deliverer(ABC):
             self.delivered += 1
         if error is None or stored is None or delivery.acknowledged:
             self._claims.settle(flight)
+        elif delivery.is_withdrawn:
+            if not isinstance(error, AlarmSuperseded):
+                logger.error(
+                    "alarm %s failed, and was cancelled meanwhile, so it isn't tried again",
+                    flight.key,
+                    exc_info=error,
+                )
+            self._claims.settle(flight)  # it ends by the means that have withdrawn it
         elif isinstance(error, AlarmSuperseded) or delivery.superseded or flight.lost_owner:
             # The claim may still hold: the change may have come before it, or failed. So give it
             # back; if it is gone, this writes nothing.

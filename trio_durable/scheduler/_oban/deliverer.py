@@ -74,7 +74,8 @@ class JobDeliverer(Deliverer):
         Args:
             stored: The alarm.
             claim: The claim that the run has on it.
-            cancelled: True if the job was cancelled meanwhile, so that it has no alarm any more.
+            cancelled: True if the job was cancelled meanwhile. Then its turn doesn't begin, or
+                doesn't commit, and the job is left to its worker to end.
 
         Raises:
             Exception: What its handler raised. The retry, or the end, is stored.
@@ -85,14 +86,14 @@ class JobDeliverer(Deliverer):
             await self._run_elsewhere(self.elsewhere, stored, claim)
 
     async def run_here(
-        self, stored: StoredAlarm, claim: int, cancelled: Callable[[], bool]
+        self, stored: StoredAlarm, claim: int, cancelled: Callable[[], bool] | None = None
     ) -> None:
         """Deliver an alarm of an object of this process; return when the outcome is durable.
 
         Args:
             stored: The alarm.
             claim: The claim that the run has on it.
-            cancelled: True if the job was cancelled meanwhile, so that it has no alarm any more.
+            cancelled: See `run`; None if that isn't known in this process.
 
         Raises:
             Exception: What its handler raised. The retry, or the end, is stored.
@@ -101,17 +102,15 @@ class JobDeliverer(Deliverer):
         try:
             flight = self._begin(stored.key, claim, flights)
             flight.stored = stored
+            flight.delivery.withdrawn = cancelled
             await self._wait_until_due(stored)
-            if cancelled():
-                self._claims.settle(flight)
-                return
             self._deliver(flight, stored, delayed=True)
         except BaseException:
             self._give_back(flights)
             raise
         await self._settlement(flight)
-        error = flight.error
-        if error is None or isinstance(error, AlarmSuperseded) or flight.delivery.superseded:
+        error, delivery = flight.error, flight.delivery
+        if error is None or delivery.is_superseded or isinstance(error, AlarmSuperseded):
             return
         if not was_cut_off(error, self._is_stopped):
             raise error

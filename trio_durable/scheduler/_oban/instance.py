@@ -19,6 +19,11 @@ _CONNECTIONS = 4
 RELEASES = "oban >= 0.7, < 0.8"
 
 
+def cancelled_result() -> object:
+    """The result of a worker whose job was cancelled while it ran. Oban ends the job by it."""
+    return import_module("oban").Cancel("cancelled while it ran")
+
+
 class AlarmQueue(Protocol):
     """The queue of alarms in this process."""
 
@@ -32,6 +37,10 @@ class AlarmQueue(Protocol):
 
     async def pause(self) -> None:
         """Fetch no more jobs."""
+        ...
+
+    async def cancel(self, job_id: int) -> None:
+        """Cancel a job. One that runs is notified."""
         ...
 
     async def close(self) -> None:
@@ -96,6 +105,9 @@ class QueueOfInstance(AlarmQueue):
     async def pause(self) -> None:
         await self._instance.pause_queue(self._settings.queue, node=self._node)
 
+    async def cancel(self, job_id: int) -> None:
+        await self._instance.cancel_job(job_id)
+
     async def close(self) -> None:
         await self._instance.stop_queue(self._settings.queue, node=self._node)
 
@@ -147,6 +159,9 @@ class QueueOfOwn(AlarmQueue):
 
     async def pause(self) -> None:
         await self._oban.pause_queue(self._settings.queue, node=self._node)
+
+    async def cancel(self, job_id: int) -> None:
+        await self._oban.cancel_job(job_id)
 
     async def close(self) -> None:
         oban, self._oban = self._oban, None

@@ -43,12 +43,12 @@ class ObanJob(Protocol):
         ...
 
 
-served: dict[str, Callable[[ObanJob], Awaitable[None]]] = {}
+served: dict[str, Callable[[ObanJob], Awaitable[object]]] = {}
 """The function that runs a job, by producer."""
 
 
-async def run_job(job: ObanJob) -> None:
-    """Run a job in the runtime that has its queue.
+async def run_job(job: ObanJob) -> object:
+    """Run a job in the runtime that has its queue; return the result for Oban.
 
     Raises:
         RuntimeError: There is none in this process.
@@ -60,4 +60,4 @@ async def run_job(job: ObanJob) -> None:
             "no DurableRuntime of this process serves the queue of this alarm; let no instance of "
             "Oban but that of a DurableRuntime(scheduler=ObanScheduler(…)) run the queue"
         )
-    await run(job)
+    return await run(job)

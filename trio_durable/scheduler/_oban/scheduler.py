@@ -34,7 +34,7 @@ from .._delivery.from_outside import FromOutside
 from .._delivery.in_flight import InFlight, InFlightDeliveries
 from .._delivery.start_check import StartCheck
 from .deliverer import Claimed, JobDeliverer
-from .instance import AlarmQueue
+from .instance import AlarmQueue, cancelled_result
 from .queues import ObanJob, served
 from .settings import ObanQueueInfo
 from .staging import EarlyStaging
@@ -172,7 +172,9 @@ class JobScheduler(FromOutside):
         """See `Scheduler.dropped`."""
         self._in_flight.dropped(tenant)
 
-    def _postponed(self, _flight: InFlight, record: Postponement) -> None:
+    def _postponed(self, flight: InFlight, record: Postponement) -> None:
+        if self._destination.obstacle(flight.key.type_name) is not None:
+            return  # else this process would fetch it first again, and not one that serves its type
         time = record.available_at
         if record.dead_firing is not None:
             time = record.dead_firing.next.due_at
@@ -277,10 +279,23 @@ class JobScheduler(FromOutside):
             except Exception as error:  # noqa: BLE001  # what it fetches meanwhile is given back
                 logger.debug("could not pause the queue of alarms: %s", error)
 
-    async def _run_job(self, job: ObanJob) -> None:
+    async def _run_job(self, job: ObanJob) -> object:
         assert job.id is not None, "a job that isn't stored"
         claimed = claimed_job(job.id, job.attempt, job.args, job.meta)
-        await self._deliverer.run(claimed.alarm, claimed.claim, job.cancelled)
+        try:
+            await self._deliverer.run(claimed.alarm, claimed.claim, job.cancelled)
+        except Exception:
+            if not job.cancelled():
+                raise
+            await self._cancel_retry(job.id)
+        return cancelled_result() if job.cancelled() else None
+
+    async def _cancel_retry(self, job_id: int) -> None:
+        """Cancel the retry that another process has stored, which doesn't know of the end."""
+        try:
+            await self._queue.cancel(job_id)
+        except Exception as error:  # noqa: BLE001  # logged; the job may be cancelled once more
+            logger.warning("could not cancel the retry of job %d: %s", job_id, error)
 
     async def deliver(self, stored: StoredAlarm, claim: int) -> None:
         """Deliver an alarm whose job runs in another process of the cluster.
@@ -288,7 +303,7 @@ class JobScheduler(FromOutside):
         Raises:
             Exception: What its handler raised. The retry, or the end, is stored.
         """
-        await self._deliverer.run_here(stored, claim, lambda: False)
+        await self._deliverer.run_here(stored, claim)
 
     def deliver_elsewhere(self, deliver: Callable[[StoredAlarm, int], Awaitable[None]]) -> None:
         """Let alarms of objects in other processes be delivered there, by ``deliver``."""

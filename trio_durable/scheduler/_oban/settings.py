@@ -44,6 +44,10 @@ class ObanInstance(Protocol):
         """See ``oban.Oban.resume_queue``."""
         ...
 
+    async def cancel_job(self, job: int) -> None:
+        """See ``oban.Oban.cancel_job``."""
+        ...
+
     def check_queue(self, queue: str) -> ObanQueueInfo | None:
         """See ``oban.Oban.check_queue``."""
         ...
