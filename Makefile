@@ -14,7 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo         a crash and a recovery, in about 20 seconds"
 	@echo "make test         lint, types and the tests, of long families a part; all with SAMPLE=1"
-	@echo "make oban         the tests of Oban as the scheduler, which need Python 3.12 (six minutes)"
+	@echo "make oban         all tests of Oban as the scheduler, of which make test runs a part;"
+	@echo "                  they need Python 3.12, which is looked for"
 	@echo "make soak         random crashes and faults until Control-C, or for MINUTES=10"
 	@echo "                  BACKEND=asyncio, STORAGE=sqlite or STORAGE=postgres: other loops and storages"
 	@echo "make storms       signals at random moments until Control-C, or for MINUTES=10"
@@ -51,17 +52,17 @@ demo: $(READY)
 # mypy needs one core only, so both run at the same time.
 test: $(READY)
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
+	@$(MAKE) --no-print-directory oban OBAN=part
 
 # One worker more than there are cores, since many tests wait for processes that they have started.
 suite: $(READY)
 	$(if $(SAMPLE),TRIO_DURABLE_SAMPLE=$(SAMPLE) )$(BIN)/python -m pytest --dist worksteal --numprocesses \
 		$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)'))
 
-# Oban runs in real time, so the suite of schedulers takes minutes over it, and isn't part of `make test`.
-# The first Python found that is new enough runs it, in an environment of its own.
+# The first Python found that Oban runs on, in an environment of its own.
 OBAN_PYTHONS := $(PYTHON) python3.14 python3.13 python3.12 \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9].*/bin/python3.1[2-9])
-OBAN_TESTS := tests/scheduler/oban tests/storage/postgres/test_jobs.py
+OBAN := all
 
 oban:
 	@set -e; for python in $(OBAN_PYTHONS); do \
@@ -73,8 +74,9 @@ oban:
 
 .PHONY: oban-with
 oban-with: $(READY)
-	TRIO_DURABLE_OBAN=1 $(BIN)/python -m pytest --dist worksteal --numprocesses \
-		$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')) $(OBAN_TESTS)
+	TRIO_DURABLE_OBAN=$(OBAN) $(BIN)/python -m pytest --dist worksteal --numprocesses \
+		$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')) \
+		tests/scheduler/oban
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m tests.simulation.soak --kills $(if $(MINUTES),--minutes $(MINUTES)) \

@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 import pytest
 
-_LONG = {"test_conformance", "test_kills"}
-"""Modules that wait in real time, for minutes in all."""
+RUN = os.environ.get("TRIO_DURABLE_OBAN")
+"""``all`` runs all tests, as does ``make oban``; ``part`` leaves most of the conformance suite out,
+as does ``make test``. Without it none runs: they need another Python than the other tests may have,
+so they have a run of their own."""
+RATE = 4
+"""Of the conformance suite, ``part`` runs one in so many tests, by their names."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if "TRIO_DURABLE_OBAN" in os.environ:
-        return
-    for item in items:
-        if item.path.parent.name == "oban" and item.path.stem in _LONG:
-            item.add_marker(pytest.mark.skip(reason="it takes minutes: make oban"))
+def _is_left_out(item: pytest.Item) -> bool:
+    if item.path.parent.name != "oban":
+        return False
+    if RUN != "part" or item.path.stem != "test_conformance":
+        return RUN is None
+    return bool(zlib.crc32(item.name.encode()) % RATE)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not _is_left_out(item)]

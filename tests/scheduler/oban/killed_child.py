@@ -1,6 +1,6 @@
 """A process of a cluster that runs jobs, for tests that kill it.
 
-    python -m scheduler.oban.killed_child CONNINFO PREFIX
+    python killed_child.py CONNINFO PREFIX
 
 It prints a line when it is open, and runs until it is killed.
 """

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from ..._alarms.retry import Retry
-from ._bench import TYPE, Bench, alarm_key
+from ._bench import TYPE, Bench, Node, alarm_key
 from ._tests import SchedulerTests
 
 
@@ -41,14 +41,23 @@ class RuntimeTests(SchedulerTests):
         assert one.names + other.names == ["x"]
         assert await one.listed() == []
 
+    async def taken(self, setter: Node, other: Node) -> tuple[Node, Node]:
+        """Set the alarm ``x``; return the node that takes it, and the other, without a script."""
+        await setter.set("x", 0)
+        await self.until_late()
+        one, other = (other, setter) if other.names else (setter, other)
+        assert one.names == ["x"]
+        assert other.names == []
+        del other.destination.scripts["x"]
+        return one, other
+
     async def test_alarms_of_a_dead_runtime_are_delivered_when_its_claims_run_out(
         self, bench: Bench
     ) -> None:
-        one, other = await bench.node(), await bench.node()
-        one.destination.hold("x")
-        await one.set("x", 0)
-        await self.until_late()
-        assert one.names == ["x"]
+        nodes = await bench.node(), await bench.node()
+        for node in nodes:
+            node.destination.hold("x")
+        one, other = await self.taken(*nodes)
         await one.kill()
         await anyio.sleep(self.claim_ttl / 2)
         assert other.names == []
@@ -149,10 +158,11 @@ class RuntimeTests(SchedulerTests):
         assert other.attempts == [1]
 
     async def test_a_retry_that_is_left_keeps_its_failures(self, bench: Bench) -> None:
-        one, other = await bench.node(), await bench.node()
-        one.destination.fail("x", 1)
-        await one.set("x", 0)
-        await self.until_late()
+        nodes = await bench.node(), await bench.node()
+        for node in nodes:
+            node.destination.fail("x", 1)
+        one, other = await self.taken(*nodes)
+        assert one.attempts == [1]
         await one.close()
         await self.until_late(one.destination.retry.initial + self.polling_interval)
         assert other.attempts == [2]
