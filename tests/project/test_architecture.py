@@ -121,7 +121,7 @@ RANKS = {
         "deliverer",
     ],
     "scheduler._oban": [
-        "bounces queues requirements settings staging",
+        "bounces dispatcher queues requirements settings staging",
         "deliverer instance",
         "scheduler",
         "making",

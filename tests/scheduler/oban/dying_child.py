@@ -87,14 +87,13 @@ def die_at(point: str) -> None:
         die_in_commit(lambda commit: bool(commit.alarms and commit.alarms.acknowledged))
     else:
         producer = import_module("oban._producer").Producer
-        acknowledge = producer._ack_jobs
+        execute = producer._execute
 
-        async def dying(self: Any) -> None:
-            if self._pending_acks:
-                die()
-            await acknowledge(self)
+        async def dying(self: Any, job: Any) -> None:
+            await execute(self, job)
+            die()
 
-        producer._ack_jobs = dying
+        producer._execute = dying
 
 
 async def main(conninfo: str, prefix: str, point: str) -> None:

@@ -134,14 +134,6 @@ class TestObanScheduler(SchedulerConformance):
     async def test_an_alarm_is_not_due_when_the_clock_is_set_back(self, bench: Bench) -> None:
         """Not so."""
 
-    @pytest.mark.skip(reason="its retries wait for 300 s each, which takes minutes of real time")
-    async def test_a_delivery_that_ends_is_no_crash(self, bench: Bench) -> None:
-        """Too long here."""
-
-    @pytest.mark.skip(reason="a node of other types has the same queue, so the job bounces")
-    async def test_a_suspect_that_waits_is_given_back(self, bench: Bench) -> None:
-        """An alarm that bounces is late by a polling interval at most."""
-
     def attempts(self, key: Any) -> int:
         if not self.destinations:
             return MAX_ATTEMPTS

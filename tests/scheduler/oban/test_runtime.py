@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from typing import Any
 
 import psycopg
@@ -58,9 +59,27 @@ async def rings(bell: Bell, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.fixture
+def acknowledged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The state in each acknowledgement of Oban's own."""
+    states: list[str] = []
+    query = import_module("oban._query").Query
+    inner = query.ack_jobs
+
+    async def recorded(self: Any, acks: list[Any]) -> Any:
+        states.extend(ack.state for ack in acks)
+        return await inner(self, acks)
+
+    monkeypatch.setattr(query, "ack_jobs", recorded)
+    return states
+
+
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_alarms_ring_fail_and_are_revived_and_fired(
-    runtime: DurableRuntime, postgres: str, loop: Callable[[], asyncio.AbstractEventLoop]
+    runtime: DurableRuntime,
+    postgres: str,
+    loop: Callable[[], asyncio.AbstractEventLoop],
+    acknowledged: list[str],
 ) -> None:
     async def main() -> None:
         async with runtime:
@@ -84,6 +103,8 @@ def test_alarms_ring_fail_and_are_revived_and_fired(
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(main())
+    # The end of a run that ended well is stored once.
+    assert acknowledged == ["retryable", "retryable"]
     query = b"SELECT state::text, attempt, max_attempts, meta FROM oban_jobs ORDER BY id"
     with psycopg.connect(postgres) as admin:
         once: tuple[object, ...] = ("completed", 1, 12, {})

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from ..._errors import StorageUnavailable
+from .dispatcher import AlarmDispatcher
 from .settings import ObanInstance, ObanQueueInfo, ObanScheduler
 
 STAGER_SECONDS = 0.1
@@ -144,6 +145,7 @@ class QueueOfOwn(AlarmQueue):
                 leadership=False,
                 queues={queue: {"limit": self._settings.limit, "paused": True}},
                 stager={"interval": STAGER_SECONDS},
+                dispatcher=AlarmDispatcher(),
                 shutdown_grace_period=0.0,
             )
             await self._oban.start()

@@ -274,7 +274,8 @@ class CrashTests(SchedulerTests):
         assert set(suspects).issubset(node.names)
 
     async def test_a_delivery_that_ends_is_no_crash(self, bench: Bench) -> None:
-        retry = Retry(initial=300, factor=1, maximum=300, crashes=2)
+        pause = 10 * self.polling_interval
+        retry = Retry(initial=pause, factor=1, maximum=pause, crashes=2)
         setter = await bench.node("Other")
         await setter.set("x", 0)
         for failures in range(1, 4):
@@ -284,7 +285,7 @@ class CrashTests(SchedulerTests):
             node.destination.retry = retry
             node.destination.fail("x", 1)
             await bench.begin(node)
-            await self.has(node, "x", after=300)
+            await self.has(node, "x", after=pause)
             (stored,) = await setter.scheduler.list(alarm_key("x").object_key)
             assert (stored.failures, stored.crashes) == (failures, None)
             await node.kill()
