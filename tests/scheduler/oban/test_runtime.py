@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +20,7 @@ from support.postgres import url_of
 
 from trio_durable import Cluster, DurableObject, DurableRuntime, Retry, alarm, handler
 from trio_durable.scheduler.oban import ObanScheduler
-from trio_durable.testing import fire_alarm
+from trio_durable.testing import drain_alarms, fire_alarm
 
 oban = pytest.importorskip("oban")
 
@@ -201,3 +205,75 @@ def test_a_job_may_run_in_any_member_of_a_cluster(postgres: str) -> None:
     with psycopg.connect(postgres) as admin:
         found = admin.execute(query + b"GROUP BY 1 ORDER BY 1").fetchall()
     assert found == [("completed", 60, 2), ("discarded", 1, 1)]
+
+
+class Clock(DurableObject):
+    """Its alarm recurs."""
+
+    ticks: int = 0
+
+    @handler
+    def start(self) -> None:
+        self.ctx.schedule_alarm("tick")
+        self.ctx.schedule_alarm("twice", after=1000)
+
+    @alarm(every=timedelta(seconds=1), missed="skip")
+    def tick(self) -> None:
+        self.ticks += 1
+
+    @alarm
+    def twice(self) -> None:
+        if self.ticks < 100:
+            self.ticks = 100
+            self.ctx.schedule_alarm("twice", after=1000)
+
+    @handler(readonly=True)
+    def count(self) -> int:
+        return self.ticks
+
+
+def test_alarms_recur_and_are_drained_listed_and_cancelled_also_those_of_tenants(
+    postgres: str,
+) -> None:
+    install_tables(postgres)
+    scheduler = ObanScheduler("durable", prefix=schema_of(postgres))
+
+    async def main() -> None:
+        async with DurableRuntime(url_of(postgres), objects=[Clock], scheduler=scheduler) as it:
+            tenant = it.tenant("acme")
+            for objects in (it, tenant):
+                clock = objects.get(Clock, "a")
+                await clock.start()
+                names = [each.name for each in await objects.list_alarms(Clock, "a")]
+                assert sorted(names) == ["tick", "twice"]
+                assert await drain_alarms(objects, Clock, "a") == 2
+                async with asyncio.timeout(20):
+                    while await clock.count() < 101:
+                        await asyncio.sleep(0.05)
+            await it.cancel_alarm(Clock, "a", "tick")
+            assert await it.list_alarms(Clock, "a") == []
+            await it.drop_tenant("acme")
+            await it.schedule_alarm(Clock, "a", "twice", after=1000)
+
+    asyncio.run(main())
+    query = b"SELECT DISTINCT args->>'tenant' FROM oban_jobs"
+    with psycopg.connect(postgres) as admin:
+        assert admin.execute(query).fetchall() == [("",)]
+    # The command finds out by itself that alarms are jobs.
+    listed = ("alarms", "-s", url_of(postgres), "--json")
+    assert statuses(command(*listed)) == {"tick": "stopped", "twice": "pending"}
+    command("alarms", "cancel", "-s", url_of(postgres), "Clock", "a", "twice")
+    assert statuses(command(*listed)) == {"tick": "stopped"}
+
+
+def statuses(lines: str) -> dict[str, str]:
+    """The status of each alarm, by name."""
+    return {each["name"]: each["status"] for each in map(json.loads, lines.splitlines())}
+
+
+def command(*args: str) -> str:
+    """The output of the command line."""
+    run = subprocess.run(
+        [sys.executable, "-m", "trio_durable", *args], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return run.stdout

@@ -435,6 +435,52 @@ def test_an_index_whose_build_was_cut_off_is_built_once_more(
     assert admin.execute(query).fetchall() == [(True,)]
 
 
+def test_tables_with_the_alarms_of_another_schema_are_refused(
+    storage: PostgresStorage, admin: Admin, postgres: str
+) -> None:
+    opens(storage)
+    other = f"{schema_of(postgres)}_other"
+    admin.execute(f"CREATE SCHEMA {other}".encode())
+    try:
+        there = PostgresStorage(postgres.replace(schema_of(postgres), other))
+        there.keep_alarms_as_jobs(Jobs(schema_of(postgres), "other"))
+        with pytest.raises(StorageUnavailable, match=f"those of {other} too"):
+            opens(there)
+    finally:
+        admin.execute(f"DROP SCHEMA {other} CASCADE".encode())
+    opens(storage)
+
+
+def finding(storage: PostgresStorage) -> tuple[str, str]:
+    (found,) = (each for each in storage.diagnose(False) if each.name == "jobs")
+    assert found.advice or found.status == "ok"
+    return found.status, found.text
+
+
+def test_the_doctor_looks_at_jobs_and_indexes(
+    storage: PostgresStorage, admin: Admin, postgres: str
+) -> None:
+    assert [each.name for each in storage.diagnose(False) if each.name == "jobs"] == []
+    with closing(storage.open_writer()) as writer:
+        commit(writer, setting("a", "x"))
+    assert finding(storage)[0] == "warning"
+    assert finding(storage)[1].startswith("an alarm has been due for")
+    changes = {
+        "max_attempts = 1, attempt = 1, state = 'available'": "1 alarms have no attempt left",
+        "state = 'executing', attempted_by = ARRAY['n', 'gone']": "1 alarms were run by processes",
+        "queue = 'app'": "1 alarms are in other queues than 'durable'",
+    }
+    for change, expected in changes.items():
+        admin.execute(f"UPDATE oban_jobs SET {change}".encode())
+        assert finding(storage)[1].startswith(expected)
+    admin.execute(b"DROP INDEX trio_durable_recurring")
+    assert "lacks the index trio_durable_recurring" in finding(storage)[1]
+    admin.execute(b"ALTER TABLE oban_jobs DROP COLUMN meta CASCADE")
+    status, text = finding(storage)
+    assert status == "problem"
+    assert text.startswith(f"the column meta of {schema_of(postgres)}.oban_jobs is missing")
+
+
 @pytest.mark.parametrize("tenant", ["", "acme"])
 def test_alarms_of_the_wheel_are_refused(
     storage: PostgresStorage, postgres: str, tenant: str

@@ -17,6 +17,7 @@ from .._records import Finding
 from . import _errors as problems
 from ._connecting import Settings, Unreachable
 from ._connection import Connection
+from ._job_findings import job_findings
 from ._migrations import Schema, unknown
 from ._names import Names
 from ._node_checks import mark_findings, node_finding
@@ -421,6 +422,10 @@ def _marks(context: Context) -> Iterator[Finding]:
     yield from mark_findings(context.connection, context.home, tenants)
 
 
+def _jobs(context: Context) -> Iterator[Finding]:
+    yield from job_findings(context.connection, context.home)
+
+
 # --- thorough ------------------------------------------------------------------------------------
 
 
@@ -488,4 +493,5 @@ _CHECKS: tuple[Check, ...] = (
     _vacuum,
     _nodes,
     _marks,
+    _jobs,
 )

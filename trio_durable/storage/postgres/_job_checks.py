@@ -1,13 +1,18 @@
-"""Checks of Oban's tables as a storage opens, and the indexes that the library adds to them."""
+"""Checks of Oban's tables as a storage opens, and the indexes that the library adds to them.
+
+A comment on the index that makes jobs unique names the schema of the objects whose alarms they are.
+Two schemas can't have alarms in the same tables: their keys may be equal.
+"""
 
 from __future__ import annotations
 
 import psycopg
+from psycopg import sql
 
 from ._connection import Connection
 from ._errors import statement_problem
 from ._job_place import JobPlace
-from ._jobs import INDEXES, Jobs
+from ._jobs import INDEXES, UNIQUE, Jobs
 from ._migrations import Schema
 from ._names import Names
 from ._verification import Unsuitable
@@ -51,7 +56,8 @@ JOIN pg_namespace AS n ON n.oid = t.typnamespace
 WHERE n.nspname = %s AND t.typname = 'oban_job_state'
 """
 _FIND_INDEXES = """
-SELECT c.relname, i.indisvalid AND i.indisready FROM pg_index AS i
+SELECT c.relname, i.indisvalid AND i.indisready, obj_description(c.oid, 'pg_class')
+FROM pg_index AS i
 JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = ANY (%s)
 """
@@ -140,19 +146,36 @@ def check_jobs(connection: Connection, jobs: Jobs) -> None:
         )
 
 
-def has_indexes(connection: Connection, jobs: Jobs) -> dict[str, bool]:
-    """The indexes of the library that exist, each with whether it is complete."""
-    return dict(connection.execute(_FIND_INDEXES, (jobs.schema, list(INDEXES))).fetchall())
+def find_indexes(connection: Connection, home: str, jobs: Jobs) -> dict[str, bool]:
+    """The indexes of the library that exist, each with whether it is complete.
+
+    Raises:
+        Unsuitable: They are those of objects in another schema.
+    """
+    found = connection.execute(_FIND_INDEXES, (jobs.schema, list(INDEXES))).fetchall()
+    for name, _, comment in found:
+        if name == UNIQUE and comment is not None and comment != _comment(home):
+            raise Unsuitable(
+                f"{jobs.schema}.oban_jobs has the {comment}, and alarms of objects with equal keys "
+                f"would replace each other; install Oban's tables in a schema for those of {home} "
+                "too, and pass ObanScheduler(prefix=…)"
+            )
+    return {name: is_complete for name, is_complete, _ in found}
+
+
+def _comment(home: str) -> str:
+    return f"alarms of the objects in schema {home}"
 
 
 def add_indexes(connection: Connection, home: str, jobs: Jobs) -> None:
     """Add the library's indexes to Oban's table of jobs, while others use it.
 
     Raises:
-        Unsuitable: The role has no right to do so, or it failed.
+        Unsuitable: The role has no right to do so, or it failed; or they are those of objects in
+            another schema.
     """
     names = Names(home, "", jobs)
-    found = has_indexes(connection, jobs)
+    found = find_indexes(connection, home, jobs)
     for index, template in INDEXES.items():
         if found.get(index):
             continue
@@ -161,6 +184,8 @@ def add_indexes(connection: Connection, home: str, jobs: Jobs) -> None:
             if index in found:  # left by a build that was interrupted
                 connection.execute(names.statement(_dropping(jobs, index)).encode())
             connection.execute(statement.encode())
+            if index == UNIQUE:
+                connection.execute(names.statement(_commenting(home, jobs)).encode())
         except psycopg.errors.DuplicateTable:
             continue  # another process has built it meanwhile
         except psycopg.Error as error:
@@ -173,5 +198,9 @@ def add_indexes(connection: Connection, home: str, jobs: Jobs) -> None:
 
 
 def _dropping(jobs: Jobs, index: str) -> str:
-    schema = jobs.names()["jobs"].rpartition(".")[0]
-    return f"DROP INDEX CONCURRENTLY {schema}.{index}"
+    return f"DROP INDEX CONCURRENTLY {jobs.names()['oban_schema']}.{index}"
+
+
+def _commenting(home: str, jobs: Jobs) -> str:
+    literal = sql.Literal(_comment(home)).as_string(None)
+    return f"COMMENT ON INDEX {jobs.names()['oban_schema']}.{UNIQUE} IS {literal}"

@@ -47,9 +47,11 @@ CONFLICT = f"({_KEY}) WHERE {_LIVE}"
 OF_TENANT = f"worker = '{WORKER}' AND {_part('tenant')} = '{{tenant}}'"
 """All jobs of a tenant, those that have ended as well."""
 
+UNIQUE = "trio_durable_alarms"
+"""The index that makes the jobs of an alarm unique."""
 INDEXES = {
-    "trio_durable_alarms": f"""
-CREATE UNIQUE INDEX CONCURRENTLY trio_durable_alarms ON {{jobs}} ({_KEY}) WHERE {_LIVE}
+    UNIQUE: f"""
+CREATE UNIQUE INDEX CONCURRENTLY {UNIQUE} ON {{jobs}} ({_KEY}) WHERE {_LIVE}
 """.strip(),
     "trio_durable_recurring": f"""
 CREATE INDEX CONCURRENTLY trio_durable_recurring ON {{jobs}} (
@@ -134,6 +136,7 @@ class Jobs:
     def names(self) -> dict[str, str]:
         """The names that statements about jobs use, quoted."""
         return {
+            "oban_schema": sql.Identifier(self.schema).as_string(None),
             "jobs": sql.Identifier(self.schema, "oban_jobs").as_string(None),
             "job_state": sql.Identifier(self.schema, "oban_job_state").as_string(None),
             "queue": sql.Literal(self.queue).as_string(None),
