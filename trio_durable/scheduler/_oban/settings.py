@@ -63,7 +63,7 @@ class ObanScheduler:
     """
 
     queue: str = "durable_alarms"
-    """The queue of the jobs, which should have no others. Each application needs one of its own."""
+    """The queue of the jobs, which should have no others. Its processes serve the same types."""
     instance: ObanInstance | None = None
     """The application's own instance, started on the same database; None for one that belongs to
     the runtime, and neither leads nor prunes."""
