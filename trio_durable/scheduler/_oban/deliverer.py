@@ -27,8 +27,9 @@ from .bounces import Bounces
 
 logger = logging.getLogger("trio_durable.alarms")
 
-MAX_WAIT_MICROSECONDS = 40_000
-"""The difference of two clocks for which a delivery waits until it is time by the own clock."""
+MAX_WAIT_MICROSECONDS = 50_000
+"""How early a run may begin for its delivery to wait until it is time by the own clock. It was
+staged early, and the server's clock may be ahead."""
 
 Claimed = tuple[StoredAlarm, int]
 """An alarm and its claim."""
@@ -138,7 +139,7 @@ class JobDeliverer(Deliverer):
             raise
 
     async def _wait_until_due(self, stored: StoredAlarm) -> None:
-        """Wait as long as the server's clock may be ahead. A retry has a time of its own."""
+        """Wait for the time of an alarm. A retry has a time of its own."""
         ahead = stored.due_at - self._clock.now()
         if 0 < ahead <= MAX_WAIT_MICROSECONDS and not stored.failures:
             await anyio.sleep(ahead / 1e6)

@@ -27,7 +27,7 @@ from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.group_commit import GroupCommit
 from ..._telemetry.notifier import Notifier
 from ...storage import STOPPED, AlarmChanges, Postponement, Reader, StorageFault, StoredAlarm
-from ...storage.postgres import ClaimedJob, JobQueue, claimed_job
+from ...storage.postgres import LEAD_MILLISECONDS, ClaimedJob, JobQueue, claimed_job
 from .._contract import Destination, Scheduler, SchedulerStatistics
 from .._delivery.claims import RETRY_SECONDS, Claims
 from .._delivery.from_outside import FromOutside
@@ -41,6 +41,7 @@ from .staging import EarlyStaging
 
 logger = logging.getLogger("trio_durable.alarms")
 
+_LEAD_MICROSECONDS = LEAD_MILLISECONDS * 1000
 SWEEP_SECONDS = 5.0
 """The interval at which jobs of processes that are gone are put back."""
 TIDY_SECONDS = 60.0
@@ -150,14 +151,14 @@ class JobScheduler(FromOutside):
         self._in_flight.committed(key, changes)
         for new in changes.changed.values():
             if new is not None and new.recurrence != STOPPED:
-                self._staging.expect(new.due_at)
+                self._staging.expect(new.due_at - _LEAD_MICROSECONDS)
 
     def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Scheduler.unsure`."""
         self._in_flight.unsure(key, changes)
         for new in changes.changed.values():
             if new is not None:
-                self._staging.expect(new.due_at)
+                self._staging.expect(new.due_at - _LEAD_MICROSECONDS)
 
     def uncertain(self) -> None:
         """See `Scheduler.uncertain`. Jobs that are unknown here are found by Oban's stager."""

@@ -1,8 +1,8 @@
 """Early staging: times at which alarms of this process become due.
 
 Oban's stager looks for jobs that are due at intervals, so a job is late by half of one. The process
-that has set an alarm knows its time, and stages what is due at that time itself. Times that have no
-place here, or are lost with the process, are left to the stagers.
+that has set an alarm knows its time, and stages it itself, as long before as it takes a job to run.
+Times that have no place here, or are lost with the process, are left to the stagers.
 """
 
 from __future__ import annotations

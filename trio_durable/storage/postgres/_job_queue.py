@@ -33,6 +33,9 @@ from ._names import Names
 from ._nodes import FENCE
 from ._reconnecting import ReconnectingConnection
 
+LEAD_MILLISECONDS = 8
+"""How long before its time a job is staged by the library, which a job takes until it runs. The
+process that runs it waits for the time. Retries aren't waited for, so they aren't staged early."""
 _STAGED_AT_ONCE = 20_000
 _RENUMBERED_AT = 32_000
 """The number of attempts after which a job gets another number, and counts from 0."""
@@ -48,7 +51,8 @@ _STAGE = f"""
 WITH k AS MATERIALIZED (
     SELECT id FROM {{jobs}}
     WHERE state = ANY ('{{{{scheduled,retryable}}}}') AND queue = {{queue}} AND worker = '{WORKER}'
-        AND scheduled_at <= {UTC_NOW} AND attempt < max_attempts
+        AND scheduled_at <= {UTC_NOW} + interval '{LEAD_MILLISECONDS} milliseconds'
+        AND (state = 'scheduled' OR scheduled_at <= {UTC_NOW}) AND attempt < max_attempts
     ORDER BY scheduled_at, id LIMIT {_STAGED_AT_ONCE} FOR UPDATE SKIP LOCKED
 )
 UPDATE {{jobs}} AS j SET state = 'available' FROM k WHERE j.id = k.id
@@ -180,7 +184,7 @@ class JobQueue:
         self._reconnecting.run(lambda each: each.execute(self._unregister, (producer,)))
 
     def stage(self) -> None:
-        """Let the queue run the jobs that are due, and notify all processes.
+        """Let the queue run the jobs that are due, or almost, and notify all processes.
 
         In one round trip, which doesn't wait for the disk: a crash of the server that forgets it
         leaves the jobs to the next who stages them.
