@@ -49,9 +49,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/trio-durable demo
 
-# mypy needs one core only, so both run at the same time.
+# mypy needs one core only, and an environment for the tests of Oban is mostly downloaded, so all of
+# it happens at the same time.
 test: $(READY)
-	@$(MAKE) --no-print-directory --jobs 2 lint suite
+	@$(MAKE) --no-print-directory --jobs 3 lint suite oban-environment
 	@$(MAKE) --no-print-directory oban OBAN=part
 
 # One worker more than there are cores, since many tests wait for processes that they have started.
@@ -63,16 +64,22 @@ suite: $(READY)
 OBAN_PYTHONS := $(PYTHON) python3.14 python3.13 python3.12 \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9].*/bin/python3.1[2-9])
 OBAN := all
+OBAN_PYTHON = $(shell for python in $(OBAN_PYTHONS); do \
+	"$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo "$$python" && break; \
+	done)
 
 oban:
-	@set -e; for python in $(OBAN_PYTHONS); do \
-		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
-			echo "Tests of Oban: with $$("$$python" --version), $$python"; \
-			exec $(MAKE) --no-print-directory oban-with PYTHON="$$python"; \
-		fi; \
-	done; echo "Tests of Oban: left out, since no Python 3.12 or newer is found"
+	@python="$(OBAN_PYTHON)"; if [ -n "$$python" ]; then \
+		echo "Tests of Oban: with $$("$$python" --version), $$python"; \
+		$(MAKE) --no-print-directory oban-with PYTHON="$$python"; \
+	else echo "Tests of Oban: left out, since no Python 3.12 or newer is found"; fi
 
-.PHONY: oban-with
+.PHONY: oban-environment oban-ready oban-with
+oban-environment:
+	@python="$(OBAN_PYTHON)"; [ -z "$$python" ] || $(MAKE) --no-print-directory oban-ready PYTHON="$$python"
+
+oban-ready: $(READY)
+
 oban-with: $(READY)
 	TRIO_DURABLE_OBAN=$(OBAN) $(BIN)/python -m pytest --dist worksteal --numprocesses \
 		$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')) \

@@ -8,7 +8,7 @@ import trio
 
 from .brute_force import CHANGED, EXACT, OLD, SAME, tried
 
-EVERY = int(os.environ.get("TRIO_DURABLE_BRUTE_FORCE_EVERY", "300"))
+EVERY = int(os.environ.get("TRIO_DURABLE_BRUTE_FORCE_EVERY", "600"))
 """One of so many values is tried; `make deep` tries more of them."""
 
 
