@@ -66,11 +66,25 @@ class Walk:
 
 
 class TimedWalk(Walk):
-    """The same, noting how long each call took."""
+    """The same, noting how long each call took.
 
-    def __init__(self, calls: Sequence[Call], number: int, latencies: list[float]) -> None:
+    Args:
+        calls: See `Walk`.
+        number: See `Walk`.
+        latencies: The list to append to, in seconds.
+        rest: Awaited after each call, outside of its time.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        number: int,
+        latencies: list[float],
+        rest: Call | None = None,
+    ) -> None:
         super().__init__(calls, number)
         self._latencies = latencies
+        self._rest = rest
 
     async def __call__(self, period: Period) -> None:
         place = self._place
@@ -78,6 +92,8 @@ class TimedWalk(Walk):
             began = perf_counter()
             await self._calls[place]()
             self._latencies.append(perf_counter() - began)
+            if self._rest is not None:
+                await self._rest()
             period.calls += 1
             place = (place + self._stride) % len(self._calls)
 

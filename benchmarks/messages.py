@@ -156,8 +156,10 @@ def latency(
 ) -> Figures:
     """The p50 of a message's time from the sender's call, beside that of a durable call.
 
-    One at a time. "handled": until the receiver's handler has run, after the sender's commit.
-    "durable": until the receiver's turn is committed, after two commits one after the other.
+    One at a time, each when the receiver's commit of the one before is durable, for which the next
+    one would wait in the writer. "handled": until the receiver's handler has run, after the
+    sender's commit. "durable": until the receiver's turn is committed, after two commits one after
+    the other.
     """
 
     async def main() -> tuple[float, float]:
@@ -175,15 +177,18 @@ def latency(
                 await sender.send(1)
                 await event.wait()
                 if moment == "durable":
-                    await runtime.settled(Receiver, "a")
+                    await settled()
+
+            async def settled() -> None:
+                await runtime.settled(Receiver, "a")
 
             medians = []
             for each in (message, call):
                 latencies: list[float] = []
                 await Period(WARM_UP).run([Walk([each], 0)])
+                await settled()
                 gc.collect()
-                await Period(effort.seconds).run([TimedWalk([each], 0, latencies)])
-                await runtime.settled(Receiver, "a")
+                await Period(effort.seconds).run([TimedWalk([each], 0, latencies, settled)])
                 medians.append(percentile(latencies, 50) * 1e3)
             return medians[0], medians[1]
 
