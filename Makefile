@@ -56,9 +56,11 @@ test: $(READY)
 	@$(MAKE) --no-print-directory oban OBAN=part
 
 # One worker more than there are cores, since many tests wait for processes that they have started.
+PYTEST = $(BIN)/python -m pytest --dist worksteal --numprocesses \
+	$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)'))
+
 suite: $(READY)
-	$(if $(SAMPLE),TRIO_DURABLE_SAMPLE=$(SAMPLE) )$(BIN)/python -m pytest --dist worksteal --numprocesses \
-		$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)'))
+	$(if $(SAMPLE),TRIO_DURABLE_SAMPLE=$(SAMPLE) )$(PYTEST)
 
 # The first Python found that Oban runs on, in an environment of its own.
 OBAN_PYTHONS := $(PYTHON) python3.14 python3.13 python3.12 \
@@ -81,9 +83,7 @@ oban-environment:
 oban-ready: $(READY)
 
 oban-with: $(READY)
-	TRIO_DURABLE_OBAN=$(OBAN) $(BIN)/python -m pytest --dist worksteal --numprocesses \
-		$(or $(JOBS),$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')) \
-		tests/scheduler/oban
+	TRIO_DURABLE_OBAN=$(OBAN) $(PYTEST) tests/scheduler/oban
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m tests.simulation.soak --kills $(if $(MINUTES),--minutes $(MINUTES)) \

@@ -1,8 +1,8 @@
 """Queue of alarms on an instance of Oban: one of the runtime's own, or the application's.
 
-A leader prunes and rescues the jobs of everybody, so an instance of the runtime's own doesn't lead.
-The queue starts paused: no job is fetched before the storage knows the producer, or the fetch of a
-process that dies in between would look like one of a dead process to others.
+A leader prunes and rescues all jobs of the tables, so an instance of the runtime's own doesn't
+lead. The queue starts paused: no job is fetched before the storage knows the producer, or the fetch
+of a process that dies in between would look like one of a dead process to others.
 """
 
 from __future__ import annotations

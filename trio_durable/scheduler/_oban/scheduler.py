@@ -149,15 +149,17 @@ class JobScheduler(FromOutside):
     def committed(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Scheduler.committed`."""
         self._in_flight.committed(key, changes)
-        for new in changes.changed.values():
-            if new is not None and new.recurrence != STOPPED:
-                self._staging.expect(new.due_at - _LEAD_MICROSECONDS)
+        self._expect(changes)
 
     def unsure(self, key: ObjectKey, changes: AlarmChanges) -> None:
         """See `Scheduler.unsure`."""
         self._in_flight.unsure(key, changes)
+        self._expect(changes)
+
+    def _expect(self, changes: AlarmChanges) -> None:
+        """Stage the alarms that are set just before their times. A mark is never staged."""
         for new in changes.changed.values():
-            if new is not None:
+            if new is not None and new.recurrence != STOPPED:
                 self._staging.expect(new.due_at - _LEAD_MICROSECONDS)
 
     def uncertain(self) -> None:

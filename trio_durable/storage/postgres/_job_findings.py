@@ -8,7 +8,7 @@ from .._records import Finding
 from ._connection import Connection
 from ._job_checks import check_jobs, find_indexes
 from ._job_place import JobPlace
-from ._jobs import INDEXES, UTC_NOW, WORKER, Jobs
+from ._jobs import ABANDONED, INDEXES, UTC_NOW, WORKER, Jobs
 from ._names import Names
 
 _LATE_SECONDS = 60.0
@@ -16,8 +16,7 @@ _COUNTS = f"""
 SELECT count(*),
     count(*) FILTER (WHERE queue <> {{queue}}),
     count(*) FILTER (WHERE state = 'available' AND attempt >= max_attempts),
-    count(*) FILTER (WHERE state = 'executing' AND NOT EXISTS (
-        SELECT FROM {{producers}} AS p WHERE p.producer::text = j.attempted_by[2])),
+    count(*) FILTER (WHERE state = 'executing' AND {ABANDONED}),
     coalesce(max(extract(epoch FROM {UTC_NOW} - scheduled_at))
         FILTER (WHERE state IN ('available', 'scheduled', 'retryable')), 0)::float8
 FROM {{jobs}} AS j
@@ -58,7 +57,7 @@ def _of_counts(connection: Connection, home: str, jobs: Jobs) -> Finding:
             "problem",
             f"{elsewhere:,} alarms are in other queues than {jobs.queue!r}, where no runtime runs "
             "them",
-            f"UPDATE {jobs.schema}.oban_jobs SET queue = '{jobs.queue}' for those of our worker",
+            f"UPDATE {jobs.schema}.oban_jobs SET queue = '{jobs.queue}' WHERE worker = '{WORKER}'",
         )
     if used_up:
         return Finding(

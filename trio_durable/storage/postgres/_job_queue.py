@@ -20,6 +20,7 @@ from .._records import StoredAlarm
 from ._arrays import swap_nul
 from ._connection import Connection
 from ._jobs import (
+    ABANDONED,
     MAX_ATTEMPTS,
     ONE_MORE,
     PUT_BACK,
@@ -76,7 +77,7 @@ WITH {FENCE}, k AS MATERIALIZED (
     SELECT j.id FROM fence CROSS JOIN {{jobs}} AS j
     WHERE passed = 1 AND j.worker = '{WORKER}' AND j.state = 'executing' AND (
         j.attempted_at < {UTC_NOW} - make_interval(secs => %s)
-        OR NOT EXISTS (SELECT FROM {{producers}} AS p WHERE p.producer::text = j.attempted_by[2]))
+        OR {ABANDONED})
     FOR UPDATE OF j SKIP LOCKED
 )
 UPDATE {{jobs}} AS j SET max_attempts = {ONE_MORE}, meta = j.meta || {SUSPECT},

@@ -42,6 +42,8 @@ def _part(name: str, of: str = "") -> str:
 
 # As the elements of an index. An inner COLLATE isn't found as the arbiter of an insertion.
 _KEY = ", ".join(f"(args->>'{name}') COLLATE \"C\"" for name in ("tenant", "type", "id", "name"))
+ABANDONED = "NOT EXISTS (SELECT FROM {producers} AS p WHERE p.producer::text = j.attempted_by[2])"
+"""The condition of a run, ``j``, whose process is gone."""
 CONFLICT = f"({_KEY}) WHERE {_LIVE}"
 """The arbiter of an insertion: one live job per alarm."""
 OF_TENANT = f"worker = '{WORKER}' AND {_part('tenant')} = '{{tenant}}'"
