@@ -32,6 +32,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "checkpoints": (*_TESTS, "hold/test_checkpoints.py"),
     "loop": (*_TESTS, "eventloop/test_loop.py", "-k", "signal"),
     "tasks": (*_TESTS, "eventloop/test_tasks.py"),
+    "budget": (*_TESTS, "eventloop/test_budget.py"),
     "crashes": (*_TESTS, "scheduler/test_conformance.py", "-k", "not SQLite and trio"),
     "counts": (*_TESTS, "storage/test_conformance.py", "-k", "MemoryStorage and rash"),
     "injection": (
@@ -49,6 +50,67 @@ CHECKS: dict[str, tuple[str, ...]] = {
 }
 
 MUTANTS = [
+    Mutant(
+        "renewed_before_yielding",
+        "the budget begins before the other tasks have run",
+        "budget",
+        "_eventloop/budget.py",
+        """        self._yielding += 1
+        try:
+            await checkpoint()
+        finally:
+            yielding = self._yielding
+            self._yielding = yielding - 1
+        self._until = perf_counter() + min(EACH, ALL / yielding)
+""",
+        """        self._yielding += 1
+        self._until = perf_counter() + min(EACH, ALL / self._yielding)
+        try:
+            await checkpoint()
+        finally:
+            self._yielding -= 1
+""",
+    ),
+    Mutant(
+        "undivided",
+        "each caller has a budget of its own",
+        "budget",
+        "_eventloop/budget.py",
+        "min(EACH, ALL / yielding)",
+        "EACH",
+    ),
+    Mutant(
+        "never_spent",
+        "calls that wait for nothing are cancel points alone",
+        "budget",
+        "_eventloop/budget.py",
+        "if perf_counter() < self._until:",
+        "if True:",
+    ),
+    Mutant(
+        "not_cancelled",
+        "a call within the budget is no cancel point",
+        "budget",
+        "_eventloop/budget.py",
+        "            await checkpoint_if_cancelled()\n",
+        "",
+    ),
+    Mutant(
+        "budget_of_a_runtime",
+        "each runtime of a loop has a budget",
+        "budget",
+        "_eventloop/budget.py",
+        "        return _budget.get()",
+        "        raise LookupError",
+    ),
+    Mutant(
+        "budget_in_virtual_time",
+        "in virtual time a call may be no checkpoint",
+        "budget",
+        "_eventloop/trio.py",
+        "checkpoint if self.is_virtual else current_budget().spend",
+        "current_budget().spend",
+    ),
     Mutant(
         "foreign_cancel_is_ours",
         "a cancellation in a handler is taken for the runtime's end",

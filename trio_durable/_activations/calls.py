@@ -172,7 +172,7 @@ class LocalCalls(Requests):
                     waiter.error = raised
                 gate = state.gate
                 if gate is None:
-                    await loop.checkpoint()
+                    await loop.pause()
                 else:
                     if waiter is None:
                         waiter = loop.waiter()

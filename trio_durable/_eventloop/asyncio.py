@@ -85,7 +85,7 @@ class AsyncioLoop(Loop):
         self.is_virtual = is_virtual(loop)
         self.now = loop.time
         self.waiter = partial(AsyncioWaiter, loop)
-        self.checkpoint = partial(asyncio.sleep, 0)
+        self.checkpoint = self.pause = partial(asyncio.sleep, 0)
         self.interruptible = call
         self.current_task = partial(asyncio.current_task, loop)
 

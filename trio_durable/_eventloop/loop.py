@@ -191,8 +191,8 @@ def _report(loop: Loop, error: BaseException) -> None:
 class Loop(ABC):
     """The part of an event loop that the runtime needs.
 
-    `now`, `waiter`, `checkpoint` and `current_task` are attributes, not methods, so that each
-    backend can put its native function there: every call uses them.
+    `now`, `waiter`, `checkpoint`, `pause` and `current_task` are attributes, not methods, so that
+    each backend can put its native function there: every call uses them.
     """
 
     token: object
@@ -214,6 +214,10 @@ class Loop(ABC):
 
     checkpoint: Callable[[], Awaitable[None]]
     """Lets other tasks run, and delivers cancellation."""
+
+    pause: Callable[[], Awaitable[None]]
+    """The checkpoint of a call that waited for nothing. Always a cancel point; on Trio in real time
+    other tasks run within a `Budget` only, on asyncio each time."""
 
     current_task: Callable[[], object]
     """The task that runs the caller, by identity."""

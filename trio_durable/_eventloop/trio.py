@@ -27,6 +27,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from .budget import current_budget
 from .loop import Loop, Ts, Waiter, check_headroom
 
 _LONG = 1e6
@@ -139,6 +140,8 @@ class TrioLoop(Loop):
         self.now = clock.current_time
         self.waiter = TrioWaiter
         self.checkpoint = checkpoint
+        # In virtual time always a checkpoint: the order of tasks must not depend on real time.
+        self.pause = checkpoint if self.is_virtual else current_budget().spend
         self.interruptible = _interruptible
         self.current_task = current_task
 
