@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import ClassVar
 
 import anyio
@@ -30,8 +29,6 @@ from trio_durable import (
     TurnWontEnd,
     handler,
 )
-from trio_durable._activations.activation import Activation
-from trio_durable._activations.envelope import Envelope
 
 pytestmark = pytest.mark.anyio
 
@@ -206,27 +203,6 @@ async def test_a_turn_that_is_about_to_begin_is_interrupted_too(has_worker: bool
         await settle()
         assert isinstance(running.error, TurnInterrupted)
         assert await runtime.get(Stuck, "a").read() == (10 if has_worker else 0)
-
-
-async def test_a_turn_whose_worker_has_ended_before_it_is_interrupted_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    hand = Activation._hand_to_worker
-
-    def interrupt_first(activation: Activation, envelope: Envelope) -> None:
-        turn = activation.running_turn
-        assert turn is not None
-        assert activation.worker is None
-        activation.interrupt(turn, partial(TurnInterrupted, activation.key, turn.name))
-        hand(activation, envelope)
-
-    does(hang)
-    async with DurableRuntime(":memory:") as runtime:
-        monkeypatch.setattr(Activation, "_hand_to_worker", interrupt_first)
-        with pytest.raises(TurnInterrupted):
-            await runtime.get(Stuck, "a").run()
-        monkeypatch.undo()
-        assert await runtime.get(Stuck, "a").work() == 10
 
 
 @pytest.mark.parametrize("catches", [False, True])

@@ -3,8 +3,9 @@
     python -m hold.looping HOW BACKEND
 
 It prints the replies of three calls of one object and the state that is stored; each reply must be
-another number, and the last is stored. ``HOW`` is "greenback", "nest" (nest_asyncio) or "eager"
-(a task that begins inside of the handler).
+another number, and the last is stored. ``HOW`` is "greenback", "nest" (nest_asyncio), "eager" (a
+task that begins inside of the handler), or "nest-async": nest_asyncio in an ``async def`` handler,
+which calls another object by it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from trio_durable import DurableObject, DurableRuntime, handler
 
 how, backend = sys.argv[1:]
 tasks: list[asyncio.Task[Any]] = []
+AROUND = ["add_around", "add_around", "fail_around"]
 
 
 def let_the_loop_run() -> None:
@@ -54,6 +56,19 @@ class Counter(DurableObject):
         return self.count
 
     @handler
+    async def add_async(self) -> int:
+        self.count += 1
+        return self.count
+
+    @handler
+    async def add_nested(self) -> int:
+        self.begun += 1
+        before = self.count
+        asyncio.get_running_loop().run_until_complete(Counter.add_async("other"))
+        self.count = before + 1
+        return self.count
+
+    @handler
     def fail_around(self) -> None:
         self.begun += 100
         let_the_loop_run()
@@ -78,7 +93,7 @@ async def main(path: str) -> list[object]:
     async with DurableRuntime(path, call_timeout=5):
         await Counter.add("a")
         async with anyio.create_task_group() as group:
-            for name in ("add_around", "add_around", "fail_around"):
+            for name in ["add_nested"] * 3 if how == "nest-async" else AROUND:
                 group.start_soon(call, name)
         replies.extend([await task for task in tasks])
     async with DurableRuntime(path) as runtime:
@@ -88,13 +103,13 @@ async def main(path: str) -> list[object]:
 
 
 if __name__ == "__main__":
-    if how == "nest":
+    if how.startswith("nest"):
         import nest_asyncio
 
         nest_asyncio.apply()
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "a.db")
-        if how == "nest":
+        if how.startswith("nest"):
             result = asyncio.run(main(path))
         else:
             result = anyio.run(main, path, backend=backend)

@@ -30,12 +30,7 @@ TESTS = Path(__file__).parents[1]
     ],
 )
 def test_a_def_handler_that_lets_the_loop_run_is_one_turn(how: str, backend: str) -> None:
-    command = ["-W", "ignore", "-m", "hold.looping", how, backend]
-    run = subprocess.run(
-        [sys.executable, *command], cwd=TESTS, capture_output=True, text=True, check=False
-    )
-    assert not run.returncode, run.stdout + run.stderr
-    replies, count, begun = json.loads(run.stdout)
+    replies, count, begun = looping(how, backend)
     numbers = [int(reply) for reply in replies if reply != "refused"]
     assert sorted(numbers) == list(range(2, 2 + len(numbers)))
     assert count == begun == 2 + len(numbers)
@@ -43,6 +38,23 @@ def test_a_def_handler_that_lets_the_loop_run_is_one_turn(how: str, backend: str
         assert replies.count("refused") in (1, 2, 3)
     else:
         assert replies.count("refused") == 1
+
+
+def test_other_objects_are_served_within_an_async_def_turn_that_lets_the_loop_run() -> None:
+    replies, count, begun = looping("nest-async", "asyncio")
+    assert replies == ["2", "3", "4"]
+    assert count == begun == 5
+
+
+def looping(how: str, backend: str) -> tuple[list[str], int, int]:
+    """Run the program: its replies, and the stored counts."""
+    command = ["-W", "ignore", "-m", "hold.looping", how, backend]
+    run = subprocess.run(
+        [sys.executable, *command], cwd=TESTS, capture_output=True, text=True, check=False
+    )
+    assert not run.returncode, run.stdout + run.stderr
+    replies, count, begun = json.loads(run.stdout)
+    return replies, count, begun
 
 
 class Deep(DurableObject):

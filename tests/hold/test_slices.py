@@ -9,7 +9,7 @@ from support.clock import block, settle
 from support.tasks import calls
 
 from trio_durable import DurableObject, DurableRuntime, handler
-from trio_durable._activations.pump import SECONDS, TURNS
+from trio_durable._activations.slices import SECONDS, TURNS
 
 pytestmark = pytest.mark.anyio
 

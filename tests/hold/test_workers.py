@@ -17,6 +17,9 @@ from support.clock import settle
 from support.tasks import calls
 
 from trio_durable import DurableObject, DurableRuntime, HandlerCancelled, handler
+from trio_durable._activations.activation import Activation
+from trio_durable._activations.pump import MAX_RESTING
+from trio_durable._activations.worker import Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -58,6 +61,12 @@ class Job(DurableObject):
         return self.count
 
     @handler
+    async def note_task(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+
+    @handler
     async def set_and_get(self, value: str) -> str:
         before = where.get()
         where.set(value)
@@ -72,28 +81,47 @@ class Job(DurableObject):
         return number
 
 
+def instances_of(kind: type[object]) -> list[object]:
+    return [each for each in gc.get_objects() if type(each) is kind]
+
+
 @pytest.mark.parametrize("when", ["during the next turn", "between turns"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_scope_left_open_ends_no_other_turn(when: str) -> None:
-    in_trio = trio.lowlevel.in_trio_task()
     async with DurableRuntime(":memory:", call_timeout=None) as runtime:
         job = runtime.get(Job, "a")
         with suppress(HandlerCancelled):  # refusing such a turn would do, too
             await job.leave_a_scope(5)
         if when == "between turns":
             await anyio.sleep(10)
-        # On asyncio no attribute of the task says that a scope is open.
-        failures = 0
         for _ in range(3):
-            try:
-                await job.work(10)
-            except HandlerCancelled:
-                failures += 1
-        assert failures <= (0 if in_trio else 1)
+            await job.work(10)
         assert await Job.work("another", 10) == 1
         scopes.clear()
         with suppress(RuntimeError):  # its scope is another task's
+            await kept.pop().aclose()
+
+
+@pytest.mark.parametrize("whose", ["of the same object", "of another object"])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_scope_left_open_ends_no_turn_that_is_served_next(whose: str) -> None:
+    async with DurableRuntime(":memory:", call_timeout=None) as runtime, calls() as group:
+        other = "a" if whose == "of the same object" else "b"
+        await Job.work("a", 0)
+        await Job.work("b", 0)
+        if other == "a":  # both wait for this one
+            group.start(Job.work, "a", 1)
+            await settle()
+        with suppress(HandlerCancelled):
+            leaving = group.start(runtime.get(Job, "a").leave_a_scope, 5)
+            working = group.start(Job.work, other, 10)
+            await leaving.wait()
+            await working.wait()
+        assert working.value in (2, 3)
+        scopes.clear()
+        with suppress(RuntimeError):
             await kept.pop().aclose()
 
 
@@ -125,6 +153,100 @@ async def test_a_task_that_is_cancelled_in_its_turn_fails_that_turn() -> None:
         assert isinstance(first.error, HandlerCancelled)
         await second.wait()
         assert second.value == 1
+
+
+async def test_the_worker_that_was_busy_last_is_the_next() -> None:
+    async with DurableRuntime(":memory:", call_timeout=None), calls() as group:
+        tasks.clear()
+        for object_id, seconds in (("a", 1), ("b", 2)):
+            group.start(Job.work, object_id, seconds)
+            await settle()
+        await anyio.sleep(3)
+        a, b = tasks
+        assert a is not b
+        for object_id in ("c", "d", "e"):
+            group.start(Job.work, object_id, 1)
+            await settle()
+        # The third worker had the pump when both rested.
+        assert tasks[2] not in (a, b)
+        assert tasks[3:] == [b, a]
+
+
+async def test_more_workers_than_are_kept_end() -> None:
+    async with DurableRuntime(":memory:", call_timeout=None) as runtime:
+        async with anyio.create_task_group() as callers:
+            for number in range(MAX_RESTING + 10):
+                callers.start_soon(runtime.get(Job, str(number)).work, 1)
+        await settle()
+        gc.collect()
+        assert len(instances_of(Worker)) == MAX_RESTING + 1  # that one has the pump
+
+
+async def test_a_worker_that_rests_keeps_nothing_of_its_object() -> None:
+    async with DurableRuntime(":memory:", call_timeout=None) as runtime:
+        await runtime.get(Job, "a").work(1)
+        activation = runtime._registry.calls(Job).directory.find("a")
+        number = id(activation)
+        del activation
+        await runtime.stop(Job, "a")
+        await settle()
+        gc.collect()
+        assert number not in map(id, instances_of(Activation))
+
+
+async def test_turns_that_wait_for_nothing_need_no_task_of_their_own() -> None:
+    async with DurableRuntime(":memory:", call_timeout=None), calls() as group:
+        await Job.set_and_get("0", "x")
+        for number in range(10):
+            group.start(Job.set_and_get, str(number), "x")
+        await settle()
+        gc.collect()
+        assert len(instances_of(Worker)) == 1
+
+
+async def test_objects_are_served_beside_a_turn_that_never_ends() -> None:
+    async with DurableRuntime(":memory:", call_timeout=None) as runtime, calls() as group:
+        for number in range(3):
+            endless = group.start(Job.work, f"endless {number}", 10**9)
+            await settle()
+            assert await Job.work(f"short {number}", 1) == 1
+            assert not endless.done
+            await runtime.stop(Job, f"endless {number}", interrupt=True)
+
+
+async def test_a_worker_is_replaced_that_is_cancelled_when_it_has_the_pump() -> None:
+    if trio.lowlevel.in_trio_task():
+        pytest.skip("tasks of Trio can't be cancelled by themselves")
+    async with DurableRuntime(":memory:", call_timeout=None):
+        await Job.note_task("a")
+        task = tasks[-1]
+        assert isinstance(task, asyncio.Task)
+        task.cancel()  # too late: the turn is over
+        await settle()
+        await Job.note_task("a")
+        assert tasks[-1] is not task
+        assert await Job.work("b", 1) == 1
+
+
+async def test_a_turn_is_cut_off_if_no_worker_can_have_the_pump(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with DurableRuntime(":memory:", call_timeout=None) as runtime:
+        await Job.set_and_get("a", "x")
+        assert runtime._opened is not None
+        start = runtime._opened.pump._start
+        failures = iter([True, False])
+
+        def fail_once() -> Worker:
+            if next(failures, False):
+                raise MemoryError
+            return start()
+
+        monkeypatch.setattr(runtime._opened.pump, "_start", fail_once)
+        with pytest.raises(MemoryError):
+            await Job.work("a", 1)
+        assert await Job.work("a", 1) == 1
+        assert await Job.work("b", 1) == 1
 
 
 async def test_the_scope_of_a_caller_ends_no_turn_of_others() -> None:

@@ -115,7 +115,7 @@ class SteppedLoop(Loop):
     def current_task(self) -> object:
         raise AssertionError
 
-    def cancel_state(self, task: object) -> object:
+    def cancel_probe(self, task: object) -> Callable[[], object]:
         raise AssertionError
 
     def interrupt(self, error: BaseException) -> None:

@@ -4,18 +4,18 @@ Prior art: Orleans' grains and their turn-based concurrency; Cloudflare's output
 dispatchers, which give an actor a thread only while it has something to do.
 
 A turn of a ``def`` handler can't be interrupted, so it needs no task of its own: it runs in the
-task that finds the object open, which is mostly its caller's. Only ``async def`` turns have a task,
-the object's worker, which lives until the object hibernates. Calls of a busy object wait in its
-mailbox, which the worker serves, or the runtime's pump if there is none.
+task that finds the object open, which is mostly its caller's. All else waits in the object's
+mailbox, which a worker of the runtime's pump serves; an ``async def`` turn that suspends keeps its
+worker until it ends. An idle object has no task.
 
 State and commits are in `ObjectState`, the running of one turn is in `turns`. Invariants here:
 
 - ``phase`` says how far the activation has come. It only moves forward, except that a failure, a
   deletion or leaving takes it back.
 - The object is busy exactly while it has a ``mailbox``. A stranger's request is in the mailbox, or
-  is the mailbox, by one store. Waking the worker or the pump comes after, and may be repeated.
+  is the mailbox, by one store. Waking the pump comes after, and may be repeated.
 - ``mailbox.job`` is the load, ``after_load`` or ``async def`` turn that has to end before the
-  mailbox is served on. The batched load or the worker has it, and ends it.
+  mailbox is served on. The batched load or a worker has it, and ends it.
 - An object is open if it is not busy, has a live instance, and no turn runs. Then a caller may run
   a ``def`` turn on the spot; `LocalCalls` checks this itself, since every call does. A live
   instance without a job or a running turn implies that the phase is READY.
@@ -28,9 +28,10 @@ State and commits are in `ObjectState`, the running of one turn is in `turns`. I
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+
+import anyio
 
 from .._declarations.records import HandlerDefinition
 from .._errors import AlarmSuperseded, CallFailed, TurnTimeout
@@ -39,11 +40,11 @@ from .admission import admit_to_mailbox
 from .envelope import Envelope, Operation
 from .interruption import RESISTANCE_SECONDS, Interruption
 from .mailbox import Mailbox
-from .observation import operation_event, turn_event
+from .observation import after_load_event, operation_event, turn_event
 from .opening import Opening
 from .phase import Job, Phase
-from .pump import Slice
-from .turns import Outcome, run_async_turn, run_queued_turn
+from .slices import Slice
+from .turns import AfterLoadTurn, AsyncTurn, HandlerTurn, run_queued_turn
 from .wait_graph import Turn
 from .worker import Worker
 
@@ -76,11 +77,7 @@ class Activation(Opening):
                 self._leave()
             return
         services.busy[self] = None
-        if mailbox.job is not None:
-            return
-        if self.worker is not None:
-            self.worker.wake()
-        else:
+        if mailbox.job is None:
             services.pump.add(self)
 
     def repair(self) -> None:
@@ -95,18 +92,19 @@ class Activation(Opening):
         if self.phase is Phase.LOADING:
             services.batched_load.wake()
             return
-        has_owner = self.worker is not None or self in services.pump or self.state.turn is not None
-        if not has_owner:
+        if self.state.turn is not None or self.running_turn is not None:
+            return
+        if self not in services.pump:
             services.pump.add(self)
-        elif self.worker is not None and self.worker.is_parked:
-            has_owner = False
-            self.worker.wake()
-        if not has_owner:
-            logger.error(
-                "%s was busy, and nothing served it; it is served again. This is a fault of "
-                "trio_durable, please report it",
-                self.key,
-            )
+        elif services.pump.is_overslept:
+            services.pump.wake()
+        else:
+            return
+        logger.error(
+            "%s was busy, and nothing served it; it is served again. This is a fault of "
+            "trio_durable, please report it",
+            self.key,
+        )
 
     def expected_wait(self) -> float:
         """Seconds until a call that comes now has had its turn, by the turns of late."""
@@ -117,7 +115,7 @@ class Activation(Opening):
 
     def admit(self, name: str, timeout: float | None) -> None:
         """Reject a call of ``name`` whose turn would come too late. See `admit_to_mailbox`."""
-        if timeout is not None:
+        if timeout is not None and self.mailbox is not None:
             admit_to_mailbox(self.key, name, timeout, self.depth, self.expected_wait())
 
     def is_queued(self, envelope: Envelope) -> bool:
@@ -129,49 +127,34 @@ class Activation(Opening):
         if self.mailbox is not None:
             self.mailbox.discard(envelope)
 
-    def serve(self, share: Slice) -> bool:
-        """See `Served.serve`."""
-        envelope = self.advance(share)
-        if envelope is not None:
-            try:
-                self._hand_to_worker(envelope)
-            except BaseException as error:  # noqa: BLE001  # see `_cut_off`
-                self._cut_off(error)
-        mailbox = self.mailbox
-        return mailbox is not None and mailbox.job is None and share.is_over
-
-    def advance(self, share: Slice) -> Envelope | None:
-        """Serve the mailbox until it is empty, a job has to end first, or the slice is over.
-
-        Returns:
-            The request of an ``async def`` turn, for a worker. It is the mailbox's job now.
-        """
+    def serve(self, share: Slice, worker: Worker) -> None:
+        """See `Workplace.serve`."""
         try:
-            return self._advance(share)
+            self._serve_mailbox(share, worker)
         except GeneratorExit:  # the event loop was dropped
             raise
         except BaseException as error:  # noqa: BLE001  # see `_cut_off`
             self._cut_off(error)
-            return None
+        mailbox = self.mailbox
+        if mailbox is not None and mailbox.job is None and share.is_over:
+            self._services.pump.add(self)
 
-    def _advance(self, share: Slice) -> Envelope | None:
+    def _serve_mailbox(self, share: Slice, worker: Worker) -> None:
         state = self.state
         while (mailbox := self.mailbox) is not None:
             if mailbox.job is not None:
-                # Its worker has ended before the turn has begun.
-                is_left = mailbox.job.turn is not None and self.worker is None
-                return mailbox.serving if is_left else None
+                return
             if state.turn is not None:  # a ``def`` turn in which the event loop runs
                 state.awaited_turn()
-                return None
+                return
             if self._services.closed:
                 self._fail_mailbox(self._services.closed_error)
             first = mailbox.first()
             if first is None:
                 self._end_service()
-                return None
+                return
             if share.is_over:
-                return None
+                return
             share.turns += 1
             mailbox.serving = first
             if self.phase is Phase.NEW:
@@ -182,11 +165,14 @@ class Activation(Opening):
                 mailbox.discard(first)
                 if not first.waiter.ended:
                     self._serve(mailbox, first)
-            if mailbox.job is None:
+            job = mailbox.job
+            if job is None:
                 mailbox.serving = None
-            elif mailbox.job.turn is not None:
-                return first
-        return None
+            elif job.turn is not None:
+                if not self._begin_turn(job, job.turn, first, worker):
+                    return
+                if worker.is_spent:
+                    share.end()
 
     def _end_service(self) -> None:
         """The mailbox is empty."""
@@ -294,85 +280,95 @@ class Activation(Opening):
             return True
         return False
 
-    def _hand_to_worker(self, envelope: Envelope) -> None:
-        worker = self.worker
-        if worker is not None:
-            worker.assign(envelope)
-            return
-        services = self._services
-        worker = Worker(services.loop, services.slice_clock, self)
-        worker.assign(envelope)
-        try:
-            self.worker = worker
-            worker.start(services.tasks, str(self.key), partial(self._worker_failed, worker))
-        except BaseException:  # no task can be started any more
-            self.worker = None
-            raise
-        turn = self.running_turn
-        if turn is not None and turn.interruption is not None:  # before it has begun
-            worker.cancel(turn.interruption.resistance)
-
-    def worker_left(self, worker: Worker) -> None:
-        """See `Workplace.worker_left`."""
-        if self.worker is worker:
-            self.worker = None
-            if self.mailbox is not None:
-                self._services.pump.add(self)
-
-    def _worker_failed(self, worker: Worker, error: BaseException) -> None:
-        self._services.worker_ended(error)
-        self.worker_left(worker)  # once more, should it have been cut off
-
-    async def run(self, envelope: Envelope) -> None:
-        """See `Workplace.run`."""
-        try:
-            mailbox = self.mailbox
-            assert mailbox is not None
-            assert mailbox.job is not None
-            turn = mailbox.job.turn
-            assert turn is not None
-            turn.task = self._services.loop.current_task()
-            if self.phase is Phase.ACTIVATING:
-                await self._run_after_load(turn, envelope)
+    def _begin_turn(self, job: Job, turn: Turn, envelope: Envelope, worker: Worker) -> bool:
+        """Begin the ``async def`` turn that is the mailbox's job; return True if it has ended."""
+        services, context = self._services, envelope.context
+        turn.task = worker.task
+        shared = (services.loop.interruptible, self._cancelled)
+        handler: HandlerDefinition | None = None
+        running: AsyncTurn
+        if self.phase is Phase.ACTIVATING:
+            running = AfterLoadTurn(self.state, self.runtime, turn, context, *shared)
+        else:
+            assert isinstance(envelope.handler, HandlerDefinition)
+            handler = envelope.handler
+            running = HandlerTurn(self.state, self.runtime, turn, handler, envelope, *shared)
+            if handler.limit is not None:
+                job.limit = self._limited(handler.limit, turn)
+                job.is_watched = True
+        if (observation := services.observation) is not None:
+            if handler is None:
+                event = after_load_event(self.key, self.state.object_type)
             else:
-                await self._run_async_turn(turn, envelope)
-            mailbox.job = mailbox.serving = None
+                event = context.run(turn_event, self.key, handler)
+            job.observed_at = observation.begin_async(event, context)
+            job.is_watched = True
+        job.worker = worker
+        worker.take(self, running)
+        if not running.begin():
+            return False
+        self._conclude(running)
+        worker.drop()
+        return True
+
+    def conclude(self, turn: AsyncTurn) -> None:
+        """See `Workplace.conclude`."""
+        try:
+            self._conclude(turn)
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001  # see `_cut_off`
             self._cut_off(error)
 
-    async def _run_async_turn(self, turn: Turn, envelope: Envelope) -> None:
-        handler = envelope.handler
-        assert isinstance(handler, HandlerDefinition)
-        step = self._services.loop.interruptible
-        running = run_async_turn(
-            self.state, self.runtime, turn, handler, envelope, step, partial(self._cancelled, turn)
-        )
-        if (observation := self._services.observation) is not None:
-            event = envelope.context.run(turn_event, self.key, handler)
-            running = observation.run_async(event, envelope.context, running)
-        if handler.limit is not None:
-            running = self._within(handler.limit, turn, running)
-        value, error = await running
+    def _conclude(self, running: AsyncTurn) -> None:
+        mailbox = self.mailbox
+        assert mailbox is not None
+        assert mailbox.job is not None
+        assert mailbox.serving is not None
+        value, error = running.take()
         try:
-            if turn.base_lost:
+            if mailbox.job.is_watched:
+                self._end_job(mailbox.job, running, error)
+            if running.turn.base_lost:
                 self._invalidate()
-            self._reply(envelope, value, error)
+            if running.is_handlers:
+                self._reply(mailbox.serving, value, error)
+            elif error is None:
+                self._activated(running.was_stored)
+            else:
+                self._activation_failed(error)
         finally:
-            del value, error  # this frame lives as long as the worker
+            del value, error
+        mailbox.job = mailbox.serving = None
 
-    async def _within(
-        self, limit: float, turn: Turn, running: Coroutine[Any, Any, Outcome]
-    ) -> Outcome:
-        """Await a turn, and interrupt it if it takes longer than ``limit`` seconds."""
+    def _end_job(self, job: Job, running: AsyncTurn, error: BaseException | None) -> None:
+        """Nothing watches the turn any more. May be repeated."""
+        if job.limit is not None:
+            job.limit.discard()
+        if (observation := self._services.observation) is not None:
+            observation.end_async(self.key, running.context, job.observed_at, error)
+
+    def cut_off(self, turn: AsyncTurn, error: BaseException) -> None:
+        """See `Workplace.cut_off`."""
+        job = self.job
+        if job is None or job.turn is not turn.turn:
+            self.wake()
+            return
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            error = self._cancelled(turn.turn)
+        try:
+            turn.abandon()
+            self._end_job(job, turn, error)
+            self._cut_off(error)
+        finally:
+            del error
+
+    def _limited(self, limit: float, turn: Turn) -> CallbackWaiter:
+        """Interrupt a turn if it takes longer than ``limit`` seconds."""
         error = partial(TurnTimeout, self.key, turn.name, limit)
         passed = CallbackWaiter(lambda _: self.interrupt(turn, error))
         self._services.deadlines.watch(passed, self._services.loop.now(), limit)
-        try:
-            return await running
-        finally:
-            passed.discard()
+        return passed
 
     def interrupt(self, turn: Turn, error: Callable[[], CallFailed]) -> None:
         """Cancel a turn unless it has ended. However it ends then, it fails with ``error``."""
@@ -382,8 +378,9 @@ class Activation(Opening):
         resistance = CallbackWaiter(lambda _: self._warn_of_resistance(turn))
         turn.interruption = Interruption(error, now, resistance)
         self._services.deadlines.watch(resistance, now, RESISTANCE_SECONDS)
-        if self.worker is not None:
-            self.worker.cancel(resistance)
+        job = self.job
+        if job is not None and job.turn is turn and job.worker is not None:
+            job.worker.cancel(resistance)
 
     def depose(self, error: Callable[[str], CallFailed]) -> None:
         """Give the object up: the lease under which it is in memory is over.

@@ -28,7 +28,8 @@ class Mailbox:
         self._size = size
         # Ordered dictionaries, because callers give up in the middle as well.
         self._queue: OrderedDict[Envelope, None] = OrderedDict()
-        self._line: OrderedDict[Envelope, None] = OrderedDict()
+        self._line: OrderedDict[Envelope, None] | None = None
+        """None until the queue is full: most mailboxes are made for one request."""
         self.wait_estimate: WaitEstimate | None = None
         """The durations of turns, once one request waits for another."""
         self.job: Job | None = None
@@ -37,10 +38,10 @@ class Mailbox:
         """The request whose turn has begun and that has no reply yet."""
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._line)
+        return len(self._queue) + len(self._line or ())
 
     def __contains__(self, envelope: Envelope) -> bool:
-        return envelope in self._queue or envelope in self._line
+        return envelope in self._queue or (self._line is not None and envelope in self._line)
 
     def put(self, envelope: Envelope) -> None:
         """Append ``envelope``."""
@@ -50,6 +51,8 @@ class Mailbox:
             self._queue[envelope] = None
         else:
             envelope.stood_in_line = True
+            if self._line is None:
+                self._line = OrderedDict()
             self._line[envelope] = None
 
     def first(self) -> Envelope | None:
@@ -63,9 +66,9 @@ class Mailbox:
             if self._line:
                 next_in_line, _ = self._line.popitem(last=False)
                 self._queue[next_in_line] = None
-        else:
+        elif self._line is not None:
             self._line.pop(envelope, None)
 
     def everything(self) -> list[Envelope]:
         """All requests, in order."""
-        return [*self._queue, *self._line]
+        return [*self._queue, *(self._line or ())]

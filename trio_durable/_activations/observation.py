@@ -17,7 +17,6 @@ from .._keys import ObjectKey
 from .._telemetry.events import Call, Load, Turn
 from .._telemetry.notifier import Notifier, request
 from .object_type import ObjectType
-from .turns import Outcome
 
 R = TypeVar("R")
 
@@ -44,29 +43,27 @@ class Observation:
         finally:
             self._turns.pop(event.key, None)
 
-    async def run_async(
-        self, event: Turn, context: Context, running: Coroutine[object, object, Outcome]
-    ) -> Outcome:
-        """Await a turn; report it in ``context``, the request's."""
-        notifier = self._notifier
+    def begin_async(self, event: Turn, context: Context) -> float:
+        """Report the beginning of a turn that may suspend, in ``context``, the request's.
+
+        Returns:
+            The time, for `end_async`.
+        """
         self._turns[event.key] = event
-        began = context.run(notifier.start, event)
-        error: BaseException | None = None
-        try:
-            outcome = await running
-            error = outcome[1]
-            return outcome
-        except BaseException as interruption:
-            error = interruption
-            raise
-        finally:
-            self._turns.pop(event.key, None)
-            duration = notifier.now() - began
-            if error is None:
-                context.run(notifier.stop, event, duration)
-            else:
-                context.run(notifier.fail, event, duration, error)
-            del error  # or this frame and the error would refer to each other
+        return context.run(self._notifier.start, event)
+
+    def end_async(
+        self, key: ObjectKey, context: Context, began: float, error: BaseException | None
+    ) -> None:
+        """Report the end of that turn, unless that was done already."""
+        event = self._turns.pop(key, None)
+        if event is None:
+            return
+        duration = self._notifier.now() - began
+        if error is None:
+            context.run(self._notifier.stop, event, duration)
+        else:
+            context.run(self._notifier.fail, event, duration, error)
 
     def run_apart(self, key: ObjectKey, run: Callable[..., R], *args: object) -> R:
         """Run a change from outside, which is no part of the turn that may run meanwhile."""

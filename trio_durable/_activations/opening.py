@@ -24,7 +24,7 @@ from .mailbox import Mailbox
 from .observation import after_load_event
 from .phase import Job, Phase
 from .resident import Resident
-from .turns import run_after_load, run_async_after_load
+from .turns import run_after_load
 from .wait_graph import Turn
 
 
@@ -132,26 +132,6 @@ class Opening(Resident):
         else:
             event = after_load_event(self.key, self.state.object_type)
             context.run(observation.run, event, run_after_load, self.state, self.runtime)
-
-    async def _run_after_load(self, turn: Turn, envelope: Envelope) -> None:
-        was_stored = self.state.is_stored
-        step = self._services.loop.interruptible
-        running = run_async_after_load(
-            self.state, self.runtime, turn, envelope.context, step, partial(self._cancelled, turn)
-        )
-        if (observation := self._services.observation) is not None:
-            event = after_load_event(self.key, self.state.object_type)
-            running = observation.run_async(event, envelope.context, running)
-        _, error = await running
-        try:
-            if turn.base_lost:
-                self._invalidate()
-            if error is None:
-                self._activated(was_stored)
-            else:
-                self._activation_failed(error)
-        finally:
-            del error
 
     def _cancelled(self, turn: Turn) -> BaseException:
         """The error of a turn that was cancelled: by the runtime's end, or by others."""

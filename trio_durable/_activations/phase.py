@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
+from .._eventloop.loop import CallbackWaiter
 from .wait_graph import Turn
+from .worker import Worker
 
 
 class Phase(Enum):
@@ -25,11 +27,19 @@ class Phase(Enum):
 class Job:
     """A load or an ``async def`` turn, which keeps its object busy."""
 
-    __slots__ = ("began", "name", "turn")
+    __slots__ = ("began", "is_watched", "limit", "name", "observed_at", "turn", "worker")
 
     def __init__(self, name: str, began: float, turn: Turn | None) -> None:
         self.name = name
         self.began = began
         """The loop's time, in seconds."""
         self.turn = turn
-        """The turn, from before its task runs; None for a load."""
+        """The turn; None for a load."""
+        self.worker: Worker | None = None
+        """The worker that has begun the turn."""
+        self.limit: CallbackWaiter | None = None
+        """Interrupts the turn if it takes too long."""
+        self.is_watched = False
+        """It has a limit, or is observed by instruments."""
+        self.observed_at = 0.0
+        """See `Observation.begin_async`."""

@@ -1,93 +1,49 @@
-"""Pump: the task that serves the mailboxes of objects which have no worker of their own.
+"""Pump: the mailboxes to serve, and the pool of the workers that do it.
 
 A call's task does two things only: it runs a ``def`` turn on an open object, or it appends to a
-mailbox and wakes whatever serves that. Loading, starting workers and draining mailboxes happen
-here, on a stack of the runtime's own: not in the depth of a caller's recursion, and not in a task
-that may be cancelled, or interrupted by Control-C, in the middle.
+mailbox and wakes the pump. Loading, starting workers and draining mailboxes happen there, on a
+stack of the runtime's own: not in the depth of a caller's recursion, and not in a task that may be
+cancelled, or interrupted by Control-C, in the middle.
 
-Mailboxes are served in slices, as by Akka's dispatchers with their throughput and deadline: after
-so many turns of one object others are served, and after so much time other tasks of the program
-run.
+One worker has the pump, the holder, and serves mailbox after mailbox in slices. When a turn
+suspends in it, it hands the pump over to the worker that has rested the shortest (LIFO, as pools of
+connections do): its stack is the likeliest to be in a cache of the processor.
+
+Invariants:
+
+- There is one holder, until the runtime's tasks are cancelled. It is parked, or runs a pass, or is
+  about to.
+- A worker rests, holds the pump, or has a turn, and is in no two of these.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol, TypeVar, TypeVarTuple
+from functools import partial
+
+import anyio
 
 from .._eventloop.loop import Loop
-from .._eventloop.wakeup import AutoResetEvent
+from .._eventloop.tasks import OwnTasks
+from .._text import error_summary
+from .slices import SliceClock
+from .worker import Worker, Workplace
 
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
+logger = logging.getLogger("trio_durable")
 
-TURNS = 16
-"""The turns of one object in a slice."""
-SECONDS = 0.005
-"""How long tasks of the program wait for a slice, but for a turn that takes longer."""
-
-
-class Slice:
-    """The share of one object in a pass of the pump, or of its worker.
-
-    Args:
-        now: The clock, in seconds.
-        until: The end of the pass.
-    """
-
-    __slots__ = ("_now", "_until", "turns")
-
-    def __init__(self, now: Callable[[], float], until: float) -> None:
-        self._now = now
-        self._until = until
-        self.turns = 0
-        """Turns that were run in it."""
-
-    @property
-    def is_over(self) -> bool:
-        """True if other objects, or other tasks, come first now."""
-        return self.turns >= TURNS or (self.turns > 0 and self.is_late)
-
-    @property
-    def is_late(self) -> bool:
-        """True if other tasks come first now."""
-        return self._now() >= self._until
-
-
-class SliceClock:
-    """The time of slices.
-
-    Args:
-        loop: The event loop. Its own time is used if it is virtual, so that runs can be repeated.
-    """
-
-    def __init__(self, loop: Loop) -> None:
-        self._now = loop.stopwatch()
-
-    def end_of_pass(self) -> float:
-        """The end of a pass that begins now."""
-        return self._now() + SECONDS
-
-    def slice(self, until: float) -> Slice:
-        """A slice of the pass that ends at ``until``."""
-        return Slice(self._now, until)
-
-
-class Served(Protocol):
-    """An object whose mailbox is served: an activation."""
-
-    def serve(self, share: Slice) -> bool:
-        """Serve the mailbox; return True if the slice was too short. Must not raise."""
-        ...
+MAX_RESTING = 64
+"""The most workers of a runtime that have nothing to do."""
 
 
 class Pump:
-    """The mailboxes to serve, in order.
+    """The mailboxes to serve, in order, and the workers.
 
     Args:
         loop: The event loop.
-        clock: The time of its slices.
+        clock: The time of slices.
+        tasks: The runtime's tasks.
         deliver: Hands over the loads that have ended.
         failed: Called with a fault of the library's own.
     """
@@ -96,59 +52,126 @@ class Pump:
         self,
         loop: Loop,
         clock: SliceClock,
+        tasks: OwnTasks,
         deliver: Callable[[], None],
         failed: Callable[[BaseException], object],
     ) -> None:
         self._loop = loop
         self._clock = clock
+        self._tasks = tasks
         self._deliver = deliver
         self._failed = failed
-        self._ready: OrderedDict[Served, None] = OrderedDict()
-        self._serving: Served | None = None
+        self._ready: OrderedDict[Workplace, None] = OrderedDict()
+        self._serving: Workplace | None = None
         """Not in ``_ready``, but not served yet; left over by a pass that was cut off."""
-        self._work = AutoResetEvent(loop)
+        self._is_woken = False
+        self._resting: list[Worker] = []
+        self._passing: Worker | None = None
+        """The worker that is in a pass."""
+        self.holder: Worker | None = None
+        """The worker that serves mailboxes."""
 
-    def add(self, served: Served) -> None:
+    def open(self) -> None:
+        """Start the first worker."""
+        self.holder = self._start()
+
+    def add(self, place: Workplace) -> None:
         """Serve a mailbox soon. May be repeated."""
-        self._ready[served] = None
-        self._work.set()
+        self._ready[place] = None
+        self.wake()
 
     def wake(self) -> None:
-        """Hand over loads soon. May be repeated."""
-        self._work.set()
+        """Serve mailboxes, and hand over loads, soon. May be repeated."""
+        self._is_woken = True
+        if self._passing is not None and self._passing.task is not self._loop.current_task():
+            # A handler lets the event loop run (greenback, nest_asyncio), so its pass stands still.
+            self.hand_over(self._passing)
+        if self.holder is not None:
+            self.holder.wake()
 
-    def __contains__(self, served: Served) -> bool:
-        return served in self._ready or served is self._serving
+    def __contains__(self, place: Workplace) -> bool:
+        return place in self._ready or place is self._serving
 
-    async def run(self) -> None:
-        """Serve mailboxes, until cancelled."""
-        while True:
-            if self._ready or self._serving is not None:
-                await self._loop.checkpoint()
-            else:
-                await self._work.wait()
-            self._run_pass()
+    @property
+    def is_overslept(self) -> bool:
+        """True if there is work, and no worker was woken for it."""
+        return self.has_work and self.holder is not None and self.holder.is_parked
 
-    def _run_pass(self) -> None:
-        self._guarded(self._deliver)
+    # --- for workers: see `Pool` -----------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """See `Pool.has_work`."""
+        return self._is_woken or bool(self._ready) or self._serving is not None
+
+    def run_pass(self, worker: Worker) -> None:
+        """See `Pool.run_pass`."""
+        self._passing = worker
+        try:
+            self._run_pass(worker)
+        finally:
+            if self._passing is worker:
+                self._passing = None
+
+    def _run_pass(self, worker: Worker) -> None:
+        self._is_woken = False
+        try:
+            self._deliver()
+        except BaseException as error:  # noqa: BLE001  # anything, or all objects would stand still
+            self._failed(error)
         ready, clock = self._ready, self._clock
         if self._serving is not None:
             ready[self._serving] = None
         until = clock.end_of_pass()
         # An object that is served in part waits for the next pass.
         for _ in range(len(ready)):
-            self._serving = served = next(iter(ready))
-            del ready[served]  # first: what is added from here on is in it again
+            self._serving = place = next(iter(ready))
+            del ready[place]  # first: what is added from here on is in it again
             share = clock.slice(until)
-            if self._guarded(served.serve, share) is not False:  # or it was cut off
-                ready[served] = None
+            try:
+                place.serve(share, worker)
+            except BaseException as error:  # noqa: BLE001
+                ready[place] = None
+                self._failed(error)
             self._serving = None
-            if share.is_late:
+            if share.is_late or worker.has_turn or worker.is_spent or self.holder is not worker:
                 break
 
-    def _guarded(self, run: Callable[[*Ts], R], *args: *Ts) -> R | None:
-        try:
-            return run(*args)
-        except BaseException as error:  # noqa: BLE001  # anything, or all objects would stand still
+    def hand_over(self, worker: Worker) -> None:
+        """See `Pool.hand_over`."""
+        if self.holder is worker:
+            self.holder = self._resting.pop() if self._resting else self._start()
+            if self._passing is worker:
+                self._passing = None
+            if self.has_work:
+                self.holder.wake()
+
+    def rest(self, worker: Worker) -> bool:
+        """See `Pool.rest`."""
+        if worker in self._resting:
+            return True
+        if len(self._resting) >= MAX_RESTING:
+            return False
+        self._resting.append(worker)
+        return True
+
+    def left(self, worker: Worker) -> None:
+        """See `Pool.left`."""
+        if worker in self._resting:
+            self._resting.remove(worker)
+        if not self._tasks.is_cancelled:
+            self.hand_over(worker)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _start(self) -> Worker:
+        worker = Worker(self._loop, self._clock, self)
+        worker.start(self._tasks, partial(self._worker_failed, worker))
+        return worker
+
+    def _worker_failed(self, worker: Worker, error: BaseException) -> None:
+        worker.failed(error)
+        if worker.was_cut_off or isinstance(error, anyio.get_cancelled_exc_class()):
+            logger.debug("a worker has ended: %s", error_summary(error))
+        else:
             self._failed(error)
-            return None

@@ -31,7 +31,6 @@ from .services import NO_MESSAGES, Mail, Services
 from .state import ObjectState
 from .state_host import Commits
 from .wait_graph import Turn, base_lost_error
-from .worker import Worker
 
 
 class Residents(Protocol):
@@ -55,7 +54,6 @@ class Resident(ABC):
         "phase",
         "runtime",
         "state",
-        "worker",
     )
 
     def __init__(
@@ -74,8 +72,6 @@ class Resident(ABC):
         """The requests that wait or are served; None unless the object is busy."""
         self._services = services
         self._residents = residents
-        self.worker: Worker | None = None
-        """See `Workplace.worker`."""
 
     @property
     def key(self) -> ObjectKey:
@@ -346,11 +342,8 @@ class Resident(ABC):
         return self.mailbox is None and state.gate is None and state.turn is None
 
     def hibernate(self) -> None:
-        """Let the instance and the worker go; the encoded state stays. The object must be idle."""
+        """Let the instance go; the encoded state stays. The object must be idle."""
         self.state.drop_instance()
-        worker, self.worker = self.worker, None
-        if worker is not None:
-            worker.wake()  # to its end
 
     def retire(self) -> None:
         """Leave memory as soon as nothing runs or waits, and each commit is durable."""

@@ -27,7 +27,8 @@ from .info import BusyObject
 from .observation import Observation
 from .output_gate import OutputGate
 from .placement import Placement
-from .pump import Pump, SliceClock
+from .pump import Pump
+from .slices import SliceClock
 from .tenure import Tenure
 from .wait_graph import WaitGraph
 
@@ -163,10 +164,3 @@ class Services:
         """
         self.end(error)
         self.loop.interrupt(error)
-
-    def worker_ended(self, error: BaseException) -> None:
-        """A worker's task was cancelled from elsewhere, or its scopes were out of order.
-
-        Its object has another one with its next turn.
-        """
-        logger.debug("a worker has ended: %s", error_summary(error))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
 from functools import partial
+from importlib import import_module
 from operator import call
 from typing import Any
 
@@ -110,9 +111,20 @@ class AsyncioLoop(Loop):
         # Not by the loop's task factory: an eager one would run the task inside of the caller.
         return asyncio.Task(run(), loop=self._loop, name=name, context=context)
 
-    def cancel_state(self, task: object) -> object:
-        """See `Loop.cancel_state`: the cancellations that were requested and not taken back."""
-        return task.cancelling() if isinstance(task, asyncio.Task) else 0
+    def cancel_probe(self, task: object) -> Callable[[], object]:
+        """See `Loop.cancel_probe`: the requests not taken back, and AnyIO's innermost scope.
+
+        No public attribute has the scope. Without this one a scope that a handler leaves open would
+        be noticed when it is cancelled, in the turn of another object.
+        """
+        assert isinstance(task, asyncio.Task)
+        state = _anyio_states().get(task)
+        cancelling = task.cancelling
+
+        def probe() -> object:
+            return cancelling() or getattr(state, "cancel_scope", None)
+
+        return probe
 
     def interrupt(self, error: BaseException) -> None:
         """See `Loop.interrupt`."""
@@ -124,6 +136,11 @@ class AsyncioLoop(Loop):
         if current is None or task is None:
             return False
         return current is task or anyio.get_current_task().parent_id == id(task)
+
+
+def _anyio_states() -> Mapping[object, object]:
+    """The records that AnyIO keeps of tasks in its scopes."""
+    return getattr(import_module("anyio._backends._asyncio"), "_task_states", {})
 
 
 def _raise(error: BaseException) -> None:

@@ -275,8 +275,12 @@ class Loop(ABC):
         """
 
     @abstractmethod
-    def cancel_state(self, task: object) -> object:
-        """A value that changes while ``task`` is in a scope, or has a cancellation to come."""
+    def cancel_probe(self, task: object) -> Callable[[], object]:
+        """A function whose value changes while ``task`` is in another cancel scope than now.
+
+        On asyncio it changes with a cancellation to come, too; and scopes count only for a task
+        that is in one now.
+        """
 
     interruptible: Callable[..., Any]
     """Calls a function with arguments, in which Control-C may be raised.

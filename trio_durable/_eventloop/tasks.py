@@ -154,6 +154,8 @@ class OwnTasks:
         self._context = context
         self._running: set[OwnTask] = set()
         self._all_ended: Waiter | None = None
+        self.is_cancelled = False
+        """True if `cancel` was called: whatever ends needs no replacement."""
 
     def start(
         self,
@@ -201,6 +203,7 @@ class OwnTasks:
 
     def cancel(self) -> None:
         """Cancel all tasks."""
+        self.is_cancelled = True
         for task in list(self._running):
             task.cancel()
 

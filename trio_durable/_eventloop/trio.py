@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -167,13 +168,13 @@ class TrioLoop(Loop):
         """See `Loop.spawn`."""
         return spawn_system_task(run, name=name, context=context)
 
-    def cancel_state(self, task: object) -> object:
-        """See `Loop.cancel_state`: the innermost open scope of the task.
+    def cancel_probe(self, task: object) -> Callable[[], object]:
+        """See `Loop.cancel_probe`: the innermost open scope of the task.
 
-        No public attribute has it. Without this one a scope that a handler leaves open is noticed
-        when it is cancelled, in a later turn.
+        No public attribute has it. Without this one a scope that a handler leaves open would be
+        noticed when it is cancelled, in the turn of another object.
         """
-        return getattr(task, "_cancel_status", None)
+        return partial(getattr, task, "_cancel_status", None)
 
     @enable_ki_protection
     def interrupt(self, error: BaseException) -> None:

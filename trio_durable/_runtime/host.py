@@ -59,7 +59,7 @@ class Host:
         self._close_timeout = close_timeout
         self._closes_until = math.inf
         self._handle: object = None
-        self._task: object = None
+        self._cancellation: Callable[[], object] | None = None
         self._clean: object = None
         self._started = loop.waiter()
         self._stop = loop.waiter()
@@ -133,7 +133,7 @@ class Host:
     @property
     def is_cancelled(self) -> bool:
         """True if the event loop ends, and has cancelled it."""
-        return self._task is not None and self._loop.cancel_state(self._task) != self._clean
+        return self._cancellation is not None and self._cancellation() != self._clean
 
     # --- for its own task ------------------------------------------------------------------------
 
@@ -177,8 +177,8 @@ class Host:
         try:
             try:
                 await suspended()
-                self._task = self._loop.current_task()
-                self._clean = self._loop.cancel_state(self._task)
+                self._cancellation = self._loop.cancel_probe(self._loop.current_task())
+                self._clean = self._cancellation()
                 try:
                     await self._live(self)
                 finally:

@@ -38,8 +38,9 @@ from .._activations.eviction import ResidentSet
 from .._activations.object_type import ObjectType
 from .._activations.observation import Observation
 from .._activations.output_gate import OutputGate
-from .._activations.pump import Pump, SliceClock
+from .._activations.pump import Pump
 from .._activations.services import Services, StoredAlarms
+from .._activations.slices import SliceClock
 from .._errors import StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
@@ -155,7 +156,7 @@ class OpenRuntime(Ending):
             loop, sides.reading.runner, sides.reader, lambda: self.pump.wake(), clock.now
         )
         slice_clock = SliceClock(loop)
-        self.pump = Pump(loop, slice_clock, self.batched_load.deliver, self.recover)
+        self.pump = Pump(loop, slice_clock, self.tasks, self.batched_load.deliver, self.recover)
         self.resident_set = ResidentSet(loop, settings.max_resident)
         self.output_gate = OutputGate(loop, self.deadlines)
         self.services = Services(
@@ -225,7 +226,8 @@ class OpenRuntime(Ending):
             host.push(undo)
         await self.scheduling.open()
         prepare(self)  # before any task runs
-        for task in (self.pump.run, self.deadlines.run, self.resident_set.run):
+        self.pump.open()
+        for task in (self.deadlines.run, self.resident_set.run):
             self._supervise(task)
         if self.sharing is None or not self.sharing.is_central:
             self._own()

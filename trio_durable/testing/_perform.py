@@ -21,7 +21,7 @@ from .._activations.effects import Effects
 from .._activations.envelope import Envelope
 from .._activations.object_type import ObjectType
 from .._activations.state import ObjectState
-from .._activations.turns import run_async_turn, run_queued_turn
+from .._activations.turns import HandlerTurn, run_queued_turn
 from .._activations.wait_graph import DEF_TURN, Turn
 from .._alarms.alarm import Alarm, alarm_of
 from .._alarms.delivery import Delivery
@@ -362,7 +362,10 @@ class _Performance(Generic[T]):
         result: object = None
         error: BaseException | None = None
         with anyio.move_on_after(handler.limit) as scope:
-            result, error = await run_async_turn(state, runtime, turn, handler, envelope, step)
+            running = HandlerTurn(state, runtime, turn, handler, envelope, step)
+            if not running.begin():
+                await running
+            result, error = running.take()
         if scope.cancel_called:  # whatever the handler has returned
             assert handler.limit is not None
             error = TurnTimeout(self.key, handler.name, handler.limit)
