@@ -8,6 +8,7 @@ import gc
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -23,6 +24,7 @@ from trio_durable._activations.worker import Worker
 
 pytestmark = pytest.mark.anyio
 
+T = TypeVar("T")
 kept: list[AsyncGenerator[int, None]] = []
 tasks: list[asyncio.Task[object] | trio.lowlevel.Task] = []
 scopes: list[anyio.CancelScope] = []
@@ -81,8 +83,14 @@ class Job(DurableObject):
         return number
 
 
-def instances_of(kind: type[object]) -> list[object]:
+def instances_of(kind: type[T]) -> list[T]:
     return [each for each in gc.get_objects() if type(each) is kind]
+
+
+def workers_of(runtime: DurableRuntime) -> list[Worker]:
+    gc.collect()
+    assert runtime._opened is not None
+    return [each for each in instances_of(Worker) if each._pool is runtime._opened.pump]
 
 
 @pytest.mark.parametrize("when", ["during the next turn", "between turns"])
@@ -178,8 +186,7 @@ async def test_more_workers_than_are_kept_end() -> None:
             for number in range(MAX_RESTING + 10):
                 callers.start_soon(runtime.get(Job, str(number)).work, 1)
         await settle()
-        gc.collect()
-        assert len(instances_of(Worker)) == MAX_RESTING + 1  # that one has the pump
+        assert len(workers_of(runtime)) == MAX_RESTING + 1  # that one has the pump
 
 
 async def test_a_worker_that_rests_keeps_nothing_of_its_object() -> None:
@@ -195,13 +202,12 @@ async def test_a_worker_that_rests_keeps_nothing_of_its_object() -> None:
 
 
 async def test_turns_that_wait_for_nothing_need_no_task_of_their_own() -> None:
-    async with DurableRuntime(":memory:", call_timeout=None), calls() as group:
+    async with DurableRuntime(":memory:", call_timeout=None) as runtime, calls() as group:
         await Job.set_and_get("0", "x")
         for number in range(10):
             group.start(Job.set_and_get, str(number), "x")
         await settle()
-        gc.collect()
-        assert len(instances_of(Worker)) == 1
+        assert len(workers_of(runtime)) == 1
 
 
 async def test_objects_are_served_beside_a_turn_that_never_ends() -> None:

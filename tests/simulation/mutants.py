@@ -277,7 +277,8 @@ def two_live_instances() -> AbstractContextManager[object]:
         activation = original(self, address)
         if activation.job is not None and activation.phase is not Phase.LOADING:
             del self._active[address]
-            self._active[address] = activation = self._new_activation(activation.key)
+            key, used = activation.key, activation.last_used
+            self._active[address] = activation = self._new_activation(key, used)
         return activation
 
     original = Directory.use

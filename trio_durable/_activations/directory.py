@@ -75,7 +75,8 @@ class Directory:
             self._active.move_to_end(address)
             return activation
         activation = self._hibernated.pop(address, None)
-        due = self._now() + self._retires_after
+        now = self._now()
+        due = now + self._retires_after
         if activation is not None:
             self._active[address] = activation
             services.resident_set.expect(due)
@@ -87,7 +88,7 @@ class Directory:
             placement.check(key)
         # First, or the newcomer itself might have to make room: it is idle still.
         services.resident_set.enter(due)
-        activation = self._active[address] = self._new_activation(key)
+        activation = self._active[address] = self._new_activation(key, now)
         if placement is not None:
             placement.entered(activation)
         return activation
@@ -99,10 +100,10 @@ class Directory:
             self._active.move_to_end(address)
         return activation
 
-    def _new_activation(self, key: ObjectKey) -> Activation:
+    def _new_activation(self, key: ObjectKey, now: float) -> Activation:
         if self._notifier is not None:
             self._notifier.tell(Entered(key))
-        return Activation(key, self.object_type, self._services, self)
+        return Activation(key, self.object_type, self._services, self, now)
 
     # --- leaving memory --------------------------------------------------------------------------
 

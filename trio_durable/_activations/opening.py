@@ -97,7 +97,6 @@ class Opening(Resident):
     def _activate(self, mailbox: Mailbox, first: Envelope) -> None:
         """Make the first instance of this activation and let it run ``after_load``."""
         state, object_type = self.state, self.state.object_type
-        self.last_used = self._services.loop.now()
         self.leaving = False
         was_stored = state.is_stored
         try:
@@ -116,6 +115,7 @@ class Opening(Resident):
         self.phase = Phase.ACTIVATING
         if object_type.after_load_is_async:
             turn = Turn(state, "after_load", False)
+            self.last_used = self._services.loop.now()
             mailbox.job = Job("after_load", self.last_used, turn)
             return
         try:

@@ -114,9 +114,9 @@ class Pump:
                 self._passing = None
 
     def _run_pass(self, worker: Worker) -> None:
-        self._is_woken = False
         try:
             self._deliver()
+            self._is_woken = False  # last: objects whose loads have ended are served in this pass
         except BaseException as error:  # noqa: BLE001  # anything, or all objects would stand still
             self._failed(error)
         ready, clock = self._ready, self._clock

@@ -57,14 +57,19 @@ class Resident(ABC):
     )
 
     def __init__(
-        self, key: ObjectKey, object_type: ObjectType, services: Services, residents: Residents
+        self,
+        key: ObjectKey,
+        object_type: ObjectType,
+        services: Services,
+        residents: Residents,
+        now: float,
     ) -> None:
         self.state = ObjectState(key, object_type, self)
         self.commits: Commits = services.group_commit
         """See `StateHost.commits`."""
         self.runtime: Dispatcher = services.runtime_of(key.tenant)
         """See `ContextHost.runtime`."""
-        self.last_used = services.loop.now()
+        self.last_used = now
         """The loop's time of the last call, in seconds."""
         self.phase = Phase.NEW
         self.leaving = False

@@ -174,13 +174,15 @@ class ObjectState:
                 again = compact(codec.encode_fields(self.key, instance))
                 self.current = Unsaved(again) if taken else again
             return instance
-        fields = self.fields
-        if fields is None and codec.default_fields is not None:
+        if encoded is not None:
+            fields = encoded.fields if type(encoded) is Unsaved else encoded
+            assert isinstance(fields, bytes)
+            return codec.decode_fields(self.key, fields)
+        if codec.default_fields is not None:
             self.current = codec.default_fields
             return codec.new_instance()
-        if fields is None:
-            fields = codec.new_fields(self.key)
-            self.current = Unsaved(fields)
+        fields = codec.new_fields(self.key)
+        self.current = Unsaved(fields)
         return codec.decode_fields(self.key, fields)
 
     def invalidate(self) -> None:

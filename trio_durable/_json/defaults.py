@@ -26,6 +26,10 @@ _PURE: frozenset[Any] = frozenset(
 )
 
 
+NOT_SHARED = object()
+"""Stands for a default that each instance has another one of."""
+
+
 class Default:
     """The default of one field.
 
@@ -42,6 +46,15 @@ class Default:
         self._encoded: bytes | None = None
         """The encoding of a value that isn't shared."""
         self._is_noted = not _is_pure_default(field)
+
+    @property
+    def shared(self) -> Any:
+        """The value that all instances have; `NOT_SHARED` if code of the user may make another."""
+        field = self._field
+        is_value = field.factory is None and field.default is not attrs.NOTHING
+        if is_value and field.converter is None and is_immutable(field.default):
+            return field.default
+        return NOT_SHARED
 
     def make(self, instance: Any, taken: Taken) -> Any:
         """The value for one instance, through the field's converter.

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from .defaults import Default
+from .defaults import NOT_SHARED, Default
 from .errors import Unfit, as_unfit, expected
 from .forms import NOTHING, FieldsForm, Form, Reader, Taken, Writer
 from .layout import Field, Layout, is_attribute_name, layout_of, not_set
@@ -93,6 +93,16 @@ class RecordForm(FieldsForm):
             layout.set(instance, field.name, value)
         self.validate(instance)
         return instance
+
+    def shared_defaults(self) -> tuple[tuple[str, Any], ...] | None:
+        """The values of all fields, if each is immutable and every instance's, as it is."""
+        values: list[tuple[str, Any]] = []
+        for field in self.layout.fields:
+            value = self._defaults[field.name].shared
+            if value is NOT_SHARED:
+                return None
+            values.append((field.name, value))
+        return None if self._validators else tuple(values)
 
     def not_of_class(self, value: object) -> Unfit:
         """The error of a value of another class, also of a subclass, whose fields would be lost."""

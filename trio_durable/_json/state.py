@@ -90,6 +90,7 @@ class StateCodec:
         self.default_fields: bytes | None = None
         """The fields of a new object; None if its defaults aren't the same each time."""
         self._check_default()
+        self._shared_defaults = form.shared_defaults()
 
     def _check_default(self) -> None:
         name = self._cls.__qualname__
@@ -125,7 +126,13 @@ class StateCodec:
 
     def new_instance(self) -> Any:
         """A new instance with defaults that are the same each time. It shares immutable ones."""
-        return self._form.build({}, [])
+        form, values = self._form, self._shared_defaults
+        if values is None:
+            return form.build({}, [])
+        instance = form.layout.new()
+        for name, value in values:
+            object.__setattr__(instance, name, value)
+        return instance
 
     def new_fields(self, key: ObjectKey) -> bytes:
         """The fields of a new object, each at its default.
