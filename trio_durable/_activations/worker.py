@@ -98,6 +98,7 @@ class Worker:
         "_pool",
         "_probe",
         "_resistance",
+        "_serving",
         "_turn",
         "has_turn",
         "is_spent",
@@ -111,6 +112,8 @@ class Worker:
         self._pool = pool
         self._place: Workplace | None = None
         self._turn: AsyncTurn | None = None
+        self._serving: Workplace | None = None
+        """The object of a turn that it has finished, until its mailbox was served on."""
         self._parked: Waiter | None = None
         self._probe: Callable[[], object] = _nothing
         self._clean: object = None
@@ -207,12 +210,14 @@ class Worker:
         assert place is not None
         self._pool.hand_over(self)
         await turn
+        self._serving = place
         place.conclude(turn)
         self.drop()
         if self.is_spent:
             place.wake()
         else:
             place.serve(self._clock.slice(self._clock.end_of_pass()), self)
+        self._serving = None
 
     async def _park(self) -> None:
         self._parked = parked = self._loop.waiter()
@@ -227,6 +232,9 @@ class Worker:
             place.cut_off(turn, error)
             self.was_cut_off = True
             self.drop()
+        if self._serving is not None:
+            self._serving.wake()
+            self._serving = None
 
     def _leave(self) -> None:
         self._own = None  # or the two would be a cycle
