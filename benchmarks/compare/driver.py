@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,7 +27,7 @@ from benchmarks.processes import in_child
 
 from . import syncs
 from .catalogue import Entry, entry_named
-from .contender import Alarms, Counters, Parts, Place, Step
+from .contender import Alarms, Counters, Operation, Parts, Place, Step
 from .results import Stretch, WorkloadName
 
 OBJECTS = 1_000
@@ -135,31 +135,41 @@ async def _call(counters: Counters, effort: Effort) -> list[Stretch]:
     values = [counters.value(key) for key in ids]
 
     kind = BlockingWalk if counters.blocking else Walk
-    plan: dict[WorkloadName, tuple[Sequence[Step], int]] = {
-        "one": (increments[:1], 1),
-        "many": (increments, effort.callers),
-        "reads": (values, effort.callers),
+    plan: dict[WorkloadName, tuple[Operation, Sequence[Step], int]] = {
+        "one": ("add", increments[:1], 1),
+        "many": ("add", increments, effort.callers),
+        "reads": ("value", values, effort.callers),
     }
     changes = await counters.make(ids)
     stretches = []
-    for name, (steps, callers) in plan.items():
+    for name, (operation, steps, callers) in plan.items():
         if name not in effort.workloads:
             continue
-        walks = [kind(steps, number) for number in range(callers)]
-        warm_up, period = Period(effort.seconds / 10), Period(effort.seconds)
-        await warm_up.run(walks)
+        call: Callable[[float], Awaitable[int]]
+        if counters.drive is None:
+            call = partial(_run, [kind(steps, number) for number in range(callers)])
+        else:
+            call = partial(counters.drive, operation, callers, len(steps))
+        before = await call(effort.seconds / 10)
         gc.collect()
         began = time.time()
-        await period.run(walks)
-        stretches.append(Stretch(name, period.calls, began, time.time()))
-        if name != "reads":
-            changes += warm_up.calls + period.calls
+        calls = await call(effort.seconds)
+        stretches.append(Stretch(name, calls, began, time.time()))
+        if operation == "add":
+            changes += before + calls
     there = 0
     for value in values:
         there += value() if counters.blocking else await value()
     if there != changes:
         raise WrongCount(f"{changes:,} changes were acknowledged, and {there:,} are there")
     return stretches
+
+
+async def _run(walks: Sequence[Walk], seconds: float) -> int:
+    """Let callers call; return the number of their calls."""
+    period = Period(seconds)
+    await period.run(walks)
+    return period.calls
 
 
 async def _ring(alarms: Alarms, count: int) -> Stretch:

@@ -21,10 +21,11 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import attrs
 
 from benchmarks.callers import call_each
 
-from .contender import Alarms, Counters, Parts, Place
+from .contender import Alarms, Counters, Operation, Parts, Place
 
 _WORKERD = Path(__file__).parent / "workerd"
 _PATIENCE = 20.0
@@ -95,7 +96,7 @@ def workerd_program() -> Path | None:
 
 
 @asynccontextmanager
-async def _serving(command: Callable[[Path, int], list[str]], place: Place) -> AsyncIterator[Parts]:
+async def _client(command: Callable[[Path, int], list[str]], place: Place) -> AsyncIterator[Client]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -107,22 +108,58 @@ async def _serving(command: Callable[[Path, int], list[str]], place: Place) -> A
         try:
             await _listening(process, port)
             with closing(Client(port)) as client:
-                number = client.number
-
-                async def schedule(keys: Sequence[str], due_at: datetime) -> None:
-                    at = round(due_at.timestamp() * 1000)
-                    paths = [f"/counters/{key}/alarm?at={at}" for key in keys]
-                    await call_each(partial(number, "PUT", path) for path in paths)
-
-                yield [
-                    Counters(
-                        increment=lambda key: partial(number, "POST", f"/counters/{key}"),
-                        value=lambda key: partial(number, "GET", f"/counters/{key}"),
-                    ),
-                    Alarms(schedule, partial(number, "GET", "/alarms-handled"), lead=5.0),
-                ]
+                yield client
         finally:
             process.terminate()
+
+
+@asynccontextmanager
+async def _serving(command: Callable[[Path, int], list[str]], place: Place) -> AsyncIterator[Parts]:
+    async with _client(command, place) as client:
+        number = client.number
+
+        async def schedule(keys: Sequence[str], due_at: datetime) -> None:
+            at = round(due_at.timestamp() * 1000)
+            paths = [f"/counters/{key}/alarm?at={at}" for key in keys]
+            await call_each(partial(number, "PUT", path) for path in paths)
+
+        alarms = Alarms(schedule, partial(number, "GET", "/alarms-handled"), lead=5.0)
+        yield [_counters(client), alarms]
+
+
+@asynccontextmanager
+async def _driving(command: Callable[[Path, int], list[str]], place: Place) -> AsyncIterator[Parts]:
+    """The server has a driver of its own, which one request starts."""
+    async with _client(command, place) as client:
+
+        async def drive(operation: Operation, callers: int, objects: int, seconds: float) -> int:
+            query = f"callers={callers}&objects={objects}&ms={round(seconds * 1000)}"
+            return await client.number("POST", f"/drive/{operation}?{query}")
+
+        yield [attrs.evolve(_counters(client), drive=drive)]
+
+
+@asynccontextmanager
+async def _answering(
+    command: Callable[[Path, int], list[str]], place: Place
+) -> AsyncIterator[Parts]:
+    """The server answers each request with the same number."""
+    async with _client(command, place) as client:
+        value = partial(client.number, "GET")
+        yield [
+            Counters(
+                increment=lambda key: partial(value, f"/constant/{key}"),
+                value=lambda key: partial(value, f"/constant/{key}"),
+                fill=lambda keys: None,
+            )
+        ]
+
+
+def _counters(client: Client) -> Counters:
+    return Counters(
+        increment=lambda key: partial(client.number, "POST", f"/counters/{key}"),
+        value=lambda key: partial(client.number, "GET", f"/counters/{key}"),
+    )
 
 
 async def _listening(process: subprocess.Popen[bytes], port: int) -> None:
@@ -139,3 +176,9 @@ ours = partial(_serving, _uvicorn)
 """trio_durable behind Starlette and uvicorn, with uvloop and httptools."""
 workerd = partial(_serving, _workerd)
 """A Durable Object with SQLite storage on the local disk."""
+workerd_inside = partial(_driving, _workerd)
+"""The same, called by a Worker in the same process."""
+constant = partial(_answering, _uvicorn)
+"""The same server and client as `ours`, without objects."""
+constant_of_workerd = partial(_answering, _workerd)
+"""The same server and client as `workerd`, without objects."""

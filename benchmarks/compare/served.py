@@ -29,6 +29,10 @@ async def value(request: Request) -> Response:
     return PlainTextResponse(str(await Counter.value(request.path_params["key"])))
 
 
+async def constant(_: Request) -> Response:
+    return PlainTextResponse("0")
+
+
 async def set_alarm(request: Request) -> Response:
     at = datetime.fromtimestamp(int(request.query_params["at"]) / 1000, UTC)
     key: str = request.path_params["key"]
@@ -54,6 +58,7 @@ app = Starlette(
         Route("/counters/{key}", increment, methods=["POST"]),
         Route("/counters/{key}/alarm", set_alarm, methods=["PUT"]),
         Route("/alarms-handled", alarms_handled),
+        Route("/constant/{key}", constant),
     ],
     lifespan=lifespan,
 )

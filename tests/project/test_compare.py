@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import anyio
+import attrs
 import pytest
 
 from benchmarks.callers import Period
@@ -99,6 +100,33 @@ async def test_a_contender_is_put_through_all_it_can_do() -> None:
 
     stretches = await drive(opened(FakeAlarms()), effort())
     assert [stretch.workload for stretch in stretches] == ["alarms"]
+
+
+@pytest.mark.anyio
+async def test_a_contender_with_a_driver_of_its_own_is_called_by_that() -> None:
+    counters, seen = FakeCounters(), list[tuple[str, int, int, float]]()
+
+    async def drive_itself(operation: str, callers: int, objects: int, seconds: float) -> int:
+        seen.append((operation, callers, objects, seconds))
+        if operation == "add":
+            counters.counts["object-0000000"] += 7
+        return 7
+
+    @asynccontextmanager
+    async def contender() -> AsyncIterator[Parts]:
+        yield [attrs.evolve(counters.part(), drive=drive_itself)]
+
+    stretches = await drive(contender(), effort("many", "reads"))
+    assert [(stretch.workload, stretch.operations) for stretch in stretches] == [
+        ("many", 7),
+        ("reads", 7),
+    ]
+    assert seen == [
+        ("add", 64, 1000, 0.01),
+        ("add", 64, 1000, 0.1),
+        ("value", 64, 1000, 0.01),
+        ("value", 64, 1000, 0.1),
+    ]
 
 
 @pytest.mark.anyio
