@@ -19,11 +19,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support.disk import LOSSES, Event, Mark, Platter, SyncFailed
+from support.disk import LOSSES, Event, Mark, Platter, SyncFailed, Written
 from support.watched_disk import Fault, StorageOnDisk, failure, from_then_on
 
 from trio_durable import SQLiteStorage, StorageUnavailable
 from trio_durable.storage import Durability, StorageFault
+from trio_durable.storage.sqlite import _log
 
 from .history import Contents, Work, old_file, opened
 from .served import Told, check, in_virtual_time, serve, stored
@@ -89,12 +90,16 @@ def recorded(
         return disk.events
 
 
-def cut_everywhere(events: list[Event], folder: Path, seed: int, *, tail_may_go: bool) -> int:
-    """Cut the power at every moment; how often that was."""
+def cut_everywhere(
+    events: list[Event], folder: Path, seed: int, *, tail_may_go: bool, every: int = 1
+) -> int:
+    """Cut the power at every moment, or at one in so many; how often that was."""
     rng = random.Random(seed)
     folder.mkdir()
     tried = 0
-    for _, (platter, allowed, ever) in moments(events):
+    for number, (platter, allowed, ever) in moments(events):
+        if number % every:
+            continue
         for loss in ("all", rng.choice(LOSSES[2:])):
             found = found_after_cut(folder, platter.survivors(rng, loss))
             assert found in (ever if tail_may_go else allowed), f"{loss} lost at {tried}"
@@ -106,6 +111,20 @@ def cut_everywhere(events: list[Event], folder: Path, seed: int, *, tail_may_go:
 def test_nothing_that_was_acknowledged_is_lost(folder: Path, seed: int) -> None:
     events = recorded(folder / "disk", f"power {seed}")
     assert cut_everywhere(events, folder / "again", seed, tail_may_go=False) > 500
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_lost_from_a_log_that_was_filled(
+    folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its zeros reach the disk in any order, as does what is written over them."""
+    monkeypatch.setattr(_log, "FILL_FROM_PAGES", 3)
+    monkeypatch.setattr(_log, "CHECKPOINT_PAGES", 10)
+    monkeypatch.setattr(_log, "FILLED_PAGES", 14)
+    events = recorded(folder / "disk", f"power {seed}", steps=3)
+    zeros = [e for e in events if isinstance(e, Written) and not e.data.strip(b"\0")]
+    assert max(len(each.data) for each in zeros) > 10_000
+    assert cut_everywhere(events, folder / "again", seed, tail_may_go=False, every=6) > 50
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -63,6 +63,7 @@ def one_job(
     faults = disk.failed
     try:
         outcome = job.do(writer)
+        writer.maintain()  # as a runtime does
     except StorageFault:
         assert disk.failed > faults, "it failed, and the disk did not"
         failed.append(job)

@@ -160,6 +160,10 @@ class ScriptedWriter(ForwardingWriter):
         self.script: deque[Callable[[], object]] = deque()
         self.batches: list[list[Commit]] = []
         self.times: list[int] = []
+        self.maintenance: Callable[[], object] = do_nothing
+
+    def maintain(self) -> None:
+        self.maintenance()
 
     def then(self, *steps: Callable[[], object] | Exception | None) -> None:
         for step in steps:

@@ -432,6 +432,63 @@ def test_a_divided_share_leaves_nobody_behind(bench: Bench, stopwatch: Stopwatch
     assert all(told(waiter) for waiter in held)
 
 
+# --- maintenance of the storage ------------------------------------------------------------------
+
+
+def test_replies_are_released_before_the_storage_maintains_itself(bench: Bench) -> None:
+    a, seen = bench.owner("a"), list[bool]()
+
+    def checkpoint() -> None:
+        bench.loop.step()
+        seen.append(held.ended)
+
+    bench.writer.maintenance = checkpoint
+    held = a.save(b"1")
+    bench.runner.step()
+    assert seen == [True]
+    assert told(held) == "a 1"
+    assert bench.group_commit.is_drained
+
+
+def test_each_transaction_is_followed_by_maintenance(bench: Bench) -> None:
+    a, order = bench.owner("a"), list[str]()
+
+    def note(what: str) -> Callable[..., None]:
+        return lambda *_: order.append(what)
+
+    bench.writer.maintenance = note("maintenance")
+    bench.writer.then(lambda: (note("commit")(), a.save(b"2")), note("commit"))
+    a.save(b"1")
+    bench.finish()
+    assert order == ["commit", "maintenance"] * 2
+    performed = Performed(bench, note("job"))
+    bench.finish()
+    performed.result()
+    assert order[4:] == ["job", "maintenance"]
+
+
+def test_a_fault_of_maintenance_is_ignored(bench: Bench) -> None:
+    a = bench.owner("a")
+    bench.writer.maintenance = raise_after(lambda: None)
+    for state in (b"1", b"2"):
+        held = a.save(state)
+        bench.finish()
+        assert told(held) == f"a {state.decode()}"
+
+
+def test_maintenance_that_hangs_counts_as_a_wait(bench: Bench, stopwatch: Stopwatch) -> None:
+    a, waits = bench.owner("a"), list[float]()
+
+    def hang() -> None:
+        stopwatch.time += 5.0
+        waits.append(bench.group_commit.expected_wait())
+
+    bench.writer.maintenance = hang
+    a.save(b"1")
+    bench.finish()
+    assert waits == [5.0]
+
+
 # --- settlement ----------------------------------------------------------------------------------
 
 

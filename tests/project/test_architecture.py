@@ -59,7 +59,7 @@ RANKS = {
         "custom state",
     ],
     "storage": [
-        "_faults _flock _membership _messages",
+        "_faults _flock _maintenance _membership _messages",
         "_message_sides _moves _records _renaming",
         "_contract",
         "_batch",
@@ -71,7 +71,7 @@ RANKS = {
     "storage.sqlite": [
         "_database_file _lock _mounts _moves _names _parameters _transaction",
         "_changes_view _message_schema _recurrence_sql",
-        "_message_rows _migrations _watch",
+        "_log _message_rows _migrations _watch",
         "_alarms _messages _objects _once",
         "_changes",
         "_tables",

@@ -16,12 +16,14 @@ from trio_durable.storage import (
     Storage,
     Writer,
 )
+from trio_durable.storage._maintenance import MaintainedWriter
 from trio_durable.storage._message_sides import MessageReader, MessageWriter
 
 FORWARDING: list[tuple[type, Callable[..., object]]] = [
     (Storage, ForwardingStorage),
     (Writer, ForwardingWriter),
     (MessageWriter, ForwardingWriter),
+    (MaintainedWriter, ForwardingWriter),
     (Reader, ForwardingReader),
     (MessageReader, ForwardingReader),
 ]

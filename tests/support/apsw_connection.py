@@ -94,6 +94,8 @@ class Connection:
         if sql.startswith("PRAGMA journal_size_limit"):
             # SQLite ignores it if it can't shorten the log after a commit, apsw would raise that.
             sql = "PRAGMA journal_size_limit"
+        if sql.startswith("PRAGMA wal_autocheckpoint"):
+            sql = "PRAGMA wal_autocheckpoint"  # it would replace the hook
         changes = connection.total_changes()
         description: Sequence[tuple[Any, ...]] = ()
 

@@ -17,6 +17,7 @@ import attrs
 
 from trio_durable import SQLiteStorage
 from trio_durable.storage import Durability
+from trio_durable.storage.sqlite._log import Log, LogFile
 
 from .apsw_connection import Connection
 from .disk import Created, Event, Mark, Removed, Resized, Synced, SyncFailed, Written
@@ -210,6 +211,29 @@ class _WatchedFile(apsw.VFSFile):
             self._syncs_folder = False
 
 
+class _WatchedLogFile(LogFile):
+    """The file of a log, for what the library itself does to it."""
+
+    def __init__(self, disk: WatchedDisk, path: Path) -> None:
+        super().__init__(path)
+        self._disk = disk
+        self._name = path.name
+        self._number = disk.file_number(path.name)
+
+    def write_zeros(self, offset: int, length: int) -> int:
+        written = super().write_zeros(offset, length)
+        self._disk.events.append(Written(self._number, offset, bytes(written)))
+        return written
+
+    def truncate(self, size: int) -> None:
+        super().truncate(size)
+        self._disk.events.append(Resized(self._number, size))
+
+    def sync(self) -> None:
+        # The folder isn't synced, as its first sync by SQLite alone does that.
+        self._disk.events.append(Synced(self._number, folder_synced=False))
+
+
 class StorageOnDisk(SQLiteStorage):
     """The storage itself, with its file ``objects.db`` on a watched disk.
 
@@ -226,6 +250,10 @@ class StorageOnDisk(SQLiteStorage):
         super().__init__(disk.folder / "objects.db", durability=durability)
         self._disk = disk
         self._instead = dict(instead or {})
+
+    def _open_log(self, connection: sqlite3.Connection) -> Log | None:
+        file = _WatchedLogFile(self._disk, self._path.with_name(f"{self._path.name}-wal"))
+        return Log(connection, file, fills=self._durability == "full")
 
     def _connect(self) -> sqlite3.Connection:
         with self._opening():

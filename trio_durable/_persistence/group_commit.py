@@ -36,10 +36,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from time import perf_counter, sleep
-from typing import NoReturn, TypeVar, TypeVarTuple, cast
+from typing import TypeVar, TypeVarTuple, cast
 
 from .._errors import PersistenceError, StaleObject
 from .._eventloop.loop import Loop, Waiter
@@ -52,7 +53,7 @@ from .commit_events import CommitEvents, ObservedTicket
 from .commit_listener import CommitListener
 from .division import in_parts
 from .doorbell import Doorbell
-from .listeners import Listeners
+from .listeners import Listeners, raised
 from .ticket import STALE_PROBLEM, Ticket, TicketOwner
 from .wait_estimate import WaitEstimate
 
@@ -63,11 +64,6 @@ MAX_BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 MAX_SUSPECTS = 1024
 """How many objects are remembered because the storage refused them."""
-
-
-def raised(error: BaseException) -> NoReturn:
-    """Raise a fault where it was found, if no runtime has it."""
-    raise error
 
 
 class GroupCommit:
@@ -298,6 +294,7 @@ class GroupCommit:
                     self._wait_estimate.end(ended, 1.0 if was_behind else share)
                     policy.done(len(batch), ended - began)
                 self._loop.call_soon_threadsafe(self._settle_written)
+            self._do_jobs()
             pending = len(self._dirty)
             wait = policy.wait(pending)
             if wait:
@@ -306,9 +303,12 @@ class GroupCommit:
             idle_for = 0.0
 
     def _do_jobs(self) -> None:
-        self._wait_estimate.begin(perf_counter())  # because the disk may hang in a job, too
+        """Run the jobs so far, and then what no reply waits for."""
+        self._wait_estimate.begin(perf_counter())  # because the disk may hang in these, too
         for _ in range(len(self._jobs)):
             self._jobs.popleft()()
+        with suppress(Exception):  # it is called again
+            self._writer.maintain()
         self._wait_estimate.end(perf_counter(), 0.0)
 
     def _answer(self, waiter: Waiter, job: Callable[[Writer], object]) -> None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from .commit_listener import CommitListener, MessageListener
 from .ticket import Ticket
+
+
+def raised(error: BaseException) -> NoReturn:
+    """Raise a fault where it was found, if no runtime has it."""
+    raise error
 
 
 class Listeners:

@@ -12,6 +12,7 @@ from typing import Literal
 from .._errors import StorageUnavailable
 from .._keys import AlarmKey, ObjectKey
 from ._faults import StorageFault
+from ._maintenance import MaintainedWriter
 from ._membership import MemberRow, Membership, NewMember
 from ._message_sides import MessageReader, MessageWriter
 from ._moves import MarkedStorage, MarkingWriter
@@ -34,19 +35,11 @@ Durability = Literal["full", "normal"]
 server; with ``"normal"`` either may undo the latest commits, but none in part."""
 
 
-class Writer(MessageWriter, MarkingWriter, RenamingWriter, ABC):
+class Writer(MessageWriter, MarkingWriter, RenamingWriter, MaintainedWriter, ABC):
     """Writing side of a storage. Used by one thread, the one that opened it.
 
     Methods take wall times in microseconds since 1970 UTC. Their sequences may be empty.
     """
-
-    @property
-    def log_bytes(self) -> int | None:
-        """The size in bytes of the log that is not yet written to the database, as of late.
-
-        None if the storage has none of its own. May be read from any thread, and doesn't block.
-        """
-        return None
 
     @property
     def membership(self) -> Membership | None:

@@ -115,6 +115,9 @@ class ForwardingWriter(Writer):
     def commit(self, batch: Sequence[Commit], now: int) -> Collection[int]:
         return self.inner.commit(batch, now)
 
+    def maintain(self) -> None:
+        self.inner.maintain()
+
     def rename_type(self, old: str, new: str, tenant: str = "") -> int:
         return self.inner.rename_type(old, new, tenant)
 

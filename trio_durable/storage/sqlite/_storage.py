@@ -29,6 +29,7 @@ from .._records import Finding
 from . import _moves as moves
 from ._database_file import DatabaseFile, identity_of
 from ._lock import FileLock
+from ._log import Log, open_log
 from ._migrations import Schema, is_partial, warn_of_tenant
 from ._names import TableNames
 from ._reader import SQLiteReader
@@ -107,7 +108,9 @@ class SQLiteStorage(Storage):
             connection = self._connect()
             undo.callback(connection.close)
             schema = self._prepare(connection)
-            writer = SQLiteWriter(connection, schema, lock, self._watch(self._file))
+            watch = self._watch(self._file)
+            log = self._open_log(connection)
+            writer = SQLiteWriter(connection, schema, lock, watch, log)
             undo.pop_all()
             return writer
 
@@ -157,6 +160,11 @@ class SQLiteStorage(Storage):
                 self.location, f"it can't be checked ({error.strerror})"
             ) from error
         return watch
+
+    def _open_log(self, connection: sqlite3.Connection) -> Log | None:
+        # With "normal" a commit syncs nothing, so the growth of the log costs next to nothing.
+        with self._opening():
+            return open_log(connection, self._path, fills=self._durability == "full")
 
     def open_reader(self) -> Reader:
         """See `Storage.open_reader`."""

@@ -35,6 +35,7 @@ from .._records import Commit, Postponement, StoredAlarm
 from ._alarms import MAX_ROWS
 from ._changes import is_needed
 from ._lock import FileLock
+from ._log import Log
 from ._migrations import Schema
 from ._moves import mark
 from ._objects import NotOnlySaves
@@ -54,21 +55,33 @@ class SQLiteWriter(Writer):
         schema: The schema of the file, on the same connection.
         lock: The file's lock. Released after the connection is closed.
         watch: The checks of the file. Closed after the connection, too.
+        log: The log of the connection, if it can be looked at. Closed after that as well.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, schema: Schema, lock: FileLock, watch: FileWatch
+        self,
+        connection: sqlite3.Connection,
+        schema: Schema,
+        lock: FileLock,
+        watch: FileWatch,
+        log: Log | None = None,
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._tables = TenantTablesCache(connection, schema)
         self._lock = lock
         self._watch = watch
+        self._log = log
         self._stamp = Stamp(connection, watch)
 
     @property
     def log_bytes(self) -> int | None:
         return self._watch.log_bytes
+
+    def maintain(self) -> None:
+        # Not in a file that isn't there any more, or is another one.
+        if self._log is not None and not self._watch.has_failed:
+            self._log.maintain()
 
     # --- commits ---------------------------------------------------------------------------------
 
@@ -338,5 +351,7 @@ class SQLiteWriter(Writer):
         try:
             self._connection.close()
         finally:
+            if self._log is not None:
+                self._log.close()
             self._watch.close()
             self._lock.release()
