@@ -137,9 +137,11 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> list[FaultyFile]:
 # --- filling -------------------------------------------------------------------------------------
 
 
-def test_a_log_that_grows_is_filled_to_the_size_that_it_will_have(path: Path, log: Path) -> None:
+def test_a_log_that_grows_is_filled_to_the_size_that_it_will_have(
+    path: Path, log: Path, unstamped: None
+) -> None:
     with writing(SQLiteStorage(path)) as writer:
-        work = Work(writer)
+        checkpoints, work = Checkpoints(writer), Work(writer)
         work.until(lambda: log.stat().st_size >= size_of(_log.FILL_FROM_PAGES - 1))
         work.commit(maintain=False)
         before = log.read_bytes()
@@ -150,6 +152,7 @@ def test_a_log_that_grows_is_filled_to_the_size_that_it_will_have(path: Path, lo
         assert not after[len(before) :].strip(b"\0")
         work.commit(20)
         assert log.stat().st_size == len(after)
+        assert checkpoints.count == 0  # the zeros are no pages
     assert not log.exists()  # SQLite removes it, as any
     assert revision_in(path) == work.revision
 
@@ -366,7 +369,7 @@ def test_the_log_of_a_long_reader_is_bounded_once_it_has_ended(
 
 
 def test_a_long_log_that_a_killed_process_has_left_is_checkpointed(
-    made: Path, tmp_path: Path, small: None
+    made: Path, tmp_path: Path, small: None, unstamped: None
 ) -> None:
     with writing(SQLiteStorage(made, durability="normal")) as writer:
         Work(writer).commit(3 * _log.CHECKPOINT_PAGES, maintain=False)

@@ -134,7 +134,7 @@ class Log:
         self._seen = self._frame_at(self._long_at)
         """The header of the frame that makes the log long, as it was when that was last decided."""
         # An earlier process may have left a log that is long already.
-        self._later: tuple[int, bytes, bytes] | None = None
+        self._later: tuple[int, bytes] | None = None
         if self._seen:
             self._look_later(file.size)
         self._last_warning = ""
@@ -172,20 +172,17 @@ class Log:
     # --- checkpoints -----------------------------------------------------------------------------
 
     def _is_longer(self) -> bool:
-        """True if the log that was long at the last checkpoint has gone on, for some pages."""
+        """True if the log has gone on after the last checkpoint, and has some more pages now."""
         if self._later is None:
             return False
-        offset, header, seen = self._later
-        if self._file.read(0, _HEADER_SIZE) != header:
-            self._later = None  # it was begun again
-            return False
+        offset, seen = self._later
         return self._frame_at(offset) != seen
 
     def _look_later(self, end: int) -> None:
         """Have another checkpoint made some pages after this size if the log isn't begun again."""
         pages = (end - _HEADER_SIZE) // self._frame_size
         offset = self._end_of(max(pages, 0) + LATER_PAGES - 1)
-        self._later = offset, self._file.read(0, _HEADER_SIZE), self._frame_at(offset)
+        self._later = offset, self._frame_at(offset)
 
     def _checkpoint(self) -> None:
         # Passive: it waits for no reader. What a reader still needs stays in the log, which SQLite
