@@ -247,7 +247,7 @@ def run_round(storage: ChaosStorage, seed: int, seconds: float, total: Counter[s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run rounds; 1 if something was wrong."""
+    """Run rounds; 1 if something was wrong, or if they came to nothing."""
     parser = argparse.ArgumentParser(prog="chaos", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, help="how long")
     parser.add_argument("--seconds", type=float, help="the length of one round, which is the only")
@@ -270,6 +270,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("stopped")
     say(", ".join(f"{number} {event}" for event, number in sorted(total.items())))
+    if not total["changes"] and options.seconds is None:
+        say("nothing was shown: no change was acknowledged")
+        return 1
     say("nothing was wrong")
     return 0
 

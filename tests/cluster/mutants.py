@@ -44,6 +44,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
         *(*_TESTS, "storage/postgres/test_shards.py", "-k", "since_the_acquisition_began"),
     ),
     "interleaved clocks": (*_INTERLEAVED, "clock"),
+    "standbys": (*_TESTS, "storage/postgres/test_servers.py", "-k", "standby"),
     "saves in doubt": (*_TESTS, "storage/postgres/test_shards.py", "-k", "save_in_doubt"),
     "rows": (*_ROWS, "writes_nothing or settled or claims or since_it_was_read"),
 }
@@ -330,8 +331,16 @@ MUTANTS = [
     Mutant(
         "exception_before_commit",
         "an exception leaves before what it tells is durable",
-        "chaos",
+        "service",
         "_activations/resident.py",
+        "if gate is None or (error is not None and not isinstance(error, Exception)):",
+        "if gate is None or error is not None:",
+    ),
+    Mutant(
+        "exception_before_commit_on_the_spot",
+        "the same, of a turn that runs where its request is read",
+        "service",
+        "_cluster/service.py",
         "if gate is None or (error is not None and not isinstance(error, Exception)):",
         "if gate is None or error is not None:",
     ),
@@ -346,6 +355,14 @@ MUTANTS = [
     Mutant(
         "acknowledged_by_one_server",
         "a commit doesn't wait for the synchronous standby",
+        "standbys",
+        "storage/postgres/_session.py",
+        "CASE WHEN {durability} = 'normal' THEN set_config('synchronous_commit', 'off', {local})",
+        "CASE WHEN {durability} <> '' THEN set_config('synchronous_commit', 'local', {local})",
+    ),
+    Mutant(
+        "acknowledged_by_one_server_in_chaos",
+        "the same",
         "chaos with a standby",
         "storage/postgres/_session.py",
         "CASE WHEN {durability} = 'normal' THEN set_config('synchronous_commit', 'off', {local})",

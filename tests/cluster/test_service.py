@@ -38,6 +38,11 @@ class Served(DurableObject, name="ServiceServed"):
         self.log.append(text)
         raise ValueError(text)
 
+    @handler
+    async def note_and_fail_later(self, text: str) -> None:
+        self.log.append(text)
+        raise ValueError(text)
+
     @handler(readonly=True)
     def read(self) -> list[str]:
         return self.log
@@ -172,3 +177,27 @@ async def test_a_change_that_is_not_durable_takes_no_place_without_its_caller(
             job()
         assert await other.note("b") == 1
         assert await one.read() == ["durable", "not durable"]
+
+
+@pytest.mark.parametrize("name", ["note_and_fail", "note_and_fail_later"])
+async def test_an_exception_waits_for_the_changes_that_it_tells_of(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the spot as well as from the mailbox."""
+    async with owner_and_client() as (_, client), calls() as group:
+        away = client.runtime.get(Served, "a")
+        await away.note("durable")
+        held: deque[Callable[[], object]] = deque()
+        with monkeypatch.context() as patch:
+            patch.setattr(InlineRunner, "post", lambda _, job: held.append(job))
+            group.start(away.note, "not durable")
+            await settle()
+            failing = group.start(client.runtime.call, Served, "a", name, "told")
+            await settle()
+        assert held
+        assert not failing.done
+        for job in held:
+            job()
+        await failing.wait()
+        assert isinstance(failing.error, ValueError)
+        assert await away.read() == ["durable", "not durable"]
