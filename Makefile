@@ -100,10 +100,10 @@ chaos: $(READY)
 deep: $(READY)
 	TRIO_DURABLE_EXAMPLES=400 TRIO_DURABLE_EXACTNESS_SCALE=30 TRIO_DURABLE_BRUTE_FORCE_EVERY=10 \
 	TRIO_DURABLE_KILLS=20 TRIO_DURABLE_POWER_SEEDS=10 TRIO_DURABLE_FAULT_EVERY=1 TRIO_DURABLE_DAMAGES=300 \
-	TRIO_DURABLE_SAMPLE=1 \
+	TRIO_DURABLE_SAMPLE=1 TRIO_DURABLE_CLUSTER_SEEDS=100 \
 	TRIO_DURABLE_INTERLEAVINGS=all TRIO_DURABLE_ORDERS=100 TRIO_DURABLE_WEB_SERVERS=all \
 		$(BIN)/python -m pytest --numprocesses auto --dist worksteal --timeout 7200 \
-		tests/guarantees/alarms/test_model.py tests/exactness tests/crash \
+		tests/guarantees/alarms/test_model.py tests/exactness tests/crash tests/simulation/test_cluster.py \
 		tests/outbox/test_crash_points.py tests/storage/test_conformance.py tests/storage/postgres/test_interleavings.py tests/cluster/test_across.py \
 		tests/cluster/test_web_servers.py tests/cluster/test_chaos.py
 

@@ -102,6 +102,8 @@ FAMILIES = {
     "documentation/test_pages.py": 6,
     "documentation/test_reference.py": 2,
     "exactness/": 8,
+    "simulation/test_cluster.py::test_what_members_tell": 1,
+    "simulation/test_cluster.py::test_the_checker_finds_what_members_do_wrong[unknown_repeated]": 1,
     "simulation/": 6,
     "testing/simulate/": 5,
     "testing/test_plugin.py": 2,

@@ -16,12 +16,14 @@ from .effects import Ordered
 from .history import Key
 from .models import Alarms
 from .objects import Clerk, Counter, Ledger, Order, Refused, Register
-from .world import Process, World
+from .world import Process, Slot, World
 
 IDS = {"Register": "ab", "Counter": "ab", "Ledger": "abc", "Clerk": "abc"}
 _TIMEOUTS = [None, None, None, 0.05, 0.5, 3]
 _NAMES = ["quick", "quick", "slow", "slow", "other"]
 _PLANS = ["note"] * 7 + ["again", "again", "withdraw", "erase"]
+_PATIENCE = 0.5
+"""The timeout of those that only look."""
 _DELAYS = [0, 0, 0.01, 0.3, 1, 1, 2.5, 8]
 
 
@@ -32,6 +34,10 @@ class Caller:
         self._world = world
         self._rng = Random(f"{seed} caller {number}")
         self._name = f"c{number}"
+        # A member that doesn't reach its storage still has what its objects are, and callers that
+        # change something wait for it.
+        self._only_looks = world.is_cluster and number % 3 == 0
+        self._timeouts = [0.05, 0.5, 0.5, 3] if world.is_cluster else _TIMEOUTS
         self._counts = count(1)
         self._last_seen = ""
 
@@ -39,11 +45,23 @@ class Caller:
         """Make one call after the other."""
         rng = self._rng
         acts = [self._register, self._counter, self._ledger, self._clerk, self._clerk]
+        if self._world.is_cluster:
+            acts += [self._change] * 5
         for _ in range(self._world.setting.operations):
             await anyio.sleep(rng.choice([0, 0, 0, 0.01, 0.1, 1]))
-            process = await rng.choice(self._world.slots).up()
-            act = rng.choice(acts)
-            await self._attempt(process, act)
+            process = await rng.choice(self._slots()).up()
+            if self._only_looks:
+                await self._look_around(process)
+            else:
+                act = rng.choice(acts)
+                await self._attempt(process, act)
+
+    def _slots(self) -> list[Slot]:
+        """Where a caller may be. Those of a cluster go to a member that is up."""
+        slots = self._world.slots
+        if not self._world.is_cluster:
+            return slots
+        return [each for each in slots if each.process and each.process.is_ready] or slots
 
     async def _attempt(self, process: Process, act: Callable[[Process], Awaitable[object]]) -> None:
         """Call, and be gone when the process is, or when this caller has had enough."""
@@ -83,10 +101,39 @@ class Caller:
 
     # --- what there is to do ---------------------------------------------------------------------
 
+    async def _change(self, process: Process) -> None:
+        """Change an object, plainly."""
+        key, new = self._key(self._rng.choice(["Register", "Ledger"])), self._new()
+        if key.type_name == "Register":
+            register = process.runtime.get(Register, key.object_id, timeout=_PATIENCE)
+            await self._tell(process, key, "write", (new,), lambda n: register.write(n, new))
+        else:
+            ledger = process.runtime.get(Ledger, key.object_id, timeout=_PATIENCE)
+            await self._tell(process, key, "append", (new,), lambda n: ledger.append(n, new))
+
+    async def _look_around(self, process: Process) -> None:
+        """Read several objects through one process."""
+        rng = self._rng
+        for _ in range(rng.choice([1, 10])):
+            if process.is_ready:
+                await self._attempt(process, self._look)
+                await anyio.sleep(rng.choice([0, 0.1, 0.3]))
+
+    async def _look(self, process: Process) -> None:
+        """Read an object."""
+        key, runtime = self._key(self._rng.choice(list(IDS))), process.runtime
+        reads: dict[str, Any] = {
+            "Register": runtime.get(Register, key.object_id, timeout=_PATIENCE).read,
+            "Counter": runtime.get(Counter, key.object_id, timeout=_PATIENCE).read,
+            "Ledger": runtime.get(Ledger, key.object_id, timeout=_PATIENCE).read,
+            "Clerk": runtime.get(Clerk, key.object_id, timeout=_PATIENCE).read,
+        }
+        await self._tell(process, key, "read", (), reads[key.type_name])
+
     async def _register(self, process: Process) -> None:
         rng, runtime = self._rng, process.runtime
         key, new = self._key("Register"), self._new()
-        register = runtime.get(Register, key.object_id, timeout=rng.choice(_TIMEOUTS))
+        register = runtime.get(Register, key.object_id, timeout=rng.choice(self._timeouts))
         match rng.randrange(17):
             case 0 | 1 | 2:
                 await self._tell(process, key, "write", (new,), lambda n: register.write(n, new))
@@ -130,7 +177,7 @@ class Caller:
     async def _counter(self, process: Process) -> None:
         rng = self._rng
         key, by = self._key("Counter"), rng.randrange(1, 2**40)
-        counter = process.runtime.get(Counter, key.object_id, timeout=rng.choice(_TIMEOUTS))
+        counter = process.runtime.get(Counter, key.object_id, timeout=rng.choice(self._timeouts))
         match rng.randrange(7):
             case 0 | 1:
                 await self._tell(process, key, "add", (by,), lambda n: counter.add(n, by))
@@ -147,7 +194,7 @@ class Caller:
     async def _ledger(self, process: Process) -> None:
         rng = self._rng
         key, name = self._key("Ledger"), self._new()
-        ledger = process.runtime.get(Ledger, key.object_id, timeout=rng.choice(_TIMEOUTS))
+        ledger = process.runtime.get(Ledger, key.object_id, timeout=rng.choice(self._timeouts))
         match rng.randrange(6):
             case 0 | 1 | 2:
                 await self._tell(process, key, "append", (name,), lambda n: ledger.append(n, name))
@@ -163,7 +210,7 @@ class Caller:
     async def _clerk(self, process: Process) -> None:
         rng, runtime = self._rng, process.runtime
         key = self._key("Clerk")
-        clerk = runtime.get(Clerk, key.object_id, timeout=rng.choice(_TIMEOUTS))
+        clerk = runtime.get(Clerk, key.object_id, timeout=rng.choice(self._timeouts))
         name = rng.choice(_NAMES)
         match rng.randrange(18):
             case 0 | 1 | 2 | 3 | 4:

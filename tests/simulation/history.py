@@ -51,6 +51,8 @@ class Operation:
     """Whether its turn has."""
     is_on_its_way: bool = False
     """Whether its turn has begun to make it durable, and goes on."""
+    turn_at: float | None = None
+    """The event of the beginning of its turn; of a cluster's only."""
     given_up: tuple[int, float] | None = None
     """The event and the time at which its caller was gone."""
 

@@ -93,8 +93,11 @@ class Side:
         self._network.post(self._answer_at, answer)
 
     def _arrival(self) -> float:
-        delay = 0.0 if self._process.is_dead else self._network.delay()
-        return anyio.current_time() + delay
+        process, now = self._process, anyio.current_time()
+        if process.is_dead:
+            return now
+        arrival = now + self._network.delay()
+        return max(arrival, process.storage_held_until) if self._network.is_slow else arrival
 
 
 class SimulatedLoop(Loop):

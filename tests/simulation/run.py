@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -16,21 +16,28 @@ import attrs
 import orjson
 
 from trio_durable import MemoryStorage
+from trio_durable._activations import calls, tenure
+from trio_durable._cluster import endpoint, links
 from trio_durable._persistence import group_commit
 from trio_durable._runtime import open_runtime
 from trio_durable.storage import Storage
+from trio_durable.storage import _membership as membership
 
 from . import objects
 from .callers import IDS, Caller
 from .checker import NotLinearizable, TooHard, check_linearizable
+from .cluster_history import ClusterHistory
 from .effects import EffectsViolated, check_effects
 from .history import Key, Operation
+from .members import TTL
 from .models import ClerkModel, CounterModel, LedgerModel, ObjectModel, RegisterModel
 from .objects import Clerk, Counter, Ledger, Order, Register
 from .schedule import run
 from .world import Process, Setting, World
 
 KINDS = ("file", "server", "pair")
+_OF_MEMBERS = 0.7
+"""The part of disturbances that only members of a cluster notice."""
 _QUIET = 600
 """Seconds after which everything has fired."""
 MODELS: dict[str, Callable[[list[Operation]], ObjectModel]] = {
@@ -73,6 +80,13 @@ class Report:
     """How often handlers of alarms began."""
     histories: int
     seconds: float
+    leases_lost: int
+    cuts: int
+    """Links that were cut."""
+    moves: int
+    """How often a shard got another owner, in a cluster."""
+    forwarded: int
+    """How many requests members have sent to others."""
     digest: int
     """The same whenever it is the same story."""
 
@@ -92,11 +106,34 @@ def draw(seed: int, *, callers: int | None = None, operations: int | None = None
     )
 
 
+def draw_cluster(
+    seed: int, *, callers: int | None = None, operations: int | None = None
+) -> Setting:
+    """The setting of a seed, for members of a cluster.
+
+    Connections to the storage don't break with a commit on its way: a member's next commit waits
+    for the end of the one before, which is PostgreSQL's matter.
+    """
+    rng = Random(f"{seed} cluster")
+    return Setting(
+        kind="cluster",
+        callers=callers or rng.choice([12, 20]),
+        operations=operations or 30,
+        crash=rng.choice([0, 0.01, 0.03]),
+        failure=rng.choice([0, 0.01, 0.05]),
+        lost=0,
+        max_resident=rng.choice([4, 1000, 1000]),
+        unrest=rng.choice([0.5, 1, 2]),
+        max_calls=rng.choice([2, 1024]),
+    )
+
+
 def simulate(
     seed: int,
     *,
     storage: Storage | None = None,
     backend: str = "trio",
+    cluster: bool = False,
     callers: int | None = None,
     operations: int | None = None,
 ) -> Report:
@@ -106,6 +143,7 @@ def simulate(
         seed: The seed.
         storage: What keeps what is stored; memory, if it isn't given.
         backend: The event loop, one of `BACKENDS`.
+        cluster: Whether the processes are members of a cluster.
         callers: How many, instead of what the seed draws.
         operations: How many of each caller, likewise.
 
@@ -115,7 +153,7 @@ def simulate(
         Broken: It came to nothing.
     """
     began = perf_counter()
-    setting = draw(seed, callers=callers, operations=operations)
+    setting = (draw_cluster if cluster else draw)(seed, callers=callers, operations=operations)
     with _in_virtual_time(seed) as holder:
         world = World(seed, setting, storage or MemoryStorage())
         holder.append(world)
@@ -145,6 +183,10 @@ def simulate(
         attempts=sum(len(each.attempts) for each in world.ordered.values()),
         histories=len(list(world.history.by_object())),
         seconds=perf_counter() - began,
+        leases_lost=world.leases_lost,
+        cuts=world.cuts,
+        moves=sum(world.members.terms),
+        forwarded=world.requests,
         digest=_digest(operations_done),
     )
 
@@ -180,13 +222,20 @@ def _in_virtual_time(seed: int) -> Iterator[list[World]]:
 
     state = random.getstate()
     random.seed(seed)
-    logger = logging.getLogger("trio_durable.alarms")
-    with (
-        patch.object(group_commit, "perf_counter", virtual_perf_counter),
-        patch.object(group_commit, "sleep", lambda seconds: None),
-        patch.object(open_runtime, "running_loop", running_loop),
-        patch.object(logger, "disabled", True),  # of failures there are hundreds
-    ):
+    with ExitStack() as stack:
+        for owner, name, instead in (
+            (group_commit, "perf_counter", virtual_perf_counter),
+            (group_commit, "sleep", lambda seconds: None),
+            (open_runtime, "running_loop", running_loop),
+            # The time of leases.
+            *((module, "boot_time", anyio.current_time) for module in (calls, tenure, membership)),
+            (endpoint, "listen", lambda address: worlds[-1].wires.listen(address)),
+            (links, "dial", lambda address, tls: worlds[-1].wires.dial(address)),
+        ):
+            stack.enter_context(patch.object(owner, name, instead))
+        for name in ("", ".alarms", ".cluster"):
+            logger = logging.getLogger(f"trio_durable{name}")
+            stack.enter_context(patch.object(logger, "disabled", True))  # there are hundreds
         try:
             yield worlds
         finally:
@@ -223,6 +272,9 @@ async def _disturb(world: World) -> None:
     while True:
         await anyio.sleep(rng.uniform(0, 2 * world.setting.unrest))
         slot = rng.choice(world.slots)
+        if world.is_cluster and slot.process is not None and rng.random() < _OF_MEMBERS:
+            _disturb_member(world, slot.process)
+            continue
         match rng.randrange(4):
             case 0:
                 world.clock.jump(rng.choice([-20, -2, -0.5, 0.5, 2, 10]))
@@ -230,6 +282,23 @@ async def _disturb(world: World) -> None:
                 slot.process.close()
             case _ if slot.process is not None:
                 slot.process.crash()
+
+
+def _disturb_member(world: World, process: Process) -> None:
+    """Something happens that only members of a cluster notice."""
+    rng = world.rng
+    seconds = rng.uniform(0, 6 * TTL)
+    match rng.randrange(8):
+        case 0:
+            process.cut_links()
+        case 1:
+            process.crash(with_machine=True)
+        case 2:  # it doesn't reach the others
+            process.hold(0, seconds)
+        case 3:  # it stands still, but for its turns
+            process.hold(seconds, seconds)
+        case _:  # it doesn't reach the storage
+            process.hold(seconds, 0)
 
 
 async def _come_to_rest(world: World) -> None:
@@ -286,6 +355,8 @@ def stored_list(world: World, key: Key, field: str) -> tuple[str, ...]:
 def _judge(world: World) -> int:
     """Check all that was recorded; how many effects of alarms there are in the end."""
     history = world.history
+    if isinstance(history, ClusterHistory):
+        history.end()
     for key, operations in history.by_object():
         model = MODELS[key.type_name](operations)
         if world.setting.kind == "pair":

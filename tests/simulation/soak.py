@@ -1,7 +1,7 @@
 """Simulates with fresh seeds, for as long as wanted, and kills real processes now and then.
 
     PYTHONPATH=tests python -m tests.simulation.soak [--minutes N] [--seed N] [--count N] [--kills]
-        [--backend NAME] [--storage NAME]
+        [--backend NAME] [--storage NAME] [--processes NAME]
 
 Without an end of its own it goes on until Control-C. Every few seconds it says what it has done. If
 something isn't as it must be, it says what, with the seed and the command that shows it again, and
@@ -37,7 +37,10 @@ NewStorage: TypeAlias = "Callable[[], Storage]"
 _BETWEEN_LINES = 10.0
 _BETWEEN_KILLS = 300.0
 _SEEDS = 2**31
-_COUNTED = ("operations", "unknown", "crashes", "faults", "attempts", "histories")
+_COUNTED = (
+    *("operations", "unknown", "crashes", "faults", "attempts", "histories"),
+    *("leases_lost", "moves"),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backend", choices=BACKENDS, default="trio", help="the event loop")
     parser.add_argument(
         "--storage", choices=STORAGES, default="memory", help='"postgres" starts a server'
+    )
+    parser.add_argument(
+        "--processes",
+        choices=("apart", "cluster"),
+        help="not members of a cluster, or members; by turns if not given",
     )
     options = parser.parse_args(arguments)
     first = SystemRandom().randrange(_SEEDS) if options.seed is None else options.seed
@@ -72,9 +80,15 @@ def main(arguments: list[str] | None = None) -> int:
                 total["kills"] += 1
                 kill_at = time.monotonic() + _BETWEEN_KILLS
             total["seeds"] += 1
+            processes = options.processes or ("cluster" if seed % 4 == 3 else "apart")
             try:
                 storage = None if new_storage is None else new_storage()
-                report = simulate(seed, storage=storage, backend=options.backend)
+                report = simulate(
+                    seed,
+                    storage=storage,
+                    backend=options.backend,
+                    cluster=processes == "cluster",
+                )
             except Undecided:
                 total["undecided"] += 1
             else:
@@ -92,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         say(line(total, time.monotonic() - began))
         where = "".join(
             f" --{name} {value}"
-            for name in ("backend", "storage")
+            for name in ("backend", "storage", "processes")
             if (value := getattr(options, name)) != parser.get_default(name)
         )
         say(f"{violation}\n\nto see it again:\n    {REPLAY} --seed {seed} --count 1{where}")
@@ -175,6 +189,7 @@ def line(total: Counter[str], seconds: float) -> str:
         f"{seconds:6.0f} s: {total['seeds']:,} seeds, {total['operations']:,} operations "
         f"({total['unknown']:,} of unknown outcome), {total['crashes']:,} crashes, "
         f"{total['faults']:,} faults of the storage, {total['attempts']:,} deliveries of alarms, "
+        f"{total['leases_lost']:,} leases lost, {total['moves']:,} moves of shards, "
         f"{total['histories']:,} histories checked"
         + (f"; rounds of SIGKILL: {total['kills']}" if total["kills"] else "")
         + (f"; {total['undecided']} seeds too hard to judge" if total["undecided"] else "")

@@ -20,7 +20,11 @@ from .seeds import MORE_SEEDS, SEEDS, SQLITE_SEEDS
 
 
 def simulate_all(
-    seeds: Iterable[int], folder: Path | None = None, *, backend: str = "trio"
+    seeds: Iterable[int],
+    folder: Path | None = None,
+    *,
+    backend: str = "trio",
+    cluster: bool = False,
 ) -> None:
     for seed in seeds:
         storage = None
@@ -29,7 +33,7 @@ def simulate_all(
         with suppress(
             Broken, Undecided
         ):  # what is broken may also keep the simulation from its end
-            simulate(seed, storage=storage, backend=backend)
+            simulate(seed, storage=storage, backend=backend, cluster=cluster)
 
 
 def test_the_checker_finds_no_fence_in_sqlite(tmp_path: Path) -> None:

@@ -28,10 +28,12 @@ from trio_durable import (
     Alarm,
     CallTimeout,
     Clock,
+    Cluster,
     DurableError,
     DurableRuntime,
     MailboxFull,
     ObjectKey,
+    OwnerLost,
     PersistenceError,
     RuntimeClosed,
     StaleObject,
@@ -39,8 +41,11 @@ from trio_durable import (
 from trio_durable._api.objects import Objects
 from trio_durable.storage import Commit, Storage, StorageFault
 
+from .cluster_history import ClusterHistory
 from .effects import Attempt, Ordered
 from .history import History, Key
+from .links import PROCESS, SimulatedStream, Wires
+from .members import TTL, MemberRows, MemberStorage
 from .network import (
     Network,
     SimulatedAsyncioLoop,
@@ -54,6 +59,8 @@ from .storage import Database, Mounted
 T = TypeVar("T")
 
 _START = 1_900_000_000_000_000
+_PROCESSES = {"pair": 2, "cluster": 3}
+"""At once; one of the other kinds."""
 
 
 @attrs.frozen
@@ -63,7 +70,8 @@ class Setting:
     kind: str
     """``file``: one process at a time, which gets back what its predecessor has claimed.
     ``server``: one at a time, whose claims run out and whose commits may come late.
-    ``pair``: two of these at once."""
+    ``pair``: two of these at once.
+    ``cluster``: three at once, which are members of a cluster and call each other."""
     callers: int
     operations: int
     """Of each caller."""
@@ -76,6 +84,8 @@ class Setting:
     max_resident: int
     unrest: float
     """Seconds between two disturbances, about."""
+    max_calls: int = 1024
+    """Of another process that one has under way, in a cluster."""
 
 
 class World:
@@ -84,12 +94,16 @@ class World:
     def __init__(self, seed: int, setting: Setting, storage: Storage) -> None:
         self.setting = setting
         self.rng = Random(f"{seed} world")
-        self.history = History(anyio.current_time)
+        self.is_cluster = setting.kind == "cluster"
+        new_history = ClusterHistory if self.is_cluster else History
+        self.history = new_history(anyio.current_time)
         self.database = Database(storage)
+        self.members = MemberRows()
         self.network = Network(Random(f"{seed} network"))
+        self.wires = Wires(self.network)
         self.clock = WallClock(self)
         self.is_faulty = True
-        self.slots = [Slot(self) for _ in range(2 if setting.kind == "pair" else 1)]
+        self.slots = [Slot(self) for _ in range(_PROCESSES.get(setting.kind, 1))]
         self.opening: Process | None = None
         self.ordered: dict[str, Ordered] = {}
         self.plans: dict[str, str] = {}
@@ -99,7 +113,7 @@ class World:
         """By their runtimes."""
         self.surprises: list[Exception] = []
         """What callers met that is neither an error of the library's nor of their objects'."""
-        self.crashes = self.faults = self.jumps = 0
+        self.crashes = self.faults = self.leases_lost = self.cuts = self.requests = 0
 
     # --- what handlers ask -----------------------------------------------------------------------
 
@@ -162,8 +176,9 @@ class World:
             if is_own and isinstance(error, CallTimeout) and not isinstance(error, MailboxFull):
                 history.give_up(number)
             elif (is_own and _may_be_saved(error)) or (
-                # It closed in the middle of a turn, which had begun to commit.
-                isinstance(error, RuntimeClosed) and history.is_on_its_way(number)
+                # It closed in the middle of a turn, which had begun to commit or is elsewhere.
+                isinstance(error, RuntimeClosed)
+                and (self.is_cluster or history.is_on_its_way(number))
             ):
                 history.doubt(number)
             else:
@@ -200,7 +215,7 @@ SEEN = {"Register": "read", "Counter": "read", "Ledger": "read", "Clerk": "see"}
 
 
 def _may_be_saved(error: DurableError) -> bool:
-    return (
+    return isinstance(error, OwnerLost) or (
         isinstance(error, PersistenceError)
         and not isinstance(error, StaleObject)
         and error.action == "save"
@@ -281,18 +296,33 @@ class Process:
         self._slot = slot
         self.is_ready = False
         self.is_dead = False
+        self.is_silent = False
+        """Dead with its machine, so that its links don't end."""
+        self.storage_held_until = self.links_held_until = 0.0
+        """Until then nothing passes between it and the storage, or others."""
+        self.streams: dict[SimulatedStream, None] = {}
+        """Its ends of links."""
         self.callers: set[anyio.CancelScope] = set()
         self._scope = anyio.CancelScope()
         self._to_close = anyio.Event()
+        self._member: MemberStorage | None = None
         setting = world.setting
+        storage: Mounted = Mounted(self)
+        cluster: bool | Cluster = False
+        if world.is_cluster:
+            storage = self._member = MemberStorage(self)
+            address = f"unix:///simulated/{len(world.processes)}"
+            cluster = Cluster(listen=address, ttl=TTL, max_calls=setting.max_calls)
         self.runtime = DurableRuntime(
-            Mounted(self),
+            storage,
             objects=OBJECTS,
+            cluster=cluster,
             runner=SimulatedRunner,
             clock=world.clock,
             polling_interval=2,
             claim_ttl=3,
             grace_period=1,
+            close_timeout=60,  # while nothing passes to the storage, less would not do
             max_resident=setting.max_resident,
         )
 
@@ -301,13 +331,17 @@ class Process:
         world = self.world
         if world.setting.kind == "file":
             world.database.give_back_claims()
+        PROCESS.set(self)
         with self._scope:
             world.opening = self
             world.processes[self.runtime] = self
             async with self.runtime:
                 self.is_ready = True
                 self._slot.change()
-                await self._to_close.wait()
+                try:
+                    await self._to_close.wait()
+                finally:
+                    world.requests += self.runtime.statistics().calls_forwarded
                 self.is_ready = False
         world.history.end_process(self)
         self.is_ready = False
@@ -322,16 +356,36 @@ class Process:
         self.is_ready = False
         self._to_close.set()
 
-    def crash(self) -> None:
-        """Be gone."""
+    def crash(self, *, with_machine: bool = False) -> None:
+        """Be gone.
+
+        Args:
+            with_machine: Nothing notices it but by silence.
+        """
         if self.is_dead or not self.is_ready:
             return
-        self.is_dead, self.is_ready = True, False
+        self.is_dead, self.is_ready, self.is_silent = True, False, with_machine
         self.world.crashes += 1
         self.world.history.end_process(self)
+        for stream in list(self.streams):
+            stream.die()
+        if self._member is not None and not with_machine:
+            self._member.prove_death()
         self._scope.cancel()
         for scope in self.callers:
             scope.cancel()
+
+    def hold(self, storage: float, links: float) -> None:
+        """Let nothing pass between it and the storage, or others, for so many seconds."""
+        now = anyio.current_time()
+        self.storage_held_until = max(self.storage_held_until, now + storage)
+        self.links_held_until = max(self.links_held_until, now + links)
+
+    def cut_links(self) -> None:
+        """Let its links break."""
+        for stream in list(self.streams):
+            self.world.cuts += 1
+            stream.cut()
 
     # --- its storage -----------------------------------------------------------------------------
 
