@@ -394,7 +394,7 @@ MUTANTS = [
     Mutant(
         "pump_forgets",
         "the pump drops an object whose service was cut off",
-        "injection",
+        "workers",
         "_activations/pump.py",
         "                ready[place] = None\n",
         "",

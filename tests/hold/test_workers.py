@@ -20,6 +20,7 @@ from support.tasks import calls
 from trio_durable import DurableObject, DurableRuntime, HandlerCancelled, handler
 from trio_durable._activations.activation import Activation
 from trio_durable._activations.pump import MAX_RESTING
+from trio_durable._activations.slices import Slice
 from trio_durable._activations.worker import Worker
 
 pytestmark = pytest.mark.anyio
@@ -232,6 +233,21 @@ async def test_a_worker_is_replaced_that_is_cancelled_when_it_has_the_pump() -> 
         await Job.note_task("a")
         assert tasks[-1] is not task
         assert await Job.work("b", 1) == 1
+
+
+async def test_an_object_whose_service_was_cut_off_is_served_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    serve, faults = Activation.serve, iter([True])
+
+    def cut_off_once(self: Activation, share: Slice, worker: Worker) -> None:
+        if next(faults, False):
+            raise MemoryError
+        serve(self, share, worker)
+
+    async with DurableRuntime(":memory:", call_timeout=None):
+        monkeypatch.setattr(Activation, "serve", cut_off_once)
+        assert await Job.work("a", 1) == 1
 
 
 async def test_a_turn_is_cut_off_if_no_worker_can_have_the_pump(
