@@ -31,6 +31,9 @@ from .postgres.server import connect, conninfo
 
 WARM_UP = 0.05
 """Seconds of calls before the clock starts."""
+WARM_TRANSACTIONS, WARM_ROWS = 1_100, 64 * 1_100
+"""The transactions before it starts, or the rows in them, on SQLite. Its log grows for as long: a
+sync takes longer then, and the log is overwritten from its start later on."""
 
 Operation = Literal["read", "change", "async change"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -72,6 +75,11 @@ class OnLoop(Workload):
 
     def obstacle(self) -> str | None:
         return loops.obstacle(self.loop)
+
+
+def is_warm(transactions: int, rows: int) -> bool:
+    """True after so many on SQLite."""
+    return transactions >= WARM_TRANSACTIONS or rows >= WARM_ROWS
 
 
 async def rate_of(callers: Sequence[Caller], seconds: float) -> float:
@@ -126,11 +134,21 @@ class RuntimeCalls(OnLoop):
                 ids = object_ids(self.objects)
                 calls = [operation(runtime.get(Counter, key)) for key in ids]
                 await call_each(calls)
-                await Period(WARM_UP).run([Walk(calls, n) for n in range(self.callers)])
+                warming = [Walk(calls, n) for n in range(self.callers)]
+                await Period(WARM_UP).run(warming)
+                if self.operation != "read" and self.storage == "sqlite":
+                    while not is_warm(*_written(runtime)):
+                        await Period(WARM_UP).run(warming)
                 gc.collect()
                 return await Period(seconds).run([walk(calls, n) for n in range(self.callers)])
 
         return loops.run(self.loop, main)
+
+
+def _written(runtime: DurableRuntime) -> tuple[int, int]:
+    """The transactions so far, and the rows in them."""
+    statistics = runtime.statistics()
+    return statistics.transactions, statistics.commits
 
 
 @attrs.frozen
