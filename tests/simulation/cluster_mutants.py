@@ -1,6 +1,7 @@
 """Members of a cluster with one mechanism broken, to see that the simulation notices.
 
-See `mutants`. Where a mechanism is the database's it is broken in the simulated one.
+See `mutants`. Where a mechanism is the database's it is broken in the simulated one. Mechanisms
+that matter for a moment only are broken in `cluster.mutants`, whose tests wait for that moment.
 """
 
 from __future__ import annotations
@@ -8,13 +9,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack
 from unittest.mock import patch
 
-from trio_durable._activations import tenure
 from trio_durable._activations.activation import Activation
 from trio_durable._activations.calls import LocalCalls
 from trio_durable._cluster import answer
-from trio_durable._cluster.answer import Answer
 from trio_durable._cluster.handover import HandOver
-from trio_durable._cluster.member_cluster import MemberCluster
 from trio_durable._cluster.router import Router
 from trio_durable._cluster.service import Service
 from trio_durable._cluster.shard_map import ShardMap
@@ -57,27 +55,9 @@ def replies_unchecked() -> AbstractContextManager[object]:
 
 
 @mutant
-def answers_unchecked() -> AbstractContextManager[object]:
-    """Replies leave without a lease, to callers elsewhere."""
-    return patch.object(answer, "check_lease", lambda *args: None)
-
-
-@mutant
 def kept_after_loss() -> AbstractContextManager[object]:
     """Objects stay in memory when the lease is over."""
     return patch.object(Activation, "depose", lambda self, error: None)
-
-
-@mutant
-def views_without_lease() -> AbstractContextManager[object]:
-    """A view is adopted after the end of its lease."""
-    return rewritten(MemberCluster, "_seen", ("or not lease.is_valid()", ""))
-
-
-@mutant
-def calls_of_zombies() -> AbstractContextManager[object]:
-    """A turn without its lease calls objects of other members."""
-    return patch.object(tenure.Tenure, "check_turn", lambda self, key, name: None)
 
 
 # --- calls ---------------------------------------------------------------------------------------
@@ -87,12 +67,6 @@ def calls_of_zombies() -> AbstractContextManager[object]:
 def unknown_repeated() -> AbstractContextManager[object]:
     """A call of unknown outcome is made once more."""
     return rewritten(Router, "forward", ("if may_have_run and not repeatable:", "if False:"))
-
-
-@mutant
-def begun_has_moved() -> AbstractContextManager[object]:
-    """A turn that had begun is answered with `moved`, and made once more."""
-    return rewritten(Answer, "_give", ("has_begun = submission.has_begun", "has_begun = False"))
 
 
 @mutant

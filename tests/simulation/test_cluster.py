@@ -20,7 +20,7 @@ SEEDS = int(os.environ.get("TRIO_DURABLE_CLUSTER_SEEDS", "1"))
 """How many worlds are simulated, each on Trio and on asyncio."""
 IS_DEEP = SEEDS > 10
 MUTANTS = CLUSTER_MUTANTS if IS_DEEP else ("written_after_its_lease", "unknown_repeated")
-"""Each is found by one seed in two to twenty, and a seed takes two seconds."""
+"""Each is found by one seed in two to ten, and a seed takes two to three seconds."""
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
