@@ -170,3 +170,11 @@ def test_a_failure_names_its_seed_and_keeps_its_files(
         f"seed 7; the files are in {tmp_path}",
     ]
     assert tmp_path.exists()
+
+
+def test_rounds_in_which_nothing_was_acknowledged_show_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaos, "run_round", lambda *_: None)
+    assert chaos.main(["--minutes", "0", "--seed", "7"]) == 1
+    assert "no change was acknowledged" in capsys.readouterr().out
