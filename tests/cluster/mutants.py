@@ -28,9 +28,6 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "end of a link": (*_TESTS, "cluster/test_link_end.py"),
     "chaos": ("cluster.chaos", "--minutes", "1", "--seed", "1"),
     "chaos of members": ("cluster.chaos", "--storage", "postgres", "--minutes", "2", "--seed", "1"),
-    "chaos with a standby": (
-        *("cluster.chaos", "--storage", "standby", "--minutes", "1", "--seed", "1"),
-    ),
     "chaos with lost commits": (
         *("cluster.chaos", "--storage", "lossy", "--minutes", "1", "--seed", "1"),
     ),
@@ -356,14 +353,6 @@ MUTANTS = [
         "acknowledged_by_one_server",
         "a commit doesn't wait for the synchronous standby",
         "standbys",
-        "storage/postgres/_session.py",
-        "CASE WHEN {durability} = 'normal' THEN set_config('synchronous_commit', 'off', {local})",
-        "CASE WHEN {durability} <> '' THEN set_config('synchronous_commit', 'local', {local})",
-    ),
-    Mutant(
-        "acknowledged_by_one_server_in_chaos",
-        "the same",
-        "chaos with a standby",
         "storage/postgres/_session.py",
         "CASE WHEN {durability} = 'normal' THEN set_config('synchronous_commit', 'off', {local})",
         "CASE WHEN {durability} <> '' THEN set_config('synchronous_commit', 'local', {local})",
