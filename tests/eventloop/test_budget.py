@@ -117,11 +117,36 @@ def test_in_virtual_time_each_call_is_a_checkpoint() -> None:
     assert passes(lambda: reads(1000), MockClock()) - without >= 999
 
 
-@pytest.mark.parametrize("callers", [3, 64, 500])
+@pytest.mark.parametrize("callers", [3, 64, 200])
 def test_a_pass_of_the_scheduler_is_longer_by_the_budget_of_all(callers: int) -> None:
-    shared = shares(callers, 10 * callers)
+    shared = shares(callers, 30 * callers)
     pass_seconds = shared.seconds / shared.passes
     assert pass_seconds <= min(budget.ALL, callers * budget.EACH) + callers * CALL
+
+
+def test_in_a_crowd_each_call_is_a_checkpoint() -> None:
+    callers = 2 * budget.CROWD
+    shared = shares(callers, 10 * callers)
+    assert shared.passes >= 8
+
+
+def test_the_budget_is_back_when_a_crowd_has_gone() -> None:
+    async def main() -> None:
+        async with DurableRuntime(MemoryStorage(), objects=[Plain]):
+            async with trio.open_nursery() as nursery:
+                for number in range(2 * budget.CROWD):
+                    nursery.start_soon(reads_of, str(number), 3)
+            await reads_of("a", 20 * budget.CROWD)
+            before = seen.count
+            await reads_of("a", 400)
+            assert seen.count - before <= 120
+
+    async def reads_of(object_id: str, number: int) -> None:
+        for _ in range(number):
+            await Plain.read(object_id)
+
+    seen = Passes()
+    trio.run(main, instruments=[seen])  # type: ignore[list-item]  # with the method that it needs
 
 
 @pytest.mark.parametrize("callers", [2, 64])

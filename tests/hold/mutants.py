@@ -55,20 +55,14 @@ MUTANTS = [
         "the budget begins before the other tasks have run",
         "budget",
         "_eventloop/budget.py",
-        """        self._yielding += 1
+        "        try:\n            await checkpoint()\n",
+        """        self._until = perf_counter() + min(EACH, ALL / self._yielding)
         try:
             await checkpoint()
-        finally:
-            yielding = self._yielding
-            self._yielding = yielding - 1
-        self._until = perf_counter() + min(EACH, ALL / yielding)
-""",
-        """        self._yielding += 1
-        self._until = perf_counter() + min(EACH, ALL / self._yielding)
-        try:
-            await checkpoint()
-        finally:
-            self._yielding -= 1
+        except BaseException:
+            raise
+        else:
+            return
 """,
     ),
     Mutant(
@@ -92,7 +86,15 @@ MUTANTS = [
         "a call within the budget is no cancel point",
         "budget",
         "_eventloop/budget.py",
-        "            await checkpoint_if_cancelled()\n",
+        "return checkpoint_if_cancelled()",
+        'return __import__("trio").lowlevel.cancel_shielded_checkpoint()',
+    ),
+    Mutant(
+        "crowd_for_ever",
+        "after a crowd each call is a checkpoint",
+        "budget",
+        "_eventloop/budget.py",
+        "            self._in_crowd -= 1\n",
         "",
     ),
     Mutant(
