@@ -21,7 +21,7 @@ from time import perf_counter
 
 from trio.lowlevel import RunVar, checkpoint, checkpoint_if_cancelled
 
-EACH = 30e-6
+EACH = 25e-6
 """Seconds that one task may run its calls without a checkpoint."""
 ALL = 800e-6
 """Seconds that all tasks together may add to a pass of the scheduler."""
