@@ -31,7 +31,8 @@ class Plan:
 
     def effort(self, entry: Entry, workloads: tuple[WorkloadName, ...]) -> Effort:
         alarms = min(self.alarms, entry.alarms)
-        return Effort(self.seconds, alarms, entry.callers, workloads)
+        possible = tuple(name for name in workloads if name not in entry.cannot)
+        return Effort(self.seconds, alarms, entry.callers, possible)
 
 
 FULL = Plan(rounds=3, seconds=0.5, alarms=1_000)
