@@ -22,6 +22,7 @@ from zlib import crc32
 import anyio
 import pytest
 from support.clock import run_threads_inline
+from support.fed_reader import FedReader
 
 from trio_durable import (
     ActivationInfo,
@@ -48,7 +49,7 @@ from trio_durable.storage import (
 from trio_durable.storage._urls import storage_at
 from trio_durable.testing._intercepted import InterceptedWriter
 
-from .shared_memory import FakeMembership, FedReader, MemberWriter, Rows, SharedMemory
+from .shared_memory import FakeMembership, MemberWriter, Rows, SharedMemory
 
 T = TypeVar("T")
 
@@ -157,7 +158,7 @@ class _Shared(SharedMemory):
         return _ClosingWriter(self.membership, inner, is_last=member.serves)
 
     def open_reader(self) -> Reader:
-        return _ClosingReader(self, self._given.open_reader())
+        return FedReader(self.is_fed, self._given.open_reader())
 
 
 class _ClosingWriter(MemberWriter):
@@ -169,11 +170,6 @@ class _ClosingWriter(MemberWriter):
         super().close()
         if self._is_last:
             self.inner.close()
-
-
-class _ClosingReader(FedReader):
-    def close(self) -> None:
-        self.inner.close()
 
 
 def _check_clients_work(kind: str, work: Callable[[], T], /) -> T:

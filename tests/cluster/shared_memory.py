@@ -14,15 +14,13 @@ from itertools import count
 from typing import Any
 
 import attrs
+from support.fed_reader import FedReader
 from support.leases import FakeLease
 
-from trio_durable import Cluster, DurableRuntime, InlineRunner, MemoryStorage, ObjectKey
+from trio_durable import Cluster, DurableRuntime, InlineRunner, MemoryStorage
 from trio_durable.storage import (
     ClusterMembership,
     Commit,
-    DueAlarm,
-    DueMessage,
-    ForwardingReader,
     ForwardingWriter,
     Lease,
     LeaseOver,
@@ -30,7 +28,6 @@ from trio_durable.storage import (
     MemberRow,
     NewMember,
     Reader,
-    Receiver,
     SharedStorage,
     View,
     Writer,
@@ -231,48 +228,8 @@ class MemberWriter(ForwardingWriter):
         self._membership.close()
 
 
-class FedReader(ForwardingReader):
-    """Reads the due alarms, the receivers and the due messages of the shards that a member is fed.
-
-    Closing it leaves ``inner`` open.
-    """
-
-    def __init__(self, storage: SharedMemory, inner: Reader) -> None:
-        super().__init__(inner)
-        self._storage = storage
-
-    def due_alarms(
-        self,
-        before: int,
-        after: DueAlarm | None,
-        limit: int,
-        except_types: Collection[str],
-        tenant: str = "",
-    ) -> list[DueAlarm]:
-        found = super().due_alarms(before, after, limit, except_types, tenant)
-        return [each for each in found if self._is_fed(each.key.object_id)]
-
-    def list_receivers(
-        self, after: ObjectKey | None, limit: int, tenant: str = ""
-    ) -> list[Receiver]:
-        found = super().list_receivers(after, limit, tenant)
-        return [each for each in found if self._is_fed(each.key.object_id)]
-
-    def due_messages(
-        self,
-        before: int,
-        after: DueMessage | None,
-        limit: int,
-        except_types: Collection[str],
-        tenant: str = "",
-    ) -> list[DueMessage]:
-        found = super().due_messages(before, after, limit, except_types, tenant)
-        return [each for each in found if self._is_fed(each.key.to.object_id)]
-
-    def _is_fed(self, object_id: str) -> bool:
-        membership = self._storage.membership
-        assert membership is not None
-        return membership.shard_of(object_id) in membership.fed
+class _SharedReader(FedReader):
+    """Closing it leaves ``inner`` open."""
 
     def close(self) -> None:
         pass
@@ -301,7 +258,12 @@ class SharedMemory(SharedStorage):
         return MemberWriter(self.membership, self.rows.writer)
 
     def open_reader(self) -> Reader:
-        return FedReader(self, self.rows.reader)
+        return _SharedReader(self.is_fed, self.rows.reader)
+
+    def is_fed(self, object_id: str) -> bool:
+        """True if the object is in a shard that this member is fed."""
+        assert self.membership is not None
+        return self.membership.shard_of(object_id) in self.membership.fed
 
     def list_members(self) -> list[MemberRow]:
         owned = Counter(self.rows.owners)

@@ -10,17 +10,16 @@ Trade-off: claims of alarms aren't released when a shard is taken over. They run
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import attrs
+from support.fed_reader import FedReader
 
 from trio_durable.storage import (
     ClusterMembership,
-    DueAlarm,
-    ForwardingReader,
     Lease,
     LeaseOver,
     Member,
@@ -388,7 +387,7 @@ class MemberStorage(Mounted, SharedStorage):
         return _MemberWriter(self._membership, super().open_writer())
 
     def open_reader(self) -> Reader:
-        return _FedReader(self, super().open_reader())
+        return FedReader(self.is_fed, super().open_reader())
 
     def prove_death(self) -> None:
         """Let the other members know that the process has ended."""
@@ -425,22 +424,3 @@ class _MemberWriter(MountedWriter):
 
     def close(self) -> None:
         self._membership.close()
-
-
-class _FedReader(ForwardingReader):
-    """Reads the due alarms of the shards that a member is fed."""
-
-    def __init__(self, storage: MemberStorage, inner: Reader) -> None:
-        super().__init__(inner)
-        self._storage = storage
-
-    def due_alarms(
-        self,
-        before: int,
-        after: DueAlarm | None,
-        limit: int,
-        except_types: Collection[str],
-        tenant: str = "",
-    ) -> list[DueAlarm]:
-        found: Sequence[DueAlarm] = super().due_alarms(before, after, limit, except_types, tenant)
-        return [each for each in found if self._storage.is_fed(each.key.object_id)]
