@@ -295,14 +295,12 @@ class Activation(Opening):
             running = HandlerTurn(self.state, self.runtime, turn, handler, envelope, *shared)
             if handler.limit is not None:
                 job.limit = self._limited(handler.limit, turn)
-                job.is_watched = True
         if (observation := services.observation) is not None:
             if handler is None:
                 event = after_load_event(self.key, self.state.object_type)
             else:
                 event = context.run(turn_event, self.key, handler)
             job.observed_at = observation.begin_async(event, context)
-            job.is_watched = True
         job.worker = worker
         worker.take(self, running)
         if not running.begin():
@@ -327,8 +325,7 @@ class Activation(Opening):
         assert mailbox.serving is not None
         value, error = running.take()
         try:
-            if mailbox.job.is_watched:
-                self._end_job(mailbox.job, running, error)
+            self._end_job(mailbox.job, running, error)
             if running.turn.base_lost:
                 self._invalidate()
             if running.is_handlers:

@@ -27,7 +27,7 @@ class Phase(Enum):
 class Job:
     """A load or an ``async def`` turn, which keeps its object busy."""
 
-    __slots__ = ("began", "is_watched", "limit", "name", "observed_at", "turn", "worker")
+    __slots__ = ("began", "limit", "name", "observed_at", "turn", "worker")
 
     def __init__(self, name: str, began: float, turn: Turn | None) -> None:
         self.name = name
@@ -39,7 +39,5 @@ class Job:
         """The worker that has begun the turn."""
         self.limit: CallbackWaiter | None = None
         """Interrupts the turn if it takes too long."""
-        self.is_watched = False
-        """It has a limit, or is observed by instruments."""
         self.observed_at = 0.0
         """See `Observation.begin_async`."""

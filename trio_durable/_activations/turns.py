@@ -123,6 +123,17 @@ class AsyncTurn(ABC):
     `begin` takes its first step. If the turn hasn't ended by that, a task awaits it, once; what the
     coroutine has yielded is the first thing that this yields to the event loop. `take` returns the
     outcome then.
+
+    Args:
+        state: The object's state, with a live instance.
+        runtime: The runtime as the object sees it.
+        turn: The turn.
+        function: The function.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        context: The caller's context variables.
+        step: Calls a function with arguments, see `Loop.interruptible`.
+        cancelled: Makes the error for a cancellation, see `replacement`.
     """
 
     __slots__ = (
@@ -145,26 +156,32 @@ class AsyncTurn(ABC):
     """The object was stored before; for a turn of ``after_load``."""
     is_handlers = True
     """False if the turn is that of ``after_load``."""
-    _state: ObjectState
-    """The object's state, with a live instance."""
-    _runtime: Dispatcher | None
-    """The runtime as the object sees it."""
-    turn: Turn
-    """The turn."""
-    context: Context
-    """The caller's context variables."""
-    _function: Callable[..., Any]
-    _args: tuple[object, ...]
-    _kwargs: dict[str, object]
-    _step: Callable[..., Any]
-    """See `Loop.interruptible`."""
-    _cancelled: Callable[[Turn], BaseException] | None
-    """See `replacement`."""
-    _coroutine: Coroutine[Any, Any, object] | None
-    _yielded: object
-    """That which the first step has yielded to the event loop."""
-    _value: object
-    _error: BaseException | None
+
+    def __init__(
+        self,
+        state: ObjectState,
+        runtime: Dispatcher | None,
+        turn: Turn,
+        function: Callable[..., Any],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        context: Context,
+        step: Callable[..., Any],
+        cancelled: Callable[[Turn], BaseException] | None,
+    ) -> None:
+        self.turn = turn
+        self.context = context
+        self._state = state
+        self._runtime = runtime
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+        self._step = step
+        self._cancelled = cancelled
+        self._coroutine: Coroutine[Any, Any, object] | None = None
+        self._yielded: object = None
+        self._value: object = None
+        self._error: BaseException | None = None
 
     def begin(self) -> bool:
         """Take the first step; return True if the turn has ended by it."""
@@ -307,17 +324,11 @@ class HandlerTurn(AsyncTurn):
         step: Callable[..., Any],
         cancelled: Callable[[Turn], BaseException] | None = None,
     ) -> None:
-        # Not by a method of the base, since each call comes by.
-        self.turn = turn
-        self.context = envelope.context
-        self._state = state
-        self._runtime = runtime
-        self._function = handler.function
-        self._args = (state.instance, *envelope.args)
-        self._kwargs = envelope.kwargs
-        self._step = step
-        self._cancelled = cancelled
-        self._coroutine = self._yielded = self._value = self._error = None
+        args = (state.instance, *envelope.args)
+        super().__init__(
+            *(state, runtime, turn, handler.function, args, envelope.kwargs),
+            *(envelope.context, step, cancelled),
+        )
         self._handler = handler
         self._replies = envelope.replies
         state.effects = envelope.begin()
@@ -359,16 +370,8 @@ class AfterLoadTurn(AsyncTurn):
     ) -> None:
         hook = state.object_type.after_load
         assert hook is not None
-        self.turn = turn
-        self.context = context
-        self._state = state
-        self._runtime = runtime
-        self._function = hook
-        self._args = (state.instance,)
-        self._kwargs = {}
-        self._step = step
-        self._cancelled = cancelled
-        self._coroutine = self._yielded = self._value = self._error = None
+        args = (state.instance,)
+        super().__init__(state, runtime, turn, hook, args, {}, context, step, cancelled)
         self.was_stored = state.is_stored
 
     def _end(self, value: object) -> object:

@@ -100,7 +100,6 @@ class Worker:
         "_resistance",
         "_serving",
         "_turn",
-        "has_turn",
         "is_spent",
         "task",
         "was_cut_off",
@@ -119,8 +118,6 @@ class Worker:
         self._clean: object = None
         self._resistance: CallbackWaiter | None = None
         self._own: OwnTask | None = None
-        self.has_turn = False
-        """True from the beginning of an ``async def`` turn to its end."""
         self.is_spent = False
         """It must not begin a turn: see `look`."""
         self.task: object = None
@@ -148,6 +145,11 @@ class Worker:
         """True if it waits for work, and wasn't woken."""
         return self._parked is not None and not self._parked.ended
 
+    @property
+    def has_turn(self) -> bool:
+        """True from the beginning of an ``async def`` turn to its end."""
+        return self._turn is not None
+
     def look(self) -> None:
         """Look at what handlers have left in the task: it is spent if its cancellation changed."""
         if self._probe() != self._clean:
@@ -157,12 +159,10 @@ class Worker:
         """A turn begins in it. Until `drop` it is the worker's to finish."""
         self._place = place
         self._turn = turn
-        self.has_turn = True
 
     def drop(self) -> None:
         """The turn has ended, and its outcome was handed out."""
         self.look()
-        self.has_turn = False
         self._turn = self._place = None
 
     def wake(self) -> None:
