@@ -17,7 +17,10 @@ __all__ = ["fresh_server", "own_server", "postgres", "postgres_database"]  # fix
 
 @pytest.fixture(params=["trio", "asyncio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Each test runs on both loops, in virtual time: waiting costs nothing."""
+    """Each test runs on both loops, in virtual time: waiting costs nothing.
+
+    A test of one loop parametrizes it with ``indirect=True``, or it would run in real time.
+    """
     if request.param == "trio":
         return "trio", {"clock": MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": VirtualTimeLoop}

@@ -482,7 +482,7 @@ async def test_a_handler_may_use_another_as_a_method() -> None:
 # --- cancelled from within -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 @pytest.mark.parametrize("name", ["await_cancelled_future", "cancel_own_task"])
 async def test_a_cancellation_inside_a_handler_stays_inside(name: str) -> None:
     reached = False
@@ -500,7 +500,7 @@ async def test_a_cancellation_inside_a_handler_stays_inside(name: str) -> None:
     assert reached, "the runtime ended without an error"
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 @pytest.mark.parametrize(
     "state",
     [

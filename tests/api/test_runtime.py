@@ -397,7 +397,7 @@ async def test_calls_from_another_thread_or_loop_are_refused() -> None:
         assert await anyio.to_thread.run_sync(anyio.from_thread.run, counter.increment) == 2
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_native_cancellation_passes_through() -> None:
     storage = ScriptedStorage()
 

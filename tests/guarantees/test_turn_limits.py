@@ -247,7 +247,7 @@ async def test_what_a_turn_has_committed_stays() -> None:
         assert storage.rows() == {"a": b'{"done":1,"$as":{}}'}
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_cancellation_that_comes_from_elsewhere_is_none_of_the_limit() -> None:
     async def cancel_own_task(self: Limited) -> None:
         task = asyncio.current_task()
