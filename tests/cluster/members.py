@@ -30,7 +30,7 @@ import uvloop
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 
 from trio_durable import Cluster, DurableRuntime
-from trio_durable._cluster import file_cluster, service
+from trio_durable._cluster import file_endpoint, service
 from trio_durable._cluster.file_cluster import FileCluster
 from trio_durable._cluster.peer import Peer
 from trio_durable._cluster.places import OnePlace
@@ -63,13 +63,13 @@ class Spec:
 POINTS: dict[str, tuple[Any, str]] = {
     "lock taken": (FileLock, "__init__"),
     "storage opened": (SQLiteStorage, "open_writer"),
-    "listening": (file_cluster, "listen"),
-    "note written": (file_cluster, "write_note"),
+    "listening": (file_endpoint, "listen"),
+    "note written": (file_endpoint, "write_note"),
     "serving": (OnePlace, "acquired"),
     "first member connected": (FileCluster, "_accepted"),
     "first request taken": (service.Service, "serve"),
     "first change committed": (SQLiteWriter, "commit"),
-    "note removed": (file_cluster, "remove_note"),
+    "note removed": (file_endpoint, "remove_note"),
     "goodbye begun": (Peer, "close"),
     "lock released": (FileLock, "release"),
 }

@@ -149,9 +149,9 @@ MUTANTS = [
         "note_first",
         "the note is written before the process listens",
         "files",
-        "_cluster/file_cluster.py",
+        "_cluster/file_endpoint.py",
         "        listening = await self._listen()\n        try:\n            await self._write",
-        "        await self._write_note(self._address, secret)\n"
+        "        await self._write_note(self._address)\n"
         "        listening = await self._listen()\n        try:\n            await self._write",
     ),
     Mutant(
@@ -190,17 +190,17 @@ MUTANTS = [
         "note_not_restored",
         "a note that was removed stays away",
         "files",
-        "_cluster/file_cluster.py",
-        "if not is_noted and not self._is_leaving:",
+        "_cluster/file_endpoint.py",
+        "if not is_noted and not self._is_closed:",
         "if False:",
     ),
     Mutant(
         "socket_not_restored",
         "a socket that was removed stays away",
         "files",
-        "_cluster/file_cluster.py",
-        "                if not listening.is_at_path:\n",
-        "                if False:\n",
+        "_cluster/file_endpoint.py",
+        "        if not self._listening.is_at_path:\n",
+        "        if False:\n",
     ),
     Mutant(
         "sockets_kept_by_forks",
@@ -231,9 +231,9 @@ MUTANTS = [
         "served_socket_not_replaced",
         "a socket that a copy listens at keeps an owner from listening",
         "forks",
-        "_cluster/file_cluster.py",
-        'replace = self._settings.listen is None and sys.platform == "linux"',
-        "replace = False",
+        "_cluster/file_endpoint.py",
+        'self._may_replace = may_replace and sys.platform == "linux"',
+        "self._may_replace = False",
     ),
     Mutant(
         "goodbye_without_answers",

@@ -31,7 +31,7 @@ from trio_durable import (
     StorageUnavailable,
     handler,
 )
-from trio_durable._cluster import file_cluster
+from trio_durable._cluster import file_cluster, file_endpoint
 from trio_durable._cluster.node_note import NodeNote, read_note, write_note
 from trio_durable._cluster.nodes import host_name
 from trio_durable._cluster.outcomes import ErrorReply
@@ -298,7 +298,7 @@ async def test_a_take_over_that_fails_leaves_the_file_to_others(
             raise OSError("the disk is full")
 
         with monkeypatch.context() as patched:
-            patched.setattr(file_cluster, "write_note", fail)
+            patched.setattr(file_endpoint, "write_note", fail)
             await first.__aexit__(None, None, None)
             await anyio.sleep(60)
             with pytest.raises(CallTimeout, match="no process of the cluster had the object"):
@@ -443,7 +443,7 @@ async def test_a_note_leads_to_a_socket_that_is_there(
         there.append(Path(note.address.removeprefix("unix://")).is_socket())
         write_note(note_path, note)
 
-    monkeypatch.setattr(file_cluster, "write_note", noted)
+    monkeypatch.setattr(file_endpoint, "write_note", noted)
     async with member(path):
         assert there == [True]
 
@@ -576,7 +576,7 @@ async def test_whatever_fails_after_the_lock_was_taken_releases_it(
 
     for step in ("listen", "write_note"):
         with monkeypatch.context() as patched:
-            patched.setattr(file_cluster, step, fail)
+            patched.setattr(file_endpoint, step, fail)
             with pytest.raises(StorageUnavailable, match="the disk is full"):
                 await member(path).__aenter__()
         async with member(path) as runtime:

@@ -18,8 +18,6 @@ Invariants:
 from __future__ import annotations
 
 import logging
-import secrets
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import repeat
@@ -31,47 +29,37 @@ import attrs
 
 from .._errors import StorageInUse, StorageUnavailable
 from .._eventloop.loop import Loop
-from .._eventloop.tasks import OwnTask, OwnTasks
+from .._eventloop.tasks import OwnTasks
 from .._eventloop.timeouts import Deadlines
 from .._eventloop.wakeup import AutoResetEvent
 from .._text import error_summary
 from .address import (
     Address,
-    AddressInUse,
-    Listening,
     SocketPathTooLong,
     TCPAddress,
     dial,
-    listen,
     local_address,
     parse_address,
 )
-from .handshake import Connection, Credentials, HandshakeFailed, Introduction, greet
+from .file_endpoint import FileEndpoint, FileNode
+from .handshake import Connection, HandshakeFailed, greet
 from .incoming import Incoming
-from .listener import Listener
 from .node_note import (
-    NodeNote,
     UnreadableNote,
-    is_noted_at,
     note_beside,
     read_note,
-    remove_note,
-    write_note,
 )
 from .nodes import Node, host_name, node_of, this_node
 from .peer import Peer
 from .peers import Peers
 from .places import OnePlace
-from .settings import Cluster
+from .settings import Cluster, Command
 
 logger = logging.getLogger("trio_durable.cluster")
 
 ENTER_SECONDS = 5.0
 """How long entering may take to find the owner, or to become it."""
-WATCH_SECONDS = 1.0
-"""The interval at which an owner looks for its note and its socket."""
 _WARN_AFTER = 5.0
-_NAME = "file"
 
 
 class _NoOwner(Exception):
@@ -120,7 +108,8 @@ class FileCluster:
         answered: Callable[[], Awaitable[None]],
         failed: Callable[[BaseException], object],
     ) -> None:
-        self._me = this_node(node_id, serves=settings.serve, shards=0, group=settings.group)
+        node = this_node(node_id, serves=settings.serve, shards=0, group=settings.group)
+        self._me = FileNode(node, settings.max_calls, settings.max_frame)
         self._loop = loop
         self._tasks = tasks
         self._early_tasks = early_tasks
@@ -139,7 +128,7 @@ class FileCluster:
         self._peers = Peers(
             loop, tasks, deadlines, settings, serve=serve, ended=self._ended, failed=failed
         )
-        self._listener: Listener | None = None
+        self._endpoint: FileEndpoint | None = None
         self._owner: Peer | None = None
         self._holder: int | None = None
         """The process that had the lock last, if that is known."""
@@ -214,76 +203,23 @@ class FileCluster:
 
     async def _begin_to_own(self) -> None:
         """Listen, write the note, and serve. The lock is held."""
-        secret = secrets.token_bytes(32)
-        listening = await self._listen()
-        try:
-            await self._write_note(listening.address, secret)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await listening.close()
-            raise
-        listener = self._accept_at(listening, secret)
-        restoring = partial(self._restore, listening, listener, secret)
-        self._early_tasks.start(restoring, "trio_durable note", self._failed)
+        endpoint = FileEndpoint(
+            self._loop,
+            self._tasks,
+            self._path,
+            self._address,
+            may_replace=self._settings.listen is None,
+            me=self._me,
+            is_shared=True,
+            accepted=self._accepted,
+            in_thread=self._in_thread,
+            failed=self._failed,
+        )
+        await endpoint.open()
+        self._endpoint = endpoint
+        self._early_tasks.start(endpoint.watch, "trio_durable note", self._failed)
         self._places.acquired()
         self._owns()
-
-    async def _listen(self) -> Listening:
-        # On Linux the lock follows the file, however its lock file was removed. So whatever
-        # listens at the socket of the file is no owner's.
-        replace = self._settings.listen is None and sys.platform == "linux"
-        try:
-            listening = await listen(self._address, replace=replace)
-        except AddressInUse as error:
-            raise StorageUnavailable(str(self._path), str(error)) from error
-        except OSError as error:
-            problem = f"can't listen at {self._address} ({error_summary(error)})"
-            raise StorageUnavailable(str(self._path), problem) from error
-        return listening
-
-    async def _write_note(self, address: Address, secret: bytes) -> None:
-        me = self._me
-        note = NodeNote(me.node_id, me.host, me.pid, str(address), secret.hex())
-        try:
-            await self._in_thread(partial(write_note, self._note_path, note))
-        except OSError as error:
-            problem = f"its note can't be written ({error_summary(error)})"
-            raise StorageUnavailable(str(self._path), problem) from error
-
-    def _accept_at(self, listening: Listening, secret: bytes) -> OwnTask:
-        listener = self._listener = Listener(
-            self._loop, listening, self._credentials(secret), accepted=self._accepted
-        )
-        return self._tasks.start(listener.run, "trio_durable listener", self._failed)
-
-    async def _restore(self, listening: Listening, listener: OwnTask, secret: bytes) -> None:
-        """Look for the note and the socket, and restore what another process has removed."""
-        node, said = self._me.node_id, ""
-        while not self._is_leaving:
-            await anyio.sleep(WATCH_SECONDS)
-            try:
-                if not listening.is_at_path:
-                    listening = await self._listen()
-                    listener.cancel()
-                    listener = self._accept_at(listening, secret)
-                    logger.warning("%s was removed, and is there again", listening.address)
-                is_noted = await self._in_thread(partial(is_noted_at, self._note_path, node))
-                if not is_noted and not self._is_leaving:
-                    await self._write_note(listening.address, secret)
-                    logger.warning("%s was removed, and is there again", self._note_path)
-                said = ""
-            except StorageUnavailable as problem:
-                if str(problem) != said:
-                    said = str(problem)
-                    logger.warning("%s: no other process can join: %s", self._path, problem)
-
-    def _credentials(self, secret: bytes) -> Credentials:
-        settings = self._settings
-        me = self._me
-        introduction = Introduction(
-            me.node_id, me.release, settings.max_calls, settings.max_frame, me.as_info()
-        )
-        return Credentials(_NAME, secret, introduction)
 
     def _accepted(self, connection: Connection) -> None:
         if self._is_leaving:
@@ -294,7 +230,7 @@ class FileCluster:
     def nodes(self) -> list[Node]:
         """All nodes, the owner first; the owner knows them."""
         return [
-            attrs.evolve(self._me, shards=1),
+            attrs.evolve(self._me.node, shards=1),
             *(node_of(peer.them.info) for peer in self._peers),
         ]
 
@@ -318,6 +254,8 @@ class FileCluster:
             raise _NoOwner(str(error)) from error
         if note is None:
             raise _NoOwner(f"there is no {self._note_path.name}")
+        if not note.is_shared and not isinstance(self._settings, Command):
+            raise _NoOwner(f"process {note.pid} has opened it without cluster=True")
         if note.host != host_name():
             raise _NoOwner(f"its owner is on another machine, {note.host}")
         try:
@@ -325,7 +263,7 @@ class FileCluster:
             with anyio.fail_after(ENTER_SECONDS / 2):
                 stream = await dial(address)
                 connection = await greet(
-                    stream, self._credentials(bytes.fromhex(note.secret)), note.node
+                    stream, self._me.credentials(bytes.fromhex(note.secret)), note.node
                 )
         except (OSError, ValueError, HandshakeFailed) as error:
             raise _NoOwner(f"process {note.pid} doesn't answer: {error_summary(error)}") from error
@@ -365,12 +303,9 @@ class FileCluster:
             await anyio.sleep(next(pauses))
 
     def forked(self) -> None:
-        """The process is a forked one, and drops its copies of the sockets.
-
-        Else they would stay open after the death of its parent, which others would not notice.
-        """
-        if self._listener is not None:
-            self._listener.forked()
+        """The process is a forked one, and drops its copies of the sockets."""
+        if self._endpoint is not None:
+            self._endpoint.forked()
         self._peers.forked()
 
     # --- leaving ---------------------------------------------------------------------------------
@@ -382,7 +317,8 @@ class FileCluster:
     async def leave(self) -> None:
         """Say goodbye to all peers, and return when they have it, behind all answers."""
         self._is_leaving = True
-        remove_note(self._note_path, self._me.node_id)
+        if self._endpoint is not None:
+            self._endpoint.close()
         await self._answered()
         await self._peers.leave()
 

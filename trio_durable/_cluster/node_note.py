@@ -33,6 +33,8 @@ class NodeNote:
     address: str
     secret: str
     """Hexadecimal."""
+    is_shared: bool = True
+    """False for a runtime that isn't in a cluster, and is reached by commands only."""
 
 
 def note_beside(database: Path) -> Path:
@@ -69,7 +71,8 @@ def read_note(path: Path) -> NodeNote | None:
     try:
         with path.open("rb") as file:
             data = json.loads(file.read(_MOST_BYTES))
-        note = NodeNote(**{field.name: data[field.name] for field in attrs.fields(NodeNote)})
+        fields = {field.name: data[field.name] for field in attrs.fields(NodeNote)[:-1]}
+        note = NodeNote(**fields, is_shared=data.get("is_shared", True))
         bytes.fromhex(note.secret)
     except FileNotFoundError:
         return None
@@ -77,7 +80,8 @@ def read_note(path: Path) -> NodeNote | None:
         raise UnreadableNote(f"{path} can't be read ({error.strerror})") from error
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UnreadableNote(f"{path} isn't the note of a runtime") from error
-    if not (isinstance(note.pid, int) and all(type(part) is str for part in _texts(note))):
+    is_right = isinstance(note.pid, int) and isinstance(note.is_shared, bool)
+    if not (is_right and all(type(part) is str for part in _texts(note))):
         raise UnreadableNote(f"{path} isn't the note of a runtime")
     return note
 

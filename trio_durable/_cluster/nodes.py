@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,8 +40,12 @@ class Node:
         return list(attrs.astuple(self))[: len(_INFO)]
 
 
-_INFO = (str, str, int, str, bool, int, str, bool)
-"""The types of the fields that a node has told others."""
+_INFO: tuple[tuple[type, ...], ...] = (
+    *((str,), (str,), (int,), (str,), (bool,), (int,)),
+    (str, types.NoneType),
+    (bool,),
+)
+"""The types of the fields that a node sends to others."""
 
 
 def this_node(node_id: str, *, serves: bool, shards: int, group: str | None = None) -> Node:
@@ -80,7 +85,7 @@ def node_of(info: object) -> Node:
     if (
         not isinstance(info, list)
         or len(info) < len(_INFO)
-        or any(type(value) is not kind for value, kind in zip(info, _INFO, strict=False))
+        or any(type(value) not in kinds for value, kinds in zip(info, _INFO, strict=False))
     ):
         raise ValueError("a node has described itself in a way that this release can't read")
     return Node(*info[: len(_INFO)])

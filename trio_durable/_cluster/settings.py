@@ -89,6 +89,16 @@ class Cluster:
             raise ValueError(f"tls must be a ClusterTLS, not {self.tls!r:.60}")
 
 
+class Command(Cluster):
+    """Settings of a command, which joins the runtimes that are open and owns nothing.
+
+    It may also join a runtime on an SQLite file that isn't in a cluster.
+    """
+
+    def __init__(self, *, group: str = DEFAULT_GROUP, tls: ClusterTLS | None = None) -> None:
+        super().__init__(serve=False, group=group, tls=tls)
+
+
 def check_file_settings(settings: Cluster) -> None:
     """Check the settings of processes that share an SQLite file.
 
