@@ -515,6 +515,7 @@ def statistics(objects: int, busy: int, transactions: int, commits: int) -> Runt
         shards=1,
         calls_forwarded=0,
         log_bytes=None,
+        control_problem="commands reach runtimes on SQLite files, and those of a cluster",
     )
 
 

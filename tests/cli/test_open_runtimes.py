@@ -1,4 +1,4 @@
-"""Commands that change data while runtimes of a cluster are open: these make the changes.
+"""Commands that change data while runtimes are open: these make the changes.
 
 The runtimes are in this process, so the tests see what is in memory.
 """
@@ -29,6 +29,7 @@ from trio_durable import (
     handler,
     upgrade,
 )
+from trio_durable._cluster.settings import Command
 from trio_durable._cluster.tls import ClusterTLS
 from trio_durable._messages.message import message_id
 from trio_durable.cli.storage.members import cluster_of
@@ -109,6 +110,12 @@ class App:
 
         return self.portal.call(call)
 
+    def control_problem(self) -> str | None:
+        async def problem() -> str | None:
+            return self.runtime.statistics().control_problem
+
+        return self.portal.call(problem)
+
     def objects(self, tenant: str = "") -> dict[str, ObjectRow]:
         with closing(resolve_storage(self.where).open_reader()) as reader:
             rows = reader.browse_objects("cli.open.Cart", None, 1000, tenant)
@@ -121,31 +128,39 @@ class App:
 
 
 @contextmanager
-def opened(where: str, *clusters: Cluster | bool) -> Iterator[App]:
+def opened(where: str, *clusters: Cluster | bool, control: bool = True) -> Iterator[App]:
     """Open a runtime for each of the settings, in one event loop."""
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal("trio"))
-        runtimes = [DurableRuntime(where, objects=[Cart], cluster=each) for each in clusters]
+        runtimes = [
+            DurableRuntime(where, objects=[Cart], cluster=each, control=control)
+            for each in clusters
+        ]
         for runtime in runtimes:
             stack.enter_context(portal.wrap_async_context_manager(runtime))
         if len(runtimes) > 1:
             eventually(lambda: all(n.shards for n in portal.call(runtimes[0].list_nodes)))
-        yield App(where, portal, runtimes[0])
+        app = App(where, portal, runtimes[0])
+        if where == "app.db" and control:
+            eventually(lambda: app.control_problem() is None)
+        yield app
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["alone", "sqlite", "postgres"])
 def where(request: pytest.FixtureRequest, folder: Path) -> str:
     """An empty storage."""
     fired.clear()
     broken.clear()
     held.clear()
-    return "app.db" if request.param == "sqlite" else request.getfixturevalue("database")
+    return request.getfixturevalue("database") if request.param == "postgres" else "app.db"
 
 
 @pytest.fixture
-def app(where: str) -> Iterator[App]:
+def app(where: str, request: pytest.FixtureRequest) -> Iterator[App]:
     """The processes of an app; on PostgreSQL two members, so that some objects are in either."""
-    with opened(where, *([True] if where == "app.db" else [True, True])) as app:
+    kind = request.node.callspec.params["where"]
+    clusters = {"alone": [False], "sqlite": [True], "postgres": [True, True]}
+    with opened(where, *clusters[kind]) as app:
         yield app
 
 
@@ -407,10 +422,11 @@ def test_a_type_that_the_runtimes_do_not_know_is_refused(where: str) -> None:
 
 
 @pytest.mark.parametrize("command", [("rm", "--yes"), ("edit", "--set", "cents=1")])
-def test_a_runtime_without_cluster_keeps_commands_out(where: str, command: tuple[str, ...]) -> None:
+def test_a_runtime_without_control_keeps_commands_out(where: str, command: tuple[str, ...]) -> None:
     name, *options = command
-    with opened(where, False) as app:
+    with opened(where, False, control=False) as app:
         app.call("a", "add", 3)
+        assert app.control_problem() is not None
         # A note that a killed process of a cluster has left.
         note = {"node": "x", "host": "x", "pid": 1, "address": "unix:///x", "secret": ""}
         Path("app.db-node").write_text(json.dumps(note))
@@ -449,6 +465,4 @@ def test_certificates_come_from_the_environment(
     for name, value in tls.items():
         monkeypatch.setenv(f"TRIO_DURABLE_TLS_{name.upper()}", value)
     with opened(database, True):
-        assert cluster_of(resolve_storage(database), None) == Cluster(
-            serve=False, tls=ClusterTLS(**tls)
-        )
+        assert cluster_of(resolve_storage(database), None) == Command(tls=ClusterTLS(**tls))

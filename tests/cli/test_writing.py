@@ -165,7 +165,7 @@ open({str(editor / "tried")!r}, "w").write(f"{{ran.returncode}} {{ran.stderr}}")
     tried = (editor / "tried").read_text(encoding="utf-8")
     assert tried.startswith("2 ")
     assert "is in use by a runtime of process" in tried
-    assert "; stop its process first, or open it with cluster=True" in tried
+    assert "; stop its process first, or open it without control=False" in tried
 
 
 def test_edit_checks_the_state_against_the_class(db: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import Token
+from functools import partial
 from heapq import nlargest
 from operator import attrgetter
 from pathlib import Path
@@ -43,6 +44,8 @@ from .tenant import Tenant, check_tenant
 
 if TYPE_CHECKING:
     from cattrs import Converter
+
+    from .._cluster.service import Targets
 
 DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0
@@ -92,6 +95,9 @@ class DurableRuntime(Objects):
             PostgreSQL they divide the objects, and call each other for the rest.
         scheduler: An `ObanScheduler` for alarms that are jobs of Oban, on a PostgreSQL database;
             None for the timing wheel.
+        control: Whether commands of ``trio-durable`` reach a runtime on an SQLite file while it is
+            open, over a socket beside the file that only its owner can open. A member of a cluster
+            has a socket anyway.
 
     Durations are a ``timedelta`` or a number of seconds.
 
@@ -121,6 +127,7 @@ class DurableRuntime(Objects):
         instruments: Iterable[Instrument] = (),
         cluster: bool | Cluster = False,
         scheduler: ObanScheduler | None = None,
+        control: bool = True,
     ) -> None:
         positive_int(max_resident, "max_resident")
         positive_int(max_state_size, "max_state_size")
@@ -145,6 +152,7 @@ class DurableRuntime(Objects):
             close_timeout=seconds(close_timeout, "close_timeout"),
             cluster=_clustered(cluster_settings(cluster), self._storage, self._registry),
             oban=_on_postgres(scheduler, self._storage),
+            commands_at=_commands_at(control, self._storage),
         )
         self._is_entered = False
         self._opened: OpenRuntime | None = None
@@ -254,6 +262,8 @@ class DurableRuntime(Objects):
         self._opened = opened
         if self._settings.cluster is None:
             self._administration = Administration(opened)
+            if (path := self._settings.commands_at) is not None:
+                opened.accept_commands(path, partial(self._command_targets, opened))
         else:
             from .cluster import join  # here, since it takes long
 
@@ -269,6 +279,11 @@ class DurableRuntime(Objects):
         )
         registry.origin.open()
         registry.prepare()
+
+    def _command_targets(self, opened: OpenRuntime) -> Targets:
+        from .cluster import CommandTargets  # here, since it takes long
+
+        return CommandTargets(opened, self._registry)
 
     def _serve(self, object_type: ObjectType) -> LocalCalls:
         opened = self._open()
@@ -340,6 +355,7 @@ class DurableRuntime(Objects):
             shards=1 if opened.sharing is None else opened.sharing.shards,
             calls_forwarded=0 if opened.sharing is None else opened.sharing.router.forwarded,
             log_bytes=opened.sides.writer.log_bytes,
+            control_problem=_control_problem(opened, self._settings),
         )
 
 
@@ -360,6 +376,22 @@ def _clustered(
         "cluster needs a storage that several processes can share, an SQLite file or a PostgreSQL "
         f"database; {storage.location} is a {type(storage).__name__}"
     )
+
+
+def _commands_at(control: bool, storage: Storage) -> Path | None:
+    if not isinstance(control, bool):
+        raise ValueError(f"control must be True or False, not {control!r:.60}")
+    return Path(storage.location) if control and isinstance(storage, SQLiteStorage) else None
+
+
+def _control_problem(opened: OpenRuntime, settings: Settings) -> str | None:
+    if settings.cluster is not None:
+        return None
+    if opened.control is not None:
+        return opened.control.problem
+    if isinstance(settings.storage, SQLiteStorage):
+        return "control is False"
+    return "commands reach runtimes on SQLite files, and those of a cluster"
 
 
 def _on_postgres(scheduler: ObanScheduler | None, storage: Storage) -> ObanOnPostgres | None:

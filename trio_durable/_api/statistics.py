@@ -52,3 +52,6 @@ class RuntimeStatistics:
     log_bytes: int | None
     """Bytes of the write-ahead log of an SQLite file, as of a second before the latest commit; None
     for other storages. Above 16 MiB, a long read keeps SQLite from starting it over."""
+    control_problem: str | None
+    """The reason that commands of ``trio-durable`` can't reach this runtime while it is open; None
+    if they can."""

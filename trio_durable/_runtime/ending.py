@@ -24,6 +24,7 @@ from ..storage import Storage
 from .host import Host
 
 if TYPE_CHECKING:
+    from .control import Control
     from .messaging import Messaging
     from .sharing import Sharing
 
@@ -43,6 +44,7 @@ class Ending:
     batched_load: BatchedLoad
     pump: Pump
     sharing: Sharing | None
+    control: Control | None
     messaging: Messaging | None
     _runtime: Dispatcher
     _runners: tuple[Runner, ...]
@@ -146,6 +148,8 @@ class Ending:
     def forked(self) -> None:
         """The process is a forked one: the runtime is closed here, and nothing waits for it."""
         self.host.has_forked = True
+        if self.control is not None:
+            self.control.forked()
         if self.sharing is not None:
             self.sharing.forked()
         self.services.closing = self.services.closed = True

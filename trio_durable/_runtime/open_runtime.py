@@ -27,6 +27,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextvars import Context, copy_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import uuid4
 
@@ -55,6 +56,7 @@ from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from ..scheduler import Destination, Scheduler
 from ..storage import Lease, Reader, StorageFault
+from .control import Control
 from .ending import Ending
 from .forks import open_runtimes
 from .host import Host
@@ -206,6 +208,8 @@ class OpenRuntime(Ending):
             runner.failed = self.fail
         self.sharing: Sharing | None = None
         """The cluster, if the runtime is in one."""
+        self.control: Control | None = None
+        """The socket for commands of a runtime on a file that is in no cluster."""
         self._closed = anyio.Event()
         self._is_late = False
         self.messaging: Messaging | None = None
@@ -240,6 +244,8 @@ class OpenRuntime(Ending):
         host.push(self._finish_turns)
         if self.sharing is not None:
             await self.sharing.enter()
+        if self.control is not None:
+            self.control.open()
 
     def _own(self) -> None:
         """Begin to deliver alarms and messages: the objects are in this process."""
@@ -305,6 +311,8 @@ class OpenRuntime(Ending):
     async def _leave_others(self) -> None:
         if self.sharing is not None:
             await self.sharing.leave()
+        if self.control is not None:
+            await self.control.leave()
 
     def _raise_if_late(self) -> None:
         if self._is_late and not self.host.has_forked:
@@ -449,6 +457,12 @@ class OpenRuntime(Ending):
                 failed=self.fail,
             )
         return self.sharing
+
+    def accept_commands(self, path: Path, targets: Callable[[], Targets]) -> None:
+        """Listen for commands once the runtime is open: see `Control`."""
+        services, tasks = self.services, OwnTasks(self.loop, self._context, self._task_failed)
+        parts = (path, self.node_id, services, self.host, self.sides, tasks)
+        self.control = Control(*parts, targets, self.fail)
 
     async def read(self, read: Callable[[Reader], R]) -> R:
         """Run ``read`` in the reader's thread.

@@ -61,3 +61,5 @@ class Settings:
     cluster: ClusterOnFile | ClusterOfMembers | None = None
     oban: ObanOnPostgres | None = None
     """Where alarms are jobs of Oban; None for the timing wheel."""
+    commands_at: Path | None = None
+    """The file beside which it listens for commands; None if it doesn't."""

@@ -21,7 +21,7 @@ from .._eventloop.tasks import OwnTasks
 from ..storage import Lease
 from .host import Host
 
-_FRAME_MARGIN = 4096
+FRAME_MARGIN = 4096
 """Bytes of a message beside arguments or a reply: type, id and handler, which are bounded."""
 
 
@@ -71,7 +71,7 @@ class Sharing(ABC):
         Raises:
             DefinitionError: Values of a handler can't be sent to another process.
         """
-        codec = CallCodec(object_type, handles, self._settings.max_frame - _FRAME_MARGIN)
+        codec = CallCodec(object_type, handles, self._settings.max_frame - FRAME_MARGIN)
         path = partial(RoutedCalls, router=self.router, codec=codec)
         return attrs.evolve(object_type, exchange=codec), path
 

@@ -8,7 +8,7 @@ import click
 
 from ..._api.runtime import DurableRuntime
 from ..._cluster.nodes import Node, by_shards, node_of_member
-from ..._cluster.settings import Cluster
+from ..._cluster.settings import Command
 from ...storage import SharedStorage, Storage
 from ..options import json_option, storage_argument
 from ..output import add_row, console, new_table, print_json
@@ -57,6 +57,6 @@ def _nodes(store: Storage) -> list[Node]:
 
 
 async def _ask(store: Storage) -> list[Node]:
-    async with DurableRuntime(store, objects=[], cluster=Cluster(serve=False)) as runtime:
+    async with DurableRuntime(store, objects=[], cluster=Command()) as runtime:
         me = runtime.node_id
         return [node for node in await runtime.list_nodes() if node.node_id != me]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..._cluster.node_note import UnreadableNote, note_beside, read_note
-from ..._cluster.settings import Cluster
+from ..._cluster.settings import Command
 from ...storage import SharedStorage, SQLiteStorage, Storage
 from ..cluster_options import client_group, client_tls
 from ..errors import CommandError
 
 
-def cluster_of(storage: Storage, owner: int | None) -> Cluster | None:
+def cluster_of(storage: Storage, owner: int | None) -> Command | None:
     """The settings of a client of the cluster that has a storage.
 
     None if the runtime that has it isn't in a cluster.
@@ -26,7 +26,7 @@ def cluster_of(storage: Storage, owner: int | None) -> Cluster | None:
         StorageUnavailable: The storage can't be read.
     """
     if isinstance(storage, SQLiteStorage):
-        return Cluster(serve=False) if _is_shared(Path(storage.location), owner) else None
+        return Command() if _is_shared(Path(storage.location), owner) else None
     return _cluster_of_members(storage) if isinstance(storage, SharedStorage) else None
 
 
@@ -38,12 +38,12 @@ def _is_shared(path: Path, owner: int | None) -> bool:
     return note is not None and owner in (None, note.pid)  # else it is that of a former owner
 
 
-def _cluster_of_members(storage: SharedStorage) -> Cluster | None:
+def _cluster_of_members(storage: SharedStorage) -> Command | None:
     found = storage.list_members()
     groups = {row.group for row in found if row.group is not None and row.member.serves}
     if not groups:
         return None
-    return Cluster(serve=False, group=_chosen(sorted(groups)), tls=client_tls())
+    return Command(group=_chosen(sorted(groups)), tls=client_tls())
 
 
 def _chosen(groups: Sequence[str]) -> str:

@@ -123,13 +123,14 @@ def open_owner(storage: Storage) -> Iterator[Owner]:
         except StorageInUse as in_use:
             cluster = cluster_of(storage, in_use.pid)
             if cluster is None:
-                raise _refused(in_use) from None
+                raise _refused(in_use, storage) from None
             owner = stack.enter_context(_joined(storage, cluster))
         yield owner
 
 
-def _refused(error: StorageInUse) -> StorageInUse:
-    remedy = "stop its process first, or open it with cluster=True"
+def _refused(error: StorageInUse, storage: Storage) -> StorageInUse:
+    opening = "with cluster=True" if isinstance(storage, SharedStorage) else "without control=False"
+    remedy = f"stop its process first, or open it {opening}"
     return StorageInUse(error.location, error.problem, error.pid, error.host, remedy)
 
 
