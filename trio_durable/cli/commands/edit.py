@@ -59,9 +59,10 @@ def edit(
 
     Without --set and --input, the state is opened in your editor ($VISUAL or
     $EDITOR). State is one JSON object. JSON that can't be stored exactly is
-    rejected, and nothing is written without a change. While the processes of a
-    cluster are open, they save the state, unless the object has changed meanwhile.
-    Otherwise no runtime can open the storage until the editor is closed.
+    rejected, and nothing is written without a change. While an app has the
+    storage open, its process saves the state, unless the object has changed
+    meanwhile. Otherwise no runtime can open the storage until the editor is
+    closed.
 
     \b
     Examples:
