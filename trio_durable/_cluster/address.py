@@ -13,7 +13,7 @@ import ssl
 import stat
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -216,8 +216,7 @@ class Listening:
     async def close(self) -> None:
         """Stop listening. If another process has put its own socket at the path, that stays."""
         if isinstance(self.address, UnixAddress) and self.is_at_path:
-            with suppress(OSError):
-                os.unlink(self.address.path)
+            _unlink(self.address.path)
         await anyio.aclose_forcefully(self.socket)
 
 
@@ -244,11 +243,7 @@ async def listen(address: Address, *, replace: bool = False) -> Listening:
     """
     if isinstance(address, UnixAddress):
         _check_free(address, may_be_served=replace)
-        try:
-            listener = await anyio.create_unix_listener(address.path, mode=0o600, backlog=_BACKLOG)
-        except OSError as error:
-            raise _explained(error, address) from error
-        return Listening(address, listener)
+        return Listening(address, await _unix_listener(address))
     try:
         multi = await anyio.create_tcp_listener(
             local_host=address.host, local_port=address.port, backlog=_BACKLOG
@@ -261,6 +256,31 @@ async def listen(address: Address, *, replace: bool = False) -> Listening:
         await anyio.aclose_forcefully(other)
     port: int = listener.extra(SocketAttribute.local_port)  # noqa: S610  # not Django's
     return Listening(TCPAddress(address.host, port), listener)
+
+
+async def _unix_listener(address: UnixAddress) -> SocketListener:
+    # Not AnyIO's function, which binds the socket in a thread: AnyIO's threads on asyncio keep a
+    # process from ending whose event loop was left by SystemExit.
+    with ExitStack() as undo:
+        bound = undo.enter_context(socket.socket(socket.AF_UNIX))
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(address.path)
+            bound.bind(address.path)
+            undo.callback(_unlink, address.path)
+            os.chmod(address.path, 0o600)
+            bound.setblocking(False)
+            bound.listen(_BACKLOG)
+        except OSError as error:
+            raise _explained(error, address) from error
+        listener = await SocketListener.from_socket(bound)
+        undo.pop_all()
+    return listener
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _explained(error: OSError, address: Address) -> OSError:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .._activations.services import Services
 from .._errors import StorageUnavailable
 from .._eventloop.tasks import OwnTasks
+from .._text import error_summary
 from .host import Host
-from .sides import Sides
 
 if TYPE_CHECKING:
     from .._cluster.file_endpoint import FileEndpoint
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trio_durable")
 
+T = TypeVar("T")
+
+
+async def _at_once(work: Callable[[], T]) -> T:
+    # The note is small, and the storage's thread may be busy.
+    return work()
+
 
 class Control:
     """The socket of one runtime, for commands.
@@ -39,7 +46,6 @@ class Control:
         node_id: The runtime's id.
         services: The runtime's parts.
         host: The runtime's host.
-        sides: The storage.
         tasks: Runs the tasks, which outlive the runtime's own, until `leave`.
         targets: Makes the objects, for requests of commands.
         failed: Called with a fault of the library's own.
@@ -51,7 +57,6 @@ class Control:
         node_id: str,
         services: Services,
         host: Host,
-        sides: Sides,
         tasks: OwnTasks,
         targets: Callable[[], Targets],
         failed: Callable[[BaseException], object],
@@ -60,7 +65,6 @@ class Control:
         self._node_id = node_id
         self._services = services
         self._host = host
-        self._sides = sides
         self._tasks = tasks
         self._targets = targets
         self._failed = failed
@@ -75,7 +79,7 @@ class Control:
         if self._services.loop.is_virtual:
             self.problem = "the event loop's time is virtual"
         else:
-            self._tasks.start(self._open, "trio_durable control", self._failed)
+            self._tasks.start(self._open, "trio_durable control", self._fault)
 
     async def _open(self) -> None:
         # Imported here, since it takes long.
@@ -96,8 +100,8 @@ class Control:
                 me=FileNode(node, command.max_calls, command.max_frame),
                 is_shared=False,
                 accepted=self._accepted,
-                in_thread=self._sides.writing.runner.run,
-                failed=self._failed,
+                in_thread=_at_once,
+                failed=self._fault,
             )
             await endpoint.open()
         except (SocketPathTooLong, StorageUnavailable) as problem:
@@ -105,6 +109,14 @@ class Control:
             logger.info("%s: commands can't reach this process: %s", self._path, problem)
         else:
             self._endpoint, self.problem = endpoint, None
+
+    def _fault(self, error: BaseException) -> None:
+        """The app goes on without its socket; but Control-C is passed on."""
+        self.problem = error_summary(error)
+        if isinstance(error, Exception):
+            logger.error("%s: commands can't reach this process", self._path, exc_info=error)
+        else:
+            self._failed(error)
 
     def _accepted(self, connection: Connection) -> None:
         from .._cluster.handshake import HandshakeFailed
@@ -135,7 +147,7 @@ class Control:
             Command(),
             serve=self._serve,
             ended=lambda _peer, _seconds: None,
-            failed=self._failed,
+            failed=self._fault,
         )
 
     def _serve(self, incoming: Incoming) -> None:

@@ -461,7 +461,7 @@ class OpenRuntime(Ending):
     def accept_commands(self, path: Path, targets: Callable[[], Targets]) -> None:
         """Listen for commands once the runtime is open: see `Control`."""
         services, tasks = self.services, OwnTasks(self.loop, self._context, self._task_failed)
-        parts = (path, self.node_id, services, self.host, self.sides, tasks)
+        parts = (path, self.node_id, services, self.host, tasks)
         self.control = Control(*parts, targets, self.fail)
 
     async def read(self, read: Callable[[Reader], R]) -> R:
