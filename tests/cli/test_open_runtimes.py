@@ -77,6 +77,16 @@ class Cart(DurableObject, name="cli.open.Cart", schema=2):
         self.cents += cents
 
     @handler
+    def fail_with(self, text: str) -> None:
+        raise ValueError(text)
+
+    @handler
+    async def hang(self) -> None:
+        began, end = held[self.ctx.key.object_id]
+        began.set()
+        await anyio.to_thread.run_sync(end.wait)
+
+    @handler
     def wake_up(self, seconds: float) -> None:
         self.ctx.schedule_alarm("ring", after=seconds)
 

@@ -21,6 +21,7 @@ from .._persistence.ticket import STALE_PROBLEM, Ticket
 from .._telemetry.events import LeavingReason
 from .._telemetry.events import Turn as TurnEvent
 from ..storage import AlarmChanges, MessageKey, NewMessage, StoredAlarm
+from .await_chain import AwaitedFrame
 from .effects import Effects
 from .envelope import Envelope
 from .info import ActivationInfo, BusyObject, Status, duration
@@ -211,6 +212,11 @@ class Resident(ABC):
         interruption = None if job.turn is None else job.turn.interruption
         cancelled = None if interruption is None else now - interruption.began
         return BusyObject(self.key, job.name, now - job.began, self.depth, cancelled)
+
+    def awaited(self) -> list[AwaitedFrame]:
+        """See `Busy.awaited`."""
+        job = self.job
+        return [] if job is None or job.worker is None else job.worker.awaited()
 
     def activity(self) -> str:
         """The reason why a call waits, for messages."""

@@ -22,6 +22,7 @@ from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from .._text import error_summary
 from ..storage import AlarmRow, MessageKey, NewMessage, StoredAlarm
+from .await_chain import AwaitedFrame
 from .eviction import ResidentSet
 from .info import BusyObject
 from .observation import Observation
@@ -40,6 +41,10 @@ class Busy(Protocol):
 
     def busy_info(self) -> BusyObject | None:
         """A snapshot for users; None once the job has ended. For any thread."""
+        ...
+
+    def awaited(self) -> list[AwaitedFrame]:
+        """The frames in which its turn waits."""
         ...
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from .._declarations.records import HandlerDefinition
 from .._errors import PersistenceError
 from .._eventloop.current import Dispatcher, runtime_var
+from .await_chain import AwaitedFrame, await_chain
 from .envelope import Envelope
 from .exchange import Replies
 from .raised import replacement, with_cause, without_cancellation
@@ -244,6 +245,10 @@ class AsyncTurn(ABC):
             return value, error
         finally:
             del value, error
+
+    def awaited(self) -> list[AwaitedFrame]:
+        """The frames in which it waits."""
+        return await_chain(self._coroutine)
 
     def abandon(self) -> None:
         """End it in the middle: its task has been cut off, or the event loop was dropped."""

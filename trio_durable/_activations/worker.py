@@ -25,6 +25,7 @@ from typing import Protocol
 
 from .._eventloop.loop import CallbackWaiter, Loop, Waiter
 from .._eventloop.tasks import OwnTask, OwnTasks
+from .await_chain import AwaitedFrame
 from .slices import Slice, SliceClock
 from .turns import AsyncTurn
 
@@ -149,6 +150,10 @@ class Worker:
     def has_turn(self) -> bool:
         """True from the beginning of an ``async def`` turn to its end."""
         return self._turn is not None
+
+    def awaited(self) -> list[AwaitedFrame]:
+        """The frames in which its turn waits."""
+        return [] if self._turn is None else self._turn.awaited()
 
     def look(self) -> None:
         """Look at what handlers have left in the task: it is spent if its cancellation changed."""

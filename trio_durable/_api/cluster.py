@@ -5,6 +5,7 @@ Imported only when it is needed, since links take long to import.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from .._activations.once_runs import OnceRuns
@@ -21,11 +22,15 @@ from .._runtime.routed_administration import AdministrationRequests, RoutedAdmin
 from .._runtime.settings import ClusterOfMembers, ClusterOnFile
 from .._runtime.sharing import FRAME_MARGIN
 from .._runtime.tenant_barrier import TenantBarrier
+from .commands import CALL, CommandRequests
 from .registry import TypeRegistry
 
 
 def join(
-    opened: OpenRuntime, given: ClusterOnFile | ClusterOfMembers, registry: TypeRegistry
+    opened: OpenRuntime,
+    given: ClusterOnFile | ClusterOfMembers,
+    registry: TypeRegistry,
+    commands: CommandRequests,
 ) -> Administration:
     """Let a runtime share its storage, before any type is served; return its administration.
 
@@ -33,9 +38,9 @@ def join(
         opened: The runtime's parts.
         given: The user's settings, and the file.
         registry: The types.
+        commands: The requests of commands.
     """
-    requests = AdministrationRequests(Administration(opened), registry.calls)
-    targets = RequestTargets(opened, registry, requests)
+    targets = RuntimeTargets(opened, registry, commands)
     sharing = opened.share(given, targets)
     registry.delivers = sharing.delivers
     if isinstance(sharing, MemberSharing):
@@ -43,21 +48,24 @@ def join(
     return RoutedAdministration(opened, sharing, targets.barrier, registry.timeout_of)
 
 
-class CommandTargets:
-    """The objects of a runtime that is in no cluster, for requests of commands: see `Targets`.
+class RequestTargets(ABC):
+    """The objects of a runtime for requests of other processes: see `Targets`.
 
     Args:
         opened: The runtime's parts.
         registry: The types.
+        commands: The requests of commands.
     """
 
-    def __init__(self, opened: OpenRuntime, registry: TypeRegistry) -> None:
+    def __init__(
+        self, opened: OpenRuntime, registry: TypeRegistry, commands: CommandRequests
+    ) -> None:
         self._opened = opened
         self._registry = registry
-        self.administer = AdministrationRequests(Administration(opened), registry.calls).make
-        services, places = opened.services, OnePlace()
-        places.acquired()
-        self._router = Router(services.loop, services.deadlines, services.output_gate, places)
+        self._commands = commands
+        self._requests = AdministrationRequests(Administration(opened), registry.calls)
+        self.barrier: TenantBarrier | None = None
+        """Holds tenants for other members of a cluster."""
 
     @property
     def once_runs(self) -> OnceRuns | None:
@@ -65,9 +73,46 @@ class CommandTargets:
         messaging = self._opened.messaging
         return None if messaging is None else messaging.once_runs
 
+    async def administer(self, name: str, arguments: list[Any]) -> bytes:
+        """See `Targets.administer`."""
+        if name == CALL:
+            return await self._commands.call(arguments)
+        return await self._requests.make(name, arguments)
+
     async def assist(self, name: str, arguments: list[Any]) -> bytes:
-        """See `Targets.assist`. There are no other members."""
-        raise unknown_request(name)
+        """See `Targets.assist`."""
+        answer = self._commands.of_process(name)
+        if answer is not None:
+            return answer
+        if self.barrier is None:
+            raise unknown_request(name)
+        return await self.barrier.make(name, arguments)
+
+    @abstractmethod
+    def calls(self, object_type: str) -> RoutedCalls:
+        """See `Targets.calls`."""
+
+
+class RuntimeTargets(RequestTargets):
+    """The objects of a runtime in a cluster."""
+
+    def calls(self, object_type: str) -> RoutedCalls:
+        """See `Targets.calls`."""
+        calls = self._registry.calls(object_type)
+        assert isinstance(calls, RoutedCalls)
+        return calls
+
+
+class CommandTargets(RequestTargets):
+    """The objects of a runtime that is in no cluster, for commands."""
+
+    def __init__(
+        self, opened: OpenRuntime, registry: TypeRegistry, commands: CommandRequests
+    ) -> None:
+        super().__init__(opened, registry, commands)
+        services, places = opened.services, OnePlace()
+        places.acquired()
+        self._router = Router(services.loop, services.deadlines, services.output_gate, places)
 
     def calls(self, object_type: str) -> RoutedCalls:
         """See `Targets.calls`.
@@ -78,40 +123,3 @@ class CommandTargets:
         directory = self._registry.calls(object_type).directory
         codec = CallCodec(directory.object_type, self._registry, DEFAULT_MAX_FRAME - FRAME_MARGIN)
         return RoutedCalls(directory, self._opened.services, self._router, codec)
-
-
-class RequestTargets:
-    """The objects of a runtime for requests of other processes: see `Targets`.
-
-    Args:
-        opened: The runtime's parts.
-        registry: The types.
-        requests: Requests of the runtime itself.
-    """
-
-    def __init__(
-        self, opened: OpenRuntime, registry: TypeRegistry, requests: AdministrationRequests
-    ) -> None:
-        self._opened = opened
-        self._registry = registry
-        self.administer = requests.make
-        self.barrier: TenantBarrier | None = None
-        """Holds tenants for other members of a cluster."""
-
-    @property
-    def once_runs(self) -> OnceRuns | None:
-        """See `Targets.once_runs`."""
-        messaging = self._opened.messaging
-        return None if messaging is None else messaging.once_runs
-
-    async def assist(self, name: str, arguments: list[Any]) -> bytes:
-        """See `Targets.assist`."""
-        if self.barrier is None:
-            raise unknown_request(name)
-        return await self.barrier.make(name, arguments)
-
-    def calls(self, object_type: str) -> RoutedCalls:
-        """See `Targets.calls`."""
-        calls = self._registry.calls(object_type)
-        assert isinstance(calls, RoutedCalls)
-        return calls

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
     from .._cluster.service import Targets
+    from .._runtime.sharing import Sharing
 
 DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0
@@ -244,6 +245,12 @@ class DurableRuntime(Objects):
         """
         return await self._administered().list_nodes()
 
+    def _open_sharing(self) -> Sharing:
+        """The cluster that the runtime is in; for commands."""
+        sharing = self._open().sharing
+        assert sharing is not None
+        return sharing
+
     # --- opening and closing ---------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -266,8 +273,11 @@ class DurableRuntime(Objects):
                 opened.accept_commands(path, partial(self._command_targets, opened))
         else:
             from .cluster import join  # here, since it takes long
+            from .commands import CommandRequests
 
-            self._administration = join(opened, self._settings.cluster, self._registry)
+            commands = CommandRequests(opened, self._registry, self.statistics)
+            cluster = self._settings.cluster
+            self._administration = join(opened, cluster, self._registry, commands)
             opened.scheduling.deliver_elsewhere(self._administration.deliver_alarm)
         registry = self._registry
         opened.deliver_messages(
@@ -282,8 +292,10 @@ class DurableRuntime(Objects):
 
     def _command_targets(self, opened: OpenRuntime) -> Targets:
         from .cluster import CommandTargets  # here, since it takes long
+        from .commands import CommandRequests
 
-        return CommandTargets(opened, self._registry)
+        commands = CommandRequests(opened, self._registry, self.statistics)
+        return CommandTargets(opened, self._registry, commands)
 
     def _serve(self, object_type: ObjectType) -> LocalCalls:
         opened = self._open()

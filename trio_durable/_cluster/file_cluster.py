@@ -18,7 +18,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any
 
 import anyio
 import attrs
+import orjson
 
 from .._errors import StorageInUse, StorageUnavailable
 from .._eventloop.loop import Loop
@@ -50,9 +51,11 @@ from .node_note import (
     read_note,
 )
 from .nodes import Node, host_name, node_of, this_node
+from .outcomes import ErrorReply
 from .peer import Peer
 from .peers import Peers
 from .places import OnePlace
+from .remote_errors import decode_error
 from .settings import Cluster, Command
 
 logger = logging.getLogger("trio_durable.cluster")
@@ -176,6 +179,8 @@ class FileCluster:
 
     def _not_entered(self, problem: _NoOwner) -> StorageUnavailable:
         location = str(self._path)
+        if isinstance(self._settings, Command):
+            return StorageUnavailable(location, str(problem))
         if not self._settings.serve:
             return StorageUnavailable(
                 location,
@@ -233,6 +238,16 @@ class FileCluster:
             attrs.evolve(self._me.node, shards=1),
             *(node_of(peer.them.info) for peer in self._peers),
         ]
+
+    async def ask_all(self, request: str, arguments: Sequence[object], timeout: float) -> list[Any]:
+        """Make a request of the owner, if that is another process. See `Sharing.ask_all`."""
+        if (owner := self._owner) is None:
+            return []
+        body = b'"n",' + orjson.dumps([request, list(arguments)])[1:-1]
+        try:
+            return [await owner.request(body, timeout)]
+        except ErrorReply as reply:
+            raise decode_error(reply.value) from None
 
     def _ended(self, peer: Peer, seconds: float) -> None:
         self._places.lost(peer)

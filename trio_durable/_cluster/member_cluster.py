@@ -18,6 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
+from typing import Any
 
 import anyio
 import orjson
@@ -311,38 +312,37 @@ class MemberCluster:
         settings, shards = self._settings, len(self.shard_map.owned)
         return this_node(node_id, serves=settings.serve, shards=shards, group=settings.group)
 
-    def others(self) -> list[str]:
-        """The ids of the other members that serve."""
+    async def ask_all(self, request: str, arguments: Sequence[object], timeout: float) -> list[Any]:
+        """Make a request of all other members that serve. See `Sharing.ask_all`."""
         members, me = self._links.members, self._membership.lease.holder
-        return [each.node_id for each in members.values() if each.serves and each.node_id != me]
-
-    async def ask(
-        self, node_id: str, request: str, arguments: Sequence[object], timeout: float
-    ) -> None:
-        """Make a request of another member itself, and return when it is done.
-
-        A member that isn't there any more has nothing to do.
-
-        Args:
-            node_id: The member.
-            request: Its name.
-            arguments: Plain JSON.
-            timeout: Seconds.
-
-        Raises:
-            RequestFailed: It wasn't answered.
-            BaseException: The error of the request.
-        """
+        others = [each.node_id for each in members.values() if each.serves and each.node_id != me]
         body = b'"n",' + orjson.dumps([request, list(arguments)])[1:-1]
+        answers: list[Any] = []
+        errors: list[Exception] = []
+
+        async def ask(node_id: str) -> None:
+            try:
+                answers.extend(await self._ask(node_id, body, timeout))
+            except Exception as error:  # noqa: BLE001  # raised below, without a group
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for node_id in others:
+                tasks.start_soon(ask, node_id)
+        if errors:
+            raise errors[0]
+        return answers
+
+    async def _ask(self, node_id: str, body: bytes, timeout: float) -> list[Any]:
+        """The answer of a member; nothing if it isn't there any more."""
         with anyio.fail_after(timeout):
             while True:
                 while (peer := self._links.peer(node_id)) is None:
                     if node_id not in self._links.members:
-                        return
+                        return []
                     await anyio.sleep(_POLL_SECONDS)
                 try:
-                    await peer.request(body, timeout)
-                    return
+                    return [await peer.request(body, timeout)]
                 except ErrorReply as reply:
                     raise decode_error(reply.value) from None
                 except (NeverRan, OutcomeUnknown):

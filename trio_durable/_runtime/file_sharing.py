@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .._activations.services import Services
 from .._cluster.file_cluster import FileCluster
@@ -78,6 +79,10 @@ class FileSharing(Sharing):
         """See `Sharing.enter`, and `FileCluster.enter`."""
         with self._host.opening():
             await self._cluster.enter()
+
+    async def ask_all(self, request: str, arguments: Sequence[object], timeout: float) -> list[Any]:
+        """See `Sharing.ask_all`: the owner has all objects."""
+        return await self._cluster.ask_all(request, arguments, timeout)
 
     @property
     def shards(self) -> int:

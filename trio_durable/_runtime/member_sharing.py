@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .._activations.services import Services
 from .._cluster.member_cluster import MemberCluster
@@ -90,15 +91,9 @@ class MemberSharing(Sharing):
         """See `Sharing.delivers`."""
         return self._cluster.delivers(object_id)
 
-    def others(self) -> list[str]:
-        """The ids of the other members that serve."""
-        return self._cluster.others()
-
-    async def ask(
-        self, node_id: str, request: str, arguments: Sequence[object], timeout: float
-    ) -> None:
-        """Make a request of another member itself. See `MemberCluster.ask`."""
-        await self._cluster.ask(node_id, request, arguments, timeout)
+    async def ask_all(self, request: str, arguments: Sequence[object], timeout: float) -> list[Any]:
+        """See `Sharing.ask_all`."""
+        return await self._cluster.ask_all(request, arguments, timeout)
 
     @property
     def shards(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 
@@ -74,6 +75,21 @@ class Sharing(ABC):
         codec = CallCodec(object_type, handles, self._settings.max_frame - FRAME_MARGIN)
         path = partial(RoutedCalls, router=self.router, codec=codec)
         return attrs.evolve(object_type, exchange=codec), path
+
+    @abstractmethod
+    async def ask_all(self, request: str, arguments: Sequence[object], timeout: float) -> list[Any]:
+        """Make a request of each other process that has objects; return their answers.
+
+        Args:
+            request: Its name.
+            arguments: Plain JSON.
+            timeout: Seconds.
+
+        Raises:
+            TimeoutError: One didn't answer.
+            RequestFailed: Likewise.
+            BaseException: The first error of a request.
+        """
 
     @abstractmethod
     def nodes(self) -> list[Node]:

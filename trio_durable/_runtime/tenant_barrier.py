@@ -75,24 +75,8 @@ class TenantBarrier:
                 await self._let_all_admit(name, is_dropped=True)
 
     async def _ask_all(self, request: str, *arguments: object) -> None:
-        """Ask all other members that serve, and wait for their answers.
-
-        Raises:
-            Exception: The first error of one.
-        """
-        errors: list[Exception] = []
-
-        async def ask(node_id: str) -> None:
-            try:
-                await self._sharing.ask(node_id, request, arguments, HOLD_SECONDS / 2)
-            except Exception as error:  # noqa: BLE001  # raised below, without a group
-                errors.append(error)
-
-        async with anyio.create_task_group() as tasks:
-            for node_id in self._sharing.others():
-                tasks.start_soon(ask, node_id)
-        if errors:
-            raise errors[0]
+        """Ask all other members that serve, and wait for their answers."""
+        await self._sharing.ask_all(request, arguments, HOLD_SECONDS / 2)
 
     async def _let_all_admit(self, name: str, *, is_dropped: bool) -> None:
         """Let all members admit calls again; those that don't hear of it do so by themselves."""

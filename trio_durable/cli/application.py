@@ -18,6 +18,7 @@ import click
 from .._errors import DurableError
 from .commands.alarms import alarms
 from .commands.bench import bench
+from .commands.call import call
 from .commands.completion import completion
 from .commands.copy import copy_
 from .commands.demo import demo
@@ -36,9 +37,12 @@ from .commands.rename import rename
 from .commands.reopen import reopen
 from .commands.rm import rm
 from .commands.serve import serve
+from .commands.shell import shell
 from .commands.show import show
+from .commands.stacks import stacks
 from .commands.stats import stats
 from .commands.tenants import tenants
+from .commands.top import top
 from .errors import describe_os_error
 from .output import printable
 
@@ -124,6 +128,7 @@ for _command in (
     alarms,
     messages,
     bench,
+    call,
     completion,
     copy_,
     demo,
@@ -141,8 +146,11 @@ for _command in (
     reopen,
     rm,
     serve,
+    shell,
     show,
+    stacks,
     stats,
     tenants,
+    top,
 ):
     application.add_command(_command)

@@ -33,6 +33,18 @@ class InheritedOption(click.Option):
         return value, source
 
 
+def seconds_option(name: str, *, default: float, help: str) -> Callable[[F], F]:  # noqa: A002
+    """An option of a number of seconds."""
+    return click.option(
+        name,
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        default=default,
+        show_default=True,
+        help=help,
+    )
+
+
 def storage_options(
     *, required: bool = True, tenant_help: str = "Tenant of the objects; by default, none."
 ) -> Callable[[F], F]:

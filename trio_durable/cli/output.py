@@ -8,6 +8,7 @@ rich is imported where it is used, because it takes longer to import than the he
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 def print_json(value: object) -> None:
     """Print ``value`` as one line of JSON."""
     click.echo(orjson.dumps(value))
+
+
+def print_reply(value: object) -> None:
+    """Print JSON: coloured and on several lines on a terminal, as one line elsewhere."""
+    if not sys.stdout.isatty():
+        print_json(value)
+        return
+    from rich.json import JSON
+
+    # Non-ASCII characters are escaped, since some of them change what a terminal shows.
+    console().print(JSON.from_data(value, ensure_ascii=True))
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -1,0 +1,122 @@
+"""Requests of commands: calls with plain JSON, and what a process does right now.
+
+Commands have no classes. Arguments and replies are the JSON of the handlers' annotations, the one
+that crosses between the processes of a cluster, without its declarations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import attrs
+import orjson
+
+from .._activations.object_type import ObjectType
+from .._activations.services import Busy
+from .._cluster.call_codec import HandlerCodec
+from .._cluster.handles import HandleForms
+from .._cluster.parameters import handler_forms
+from .._cluster.settings import DEFAULT_MAX_FRAME
+from .._declarations.records import HandlerDefinition
+from .._runtime.open_runtime import OpenRuntime
+from .._runtime.sharing import FRAME_MARGIN
+from .objects import Objects
+from .registry import TypeRegistry
+from .statistics import RuntimeStatistics
+
+CALL = "call_as_command"
+"""A request of the process that has an object: type, id, tenant, handler, keyword arguments,
+once-key or None, timeout or None. Its answer is the reply."""
+STATISTICS = "statistics"
+"""A request of any process. See `RuntimeStatistics`."""
+TURNS = "turns"
+"""A request of any process: its busy objects, each with what its turn awaits."""
+
+
+class CommandRequests:
+    """The requests that commands make of one runtime.
+
+    Args:
+        opened: The runtime's parts.
+        registry: The types.
+        statistics: Counts the runtime's work.
+    """
+
+    def __init__(
+        self,
+        opened: OpenRuntime,
+        registry: TypeRegistry,
+        statistics: Callable[[], RuntimeStatistics],
+    ) -> None:
+        self._opened = opened
+        self._registry = registry
+        self._statistics = statistics
+        self._codecs: dict[tuple[ObjectType, str], HandlerCodec] = {}
+
+    async def call(self, arguments: list[Any]) -> bytes:
+        """Make the call of a `CALL`, and return its reply as JSON.
+
+        Raises:
+            ArgumentError: The JSON doesn't fit the handler.
+            DefinitionError: Values of the handler have no JSON.
+            Exception: As `Objects.call` does.
+        """
+        type_name, object_id, tenant, name, kwargs, once, timeout = arguments
+        objects = cast("Objects", self._opened.services.runtime_of(tenant))
+        calls, address = objects._locate(type_name, object_id)
+        its = calls.object_type
+        handler, key = its.handler(name), partial(its.key, address)
+        codec = self._codec(its, handler)
+        args, named = codec.decode_arguments(key, [[], kwargs])
+        timeout = its.timeout if timeout is None else timeout
+        if once is None:
+            reply = await calls.call(address, handler, args, named, timeout)
+        else:
+            reply = await objects._once(calls, address, handler, args, named, timeout, once)
+        [value, *_] = orjson.loads(codec.encode_reply(key(), reply))
+        return orjson.dumps(value)
+
+    def _codec(self, object_type: ObjectType, handler: HandlerDefinition) -> HandlerCodec:
+        codec = self._codecs.get((object_type, handler.name))
+        if codec is None:
+            forms = HandleForms(object_type.forms, self._registry).forms
+            codec = self._codecs[object_type, handler.name] = HandlerCodec(
+                handler.name,
+                *handler_forms(object_type, forms, handler),
+                DEFAULT_MAX_FRAME - FRAME_MARGIN,
+            )
+        return codec
+
+    def of_process(self, name: str) -> bytes | None:
+        """The answer to a request of the process itself; None if it is another one."""
+        if name == STATISTICS:
+            counted = attrs.asdict(self._statistics(), filter=_is_counter)
+            return orjson.dumps({"node": self._opened.node_id, "pid": os.getpid(), **counted})
+        if name == TURNS:
+            turns = [_turn(each) for each in list(self._opened.services.busy)]
+            return orjson.dumps([turn for turn in turns if turn is not None])
+        return None
+
+
+def _is_counter(field: attrs.Attribute[Any], _: object) -> bool:
+    return field.name not in ("busiest", "slowest")
+
+
+def _turn(busy: Busy) -> dict[str, Any] | None:
+    info = busy.busy_info()
+    if info is None:
+        return None
+    key = info.key
+    return {
+        "type": key.type_name,
+        "id": key.object_id,
+        "tenant": key.tenant,
+        "doing": info.doing,
+        "seconds": info.seconds,
+        "waiting": info.waiting,
+        "cancelled": info.cancelled,
+        "awaits": [attrs.asdict(frame) for frame in busy.awaited()],
+    }

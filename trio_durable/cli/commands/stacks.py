@@ -1,0 +1,51 @@
+"""``trio-durable stacks``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import click
+
+from ..._keys import ObjectKey
+from ...storage import Storage
+from ..options import json_option, storage_option
+from ..output import print_json, printable, quantity
+from ..storage.open import resolve_storage
+from ..storage.running import running_app
+
+
+@click.command()
+@storage_option
+@json_option
+def stacks(storage: str, as_json: bool) -> None:
+    """Show what each busy object waits for, in the app that has the storage open.
+
+    An object is busy while it loads or an async def handler runs. Those that
+    have been busy for longest come first, each with the lines at which its
+    handler awaits, the innermost last.
+
+    \b
+    Examples:
+      trio-durable stacks -s app.db
+    """
+    turns = anyio.run(_turns, resolve_storage(storage), backend="trio")
+    for turn in turns:
+        if as_json:
+            print_json(turn)
+            continue
+        key = ObjectKey(turn["type"], turn["id"], turn["tenant"])
+        waiting = f", {quantity(turn['waiting'], 'call')} waiting" if turn["waiting"] else ""
+        click.echo(printable(f"{key}: {turn['doing']} for {turn['seconds']:.3g} s{waiting}"))
+        if turn["cancelled"] is not None:
+            click.echo(f"  cancelled {turn['cancelled']:.3g} s ago, and it goes on")
+        for frame in turn["awaits"]:
+            place = f"{frame['file']}:{frame['line']}"
+            click.echo(printable(f"  {place} in {frame['function']}"))
+    if not turns and not as_json:
+        click.echo("No object is busy.", err=True)
+
+
+async def _turns(store: Storage) -> list[dict[str, Any]]:
+    async with running_app(store) as app:
+        return await app.turns()

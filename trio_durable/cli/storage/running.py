@@ -1,0 +1,113 @@
+"""Running app: the processes that have the objects of a storage, and what commands ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ..._api.commands import CALL, STATISTICS, TURNS
+from ..._api.durable_object import DurableObject
+from ..._api.runtime import DurableRuntime
+from ..._cluster.outcomes import RequestFailed
+from ..._errors import StorageUnavailable
+from ..._keys import ObjectKey
+from ..._runtime.routed_administration import Request, RoutedAdministration
+from ...storage import SQLiteStorage, Storage
+from ..errors import CommandError
+from .members import cluster_of
+
+PATIENCE_SECONDS = 30.0
+"""How long a command waits for an answer, unless it says otherwise."""
+
+
+class RunningApp:
+    """The app that has a storage open, as its client.
+
+    Args:
+        runtime: The client.
+    """
+
+    def __init__(self, runtime: DurableRuntime) -> None:
+        self.runtime = runtime
+
+    async def call(
+        self,
+        key: ObjectKey,
+        handler: str,
+        arguments: dict[str, Any],
+        once: str | None,
+        timeout: float,
+    ) -> Any:
+        """Call a handler with plain JSON; return the reply, plain JSON.
+
+        Raises:
+            Exception: As `DurableRuntime.call` does.
+        """
+        request = Request(CALL, key, handler, arguments, once, timeout, repeatable=once is not None)
+        return await self._administration.make(request)
+
+    async def statistics(self) -> list[dict[str, Any]]:
+        """The counters of each process with objects."""
+        return await self._ask_all(STATISTICS)
+
+    async def turns(self) -> list[dict[str, Any]]:
+        """The busy objects of all processes, those first that have been busy for longest."""
+        found = [turn for turns in await self._ask_all(TURNS) for turn in turns]
+        return sorted(found, key=lambda turn: -turn["seconds"])
+
+    async def _ask_all(self, request: str) -> list[Any]:
+        try:
+            return await self.runtime._open_sharing().ask_all(request, [], PATIENCE_SECONDS)
+        except (RequestFailed, TimeoutError) as error:
+            raise CommandError(
+                f"a process of the app gave no answer ({error}); try again"
+            ) from error
+
+    @property
+    def _administration(self) -> RoutedAdministration:
+        administration = self.runtime._administered()
+        assert isinstance(administration, RoutedAdministration)
+        return administration
+
+
+@asynccontextmanager
+async def running_app(
+    storage: Storage,
+    *,
+    objects: Iterable[type[DurableObject]] = (),
+    timeout: float = PATIENCE_SECONDS,
+) -> AsyncIterator[RunningApp]:
+    """Connect to the app that has a storage open.
+
+    Args:
+        storage: The storage.
+        objects: The classes whose handles are used.
+        timeout: Seconds that a request may take.
+
+    Raises:
+        CommandError: No app has it open that commands can reach.
+    """
+    command = cluster_of(storage, None)
+    if command is None:
+        raise _not_running(storage)
+    runtime = DurableRuntime(storage, objects=objects, cluster=command, call_timeout=timeout)
+    try:
+        await runtime.__aenter__()
+    except StorageUnavailable as error:
+        raise CommandError(f"{_not_running(storage).message} ({error.problem})") from error
+    try:
+        yield RunningApp(runtime)
+    finally:
+        await runtime.__aexit__(None, None, None)
+
+
+def _not_running(storage: Storage) -> CommandError:
+    if isinstance(storage, SQLiteStorage):
+        return CommandError(
+            f"no app has {storage.location} open that commands can reach; start it, without "
+            "control=False"
+        )
+    return CommandError(
+        f"no process of a cluster has {storage.location} open; start the app, with cluster=True"
+    )
