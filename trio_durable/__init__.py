@@ -16,6 +16,7 @@ from ._api.instrument import Instrument
 from ._api.objects import Objects
 from ._api.outgoing import Outgoing, OutsideMessage, Withdrawal
 from ._api.runtime import DurableRuntime, current_runtime
+from ._api.snapshot import Snapshot
 from ._api.statistics import RuntimeStatistics
 from ._api.tenant import Tenant
 from ._clock import Clock
@@ -181,6 +182,7 @@ __all__ = [
     "SQLiteStorage",
     "SchemaTooNew",
     "SendFailed",
+    "Snapshot",
     "StaleObject",
     "StateDecodeError",
     "StateEncodeError",

@@ -183,7 +183,7 @@ RANKS = {
         "statistics handle plain_arguments",
         "outgoing",
         "context durable_object",
-        "messages registry",
+        "messages registry snapshot",
         "alarms",
         "objects instrument",
         "commands",
