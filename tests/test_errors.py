@@ -275,6 +275,7 @@ ADVICE = {
     "RuntimeClosed": "async with DurableRuntime",
     "WrongEventLoop": "anyio.from_thread.run()",
     "NotInTurn": "inside a handler",
+    "WatchInTurn": "watch it in a task outside of turns",
     "ForeignHandle": "call runtime.get() where they arrive",
     "TenantDropped": "wait until drop_tenant() is done",
 }
@@ -329,6 +330,7 @@ WHAT_HAPPENED = {
     "ForeignHandle": "the runtime of a pickled handle of Cart('user-123') isn't open in this ",
     "TenantDropped": "tenant acme is being dropped",
     "NotInTurn": "it is broken; use self.ctx",
+    "WatchInTurn": "a watch of Cart('user-123') was opened in a turn",
 }
 """How a message begins, with `SAMPLES`."""
 

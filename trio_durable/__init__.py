@@ -19,6 +19,7 @@ from ._api.runtime import DurableRuntime, current_runtime
 from ._api.snapshot import Snapshot
 from ._api.statistics import RuntimeStatistics
 from ._api.tenant import Tenant
+from ._api.watch import Watch
 from ._clock import Clock
 from ._cluster.nodes import Node
 from ._cluster.settings import Cluster
@@ -87,6 +88,7 @@ from ._errors import (
     UnknownHandler,
     UnknownObjectType,
     UsageError,
+    WatchInTurn,
     WrongEventLoop,
 )
 from ._eventloop.runner import InlineRunner, Runner, ThreadRunner
@@ -205,6 +207,8 @@ __all__ = [
     "UpgradeDefinition",
     "UsageError",
     "WaitingMessage",
+    "Watch",
+    "WatchInTurn",
     "Withdrawal",
     "WrongEventLoop",
     "alarm",

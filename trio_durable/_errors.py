@@ -52,7 +52,8 @@
         ├── WrongEventLoop
         ├── TenantDropped          while a tenant is being dropped
         ├── ForeignHandle          unpickled outside of its runtime
-        └── NotInTurn              self.ctx was used outside a turn
+        ├── NotInTurn              self.ctx was used outside a turn
+        └── WatchInTurn            a watch was opened in a turn
 
 An error can be pickled. Its fields are its object and its data; its message ends with the remedy.
 """
@@ -827,3 +828,16 @@ class NotInTurn(UsageError):
 
     def _message(self) -> str:
         return f"{self.problem}; use self.ctx inside a handler or after_load"
+
+
+@_error
+class WatchInTurn(UsageError):
+    """A watch was opened in a turn, which would hold its object for as long as the watch lasts."""
+
+    key: ObjectKey
+
+    def _message(self) -> str:
+        return (
+            f"a watch of {self.key} was opened in a turn; call a handler of it to learn its state, "
+            "or watch it in a task outside of turns"
+        )

@@ -25,7 +25,7 @@ LAYERS = [
     "_errors _telemetry",
     "_eventloop _json storage",
     "_alarms _messages _persistence",
-    "_declarations scheduler",
+    "_declarations scheduler _watching",
     "_activations",
     "_cluster",
     "_outbox",
@@ -127,6 +127,7 @@ RANKS = {
         "making",
     ],
     "scheduler._wheel": ["timing_wheel", "upcoming", "deliverer feed", "scheduler"],
+    "_watching": ["cell", "pacing", "hub"],
     "_activations": [
         "await_chain by_value effects encoded eviction exchange info interruption raised slices",
         "wait_graph",
@@ -184,7 +185,7 @@ RANKS = {
         "outgoing",
         "context durable_object",
         "messages registry snapshot",
-        "alarms",
+        "alarms watch",
         "objects instrument",
         "commands",
         "cluster",
@@ -305,7 +306,7 @@ SHARED_PRIVATELY = {
 
 MAX_LINES = 500
 LONGER = {
-    "_errors": 830,  # one tree, drawn at its head
+    "_errors": 845,  # one tree, drawn at its head
     "_activations.activation": 600,  # one state machine: all of it reads or moves the phase
 }
 

@@ -335,6 +335,13 @@ class DurableRuntime(Objects):
             raise RuntimeClosed("the runtime was not entered yet")
         await self._opened.closed()
 
+    def end_watches(self) -> None:
+        """End all watches, after what they haven't returned yet; later ones end at once.
+
+        For the hook of a web server that waits for open streams before it leaves the runtime.
+        """
+        self._usable().hub.end()
+
     def statistics(self) -> RuntimeStatistics:
         """A snapshot of the runtime's load, and of its work since it opened."""
         opened = self._open()

@@ -48,6 +48,14 @@ class Loading(Protocol):
         ...
 
 
+class LoadListener(Protocol):
+    """Observer of loads, told of each in the event loop before its receiver is."""
+
+    def loaded(self, key: ObjectKey, row: StoredObject | None) -> None:
+        """The row of an object was read; None if nothing is stored."""
+        ...
+
+
 Loads: TypeAlias = "Sequence[tuple[StoredObject | None, Sequence[AlarmRow | None]]]"
 Arrival: TypeAlias = "tuple[list[Loading], Loads | StorageFault]"
 
@@ -81,6 +89,7 @@ class BatchedLoad:
         self._arrivals: deque[Arrival] = deque()
         self._arrived = arrived
         self._wall_time = wall_time
+        self.listener: LoadListener | None = None
 
     def expected_wait(self) -> float:
         """The estimated seconds until a load that is submitted now has ended."""
@@ -112,6 +121,8 @@ class BatchedLoad:
                     loading.load_failed(outcome)
             else:
                 for loading, (row, alarms) in zip(batch, outcome, strict=True):
+                    if self.listener is not None:
+                        self.listener.loaded(loading.key, row)
                     loading.loaded(row, alarms)
             arrivals.popleft()
 

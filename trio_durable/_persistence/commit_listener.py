@@ -1,4 +1,4 @@
-"""Commit listeners: the interfaces to which the group commit reports alarms and messages."""
+"""Commit listeners: the interfaces to which the group commit reports what has become of commits."""
 
 from __future__ import annotations
 
@@ -46,4 +46,16 @@ class MessageListener(Protocol):
 
         It may be durable all the same.
         """
+        ...
+
+
+class StateListener(Protocol):
+    """Observer of commits that change states, called as a `CommitListener` is."""
+
+    def committed(self, key: ObjectKey, revision: int, row: bytes | None) -> None:
+        """A commit that changed the object's state is durable; revision 0 if it deleted it."""
+        ...
+
+    def uncertain(self, key: ObjectKey) -> None:
+        """A commit of the object failed, whatever it would have changed. It may be durable."""
         ...

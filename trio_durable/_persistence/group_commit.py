@@ -169,10 +169,8 @@ class GroupCommit:
             owner.gate = ticket
             self._submitted_bytes += ticket.size
         self._dirty[owner] = None
-        if (
-            len(self._dirty) > MAX_BATCH_ROWS
-            or self._submitted_bytes - self._taken_bytes > MAX_BATCH_BYTES
-        ):
+        pending_bytes = self._submitted_bytes - self._taken_bytes
+        if len(self._dirty) > MAX_BATCH_ROWS or pending_bytes > MAX_BATCH_BYTES:
             self.is_behind = True
         self._doorbell.ring()
         return ticket
@@ -462,7 +460,8 @@ class GroupCommit:
             owner.revision, owner.epoch = ticket.next_revision, ticket.epoch
         if owner.gate is ticket:
             owner.gate = None
-        if ticket.alarms is not None or ticket.messages is not None or ticket.delete:
+        has_effects = ticket.alarms is not None or ticket.messages is not None or ticket.delete
+        if has_effects or self.listeners.states is not None:
             self.listeners.succeeded(ticket)
         owner.committed(ticket)
         ticket.succeed()

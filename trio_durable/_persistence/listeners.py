@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from .commit_listener import CommitListener, MessageListener
+from .commit_listener import CommitListener, MessageListener, StateListener
 from .ticket import Ticket
 
 
@@ -30,6 +30,8 @@ class Listeners:
         self.alarms = alarms
         self.messages: MessageListener | None = None
         """The listener of changes of messages, if there is one."""
+        self.states: StateListener | None = None
+        """The listener of changes of states, if there is one."""
         self._failed = failed
 
     def succeeded(self, ticket: Ticket) -> None:
@@ -43,6 +45,8 @@ class Listeners:
                     listener.unsure(ticket.key, ticket.alarms)
         if self.messages is not None and (ticket.delete or ticket.messages is not None):
             self._tell_of_messages(self.messages, ticket)
+        if self.states is not None and (ticket.delete or ticket.state is not None):
+            self._tell_of_states(self.states, ticket)
 
     def _tell_of_messages(self, listener: MessageListener, ticket: Ticket) -> None:
         try:
@@ -53,6 +57,13 @@ class Listeners:
         except BaseException as error:  # noqa: BLE001  # likewise
             self._failed(error)
             listener.unsure(ticket.key, ticket.messages)
+
+    def _tell_of_states(self, listener: StateListener, ticket: Ticket) -> None:
+        try:
+            listener.committed(ticket.key, ticket.next_revision or 0, ticket.state)
+        except BaseException as error:  # noqa: BLE001  # likewise
+            self._failed(error)
+            listener.uncertain(ticket.key)
 
     def failed(self, tickets: Iterable[Ticket]) -> None:
         """Commits of a failed transaction may be durable all the same."""
@@ -65,3 +76,5 @@ class Listeners:
         """A commit failed, alone or with its transaction."""
         if self.messages is not None and ticket.messages is not None:
             self.messages.unsure(ticket.key, ticket.messages)
+        if self.states is not None:
+            self.states.uncertain(ticket.key)

@@ -167,6 +167,16 @@ class Ticket(Commit):
         ticket = self.latest
         return ticket.ended and ticket._failed is _not_pending
 
+    @property
+    def is_in_writer(self) -> bool:
+        """True if the writer has it, or one that it is based on, and the outcome isn't known."""
+        ticket: Ticket | None = self
+        while ticket is not None and not ticket.ended:
+            if ticket.taken:
+                return True
+            ticket = ticket.preceding
+        return False
+
     def takes(self, state: bytes | None, delete: bool) -> bool:
         """True if the changes of a later turn may be added, and in one commit mean the same.
 

@@ -19,6 +19,7 @@ from .._eventloop.tasks import Supervision, exit_in
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._text import error_summary
+from .._watching.hub import Hub
 from ..scheduler import Scheduler
 from ..storage import Storage
 from .host import Host
@@ -42,6 +43,7 @@ class Ending:
     directories: list[Directory]
     group_commit: GroupCommit
     batched_load: BatchedLoad
+    hub: Hub
     pump: Pump
     sharing: Sharing | None
     control: Control | None
@@ -179,5 +181,6 @@ class Ending:
             for activation in directory.activations()
         ]
         self.group_commit.abandon(states, closed_error)
+        self.hub.end(None if self.services.failure is None else closed_error)
         for runner in self._runners:
             runner.abandon(closed_error)

@@ -54,6 +54,7 @@ from .._messages.statistics import OutboxStatistics
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
+from .._watching.hub import Hub
 from ..scheduler import Destination, Scheduler
 from ..storage import Lease, Reader, StorageFault
 from .control import Control
@@ -179,6 +180,9 @@ class OpenRuntime(Ending):
             is_ending=self._is_ending,
             notifier=self.notifier,
             observation=Observation(self.notifier) if self.notifier is not None else None,
+        )
+        self.hub = Hub(
+            loop, self.group_commit, self.batched_load, self._is_in_writer, self._supervise
         )
         self._leasing: Leasing | None = None
         membership = sides.writer.membership
@@ -329,6 +333,7 @@ class OpenRuntime(Ending):
         if self.sharing is not None:
             self.sharing.began(lease)
         self._fed()  # for commits whose outcome isn't known, and for claims
+        self.hub.doubt_all()  # for commits whose outcome isn't known, and those of other nodes
 
     def _lease_lost(self) -> None:
         """Nothing of this process may leave any more, until there is another lease."""
@@ -473,6 +478,14 @@ class OpenRuntime(Ending):
         self.check_usable()
         with self.storage_errors():
             return await self.sides.reading.runner.run(lambda: read(self.sides.reader))
+
+    def _is_in_writer(self, key: ObjectKey) -> bool:
+        found = (each.find(key.address) for each in self._directories_of(key.type_name))
+        gates = [activation.state.gate for activation in found if activation is not None]
+        return any(gate is not None and gate.is_in_writer for gate in gates)
+
+    def _directories_of(self, type_name: str) -> list[Directory]:
+        return [each for each in self.directories if each.object_type.name == type_name]
 
     async def _read_alarms(self, key: ObjectKey, names: Sequence[str]) -> StoredAlarms:
         alarms, now = [key.alarm(name) for name in names], self.clock.now()

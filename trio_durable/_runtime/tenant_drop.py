@@ -109,4 +109,5 @@ async def remove(opened: OpenRuntime, name: str) -> bool:
     with opened.storage_errors(), anyio.CancelScope(shield=True):
         dropped = await opened.group_commit.perform(lambda writer: writer.drop_tenant(name))
         opened.scheduler.dropped(name)
+        opened.hub.dropped(name)
     return dropped

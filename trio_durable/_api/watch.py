@@ -1,0 +1,126 @@
+"""Watch: the durable states of objects as they change, for a task outside of turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from .._activations.object_type import ObjectType
+from .._errors import UsageError, WatchInTurn
+from .._eventloop.loop import Waiter
+from .._keys import ObjectKey
+from .._runtime.open_runtime import OpenRuntime
+from .._watching.cell import Cell
+from .durable_object import DurableObject
+from .snapshot import Snapshot
+
+T_co = TypeVar("T_co", bound=DurableObject, covariant=True)
+
+
+class Watch(Generic[T_co]):
+    """An asynchronous iterator over the durable states of one object, or of several.
+
+    ::
+
+        async with runtime.watch(Room, "lobby") as snapshots:
+            async for snapshot in snapshots:
+                print(snapshot.revision, snapshot.state)
+
+    The first snapshot is the state at that time, and each later one the latest. A watcher that is
+    slower than the commits gets fewer of them, and none that is older than one it has had. Each is
+    durable. A snapshot of an object that isn't stored has revision 0 and the defaults; one that was
+    deleted gives such a snapshot, too, and the watch goes on.
+
+    A watch changes nothing. It neither loads nor creates the object, and lets it hibernate. It ends
+    when the runtime closes, after the last commits; at `DurableRuntime.end_watches`; and when its
+    tenant is dropped. It is for one task at a time, and can be entered once.
+
+    Raises:
+        PersistenceError: The state can't be read; from iterating, which may go on.
+        WatchInTurn: The caller is a turn; from entering.
+        RuntimeClosed: The runtime has failed, or is closed at entering.
+        TenantDropped: The tenant is being dropped; from entering.
+    """
+
+    def __init__(
+        self, opened: OpenRuntime, watched: Sequence[tuple[ObjectType, ObjectKey]]
+    ) -> None:
+        self._opened = opened
+        self._watched = dict.fromkeys(watched)
+        self._is_entered = False
+        self._seen: dict[Cell, int] = {}
+        """The version of each cell that was returned last, the cell of the last snapshot at the
+        end."""
+        self._types = {key: object_type for object_type, key in watched}
+
+    def __repr__(self) -> str:
+        return f"<watch of {', '.join(str(key) for _, key in islice(self._watched, 3))}>"
+
+    async def __aenter__(self) -> Self:
+        opened = self._opened
+        if self._is_entered:
+            raise UsageError(f"{self!r} was entered before; make another one")
+        opened.check_usable()
+        for _, key in self._watched:
+            opened.services.refuse_dropped(key)
+            if opened.services.wait_graph.caller() is not None:
+                raise WatchInTurn(key)
+        if opened.sharing is not None:
+            raise UsageError(f"{self!r} can't be opened, since the runtime is one of a cluster")
+        self._is_entered = True
+        for _, key in self._watched:
+            self._seen[opened.hub.enter(key)] = 0
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        cells, self._seen = self._seen, {}
+        for cell in cells:
+            self._opened.hub.leave(cell)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Snapshot[T_co]:
+        opened = self._opened
+        await opened.loop.checkpoint()
+        while True:
+            for cell, seen in self._seen.items():
+                # The first one at once, and the last one, which nothing wakes for; see `Pacing`.
+                if cell.version != seen and (seen == 0 or cell.has_ended):
+                    return self._snapshot(cell)
+            if all(cell.has_ended for cell in self._seen):
+                if opened.hub.failure is not None:
+                    raise opened.hub.failure()
+                raise StopAsyncIteration
+            await self._wait()
+            for cell, seen in self._seen.items():
+                if cell.version != seen:
+                    return self._snapshot(cell)
+                error = cell.load_error()
+                if error is not None:
+                    raise error
+
+    def _snapshot(self, cell: Cell) -> Snapshot[T_co]:
+        del self._seen[cell]
+        self._seen[cell] = cell.version
+        return Snapshot(self._types[cell.key], cell.key, cell.revision, cell.row)
+
+    async def _wait(self) -> None:
+        """Wait until a cell has another version than was seen, an error, or the end."""
+        hub = self._opened.hub
+        waiter: Waiter = hub.loop.waiter()
+        try:
+            for cell, seen in self._seen.items():
+                if not cell.has_ended:
+                    hub.park(cell, waiter, seen)
+            await waiter.wait()
+        finally:
+            for cell in self._seen:
+                cell.parked.pop(waiter, None)

@@ -1,0 +1,80 @@
+"""Cell: the latest durable state of one watched object, and the watchers that wait for the next.
+
+A watcher remembers the version that it has seen. There is no queue, so a slow watcher takes no
+memory and misses what was replaced before it came back. Prior art: trio-util's ``AsyncValue``,
+tokio's ``watch`` channel.
+"""
+
+from __future__ import annotations
+
+from .._errors import PersistenceError
+from .._eventloop.loop import Waiter
+from .._keys import ObjectKey
+from ..storage import StorageFault
+
+
+class Cell:
+    """The latest durable state of one object.
+
+    Args:
+        key: The object.
+    """
+
+    __slots__ = (
+        "fault",
+        "has_ended",
+        "is_looked_for",
+        "key",
+        "look_again",
+        "look_is_outdated",
+        "parked",
+        "revision",
+        "row",
+        "to_examine",
+        "version",
+        "watchers",
+    )
+
+    def __init__(self, key: ObjectKey) -> None:
+        self.key = key
+        self.revision = 0
+        self.row: bytes | None = None
+        """The stored state; None if nothing is stored."""
+        self.version = 0
+        """The number of changes so far; 0 until the state is known."""
+        self.fault: StorageFault | None = None
+        """The fault of the last read, until another one is begun."""
+        self.is_looked_for = False
+        """A read of it is under way."""
+        self.look_is_outdated = False
+        """A commit was reported since that read began."""
+        self.look_again = False
+        """The state is in doubt since that read began."""
+        self.has_ended = False
+        """No further version comes."""
+        self.watchers = 0
+        self.parked: dict[Waiter, int] = {}
+        """The watchers that wait, each with the version that it has seen, in order of arrival."""
+        self.to_examine = 0
+        """How many of them, from the first on, may not have seen the latest version."""
+
+    def adopt(self, revision: int, row: bytes | None) -> bool:
+        """Take over a state; return True if it is another one than before."""
+        self.fault = None
+        if self.version and (self.revision, self.row) == (revision, row):
+            return False
+        self.revision, self.row = revision, row
+        self.version += 1
+        return True
+
+    def has_news(self, seen: int) -> bool:
+        """True for a watcher that has something to do: see a version, an error, or the end."""
+        return self.version != seen or self.has_ended or self.fault is not None
+
+    def load_error(self) -> PersistenceError | None:
+        """An error of the last read, if it has failed; another one for each watcher."""
+        if self.fault is None:
+            return None
+        error = PersistenceError(self.key, "load", str(self.fault))
+        error.__cause__ = self.fault
+        return error
