@@ -11,6 +11,7 @@ import hold.mutants
 import outbox.mutants
 import pytest
 import storage.mutants
+import watching.mutants
 from exactness.mutants import ROOT, Mutant
 
 MODULES = (
@@ -20,6 +21,7 @@ MODULES = (
     outbox.mutants,
     storage.mutants,
     guarantees.alarms.mutants,
+    watching.mutants,
 )
 EACH = [
     pytest.param(each, id=f"{module.__name__}-{each.name}")

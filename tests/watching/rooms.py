@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+import anyio
 import attrs
 
 from trio_durable import (
@@ -79,5 +80,6 @@ class Seat:
 
     async def next(self) -> tuple[int, list[str]]:
         """The next snapshot."""
-        self.snapshots.append(await anext(self.watch))
+        with anyio.fail_after(60):
+            self.snapshots.append(await anext(self.watch))
         return self.seen[-1]

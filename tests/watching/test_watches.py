@@ -57,17 +57,20 @@ async def test_a_watch_opened_after_a_reply_begins_with_that_change(
 
 
 async def test_a_commit_after_the_watch_has_begun_wins_over_its_read(
-    storage: ScriptedStorage,
+    storage: ScriptedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with scripted_runtime(storage) as runtime, calls() as started:
-        room = runtime.get(Room, "lobby")
+        room, opened = runtime.get(Room, "lobby"), runtime._usable()
         await room.say("one")
-        with storage.held("reader"):
+        with monkeypatch.context() as patch:
+            patch.setattr(opened.pump, "_deliver", lambda: None)
             async with Seat(runtime) as seat:
+                await settle()  # the row is read, but not handed over
                 await room.say("two")
                 assert await seat.next() == (2, ["one", "two"])
                 nothing = started.start(seat.next)
-                storage.release("reader")  # a row that was read later, and is no news
+                patch.undo()
+                opened.batched_load.deliver()
                 await settle()
                 assert not nothing.done
                 nothing.cancel()

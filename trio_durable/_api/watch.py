@@ -90,22 +90,22 @@ class Watch(Generic[T_co]):
     async def __anext__(self) -> Snapshot[T_co]:
         opened = self._opened
         await opened.loop.checkpoint()
+        waited = False
         while True:
             for cell, seen in self._seen.items():
                 # The first one at once, and the last one, which nothing wakes for; see `Pacing`.
-                if cell.version != seen and (seen == 0 or cell.has_ended):
+                if cell.version != seen and (waited or seen == 0 or cell.has_ended):
                     return self._snapshot(cell)
+                if cell.fault is not None:
+                    error = cell.load_error(cell.fault)
+                    opened.hub.look(cell)
+                    raise error
             if all(cell.has_ended for cell in self._seen):
                 if opened.hub.failure is not None:
                     raise opened.hub.failure()
                 raise StopAsyncIteration
             await self._wait()
-            for cell, seen in self._seen.items():
-                if cell.version != seen:
-                    return self._snapshot(cell)
-                error = cell.load_error()
-                if error is not None:
-                    raise error
+            waited = True
 
     def _snapshot(self, cell: Cell) -> Snapshot[T_co]:
         del self._seen[cell]

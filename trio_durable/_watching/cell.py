@@ -71,10 +71,8 @@ class Cell:
         """True for a watcher that has something to do: see a version, an error, or the end."""
         return self.version != seen or self.has_ended or self.fault is not None
 
-    def load_error(self) -> PersistenceError | None:
-        """An error of the last read, if it has failed; another one for each watcher."""
-        if self.fault is None:
-            return None
-        error = PersistenceError(self.key, "load", str(self.fault))
-        error.__cause__ = self.fault
+    def load_error(self, fault: StorageFault) -> PersistenceError:
+        """An error that says that a read has failed; another one for each watcher."""
+        error = PersistenceError(self.key, "load", str(fault))
+        error.__cause__ = fault
         return error

@@ -99,6 +99,8 @@ class Hub:
                 self._batched_load.listener = self
             self._cells[key] = cell
             self.look(cell)
+        elif cell.fault is not None:
+            self.look(cell)
         cell.watchers += 1
         return cell
 
@@ -123,12 +125,7 @@ class Hub:
             self._batched_load.submit(_Look(self, cell))
 
     def park(self, cell: Cell, waiter: Waiter, seen: int) -> None:
-        """Settle ``waiter`` once the cell has a version other than ``seen``.
-
-        If the last read of it has failed, it is repeated.
-        """
-        if cell.fault is not None:
-            self.look(cell)
+        """Settle ``waiter`` once the cell has a version other than ``seen``, or a fault."""
         cell.parked[waiter] = seen
         if cell.has_news(seen):
             self._pacing.changed(cell)
@@ -168,7 +165,7 @@ class Hub:
             self.look(cell)
 
     def look_failed(self, cell: Cell, fault: StorageFault) -> None:
-        """A read of the cell's state has failed. The next watcher to wait has it repeated."""
+        """A read of the cell's state has failed. The first watcher to raise it begins another."""
         cell.is_looked_for, cell.fault = False, fault
         self._pacing.changed(cell)
 

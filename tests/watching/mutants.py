@@ -1,0 +1,199 @@
+"""The library with one guarantee of watching broken, to see that the tests here notice.
+
+    PYTHONPATH=tests python -m watching.mutants           all mutants
+    PYTHONPATH=tests python -m watching.mutants NAME …    some of them
+
+See `exactness.mutants`, which makes them and runs the tests.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from exactness.mutants import TESTS, Mutant, main
+
+_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
+_WATCHES = (*_TESTS, "watching/test_watches.py", "-k")
+CHECKS: dict[str, tuple[str, ...]] = {
+    "the first": (*_WATCHES, "trio and (begins or wins or waits_for or together)"),
+    "changes": (*_WATCHES, "trio and (durable or cancelled or share or deletion or rest)"),
+    "failures": (*_WATCHES, "trio and (failed or doubt or failure or fails)"),
+    "nothing changes": (*_WATCHES, "trio and (watched_object or hub_listens or turn)"),
+    "tenants": (*_WATCHES, "trio and tenant"),
+    "the end": (*_WATCHES, "trio and (end or end_watches)"),
+    "pacing": (*_WATCHES, "trio and groups"),
+}
+
+MUTANTS = [
+    Mutant(
+        "told_before_refusals",
+        "commits are reported before it is known which were refused",
+        "failures",
+        "_persistence/group_commit.py",
+        "        self.batches += 1\n        if isinstance(outcome",
+        """        self.batches += 1
+        for ticket in batch:
+            self.listeners.succeeded(ticket)
+        if isinstance(outcome""",
+    ),
+    Mutant(
+        "told_when_submitted",
+        "a commit is reported when it is submitted",
+        "changes",
+        "_persistence/group_commit.py",
+        "        self._dirty[owner] = None\n        pending_bytes",
+        """        self.listeners.succeeded(ticket)
+        self._dirty[owner] = None
+        pending_bytes""",
+    ),
+    Mutant(
+        "read_before_registered",
+        "the state is read before commits are heard of",
+        "the first",
+        "_watching/hub.py",
+        "                self._group_commit.listeners.states = self\n",
+        "",
+        (
+            (
+                "        cell.is_looked_for = False\n        if cell.look_again",
+                """        cell.is_looked_for = False
+        self._group_commit.listeners.states = self
+        if cell.look_again""",
+            ),
+        ),
+    ),
+    Mutant(
+        "read_over_a_newer_commit",
+        "a read counts though a commit was reported since it began",
+        "the first",
+        "_watching/hub.py",
+        "if cell is None or (cell.is_looked_for and cell.look_is_outdated):",
+        "if cell is None:",
+    ),
+    Mutant(
+        "read_during_a_commit",
+        "a read counts though a commit is in the writer's hands",
+        "the first",
+        "_watching/hub.py",
+        "        if not self._is_in_writer(key):\n",
+        "        if True:\n",
+    ),
+    Mutant(
+        "seen_before_the_wait",
+        "a version counts as seen before the wait for it has ended",
+        "changes",
+        "_api/watch.py",
+        "            await self._wait()\n",
+        "            waited = dict(self._seen)\n"
+        "            self._seen = {cell: cell.version + 1 for cell in waited}\n"
+        "            await self._wait()\n"
+        "            self._seen = waited\n",
+    ),
+    Mutant(
+        "maximum_of_revisions",
+        "a lower revision isn't adopted",
+        "changes",
+        "_watching/cell.py",
+        "        self.fault = None\n        if self.version and ",
+        "        self.fault = None\n        if revision < self.revision:\n"
+        "            return False\n        if self.version and ",
+    ),
+    Mutant(
+        "uncertain_with_alarms_alone",
+        "a failed commit has the state read again only if it has alarms",
+        "failures",
+        "_persistence/listeners.py",
+        "        if self.states is not None:\n            self.states.uncertain",
+        "        if self.states is not None and ticket.alarms is not None:\n"
+        "            self.states.uncertain",
+    ),
+    Mutant(
+        "loads_not_told",
+        "a load isn't reported",
+        "failures",
+        "_persistence/batched_load.py",
+        "if self.listener is not None:",
+        'if self.listener is not None and type(loading).__name__ == "_Look":',
+    ),
+    Mutant(
+        "doubts_forgotten",
+        "a read that was under way at a failure isn't repeated",
+        "failures",
+        "_watching/hub.py",
+        "        if cell.look_again:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "drop_not_told",
+        "the drop of a tenant isn't reported",
+        "tenants",
+        "_runtime/tenant_drop.py",
+        "        opened.hub.dropped(name)\n",
+        "",
+    ),
+    Mutant(
+        "cell_kept",
+        "a cell stays when its last watcher is gone",
+        "nothing changes",
+        "_watching/hub.py",
+        "if cell.watchers <= 0 and ",
+        "if False and ",
+    ),
+    Mutant(
+        "order_of_use_touched",
+        "a watch counts as a use of the object",
+        "nothing changes",
+        "_runtime/open_runtime.py",
+        "(each.find(key.address) for",
+        "(each.use(key.address) for",
+    ),
+    Mutant(
+        "allowed_in_turns",
+        "a turn may open a watch",
+        "nothing changes",
+        "_api/watch.py",
+        "if opened.services.wait_graph.caller() is not None:",
+        "if False:",
+    ),
+    Mutant(
+        "shared_instance",
+        "all accesses to a state return one instance",
+        "changes",
+        "_api/snapshot.py",
+        '            return cast("T_co", codec.decode(self.key, self._row))\n',
+        """            shared = vars(codec).setdefault("shared", {})
+            if self._row not in shared:
+                shared[self._row] = codec.decode(self.key, self._row)
+            return cast("T_co", shared[self._row])
+""",
+    ),
+    Mutant(
+        "ended_before_the_last_commits",
+        "watches end before the last commits of the grace period",
+        "the end",
+        "_runtime/ending.py",
+        "        self.services.closing = self.services.closed = True\n        self._closed.set()\n",
+        "        self.services.closing = self.services.closed = True\n        self._closed.set()\n"
+        "        self.hub.end()\n",
+    ),
+    Mutant(
+        "pacing_removed",
+        "all watchers are woken at once",
+        "pacing",
+        "_watching/pacing.py",
+        "        left = GROUP\n",
+        "        left = 1_000_000\n",
+    ),
+    Mutant(
+        "round_cut_short",
+        "a change while watchers are woken for the one before isn't followed by a round of its own",
+        "changes",
+        "_watching/pacing.py",
+        "        cell.to_examine = len(cell.parked)\n",
+        "        cell.to_examine = cell.to_examine or min(1, len(cell.parked))\n",
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main("python -m watching.mutants", MUTANTS, CHECKS))
