@@ -218,7 +218,9 @@ RANKS = {
     ],
     "testing.simulate": [
         "_alarm_log _attributes _faults _loop _randomness _source _strategies",
-        "_disk _operations _outside",
+        "_call _disk _outside",
+        "_report",
+        "_operations _running",
         "_contents _models _process",
         "_rules",
         "_simulation",

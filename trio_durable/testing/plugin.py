@@ -1,4 +1,4 @@
-"""A pytest plugin: the fixture ``durable_runtime``.
+"""A pytest plugin: the fixture ``durable_runtime``, and the reports of simulations.
 
 pytest loads the plugin wherever the library is installed. The fixture works with the tests of the
 three plugins that run async tests: AnyIO's own, pytest-asyncio and pytest-trio. Each runs an async
@@ -8,7 +8,7 @@ the plugin that runs the test.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 
 import pytest
 
@@ -57,6 +57,32 @@ def pytest_configure(config: pytest.Config) -> None:
         from . import _asyncio_fixtures
 
         config.pluginmanager.register(_asyncio_fixtures)
+
+
+_REPORT = "durable simulation"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the report of a simulation to that of its test."""
+    report = yield
+    # Set by a simulation that has run. The plugin imports none, and so not Hypothesis.
+    simulated = getattr(getattr(item, "cls", None), "durable_simulation_report", None)
+    if call.when == "call" and simulated is not None:
+        report.sections.append((_REPORT, str(simulated)))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the reports of simulations that have passed, with ``-v``."""
+    passed: list[pytest.TestReport] = terminalreporter.getreports("passed")
+    reports = [text for each in passed for name, text in each.sections if name == _REPORT]
+    if reports and terminalreporter.verbosity > 0:
+        terminalreporter.write_sep("=", "simulations")
+        for text in reports:
+            terminalreporter.write_line(text)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from trio_durable import (
 )
 from trio_durable._activations.activation import Activation
 from trio_durable.storage import Commit, Postponement, StorageFault
-from trio_durable.testing.simulate import Call, Simulation, outside
+from trio_durable.testing.simulate import Call, Simulation, SimulationReport, outside
 from trio_durable.testing.simulate._disk import Disk
 from trio_durable.testing.simulate._faults import Faults, Life
 from trio_durable.testing.simulate._models import _outcomes
@@ -398,7 +398,7 @@ def test_what_ended_before_something_else_began_was_done_before_it() -> None:
 
 def test_what_nobody_heard_of_has_done_nothing_if_nothing_was_written() -> None:
     key = ObjectKey("Register", "a")
-    record = Record({})
+    record = Record({}, SimulationReport("Test"))
     early, late = Operation(key, "put", (1,)), Operation(key, "put", (2,))
     record.begin(early)
     record.end_all()
@@ -467,7 +467,7 @@ def test_what_the_library_refuses_fails_the_step_of_a_modelled_class_too() -> No
 
 def test_a_dead_process_has_no_disk() -> None:
     life = Life(Faults([]))
-    storage = Disk().mount(life, Record({}))
+    storage = Disk().mount(life, Record({}, SimulationReport("Test")))
     writer, reader = storage.open_writer(), storage.open_reader()
     key = ObjectKey("Account", "a")
     life.is_over = True

@@ -14,13 +14,22 @@ except ModuleNotFoundError as error:
         name="hypothesis",
     ) from error
 
+from ._call import Call
 from ._outside import outside
-from ._process import Call
+from ._report import SimulationReport, SimulationWarning
+from ._running import run_simulation
 from ._simulation import Simulation
 
-__all__ = ["Call", "Simulation", "outside"]
+__all__ = [
+    "Call",
+    "Simulation",
+    "SimulationReport",
+    "SimulationWarning",
+    "outside",
+    "run_simulation",
+]
 
 del _hypothesis
 
-# The module from which printed stories import it.
-Call.__module__ = __name__
+# The module from which printed stories import it, and filters of warnings name it.
+Call.__module__ = SimulationWarning.__module__ = __name__

@@ -48,6 +48,10 @@ class Journal(Protocol):
         """Called after the commit that acknowledges an alarm is written."""
         ...
 
+    def delivered(self, messages: int) -> None:
+        """Called after a commit that has handled so many messages is written."""
+        ...
+
 
 class Disk:
     """The data that are left when a process has died."""
@@ -220,6 +224,8 @@ class _JournaledWriter(ForwardingWriter):
         if commit.alarms is not None:
             for name, claim in commit.alarms.acknowledged.items():
                 self._journal.acknowledged(commit.key.alarm(name), claim)
+        if commit.messages is not None:
+            self._journal.delivered(len(commit.messages.acknowledged))
 
 
 class _Reader(InterceptedReader):

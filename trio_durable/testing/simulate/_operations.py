@@ -16,6 +16,7 @@ from ..._errors import DurableError
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import StoredAlarm
 from ._faults import Life
+from ._report import SimulationReport
 
 
 @attrs.define(eq=False)
@@ -56,10 +57,12 @@ class Record:
 
     Args:
         definitions: The types, by their stored names.
+        report: The report in which alarms and messages are counted.
     """
 
-    def __init__(self, definitions: dict[str, ObjectDefinition]) -> None:
+    def __init__(self, definitions: dict[str, ObjectDefinition], report: SimulationReport) -> None:
         self._definitions = definitions
+        self._report = report
         self._operations: list[Operation] = []
         self._written: dict[ObjectKey, list[int]] = {}
         self._count = 0
@@ -118,11 +121,16 @@ class Record:
 
     def acknowledged(self, key: AlarmKey, claim: int) -> None:
         """Record that the commit that acknowledges an alarm is written."""
+        self._report.alarms_fired += 1
         for operation in self._operations:
             if operation.claim == claim and operation.key == key.object_key:
                 named = operation.args[0].name if operation.args else operation.name
                 if named == key.name:
                     self.end(operation)
+
+    def delivered(self, messages: int) -> None:
+        """Record that a commit that has handled so many messages is written."""
+        self._report.messages_delivered += messages
 
 
 class ObservedCalls(LocalCalls):

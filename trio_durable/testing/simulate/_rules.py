@@ -15,8 +15,8 @@ from ..._api.durable_object import DurableObject, ObjectDefinition
 from ..._declarations.records import HandlerDefinition
 from ..._durations import Duration
 from ..._errors import DefinitionError
+from ._call import Call
 from ._faults import DrawnFault
-from ._process import Call
 from ._strategies import arguments_of, split
 
 PRINTS_ITSELF = "__durable_prints_itself__"

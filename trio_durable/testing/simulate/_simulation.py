@@ -30,15 +30,18 @@ from ..._messages.message import DeadMessage, WaitingMessage, dead_of, waiting_o
 from ...storage import StoredObject
 from ._alarm_log import alarm_errors
 from ._attributes import check_attributes, checked_jump, polling_interval
+from ._call import Call
 from ._contents import Contents, check_memory
 from ._disk import Disk
 from ._faults import DrawnFault, Faults, Life
 from ._models import ModelClasses, Models, check_models
 from ._operations import Operation, Record
 from ._outside import StandIn, stand_ins
-from ._process import MAX_STEP_SECONDS, Call, Process, WallClock
+from ._process import MAX_STEP_SECONDS, Process, WallClock
 from ._randomness import seeded_generators
+from ._report import SimulationReport, story_ended
 from ._rules import PRINTS_ITSELF, add_rules, enable_all_rules, story_settings
+from ._running import report_of_test_case
 
 T = TypeVar("T", bound=DurableObject)
 
@@ -115,6 +118,7 @@ class Simulation(RuleBasedStateMachine):
             jumps=[checked_jump(jump, ValueError) for jump in cls.clock_jumps],
         )
         cls.TestCase.settings = story_settings(cls.TestCase.settings)
+        report_of_test_case(cls)
 
     def __init__(self) -> None:
         if not self.objects:
@@ -125,7 +129,10 @@ class Simulation(RuleBasedStateMachine):
         self._contents = Contents(self._disk, self._definitions)
         self._drawn_fault: DrawnFault | None = None  # for the next step
         self._faults = Faults([n for n, s in self._stand_ins.items() if s.fails_with is None])
-        self._record = Record({d.name: d for d in self._definitions.values()})
+        self.report = SimulationReport(type(self).__qualname__)
+        """What has happened in this story so far."""
+        self.report.invariants.update({each.function.__name__: 0 for each in self.invariants})
+        self._record = Record({d.name: d for d in self._definitions.values()}, self.report)
         self._models = Models(self.models)
         self._polling_interval = polling_interval(self)
         self._clock = WallClock(self.starts_at.timestamp(), may_jump=bool(self.clock_jumps))
@@ -149,6 +156,7 @@ class Simulation(RuleBasedStateMachine):
         """End the story, with its process and its stand-ins."""
         if not self._has_ended:
             self._has_ended = True
+            story_ended(self.report)
             with self._undo:
                 self._process.dispose()
 
@@ -345,6 +353,7 @@ class Simulation(RuleBasedStateMachine):
             act(self._process)
             self._run_until_idle()
             self._record.end_all()
+            self.report.count_step(calls, self._faults.injected)
             self._check(calls)
         except BaseException:
             # A caller may not reach its teardown(), and no other event loop could run until then.
@@ -411,6 +420,7 @@ class Simulation(RuleBasedStateMachine):
         self._check_models(injected)
         for invariant in self.invariants:
             if all(precondition(self) for precondition in invariant.preconditions):
+                self.report.invariants[invariant.function.__name__] += 1
                 invariant.function(self)
         self._is_checked = True
 
@@ -427,6 +437,7 @@ class Simulation(RuleBasedStateMachine):
                     for operation in operations if injected else ():
                         # The error may come from the fault, unknown to the model.
                         operation.is_known &= operation.error is None
+                    self.report.models_compared += 1
                     self._models.check(key, operations, self._contents.state(cls, key))
                 self._rows[key] = row
 
