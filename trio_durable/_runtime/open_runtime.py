@@ -466,8 +466,7 @@ class OpenRuntime(Ending):
     def accept_commands(self, path: Path, targets: Callable[[], Targets]) -> None:
         """Listen for commands once the runtime is open: see `Control`."""
         services, tasks = self.services, OwnTasks(self.loop, self._context, self._task_failed)
-        parts = (path, self.node_id, services, self.host, tasks)
-        self.control = Control(*parts, targets, self.fail)
+        self.control = Control(path, self.node_id, services, self.host, tasks, targets, self.fail)
 
     async def read(self, read: Callable[[Reader], R]) -> R:
         """Run ``read`` in the reader's thread.
@@ -480,12 +479,10 @@ class OpenRuntime(Ending):
             return await self.sides.reading.runner.run(lambda: read(self.sides.reader))
 
     def _is_in_writer(self, key: ObjectKey) -> bool:
-        found = (each.find(key.address) for each in self._directories_of(key.type_name))
-        gates = [activation.state.gate for activation in found if activation is not None]
+        of_type = (each for each in self.directories if each.object_type.name == key.type_name)
+        found = (each.find(key.address) for each in of_type)
+        gates = (activation.state.gate for activation in found if activation is not None)
         return any(gate is not None and gate.is_in_writer for gate in gates)
-
-    def _directories_of(self, type_name: str) -> list[Directory]:
-        return [each for each in self.directories if each.object_type.name == type_name]
 
     async def _read_alarms(self, key: ObjectKey, names: Sequence[str]) -> StoredAlarms:
         alarms, now = [key.alarm(name) for name in names], self.clock.now()
