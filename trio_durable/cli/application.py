@@ -39,6 +39,7 @@ from .commands.rm import rm
 from .commands.serve import serve
 from .commands.shell import shell
 from .commands.show import show
+from .commands.simulate import simulate
 from .commands.stacks import stacks
 from .commands.stats import stats
 from .commands.tenants import tenants
@@ -148,6 +149,7 @@ for _command in (
     serve,
     shell,
     show,
+    simulate,
     stacks,
     stats,
     tenants,

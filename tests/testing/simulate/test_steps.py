@@ -373,7 +373,7 @@ def test_a_model_must_agree_with_one_outcome_even_if_nobody_heard_of_it() -> Non
 def test_a_change_that_nobody_made_fails_the_step() -> None:
     with simulating(Accounts) as state:
         state.call(Account, "a", "deposit", 7)
-        key = next(iter(state._rows))
+        key = next(iter(state._models._rows))
         rows = state._disk._memory._contents.rows
         revision, updated_at, state_of_row = rows[key]
         rows[key] = revision, updated_at, state_of_row.replace(b"7", b"8")
@@ -466,7 +466,7 @@ def test_what_the_library_refuses_fails_the_step_of_a_modelled_class_too() -> No
 
 
 def test_a_dead_process_has_no_disk() -> None:
-    life = Life(Faults([]))
+    life = Life(Faults([]), take_over=lambda: None)
     storage = Disk().mount(life, Record({}, SimulationReport("Test")))
     writer, reader = storage.open_writer(), storage.open_reader()
     key = ObjectKey("Account", "a")

@@ -46,12 +46,10 @@ class AppClasses:
     """
 
     def __init__(self, apps: Iterable[str]) -> None:
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
         self._named: list[ObjectDefinition] | None = []
         for app in apps:
             module_name, separator, classes = app.partition(":")
-            module = _import(module_name)
+            module = import_module(module_name, "--app")
             if not separator:
                 self._named = None
             elif self._named is not None:
@@ -85,10 +83,21 @@ class AppClasses:
         return found[0]
 
 
-def _import(name: str) -> object:
+def import_module(name: str, option: str) -> object:
+    """Import a module as ``python -m`` does, from the current folder, too.
+
+    Args:
+        name: The name of the module.
+        option: The option or argument that it was given to, for messages.
+
+    Raises:
+        CommandError: It can't be imported.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     if not all(name.split(".")):
         raise CommandError(
-            f"--app {name!r:.80}: not the name of a module; write it as shop.objects or "
+            f"{option} {name!r:.80}: not the name of a module; write it as shop.objects or "
             "shop.objects:Cart"
         )
     try:
@@ -96,11 +105,11 @@ def _import(name: str) -> object:
     except (Exception, SystemExit) as error:  # a user's module may raise anything
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise CommandError(
-                f"--app: there is no module {error.name}; check the name, or change to the folder "
-                "of your app"
+                f"{option}: there is no module {error.name}; check the name, or change to the "
+                "folder of your app"
             ) from error
         raise CommandError(
-            f"--app: {name} can't be imported: {error_summary(error):.400}; fix that first"
+            f"{option}: {name} can't be imported: {error_summary(error):.400}; fix that first"
         ) from error
 
 

@@ -60,6 +60,16 @@ class Disk:
         self._memory = MemoryStorage()
         self._writer: Writer | None = None
         self._reader = self._memory.open_reader()
+        self._backup = self._memory._contents.copy()
+
+    def back_up(self) -> None:
+        """Keep the data as they are now, all of one moment."""
+        self._backup = self._memory._contents.copy()
+
+    def restore(self) -> None:
+        """Replace the data by those of the last backup, which no process may be using."""
+        self._memory._contents = self._backup.copy()
+        self._reader = self._memory.open_reader()
 
     def mount(self, life: Life, journal: Journal) -> Storage:
         """The storage through which one process uses the disk."""
@@ -136,9 +146,14 @@ class _Interceptor:
     def __call__(self, kind: str, work: Callable[[], T], /) -> T:
         what = _POINTS.get(kind)
         self._pass("before", what)
+        self._check_owner()
         result = work()
         self._pass("after", what)
         return result
+
+    def _check_owner(self) -> None:
+        if self._life.is_replaced:
+            raise StorageFault("another process has taken over")
 
     def _pass(self, when: When, what: Kind | None) -> None:
         if what is None:

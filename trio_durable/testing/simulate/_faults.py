@@ -15,7 +15,7 @@ from typing import Literal, Self, get_args
 
 import attrs
 
-Verb = Literal["crash", "fail"]
+Verb = Literal["crash", "fail", "replace"]
 When = Literal["before", "after"]
 Kind = Literal["commit", "claim", "load", "effect", "defer", "mark", "retry", "drop"]
 
@@ -70,6 +70,16 @@ _DRAWN: dict[Verb, frozenset[tuple[When, Kind]]] = {
             ("after", "drop"),
         }
     ),
+    # A process that was replaced still acts outside, which a dead one doesn't.
+    "replace": frozenset(
+        {
+            ("before", "commit"),
+            ("after", "commit"),
+            ("after", "claim"),
+            ("before", "effect"),
+            ("after", "effect"),
+        }
+    ),
 }
 
 
@@ -78,7 +88,8 @@ class Fault:
     """A fault at the n-th point of a kind in a step."""
 
     verb: Verb
-    """``"crash"`` ends the process. ``"fail"`` makes the operation raise; the process goes on."""
+    """``"crash"`` ends the process. ``"fail"`` makes the operation raise; the process goes on.
+    ``"replace"`` suspends the process until a second owner has done its work; see `Life`."""
     when: When
     """``"before"``: the operation isn't done. ``"after"``: it is done, unknown to its caller."""
     kind: Kind
@@ -104,7 +115,7 @@ class Fault:
             ):
                 return cls(_VERBS[verb], _WHENS[when], _KINDS[kind], int(number))
         raise ValueError(
-            f"{text!r} is not a fault; write crash or fail, before or after, one of "
+            f"{text!r} is not a fault; write crash, fail or replace, before or after, one of "
             f"{', '.join(_KINDS)}, and its number in the step: 'crash after commit 1'"
         )
 
@@ -183,11 +194,29 @@ class Faults:
 
 
 class Life:
-    """The life of one process, which a fault may end."""
+    """The life of one process, which a fault may end.
 
-    def __init__(self, faults: Faults) -> None:
+    A process that is replaced goes on with what it has in memory: it may still act outside, but the
+    storage refuses it, and none of its replies reaches a caller. So is a process on PostgreSQL that
+    was suspended for longer than its lease.
+
+    Args:
+        faults: The faults.
+        take_over: Runs the second owner. It is called when this process is replaced, and returns
+            when that one has ended.
+    """
+
+    def __init__(self, faults: Faults, take_over: Callable[[], None]) -> None:
         self.is_over = False
+        """True once the process has died: nothing that it does has an effect any more."""
+        self.is_replaced = False
         self._faults = faults
+        self._take_over = take_over
+
+    @property
+    def is_heard(self) -> bool:
+        """True while callers get its replies."""
+        return not (self.is_over or self.is_replaced)
 
     def pass_point(self, when: When, kind: Kind, failure: Callable[[], Exception]) -> None:
         """Pass a point at which a fault can be injected.
@@ -204,3 +233,6 @@ class Life:
         if verb == "crash":
             self.is_over = True
             raise ProcessDied
+        if verb == "replace":
+            self.is_replaced = True
+            self._take_over()

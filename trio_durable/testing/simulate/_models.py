@@ -65,6 +65,12 @@ class Models:
             raise AssertionError(_explanation(key, operations, stored, before, attempts))
         self._possible[key] = after
 
+    def copy(self) -> Models:
+        """These models as they are now. A model never changes; each call makes another one."""
+        new = Models({})
+        new._classes, new._possible = self._classes, dict(self._possible)
+        return new
+
     def _new(self, key: ObjectKey) -> object:
         model = self._classes[key.type_name]()
         model.object_id = key.object_id  # type: ignore[attr-defined]  # as `Context` has it

@@ -155,11 +155,11 @@ class ObservedCalls(LocalCalls):
             result = await super()._call(address, handler, args, kwargs, timeout)
         except Exception as error:
             # After an error of the library, the call may have run or not.
-            if not self.life.is_over and not isinstance(error, DurableError):
+            if self.life.is_heard and not isinstance(error, DurableError):
                 operation.error = error
                 self.record.end(operation)
             raise
-        if not self.life.is_over:
+        if self.life.is_heard:
             operation.result = copied(result)
             self.record.end(operation)
         return result

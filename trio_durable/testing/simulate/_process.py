@@ -216,7 +216,7 @@ class Process:
             )
         except Exception as raised:  # noqa: BLE001  # a part of the history
             error = raised
-        if not self._life.is_over:
+        if self._life.is_heard:
             call.result, call.error, call.has_ended = result, error, True
 
     # --- its end ---------------------------------------------------------------------------------

@@ -72,6 +72,14 @@ class Steps(Protocol):
         """See `Simulation.restart`."""
         ...
 
+    def back_up(self) -> None:
+        """See `Simulation.back_up`."""
+        ...
+
+    def restore_backup(self, fault: str | None = None) -> None:
+        """See `Simulation.restore_backup`."""
+        ...
+
 
 def add_rules(
     cls: type[Steps],
@@ -81,6 +89,8 @@ def add_rules(
     left_out: Sequence[str],
     delays: Sequence[float],
     jumps: Sequence[float],
+    second_owners: bool,
+    backups: bool,
 ) -> None:
     """Add the rules to a simulation.
 
@@ -91,12 +101,14 @@ def add_rules(
         left_out: Handlers without a rule, as ``"Class.handler"``.
         delays: The lengths of waits, in seconds.
         jumps: The steps by which the clock is set, in seconds.
+        second_owners: Whether processes are replaced by a second owner.
+        backups: Whether backups are made and restored.
 
     Raises:
         DefinitionError: ``given`` or ``left_out`` names an unknown handler or parameter.
     """
     calls = _calls(cls.__qualname__, definitions, cls.ids, given, left_out)
-    faults = st.sampled_from(_faults())
+    faults = st.sampled_from(_faults(second_owners))
     for name in dir(cls):
         if name.startswith(_PREFIX):
             setattr(cls, name, None)  # of a base class, whose objects may differ
@@ -112,7 +124,8 @@ def add_rules(
     waits = [("wait", delay) for delay in delays]
     crashes = [("crash", delay) for delay in (0.0, *delays)]
     sets = [("set_clock", jump) for jump in jumps]
-    interlude = st.sampled_from([*waits, *waits, *crashes, ("restart", 0.0), *sets])
+    of_backups = [("back_up", 0.0), ("restore_backup", 0.0)] * backups
+    interlude = st.sampled_from([*waits, *waits, *crashes, ("restart", 0.0), *sets, *of_backups])
     _add(cls, "interlude", _interlude, interlude=interlude, fault=faults)
     if _have_alarms(definitions):
         _add(cls, "wait_for_alarm", _wait_for_alarm, fault=faults)
@@ -157,6 +170,10 @@ def _interlude(self: Steps, interlude: tuple[str, float], fault: DrawnFault | No
             self.crash(down_for)
         case "set_clock", by:
             self.set_clock(by)
+        case "back_up", _:
+            self.back_up()
+        case "restore_backup", _:
+            self.restore_backup()
         case _:
             self.restart()
 
@@ -255,9 +272,13 @@ def _calls_of(
     return st.builds(call, st.sampled_from(list(ids)), arguments)
 
 
-def _faults() -> list[DrawnFault | None]:
-    """The faults to draw from, and as many times None: half of all steps are without a fault."""
+def _faults(second_owners: bool) -> list[DrawnFault | None]:
+    """The faults to draw from, and about as many times None."""
     points = (1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6)
     crashes = [DrawnFault("crash", point) for point in points]
     failures = [DrawnFault("fail", point) for point in points]
-    return [*([None] * 2 * len(points)), *crashes, *failures]
+    # Few: each runs two processes more, and most of them come to the same as a crash.
+    replacements = [DrawnFault("replace", point) for point in (1, 1, 2, 2, 3, 4)]
+    if not second_owners:
+        replacements = []
+    return [*([None] * 2 * len(points)), *crashes, *failures, *replacements]

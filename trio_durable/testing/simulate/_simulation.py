@@ -25,28 +25,31 @@ from ..._api.durable_object import DurableObject, ObjectDefinition, definition_o
 from ..._clock import instant
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError, DurableError
-from ..._keys import ObjectKey
 from ..._messages.message import DeadMessage, WaitingMessage, dead_of, waiting_of
-from ...storage import StoredObject
 from ._alarm_log import alarm_errors
 from ._attributes import check_attributes, checked_jump, polling_interval
 from ._call import Call
 from ._contents import Contents, check_memory
 from ._disk import Disk
 from ._faults import DrawnFault, Faults, Life
-from ._models import ModelClasses, Models, check_models
-from ._operations import Operation, Record
+from ._model_check import ModelCheck
+from ._models import ModelClasses, check_models
+from ._operations import Record
 from ._outside import StandIn, stand_ins
 from ._process import MAX_STEP_SECONDS, Process, WallClock
 from ._randomness import seeded_generators
 from ._report import SimulationReport, story_ended
 from ._rules import PRINTS_ITSELF, add_rules, enable_all_rules, story_settings
 from ._running import report_of_test_case
+from ._second_owner import run_second_owner
 
 T = TypeVar("T", bound=DurableObject)
 
 _SECONDS_TO_NOTICE = 2.0
 """How long a process runs after its clock was set, until it must have seen that."""
+_SECONDS_AS_REPLACED = 60.0
+"""How long a process goes on after a second owner. An alarm that it can't acknowledge keeps it busy
+for ever."""
 
 
 class Simulation(RuleBasedStateMachine):
@@ -92,6 +95,11 @@ class Simulation(RuleBasedStateMachine):
     """Steps by which the clock is set while a process runs: forward or, if negative, back. With any
     of them each second of a wait slows the search down, since so often a clock that may jump is
     looked at."""
+    second_owners: ClassVar[bool] = False
+    """Whether a fault may be that a second process takes over, while the first one still acts
+    outside. It happens on PostgreSQL; the lock of an SQLite file excludes it."""
+    backups: ClassVar[bool] = False
+    """Whether steps make a backup of the database, and restore it as after the loss of a server."""
     starts_at: ClassVar[datetime] = datetime(2030, 1, 1, tzinfo=UTC)
     """The time of the runtime's clock when a story begins."""
     polling_interval: ClassVar[Duration | None] = None
@@ -116,6 +124,8 @@ class Simulation(RuleBasedStateMachine):
             left_out=cls.left_out,
             delays=[seconds(delay, "delays") for delay in cls.delays],
             jumps=[checked_jump(jump, ValueError) for jump in cls.clock_jumps],
+            second_owners=cls.second_owners,
+            backups=cls.backups,
         )
         cls.TestCase.settings = story_settings(cls.TestCase.settings)
         report_of_test_case(cls)
@@ -133,14 +143,17 @@ class Simulation(RuleBasedStateMachine):
         """What has happened in this story so far."""
         self.report.invariants.update({each.function.__name__: 0 for each in self.invariants})
         self._record = Record({d.name: d for d in self._definitions.values()}, self.report)
-        self._models = Models(self.models)
+        self._models = ModelCheck(
+            self.models, self._definitions, self._disk, self._contents, self.report
+        )
         self._polling_interval = polling_interval(self)
         self._clock = WallClock(self.starts_at.timestamp(), may_jump=bool(self.clock_jumps))
         self._now = 0.0
-        self._rows: dict[ObjectKey, StoredObject | None] = {}
         self._printed_step: tuple[str, ...] = ()  # its method and arguments
         self._imported: set[type] = set()
         self._is_checked = False
+        self._calls: Sequence[Call] = ()  # of the step
+        self._trouble: list[BaseException] = []  # of second owners
         self._has_ended = False
         with ExitStack() as stack:
             if not currently_in_test_context():
@@ -179,10 +192,11 @@ class Simulation(RuleBasedStateMachine):
             object_id: The object's id.
             handler: The handler's name.
             *args: The handler's positional arguments.
-            fault: The fault to inject in the step: ``"crash"`` or ``"fail"``, ``"before"`` or
-                ``"after"``, ``"commit"``, ``"claim"``, ``"load"``, ``"effect"``, ``"defer"``,
-                ``"mark"``, ``"retry"`` or ``"drop"``, and its number from 1, as in ``"crash after
-                commit 2"``. A step with fewer points of the kind runs without a fault.
+            fault: The fault to inject in the step: ``"crash"``, ``"fail"`` or ``"replace"``,
+                ``"before"`` or ``"after"``, ``"commit"``, ``"claim"``, ``"load"``, ``"effect"``,
+                ``"defer"``, ``"mark"``, ``"retry"`` or ``"drop"``, and its number from 1, as in
+                ``"crash after commit 2"``. A step with fewer points of the kind runs without a
+                fault.
             **kwargs: The handler's keyword arguments.
 
         Returns:
@@ -263,6 +277,36 @@ class Simulation(RuleBasedStateMachine):
 
         self._step(fault, restart)
 
+    def back_up(self) -> None:
+        """Make a backup of the database, which replaces an earlier one."""
+        self._printed_step = ("back_up",)
+
+        def back_up(_process: Process) -> None:
+            self._disk.back_up()
+            self._models.back_up()
+
+        self._step(None, back_up)
+
+    def restore_backup(self, fault: str | None = None) -> None:
+        """Crash, and go on with the last backup; without any, with the empty database.
+
+        The objects, alarms and messages are as they were then, and so are the models. The outside,
+        which is in attributes of the simulation, stays as it is.
+
+        Args:
+            fault: As in `call`, in the next process.
+        """
+        self._printed_step = ("restore_backup",)
+
+        def restore(_process: Process) -> None:
+            self._life.is_over = True
+            self._disk.restore()
+            self._models.restore()
+            self.report.restores += 1
+            self._recover(0)
+
+        self._step(fault, restore)
+
     def set_clock(self, by: Duration, fault: str | None = None) -> None:
         """Set the clock of the machine, which runs on.
 
@@ -291,7 +335,7 @@ class Simulation(RuleBasedStateMachine):
     @property
     def now(self) -> datetime:
         """The time of the runtime's clock."""
-        return instant(round((self._clock.epoch + self._process.now) * 1e6))
+        return instant(self._clock.now())
 
     def stored(self, object_type: type[T], /) -> dict[str, T]:
         """All stored objects of a class, by id, as detached instances."""
@@ -326,7 +370,10 @@ class Simulation(RuleBasedStateMachine):
                 self._contents.definition(call.object_type)
             self._printed_step = printed()
             process.start_calls(calls)
-            process.run_until(lambda: all(call.has_ended for call in calls), MAX_STEP_SECONDS)
+            process.run_until(
+                lambda: self._life.is_replaced or all(call.has_ended for call in calls),
+                MAX_STEP_SECONDS,
+            )
 
         self._step(fault, start, calls)
 
@@ -336,8 +383,11 @@ class Simulation(RuleBasedStateMachine):
 
         def wait(_process: Process) -> None:
             while self._process.now < end:
-                self._process.run_until(self._faults.check_claims, end - self._process.now)
-                if self._life.is_over:
+                self._process.run_until(
+                    lambda: self._faults.check_claims() or self._life.is_replaced,
+                    end - self._process.now,
+                )
+                if not self._life.is_heard:
                     self._recover(0)
 
         self._step(fault, wait)
@@ -350,8 +400,11 @@ class Simulation(RuleBasedStateMachine):
         drawn, self._drawn_fault = self._drawn_fault, None
         try:
             self._faults.begin_step(drawn if fault is None else fault)
+            self._calls = calls
             act(self._process)
             self._run_until_idle()
+            for error in self._trouble:
+                raise error
             self._record.end_all()
             self.report.count_step(calls, self._faults.injected)
             self._check(calls)
@@ -371,7 +424,7 @@ class Simulation(RuleBasedStateMachine):
         """Run the process until it is idle. If it dies, start the next one and go on with that."""
         while True:
             is_idle = self._process.run_until(self._process.is_idle, MAX_STEP_SECONDS)
-            if self._life.is_over:
+            if not self._life.is_heard:
                 self._recover(0)
             elif is_idle:
                 return
@@ -382,7 +435,13 @@ class Simulation(RuleBasedStateMachine):
                 )
 
     def _recover(self, down_for: float) -> None:
-        """Dispose of a process that is over, and start the next one."""
+        """Dispose of a process that is over, and start the next one.
+
+        One that was replaced goes on until it is idle, or for a minute.
+        """
+        if self._life.is_replaced:
+            self._process.run_until(self._process.is_idle, _SECONDS_AS_REPLACED)
+            self._life.is_over = True
         self._record.end_all()
         self._now = self._process.now + down_for
         self._process.dispose()
@@ -390,7 +449,7 @@ class Simulation(RuleBasedStateMachine):
         self._process = self._start()
 
     def _start(self) -> Process:
-        self._life = life = Life(self._faults)
+        self._life = life = Life(self._faults, self._take_over)
         return Process(
             life,
             self._disk.mount(life, self._record),
@@ -401,6 +460,21 @@ class Simulation(RuleBasedStateMachine):
             self._clock,
             self._polling_interval,
         )
+
+    def _take_over(self) -> None:
+        """Run a second owner, after which the first process goes on with what it has."""
+        # The process may be one that starts, so it isn't `self._process` yet.
+        loop, life = self._clock.loop, self._life
+        assert loop is not None
+        self._now = loop.now
+        self._disk.release()
+        try:
+            self._now = run_second_owner(self._start, self._calls)
+        except BaseException as error:  # noqa: BLE001  # the first process would catch it
+            self._trouble.append(error)
+        self._disk.release()
+        self._life, self._clock.loop = life, loop
+        loop.advance(max(self._now, loop.now))
 
     # --- checks ----------------------------------------------------------------------------------
 
@@ -417,29 +491,12 @@ class Simulation(RuleBasedStateMachine):
             if not (injected or isinstance(error, self.allowed)):
                 raise error
         check_memory(self._process.runtime, self._contents)
-        self._check_models(injected)
+        self._models.check(self._record.take(), injected=injected)
         for invariant in self.invariants:
             if all(precondition(self) for precondition in invariant.preconditions):
                 self.report.invariants[invariant.function.__name__] += 1
                 invariant.function(self)
         self._is_checked = True
-
-    def _check_models(self, injected: bool) -> None:
-        taken = self._record.take()
-        for cls in self.models:
-            name = self._definitions[cls].name
-            keys = {key for key in taken if key.type_name == name}
-            keys |= {key for key in self._rows if key.type_name == name}
-            for key in sorted(keys, key=str):
-                operations: list[Operation] = taken.get(key, [])
-                row = self._disk.row(key)
-                if operations or row is not self._rows.get(key):
-                    for operation in operations if injected else ():
-                        # The error may come from the fault, unknown to the model.
-                        operation.is_known &= operation.error is None
-                    self.report.models_compared += 1
-                    self._models.check(key, operations, self._contents.state(cls, key))
-                self._rows[key] = row
 
     # --- for Hypothesis --------------------------------------------------------------------------
 
