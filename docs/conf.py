@@ -55,7 +55,7 @@ ELSEWHERE = {*sys.stdlib_module_names, "hypothesis", "opentelemetry"}
 
 INSIDE = {
     # Parameters of types.
-    *("C", "F", "K", "P", "R", "R_co", "S", "T", "typing.~P"),
+    *("C", "F", "K", "P", "R", "R_co", "S", "T", "T_co", "typing.~P"),
     # Types of what users are given and never make.
     *("Converter", "Delivery", "GroupCommit", "Notifier", "Waiter"),
     *(
@@ -63,7 +63,10 @@ INSIDE = {
         "CallPath",
         "ContextHost",
         "Loop",
+        "Fault",
         "ModelClasses",
+        "ObjectType",
+        "OpenRuntime",
         "SearchStrategy",
         "SendOptions",
     ),

@@ -16,7 +16,7 @@ from ._api.instrument import Instrument
 from ._api.objects import Objects
 from ._api.outgoing import Outgoing, OutsideMessage, Withdrawal
 from ._api.runtime import DurableRuntime, current_runtime
-from ._api.snapshot import Snapshot
+from ._api.snapshot import Snapshot, StatesPage
 from ._api.statistics import RuntimeStatistics
 from ._api.tenant import Tenant
 from ._api.watch import Watch
@@ -190,6 +190,7 @@ __all__ = [
     "StateEncodeError",
     "StateTooLarge",
     "StateTooNew",
+    "StatesPage",
     "Storage",
     "StorageError",
     "StorageInUse",

@@ -200,9 +200,7 @@ def test_a_scan_holds_up_no_load(tmp_path: Path, real_backend: tuple[str, dict[s
             assert storage.opened == 2
 
     backend, options = real_backend
-    await anyio.to_thread.run_sync(
-        lambda: anyio.run(main, backend=backend, backend_options=options)
-    )
+    anyio.run(main, backend=backend, backend_options=options)
 
 
 async def test_a_reader_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:

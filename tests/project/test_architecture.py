@@ -237,7 +237,7 @@ RANKS = {
         "batches exact_json paging restore totals",
         "app_classes formatting members open",
         "draining message_findings",
-        "owner type_completion",
+        "owner running type_completion",
         "state_upgrade",
     ],
     "cli.transfer": ["fields", "message_lines", "format", "export_file"],
@@ -249,8 +249,9 @@ RANKS = {
     "cli.bench": ["callers objects plain", "figures", "measure"],
     "cli.demo": ["protocol", "bank child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
-        "alarms bench completion copy demo doctor edit export import_ init ls messages",
-        "migrate migrate_states new nodes rename reopen rm serve show simulate stats tenants",
+        "alarms bench call completion copy demo doctor edit export import_ init ls messages",
+        "migrate migrate_states new nodes rename reopen rm serve shell show simulate stacks stats",
+        "tenants top",
     ],
 }
 """The modules of each room, bottom up. The package's own ``__init__`` is above them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from .._activations.calls import LocalCalls
@@ -20,12 +21,15 @@ from .durable_object import DurableObject
 from .handle import Handle
 from .messages import checked_limit
 from .plain_arguments import with_models
+from .snapshot import StatesPage, read_page
 from .watch import Watch
 
 if TYPE_CHECKING:
     from .runtime import DurableRuntime
 
 T = TypeVar("T", bound=DurableObject)
+
+_PAGE_BYTES = 16 * 1024 * 1024
 
 
 class Objects(Alarms):
@@ -353,6 +357,49 @@ class Objects(Alarms):
             listed.address(after, self._tenant)
         name, limit, tenant = listed.name, checked_limit(limit), self._tenant
         return await self._open().read(lambda reader: reader.list_ids(name, after, limit, tenant))
+
+    async def list_states(
+        self, object_type: type[T] | str, /, *, after: str | None = None, limit: int = 100
+    ) -> StatesPage[T]:
+        """The stored states of a type's objects, in the order of the ids' UTF-8 bytes.
+
+        No state is older than a reply that has arrived. The objects aren't loaded, and calls don't
+        wait: the states are read by a connection of their own. A state that this release can't
+        read is in the page, and raises when it is asked for. ::
+
+            page = await runtime.list_states(Cart)
+            while True:
+                for snapshot in page:
+                    print(snapshot.key.object_id, snapshot.state.total)
+                if page.next is None:
+                    break
+                page = await runtime.list_states(Cart, after=page.next)
+
+        Args:
+            object_type: The class, or its stored name.
+            after: Only ids after this one; pass ``next`` of a page for the next page.
+            limit: The most states of a page, a million at most. A page also ends when its states
+                have 16 MiB of JSON together, or with the one that exceeds that.
+
+        Raises:
+            ValueError: ``limit`` isn't an int of 1 or more.
+            StorageUnavailable: The storage can't be read.
+        """
+        listed = self._registry.calls(object_type).object_type
+        if after:
+            listed.address(after, self._tenant)
+        read = partial(
+            read_page,
+            object_type=listed,
+            after=after,
+            limit=checked_limit(limit),
+            tenant=self._tenant,
+            most_bytes=_PAGE_BYTES,
+        )
+        opened = self._open()
+        opened.check_usable()
+        with opened.storage_errors():
+            return await opened.sides.scan(read)
 
     # --- inside ----------------------------------------------------------------------------------
 

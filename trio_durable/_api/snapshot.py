@@ -1,11 +1,15 @@
-"""Snapshot: the stored state of one object at one revision."""
+"""Snapshots: stored states, each of one object at one revision, and pages of them."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, cast
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar, cast
+
+import attrs
 
 from .._activations.object_type import ObjectType
 from .._keys import ObjectKey
+from ..storage import Reader
 from .durable_object import DurableObject
 
 T_co = TypeVar("T_co", bound=DurableObject, covariant=True)
@@ -62,3 +66,59 @@ class Snapshot(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<snapshot of {self.key} at revision {self.revision}>"
+
+
+@attrs.frozen
+class StatesPage(Generic[T_co]):
+    """A page of the stored states of a type, in the order of their ids. It can be iterated over."""
+
+    states: tuple[Snapshot[T_co], ...]
+    next: str | None
+    """The ``after`` of the next page; None if there is none."""
+
+    def __iter__(self) -> Iterator[Snapshot[T_co]]:
+        return iter(self.states)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+
+_FIRST_ROWS = 16
+"""Rows that are read before their size is known."""
+
+
+def read_page(
+    reader: Reader,
+    object_type: ObjectType,
+    after: str | None,
+    limit: int,
+    tenant: str,
+    most_bytes: int,
+) -> StatesPage[Any]:
+    """A page of states, from a storage. Several short reads, so that its size is bounded.
+
+    Args:
+        reader: The storage.
+        object_type: The type.
+        after: Only ids after this one.
+        limit: The most states.
+        tenant: The tenant's name.
+        most_bytes: The size of the states from which on no more are read.
+    """
+    found: list[Snapshot[Any]] = []
+    size, rows = 0, _FIRST_ROWS
+    last = None if not after else ObjectKey(object_type.name, after, tenant)
+    while True:
+        asked = min(rows, limit - len(found))
+        read = reader.browse_objects(object_type.name, last, asked, tenant)
+        for row in read:
+            size += len(row.state)
+            last = row.key
+            found.append(Snapshot(object_type, row.key, row.revision, row.state))
+        if len(read) < asked:
+            return StatesPage(tuple(found), None)
+        if len(found) >= limit or size >= most_bytes:
+            assert last is not None
+            return StatesPage(tuple(found), last.object_id)
+        # As many as fit, if they are as large as those so far.
+        rows = max(1, (most_bytes - size) * len(found) // max(size, 1))

@@ -14,7 +14,6 @@ from .._errors import RuntimeClosed
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
 from .._eventloop.loop import Loop
-from .._eventloop.runner import Runner
 from .._eventloop.tasks import Supervision, exit_in
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from .control import Control
     from .messaging import Messaging
     from .sharing import Sharing
+    from .sides import Sides
 
 logger = logging.getLogger("trio_durable")
 
@@ -49,7 +49,7 @@ class Ending:
     control: Control | None
     messaging: Messaging | None
     _runtime: Dispatcher
-    _runners: tuple[Runner, ...]
+    sides: Sides
     _supervision: Supervision
     _closed: anyio.Event
 
@@ -182,5 +182,5 @@ class Ending:
         ]
         self.group_commit.abandon(states, closed_error)
         self.hub.end(None if self.services.failure is None else closed_error)
-        for runner in self._runners:
+        for runner in self.sides.runners:
             runner.abandon(closed_error)

@@ -207,8 +207,7 @@ class OpenRuntime(Ending):
         self._runtime = runtime
         self._settings = settings
         self.sides = sides
-        self._runners = (sides.writing.runner, sides.reading.runner)
-        for runner in self._runners:
+        for runner in sides.runners:
             runner.failed = self.fail
         self.sharing: Sharing | None = None
         """The cluster, if the runtime is in one."""

@@ -29,6 +29,7 @@ from .settings import ClusterOfMembers, ClusterOnFile
 if TYPE_CHECKING:
     from .._cluster.endpoint import Endpoint
 
+R = TypeVar("R")
 S = TypeVar("S", Writer, Reader)
 
 
@@ -162,6 +163,10 @@ class Sides:
         self.reading = Side[Reader](*parts, "reader", storage.open_reader)
         self.writer: Writer = LateWriter(self.writing)
         self.reader: Reader = LateReader(self.reading)
+        self.runners = [self.writing.runner, self.reading.runner]
+        """The threads of all sides."""
+        self._parts = parts
+        self._scanning: Side[Reader] | None = None
         self.endpoint: Endpoint | None = None
         """Where the runtime listens, if it is a member of a cluster."""
 
@@ -187,6 +192,26 @@ class Sides:
         """Open both, while the runtime opens."""
         self.writer = await self.writing.open()
         self.reader = await self.reading.open()
+
+    async def scan(self, read: Callable[[Reader], R]) -> R:
+        """Run ``read`` with a reader and a thread of its own, so that no load waits for it.
+
+        Both are opened by the first scan.
+
+        Raises:
+            StorageFault: The storage can't be read.
+            StorageUnavailable: The reader can't be opened.
+        """
+        scanning = self._scanning
+        if scanning is None:
+            storage = self._parts[2]
+            scanning = Side[Reader](*self._parts, "scanner", storage.open_reader)
+            scanning.runner.failed = self.reading.runner.failed
+            self._scanning = scanning
+            self.runners.append(scanning.runner)
+        if not scanning.is_open:
+            await scanning.open_later()
+        return await scanning.runner.run(lambda: read(scanning.inner))
 
 
 async def open_sides(

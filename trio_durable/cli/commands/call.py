@@ -42,7 +42,7 @@ def call(
     timeout: float,
     once: str | None,
 ) -> int:
-    """Call a handler of an object, in the app that has the storage open.
+    """Call a handler of an object in a running app.
 
     Arguments are named. NAME=TEXT is a string, NAME:=JSON any JSON, and - reads a
     JSON object with all of them from standard input. The reply is printed as JSON.

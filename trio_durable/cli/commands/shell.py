@@ -34,7 +34,7 @@ _NAME = "<shell>"
 @app_option(required=False, help="Module with the classes, whose names the shell knows.")
 @click.option("--own", is_flag=True, help="Own the objects here, and fire their alarms.")
 def shell(storage: str, apps: tuple[str, ...], own: bool) -> None:
-    """Open a Python prompt on the objects of an app that has the storage open.
+    """Open a Python prompt on the objects of an app.
 
     The names runtime and anyio are there, and the classes of --app. What is typed
     may await. Handlers run in the app. With --own they run here, on the storage

@@ -19,7 +19,7 @@ from ..storage.running import running_app
 @storage_option
 @json_option
 def stacks(storage: str, as_json: bool) -> None:
-    """Show what each busy object waits for, in the app that has the storage open.
+    """Show what busy objects of a running app await.
 
     An object is busy while it loads or an async def handler runs. Those that
     have been busy for longest come first, each with the lines at which its

@@ -28,9 +28,9 @@ _RATES = ("commits", "alarms_delivered", "messages_delivered")
 @click.option("--looks", type=click.IntRange(1), help="End after so many; by default 1 in a pipe.")
 @json_option
 def top(storage: str, every: float, looks: int | None, as_json: bool) -> None:
-    """Show the load of the app that has the storage open, again and again.
+    """Show the load of a running app.
 
-    A line per process: its objects in memory, how many are busy, rates of the
+    Again and again, a line per process: its objects in memory, how many are busy, rates of the
     time between two looks, alarms in memory that are due soon, and messages that
     wait. Below it are the busy objects, each with the function that it awaits.
     Control-C ends it.
