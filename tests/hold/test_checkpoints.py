@@ -65,6 +65,7 @@ PATHS: dict[str, list[Path]] = {
         lambda runtime: runtime.delete(Plain, "nothing"),
     ],
     "DurableRuntime.list_objects": [lambda runtime: runtime.list_objects(Plain)],
+    "DurableRuntime.list_states": [lambda runtime: runtime.list_states(Plain)],
     "DurableRuntime.schedule_alarm": [
         lambda runtime: runtime.schedule_alarm(Plain, "a", "any", after=1000)
     ],

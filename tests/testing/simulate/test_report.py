@@ -250,9 +250,9 @@ def test_pytest_shows_reports_and_warns(tmp_path: Path) -> None:
     run = run_pytest(tmp_path, "-vv", "-W", "always::UserWarning", SEED)
     assert re.search(r"2 passed, 1 warning", run.stdout), run.stdout
     assert "SimulationWarning: Gates could hardly fail: no call was accepted" in run.stdout
-    assert re.search(r"^=+ simulations =+\nGates: 20 stories", run.stdout, re.MULTILINE)
+    assert re.search(r"^=+ simulations =+\nGates: \d+ stories", run.stdout, re.MULTILINE)
     # Where Hypothesis runs without randomness, as it does for CI, the seed counts for nothing.
-    assert re.search(r"^OpenGates: 20 stories, .* steps\n  calls: ", run.stdout, re.MULTILINE)
+    assert re.search(r"^OpenGates: \d+ stories, .* steps\n  calls: ", run.stdout, re.MULTILINE)
 
 
 def test_refusals_of_the_app_are_told_from_faults() -> None:

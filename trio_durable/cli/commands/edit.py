@@ -46,6 +46,7 @@ from ..storage.type_completion import complete_type
     help="Read the whole state from FILE; - is standard input.",
 )
 @app_option(required=False, help="Module with the class that the new state has to fit.")
+@click.option("--force", is_flag=True, help="Without --app, accept members that aren't stored.")
 def edit(
     type_name: str,
     object_id: str,
@@ -54,6 +55,7 @@ def edit(
     assignments: tuple[str, ...],
     source: str | None,
     apps: tuple[str, ...],
+    force: bool,
 ) -> None:
     """Edit the stored state of an object.
 
@@ -63,6 +65,10 @@ def edit(
     storage open, its process saves the state, unless the object has changed
     meanwhile. Otherwise no runtime can open the storage until the editor is
     closed.
+
+    With --app, the state is checked against its class. Without it nothing is
+    validated, and a member that isn't stored, such as a misspelt one, is refused
+    unless you --force it.
 
     \b
     Examples:
@@ -83,7 +89,7 @@ def edit(
             row = find_object(reader, key)  # again: a later change by others refuses this one
             if row is None:
                 raise object_not_found(key)
-            state = change(row.state, _StateParser(key, row.state, definition))
+            state = change(row.state, _StateParser(key, row.state, definition, force))
             if state is None or state == _canonical(row.state):
                 click.echo("Nothing has changed.")
                 return
@@ -91,6 +97,8 @@ def edit(
             if owner.commit([commit], SystemClock().now()):
                 raise CommandError(f"{key} was changed meanwhile; edit it again")
     click.echo(f"Saved as revision {row.revision + 1:,}.")
+    if definition is None:
+        click.echo("It was not validated; --app checks a state against its class.", err=True)
 
 
 @attrs.frozen
@@ -100,6 +108,7 @@ class _StateParser:
     key: ObjectKey
     old: bytes
     definition: ObjectDefinition | None
+    force: bool
 
     def __call__(self, text: str) -> bytes:
         """The state in ``text``.
@@ -116,7 +125,18 @@ class _StateParser:
         state = orjson.dumps(data)
         if self.definition is not None:
             self._check_fit(self.definition, data, state)
+        elif not self.force:
+            self._check_members(data)
         return state
+
+    def _check_members(self, data: dict[str, Any]) -> None:
+        stored = _members(self.old)
+        new = [name for name in data if stored is not None and name not in stored]
+        if new:
+            raise CommandError(
+                f"the new state of {self.key} has {new[0]!r:.80}, which isn't stored (stored: "
+                f"{', '.join(stored or ())}); name the module of its class by --app, or use --force"
+            )
 
     def _check_fit(self, definition: ObjectDefinition, data: dict[str, Any], state: bytes) -> None:
         codec = state_codec(definition)
