@@ -226,7 +226,7 @@ RANKS = {
         "_simulation",
     ],
     "cli": [
-        "errors options output probes",
+        "errors options output probes remedies",
         "cluster_options prompts",
         "storage",
         "transfer scaffold bench demo",
@@ -249,7 +249,8 @@ RANKS = {
     "cli.bench": ["callers objects plain", "figures", "measure"],
     "cli.demo": ["protocol", "bank child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
-        "alarms bench call completion copy demo doctor edit export import_ init ls messages",
+        "alarms bench call completion copy demo docs doctor edit export import_ init ls",
+        "messages",
         "migrate migrate_states new nodes rename reopen rm serve shell show simulate stacks stats",
         "tenants top",
     ],

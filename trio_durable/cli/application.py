@@ -22,6 +22,7 @@ from .commands.call import call
 from .commands.completion import completion
 from .commands.copy import copy_
 from .commands.demo import demo
+from .commands.docs import docs
 from .commands.doctor import doctor
 from .commands.edit import edit
 from .commands.export import export
@@ -133,6 +134,7 @@ for _command in (
     completion,
     copy_,
     demo,
+    docs,
     doctor,
     edit,
     export,
