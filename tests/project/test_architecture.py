@@ -69,7 +69,7 @@ RANKS = {
         "_urls",
     ],
     "storage.sqlite": [
-        "_database_file _lock _mounts _moves _names _parameters _transaction",
+        "_backup _database_file _lock _mounts _moves _names _parameters _transaction",
         "_changes_view _message_schema _recurrence_sql",
         "_log _message_rows _migrations _watch",
         "_alarms _messages _objects _once",
@@ -249,7 +249,7 @@ RANKS = {
     "cli.bench": ["callers objects plain", "figures", "measure"],
     "cli.demo": ["protocol", "bank child worker", "ledger", "load", "report", "scenario"],
     "cli.commands": [
-        "alarms bench call completion copy demo docs doctor edit export import_ init ls",
+        "alarms backup bench call completion copy demo docs doctor edit export import_ init ls",
         "messages",
         "migrate migrate_states new nodes rename reopen rm serve shell show simulate stacks stats",
         "tenants top",
@@ -302,6 +302,8 @@ SHARED_PRIVATELY = {
     # public; both take the same strings, so there is one.
     ("_api.runtime", "storage._urls"),
     ("cli.storage.open", "storage._urls"),
+    # Only the command backs a file up; a program can have SQLite do it.
+    ("cli.commands.backup", "storage.sqlite._backup"),
     # A runtime makes the scheduler; users give its settings, which are public.
     ("_runtime.scheduling", "scheduler._oban.making"),
     ("_runtime.scheduling", "scheduler._oban.scheduler"),

@@ -17,6 +17,7 @@ import click
 
 from .._errors import DurableError
 from .commands.alarms import alarms
+from .commands.backup import backup
 from .commands.bench import bench
 from .commands.call import call
 from .commands.completion import completion
@@ -129,6 +130,7 @@ def application(context: click.Context) -> None:
 for _command in (
     alarms,
     messages,
+    backup,
     bench,
     call,
     completion,
