@@ -105,7 +105,7 @@ deep: $(READY)
 		$(BIN)/python -m pytest --numprocesses auto --dist worksteal --timeout 7200 \
 		tests/guarantees/alarms/test_model.py tests/exactness tests/crash tests/simulation/test_cluster.py \
 		tests/outbox/test_crash_points.py tests/storage/test_conformance.py tests/storage/postgres/test_interleavings.py tests/cluster/test_across.py \
-		tests/cluster/test_web_servers.py tests/cluster/test_chaos.py tests/testing/simulate/test_planted.py
+		tests/cluster/test_web_servers.py tests/cluster/test_chaos.py tests/testing/simulate/test_planted.py tests/watching/test_model.py
 
 inject: $(READY)
 	@$(BIN)/python -m tests.injection $(if $(EVERY),--every $(EVERY))

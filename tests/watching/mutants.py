@@ -22,9 +22,38 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "tenants": (*_WATCHES, "trio and tenant"),
     "the end": (*_WATCHES, "trio and (end or end_watches)"),
     "pacing": (*_WATCHES, "trio and groups"),
+    "histories": (*_TESTS, "watching/test_model.py", "-k", "trio"),
 }
 
 MUTANTS = [
+    Mutant(
+        "deletion_not_told",
+        "a deletion isn't reported",
+        "changes",
+        "_persistence/listeners.py",
+        "if self.states is not None and (ticket.delete or ticket.state is not None):",
+        "if self.states is not None and ticket.state is not None:",
+    ),
+    Mutant(
+        "doubts_ignored_in_histories",
+        "a failed commit doesn't have the state read again",
+        "histories",
+        "_watching/hub.py",
+        "            self._doubt(cell)\n\n    def loaded",
+        "            pass\n\n    def loaded",
+    ),
+    Mutant(
+        "cancelled_after_seen_in_histories",
+        "a version counts as seen before the wait for it has ended",
+        "histories",
+        "_api/watch.py",
+        "            await self._wait()\n",
+        """            waited = dict(self._seen)
+            self._seen = {cell: cell.version + 1 for cell in waited}
+            await self._wait()
+            self._seen = waited
+""",
+    ),
     Mutant(
         "told_before_refusals",
         "commits are reported before it is known which were refused",
