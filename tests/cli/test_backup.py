@@ -12,6 +12,7 @@ from trio_durable.storage import StorageFault
 from trio_durable.storage.sqlite import _backup
 from trio_durable.storage.sqlite._backup import back_up
 
+from .stored_data import writer_of
 from .support import assert_refused, contents, run
 
 
@@ -89,3 +90,83 @@ def test_what_cannot_be_backed_up_is_refused(
     with closing(sqlite3.connect(db)) as log:
         log.execute("SELECT count(*) FROM durable_objects").fetchone()
         assert_refused(folder, says, "backup", *args)
+
+
+# --- restore -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(db: Path) -> Path:
+    assert run("backup", "app.db", "copy.db").exit_code == 0
+    return db.parent / "copy.db"
+
+
+def test_a_backup_takes_the_place_of_the_storage(db: Path, copy: Path) -> None:
+    before = rows(db)
+    with closing(sqlite3.connect(db)) as other, other:
+        other.execute("DELETE FROM durable_objects")
+    saved = copy.read_bytes()
+    result = run("restore", "copy.db", "app.db", "--yes")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith("Restored ")
+    assert rows(db) == before != []
+    assert copy.read_bytes() == saved
+    assert run("doctor", "app.db").exit_code == 0
+    assert not [name for name in contents(db.parent) if name.startswith(".app")]
+
+
+def test_a_log_of_the_old_storage_is_not_applied_to_the_backup(db: Path, copy: Path) -> None:
+    before = rows(db)
+    other = sqlite3.connect(db)
+    other.execute("PRAGMA journal_mode = WAL")
+    other.execute("DELETE FROM durable_objects")
+    other.commit()
+    log = Path(f"{db}-wal").read_bytes()
+    other.close()
+    Path(f"{db}-wal").write_bytes(log)  # as a killed process leaves it
+    assert run("restore", "copy.db", "app.db", "--yes").exit_code == 0
+    assert rows(db) == before
+
+
+def test_a_storage_that_is_lost_or_damaged_is_restored(db: Path, copy: Path) -> None:
+    before = rows(db)
+    db.write_bytes(b"SQLite format 3\0 and nothing else")
+    assert run("restore", "copy.db", "app.db", "--yes").exit_code == 0
+    assert rows(db) == before
+    db.unlink()
+    assert run("restore", "copy.db", "app.db").exit_code == 0  # nothing to ask for
+    assert rows(db) == before
+
+
+def test_no_storage_is_replaced_while_an_app_has_it_open(db: Path, copy: Path) -> None:
+    with writer_of(db):
+        assert_refused(db.parent, "is in use", "restore", "copy.db", "app.db", "--yes")
+
+
+def test_restoring_asks(db: Path, copy: Path) -> None:
+    result = run("restore", "copy.db", "app.db", stdin="n\n")
+    assert result.exit_code == 1
+    assert "Nothing was replaced." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("nothing.db", "app.db"), "there is no such file"),
+        (("app.db", "app.db"), "app.db is the storage itself"),
+        (("copy.db", "no/app.db"), "there is no folder"),
+        (("copy.db", "postgresql://x/y"), "for PostgreSQL use pg_restore"),
+    ],
+)
+def test_restores_that_are_refused(db: Path, copy: Path, args: tuple[str, ...], says: str) -> None:
+    assert_refused(db.parent, says, "restore", *args, "--yes")
+
+
+def test_a_damaged_backup_replaces_nothing(db: Path, copy: Path) -> None:
+    content = bytearray(copy.read_bytes())
+    content[4096 * 2 : 4096 * 3] = b"\xff" * 4096
+    copy.write_bytes(content)
+    before = db.read_bytes()
+    refused = run("restore", "copy.db", "app.db", "--yes")
+    assert refused.exit_code == 2
+    assert db.read_bytes() == before

@@ -200,7 +200,7 @@ def test_a_live_object_has_the_edited_state(app: App) -> None:
 
 def test_a_state_of_an_earlier_schema_is_upgraded_by_its_next_call(app: App) -> None:
     app.call("a", "add", 1)
-    edit = ("edit", "-s", app.where, "cli.open.Cart", "a", "--input", "-")
+    edit = ("edit", "-s", app.where, "cli.open.Cart", "a", "--input", "-", "--force")
     succeeds(*edit, stdin='{"total": 3, "loads": 0}')
     assert json.loads(app.objects()["a"].state) == {"total": 3, "loads": 0}
     assert app.call("a", "read") == 300
@@ -250,7 +250,7 @@ def test_rm_lets_a_live_object_start_over(app: App) -> None:
 
 def test_states_are_upgraded(app: App) -> None:
     app.call("a", "add", 1)
-    edit = ("edit", "-s", app.where, "cli.open.Cart", "a", "--input", "-")
+    edit = ("edit", "-s", app.where, "cli.open.Cart", "a", "--input", "-", "--force")
     succeeds(*edit, stdin='{"total": 3, "loads": 0}')
     migrated = succeeds("migrate-states", "-s", app.where, "--app", f"{APP}:Cart")
     assert migrated == "cli.open.Cart: 1 state upgraded to schema 2, 0 had it already.\n"

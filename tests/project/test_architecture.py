@@ -251,8 +251,8 @@ RANKS = {
     "cli.commands": [
         "alarms backup bench call completion copy demo docs doctor edit export import_ init ls",
         "messages",
-        "migrate migrate_states new nodes rename reopen rm serve shell show simulate stacks stats",
-        "tenants top",
+        "migrate migrate_states new nodes rename reopen restore rm serve shell show simulate",
+        "stacks stats tenants top",
     ],
 }
 """The modules of each room, bottom up. The package's own ``__init__`` is above them."""
@@ -304,6 +304,8 @@ SHARED_PRIVATELY = {
     ("cli.storage.open", "storage._urls"),
     # Only the command backs a file up; a program can have SQLite do it.
     ("cli.commands.backup", "storage.sqlite._backup"),
+    ("cli.commands.restore", "storage.sqlite._backup"),
+    ("cli.commands.restore", "storage.sqlite._lock"),
     # A runtime makes the scheduler; users give its settings, which are public.
     ("_runtime.scheduling", "scheduler._oban.making"),
     ("_runtime.scheduling", "scheduler._oban.scheduler"),

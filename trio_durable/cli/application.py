@@ -37,6 +37,7 @@ from .commands.new import new
 from .commands.nodes import nodes
 from .commands.rename import rename
 from .commands.reopen import reopen
+from .commands.restore import restore
 from .commands.rm import rm
 from .commands.serve import serve
 from .commands.shell import shell
@@ -149,6 +150,7 @@ for _command in (
     nodes,
     rename,
     reopen,
+    restore,
     rm,
     serve,
     shell,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from .._faults import StorageFault
@@ -38,21 +38,63 @@ def back_up(source: Path, target: Path, progress: Callable[[int, int], object]) 
     """
     if os.path.lexists(target):
         raise FileExistsError(f"{target}: it already exists; choose another name, or remove it")
+    with _verified_copy(source, target, progress) as (part, rows):
+        os.link(part, target)  # unlike a rename, it replaces nothing that has come meanwhile
+        _sync(target.parent)
+    return rows
+
+
+def restore(backup: Path, target: Path, progress: Callable[[int, int], object]) -> int:
+    """Put a backup in the place of a database.
+
+    The log beside the old database is removed before the backup gets its name: SQLite would apply
+    it to the backup. If the process is killed between the two, the old database is there without
+    the commits in its log, and restoring can be repeated.
+
+    Args:
+        backup: A database file. It stays.
+        target: The database. It may exist, and no runtime may have it open; the caller's lock says
+            so.
+        progress: See `back_up`.
+
+    Returns:
+        The number of rows in the database.
+
+    Raises:
+        OSError: ``target`` can't be written.
+        StorageFault: ``backup`` can't be read, or isn't whole.
+    """
+    with _verified_copy(backup, target, progress) as (part, rows):
+        if target.exists():
+            os.chmod(part, target.stat().st_mode)
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{target}{suffix}")
+        _sync(target.parent)
+        os.replace(part, target)
+        _sync(target.parent)
+    return rows
+
+
+@contextmanager
+def _verified_copy(
+    source: Path, target: Path, progress: Callable[[int, int], object]
+) -> Iterator[tuple[Path, int]]:
+    """A durable copy beside the target, and the number of its rows. It is removed at the end."""
     number, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
     os.close(number)
     part = Path(name)
     try:
-        rows = _copy(source, part, progress)
+        try:
+            rows = _copy(source, part, progress)
+        except sqlite3.Error as error:
+            raise StorageFault(f"{source} can't be copied: {error}") from error
         _sync(part)
-        os.link(part, target)  # unlike a rename, it replaces nothing that has come meanwhile
-        _sync(target.parent)
-    except sqlite3.Error as error:
-        raise StorageFault(f"the backup failed: {error}") from error
+        yield part, rows
     finally:
         for suffix in ("", "-journal", "-wal", "-shm"):
             with suppress(FileNotFoundError):
                 os.unlink(f"{part}{suffix}")
-    return rows
 
 
 def _copy(source: Path, part: Path, progress: Callable[[int, int], object]) -> int:
