@@ -52,7 +52,9 @@ def surface(name: str = "trio_durable", source: Path = SOURCE) -> str:
 def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
     yield module
     for name in sorted(module.modules):
-        yield from _modules(module.modules[name])
+        # One that a module has imported is no part of it, and may be the package itself.
+        if not module.modules[name].is_alias:
+            yield from _modules(module.modules[name])
 
 
 def _names(module: griffe.Module, seen: dict[str, str]) -> Iterator[str]:
