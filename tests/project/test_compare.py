@@ -14,11 +14,12 @@ from xml.etree import ElementTree as ET
 
 import anyio
 import attrs
+import orjson
 import pytest
 
 from benchmarks.callers import Period
 from benchmarks.compare import __main__ as command
-from benchmarks.compare import report, syncs
+from benchmarks.compare import page, report, syncs
 from benchmarks.compare.catalogue import ENTRIES, Entry
 from benchmarks.compare.contender import Alarms, Counters, Parts, Step
 from benchmarks.compare.driver import BlockingWalk, Effort, WrongCount, drive
@@ -289,3 +290,17 @@ def test_the_chart_is_a_picture_with_all_results_in_it() -> None:
     texts = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
     assert "a disk & more" in texts
     assert all(any(text and entry.title in text for text in texts) for entry in ENTRIES)
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_the_page_has_the_committed_results() -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.with_tables(text, orjson.loads(page.RESULTS.read_bytes())) == text
+
+
+def test_each_contender_of_the_results_is_known() -> None:
+    document = orjson.loads(page.RESULTS.read_bytes())
+    assert document["absent"] == []
+    assert {each["contender"] for each in document["results"]} == {each.name for each in ENTRIES}
