@@ -94,6 +94,7 @@ REMEDIES = {
     "UnknownObjectType": (
         "Import the module that defines the class, or pass it in DurableRuntime(objects=…)."
     ),
+    "WatchInTurn": "Watch from a task outside of handlers; inside of one, call the object.",
     "WrongEventLoop": (
         "Make the call with anyio.from_thread.run(), or open a runtime in that event loop."
     ),
