@@ -6,6 +6,7 @@ Imported only when it is needed, since links take long to import.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from .._activations.once_runs import OnceRuns
@@ -24,13 +25,14 @@ from .._runtime.sharing import FRAME_MARGIN
 from .._runtime.tenant_barrier import TenantBarrier
 from .commands import CALL, CommandRequests
 from .registry import TypeRegistry
+from .statistics import RuntimeStatistics
 
 
 def join(
     opened: OpenRuntime,
     given: ClusterOnFile | ClusterOfMembers,
     registry: TypeRegistry,
-    commands: CommandRequests,
+    statistics: Callable[[], RuntimeStatistics],
 ) -> Administration:
     """Let a runtime share its storage, before any type is served; return its administration.
 
@@ -38,9 +40,9 @@ def join(
         opened: The runtime's parts.
         given: The user's settings, and the file.
         registry: The types.
-        commands: The requests of commands.
+        statistics: Counts the runtime's work.
     """
-    targets = RuntimeTargets(opened, registry, commands)
+    targets = RuntimeTargets(opened, registry, statistics)
     sharing = opened.share(given, targets)
     registry.delivers = sharing.delivers
     if isinstance(sharing, MemberSharing):
@@ -54,15 +56,18 @@ class RequestTargets(ABC):
     Args:
         opened: The runtime's parts.
         registry: The types.
-        commands: The requests of commands.
+        statistics: Counts the runtime's work.
     """
 
     def __init__(
-        self, opened: OpenRuntime, registry: TypeRegistry, commands: CommandRequests
+        self,
+        opened: OpenRuntime,
+        registry: TypeRegistry,
+        statistics: Callable[[], RuntimeStatistics],
     ) -> None:
         self._opened = opened
         self._registry = registry
-        self._commands = commands
+        self._commands = CommandRequests(opened, registry, statistics)
         self._requests = AdministrationRequests(Administration(opened), registry.calls)
         self.barrier: TenantBarrier | None = None
         """Holds tenants for other members of a cluster."""
@@ -107,9 +112,12 @@ class CommandTargets(RequestTargets):
     """The objects of a runtime that is in no cluster, for commands."""
 
     def __init__(
-        self, opened: OpenRuntime, registry: TypeRegistry, commands: CommandRequests
+        self,
+        opened: OpenRuntime,
+        registry: TypeRegistry,
+        statistics: Callable[[], RuntimeStatistics],
     ) -> None:
-        super().__init__(opened, registry, commands)
+        super().__init__(opened, registry, statistics)
         services, places = opened.services, OnePlace()
         places.acquired()
         self._router = Router(services.loop, services.deadlines, services.output_gate, places)

@@ -273,11 +273,9 @@ class DurableRuntime(Objects):
                 opened.accept_commands(path, partial(self._command_targets, opened))
         else:
             from .cluster import join  # here, since it takes long
-            from .commands import CommandRequests
 
-            commands = CommandRequests(opened, self._registry, self.statistics)
-            cluster = self._settings.cluster
-            self._administration = join(opened, cluster, self._registry, commands)
+            cluster, statistics = self._settings.cluster, self.statistics
+            self._administration = join(opened, cluster, self._registry, statistics)
             opened.scheduling.deliver_elsewhere(self._administration.deliver_alarm)
         registry = self._registry
         opened.deliver_messages(
@@ -292,10 +290,8 @@ class DurableRuntime(Objects):
 
     def _command_targets(self, opened: OpenRuntime) -> Targets:
         from .cluster import CommandTargets  # here, since it takes long
-        from .commands import CommandRequests
 
-        commands = CommandRequests(opened, self._registry, self.statistics)
-        return CommandTargets(opened, self._registry, commands)
+        return CommandTargets(opened, self._registry, self.statistics)
 
     def _serve(self, object_type: ObjectType) -> LocalCalls:
         opened = self._open()

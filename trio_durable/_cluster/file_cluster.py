@@ -26,7 +26,6 @@ from typing import Any
 
 import anyio
 import attrs
-import orjson
 
 from .._errors import StorageInUse, StorageUnavailable
 from .._eventloop.loop import Loop
@@ -45,17 +44,11 @@ from .address import (
 from .file_endpoint import FileEndpoint, FileNode
 from .handshake import Connection, HandshakeFailed, greet
 from .incoming import Incoming
-from .node_note import (
-    UnreadableNote,
-    note_beside,
-    read_note,
-)
+from .node_note import UnreadableNote, note_beside, read_note
 from .nodes import Node, host_name, node_of, this_node
-from .outcomes import ErrorReply
 from .peer import Peer
-from .peers import Peers
+from .peers import Peers, ask
 from .places import OnePlace
-from .remote_errors import decode_error
 from .settings import Cluster, Command
 
 logger = logging.getLogger("trio_durable.cluster")
@@ -243,11 +236,7 @@ class FileCluster:
         """Make a request of the owner, if that is another process. See `Sharing.ask_all`."""
         if (owner := self._owner) is None:
             return []
-        body = b'"n",' + orjson.dumps([request, list(arguments)])[1:-1]
-        try:
-            return [await owner.request(body, timeout)]
-        except ErrorReply as reply:
-            raise decode_error(reply.value) from None
+        return [await ask(owner, request, arguments, timeout)]
 
     def _ended(self, peer: Peer, seconds: float) -> None:
         self._places.lost(peer)

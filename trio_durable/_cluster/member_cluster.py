@@ -21,7 +21,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import orjson
 
 from .._activations.services import Services
 from .._errors import StorageUnavailable
@@ -37,9 +36,9 @@ from .incoming import Incoming
 from .links import Links
 from .listener import Listener
 from .nodes import Node, by_shards, node_of_member, this_node
-from .outcomes import ErrorReply, NeverRan, OutcomeUnknown
+from .outcomes import NeverRan, OutcomeUnknown
 from .peer import Peer
-from .remote_errors import decode_error
+from .peers import ask
 from .settings import Cluster
 from .shard_map import ShardMap
 
@@ -316,24 +315,25 @@ class MemberCluster:
         """Make a request of all other members that serve. See `Sharing.ask_all`."""
         members, me = self._links.members, self._membership.lease.holder
         others = [each.node_id for each in members.values() if each.serves and each.node_id != me]
-        body = b'"n",' + orjson.dumps([request, list(arguments)])[1:-1]
         answers: list[Any] = []
         errors: list[Exception] = []
 
-        async def ask(node_id: str) -> None:
+        async def ask_one(node_id: str) -> None:
             try:
-                answers.extend(await self._ask(node_id, body, timeout))
+                answers.extend(await self._ask(node_id, request, arguments, timeout))
             except Exception as error:  # noqa: BLE001  # raised below, without a group
                 errors.append(error)
 
         async with anyio.create_task_group() as tasks:
             for node_id in others:
-                tasks.start_soon(ask, node_id)
+                tasks.start_soon(ask_one, node_id)
         if errors:
             raise errors[0]
         return answers
 
-    async def _ask(self, node_id: str, body: bytes, timeout: float) -> list[Any]:
+    async def _ask(
+        self, node_id: str, request: str, arguments: Sequence[object], timeout: float
+    ) -> list[Any]:
         """The answer of a member; nothing if it isn't there any more."""
         with anyio.fail_after(timeout):
             while True:
@@ -342,9 +342,7 @@ class MemberCluster:
                         return []
                     await anyio.sleep(_POLL_SECONDS)
                 try:
-                    return [await peer.request(body, timeout)]
-                except ErrorReply as reply:
-                    raise decode_error(reply.value) from None
+                    return [await ask(peer, request, arguments, timeout)]
                 except (NeverRan, OutcomeUnknown):
                     await anyio.sleep(_POLL_SECONDS)  # it may be gone; or holds already
 

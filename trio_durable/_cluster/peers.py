@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
+
+import orjson
 
 from .._eventloop.loop import Loop
 from .._eventloop.tasks import OwnTasks
@@ -12,8 +15,30 @@ from .._eventloop.wakeup import AutoResetEvent
 from .handshake import Connection
 from .incoming import Incoming
 from .link import LinkEnd
+from .outcomes import ErrorReply
 from .peer import Peer
+from .remote_errors import decode_error
 from .settings import Cluster
+
+
+async def ask(peer: Peer, request: str, arguments: Sequence[object], timeout: float) -> Any:
+    """Make a request of another process itself; return its answer.
+
+    Args:
+        peer: The process.
+        request: The request's name.
+        arguments: Plain JSON.
+        timeout: Seconds.
+
+    Raises:
+        RequestFailed: It wasn't answered.
+        BaseException: The error of the request.
+    """
+    body = b'"n",' + orjson.dumps([request, list(arguments)])[1:-1]
+    try:
+        return await peer.request(body, timeout)
+    except ErrorReply as reply:
+        raise decode_error(reply.value) from None
 
 
 class Peers:
