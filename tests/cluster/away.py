@@ -21,7 +21,6 @@ from zlib import crc32
 
 import anyio
 import pytest
-from support.clock import run_threads_inline
 from support.fed_reader import FedReader
 
 from trio_durable import (
@@ -193,7 +192,6 @@ def place_objects_away(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
         is_theirs = name.split(".")[0] in (package, "support")
         if is_theirs and getattr(module, "DurableRuntime", None) is DurableRuntime:
             monkeypatch.setattr(module, "DurableRuntime", Away)
-    run_threads_inline(monkeypatch)
 
 
 def parametrize_by_place(metafunc: pytest.Metafunc) -> None:

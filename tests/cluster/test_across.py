@@ -17,7 +17,7 @@ from exactness.drawn_types import Typed
 from exactness.snapshot import Snapshot, snapshot
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.clock import VirtualTimeLoop, run_threads_inline
+from support.clock import VirtualTimeLoop
 from support.postgres import url_of
 from trio.testing import MockClock
 
@@ -127,7 +127,6 @@ class Pair:
 def test_what_a_caller_sees_does_not_depend_on_the_place(
     where: str, backend: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_threads_inline(monkeypatch)
     tmp_path: Path = request.getfixturevalue("tmp_path")
     numbers = count()
 

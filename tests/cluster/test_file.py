@@ -12,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import attrs
 import pytest
-from support.clock import run_threads_inline, settle
+from support.clock import settle
 from support.tasks import calls
 
 from trio_durable import (
@@ -85,11 +85,6 @@ class Counter(DurableObject, name="ClusterCounter"):
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "app.db"
-
-
-@pytest.fixture(autouse=True)
-def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_threads_inline(monkeypatch)
 
 
 # --- calls -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from itertools import pairwise
 import anyio
 import attrs
 import pytest
-from support.clock import run_threads_inline, settle
+from support.clock import settle
 
 from trio_durable import DurableObject, Retry, alarm, handler
 from trio_durable._api.durable_object import definition_of
@@ -53,7 +53,6 @@ class Beat(DurableObject, name="MembersBeat"):
 
 @pytest.fixture(autouse=True)
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_threads_inline(monkeypatch)
     members.clear()
     yield
     members.clear()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import anyio
 import attrs
 import pytest
-from support.clock import run_threads_inline, settle
+from support.clock import settle
 
 from trio_durable import DurableObject, ObjectKey, PersistenceError, Retry, handler
 from trio_durable._outbox.inbox import DEPTH
@@ -107,11 +107,6 @@ def none_begun() -> Iterator[None]:
     begun.clear()
     yield
     begun.clear()
-
-
-@pytest.fixture(autouse=True)
-def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_threads_inline(monkeypatch)
 
 
 def outbox_of(of: Node) -> Outbox:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import anyio
 import attrs
 import pytest
-from support.clock import run_threads_inline, settle
+from support.clock import settle
 
 from trio_durable import (
     Alarm,
@@ -111,11 +111,6 @@ def none_live() -> Iterator[None]:
     Tally.live.clear()
     yield
     Tally.live.clear()
-
-
-@pytest.fixture(autouse=True)
-def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_threads_inline(monkeypatch)
 
 
 def owners(of: Node) -> dict[str, int]:

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import attrs
 import pytest
-from support.clock import run_threads_inline
 
 from trio_durable import DurableObject, handler
 
 from .files import CLIENT, member
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_threads_inline(monkeypatch)
 
 
 class Mail(DurableObject, name="ClusterMail"):

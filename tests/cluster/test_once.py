@@ -8,7 +8,6 @@ from pathlib import Path
 import anyio
 import attrs
 import pytest
-from support.clock import run_threads_inline
 from support.tasks import calls
 
 from trio_durable import CallCycle, DurableObject, OnceKeyReused, OwnerLost, handler
@@ -16,11 +15,6 @@ from trio_durable import CallCycle, DurableObject, OnceKeyReused, OwnerLost, han
 from .files import CLIENT, member
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_threads_inline(monkeypatch)
 
 
 class Account(DurableObject, name="ClusterAccount"):

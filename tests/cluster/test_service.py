@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
-from support.clock import run_threads_inline, settle
+from support.clock import settle
 from support.tasks import calls
 
 from trio_durable import CallTimeout, Cluster, DurableObject, InlineRunner, OwnerLost, handler
@@ -65,11 +65,6 @@ class Served(DurableObject, name="ServiceServed"):
     @handler
     async def leave_later(self, how: str) -> None:
         raise {"exit": SystemExit, "interrupt": KeyboardInterrupt}[how]
-
-
-@pytest.fixture(autouse=True)
-def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_threads_inline(monkeypatch)
 
 
 @asynccontextmanager

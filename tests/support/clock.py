@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-from collections.abc import Callable
 
 import anyio.lowlevel
-import anyio.to_thread
-import pytest
 import trio
 import trio.testing
 
@@ -48,18 +45,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         """Let virtual time pass without running anything."""
         self._jumping.now += seconds
-
-
-def run_threads_inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let AnyIO, which makes Unix sockets in a thread, do so in the loop.
-
-    While it waited for a real thread, virtual time would run away.
-    """
-
-    async def run_sync(function: Callable[..., object], *args: object, **_: object) -> object:
-        return function(*args)
-
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
 
 
 def block(seconds: float) -> None:
