@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test suite oban deep soak storms chaos inject away lint format api api-check changelog docs package bench bench-short load compare clean
 
 help:
-	@echo "make demo         a crash and a recovery, in about 20 seconds"
+	@echo "make demo         a crash and a recovery, in about 15 seconds; KEEP=bank.db keeps the file"
 	@echo "make test         lint, types and the tests, of long families a part; all with SAMPLE=1"
 	@echo "make oban         all tests of Oban as the scheduler, of which make test runs a part;"
 	@echo "                  they need Python 3.12, which is looked for"
@@ -46,8 +46,20 @@ $(READY): pyproject.toml constraints.txt
 		--constraint constraints.txt --group test --group examples --editable '.[cli]'
 	@touch $(READY)
 
-demo: $(READY)
-	@$(BIN)/trio-durable demo
+# The demo needs the library and its command alone, and so an environment of its own.
+DEMO := .venv-demo
+
+$(DEMO)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.11 demo"; exit 1; }
+	@echo "Setting up $(DEMO), once."
+	@$(PYTHON) -m venv $(DEMO)
+	@$(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[cli]'
+	@touch $@
+
+demo: $(DEMO)/.ready
+	@$(DEMO)/bin/trio-durable demo $(if $(KEEP),--keep $(KEEP))
 
 # mypy needs one core only, and an environment for the tests of Oban is mostly downloaded, so all of
 # it happens at the same time.

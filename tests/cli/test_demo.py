@@ -1,67 +1,94 @@
 from __future__ import annotations
 
+import inspect
 import re
 import signal
 import subprocess
 import sys
-import threading
-from array import array
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 import attrs
+import orjson
 import pytest
 import trio
 from rich.console import Console
 
 from trio_durable import DurableRuntime
-from trio_durable.cli.demo.bank import Bank, read_bank
-from trio_durable.cli.demo.child import Reminder, Report, Worker
+from trio_durable.cli.demo import bank, report
+from trio_durable.cli.demo.bank import Account, Timer, transfer_by_awaits
+from trio_durable.cli.demo.child import Run, WorkerFailed, run_child
 from trio_durable.cli.demo.ledger import (
-    AlarmAudit,
-    Arrivals,
-    Audit,
+    TOTAL,
+    Bank,
+    Kill,
     Ledger,
-    Ledgers,
-    MoneyAudit,
-    audit_alarms,
+    Ring,
+    TimerAudit,
+    audit_timers,
+    read_bank,
 )
-from trio_durable.cli.demo.load import load_and_kill
-from trio_durable.cli.demo.protocol import AMOUNT, OPENING, account_id, payee
-from trio_durable.cli.demo.report import Outcome, verdict
-from trio_durable.cli.demo.worker import Account
-from trio_durable.cli.output import progress_bar
+from trio_durable.cli.demo.scenario import Outcome, Pace, Stage
+from trio_durable.cli.demo.worker import account_id
 
-from .support import assert_refused, environment, interruptible, python
+from .support import assert_refused, environment, interruptible, python, run
 
-SMALL = ["--kills=2", "--seconds=1", "--within=1.5", "--dead=0.2", "--objects=40"]
+SMALL = ["--kills=2", "--seconds=0.5", "--down=0.2"]
+CODE = "import sys; from trio_durable.cli import main; main()"
 
 
-def test_it_passes_and_prints_plain_text_into_a_pipe(tmp_path: Path) -> None:
+def test_it_passes_and_prints_one_screen_into_a_pipe(tmp_path: Path) -> None:
     # Modules in the current folder are not imported.
     (tmp_path / "random.py").write_text("raise ImportError('the wrong one')")
-    code = "import sys; from trio_durable.cli import main; main()"
-    demo = python("-P", "-c", code, "demo", *SMALL, cwd=tmp_path)
+    demo = python("-P", "-c", CODE, "demo", *SMALL, "--keep=bank.db", cwd=tmp_path)
     assert (demo.returncode, demo.stderr) == (0, "")
     assert "\x1b" not in demo.stdout
-    assert "…" not in demo.stdout, "something was cut off"
-    assert max(map(len, demo.stdout.splitlines())) <= 80
-    assert len(re.findall(r"fired [1-9]\d* alarms? up to \d+\.\d s overdue", demo.stdout)) == 2
-    money = r"  ([\d,]+) in accounts \+ ([\d,]+) on the way \+ ([\d,]+) in dead letters = ([\d,]+)"
-    found = [
-        [int(each.replace(",", "")) for each in sums] for sums in re.findall(money, demo.stdout)
-    ]
+    lines = demo.stdout.splitlines()
+    # The last lines are a path and a command to be copied, which may be long.
+    assert len(lines) <= 30
+    assert max(map(len, lines[:-2])) <= 80
+    [(left, gone)] = re.findall(r"transfers  ([\d,]+) of 50,000: ([\d,]+) gone", demo.stdout)
+    assert number(left) + number(gone) == TOTAL
+    sums = r"transfers  ([\d,]+) in accounts \+ ([\d,]+) on the way = ([\d,]+)\n"
+    found = re.findall(sums, demo.stdout)
     assert len(found) == 2
-    for in_accounts, on_the_way, dead, total in found:
-        assert in_accounts + on_the_way + dead == total == 40 * OPENING
-    assert any(on_the_way for _, on_the_way, _, _ in found)
-    assert any(dead for _, _, dead, _ in found)
-    assert re.search(r"end +40,000 +0 +0 +40,000 +0 +0", demo.stdout)
-    assert demo.stdout.splitlines()[-1].startswith("PASSED: kills: 2,")
+    for in_accounts, on_the_way, total in found:
+        assert number(in_accounts) + number(on_the_way) == number(total) == TOTAL
+    assert re.search(r"the end +[\d,]+ transfers  50,000 in accounts = 50,000\n", demo.stdout)
+    assert "PASSED: not a cent is missing." in lines
+    # What it says can be done.
+    count = len(inspect.getsource(bank).splitlines())
+    assert lines[-2] == f"The bank has {count} lines: {bank.__file__}"
+    assert lines[-1].endswith("trio-durable ls -s bank.db Account")
+    listed = run("ls", "-s", str(tmp_path / "bank.db"), "Account")
+    assert "account-0" in listed.output
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def test_programs_get_json(tmp_path: Path) -> None:
+    demo = python("-c", CODE, "demo", *SMALL, "--json", cwd=tmp_path)
+    assert (demo.returncode, demo.stderr) == (0, "")
+    found = orjson.loads(demo.stdout)
+    assert found["passed"] is True
+    assert found["awaits"][-1]["missing"] > 0
+    assert [kill["missing"] for kill in found["message"]["kills"]] == [0, 0]
+    assert found["message"]["end"] == {"in_accounts": TOTAL, "in_messages": 0, "missing": 0}
+    assert found["message"]["timers"]["started"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bank_that_loses_money_fails(tmp_path: Path) -> None:
+    stage = Stage(Pace(load=0.3, down=0), Console(quiet=True))
+    outcome = stage.kill_and_restart(tmp_path / "bank.db", 4, lambda _kill: None, mode="awaits")
+    assert outcome.faults["sums off"] >= 1
+    assert outcome.faults["acknowledged changes lost"] > 0, "that bank doesn't count payments"
 
 
 def test_control_c_takes_the_child_along(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trio_durable", "demo", "--objects=50", "--seconds=60"]
+    command = [sys.executable, "-m", "trio_durable", "demo", "--seconds=60"]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     with subprocess.Popen(
@@ -73,16 +100,22 @@ def test_control_c_takes_the_child_along(tmp_path: Path) -> None:
         preexec_fn=interruptible,
     ) as demo:
         try:
-            while not list(temporary.glob("*/demo.db-wal")):
+            while not list(temporary.glob("*/awaits-0.db-wal")):
                 assert demo.poll() is None, "it ended by itself"
             demo.send_signal(signal.SIGINT)
             # All of it only ends when the child has let go of the pipes, too.
-            out, err = demo.communicate(timeout=60)
+            _, err = demo.communicate(timeout=60)
         finally:
             demo.kill()
     assert (demo.returncode, err.strip()) == (130, "")
-    assert out.endswith("in the end.\n\n")
     assert list(temporary.iterdir()) == []
+
+
+def test_a_child_that_ends_by_itself_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "bank.db"
+    folder.mkdir()
+    with pytest.raises(WorkerFailed, match="before its runtime was open"):
+        run_child(folder, "message", 0, 1, 60, lambda _elapsed: None)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +126,9 @@ def test_control_c_takes_the_child_along(tmp_path: Path) -> None:
         (["--seconds=0"], "0.0 is not in the range"),
         (["--seconds=nan"], "'nan' is not a number"),
         (["--seconds=inf"], "inf is not in the range"),
-        (["--within=-1"], "-1.0 is not in the range"),
-        (["--dead=-1"], "-1.0 is not in the range"),
-        (["--objects=0"], "0 is not in the range 1<=x<=1000000"),
+        (["--down=-1"], "-1.0 is not in the range"),
+        (["--keep=missing/bank.db"], "there is no folder missing"),
+        (["--keep=."], "it already exists"),
         (["here"], "unexpected extra argument"),
     ],
 )
@@ -103,120 +136,78 @@ def test_bad_input(folder: Path, args: list[str], says: str) -> None:
     assert_refused(folder, says, "demo", *args)
 
 
-def test_what_is_missing_or_too_much_is_counted() -> None:
-    ledger = Ledger(3)
-    ledger.request([0, 0, 0, 1, 2])
-    ledger.acknowledge([0, 0, 1])
-    # Of object 0 one unanswered change is there, of 1 an acknowledged one isn't, of 2 one more.
-    assert ledger.audit([3, 0, 2]) == Audit(
-        acknowledged=3, unanswered=2, recovered=2, completed=2, missing=1, surplus=1
-    )
-    assert ledger.audit([3, 0, 2]) == Audit(0, 0, 0, 0, 0, 0)
+# --- the audit -----------------------------------------------------------------------------------
 
 
-def test_alarms_are_sorted_by_what_became_of_them() -> None:
-    reminders = [
-        Reminder(1, due_at=10.0, fired=[(1, 10.5)]),  # before the kill
-        Reminder(1, due_at=10.0, fired=[(2, 21.0)]),  # overdue when 2 came
-        Reminder(1, due_at=30.0, fired=[(2, 30.25)]),  # in time
-        Reminder(1, due_at=30.0, fired=[]),  # never
-        Reminder(1, due_at=30.0, fired=[(2, 29.0), (2, 31.0)]),  # early, and twice
-        Reminder(2, due_at=30.0, fired=[]),  # of another process
+def a_run(transfers: dict[int, int], timers: int = 0, at: float = 0, until: float = 0) -> Run:
+    return Run(at, 30, until, Counter(transfers), timers)
+
+
+def a_bank(payments: dict[int, int], *, missing: int = 0, timers: int = 0) -> Bank:
+    return Bank(TOTAL - missing, 0, Counter(payments), [Ring(1.0, [1.5])] * timers)
+
+
+def test_acknowledged_changes_that_are_not_stored_are_counted() -> None:
+    ledger = Ledger()
+    assert ledger.audit(a_run({0: 2, 1: 1}, 1), a_bank({0: 3, 1: 1}, timers=1)).lost == 0
+    # Account 0 lost one of 2, account 2 has one more than was acknowledged, and a timer is lost.
+    assert ledger.audit(a_run({0: 2, 2: 1}, 1), a_bank({0: 4, 1: 1, 2: 2}, timers=1)).lost == 2
+
+
+def test_timers_are_sorted_by_what_became_of_them() -> None:
+    runs = [a_run({}, at=0, until=10), a_run({}, at=20, until=30)]
+    timers = [
+        Ring(5, [5.1]),  # in time
+        Ring(15, [20.5]),  # while the process was down
+        Ring(25, []),  # never
+        Ring(25, [25.1, 26]),  # twice
+        Ring(25, [24]),  # early
     ]
-    last = Report(40.0, [], 0, [reminders[:3], reminders[3:]])
-    assert audit_alarms(last, 1, {1: 0.0, 2: 20.0}, lost=1) == AlarmAudit(
-        before=1, while_down=[11.0], after=[0.25, -1.0], missing=2, doubled=1, early=1
-    )
-
-
-class Deaf(Worker):
-    """A child that is killed before it has acknowledged anything."""
-
-    def __init__(self) -> None:
-        self.found = Report(0.0, [0], 0, [[]])
-        self.killed = False
-        self._ended = threading.Event()
-
-    def request(self, requests: Sequence[int]) -> None:
-        pass
-
-    def acknowledged(self) -> array[int]:
-        assert self._ended.wait(60)
-        return array("I")
-
-    def kill(self) -> None:
-        self.killed = True
-        self._ended.set()
-
-
-def test_a_process_that_has_acknowledged_nothing_has_a_rate() -> None:
-    with progress_bar(Console(quiet=True)) as progress:
-        progress.add_task("load", total=1)
-        load = load_and_kill(Deaf(), Ledgers(1, 1), 0.01, progress)
-    assert (load.calls, load.calls_per_second, load.percentile(99)) == (0, 0.0, 0.0)
-
-
-def bank(sent: list[int], arrivals: list[int], *, in_accounts: int, in_messages: int = 0) -> Bank:
-    return Bank(in_accounts, in_messages, 0, in_messages // AMOUNT, 0, sent, arrivals)
-
-
-def test_a_loss_that_a_double_makes_up_for_is_counted() -> None:
-    arrivals = Arrivals(3)
-    to = [payee(0, number, 3) for number in (1, 2)]
-    due = [to.count(account) for account in range(3)]
-    first = bank([2, 0, 0], due, in_accounts=3 * OPENING - AMOUNT, in_messages=AMOUNT)
-    assert arrivals.audit(first) == MoneyAudit(first, off_by=0, missing=0, doubled=0)
-    # One transfer more left account 1. Its payee got nothing, and another account got something.
-    lost = payee(1, 1, 3)
-    due[(lost + 1) % 3] += 1
-    second = bank([2, 1, 0], due, in_accounts=3 * OPENING)
-    assert arrivals.audit(second) == MoneyAudit(second, off_by=0, missing=1, doubled=1)
-    third = bank([2, 1, 0], due, in_accounts=3 * OPENING - AMOUNT)
-    assert arrivals.audit(third).off_by == -AMOUNT
-
-
-def test_the_file_has_the_money_of_accounts_messages_and_dead_letters(tmp_path: Path) -> None:
-    accounts, payer = 5, 1
-    number, blocked = payee(payer, 1, accounts), payee(payer, 2, accounts)
-    assert blocked not in (number, payer)
-
-    async def main() -> None:
-        async with DurableRuntime(tmp_path / "demo.db", objects=[Account]) as runtime:
-            await runtime.get(Account, account_id(blocked)).block(True)
-            account = runtime.get(Account, account_id(payer))
-            await account.transfer(accounts)
-            await account.transfer_slowly(accounts)
-            await runtime.settled(Account, account_id(number))
-            await runtime.settled(Account, account_id(blocked))
-            later = runtime.outgoing(after=3600)
-            await later.send(Account.deposit, account_id(payer), 3 * AMOUNT)
-
-    trio.run(main)
-    found = read_bank(tmp_path / "demo.db", accounts)
-    arrivals = [0] * accounts
-    for arrived in (number, blocked, payer):
-        arrivals[arrived] += 1
-    assert found == Bank(
-        in_accounts=accounts * OPENING - AMOUNT,
-        in_messages=3 * AMOUNT,
-        in_dead_letters=AMOUNT,
-        waiting=1,
-        torn=0,
-        sent=[2 * (account == payer) for account in range(accounts)],
-        arrivals=arrivals,
+    assert audit_timers(timers, runs) == TimerAudit(
+        started=5, while_down=1, missing=1, twice=1, early=1
     )
 
 
 def test_the_verdict_names_the_faults() -> None:
-    alarms = AlarmAudit(3, [0.1], [], missing=0, doubled=0, early=0)
-    transfers = Audit(5, 1, 5, 1, 0, 0)
-    money = MoneyAudit(bank([6], [6], in_accounts=OPENING), off_by=0, missing=0, doubled=0)
-    good = Outcome([], [transfers], [money, money], [alarms], 0)
-    assert verdict(good).plain.startswith("PASSED: ")
-    assert not any(good.faults.values())
-    torn = attrs.evolve(money, bank=attrs.evolve(money.bank, torn=1), missing=1, doubled=2)
-    late = attrs.evolve(money, bank=attrs.evolve(money.bank, in_messages=5), off_by=5)
-    bad = Outcome([], [Audit(5, 1, 3, 1, 2, 0)], [torn, late], [AlarmAudit(3, [], [], 1, 4, 0)], 6)
-    assert verdict(bad).plain.endswith(
-        "; 4 missing, 6 never requested, 1 torn, 6 duplicated, 1 sums off, 5 undelivered"
+    timers = TimerAudit(3, 1, missing=0, twice=0, early=0)
+    kill = Kill(a_run({0: 5}), a_bank({0: 5}), lost=0)
+    good = Outcome([kill], a_bank({0: 5}), timers)
+    assert good.faults == {}
+    assert report.verdict(good).plain == "PASSED: not a cent is missing."
+    cent = Outcome([kill], a_bank({}, missing=1), timers)
+    assert report.verdict(cent).plain == "FAILED: sums off: 1"
+    bad = Outcome(
+        [Kill(a_run({0: 5}), a_bank({0: 5}, missing=-2), lost=3)],
+        attrs.evolve(a_bank({0: 5}), in_messages=4, in_accounts=TOTAL - 4),
+        TimerAudit(3, 1, missing=5, twice=6, early=7),
     )
+    assert report.verdict(bad).plain == (
+        "FAILED: acknowledged changes lost: 3, sums off: 1, amount undelivered: 4, "
+        "timers missing: 5, timers rang twice: 6, timers rang early: 7"
+    )
+
+
+def test_the_file_has_the_money_of_accounts_and_messages(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with DurableRuntime(tmp_path / "bank.db", objects=[Account, Timer]) as runtime:
+            await runtime.get(Account, account_id(3)).transfer(account_id(4), 10)
+            await runtime.settled(Account, account_id(4))
+            await transfer_by_awaits(account_id(5), account_id(6), 7)
+            later = runtime.outgoing(after=3600)
+            await later.send(Account.deposit, account_id(4), 25)
+            await Timer.start("timer-0-0", 3600)
+
+    trio.run(main)
+    found = read_bank(tmp_path / "bank.db")
+    assert (found.in_accounts, found.in_messages, found.missing) == (TOTAL, 25, -25)
+    assert +found.payments == Counter({3: 1})
+    assert [timer.rang for timer in found.timers] == [[]]
+
+
+def test_the_screen_shows_the_source_of_the_bank() -> None:
+    assert report.source_of("transfer_by_awaits").startswith(
+        "await Account.withdraw(payer, amount)"
+    )
+    assert report.source_of("transfer").startswith("self.balance -= amount\n")
+    with pytest.raises(LookupError):
+        report.source_of("rob")

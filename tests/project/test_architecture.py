@@ -247,7 +247,7 @@ RANKS = {
         "new_object",
     ],
     "cli.bench": ["callers objects plain", "figures", "measure"],
-    "cli.demo": ["protocol", "bank child worker", "ledger", "load", "report", "scenario"],
+    "cli.demo": ["bank", "worker", "child", "ledger", "scenario", "report"],
     "cli.commands": [
         "alarms backup bench call completion copy demo docs doctor edit export import_ init ls",
         "messages",

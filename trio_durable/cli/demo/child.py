@@ -1,19 +1,22 @@
-"""The child process of the demo, from the parent's side."""
+"""A child process of the demo, from the parent's side."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import subprocess
 import sys
-from array import array
-from collections.abc import Iterable, Sequence
-from itertools import chain
+import threading
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from time import monotonic, time
+from typing import TYPE_CHECKING, cast
 
 import attrs
+
+from .worker import TIMER_STARTED
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 # Python's option -m puts the current folder first in sys.path. The child runs in the folder that
 # this library was imported from, so that no module of the user's folder hides another.
@@ -25,117 +28,81 @@ class WorkerFailed(Exception):
 
 
 @attrs.frozen
-class Reminder:
-    """A stored alarm, and when it fired."""
+class Run:
+    """The life of a child process."""
 
-    set_by: int
-    """The id of the process that set it."""
-    due_at: float
-    fired: list[tuple[int, float]]
-    """Process id and time of each delivery."""
-
-
-@attrs.frozen
-class Report:
-    """The objects of a child, after the overdue alarms have fired."""
-
-    at: float
-    transfers: list[int]
-    """The number of transfers from each account."""
-    waiting: int
-    """The number of messages that wait."""
-    reminders: list[list[Reminder]]
-    """The alarms of each diary."""
-
-    @classmethod
-    def parse(cls, line: bytes) -> Report:
-        """Parse the line that a child wrote."""
-        at, transfers, waiting, diaries = json.loads(line)
-        reminders = [[Reminder(*each) for each in diary] for diary in diaries]
-        return cls(at, transfers, waiting, reminders)
+    opened_at: float
+    """The time at which its runtime was open, in seconds since the epoch."""
+    opened_in: int
+    """The milliseconds that opening the runtime took."""
+    ended_at: float
+    payments: Counter[int]
+    """The acknowledged transfers, by the number of the account that paid."""
+    timers: int
+    """The number of timers whose start was acknowledged."""
 
     @property
-    def all_reminders(self) -> Iterable[Reminder]:
-        """The alarms of all diaries."""
-        return chain.from_iterable(self.reminders)
+    def transfers(self) -> int:
+        """The number of acknowledged transfers."""
+        return self.payments.total()
 
 
-class Worker:
-    """A running child process. The constructor waits for its first report."""
+def run_child(
+    path: Path,
+    mode: str,
+    number: int,
+    within: float,
+    kill_after: float | None,
+    report: Callable[[float], object],
+) -> Run:
+    """Run a child, and kill it with SIGKILL some time after its runtime has opened.
 
-    def __init__(self, path: Path, accounts: int, diaries: int, within: float) -> None:
-        arguments = [str(path), str(accounts), str(diaries), str(within)]
-        self._process = subprocess.Popen(  # noqa: S603  # this interpreter, no shell
-            [sys.executable, "-m", f"{__package__}.worker", *arguments],
-            cwd=_HOME,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            # Control-C interrupts this process only, which then kills the child.
-            start_new_session=True,
-        )
-        self.killed = False
-        self._rest = b""
+    Args:
+        path: The SQLite file.
+        mode: See `worker`.
+        number: The number of the process, part of the ids of its timers.
+        within: The longest time until a timer rings, in seconds.
+        kill_after: Seconds until the kill; None to let the child end on its own.
+        report: Called with the seconds of the child's life so far, many times.
+
+    Raises:
+        WorkerFailed: The child ended before the kill, or with an error.
+    """
+    arguments = [str(path.absolute()), mode, str(number), str(within)]
+    child = subprocess.Popen(  # noqa: S603  # this interpreter, no shell
+        [sys.executable, "-m", f"{__package__}.worker", *arguments],
+        cwd=_HOME,
+        stdout=subprocess.PIPE,
+        # Control-C interrupts this process only, which then kills the child.
+        start_new_session=True,
+    )
+    killed = threading.Event()
+
+    def kill() -> None:
+        killed.set()
+        child.kill()
+
+    with child:
         try:
-            self.found = Report.parse(self._read_line())
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._process:  # closes the pipes and waits
-            self._process.kill()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def request(self, requests: Sequence[int]) -> None:
-        """Request transfers by account number, or alarms by diary number with the bit `ALARM`."""
-        assert self._process.stdin is not None
-        # A dead child is detected at the end of its output.
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(array("I", requests).tobytes())
-
-    def acknowledged(self) -> array[int]:
-        """Acknowledged requests, each followed by its latency in µs; empty at the end of output."""
-        data = self._rest + self._read()
-        whole = len(data) // 8 * 8
-        self._rest = data[whole:]
-        return array("I", data[:whole])
-
-    def kill(self) -> None:
-        """Send SIGKILL. Output from before the kill can still be read."""
-        self.killed = True
-        self._process.kill()
-
-    def finish(self) -> Report:
-        """Close the child's input; it delivers what is left, reports again, and exits."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        report = Report.parse(self._read_line())
-        if self._process.wait(timeout=30) != 0:
-            raise WorkerFailed(f"the child process ended with status {self._process.returncode}")
-        return report
-
-    def _read(self) -> bytes:
-        assert self._process.stdout is not None
-        return self._process.stdout.read(1 << 16) or b""
-
-    def _read_line(self) -> bytes:
-        line = b""
-        while not line.endswith(b"\n"):
-            part = self._read()
-            if not part:
-                raise WorkerFailed("the child process ended without a report")
-            line += part
-        return line
+            output = cast("BufferedReader", child.stdout)
+            opened_in = output.readline()
+            if not opened_in:
+                raise WorkerFailed("the child process ended before its runtime was open")
+            opened_at, began = time(), monotonic()
+            # In a thread, so that the moment of the kill is independent of the bytes read here.
+            killer = threading.Timer(kill_after or 0, kill)
+            if kill_after is not None:
+                killer.start()
+            changes: Counter[int] = Counter()
+            # Acknowledgements from before the kill are still in the pipe, and count.
+            while data := output.read1():
+                changes.update(data)
+                report(monotonic() - began)
+            killer.cancel()
+            status = child.wait()
+        finally:
+            child.kill()
+    if killed.is_set() != (kill_after is not None) or (kill_after is None and status):
+        raise WorkerFailed(f"the child process ended with status {status}")
+    timers = changes.pop(TIMER_STARTED, 0)
+    return Run(opened_at, int(opened_in), time(), changes, timers)

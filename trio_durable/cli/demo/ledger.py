@@ -1,176 +1,135 @@
-"""Ledgers of acknowledged changes, and audits that compare them with the stored data."""
+"""The bank as the file has it, and its comparison with the acknowledgements.
+
+The parent process reads the file itself, while no child runs. So it sees the commits of a killed
+child before the next child delivers any of the messages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
 
 import attrs
+import orjson
 
-from .bank import Bank
-from .child import Report
-from .protocol import ALARM, OPENING, payee
+from ..._messages.message import waiting_of
+from ...storage import StoredMessage
+from ..storage.open import open_reader, resolve_storage
+from ..storage.paging import iter_dead_messages, iter_messages, iter_objects
+from .child import Run
+from .worker import ACCOUNTS, account_number
+
+OPENING = 1_000
+"""The balance of an account before its first transfer."""
+TOTAL = OPENING * ACCOUNTS
 
 
 @attrs.frozen
-class Audit:
-    """The changes since the last audit: acknowledged ones against stored ones."""
+class Ring:
+    """A timer as it is stored."""
 
-    acknowledged: int
-    unanswered: int
-    """Changes requested but not acknowledged before the kill."""
-    recovered: int
-    """Acknowledged changes that are stored."""
-    completed: int
-    """Unanswered changes that are stored."""
-    missing: int
-    """Acknowledged changes that are lost."""
-    surplus: int
-    """Stored changes that were never requested."""
+    due: float
+    rang: list[float]
+    """The times at which it rang, in seconds since the epoch."""
+
+
+@attrs.frozen
+class Bank:
+    """The contents of the file."""
+
+    in_accounts: int
+    """The sum of all balances."""
+    in_messages: int
+    """The sum of the amounts in messages, dead letters among them."""
+    payments: Counter[int]
+    """The number of transfers from each account."""
+    timers: list[Ring]
+
+    @property
+    def missing(self) -> int:
+        """The money that is neither in an account nor on its way; negative if there is too much."""
+        return TOTAL - self.in_accounts - self.in_messages
+
+
+def read_bank(path: Path) -> Bank:
+    """Read the file of a child that has ended."""
+    in_accounts = TOTAL  # an account that was never changed isn't stored
+    payments: Counter[int] = Counter()
+    with open_reader(resolve_storage(str(path))) as reader:
+        for row in iter_objects(reader, "Account"):
+            state = orjson.loads(row.state)
+            in_accounts += state["balance"] - OPENING
+            payments[account_number(row.key.object_id)] = state["payments"]
+        in_messages = sum(map(_amount, iter_messages(reader, "Account")))
+        in_messages += sum(_amount(dead.message) for dead in iter_dead_messages(reader, "Account"))
+        timers = [_ring(orjson.loads(row.state)) for row in iter_objects(reader, "Timer")]
+    return Bank(in_accounts, in_messages, payments, timers)
+
+
+def _amount(message: StoredMessage) -> int:
+    arguments = cast("dict[str, Any]", waiting_of(message).arguments)
+    return int(arguments["amount"])
+
+
+def _ring(state: dict[str, Any]) -> Ring:
+    due, *rang = (
+        datetime.fromisoformat(each).timestamp() for each in [state["due"], *state["rang"]]
+    )
+    return Ring(due, rang)
+
+
+@attrs.frozen
+class Kill:
+    """A process of the bank that was killed, and the file that it left."""
+
+    run: Run
+    bank: Bank
+    lost: int
+    """The number of acknowledged changes that aren't stored."""
 
 
 class Ledger:
-    """The numbers of requested and acknowledged changes of one kind, per object."""
+    """Compares the acknowledgements of each process with the changes in the file."""
 
-    def __init__(self, objects: int) -> None:
-        self._before = [0] * objects
-        self._requested = [0] * objects
-        self._acknowledged = [0] * objects
+    def __init__(self) -> None:
+        self._before = Bank(TOTAL, 0, Counter(), [])
 
-    def request(self, objects: Iterable[int]) -> None:
-        """Record requests."""
-        for number in objects:
-            self._requested[number] += 1
-
-    def acknowledge(self, objects: Iterable[int]) -> None:
-        """Record acknowledgements."""
-        for number in objects:
-            self._acknowledged[number] += 1
-
-    def audit(self, found: Sequence[int]) -> Audit:
-        """Compare with the numbers ``found`` after a restart, and continue from these."""
-        recovered = completed = missing = surplus = 0
-        for count, before, acknowledged, requested in zip(
-            found, self._before, self._acknowledged, self._requested, strict=True
-        ):
-            new = count - before
-            recovered += max(0, min(new, acknowledged))
-            completed += max(0, min(new, requested) - acknowledged)
-            missing += max(0, acknowledged - new)
-            surplus += max(0, new - requested)
-        total_acknowledged = sum(self._acknowledged)
-        unanswered = sum(self._requested) - total_acknowledged
-        self._before = list(found)
-        self._requested = [0] * len(found)
-        self._acknowledged = [0] * len(found)
-        return Audit(total_acknowledged, unanswered, recovered, completed, missing, surplus)
-
-
-class Ledgers:
-    """The ledgers of transfers and of alarms."""
-
-    def __init__(self, accounts: int, diaries: int) -> None:
-        self.transfers = Ledger(accounts)
-        self.alarms = Ledger(diaries)
-
-    def request(self, requests: Sequence[int]) -> None:
-        """Record requests of both kinds."""
-        self.transfers.request(request for request in requests if not request & ALARM)
-        self.alarms.request(request ^ ALARM for request in requests if request & ALARM)
-
-    def acknowledge(self, requests: Sequence[int]) -> int:
-        """Record acknowledgements of both kinds, and return the number of those for alarms."""
-        self.transfers.acknowledge(request for request in requests if not request & ALARM)
-        alarms = [request ^ ALARM for request in requests if request & ALARM]
-        self.alarms.acknowledge(alarms)
-        return len(alarms)
+    def audit(self, run: Run, bank: Bank) -> Kill:
+        """Compare with the file after a process has ended."""
+        stored = bank.payments - self._before.payments
+        lost = (run.payments - stored).total()
+        lost += max(0, run.timers - (len(bank.timers) - len(self._before.timers)))
+        self._before = bank
+        return Kill(run, bank, lost)
 
 
 @attrs.frozen
-class MoneyAudit:
-    """The money after a kill, and the transfers that did not arrive exactly once."""
+class TimerAudit:
+    """The timers of all processes, at the end."""
 
-    bank: Bank
-    off_by: int
-    """The difference of all money from what the accounts had at first."""
+    started: int
+    while_down: int
+    """The number of timers that came due while no process ran, and rang later."""
     missing: int
-    """The number of transfers that left an account and are nowhere."""
-    doubled: int
-    """The number of transfers that arrived more than once, or were never sent."""
-
-
-class Arrivals:
-    """The number of transfers that each account must get, from those that were sent.
-
-    A sum alone would hide a loss that a double makes up for. So each account is compared.
-    """
-
-    def __init__(self, accounts: int) -> None:
-        self._due = [0] * accounts
-        self._counted = [0] * accounts
-
-    def audit(self, bank: Bank) -> MoneyAudit:
-        """Compare with what the file has."""
-        accounts = len(self._due)
-        for payer, sent in enumerate(bank.sent):
-            for transfer in range(self._counted[payer] + 1, sent + 1):
-                self._due[payee(payer, transfer, accounts)] += 1
-            self._counted[payer] = sent
-        surplus = [got - due for got, due in zip(bank.arrivals, self._due, strict=True)]
-        return MoneyAudit(
-            bank,
-            off_by=bank.total - OPENING * accounts,
-            missing=-sum(each for each in surplus if each < 0),
-            doubled=sum(each for each in surplus if each > 0),
-        )
-
-
-@attrs.frozen
-class AlarmAudit:
-    """The fate of the alarms that one process has set."""
-
-    before: int
-    """The number of alarms that fired before the kill."""
-    while_down: list[float]
-    """Seconds of delay of each alarm that became due while no process was running."""
-    after: list[float]
-    """Seconds of delay of each alarm that became due while a later process was running."""
-    missing: int
-    """The number of alarms that never fired, or were acknowledged but lost."""
-    doubled: int
-    """The number of alarms that fired more than once."""
+    """The number of timers that never rang."""
+    twice: int
+    """The number of timers that rang more than once."""
     early: int
 
-    @property
-    def fired(self) -> int:
-        """The number of alarms that fired."""
-        return self.before + len(self.while_down) + len(self.after)
 
-
-def audit_alarms(last: Report, process: int, up_at: Mapping[int, float], lost: int) -> AlarmAudit:
-    """Audit the alarms that a process has set.
-
-    Args:
-        last: The report at the end of the demo.
-        process: The id of the process.
-        up_at: The time at which each process had started, by its id.
-        lost: The number of acknowledged alarms that aren't stored.
-    """
-    before = doubled = early = 0
-    while_down: list[float] = []
-    after: list[float] = []
-    for reminder in last.all_reminders:
-        if reminder.set_by != process:
-            continue
-        if not reminder.fired:
-            lost += 1
-            continue
-        doubled += len(reminder.fired) > 1
-        fired_by, fired_at = reminder.fired[0]
-        early += fired_at < reminder.due_at
-        if fired_by == process:
-            before += 1
-        elif reminder.due_at < up_at[fired_by]:
-            while_down.append(fired_at - reminder.due_at)
-        else:
-            after.append(fired_at - reminder.due_at)
-    return AlarmAudit(before, while_down, after, lost, doubled, early)
+def audit_timers(timers: Sequence[Ring], runs: Sequence[Run]) -> TimerAudit:
+    """Audit the timers, by the times at which processes ran."""
+    downtimes = [(run.ended_at, after.opened_at) for run, after in pairwise(runs)]
+    return TimerAudit(
+        started=len(timers),
+        while_down=sum(
+            ended <= timer.due < opened for timer in timers for ended, opened in downtimes
+        ),
+        missing=sum(not timer.rang for timer in timers),
+        twice=sum(len(timer.rang) > 1 for timer in timers),
+        early=sum(any(rang < timer.due for rang in timer.rang) for timer in timers),
+    )

@@ -1,157 +1,129 @@
-"""Tables and verdict at the end of the demo."""
+"""The screen of the demo, and its JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import median
-from typing import TYPE_CHECKING
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
 
-import attrs
 from rich.text import Text
 
-from ..output import new_table
-from .ledger import AlarmAudit, Audit, MoneyAudit
-from .load import Load
+from ..output import quantity
+from . import bank
+from .ledger import TOTAL, Kill
+from .scenario import Outcome
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-
-@attrs.frozen
-class Outcome:
-    """The results of the demo, with one entry per kill."""
-
-    loads: list[Load]
-    transfers: list[Audit]
-    money: list[MoneyAudit]
-    """One entry more: the last is of the end, when all messages have arrived."""
-    alarms: list[AlarmAudit]
-    alarms_surplus: int
-    """The number of stored alarms that were never requested."""
-
-    @property
-    def faults(self) -> dict[str, int]:
-        """The number of broken guarantees, by kind."""
-        missing = sum(audit.missing for audit in self.transfers)
-        missing += sum(audit.missing for audit in self.money)
-        missing += sum(audit.missing for audit in self.alarms)
-        doubled = sum(audit.doubled for audit in self.money)
-        doubled += sum(audit.doubled for audit in self.alarms)
-        return {
-            "missing": missing,
-            "never requested": sum(a.surplus for a in self.transfers) + self.alarms_surplus,
-            "torn": sum(audit.bank.torn for audit in self.money),
-            "duplicated": doubled,
-            "sums off": sum(audit.off_by != 0 for audit in self.money),
-            "undelivered": self.money[-1].bank.in_messages + self.money[-1].bank.in_dead_letters,
-            "early": sum(audit.early for audit in self.alarms),
-        }
+GOOD, BAD = "bold green", "bold red"
 
 
-def speed_table(loads: Sequence[Load]) -> Table:
-    """A table of rates and latencies, with a row per process."""
-    table = new_table(">process", ">calls/s", ">p50", ">p99")
-    for number, load in enumerate(loads, 1):
-        table.add_row(
-            str(number),
-            f"{load.calls_per_second:,.0f}",
-            f"{load.percentile(50):.1f} ms",
-            f"{load.percentile(99):.1f} ms",
-        )
-    return table
+def source_of(name: str) -> str:
+    """The body of a function of the bank, as it is written there."""
+    source = inspect.getsource(bank)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            lines = source.splitlines()[node.body[0].lineno - 1 : node.end_lineno]
+            return inspect.cleandoc("\n" + "\n".join(lines))
+    raise LookupError(f"the bank has no function {name}")
 
 
-def survival_table(audits: Sequence[Audit], money: Sequence[MoneyAudit]) -> Table:
-    """A table of the transfers before each kill, and how many of them are stored."""
-    table = new_table(
-        ">kill",
-        ">acknowledged",
-        ">found again",
-        ">missing",
-        ">in flight",
-        ">whole",
-        ">not at all",
-        ">half",
+def lines_of_bank() -> int:
+    """The number of lines of the bank's module."""
+    return len(inspect.getsource(bank).splitlines())
+
+
+def path_of_bank() -> Path:
+    """The bank's module, from the current folder if it is below that."""
+    path, here = Path(bank.__file__), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def story_of_awaits(kill: Kill) -> Text:
+    """The bank that awaits, after a kill."""
+    return _line(
+        kill.run.transfers,
+        f"{kill.bank.in_accounts:,} of {TOTAL:,}: ",
+        f"{kill.bank.missing:,} gone" if kill.bank.missing else "nothing gone this time",
+        kill.bank.missing == 0,
     )
-    for number, (audit, found) in enumerate(zip(audits, money[:-1], strict=True), 1):
-        table.add_row(
-            str(number),
-            f"{audit.acknowledged:,}",
-            f"{audit.recovered:,}",
-            fault_count(audit.missing),
-            f"{audit.unanswered:,}",
-            f"{audit.completed:,}",
-            f"{audit.unanswered - audit.completed:,}",
-            fault_count(found.bank.torn),
-        )
-    return table
 
 
-def money_table(audits: Sequence[MoneyAudit]) -> Table:
-    """A table of the money after each kill and at the end, and where it is."""
-    table = new_table(
-        ">kill",
-        ">in accounts",
-        ">on the way",
-        ">dead letters",
-        ">sum",
-        ">lost",
-        ">twice",
+def story_of_messages(kill: Kill) -> Text:
+    """The bank that sends messages, after a kill."""
+    return _line(
+        kill.run.transfers,
+        f"{kill.bank.in_accounts:,} in accounts + {kill.bank.in_messages:,} on the way = ",
+        f"{kill.bank.in_accounts + kill.bank.in_messages:,}",
+        kill.bank.missing == 0,
     )
-    for number, audit in enumerate(audits, 1):
-        table.add_row(
-            str(number) if number < len(audits) else "end",
-            f"{audit.bank.in_accounts:,}",
-            f"{audit.bank.in_messages:,}",
-            f"{audit.bank.in_dead_letters:,}",
-            Text(f"{audit.bank.total:,}", style="green" if audit.off_by == 0 else "bold red"),
-            fault_count(audit.missing),
-            fault_count(audit.doubled),
-        )
-    return table
 
 
-def alarm_table(audits: Sequence[AlarmAudit]) -> Table:
-    """A table of the alarms that were set before each kill, and when they fired."""
-    table = new_table(
-        ">kill",
-        ">set",
-        ">before",
-        ">while down",
-        ">late by",
-        ">after",
-        ">late by",
-        ">missing",
-        ">twice",
+def story_of_end(outcome: Outcome) -> Text:
+    """The money at the end."""
+    end = outcome.end
+    text = Text(f"  the end  {outcome.transfers:7,} transfers  {end.in_accounts:,} in accounts = ")
+    return text.append(f"{end.in_accounts + end.in_messages:,}", style=BAD if end.missing else GOOD)
+
+
+def _line(transfers: int, sum_: str, result: str, is_right: bool) -> Text:
+    text = Text("  ").append("kill -9", style="bold")
+    text.append(f"  {transfers:7,} transfers  {sum_}")
+    return text.append(result, style=GOOD if is_right else BAD)
+
+
+def summary(outcome: Outcome) -> str:
+    """The durability of the changes, the restarts, and the timers."""
+    opened = ", ".join(str(kill.run.opened_in) for kill in outcome.kills)
+    lost = sum(kill.lost for kill in outcome.kills)
+    timers = outcome.timers
+    return (
+        f"  Acknowledged and not in the file: {quantity(lost, 'change')}.\n"
+        f"  Milliseconds to open the file after each kill: {opened}.\n"
+        f"  {quantity(timers.started, 'timer')}, of which {timers.while_down:,} came due while "
+        "the process was down.\n"
+        f"  Rang twice: {timers.twice:,}. Never rang: {timers.missing:,}."
     )
-    for number, audit in enumerate(audits, 1):
-        table.add_row(
-            str(number),
-            f"{audit.fired + audit.missing:,}",
-            f"{audit.before:,}",
-            f"{len(audit.while_down):,}",
-            f"{min(audit.while_down, default=0.0):.1f}-{max(audit.while_down, default=0.0):.1f} s",
-            f"{len(audit.after):,}",
-            f"{median(audit.after or [0.0]) * 1000:.1f} ms",
-            fault_count(audit.missing),
-            fault_count(audit.doubled),
-        )
-    return table
-
-
-def fault_count(faults: int) -> Text:
-    """A count that should be 0, in red if it isn't."""
-    return Text(f"{faults:,}", style="green" if faults == 0 else "bold red")
 
 
 def verdict(outcome: Outcome) -> Text:
-    """The last line: PASSED or FAILED, with the counts."""
-    counts = (
-        f"kills: {len(outcome.loads)}, "
-        f"transfers: {sum(audit.acknowledged for audit in outcome.transfers):,}, "
-        f"alarms: {sum(audit.fired for audit in outcome.alarms):,}"
-    )
-    faults = ", ".join(f"{count:,} {fault}" for fault, count in outcome.faults.items() if count)
-    if not faults:
-        return Text(f"PASSED: {counts}; none lost, duplicated or torn.", style="bold green")
-    return Text(f"FAILED: {counts}; {faults}", style="bold red")
+    """PASSED or FAILED, with the broken guarantees."""
+    if not outcome.faults:
+        return Text("PASSED: not a cent is missing.", style=GOOD)
+    faults = ", ".join(f"{fault}: {count:,}" for fault, count in outcome.faults.items())
+    return Text(f"FAILED: {faults}", style=BAD)
+
+
+def as_json(awaits: list[Kill], outcome: Outcome) -> dict[str, Any]:
+    """The outcome of both banks."""
+    return {
+        "total": TOTAL,
+        "awaits": [_kill_as_json(kill) for kill in awaits],
+        "message": {
+            "kills": [
+                {**_kill_as_json(kill), "opened_in_ms": kill.run.opened_in, "lost": kill.lost}
+                for kill in outcome.kills
+            ],
+            "end": {
+                "in_accounts": outcome.end.in_accounts,
+                "in_messages": outcome.end.in_messages,
+                "missing": outcome.end.missing,
+            },
+            "timers": {
+                "started": outcome.timers.started,
+                "while_down": outcome.timers.while_down,
+                "missing": outcome.timers.missing,
+                "twice": outcome.timers.twice,
+                "early": outcome.timers.early,
+            },
+        },
+        "passed": not outcome.faults,
+    }
+
+
+def _kill_as_json(kill: Kill) -> dict[str, int]:
+    return {
+        "transfers": kill.run.transfers,
+        "in_accounts": kill.bank.in_accounts,
+        "in_messages": kill.bank.in_messages,
+        "missing": kill.bank.missing,
+    }

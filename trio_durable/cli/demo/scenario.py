@@ -1,117 +1,128 @@
-"""The sequence of the demo: load, kill, downtime, restart and audit.
+"""The demo: two banks on SQLite files, and SIGKILL while callers transfer money.
 
-A child process keeps a few thousand durable objects in an SQLite file and serves calls. A call
-takes money from one account and sends it to another one in a message, or it sets an alarm of a
-diary. The parent process sends the calls, records which of them are acknowledged, and kills the
-child with SIGKILL under load.
-
-Then the parent reads the file. The money in accounts, in messages on their way and in dead letters
-must add up to what the accounts had at first, and each transfer must be in one of them. After some
-downtime, in which alarms become due, the next child starts on the same file. Every acknowledged
-change must be stored, any other change completely or not at all, and every alarm must fire once: at
-its time, or when the next child starts.
+The first bank awaits two handlers for each transfer, and is killed until money is missing. The
+second one sends a message. It is killed several times, with a downtime after each kill in which
+timers come due. In the file that each process leaves, all money must be in accounts or in messages,
+and every acknowledged change must be there. At the end all money is in accounts, and every timer
+has rung once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
 
-from ..output import progress_bar, quantity
-from .bank import Bank, read_bank
-from .child import Worker
-from .ledger import Arrivals, Audit, Ledgers, MoneyAudit, audit_alarms
-from .load import Load, load_and_kill
-from .report import Outcome
+import attrs
+
+from ..output import progress_bar
+from .child import Run, run_child
+from .ledger import Bank, Kill, Ledger, TimerAudit, audit_timers, read_bank
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+MAX_TRIES = 10
+"""A kill that hits no transfer between its awaits is repeated so often."""
 
 
-def run_scenario(
-    path: Path,
-    accounts: int,
-    diaries: int,
-    kills: int,
-    seconds: float,
-    within: float,
-    dead: float,
-    console: Console,
-) -> Outcome:
-    """Kill ``kills`` children, one after the other, and audit the data that each one leaves."""
-    ledgers = Ledgers(accounts, diaries)
-    processes: list[int] = []
-    up_at: dict[int, float] = {}
-    loads: list[Load] = []
-    transfers: list[Audit] = []
-    alarms: list[Audit] = []
-    arrivals = Arrivals(accounts)
-    money: list[MoneyAudit] = []
-    with progress_bar(console) as progress:
-        task = progress.add_task("starting", total=kills * (seconds + dead))
-        while True:
-            with Worker(path, accounts, diaries, within) as worker:
-                up_at[worker.pid] = worker.found.at
-                audit = ledgers.transfers.audit(worker.found.transfers)
-                alarm_audit = ledgers.alarms.audit(list(map(len, worker.found.reminders)))
-                if processes:
-                    transfers.append(audit)
-                    alarms.append(alarm_audit)
-                    report_found(worker, audit, money[-1].bank, console)
-                if len(processes) == kills:
-                    progress.update(task, description="waiting for what is left")
-                    last = worker.finish()
-                    break
-                processes.append(worker.pid)
-                progress.update(task, description=f"load {len(processes)} of {kills}")
-                load = load_and_kill(worker, ledgers, seconds, progress)
-                loads.append(load)
-            console.print(
-                f"process {worker.pid}: killed after "
-                f"{quantity(load.calls - load.alarms, 'acknowledged transfer')} "
-                f"and {quantity(load.alarms, 'alarm')};"
+@attrs.frozen
+class Pace:
+    """The durations of the demo, in seconds."""
+
+    load: float
+    """From the opening of a runtime to the kill."""
+    down: float
+    """From the kill to the next process."""
+
+    @property
+    def within(self) -> float:
+        """The longest time until a timer rings: some do before the kill, some much later."""
+        return self.load + 2 * self.down
+
+
+@attrs.frozen
+class Outcome:
+    """The bank by messages: each kill, and the end."""
+
+    kills: list[Kill]
+    end: Bank
+    timers: TimerAudit
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """The broken guarantees, by kind; empty if none is."""
+        counts = {
+            "acknowledged changes lost": sum(kill.lost for kill in self.kills),
+            "sums off": sum(bank.missing != 0 for bank in [*self._banks, self.end]),
+            "amount undelivered": self.end.in_messages,
+            "timers missing": self.timers.missing,
+            "timers rang twice": self.timers.twice,
+            "timers rang early": self.timers.early,
+        }
+        return {fault: count for fault, count in counts.items() if count}
+
+    @property
+    def transfers(self) -> int:
+        """The number of acknowledged transfers."""
+        return sum(kill.run.transfers for kill in self.kills)
+
+    @property
+    def _banks(self) -> list[Bank]:
+        return [kill.bank for kill in self.kills]
+
+
+class Stage:
+    """Runs processes one after the other, with a progress bar on a terminal."""
+
+    def __init__(self, pace: Pace, console: Console) -> None:
+        self._pace = pace
+        self._console = console
+
+    def kill_until_money_is_missing(self, folder: Path) -> list[Kill]:
+        """Kill the bank that awaits, each time on a new file, until a kill has taken money."""
+        kills: list[Kill] = []
+        while len(kills) < MAX_TRIES and not (kills and kills[-1].bank.missing):
+            path = folder / f"awaits-{len(kills)}.db"
+            run = self._run(path, "awaits", len(kills), self._pace.load)
+            kills.append(Kill(run, read_bank(path), lost=0))
+        return kills
+
+    def kill_and_restart(
+        self,
+        path: Path,
+        kills: int,
+        on_kill: Callable[[Kill], object],
+        mode: str = "message",
+    ) -> Outcome:
+        """Kill a bank several times on one file, and let the last process finish the work."""
+        ledger, audits, runs = Ledger(), list[Kill](), list[Run]()
+        for number in range(kills):
+            run = self._run(path, mode, number, self._pace.load)
+            runs.append(run)
+            audits.append(ledger.audit(run, read_bank(path)))
+            on_kill(audits[-1])
+            with self._progress("down", self._pace.down):
+                sleep(self._pace.down)
+        runs.append(self._run(path, "rest", kills, None))
+        end = read_bank(path)
+        return Outcome(audits, end, audit_timers(end.timers, runs))
+
+    def _run(self, path: Path, mode: str, number: int, seconds: float | None) -> Run:
+        text = "delivering messages" if seconds is None else "transferring"
+        with self._progress(text, seconds) as progress:
+            return run_child(
+                path,
+                mode,
+                number,
+                self._pace.within,
+                seconds,
+                lambda elapsed: progress.update(progress.task_ids[0], completed=elapsed),
             )
-            money.append(arrivals.audit(read_bank(path, accounts)))
-            report_money(money[-1].bank, console)
-            progress.update(task, description=f"down for {dead:g} s")
-            sleep(dead)
-            progress.advance(task, dead)
-    money.append(arrivals.audit(read_bank(path, accounts)))
-    return Outcome(
-        loads,
-        transfers,
-        money,
-        [
-            audit_alarms(last, process, up_at, lost=audit.missing)
-            for process, audit in zip(processes, alarms, strict=True)
-        ],
-        sum(audit.surplus for audit in alarms),
-    )
 
-
-def report_money(bank: Bank, console: Console) -> None:
-    """Print where the money is in the file that a child has left."""
-    console.print(
-        f"  {bank.in_accounts:,} in accounts + {bank.in_messages:,} on the way "
-        f"+ {bank.in_dead_letters:,} in dead letters = {bank.total:,}"
-    )
-
-
-def report_found(worker: Worker, audit: Audit, bank: Bank, console: Console) -> None:
-    """Print the data that a new child found, the messages it delivered, and its alarms."""
-    found = worker.found
-    late = [
-        fired_at - reminder.due_at
-        for reminder in found.all_reminders
-        for process, fired_at in reminder.fired
-        if process == worker.pid
-    ]
-    pending = sum(not reminder.fired for reminder in found.all_reminders)
-    console.print(
-        f"process {worker.pid}: found {quantity(audit.recovered, 'acknowledged transfer')} and "
-        f"{audit.completed:,} in flight;\n"
-        f"  delivered {quantity(bank.waiting - found.waiting, 'message')} that waited;\n"
-        f"  fired {quantity(len(late), 'alarm')} up to {max(late, default=0.0):.1f} s overdue; "
-        f"{pending:,} {'is' if pending == 1 else 'are'} still pending"
-    )
+    def _progress(self, text: str, seconds: float | None) -> Progress:
+        progress = progress_bar(self._console)
+        progress.add_task(text, total=seconds)
+        return progress
