@@ -21,7 +21,7 @@ State and commits are in `ObjectState`, the running of one turn is in `turns`. I
   instance without a job or a running turn implies that the phase is READY.
 - ``leaving``: the object leaves memory as soon as it isn't busy and has no commit that isn't
   durable.
-- Whatever raises while the mailbox is served, be it a signal's handler, ends one request
+- An exception while the mailbox is served, even of a signal's handler, ends one request
   (`_cut_off`), and the mailbox is served on.
 """
 
@@ -382,7 +382,7 @@ class Activation(Opening):
     def depose(self, error: Callable[[str], CallFailed]) -> None:
         """Give the object up: the lease under which it is in memory is over.
 
-        What is known of it may not be what is stored, and nothing of it may leave. A turn that runs
+        The instance may differ from the stored state, and nothing of it may leave. A turn that runs
         is cancelled. The next call makes another activation.
 
         Args:

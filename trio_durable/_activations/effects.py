@@ -59,7 +59,7 @@ class Effects:
         self.once = once
         self._sent_bytes = 0
         self.messages: MessageChanges | None = None
-        """What the turn sends, takes back, acknowledges and records."""
+        """The messages that the turn sends, takes back and acknowledges, and its record."""
         if message is not None:
             self.messages = message.changes
         elif once is not None:

@@ -323,7 +323,7 @@ class OnceRuns:
                     self._fail(run, error)
 
     async def find(self, keys: Sequence[OnceKey]) -> list[OnceReply | None]:
-        """What is recorded under some keys.
+        """The records of some keys.
 
         Raises:
             StorageUnavailable: The storage can't be read.
@@ -391,7 +391,7 @@ class OnceRuns:
             self._fail(run, _died(run.request, token, error))
 
     def moved(self, is_here: Callable[[ObjectKey], bool]) -> None:
-        """Other objects may be here than before. Runs of those that aren't end."""
+        """Other objects may be here than before. Runs of the other keys end."""
         for run in list(self._runs.values()):
             if not run.is_submitted and not is_here(run.key):
                 self._fail(run, OwnerLost(run.key, run.request.handler, "its object has moved"))

@@ -1,4 +1,4 @@
-"""Exceptions that handlers raise: from what a turn has raised to the error that its caller gets.
+"""Exceptions that handlers raise: from the exception of a turn to the error that its caller gets.
 
 A handler may raise anything: exceptions that can't be changed, whose methods raise, groups of
 errors and cancellations, a cancellation that isn't its own (a cache that stores exceptions), and

@@ -98,7 +98,7 @@ class Services:
     slice_clock: SliceClock
     clock: Clock
     read_alarms: Callable[[ObjectKey, Sequence[str]], Awaitable[StoredAlarms]]
-    """Reads an object's alarms, and the rows of those that are named.
+    """Reads an object's alarms, and the rows of the named ones.
 
     Raises `StorageUnavailable`."""
     runtime_of: Callable[[str], Dispatcher]
@@ -106,7 +106,7 @@ class Services:
     failed: Callable[[BaseException], object]
     """Called with a fault of the library's own, after which objects go on."""
     end: Callable[[BaseException], object]
-    """Called with what ends the runtime."""
+    """Called with the exception that ends the runtime."""
     is_ending: Callable[[], bool]
     """True if a cancellation of the runtime's tasks is its own end, or its event loop's."""
     notifier: Notifier | None = None

@@ -386,7 +386,7 @@ class ObjectState:
         return host.commits.submit(self, state, delete, alarms, encoded, messages)
 
     def _with_autostarts(self, alarms: AlarmChanges | None, now: int) -> AlarmChanges | None:
-        """The alarms of the commit that stores the object, with those that begin by it."""
+        """The alarms of the commit that stores the object, with the ones that begin by it."""
         changes = autostarts(self.object_type.recurrences, self.key, now)
         if changes is not None and alarms is not None:
             changes.merge(alarms)

@@ -1,6 +1,6 @@
 """Tenure: the lease under which a runtime serves its objects, where it can lose them.
 
-Whatever anyone could observe of an object passes `check_lease` on its way out: values and
+Everything observable of an object passes `check_lease` on its way out: values and
 exceptions, gated or not, and calls that a turn makes. The check comes after the outcome was
 produced, and is about the lease under which the call began, not a later one of the same runtime.
 

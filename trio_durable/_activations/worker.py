@@ -127,7 +127,7 @@ class Worker:
         """Its task has ended in the middle of a turn, whose caller got the error."""
 
     def start(self, tasks: OwnTasks, failed: Callable[[BaseException], object]) -> None:
-        """Start the task; ``failed`` is called with what it raises."""
+        """Start the task; ``failed`` is called with its exception."""
         self._own = tasks.start(self.main, "trio_durable worker", failed)
 
     def cancel(self, resistance: CallbackWaiter) -> None:

@@ -1,8 +1,8 @@
 """Recurrence: the schedule of a recurring alarm, and the time of its next firing.
 
 Pure: time is an argument, in microseconds since 1970 UTC. A recurring alarm is one row, which has
-the time of its next firing or is being delivered. Whatever ends a firing sets the next one in the
-same commit: the turn that handles it, a skip, or the record of its death. All of them call
+the time of its next firing or is being delivered. The end of a firing sets the next one in the same
+commit: the turn that handles it, a skip, or the record of its death. All of them call
 `Recurrence.following`.
 
 The row's ``recurrence`` says where its time comes from. It is the fingerprint of the schedule, or
@@ -26,7 +26,7 @@ from ..storage import MOVED, STOPPED, AlarmChanges, AlarmRow, NewAlarm, Onto, St
 from .cron import Cron, checked_cron
 
 Missed = Literal["once", "skip", "all"]
-"""What becomes of firings whose time has passed while they could not be delivered."""
+"""The treatment of firings whose time has passed while they could not be delivered."""
 
 DEFAULT_GRACE = 60.0
 """How late a firing may be, in seconds, before ``missed="skip"`` skips it."""
@@ -131,7 +131,7 @@ class Recurrence:
     def next_of_all(self, key: ObjectKey, due_at: int, now: int) -> tuple[int, LeftOut | None]:
         """The first time after ``due_at``, unless it leaves more than `MOST_MISSED` until ``now``.
 
-        Then the first time of the last `MOST_MISSED`, and what is left out for it.
+        Then the first time of the last `MOST_MISSED`, and the firings that are left out for it.
         """
         following = self.next_time(key, due_at, due_at)
         if isinstance(self.schedule, Every):

@@ -152,7 +152,7 @@ def _log(error: BaseException) -> None:
 
 
 def _run_guarded(loop: Loop, arrived: deque[_Callback]) -> Generator[None, None, None]:
-    """Calls the callbacks that have arrived, in order, and passes on what they raise.
+    """Calls the callbacks that have arrived, in order, and passes on their exceptions.
 
     It stands in its ``try`` when it is resumed. A function that began one would let an exception of
     a signal's handler out that comes before its first line. A callback is in the queue until it has
@@ -181,7 +181,7 @@ def _run_guarded(loop: Loop, arrived: deque[_Callback]) -> Generator[None, None,
 
 
 def _report(loop: Loop, error: BaseException) -> None:
-    """Call `Loop.failed`. What that raises is another signal's, or the same fault."""
+    """Call `Loop.failed`. Its exception is another signal's, or the same fault."""
     for _ in range(_REPORTS):
         with suppress(BaseException):
             loop.failed(error)
@@ -202,7 +202,7 @@ class Loop(ABC):
     """The object that the time comes from: a clock, or the loop itself."""
 
     is_asyncio = False
-    """True on asyncio, for what other libraries do there."""
+    """True on asyncio, for other libraries there."""
     is_virtual: bool
     """True if its clock differs from real time, as in tests."""
 
@@ -223,7 +223,7 @@ class Loop(ABC):
     """The task that runs the caller, by identity."""
 
     failed: Callable[[BaseException], object]
-    """Called with what a callback raises. Nothing else of it leaves the loop."""
+    """Called with the exception of a callback. Nothing else of it leaves the loop."""
 
     def __init__(self) -> None:
         self.failed = _log

@@ -27,7 +27,7 @@ class Runner(ABC):
     """Runs jobs one after the other, in order of submission. Jobs come from the loop only."""
 
     failed: Callable[[BaseException], object] = staticmethod(_ignore)
-    """Called in the loop with what a job that was posted has raised. Its work is half done then, so
+    """Called in the loop with the exception of a posted job. Its work is half done then, so
     the runtime ends; the runner goes on, since storages are closed in their own thread."""
 
     takes_real_time: ClassVar[bool] = False

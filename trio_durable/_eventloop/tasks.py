@@ -214,7 +214,7 @@ class OwnTasks:
             await self._all_ended.wait()
 
     def report(self, error: BaseException, failed: Callable[[BaseException], object]) -> None:
-        """Call ``failed`` with what a task has raised.
+        """Call ``failed`` with the exception of a task.
 
         An exception within that, of a signal's handler, is a fault of the whole runtime: ``failed``
         may have started the task once more, so it isn't called again.

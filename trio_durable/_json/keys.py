@@ -1,7 +1,7 @@
 """Keys of dicts, which are text in JSON.
 
-A key that is written as text is its own JSON key. Of any other, the JSON key is the JSON of what
-its form writes: ``1``, ``true``, ``["a",1]``.
+A key that is written as text is its own JSON key. Of any other, the JSON key is the JSON that its
+form writes: ``1``, ``true``, ``["a",1]``.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class MessageDelivery(Waiter):
         self.value = self.error = self.expiry = None
         self.stored = stored
         self.changes = MessageChanges(acknowledged=(stored.key,))
-        """The acknowledgement, and what the turn sends."""
+        """The acknowledgement, and the turn's messages."""
 
     @property
     def message(self) -> Message:

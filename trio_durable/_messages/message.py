@@ -95,7 +95,7 @@ class MessageCounts:
 
     type_name: str
     waiting: int
-    """Messages that wait, those that sleep among them."""
+    """Messages that wait, sleeping ones among them."""
     oldest: datetime | None
     """When the oldest of these was sent, in UTC; None if none waits."""
     dead: int

@@ -62,7 +62,7 @@ class OnceTurn:
     _expiry: Callable[[], int]
     """Returns the time at which the record expires."""
     changes: MessageChanges = attrs.field(factory=MessageChanges)
-    """The record, and what the turn sends."""
+    """The record, and the turn's messages."""
 
     def result(self, key: ObjectKey, handler: str, result: object) -> object:
         """See `Replies.result`."""

@@ -80,7 +80,7 @@ class Composer:
         )
 
     def _route(self, cls: type | str, name: str) -> _Route:
-        """What sending to a handler takes. It is the same for each message."""
+        """The requirements for sending to a handler. They are the same for each message."""
         route = self._routes.get((cls, name))
         if route is None:
             object_type = self.type_of(cls)

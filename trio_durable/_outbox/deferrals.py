@@ -74,7 +74,7 @@ def _tenant_of(waiting: _Waiting) -> str:
 
 
 def _defer_in_parts(batch: list[_Waiting], writer: Writer) -> list[tuple[list[_Waiting], _Outcome]]:
-    """Store the deferrals of a batch, in the writer's thread; those that can't be stored apart."""
+    """Store the deferrals of a batch, in the writer's thread; failed ones apart."""
 
     def attempt(part: list[_Waiting]) -> _Outcome:
         try:

@@ -224,7 +224,7 @@ class Deliverer:
         return handler.retry.delay(message.crashes) if message.crashes else 0.0
 
     def _route_of(self, message: StoredMessage) -> _Route:
-        """What delivering to a handler takes. It is the same for each message."""
+        """The requirements for delivering to a handler. They are the same for each message."""
         type_name, name = message.key.to.type_name, message.handler
         route = self._routes.get((type_name, name))
         if route is None:

@@ -225,7 +225,7 @@ class Feed:
     async def _read(
         self, inbox: Inbox, read: Callable[[], list[StoredMessage]]
     ) -> tuple[list[StoredMessage], set[int]]:
-        """Read messages. Returns these, and the tokens of those that were handled meanwhile."""
+        """Read messages. Returns these, and the tokens of messages that were handled meanwhile."""
         if inbox.ended is None:
             inbox.ended = set()
         inbox.reads += 1

@@ -1,7 +1,7 @@
 """Inbox: the part of one receiver's waiting messages that is in memory, and its deliveries.
 
 Its lanes have the messages, and each that is taken from a lane is a flight until what becomes of it
-is durable. See `inboxes` for what these are together.
+is durable. See `inboxes` for all of these together.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Tower(Protocol):
 class Flight(MessageDelivery):
     """One delivery.
 
-    One object for all of it, since each message makes one.
+    One object for everything, since each message makes one.
 
     Args:
         tower: The deliverer.
@@ -103,7 +103,7 @@ class Flight(MessageDelivery):
         self.has_run = False
         """Its turn has ended well."""
         self.is_decided = False
-        """What becomes of the message is stored, or about to be: it is gone, or sleeps."""
+        """The fate of the message is stored, or about to be: it is gone, or sleeps."""
         self.over: Waiter | None = None
         """Released when the delivery is over, if one waits for that."""
 
@@ -133,11 +133,11 @@ class Flight(MessageDelivery):
 
 @attrs.define(eq=False)
 class Inbox:
-    """What is in memory of the messages to one object."""
+    """The messages to one object that are in memory."""
 
     key: ObjectKey
     is_whole: bool
-    """All lanes that have messages in the table are here, except those that sleep."""
+    """All lanes that have messages in the table are here, except sleeping ones."""
     lanes: dict[str, Lane] = attrs.field(factory=dict)
     cursor: str | None = None
     """The last lane that was read; None if the next read begins with the first one."""
@@ -146,7 +146,7 @@ class Inbox:
     held: list[Lane] | None = None
     """Lanes with a next message that wait until fewer are in flight."""
     is_stale: bool = False
-    """What is in memory may not be what is stored. It is read again once nothing is in flight."""
+    """The lanes may differ from the table. They are read again once nothing is in flight."""
     is_paused: bool = False
     """It is read again later, after a fault."""
     is_reading: bool = False

@@ -2,7 +2,7 @@
 
 The table is the truth, and may hold a million messages for one object. Memory holds a window of it:
 a bounded number of lanes for each receiver, and of messages for each lane, in the order of the
-table. What is known of the rest is only whether there is any: a lane is *whole* if all of its
+table. Of the rest only its existence is known: a lane is *whole* if all of its
 messages in the table are here, and an inbox if all of its lanes are.
 
 A message that has just been committed is put into memory directly only behind a lane that is whole.
@@ -132,7 +132,7 @@ class Inboxes:
     def outgrown(self, inbox: Inbox) -> None:
         """The table has messages of an inbox that another process has committed.
 
-        What is in memory stays the beginning of each lane.
+        The messages in memory stay the beginning of each lane.
         """
         inbox.has_missed = True
         inbox.is_whole = inbox.is_complete = False

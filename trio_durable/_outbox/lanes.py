@@ -1,4 +1,4 @@
-"""Lanes at work: what is to be read, what is ready to be delivered, and what has to be read again.
+"""Lanes at work: lanes to read, messages ready for delivery, and inboxes to read again.
 
 Synchronous: each method is a step between two waits of the tasks that read and deliver.
 """
@@ -120,7 +120,7 @@ class Lanes:
             self.invalidate(inbox)
 
     def deleted(self, to: ObjectKey) -> None:
-        """What has waited for an object is gone."""
+        """The messages that waited for an object are gone."""
         self.inboxes.sleeping.forget(to)
         inbox = self.inboxes.get(to)
         if inbox is not None:
@@ -212,7 +212,7 @@ class Lanes:
             self.inboxes.discard(inbox)
 
     def invalidate(self, inbox: Inbox, delay: float = 0.0) -> None:
-        """What is in memory of an inbox may not be what is stored: read it again, after a delay."""
+        """An inbox in memory may differ from the table: read it again, after a delay."""
         self.inboxes.sleeping.forget(inbox.key)
         if delay and not inbox.is_stale:
             inbox.is_stale = inbox.is_paused = True

@@ -1,4 +1,4 @@
-"""Telemetry of messages: those that are sent, deliveries, and dead letters.
+"""Telemetry of messages: sent ones, deliveries, and dead letters.
 
 It exists only in a runtime that has instruments. A message's row has no column for a trace, so the
 trace of its sender is kept in memory from `composed` until the commit, when `MessageSent` has it.

@@ -3,14 +3,14 @@
 Prior art: the transactional outbox and the inbox of NServiceBus and Wolverine; the messages of
 Restate. Here both ends are in one database, and the receiver has one owner. So a message is removed
 in the commit of the turn that handles it, and its effect happens exactly once, without a relay and
-without a table of what was seen.
+without a table of handled messages.
 
 A message takes one of two ways into memory. If all that waits in its lane is in memory, it goes
 there right after the commit that has sent it. Else it is read from the table, when there is room.
 
 Invariants:
 
-- What is in memory of a lane is a piece of the table from its head on, in order: see `inboxes`.
+- A lane in memory is a piece of the table from its head on, in order: see `inboxes`.
 - Of a lane one message is in the object's mailbox at a time. The next one follows when the turn of
   the one before has *ended well*; its commit needn't be durable, since the commits of an object are
   based on each other. If that fails, the inbox is forgotten and read again.
@@ -207,7 +207,7 @@ class Outbox:
             await self._lanes.changed()
 
     async def drain(self, most: int) -> bool:
-        """Return when nothing is delivered or may be, with what deliveries send.
+        """Return when nothing is delivered or may be, with the messages that deliveries send.
 
         Messages that sleep beyond now don't count.
 
@@ -277,7 +277,8 @@ class Outbox:
                 return
 
     def _gave_none(self, to: ObjectKey, error: BaseException) -> None:
-        """It could not be told. Its next owner reads what waits; so does this one at its next look.
+        """The answer isn't known. Its next owner reads what waits; so does this one at its next
+        look.
 
         The runtime closes, or the object has no owner now.
         """

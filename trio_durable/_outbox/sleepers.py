@@ -53,7 +53,7 @@ class Sleepers:
         self._heap: list[tuple[int, int, MessageKey]] = []
         """The time of each, a running number, and the message."""
         self._times: dict[MessageKey, int] = {}
-        """The time of each, since the table returns those that are in the heap, too."""
+        """The time of each, since the table returns the ones in the heap, too."""
         self._numbers = itertools.count()
         self._waking: MessageKey | None = None
         """The one that is being woken."""

@@ -4,8 +4,8 @@ When a process dies, any of the messages that it was delivering may have killed 
 doesn't tell which these were. So the first message of each lane that waits when the runtime opens,
 or acquires its receiver, is a suspect; so are those without a lane that were due. A suspect's
 delivery begins alone, after a durable mark. A process that dies then is counted against this
-message and no other. What is sent later is handed over in memory, marks nothing, and costs nothing
-here. `Suspects` of alarms in `scheduler` have the same rules; they know what was claimed.
+message and no other. Later messages are handed over in memory, mark nothing, and cost nothing here.
+`Suspects` of alarms in `scheduler` have the same rules; they know what was claimed.
 
 A delivery that has ended ends the suspicion; so does one that outlasts its probation. After a crash
 that was counted, the message waits as after as many failures, and its lane with it. A crash that

@@ -13,7 +13,7 @@ from ..storage import StoredMessage
 
 
 class Suspicion:
-    """The tokens of the suspects, and the receivers of those that weren't read yet."""
+    """The tokens of the suspects, and the receivers of unread ones."""
 
     def __init__(self) -> None:
         self.tokens: set[int] = set()
@@ -38,7 +38,7 @@ class Suspicion:
             self.tokens.update(message.key.token for message in possible)
 
     def read_all(self, to: ObjectKey) -> None:
-        """Its last lane was read. What comes now was sent since."""
+        """Its last lane was read. Messages that come now were sent since."""
         self._receivers.discard(to)
 
     def woken(self, message: StoredMessage) -> None:

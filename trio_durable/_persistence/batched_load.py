@@ -140,7 +140,7 @@ class BatchedLoad:
             self._wait_estimate.end(perf_counter(), share)
 
     def _load(self, batch: list[Loading]) -> Loads | StorageFault:
-        """Run one read, and one of the alarms of those that have recurring ones."""
+        """Run one read, and one of the alarms of objects with recurring ones."""
         try:
             rows = self._reader.load([loading.key for loading in batch])
             names = [

@@ -38,7 +38,7 @@ class MessageListener(Protocol):
         ...
 
     def deleted(self, key: ObjectKey) -> None:
-        """A commit that deleted an object is durable. What waited for it is a dead letter."""
+        """A commit that deleted an object is durable. Its waiting messages are dead letters."""
         ...
 
     def unsure(self, key: ObjectKey, changes: MessageChanges | None) -> None:

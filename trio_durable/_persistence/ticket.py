@@ -192,7 +192,7 @@ class Ticket(Commit):
 
     @property
     def next_to_take(self) -> Ticket:
-        """The first ticket that the writer doesn't have, of this one and those that it is based on.
+        """The first ticket that the writer doesn't have, of this one and its bases.
 
         There are several if one didn't take the changes of the next, see `takes`. For
         `GroupCommit`, with its lock held.

@@ -1,4 +1,4 @@
-"""Ending: the transition of a runtime to its end, and what callers learn of it."""
+"""Ending: the transition of a runtime to its end, and the errors of callers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Ending:
     def recover(self, error: BaseException) -> bool:
         """Go on after a fault of the library's own, or an exception of a signal's handler.
 
-        Whatever was cut off is woken again. Faults in quick succession end the runtime.
+        Everything that was cut off is woken again. Faults in quick succession end the runtime.
 
         Returns:
             Whether the runtime goes on.

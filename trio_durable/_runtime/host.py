@@ -1,6 +1,6 @@
 """Host: the task that opens a runtime, keeps it, and closes it.
 
-What a runtime has belongs to this task and not to its user's, so that it can be entered in one task
+A runtime's parts belong to this task and not to its user's, so that it can be entered in one task
 and left in another, as fixtures of tests and lifespans of web frameworks do; and so that a scope
 around the user's code, a crash of it or a runtime that is never left doesn't break the order in
 which things close. Prior art: trio's system tasks, and service actors that own a resource.

@@ -1,6 +1,6 @@
 """Leasing: the leases under which a runtime serves its objects, and the loss of one.
 
-From the moment at which a lease is over nothing of what is in memory may leave, see `Tenure`. Then
+From the moment at which a lease is over nothing in memory may leave, see `Tenure`. Then
 all objects leave memory in one step of the event loop: their turns are cancelled, their callers get
 `OwnerLost`, and commits that weren't written are forgotten. Only after that the writer joins again.
 So no commit of one lease is written under the next, whose rows may look the same.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Scheduling:
-    """The scheduler of one runtime, and what it needs before and after the storage opens.
+    """The scheduler of one runtime, and its needs before and after the storage opens.
 
     Args:
         settings: The runtime's arguments.

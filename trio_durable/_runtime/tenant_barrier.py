@@ -1,7 +1,7 @@
 """Tenant barrier: all members of a cluster hold a tenant before one of them drops it.
 
 A member that joins meanwhile, or gets a shard, isn't among them. So after the drop each member that
-is there then lets the tenant's objects leave memory, those that it has loaded before the drop.
+is there then lets the tenant's objects leave memory, if it has loaded them before the drop.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TenantBarrier:
         await self._sharing.ask_all(request, arguments, HOLD_SECONDS / 2)
 
     async def _let_all_admit(self, name: str, *, is_dropped: bool) -> None:
-        """Let all members admit calls again; those that don't hear of it do so by themselves."""
+        """Let all members admit calls again; unreachable ones do so by themselves."""
         with (
             anyio.move_on_after(HOLD_SECONDS / 4, shield=True),
             contextlib.suppress(TimeoutError, DurableError, RequestFailed),

@@ -225,7 +225,8 @@ class MessageSent:
     delay: float
     """Seconds until it may be delivered; 0.0 for at once."""
     trace: Mapping[str, str]
-    """What the instruments' ``inject`` has given in the context of the turn that sent it."""
+    """The value that the instruments' ``inject`` has given in the context of the turn that sent
+    it."""
 
 
 @attrs.frozen(eq=False)

@@ -1,4 +1,4 @@
-"""Remedies of the public errors: what to do about each. What it means is in its docstring."""
+"""Remedies of the public errors: what to do about each. Its meaning is in its docstring."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Membership(ABC):
     """A writer's place among the runtimes of a storage, where that can be lost.
 
     It holds one `Lease` after the other, and renews each in a thread of its own. When a lease is
-    over, what the runtime has in memory may be older than what is stored, and the writer applies
+    over, the runtime's memory may be older than the storage, and the writer applies
     nothing until there is the next lease.
     """
 
@@ -119,7 +119,7 @@ class Member:
 
 @attrs.frozen
 class MemberRow:
-    """A runtime of a storage that several may share, with what only the storage knows of it."""
+    """A runtime of a storage that several may share, with the storage's knowledge of it."""
 
     member: Member
     group: str | None

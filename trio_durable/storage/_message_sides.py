@@ -66,7 +66,7 @@ class MessageWriter:
         return []
 
     def drop_messages(self, tokens: Sequence[int], tenant: str = "") -> list[int]:
-        """Remove dead letters, in one transaction. Returns the tokens of those that were.
+        """Remove dead letters, in one transaction. Returns the tokens of the handled ones.
 
         Waiting messages are left alone.
 
@@ -159,8 +159,8 @@ class MessageReader:
     ) -> list[StoredMessage]:
         """The first messages of each of the next lanes of one receiver, by lane and then number.
 
-        Lanes that sleep are among them. The messages without a lane count as one, the first; those
-        that sleep are left out, see `due_messages`. The duration depends on ``lanes`` and
+        Lanes that sleep are among them. The messages without a lane count as one, the first;
+        sleeping ones are left out, see `due_messages`. The duration depends on ``lanes`` and
         ``limit``, and not on the number of messages.
 
         Args:
@@ -175,7 +175,7 @@ class MessageReader:
         return []
 
     def read_lane(self, to: ObjectKey, lane: str, after: int, limit: int) -> list[StoredMessage]:
-        """The next messages of one lane, by number; of the lane "", those that are awake.
+        """The next messages of one lane, by number; of the lane "", the awake ones.
 
         With several writers, a message without a lane may appear behind one with a higher number.
 
@@ -280,7 +280,7 @@ class MessageReader:
         return [None] * len(tokens)
 
     def find_once(self, keys: Sequence[OnceKey], now: int) -> list[OnceReply | None]:
-        """Once-keys in the order of ``keys``; None for those that aren't there or have expired.
+        """Once-keys in the order of ``keys``; None for missing and expired ones.
 
         Raises:
             StorageFault: Reading failed.

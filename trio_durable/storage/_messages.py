@@ -202,7 +202,7 @@ class MessageChanges:
     def merge(self, later: MessageChanges) -> None:
         """Add ``later``, so that applying these changes applies both.
 
-        What these changes send under a sender key of ``later`` is left out. The answer of such a
+        A message of these changes under a sender key of ``later`` is left out. The answer of such a
         key is known by that, whatever `Writer.commit` says of it.
         """
         if replaced := later.sender_keys:

@@ -1,7 +1,7 @@
-"""Marks of what was moved to another storage: a storage as a whole, or a tenant of it.
+"""Marks of moves to another storage: a storage as a whole, or a tenant of it.
 
 A copy has the alarms and messages of its source, so both would deliver them. The mark keeps
-runtimes from opening the source, or from serving the tenant, until somebody takes it back.
+runtimes from opening the source, or from serving the tenant, until it is taken back.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class NewAlarm:
 
     @property
     def is_conditional(self) -> bool:
-        """True if it may not be set, which depends on what is stored."""
+        """True if it may not be set, which depends on the stored row."""
         return Onto.ANYTHING not in self.onto
 
     def after(self, earlier: NewAlarm | None) -> NewAlarm | None:

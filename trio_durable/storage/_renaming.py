@@ -12,9 +12,9 @@ class RenamingWriter:
         """Rename a type in all that is stored of a tenant, in one transaction.
 
         In objects, alarms and dead letters of alarms, and in all of `Writer.rename_messages`:
-        lanes, senders, receivers and once-keys. So what was sent before comes before what is sent
-        later, and a key that was used stays used. Nothing is renamed if an object, or an alarm of
-        one, has both names. The default refuses.
+        lanes, senders, receivers and once-keys. So earlier messages come before later ones, and a
+        key that was used stays used. Nothing is renamed if an object, or an alarm of one, has both
+        names. The default refuses.
 
         Returns:
             The number of objects that were renamed.

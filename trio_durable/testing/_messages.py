@@ -44,7 +44,7 @@ class Drained:
 
 
 async def drain_messages(runtime: Objects, /, *, max_deliveries: int = 1_000) -> Drained:
-    """Return when all messages that are due are handled, with those that they send in turn.
+    """Return when all messages that are due are handled, with the messages that they send in turn.
 
     A runtime delivers messages by itself, so this waits and hurries nothing; time doesn't pass
     under a virtual clock. It waits for the messages of all tenants, and reports those of
@@ -145,7 +145,7 @@ async def assert_message_waiting(
     """Assert that a message to an object waits, and return it; the first one if several fit.
 
     It is read from the storage. A message that isn't delayed waits only until its turn, so this is
-    for delayed ones, and for those that have failed.
+    for delayed ones, and for failed ones.
 
     Args:
         runtime: The runtime of the object.

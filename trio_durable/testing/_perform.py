@@ -243,7 +243,7 @@ class _Performance(Generic[T]):
         """The start of the turn, in microseconds since 1970 UTC."""
         self._commits = 0
         self._requests: dict[int, SendRequest] = {}
-        """What was sent, by the tokens of the messages."""
+        """The sent messages, by their tokens."""
         self._missed: list[Exception] = []
         """The errors of a handler that needed a runtime."""
 

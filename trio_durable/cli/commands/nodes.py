@@ -21,7 +21,7 @@ from ..storage.open import resolve_storage
 def nodes(storage: str, as_json: bool) -> None:
     """List the runtimes that share a storage.
 
-    Those that have objects come first. On an SQLite file the process with the
+    Owners of objects come first. On an SQLite file the process with the
     objects lists them. On PostgreSQL the database does, which works while no
     process serves, and shows how long ago each one renewed its lease.
 

@@ -36,8 +36,8 @@ _NAME = "<shell>"
 def shell(storage: str, apps: tuple[str, ...], own: bool) -> None:
     """Open a Python prompt on the objects of an app.
 
-    The names runtime and anyio are there, and the classes of --app. What is typed
-    may await. Handlers run in the app. With --own they run here, on the storage
+    The names runtime and anyio are there, and the classes of --app. Lines may
+    await. Handlers run in the app. With --own they run here, on the storage
     of an app that is stopped, and its alarms fire while the prompt is open.
     Control-C clears the line or cancels what runs; Control-D ends the shell.
 

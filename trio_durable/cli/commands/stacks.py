@@ -21,9 +21,9 @@ from ..storage.running import running_app
 def stacks(storage: str, as_json: bool) -> None:
     """Show what busy objects of a running app await.
 
-    An object is busy while it loads or an async def handler runs. Those that
-    have been busy for longest come first, each with the lines at which its
-    handler awaits, the innermost last.
+    An object is busy while it loads or an async def handler runs. The longest
+    busy come first, each with the lines at which its handler awaits, the
+    innermost last.
 
     \b
     Examples:

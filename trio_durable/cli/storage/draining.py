@@ -50,7 +50,7 @@ def waiting_in(reader: Reader, tenants: Iterable[str]) -> Waiting:
 
 
 def waiting_text(waiting: Waiting) -> str:
-    """What waits, and since when, for a message."""
+    """The number of waiting messages, and since when, as text."""
     now = SystemClock().now()
     parts = []
     for tenant, each in waiting:

@@ -153,7 +153,7 @@ def iter_dead_messages(
 
 
 def iter_once(reader: Reader, tenant: str = "") -> Iterator[OnceReply]:
-    """Once-keys by type, id and key, those that have expired among them."""
+    """Once-keys by type, id and key, expired ones among them."""
     after: OnceKey | None = None
     while page := reader.list_once(after, _MESSAGE_PAGE, tenant):
         yield from page

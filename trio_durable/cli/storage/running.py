@@ -1,4 +1,6 @@
-"""Running app: the processes that have the objects of a storage, and what commands ask of them."""
+"""Running app: the processes that have the objects of a storage, and the requests of commands to
+them.
+"""
 
 from __future__ import annotations
 

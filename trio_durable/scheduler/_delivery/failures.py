@@ -1,4 +1,4 @@
-"""Failures of deliveries: their texts, and those that aren't the handler's."""
+"""Failures of deliveries: their texts, and the ones that aren't the handler's."""
 
 from __future__ import annotations
 

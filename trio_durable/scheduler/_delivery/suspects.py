@@ -8,7 +8,7 @@ delivered as usual, and costs nothing here.
 A delivery that ends has let its process live, which ends the suspicion; so does one that runs for
 longer than its probation. Without that bound the crashes of other alarms and kills from outside
 would be counted against an alarm that takes hours, and the suspects behind it would wait for as
-long. An alarm that kills its process later than that is never found out.
+long. An alarm that kills its process later than that is never identified.
 
 After a crash that was counted, the delivery is delayed as after as many failures. A process that
 keeps dying of something else dies during these delays, which isn't counted. The count stays: it

@@ -1,4 +1,4 @@
-"""Deliverer of jobs: from the run of a job, which is a claim, to what its worker returns.
+"""Deliverer of jobs: from the run of a job, which is a claim, to the result of its worker.
 
 The worker returns when the outcome is durable. A failure is written first, as with the wheel, and
 then raised for Oban's telemetry; Oban's own record of it finds the job in another state by then,

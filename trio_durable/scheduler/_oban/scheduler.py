@@ -6,8 +6,8 @@ here, and returns when the outcome is durable.
 
 Beside the deliverer there are these tasks: one maintains claims, one delivers suspects, one checks
 the times of recurring alarms at the start, one stages jobs at the times that this process has set,
-one sweeps. The sweep is for what nothing else ends: jobs of processes that are gone, jobs that were
-fetched and never run, and dead letters of Oban's making.
+one sweeps. The sweep is for jobs that nothing else ends: jobs of processes that are gone, jobs that
+were fetched and never run, and dead letters of Oban's making.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ class WheelScheduler(FromOutside):
     def _may_be_kept(self, key: AlarmKey, new: NewAlarm) -> bool:
         """True if the table may have another time for an alarm than that of a conditional change.
 
-        What isn't known here isn't due before the horizon. So only the table tells of an alarm that
-        is known, or of any while the table is read.
+        An alarm that isn't known here isn't due before the horizon. So only the table tells of an
+        alarm that is known, or of any while the table is read.
         """
         is_known = key in self._upcoming or key in self._in_flight
         replaces = bool(new.onto & (Onto.OUTDATED | Onto.LATE))

@@ -1,8 +1,8 @@
 """Alarms of one tenant that are jobs of Oban: the statements that change them.
 
 Reads, checks and locks are those of `AlarmTable`, over jobs that are read as its rows, see `_jobs`.
-Whatever replaces an alarm removes its live job and inserts another one, so a run of the old job
-finds that its claim is gone. An acknowledged job stays as a completed one, until it is pruned.
+A change that replaces an alarm removes its live job and inserts another one, so a run of the old
+job finds that its claim is gone. An acknowledged job stays as a completed one, until it is pruned.
 
 A statement that an alarm makes due doesn't notify Oban's queues. Notifications take a lock on the
 database as a transaction commits, so they are statements of their own, see `_job_queue`.

@@ -226,7 +226,7 @@ class JobQueue:
         return self._reconnecting.run(work)
 
     def take_over(self, claim_ttl: float) -> int:
-        """Put back the jobs of processes that are gone, and those that nothing renews.
+        """Put back the jobs of processes that are gone, and the ones that nothing renews.
 
         Args:
             claim_ttl: The seconds for which a run of a job is left alone, unless it is renewed.

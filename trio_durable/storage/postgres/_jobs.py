@@ -47,7 +47,7 @@ ABANDONED = "NOT EXISTS (SELECT FROM {producers} AS p WHERE p.producer::text = j
 CONFLICT = f"({_KEY}) WHERE {_LIVE}"
 """The arbiter of an insertion: one live job per alarm."""
 OF_TENANT = f"worker = '{WORKER}' AND {_part('tenant')} = '{{tenant}}'"
-"""All jobs of a tenant, those that have ended as well."""
+"""All jobs of a tenant, ended ones as well."""
 
 UNIQUE = "trio_durable_alarms"
 """The index that makes the jobs of an alarm unique."""

@@ -65,7 +65,7 @@ class NodeSettings:
     group: str | None = None
     """The group of the node; None for one that owns all objects alone."""
     remedy: str = REMEDY
-    """What the error of a refused node advises."""
+    """The advice in the error of a refused node."""
 
 
 class PostgresMembership(Membership):

@@ -76,7 +76,7 @@ class MessageGroup:
 
 
 class _Earlier:
-    """What the commits of a part so far have done to messages."""
+    """The changes of messages by the commits of a part so far."""
 
     def __init__(self) -> None:
         self._used: set[MessageKey] = set()

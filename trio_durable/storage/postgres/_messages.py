@@ -1,6 +1,6 @@
 """Tables of messages and dead letters in a PostgreSQL database.
 
-What is part of a commit is in `_message_commits`. A page begins by an index search behind the last
+The part of a commit is in `_message_commits`. A page begins by an index search behind the last
 row of the page before it. Receivers and lanes are found by one search each, since a condition on
 several of them would walk through all messages in between.
 """

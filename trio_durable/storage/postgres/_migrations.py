@@ -12,7 +12,7 @@ Invariants:
 - Tenants are made under the same lock, by the newest release only: a release that finds migrations
   which it doesn't know makes none. The nameless tenant is migrated first, so once that is done no
   tenant appears any more whose tables are old.
-- Whoever takes the lock holds no other, so waits for it form no circle.
+- A process that takes the lock holds no other, so waits for it form no circle.
 - A tenant whose tables can't be migrated stays old, and keeps no other tenant from its migrations.
 
 Prior art: Alembic needs SQLAlchemy; yoyo keeps its record and its lock in tables of one schema.
@@ -328,7 +328,7 @@ class Schema:
         return [name for (name,) in connection.execute(self._query_tenants, parameters)]
 
     def existing(self, connection: Connection, tenants: Sequence[str]) -> dict[str, str]:
-        """Those of ``tenants`` that exist. Brings those that an older release made up to date.
+        """Those of ``tenants`` that exist. Brings the ones of an older release up to date.
 
         Returns:
             Each with the problem that keeps its tables from being brought up to date, or "".

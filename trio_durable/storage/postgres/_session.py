@@ -1,8 +1,8 @@
 """The first statements of a connection: its server, poolers in between, and its settings.
 
 The first statement is one that a pooler with load balancing takes for a read, the second one that
-it takes for a write. If they reach different servers, reads could be older than what was committed,
-so such a connection is refused.
+it takes for a write. If they reach different servers, reads could be older than commits, so such a
+connection is refused.
 
 A setting is made for the session only where the session is the library's own, and for each
 transaction behind a pooler. The server's process id tells: a pooler announces another one than

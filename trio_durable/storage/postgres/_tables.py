@@ -196,7 +196,7 @@ class TenantTables:
         """The numbers of the commits that are stale by the rows as they are.
 
         Locks the rows of the others, in the order of keys, until the transaction ends. A commit may
-        still be stale by what an earlier one of the batch does.
+        still be stale by an earlier one of the batch.
         """
         conditional = [(number, commit) for number, commit in batch if commit.revision is not None]
         positions = self.objects.stale(connection, [commit for _, commit in conditional])

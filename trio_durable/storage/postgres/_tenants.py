@@ -36,8 +36,8 @@ class KnownTenants:
     def look_up(self, connection: Connection, schema: Schema, tenants: Iterable[str]) -> None:
         """Add those of ``tenants`` that exist and can be used.
 
-        Their tables are brought up to date and verified first. `refuse` refuses the others of those
-        that exist.
+        Their tables are brought up to date and verified first. `refuse` refuses the other existing
+        ones.
         """
         unknown = [tenant for tenant in tenants if tenant not in self._names]
         if not unknown:

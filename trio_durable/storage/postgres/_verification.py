@@ -174,7 +174,7 @@ def _names(search_path: str) -> list[str]:
 
 
 def verify(connection: Connection, home: str) -> None:
-    """Check the tables of the nameless tenant, and those that all tenants share.
+    """Check the tables of the nameless tenant, and the shared ones of all tenants.
 
     Raises:
         Unsuitable: Some aren't as the migrations have made them.

@@ -106,11 +106,12 @@ class ChangesView:
     def _find_taken_back(
         self, batch: Sequence[Commit]
     ) -> dict[ObjectKey, dict[str, list[MessageKey]]]:
-        """What the batch removes under sender keys. Most batches have none.
+        """The messages that the batch removes under sender keys. Most batches have none.
 
         A read of its own, since a trigger can't return whether it has found anything. Nothing
-        changes between this read and the statement, which nobody else writes. What a commit handles
-        or withdraws itself is gone by then: an object may send to itself, and renew the key.
+        changes between this read and the statement, which has no other writer. A message that a
+        commit handles or withdraws itself is gone by then: an object may send to itself, and renew
+        the key.
         """
         keys = [
             (commit.key, name, commit.messages)

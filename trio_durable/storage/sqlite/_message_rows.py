@@ -45,7 +45,7 @@ class MessageRows:
             "dead_by_type": names.of("durable_dead_messages_by_type"),
             "once_by_expiry": names.of("durable_once_by_expiry"),
         }
-        """What stands for names in the statements."""
+        """The placeholders of names in the statements."""
 
     def object_key(self, type_name: str, object_id: str) -> ObjectKey:
         """The key of an object of this tenant."""

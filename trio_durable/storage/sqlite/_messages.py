@@ -1,6 +1,6 @@
 """Tables of messages and dead letters in an SQLite file.
 
-What is part of a commit is in `_changes`.
+The part of a commit is in `_changes`.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class MessageTable:
         return found == len(keys)
 
     def sent_under(self, keys: Sequence[tuple[ObjectKey, str]]) -> list[tuple[int, MessageKey]]:
-        """What waits under pairs (sender, sender key), with the positions of these."""
+        """The messages that wait under pairs (sender, sender key), with the positions of these."""
         rows = as_json([(sender.type_name, sender.object_id, name) for sender, name in keys])
         found = self._rows.execute(_SENT_UNDER, (rows,))
         return [(position, self._rows.key(*key)) for position, *key in found]

@@ -200,7 +200,7 @@ def _steps_of(tenant: str) -> tuple[_Step, ...]:
 
 @lru_cache(maxsize=1)
 def _statements_of_a_tenant() -> tuple[str, ...]:
-    """What creates the tables of a new tenant as all migrations leave them.
+    """The SQL of a new tenant's tables, as all migrations leave them.
 
     To alter a table, SQLite reads the whole schema, which takes long in a file of many tenants.
     """

@@ -27,7 +27,7 @@ class TableNames:
 
     @property
     def prefix(self) -> str:
-        """What the names of the tenant's tables begin with. It needs no escapes in quotes."""
+        """The prefix of the names of the tenant's tables. It needs no escapes in quotes."""
         # With a prefix, since SQLite reserves names that begin with "sqlite_".
         return f"tenant_{self.tenant}_" if self.tenant else ""
 

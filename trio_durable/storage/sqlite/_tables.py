@@ -140,7 +140,7 @@ class TenantTables:
 
 @attrs.frozen
 class Step:
-    """A part of what applies a batch to the tables of one tenant."""
+    """A part of the code that applies a batch to the tables of one tenant."""
 
     run: Callable[[], None]
     is_transaction: bool = False

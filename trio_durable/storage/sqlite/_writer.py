@@ -8,7 +8,7 @@ applies the others. Stale commits are rare, so the common path pays nothing for 
 After each transaction the writer checks that its file is still in place, see `_watch`. Otherwise it
 raises, and nothing is acknowledged.
 
-A row that SQLite refuses, because of a constraint or a trigger that somebody has added, fails the
+A row that SQLite refuses, because of a constraint or a trigger that was added by hand, fails the
 second transaction as well. That is a `PartialFault`, after which the runtime commits the others.
 """
 

@@ -83,7 +83,7 @@ class MessageMachine(StorageMachine):
     """Sends, handles, defers, buries, retries, moves, exports and restores messages."""
 
     exported = _Export()
-    """What was exported last."""
+    """The last export."""
 
     # --- commits ---------------------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class MessageMachine(StorageMachine):
     def export_and_restore(
         self, data: st.DataObject, source: str, tenant: str, is_older: bool
     ) -> None:
-        """What is restored may be there, or have been handled since an older export.
+        """A restored message may be there, or have been handled since an older export.
 
         Some is of another storage.
         """

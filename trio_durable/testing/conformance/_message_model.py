@@ -76,7 +76,7 @@ class ModelMessage:
 
     @property
     def is_mail(self) -> bool:
-        """True if it is part of what a receiver's lanes have."""
+        """True if it is part of a receiver's lanes."""
         return bool(self.new.lane) or self.wake_at is None
 
     def stored(self) -> StoredMessage:

@@ -29,7 +29,7 @@ def every(seconds: float, **options: Any) -> Recurrence:
 
 
 class RecurrenceTests(SchedulerTests):
-    """Whatever ends a firing of a recurring alarm sets the next one, in one transaction."""
+    """The end of a firing of a recurring alarm sets the next one, in one transaction."""
 
     unhandled_pause = 300.0
     """Seconds after which a recurring alarm that nothing handled is tried again, at the latest."""

@@ -196,7 +196,7 @@ class Faults:
 class Life:
     """The life of one process, which a fault may end.
 
-    A process that is replaced goes on with what it has in memory: it may still act outside, but the
+    A process that is replaced goes on with its memory: it may still act outside, but the
     storage refuses it, and none of its replies reaches a caller. So is a process on PostgreSQL that
     was suspended for longer than its lease.
 

@@ -1,4 +1,4 @@
-"""Report of a simulation: a count of what has happened in its stories.
+"""Report of a simulation: a count of the events in its stories.
 
 A search that passes shows only as much as it has tried. Calls that are all refused, faults that hit
 nothing and invariants that are never evaluated pass as well. The report tells these apart, and
@@ -25,7 +25,7 @@ class SimulationWarning(UserWarning):
 
 @attrs.define
 class SimulationReport:
-    """Counts of what has happened in the stories of a simulation, for which `str` has some lines.
+    """Counts of the events in the stories of a simulation, for which `str` has some lines.
 
     Steps that Hypothesis has tried while it made a failing story shorter are counted, too.
     """

@@ -96,10 +96,10 @@ class Simulation(RuleBasedStateMachine):
     of them each second of a wait slows the search down, since so often a clock that may jump is
     looked at."""
     second_owners: ClassVar[bool] = False
-    """Whether a fault may be that a second process takes over, while the first one still acts
+    """True if a fault may be that a second process takes over, while the first one still acts
     outside. It happens on PostgreSQL; the lock of an SQLite file excludes it."""
     backups: ClassVar[bool] = False
-    """Whether steps make a backup of the database, and restore it as after the loss of a server."""
+    """True if steps make a backup of the database, and restore it as after the loss of a server."""
     starts_at: ClassVar[datetime] = datetime(2030, 1, 1, tzinfo=UTC)
     """The time of the runtime's clock when a story begins."""
     polling_interval: ClassVar[Duration | None] = None
@@ -140,7 +140,7 @@ class Simulation(RuleBasedStateMachine):
         self._drawn_fault: DrawnFault | None = None  # for the next step
         self._faults = Faults([n for n, s in self._stand_ins.items() if s.fails_with is None])
         self.report = SimulationReport(type(self).__qualname__)
-        """What has happened in this story so far."""
+        """The events of this story so far."""
         self.report.invariants.update({each.function.__name__: 0 for each in self.invariants})
         self._record = Record({d.name: d for d in self._definitions.values()}, self.report)
         self._models = ModelCheck(
@@ -462,7 +462,7 @@ class Simulation(RuleBasedStateMachine):
         )
 
     def _take_over(self) -> None:
-        """Run a second owner, after which the first process goes on with what it has."""
+        """Run a second owner, after which the first process goes on with its memory."""
         # The process may be one that starts, so it isn't `self._process` yet.
         loop, life = self._clock.loop, self._life
         assert loop is not None
