@@ -19,6 +19,7 @@ MODULES = [
     "trio_durable.testing.conformance",
     "trio_durable.testing.scheduler_conformance",
     "trio_durable.testing.simulate",
+    "trio_durable.web",
 ]
 
 DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:type):: (\S+)$", re.MULTILINE)

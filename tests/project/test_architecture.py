@@ -33,7 +33,7 @@ LAYERS = [
     "_runtime",
     "_api",
     "trio_durable",
-    "telemetry testing",
+    "telemetry testing web",
     "cli",
     "__main__",
 ]
@@ -193,6 +193,7 @@ RANKS = {
         "runtime",
     ],
     "telemetry": ["_failures", "_logging _metrics", "opentelemetry"],
+    "web": ["_statuses"],
     "testing": [
         "_alarms _eventually _intercepted _new_runtime _perform _state",
         "_messages",
