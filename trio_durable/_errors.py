@@ -19,6 +19,7 @@
     │   ├── CallCycle
     │   ├── OwnerLost              it was sent to a process that has ended
     │   ├── ObjectNotRunning
+    │   ├── StateConflict          put_state(expected=…) found another state
     │   ├── ActivationFailed       after_load raised
     │   ├── HandlerCancelled
     │   ├── TurnTimeout            (also a TimeoutError) longer than the handler's limit
@@ -343,6 +344,31 @@ class ObjectNotRunning(CallFailed):
         return (
             f"{self._where()}: the object is not running; "
             "call it, or start it with ensure_started(), first"
+        )
+
+
+@_error
+class StateConflict(CallFailed):
+    """Another state is stored than the one that ``put_state`` expected. Nothing was written."""
+
+    expected: int
+    """The revision that was expected; 0 for none."""
+    revision: int
+    """The revision that is stored; 0 if nothing is."""
+    digest: str | None
+    """The digest of the stored state, see `Snapshot.digest`; None if nothing is stored."""
+    json: str | None
+    """The stored text; None if nothing is stored. Bytes that aren't UTF-8 are replaced."""
+
+    def _message(self) -> str:
+        expected = f"revision {self.expected}" if self.expected else "no stored state"
+        stored = f"revision {self.revision} is stored" if self.revision else "none is stored"
+        if self.revision and self.revision == self.expected:
+            stored = "another state is stored under that revision"
+        return (
+            f"{self._where()} expected {expected}, but {stored}: nothing was written; merge the "
+            "change with the error's json, and repeat it with expected=(error.revision, "
+            "error.digest)"
         )
 
 

@@ -49,6 +49,21 @@ def test_a_row_that_can_not_be_read_raises_at_the_state_alone() -> None:
         _ = stored.state
 
 
+def test_a_row_that_is_not_utf8_raises_at_its_text() -> None:
+    stored = snapshot(3, b'{"books":["\xff"]}')
+    with pytest.raises(StateDecodeError, match=r"not UTF-8 \(invalid start byte\)") as caught:
+        _ = stored.json
+    assert (caught.value.key, caught.value.place) == (KEY, "byte 11")
+    assert stored.digest != snapshot(3, b'{"books":["\xfe"]}').digest
+
+
+def test_the_digest_is_of_the_stored_text() -> None:
+    row = SHELVES.codec.stored(b'{"books":["Emma"]}')
+    assert snapshot(3, row).digest == snapshot(4, bytes(row)).digest
+    assert snapshot(3, row).digest != snapshot(3, row + b" ").digest
+    assert snapshot(0, None).digest is None
+
+
 def test_snapshots_are_equal_if_revision_and_text_are() -> None:
     row = SHELVES.codec.stored(b'{"books":[]}')
     assert snapshot(3, row) == snapshot(3, bytes(row))

@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import attrs
+import orjson
 import pytest
 from support.clock import settle
 from support.tasks import calls
@@ -27,6 +28,7 @@ from trio_durable import (
     OwnerLost,
     ReplyError,
     RuntimeClosed,
+    StateConflict,
     StorageInUse,
     StorageUnavailable,
     handler,
@@ -158,8 +160,14 @@ async def test_administration_is_the_same_for_all(path: Path, place: int) -> Non
         assert not await runtime.exists(Counter, "a")
         await runtime.put_state(Counter, "a", Counter(count=7))
         assert await runtime.exists(Counter, "a")
+        with pytest.raises(StateConflict) as caught:
+            await runtime.put_state(Counter, "a", Counter(count=8), expected=(0, None))
+        conflict = caught.value
+        assert (conflict.revision, conflict.json) == (1, '{"count":7,"fired":[],"$as":{}}')
+        expected = conflict.revision, conflict.digest
+        await runtime.put_state(Counter, "a", Counter(count=7), expected=expected)
         info = await runtime.ensure_started(Counter, "a")
-        assert (info.status, info.revision) == ("active", 1)
+        assert (info.status, info.revision) == ("active", 2)
         assert (await runtime.get_state(Counter, "a")).count == 7
         assert await runtime.list_objects(Counter) == ["a"]
         await runtime.stop(Counter, "a")
@@ -441,6 +449,17 @@ async def test_a_note_leads_to_a_socket_that_is_there(
     monkeypatch.setattr(file_endpoint, "write_note", noted)
     async with member(path):
         assert there == [True]
+
+
+async def test_the_state_of_a_conflict_arrives_whole(path: Path) -> None:
+    names = ["a name that makes it long"] * 20_000
+    async with members(path) as [first, second]:
+        await first.put_state(Counter, "a", Counter(fired=names))
+        with pytest.raises(StateConflict) as caught:
+            await second.put_state(Counter, "a", Counter(), expected=(0, None))
+        assert orjson.loads(caught.value.json or "")["fired"] == names
+        [shown] = await first.list_states(Counter)
+        assert caught.value.digest == shown.digest
 
 
 async def test_a_process_without_the_file_serves_nothing(path: Path) -> None:

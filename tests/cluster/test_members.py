@@ -22,6 +22,7 @@ from trio_durable import (
     MailboxFull,
     ObjectNotRunning,
     OwnerLost,
+    StateConflict,
     StorageUnavailable,
     TenantDropped,
     handler,
@@ -224,7 +225,9 @@ async def test_administration_is_made_where_the_object_is() -> None:
     async with nodes() as [one, other]:
         await balanced(one, other)
         there = id_of(other)
-        await one.runtime.put_state(Tally, there, Tally(count=5))
+        await one.runtime.put_state(Tally, there, Tally(count=5), expected=(0, None))
+        with pytest.raises(StateConflict, match="but revision 1 is stored"):
+            await one.runtime.put_state(Tally, there, Tally(count=6), expected=(0, None))
         assert await other.runtime.get(Tally, there).read() == 5
         assert (await one.runtime.ensure_started(Tally, there)).status == "active"
         state = await one.runtime.get_state(Tally, there)

@@ -237,9 +237,9 @@ MUTANTS = [
         "impure_default_not_saved",
         "an object with such a default isn't saved",
         "defaults",
-        "_activations/state.py",
-        "self.current = Unsaved(again) if taken else again",
-        "self.current = again",
+        "_activations/encoded.py",
+        "if has_unsaved:",
+        "if False:",
     ),
     Mutant(
         "impure_default_not_noted",

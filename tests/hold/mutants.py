@@ -30,6 +30,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "slices": (*_TESTS, "hold/test_slices.py"),
     "garbage": (*_TESTS, "hold/test_garbage.py"),
     "checkpoints": (*_TESTS, "hold/test_checkpoints.py"),
+    "expected": (*_TESTS, "api/test_put_state.py", "-k", "trio and not postgres"),
     "loop": (*_TESTS, "eventloop/test_loop.py", "-k", "signal"),
     "tasks": (*_TESTS, "eventloop/test_tasks.py"),
     "budget": (*_TESTS, "eventloop/test_budget.py"),
@@ -50,6 +51,38 @@ CHECKS: dict[str, tuple[str, ...]] = {
 }
 
 MUTANTS = [
+    Mutant(
+        "expected_ignored",
+        "put_state writes whatever is stored",
+        "expected",
+        "_activations/resident.py",
+        "if (self.state.row_id[0], self.state.row_digest) != (revision, digest):",
+        "if False:",
+    ),
+    Mutant(
+        "expected_without_digest",
+        "put_state compares the revision alone",
+        "expected",
+        "_activations/resident.py",
+        "if (self.state.row_id[0], self.state.row_digest) != (revision, digest):",
+        "if self.state.row_id[0] != revision:",
+    ),
+    Mutant(
+        "digest_of_what_would_be_written",
+        "the digest of a row that was written in another way is that of its fields",
+        "expected",
+        "_activations/encoded.py",
+        "return fields if stored(fields) == self.state else",
+        "return fields if True else",
+    ),
+    Mutant(
+        "expected_of_the_last_durable_state",
+        "a commit that is on its way isn't looked at",
+        "expected",
+        "_activations/state.py",
+        "            return None if ticket.state is None else row_digest(ticket.state)\n",
+        "            pass\n",
+    ),
     Mutant(
         "renewed_before_yielding",
         "the budget begins before the other tasks have run",

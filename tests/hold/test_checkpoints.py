@@ -55,6 +55,7 @@ PATHS: dict[str, list[Path]] = {
     "DurableRuntime.put_state": [
         lambda runtime: runtime.put_state(Plain, "a", Plain(count=1)),
         lambda runtime: runtime.put_state(Plain, "new", Plain(count=1)),
+        lambda runtime: runtime.put_state(Plain, "new", Plain(count=1), expected=(0, None)),
     ],
     "DurableRuntime.exists": [
         lambda runtime: runtime.exists(Plain, "a"),

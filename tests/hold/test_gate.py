@@ -12,7 +12,14 @@ from support.runtimes import scripted_runtime, threaded_runtime
 from support.scripted import ScriptedStorage
 from support.tasks import Outcome, calls
 
-from trio_durable import CallTimeout, DurableObject, PersistenceError, current_runtime, handler
+from trio_durable import (
+    CallTimeout,
+    DurableObject,
+    Objects,
+    PersistenceError,
+    current_runtime,
+    handler,
+)
 from trio_durable.storage import StorageFault
 
 pytestmark = pytest.mark.anyio
@@ -129,6 +136,43 @@ async def test_if_that_commit_fails_nothing_is_done_and_the_turn_is_lost(way: st
         assert await Callee.read("a") == 1
         assert await Callee.read("relayed") == 0
         assert await Caller.take("a") == 2  # as stored
+
+
+LISTINGS: dict[str, Callable[[Objects], Awaitable[object]]] = {
+    "list_objects": lambda objects: objects.list_objects("Caller"),
+    "list_states": lambda objects: objects.list_states("Caller"),
+    "list_alarms": lambda objects: objects.list_alarms("Callee", "a"),
+    "list_dead_letters": lambda objects: objects.list_dead_letters("Callee"),
+    "list_messages": lambda objects: objects.list_messages(Callee),
+    "list_dead_messages": lambda objects: objects.list_dead_messages(Callee),
+    "count_messages": lambda objects: objects.count_messages(),
+    "list_tenants": lambda objects: objects.root.list_tenants(),
+    "exists": lambda objects: objects.exists("Callee", "new"),
+}
+
+
+@pytest.mark.parametrize("way", LISTINGS)
+async def test_what_a_turn_lists_is_no_older_than_the_turns_before_it(way: str) -> None:
+    storage = ScriptedStorage()
+    found: list[object] = []
+
+    class Listing(Caller, name="Listing"):
+        @handler
+        async def look(self) -> None:
+            found.append(await LISTINGS[way](current_runtime()))
+            found.append(await current_runtime().list_objects("Listing"))
+
+    async with scripted_runtime(storage), calls() as group:
+        await Listing.ask("a")
+        with storage.held("writer"):
+            taken = group.start(Listing.take, "a")
+            await settle()
+            looking = group.start(Listing.look, "a")
+            await settle()
+            assert not taken.done
+            assert not found
+        await looking.wait()
+        assert found[1:] == [["a"]]
 
 
 @pytest.mark.parametrize("how", ["async def", "def"])

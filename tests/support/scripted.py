@@ -65,7 +65,7 @@ class ScriptedStorage(Storage):
             "drop_tenant": self._drop_faults,
         }
         """By the method that they are for."""
-        self._sides: dict[str, _Side] = {"writer": _Side(), "reader": _Side()}
+        self._sides: dict[str, _Side] = {name: _Side() for name in ("writer", "reader", "scanner")}
         self._inner: Writer | None = None
 
     @property

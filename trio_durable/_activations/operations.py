@@ -25,6 +25,12 @@ def _put_state(activation: Activation, encoded: bytes) -> None:
     activation.write_state(encoded)
 
 
+def _replace_state(
+    activation: Activation, encoded: bytes, revision: int, digest: str | None
+) -> bool:
+    return activation.replace_state(encoded, revision, digest)
+
+
 def _rewrite(activation: Activation, revision: int, epoch: int, row: bytes | None) -> None:
     activation.rewrite(revision, epoch, row)
 
@@ -40,6 +46,7 @@ def _delete(activation: Activation) -> None:
 ENSURE_STARTED = Operation("ensure_started", _ensure_started, needs_instance=True)
 GET_STATE = Operation("get_state", _get_state, saves=False)
 PUT_STATE = Operation("put_state", _put_state)
+REPLACE_STATE = Operation("put_state", _replace_state)
 REWRITE = Operation("rewrite", _rewrite)
 EXISTS = Operation("exists", _exists, saves=False)
 DELETE = Operation("delete", _delete)

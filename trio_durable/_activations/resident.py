@@ -317,6 +317,23 @@ class Resident(ABC):
         self.leaving = self.phase is not Phase.READY  # it came into memory for this only
         self.state.replace(encoded)
 
+    def replace_state(self, encoded: bytes, revision: int, digest: str | None) -> bool:
+        """Replace the object's state, if its row is the expected one.
+
+        Args:
+            encoded: The new fields.
+            revision: The expected revision; 0 if nothing should be stored.
+            digest: The expected digest of the row, see `row_digest`; None if there should be none.
+
+        Returns:
+            False if another row is stored, or about to be.
+        """
+        self.leaving = self.phase is not Phase.READY  # it came into memory for this only
+        if (self.state.row_id[0], self.state.row_digest) != (revision, digest):
+            return False
+        self.state.replace(encoded)
+        return True
+
     def rewrite(self, revision: int, epoch: int, row: bytes | None) -> None:
         """Replace or delete the object's row, of whatever schema, if it is the expected one.
 

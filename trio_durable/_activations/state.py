@@ -41,7 +41,7 @@ from .._telemetry.events import Turn as TurnEvent
 from ..storage import AlarmChanges, MessageChanges, StoredObject
 from .by_value import copied, is_atom
 from .effects import Effects
-from .encoded import Encoded, Loaded, Unsaved
+from .encoded import Encoded, Loaded, Unsaved, digest_of_row, fields_of, row_digest
 from .exchange import Replies
 from .object_type import ObjectType
 from .state_host import StateHost
@@ -131,10 +131,15 @@ class ObjectState:
     @property
     def fields(self) -> bytes | None:
         """The encoded fields that the last ended turn left, if they are in memory."""
-        encoded = self.current
-        if type(encoded) is Unsaved:
-            return encoded.fields
-        return encoded if isinstance(encoded, bytes) else None
+        return fields_of(self.current)
+
+    @property
+    def row_digest(self) -> str | None:
+        """The digest of the row once the gate is passed; None if there is none."""
+        ticket = self._last_change()
+        if ticket is not None:
+            return None if ticket.state is None else row_digest(ticket.state)
+        return digest_of_row(self.encoded, self.object_type.codec.stored) if self.revision else None
 
     def instantiate(self, *, first: bool) -> Any:
         """Make the live instance from the encoded state.
@@ -167,22 +172,21 @@ class ObjectState:
 
     def _decoded(self, *, encode_again: bool) -> Any:
         codec, encoded = self.object_type.codec, self.current
-        if type(encoded) is Loaded:
+        if isinstance(encoded, Loaded):
             taken: list[str] = []
             instance = codec.decode(self.key, encoded.state, taken)
             if encode_again or taken:
                 again = compact(codec.encode_fields(self.key, instance))
-                self.current = Unsaved(again) if taken else again
+                self.current = encoded.written_again(again, codec.stored, bool(taken))
             return instance
         if encoded is not None:
-            fields = encoded.fields if type(encoded) is Unsaved else encoded
-            assert isinstance(fields, bytes)
+            fields = encoded if isinstance(encoded, bytes) else encoded.fields
             return codec.decode_fields(self.key, fields)
         if codec.default_fields is not None:
             self.current = codec.default_fields
             return codec.new_instance()
         fields = codec.new_fields(self.key)
-        self.current = Unsaved(fields)
+        self.current = Unsaved(fields, None)
         return codec.decode_fields(self.key, fields)
 
     def invalidate(self) -> None:

@@ -104,6 +104,7 @@ class Alarms(Messages):
         """
         key = self._key(object_type, object_id)
         opened = self._usable()
+        await opened.leave_turn()
         with opened.storage_errors():
             stored = await opened.scheduler.list(key)
         return [alarm_of(each, each.failures + 1) for each in stored]
@@ -131,6 +132,7 @@ class Alarms(Messages):
         last = None if after is None else AlarmKey(type_name, after.key.object_id, after.name)
         limit, tenant = checked_limit(limit), self._tenant
         opened = self._usable()
+        await opened.leave_turn()
         with opened.storage_errors():
             dead = await opened.scheduler.dead_letters(type_name, last, limit, tenant)
         return [alarm_of(each, each.failures) for each in dead]

@@ -21,7 +21,7 @@ from .durable_object import DurableObject
 from .handle import Handle
 from .messages import checked_limit
 from .plain_arguments import with_models
-from .snapshot import StatesPage, read_page
+from .snapshot import StatesPage, checked_expected, conflict, read_page
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -290,11 +290,37 @@ class Objects(Alarms):
             raise ValueError("watch_many needs one object at least")
         return Watch(opened, watched)
 
-    async def put_state(self, object_type: type[T] | str, object_id: str, instance: T, /) -> None:
+    async def put_state(
+        self,
+        object_type: type[T] | str,
+        object_id: str,
+        instance: T,
+        /,
+        *,
+        expected: tuple[int, str | None] | None = None,
+    ) -> None:
         """Replace an object's state, stored or not, after the calls queued so far.
 
+        With ``expected`` it is replaced only if it still is the state of a snapshot (optimistic
+        concurrency control). So a user may change what a page shows, and no change of others in
+        the meantime is lost. ::
+
+            snapshot = (await runtime.list_states(Cart)).states[0]
+            cart = snapshot.state
+            cart.total = 0
+            expected = snapshot.revision, snapshot.digest
+            await runtime.put_state(Cart, snapshot.key.object_id, cart, expected=expected)
+
+        Args:
+            object_type: The class, or its stored name.
+            object_id: The object's id.
+            instance: The state.
+            expected: The revision and the digest of the snapshot; ``(0, None)`` if nothing may be
+                stored. By default, any state is replaced.
+
         Raises:
-            TypeError: ``instance`` is of another class.
+            StateConflict: Another state is stored than the expected one. Nothing was written.
+            TypeError: ``instance`` is of another class, or ``expected`` isn't such a pair.
             StateEncodeError: The state can't be stored.
             CallTimeout: Its turn didn't come within the class's or runtime's timeout.
             PersistenceError: The state could not be made durable.
@@ -309,7 +335,14 @@ class Objects(Alarms):
         key = calls.object_type.key(address)
         state = codec.encode_fields(key, instance)
         codec.check_size(key, state)
-        await self._administered().put_state(calls, address, state)
+        if expected is None:
+            await self._administered().put_state(calls, address, state)
+            return
+        revision, digest = checked_expected(expected)
+        administered = self._administered()
+        other = await administered.replace_state(calls, address, state, revision, digest)
+        if other is not None:
+            raise conflict(key, revision, *other)
 
     async def exists(self, object_type: type[DurableObject] | str, object_id: str, /) -> bool:
         """True if an object is stored, after the calls queued so far.
@@ -396,10 +429,7 @@ class Objects(Alarms):
             tenant=self._tenant,
             most_bytes=_PAGE_BYTES,
         )
-        opened = self._open()
-        opened.check_usable()
-        with opened.storage_errors():
-            return await opened.sides.scan(read)
+        return await self._open().read(read, apart=True)
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -7,8 +7,11 @@ from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
+from .._activations.encoded import row_digest
 from .._activations.object_type import ObjectType
+from .._errors import StateConflict, StateDecodeError
 from .._keys import ObjectKey
+from .._text import short_repr
 from ..storage import Reader
 from .durable_object import DurableObject
 
@@ -52,8 +55,25 @@ class Snapshot(Generic[T_co]):
 
     @property
     def json(self) -> str | None:
-        """The stored text, with its declaration; None if nothing is stored."""
-        return None if self._row is None else self._row.decode()
+        """The stored text, with its declaration; None if nothing is stored.
+
+        Raises:
+            StateDecodeError: It isn't UTF-8. Another program has written it.
+        """
+        try:
+            return None if self._row is None else self._row.decode()
+        except UnicodeDecodeError as error:
+            place = f"byte {error.start}"
+            raise StateDecodeError(self.key, "", place, f"not UTF-8 ({error.reason})") from error
+
+    @property
+    def digest(self) -> str | None:
+        """A digest of the stored text; None if nothing is stored.
+
+        Together with the revision it tells this state from all others of the object, those before
+        a deletion and of other backups as well. `Objects.put_state` takes the two as ``expected``.
+        """
+        return None if self._row is None else row_digest(self._row)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Snapshot):
@@ -66,6 +86,30 @@ class Snapshot(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<snapshot of {self.key} at revision {self.revision}>"
+
+
+def checked_expected(expected: tuple[int, str | None]) -> tuple[int, str | None]:
+    """The ``expected`` of `Objects.put_state`, checked.
+
+    Raises:
+        TypeError: It is no pair of a revision and a digest.
+    """
+    match expected:
+        case (0, None) if type(expected[0]) is int:
+            return expected
+        case (int(revision), str()) if type(revision) is int and revision > 0:
+            return expected
+    raise TypeError(
+        f"expected={short_repr(expected)} is no pair of a revision and a digest: pass "
+        "(snapshot.revision, snapshot.digest), or (0, None) if nothing may be stored"
+    )
+
+
+def conflict(key: ObjectKey, expected: int, revision: int, row: bytes | None) -> StateConflict:
+    """The error of a `Objects.put_state` that expected another state than the stored one."""
+    digest = None if row is None else row_digest(row)
+    text = None if row is None else row.decode(errors="replace")
+    return StateConflict(key, "put_state", expected, revision, digest, text)
 
 
 @attrs.frozen

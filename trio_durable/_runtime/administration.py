@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 
 from .._activations.calls import LocalCalls
+from .._activations.encoded import row_digest
 from .._activations.info import ActivationInfo
 from .._activations.operations import (
     DELETE,
@@ -20,12 +21,13 @@ from .._activations.operations import (
     EXISTS,
     GET_STATE,
     PUT_STATE,
+    REPLACE_STATE,
     REWRITE,
     STOP,
 )
 from .._activations.services import NO_MESSAGES
 from .._cluster.nodes import Node, this_node
-from .._errors import InvalidMessage, ObjectNotRunning
+from .._errors import InvalidMessage, ObjectNotRunning, StaleObject
 from .._keys import AlarmKey, ObjectKey
 from .._messages.request import SendRequest
 from .._persistence.restoring import as_new, restore_alarms
@@ -85,6 +87,29 @@ class Administration:
         """See `Objects.put_state`; ``fields`` are encoded."""
         await calls.operate(address, PUT_STATE, fields)
 
+    async def replace_state(
+        self, calls: LocalCalls, address: str, fields: bytes, revision: int, digest: str | None
+    ) -> tuple[int, bytes | None] | None:
+        """See `Objects.put_state` with ``expected``; ``fields`` are encoded.
+
+        Returns:
+            The revision and the state that are stored instead of the expected ones; None if the
+            state was replaced.
+        """
+        stale: StaleObject | None = None
+        try:
+            if await calls.operate(address, REPLACE_STATE, fields, revision, digest):
+                return None
+        except StaleObject as error:
+            stale = error
+        key = calls.object_type.key(address)
+        [row] = await self._opened.read(lambda reader: reader.load([key]))
+        found = (0, None) if row is None else (row.revision, row.state)
+        found_digest = None if row is None else row_digest(row.state)
+        if stale is not None and (found[0], found_digest) == (revision, digest):
+            raise stale  # for another reason
+        return found
+
     async def rewrite(
         self, calls: LocalCalls, address: str, revision: int, epoch: int, row: bytes | None
     ) -> None:
@@ -125,7 +150,7 @@ class Administration:
         """See `Objects.retry_alarm`."""
         opened = self._opened
         opened.services.refuse_dropped(key.object_key)
-        await opened.leave_turn(key.object_key, "retry_alarm")
+        await opened.leave_turn()
         with opened.storage_errors():
             return await opened.scheduler.revive(key)
 
@@ -204,7 +229,7 @@ class Administration:
         retried: object = True  # as long as that isn't known
         try:
             retried = await self._perform(
-                key, "retry_message", lambda writer: writer.retry_messages([token], key.tenant)
+                key, lambda writer: writer.retry_messages([token], key.tenant)
             )
         finally:
             if retried and self._opened.outbox is not None:
@@ -214,16 +239,14 @@ class Administration:
     async def drop_message(self, key: ObjectKey, token: int) -> bool:
         """Remove a dead letter. See `Messages.drop_message`."""
         return bool(
-            await self._perform(
-                key, "drop_message", lambda writer: writer.drop_messages([token], key.tenant)
-            )
+            await self._perform(key, lambda writer: writer.drop_messages([token], key.tenant))
         )
 
-    async def _perform(self, key: ObjectKey, name: str, job: Callable[[Writer], T]) -> T:
-        """Run a job about an object with the writer, for the public method ``name``."""
+    async def _perform(self, key: ObjectKey, job: Callable[[Writer], T]) -> T:
+        """Run a job about an object with the writer."""
         opened = self._opened
         opened.services.refuse_dropped(key)
-        await opened.leave_turn(key, name)
+        await opened.leave_turn()
         with opened.storage_errors():
             return await opened.group_commit.perform(job)
 
@@ -257,5 +280,5 @@ class Administration:
 
     async def drop_tenant(self, name: str) -> bool:
         """See `DurableRuntime.drop_tenant`."""
-        await self._opened.leave_turn(ObjectKey("", "", name), "drop_tenant")
+        await self._opened.leave_turn()
         return await drop_tenant(self._opened, name)

@@ -361,16 +361,14 @@ class OpenRuntime(Ending):
         if self.services.closed:
             raise self.services.closed_error("the runtime is closed")
 
-    async def leave_turn(self, key: ObjectKey, name: str) -> None:
-        """Wait for the commits that a turn depends on, before it changes something else.
-
-        A checkpoint in any case.
+    async def leave_turn(self) -> None:
+        """Wait for the commits that the caller's turn depends on. A checkpoint in any case.
 
         Raises:
             PersistenceError: They have failed, and the turn with them.
         """
         await self.loop.checkpoint()
-        await self.output_gate.leave_turn(lambda: key, name, None)
+        await self.output_gate.leave_turn(lambda: ObjectKey("", ""), "", None)
 
     @overload
     def serve(self, object_type: ObjectType) -> LocalCalls: ...
@@ -467,15 +465,17 @@ class OpenRuntime(Ending):
         services, tasks = self.services, OwnTasks(self.loop, self._context, self._task_failed)
         self.control = Control(path, self.node_id, services, self.host, tasks, targets, self.fail)
 
-    async def read(self, read: Callable[[Reader], R]) -> R:
-        """Run ``read`` in the reader's thread.
+    async def read(self, read: Callable[[Reader], R], *, apart: bool = False) -> R:
+        """Run ``read`` in the reader's thread; ``apart`` in one of its own, see `Sides.scan`.
 
         Raises:
             StorageUnavailable: The storage can't be read.
+            PersistenceError: See `leave_turn`.
         """
         self.check_usable()
+        await self.leave_turn()
         with self.storage_errors():
-            return await self.sides.reading.runner.run(lambda: read(self.sides.reader))
+            return await (self.sides.scan if apart else self.sides.read)(read)
 
     def _is_in_writer(self, key: ObjectKey) -> bool:
         of_type = (each for each in self.directories if each.object_type.name == key.type_name)

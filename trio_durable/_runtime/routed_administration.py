@@ -19,7 +19,7 @@ from .._cluster.nodes import Node, node_of
 from .._cluster.places import HERE
 from .._cluster.service import unknown_request
 from .._keys import AlarmKey, ObjectKey
-from .._persistence.restoring import alarm_of, of_text
+from .._persistence.restoring import alarm_of, of_text, to_text
 from ..storage import NewAlarm, NewMessage, OnceKey, OnceReply, Onto, StoredAlarm
 from .administration import Administration
 from .open_runtime import OpenRuntime
@@ -145,6 +145,23 @@ class RoutedAdministration(Administration):
         request = Request("put_state", calls.object_type.key(address), fields.decode())
         await self._routed(request, partial(super().put_state, calls, address, fields))
 
+    async def replace_state(
+        self, calls: LocalCalls, address: str, fields: bytes, revision: int, digest: str | None
+    ) -> tuple[int, bytes | None] | None:
+        """See `Administration.replace_state`.
+
+        An older release refuses the request by its name. It would ignore arguments that it doesn't
+        know.
+        """
+
+        def decode(found: Any) -> tuple[int, bytes | None] | None:
+            return None if found is None else (found[0], of_text(found[1]))
+
+        key, expected = calls.object_type.key(address), (revision, digest)
+        request = Request("replace_state", key, fields.decode(), *expected)
+        here = partial(super().replace_state, calls, address, fields, *expected)
+        return await self._routed(request, here, decode)
+
     async def exists(self, calls: LocalCalls, address: str) -> bool:
         """See `Administration.exists`."""
         request = Request("exists", calls.object_type.key(address), repeatable=True)
@@ -246,7 +263,7 @@ class RoutedAdministration(Administration):
     async def drop_tenant(self, name: str) -> bool:
         """See `Administration.drop_tenant`."""
         if self._barrier is not None:
-            await self._opened.leave_turn(ObjectKey("", "", name), "drop_tenant")
+            await self._opened.leave_turn()
             return await self._barrier.drop(name)
         request = Request("drop_tenant", ObjectKey("", "", name), is_timed=False)
         return await self._routed(request, partial(super().drop_tenant, name), bool)
@@ -382,6 +399,10 @@ class AdministrationRequests:
                 return calls.object_type.codec.encode_fields(key, instance).decode()
             case "put_state":
                 await made.put_state(calls, address, rest[0].encode())
+            case "replace_state":
+                fields, revision, digest = rest
+                other = await made.replace_state(calls, address, fields.encode(), revision, digest)
+                return None if other is None else [other[0], to_text(other[1])]
             case "rewrite":
                 revision, epoch, row = rest
                 await made.rewrite(calls, address, revision, epoch, of_text(row))

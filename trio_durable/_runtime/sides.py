@@ -193,6 +193,14 @@ class Sides:
         self.writer = await self.writing.open()
         self.reader = await self.reading.open()
 
+    async def read(self, read: Callable[[Reader], R]) -> R:
+        """Run ``read`` in the reader's thread.
+
+        Raises:
+            StorageFault: The storage can't be read.
+        """
+        return await self.reading.runner.run(lambda: read(self.reader))
+
     async def scan(self, read: Callable[[Reader], R]) -> R:
         """Run ``read`` with a reader and a thread of its own, so that no load waits for it.
 

@@ -69,6 +69,10 @@ REMEDIES = {
     "RuntimeClosed": "Make calls inside `async with DurableRuntime(…)` only.",
     "SchemaTooNew": "Upgrade this installation of trio-durable.",
     "StaleObject": "Repeat the call, which starts from the new state.",
+    "StateConflict": (
+        "Merge the change with the error's json, and repeat it with expected=(error.revision, "
+        "error.digest)."
+    ),
     "StateDecodeError": (
         "Correct the class, or add an @upgrade; or correct the row with `trio-durable edit`."
     ),

@@ -334,9 +334,7 @@ def bury_apart(self: _Writer, batch: Sequence[Commit], now: int) -> Collection[i
 
 async def look_if_that_is_known(self: Administration, key: ObjectKey, token: int) -> bool:
     """A message is looked for only if its retry is known to be stored."""
-    retried = await self._perform(
-        key, "retry_message", lambda writer: writer.retry_messages([token], key.tenant)
-    )
+    retried = await self._perform(key, lambda writer: writer.retry_messages([token], key.tenant))
     if retried and self._opened.outbox is not None:
         self._opened.outbox.look(key)
     return bool(retried)

@@ -52,6 +52,7 @@ async def used(runtime: DurableRuntime) -> None:
     assert_type(await runtime.get_state("Cart", "c"), DurableObject)
     await runtime.put_state(Cart, "c", Cart(total=3))
     await runtime.put_state("Cart", "c", cart)
+    await runtime.put_state(Cart, "c", Cart(), expected=(0, None))
 
     assert_type(await runtime.ensure_started(Cart, "c"), ActivationInfo)
     info = runtime.whereis("Cart", "c")
