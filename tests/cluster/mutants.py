@@ -116,9 +116,9 @@ MUTANTS = [
         "an owner that closes takes calls, and refuses them with an error",
         "succession",
         "_cluster/service.py",
-        "            if self._services.closing:\n                incoming.fail(MOVED_ANSWER)\n"
-        "                return\n            message",
-        "            message",
+        "            if self._services.closing and not is_watched:\n"
+        "                incoming.fail(MOVED_ANSWER)\n                return\n",
+        "",
     ),
     Mutant(
         "gone_caller_keeps_a_place",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -27,6 +27,7 @@ from trio_durable import (
     ObjectKey,
     Objects,
     PersistenceError,
+    RuntimeClosed,
     Snapshot,
     TenantDropped,
 )
@@ -85,10 +86,16 @@ class Row:
     state: bytes
 
 
+class Noting(Protocol):
+    """A storage that notes each state that was durable."""
+
+    durable: dict[ObjectKey, list[State]]
+
+
 class Watcher:
     """A task that watches a room, and can be cancelled between two snapshots or while it waits."""
 
-    def __init__(self, storage: NotingStorage, objects: Objects, key: ObjectKey) -> None:
+    def __init__(self, storage: Noting, objects: Objects, key: ObjectKey) -> None:
         self.key = key
         self.begins_at = len(storage.durable[key]) - 1
         self.watch = objects.watch(Room, key.object_id)
@@ -108,7 +115,7 @@ class Watcher:
                             self.is_over = True
                         except PersistenceError:  # of a read
                             continue
-        except TenantDropped:
+        except (TenantDropped, RuntimeClosed):
             self.is_over = True
 
     def interrupt(self, *, for_good: bool) -> None:

@@ -23,6 +23,7 @@ from trio_durable import (
     UsageError,
     WatchInTurn,
 )
+from trio_durable._watching.hub import Hub
 from trio_durable.storage import StorageFault
 
 from .rooms import Room, Seat, row_of
@@ -86,7 +87,9 @@ async def test_a_read_that_ends_during_a_commit_waits_for_its_outcome(
         with storage.held("reader"):
             async with Seat(runtime) as seat:
                 first = started.start(seat.next)
-                runtime._usable().hub._is_in_writer = lambda key: True
+                hub = runtime._usable().hub
+                assert isinstance(hub, Hub)
+                hub._is_in_writer = lambda key: True
                 storage.release("reader")
                 await settle()
                 assert not first.done

@@ -33,6 +33,10 @@ class Watch(Generic[T_co]):
     durable. A snapshot of an object that isn't stored has revision 0 and the defaults; one that was
     deleted gives such a snapshot, too, and the watch goes on.
 
+    In a cluster the object may live in another process, and the watch goes on when it moves. After
+    a failover of the storage that has lost commits, the revision may be lower than before. While no
+    process has the object, or one of an older release has, nothing is returned.
+
     A watch changes nothing. It neither loads nor creates the object, and lets it hibernate. It ends
     when the runtime closes, after the last commits; at `DurableRuntime.end_watches`; and when its
     tenant is dropped. It is for one task at a time, and can be entered once.
@@ -51,7 +55,7 @@ class Watch(Generic[T_co]):
         self._watched = dict.fromkeys(watched)
         self._is_entered = False
         self._seen: dict[Cell, int] = {}
-        """The version of each cell that was returned last, the cell of the last snapshot at the
+        """What was seen of each cell, see `Cell.parked`; the cell of the last snapshot at the
         end."""
         self._types = {key: object_type for object_type, key in watched}
 
@@ -67,11 +71,10 @@ class Watch(Generic[T_co]):
             opened.services.refuse_dropped(key)
             if opened.services.wait_graph.caller() is not None:
                 raise WatchInTurn(key)
-        if opened.sharing is not None:
-            raise UsageError(f"{self!r} can't be opened, since the runtime is one of a cluster")
         self._is_entered = True
         for _, key in self._watched:
-            self._seen[opened.hub.enter(key)] = 0
+            cell, seen = opened.hub.enter(key)
+            self._seen[cell] = seen
         return self
 
     async def __aexit__(
@@ -94,7 +97,7 @@ class Watch(Generic[T_co]):
         while True:
             for cell, seen in self._seen.items():
                 # The first one at once, and the last one, which nothing wakes for; see `Pacing`.
-                if cell.version != seen and (waited or seen == 0 or cell.has_ended):
+                if cell.has_version(seen) and (waited or seen <= 0 or cell.has_ended):
                     return self._snapshot(cell)
                 if cell.fault is not None:
                     error = cell.load_error(cell.fault)

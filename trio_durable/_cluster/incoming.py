@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Protocol
 
 from .frames import Message
 
 _REPLY: Final = b'["r",%d,%b]'
 _ERROR: Final = b'["e",%d,%b]'
+
+
+class Sender(Protocol):
+    """The process that has sent a request, for requests in the other direction."""
+
+    async def request(self, body: bytes, timeout: float | None, grace: float = 0.0) -> Any:
+        """See `Peer.request`."""
+        ...
+
+    def when_ended(self, call: Callable[[], object]) -> None:
+        """See `Peer.when_ended`."""
+        ...
+
+    def abort(self, reason: str) -> None:
+        """See `Peer.abort`."""
+        ...
 
 
 class Incoming:
@@ -17,10 +33,12 @@ class Incoming:
     After the first answer, and after the end of the link, answers are ignored.
     """
 
-    __slots__ = ("_answer", "is_answered", "is_withdrawn", "message", "withdrawn")
+    __slots__ = ("_answer", "is_answered", "is_withdrawn", "message", "sender", "withdrawn")
 
     message: Message
     """The request: ``["c", id, seconds left or None, …]``."""
+    sender: Sender
+    """The peer."""
     is_answered: bool
     """It needs no answer any more."""
     is_withdrawn: bool
@@ -29,8 +47,11 @@ class Incoming:
     withdrawn: Callable[[], object] | None
     """Called when that happens, from the task that reads. Its exceptions are logged."""
 
-    def __init__(self, answer: Callable[[int, bytes], object], message: Message) -> None:
+    def __init__(
+        self, answer: Callable[[int, bytes], object], message: Message, sender: Sender
+    ) -> None:
         self._answer = answer
+        self.sender = sender
         self.message = message
         self.is_answered = self.is_withdrawn = False
         self.withdrawn = None

@@ -23,6 +23,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from .._eventloop.loop import Expired, Loop, Waiter
@@ -99,6 +100,7 @@ class Peer:
         self._deadlines = deadlines
         self._serve = serve
         self._on_end = ended
+        self._followers: list[Callable[[], object]] = []
         self._free = connection.them.max_calls
         self._issued = 0
         self._timeout: float | None = None
@@ -138,6 +140,13 @@ class Peer:
     def in_flight(self) -> int:
         """Requests that take a place at the peer."""
         return len(self._waiting)
+
+    def when_ended(self, call: Callable[[], object]) -> None:
+        """Have a function called when the link has ended, or now if it has."""
+        if self._link.end is None:
+            self._followers.append(call)
+        else:
+            call()
 
     async def run(self) -> None:
         """Serve the link until it ends. See `Link.run`."""
@@ -370,7 +379,7 @@ class Peer:
         if len(self._open) + len(self._unsent_answers) >= self._max_calls and not self._has_place():
             raise ProtocolError(f"more than {self._max_calls} requests were open")
         self._accepted = request_id
-        incoming = Incoming(self._answer, message)
+        incoming = Incoming(self._answer, message, self)
         try:
             self._serve(incoming)
         except BaseException as error:  # noqa: BLE001  # it must not end the link
@@ -401,8 +410,11 @@ class Peer:
         for waiter in waiters:
             waiter.fail(_Ended(end))
         self._drop_open()
+        followers, self._followers = self._followers, []
         if self._on_end is not None:
+            followers.append(partial(self._on_end, end))
+        for call in followers:
             try:
-                self._on_end(end)
+                call()
             except BaseException as error:  # noqa: BLE001  # the link still has to be closed
                 self._fault(error)

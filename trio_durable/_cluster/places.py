@@ -46,6 +46,13 @@ class Places(Protocol):
         """The place of an object; None while it isn't known, or isn't connected yet."""
         ...
 
+    def tenure(self, object_id: str) -> object | None:
+        """A value that is equal for as long as an object is here without interruption.
+
+        None while it isn't here, or this process has no valid lease.
+        """
+        ...
+
     def moved(self, object_id: str, peer: Peer) -> None:
         """``peer`` doesn't have the object, or has ended."""
         ...
@@ -83,6 +90,10 @@ class OnePlace:
     def find(self, object_id: str) -> Peer | Here | None:
         """See `Places.find`."""
         return HERE if self.is_owner else self._peer
+
+    def tenure(self, object_id: str) -> object | None:
+        """See `Places.tenure`."""
+        return HERE if self.is_owner else None
 
     def moved(self, object_id: str, peer: Peer) -> None:
         """See `Places.moved`."""

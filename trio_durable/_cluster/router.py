@@ -61,7 +61,9 @@ class Router:
         self.places = places
         """Where the objects are."""
         self._tenure = tenure
-        places.changed = self._settle
+        places.changed = self._places_changed
+        self.changed: Callable[[], object] = lambda: None
+        """Called when it may be known that objects are elsewhere."""
         self._waiting: dict[Waiter, None] = {}
         """Requests that wait until it is known where the objects are."""
         self._under_way = 0
@@ -77,6 +79,10 @@ class Router:
         """Fail all waiting requests, and all later ones: the runtime closes."""
         self._closed = error
         self._settle()
+
+    def _places_changed(self) -> None:
+        self._settle()
+        self.changed()
 
     def _settle(self) -> None:
         for waiter in list(self._waiting):

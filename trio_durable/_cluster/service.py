@@ -7,7 +7,7 @@ are no calls are few, and have one each.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from .answer import CUT_OFF_ANSWER, MOVED_ANSWER, Answer, fail, give
 from .call_codec import Arguments, HandlerCodec
 from .chain import decode_chain
 from .incoming import Incoming
+from .news_codec import WATCHED
 from .places import Places
 from .routed_calls import RoutedCalls
 
@@ -77,6 +78,8 @@ class Service:
         self._places = places
         self._start = start
         self._calls: dict[str, RoutedCalls] = {}
+        self.watches: Mapping[str, Callable[[Incoming], object]] = {}
+        """What serves the requests of watches, by their names. They need no task."""
         self._administering = 0
         self._ended = AutoResetEvent(services.loop)
         """Set whenever one of these has ended."""
@@ -88,13 +91,16 @@ class Service:
 
     def serve(self, incoming: Incoming) -> None:
         """Begin to serve a request. See `Peer`."""
+        message = incoming.message
         try:
-            if self._services.closing:
+            kind, subject = message[3], message[4]
+            is_watched = kind == "n" and subject == WATCHED
+            if self._services.closing and not is_watched:
                 incoming.fail(MOVED_ANSWER)
                 return
-            message = incoming.message
-            kind, subject = message[3], message[4]
-            if kind == "n":
+            if kind == "n" and subject in self.watches:
+                self.watches[subject](incoming)
+            elif kind == "n":
                 self._begin_making(incoming, self._targets.assist)
             elif kind == "a":
                 begin = partial(self._begin_making, incoming, self._targets.administer)

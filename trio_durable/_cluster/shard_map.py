@@ -96,6 +96,13 @@ class ShardMap:
             del self._doubted[shard]
         return self._peer_of(owner)
 
+    def tenure(self, object_id: str) -> object | None:
+        """See `Places.tenure`."""
+        shard, view = self._shard_of(object_id), self.view
+        if view is None or not self._here[shard] or not self._membership.lease.is_valid():
+            return None
+        return self.me, view.terms[shard]
+
     def moved(self, object_id: str, peer: Peer) -> None:
         """See `Places.moved`."""
         shard = self._shard_of(object_id)

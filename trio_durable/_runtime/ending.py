@@ -24,6 +24,7 @@ from ..storage import Storage
 from .host import Host
 
 if TYPE_CHECKING:
+    from .._cluster.routed_hub import RoutedHub
     from .control import Control
     from .messaging import Messaging
     from .sharing import Sharing
@@ -43,7 +44,7 @@ class Ending:
     directories: list[Directory]
     group_commit: GroupCommit
     batched_load: BatchedLoad
-    hub: Hub
+    hub: Hub | RoutedHub
     pump: Pump
     sharing: Sharing | None
     control: Control | None

@@ -49,7 +49,7 @@ class FileSharing(Sharing):
         places = OnePlace()
         router = Router(services.loop, services.deadlines, services.output_gate, places)
         super().__init__(router, given.settings, services, host, tasks)
-        service = Service(services, targets, places, tasks.start)
+        self.service = service = Service(services, targets, places, tasks.start)
         self._places = places
         self._cluster = FileCluster(
             services.loop,

@@ -67,7 +67,7 @@ class MemberSharing(Sharing):
             services.loop, services.deadlines, services.output_gate, shard_map, services.tenure
         )
         super().__init__(router, given.settings, services, host, tasks)
-        service = Service(services, targets, shard_map, tasks.start)
+        self.service = service = Service(services, targets, shard_map, tasks.start)
 
     @property
     def is_central(self) -> bool:

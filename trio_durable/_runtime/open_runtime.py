@@ -435,29 +435,15 @@ class OpenRuntime(Ending):
 
         tasks = OwnTasks(self.loop, self._context, self._task_failed)
         services, host, sides = self.services, self.host, self.sides
+        parts = services, host, sides, tasks, targets
         if isinstance(given, ClusterOfMembers):
-            self.sharing = MemberSharing(
-                given,
-                services,
-                host,
-                sides,
-                tasks,
-                targets,
-                fed=self._fed,
-                failed=self.fail,
-            )
+            self.sharing = MemberSharing(given, *parts, fed=self._fed, failed=self.fail)
         else:
             self.sharing = FileSharing(
-                given,
-                self.node_id,
-                services,
-                host,
-                sides,
-                tasks,
-                targets,
-                owns=self._own,
-                failed=self.fail,
+                given, self.node_id, *parts, owns=self._own, failed=self.fail
             )
+        assert isinstance(self.hub, Hub)
+        self.hub = self.sharing.watching(self.hub, self._supervise)
         return self.sharing
 
     def accept_commands(self, path: Path, targets: Callable[[], Targets]) -> None:

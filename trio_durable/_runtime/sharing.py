@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,16 @@ from .._activations.object_type import ObjectType
 from .._activations.services import Services
 from .._cluster.call_codec import CallCodec
 from .._cluster.handles import Handles
+from .._cluster.news_codec import WATCH, WATCHED
 from .._cluster.nodes import Node
+from .._cluster.publisher import Publisher
 from .._cluster.routed_calls import RoutedCalls
+from .._cluster.routed_hub import RoutedHub
 from .._cluster.router import Router
+from .._cluster.service import Service
 from .._cluster.settings import Cluster
 from .._eventloop.tasks import OwnTasks
+from .._watching.hub import Hub
 from ..storage import Lease
 from .host import Host
 
@@ -41,6 +46,10 @@ class Sharing(ABC):
         self, router: Router, settings: Cluster, services: Services, host: Host, tasks: OwnTasks
     ) -> None:
         self.router = router
+        self.service: Service
+        """Serves the requests of other processes."""
+        self.publisher: Publisher
+        """The watches of other processes."""
         self._settings = settings
         self._services = services
         self._host = host
@@ -75,6 +84,28 @@ class Sharing(ABC):
         codec = CallCodec(object_type, handles, self._settings.max_frame - FRAME_MARGIN)
         path = partial(RoutedCalls, router=self.router, codec=codec)
         return attrs.evolve(object_type, exchange=codec), path
+
+    def watching(
+        self, hub: Hub, supervise: Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+    ) -> RoutedHub:
+        """Share the states of the objects of this process; return those of all objects.
+
+        Args:
+            hub: The states of those of this process.
+            supervise: Starts a task of the runtime, which runs for ever.
+        """
+        services, places = self._services, self.router.places
+        start = services.tasks.start
+        routed = RoutedHub(services.loop, hub, places, supervise, start)
+        publisher = self.publisher = Publisher(services.loop, hub, places, supervise, start)
+
+        def places_changed() -> None:
+            routed.places_changed()
+            publisher.places_changed()
+
+        self.router.changed = places_changed
+        self.service.watches = {WATCH: publisher.serve, WATCHED: routed.serve}
+        return routed
 
     @abstractmethod
     async def ask_all(self, request: str, arguments: Sequence[object], timeout: float) -> list[Any]:

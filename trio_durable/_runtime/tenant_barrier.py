@@ -128,9 +128,11 @@ class TenantBarrier:
                 return
             with contextlib.suppress(DurableError), holding(self._opened, name):
                 await send_away(self._opened, name)
+            self._opened.hub.dropped(name)
             return
         if is_dropped:
             self._opened.scheduler.dropped(name)
+            self._opened.hub.dropped(name)
         self._admit(name, held)
 
     def _admit(self, name: str, held: ExitStack) -> None:

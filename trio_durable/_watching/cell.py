@@ -7,21 +7,37 @@ tokio's ``watch`` channel.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from .._errors import PersistenceError
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
 from ..storage import StorageFault
 
 
+class Follower(Protocol):
+    """A watcher in another hub, which hears of each change at once."""
+
+    def changed(self, cell: Cell) -> None:
+        """The cell has another state, a fault, a confirmation, or its end. In the commit's path."""
+        ...
+
+
 class Cell:
     """The latest durable state of one object.
+
+    A watcher may need a state that is no older than its beginning, where the one in the cell may
+    be. It asks for a confirmation, by number, and a read that begins later gives that.
 
     Args:
         key: The object.
     """
 
     __slots__ = (
+        "confirmed",
+        "covers",
         "fault",
+        "followers",
         "has_ended",
         "is_looked_for",
         "key",
@@ -32,6 +48,7 @@ class Cell:
         "row",
         "to_examine",
         "version",
+        "wanted",
         "watchers",
     )
 
@@ -52,9 +69,19 @@ class Cell:
         """The state is in doubt since that read began."""
         self.has_ended = False
         """No further version comes."""
+        self.wanted = 0
+        """The number of the last confirmation that was asked for."""
+        self.covers = 0
+        """The last one that had been asked for when the read under way began."""
+        self.confirmed = 0
+        """The last one that was given."""
         self.watchers = 0
+        self.followers: list[Follower] = []
+        """The watchers among these that don't park."""
         self.parked: dict[Waiter, int] = {}
-        """The watchers that wait, each with the version that it has seen, in order of arrival."""
+        """The watchers that wait, each with the version that it has seen, in order of arrival.
+
+        One that has seen none has 0, or the confirmation that it needs, as a negative number."""
         self.to_examine = 0
         """How many of them, from the first on, may not have seen the latest version."""
 
@@ -67,9 +94,22 @@ class Cell:
         self.version += 1
         return True
 
+    def has_version(self, seen: int) -> bool:
+        """True for a watcher that may return the state."""
+        if seen > 0:
+            return self.version != seen
+        return self.version > 0 and self.confirmed >= -seen
+
     def has_news(self, seen: int) -> bool:
         """True for a watcher that has something to do: see a version, an error, or the end."""
-        return self.version != seen or self.has_ended or self.fault is not None
+        return self.has_ended or self.fault is not None or self.has_version(seen)
+
+    def confirm(self, number: int) -> bool:
+        """Give all confirmations up to a number; return True if one of them is new."""
+        if number <= self.confirmed:
+            return False
+        self.confirmed = number
+        return True
 
     def load_error(self, fault: StorageFault) -> PersistenceError:
         """An error that says that a read has failed; another one for each watcher."""

@@ -1,4 +1,4 @@
-"""Hub: the cells of one runtime, and all that changes them.
+"""Hub: the cells of the objects of this process, and all that changes them.
 
 It listens to commits and loads while there is a cell, and has the state of each new one read.
 
@@ -13,7 +13,8 @@ Invariants:
   land after that read. The next load of the object sees it, and counts like a read.
 - A state that was read is adopted, also with a lower revision: after a deletion, or after a
   failover that has lost commits, it is the truth.
-- A cell exists exactly while it has watchers, and the hub listens exactly while it has cells.
+- The hub listens exactly while it has cells.
+- A confirmation comes from a read that began after it was asked for, or from a later commit.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
-from .._eventloop.loop import Loop, Waiter
+from .._eventloop.loop import Loop
 from .._keys import ObjectKey
 from .._persistence.batched_load import BatchedLoad
 from .._persistence.group_commit import GroupCommit
 from ..storage import AlarmRow, StorageFault, StoredObject
-from .cell import Cell
-from .pacing import Pacing
+from .cell import Cell, Follower
+from .cells import Cells
 
 
 class _Look:
@@ -50,8 +51,8 @@ class _Look:
         self._hub.look_failed(self._cell, fault)
 
 
-class Hub:
-    """The watched objects of one runtime.
+class Hub(Cells[Cell]):
+    """The watched objects of this process.
 
     Args:
         loop: The event loop.
@@ -69,71 +70,68 @@ class Hub:
         is_in_writer: Callable[[ObjectKey], bool],
         start: Callable[[Callable[[], Coroutine[Any, Any, None]]], object],
     ) -> None:
-        self.loop = loop
+        super().__init__(loop, start)
         self._group_commit = group_commit
         self._batched_load = batched_load
         self._is_in_writer = is_in_writer
-        self._start = start
-        self._cells: dict[ObjectKey, Cell] = {}
-        self._pacing = Pacing(loop, self._cells)
-        self._has_started = False
-        self._has_ended = False
-        self.failure: Callable[[], BaseException] | None = None
-        """Makes the error that watches end with, if the runtime has failed."""
 
-    # --- for watches -----------------------------------------------------------------------------
+    # --- the watchers ----------------------------------------------------------------------------
 
-    def enter(self, key: ObjectKey) -> Cell:
-        """The cell of an object, for one more watcher."""
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = Cell(key)
-            if self._has_ended:
-                cell.has_ended = True
-                return cell
-            if not self._has_started:
-                self._has_started = True
-                self._start(self._pacing.run)
-            if not self._cells:
-                self._group_commit.listeners.states = self
-                self._batched_load.listener = self
-            self._cells[key] = cell
+    def _new_cell(self, key: ObjectKey) -> Cell:
+        return Cell(key)
+
+    def _listen(self) -> None:
+        self._group_commit.listeners.states = self
+        self._batched_load.listener = self
+
+    def _ignore(self) -> None:
+        self._group_commit.listeners.states = None
+        self._batched_load.listener = None
+
+    def _added(self, cell: Cell) -> None:
+        cell.wanted += 1
+        self.look(cell)
+
+    def _needed(self, cell: Cell) -> int:
+        if cell.fault is not None:
             self.look(cell)
-        elif cell.fault is not None:
-            self.look(cell)
-        cell.watchers += 1
-        return cell
-
-    def leave(self, cell: Cell) -> None:
-        """A watcher is gone. A cell leaves with its last one, and the hub with its last cell."""
-        cell.watchers -= 1
-        if cell.watchers <= 0 and self._cells.get(cell.key) is cell:
-            self._remove(cell)
-
-    def _remove(self, cell: Cell) -> None:
-        del self._cells[cell.key]
-        self._pacing.forget(cell)
-        if not self._cells:
-            self._group_commit.listeners.states = None
-            self._batched_load.listener = None
+        return 0  # commits are reported before their replies
 
     def look(self, cell: Cell) -> None:
-        """Have the state read, unless it is being read."""
+        """See `Cells.look`."""
         if not cell.is_looked_for and not cell.has_ended:
             cell.is_looked_for, cell.fault = True, None
             cell.look_is_outdated = cell.look_again = False
+            cell.covers = cell.wanted
             self._batched_load.submit(_Look(self, cell))
 
-    def park(self, cell: Cell, waiter: Waiter, seen: int) -> None:
-        """Settle ``waiter`` once the cell has a version other than ``seen``, or a fault."""
-        cell.parked[waiter] = seen
-        if cell.has_news(seen):
-            self._pacing.changed(cell)
+    # --- the followers ---------------------------------------------------------------------------
 
-    @property
-    def count(self) -> int:
-        """The number of watched objects."""
-        return len(self._cells)
+    def follow(self, key: ObjectKey, follower: Follower) -> tuple[Cell, int]:
+        """The cell of an object, for a follower, and the confirmation to wait for.
+
+        `unfollow` ends that.
+        """
+        is_new = key not in self._cells
+        cell, _ = self.enter(key)
+        cell.followers.append(follower)
+        return cell, cell.wanted if is_new else self.ask(cell)
+
+    def unfollow(self, cell: Cell, follower: Follower) -> None:
+        """A follower is gone."""
+        cell.followers.remove(follower)
+        self.leave(cell)
+
+    def ask(self, cell: Cell) -> int:
+        """Ask for the confirmation of a cell's state; return its number."""
+        cell.wanted += 1
+        self._doubt(cell)
+        return cell.wanted
+
+    def _changed(self, cell: Cell) -> None:
+        super()._changed(cell)
+        for follower in list(cell.followers):
+            follower.changed(cell)
 
     # --- the states ------------------------------------------------------------------------------
 
@@ -142,7 +140,7 @@ class Hub:
         cell = self._cells.get(key)
         if cell is not None:
             cell.look_is_outdated, cell.look_again = True, False
-            self._adopt(cell, revision, row)
+            self._adopt(cell, revision, row, cell.wanted)
 
     def uncertain(self, key: ObjectKey) -> None:
         """See `StateListener.uncertain`."""
@@ -156,18 +154,21 @@ class Hub:
         if cell is None or (cell.is_looked_for and cell.look_is_outdated):
             return
         if not self._is_in_writer(key):
-            self._adopt(cell, *((0, None) if row is None else (row.revision, row.state)))
+            revision, state = (0, None) if row is None else (row.revision, row.state)
+            self._adopt(cell, revision, state, cell.confirmed)
 
     def looked(self, cell: Cell) -> None:
         """A read of the cell's state has ended."""
         cell.is_looked_for = False
+        if not self._is_in_writer(cell.key) and cell.confirm(cell.covers):
+            self._changed(cell)  # else the outcome of that commit confirms, or has it read again
         if cell.look_again:
             self.look(cell)
 
     def look_failed(self, cell: Cell, fault: StorageFault) -> None:
         """A read of the cell's state has failed. The first watcher to raise it begins another."""
         cell.is_looked_for, cell.fault = False, fault
-        self._pacing.changed(cell)
+        self._changed(cell)
 
     def _doubt(self, cell: Cell) -> None:
         """Have the state read again, since it may be another one."""
@@ -175,36 +176,11 @@ class Hub:
         self.look(cell)
 
     def doubt_all(self) -> None:
-        """Have all states read again: other processes may have written meanwhile."""
+        """See `Cells.doubt_all`."""
         for cell in list(self._cells.values()):
             self._doubt(cell)
 
-    def _adopt(self, cell: Cell, revision: int, row: bytes | None) -> None:
-        if cell.adopt(revision, row):
-            self._pacing.changed(cell)
-
-    # --- the end ---------------------------------------------------------------------------------
-
-    def dropped(self, tenant: str) -> None:
-        """A tenant is gone: nothing of it is stored, and its watches end with that."""
-        for cell in [cell for cell in self._cells.values() if cell.key.tenant == tenant]:
-            self._adopt(cell, 0, None)
-            self._end(cell)
-
-    def end(self, failure: Callable[[], BaseException] | None = None) -> None:
-        """End all watches, after what they haven't seen. Later ones end at once.
-
-        Args:
-            failure: Makes the error that they end with, if the runtime has failed.
-        """
-        if not self._has_ended:
-            self._has_ended, self.failure = True, failure
-            for cell in list(self._cells.values()):
-                self._end(cell)
-
     def _end(self, cell: Cell) -> None:
-        cell.has_ended = True
-        self._remove(cell)
-        for waiter in list(cell.parked):
-            waiter.settle()
-        cell.parked.clear()
+        super()._end(cell)
+        for follower in list(cell.followers):
+            follower.changed(cell)
