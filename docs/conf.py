@@ -50,7 +50,7 @@ autodoc_typehints_format = "short"
 # What stands in single backticks in a docstring is code, and a link if it is something public.
 default_role = "py:obj"
 
-ELSEWHERE = {*sys.stdlib_module_names, "hypothesis", "opentelemetry"}
+ELSEWHERE = {*sys.stdlib_module_names, "hypothesis", "opentelemetry", "quart", "starlette"}
 """Packages whose names are no links, for there is no network to ask where they are described."""
 
 INSIDE = {

@@ -20,6 +20,8 @@ MODULES = [
     "trio_durable.testing.scheduler_conformance",
     "trio_durable.testing.simulate",
     "trio_durable.web",
+    "trio_durable.web.quart",
+    "trio_durable.web.starlette",
 ]
 
 DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:type):: (\S+)$", re.MULTILINE)

@@ -193,7 +193,12 @@ RANKS = {
         "runtime",
     ],
     "telemetry": ["_failures", "_logging _metrics", "opentelemetry"],
-    "web": ["_statuses"],
+    "web": [
+        "_events _exit_signals _renderings _statuses",
+        "_showing",
+        "_event_stream",
+        "quart starlette",
+    ],
     "testing": [
         "_alarms _eventually _intercepted _new_runtime _perform _state",
         "_messages",
@@ -293,6 +298,9 @@ EXTRAS = {
     "_json.texts": {"pydantic_core"},
     "telemetry._metrics": {"opentelemetry"},
     "cli": {"click", "rich"},
+    # Responses of the user's own framework.
+    "web.quart": {"quart"},
+    "web.starlette": {"starlette"},
     # No dependency either: a value of one of its types has imported it.
     "_activations.by_value": {"msgspec"},
 }

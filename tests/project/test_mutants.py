@@ -12,6 +12,7 @@ import outbox.mutants
 import pytest
 import storage.mutants
 import watching.mutants
+import web.mutants
 from exactness.mutants import ROOT, Mutant
 
 MODULES = (
@@ -22,6 +23,7 @@ MODULES = (
     storage.mutants,
     guarantees.alarms.mutants,
     watching.mutants,
+    web.mutants,
 )
 EACH = [
     pytest.param(each, id=f"{module.__name__}-{each.name}")

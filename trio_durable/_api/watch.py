@@ -59,6 +59,11 @@ class Watch(Generic[T_co]):
         end."""
         self._types = {key: object_type for object_type, key in watched}
 
+    @property
+    def keys(self) -> tuple[ObjectKey, ...]:
+        """The watched objects, each once, in the order that they were given in."""
+        return tuple(self._types)
+
     def __repr__(self) -> str:
         return f"<watch of {', '.join(str(key) for _, key in islice(self._watched, 3))}>"
 
