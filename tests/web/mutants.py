@@ -19,7 +19,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "reconnecting": (*_SSE, "trio and (reconnects or same_revision or taken_for or away)"),
     "views": (*_SSE, "trio and (view or decoded or unavailable or kept_of)"),
     "authorization": (*_SSE, "trio and authori"),
-    "the end": (*_SSE, "trio and (leaves or cancelled or ends or age)"),
+    "the end": (*_SSE, "trio and (leaves or cancelled or ends or age or cut_the_end)"),
     "signals": (*_TESTS, "web/test_exit_signals.py"),
     "statuses": (*_TESTS, "web/test_statuses.py"),
 }
@@ -120,6 +120,14 @@ MUTANTS = [
         "web/_event_stream.py",
         "            await self._watch.__aexit__(None, None, None)\n",
         "            pass\n",
+    ),
+    Mutant(
+        "end_cut_off",
+        "a disconnection while the end of the response is sent cancels that",
+        "the end",
+        "web/_event_stream.py",
+        "                last = await self._respond(send)\n",
+        "                await send(await self._respond(send))\n",
     ),
     Mutant(
         "no_age",

@@ -588,6 +588,28 @@ async def test_a_cancelled_request_ends_its_watch(storage: ScriptedStorage) -> N
         assert watched(runtime) == 0
 
 
+async def test_a_disconnection_at_the_end_does_not_cut_the_end_off(
+    storage: ScriptedStorage,
+) -> None:
+    """As hypercorn reports one while it sends the end of a response."""
+
+    class Hypercorn(Browser):
+        sent_the_end = False
+
+        async def _send(self, message: dict[str, object]) -> None:
+            await super()._send(message)
+            if self.has_ended:
+                self.leave()
+                await settle()
+                self.sent_the_end = True
+
+    browser = Hypercorn()
+    async with scripted_runtime(storage) as runtime, streaming(lobby(runtime), browser):
+        runtime.end_watches()
+        await settle()
+    assert browser.sent_the_end
+
+
 async def test_a_send_that_fails_ends_the_stream(storage: ScriptedStorage) -> None:
     class Broken(Browser):
         async def _send(self, message: dict[str, object]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -104,10 +104,11 @@ class EventStream:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer the request, until the client, the watch or ``max_age`` ends the stream."""
         failure: Exception | None = None
+        last: dict[str, Any] | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_at_disconnect, receive, tasks.cancel_scope.cancel)
             try:
-                await self._respond(send)
+                last = await self._respond(send)
             except _ClientGone:
                 pass
             except Exception as error:  # noqa: BLE001  # raised outside of the group
@@ -115,20 +116,26 @@ class EventStream:
             tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
+        if last is not None:
+            # Not in the group: hypercorn reports a disconnection while it sends the end of a
+            # response, and a cancellation there would keep the connection open for ever.
+            with suppress(OSError):
+                await send(last)
 
-    async def _respond(self, send: Send) -> None:
+    async def _respond(self, send: Send) -> dict[str, Any]:
+        """Send all messages but the last one, which is returned."""
+        last = {"type": "http.response.body"}
         status = await self.status()
         if status != 200:
             await _send(send, _start(status, {"Cache-Control": "no-store"}))
-            await _send(send, {"type": "http.response.body"})
-            return
+            return last
         async with aclosing(self.chunks()) as chunks:
             first = await anext(chunks)  # before the status, since it may raise
             await _send(send, _start(200, HEADERS))
             await _send(send, _body(first))
             async for chunk in chunks:
                 await _send(send, _body(chunk))
-        await _send(send, {"type": "http.response.body"})
+        return last
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body, chunk by chunk. Close it with ``aclosing``, which leaves the watch.
