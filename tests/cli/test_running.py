@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_durable.cli.commands import call as call_command
+from trio_durable.cli.exit_status import ExitStatus
 
 from .support import environment, run
 from .test_open_runtimes import APP, IDS, App, app, held, opened, where
@@ -68,7 +68,7 @@ def test_a_call_that_may_have_run_has_status_3(app: App) -> None:
     finally:
         end.set()
     assert began.is_set()
-    assert (hung.exit_code, hung.stdout) == (call_command.UNKNOWN, "")
+    assert (hung.exit_code, hung.stdout) == (ExitStatus.UNKNOWN, "")
     assert "still runs to its end" in hung.stderr
 
 

@@ -232,7 +232,7 @@ RANKS = {
         "_simulation",
     ],
     "cli": [
-        "errors options output probes remedies",
+        "errors exit_status options output probes remedies",
         "cluster_options prompts",
         "storage",
         "transfer scaffold bench demo",
@@ -241,10 +241,11 @@ RANKS = {
     ],
     "cli.storage": [
         "batches exact_json paging restore totals",
+        "changes",
         "app_classes formatting members open",
         "draining message_findings",
         "owner running type_completion",
-        "state_upgrade",
+        "state_upgrade watching",
     ],
     "cli.transfer": ["fields", "message_lines", "format", "export_file"],
     "cli.scaffold": [
@@ -258,7 +259,7 @@ RANKS = {
         "alarms backup bench call completion copy demo docs doctor edit export import_ init ls",
         "messages",
         "migrate migrate_states new nodes rename reopen restore rm serve shell show simulate",
-        "stacks stats tenants top",
+        "stacks stats tenants top wait watch",
     ],
 }
 """The modules of each room, bottom up. The package's own ``__init__`` is above them."""

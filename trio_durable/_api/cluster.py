@@ -23,7 +23,7 @@ from .._runtime.routed_administration import AdministrationRequests, RoutedAdmin
 from .._runtime.settings import ClusterOfMembers, ClusterOnFile
 from .._runtime.sharing import FRAME_MARGIN
 from .._runtime.tenant_barrier import TenantBarrier
-from .commands import CALL, CommandRequests
+from .commands import CALL, WATCH, CommandRequests
 from .registry import TypeRegistry
 from .statistics import RuntimeStatistics
 
@@ -82,6 +82,8 @@ class RequestTargets(ABC):
         """See `Targets.administer`."""
         if name == CALL:
             return await self._commands.call(arguments)
+        if name == WATCH:
+            return await self._commands.watch(arguments)
         return await self._requests.make(name, arguments)
 
     async def assist(self, name: str, arguments: list[Any]) -> bytes:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from hashlib import blake2b
 from typing import Any, cast
 
+import anyio
 import attrs
 import orjson
 
@@ -23,9 +25,11 @@ from .._cluster.settings import DEFAULT_MAX_FRAME
 from .._declarations.records import HandlerDefinition
 from .._runtime.open_runtime import OpenRuntime
 from .._runtime.sharing import FRAME_MARGIN
+from .durable_object import DurableObject
 from .objects import Objects
 from .registry import TypeRegistry
 from .statistics import RuntimeStatistics
+from .watch import Watch
 
 CALL = "call_as_command"
 """A request of the process that has an object: type, id, tenant, handler, keyword arguments,
@@ -34,6 +38,14 @@ STATISTICS = "statistics"
 """A request of any process. See `RuntimeStatistics`."""
 TURNS = "turns"
 """A request of any process: its busy objects, each with what its turn awaits."""
+WATCH = "watch_as_command"
+"""A request of the process that has an object: type, id, tenant, the version that was seen or None,
+seconds. Its answer comes with the next version, at the end of these seconds, or when the runtime
+closes: `[CHANGED, version, revision, stored text or null]`, `[SAME]` or `[ENDED]`."""
+CHANGED, SAME, ENDED = "changed", "same", "ended"
+
+_MAX_WATCH_SECONDS = 30.0
+"""How long a request of a command that is gone may take."""
 
 
 class CommandRequests:
@@ -79,6 +91,32 @@ class CommandRequests:
         [value, *_] = orjson.loads(codec.encode_reply(key(), reply))
         return orjson.dumps(value)
 
+    async def watch(self, arguments: list[Any]) -> bytes:
+        """Answer a `WATCH`. A version is the latest one: those between two requests are skipped.
+
+        Raises:
+            UnknownObjectType: The type isn't known.
+            PersistenceError: The state can't be read.
+        """
+        type_name, object_id, tenant, seen, seconds = arguments
+        objects = cast("Objects", self._opened.services.runtime_of(tenant))
+        calls, address = objects._locate(type_name, object_id)
+        its = calls.object_type
+        answer: list[object] = [SAME]
+        with anyio.move_on_after(min(seconds, _MAX_WATCH_SECONDS)):
+            watch = Watch[DurableObject](self._opened, [(its, its.key(address))])
+            async with watch as snapshots:
+                async for snapshot in snapshots:
+                    text = snapshot.json
+                    row = None if text is None else text.encode()
+                    version = version_of(snapshot.revision, row)
+                    if version != seen:
+                        answer = [CHANGED, version, snapshot.revision, text]
+                        break
+                else:
+                    answer = [ENDED]
+        return orjson.dumps(answer)
+
     def _codec(self, object_type: ObjectType, handler: HandlerDefinition) -> HandlerCodec:
         codec = self._codecs.get((object_type, handler.name))
         if codec is None:
@@ -99,6 +137,12 @@ class CommandRequests:
             turns = [_turn(each) for each in list(self._opened.services.busy)]
             return orjson.dumps([turn for turn in turns if turn is not None])
         return None
+
+
+def version_of(revision: int, row: bytes | None) -> str:
+    """Identifies a stored state. An object that was deleted may get the same revision again."""
+    digest = blake2b(row or b"", digest_size=16).hexdigest()
+    return f"{revision}-{digest}"
 
 
 def _is_counter(field: attrs.Attribute[Any], _: object) -> bool:

@@ -1,10 +1,10 @@
 """The group of all commands, and the conventions for how a command ends.
 
-- A command returns its exit status: None or 0 for success, 1 if it ran and the answer is no.
+- A command returns its `ExitStatus`; None stands for `ExitStatus.DONE`.
 - Bad input, or a situation in which the command can't work, becomes one line on standard error and
-  status 2, and nothing is changed. A command raises a `CommandError` for it. The library's errors
-  and `OSError` are reported in the same way.
-- Control-C ends a command with status 130, without a traceback.
+  `ExitStatus.REFUSED`, and nothing is changed. A command raises a `CommandError` for it. The
+  library's errors and `OSError` are reported in the same way.
+- Control-C ends a command with `ExitStatus.INTERRUPTED`, without a traceback.
 - Any other exception is a bug in the command, and keeps its traceback.
 """
 
@@ -47,11 +47,11 @@ from .commands.stacks import stacks
 from .commands.stats import stats
 from .commands.tenants import tenants
 from .commands.top import top
+from .commands.wait import wait
+from .commands.watch import watch
 from .errors import describe_os_error
+from .exit_status import ExitStatus
 from .output import printable
-
-FAILED = 2
-INTERRUPTED = 130  # as shells report a process that SIGINT has ended
 
 
 class Application(click.Group):
@@ -63,17 +63,17 @@ class Application(click.Group):
         try:
             status = super().main(*args, **kwargs)
         except click.Abort:  # click raises it for KeyboardInterrupt
-            status = INTERRUPTED
+            status = ExitStatus.INTERRUPTED
         except Exception as error:
             line = _line_for(_unwrapped(error))
             if line is None:
                 raise
             click.echo(line, err=True)
-            status = FAILED
+            status = ExitStatus.REFUSED
         except BaseExceptionGroup as group:
             if group.subgroup(KeyboardInterrupt) is None:
                 raise
-            status = INTERRUPTED
+            status = ExitStatus.INTERRUPTED
         sys.exit(status)
 
 
@@ -160,5 +160,7 @@ for _command in (
     stats,
     tenants,
     top,
+    wait,
+    watch,
 ):
     application.add_command(_command)

@@ -14,14 +14,12 @@ from ..._keys import ObjectKey
 from ..._text import error_summary
 from ...storage import Storage
 from ..errors import CommandError
+from ..exit_status import ExitStatus
 from ..options import seconds_option, storage_options
 from ..output import print_reply, printable
 from ..storage.open import object_key, resolve_storage
 from ..storage.running import PATIENCE_SECONDS, running_app
 from ..storage.type_completion import complete_type
-
-UNKNOWN = 3
-"""The exit status if it isn't known whether the handler ran."""
 
 
 @click.command()
@@ -63,17 +61,17 @@ def call(
         if isinstance(error, CallTimeout) and not error.may_have_run:
             raise
         click.echo(f"trio-durable: {printable(str(error))}", err=True)
-        return UNKNOWN
+        return ExitStatus.UNKNOWN
     except RemoteError as error:
         click.echo(printable(error_summary(error)), err=True)
-        return 1
+        return ExitStatus.NO
     except (DurableError, CommandError):
         raise
     except Exception as error:  # noqa: BLE001  # the handler's
         click.echo(printable(error_summary(error)), err=True)
-        return 1
+        return ExitStatus.NO
     print_reply(reply)
-    return 0
+    return ExitStatus.DONE
 
 
 async def _call(

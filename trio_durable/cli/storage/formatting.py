@@ -75,6 +75,11 @@ def json_member(name: str, data: bytes | None) -> dict[str, object]:
     return {name: orjson.Fragment(data)}
 
 
+def state_json(key: ObjectKey, revision: int, state: bytes | None) -> dict[str, object]:
+    """The stored state of an object as a JSON object."""
+    return {**key_members(key), "revision": revision, **json_member("state", state)}
+
+
 def schema_of(state: bytes) -> object:
     """The schema that ``state`` declares; None if it isn't a JSON object."""
     try:

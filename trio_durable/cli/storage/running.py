@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..._api.commands import CALL, STATISTICS, TURNS
+import attrs
+
+from ..._api.commands import CALL, CHANGED, ENDED, STATISTICS, TURNS, WATCH
 from ..._api.durable_object import DurableObject
 from ..._api.runtime import DurableRuntime
 from ..._cluster.outcomes import RequestFailed
@@ -21,6 +23,21 @@ from .members import cluster_of
 
 PATIENCE_SECONDS = 30.0
 """How long a command waits for an answer, unless it says otherwise."""
+
+
+WATCH_SECONDS = 5.0
+"""How long one request for the next state of an object may wait for it."""
+
+
+@attrs.frozen
+class WatchedState:
+    """The durable state of an object that is watched."""
+
+    version: str
+    """Identifies it: see `version_of`."""
+    revision: int
+    state: bytes | None
+    """The stored state; None if nothing is stored."""
 
 
 class RunningApp:
@@ -48,6 +65,24 @@ class RunningApp:
         """
         request = Request(CALL, key, handler, arguments, once, timeout, repeatable=once is not None)
         return await self._administration.make(request)
+
+    async def next_state(self, key: ObjectKey, seen: str | None) -> WatchedState | None:
+        """The state of an object once its version isn't ``seen``; None when the app closes.
+
+        Raises:
+            CallTimeout: The app gives no answer.
+            UsageError: The app can't watch the object.
+            ValueError: The app has an older release, and knows no watches.
+            UnknownObjectType: It doesn't know the type.
+        """
+        while True:
+            request = Request(WATCH, key, seen, WATCH_SECONDS, repeatable=True)
+            kind, *found = await self._administration.make(request)
+            if kind == CHANGED:
+                version, revision, text = found
+                return WatchedState(version, revision, None if text is None else text.encode())
+            if kind == ENDED:
+                return None
 
     async def statistics(self) -> list[dict[str, Any]]:
         """The counters of each process with objects."""
