@@ -12,6 +12,7 @@ from cli.support import ROOT
 
 MODULES = [
     "trio_durable",
+    "trio_durable.inspector",
     "trio_durable.scheduler",
     "trio_durable.storage",
     "trio_durable.telemetry",

@@ -24,7 +24,7 @@ LAYERS = [
     "_keys _durations _clock _random_bits _text",
     "_errors _telemetry",
     "_eventloop _json storage",
-    "_alarms _messages _persistence",
+    "_alarms _browsing _messages _persistence",
     "_declarations scheduler _watching",
     "_activations",
     "_cluster",
@@ -34,6 +34,7 @@ LAYERS = [
     "_api",
     "trio_durable",
     "telemetry testing web",
+    "inspector",
     "cli",
     "__main__",
 ]
@@ -48,7 +49,7 @@ RANKS = {
     ],
     "_json": [
         "errors",
-        "depth forms names namespaces",
+        "depth exact forms names namespaces",
         "annotations layout scalars terms",
         "choices plain sequences texts",
         "comparison defaults keys pydantic_types sets upgrades",
@@ -187,10 +188,21 @@ RANKS = {
         "messages registry snapshot",
         "alarms watch",
         "objects instrument",
+        "editing",
         "commands",
         "cluster",
         "tenant",
         "runtime",
+    ],
+    "inspector": [
+        "_access _history _visible",
+        "_boundary _contents _source",
+        "_audit _rendering _runtime_source",
+        "_view",
+        "_live _overview",
+        "_dead _objects",
+        "_app",
+        "_alone",
     ],
     "telemetry": ["_failures", "_logging _metrics", "opentelemetry"],
     "web": [
@@ -245,7 +257,7 @@ RANKS = {
         "app_classes formatting members open",
         "draining message_findings",
         "owner running type_completion",
-        "state_upgrade watching",
+        "inspected state_upgrade watching",
     ],
     "cli.transfer": ["fields", "message_lines", "format", "export_file"],
     "cli.scaffold": [
@@ -259,7 +271,7 @@ RANKS = {
         "alarms backup bench call completion copy demo docs doctor edit export import_ init ls",
         "messages",
         "migrate migrate_states new nodes rename reopen restore rm serve shell show simulate",
-        "stacks stats tenants top wait watch",
+        "stacks stats tenants top ui wait watch",
     ],
 }
 """The modules of each room, bottom up. The package's own ``__init__`` is above them."""
@@ -302,6 +314,8 @@ EXTRAS = {
     # Responses of the user's own framework.
     "web.quart": {"quart"},
     "web.starlette": {"starlette"},
+    "cli.commands.ui": {"hypercorn", "starlette"},
+    "inspector": {"jinja2", "markupsafe", "starlette"},
     # No dependency either: a value of one of its types has imported it.
     "_activations.by_value": {"msgspec"},
 }
@@ -316,6 +330,9 @@ SHARED_PRIVATELY = {
     ("cli.commands.backup", "storage.sqlite._backup"),
     ("cli.commands.restore", "storage.sqlite._backup"),
     ("cli.commands.restore", "storage.sqlite._lock"),
+    # The command serves the same pages alone, from another source.
+    ("cli.commands.ui", "inspector._alone"),
+    ("cli.storage.inspected", "inspector._source"),
     # A runtime makes the scheduler; users give its settings, which are public.
     ("_runtime.scheduling", "scheduler._oban.making"),
     ("_runtime.scheduling", "scheduler._oban.scheduler"),

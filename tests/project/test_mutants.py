@@ -8,6 +8,7 @@ import cluster.mutants
 import exactness.mutants
 import guarantees.alarms.mutants
 import hold.mutants
+import inspector.mutants
 import outbox.mutants
 import pytest
 import storage.mutants
@@ -24,6 +25,7 @@ MODULES = (
     guarantees.alarms.mutants,
     watching.mutants,
     web.mutants,
+    inspector.mutants,
 )
 EACH = [
     pytest.param(each, id=f"{module.__name__}-{each.name}")

@@ -127,6 +127,7 @@ def test_the_metadata_is_that_of_the_project(archives: Archives) -> None:
     assert found["Requires-Python"] == ">=3.11"
     assert found.get_all("Provides-Extra") == [
         "cli",
+        "inspector",
         "oban",
         "opentelemetry",
         "postgres",

@@ -217,6 +217,25 @@ class WaitGraph:
             if not waiting:
                 del self._waiting[target]
 
+    def waits(self) -> list[tuple[ObjectKey, str, ObjectKey]]:
+        """The waits of this moment: the waiting object, the handler of its turn, and the other.
+
+        An object of another process waits with the handler "".
+        """
+        found = [
+            (turn.node.key, turn.name, node.key)
+            for node, turns in self._waiting.items()
+            for turn in turns
+            if turn.node is not None
+        ]
+        found += [
+            (chain[0], "", node.key)
+            for node, calls in self._elsewhere.items()
+            for chain in calls.values()
+            if chain
+        ]
+        return found
+
     # --- waits of other processes ----------------------------------------------------------------
 
     def chain(self, caller: Turn) -> tuple[ObjectKey, ...]:

@@ -23,7 +23,7 @@ from .._runtime.routed_administration import AdministrationRequests, RoutedAdmin
 from .._runtime.settings import ClusterOfMembers, ClusterOnFile
 from .._runtime.sharing import FRAME_MARGIN
 from .._runtime.tenant_barrier import TenantBarrier
-from .commands import CALL, WATCH, CommandRequests
+from .commands import CALL, EDIT, WATCH, CommandRequests
 from .registry import TypeRegistry
 from .statistics import RuntimeStatistics
 
@@ -84,11 +84,13 @@ class RequestTargets(ABC):
             return await self._commands.call(arguments)
         if name == WATCH:
             return await self._commands.watch(arguments)
+        if name == EDIT:
+            return await self._commands.edit(arguments)
         return await self._requests.make(name, arguments)
 
     async def assist(self, name: str, arguments: list[Any]) -> bytes:
         """See `Targets.assist`."""
-        answer = self._commands.of_process(name)
+        answer = self._commands.of_process(name, arguments)
         if answer is not None:
             return answer
         if self.barrier is None:

@@ -7,15 +7,15 @@ that crosses between the processes of a cluster, without its declarations.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import Any, cast
 
 import anyio
 import attrs
 import orjson
 
+from .._activations.encoded import row_digest
 from .._activations.object_type import ObjectType
 from .._activations.services import Busy
 from .._cluster.call_codec import HandlerCodec
@@ -23,9 +23,11 @@ from .._cluster.handles import HandleForms
 from .._cluster.parameters import handler_forms
 from .._cluster.settings import DEFAULT_MAX_FRAME
 from .._declarations.records import HandlerDefinition
+from .._keys import ObjectKey
 from .._runtime.open_runtime import OpenRuntime
 from .._runtime.sharing import FRAME_MARGIN
 from .durable_object import DurableObject
+from .editing import edit_state
 from .objects import Objects
 from .registry import TypeRegistry
 from .statistics import RuntimeStatistics
@@ -34,6 +36,9 @@ from .watch import Watch
 CALL = "call_as_command"
 """A request of the process that has an object: type, id, tenant, handler, keyword arguments,
 once-key or None, timeout or None. Its answer is the reply."""
+EDIT = "edit_state"
+"""A request of the process that has an object: type, id, tenant, the new state with its
+declaration, and the revision and digest of the one that is expected. See `edit_state`."""
 STATISTICS = "statistics"
 """A request of any process. See `RuntimeStatistics`."""
 TURNS = "turns"
@@ -46,6 +51,13 @@ CHANGED, SAME, ENDED = "changed", "same", "ended"
 
 _MAX_WATCH_SECONDS = 30.0
 """How long a request of a command that is gone may take."""
+WAITS = "waits"
+"""A request of any process: the objects whose turns wait for others. See `WaitGraph.waits`."""
+TYPES = "types"
+"""A request of any process: the stored names of the types that it serves."""
+ACTIVATION = "activation"
+"""A request of any process: type, id, tenant. Its answer describes the object in memory, or is
+None."""
 
 
 class CommandRequests:
@@ -117,6 +129,18 @@ class CommandRequests:
                     answer = [ENDED]
         return orjson.dumps(answer)
 
+    async def edit(self, arguments: list[Any]) -> bytes:
+        """Make the edit of an `EDIT`.
+
+        Raises:
+            Exception: As `edit_state` does.
+        """
+        type_name, object_id, tenant, state, revision, digest = arguments
+        objects = cast("Objects", self._opened.services.runtime_of(tenant))
+        key = ObjectKey(type_name, object_id, tenant)
+        await edit_state(objects, key, state, (revision, digest))
+        return b"null"
+
     def _codec(self, object_type: ObjectType, handler: HandlerDefinition) -> HandlerCodec:
         codec = self._codecs.get((object_type, handler.name))
         if codec is None:
@@ -128,7 +152,7 @@ class CommandRequests:
             )
         return codec
 
-    def of_process(self, name: str) -> bytes | None:
+    def of_process(self, name: str, arguments: Sequence[Any] = ()) -> bytes | None:
         """The answer to a request of the process itself; None if it is another one."""
         if name == STATISTICS:
             counted = attrs.asdict(self._statistics(), filter=_is_counter)
@@ -136,13 +160,41 @@ class CommandRequests:
         if name == TURNS:
             turns = [_turn(each) for each in list(self._opened.services.busy)]
             return orjson.dumps([turn for turn in turns if turn is not None])
+        if name == WAITS:
+            return orjson.dumps(
+                [
+                    {"waiting": _named(waiting), "handler": handler, "for": _named(other)}
+                    for waiting, handler, other in self._opened.services.wait_graph.waits()
+                ]
+            )
+        if name == TYPES:
+            return orjson.dumps(sorted(self._registry.schemas()))
+        if name == ACTIVATION:
+            return orjson.dumps(self._activation(ObjectKey(*arguments)))
         return None
+
+    def _activation(self, key: ObjectKey) -> dict[str, Any] | None:
+        for directory in self._opened.directories:
+            found = directory.find(key.address)
+            if directory.object_type.name == key.type_name and found is not None:
+                info = found.info()
+                return {
+                    "node": self._opened.node_id,
+                    "pid": os.getpid(),
+                    "status": info.status,
+                    "waiting": info.mailbox_depth,
+                    "revision": info.revision,
+                }
+        return None
+
+
+def _named(key: ObjectKey) -> dict[str, str]:
+    return {"type": key.type_name, "id": key.object_id, "tenant": key.tenant}
 
 
 def version_of(revision: int, row: bytes | None) -> str:
     """Identifies a stored state. An object that was deleted may get the same revision again."""
-    digest = blake2b(row or b"", digest_size=16).hexdigest()
-    return f"{revision}-{digest}"
+    return f"{revision}-{row_digest(row or b'')}"
 
 
 def _is_counter(field: attrs.Attribute[Any], _: object) -> bool:
@@ -153,11 +205,8 @@ def _turn(busy: Busy) -> dict[str, Any] | None:
     info = busy.busy_info()
     if info is None:
         return None
-    key = info.key
     return {
-        "type": key.type_name,
-        "id": key.object_id,
-        "tenant": key.tenant,
+        **_named(info.key),
         "doing": info.doing,
         "seconds": info.seconds,
         "waiting": info.waiting,

@@ -10,6 +10,7 @@ import attrs
 
 from .._telemetry.events import (
     Activated,
+    Audited,
     DeadLettered,
     Entered,
     Hibernated,
@@ -51,6 +52,7 @@ Point: TypeAlias = (
     | DeadLettered
     | MessageSent
     | MessageBuried
+    | Audited
 )
 """Events without a duration."""
 

@@ -11,8 +11,10 @@ from heapq import nlargest
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 from weakref import WeakValueDictionary
+
+import attrs
 
 from .._activations.calls import LocalCalls
 from .._activations.eviction import DEFAULT_MAX_RESIDENT
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
     from .._cluster.service import Targets
     from .._runtime.sharing import Sharing
+
+Kind = TypeVar("Kind", bound=Instrument)
 
 DEFAULT_CALL_TIMEOUT = 5.0
 DEFAULT_GRACE_PERIOD = 5.0
@@ -244,6 +248,15 @@ class DurableRuntime(Objects):
             CallTimeout: No process of the cluster answered within the runtime's timeout.
         """
         return await self._administered().list_nodes()
+
+    def _instrument(self, kind: type[Kind]) -> Kind | None:
+        """The instrument of a kind that the runtime has; a new one, if it hasn't been entered."""
+        settings = self._settings
+        found = [each for each in settings.instruments if isinstance(each, kind)]
+        if not found and not self._is_entered:
+            found = [kind()]
+            self._settings = attrs.evolve(settings, instruments=(*settings.instruments, *found))
+        return found[0] if found else None
 
     def _open_sharing(self) -> Sharing:
         """The cluster that the runtime is in; for commands."""

@@ -241,6 +241,28 @@ class MessageBuried:
     """Deliveries that failed."""
 
 
+AuditedAction: TypeAlias = Literal["edit", "retry", "drop"]
+
+
+@attrs.frozen(eq=False)
+class Audited:
+    """A user of the inspector has changed an object, or has tried to."""
+
+    key: ObjectKey
+    who: str
+    """The user, as the app's ``authorize`` has named it."""
+    action: Literal["edit", "retry", "drop"]
+    """``"edit"`` of a state, or ``"retry"`` or ``"drop"`` of a dead letter."""
+    name: str
+    """The name of the alarm or the id of the message; "" for an edit."""
+    before: int | None
+    """The revision that an edit was based on; None for a dead letter."""
+    after: int | None
+    """The revision that an edit has stored; None without one."""
+    outcome: str
+    """``"done"``, ``"conflict"``, ``"gone"``, ``"refused"``, or the class of an error."""
+
+
 Timed: TypeAlias = (
     Call | Turn | Load | Save | Delete | AlarmUpdate | Commit | AlarmDelivery | MessageDelivery
 )

@@ -34,7 +34,8 @@ class Cells(ABC, Generic[C]):
         self._cells: dict[ObjectKey, C] = {}
         self._pacing = Pacing(loop, self._cells)
         self._has_started = False
-        self._has_ended = False
+        self.has_ended = False
+        """True if all watches have ended, and later ones end at once."""
         self.failure: Callable[[], BaseException] | None = None
         """Makes the error that watches end with, if the runtime has failed."""
 
@@ -48,7 +49,7 @@ class Cells(ABC, Generic[C]):
         cell = self._cells.get(key)
         if cell is None:
             cell = self._new_cell(key)
-            if self._has_ended:
+            if self.has_ended:
                 cell.has_ended = True
                 return cell, 0
             if not self._has_started:
@@ -149,8 +150,8 @@ class Cells(ABC, Generic[C]):
         Args:
             failure: Makes the error that they end with, if the runtime has failed.
         """
-        if not self._has_ended:
-            self._has_ended, self.failure = True, failure
+        if not self.has_ended:
+            self.has_ended, self.failure = True, failure
             for cell in list(self._cells.values()):
                 self._end(cell)
 

@@ -47,6 +47,7 @@ from .commands.stacks import stacks
 from .commands.stats import stats
 from .commands.tenants import tenants
 from .commands.top import top
+from .commands.ui import ui
 from .commands.wait import wait
 from .commands.watch import watch
 from .errors import describe_os_error
@@ -160,6 +161,7 @@ for _command in (
     stats,
     tenants,
     top,
+    ui,
     wait,
     watch,
 ):

@@ -4,7 +4,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,6 +38,10 @@ class WatchedState:
     revision: int
     state: bytes | None
     """The stored state; None if nothing is stored."""
+
+
+class NotRunning(CommandError):
+    """No app has a storage open that commands can reach."""
 
 
 class RunningApp:
@@ -86,16 +90,25 @@ class RunningApp:
 
     async def statistics(self) -> list[dict[str, Any]]:
         """The counters of each process with objects."""
-        return await self._ask_all(STATISTICS)
+        return await self.ask_all(STATISTICS)
 
     async def turns(self) -> list[dict[str, Any]]:
         """The busy objects of all processes, those first that have been busy for longest."""
-        found = [turn for turns in await self._ask_all(TURNS) for turn in turns]
+        found = [turn for turns in await self.ask_all(TURNS) for turn in turns]
         return sorted(found, key=lambda turn: -turn["seconds"])
 
-    async def _ask_all(self, request: str) -> list[Any]:
+    async def make(self, request: Request) -> Any:
+        """Make a request of the process that has an object. See `RoutedAdministration.make`."""
+        return await self._administration.make(request)
+
+    async def ask_all(self, request: str, arguments: Sequence[object] = ()) -> list[Any]:
+        """Make a request of each process with objects.
+
+        Raises:
+            CommandError: One gave no answer.
+        """
         try:
-            return await self.runtime._open_sharing().ask_all(request, [], PATIENCE_SECONDS)
+            return await self.runtime._open_sharing().ask_all(request, arguments, PATIENCE_SECONDS)
         except (RequestFailed, TimeoutError) as error:
             raise CommandError(
                 f"a process of the app gave no answer ({error}); try again"
@@ -123,7 +136,7 @@ async def running_app(
         timeout: Seconds that a request may take.
 
     Raises:
-        CommandError: No app has it open that commands can reach.
+        NotRunning: No app has it open that commands can reach.
     """
     command = cluster_of(storage, None)
     if command is None:
@@ -132,19 +145,19 @@ async def running_app(
     try:
         await runtime.__aenter__()
     except StorageUnavailable as error:
-        raise CommandError(f"{_not_running(storage).message} ({error.problem})") from error
+        raise NotRunning(f"{_not_running(storage).message} ({error.problem})") from error
     try:
         yield RunningApp(runtime)
     finally:
         await runtime.__aexit__(None, None, None)
 
 
-def _not_running(storage: Storage) -> CommandError:
+def _not_running(storage: Storage) -> NotRunning:
     if isinstance(storage, SQLiteStorage):
-        return CommandError(
+        return NotRunning(
             f"no app has {storage.location} open that commands can reach; start it, without "
             "control=False"
         )
-    return CommandError(
+    return NotRunning(
         f"no process of a cluster has {storage.location} open; start the app, with cluster=True"
     )
