@@ -22,6 +22,7 @@ LARGE = 256 * 1024
 WITHHELD = "withheld: redact has failed, see the log"
 _MISSING = object()
 _MOST_CHANGES = 200
+_WIDTH = 88
 
 ContentKind: TypeAlias = Literal["state", "payload", "arguments", "error"]
 """The kind of a `Content`: an object's state, the payload of an alarm, the arguments of a message,
@@ -108,8 +109,29 @@ def with_declaration(fields: Any, state: Any) -> Any:
 
 
 def pretty(value: Any) -> str:
-    """JSON for people, which still is the same JSON. Invisible characters are escaped."""
-    return escaped_json(json.dumps(value, indent=2, ensure_ascii=False))
+    """JSON for people, which still is the same JSON. Invisible characters are escaped.
+
+    A list or an object that fits is on one line.
+    """
+    return escaped_json("".join(_lines(value, "")))
+
+
+def _lines(value: Any, margin: str) -> Iterator[str]:
+    text = json.dumps(value, ensure_ascii=False)
+    is_long = len(margin) + len(text) > _WIDTH
+    if not isinstance(value, (dict, list)) or not value or (margin and not is_long):
+        yield text
+        return
+    is_dict = isinstance(value, dict)
+    within, end = f"{margin}  ", f"\n{margin}"
+    items = value.items() if is_dict else enumerate(value)
+    yield "{" if is_dict else "["
+    for number, (name, item) in enumerate(items):
+        yield f"{',' if number else ''}\n{within}"
+        if is_dict:
+            yield f"{json.dumps(name, ensure_ascii=False)}: "
+        yield from _lines(item, within)
+    yield f"{end}{'}' if is_dict else ']'}"
 
 
 def compact(value: Any) -> str:

@@ -23,6 +23,8 @@ _MOST_TYPES = 200
 _MOST_ROWS = 50
 _STUCK_SECONDS = 1.0
 _PAGE = 100
+_LIBRARIES = ("/site-packages/", "/lib/python3", "/trio_durable/")
+"""Parts of the paths of files that aren't the app's."""
 
 
 @attrs.frozen
@@ -35,6 +37,13 @@ class Busy:
     waiting: int
     cancelled: float | None
     awaits: list[dict[str, Any]]
+
+    @property
+    def place(self) -> dict[str, Any] | None:
+        """The innermost frame of the app's own code that awaits; of any code, if none is."""
+        own = [each for each in self.awaits if not any(part in each["file"] for part in _LIBRARIES)]
+        found = own or self.awaits
+        return found[-1] if found else None
 
 
 async def busy_objects(view: View) -> list[Busy]:
