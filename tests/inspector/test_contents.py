@@ -51,6 +51,12 @@ def test_escaped_json_is_the_same_json(value: Any) -> None:
     assert escaped_json(text) == text
 
 
+def test_what_fits_is_on_one_line() -> None:
+    state = {"few": [1, 2], "many": ["a long word"] * 8, "none": []}
+    words = ",\n".join(['    "a long word"'] * 8)
+    assert pretty(state) == (f'{{\n  "few": [1, 2],\n  "many": [\n{words}\n  ],\n  "none": []\n}}')
+
+
 def test_changes_are_named_by_their_paths() -> None:
     before = {"a": 1, "b": [1, {"c": True}], "gone": None}
     after = {"a": 1.0, "b": [1, {"c": 1}, "new"]}

@@ -124,7 +124,7 @@ def _lines(value: Any, margin: str) -> Iterator[str]:
         return
     is_dict = isinstance(value, dict)
     within, end = f"{margin}  ", f"\n{margin}"
-    items = value.items() if is_dict else enumerate(value)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
     yield "{" if is_dict else "["
     for number, (name, item) in enumerate(items):
         yield f"{',' if number else ''}\n{within}"
