@@ -235,7 +235,7 @@ MUTANTS = [
     Mutant(
         "answered_before_the_read",
         "an owner answers a look with what it has, before the read that follows it",
-        "histories of clusters",
+        "clusters",
         "_watching/session.py",
         "if is_answer and cell.version and cell.confirmed >= found.needed:",
         "if is_answer and cell.version:",

@@ -12,19 +12,21 @@ import pytest
 from cluster.files import CLIENT, member, members
 from cluster.shared_memory import SHARDS, Node, Rows, node
 from support.clock import settle
+from support.runtimes import scripted_runtime
+from support.scripted import ScriptedStorage
 from support.tasks import calls
 
-from trio_durable import Cluster, DurableRuntime, PersistenceError
+from trio_durable import Cluster, DurableRuntime, MemoryStorage, ObjectKey, PersistenceError
 from trio_durable._cluster.peer import Peer
 from trio_durable._cluster.publisher import _Subscriber
 from trio_durable._cluster.routed_hub import RoutedHub
 from trio_durable._runtime.file_sharing import FileSharing
 from trio_durable._runtime.member_sharing import MemberSharing
 from trio_durable._watching.hub import Hub
-from trio_durable._watching.session import News
+from trio_durable._watching.session import News, NewsKind, Session
 from trio_durable.storage import StorageFault
 
-from .rooms import Room, Seat
+from .rooms import Room, Seat, row_of
 
 pytestmark = pytest.mark.anyio
 
@@ -216,6 +218,37 @@ async def test_a_commit_that_fails_is_not_seen_elsewhere(
         await both.guest.get(Room, "lobby").say("kept")
         await news.wait()
         assert news.value == (1, ["kept"])
+
+
+async def test_a_read_that_began_before_a_look_does_not_answer_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It began in an earlier tenure, and another process has written since.
+    storage = ScriptedStorage()
+    async with scripted_runtime(storage) as runtime:
+        opened = runtime._usable()
+        hub, key = opened.hub, ObjectKey("Room", "lobby")
+        assert isinstance(hub, Hub)
+        tenures = ["first"]
+        earlier, later = (Session(hub, lambda key: tenures[-1], lambda: None) for _ in range(2))
+        await runtime.get(Room, "lobby").say("ours")
+        with monkeypatch.context() as patch:
+            patch.setattr(opened.pump, "_deliver", lambda: None)
+            earlier.watch(key, 1)
+            await settle()  # the row is read, but not handed over
+            assert isinstance(storage.inner, MemoryStorage)
+            storage.inner._contents.rows[key] = 7, 0, row_of(["theirs"])
+            tenures.append("second")
+            later.watch(key, 1)
+        opened.batched_load.deliver()
+        assert later.take() is None
+        await settle()
+        news = later.take()
+        assert news is not None
+        assert (news.look, news.revision, news.row) == (1, 7, row_of(["theirs"]))
+        moved = earlier.take()
+        assert moved is not None
+        assert moved.kind is NewsKind.MOVED
 
 
 # --- errors --------------------------------------------------------------------------------------
