@@ -508,6 +508,24 @@ async def test_a_shard_that_was_away_for_a_moment_is_read_once_more() -> None:
             assert await seat.next() == await other.next() == (2, ["there", "here"])
 
 
+async def test_an_owner_says_that_an_object_has_moved_though_nothing_changes_it_there() -> None:
+    # The other process sees the same owner before and after.
+    rows = Rows()
+    async with node(rows) as first, node(rows) as second, node(rows, cluster=GUEST) as guest:
+        await anyio.sleep(5)
+        await lead(to=first)
+        async with Seat(guest.runtime) as seat:
+            assert await seat.next() == (0, [])
+            guest.membership.is_held = True
+            await lead(to=second)
+            await second.runtime.get(Room, "lobby").say("there")
+            await second.runtime.stop(Room, "lobby")
+            await lead(to=first)
+            guest.membership.is_held = False
+            rows.look()
+            assert await seat.next() == (1, ["there"])
+
+
 # --- other releases ------------------------------------------------------------------------------
 
 
