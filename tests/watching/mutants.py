@@ -297,14 +297,6 @@ MUTANTS = [
         "            pass\n\n    def take",
     ),
     Mutant(
-        "end_of_a_link_ignored",
-        "the objects of a link that has ended aren't watched elsewhere",
-        "clusters",
-        "_cluster/routed_hub.py",
-        "            if cell.feed is feed:\n",
-        "            if False:\n",
-    ),
-    Mutant(
         "drop_not_told_to_other_processes",
         "the drop of a tenant isn't reported to processes that watch its objects",
         "clusters",
