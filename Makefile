@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # Hundreds of tests start processes that import the library, so its bytecode is kept in any case.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test suite oban deep soak storms chaos inject away lint format api api-check changelog docs package bench bench-short load compare clean
+.PHONY: help demo test suite oban deep soak storms chaos inject away lint format api api-check browser changelog docs package bench bench-short load compare clean
 
 help:
 	@echo "make demo         a crash and a recovery, in about 15 seconds; KEEP=bank.db keeps the file"
@@ -25,6 +25,7 @@ help:
 	@echo "make deep         the tests that draw or take samples, with many more examples (an hour)"
 	@echo "make inject       a fault on each line that runs in the loop (an hour), or on every EVERY=20th"
 	@echo "make away         all guarantees with the objects in another member of a cluster (minutes)"
+	@echo "make browser      the tests in a real browser; they need Chromium, which is looked for"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff lay out the code"
 	@echo "make api          record the public surface in tests/api.txt"
@@ -125,6 +126,10 @@ inject: $(READY)
 away: $(READY)
 	TRIO_DURABLE_AWAY_EVERY=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal \
 		tests/guarantees tests/outbox -k away
+
+browser: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group browser
+	$(BIN)/python -m pytest -m browser
 
 lint: $(READY)
 	$(BIN)/ruff check .

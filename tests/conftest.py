@@ -8,11 +8,18 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from support.chromium import chromium
 from support.clock import VirtualTimeLoop
 from support.postgres import fresh_server, own_server, postgres, postgres_database
 from trio.testing import MockClock
 
-__all__ = ["fresh_server", "own_server", "postgres", "postgres_database"]  # fixtures for all
+__all__ = [
+    "chromium",
+    "fresh_server",
+    "own_server",
+    "postgres",
+    "postgres_database",
+]  # fixtures for all
 
 
 @pytest.fixture(params=["trio", "asyncio"])
