@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import anyio
 import attrs
 
 from trio_durable import DurableRuntime
-from trio_durable.web import EventStream
 
 
 @attrs.frozen
@@ -25,6 +24,9 @@ class Request:
         if self.last_event_id is not None:
             headers.append((b"Last-Event-ID", self.last_event_id.encode()))
         return {"type": "http", "headers": headers}
+
+
+App: TypeAlias = Callable[[dict[str, Any], Any, Any], Awaitable[object]]
 
 
 class Event(NamedTuple):
@@ -43,6 +45,7 @@ class Browser:
         self.headers: dict[str, str] = {}
         self.text = ""
         self.has_ended = False
+        self._has_asked = False
         self._left = anyio.Event()
         self._may_read = anyio.Event()
         self._may_read.set()
@@ -76,9 +79,23 @@ class Browser:
         """The number of comments so far."""
         return self.text.count(":\n\n")
 
-    async def open(self, stream: EventStream) -> None:
+    async def open(self, app: App, path: str = "/") -> None:
         """Read a stream to its end."""
-        await stream({"type": "http"}, self._receive, self._send)
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+            "client": ("127.0.0.1", 4711),
+            "server": ("127.0.0.1", 80),
+        }
+        await app(scope, self._receive, self._send)
 
     async def wait_for(self, count: int) -> list[Event]:
         """The events, once there are so many."""
@@ -99,6 +116,9 @@ class Browser:
         self._may_read.set()
 
     async def _receive(self) -> dict[str, Any]:
+        if not self._has_asked:
+            self._has_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
         await self._left.wait()
         return {"type": "http.disconnect"}
 

@@ -51,11 +51,12 @@ MUTANTS = [
     ),
     Mutant(
         "authorized_when_idle",
-        "a client of a busy object isn't authorized again",
+        "each event puts the next authorization off",
         "authorization",
         "web/_event_stream.py",
-        "                if anyio.current_time() >= due:\n",
-        "                if anyio.current_time() >= due and snapshot is None:\n",
+        "                    chunk = self._event(snapshot) or chunk\n",
+        "                    chunk = self._event(snapshot) or chunk\n"
+        "                    due = anyio.current_time() + self._keep_alive\n",
     ),
     Mutant(
         "anything_true_authorizes",
