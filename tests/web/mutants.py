@@ -86,9 +86,9 @@ MUTANTS = [
         "failure_keeps_the_id",
         "a state that isn't available keeps the id of the one before",
         "views",
-        "web/_renderings.py",
-        '    return f"{revision}-"\n',
-        '    return f"{revision}-{0:016x}"\n',
+        "web/_showing.py",
+        "self._shown = token_of_failure(revision), _Kind.FAILURE, failure\n",
+        "self._shown = self.token, _Kind.FAILURE, failure\n",
     ),
     Mutant(
         "gone_not_told",
