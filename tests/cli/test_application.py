@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ import pytest
 import trio
 
 from trio_durable import DurableObject, DurableRuntime, ObjectKey, StateDecodeError
-from trio_durable.cli.application import application
+from trio_durable.cli.application import SECTIONS, application
 from trio_durable.cli.errors import CommandError
 from trio_durable.cli.options import json_option, storage_option
 from trio_durable.cli.output import console, print_json, progress_bar
@@ -97,6 +98,29 @@ def test_help_comes_with_examples(args: tuple[str, ...]) -> None:
     result = run(*args)
     assert (result.exit_code, result.stderr) == (0, "")
     assert "Examples:\n    trio-durable init shop  " in result.stdout
+
+
+def test_the_help_has_each_command_once_with_a_whole_sentence() -> None:
+    sections = list(chain.from_iterable(SECTIONS.values()))
+    assert sorted(str(each.name) for each in sections) == sorted(application.commands)
+    text = run("--help", env={"COLUMNS": "80"}).stdout
+    assert "..." not in text.partition("\n\n")[2]
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("shwo", "-s", "my app.db", "Cart", "ada"), "show -s 'my app.db' Cart ada"),
+        (("migrate-state", "--help"), "migrate-states --help"),
+    ],
+)
+def test_a_misspelt_command_is_answered_with_a_line_to_paste(
+    args: tuple[str, ...], line: str
+) -> None:
+    refused = run(*args)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"Did you mean `trio-durable {line}`?" in refused.stderr
 
 
 @pytest.mark.parametrize("name", sorted(application.commands))

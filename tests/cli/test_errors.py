@@ -23,17 +23,22 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("ls -s app.db Cart --limit x", "'x' is not a valid integer"),
         ("ls -s app.db Cart another", "unexpected extra argument (another)"),
         ("ls -s app.db Cart --after {''}", "'' can't be an id: it is empty"),
+        ("ls -s app.db Countr", "app.db. Did you mean Counter?"),
+        ("ls -s app.db Zebra --json", "app.db; it has Cart, Counter"),
         ("ls -s app.db {''}", "'' can't be a type: it is empty"),
     ],
     "show": [
         ("show -s app.db Cart", "Missing argument 'ID'"),
-        ("show -s app.db Cart eve", "Cart('eve') isn't stored; `trio-durable ls Cart`"),
+        ("show -s app.db Cart eve", "Cart('eve') isn't stored; `trio-durable ls -s "),
         ("show -s app.db -t acme Cart bob", "Cart('bob') of tenant acme isn't stored"),
+        ("show -s app.db Crat ada", "app.db. Did you mean Cart?"),
+        ("show -s app.db -t acme Counter hits", "app.db, tenant acme; it has Cart"),
         ("show -s app.db Cart " + 600 * "x", "can't be an id: it takes 600 bytes"),
     ],
     "alarms": [
         ("alarms -s app.db --status lost", "'lost' is not one of 'pending', 'overdue', 'dead'"),
         ("alarms -s app.db --id ada", "name it with --type"),
+        ("alarms -s app.db --type Crat", "app.db. Did you mean Cart?"),
         ("alarms -s app.db --type {''}", "'' can't be a type: it is empty"),
         ("alarms -s app.db --type Cart --id {''}", "'' can't be an id: it is empty"),
         ("alarms -s app.db nonsense", "No such command 'nonsense'"),
@@ -67,7 +72,10 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("messages list -s app.db Cart {''}", "'' can't be an id: it is empty"),
         ("messages list -s app.db a b c", "unexpected extra argument (c)"),
     ],
-    "messages dead": [("messages dead -s app.db {''}", "'' can't be a type: it is empty")],
+    "messages dead": [
+        ("messages dead -s app.db {''}", "'' can't be a type: it is empty"),
+        ("messages dead -s app.db Crat", "app.db. Did you mean Cart?"),
+    ],
     "messages retry": [
         ("messages retry -s app.db", "Missing argument 'MESSAGE...'"),
         ("messages retry -s app.db nonsense", "there is no dead letter 'nonsense'"),
@@ -282,9 +290,13 @@ def test_bad_input_is_refused(db: Path, line: str, says: str) -> None:
 
 
 def test_every_command_about_storages_is_here() -> None:
-    about_apps = {"init", "new", "demo", "bench", "completion"}
+    about_apps = {"init", "new", "demo", "bench", "completion", "docs", "simulate"}
     about_runtimes = {"nodes", "serve"}  # see test_serve
+    about_runtimes |= {"call", "shell", "stacks", "top"}  # see test_running
+    about_runtimes |= {"wait", "watch"}  # see test_watching
+    about_files = {"backup", "restore"}  # see test_backup
     names = {" ".join(path) for path in commands(application) if path}
-    names -= about_apps | about_runtimes | {"messages"}  # which has commands alone
+    names -= about_apps | about_runtimes | about_files | {"messages"}  # which has commands alone
     assert REFUSED.keys() == names
-    assert PLAIN.keys() == names - {"copy"}  # which names its storages otherwise
+    # The former names its storages otherwise, and the latter works on PostgreSQL alone.
+    assert PLAIN.keys() == names - {"copy", "alarms move"}

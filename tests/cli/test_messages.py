@@ -229,7 +229,8 @@ def test_messages_are_listed(mail_db: Path) -> None:
     assert lines[1]["sender"] == {"type": "Account", "id": "ada"}
     assert len(lines_of("messages", "list", "-s", str(mail_db), "--json", "--limit", "2")) == 2
     assert "There are more" in run("messages", "list", "-s", str(mail_db), "--limit", "2").stderr
-    assert "No messages match" in run("messages", "list", "-s", str(mail_db), "Cart").stderr
+    assert "No messages match" in run("messages", "list", "-s", str(mail_db), "Account", "x").stderr
+    assert "no type Cart in" in run("messages", "list", "-s", str(mail_db), "Cart").stderr
     [theirs] = lines_of("messages", "list", "-s", str(mail_db), "-t", "acme", "--json")
     assert theirs["tenant"] == "acme"
 
@@ -239,7 +240,7 @@ def test_dead_letters_are_listed_with_their_errors(mail_db: Path) -> None:
     assert (dead["message"], dead["is_overtaken"]) == ("0000000000000009", True)
     assert dead["last_error"] == "ValueError: [bold]no"
     assert "overtaken" in run("messages", "dead", "-s", str(mail_db)).stdout
-    assert "No dead letters match" in run("messages", "dead", "-s", str(mail_db), "Cart").stderr
+    assert run("messages", "dead", "-s", str(mail_db), "Cart").exit_code == 2
 
 
 def test_a_dead_letter_is_retried_at_the_end_of_its_lane(mail_db: Path) -> None:

@@ -253,7 +253,7 @@ RANKS = {
     ],
     "cli.storage": [
         "batches exact_json paging restore totals",
-        "changes",
+        "changes missing",
         "app_classes formatting members open",
         "draining message_findings",
         "owner running type_completion",

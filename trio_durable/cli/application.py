@@ -10,7 +10,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 import click
@@ -54,9 +57,50 @@ from .errors import describe_os_error
 from .exit_status import ExitStatus
 from .output import printable
 
+_WHOLE_SENTENCE = 300
+"""Characters of the short help, which is wrapped and not cut off."""
+
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Projects": (init, new, simulate, demo, bench),
+    "Objects": (ls, show, edit, rm, watch, wait),
+    "A running app": (serve, call, shell, top, stacks, nodes, ui),
+    "Alarms and messages": (alarms, messages),
+    "Storage": (stats, tenants, doctor, backup, restore, export, import_, copy_, reopen),
+    "Upgrades": (migrate, migrate_states, rename),
+    "Help": (docs, completion),
+}
+"""The commands, in the order of the help."""
+
 
 class Application(click.Group):
     """A group that ends its commands by the conventions above."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by section. See `click.Group.format_commands`."""
+        width = max(len(name) for name in self.commands)
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        (str(each.name).ljust(width), each.get_short_help_str(_WHOLE_SENTENCE))
+                        for each in commands
+                    ]
+                )
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See `click.Group.resolve_command`. A misspelt command is answered with the right one.
+
+        Raises:
+            click.UsageError: There is no such command.
+        """
+        name, *rest = args
+        close = get_close_matches(name, self.commands, 1)
+        if close and name not in self.commands and not ctx.resilient_parsing:
+            line = shlex.join([ctx.command_path, close[0], *rest])
+            raise click.UsageError(f"No such command {name!r}. Did you mean `{line}`?", ctx)
+        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit with its status. See `click.Group.main` for the arguments."""
@@ -123,46 +167,12 @@ def application(context: click.Context) -> None:
       trio-durable ls -s app.db Cart               list stored objects
 
     Exit status: 0 for success, 1 if the answer is no, 2 if the command can't
-    be carried out and nothing was changed, 130 after Control-C.
+    be carried out and nothing was changed, 3 if the outcome isn't known, 130
+    after Control-C.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for _command in (
-    alarms,
-    messages,
-    backup,
-    bench,
-    call,
-    completion,
-    copy_,
-    demo,
-    docs,
-    doctor,
-    edit,
-    export,
-    import_,
-    init,
-    ls,
-    migrate,
-    migrate_states,
-    new,
-    nodes,
-    rename,
-    reopen,
-    restore,
-    rm,
-    serve,
-    shell,
-    show,
-    simulate,
-    stacks,
-    stats,
-    tenants,
-    top,
-    ui,
-    wait,
-    watch,
-):
+for _command in chain.from_iterable(SECTIONS.values()):
     application.add_command(_command)

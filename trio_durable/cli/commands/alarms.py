@@ -16,6 +16,7 @@ from ..options import json_option, required_storage, storage_option, storage_opt
 from ..output import console, print_json, quantity
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import alarm_json, alarm_table
+from ..storage.missing import check_type_stored
 from ..storage.open import (
     alarm_key,
     check_type_name,
@@ -88,7 +89,11 @@ def alarms(
     if object_id is not None and type_name is None:
         raise CommandError("--id needs the type of the object; name it with --type")
     now = SystemClock().now()
-    with open_reader(resolve_storage(required_storage(context, storage)), tenant) as reader:
+    store = resolve_storage(required_storage(context, storage))
+    with open_reader(store, tenant) as reader:
+        if type_name is not None:
+            check_type_name(type_name)
+            check_type_stored(reader, store, type_name, tenant)
         rows = _rows(reader, now, type_name, object_id, tenant, status)
         if as_json:
             for row in islice(rows, limit):

@@ -22,7 +22,8 @@ from ..prompts import confirm, is_interactive
 from ..storage import exact_json
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import pretty_state
-from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
+from ..storage.missing import object_not_found
+from ..storage.open import object_key, open_reader, resolve_storage
 from ..storage.owner import open_owner
 from ..storage.paging import find_object
 from ..storage.type_completion import complete_type
@@ -84,11 +85,11 @@ def edit(
     store = resolve_storage(storage)
     with open_reader(store, tenant) as reader:
         if find_object(reader, key) is None:
-            raise object_not_found(key)
+            raise object_not_found(reader, store, key)
         with open_owner(store) as owner:
             row = find_object(reader, key)  # again: a later change by others refuses this one
             if row is None:
-                raise object_not_found(key)
+                raise object_not_found(reader, store, key)
             state = change(row.state, _StateParser(key, row.state, definition, force))
             if state is None or state == _canonical(row.state):
                 click.echo("Nothing has changed.")

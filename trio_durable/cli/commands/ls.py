@@ -14,6 +14,7 @@ from ..errors import CommandError
 from ..options import json_option, storage_options
 from ..output import add_row, console, new_table, print_json
 from ..storage.formatting import format_duration, json_instant, key_members
+from ..storage.missing import check_type_stored
 from ..storage.open import check_type_name, object_key, open_reader, resolve_storage
 from ..storage.paging import iter_objects
 from ..storage.totals import Total
@@ -61,7 +62,9 @@ def ls(
         return
     check_type_name(type_name)
     last = None if after is None else object_key(type_name, after, tenant)
-    with open_reader(resolve_storage(storage), tenant) as reader:
+    store = resolve_storage(storage)
+    with open_reader(store, tenant) as reader:
+        check_type_stored(reader, store, type_name, tenant)
         rows = iter_objects(reader, type_name, tenant or "", last)
         if as_json:
             for row in islice(rows, limit):

@@ -14,6 +14,7 @@ from ..errors import CommandError
 from ..options import json_option, storage_options
 from ..output import add_row, console, new_table, print_json, quantity
 from ..storage.formatting import format_relative, json_instant, json_member, key_members
+from ..storage.missing import check_type_stored
 from ..storage.open import check_type_name, object_key, open_reader, resolve_storage
 from ..storage.owner import open_owner
 from ..storage.paging import iter_dead_messages, iter_messages
@@ -71,7 +72,10 @@ def list_(
         if object_id is not None:
             object_key(type_name, object_id, tenant)
     now = SystemClock().now()
-    with open_reader(resolve_storage(storage), tenant) as reader:
+    store = resolve_storage(storage)
+    with open_reader(store, tenant) as reader:
+        if type_name is not None:
+            check_type_stored(reader, store, type_name, tenant)
         rows = iter_messages(reader, type_name, object_id, tenant or "")
         if as_json:
             for row in islice(rows, limit):
@@ -113,7 +117,10 @@ def dead(
     if type_name is not None:
         check_type_name(type_name)
     now = SystemClock().now()
-    with open_reader(resolve_storage(storage), tenant) as reader:
+    store = resolve_storage(storage)
+    with open_reader(store, tenant) as reader:
+        if type_name is not None:
+            check_type_stored(reader, store, type_name, tenant)
         rows = iter_dead_messages(reader, type_name, tenant or "")
         if as_json:
             for row in islice(rows, limit):

@@ -10,7 +10,8 @@ from ..errors import CommandError
 from ..options import storage_options
 from ..output import quantity
 from ..prompts import confirm, yes_option
-from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
+from ..storage.missing import object_not_found
+from ..storage.open import object_key, open_reader, resolve_storage
 from ..storage.owner import open_owner
 from ..storage.paging import iter_alarms_of, iter_messages
 from ..storage.type_completion import complete_type
@@ -42,7 +43,7 @@ def rm(
             count = sum(1 for _ in iter_alarms_of(reader, key, now))
             mail = sum(1 for _ in iter_messages(reader, key.type_name, key.object_id, key.tenant))
             if row is None and not count and not mail:
-                raise object_not_found(key)
+                raise object_not_found(reader, store, key)
             alarms += count
             waiting += mail
         with open_owner(store) as owner:

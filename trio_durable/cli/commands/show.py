@@ -20,7 +20,8 @@ from ..storage.formatting import (
     printable_lines,
     schema_of,
 )
-from ..storage.open import object_key, object_not_found, open_reader, resolve_storage
+from ..storage.missing import object_not_found
+from ..storage.open import object_key, open_reader, resolve_storage
 from ..storage.paging import find_object, iter_alarms_of, iter_messages
 from ..storage.type_completion import complete_type
 
@@ -40,12 +41,13 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_js
     """
     key = object_key(type_name, object_id, tenant)
     now = SystemClock().now()
-    with open_reader(resolve_storage(storage), tenant) as reader:
+    store = resolve_storage(storage)
+    with open_reader(store, tenant) as reader:
         row = find_object(reader, key)
         alarms = list(iter_alarms_of(reader, key, now))
         waiting = sum(1 for _ in iter_messages(reader, type_name, object_id, key.tenant))
-    if row is None and not alarms and not waiting:
-        raise object_not_found(key)
+        if row is None and not alarms and not waiting:
+            raise object_not_found(reader, store, key)
     if as_json:
         print_json(
             {

@@ -122,7 +122,7 @@ def alarm_json(row: AlarmRow) -> dict[str, object]:
 def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> Table:
     """A table of alarms; without columns for type and id if all are ``of_one`` object."""
     owner = () if of_one else ("type", "id")
-    table = new_table(*owner, "alarm", "status", "due (UTC)", ">", ">failures", "last error")
+    table = new_table("due (UTC)", ">", *owner, "alarm", "status", ">failures", "last error")
     for row in rows:
         alarm = row.alarm
         status: str = row.status
@@ -134,11 +134,11 @@ def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> 
             status += f", crashes: {alarm.crashes}"
         add_row(
             table,
+            format_instant(alarm.due_at),
+            format_relative(alarm.due_at, now),
             *(() if of_one else (alarm.key.type_name, alarm.key.object_id)),
             alarm.key.name,
             status,
-            format_instant(alarm.due_at),
-            format_relative(alarm.due_at, now),
             alarm.failures,
             alarm.last_error or "",
         )

@@ -109,11 +109,3 @@ def _check(kind: str, name: str) -> None:
     problem = id_problem(name)
     if problem is not None:
         raise CommandError(f"{name!r:.80} can't be {kind}: {problem}")
-
-
-def object_not_found(key: ObjectKey) -> CommandError:
-    """The error for an object that isn't stored."""
-    tenant = f" -t {key.tenant}" if key.tenant else ""
-    return CommandError(
-        f"{key} isn't stored; `trio-durable ls{tenant} {key.type_name}` lists the stored objects"
-    )
