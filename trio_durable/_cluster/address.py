@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import stat
+import struct
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -29,6 +30,8 @@ MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 """Bytes of the path of a Unix socket: the size of ``sun_path``, less the byte that ends it."""
 
 _BACKLOG = 128
+_CREDENTIALS = struct.Struct("iII")
+"""The ``struct ucred`` of Linux: process, user and group."""
 
 
 class SocketPathTooLong(ValueError):
@@ -155,10 +158,35 @@ async def dial(address: Address, tls: ssl.SSLContext | None = None) -> ByteStrea
     stream: SocketStream
     if isinstance(address, UnixAddress):
         stream = await anyio.connect_unix(address.path)
+        try:
+            check_user(stream, has_dialled=True)
+        except OSError:
+            await anyio.aclose_forcefully(stream)
+            raise
     else:
         stream = await anyio.connect_tcp(address.host, address.port)
     host = address.host if isinstance(address, TCPAddress) else "localhost"
     return stream if tls is None else await start_tls(stream, tls, hostname=host)
+
+
+def check_user(stream: SocketStream, *, has_dialled: bool) -> None:
+    """Check that the other side of a Unix socket runs as this user, or as root.
+
+    The mode of the socket says the same, but a folder's owner or an administrator can change it.
+    Root may dial the sockets of all users. Other sockets pass, and so do all on systems without
+    ``SO_PEERCRED``.
+
+    Raises:
+        PermissionError: It runs as another user.
+    """
+    raw = stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610  # not Django's
+    if raw is None or not hasattr(socket, "SO_PEERCRED") or raw.family != socket.AF_UNIX:
+        return
+    credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(credentials)
+    me = os.geteuid()
+    if user not in (0, me) and not (has_dialled and me == 0):
+        raise PermissionError(f"the other side runs as user {user}, and this process as user {me}")
 
 
 async def start_tls(

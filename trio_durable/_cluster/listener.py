@@ -19,7 +19,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from .._eventloop.loop import Loop
 from .._text import error_summary
-from .address import Listening, close_copy, start_tls
+from .address import Listening, check_user, close_copy, start_tls
 from .handshake import Connection, Credentials, HandshakeFailed, welcome
 
 logger = logging.getLogger("trio_durable.cluster")
@@ -116,6 +116,7 @@ class Listener:
         remote = _remote(stream)  # as long as it is open
         connection: Connection | None = None
         try:
+            check_user(stream, has_dialled=False)
             with scope, anyio.fail_after(self._timeout):
                 secured = stream if self._tls is None else await start_tls(stream, self._tls)
                 if self.credentials is None:
