@@ -71,6 +71,7 @@ def test_migrations_of_a_tenant_that_cannot_be_applied_are_left(
 # --- down ----------------------------------------------------------------------------------------
 
 ALL = [
+    "m008_views",
     "m007_recurrences",
     "m006_messages",
     "m005_cluster",
@@ -119,8 +120,9 @@ def test_down_in_json(filled: str) -> None:
 def test_down_prints_sql_for_whoever_may_apply_it(filled: str, last: str) -> None:
     result = run("migrate", "-s", filled, "--down", last, "--sql")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "DROP COLUMN" in result.stdout
-    assert ("DROP TABLE" in result.stdout) is (last != "m006_messages")
+    assert "DROP VIEW" in result.stdout
+    assert ("DROP COLUMN" in result.stdout) is (last != "m007_recurrences")
+    assert ("DROP TABLE" in result.stdout) is (last < "m006")
     assert applied(filled) == [*reversed(ALL)]
     with psycopg.connect(filled, autocommit=True) as connection:
         connection.execute(result.stdout.encode(), prepare=False)
@@ -143,7 +145,8 @@ def test_down_asks_first(filled: str) -> None:
 def test_down_to_nowhere_is_refused(filled: str, folder: Path) -> None:
     says = (
         "--down: there is no migration 'm9', only m001_objects, m002_alarms, m003_tenants, "
-        "m004_crashes, m005_cluster, m006_messages, m007_recurrences; name one of these, or none"
+        "m004_crashes, m005_cluster, m006_messages, m007_recurrences, m008_views; name one of "
+        "these, or none"
     )
     assert_refused(folder, says, "migrate", "-s", filled, "--down", "m9", "--yes")
     assert applied(filled) == [*reversed(ALL)]

@@ -208,6 +208,7 @@ def old_file(path: Path) -> None:
             [Commit(ObjectKey("Page", f"old {n}"), 0, b'{"total":1}') for n in range(9)], 0
         )
     with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP VIEW durable_objects_v1")
         for table in ("alarms", "tenants", "messages", "dead_messages", "once"):
             connection.execute(f"DROP TABLE durable_{table}")
         connection.execute("DELETE FROM _sqlite_migrations WHERE name <> 'm001_objects'")

@@ -170,6 +170,7 @@ def run(package: Path, path: Path, does: str) -> list[str]:
 def with_tables_of_last_release(path: Path) -> None:
     """Undo later migrations, which the last release would refuse; the states stay as they are."""
     with closing(sqlite3.connect(path)) as file, file:
+        file.execute("DROP VIEW durable_objects_v1")
         file.execute("DROP INDEX durable_alarms_recurring")
         for column in ("crashes", "marked", "recurrence"):
             file.execute(f"ALTER TABLE durable_alarms DROP COLUMN {column}")

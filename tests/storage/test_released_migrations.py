@@ -14,6 +14,7 @@ from trio_durable.storage.sqlite._migrations import (
     m004_crashes,
     m005_messages,
     m006_recurrences,
+    m007_views,
 )
 from trio_durable.storage.sqlite._names import TableNames
 
@@ -24,6 +25,7 @@ SQLITE = {
     "m004_crashes": "10e29c62a156a93e",
     "m005_messages": "ba405e96832c9228",
     "m006_recurrences": "c6d21b57d47c9347",
+    "m007_views": "02afb634926fb504",
 }
 POSTGRES = {
     "m001_objects": "799922416ef31192",
@@ -33,6 +35,7 @@ POSTGRES = {
     "m005_cluster": "142c860968bf8773",
     "m006_messages": "99ab6f9647e43156",
     "m007_recurrences": "cb14824ee89437d0",
+    "m008_views": "f5dbfcfc89cee1bb",
 }
 
 
@@ -49,6 +52,7 @@ def test_of_sqlite() -> None:
         m004_crashes,
         m005_messages,
         m006_recurrences,
+        m007_views,
     )
     for step in steps:
         with closing(sqlite3.connect(":memory:")) as connection:

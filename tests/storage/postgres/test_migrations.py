@@ -43,6 +43,9 @@ UNION ALL
 SELECT 'function', null, proname, pg_get_functiondef(oid), null, null
 FROM pg_proc WHERE pronamespace = %(schema)s::text::regnamespace
 UNION ALL
+SELECT 'view', null, viewname, definition, null, null FROM pg_views
+WHERE schemaname = %(schema)s::text
+UNION ALL
 SELECT 'table', null, relname, reloptions::text, null, null
 FROM pg_class WHERE relkind = 'r' AND relnamespace = %(schema)s::text::regnamespace
 ORDER BY 1, 2, 3
@@ -142,6 +145,7 @@ def test_migrations_down_and_up_with_tenants(
     scratch = catalogue(admin), catalogue(admin, "durable_acme")
     writer.close()
     assert storage.migrate_down("m001_objects") == [
+        "m008_views",
         "m007_recurrences",
         "m006_messages",
         "m005_cluster",
@@ -256,6 +260,7 @@ def test_a_tenant_is_brought_up_to_date(
     commit(writer, Commit(key("a", "acme"), 0, b"1"))
     scratch = catalogue(admin, "durable_acme")
     writer.close()
+    admin.execute("DROP VIEW durable_acme.durable_objects_v1")
     for table in ("alarms", "messages", "dead_messages", "once"):
         admin.execute(f"DROP TABLE durable_acme.durable_{table}".encode())
     admin.execute("DELETE FROM durable_migrations WHERE tenant = 'acme' AND name > 'm002'")
@@ -264,6 +269,7 @@ def test_a_tenant_is_brought_up_to_date(
         "m004_crashes of tenant acme",
         "m006_messages of tenant acme",
         "m007_recurrences of tenant acme",
+        "m008_views of tenant acme",
     ]
     storage.open_writer().close()
     assert catalogue(admin, "durable_acme") == scratch

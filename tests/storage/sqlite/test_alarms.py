@@ -98,6 +98,7 @@ def test_a_file_from_before_alarms_is_migrated(path: Path) -> None:
     with writing(SQLiteStorage(path)) as writer:
         writer.commit([Commit(key("a"), 0, b"1")], NOW)
     after = schema(path)
+    execute(path, "DROP VIEW durable_objects_v1")
     execute(path, "DROP TABLE durable_alarms")
     execute(path, "DROP TABLE durable_tenants")
     drop_messages(path)

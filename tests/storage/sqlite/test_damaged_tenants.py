@@ -66,6 +66,7 @@ def test_a_tenant_that_cannot_be_migrated_stays_old_alone(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for tenant in ("acme", "zoo"):
+        execute(path, f"DROP VIEW tenant_{tenant}_durable_objects_v1")
         execute(path, f"DROP INDEX tenant_{tenant}_durable_alarms_recurring")
         for column in ("crashes", "marked", "recurrence"):
             execute(path, f'ALTER TABLE "tenant_{tenant}_durable_alarms" DROP {column}')
@@ -78,6 +79,7 @@ def test_a_tenant_that_cannot_be_migrated_stays_old_alone(
             "m004_crashes of tenant acme",
             "m005_messages of tenant acme",
             "m006_recurrences of tenant acme",
+            "m007_views of tenant acme",
         ]
         assert "tenant 'acme' can't be used" in warnings_in(caplog)[0]
         assert writer.commit([Commit(key("zoo"), 1, b"2")], NOW) == ()

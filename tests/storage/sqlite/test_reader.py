@@ -47,6 +47,7 @@ def test_a_reader_of_a_file_that_nobody_has_opened_to_write(path: Path) -> None:
         "m004_crashes",
         "m005_messages",
         "m006_recurrences",
+        "m007_views",
     ]
     assert path.read_bytes() == b""
 

@@ -111,6 +111,7 @@ def test_what_the_tables_of_a_tenant_are_called(path: Path) -> None:
             "tenant_a-b_durable_dead_messages_by_lane",
             "tenant_a-b_durable_once",
             "tenant_a-b_durable_once_by_expiry",
+            "tenant_a-b_durable_objects_v1",
         }
         assert writer.drop_tenant("a-b")
         assert names_in(path) == common
@@ -122,7 +123,7 @@ def test_the_tables_of_a_tenant_are_as_those_of_the_file(path: Path) -> None:
     rows = execute(path, "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL")
     schema = {str(name): str(sql) for name, sql in rows}
     made = [name for name in schema if name.startswith("tenant_a-b_")]
-    assert len(made) == 18
+    assert len(made) == 19
     for name in made:
         common = schema[name].replace("tenant_a-b_", "").replace('"', "")
         assert common == schema[name.removeprefix("tenant_a-b_")]
@@ -269,6 +270,7 @@ def test_the_migrations_of_a_tenant_are_its_own(path: Path) -> None:
         "m004_crashes",
         "m005_messages",
         "m006_recurrences",
+        "m007_views",
     ]
     assert found == [
         *(("trio_durable", name) for name in sorted([*of_everybody, "m003_tenants"])),
@@ -305,6 +307,7 @@ def test_a_tenant_that_was_noted_and_has_no_tables_gets_them(path: Path) -> None
         "m004_crashes of tenant acme",
         "m005_messages of tenant acme",
         "m006_recurrences of tenant acme",
+        "m007_views of tenant acme",
     ]
     with writing(storage) as writer, closing(storage.open_reader()) as reader:
         assert reader.load([theirs("acme")]) == [None]

@@ -31,6 +31,7 @@ class Names:
             "tenant": tenant,
             "schema": _quoted(self.schema) if self.schema is not None else "",
             "objects": self._of("durable_objects"),
+            "objects_v1": self._of("durable_objects_v1"),
             "alarms": self._of("durable_alarms"),
             "messages": self._of("durable_messages"),
             "dead_messages": self._of("durable_dead_messages"),

@@ -264,7 +264,19 @@ _RECURRENCES = Migration(
     ),
 )
 
-TENANT_STEPS = (_OBJECTS, _ALARMS, _CRASHES, MESSAGES, _RECURRENCES)
+_VIEWS = Migration(
+    "m008_views",
+    (
+        # For the SQL of users: its columns stay while those of the table change. PostgreSQL lets no
+        # program write through a view of two sources; the second one costs nothing.
+        """CREATE VIEW {objects_v1} (type, id, revision, updated_at, state) AS
+    SELECT type_name, object_id, revision, updated_at, state
+    FROM {objects} CROSS JOIN (SELECT 1) AS read_only""",
+    ),
+    ("DROP VIEW {objects_v1}",),
+)
+
+TENANT_STEPS = (_OBJECTS, _ALARMS, _CRASHES, MESSAGES, _RECURRENCES, _VIEWS)
 """The steps of each tenant."""
 SHARED_STEPS = (TENANTS, _CLUSTER)
 """The steps of the tables that all tenants share."""

@@ -130,6 +130,15 @@ def m006_recurrences(connection: sqlite3.Connection, names: TableNames) -> None:
     )
 
 
+def m007_views(connection: sqlite3.Connection, names: TableNames) -> None:
+    """Add the view for the SQL of users, whose columns stay while those of the table change."""
+    connection.execute(
+        f"CREATE VIEW {names.objects_v1} AS "
+        "SELECT type_name AS type, object_id AS id, revision, updated_at, state "
+        f"FROM {names.objects}"
+    )
+
+
 _Step = Callable[[sqlite3.Connection, TableNames], None]
 _TENANT_STEPS: tuple[_Step, ...] = (
     m001_objects,
@@ -137,6 +146,7 @@ _TENANT_STEPS: tuple[_Step, ...] = (
     m004_crashes,
     m005_messages,
     m006_recurrences,
+    m007_views,
 )
 _FILE_STEPS: tuple[_Step, ...] = (m003_tenants,)
 
@@ -372,6 +382,7 @@ class Schema:
         with transaction(self._connection):
             if not execute("DELETE FROM durable_tenants WHERE name = ?", (tenant,)).rowcount:
                 return False
+            execute(f"DROP VIEW IF EXISTS {names.objects_v1}")
             for table in names.tables:
                 execute(f"DROP TABLE IF EXISTS {table}")
             execute(f"DELETE FROM {_APPLIED} WHERE migration_set = ?", (_migration_set(tenant),))

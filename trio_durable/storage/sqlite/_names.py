@@ -19,10 +19,11 @@ class TableNames:
         self.messages = self.of("durable_messages")
         self.dead_messages = self.of("durable_dead_messages")
         self.once = self.of("durable_once")
+        self.objects_v1 = self.of("durable_objects_v1")
         self.changes = self.of("durable_changes")
 
     def of(self, name: str) -> str:
-        """Name of the tenant's table, index or trigger ``name``, with its prefix."""
+        """Name of the tenant's table, view, index or trigger ``name``, with its prefix."""
         return f'"{self.prefix}{name}"' if self.tenant else name
 
     @property
