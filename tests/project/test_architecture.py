@@ -60,7 +60,7 @@ RANKS = {
         "custom state",
     ],
     "storage": [
-        "_faults _flock _maintenance _membership _messages",
+        "_faults _flock _maintenance _membership _messages _query",
         "_message_sides _moves _records _renaming",
         "_contract",
         "_batch",
@@ -70,7 +70,7 @@ RANKS = {
         "_urls",
     ],
     "storage.sqlite": [
-        "_backup _database_file _lock _mounts _moves _names _parameters _transaction",
+        "_backup _database_file _lock _mounts _moves _names _parameters _query _transaction",
         "_changes_view _message_schema _recurrence_sql",
         "_log _message_rows _migrations _watch",
         "_alarms _messages _objects _once",
@@ -82,7 +82,7 @@ RANKS = {
     ],
     "storage.postgres": [
         "_errors _jobs _leases _presence _servers _shard_function",
-        "_arrays _conninfo _message_groups _names _steps",
+        "_arrays _conninfo _message_groups _names _query _steps",
         "_connection _message_rows",
         "_job_place _moves",
         "_isolation _session _verification",
@@ -244,8 +244,9 @@ RANKS = {
         "_simulation",
     ],
     "cli": [
-        "errors exit_status options output probes remedies",
-        "cluster_options prompts",
+        "errors exit_status output probes remedies",
+        "options prompts",
+        "cluster_options",
         "storage",
         "transfer scaffold bench demo",
         "commands",
@@ -270,7 +271,7 @@ RANKS = {
     "cli.commands": [
         "alarms backup bench call completion copy demo docs doctor edit export import_ init ls",
         "messages",
-        "migrate migrate_states new nodes rename reopen restore rm serve shell show simulate",
+        "migrate migrate_states new nodes query rename reopen restore rm serve shell show simulate",
         "stacks stats tenants top ui wait watch",
     ],
 }
@@ -329,6 +330,10 @@ SHARED_PRIVATELY = {
     # Only the command backs a file up; a program can have SQLite do it.
     ("cli.commands.backup", "storage.sqlite._backup"),
     ("cli.commands.restore", "storage.sqlite._backup"),
+    # Only the command runs SQL of a user; a program has drivers of its own.
+    ("cli.commands.query", "storage._query"),
+    ("cli.commands.query", "storage.postgres._query"),
+    ("cli.commands.query", "storage.sqlite._query"),
     ("cli.commands.restore", "storage.sqlite._lock"),
     # The command serves the same pages alone, from another source.
     ("cli.commands.ui", "inspector._alone"),

@@ -38,6 +38,7 @@ from .commands.migrate import migrate
 from .commands.migrate_states import migrate_states
 from .commands.new import new
 from .commands.nodes import nodes
+from .commands.query import query
 from .commands.rename import rename
 from .commands.reopen import reopen
 from .commands.restore import restore
@@ -55,14 +56,14 @@ from .commands.wait import wait
 from .commands.watch import watch
 from .errors import describe_os_error
 from .exit_status import ExitStatus
-from .output import printable
+from .output import leave_closed_pipe, printable
 
 _WHOLE_SENTENCE = 300
 """Characters of the short help, which is wrapped and not cut off."""
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Projects": (init, new, simulate, demo, bench),
-    "Objects": (ls, show, edit, rm, watch, wait),
+    "Objects": (ls, show, query, edit, rm, watch, wait),
     "A running app": (serve, call, shell, top, stacks, nodes, ui),
     "Alarms and messages": (alarms, messages),
     "Storage": (stats, tenants, doctor, backup, restore, export, import_, copy_, reopen),
@@ -101,6 +102,16 @@ class Application(click.Group):
             line = shlex.join([ctx.command_path, close[0], *rest])
             raise click.UsageError(f"No such command {name!r}. Did you mean `{line}`?", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. That a program has read enough of its output is its end, and no error."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not isinstance(_unwrapped(error), BrokenPipeError):
+                raise
+            leave_closed_pipe()
+            return 0
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit with its status. See `click.Group.main` for the arguments."""

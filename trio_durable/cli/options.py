@@ -4,16 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast, get_args
 
 import click
 from click.core import ParameterSource
+
+from .errors import CommandError
+from .output import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print only JSON to standard output."
 )
+
+
+def output_option(*, json_is: Output) -> Callable[[F], F]:
+    """``--output`` of commands that list, passed as ``output``; ``--json`` is short for one format.
+
+    Args:
+        json_is: That format: ``"jsonl"``, or ``"json"`` of commands that print one thing.
+    """
+
+    def add(function: F) -> F:
+        @wraps(function)
+        def command(*args: Any, output: Output | None, as_json: bool, **kwargs: Any) -> Any:
+            if as_json and output not in (None, json_is):
+                raise CommandError(f"--json is -o {json_is}; leave it out, or -o {output}")
+            return function(*args, output=output or (json_is if as_json else "table"), **kwargs)
+
+        as_json = click.option(
+            "--json", "as_json", is_flag=True, help=f"The same as --output {json_is}."
+        )
+        chosen = click.option(
+            "--output",
+            "-o",
+            type=click.Choice(get_args(Output)),
+            help="The format of the output; by default, a table for people.",
+        )
+        return cast("F", chosen(as_json(command)))
+
+    return add
 
 
 class InheritedOption(click.Option):

@@ -1,15 +1,23 @@
-"""Output of commands: text and tables for people, JSON for programs.
+"""Output of commands: text and tables for people, JSON and CSV for programs.
 
 Results are printed to standard output, everything else to standard error. Colours and progress
-bars are for terminals: rich leaves them out elsewhere, and where ``NO_COLOR`` is set.
+bars are for terminals: rich leaves them out elsewhere, and where ``NO_COLOR`` is set. Stored data
+may hold control characters, which change what a terminal shows: there all of them are escaped.
+Elsewhere the data is printed as it is.
 
 rich is imported where it is used, because it takes longer to import than the help to print.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 
 import click
 import orjson
@@ -19,28 +27,110 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+Output: TypeAlias = Literal["table", "json", "jsonl", "csv"]
+"""The formats of lists: a table, one JSON array, one line of JSON for each row, or CSV."""
+
+
+def print_rows(
+    output: Output, columns: Sequence[str], rows: Iterable[Mapping[str, object]]
+) -> None:
+    """Print rows in a format for programs, each as soon as it is there.
+
+    Args:
+        output: The format; no table.
+        columns: The members that are the columns of CSV. JSON has all members of a row.
+        rows: The rows; their values are JSON.
+    """
+    match output:
+        case "jsonl":
+            for row in rows:
+                print_reply(row, indent=None)
+        case "json":
+            _print_array(rows)
+        case "csv":
+            print_csv(columns, ([row.get(name) for name in columns] for row in rows))
+        case "table":
+            raise AssertionError("each command makes its own tables")
+
+
+def _print_array(rows: Iterable[Mapping[str, object]]) -> None:
+    if sys.stdout.isatty():
+        print_reply(list(rows))
+        return
+    before = b"["
+    for row in rows:
+        click.echo(before + orjson.dumps(row), nl=False)
+        before = b",\n"
+    click.echo(b"]" if before != b"[" else b"[]")
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print CSV with a line of headings. A member that is no scalar is printed as JSON.
+
+    A cell is the data itself, also if it begins like a formula of a spreadsheet. A quote before it
+    would be part of the data for all other programs.
+    """
+    is_terminal = sys.stdout.isatty()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in chain([columns], rows):
+        cells = [cell(value) for value in row]
+        writer.writerow([printable(each) for each in cells] if is_terminal else cells)
+        click.echo(text.getvalue(), nl=False)
+        text.seek(0)
+        text.truncate()
+
+
+def cell(value: object) -> str:
+    """A value of JSON as the text of a cell, which is empty for null."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
 
 def print_json(value: object) -> None:
     """Print ``value`` as one line of JSON."""
     click.echo(orjson.dumps(value))
 
 
-def print_reply(value: object) -> None:
-    """Print JSON: coloured and on several lines on a terminal, as one line elsewhere."""
+def print_reply(value: object, *, indent: int | None = 2) -> None:
+    """Print JSON: coloured, and on several lines with ``indent``, on a terminal, else as a line."""
     if not sys.stdout.isatty():
         print_json(value)
         return
     from rich.json import JSON
 
-    # Non-ASCII characters are escaped, since some of them change what a terminal shows.
-    console().print(JSON.from_data(value, ensure_ascii=True))
+    # By a parser that keeps integers of any size. Non-ASCII characters are escaped, since some of
+    # them change what a terminal shows.
+    data = json.loads(orjson.dumps(value))
+    shown = JSON.from_data(data, indent=indent, ensure_ascii=True)
+    console().print(shown, soft_wrap=True)
 
 
 def console(*, stderr: bool = False) -> Console:
     """A console for text that people read, without automatic highlighting."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    class OurConsole(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            """Raise the error, which rich would make the exit status 1, that is "no"."""
+            raise BrokenPipeError
+
+    return OurConsole(stderr=stderr, highlight=False)
+
+
+def leave_closed_pipe() -> None:
+    """Print nothing more: the program that reads standard output has closed it.
+
+    It has read enough, such as ``head``. Python would report the rest when it exits.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def progress_bar(console: Console) -> Progress:
@@ -78,6 +168,16 @@ def new_table(*headings: str) -> Table:
             no_wrap=is_number,
             overflow="fold",
         )
+    return table
+
+
+def literal_table(names: Iterable[str]) -> Table:
+    """An empty table whose headings are data, so that none is markup."""
+    from rich.text import Text
+
+    table = new_table()
+    for name in names:
+        table.add_column(Text(printable(name)), overflow="fold")
     return table
 
 

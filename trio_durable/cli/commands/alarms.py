@@ -12,10 +12,10 @@ from ..._clock import SystemClock
 from ...scheduler.oban import ObanScheduler
 from ...storage import AlarmRow, AlarmStatus, Reader, SQLiteStorage
 from ..errors import CommandError
-from ..options import json_option, required_storage, storage_option, storage_options
-from ..output import console, print_json, quantity
+from ..options import output_option, required_storage, storage_option, storage_options
+from ..output import Output, console, print_rows, quantity
 from ..storage.app_classes import AppClasses, app_option
-from ..storage.formatting import alarm_json, alarm_table
+from ..storage.formatting import ALARM_COLUMNS, alarm_json, alarm_table
 from ..storage.missing import check_type_stored
 from ..storage.open import (
     alarm_key,
@@ -57,9 +57,9 @@ _OBAN = ObanScheduler()
 @click.option(
     "--limit",
     type=click.IntRange(1),
-    help=f"List at most so many; by default {_LIMIT}, or all with --json.",
+    help=f"List at most so many; by default {_LIMIT} in a table, else all.",
 )
-@json_option
+@output_option(json_is="jsonl")
 @click.pass_context
 def alarms(
     context: click.Context,
@@ -69,12 +69,12 @@ def alarms(
     object_id: str | None,
     status: AlarmStatus | None,
     limit: int | None,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """List alarms and dead letters.
 
-    The order is by type, id and name. With --json, one line is printed per
-    alarm, as soon as it is read.
+    The order is by type, id and name. With --output jsonl or csv, each line is
+    printed as soon as it is read.
 
     \b
     Examples:
@@ -95,9 +95,8 @@ def alarms(
             check_type_name(type_name)
             check_type_stored(reader, store, type_name, tenant)
         rows = _rows(reader, now, type_name, object_id, tenant, status)
-        if as_json:
-            for row in islice(rows, limit):
-                print_json(alarm_json(row))
+        if output != "table":
+            print_rows(output, ALARM_COLUMNS, map(alarm_json, islice(rows, limit)))
             return
         page = list(islice(rows, limit or _LIMIT))
         has_more = next(rows, None) is not None
@@ -110,7 +109,7 @@ def alarms(
 
 
 def _reject_filters(context: click.Context) -> None:
-    for name in ("type_name", "object_id", "status", "limit", "as_json"):
+    for name in ("type_name", "object_id", "status", "limit", "as_json", "output"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise CommandError(
                 f"alarms {context.invoked_subcommand} takes its own options, after its name"

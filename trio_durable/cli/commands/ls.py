@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import click
@@ -11,8 +11,8 @@ from rich.filesize import decimal
 from ..._clock import SystemClock
 from ...storage import ObjectRow, Reader
 from ..errors import CommandError
-from ..options import json_option, storage_options
-from ..output import add_row, console, new_table, print_json
+from ..options import output_option, storage_options
+from ..output import Output, add_row, console, new_table, print_rows
 from ..storage.formatting import format_duration, json_instant, key_members
 from ..storage.missing import check_type_stored
 from ..storage.open import check_type_name, object_key, open_reader, resolve_storage
@@ -30,35 +30,35 @@ _LIMIT = 100
 @click.option(
     "--limit",
     type=click.IntRange(1),
-    help=f"List at most so many objects; by default {_LIMIT}, or all with --json.",
+    help=f"List at most so many objects; by default {_LIMIT} in a table, else all.",
 )
-@json_option
+@output_option(json_is="jsonl")
 def ls(
     type_name: str | None,
     storage: str,
     tenant: str | None,
     after: str | None,
     limit: int | None,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """List the stored types, or the objects of a TYPE.
 
     Objects are sorted by the UTF-8 bytes of their ids, and listed with revision,
-    size of the state, and time since the last change. With --json, one line is
-    printed per type or object, as soon as it is read.
+    size of the state, and time since the last change. With --output jsonl or csv,
+    each line is printed as soon as it is read.
 
     \b
     Examples:
       trio-durable ls -s app.db
       trio-durable ls -s app.db Cart --after ada --limit 20
-      trio-durable ls -s app.db Cart --json
+      trio-durable ls -s app.db Cart -o csv
     """
     if type_name is None:
         for option, value in (("--after", after), ("--limit", limit)):
             if value is not None:
                 raise CommandError(f"{option} is for the objects of a TYPE; name one")
         with open_reader(resolve_storage(storage), tenant) as reader:
-            _list_types(reader, tenant or "", as_json)
+            _list_types(reader, tenant or "", output)
         return
     check_type_name(type_name)
     last = None if after is None else object_key(type_name, after, tenant)
@@ -66,39 +66,42 @@ def ls(
     with open_reader(store, tenant) as reader:
         check_type_stored(reader, store, type_name, tenant)
         rows = iter_objects(reader, type_name, tenant or "", last)
-        if as_json:
-            for row in islice(rows, limit):
-                print_json(
-                    {
-                        **key_members(row.key),
-                        "revision": row.revision,
-                        "size": len(row.state),
-                        "updated_at": json_instant(row.updated_at),
-                    }
-                )
-        else:
+        if output == "table":
             _list_objects(rows, limit or _LIMIT)
+        else:
+            columns = ("tenant", "type", "id", "revision", "size", "updated_at")
+            print_rows(output, columns, map(_object_json, islice(rows, limit)))
 
 
-def _list_types(reader: Reader, tenant: str, as_json: bool) -> None:
-    table = new_table("type", ">objects", ">size", ">alarms")
-    for each in reader.summarize(SystemClock().now(), tenant):
-        alarms = Total.of([each]).alarms
-        if as_json:
-            tenant_member = {"tenant": tenant} if tenant else {}
-            print_json(
-                {
-                    **tenant_member,
-                    "type": each.type_name,
-                    "objects": each.objects,
-                    "size": each.state_bytes,
-                    "alarms": alarms,
-                }
-            )
-        row = (each.type_name, f"{each.objects:,}", decimal(each.state_bytes), f"{alarms:,}")
-        add_row(table, *row)
-    if as_json:
+def _object_json(row: ObjectRow) -> Mapping[str, object]:
+    return {
+        **key_members(row.key),
+        "revision": row.revision,
+        "size": len(row.state),
+        "updated_at": json_instant(row.updated_at),
+    }
+
+
+def _list_types(reader: Reader, tenant: str, output: Output) -> None:
+    found = reader.summarize(SystemClock().now(), tenant)
+    alarms = [Total.of([each]).alarms for each in found]
+    if output != "table":
+        rows = (
+            {
+                **({"tenant": tenant} if tenant else {}),
+                "type": each.type_name,
+                "objects": each.objects,
+                "size": each.state_bytes,
+                "alarms": count,
+            }
+            for each, count in zip(found, alarms, strict=True)
+        )
+        print_rows(output, ("tenant", "type", "objects", "size", "alarms"), rows)
         return
+    table = new_table("type", ">objects", ">size", ">alarms")
+    for each, count in zip(found, alarms, strict=True):
+        row = (each.type_name, f"{each.objects:,}", decimal(each.state_bytes), f"{count:,}")
+        add_row(table, *row)
     if table.row_count:
         console().print(table)
     else:

@@ -11,8 +11,8 @@ from ..._clock import SystemClock
 from ..._messages.message import message_id, token_of
 from ...storage import DeadMessage, Reader, StoredMessage
 from ..errors import CommandError
-from ..options import json_option, storage_options
-from ..output import add_row, console, new_table, print_json, quantity
+from ..options import output_option, storage_options
+from ..output import Output, add_row, console, new_table, print_rows, quantity
 from ..storage.formatting import format_relative, json_instant, json_member, key_members
 from ..storage.missing import check_type_stored
 from ..storage.open import check_type_name, object_key, open_reader, resolve_storage
@@ -25,8 +25,14 @@ _LIMIT = 100
 _limit_option = click.option(
     "--limit",
     type=click.IntRange(1),
-    help=f"List at most so many; by default {_LIMIT}, or all with --json.",
+    help=f"List at most so many; by default {_LIMIT} in a table, else all.",
 )
+
+_COLUMNS = (
+    *("message", "tenant", "type", "id", "handler", "sender", "sent_at", "wake_at"),
+    *("failures", "crashes", "last_error", "arguments", "arguments_text"),
+)
+_DEAD_COLUMNS = (*_COLUMNS, "died_at", "is_overtaken")
 
 
 @click.group()
@@ -46,21 +52,21 @@ def messages() -> None:
 @click.argument("object_id", metavar="[ID]", required=False)
 @storage_options()
 @_limit_option
-@json_option
+@output_option(json_is="jsonl")
 def list_(
     type_name: str | None,
     object_id: str | None,
     storage: str,
     tenant: str | None,
     limit: int | None,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """List messages that wait.
 
     Those of all receivers, of a TYPE, or of one object.
 
     The order is by receiver, then sender, then as they were sent. The senders and
-    the arguments are in --json.
+    the arguments are in the other formats.
 
     \b
     Examples:
@@ -77,9 +83,8 @@ def list_(
         if type_name is not None:
             check_type_stored(reader, store, type_name, tenant)
         rows = iter_messages(reader, type_name, object_id, tenant or "")
-        if as_json:
-            for row in islice(rows, limit):
-                print_json(_message_json(row))
+        if output != "table":
+            print_rows(output, _COLUMNS, map(_message_json, islice(rows, limit)))
             return
         page = list(islice(rows, limit or _LIMIT))
         has_more = next(rows, None) is not None
@@ -98,9 +103,9 @@ def list_(
 @click.argument("type_name", metavar="[TYPE]", shell_complete=complete_type, required=False)
 @storage_options()
 @_limit_option
-@json_option
+@output_option(json_is="jsonl")
 def dead(
-    type_name: str | None, storage: str, tenant: str | None, limit: int | None, as_json: bool
+    type_name: str | None, storage: str, tenant: str | None, limit: int | None, output: Output
 ) -> None:
     """List dead letters among messages.
 
@@ -122,9 +127,8 @@ def dead(
         if type_name is not None:
             check_type_stored(reader, store, type_name, tenant)
         rows = iter_dead_messages(reader, type_name, tenant or "")
-        if as_json:
-            for row in islice(rows, limit):
-                print_json(_dead_json(row))
+        if output != "table":
+            print_rows(output, _DEAD_COLUMNS, map(_dead_json, islice(rows, limit)))
             return
         page = list(islice(rows, limit or _LIMIT))
         has_more = next(rows, None) is not None

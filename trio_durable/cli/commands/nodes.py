@@ -10,15 +10,15 @@ from ..._api.runtime import DurableRuntime
 from ..._cluster.nodes import Node, by_shards, node_of_member
 from ..._cluster.settings import Command
 from ...storage import SharedStorage, Storage
-from ..options import json_option, storage_argument
-from ..output import add_row, console, new_table, print_json
+from ..options import output_option, storage_argument
+from ..output import Output, add_row, console, new_table, print_rows
 from ..storage.open import resolve_storage
 
 
 @click.command()
 @storage_argument
-@json_option
-def nodes(storage: str, as_json: bool) -> None:
+@output_option(json_is="jsonl")
+def nodes(storage: str, output: Output) -> None:
     """List the runtimes that share a storage.
 
     Owners of objects come first. On an SQLite file the process with the
@@ -31,9 +31,9 @@ def nodes(storage: str, as_json: bool) -> None:
       trio-durable nodes postgresql://app@db.example.com/app --json
     """
     found = _nodes(resolve_storage(storage, option="STORAGE"))
-    if as_json:
-        for node in found:
-            print_json(attrs.asdict(node))
+    if output != "table":
+        columns = [field.name for field in attrs.fields(Node)]
+        print_rows(output, columns, map(attrs.asdict, found))
         return
     if not found:
         click.echo("No runtime is open.", err=True)

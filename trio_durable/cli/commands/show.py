@@ -6,8 +6,8 @@ import click
 from rich.filesize import decimal
 
 from ..._clock import SystemClock
-from ..options import json_option, storage_options
-from ..output import console, print_json, printable, quantity
+from ..options import output_option, storage_options
+from ..output import Output, console, print_reply, print_rows, printable, quantity
 from ..storage.formatting import (
     alarm_json,
     alarm_table,
@@ -25,14 +25,21 @@ from ..storage.open import object_key, open_reader, resolve_storage
 from ..storage.paging import find_object, iter_alarms_of, iter_messages
 from ..storage.type_completion import complete_type
 
+_COLUMNS = (
+    *("tenant", "type", "id", "revision", "updated_at", "schema"),
+    *("state", "state_text", "alarms", "messages_waiting"),
+)
+
 
 @click.command()
 @click.argument("type_name", metavar="TYPE", shell_complete=complete_type)
 @click.argument("object_id", metavar="ID")
 @storage_options()
-@json_option
-def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_json: bool) -> None:
+@output_option(json_is="json")
+def show(type_name: str, object_id: str, storage: str, tenant: str | None, output: Output) -> None:
     """Show the stored state of an object, and its alarms.
+
+    CSV is one line, with the state and the alarms as JSON.
 
     \b
     Examples:
@@ -48,18 +55,20 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, as_js
         waiting = sum(1 for _ in iter_messages(reader, type_name, object_id, key.tenant))
         if row is None and not alarms and not waiting:
             raise object_not_found(reader, store, key)
-    if as_json:
-        print_json(
-            {
-                **key_members(key),
-                "revision": row.revision if row else 0,
-                "updated_at": json_instant(row.updated_at) if row else None,
-                "schema": schema_of(row.state) if row else None,
-                **json_member("state", row.state if row else None),
-                "alarms": [alarm_json(each) for each in alarms],
-                **({"messages_waiting": waiting} if waiting else {}),
-            }
-        )
+    if output != "table":
+        shown = {
+            **key_members(key),
+            "revision": row.revision if row else 0,
+            "updated_at": json_instant(row.updated_at) if row else None,
+            "schema": schema_of(row.state) if row else None,
+            **json_member("state", row.state if row else None),
+            "alarms": [alarm_json(each) for each in alarms],
+            **({"messages_waiting": waiting} if waiting else {}),
+        }
+        if output == "json":
+            print_reply(shown)
+        else:
+            print_rows(output, _COLUMNS, [shown])
         return
     click.echo(printable(str(key)))
     if row is None:

@@ -9,16 +9,18 @@ import click
 
 from ..._keys import ObjectKey
 from ...storage import Storage
-from ..options import json_option, storage_option
-from ..output import print_json, printable, quantity
+from ..options import output_option, storage_option
+from ..output import Output, print_rows, printable, quantity
 from ..storage.open import resolve_storage
 from ..storage.running import running_app
+
+_COLUMNS = ("tenant", "type", "id", "doing", "seconds", "waiting", "cancelled", "awaits")
 
 
 @click.command()
 @storage_option
-@json_option
-def stacks(storage: str, as_json: bool) -> None:
+@output_option(json_is="jsonl")
+def stacks(storage: str, output: Output) -> None:
     """Show what busy objects of a running app await.
 
     An object is busy while it loads or an async def handler runs. The longest
@@ -30,10 +32,10 @@ def stacks(storage: str, as_json: bool) -> None:
       trio-durable stacks -s app.db
     """
     turns = anyio.run(_turns, resolve_storage(storage), backend="trio")
+    if output != "table":
+        print_rows(output, _COLUMNS, turns)
+        return
     for turn in turns:
-        if as_json:
-            print_json(turn)
-            continue
         key = ObjectKey(turn["type"], turn["id"], turn["tenant"])
         waiting = f", {quantity(turn['waiting'], 'call')} waiting" if turn["waiting"] else ""
         click.echo(printable(f"{key}: {turn['doing']} for {turn['seconds']:.3g} s{waiting}"))
@@ -42,7 +44,7 @@ def stacks(storage: str, as_json: bool) -> None:
         for frame in turn["awaits"]:
             place = f"{frame['file']}:{frame['line']}"
             click.echo(printable(f"  {place} in {frame['function']}"))
-    if not turns and not as_json:
+    if not turns:
         click.echo("No object is busy.", err=True)
 
 

@@ -9,8 +9,8 @@ from rich.filesize import decimal
 
 from ..._clock import SystemClock
 from ...storage import TypeSummary
-from ..options import json_option, storage_options
-from ..output import add_row, console, new_table, print_json
+from ..options import output_option, storage_options
+from ..output import Output, add_row, console, new_table, print_reply, print_rows
 from ..storage.formatting import format_relative, json_instant
 from ..storage.open import open_reader, resolve_storage
 from ..storage.paging import select_tenants
@@ -19,12 +19,13 @@ from ..storage.totals import Total
 
 @click.command()
 @storage_options(tenant_help="Count only this tenant.")
-@json_option
-def stats(storage: str, tenant: str | None, as_json: bool) -> None:
+@output_option(json_is="json")
+def stats(storage: str, tenant: str | None, output: Output) -> None:
     """Count objects, bytes of state, alarms and messages.
 
     The counts are per type, per tenant, and in total. All rows are read, so a
-    large storage takes some time.
+    large storage takes some time. As jsonl and csv, a line is printed per type and
+    tenant; only json has the totals and the messages as well.
 
     \b
     Examples:
@@ -40,14 +41,18 @@ def stats(storage: str, tenant: str | None, as_json: bool) -> None:
     totals = {name: Total.of(types) for name, types in summaries.items()}
     total = Total.of(totals.values())
     file_bytes = _size_of(Path(store.location))
-    if as_json:
-        print_json(
+    types_of_all: list[dict[str, object]] = [
+        {"tenant": name, "type": each.type_name, **_figures(each)}
+        for name, types in summaries.items()
+        for each in types
+    ]
+    if output in ("jsonl", "csv"):
+        print_rows(output, ("tenant", "type", *_figures(total)), types_of_all)
+        return
+    if output == "json":
+        print_reply(
             {
-                "types": [
-                    {"tenant": name, "type": each.type_name, **_figures(each)}
-                    for name, types in summaries.items()
-                    for each in types
-                ],
+                "types": types_of_all,
                 "tenants": [{"tenant": name, **_figures(each)} for name, each in totals.items()],
                 "total": _figures(total),
                 "messages": [

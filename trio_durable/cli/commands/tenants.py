@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
 import click
 
 from ..._clock import SystemClock
 from ..._errors import StorageInUse
-from ...storage import Storage
+from ...storage import Reader, Storage
 from ..errors import CommandError
-from ..options import json_option, required_storage, storage_option, storage_option_of_group
-from ..output import add_row, console, new_table, print_json, printable, quantity
+from ..options import output_option, required_storage, storage_option, storage_option_of_group
+from ..output import Output, add_row, console, new_table, print_rows, printable, quantity
 from ..prompts import confirm, yes_option
 from ..storage.open import open_reader, resolve_storage
 from ..storage.owner import open_owner
@@ -19,9 +22,9 @@ from ..storage.totals import Total
 
 @click.group(invoke_without_command=True)
 @storage_option_of_group
-@json_option
+@output_option(json_is="jsonl")
 @click.pass_context
-def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
+def tenants(context: click.Context, storage: str | None, output: Output) -> None:
     """List the tenants, and count their objects and alarms.
 
     \b
@@ -31,29 +34,36 @@ def tenants(context: click.Context, storage: str | None, as_json: bool) -> None:
       trio-durable tenants drop -s app.db acme
     """
     if context.invoked_subcommand is not None:
-        if as_json:
-            raise CommandError("--json is for the list; leave it out")
+        if output != "table":
+            raise CommandError("--output or --json is for the list; leave it out")
         return
-    now = SystemClock().now()
-    table = new_table("tenant", ">objects", ">alarms")
     store = resolve_storage(required_storage(context, storage))
     moves = [move for move in store.list_moves() if move.tenant]
     with open_reader(store) as reader:
-        for name in iter_tenants(reader):
-            total = Total.of(reader.summarize(now, name))
-            if as_json:
-                print_json({"tenant": name, "objects": total.objects, "alarms": total.alarms})
+        totals = _totals(reader)
+        if output != "table":
+            rows = (
+                {"tenant": name, "objects": total.objects, "alarms": total.alarms}
+                for name, total in totals
+            )
+            gone = ({"tenant": move.tenant, "moved_to": move.target} for move in moves)
+            columns = ("tenant", "objects", "alarms", "moved_to")
+            print_rows(output, columns, chain[Mapping[str, object]](rows, gone))
+            return
+        table = new_table("tenant", ">objects", ">alarms")
+        for name, total in totals:
             add_row(table, name, f"{total.objects:,}", f"{total.alarms:,}")
-    if as_json:
-        for move in moves:
-            print_json({"tenant": move.tenant, "moved_to": move.target})
-        return
     if table.row_count:
         console().print(table)
     elif not moves:
         click.echo("There are no tenants.", err=True)
     for move in moves:
         click.echo(printable(f"{move.describe(move.tenant)}."))
+
+
+def _totals(reader: Reader) -> Iterator[tuple[str, Total]]:
+    now = SystemClock().now()
+    return ((name, Total.of(reader.summarize(now, name))) for name in iter_tenants(reader))
 
 
 @tenants.command()

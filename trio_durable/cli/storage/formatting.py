@@ -103,6 +103,13 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+ALARM_COLUMNS = (
+    *("tenant", "type", "id", "name", "status", "due_at", "available_at", "failures"),
+    *("last_error", "crashes", "recurrence", "payload", "payload_text"),
+)
+"""The columns of alarms as CSV."""
+
+
 def alarm_json(row: AlarmRow) -> dict[str, object]:
     """An alarm as a JSON object."""
     alarm = row.alarm
