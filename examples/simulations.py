@@ -3,21 +3,29 @@
     pytest examples/simulations.py
 
 `Carts` compares the shop's carts with a plain class, and follows their orders. `Payments` watches
-the bank, which no crash undoes. The same for `HastyOrder` finds its mistake, and how it comes about
-in the fewest steps.
+the bank, which no crash undoes. `Transfers` counts the money of the demo's bank, `Auctions` that of
+the auction house, and `Agents` the uses of a tool.
+
+`HastyPayments` and `TwoAwaits` fail. They find the mistakes of `HastyOrder` and of two awaits, and
+print how they come about in the fewest steps.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
-from examples import payments
+from examples import agent, auction, payments
+from examples.agent import Agent, Answer, Entry, Model, ToolCall, Tools
+from examples.auction import Auction, NotEnough, User
 from examples.payments import HastyOrder
 from examples.shop import Cart, EmptyCart, Order, OutOfStock, Warehouse
+from trio_durable import DurableObject, WaitingMessage, handler
+from trio_durable.cli.demo.bank import Account, transfer_by_awaits
 from trio_durable.testing.simulate import Simulation, outside
 
 
@@ -142,5 +150,139 @@ class HastyPayments(Bank):
     order_class = HastyOrder
 
 
+def amount_of(message: WaitingMessage) -> int:
+    """The money in a message."""
+    assert isinstance(message.arguments, dict)
+    return int(message.arguments["amount"])
+
+
+class Clerk(DurableObject):
+    """Transfers money as the first bank of the demo does."""
+
+    @handler
+    async def transfer(self, payer: str, payee: str, amount: int) -> None:
+        await transfer_by_awaits(payer, payee, amount)
+
+
+class Money(Simulation):
+    """The demo's bank, for either kind of transfer: all money is in accounts or on its way."""
+
+    ids = ("ada", "bob")
+    left_out: ClassVar[Sequence[str]] = ("Account.withdraw", "Account.deposit")
+
+    @invariant()
+    def no_money_is_lost_or_made(self) -> None:
+        changes = sum(account.balance - 1_000 for account in self.stored(Account).values())
+        assert changes + sum(map(amount_of, self.messages)) == 0
+
+
+class Transfers(Money):
+    """Holds: a transfer is one commit, with a message in it."""
+
+    objects = (Account,)
+    arguments = {  # noqa: RUF012
+        "Account.transfer.payee": st.sampled_from(Money.ids),
+        "Account.transfer.amount": st.integers(1, 9),
+    }
+
+
+class TwoAwaits(Money):
+    """Fails; `tests/example_apps` sees to that."""
+
+    objects = (Account, Clerk)
+    left_out = (*Money.left_out, "Account.transfer")
+    arguments = {  # noqa: RUF012
+        "Clerk.transfer.payer": st.sampled_from(Money.ids),
+        "Clerk.transfer.payee": st.sampled_from(Money.ids),
+        "Clerk.transfer.amount": st.integers(1, 9),
+    }
+
+
+class Auctions(Simulation):
+    """No money appears or vanishes, and reservations are those of leading bids."""
+
+    objects = (Auction, User)
+    ids = ("ada", "bob")
+    allowed = (NotEnough,)
+    delays = (5, 60, 86400)
+    left_out = ("Auction.offer", "User.release", "User.pay", "User.receive")
+    arguments = {  # noqa: RUF012
+        "Auction.begin.title": st.just("a lamp"),
+        "Auction.begin.seller": st.sampled_from(ids),
+        "Auction.begin.minutes": st.just(1),
+        "User.bid.auction": st.sampled_from(ids),
+        "User.bid.amount": st.integers(1, 900),
+        "User.sign_up.zone": st.sampled_from(["UTC", "America/New_York"]),
+    }
+
+    @outside(auction, "send_mail")
+    async def send_mail(self, user: str, lines: list[str], key: str) -> None:
+        assert lines
+
+    @invariant()
+    def no_money_is_lost_or_made(self) -> None:
+        users = self.stored(User)
+        changes = sum(user.balance - auction.CREDIT for user in users.values())
+        on_the_way = [each for each in self.messages if each.handler == "receive"]
+        assert changes + sum(map(amount_of, on_the_way)) == 0
+
+    @invariant()
+    def leading_bids_are_reserved(self) -> None:
+        if self.messages:
+            return  # an offer, a release or a payment is still to come
+        leading: Counter[str] = Counter()
+        for each in self.stored(Auction).values():
+            if each.status == "open" and each.leader is not None:
+                leading[each.leader] += each.price
+        for name, user in self.stored(User).items():
+            assert user.reserved == leading[name]
+            assert 0 <= user.reserved <= user.balance
+
+
+class Agents(Simulation):
+    """A refund that a person has approved happens once, and every question is answered."""
+
+    objects = (Agent, Model, Tools)
+    ids = ("ada",)
+    allowed = (ConnectionError,)
+    delays = (60, 8 * 86400)
+    left_out = ("Agent.thought", "Agent.used", "Agent.failed", "Model.next_step", "Tools.use")
+    arguments = {"Agent.ask.text": st.just("my lamp is broken")}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.refunds: Counter[str] = Counter()
+        """The numbers of requests, by the key of the refund."""
+        super().__init__()
+
+    @outside(agent, "complete", fails_with=ConnectionError)
+    async def complete(self, history: list[Entry]) -> Answer | ToolCall:
+        if history[-1].role == "tool":
+            return Answer(history[-1].text)
+        return ToolCall("refund", "5")
+
+    @outside(agent, "use_tool", fails_with=ConnectionError)
+    async def use_tool(self, call: ToolCall, key: str) -> str:
+        self.refunds[key] += 1
+        return "refunded"
+
+    @invariant()
+    def each_refund_is_in_the_history(self) -> None:
+        if self.messages or self.dead_messages:
+            return
+        noted = sum(
+            Entry("tool", "refunded") in each.history for each in self.stored(Agent).values()
+        )
+        assert bool(noted) == bool(self.refunds)
+
+    @invariant()
+    def an_agent_that_waits_has_a_deadline(self) -> None:
+        for name, each in self.stored(Agent).items():
+            alarms = [alarm.name for alarm in self.alarms(Agent, name)]
+            assert alarms == (["expire"] if each.to_approve is not None else [])
+
+
+TestAgents = Agents.TestCase
+TestAuctions = Auctions.TestCase
 TestCarts = Carts.TestCase
 TestPayments = Payments.TestCase
+TestTransfers = Transfers.TestCase
