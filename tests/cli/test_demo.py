@@ -171,13 +171,14 @@ def test_timers_are_sorted_by_what_became_of_them() -> None:
 def test_the_verdict_names_the_faults() -> None:
     timers = TimerAudit(3, 1, missing=0, twice=0, early=0)
     kill = Kill(a_run({0: 5}), a_bank({0: 5}), lost=0)
-    good = Outcome([kill], a_bank({0: 5}), timers)
+    good = Outcome([kill], [30], a_bank({0: 5}), timers)
     assert good.faults == {}
     assert report.verdict(good).plain == "PASSED: not a cent is missing."
-    cent = Outcome([kill], a_bank({}, missing=1), timers)
+    cent = Outcome([kill], [30], a_bank({}, missing=1), timers)
     assert report.verdict(cent).plain == "FAILED: sums off: 1"
     bad = Outcome(
         [Kill(a_run({0: 5}), a_bank({0: 5}, missing=-2), lost=3)],
+        [30],
         attrs.evolve(a_bank({0: 5}), in_messages=4, in_accounts=TOTAL - 4),
         TimerAudit(3, 1, missing=5, twice=6, early=7),
     )

@@ -73,7 +73,7 @@ def _line(transfers: int, sum_: str, result: str, is_right: bool) -> Text:
 
 def summary(outcome: Outcome) -> str:
     """The durability of the changes, the restarts, and the timers."""
-    opened = ", ".join(str(kill.run.opened_in) for kill in outcome.kills)
+    opened = ", ".join(map(str, outcome.restarts))
     lost = sum(kill.lost for kill in outcome.kills)
     timers = outcome.timers
     return (
@@ -100,8 +100,8 @@ def as_json(awaits: list[Kill], outcome: Outcome) -> dict[str, Any]:
         "awaits": [_kill_as_json(kill) for kill in awaits],
         "message": {
             "kills": [
-                {**_kill_as_json(kill), "opened_in_ms": kill.run.opened_in, "lost": kill.lost}
-                for kill in outcome.kills
+                {**_kill_as_json(kill), "lost": kill.lost, "reopened_in_ms": reopened_in}
+                for kill, reopened_in in zip(outcome.kills, outcome.restarts, strict=True)
             ],
             "end": {
                 "in_accounts": outcome.end.in_accounts,

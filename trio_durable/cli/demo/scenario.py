@@ -48,6 +48,8 @@ class Outcome:
     """The bank by messages: each kill, and the end."""
 
     kills: list[Kill]
+    restarts: list[int]
+    """The milliseconds in which the runtime opened the file after each kill."""
     end: Bank
     timers: TimerAudit
 
@@ -108,7 +110,8 @@ class Stage:
                 sleep(self._pace.down)
         runs.append(self._run(path, "rest", kills, None))
         end = read_bank(path)
-        return Outcome(audits, end, audit_timers(end.timers, runs))
+        restarts = [run.opened_in for run in runs[1:]]
+        return Outcome(audits, restarts, end, audit_timers(end.timers, runs))
 
     def _run(self, path: Path, mode: str, number: int, seconds: float | None) -> Run:
         text = "delivering messages" if seconds is None else "transferring"
