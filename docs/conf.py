@@ -28,6 +28,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"trio_durable {release}"
+html_extra_path = ["llms.txt"]
 
 nitpicky = True
 # Of cattrs, which is imported where it is used.
@@ -108,7 +109,20 @@ for name in trio_durable.__all__:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", unlink)
+    app.connect("build-finished", copy_sources)
     app.connect("missing-reference", resolve)
+
+
+def copy_sources(app: Sphinx, failure: Exception | None) -> None:
+    """For programs: each page's source beside it, and all of them in ``llms-full.txt``."""
+    if failure is not None or app.builder.format != "html":
+        return
+    pages = sorted(app.env.all_docs)
+    texts = [Path(app.srcdir, f"{page}.md").read_text(encoding="utf-8") for page in pages]
+    for page, text in zip(pages, texts, strict=True):
+        Path(app.outdir, f"{page}.md").write_text(text, encoding="utf-8")
+    whole = "\n\n".join(texts)
+    Path(app.outdir, "llms-full.txt").write_text(whole, encoding="utf-8")
 
 
 def unlink(_app: Sphinx, _name: str, source: list[str]) -> None:

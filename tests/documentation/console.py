@@ -69,7 +69,7 @@ class Console:
             return self._process(["sh", "-c", line])
         printed, status, command = "", 0, list[str]()
         for word in [*words, ";"]:
-            if word not in (";", "&&"):
+            if word not in (";", "&&", "&"):
                 command.append(word)
             elif command:
                 output, status = self._command(command)
@@ -106,6 +106,9 @@ class Console:
                 return "", 0
             case "python", ["-m", package] if self._is_a_server(package):
                 self._server.start(package, folder=self.folder)
+                return "", 0
+            case "kill", [*signal, "%1"]:
+                self._server.stop(kill=signal == ["-9"])
                 return "", 0
             case "pkill", [*signal, "-f", _]:
                 self._server.stop(kill=signal == ["-9"])

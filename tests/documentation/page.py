@@ -202,7 +202,7 @@ LANGUAGES = {
 def pages() -> list[Path]:
     """All that there are."""
     found = [path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts]
-    return [ROOT / "README.md", *sorted(found)]
+    return [ROOT / "README.md", ROOT / "AGENTS.md", *sorted(found)]
 
 
 def files(page: Path) -> dict[str, str]:

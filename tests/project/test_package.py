@@ -116,7 +116,8 @@ def test_the_sdist_holds_what_the_tests_need(archives: Archives) -> None:
     folders = [ROOT / name for name in ("tests", "benchmarks", "changes", "docs", "examples")]
     needed = set[str]().union(files(PACKAGE), *map(files, folders))
     needed |= {path.name for path in ROOT.glob("*.md")}
-    needed |= {".gitignore", "LICENSE", "Makefile", "constraints.txt", "pyproject.toml"}
+    needed |= {".gitignore", "LICENSE", "Makefile", "constraints.txt", "hatch_build.py"}
+    needed |= {"pyproject.toml"}
     assert found - {"PKG-INFO"} == needed
 
 
@@ -133,7 +134,12 @@ def test_the_metadata_is_that_of_the_project(archives: Archives) -> None:
         "postgres",
         "testing",
     ]
-    assert found.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
+    page = str(found.get_payload())
+    assert page.startswith("# trio_durable\n")
+    # A package page has no files of the repository beside it.
+    links = re.findall(r"\]\(([^)]*)\)|(?:src|srcset|href)=\"([^\"]*)\"", page)
+    assert all(each.startswith("https://") for pair in links for each in pair if each)
+    assert "guarantees and their limits" in page
     assert found["Description-Content-Type"] == "text/markdown"
     versions = {"3.11", "3.12", "3.13"}
     known = set(found.get_all("Classifier", ()))
@@ -188,13 +194,24 @@ def test_the_command_runs_from_the_wheel(installed: Path, tmp_path: Path) -> Non
     assert said.startswith("Usage: ")
 
 
+CALL_SEATS = """
+import anyio, seats
+from trio_durable import DurableRuntime
+async def main():
+    async with seats.lifespan(seats.app):
+        print(await seats.hold("1A", "ada"), await seats.hold("1A", "bob"))
+anyio.run(main)
+"""
+
+
 def test_the_example_of_the_readme_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     first = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
-    (tmp_path / "counter.py").write_text(first, encoding="utf-8")
-    # The second time it goes on where it was.
-    for printed in ("1\n11\n", "12\n22\n"):
-        assert python("-W", "error", "counter.py", cwd=tmp_path, path=installed) == printed
+    (tmp_path / "seats.py").write_text(first, encoding="utf-8")
+    # The second time it continues where it was.
+    for _ in range(2):
+        printed = python("-W", "error", "-c", CALL_SEATS, cwd=tmp_path, path=installed)
+        assert printed == "True False\n"
 
 
 @pytest.mark.skipif(not BUILT, reason="only `make package` runs the tests over a wheel")
