@@ -110,9 +110,6 @@ class Console:
             case "kill", [*signal, "%1"]:
                 self._server.stop(kill=signal == ["-9"])
                 return "", 0
-            case "pkill", [*signal, "-f", _]:
-                self._server.stop(kill=signal == ["-9"])
-                return "", 0
             case "curl", _:
                 return self._server.curl(*arguments), 0
             case (("python" | ".venv-compare/bin/python"), ["-m", module, *options]) if (
