@@ -125,7 +125,7 @@ async def test_a_tenant_whose_tables_are_gone_fails_no_others(
         execute(
             'DROP TABLE "tenant_acme_durable_objects"'
             if backend == "sqlite"
-            else "DROP TABLE durable_acme.durable_objects"
+            else "DROP TABLE durable_acme.durable_objects CASCADE"
         )
 
         async def add(tenant: str, object_id: str, is_fine: bool) -> None:

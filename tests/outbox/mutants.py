@@ -117,7 +117,7 @@ MUTANTS = [
         "a lane sleeps on though the object was deleted with what waited",
         "sleepers",
         "_outbox/lanes.py",
-        '        """What has waited for an object is gone."""\n'
+        '        """The messages that waited for an object are gone."""\n'
         "        self.inboxes.sleeping.forget(to)\n",
         "",
     ),

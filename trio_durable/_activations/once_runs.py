@@ -461,7 +461,7 @@ class OnceRuns:
 def _find_in_parts(
     reader: Reader, batch: list[OnceRun], now: int
 ) -> list[tuple[list[OnceRun], list[OnceReply | None] | StorageFault]]:
-    """Look up the keys of runs, in the reader's thread. Those that can't be don't fail the others.
+    """Look up the keys of runs, in the reader's thread. One that can't be fails no other.
 
     Returns:
         The parts of the batch, each with what is recorded, or the fault that it has met.

@@ -1,4 +1,4 @@
-"""Requests of commands: calls with plain JSON, and what a process does right now.
+"""Requests of commands: calls with plain JSON, and the present work of a process.
 
 Commands have no classes. Arguments and replies are the JSON of the handlers' annotations, the one
 that crosses between the processes of a cluster, without its declarations.
@@ -42,7 +42,7 @@ declaration, and the revision and digest of the one that is expected. See `edit_
 STATISTICS = "statistics"
 """A request of any process. See `RuntimeStatistics`."""
 TURNS = "turns"
-"""A request of any process: its busy objects, each with what its turn awaits."""
+"""A request of any process: its busy objects, each with the object or call that its turn awaits."""
 WATCH = "watch_as_command"
 """A request of the process that has an object: type, id, tenant, the version that was seen or None,
 seconds. Its answer comes with the next version, at the end of these seconds, or when the runtime

@@ -55,7 +55,7 @@ class Watch(Generic[T_co]):
         self._watched = dict.fromkeys(watched)
         self._is_entered = False
         self._seen: dict[Cell, int] = {}
-        """What was seen of each cell, see `Cell.parked`; the cell of the last snapshot at the
+        """The mark of each cell that was seen, see `Cell.parked`; the last snapshot's cell at the
         end."""
         self._types = {key: object_type for object_type, key in watched}
 

@@ -210,7 +210,7 @@ def _may_have_run(
     name: str,
     timeout: float | None,
 ) -> bool:
-    """Whether a request may have run in a process that doesn't have the object, or has ended.
+    """True if a request may have run in a process that doesn't have the object, or has ended.
 
     Raises:
         Exception: The request failed in another way. See `Router.forward`.

@@ -79,7 +79,7 @@ class Service:
         self._start = start
         self._calls: dict[str, RoutedCalls] = {}
         self.watches: Mapping[str, Callable[[Incoming], object]] = {}
-        """What serves the requests of watches, by their names. They need no task."""
+        """The handlers of the requests of watches, by their names. They need no task."""
         self._administering = 0
         self._ended = AutoResetEvent(services.loop)
         """Set whenever one of these has ended."""

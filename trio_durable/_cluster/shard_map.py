@@ -5,7 +5,7 @@ object in memory is this member's, so most calls need no look at the map.
 
 A shard that this member gives away is closed first: nothing comes into memory any more, except for
 turns that run here already, since their own objects may have to leave, too. When nothing of it is
-left in memory it is given, and from then on nobody is admitted until a view says who owns it.
+left in memory it is given, and from then on no call is admitted until a view says who owns it.
 
 Requests of other members about a shard that isn't here wait until this member has looked: either it
 knows less than they do, or they less than it. So each hand-over costs a caller one answer *moved*

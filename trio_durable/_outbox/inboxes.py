@@ -23,7 +23,7 @@ from .inbox import DEPTH, Inbox, Lane
 from .sleeping_lanes import SleepingLanes
 
 LANES = 16
-"""Lanes of one receiver in memory, at most. Those that sleep don't count."""
+"""Lanes of one receiver in memory, at most. Sleeping ones don't count."""
 MAX_MESSAGES = 10_000
 """Messages in memory, of all receivers."""
 MAX_BYTES = 16_000_000

@@ -202,7 +202,7 @@ class Outbox:
         self._lanes.look(to)
 
     async def settled(self, to: ObjectKey) -> None:
-        """Return when nothing of an object is delivered or may be. Those that sleep don't count."""
+        """Return when nothing of an object is delivered or may be. Sleeping ones don't count."""
         while not self._lanes.is_settled(to):
             await self._lanes.changed()
 

@@ -180,8 +180,8 @@ class Ticket(Commit):
     def takes(self, state: bytes | None, delete: bool) -> bool:
         """True if the changes of a later turn may be added, and in one commit mean the same.
 
-        A deletion buries the messages that wait for the object. Those that earlier turns have sent
-        to it would come after it, and a later state would take its place.
+        A deletion buries the messages that wait for the object. Messages of earlier turns to it
+        would come after it, and a later state would take its place.
         """
         if not delete:
             return state is None or not self.delete

@@ -16,7 +16,7 @@ from ..storage import StorageFault
 
 
 class Follower(Protocol):
-    """A watcher in another hub, which hears of each change at once."""
+    """A watcher in another hub, which gets each change at once."""
 
     def changed(self, cell: Cell) -> None:
         """The cell has another state, a fault, a confirmation, or its end. In the commit's path."""
@@ -62,7 +62,7 @@ class Cell:
         self.fault: StorageFault | None = None
         """The fault of the last read, until another one is begun."""
         self.is_looked_for = False
-        """A read of it is under way."""
+        """A read of it is running."""
         self.look_is_outdated = False
         """A commit was reported since that read began."""
         self.look_again = False
@@ -72,12 +72,12 @@ class Cell:
         self.wanted = 0
         """The number of the last confirmation that was asked for."""
         self.covers = 0
-        """The last one that had been asked for when the read under way began."""
+        """The last one that had been asked for when the running read began."""
         self.confirmed = 0
         """The last one that was given."""
         self.watchers = 0
         self.followers: list[Follower] = []
-        """The watchers among these that don't park."""
+        """The watchers that don't park."""
         self.parked: dict[Waiter, int] = {}
         """The watchers that wait, each with the version that it has seen, in order of arrival.
 

@@ -67,7 +67,7 @@ class Cells(ABC, Generic[C]):
         """A watcher is gone. A cell leaves with its last one."""
         cell.watchers -= 1
         found = self._cells.get(cell.key)
-        if found is cell and cell.watchers <= 0:
+        if found is not None and found is cell and cell.watchers <= 0:
             self._remove(found)
 
     def _remove(self, cell: C) -> None:

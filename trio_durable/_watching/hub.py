@@ -32,7 +32,7 @@ from .cells import Cells
 
 
 class _Look:
-    """A read of a cell's state: see `Loading`. The hub hears of its row as of all loads."""
+    """A read of a cell's state: see `Loading`. Its row reaches the hub as all loads do."""
 
     recurring_alarms: Collection[str] = ()
 

@@ -3,7 +3,7 @@
 Any user of the machine, and any page in a browser on it, reaches a port of the loopback interface.
 So the first segment of each path is a random token, which is in the address that the command
 prints and in no cookie, since cookies don't tell ports apart. A request through a proxy is refused:
-it comes from the machine for whoever reaches the proxy.
+it comes from the machine for all users of the proxy.
 """
 
 from __future__ import annotations

@@ -203,5 +203,5 @@ async def _quiet(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _asset(name: str, _: View) -> Response:
-    content = (files(__package__) / "static" / name).read_bytes()
+    content = (files("trio_durable.inspector") / "static" / name).read_bytes()
     return Response(content, media_type=f"{ASSETS[name]}; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Audit: who has changed what by the inspector, and what came of it.
+"""Audit: the changes by the inspector, each with its user and its outcome.
 
 Each attempt is a record of the logger ``trio_durable.audit``, an `Audited` event for the runtime's
 instruments, and an entry of the page. States are in none of them.

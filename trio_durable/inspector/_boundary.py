@@ -4,7 +4,7 @@ One ASGI app is around all pages, assets, streams and answers about missing page
 request on only if all of these hold, and it adds the same headers to every answer:
 
 1. It is HTTP. A websocket is closed before it is accepted.
-2. The host is one of those that are allowed, if there is such a list. A page of another site whose
+2. The host is on the list of allowed hosts, if there is one. A page of another site whose
    name was made to resolve to this address (DNS rebinding) has that site's host.
 3. The app's ``authorize`` gives it an `Access`.
 4. A request of another site is a plain navigation. A request that changes something comes from a

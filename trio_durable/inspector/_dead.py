@@ -213,7 +213,7 @@ def _error_class(error: str | None) -> str:
 
 
 async def retry(view: View) -> Response:
-    """Retry one dead letter, those that are selected, or all of a list."""
+    """Retry one dead letter, the selected ones, or all of a list."""
     form = await _form(view)
     if form.get("scope") == ["all"]:
         return _retry_all(view)
@@ -221,7 +221,7 @@ async def retry(view: View) -> Response:
 
 
 async def drop(view: View) -> Response:
-    """Remove one dead letter, or those that are selected."""
+    """Remove one dead letter, or the selected ones."""
     return await _change(view, await _form(view), "drop")
 
 
@@ -331,7 +331,7 @@ def _retry_all(view: View) -> Response:
 
 
 async def _batches(view: View) -> AsyncIterator[list[DeadLetter]]:
-    """All dead letters of a list, each once, though those that fail again return to it."""
+    """All dead letters of a list, each once, though a letter that fails again returns to it."""
     type_name, tenant, now = view.query("type") or None, view.tenant, view.now
     seen: set[str] = set()
     if _kind(view) == "messages":

@@ -15,7 +15,7 @@ from ._rendering import live_blocks
 from ._view import Refused, Rendered, View
 
 INTERVAL_SECONDS = 1.0
-"""The time between two looks. A page that is told of changes looks at most five times a second."""
+"""The time between two looks. A page that gets changes looks at most five times a second."""
 FAST_SECONDS = 0.2
 _KEEP_ALIVE_SECONDS = 10.0
 _MAX_SECONDS = 600.0

@@ -46,7 +46,7 @@ _KEPT_CHANGES = 20
 
 
 async def of_type(view: View) -> Rendered:
-    """The objects of a type, and those that are changed and called most."""
+    """The objects of a type, with the most changed and the busiest."""
     view.check_tenant()
     name, tenant = view.type_name, view.tenant
     prefix, after = view.query("prefix"), view.query("after")
@@ -180,7 +180,7 @@ class Watched:
 
 
 async def one_object(view: View, watched: Watched | None = None) -> Rendered:
-    """One object: its state, alarms, messages, and what it does."""
+    """One object: its state, alarms, messages and turn."""
     view.check_tenant()
     key, now = view.key, view.now
     stored = await view.source.read(lambda reader: _read(reader, key, now))
@@ -410,15 +410,20 @@ def _form(
     return Rendered("edit.html", f"Edit {key.object_id}", data, status)
 
 
+def _parsed(text: str) -> Any:
+    """The value of a JSON text; None if it is none."""
+    try:
+        return parse(text)
+    except ValueError:
+        return None
+
+
 def _conflict(
     view: View, key: ObjectKey, row: ObjectRow, base: str, theirs: Any, mine: Any, before: int
 ) -> Rendered:
-    """The form again, with the edit on what is stored now."""
+    """The form again, with the edit on the present state."""
     _record(view, key, "conflict", before)
-    try:
-        was = parse(base)
-    except ValueError:
-        was = None
+    was = _parsed(base)
     merge = merged(was, theirs, mine)
     names = [] if merge is None else _changed_names(was, theirs, mine)
     form = _form(

@@ -168,7 +168,7 @@ def _figures(history: TurnHistory, view: View) -> dict[str, Any]:
 
 
 async def turns(view: View) -> Rendered:
-    """Turns: those that run, the slowest, and those that have failed."""
+    """Turns: the running, the slowest and the failed ones."""
     history = view.source.history
 
     def visible(found: Iterator[FinishedTurn]) -> list[dict[str, Any]]:
@@ -205,7 +205,7 @@ def _turn(view: View, turn: FinishedTurn) -> dict[str, Any]:
 
 @attrs.frozen
 class Waiting:
-    """An object in the tree of those that wait for each other."""
+    """An object in the tree of waiting objects."""
 
     key: ObjectKey
     handler: str

@@ -1,7 +1,7 @@
-"""Source: where the inspector has its data from, and what it asks of the app.
+"""Source: the storage and the processes that the inspector reads.
 
-Stored data are read from the storage by a reader, whether an app runs or not. What is in memory is
-asked of the processes that have the objects, and changes are made there.
+Stored data are read from the storage by a reader, whether an app runs or not. Data in memory comes
+from the processes that have the objects, and changes are made there.
 """
 
 from __future__ import annotations

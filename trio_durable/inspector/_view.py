@@ -32,7 +32,7 @@ class Refused(Exception):
 
 
 class NotFound(Refused):
-    """The answer about things that aren't there, and about those that mustn't be seen."""
+    """The answer about things that aren't there, and about hidden ones."""
 
     def __init__(self, problem: str = "There is no such page.") -> None:
         super().__init__(404, "Not found", problem)

@@ -42,6 +42,7 @@ class WebRequest(Protocol):
     @property
     def scope(self) -> Mapping[str, Any]:
         """The connection, as the server has described it."""
+        ...
 
 
 R = TypeVar("R", bound=WebRequest)

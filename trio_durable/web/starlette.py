@@ -5,6 +5,7 @@ An endpoint of Starlette itself may return an `EventStream` as it is.
 
 from __future__ import annotations
 
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -23,7 +24,7 @@ class EventStreamResponse(Response):
         self.stream = stream
         self.status_code = 200
         self.body = b""
-        self.background = None
+        self.background: BackgroundTask | None = None
         self.raw_headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

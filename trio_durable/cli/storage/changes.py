@@ -47,7 +47,7 @@ class Condition:
     def parse(cls, text: str) -> Condition:
         """The condition ``FIELD=VALUE`` or ``FIELD:=JSON``.
 
-        A VALUE is a text, and what it is as JSON, if it is JSON: ``total=3`` holds for 3 and "3".
+        A VALUE is a text, and also its JSON value, if it is JSON: ``total=3`` holds for 3 and "3".
 
         Raises:
             CommandError: It is malformed.

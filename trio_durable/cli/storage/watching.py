@@ -1,7 +1,7 @@
 """Watching: the durable states of one object as they change, for commands.
 
 The process that has the object says when there is another state. Without one that can be asked, the
-storage is read twice a second. Either way each state is durable, and those that come faster than
+storage is read twice a second. Either way each state is durable, and states that come faster than
 they are taken are skipped.
 """
 

@@ -1,6 +1,6 @@
 """Queries of users on a PostgreSQL database, in a transaction that can't write.
 
-A read-only transaction alone isn't enough: a text with ``COMMIT`` ends it, and what follows runs in
+A read-only transaction alone isn't enough: a text with ``COMMIT`` ends it, and the rest runs in
 one of its own. So the query is the operand of ``DECLARE CURSOR``, which takes a ``SELECT`` or
 ``VALUES`` alone, and goes by the extended protocol, which takes one statement.
 
