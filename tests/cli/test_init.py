@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 
 from trio_durable.cli.scaffold.names import package_name_from
 
-from .support import assert_refused, contents, run
+from .support import ROOT, assert_refused, contents, environment, python, run
 
 FILES = {
     ".gitignore",
@@ -36,6 +42,77 @@ def test_it_makes_a_folder_and_says_what_is_in_it(folder: Path) -> None:
     }
     assert last == "Continue with apps/shop/README.md."
     assert b"$" not in b"".join(filter(None, made.values()))
+
+
+WEB_FILES = FILES | {
+    "Dockerfile",
+    "shop.service",
+    "shop/probe.py",
+    "shop/web.py",
+    "tests/test_web.py",
+}
+
+
+def test_a_web_app_passes_all_checks(folder: Path) -> None:
+    result = run("init", "--web", "--name", "shop")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert contents(folder).keys() == WEB_FILES
+    for check in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+        ran = python("-m", *check, cwd=folder)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    # On the one backend of the app's conftest, with warnings as errors.
+    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+    ran = python("-m", "pytest", "-q", "-W", "error", *plugin, cwd=folder)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "8 passed" in ran.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_web_app_is_served_until_a_signal(folder: Path, number: signal.Signals) -> None:
+    assert run("init", "--web", "--name", "shop").exit_code == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "shop"],
+        cwd=folder,
+        env=environment() | {"SHOP_BIND": address, "SHOP_DB": "served.db"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with server:
+        try:
+            assert server.stderr is not None
+            assert any("Running on" in line for line in server.stderr)
+            answer = httpx.post(f"http://{address}/pages/welcome", timeout=30)
+            assert answer.json() == {"total": 1}
+            server.send_signal(number)
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+    shown = run("show", "-s", str(folder / "served.db"), "Page", "welcome")
+    assert shown.exit_code == 0, shown.stderr
+
+
+def test_the_files_for_deployment_are_those_of_the_documentation(folder: Path) -> None:
+    assert run("init", "--web", "--name", "shop").exit_code == 0
+    page = (ROOT / "docs" / "operate" / "deploy.md").read_text(encoding="utf-8")
+    for name, language in (("Dockerfile", "dockerfile"), ("shop.service", "ini")):
+        text = (folder / name).read_text()
+        assert f"```{language}\n# {name}\n{text}```\n" in page
+
+
+@pytest.mark.parametrize("name", ["my_shop", "Shop2", "a" * 40])
+def test_the_files_for_deployment_have_a_user_that_linux_accepts(folder: Path, name: str) -> None:
+    assert run("init", "--web", "--name", name).exit_code == 0
+    (unit,) = folder.glob("*.service")
+    assert re.fullmatch(r"[a-z][a-z0-9-]{0,31}", unit.stem)
+    assert f"\nUser={unit.stem}\n" in unit.read_text()
+    assert f"\nUSER {unit.stem}\n" in (folder / "Dockerfile").read_text()
+    for check in (["ruff", "check", "--select=E,F,I"], ["ruff", "format", "--check"]):
+        ran = python("-m", *check, cwd=folder)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_it_starts_in_the_current_folder_beside_what_is_there(folder: Path) -> None:

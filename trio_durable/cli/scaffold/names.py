@@ -15,8 +15,8 @@ _MAX_LENGTH = 40
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 _TAKEN_PACKAGES = sys.stdlib_module_names | {
-    *("anyio", "attr", "attrs", "cattr", "cattrs", "click", "conftest", "orjson", "pytest"),
-    *("rich", "sqlite_utils", "tests", "trio", "trio_durable"),
+    *("anyio", "attr", "attrs", "cattr", "cattrs", "click", "conftest", "httpx", "hypercorn"),
+    *("orjson", "pytest", "rich", "sqlite_utils", "starlette", "tests", "trio", "trio_durable"),
 }
 """Modules that an app or its tests import. An app's package of the same name would hide one."""
 

@@ -40,14 +40,19 @@ def render_module(*templates: str, modules: Mapping[str, str], **values: str) ->
     """
     imports = _imports_for(render(*templates, imports="", **values), modules)
     source = render(*templates, imports=imports, **values)
-    lines = [part for line in source.splitlines() for part in _wrapped(line)]
-    longest = max(lines, key=len)
+    source = wrap(source)
+    longest = max(source.splitlines(), key=len)
     if len(longest) > MAX_WIDTH:
         raise CommandError(
             f"{longest.strip()!r} makes a line of more than {MAX_WIDTH} characters; choose shorter "
             "names, or write this type by hand"
         )
-    return "\n".join(lines) + "\n"
+    return source
+
+
+def wrap(source: str) -> str:
+    """Break the lines of ``source`` that are too long, as far as the rule above can."""
+    return "".join(f"{part}\n" for line in source.splitlines() for part in _wrapped(line))
 
 
 def split_items(text: str) -> Iterator[str]:
