@@ -24,7 +24,8 @@ ROOM = "/rooms/lobby"
 def server(tmp_path: Path) -> Iterator[Server]:
     shutil.copy(chat.__file__, tmp_path / "live.py")
     shutil.copy(Path(chat.__file__).with_name("chat.html"), tmp_path)
-    with Server(tmp_path, "hypercorn-trio") as server:
+    # One process: hypercorn leaves a worker that accepts connections for an instant after a kill.
+    with Server(tmp_path, "uvicorn") as server:
         yield server
 
 
