@@ -37,7 +37,7 @@ def new(name: str, fields: str, alarm: str | None, package: str | None) -> None:
       trio-durable new Counter --fields count:int,name:str
       trio-durable new Cart --fields 'items:dict[str, int],paid_at:datetime|None'
       trio-durable new Session --fields user:str --alarm expire
-      trio-durable new Room --fields members:set[str] --package chat.objects
+      trio-durable new Room --fields 'members:set[str]' --package chat.objects
     """
     new_object = NewObject(name, parse_fields(fields), alarm)
     app = Path()
