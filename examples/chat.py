@@ -22,7 +22,7 @@ class Post:
     text: str
 
 
-class Room(DurableObject):
+class ChatRoom(DurableObject):
     posts: list[Post] = attrs.field(factory=list)
 
     @handler
@@ -30,7 +30,7 @@ class Room(DurableObject):
         self.posts = [*self.posts, Post(user, text)][-100:]
 
 
-def public(room: Snapshot[Room]) -> list[dict[str, str]]:
+def public(room: Snapshot[ChatRoom]) -> list[dict[str, str]]:
     return [attrs.asdict(post) for post in room.state.posts]
 
 
@@ -42,20 +42,22 @@ async def post(request: Request) -> Response:
     match await request.json():
         case {"user": str(user), "text": str(text), "key": str(key)} if len(user + text) < 1000:
             await (
-                current_runtime().get(Room, request.path_params["room"], once=key).post(user, text)
+                current_runtime()
+                .get(ChatRoom, request.path_params["room"], once=key)
+                .post(user, text)
             )
             return Response(status_code=204)
     return JSONResponse("a post has a user, a text and a key, and is short", 422)
 
 
 async def events(request: Request) -> EventStream:
-    watch = current_runtime().watch(Room, request.path_params["room"])
+    watch = current_runtime().watch(ChatRoom, request.path_params["room"])
     return sse(request, watch, view=public)
 
 
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-    async with DurableRuntime("chat.db", objects=[Room]) as runtime:
+    async with DurableRuntime("chat.db", objects=[ChatRoom]) as runtime:
         with end_watches_on_signals(runtime):
             yield
 

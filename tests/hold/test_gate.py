@@ -139,8 +139,8 @@ async def test_if_that_commit_fails_nothing_is_done_and_the_turn_is_lost(way: st
 
 
 LISTINGS: dict[str, Callable[[Objects], Awaitable[object]]] = {
-    "list_objects": lambda objects: objects.list_objects("Caller"),
-    "list_states": lambda objects: objects.list_states("Caller"),
+    "list_objects": lambda objects: objects.list_objects(Caller),
+    "list_states": lambda objects: objects.list_states(Caller),
     "list_alarms": lambda objects: objects.list_alarms("Callee", "a"),
     "list_dead_letters": lambda objects: objects.list_dead_letters("Callee"),
     "list_messages": lambda objects: objects.list_messages(Callee),

@@ -167,7 +167,7 @@ MUTANTS = [
         "a cell stays when its last watcher is gone",
         "nothing changes",
         "_watching/cells.py",
-        "if found is cell and cell.watchers <= 0:",
+        "if found is not None and found is cell and cell.watchers <= 0:",
         "if False:",
     ),
     Mutant(
