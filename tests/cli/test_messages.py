@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from trio_durable import ObjectKey, SQLiteStorage
-from trio_durable.cli.storage.paging import iter_alarms
+from trio_durable._browsing import iter_alarms
 from trio_durable.cli.storage.restore import Mail, restore_mail
 from trio_durable.storage import (
     RECEIVER_DELETED,

@@ -11,15 +11,9 @@ from pathlib import Path
 import pytest
 
 from trio_durable import ObjectKey, SQLiteStorage
+from trio_durable._browsing import find_alarm, find_object, has_tenant, iter_alarms, iter_types
 from trio_durable._keys import AlarmKey
-from trio_durable.cli.storage.paging import (
-    find_alarm,
-    find_object,
-    has_tenant,
-    iter_alarms,
-    iter_objects,
-    iter_types,
-)
+from trio_durable.cli.storage.paging import iter_objects
 from trio_durable.storage import Reader
 
 from .stored_data import ADA, DAY, LATEST, NOW, fail, fill, json_of, lines_of, save, writer_of

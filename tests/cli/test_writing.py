@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from trio_durable import DurableObject, ObjectKey, SQLiteStorage, upgrade
-from trio_durable.cli.storage import exact_json
+from trio_durable._json import exact
 
 from .stored_data import ADA, DAY, NOW, everything, fail, json_of, lines_of, save, writer_of
 from .support import assert_refused, contents, run
@@ -228,8 +228,8 @@ def test_what_is_unknown_to_json_is_refused(db: Path, text: str | bytes, says: s
 
 def test_all_else_is_taken_as_it_is() -> None:
     numbers = [0, -(2**63), 2**64 - 1, 1.5, 1e308, -0.0]
-    assert exact_json.parse(json.dumps(numbers)) == numbers
-    assert exact_json.parse('{"é\\u2028": [true, null, {}]}') == {"é\u2028": [True, None, {}]}
+    assert exact.parse(json.dumps(numbers)) == numbers
+    assert exact.parse('{"é\\u2028": [true, null, {}]}') == {"é\u2028": [True, None, {}]}
 
 
 # --- rm ------------------------------------------------------------------------------------------

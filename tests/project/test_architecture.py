@@ -253,7 +253,7 @@ RANKS = {
         "application",
     ],
     "cli.storage": [
-        "batches exact_json paging restore totals",
+        "batches paging restore totals",
         "changes missing",
         "app_classes formatting members open",
         "draining message_findings",

@@ -15,7 +15,6 @@ import anyio
 import attrs
 import orjson
 
-from .._activations.encoded import row_digest
 from .._activations.object_type import ObjectType
 from .._activations.services import Busy
 from .._cluster.call_codec import HandlerCodec
@@ -48,9 +47,6 @@ WATCH = "watch_as_command"
 seconds. Its answer comes with the next version, at the end of these seconds, or when the runtime
 closes: `[CHANGED, version, revision, stored text or null]`, `[SAME]` or `[ENDED]`."""
 CHANGED, SAME, ENDED = "changed", "same", "ended"
-
-_MAX_WATCH_SECONDS = 30.0
-"""How long a request of a command that is gone may take."""
 WAITS = "waits"
 """A request of any process: the objects whose turns wait for others. See `WaitGraph.waits`."""
 TYPES = "types"
@@ -58,6 +54,9 @@ TYPES = "types"
 ACTIVATION = "activation"
 """A request of any process: type, id, tenant. Its answer describes the object in memory, or is
 None."""
+
+_MAX_WATCH_SECONDS = 30.0
+"""How long a request of a command that is gone may take."""
 
 
 class CommandRequests:
@@ -89,7 +88,7 @@ class CommandRequests:
             Exception: As `Objects.call` does.
         """
         type_name, object_id, tenant, name, kwargs, once, timeout = arguments
-        objects = cast("Objects", self._opened.services.runtime_of(tenant))
+        objects = self._objects(tenant)
         calls, address = objects._locate(type_name, object_id)
         its = calls.object_type
         handler, key = its.handler(name), partial(its.key, address)
@@ -111,7 +110,7 @@ class CommandRequests:
             PersistenceError: The state can't be read.
         """
         type_name, object_id, tenant, seen, seconds = arguments
-        objects = cast("Objects", self._opened.services.runtime_of(tenant))
+        objects = self._objects(tenant)
         calls, address = objects._locate(type_name, object_id)
         its = calls.object_type
         answer: list[object] = [SAME]
@@ -119,11 +118,9 @@ class CommandRequests:
             watch = Watch[DurableObject](self._opened, [(its, its.key(address))])
             async with watch as snapshots:
                 async for snapshot in snapshots:
-                    text = snapshot.json
-                    row = None if text is None else text.encode()
-                    version = version_of(snapshot.revision, row)
+                    version = version_of(snapshot.revision, snapshot.digest)
                     if version != seen:
-                        answer = [CHANGED, version, snapshot.revision, text]
+                        answer = [CHANGED, version, snapshot.revision, snapshot.json]
                         break
                 else:
                     answer = [ENDED]
@@ -136,10 +133,13 @@ class CommandRequests:
             Exception: As `edit_state` does.
         """
         type_name, object_id, tenant, state, revision, digest = arguments
-        objects = cast("Objects", self._opened.services.runtime_of(tenant))
+        objects = self._objects(tenant)
         key = ObjectKey(type_name, object_id, tenant)
         await edit_state(objects, key, state, (revision, digest))
         return b"null"
+
+    def _objects(self, tenant: str) -> Objects:
+        return cast("Objects", self._opened.services.runtime_of(tenant))
 
     def _codec(self, object_type: ObjectType, handler: HandlerDefinition) -> HandlerCodec:
         codec = self._codecs.get((object_type, handler.name))
@@ -192,9 +192,9 @@ def _named(key: ObjectKey) -> dict[str, str]:
     return {"type": key.type_name, "id": key.object_id, "tenant": key.tenant}
 
 
-def version_of(revision: int, row: bytes | None) -> str:
+def version_of(revision: int, digest: str | None) -> str:
     """Identifies a stored state. An object that was deleted may get the same revision again."""
-    return f"{revision}-{row_digest(row or b'')}"
+    return f"{revision}-{digest or ''}"
 
 
 def _is_counter(field: attrs.Attribute[Any], _: object) -> bool:

@@ -8,6 +8,7 @@ from typing import get_args
 
 import click
 
+from ..._browsing import find_alarm, iter_alarms, iter_alarms_of
 from ..._clock import SystemClock
 from ...scheduler.oban import ObanScheduler
 from ...storage import AlarmRow, AlarmStatus, Reader, SQLiteStorage
@@ -25,13 +26,7 @@ from ..storage.open import (
     resolve_storage,
 )
 from ..storage.owner import open_owner
-from ..storage.paging import (
-    find_alarm,
-    iter_alarms,
-    iter_alarms_of,
-    recurring_pages,
-    select_tenants,
-)
+from ..storage.paging import recurring_pages, select_tenants
 from ..storage.type_completion import complete_type
 
 _LIMIT = 100

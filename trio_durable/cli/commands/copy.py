@@ -10,6 +10,7 @@ from typing import TypeVar
 import attrs
 import click
 
+from ..._browsing import iter_alarms
 from ..._clock import SystemClock
 from ..._keys import AlarmKey, ObjectKey
 from ..._persistence.restoring import can_restore, restore_alarms
@@ -36,7 +37,6 @@ from ..storage.paging import (
     existing_alarms,
     has_mail,
     is_empty,
-    iter_alarms,
     iter_dead_messages,
     iter_messages,
     iter_objects,

@@ -11,21 +11,21 @@ import orjson
 
 from ..._api.durable_object import ObjectDefinition
 from ..._api.registry import state_codec
+from ..._browsing import find_object
 from ..._clock import SystemClock
 from ..._errors import StateDecodeError
+from ..._json import exact
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import ObjectKey
 from ...storage import Commit
 from ..errors import CommandError
 from ..options import storage_options
 from ..prompts import confirm, is_interactive
-from ..storage import exact_json
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import pretty_state
 from ..storage.missing import object_not_found
 from ..storage.open import object_key, open_reader, resolve_storage
 from ..storage.owner import open_owner
-from ..storage.paging import find_object
 from ..storage.type_completion import complete_type
 
 
@@ -118,7 +118,7 @@ class _StateParser:
             CommandError: It isn't valid state.
         """
         try:
-            data = exact_json.parse(text)
+            data = exact.parse(text)
         except ValueError as error:
             raise CommandError(f"the new state of {self.key}: {error}") from None
         if type(data) is not dict:
@@ -185,7 +185,7 @@ def _change(assignments: tuple[str, ...], source: str | None) -> _Change:
         if not field or not separator:
             raise CommandError(f"--set {assignment!r:.80}: write it as field=JSON, such as total=3")
         try:
-            fields[field] = exact_json.parse(value)
+            fields[field] = exact.parse(value)
         except ValueError as error:
             raise CommandError(
                 f"--set {field:.80}: {error}; strings are written as '\"…\"'"
@@ -226,7 +226,7 @@ def _edit_by_hand(state: bytes, parse: _StateParser) -> bytes | None:
 
 def _members(state: bytes) -> dict[str, Any] | None:
     try:
-        data = exact_json.parse(state.decode())
+        data = exact.parse(state.decode())
     except ValueError:
         return None
     return data if isinstance(data, dict) else None

@@ -10,6 +10,7 @@ from typing import IO
 
 import click
 
+from ..._browsing import iter_alarms
 from ..._clock import SystemClock
 from ...storage import Reader
 from ..errors import CommandError
@@ -17,7 +18,6 @@ from ..options import storage_options
 from ..output import console, progress_bar
 from ..storage.open import open_reader, resolve_storage
 from ..storage.paging import (
-    iter_alarms,
     iter_dead_messages,
     iter_messages,
     iter_objects,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..._browsing import iter_alarms_of
 from ..._clock import SystemClock
 from ...storage import AlarmChanges, Commit
 from ..errors import CommandError
@@ -13,7 +14,7 @@ from ..prompts import confirm, yes_option
 from ..storage.missing import object_not_found
 from ..storage.open import object_key, open_reader, resolve_storage
 from ..storage.owner import open_owner
-from ..storage.paging import iter_alarms_of, iter_messages
+from ..storage.paging import iter_messages
 from ..storage.type_completion import complete_type
 
 

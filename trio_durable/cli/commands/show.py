@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.filesize import decimal
 
+from ..._browsing import find_object, iter_alarms_of
 from ..._clock import SystemClock
 from ..options import output_option, storage_options
 from ..output import Output, console, print_reply, print_rows, printable, quantity
@@ -22,7 +23,7 @@ from ..storage.formatting import (
 )
 from ..storage.missing import object_not_found
 from ..storage.open import object_key, open_reader, resolve_storage
-from ..storage.paging import find_object, iter_alarms_of, iter_messages
+from ..storage.paging import iter_messages
 from ..storage.type_completion import complete_type
 
 _COLUMNS = (

@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 import orjson
 
+from ..._json import exact
 from ..errors import CommandError
-from . import exact_json
 
 _CONTEXT_LINES = 2
 _MAX_LINES = 2000
@@ -58,7 +58,7 @@ class Condition:
         if not separator or not path:
             raise CommandError(f"{text!r:.80} is no condition; write FIELD=VALUE or FIELD:=JSON")
         try:
-            parsed = exact_json.parse(value)
+            parsed = exact.parse(value)
         except ValueError as error:
             if is_json:
                 raise CommandError(f"{path:.80}: {error}; write FIELD=VALUE for a text") from None

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import orjson
 
 from ..._clock import instant
+from ..._json import exact
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import MOVED, AlarmRow
 from ..output import add_row, new_table, printable
-from . import exact_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,7 +92,7 @@ def schema_of(state: bytes) -> object:
 def pretty_state(state: bytes) -> str:
     """State as indented JSON for reading and editing; unchanged if it isn't JSON."""
     try:
-        data = exact_json.parse(state.decode())
+        data = exact.parse(state.decode())
     except ValueError:
         return state.decode(errors="replace")
     return orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()

@@ -6,10 +6,10 @@ import shlex
 from difflib import get_close_matches
 from itertools import islice
 
+from ..._browsing import iter_types
 from ..._keys import ObjectKey
 from ...storage import Reader, Storage
 from ..errors import CommandError
-from .paging import iter_types
 
 _NAMED = 5
 """The most types in a message."""

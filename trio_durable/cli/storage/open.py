@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from ..._api.tenant import check_tenant
+from ..._browsing import has_tenant
 from ..._keys import AlarmKey, ObjectKey, id_problem
 from ...storage import Durability, MemoryStorage, Reader, Storage, StorageFault, Writer
 from ...storage._urls import storage_at
 from ..errors import CommandError
-from .paging import has_tenant
 
 
 def resolve_storage(

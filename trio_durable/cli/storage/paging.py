@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from ..._browsing import find_alarm as find_alarm
-from ..._browsing import find_object as find_object
-from ..._browsing import has_tenant as has_tenant
-from ..._browsing import iter_alarms as iter_alarms
-from ..._browsing import iter_alarms_of as iter_alarms_of
-from ..._browsing import iter_types as iter_types
-from ..._browsing import just_before as just_before
+from ..._browsing import iter_alarms, just_before
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import (
     AlarmRow,

@@ -23,8 +23,6 @@ from .members import cluster_of
 
 PATIENCE_SECONDS = 30.0
 """How long a command waits for an answer, unless it says otherwise."""
-
-
 WATCH_SECONDS = 5.0
 """How long one request for the next state of an object may wait for it."""
 
@@ -68,7 +66,7 @@ class RunningApp:
             Exception: As `DurableRuntime.call` does.
         """
         request = Request(CALL, key, handler, arguments, once, timeout, repeatable=once is not None)
-        return await self._administration.make(request)
+        return await self.make(request)
 
     async def next_state(self, key: ObjectKey, seen: str | None) -> WatchedState | None:
         """The state of an object once its version isn't ``seen``; None when the app closes.
@@ -81,7 +79,7 @@ class RunningApp:
         """
         while True:
             request = Request(WATCH, key, seen, WATCH_SECONDS, repeatable=True)
-            kind, *found = await self._administration.make(request)
+            kind, *found = await self.make(request)
             if kind == CHANGED:
                 version, revision, text = found
                 return WatchedState(version, revision, None if text is None else text.encode())
@@ -99,7 +97,9 @@ class RunningApp:
 
     async def make(self, request: Request) -> Any:
         """Make a request of the process that has an object. See `RoutedAdministration.make`."""
-        return await self._administration.make(request)
+        administration = self.runtime._administered()
+        assert isinstance(administration, RoutedAdministration)
+        return await administration.make(request)
 
     async def ask_all(self, request: str, arguments: Sequence[object] = ()) -> list[Any]:
         """Make a request of each process with objects.
@@ -113,12 +113,6 @@ class RunningApp:
             raise CommandError(
                 f"a process of the app gave no answer ({error}); try again"
             ) from error
-
-    @property
-    def _administration(self) -> RoutedAdministration:
-        administration = self.runtime._administered()
-        assert isinstance(administration, RoutedAdministration)
-        return administration
 
 
 @asynccontextmanager

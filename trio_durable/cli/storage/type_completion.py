@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..._browsing import iter_types
 from ..._errors import DurableError
 from ..errors import CommandError
 from .open import open_reader, resolve_storage
-from .paging import iter_types
 
 if TYPE_CHECKING:
     import click

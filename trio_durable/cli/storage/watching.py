@@ -12,13 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
+from ..._activations.encoded import row_digest
 from ..._api.commands import version_of
+from ..._browsing import find_object, has_tenant
 from ..._errors import CallTimeout, OwnerLost, StorageUnavailable, UsageError
 from ..._keys import ObjectKey
 from ...storage import Storage
 from ..errors import CommandError
 from .open import open_reader
-from .paging import find_object, has_tenant
 from .running import WATCH_SECONDS, RunningApp, WatchedState, running_app
 
 POLL_SECONDS = 0.5
@@ -92,7 +93,8 @@ class StateWatch:
                 row = find_object(reader, key)
         if row is None:
             return WatchedState(version_of(0, None), 0, None)
-        return WatchedState(version_of(row.revision, row.state), row.revision, row.state)
+        version = version_of(row.revision, row_digest(row.state))
+        return WatchedState(version, row.revision, row.state)
 
 
 @asynccontextmanager

@@ -16,12 +16,12 @@ from typing import IO
 import attrs
 import orjson
 
+from ..._json import exact
 from ..._keys import ObjectKey
 from ..._messages.message import message_id
 from ...storage import AlarmRow, DeadMessage, ObjectRow, OnceReply, StoredMessage
 from ..errors import CommandError
 from ..output import quantity
-from ..storage import exact_json
 from ..storage.batches import batches
 from .format import EndLine, Row, decode_line, is_header
 
@@ -63,7 +63,7 @@ def check_export(
                 "wrote"
             ) from None
         try:
-            checker.take(exact_json.parse(text))
+            checker.take(exact.parse(text))
         except ValueError as error:
             raise CommandError(
                 f"{name}, line {number}: {error}; fix the file, or export again"
