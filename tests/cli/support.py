@@ -72,3 +72,15 @@ def assert_refused(folder: Path, says: str, *args: str, stdin: str | bytes | Non
 def interruptible() -> None:
     """For a new process: handle SIGINT, even if the process of the tests ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def assert_app_passes_checks(folder: Path, passed: int) -> None:
+    """Run an app's linters, and its tests on the one backend of its conftest."""
+    for check in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+        ran = python("-m", *check, cwd=folder)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    # With warnings as errors.
+    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+    ran = python("-m", "pytest", "-q", "-W", "error", *plugin, cwd=folder)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"{passed} passed" in ran.stdout

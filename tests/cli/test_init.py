@@ -14,7 +14,15 @@ import pytest
 
 from trio_durable.cli.scaffold.names import package_name_from
 
-from .support import ROOT, assert_refused, contents, environment, python, run
+from .support import (
+    ROOT,
+    assert_app_passes_checks,
+    assert_refused,
+    contents,
+    environment,
+    python,
+    run,
+)
 
 FILES = {
     ".gitignore",
@@ -57,14 +65,7 @@ def test_a_web_app_passes_all_checks(folder: Path) -> None:
     result = run("init", "--web", "--name", "shop")
     assert (result.exit_code, result.stderr) == (0, "")
     assert contents(folder).keys() == WEB_FILES
-    for check in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
-        ran = python("-m", *check, cwd=folder)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-    # On the one backend of the app's conftest, with warnings as errors.
-    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider", "-p", "no:asyncio"]
-    ran = python("-m", "pytest", "-q", "-W", "error", *plugin, cwd=folder)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "8 passed" in ran.stdout
+    assert_app_passes_checks(folder, 8)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")

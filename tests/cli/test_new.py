@@ -16,7 +16,7 @@ from trio_durable.cli.scaffold.names import module_name
 from trio_durable.cli.scaffold.new_object import NewObject
 from trio_durable.cli.scaffold.rendering import MAX_WIDTH
 
-from .support import assert_refused, python, run
+from .support import assert_app_passes_checks, assert_refused, python, run
 
 # Every type, composed in every way, and names that could be in the way of something.
 SPREAD: dict[str, list[str]] = {
@@ -56,15 +56,8 @@ def test_an_app_with_new_objects_passes_all_checks(folder: Path) -> None:
     for name, (fields, *more) in SPREAD.items():
         result = run("new", name, "--fields", fields, *more)
         assert (result.exit_code, result.stderr) == (0, ""), name
-    for check in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
-        ran = python("-m", *check, cwd=folder)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-    # On the one backend of the app's conftest, with warnings as errors.
-    plugin = ["-p", "trio_durable.testing.plugin", "-p", "no:cacheprovider", "-p", "no:asyncio"]
-    ran = python("-m", "pytest", "-q", "-W", "error", *plugin, cwd=folder)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
     tests = 4 + 2 * len(SPREAD) + sum(bool(more) for _, *more in SPREAD.values())
-    assert f"{tests} passed" in ran.stdout
+    assert_app_passes_checks(folder, tests)
     for total in (1, 2):
         ran = python("-m", "app", cwd=folder)
         assert ran.stdout == f"{total} visits today, {total} in all\n", ran.stderr
