@@ -47,15 +47,20 @@ $(READY): pyproject.toml constraints.txt
 		--constraint constraints.txt --group test --group examples --editable '.[cli]'
 	@touch $(READY)
 
-# The demo needs the library and its command alone, and so an environment of its own.
+# The demo needs the library and its command alone, and so an environment of its own. Half of the time
+# of a first `make demo` was that of a pip for it and of bytecode that is never imported: the pip of
+# $(PYTHON) fills it, if there is one, and Python compiles on import.
 DEMO := .venv-demo
 
 $(DEMO)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.11 demo"; exit 1; }
 	@echo "Setting up $(DEMO), once."
-	@$(PYTHON) -m venv $(DEMO)
-	@$(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check \
+	@$(PYTHON) -m venv --without-pip $(DEMO)
+	@if $(PYTHON) -m pip --version > /dev/null 2>&1; \
+	then pip="$(PYTHON) -m pip --python $(DEMO)/bin/python"; \
+	else $(PYTHON) -m venv $(DEMO) && pip="$(DEMO)/bin/python -m pip"; fi; \
+	$$pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint constraints.txt --editable '.[cli]'
 	@touch $@
 
