@@ -131,6 +131,38 @@ def test_right_code_is_accepted_in_pyrights_strict_mode(tmp_path: Path) -> None:
     assert pyright(tmp_path) == {}
 
 
+def test_the_public_api_is_typed_throughout(tmp_path: Path) -> None:
+    # No type that a user can see is left to inference, in which checkers differ, or unknown.
+    verifying = ["--outputjson", "--ignoreexternal", "--verifytypes", "trio_durable"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pyright", *verifying],
+        cwd=tmp_path,  # outside the project, so that the package is the installed one
+        env={
+            **os.environ,
+            "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1",
+            # With this option pyright looks nowhere but in the environment that is active.
+            "VIRTUAL_ENV": sys.prefix,
+            "PATH": os.pathsep.join([f"{sys.prefix}/bin", os.environ["PATH"]]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(run.stdout)["typeCompleteness"]
+    assert found["exportedSymbolCounts"]["withKnownType"] > 0
+    unknown = {
+        symbol["name"]: [said["message"] for said in symbol["diagnostics"]]
+        for symbol in found["symbols"]
+        if symbol["isTypeAmbiguous"] or not symbol["isTypeKnown"]
+    }
+    causes = {
+        name: [said for said in messages if "partially unknown" not in said]
+        for name, messages in unknown.items()
+    }
+    assert {name: messages for name, messages in causes.items() if messages} == {}
+    assert unknown == {}
+
+
 def test_wrong_code_is_refused(checker: str, messages: dict[str, Messages]) -> None:
     marked = {
         (f"refused/{path.name}", number): line.strip()

@@ -56,6 +56,9 @@ class Activation(Opening):
 
     __slots__ = ()
 
+    phase: Phase
+    last_used: float
+
     # --- the mailbox -----------------------------------------------------------------------------
 
     def accept(self, envelope: Envelope) -> None:

@@ -54,9 +54,9 @@ class Effects:
         message: MessageDelivery | None = None,
         once: OnceTurn | None = None,
     ) -> None:
-        self.delivery = delivery
-        self.message = message
-        self.once = once
+        self.delivery: Delivery | None = delivery
+        self.message: MessageDelivery | None = message
+        self.once: OnceTurn | None = once
         self._sent_bytes = 0
         self.messages: MessageChanges | None = None
         """The messages that the turn sends, takes back and acknowledges, and its record."""
@@ -64,9 +64,9 @@ class Effects:
             self.messages = message.changes
         elif once is not None:
             self.messages = once.changes
-        self.delete = False
+        self.delete: bool = False
         """The object is to be deleted by the next commit of the turn."""
-        self.deleted = False
+        self.deleted: bool = False
         """A commit within the turn has deleted the object: it starts over however the turn ends."""
         self.alarms: AlarmChanges | None = None
         if delivery is not None:

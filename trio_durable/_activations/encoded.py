@@ -50,7 +50,7 @@ class Foreign:
     def __eq__(self, other: object) -> bool:
         return self.fields == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: None = None  # type: ignore[assignment]
 
 
 @attrs.frozen(eq=False)

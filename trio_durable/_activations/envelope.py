@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 
 import attrs
 
@@ -63,24 +63,24 @@ class Envelope:
         once: OnceTurn | None = None,
         replies: Replies | None = None,
     ) -> None:
-        self.waiter = waiter
-        self.context = copy_context()
+        self.waiter: Waiter = waiter
+        self.context: Context = copy_context()
         """The caller's context variables, in which the turn runs."""
-        self.name = name
-        self.handler = handler
-        self.args = args
-        self.kwargs = kwargs or {}
-        self.needs_instance = needs_instance
+        self.name: str = name
+        self.handler: HandlerDefinition | Operation = handler
+        self.args: tuple[object, ...] = args
+        self.kwargs: dict[str, object] = kwargs or {}
+        self.needs_instance: bool = needs_instance
         """See `Operation.needs_instance`."""
-        self.delivery = delivery
+        self.delivery: Delivery | None = delivery
         """The alarm, if the request is one."""
-        self.message = message
+        self.message: MessageDelivery | None = message
         """The message, if the request is one."""
-        self.once = once
+        self.once: OnceTurn | None = once
         """The call with a once-key, if the request is one."""
-        self.replies = replies
+        self.replies: Replies | None = replies
         """See `ObjectState.end_turn`."""
-        self.stood_in_line = False
+        self.stood_in_line: bool = False
         """It found the mailbox full and waited for a place in it."""
 
     @property

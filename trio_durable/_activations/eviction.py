@@ -57,7 +57,7 @@ class ResidentSet:
         self._sleeps_until = NEVER
         self._changed = anyio.Event()
         self._looks = 0
-        self.count = 0
+        self.count: int = 0
 
     def add(self, evictable: Evictable) -> None:
         """Look after the objects of one more type."""

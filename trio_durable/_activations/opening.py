@@ -33,6 +33,10 @@ class Opening(Resident):
 
     __slots__ = ()
 
+    phase: Phase
+    last_used: float
+    leaving: bool
+
     # --- loading ---------------------------------------------------------------------------------
 
     def _load(self, mailbox: Mailbox, first: Envelope) -> None:

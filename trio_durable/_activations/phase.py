@@ -30,14 +30,14 @@ class Job:
     __slots__ = ("began", "limit", "name", "observed_at", "turn", "worker")
 
     def __init__(self, name: str, began: float, turn: Turn | None) -> None:
-        self.name = name
-        self.began = began
+        self.name: str = name
+        self.began: float = began
         """The loop's time, in seconds."""
-        self.turn = turn
+        self.turn: Turn | None = turn
         """The turn; None for a load."""
         self.worker: Worker | None = None
         """The worker that has begun the turn."""
         self.limit: CallbackWaiter | None = None
         """Interrupts the turn if it takes too long."""
-        self.observed_at = 0.0
+        self.observed_at: float = 0.0
         """See `Observation.begin_async`."""

@@ -27,6 +27,7 @@ from .activation import STOP, Activation
 from .admission import admit
 from .directory import Directory
 from .envelope import Envelope, Operation
+from .object_type import ObjectType
 from .observation import observed
 from .services import Services
 from .wait_graph import Turn, running_turn
@@ -47,7 +48,7 @@ class Requests:
 
     def __init__(self, directory: Directory, services: Services) -> None:
         self.directory = directory
-        self.object_type = directory.object_type
+        self.object_type: ObjectType = directory.object_type
         self._services = services
         self._deadlines = services.deadlines
         self._loop = services.loop

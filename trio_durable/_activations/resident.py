@@ -65,15 +65,15 @@ class Resident(ABC):
         residents: Residents,
         now: float,
     ) -> None:
-        self.state = ObjectState(key, object_type, self)
+        self.state: ObjectState = ObjectState(key, object_type, self)
         self.commits: Commits = services.group_commit
         """See `StateHost.commits`."""
         self.runtime: Dispatcher = services.runtime_of(key.tenant)
         """See `ContextHost.runtime`."""
-        self.last_used = now
+        self.last_used: float = now
         """The loop's time of the last call, in seconds."""
-        self.phase = Phase.NEW
-        self.leaving = False
+        self.phase: Phase = Phase.NEW
+        self.leaving: bool = False
         self.mailbox: Mailbox | None = None
         """The requests that wait or are served; None unless the object is busy."""
         self._services = services

@@ -29,7 +29,7 @@ class Slice:
     def __init__(self, now: Callable[[], float], until: float) -> None:
         self._now = now
         self._until = until
-        self.turns = 0
+        self.turns: int = 0
         """Turns that were run in it."""
 
     def end(self) -> None:

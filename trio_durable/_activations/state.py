@@ -66,8 +66,8 @@ class ObjectState:
     )
 
     def __init__(self, key: ObjectKey, object_type: ObjectType, host: StateHost) -> None:
-        self.key = key
-        self.object_type = object_type
+        self.key: ObjectKey = key
+        self.object_type: ObjectType = object_type
         self._host: StateHost | None = host
         """None once the object has left memory."""
         self.encoded: Encoded = None
@@ -77,10 +77,10 @@ class ObjectState:
         """The live instance; None until a turn needs one."""
         self.revision: int | None = None
         """The stored revision; 0 if nothing is stored, None if that isn't known."""
-        self.epoch = 0
+        self.epoch: int = 0
         """The stored epoch."""
         self.gate: Ticket | None = None
-        self.base_lost = False
+        self.base_lost: bool = False
         """A commit has failed. Tasks that ``def`` turns have started may know of it."""
         self.effects: Effects | None = None
         self.turn: Turn | None = None

@@ -45,7 +45,7 @@ class Tenure:
     """
 
     def __init__(self, loop: Loop, deadlines: Deadlines, lease: Lease) -> None:
-        self.lease = lease
+        self.lease: Lease = lease
         self._loop = loop
         self._deadlines = deadlines
         self._waiting: dict[Waiter, None] = {}

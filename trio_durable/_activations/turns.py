@@ -170,8 +170,8 @@ class AsyncTurn(ABC):
         step: Callable[..., Any],
         cancelled: Callable[[Turn], BaseException] | None,
     ) -> None:
-        self.turn = turn
-        self.context = context
+        self.turn: Turn = turn
+        self.context: Context = context
         self._state = state
         self._runtime = runtime
         self._function = function

@@ -109,20 +109,20 @@ class Turn:
     def __init__(self, node: Node | None, name: str, readonly: bool) -> None:
         self.node = node
         """The object whose turn it is; None once the turn has ended."""
-        self.key = None if node is None else node.key
-        self.name = name
-        self.readonly = readonly
+        self.key: ObjectKey | None = None if node is None else node.key
+        self.name: str = name
+        self.readonly: bool = readonly
         self.task: object = None
         """The task that it runs in; None before it runs."""
         self.waits_for: dict[Node, int] = {}
         """The number of its waits for each object."""
-        self.base_lost = False
+        self.base_lost: bool = False
         """A commit that the turn builds on has failed, so the turn fails when it ends."""
         self.interruption: Interruption | None = None
         """The turn was cancelled, so it fails when it ends."""
-        self.is_def = False
+        self.is_def: bool = False
         """It is the turn of a ``def`` handler, which has let the event loop run."""
-        self.is_once = False
+        self.is_once: bool = False
         """Its caller has a once-key, so that it may be run once more."""
         self.last_ticket: Ticket | None = None
         """The object's last pending ticket when the turn ended."""

@@ -119,11 +119,11 @@ class Worker:
         self._clean: object = None
         self._resistance: CallbackWaiter | None = None
         self._own: OwnTask | None = None
-        self.is_spent = False
+        self.is_spent: bool = False
         """It must not begin a turn: see `look`."""
         self.task: object = None
         """The event loop's task."""
-        self.was_cut_off = False
+        self.was_cut_off: bool = False
         """Its task has ended in the middle of a turn, whose caller got the error."""
 
     def start(self, tasks: OwnTasks, failed: Callable[[BaseException], object]) -> None:

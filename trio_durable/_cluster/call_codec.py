@@ -67,7 +67,7 @@ class CallCodec:
         self, object_type: ObjectType, handles: Handles, max_size: int = DEFAULT_MAX_SIZE
     ) -> None:
         forms = HandleForms(object_type.forms, handles).forms
-        self.fitting = {
+        self.fitting: dict[str, HandlerCodec] = {
             name: HandlerCodec(name, *handler_forms(object_type, forms, handler), max_size)
             for name, handler in object_type.handlers.items()
         }
@@ -133,7 +133,7 @@ class HandlerCodec:
         max_size: int,
         advice: str = "of a message; send less, or raise max_frame",
     ) -> None:
-        self.name = name
+        self.name: str = name
         self._advice = advice
         self._parameters = parameters
         self._result = result

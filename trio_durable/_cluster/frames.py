@@ -74,7 +74,7 @@ class FrameDecoder:
     __slots__ = ("_buffer", "_start", "limit")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit: int = limit
         self._buffer: bytes | bytearray = b""
         self._start = 0
 

@@ -30,7 +30,7 @@ from .._eventloop.loop import Expired, Loop, Waiter
 from .._eventloop.timeouts import Deadlines
 from .._text import short_repr
 from .frames import Message, ProtocolError
-from .handshake import Connection
+from .handshake import Connection, Introduction
 from .incoming import Incoming
 from .link import EndKind, Link, LinkClosed, LinkEnd, MessageTooLarge
 from .outcomes import ErrorReply, NeverRan, NoCapacity, NoReply, OutcomeUnknown, RequestFailed
@@ -94,7 +94,7 @@ class Peer:
         serve: Callable[[Incoming], object],
         ended: Callable[[LinkEnd], object] | None = None,
     ) -> None:
-        self.them = connection.them
+        self.them: Introduction = connection.them
         """The peer's introduction: its name, release, limits and info."""
         self._loop = loop
         self._deadlines = deadlines

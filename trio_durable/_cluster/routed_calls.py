@@ -11,7 +11,7 @@ import orjson
 
 from .._activations.activation import Activation
 from .._activations.admission import admit
-from .._activations.calls import LocalCalls, warn_of_repeats
+from .._activations.calls import Call, LocalCalls, OnceElsewhere, warn_of_repeats
 from .._activations.directory import Directory
 from .._activations.envelope import Envelope
 from .._activations.exchange import Replies
@@ -55,9 +55,9 @@ class RoutedCalls(LocalCalls):
         }
         """For each handler the codec of its calls, and the form of their requests."""
         self._call_here = self.call
-        self.call = self._routed
-        self.elsewhere = self._call_elsewhere
-        self.once_elsewhere = self._once_elsewhere
+        self.call: Call = self._routed
+        self.elsewhere: Call | None = self._call_elsewhere
+        self.once_elsewhere: OnceElsewhere | None = self._once_elsewhere
 
     def _routed(
         self,

@@ -56,7 +56,7 @@ class Router:
         self._loop = loop
         self._deadlines = deadlines
         self._output_gate = output_gate
-        self.forwarded = 0
+        self.forwarded: int = 0
         """How many requests were sent to other processes."""
         self.places = places
         """Where the objects are."""

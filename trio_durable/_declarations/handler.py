@@ -122,7 +122,7 @@ class Handler(Generic[Function_co, Call_co, AsyncClient_co, SyncClient_co]):
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         # abc.ABCMeta recognizes abstract classes by this.
-        self.__isabstractmethod__ = getattr(function, "__isabstractmethod__", False)
+        self.__isabstractmethod__: bool = getattr(function, "__isabstractmethod__", False)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

@@ -113,8 +113,10 @@ class CallbackWaiter(Waiter):
     __slots__ = ("_callback",)
 
     def __init__(self, callback: Callable[[Any], object]) -> None:
-        self.ended = False
-        self.value = self.error = self.expiry = None
+        self.ended: bool = False
+        self.value: object = None
+        self.error: BaseException | None = None
+        self.expiry: Callable[[], BaseException] | None = None
         self._callback = callback
 
     def release(self) -> None:

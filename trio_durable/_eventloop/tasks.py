@@ -154,7 +154,7 @@ class OwnTasks:
         self._context = context
         self._running: set[OwnTask] = set()
         self._all_ended: Waiter | None = None
-        self.is_cancelled = False
+        self.is_cancelled: bool = False
         """True if `cancel` was called: whatever ends needs no replacement."""
 
     def start(

@@ -17,7 +17,7 @@ class Unfit(ValueError):
     def __init__(self, problem: str, path: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
-        self.path = path
+        self.path: str = path
 
     def within(self, step: str) -> Unfit:
         """The same error, with ``step`` in front of its path."""

@@ -44,15 +44,15 @@ class RecordForm(FieldsForm):
         former: tuple[str, ...] = (),
         ignored: str = "",
     ) -> None:
-        self.ignored = ignored
-        self.cls = cls
+        self.ignored: str = ignored
+        self.cls: type = cls
         self.name = name
         self.former = former
-        self.types = frozenset({cls})
+        self.types: frozenset[type] = frozenset({cls})
         self.exact = NOTHING
         self.layout: Layout = layout_of(cls, frozenset({ignored}) if ignored else frozenset())
-        self.fields = {}  # until `define`, since the class may contain itself
-        self.keys = member_names(self.layout.fields)
+        self.fields: Mapping[str, Form] = {}  # until `define`, since the class may contain itself
+        self.keys: dict[str, str] = member_names(self.layout.fields)
         self._fields = {field.name: field for field in self.layout.fields}
         self._defaults: dict[str, Default] = {}
         self._validators = [
@@ -61,8 +61,8 @@ class RecordForm(FieldsForm):
             if field.validator is not None
         ]
         # Replaced by `define`; a form that contains this one calls it by then.
-        self.write = lambda value, places: self.write(value, places)
-        self.read = lambda data, taken: self.read(data, taken)
+        self.write: Writer = lambda value, places: self.write(value, places)
+        self.read: Reader = lambda data, taken: self.read(data, taken)
 
     def define(self, fields: Mapping[str, Form]) -> None:
         """Make the functions of the class, over the forms of its fields."""

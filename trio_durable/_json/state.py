@@ -81,7 +81,7 @@ class StateCodec:
         self._nests = nests(form)
         self._write = form.write
         self._end = _end_of_states(form, schema)
-        self.max_fields_size = max_size + 1 - len(self._end)
+        self.max_fields_size: int = max_size + 1 - len(self._end)
         """The most bytes that encoded fields may have, without their declaration."""
         # The reader skips a short end, and what isn't parsed needs no time.
         self._cut = len(self._end) if len(self._end) > _SHORT_END else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 from .._eventloop.loop import Waiter
 from .._keys import ObjectKey
@@ -24,9 +25,11 @@ class MessageDelivery(Waiter):
 
     def __init__(self, stored: StoredMessage) -> None:
         self.ended = False
-        self.value = self.error = self.expiry = None
-        self.stored = stored
-        self.changes = MessageChanges(acknowledged=(stored.key,))
+        self.value: object = None
+        self.error: BaseException | None = None
+        self.expiry: Callable[[], BaseException] | None = None
+        self.stored: StoredMessage = stored
+        self.changes: MessageChanges = MessageChanges(acknowledged=(stored.key,))
         """The acknowledgement, and the turn's messages."""
 
     @property

@@ -6,7 +6,7 @@ them. Defaults aren't filled in, so that a release may change one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import orjson
 
@@ -46,7 +46,7 @@ class OnceCodec:
         self._handler = handler
         self._arguments = MessageCodec(parameters)
         self._replies = HandlerCodec(handler.name, parameters, result, MAX_REPLY_BYTES, _ADVICE)
-        self.result = self._replies.result
+        self.result: Callable[[ObjectKey, str, object], bytes] = self._replies.result
         """See `OnceEncoder.result`."""
 
     def request(

@@ -84,7 +84,7 @@ class BatchedLoad:
         self._pending: deque[Loading] = deque()
         self._doorbell = Doorbell(runner, self._drain, lambda: self._pending)
         self._wait_estimate = WaitEstimate()
-        self.is_behind = False
+        self.is_behind: bool = False
         """True if more loads wait than fit into the next read."""
         self._arrivals: deque[Arrival] = deque()
         self._arrived = arrived

@@ -92,7 +92,7 @@ class GroupCommit:
         self._loop = loop
         self._writer = writer
         self._wall_time = wall_time
-        self.listeners = Listeners(listeners, failed)
+        self.listeners: Listeners = Listeners(listeners, failed)
         self._events = None if notifier is None else CommitEvents(loop, notifier)
         self._ticket_type: type[Ticket] = Ticket if notifier is None else ObservedTicket
         self._lock = threading.Lock()
@@ -113,10 +113,10 @@ class GroupCommit:
         self._idle_since = perf_counter()
         self._idle: Waiter | None = None
         self._wait_estimate = WaitEstimate()
-        self.is_behind = False
+        self.is_behind: bool = False
         """True if more commits wait than fit into the next transaction."""
-        self.batches = 0
-        self.rows = 0
+        self.batches: int = 0
+        self.rows: int = 0
 
     def add_listener(self, listener: CommitListener) -> None:
         """Call one more listener, after those before it."""

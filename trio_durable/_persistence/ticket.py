@@ -108,14 +108,16 @@ class Ticket(Commit):
     ) -> None:
         # Commit's own fields, without calling its constructor, because nearly every call makes a
         # ticket.
-        self.key = owner.key
+        self.key: ObjectKey = owner.key
         self.revision = revision
         self.state = state
         self.delete = delete
         self.alarms = alarms
         self.messages = messages
-        self.epoch = epoch if revision != 0 else new_epoch()
-        self.size = (0 if state is None else len(state)) + (0 if alarms is None else alarms.size)
+        self.epoch: int = epoch if revision != 0 else new_epoch()
+        self.size: int = (0 if state is None else len(state)) + (
+            0 if alarms is None else alarms.size
+        )
         """The bytes that it sends to the storage, roughly and not less."""
         if messages is not None:
             self.size += messages.size
@@ -123,17 +125,17 @@ class Ticket(Commit):
         # Merging them one by one would take quadratic time, since no record that stands in a ticket
         # may change.
         self._earlier: _Changes | None = None
-        self.owner = owner
-        self.encoded = encoded
+        self.owner: TicketOwner = owner
+        self.encoded: object = encoded
         """The owner's memory once this is durable; opaque here."""
-        self.taken = False
+        self.taken: bool = False
         """The writer has it, so later changes need a ticket of their own."""
-        self.ended = False
+        self.ended: bool = False
         self.replaced_by: Ticket | None = None
         """The ticket that has the changes of this one besides its own. See `latest`."""
         self.preceding = preceding
         """The ticket that this one is based on, until that is durable."""
-        self.refused = False
+        self.refused: bool = False
         """True if it wasn't applied. Set by the writer's thread, before the loop knows of it."""
         # There is nearly always one waiter, and a list would be one more object to collect.
         self._waiter: Waiter | None = None

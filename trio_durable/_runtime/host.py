@@ -69,8 +69,8 @@ class Host:
         self._opening: anyio.CancelScope | None = None
         self.has_forked = False
         """This is its copy in a forked process, which has none of its threads."""
-        self.has_ended = False
-        self.is_hurried = False
+        self.has_ended: bool = False
+        self.is_hurried: bool = False
         """It is to close without a grace period."""
         self.error: BaseException | None = None
         """The error with which it has ended."""

@@ -51,8 +51,8 @@ class Messaging:
     ) -> None:
         codecs, once_codecs = MessageCodecs(handles), OnceCodecs(handles)
         runner, reader = sides.reading.runner, sides.reader
-        self.once_runs = OnceRuns(services, runner, reader, once_codecs.of, location)
-        self.outbox = Outbox(
+        self.once_runs: OnceRuns = OnceRuns(services, runner, reader, once_codecs.of, location)
+        self.outbox: Outbox = Outbox(
             services,
             runner,
             reader,
@@ -65,5 +65,5 @@ class Messaging:
             polling_interval,
             location,
         )
-        self.once_calls = OnceCalls(services, self.once_runs, once_codecs, self.outbox)
-        self.cleaning = Cleaning(services.clock, services.group_commit, runner, reader)
+        self.once_calls: OnceCalls = OnceCalls(services, self.once_runs, once_codecs, self.outbox)
+        self.cleaning: Cleaning = Cleaning(services.clock, services.group_commit, runner, reader)

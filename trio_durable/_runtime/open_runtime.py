@@ -42,6 +42,7 @@ from .._activations.output_gate import OutputGate
 from .._activations.pump import Pump
 from .._activations.services import Services, StoredAlarms
 from .._activations.slices import SliceClock
+from .._clock import Clock
 from .._errors import StorageUnavailable, WrongEventLoop
 from .._eventloop import current
 from .._eventloop.current import Dispatcher
@@ -56,7 +57,7 @@ from .._persistence.group_commit import GroupCommit
 from .._telemetry.notifier import Notifier
 from .._watching.hub import Hub
 from ..scheduler import Destination, Scheduler
-from ..storage import Lease, Reader, StorageFault
+from ..storage import Lease, Reader, Storage, StorageFault
 from .control import Control
 from .ending import Ending
 from .forks import open_runtimes
@@ -136,18 +137,21 @@ class OpenRuntime(Ending):
         scheduling: Scheduling,
     ) -> None:
         self.loop = loop
-        self.clock = clock = loop.wall_clock() if settings.clock is None else settings.clock
-        self.storage = settings.storage
+        clock = loop.wall_clock() if settings.clock is None else settings.clock
+        self.clock: Clock = clock
+        self.storage: Storage = settings.storage
         instruments = settings.instruments
-        self.notifier = Notifier(loop.stopwatch(), instruments) if instruments else None
-        self.deadlines = Deadlines(loop)
+        self.notifier: Notifier | None = (
+            Notifier(loop.stopwatch(), instruments) if instruments else None
+        )
+        self.deadlines: Deadlines = Deadlines(loop)
         self.directories: list[Directory] = []
-        self.node_id = str(uuid4())
+        self.node_id: str = str(uuid4())
         """The runtime's id among all runtimes of its storage; another one with each lease."""
-        self.tasks = OwnTasks(loop, context, self._task_failed)
+        self.tasks: OwnTasks = OwnTasks(loop, context, self._task_failed)
         self._supervision = Supervision(loop, self.fail)
         loop.failed = self.recover
-        self.group_commit = GroupCommit(
+        self.group_commit: GroupCommit = GroupCommit(
             loop,
             sides.writing.runner,
             sides.writer,
@@ -155,14 +159,16 @@ class OpenRuntime(Ending):
             notifier=self.notifier,
             failed=self.recover,
         )
-        self.batched_load = BatchedLoad(
+        self.batched_load: BatchedLoad = BatchedLoad(
             loop, sides.reading.runner, sides.reader, lambda: self.pump.wake(), clock.now
         )
         slice_clock = SliceClock(loop)
-        self.pump = Pump(loop, slice_clock, self.tasks, self.batched_load.deliver, self.recover)
-        self.resident_set = ResidentSet(loop, settings.max_resident)
-        self.output_gate = OutputGate(loop, self.deadlines)
-        self.services = Services(
+        self.pump: Pump = Pump(
+            loop, slice_clock, self.tasks, self.batched_load.deliver, self.recover
+        )
+        self.resident_set: ResidentSet = ResidentSet(loop, settings.max_resident)
+        self.output_gate: OutputGate = OutputGate(loop, self.deadlines)
+        self.services: Services = Services(
             loop=loop,
             deadlines=self.deadlines,
             group_commit=self.group_commit,

@@ -54,7 +54,7 @@ class Side(Generic[S]):
         name: str,
         open_side: Callable[[], S],
     ) -> None:
-        self.runner = runner_type(loop, f"trio_durable {name}")
+        self.runner: Runner = runner_type(loop, f"trio_durable {name}")
         host.push(self.runner.stop)
         self._host = host
         self._storage = storage
@@ -159,11 +159,11 @@ class Sides:
 
     def __init__(self, loop: Loop, host: Host, storage: Storage, runner_type: type[Runner]) -> None:
         parts = (loop, host, storage, runner_type)
-        self.writing = Side[Writer](*parts, "writer", storage.open_writer)
-        self.reading = Side[Reader](*parts, "reader", storage.open_reader)
+        self.writing: Side[Writer] = Side[Writer](*parts, "writer", storage.open_writer)
+        self.reading: Side[Reader] = Side[Reader](*parts, "reader", storage.open_reader)
         self.writer: Writer = LateWriter(self.writing)
         self.reader: Reader = LateReader(self.reading)
-        self.runners = [self.writing.runner, self.reading.runner]
+        self.runners: list[Runner] = [self.writing.runner, self.reading.runner]
         """The threads of all sides."""
         self._parts = parts
         self._scanning: Side[Reader] | None = None

@@ -53,36 +53,36 @@ class Cell:
     )
 
     def __init__(self, key: ObjectKey) -> None:
-        self.key = key
-        self.revision = 0
+        self.key: ObjectKey = key
+        self.revision: int = 0
         self.row: bytes | None = None
         """The stored state; None if nothing is stored."""
-        self.version = 0
+        self.version: int = 0
         """The number of changes so far; 0 until the state is known."""
         self.fault: StorageFault | None = None
         """The fault of the last read, until another one is begun."""
-        self.is_looked_for = False
+        self.is_looked_for: bool = False
         """A read of it is running."""
-        self.look_is_outdated = False
+        self.look_is_outdated: bool = False
         """A commit was reported since that read began."""
-        self.look_again = False
+        self.look_again: bool = False
         """The state is in doubt since that read began."""
-        self.has_ended = False
+        self.has_ended: bool = False
         """No further version comes."""
-        self.wanted = 0
+        self.wanted: int = 0
         """The number of the last confirmation that was asked for."""
-        self.covers = 0
+        self.covers: int = 0
         """The last one that had been asked for when the running read began."""
-        self.confirmed = 0
+        self.confirmed: int = 0
         """The last one that was given."""
-        self.watchers = 0
+        self.watchers: int = 0
         self.followers: list[Follower] = []
         """The watchers that don't park."""
         self.parked: dict[Waiter, int] = {}
         """The watchers that wait, each with the version that it has seen, in order of arrival.
 
         One that has seen none has 0, or the confirmation that it needs, as a negative number."""
-        self.to_examine = 0
+        self.to_examine: int = 0
         """How many of them, from the first on, may not have seen the latest version."""
 
     def adopt(self, revision: int, row: bytes | None) -> bool:

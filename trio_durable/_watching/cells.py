@@ -34,7 +34,7 @@ class Cells(ABC, Generic[C]):
         self._cells: dict[ObjectKey, C] = {}
         self._pacing = Pacing(loop, self._cells)
         self._has_started = False
-        self.has_ended = False
+        self.has_ended: bool = False
         """True if all watches have ended, and later ones end at once."""
         self.failure: Callable[[], BaseException] | None = None
         """Makes the error that watches end with, if the runtime has failed."""

@@ -15,7 +15,7 @@ from .output import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-json_option = click.option(
+json_option: Callable[[F], F] = click.option(
     "--json", "as_json", is_flag=True, help="Print only JSON to standard output."
 )
 
@@ -107,8 +107,8 @@ def _storage_option(required: bool) -> Callable[[F], F]:
     )
 
 
-storage_option = _storage_option(required=True)
-storage_option_of_group = _storage_option(required=False)
+storage_option: Callable[[F], F] = _storage_option(required=True)
+storage_option_of_group: Callable[[F], F] = _storage_option(required=False)
 
 
 def storage_argument(function: F) -> F:

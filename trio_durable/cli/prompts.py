@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from .errors import CommandError
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask for confirmation.")
+F = TypeVar("F", bound=Callable[..., Any])
+
+yes_option: Callable[[F], F] = click.option(
+    "--yes", "-y", is_flag=True, help="Don't ask for confirmation."
+)
 
 
 def confirm(question: str, *, yes: bool) -> bool:

@@ -38,11 +38,11 @@ try:
         StatusCode,
         TracerProvider,
     )
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "trio_durable.telemetry.opentelemetry needs OpenTelemetry; "
         "install it with trio-durable[opentelemetry]"
-    ) from error
+    ) from _error
 
 from .._api.instrument import Instrument, Point
 from .._keys import ObjectKey

@@ -42,13 +42,19 @@ NAMED_TYPES: dict[str, tuple[Any, str, str]] = {
 
 A type is offered here only if it is in this table.
 """
-CONTAINERS = {"list": list, "dict": dict, "set": set, "frozenset": frozenset, "tuple": tuple}
+CONTAINERS: dict[str, type] = {
+    "list": list,
+    "dict": dict,
+    "set": set,
+    "frozenset": frozenset,
+    "tuple": tuple,
+}
 OFFERED_TYPES = ", ".join(
     [*NAMED_TYPES, *(f"{name}[{'…, …' if name == 'dict' else '…'}]" for name in CONTAINERS)]
 )
 """All types above, for help and messages. Unions of them are offered, too."""
 
-MODULES = {
+MODULES: dict[str, str] = {
     **{
         name: tp.__module__
         for name, (tp, _, _) in NAMED_TYPES.items()

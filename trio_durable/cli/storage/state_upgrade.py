@@ -43,10 +43,10 @@ class StateUpgrade:
 
     def __init__(self, definition: ObjectDefinition) -> None:
         self.definition = definition
-        self.upgraded = 0
-        self.current = 0
+        self.upgraded: int = 0
+        self.current: int = 0
         """The number of states that had the schema of the class before."""
-        self.failed = 0
+        self.failed: int = 0
         self._codec = state_codec(definition)
 
     def run(

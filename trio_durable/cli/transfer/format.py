@@ -49,7 +49,7 @@ from .message_lines import (
 
 VERSION = 1
 _MAIL = ("messages", "dead_messages", "once")
-HEADER = {"trio_durable": "export", "version": VERSION}
+HEADER: dict[str, str | int] = {"trio_durable": "export", "version": VERSION}
 
 
 @attrs.frozen

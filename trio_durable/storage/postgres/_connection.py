@@ -70,9 +70,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """Seconds without a byte from the server after which a wait fails; None for no bound."""
     timeout_error: ResponseTimeout | None = None
     """The error of the wait that failed, if one did."""
-    is_ending = False
+    is_ending: bool = False
     """True if the server has announced that it will close the connection."""
-    is_unreplicated = False
+    is_unreplicated: bool = False
     """True if a commit may be missing on a synchronous standby, though the server applied it."""
     socket_selector: selectors.BaseSelector
     session: Session
@@ -80,7 +80,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """The writer's node, and the incarnation of the server at the other end."""
     lease: Lease | None = None
     """The lease under which it was used last."""
-    backend_pid = 0
+    backend_pid: int = 0
     """The process id of the server's process in the latest transaction."""
     _binary_cursor: psycopg.Cursor[tuple[Any, ...]] | None = None
 
@@ -139,7 +139,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         cursor.nextset()  # the first result is that of BEGIN
         found = cursor.fetchone()
         assert found is not None
-        self.backend_pid, started_at, is_read_only = found[:3]
+        self.backend_pid = int(found[0])
+        started_at, is_read_only = found[1:3]
         server = self.session.server
         if (started_at, is_read_only) != (server.started_at, server.is_read_only):
             raise WrongServer("the pooler leads to another server than before")

@@ -51,7 +51,7 @@ class Conninfo:
         self._knows_hosts = found is not None
         self._parameters = {**(found or {}), **parameters}
         self._secrets = [value for name in _SECRETS if (value := self._parameters.get(name))]
-        self.location = _location(self._parameters)
+        self.location: str = _location(self._parameters)
         """The database as a URL, without secrets."""
 
     def __repr__(self) -> str:

@@ -32,11 +32,11 @@ class NodeLease(Lease):
     __slots__ = ("_lock", "is_reported", "node_id", "server")
 
     def __init__(self, node_id: UUID, server: str, until: float) -> None:
-        self.node_id = node_id
-        self.server = server
-        self.valid_until = until
+        self.node_id: UUID = node_id
+        self.server: str = server
+        self.valid_until: float = until
         self._lock = threading.Lock()
-        self.is_reported = False
+        self.is_reported: bool = False
         """`CurrentLease.lose` was called for it."""
 
     @property

@@ -9,14 +9,14 @@ import pkgutil
 try:
     import hypothesis
     import pytest
-except ModuleNotFoundError as error:
-    if error.name not in ("hypothesis", "pytest"):
+except ModuleNotFoundError as _error:
+    if _error.name not in ("hypothesis", "pytest"):
         raise
     raise ImportError(
         "trio_durable.testing.conformance needs pytest and hypothesis, "
-        f"and {error.name} isn't there; install trio-durable[testing]",
-        name=error.name,
-    ) from error
+        f"and {_error.name} isn't there; install trio-durable[testing]",
+        name=_error.name,
+    ) from _error
 
 # By itself pytest rewrites assertions in the user's test modules only. Without rewriting, a failed
 # test wouldn't show the compared values.

@@ -8,13 +8,13 @@ import pkgutil
 
 try:
     import pytest
-except ModuleNotFoundError as error:
-    if error.name != "pytest":
+except ModuleNotFoundError as _error:
+    if _error.name != "pytest":
         raise
     raise ImportError(
         "trio_durable.testing.scheduler_conformance needs pytest; install trio-durable[testing]",
-        name=error.name,
-    ) from error
+        name=_error.name,
+    ) from _error
 
 # By itself pytest rewrites assertions in the user's test modules only. Without rewriting, a failed
 # test wouldn't show the compared values.

@@ -62,7 +62,7 @@ class FaultyWriter(ForwardingWriter):
         super().__init__(inner)
         self.next_commit: Literal["works", "fails", "is lost"] = "works"
         """The outcome of the next commit. A lost commit is applied, but raises."""
-        self.failing_postponements = 0
+        self.failing_postponements: int = 0
         """How many of the next postponements fail."""
         self.after_write: Callable[[], object] | None = None
         """Called after each commit and postponement."""
@@ -105,11 +105,13 @@ class Node:
         writer_runner, reader_runner = (
             SlowRunner(bench.loop, bench.start, lambda: bench.latency) for _ in range(2)
         )
-        self.group_commit = GroupCommit(bench.loop, writer_runner, bench.writer, bench.clock.now)
-        self.destination = ScriptedDestination(
+        self.group_commit: GroupCommit = GroupCommit(
+            bench.loop, writer_runner, bench.writer, bench.clock.now
+        )
+        self.destination: ScriptedDestination = ScriptedDestination(
             bench.loop, bench.clock, self.group_commit, self._start, types
         )
-        self.scheduler = bench.make_scheduler(
+        self.scheduler: Scheduler = bench.make_scheduler(
             SchedulerParts(
                 loop=bench.loop,
                 clock=bench.clock,
@@ -222,12 +224,12 @@ class Bench:
     ) -> None:
         self.storage = storage
         self.make_scheduler = make_scheduler
-        self.loop = running_loop()
-        self.clock = SettableClock(self.loop)
-        self.writer = FaultyWriter(storage.open_writer())
-        self.reader = storage.open_reader()
+        self.loop: Loop = running_loop()
+        self.clock: SettableClock = SettableClock(self.loop)
+        self.writer: FaultyWriter = FaultyWriter(storage.open_writer())
+        self.reader: Reader = storage.open_reader()
         self.nodes: list[Node] = []
-        self.latency = 0.02
+        self.latency: float = 0.02
         """The seconds that each job of a writer or reader takes."""
         self._tasks: TaskGroup | None = None
 

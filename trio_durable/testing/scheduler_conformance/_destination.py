@@ -82,7 +82,7 @@ class ScriptedDestination:
         self._objects: dict[ObjectKey, _Object] = {}
         self._running: set[Waiter] = set()
         self.types = types
-        self.retry = Retry()
+        self.retry: Retry = Retry()
         """The backoff of all alarms."""
         self.recurrences_by_name: dict[str, Recurrence] = {}
         """The schedules of recurring alarms, by name."""

@@ -31,7 +31,7 @@ def every(seconds: float, **options: Any) -> Recurrence:
 class RecurrenceTests(SchedulerTests):
     """The end of a firing of a recurring alarm sets the next one, in one transaction."""
 
-    unhandled_pause = 300.0
+    unhandled_pause: float = 300.0
     """Seconds after which a recurring alarm that nothing handled is tried again, at the latest."""
 
     @pytest.fixture

@@ -6,13 +6,13 @@ simulated disk and in virtual time. ``docs/testing.md`` shows how to use it.
 
 try:
     import hypothesis as _hypothesis
-except ModuleNotFoundError as error:
-    if error.name != "hypothesis":
+except ModuleNotFoundError as _error:
+    if _error.name != "hypothesis":
         raise
     raise ImportError(
         "trio_durable.testing.simulate needs hypothesis; install trio-durable[testing]",
         name="hypothesis",
-    ) from error
+    ) from _error
 
 from ._call import Call
 from ._outside import outside

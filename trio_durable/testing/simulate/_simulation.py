@@ -139,7 +139,7 @@ class Simulation(RuleBasedStateMachine):
         self._contents = Contents(self._disk, self._definitions)
         self._drawn_fault: DrawnFault | None = None  # for the next step
         self._faults = Faults([n for n, s in self._stand_ins.items() if s.fails_with is None])
-        self.report = SimulationReport(type(self).__qualname__)
+        self.report: SimulationReport = SimulationReport(type(self).__qualname__)
         """The events of this story so far."""
         self.report.invariants.update({each.function.__name__: 0 for each in self.invariants})
         self._record = Record({d.name: d for d in self._definitions.values()}, self.report)
