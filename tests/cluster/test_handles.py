@@ -160,7 +160,7 @@ async def test_other_handles_are_refused_by_name() -> None:
         refused = [
             ("merge", order, r"it is a handle of handles.Order, not a handle of Cart"),
             ("merge", Cart(), r"of type Cart, not handle of Cart"),
-            ("merge", there.runtime.get(Cart, "b"), r"is one of another runtime; send the type"),
+            ("merge", there.runtime.get(Cart, "b"), r"is one of another runtime; give the type"),
             ("any_of", "1", r"of type str, not handle of Order or Cart"),
             ("anything", order, r"of type OrderHandle, which isn't plain JSON; declare its type"),
         ]

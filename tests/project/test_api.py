@@ -62,8 +62,11 @@ class _Bag(abc.ABC):
     def weight(self) -> float: ...
     async def empty(self) -> None: ...
 
+class Counted:
+    def count(self) -> int: ...
+
 @attrs.frozen
-class Basket(_Bag):
+class Basket(_Bag, Counted):
     owner: str
     places: int = 3
     def put(self, what: str, /, count: int = 1) -> bool:
@@ -85,9 +88,10 @@ def hidden() -> None: ...
 
 LISTED = """
 @attrs.frozen
-class Basket(_Bag)
+class Basket(_Bag, Counted)
     owner: str
     places: int = 3
+    def count() -> int
     async def empty() -> None
     def put(what: str, /, count: int = 1) -> bool
     abstract property weight: float
@@ -130,6 +134,7 @@ def test_the_list_is_for_readers(tmp_path: Path) -> None:
         ("places: int = 3", "places: int = 4"),
         ("@attrs.frozen", "@attrs.define"),
         ("Broken(ValueError)", "Broken(Exception)"),
+        ("count(self) -> int", "count(self) -> str"),
         (', "get"]', "]"),
         ("what: int, *", "what: bytes, *"),
     ],

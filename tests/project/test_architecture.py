@@ -187,6 +187,7 @@ RANKS = {
         "context durable_object",
         "messages registry snapshot",
         "alarms watch",
+        "watches",
         "objects instrument",
         "editing",
         "commands",

@@ -8,7 +8,7 @@ is the same under every version of Python and whatever extras are installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import griffe
@@ -23,6 +23,8 @@ UNLISTED = {
     # Given with the class statement or at run time, so not in the list of the names to import.
     "trio_durable": ["PostgresStorage", "make_converter"],
 }
+SUITES = ("trio_durable.testing.conformance.", "trio_durable.testing.scheduler_conformance.")
+"""The parts of the conformance suites, whose members are tests."""
 INTERNAL = {
     # Not for callers: how Python and attrs put an object together, copy it and show it.
     *("__attrs_post_init__", "__copy__", "__deepcopy__", "__reduce__", "__reduce_ex__"),
@@ -41,11 +43,13 @@ def surface(name: str = "trio_durable", source: Path = SOURCE) -> str:
         name, search_paths=[source], try_relative_path=False, resolve_aliases=True
     )
     assert isinstance(package, griffe.Module)
+    modules = [module for module in _modules(package) if module.exports is not None]
+    public = {thing.canonical_path for module in modules for thing in _offered(module).values()}
     seen: dict[str, str] = {}
     return HEAD + "".join(
-        f"\n\nmodule {module.path}\n" + "".join(f"\n{text}\n" for text in _names(module, seen))
-        for module in _modules(package)
-        if module.exports is not None
+        f"\n\nmodule {module.path}\n"
+        + "".join(f"\n{text}\n" for text in _names(module, seen, public))
+        for module in modules
     )
 
 
@@ -57,26 +61,33 @@ def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
             yield from _modules(module.modules[name])
 
 
-def _names(module: griffe.Module, seen: dict[str, str]) -> Iterator[str]:
-    """What a module offers; the second time that a thing is met, only where the first one is."""
+def _offered(module: griffe.Module) -> dict[str, griffe.Object]:
+    """The public things of a module by their names there, in order."""
     names = {str(name) for name in module.exports or ()} | set(UNLISTED.get(module.path, ()))
-    for name in sorted(names):
-        member = module[name]
-        target = member.final_target if isinstance(member, griffe.Alias) else member
+    members = {name: module[name] for name in sorted(names)}
+    return {
+        name: member.final_target if isinstance(member, griffe.Alias) else member
+        for name, member in members.items()
+    }
+
+
+def _names(module: griffe.Module, seen: dict[str, str], public: Collection[str]) -> Iterator[str]:
+    """What a module offers; the second time that a thing is met, only where the first one is."""
+    for name, target in _offered(module).items():
         first = seen.setdefault(target.canonical_path, f"{module.path}.{name}")
         if first != f"{module.path}.{name}":
             yield f"{name} is {first}"
         else:
-            yield "\n".join(_lines(target))
+            yield "\n".join(_lines(target, public))
 
 
-def _lines(thing: griffe.Object) -> Iterator[str]:
+def _lines(thing: griffe.Object, public: Collection[str]) -> Iterator[str]:
     if isinstance(thing, griffe.Class):
         yield from (f"@{_written(each.value, thing)}" for each in thing.decorators)
         bases = ", ".join(str(base) for base in thing.bases)
         yield f"class {thing.name}({bases})" if bases else f"class {thing.name}"
-        for member in _members(thing):
-            yield from (f"    {line}" for line in _lines(member))
+        for member in _members(thing, public):
+            yield from (f"    {line}" for line in _lines(member, public))
     elif isinstance(thing, griffe.Function):
         yield from (f"@{each.value}" for each in thing.decorators)
         for each in thing.overloads or [thing]:
@@ -88,16 +99,23 @@ def _lines(thing: griffe.Object) -> Iterator[str]:
         yield "".join(_attribute(thing))
 
 
-def _members(cls: griffe.Class) -> list[griffe.Object]:
-    """Those of the class, and of its bases that are private; in the order of the fields."""
+def _members(cls: griffe.Class, public: Collection[str]) -> list[griffe.Object]:
+    """Those of the class, and of its bases that aren't public; in the order of the fields."""
     found: dict[str, griffe.Object] = {}
-    for each in [cls, *(base for base in cls.mro() if base.name.startswith("_"))]:
+    for each in [cls, *(base for base in cls.mro() if _is_part(base, public))]:
         for name, member in each.members.items():
             if isinstance(member, griffe.Object) and not _is_hidden(member):
                 found.setdefault(name, member)
     fields = [member for member in found.values() if _is_field(member)]
     others = [member for member in found.values() if not _is_field(member)]
     return fields + sorted(others, key=lambda member: member.name)
+
+
+def _is_part(base: griffe.Class, public: Collection[str]) -> bool:
+    """Whether a base's members are listed with the class: it isn't public, and no mere tests."""
+    if base.name.startswith("_"):
+        return True
+    return base.canonical_path not in public and not base.canonical_path.startswith(SUITES)
 
 
 def _is_hidden(member: griffe.Object) -> bool:

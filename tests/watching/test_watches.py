@@ -15,6 +15,7 @@ from support.tasks import calls
 from trio_durable import (
     DurableRuntime,
     InlineRunner,
+    InvalidObjectId,
     MemoryStorage,
     PersistenceError,
     SQLiteStorage,
@@ -225,6 +226,50 @@ async def test_one_watch_has_several_objects(storage: ScriptedStorage) -> None:
             await runtime.get(Room, object_id).say("hello")
             snapshot = await anext(snapshots)
             assert (snapshot.key.object_id, snapshot.revision) == (object_id, 1)
+
+
+# --- handles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Room, "Room"])
+async def test_an_object_is_watched_by_its_handle(
+    storage: ScriptedStorage, kind: type[Room] | str
+) -> None:
+    async with scripted_runtime(storage) as runtime:
+        room = runtime.get(kind, "lobby", timeout=1)
+        async with runtime.watch(room) as snapshots:
+            assert (await anext(snapshots)).revision == 0
+            await runtime.get(Room, "lobby").say("hello")
+            snapshot = await anext(snapshots)
+            assert (snapshot.key.object_id, snapshot.revision) == ("lobby", 1)
+
+
+async def test_several_objects_are_watched_by_handles_and_by_ids(storage: ScriptedStorage) -> None:
+    async with scripted_runtime(storage) as runtime:
+        a, b = runtime.get(Room, "a"), runtime.get(Room, "b")
+        async with runtime.watch_many([a, (Room, "b"), b]) as snapshots:
+            found = [(await anext(snapshots)).key.object_id for _ in range(2)]
+            assert sorted(found) == ["a", "b"]
+
+
+async def test_a_handle_leads_to_the_object_of_its_own_tenant(storage: ScriptedStorage) -> None:
+    async with scripted_runtime(storage) as runtime:
+        room = runtime.tenant("acme").get(Room, "lobby")
+        for objects in (runtime, runtime.tenant("acme"), runtime.tenant("globex")):
+            assert [key.tenant for key in objects.watch(room).keys] == ["acme"]
+
+
+async def test_a_handle_that_can_not_be_watched_is_refused(storage: ScriptedStorage) -> None:
+    async with scripted_runtime(storage) as runtime, scripted_runtime(ScriptedStorage()) as other:
+        with pytest.raises(UsageError, match="another runtime; give the type and the id"):
+            runtime.watch(other.get(Room, "lobby"))
+        with pytest.raises(UsageError, match="for one call; give the object's id"):
+            runtime.watch(runtime.get(Room, "lobby", once="order-7"))
+        for wrong in (Room(), Room, 7):
+            with pytest.raises(TypeError, match=r"takes a type and an id, or a handle, not"):
+                runtime.watch(wrong)  # type: ignore[type-var]
+        with pytest.raises(InvalidObjectId):
+            runtime.watch(Room, "")
 
 
 # --- failed commits ------------------------------------------------------------------------------

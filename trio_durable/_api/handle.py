@@ -224,11 +224,11 @@ def reference_of(value: object, origin: Origin) -> Reference | None:
     if not issubclass(type(value), Handle):
         return None
     if issubclass(type(value), OnceHandle):
-        raise Unfit(f"{value!r} is for one call; send the object's id, or a handle without a key")
+        raise Unfit(f"{value!r} is for one call; give the object's id, or a handle without a key")
     handle: Any = value
     object_type: ObjectType = handle._calls.object_type
     if handle._origin is not origin:
-        raise Unfit(f"{handle!r} is one of another runtime; send the type and the id instead")
+        raise Unfit(f"{handle!r} is one of another runtime; give the type and the id instead")
     return Reference(object_type.cls, object_type.name, handle._address, handle._timeout)
 
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from .._activations.calls import LocalCalls
 from .._activations.info import ActivationInfo
-from .._activations.object_type import ObjectType
 from .._cluster.nodes import Node
 from .._durations import UNSET, Duration, Unset, optional_seconds
 from .._errors import RuntimeClosed
 from .._keys import ObjectKey
 from .._runtime.administration import Administration
 from .._runtime.open_runtime import OpenRuntime
-from .alarms import Alarms
 from .durable_object import DurableObject
 from .handle import Handle
 from .messages import checked_limit
 from .plain_arguments import with_models
 from .snapshot import StatesPage, checked_expected, conflict, read_page
-from .watch import Watch
+from .watches import Watches
 
 if TYPE_CHECKING:
     from .runtime import DurableRuntime
@@ -32,7 +30,7 @@ T = TypeVar("T", bound=DurableObject)
 _PAGE_BYTES = 16 * 1024 * 1024
 
 
-class Objects(Alarms):
+class Objects(Watches):
     """Handles, calls, state and alarms of objects.
 
     A `DurableRuntime` serves the objects without a tenant, and a `Tenant` those of one tenant.
@@ -259,36 +257,6 @@ class Objects(Alarms):
         """
         calls, address = self._locate(object_type, object_id)
         return cast("T", await self._administered().get_state(calls, address))
-
-    @overload
-    def watch(self, object_type: type[T], object_id: str, /) -> Watch[T]: ...
-    @overload
-    def watch(self, object_type: str, object_id: str, /) -> Watch[DurableObject]: ...
-    def watch(
-        self, object_type: type[DurableObject] | str, object_id: str, /
-    ) -> Watch[DurableObject]:
-        """The durable states of an object, now and as they change: see `Watch`."""
-        return self.watch_many([(object_type, object_id)])
-
-    def watch_many(
-        self, objects: Iterable[tuple[type[DurableObject] | str, str]], /
-    ) -> Watch[DurableObject]:
-        """The durable states of several objects, in one watch.
-
-        Args:
-            objects: Pairs of a type and an id.
-
-        Raises:
-            ValueError: There are none.
-        """
-        opened = self._open()
-        watched: list[tuple[ObjectType, ObjectKey]] = []
-        for object_type, object_id in objects:
-            calls, address = self._locate(object_type, object_id)
-            watched.append((calls.object_type, calls.object_type.key(address)))
-        if not watched:
-            raise ValueError("watch_many needs one object at least")
-        return Watch(opened, watched)
 
     async def put_state(
         self,
