@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,50 @@ def test_an_app_with_new_objects_passes_all_checks(folder: Path) -> None:
         assert ran.stdout == f"{total} visits today, {total} in all\n", ran.stderr
 
 
+def test_a_new_object_counts_unless_fields_are_named(folder: Path) -> None:
+    app(folder)
+    result = run("new", "Cart")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "created shop/cart.py",
+        "created tests/test_cart.py",
+        "Run its first tests with pytest. Call it where a runtime is open:",
+        "  from shop.cart import Cart",
+        '  await runtime.get(Cart, "one").add(7)',
+    ]
+    source = (folder / "shop" / "cart.py").read_text()
+    assert source.endswith(
+        """
+    count: int = 0
+
+    @handler
+    def add(self, amount: int) -> int:
+        \"""Add an amount, and return the sum. The reply comes once it is on disk.\"""
+        self.count += amount
+        return self.count
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "signature", "arguments"),
+    [
+        ("a:int", "add(amount: int) -> int", "7"),
+        ("a:Decimal,b:str", "add(amount: Decimal) -> Decimal", 'Decimal("1.50")'),
+        ("a:list[int | None]", "append(item: int | None) -> None", "7"),
+        ("a:set[str]", "add(item: str) -> None", '"some text"'),
+        ("a:dict[str, list[int]]", "put(key: str, value: list[int]) -> None", '"some text", [7]'),
+        ("a:bool", "set_a(a: bool) -> None", "True"),
+        ("a:list[int] | None", "set_a(a: list[int] | None) -> None", "[7]"),
+    ],
+)
+def test_the_handler_suits_the_first_field(field: str, signature: str, arguments: str) -> None:
+    handler = NewObject("Thing", parse_fields(field), None).handler
+    assert f"{handler.name}({handler.parameters}) -> {handler.result}" == signature
+    assert handler.arguments == arguments
+
+
+EXPRESSIONS = {name: tp for name, (tp, _, _) in NAMED_TYPES.items()} | {"UTC": UTC}
 SCALAR = st.sampled_from(sorted(NAMED_TYPES))
 ANNOTATION = st.recursive(
     SCALAR,
@@ -99,11 +144,11 @@ def test_whatever_is_accepted_makes_a_class_that_can_be_stored(annotations: list
     cls = module["Thing"]
     assert isinstance(cls, type)
     assert issubclass(cls, DurableObject)
-    assert definition_of(cls).handlers.keys() == {"update", "get_field0"}
+    assert definition_of(cls).handlers.keys() == {new.handler.name}
     assert definition_of(cls).alarms.keys() == {"wake"}
     codec = state_codec(definition_of(cls))
     default = cls()
-    values = {field.name: eval(field.annotation.example, _imported(test)) for field in fields}
+    values = {field.name: eval(field.annotation.example, EXPRESSIONS) for field in fields}
     changed = cls(**values)
     for key, state in ((ObjectKey("Thing", "1"), default), (ObjectKey("Thing", "2"), changed)):
         assert codec.decode(key, codec.encode(key, state)) == state
@@ -114,15 +159,6 @@ def test_whatever_is_accepted_makes_a_class_that_can_be_stored(annotations: list
         assert mine == other
         if type(mine).__hash__ is None:
             assert mine is not other
-
-
-def _imported(test: str) -> dict[str, object]:
-    """The names that a test imports from the standard library."""
-    names: dict[str, object] = {}
-    for node in ast.parse(test).body:
-        if isinstance(node, ast.ImportFrom) and node.module in ("datetime", "decimal", "uuid"):
-            exec(ast.unparse(node), names)
-    return names
 
 
 @pytest.mark.parametrize(
@@ -156,7 +192,10 @@ def made_by(folder: Path, *args: str) -> set[str]:
     result = run("new", "Cart", "--fields=paid:bool", *args)
     assert (result.exit_code, result.stderr) == (0, "")
     made = {str(path.relative_to(folder)) for path in {*folder.rglob("*.py")} - before}
-    assert {line.removeprefix("created ") for line in result.stdout.splitlines()[:-1]} == made
+    *created, _, imported, called = result.stdout.splitlines()
+    assert {line.removeprefix("created ") for line in created} == made
+    assert imported.endswith(".cart import Cart")
+    assert called == '  await runtime.get(Cart, "one").set_paid(True)'
     return made
 
 
@@ -257,8 +296,8 @@ def test_nothing_is_replaced(folder: Path, taken: str) -> None:
         ("date:date", "field 'date': would hide date"),
         ("handler:int", "would hide handler"),
         ("attrs:int", "would hide attrs"),
-        ("update:int", "field 'update': a field or a handler has this name"),
-        ("count:int,get_count:int", "field 'get_count': a field or a handler has this name"),
+        ("add:int", "field 'add': a field or a handler has this name"),
+        ("count:str,set_count:int", "field 'set_count': a field or a handler has this name"),
         ("count:int,name:str,count:int", "field 'count': given twice"),
         ("x" * 41 + ":int", "longer than 40 characters"),
         ("count:", "field count: '' is not a type; a field may be of int, float"),
@@ -316,13 +355,12 @@ def test_bad_fields(folder: Path, fields: str, says: str, recwarn: pytest.Warnin
         (["Decimal", "--fields=a:int"], "taken"),
         (["Exception", "--fields=a:int"], "taken"),
         (["C" * 41, "--fields=a:int"], "longer than 40 characters"),
-        (["Cart"], "Missing option '--fields'"),
         (["--fields=a:int"], "Missing argument 'NAME'"),
         (["Cart", "Basket", "--fields=a:int"], "unexpected extra argument"),
         (["Cart", "--fields=a:int", "--alarm=ctx"], "alarm 'ctx': the name is reserved"),
         (["Cart", "--fields=a:int", "--alarm=a"], "alarm 'a': a field or a handler has this name"),
-        (["Cart", "--fields=a:int", "--alarm=update"], "a field or a handler has this name"),
-        (["Cart", "--fields=a:int", "--alarm=get_a"], "a field or a handler has this name"),
+        (["Cart", "--fields=a:int", "--alarm=add"], "a field or a handler has this name"),
+        (["Cart", "--fields=a:str", "--alarm=set_a"], "a field or a handler has this name"),
         (["Cart", "--fields=a:int", "--alarm=2nd"], "alarm '2nd': not a name"),
         (["Cart", "--fields=a:int", "--alarm=timedelta"], "would hide timedelta"),
         (["Cart", "--fields=a:int", "--package=nowhere"], "neither nowhere/__init__.py nor"),

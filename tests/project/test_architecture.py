@@ -265,6 +265,7 @@ RANKS = {
     "cli.scaffold": [
         "annotations files names rendering",
         "app_package fields new_app",
+        "first_handler",
         "new_object",
     ],
     "cli.bench": ["callers objects plain", "figures", "measure"],

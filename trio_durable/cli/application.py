@@ -173,7 +173,7 @@ def application(context: click.Context) -> None:
     \b
     Examples:
       trio-durable init shop                       start an app
-      trio-durable new Cart --fields total:int     add an object to it
+      trio-durable new Cart                        add an object to it
       trio-durable demo                            see a crash and a recovery
       trio-durable ls -s app.db Cart               list stored objects
 

@@ -17,10 +17,10 @@ from ..scaffold.new_object import NewObject
 @click.argument("name")
 @click.option(
     "--fields",
-    required=True,
+    default="count:int",
+    show_default=True,
     metavar="NAME:TYPE,…",
-    help=f"Fields of the state, such as count:int,name:str. Types are {OFFERED_TYPES}, and unions "
-    "such as str | None.",
+    help=f"Fields of the state. Types are {OFFERED_TYPES}, and unions such as str | None.",
 )
 @click.option("--alarm", metavar="NAME", help="Name of an alarm that the handler sets.")
 @click.option(
@@ -30,11 +30,12 @@ def new(name: str, fields: str, alarm: str | None, package: str | None) -> None:
     """Add an object and its test to an app.
 
     Run it in the app's folder. A module with the class is written to the app's
-    package, and its test to tests/. An existing file is never replaced.
+    package, and its test to tests/. The class has one handler, which changes the
+    first field as its type suggests. An existing file is never replaced.
 
     \b
     Examples:
-      trio-durable new Counter --fields count:int,name:str
+      trio-durable new Counter
       trio-durable new Cart --fields 'items:dict[str, int],paid_at:datetime|None'
       trio-durable new Session --fields user:str --alarm expire
       trio-durable new Room --fields 'members:set[str]' --package chat.objects
@@ -51,4 +52,8 @@ def new(name: str, fields: str, alarm: str | None, package: str | None) -> None:
     )
     for path in created:
         click.echo(f"created {click.format_filename(path)}")
-    click.echo("Run its first tests with pytest.")
+    module = f"{package_of_app.name}.{new_object.module}"
+    handler = new_object.handler
+    call = f'await runtime.get({name}, "one").{handler.name}({handler.arguments})'
+    click.echo("Run its first tests with pytest. Call it where a runtime is open:")
+    click.echo(f"  from {module} import {name}\n  {call}")

@@ -89,6 +89,10 @@ class Annotation:
     """The value in an object that was never stored."""
     example: str
     """Another value."""
+    name: str = ""
+    """The name of the type, such as ``int`` or ``list``; empty for a union."""
+    items: tuple[Annotation, ...] = ()
+    """The items of a list or set; the keys and values of a dict."""
 
     @classmethod
     def parse(cls, field: str, written: str) -> Annotation:
@@ -107,7 +111,7 @@ class Annotation:
                 raise _UnusableType(f"is longer than {_MAX_LENGTH} characters")
             with warnings.catch_warnings(action="ignore"):  # such as SyntaxWarning for "\d"
                 tree = ast.parse(written, mode="eval").body
-            default, example = _values_of(tree)
+            annotation = cls._of(tree)
             expression = compile(ast.Expression(tree), "<field>", "eval")
             Forms().of(eval(expression, dict(_NAMES)))  # noqa: S307  # known names, [] and | only
         except (SyntaxError, UnsupportedType, TypeError, ValueError) as error:
@@ -116,7 +120,18 @@ class Annotation:
             raise CommandError(
                 f"field {field}: {written!r} {problem}; a field may be of {OFFERED_TYPES}, … | None"
             ) from None
-        return cls(ast.unparse(tree), default, example)
+        return annotation
+
+    @classmethod
+    def _of(cls, tree: ast.expr) -> Annotation:
+        name, items = "", []
+        match tree:
+            case ast.Name(name):
+                pass
+            case ast.Subscript(ast.Name(name), inner) if name in ("list", "set", "dict"):
+                items = inner.elts if isinstance(inner, ast.Tuple) and name == "dict" else [inner]
+        default, example = _values_of(tree)
+        return cls(ast.unparse(tree), default, example, name, tuple(map(cls._of, items)))
 
     @property
     def is_mutable(self) -> bool:

@@ -8,6 +8,7 @@ import attrs
 
 from .annotations import MODULES
 from .fields import NAMES, Field, check_member
+from .first_handler import FirstHandler
 from .names import check_class_name, module_name
 from .rendering import render_module
 
@@ -41,7 +42,7 @@ class NewObject:
 
     def __attrs_post_init__(self) -> None:
         check_class_name(self.name, NAMES | _TEST_MODULES.keys())
-        handlers = ["update", self._getter]
+        handlers = [self.handler.name]
         names = [field.name for field in self.fields]
         for name in names:
             check_member("field", name, taken=handlers)
@@ -54,8 +55,9 @@ class NewObject:
         return module_name(self.name)
 
     @property
-    def _getter(self) -> str:
-        return f"get_{self.fields[0].name}"
+    def handler(self) -> FirstHandler:
+        """Its handler."""
+        return FirstHandler.of(self.fields[0])
 
     def source(self) -> str:
         """The source of its module.
@@ -63,18 +65,21 @@ class NewObject:
         Raises:
             CommandError: A line is too long.
         """
-        assignments = [f"        self.{field.name} = {field.name}" for field in self.fields]
+        handler = self.handler
+        *statements, last = handler.statements
+        if not last.startswith("return "):
+            statements, last = [*statements, last], ""
         if self.alarm is not None:
-            assignments.append(
-                f'        self.ctx.schedule_alarm("{self.alarm}", after=timedelta(hours=1))'
-            )
+            statements.append(f'self.ctx.schedule_alarm("{self.alarm}", after=timedelta(hours=1))')
+        body = [*statements, last] if last else statements
         return self._rendered(
             "object.py",
             MODULES,
             declarations="\n".join(f"    {field.declaration}" for field in self.fields),
-            parameters=", ".join(f"{field.name}: {field.annotation.text}" for field in self.fields),
-            assignments="\n".join(assignments),
-            type=self.fields[0].annotation.text,
+            parameters=handler.parameters,
+            result=handler.result,
+            summary=handler.summary,
+            statements="\n".join(f"        {each}" for each in body),
         )
 
     def test(self, package: str) -> str:
@@ -86,19 +91,13 @@ class NewObject:
         Raises:
             CommandError: A line is too long.
         """
-        examples = [field.annotation.example for field in self.fields]
         return self._rendered(
             "test_object.py",
             _TEST_MODULES,
             package=package,
             module=self.module,
-            values=", ".join(examples),
-            named_values=", ".join(
-                f"{field.name}={example}"
-                for field, example in zip(self.fields, examples, strict=True)
-            ),
-            equals="is" if examples[0] == "True" else "==",
-            value=examples[0],
+            arguments=self.handler.arguments,
+            value=self.fields[0].annotation.example,
         )
 
     def _rendered(self, template: str, modules: dict[str, str], **values: str) -> str:
@@ -108,7 +107,7 @@ class NewObject:
             modules=modules,
             name=self.name,
             alarm=self.alarm or "",
-            getter=self._getter,
+            handler=self.handler.name,
             first=self.fields[0].name,
             default=self.fields[0].annotation.default,
             **values,

@@ -1,0 +1,52 @@
+"""The first handler of a new object, which changes its first field as the field's type suggests."""
+
+from __future__ import annotations
+
+import attrs
+
+from .fields import Field
+
+_NUMBERS = ("int", "float", "Decimal", "timedelta")
+
+
+@attrs.frozen
+class FirstHandler:
+    """A handler. Called on a new object, it gives the field the example of its type."""
+
+    name: str
+    parameters: str
+    """With annotations, as in the signature."""
+    statements: tuple[str, ...]
+    summary: str
+    arguments: str
+    """Expressions of an example, as in a call."""
+    result: str = "None"
+    """The annotation of the result, which is the field's new value or None."""
+
+    @classmethod
+    def of(cls, field: Field) -> FirstHandler:
+        """The handler that suits a field."""
+        name, annotation = field.name, field.annotation
+        examples = ", ".join(each.example for each in annotation.items)
+        match annotation.name, [each.text for each in annotation.items]:
+            case ("list", [item]):
+                append = (f"self.{name}.append(item)",)
+                return cls("append", f"item: {item}", append, "Append an item.", examples)
+            case ("set", [item]):
+                add = (f"self.{name}.add(item)",)
+                return cls("add", f"item: {item}", add, "Add an item.", examples)
+            case ("dict", [key, value]):
+                put = (f"self.{name}[key] = value",)
+                parameters = f"key: {key}, value: {value}"
+                return cls("put", parameters, put, "Put a value at a key.", examples)
+            case (number, _) if number in _NUMBERS:
+                total = (f"self.{name} += amount", f"return self.{name}")
+                parameters, summary = f"amount: {number}", "Add an amount, and return the sum."
+                return cls("add", parameters, total, summary, annotation.example, number)
+        return cls(
+            f"set_{name}",
+            f"{name}: {annotation.text}",
+            (f"self.{name} = {name}",),
+            "Change one field.",
+            annotation.example,
+        )
