@@ -44,13 +44,13 @@ def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def on_a_terminal(*args: str, cwd: Path) -> bytes:
-    """What a command prints on a terminal that is wide enough."""
+def on_a_terminal(*args: str, cwd: Path, columns: int = 200) -> bytes:
+    """The output of a command on a terminal, which is wide enough for most."""
     outer, inner = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "trio_durable", *args],
         cwd=cwd,
-        env=environment() | {"TERM": "xterm-256color", "COLUMNS": "200"},
+        env=environment() | {"TERM": "xterm-256color", "COLUMNS": str(columns)},
         stdout=inner,
     ) as process:
         os.close(inner)
@@ -93,13 +93,15 @@ def test_the_formats_have_the_same_rows(db: Path, name: str) -> None:
 @every_list
 def test_no_row_is_an_empty_list(folder: Path, name: str) -> None:
     with writer_of(folder / "app.db") as writer:
-        if name == "show":
+        if name in ("show", "ls of a type"):
             save(writer, ObjectKey("Cart", "ada"), {})
     if name in ("stats", "show"):
         return
     options = LISTS[name]
     if name == "query":
         options = ["app.db", "SELECT 1 AS one WHERE 0"]
+    elif name == "ls of a type":
+        options = [*options, "--after", "ada"]
     command = name.removesuffix(" of a type").split()
     assert run(*command, *options, "-o", "json").stdout == "[]\n"
     assert run(*command, *options, "-o", "jsonl").stdout == ""

@@ -179,7 +179,7 @@ def test_lists_tell_which_alarms_recur(where: str) -> None:
         ("off", "stopped"),
         ("due", "overdue, recurring"),
     ):
-        [line] = [line for line in table.splitlines() if line.split()[:2] == [TYPE, object_id]]
+        [line] = [line for line in table.splitlines() if f" {TYPE} {object_id} " in line]
         assert status in line
     found = {
         (line["id"], line["name"]): (line["status"], line.get("recurrence"))

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+_EXCERPT = 120
+"""In characters."""
+
 Output: TypeAlias = Literal["table", "json", "jsonl", "csv"]
 """The formats of lists: a table, one JSON array, one line of JSON for each row, or CSV."""
 
@@ -152,7 +155,10 @@ def progress_bar(console: Console) -> Progress:
 
 
 def new_table(*headings: str) -> Table:
-    """An empty table. A heading that begins with ``>`` makes a column of numbers.
+    """An empty table.
+
+    A heading that begins with ``>`` makes a column of numbers, and one that begins with ``|`` a
+    column that isn't folded.
 
     Long names are folded, not cut off, so that they can be copied.
     """
@@ -163,9 +169,9 @@ def new_table(*headings: str) -> Table:
     for heading in headings:
         is_number = heading.startswith(">")
         table.add_column(
-            heading.removeprefix(">"),
+            heading.lstrip(">|"),
             justify="right" if is_number else "left",
-            no_wrap=is_number,
+            no_wrap=is_number or heading.startswith("|"),
             overflow="fold",
         )
     return table
@@ -182,10 +188,44 @@ def literal_table(names: Iterable[str]) -> Table:
 
 
 def add_row(table: Table, *cells: object) -> None:
-    """Add a row of values, which are printed literally, without markup or control characters."""
+    """Add a row of values, which are printed literally, without markup or control characters.
+
+    A tuple is a cell of several lines.
+    """
     from rich.text import Text
 
-    table.add_row(*(Text(printable(str(cell))) for cell in cells))
+    table.add_row(
+        *(
+            Text("\n".join(printable(str(line)) for line in cell))
+            if isinstance(cell, tuple)
+            else Text(printable(str(cell)))
+            for cell in cells
+        )
+    )
+
+
+def print_line(text: str, *, indent: int = 0) -> None:
+    """Print a line that may be long: folded to the width of a terminal, and whole elsewhere.
+
+    Args:
+        text: The line, which is printed literally, without markup or control characters.
+        indent: Spaces before it, and before its continuation.
+    """
+    from rich.padding import Padding
+    from rich.text import Text
+
+    line = printable(text)
+    if sys.stdout.isatty():
+        console().print(Padding(Text(line, overflow="fold"), (0, 0, 0, indent), expand=False))
+    else:
+        click.echo(f"{' ' * indent}{line}")
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a long text on a terminal, and the whole text elsewhere."""
+    if len(text) <= _EXCERPT or not sys.stdout.isatty():
+        return text
+    return f"{text[:_EXCERPT]}…"
 
 
 def printable(text: str) -> str:

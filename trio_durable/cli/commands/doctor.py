@@ -11,7 +11,7 @@ from ..._clock import SystemClock
 from ...storage import Finding, FindingStatus, Storage
 from ..errors import CommandError
 from ..options import json_option, required_storage, storage_option_of_group
-from ..output import console, print_json, printable, quantity
+from ..output import console, print_json, print_line, printable, quantity
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.message_findings import message_findings, type_finding
 from ..storage.open import open_reader, resolve_storage
@@ -68,8 +68,8 @@ def doctor(
     if as_json:
         print_json({"location": store.location, "findings": [*map(attrs.asdict, findings)]})
     else:
-        click.echo(
-            f"{printable(store.location)}: {quantity(len(findings), 'check')}, "
+        print_line(
+            f"{store.location}: {quantity(len(findings), 'check')}, "
             f"{quantity(counts['warning'], 'warning')}, {quantity(counts['problem'], 'problem')}."
         )
     return 1 if counts["problem"] else 0
@@ -100,14 +100,23 @@ def _all_findings(
 
 def _printed(findings: Iterable[Finding]) -> list[Finding]:
     """Print each finding as soon as its check has ended, since some take long."""
+    from rich.table import Table
     from rich.text import Text
 
     out = console()
     printed = []
     for finding in findings:
         printed.append(finding)
-        status = Text(finding.status.ljust(_WIDTH), style=_STYLES[finding.status])
-        out.print(status + printable(f"{finding.name}: {finding.text}"), soft_wrap=True)
+        lines = [printable(f"{finding.name}: {finding.text}")]
         if finding.advice:
-            out.print(Text(" " * _WIDTH + printable(finding.advice)), soft_wrap=True)
+            lines.append(printable(finding.advice))
+        status = Text(finding.status.ljust(_WIDTH), style=_STYLES[finding.status])
+        if out.is_terminal:
+            row = Table.grid()
+            row.add_column(no_wrap=True)
+            row.add_column(overflow="fold")
+            row.add_row(status, Text("\n".join(lines)))
+            out.print(row)
+        else:
+            out.print(status + f"\n{' ' * _WIDTH}".join(lines), soft_wrap=True)
     return printed

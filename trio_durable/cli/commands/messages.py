@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from itertools import islice
 
@@ -12,7 +13,7 @@ from ..._messages.message import message_id, token_of
 from ...storage import DeadMessage, Reader, StoredMessage
 from ..errors import CommandError
 from ..options import output_option, storage_options
-from ..output import Output, add_row, console, new_table, print_rows, quantity
+from ..output import Output, add_row, console, excerpt, new_table, print_rows, quantity
 from ..storage.formatting import format_relative, json_instant, json_member, key_members
 from ..storage.missing import check_type_stored
 from ..storage.open import check_type_name, object_key, open_reader, resolve_storage
@@ -91,10 +92,12 @@ def list_(
     if not page:
         click.echo("No messages match.", err=True)
         return
-    table = new_table(">message", "to", "handler", "sent", "again", ">failures", "last error")
+    table = new_table("|message", "|sent", "status", "to")
     for row in page:
-        again = "" if row.wake_at is None else format_relative(row.wake_at, now)
-        add_row(table, *_cells(row, now), again, str(row.failures), row.last_error or "")
+        status = "waiting"
+        if row.wake_at is not None:
+            status += f", again {format_relative(row.wake_at, now)}"
+        add_row(table, *_cells(row, status, now))
     console().print(table)
     _tell_more(has_more)
 
@@ -135,11 +138,11 @@ def dead(
     if not page:
         click.echo("No dead letters match.", err=True)
         return
-    table = new_table(">message", "to", "handler", "sent", "died", ">failures", "last error")
+    table = new_table("|message", "|sent", "status", "to")
     for row in page:
-        died, failures = format_relative(row.died_at, now), str(row.message.failures)
-        died += ", overtaken" if row.is_overtaken else ""
-        add_row(table, *_cells(row.message, now), died, failures, row.message.last_error or "")
+        status = f"died {format_relative(row.died_at, now)}"
+        status += ", overtaken" if row.is_overtaken else ""
+        add_row(table, *_cells(row.message, status, now))
     console().print(table)
     _tell_more(has_more)
 
@@ -233,14 +236,14 @@ def _token(dead: DeadMessage) -> int:
     return dead.message.key.token
 
 
-def _cells(row: StoredMessage, now: int) -> tuple[str, ...]:
+def _cells(row: StoredMessage, status: str, now: int) -> tuple[str | tuple[str, ...], ...]:
     to = row.key.to
-    return (
-        message_id(row.key.token),
-        f"{to.type_name} {to.object_id}",
-        row.handler,
-        format_relative(row.sent_at, now),
-    )
+    if row.failures:
+        status += f", {quantity(row.failures, 'failure')}"
+    receiver = shlex.join((to.type_name, to.object_id, row.handler))
+    problem = (excerpt(row.last_error),) if row.last_error else ()
+    sent = format_relative(row.sent_at, now)
+    return (message_id(row.key.token), sent, status, (receiver, *problem))
 
 
 def _message_json(row: StoredMessage) -> dict[str, object]:

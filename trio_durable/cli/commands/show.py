@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from ..._browsing import find_object, iter_alarms_of
 from ..._clock import SystemClock
 from ..options import output_option, storage_options
-from ..output import Output, console, print_reply, print_rows, printable, quantity
+from ..output import Output, console, print_line, print_reply, print_rows, printable, quantity
 from ..storage.formatting import (
     alarm_json,
     alarm_table,
@@ -71,7 +71,7 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, outpu
         else:
             print_rows(output, _COLUMNS, [shown])
         return
-    click.echo(printable(str(key)))
+    print_line(str(key))
     if row is None:
         click.echo("no stored state, only alarms" if alarms else "no stored state")
     else:

@@ -10,7 +10,7 @@ import click
 from ..._keys import ObjectKey
 from ...storage import Storage
 from ..options import output_option, storage_option
-from ..output import Output, print_rows, printable, quantity
+from ..output import Output, print_line, print_rows, quantity
 from ..storage.open import resolve_storage
 from ..storage.running import running_app
 
@@ -38,12 +38,12 @@ def stacks(storage: str, output: Output) -> None:
     for turn in turns:
         key = ObjectKey(turn["type"], turn["id"], turn["tenant"])
         waiting = f", {quantity(turn['waiting'], 'call')} waiting" if turn["waiting"] else ""
-        click.echo(printable(f"{key}: {turn['doing']} for {turn['seconds']:.3g} s{waiting}"))
+        print_line(f"{key}: {turn['doing']} for {turn['seconds']:.3g} s{waiting}")
         if turn["cancelled"] is not None:
-            click.echo(f"  cancelled {turn['cancelled']:.3g} s ago, and it goes on")
+            print_line(f"cancelled {turn['cancelled']:.3g} s ago, and it goes on", indent=2)
         for frame in turn["awaits"]:
             place = f"{frame['file']}:{frame['line']}"
-            click.echo(printable(f"  {place} in {frame['function']}"))
+            print_line(f"{place} in {frame['function']}", indent=2)
     if not turns:
         click.echo("No object is busy.", err=True)
 

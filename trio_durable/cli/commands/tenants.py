@@ -12,7 +12,7 @@ from ..._errors import StorageInUse
 from ...storage import Reader, Storage
 from ..errors import CommandError
 from ..options import output_option, required_storage, storage_option, storage_option_of_group
-from ..output import Output, add_row, console, new_table, print_rows, printable, quantity
+from ..output import Output, add_row, console, new_table, print_line, print_rows, quantity
 from ..prompts import confirm, yes_option
 from ..storage.open import open_reader, resolve_storage
 from ..storage.owner import open_owner
@@ -58,7 +58,7 @@ def tenants(context: click.Context, storage: str | None, output: Output) -> None
     elif not moves:
         click.echo("There are no tenants.", err=True)
     for move in moves:
-        click.echo(printable(f"{move.describe(move.tenant)}."))
+        print_line(f"{move.describe(move.tenant)}.")
 
 
 def _totals(reader: Reader) -> Iterator[tuple[str, Total]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from ..._json import exact
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import MOVED, AlarmRow
-from ..output import add_row, new_table, printable
+from ..output import add_row, excerpt, new_table, printable, quantity
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -127,9 +128,11 @@ def alarm_json(row: AlarmRow) -> dict[str, object]:
 
 
 def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> Table:
-    """A table of alarms; without columns for type and id if all are ``of_one`` object."""
-    owner = () if of_one else ("type", "id")
-    table = new_table("due (UTC)", ">", *owner, "alarm", "status", ">failures", "last error")
+    """A table of alarms; without type and id if all are ``of_one`` object.
+
+    Each alarm is written as the arguments of ``trio-durable alarms cancel``, with its error below.
+    """
+    table = new_table("|due (UTC)", "|", "status", "alarm")
     for row in rows:
         alarm = row.alarm
         status: str = row.status
@@ -137,16 +140,14 @@ def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> 
             status += f", again {format_relative(row.available_at, now)}"
         if row.status in ("pending", "overdue") and alarm.recurrence is not None:
             status += ", moved" if alarm.recurrence == MOVED else ", recurring"
+        if alarm.failures:
+            status += f", {quantity(alarm.failures, 'failure')}"
         if alarm.crashes and row.status != "dead":
             status += f", crashes: {alarm.crashes}"
-        add_row(
-            table,
-            format_instant(alarm.due_at),
-            format_relative(alarm.due_at, now),
-            *(() if of_one else (alarm.key.type_name, alarm.key.object_id)),
-            alarm.key.name,
-            status,
-            alarm.failures,
-            alarm.last_error or "",
-        )
+        key, error = alarm.key, alarm.last_error or ""
+        owner = () if of_one else (key.type_name, key.object_id)
+        name = shlex.join((*owner, key.name))
+        problem = (error if of_one else excerpt(error),) if error else ()
+        due = (format_instant(alarm.due_at), format_relative(alarm.due_at, now))
+        add_row(table, *due, status, (name, *problem))
     return table
