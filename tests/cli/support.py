@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from trio_durable.cli.application import application
+from trio_durable.cli.exit_status import ExitStatus
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,9 +71,34 @@ def assert_refused(folder: Path, says: str, *args: str, stdin: str | bytes | Non
     assert contents(folder) == before
 
 
-def interruptible() -> None:
-    """For a new process: handle SIGINT, even if the process of the tests ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextmanager
+def command_process(
+    *args: str, env: Mapping[str, str] = {}, cwd: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process of the command that SIGINT interrupts. It is killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "trio_durable", *args],
+        cwd=cwd,
+        env={**environment(), **env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # The process of the tests may ignore SIGINT, which others would inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Interrupt a command by Control-C. Its remaining output and errors."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == ExitStatus.INTERRUPTED, err
+    return out, err
 
 
 def assert_app_passes_checks(folder: Path, passed: int) -> None:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from .support import assert_refused, contents, environment, interruptible, run
+from .support import assert_refused, command_process, contents, interrupted, run
 
 
 def test_it_measures_and_leaves_nothing_behind(folder: Path) -> None:
@@ -51,24 +50,22 @@ def test_the_table_fits_a_terminal(folder: Path, tmp_path: Path) -> None:
     assert list(elsewhere.iterdir()) == []
 
 
+def test_figures_are_rows_of_csv(folder: Path) -> None:
+    result = run("bench", "--seconds", "0.001", "-o", "csv")
+    assert result.exit_code == 0
+    figures = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert len(figures) == 13
+    assert figures[0].keys() == {
+        *("name", "title", "durability", "value", "unit", "beside", "ratio"),
+    }
+
+
 def test_control_c_removes_its_files(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trio_durable", "bench", "--seconds=60", f"--dir={tmp_path}"]
-    with subprocess.Popen(
-        command,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=interruptible,
-    ) as bench:
-        try:
-            while not list(tmp_path.glob("*/full.db-wal")):
-                assert bench.poll() is None, "it ended by itself"
-            bench.send_signal(signal.SIGINT)
-            out, err = bench.communicate(timeout=60)
-        finally:
-            bench.kill()
-    assert (bench.returncode, out, err.strip()) == (130, "", "")
+    with command_process("bench", "--seconds=60", f"--dir={tmp_path}") as bench:
+        while not list(tmp_path.glob("*/full.db-wal")):
+            assert bench.poll() is None, "it ended by itself"
+        out, err = interrupted(bench)
+    assert (out, err.strip()) == ("", "")
     assert list(tmp_path.iterdir()) == []
 
 

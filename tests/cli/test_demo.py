@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -31,7 +28,7 @@ from trio_durable.cli.demo.ledger import (
 from trio_durable.cli.demo.scenario import Outcome, Pace, Stage
 from trio_durable.cli.demo.worker import account_id
 
-from .support import assert_refused, environment, interruptible, python, run
+from .support import assert_refused, command_process, interrupted, python, run
 
 SMALL = ["--kills=2", "--seconds=0.5", "--down=0.2"]
 CODE = "import sys; from trio_durable.cli import main; main()"
@@ -88,26 +85,14 @@ def test_a_bank_that_loses_money_fails(tmp_path: Path) -> None:
 
 
 def test_control_c_takes_the_child_along(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trio_durable", "demo", "--seconds=60"]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    with subprocess.Popen(
-        command,
-        env={**environment(), "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=interruptible,
-    ) as demo:
-        try:
-            while not list(temporary.glob("*/awaits-0.db-wal")):
-                assert demo.poll() is None, "it ended by itself"
-            demo.send_signal(signal.SIGINT)
-            # All of it only ends when the child has let go of the pipes, too.
-            _, err = demo.communicate(timeout=60)
-        finally:
-            demo.kill()
-    assert (demo.returncode, err.strip()) == (130, "")
+    with command_process("demo", "--seconds=60", env={"TMPDIR": str(temporary)}) as demo:
+        while not list(temporary.glob("*/awaits-0.db-wal")):
+            assert demo.poll() is None, "it ended by itself"
+        # All of it only ends when the child has let go of the pipes, too.
+        _, err = interrupted(demo)
+    assert err.strip() == ""
     assert list(temporary.iterdir()) == []
 
 

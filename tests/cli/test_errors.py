@@ -193,7 +193,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     "migrate": [
         ("migrate -s app.db x", "unexpected extra argument (x)"),
         ("migrate -s app.db --sql", "app.db has no SQL to print; run migrate without --sql"),
-        ("migrate -s app.db --sql --json", "leave out --check and --json"),
+        ("migrate -s app.db --sql --json", "leave out --check, --output and --json"),
         ("migrate -s app.db --down m001_objects --check", "--check lists pending migrations"),
         (
             "migrate -s app.db --down m001_objects --yes",

@@ -28,6 +28,8 @@ def test_migrate_brings_tables_up_to_date(folder: Path) -> None:
     pending = run("migrate", "-s", "app.db", "--check", "--json")
     assert pending.exit_code == 1
     names = json.loads(pending.stdout)["pending"]
+    lines = run("migrate", "-s", "app.db", "--check", "-o", "csv").stdout.splitlines()
+    assert lines == ["migration,status", *(f"{name},pending" for name in names)]
     assert json_of("migrate", "-s", "app.db", "--json") == {"applied": names}
     assert json_of("migrate", "-s", "app.db", "--json") == {"applied": []}
     check = run("migrate", "-s", "app.db", "--check")

@@ -140,6 +140,11 @@ def test_what_cannot_be_upgraded_is_listed_and_stays(purses: Path) -> None:
     assert summary == {
         "types": [{"type": "cli.Purse", "schema": 3, "upgraded": 0, "current": 4, "failed": 5}]
     }
+    whole = json.loads(run(*MIGRATE, "-o", "json").stdout)
+    assert whole == {"failures": failures, **summary}
+    table = run(*MIGRATE, "-o", "csv")
+    assert table.stdout.splitlines() == ["type,schema,upgraded,current,failed", "cli.Purse,3,0,4,5"]
+    assert table.stderr.count("\n") == len(bad)
 
 
 def test_a_class_without_another_schema_has_nothing_to_upgrade(purses: Path) -> None:

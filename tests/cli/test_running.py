@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from trio_durable.cli.commands.top import Rates
 from trio_durable.cli.exit_status import ExitStatus
 
 from .support import environment, run
@@ -100,6 +101,22 @@ def test_top_has_a_line_for_each_process(app: App) -> None:
     table = run("top", "-s", app.where)
     assert table.exit_code == 0
     assert all(len(line) <= 80 for line in table.stdout.splitlines())
+    assert len(json.loads(run("top", "-s", app.where, "-o", "json").stdout)) == len(processes)
+    rows = run("top", "-s", app.where, "-o", "csv", "--looks=2", "--every=0.01").stdout
+    assert len(rows.splitlines()) == 1 + 2 * len(processes)
+    assert rows.splitlines()[0].split(",") == list(processes[0])
+
+
+def test_rates_are_those_of_the_time_that_has_passed() -> None:
+    rates = Rates()
+
+    def counted(node: str, count: int) -> dict[str, object]:
+        return {"node": node, **dict.fromkeys(("alarms_delivered", "messages_delivered"), 0)} | {
+            "commits": count
+        }
+
+    assert rates.since_last([counted("a", 100)], 5.0) == [None]
+    assert rates.since_last([counted("a", 150), counted("b", 7)], 15.0) == [(5.0, 0.0, 0.0), None]
 
 
 @pytest.mark.parametrize("command", [("call", CART, "a", "read"), ("stacks",), ("top",)])

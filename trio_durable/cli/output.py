@@ -15,8 +15,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 
 import click
@@ -44,31 +45,37 @@ def print_rows(
         columns: The members that are the columns of CSV. JSON has all members of a row.
         rows: The rows; their values are JSON.
     """
+    with row_printer(output, columns) as print_row:
+        for row in rows:
+            print_row(row)
+
+
+@contextmanager
+def row_printer(
+    output: Output, columns: Sequence[str]
+) -> Iterator[Callable[[Mapping[str, object]], object]]:
+    """A function that prints a row, for the block. See `print_rows`."""
     match output:
         case "jsonl":
-            for row in rows:
-                print_reply(row, indent=None)
+            yield lambda row: print_reply(row, indent=None)
+        case "json" if sys.stdout.isatty():
+            rows: list[Mapping[str, object]] = []
+            yield rows.append
+            print_reply(rows)
         case "json":
-            _print_array(rows)
+            separators = chain([b"["], repeat(b",\n"))
+            yield lambda row: click.echo(next(separators) + orjson.dumps(row), nl=False)
+            click.echo(b"[]" if next(separators) == b"[" else b"]")
         case "csv":
-            print_csv(columns, ([row.get(name) for name in columns] for row in rows))
+            print_cells = _csv_printer()
+            print_cells(columns)
+            yield lambda row: print_cells([row.get(name) for name in columns])
         case "table":
             raise AssertionError("each command makes its own tables")
 
 
-def _print_array(rows: Iterable[Mapping[str, object]]) -> None:
-    if sys.stdout.isatty():
-        print_reply(list(rows))
-        return
-    before = b"["
-    for row in rows:
-        click.echo(before + orjson.dumps(row), nl=False)
-        before = b",\n"
-    click.echo(b"]" if before != b"[" else b"[]")
-
-
-def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print CSV with a line of headings. A member that is no scalar is printed as JSON.
+def _csv_printer() -> Callable[[Sequence[object]], None]:
+    """A function that prints a line of CSV. A member that is no scalar is printed as JSON.
 
     A cell is the data itself, also if it begins like a formula of a spreadsheet. A quote before it
     would be part of the data for all other programs.
@@ -76,12 +83,15 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     is_terminal = sys.stdout.isatty()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for row in chain([columns], rows):
-        cells = [cell(value) for value in row]
+
+    def print_cells(values: Sequence[object]) -> None:
+        cells = [cell(value) for value in values]
         writer.writerow([printable(each) for each in cells] if is_terminal else cells)
         click.echo(text.getvalue(), nl=False)
         text.seek(0)
         text.truncate()
+
+    return print_cells
 
 
 def cell(value: object) -> str:

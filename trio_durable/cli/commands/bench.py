@@ -12,8 +12,8 @@ from pathlib import Path
 import attrs
 import click
 
-from ..options import Seconds, json_option
-from ..output import console, print_json, progress_bar
+from ..options import Seconds, output_option
+from ..output import Output, console, print_reply, print_rows, progress_bar
 
 
 @click.command()
@@ -31,14 +31,15 @@ from ..output import console, print_json, progress_bar
     show_default=True,
     help="Duration of each measurement. Each is repeated three times.",
 )
-@json_option
-def bench(folder: Path, seconds: float, as_json: bool) -> None:
+@output_option(json_is="json")
+def bench(folder: Path, seconds: float, output: Output) -> None:
     """Measure throughput and latency on this machine and disk.
 
     Changes, readonly calls, loads and alarms are measured on Trio, and compared
     with plain sqlite3 on the same disk; with durability "full", where every
     commit is synced, and "normal". This takes about ten seconds. The files are
-    in a temporary folder, which is removed at the end, even after Control-C.
+    in a temporary folder, which is removed at the end, even after Control-C. As
+    jsonl and csv, a line is printed per figure.
 
     \b
     Examples:
@@ -49,7 +50,7 @@ def bench(folder: Path, seconds: float, as_json: bool) -> None:
     # Imported here, so that other commands start without them.
     import anyio
 
-    from ..bench.figures import figure_table
+    from ..bench.figures import Figure, figure_table
     from ..bench.measure import STEPS, measure
 
     with (
@@ -60,8 +61,12 @@ def bench(folder: Path, seconds: float, as_json: bool) -> None:
         figures = anyio.run(
             measure, Path(path), seconds, lambda: progress.advance(task), backend="trio"
         )
-    if as_json:
-        print_json({"machine": _machine(), "figures": [attrs.asdict(each) for each in figures]})
+    rows = map(attrs.asdict, figures)
+    if output == "json":
+        print_reply({"machine": _machine(), "figures": list(rows)})
+        return
+    if output != "table":
+        print_rows(output, [field.name for field in attrs.fields(Figure)], rows)
         return
     out = console()
     out.print(", ".join(f"{name} {value}" for name, value in _machine().items()))

@@ -10,8 +10,8 @@ import click
 from ..._clock import SystemClock
 from ...storage import Finding, FindingStatus, Storage
 from ..errors import CommandError
-from ..options import json_option, required_storage, storage_option_of_group
-from ..output import console, print_json, print_line, printable, quantity
+from ..options import output_option, required_storage, storage_option_of_group
+from ..output import Output, console, print_line, print_reply, print_rows, printable, quantity
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.message_findings import message_findings, type_finding
 from ..storage.open import open_reader, resolve_storage
@@ -29,7 +29,7 @@ _WIDTH = max(map(len, _STYLES)) + 2
     help="Check every row, too, which takes time in a large storage.",
 )
 @app_option(required=False, help="Module with the classes, to find types that have none.")
-@json_option
+@output_option(json_is="json")
 @click.pass_context
 def doctor(
     context: click.Context,
@@ -37,13 +37,13 @@ def doctor(
     storage: str | None,
     thorough: bool,
     apps: tuple[str, ...],
-    as_json: bool,
+    output: Output,
 ) -> int:
     """Check a storage, and advise what to do.
 
     STORAGE is a path or URL, and may be given as --storage instead. Nothing is
     changed, and a runtime may be open. Exit status 1 if there is a problem; a
-    warning alone is none.
+    warning alone is none. As jsonl and csv, a line is printed per finding.
 
     \b
     Examples:
@@ -63,15 +63,18 @@ def doctor(
         store = resolve_storage(required_storage(context, storage))
     known = {each.name for each in AppClasses(apps)} if apps else None
     found = _all_findings(store, thorough, known)
-    findings = list(found) if as_json else _printed(found)
+    findings = _printed(found) if output == "table" else list(found)
     counts = {status: sum(each.status == status for each in findings) for status in _STYLES}
-    if as_json:
-        print_json({"location": store.location, "findings": [*map(attrs.asdict, findings)]})
-    else:
+    rows = map(attrs.asdict, findings)
+    if output == "table":
         print_line(
             f"{store.location}: {quantity(len(findings), 'check')}, "
             f"{quantity(counts['warning'], 'warning')}, {quantity(counts['problem'], 'problem')}."
         )
+    elif output == "json":
+        print_reply({"location": store.location, "findings": list(rows)})
+    else:
+        print_rows(output, [field.name for field in attrs.fields(Finding)], rows)
     return 1 if counts["problem"] else 0
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import click
 
 from ...storage import SQLiteStorage, Storage
 from ..errors import CommandError
-from ..options import json_option, storage_option
-from ..output import print_json
+from ..options import output_option, storage_option
+from ..output import Output, print_reply, print_rows
 from ..prompts import confirm, yes_option
 from ..storage.open import open_writer, resolve_storage
 
@@ -43,10 +44,10 @@ class _MigratesDown(Protocol):
     help=f'Undo all migrations after this one, or all with "{NONE}". PostgreSQL only.',
 )
 @click.option("--sql", is_flag=True, help="Print the SQL instead of executing it.")
-@json_option
+@output_option(json_is="json")
 @yes_option
 def migrate(
-    storage: str, check: bool, last: str | None, sql: bool, as_json: bool, yes: bool
+    storage: str, check: bool, last: str | None, sql: bool, output: Output, yes: bool
 ) -> int:
     """Migrate the tables of a storage to this release.
 
@@ -55,7 +56,8 @@ def migrate(
 
     With --down, migrate back to the tables of an older release. Data that they
     have no place for is lost. Stop all runtimes first. Exit status 1 if you
-    answer no, and if migrations of a tenant can't be applied.
+    answer no, and if migrations of a tenant can't be applied. As jsonl and csv, a
+    line is printed per migration.
 
     \b
     Examples:
@@ -64,13 +66,15 @@ def migrate(
       trio-durable migrate -s postgresql://db.example.com/app --sql
       trio-durable migrate -s postgresql://db.example.com/app --down m002_alarms
     """
-    if sql and (check or as_json):
-        raise CommandError("--sql prints SQL and nothing else; leave out --check and --json")
+    if sql and (check or output != "table"):
+        raise CommandError(
+            "--sql prints SQL and nothing else; leave out --check, --output and --json"
+        )
     if last is not None and check:
         raise CommandError("--check lists pending migrations; leave it out, or leave out --down")
     store = resolve_storage(storage)
     if last is not None:
-        return _down(store, None if last == NONE else last, sql=sql, as_json=as_json, yes=yes)
+        return _down(store, None if last == NONE else last, sql=sql, output=output, yes=yes)
     if sql:
         text = store.migration_sql()
         if text is None:
@@ -84,20 +88,20 @@ def migrate(
             pass  # opening the writer migrates the tables
         left = store.pending_migrations()  # those of tenants whose tables can't be migrated
     applied = [name for name in pending if name not in left]
-    if as_json:
-        found = {"pending": left} if left or check else {}
-        print_json(found if check else {"applied": applied, **found})
-    else:
+    if output == "table":
         for name in applied:
             click.echo(f"applied {name}")
         for name in left:
             click.echo(f"{name} is pending")
         if not pending:
             click.echo("The tables are up to date.")
+    else:
+        found = {} if check else {"applied": applied}
+        _print_migrations(output, found | ({"pending": left} if left or check else {}))
     return 1 if left else 0
 
 
-def _down(store: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bool) -> int:
+def _down(store: Storage, last: str | None, *, sql: bool, output: Output, yes: bool) -> int:
     if isinstance(store, SQLiteStorage):
         raise CommandError(
             f"{store.location}: SQLite files can't be migrated down; restore an earlier backup"
@@ -120,11 +124,22 @@ def _down(store: Storage, last: str | None, *, sql: bool, as_json: bool, yes: bo
             click.echo("Nothing was undone.", err=True)
             return 1
         undone = store.migrate_down(last)
-    if as_json:
-        print_json({"undone": undone})
-    else:
+    if output == "table":
         for name in undone:
             click.echo(f"undid {name}")
         if not undone:
             click.echo("There is nothing to undo.")
+    else:
+        _print_migrations(output, {"undone": undone})
     return 0
+
+
+def _print_migrations(output: Output, found: Mapping[str, Sequence[str]]) -> None:
+    """Print the names of migrations by their status: one object as JSON, else a line for each."""
+    if output == "json":
+        print_reply(found)
+        return
+    rows = [
+        {"migration": name, "status": status} for status, names in found.items() for name in names
+    ]
+    print_rows(output, ("migration", "status"), rows)

@@ -9,8 +9,16 @@ import click
 
 from ..._clock import SystemClock
 from ...storage import Reader
-from ..options import json_option, storage_options
-from ..output import console, print_json, printable, progress_bar, quantity
+from ..options import output_option, storage_options
+from ..output import (
+    Output,
+    console,
+    print_reply,
+    print_rows,
+    printable,
+    progress_bar,
+    quantity,
+)
 from ..storage.app_classes import AppClasses, app_option
 from ..storage.formatting import key_members
 from ..storage.open import open_reader, resolve_storage
@@ -18,20 +26,23 @@ from ..storage.owner import open_owner
 from ..storage.paging import select_tenants
 from ..storage.state_upgrade import FailedUpgrade, StateUpgrade
 
+_COLUMNS = ("type", "schema", "upgraded", "current", "failed")
+
 
 @click.command("migrate-states")
 @storage_options(tenant_help="Upgrade only this tenant; by default, all.")
 @app_option(required=True, help="Module with the classes.")
 @click.option("--dry-run", is_flag=True, help="Count only, and write nothing.")
-@json_option
+@output_option(json_is="jsonl")
 def migrate_states(
-    storage: str, tenant: str | None, apps: tuple[str, ...], dry_run: bool, as_json: bool
+    storage: str, tenant: str | None, apps: tuple[str, ...], dry_run: bool, output: Output
 ) -> int:
     """Upgrade all stored states to the schemas of their classes.
 
     A runtime upgrades each state when it loads the object; this command upgrades
     all of them now. It can be interrupted at any moment: the next run continues.
     States that can't be upgraded are listed and not changed; exit status 1 then.
+    CSV has the types, and standard error these states.
 
     \b
     Examples:
@@ -44,6 +55,7 @@ def migrate_states(
     upgrades = [StateUpgrade(definition) for definition in found.values()]
     store = resolve_storage(storage)
     err = console(stderr=True)
+    failures: list[dict[str, object]] = []
     with (
         open_reader(store, tenant) as reader,
         nullcontext() if dry_run else open_owner(store) as owner,
@@ -55,12 +67,23 @@ def migrate_states(
         for upgrade in upgrades:
             for name in tenants:
                 for failure in upgrade.run(reader, owner, name, lambda: progress.advance(task)):
-                    _print_failure(failure, as_json)
+                    if output == "json":
+                        failures.append(_failure_json(failure))
+                    elif output == "jsonl":
+                        print_reply(_failure_json(failure), indent=None)
+                    else:
+                        click.echo(printable(failure.problem), err=True)
     failed = sum(upgrade.failed for upgrade in upgrades)
-    if as_json:
-        print_json({"types": [_json_counts(each) for each in upgrades]})
-    else:
-        _print_summary(upgrades, dry_run)
+    types = [_json_counts(each) for each in upgrades]
+    match output:
+        case "table":
+            _print_summary(upgrades, dry_run)
+        case "csv":
+            print_rows(output, _COLUMNS, types)
+        case "jsonl":
+            print_reply({"types": types}, indent=None)
+        case "json":
+            print_reply({"failures": failures, "types": types})
     return 1 if failed else 0
 
 
@@ -74,11 +97,8 @@ def _count_objects(reader: Reader, tenants: Sequence[str], types: Container[str]
     )
 
 
-def _print_failure(failure: FailedUpgrade, as_json: bool) -> None:
-    if as_json:
-        print_json({**key_members(failure.key), "error": failure.problem})
-    else:
-        click.echo(printable(failure.problem), err=True)
+def _failure_json(failure: FailedUpgrade) -> dict[str, object]:
+    return {**key_members(failure.key), "error": failure.problem}
 
 
 def _print_summary(upgrades: Sequence[StateUpgrade], dry_run: bool) -> None:
