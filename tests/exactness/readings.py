@@ -1,7 +1,7 @@
 """The model of state that is read under a changed type, independent of the library.
 
 `reading` takes the type that a value was written with, the present one and the value, and returns
-the values that reading may give. It knows only the table of the guide:
+the values that reading may give. It knows only the table of docs/reference/state.md:
 
 - A type that is still declared is read as that type.
 - A value that is of the present type as it stands may be read as it is, whatever wrote it.

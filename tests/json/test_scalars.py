@@ -15,7 +15,7 @@ from trio_durable._activations import by_value
 from trio_durable._json.scalars import OWN
 from trio_durable._json.texts import TEXTS
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "state.md"
 SCALARS = {*OWN, *TEXTS, timedelta}
 
 
@@ -24,16 +24,16 @@ def names(text: str) -> set[str]:
 
 
 def section() -> str:
-    _, _, text = GUIDE.read_text("utf-8").partition("\n### Types of state\n")
-    return text.partition("\n### ")[0]
+    _, _, text = PAGE.read_text("utf-8").partition("\n## The list\n")
+    return text.partition("\n## ")[0]
 
 
-def test_the_guide_lists_every_scalar() -> None:
+def test_the_page_lists_every_scalar() -> None:
     shown = {"None" if tp is type(None) else tp.__name__ for tp in SCALARS}
     assert shown - {"PosixPath", "WindowsPath"} <= names(section())
 
 
-def test_the_guide_lists_the_types_that_keys_may_be() -> None:
+def test_the_page_lists_the_types_that_keys_may_be() -> None:
     (keys,) = re.findall(r"\*\*Keys\*\* of dicts are ([^.]*)\.", section())
     assert names(keys) == {"str", "int", "bool", "BigInt", "Literal", "tuple"}
 

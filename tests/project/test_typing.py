@@ -3,7 +3,8 @@
 ``typing/accepted`` holds code that both must pass without a word. In ``typing/refused`` each line
 that ends in ``# refused`` must get an error from both, and no other line may get one: so a
 checker that lost the types of a handler, and takes it for ``Any``, is found here. Where a line is
-marked ``# refused by mypy`` or ``# refused by pyright``, the guide says why only that one does so.
+marked ``# refused by mypy`` or ``# refused by pyright``, docs/reference/calls.md says why only that
+one does so.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A state records by which declaration it was written. Where that differs from the
 two are resolved as Avro's schemas of writer and reader are
 (https://avro.apache.org/docs/1.12.0/specification/#schema-resolution): part by part, and once per
 pair. A value is read as the type that wrote it if that is still declared; else by the table of
-docs/guide.md, "A field's type has changed", of which exactly one rule must apply; else it is
-refused. Each rule keeps the value: read and written again, it gives the same JSON.
+docs/reference/state.md, "A field's type has changed", of which exactly one rule must apply; else it
+is refused. Each rule keeps the value: read and written again, it gives the same JSON.
 
 Two recorded terms aren't declarations:
 

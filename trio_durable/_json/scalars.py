@@ -132,7 +132,7 @@ def _read_timedelta(data: Any, _: object) -> timedelta:
 
 TIMEDELTA = Scalar("timedelta", frozenset({timedelta}), _write_timedelta, _read_timedelta)
 
-# A new type: also `_activations/by_value.py` and docs/guide.md; `NAMED_TYPES` of the scaffold if
-# `trio-durable new` should offer it.
+# A new type: also `_activations/by_value.py` and docs/reference/state.md; `NAMED_TYPES` of the
+# scaffold if `trio-durable new` should offer it.
 OWN: dict[Any, Scalar] = {int: INT, float: FLOAT, bool: BOOL, str: STR, type(None): NONE}
 """The forms of the types that JSON has itself."""

@@ -6,7 +6,7 @@ strict: orjson writes NaN as null and tuples as lists, and converters turn ``"3"
 int is declared. The codec encodes a value only if it is of the declared type and would be read back
 as it is. Otherwise it raises an error that names the field.
 
-The section "Types of state" of docs/guide.md lists the types with exact JSON.
+docs/reference/state.md lists the types with exact JSON.
 
 Two members of a state aren't fields. They are the last ones, and the same in all states of a class:
 
