@@ -241,7 +241,8 @@ RANKS = {
         "_report",
         "_operations _running",
         "_contents _models _process",
-        "_model_check _rules _second_owner",
+        "_model_check _rules _second_owner _tenant",
+        "_machine",
         "_simulation",
     ],
     "cli": [

@@ -102,7 +102,7 @@ def test_trouble_of_the_second_owner_fails_the_step(monkeypatch: pytest.MonkeyPa
         def broken() -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(state, "_start", broken)
+        monkeypatch.setattr(state._machine, "_start", broken)
         with pytest.raises(ZeroDivisionError):
             state.call(Clerk, "a", "send", 1, fault="replace before commit 1")
 

@@ -19,9 +19,11 @@ from ._outside import outside
 from ._report import SimulationReport, SimulationWarning
 from ._running import run_simulation
 from ._simulation import Simulation
+from ._tenant import SimulatedTenant
 
 __all__ = [
     "Call",
+    "SimulatedTenant",
     "Simulation",
     "SimulationReport",
     "SimulationWarning",

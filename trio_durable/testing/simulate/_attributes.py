@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 from ..._api.durable_object import DurableObject
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError
-from ..._keys import id_problem
+from ..._keys import id_problem, tenant_problem
 
 _MIN_LONGEST_DELAY_SECONDS = 120.0
 _MAX_JUMP_SECONDS = timedelta(days=36525).total_seconds()
@@ -20,6 +20,10 @@ class Attributes(Protocol):
 
     objects: ClassVar[Sequence[type[DurableObject]]]
     ids: ClassVar[Sequence[str]]
+    tenants: ClassVar[Sequence[str]]
+    shared: ClassVar[Sequence[type[DurableObject]]]
+    tenant_drops: ClassVar[bool]
+    crossings: ClassVar[Sequence[str]]
     delays: ClassVar[Sequence[Duration]]
     clock_jumps: ClassVar[Sequence[Duration]]
     starts_at: ClassVar[datetime]
@@ -33,7 +37,8 @@ def check_attributes(cls: type[Attributes]) -> None:
         DefinitionError: An attribute has an invalid value.
     """
     owner = cls.__qualname__
-    for name in ("objects", "ids", "delays", "clock_jumps"):
+    names = ("objects", "ids", "tenants", "shared", "crossings", "delays", "clock_jumps")
+    for name in names:
         _check_sequence(owner, name, getattr(cls, name))
     for object_id in cls.ids:
         problem = id_problem(object_id)
@@ -41,6 +46,7 @@ def check_attributes(cls: type[Attributes]) -> None:
             raise DefinitionError(owner, "ids", f"{object_id!r}: {problem}")
     if not cls.ids:
         raise DefinitionError(owner, "ids", "must not be empty: no object could be called")
+    _check_tenants(cls)
     if not cls.delays:
         raise DefinitionError(owner, "delays", "must not be empty: no time could pass")
     for delay in cls.delays:
@@ -52,6 +58,23 @@ def check_attributes(cls: type[Attributes]) -> None:
     interval = cls.polling_interval
     if interval is not None and not _checked_seconds(owner, "polling_interval", interval):
         raise DefinitionError(owner, "polling_interval", "must be more than 0")
+
+
+def _check_tenants(cls: type[Attributes]) -> None:
+    owner = cls.__qualname__
+    for name in cls.tenants:
+        problem = tenant_problem(name)
+        if problem is not None:
+            raise DefinitionError(owner, "tenants", f"{name!r}: {problem}")
+    if not cls.tenants:
+        for attribute in ("shared", "tenant_drops", "crossings"):
+            if getattr(cls, attribute):
+                raise DefinitionError(owner, attribute, "needs tenants, and there are none")
+    for each in cls.shared:
+        if each not in cls.objects:
+            raise DefinitionError(owner, "shared", f"{each!r:.60} is not in objects")
+    if cls.objects and set(cls.shared) == set(cls.objects):
+        raise DefinitionError(owner, "shared", "leaves no class to tenants")
 
 
 def checked_jump(jump: object, refused: Callable[[str], Exception]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from ..._api.durable_object import DurableObject
 from ._source import source_of
@@ -29,6 +30,8 @@ class Call:
         **kwargs: object,
     ) -> None:
         self.object_type = object_type
+        self.tenant = ""
+        """The object's tenant; "" for none."""
         self.object_id = object_id
         self.handler = handler
         self.args = args
@@ -39,8 +42,15 @@ class Call:
         self.error: Exception | None = None
         """The error that it raised, instead of a result."""
 
+    def of_tenant(self, name: str) -> Self:
+        """The same call of the object with this id in a tenant."""
+        new = copy(self)
+        new.tenant = name
+        return new
+
     def __repr__(self) -> str:
-        return f"Call({', '.join(self.told())})"
+        of_tenant = f".of_tenant({self.tenant!r})" if self.tenant else ""
+        return f"Call({', '.join(self.told())}){of_tenant}"
 
     def told(self) -> list[str]:
         """The source of its arguments, in order."""

@@ -9,6 +9,7 @@ from ..._alarms.alarm import Alarm, alarm_of
 from ..._api.durable_object import DurableObject, ObjectDefinition
 from ..._api.runtime import DurableRuntime
 from ..._keys import ObjectKey
+from ..._messages.message import DeadMessage, WaitingMessage, dead_of, waiting_of
 from .._perform import codec_of
 from ._disk import Disk
 
@@ -29,12 +30,12 @@ class Contents:
         self._disk = disk
         self._definitions = definitions
 
-    def all_of(self, cls: type[T]) -> dict[str, T]:
-        """All objects of a class, by id."""
+    def all_of(self, cls: type[T], tenant: str = "") -> dict[str, T]:
+        """All objects of a class and a tenant, by id."""
         name = self.definition(cls).name
         return {
-            object_id: self.state(cls, ObjectKey(name, object_id))
-            for object_id in self._disk.ids(name)
+            object_id: self.state(cls, ObjectKey(name, object_id, tenant))
+            for object_id in self._disk.ids(name, tenant)
         }
 
     def state(self, cls: type[T], key: ObjectKey) -> T:
@@ -44,10 +45,18 @@ class Contents:
             return cast("T", self.definition(cls).default_state())
         return cast("T", codec_of(cls).decode(key, row.state))
 
-    def alarms(self, cls: type[DurableObject], object_id: str) -> list[Alarm]:
+    def alarms(self, cls: type[DurableObject], object_id: str, tenant: str = "") -> list[Alarm]:
         """The alarms of an object, by ``due_at``."""
-        key = ObjectKey(self.definition(cls).name, object_id)
+        key = ObjectKey(self.definition(cls).name, object_id, tenant)
         return [alarm_of(stored, stored.failures + 1) for stored in self._disk.alarms(key)]
+
+    def messages(self, tenant: str = "") -> list[WaitingMessage]:
+        """The messages that wait for objects of a tenant, by receiver."""
+        return list(map(waiting_of, self._disk.messages(tenant)))
+
+    def dead_messages(self, tenant: str = "") -> list[DeadMessage]:
+        """The dead letters among messages to objects of a tenant, oldest first."""
+        return list(map(dead_of, self._disk.dead_messages(tenant)))
 
     def definition(self, cls: type[DurableObject]) -> ObjectDefinition:
         """The definition of a class.

@@ -52,6 +52,10 @@ class Journal(Protocol):
         """Called after a commit that has handled so many messages is written."""
         ...
 
+    def dropped(self, tenant: str) -> None:
+        """Called after a tenant, which has had data, is removed."""
+        ...
+
 
 class Disk:
     """The data that are left when a process has died."""
@@ -94,26 +98,34 @@ class Disk:
         """The row of an object, or None."""
         return self._reader.load([key])[0]
 
-    def ids(self, type_name: str) -> list[str]:
-        """The ids of all stored objects of a type."""
-        return self._reader.list_ids(type_name, None, 2**31)
+    def ids(self, type_name: str, tenant: str) -> list[str]:
+        """The ids of all stored objects of a type and a tenant."""
+        return self._reader.list_ids(type_name, None, 2**31, tenant)
+
+    def tenants(self) -> list[str]:
+        """The names of all tenants with data."""
+        return self._reader.list_tenants(None, 2**31)
 
     def alarms(self, key: ObjectKey) -> list[StoredAlarm]:
         """The alarms of an object, without dead letters."""
         return self._reader.list_alarms(key)
 
-    def messages(self) -> list[StoredMessage]:
-        """All messages that wait, those to objects of tenants left out."""
-        return self._reader.list_messages(None, None, None, 2**31)
+    def messages(self, tenant: str = "") -> list[StoredMessage]:
+        """All messages that wait for objects of a tenant."""
+        return self._reader.list_messages(None, None, None, 2**31, tenant)
 
-    def dead_messages(self) -> list[DeadMessage]:
-        """All dead letters among messages, those of tenants left out."""
-        return self._reader.list_dead_messages(None, 0, 2**31)
+    def dead_messages(self, tenant: str = "") -> list[DeadMessage]:
+        """All dead letters among the messages of a tenant."""
+        return self._reader.list_dead_messages(None, 0, 2**31, tenant)
 
     def next_alarm(self) -> int | None:
-        """When the next alarm is available, in microseconds since 1970 UTC."""
-        due = self._reader.due_alarms(2**62, None, 1, ())
-        return due[0].available_at if due else None
+        """When the next alarm of any tenant is available, in microseconds since 1970 UTC."""
+        due = [
+            alarm.available_at
+            for tenant in ("", *self.tenants())
+            for alarm in self._reader.due_alarms(2**62, None, 1, (), tenant)
+        ]
+        return min(due, default=None)
 
 
 class _ProcessStorage(Storage):
@@ -181,6 +193,7 @@ _POINTS: dict[str, Kind] = {
     "revive": "retry",
     "retry_messages": "retry",
     "drop_messages": "drop",
+    "drop_tenant": "drop",
 }
 """The points of a step at which a fault may be injected, by the method of a storage. A message is
 buried by a commit, and its mark is ended by a deferral, as that of an alarm is by an acquittal."""
@@ -232,6 +245,12 @@ class _JournaledWriter(ForwardingWriter):
             if position not in stale:
                 self._record_commit(commit)
         return stale
+
+    def drop_tenant(self, tenant: str) -> bool:
+        existed = super().drop_tenant(tenant)
+        if existed:
+            self._journal.dropped(tenant)
+        return existed
 
     def _record_commit(self, commit: Commit) -> None:
         if commit.state is not None or commit.delete:

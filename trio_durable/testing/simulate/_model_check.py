@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..._api.durable_object import DurableObject, ObjectDefinition
 from ..._keys import ObjectKey
@@ -51,16 +51,26 @@ class ModelCheck:
         models, rows = self._backup
         self._models, self._rows = models.copy(), dict(rows)
 
-    def check(self, taken: Mapping[ObjectKey, list[Operation]], *, injected: bool) -> None:
+    def check(
+        self,
+        taken: Mapping[ObjectKey, list[Operation]],
+        dropped: Collection[str] = (),
+        *,
+        injected: bool,
+    ) -> None:
         """Compare the objects that a step has touched.
 
         Args:
             taken: The operations of the step, by object.
+            dropped: The tenants that were dropped before these operations.
             injected: Whether a fault was injected. An error may come from that, unknown to models.
 
         Raises:
             AssertionError: An object differs from its model.
         """
+        for key in [key for key in self._rows if key.tenant in dropped]:
+            self._rows[key] = None
+            self._models.forget(key)
         for cls in self._classes:
             name = self._definitions[cls].name
             keys = {key for key in (*taken, *self._rows) if key.type_name == name}

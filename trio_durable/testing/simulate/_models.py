@@ -65,6 +65,10 @@ class Models:
             raise AssertionError(_explanation(key, operations, stored, before, attempts))
         self._possible[key] = after
 
+    def forget(self, key: ObjectKey) -> None:
+        """Begin again with the model of an object that was never called."""
+        self._possible.pop(key, None)
+
     def copy(self) -> Models:
         """These models as they are now. A model never changes; each call makes another one."""
         new = Models({})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import attrs
 
 from ..._activations.by_value import copied
 from ..._activations.calls import LocalCalls
+from ..._activations.wait_graph import current_turn
 from ..._alarms.alarm import Alarm, alarm_of
 from ..._api.durable_object import ObjectDefinition
 from ..._declarations.records import HandlerDefinition
@@ -66,6 +68,9 @@ class Record:
         self._operations: list[Operation] = []
         self._written: dict[ObjectKey, list[int]] = {}
         self._count = 0
+        self.dropped_tenants: set[str] = set()
+        """The tenants that were dropped in the step."""
+        self._crossings: dict[str, str] = {}  # what has called what, by "Class.handler"
 
     def begin(self, operation: Operation) -> None:
         """Record that ``operation`` has begun."""
@@ -98,6 +103,8 @@ class Record:
                 operations.append(operation)
         self._operations = []
         self._written = {}
+        self.dropped_tenants = set()
+        self._crossings = {}
         return taken
 
     # --- the `Journal` of the disk ----------------------------------------------------------------
@@ -132,6 +139,32 @@ class Record:
         """Record that a commit that has handled so many messages is written."""
         self._report.messages_delivered += messages
 
+    def dropped(self, tenant: str) -> None:
+        """Record that a tenant is removed, and with it all that operations have done there."""
+        self._report.tenants_dropped += 1
+        self.dropped_tenants.add(tenant)
+        self._operations = [each for each in self._operations if each.key.tenant != tenant]
+
+    # --- tenants ---------------------------------------------------------------------------------
+
+    def called_by(self, caller: ObjectKey | None, key: ObjectKey, handler: str) -> None:
+        """Record that ``caller`` calls an object, if they belong to different tenants."""
+        if caller is not None and caller.tenant and key.tenant and caller.tenant != key.tenant:
+            name = f"{self._definitions[key.type_name].cls.__name__}.{handler}"
+            self._crossings.setdefault(name, f"{caller} has called {handler} of {key}")
+
+    def check_crossings(self, allowed: Collection[str]) -> None:
+        """Check that no object of a tenant has called one of another tenant in the step.
+
+        Raises:
+            AssertionError: One has, and its handler isn't ``allowed``.
+        """
+        for name, crossing in self._crossings.items():
+            if name not in allowed:
+                raise AssertionError(
+                    f"{crossing}; if tenants may do this, add {name!r} to crossings"
+                )
+
 
 class ObservedCalls(LocalCalls):
     """Calls that are recorded, from outside and from other objects."""
@@ -150,6 +183,8 @@ class ObservedCalls(LocalCalls):
         """See `CallPath.call`."""
         args, kwargs = self.by_value(address, handler, args, kwargs)
         operation = Operation(self.object_type.key(address), handler.name, args, kwargs)
+        turn = current_turn.get()
+        self.record.called_by(None if turn is None else turn.key, operation.key, handler.name)
         self.record.begin(operation)
         try:
             result = await super()._call(address, handler, args, kwargs, timeout)

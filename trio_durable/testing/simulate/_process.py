@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import attrs
 
 from ..._activations.calls import LocalCalls
 from ..._activations.object_type import ObjectType
@@ -73,6 +74,15 @@ class _ObservedRuntime(DurableRuntime):
         calls = self._open().serve(object_type, ObservedCalls)
         calls.life, calls.record = self.life, self.record
         return calls
+
+
+@attrs.define
+class TenantDrop:
+    """The drop of a tenant, and its outcome."""
+
+    tenant: str
+    has_ended: bool = False
+    error: Exception | None = None
 
 
 class Process:
@@ -209,15 +219,27 @@ class Process:
     async def _call(self, call: Call) -> None:
         result: object = None
         error: Exception | None = None
+        runtime = self.runtime.tenant(call.tenant) if call.tenant else self.runtime
         try:
             kwargs: dict[str, Any] = call.kwargs
-            result = await self.runtime.call(
+            result = await runtime.call(
                 call.object_type, call.object_id, call.handler, *call.args, **kwargs
             )
         except Exception as raised:  # noqa: BLE001  # a part of the history
             error = raised
         if self._life.is_heard:
             call.result, call.error, call.has_ended = result, error, True
+
+    def start_drop(self, drop: TenantDrop) -> None:
+        """Begin to drop a tenant."""
+        self._loop.call_soon(lambda: self._tasks.start_soon(self._drop, drop))
+
+    async def _drop(self, drop: TenantDrop) -> None:
+        try:
+            await self.runtime.drop_tenant(drop.tenant)
+        except Exception as raised:  # noqa: BLE001  # a part of the history
+            drop.error = raised
+        drop.has_ended = True
 
     # --- its end ---------------------------------------------------------------------------------
 

@@ -50,6 +50,8 @@ class SimulationReport:
     """The faults that were hit, such as ``"crash after commit"``."""
     restores: int = 0
     """How often a backup was restored."""
+    tenants_dropped: int = 0
+    """How often a tenant that had data was dropped."""
     invariants: Counter[str] = attrs.field(factory=Counter)
     """The evaluations of invariants, by name; 0 if the preconditions of one have never held."""
     models_compared: int = 0
@@ -94,6 +96,8 @@ class SimulationReport:
         yield f"  faults hit: {self.faults.total():,}{hit}"
         if self.restores:
             yield f"  backups restored: {self.restores:,}"
+        if self.tenants_dropped:
+            yield f"  tenants dropped: {self.tenants_dropped:,}"
         yield (
             f"  checks: {self.invariants.total():,} of invariants, {self.models_compared:,} of "
             "models"

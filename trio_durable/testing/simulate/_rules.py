@@ -29,10 +29,31 @@ _OTHER_CALLS = (0, 0, 0, 1, 2)
 Definitions = Mapping[type[DurableObject], ObjectDefinition]
 
 
+class TenantSteps(Protocol):
+    """The part of a `SimulatedTenant` that rules use."""
+
+    def call(
+        self,
+        object_type: type[DurableObject],
+        object_id: str,
+        handler: str,
+        /,
+        *args: Any,
+        fault: str | None = None,
+        **kwargs: Any,
+    ) -> Call:
+        """See `SimulatedTenant.call`."""
+        ...
+
+
 class Steps(Protocol):
     """The part of a `Simulation` that rules use: ids, steps, and the fault drawn for a step."""
 
     ids: ClassVar[Sequence[str]]
+    tenants: ClassVar[Sequence[str]]
+    shared: ClassVar[Sequence[type[DurableObject]]]
+    tenant_drops: ClassVar[bool]
+    crossings: ClassVar[Sequence[str]]
     _drawn_fault: DrawnFault | None
 
     def call(
@@ -46,6 +67,14 @@ class Steps(Protocol):
         **kwargs: Any,
     ) -> Call:
         """See `Simulation.call`."""
+        ...
+
+    def tenant(self, name: str, /) -> TenantSteps:
+        """See `Simulation.tenant`."""
+        ...
+
+    def drop_tenant(self, name: str, fault: str | None = None) -> None:
+        """See `Simulation.drop_tenant`."""
         ...
 
     def together(self, *calls: Call, fault: str | None = None) -> Sequence[Call]:
@@ -107,7 +136,7 @@ def add_rules(
     Raises:
         DefinitionError: ``given`` or ``left_out`` names an unknown handler or parameter.
     """
-    calls = _calls(cls.__qualname__, definitions, cls.ids, given, left_out)
+    calls = _calls(cls, definitions, given, left_out)
     faults = st.sampled_from(_faults(second_owners))
     for name in dir(cls):
         if name.startswith(_PREFIX):
@@ -125,7 +154,10 @@ def add_rules(
     crashes = [("crash", delay) for delay in (0.0, *delays)]
     sets = [("set_clock", jump) for jump in jumps]
     of_backups = [("back_up", 0.0), ("restore_backup", 0.0)] * backups
-    interlude = st.sampled_from([*waits, *waits, *crashes, ("restart", 0.0), *sets, *of_backups])
+    drops = [("drop_tenant", name) for name in cls.tenants] * cls.tenant_drops
+    interlude = st.sampled_from(
+        [*waits, *waits, *crashes, ("restart", 0.0), *sets, *of_backups, *drops]
+    )
     _add(cls, "interlude", _interlude, interlude=interlude, fault=faults)
     if _have_alarms(definitions):
         _add(cls, "wait_for_alarm", _wait_for_alarm, fault=faults)
@@ -157,11 +189,12 @@ def _call(self: Steps, call: Call, others: list[Call], fault: DrawnFault | None)
     if others:
         self.together(call, *others)
     else:
+        target = self.tenant(call.tenant) if call.tenant else self
         kwargs: dict[str, Any] = call.kwargs
-        self.call(call.object_type, call.object_id, call.handler, *call.args, **kwargs)
+        target.call(call.object_type, call.object_id, call.handler, *call.args, **kwargs)
 
 
-def _interlude(self: Steps, interlude: tuple[str, float], fault: DrawnFault | None) -> None:
+def _interlude(self: Steps, interlude: tuple[str, Any], fault: DrawnFault | None) -> None:
     self._drawn_fault = fault
     match interlude:
         case "wait", delay:
@@ -170,6 +203,8 @@ def _interlude(self: Steps, interlude: tuple[str, float], fault: DrawnFault | No
             self.crash(down_for)
         case "set_clock", by:
             self.set_clock(by)
+        case "drop_tenant", name:
+            self.drop_tenant(name)
         case "back_up", _:
             self.back_up()
         case "restore_backup", _:
@@ -219,15 +254,16 @@ Calls = dict[tuple[ObjectDefinition, str], SearchStrategy[Call]]
 
 
 def _calls(
-    owner: str,
+    simulation: type[Steps],
     definitions: Definitions,
-    ids: Sequence[str],
     given: Mapping[str, SearchStrategy[Any]],
     left_out: Sequence[str],
 ) -> Calls:
+    owner = simulation.__qualname__
     known = {f"{cls.__name__}.{name}" for cls, d in definitions.items() for name in d.handlers}
     for attribute, names in (
         ("left_out", left_out),
+        ("crossings", simulation.crossings),
         ("arguments", [name.rpartition(".")[0] for name in given]),
     ):
         for name in names:
@@ -239,6 +275,7 @@ def _calls(
                 )
     calls: Calls = {}
     for cls, definition in definitions.items():
+        tenants = [""] if cls in simulation.shared else (simulation.tenants or [""])
         for handler in definition.handlers.values():
             prefix = f"{cls.__name__}.{handler.name}"
             if prefix in left_out:
@@ -255,21 +292,25 @@ def _calls(
                     owner, "arguments", f"{problem}; it takes {handler.signature}"
                 )
             drawn = arguments_of(owner, cls.__name__, handler, own)
-            calls[definition, handler.name] = _calls_of(cls, ids, handler, drawn)
+            calls[definition, handler.name] = _calls_of(
+                cls, tenants, simulation.ids, handler, drawn
+            )
     return calls
 
 
 def _calls_of(
     cls: type[DurableObject],
+    tenants: Sequence[str],
     ids: Sequence[str],
     handler: HandlerDefinition,
     arguments: SearchStrategy[dict[str, Any]],
 ) -> SearchStrategy[Call]:
-    def call(object_id: str, drawn: dict[str, Any]) -> Call:
+    def call(tenant: str, object_id: str, drawn: dict[str, Any]) -> Call:
         args, kwargs = split(handler, drawn)
-        return Call(cls, object_id, handler.name, *args, **kwargs)
+        new = Call(cls, object_id, handler.name, *args, **kwargs)
+        return new.of_tenant(tenant) if tenant else new
 
-    return st.builds(call, st.sampled_from(list(ids)), arguments)
+    return st.builds(call, st.sampled_from(tenants), st.sampled_from(list(ids)), arguments)
 
 
 def _faults(second_owners: bool) -> list[DrawnFault | None]:

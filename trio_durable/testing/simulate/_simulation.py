@@ -22,34 +22,33 @@ from hypothesis.strategies import SearchStrategy
 
 from ..._alarms.alarm import Alarm
 from ..._api.durable_object import DurableObject, ObjectDefinition, definition_of
+from ..._api.tenant import check_tenant
 from ..._clock import instant
 from ..._durations import Duration, seconds
 from ..._errors import DefinitionError, DurableError
-from ..._messages.message import DeadMessage, WaitingMessage, dead_of, waiting_of
+from ..._messages.message import DeadMessage, WaitingMessage
 from ._alarm_log import alarm_errors
 from ._attributes import check_attributes, checked_jump, polling_interval
 from ._call import Call
 from ._contents import Contents, check_memory
 from ._disk import Disk
-from ._faults import DrawnFault, Faults, Life
+from ._faults import DrawnFault, Faults
+from ._machine import Machine
 from ._model_check import ModelCheck
 from ._models import ModelClasses, check_models
 from ._operations import Record
 from ._outside import StandIn, stand_ins
-from ._process import MAX_STEP_SECONDS, Process, WallClock
+from ._process import MAX_STEP_SECONDS, Process, TenantDrop, WallClock
 from ._randomness import seeded_generators
 from ._report import SimulationReport, story_ended
 from ._rules import PRINTS_ITSELF, add_rules, enable_all_rules, story_settings
 from ._running import report_of_test_case
-from ._second_owner import run_second_owner
+from ._tenant import SimulatedTenant
 
 T = TypeVar("T", bound=DurableObject)
 
 _SECONDS_TO_NOTICE = 2.0
 """How long a process runs after its clock was set, until it must have seen that."""
-_SECONDS_AS_REPLACED = 60.0
-"""How long a process goes on after a second owner. An alarm that it can't acknowledge keeps it busy
-for ever."""
 
 
 class Simulation(RuleBasedStateMachine):
@@ -79,6 +78,16 @@ class Simulation(RuleBasedStateMachine):
     """The durable object classes."""
     ids: ClassVar[Sequence[str]] = ("a", "b", "c")
     """The ids of the objects that are called. Few, so that calls meet in one object."""
+    tenants: ClassVar[Sequence[str]] = ()
+    """The tenants whose objects are called. Without any, objects have no tenant."""
+    shared: ClassVar[Sequence[type[DurableObject]]] = ()
+    """Those of ``objects`` that have no tenant, if there are ``tenants``."""
+    tenant_drops: ClassVar[bool] = False
+    """True if steps drop a tenant."""
+    crossings: ClassVar[Sequence[str]] = ()
+    """Handlers that objects of another tenant may call, as ``"Class.handler"``. Any other call
+    from one tenant to another fails the story. Objects of tenants and those without one may always
+    call each other."""
     arguments: ClassVar[Mapping[str, SearchStrategy[Any]]] = {}
     """Strategies of arguments, by ``"Class.handler.parameter"``. Others follow from annotations."""
     left_out: ClassVar[Sequence[str]] = ()
@@ -146,23 +155,30 @@ class Simulation(RuleBasedStateMachine):
         self._models = ModelCheck(
             self.models, self._definitions, self._disk, self._contents, self.report
         )
-        self._polling_interval = polling_interval(self)
         self._clock = WallClock(self.starts_at.timestamp(), may_jump=bool(self.clock_jumps))
-        self._now = 0.0
+        self._machine = Machine(
+            self._disk,
+            self._clock,
+            self._faults,
+            self._record,
+            self.objects,
+            frozenset(self.objects if self.tenants else self.models),
+            polling_interval(self),
+        )
         self._printed_step: tuple[str, ...] = ()  # its method and arguments
         self._imported: set[type] = set()
         self._is_checked = False
-        self._calls: Sequence[Call] = ()  # of the step
-        self._trouble: list[BaseException] = []  # of second owners
         self._has_ended = False
         with ExitStack() as stack:
             if not currently_in_test_context():
                 # Hypothesis does so itself; a pasted story must be the same without it.
                 stack.enter_context(seeded_generators())
-            self._alarm_errors = stack.enter_context(alarm_errors())
+            self._errors = stack.enter_context(alarm_errors())
             for name, stand_in in self._stand_ins.items():
-                stack.enter_context(stand_in.in_place(getattr(self, name), lambda: self._life))
-            self._process = self._start()
+                stack.enter_context(
+                    stand_in.in_place(getattr(self, name), lambda: self._machine.life)
+                )
+            self._machine.start()
             self._undo = stack.pop_all()
 
     def teardown(self) -> None:
@@ -171,7 +187,7 @@ class Simulation(RuleBasedStateMachine):
             self._has_ended = True
             story_ended(self.report)
             with self._undo:
-                self._process.dispose()
+                self._machine.process.dispose()
 
     # --- steps -----------------------------------------------------------------------------------
 
@@ -208,14 +224,24 @@ class Simulation(RuleBasedStateMachine):
             ValueError: The class isn't in ``objects``, or there is no such fault.
         """
         call = Call(object_type, object_id, handler, *args, **kwargs)
-        self._call_all([call], fault, lambda: ("call", *call.told()))
+        self._call_one(call, fault)
         return call
+
+    def tenant(self, name: str, /) -> SimulatedTenant:
+        """The objects of a tenant: calls of them, and what is stored of them.
+
+        Raises:
+            InvalidTenant: ``name`` can't be a tenant's name.
+        """
+        check_tenant(name)
+        return SimulatedTenant(name, self._contents, self._call_one)
 
     def together(self, *calls: Call, fault: str | None = None) -> Sequence[Call]:
         """Make calls at the same time, in any order, and wait for all replies.
 
         Args:
-            *calls: The calls, such as ``Call(Cart, "a", "add", "tea")``.
+            *calls: The calls, such as ``Call(Cart, "a", "add", "tea")``; of a tenant,
+                ``Call(Cart, "a", "add", "tea").of_tenant("acme")``.
             fault: As in `call`.
 
         Returns:
@@ -244,7 +270,9 @@ class Simulation(RuleBasedStateMachine):
         self._printed_step = ("wait_for_alarm",)
         due_at = self._disk.next_alarm()
         if due_at is not None:
-            self._let_pass(max(0.0, due_at / 1e6 - self._clock.epoch - self._process.now), fault)
+            self._let_pass(
+                max(0.0, due_at / 1e6 - self._clock.epoch - self._machine.process.now), fault
+            )
 
     def crash(self, down_for: Duration = 0, fault: str | None = None) -> None:
         """Crash the process between two steps, and start the next one.
@@ -257,8 +285,8 @@ class Simulation(RuleBasedStateMachine):
         self._printed_step = ("crash", *([f"down_for={length:g}"] if length else []))
 
         def crash(_process: Process) -> None:
-            self._life.is_over = True
-            self._recover(length)
+            self._machine.life.is_over = True
+            self._machine.recover(length)
 
         self._step(fault, crash)
 
@@ -272,10 +300,30 @@ class Simulation(RuleBasedStateMachine):
 
         def restart(process: Process) -> None:
             process.close()
-            self._life.is_over = True
-            self._recover(0)
+            self._machine.life.is_over = True
+            self._machine.recover(0)
 
         self._step(fault, restart)
+
+    def drop_tenant(self, name: str, fault: str | None = None) -> None:
+        """Drop a tenant: its objects, alarms and messages.
+
+        Args:
+            name: The tenant's name.
+            fault: As in `call`.
+        """
+        self._printed_step = ("drop_tenant", repr(name))
+
+        def drop(process: Process) -> None:
+            dropped = TenantDrop(name)
+            process.start_drop(dropped)
+            process.run_until(
+                lambda: self._machine.life.is_replaced or dropped.has_ended, MAX_STEP_SECONDS
+            )
+            if dropped.error is not None:
+                self._errors.append(dropped.error)
+
+        self._step(fault, drop)
 
     def back_up(self) -> None:
         """Make a backup of the database, which replaces an earlier one."""
@@ -299,11 +347,11 @@ class Simulation(RuleBasedStateMachine):
         self._printed_step = ("restore_backup",)
 
         def restore(_process: Process) -> None:
-            self._life.is_over = True
+            self._machine.life.is_over = True
             self._disk.restore()
             self._models.restore()
             self.report.restores += 1
-            self._recover(0)
+            self._machine.recover(0)
 
         self._step(fault, restore)
 
@@ -348,19 +396,27 @@ class Simulation(RuleBasedStateMachine):
     @property
     def messages(self) -> list[WaitingMessage]:
         """The messages that wait, by receiver; those to objects of tenants are left out."""
-        return list(map(waiting_of, self._disk.messages()))
+        return self._contents.messages()
 
     @property
     def dead_messages(self) -> list[DeadMessage]:
         """The dead letters among messages, oldest first; those of tenants are left out."""
-        return list(map(dead_of, self._disk.dead_messages()))
+        return self._contents.dead_messages()
+
+    def list_tenants(self) -> list[str]:
+        """The names of the tenants that have data, in order."""
+        return self._disk.tenants()
 
     @property
     def has_alarms(self) -> bool:
-        """True if any object has an alarm."""
+        """True if any object of any tenant has an alarm."""
         return self._disk.next_alarm() is not None
 
     # --- running a step --------------------------------------------------------------------------
+
+    def _call_one(self, call: Call, fault: str | None) -> None:
+        of_tenant = f"tenant({call.tenant!r})." if call.tenant else ""
+        self._call_all([call], fault, lambda: (f"{of_tenant}call", *call.told()))
 
     def _call_all(
         self, calls: Sequence[Call], fault: str | None, printed: Callable[[], tuple[str, ...]]
@@ -371,7 +427,7 @@ class Simulation(RuleBasedStateMachine):
             self._printed_step = printed()
             process.start_calls(calls)
             process.run_until(
-                lambda: self._life.is_replaced or all(call.has_ended for call in calls),
+                lambda: self._machine.life.is_replaced or all(call.has_ended for call in calls),
                 MAX_STEP_SECONDS,
             )
 
@@ -379,16 +435,16 @@ class Simulation(RuleBasedStateMachine):
 
     def _let_pass(self, length: float, fault: str | None) -> None:
         # 10 µs more: alarms due at the end must fire in spite of rounded floats.
-        end = self._process.now + length + 1e-5
+        end = self._machine.process.now + length + 1e-5
 
         def wait(_process: Process) -> None:
-            while self._process.now < end:
-                self._process.run_until(
-                    lambda: self._faults.check_claims() or self._life.is_replaced,
-                    end - self._process.now,
+            while self._machine.process.now < end:
+                self._machine.process.run_until(
+                    lambda: self._faults.check_claims() or self._machine.life.is_replaced,
+                    end - self._machine.process.now,
                 )
-                if not self._life.is_heard:
-                    self._recover(0)
+                if not self._machine.life.is_heard:
+                    self._machine.recover(0)
 
         self._step(fault, wait)
 
@@ -400,10 +456,10 @@ class Simulation(RuleBasedStateMachine):
         drawn, self._drawn_fault = self._drawn_fault, None
         try:
             self._faults.begin_step(drawn if fault is None else fault)
-            self._calls = calls
-            act(self._process)
-            self._run_until_idle()
-            for error in self._trouble:
+            self._machine.calls = calls
+            act(self._machine.process)
+            self._machine.run_until_idle()
+            for error in self._machine.trouble:
                 raise error
             self._record.end_all()
             self.report.count_step(calls, self._faults.injected)
@@ -420,68 +476,12 @@ class Simulation(RuleBasedStateMachine):
             self.teardown()  # as after any other step that failed
             raise
 
-    def _run_until_idle(self) -> None:
-        """Run the process until it is idle. If it dies, start the next one and go on with that."""
-        while True:
-            is_idle = self._process.run_until(self._process.is_idle, MAX_STEP_SECONDS)
-            if not self._life.is_heard:
-                self._recover(0)
-            elif is_idle:
-                return
-            else:
-                statistics = self._process.runtime.statistics()
-                raise AssertionError(
-                    f"the process isn't idle after an hour of virtual time: {statistics}"
-                )
-
-    def _recover(self, down_for: float) -> None:
-        """Dispose of a process that is over, and start the next one.
-
-        One that was replaced goes on until it is idle, or for a minute.
-        """
-        if self._life.is_replaced:
-            self._process.run_until(self._process.is_idle, _SECONDS_AS_REPLACED)
-            self._life.is_over = True
-        self._record.end_all()
-        self._now = self._process.now + down_for
-        self._process.dispose()
-        self._disk.release()
-        self._process = self._start()
-
-    def _start(self) -> Process:
-        self._life = life = Life(self._faults, self._take_over)
-        return Process(
-            life,
-            self._disk.mount(life, self._record),
-            self.objects,
-            frozenset(self.models),
-            self._record,
-            self._now,
-            self._clock,
-            self._polling_interval,
-        )
-
-    def _take_over(self) -> None:
-        """Run a second owner, after which the first process goes on with its memory."""
-        # The process may be one that starts, so it isn't `self._process` yet.
-        loop, life = self._clock.loop, self._life
-        assert loop is not None
-        self._now = loop.now
-        self._disk.release()
-        try:
-            self._now = run_second_owner(self._start, self._calls)
-        except BaseException as error:  # noqa: BLE001  # the first process would catch it
-            self._trouble.append(error)
-        self._disk.release()
-        self._life, self._clock.loop = life, loop
-        loop.advance(max(self._now, loop.now))
-
     # --- checks ----------------------------------------------------------------------------------
 
     def _check(self, calls: Sequence[Call]) -> None:
         injected = self._faults.injected is not None
-        errors: list[BaseException] = list(self._alarm_errors)
-        self._alarm_errors.clear()
+        errors: list[BaseException] = list(self._errors)
+        self._errors.clear()
         for call in calls:
             # Models check the errors of their handlers, but not those of the library.
             is_modelled = call.object_type in self.models
@@ -490,8 +490,10 @@ class Simulation(RuleBasedStateMachine):
         for error in errors:
             if not (injected or isinstance(error, self.allowed)):
                 raise error
-        check_memory(self._process.runtime, self._contents)
-        self._models.check(self._record.take(), injected=injected)
+        check_memory(self._machine.process.runtime, self._contents)
+        self._record.check_crossings(self.crossings)
+        dropped = self._record.dropped_tenants
+        self._models.check(self._record.take(), dropped, injected=injected)
         for invariant in self.invariants:
             if all(precondition(self) for precondition in invariant.preconditions):
                 self.report.invariants[invariant.function.__name__] += 1
