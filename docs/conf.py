@@ -58,6 +58,7 @@ INSIDE = {
     # Parameters of types.
     *("C", "F", "K", "P", "R", "R_co", "S", "T", "T_co", "typing.~P"),
     # Types of what users are given and never make.
+    "trio_durable.testing.simulate._contents.Contents",
     *("Converter", "Delivery", "GroupCommit", "Notifier", "Waiter"),
     *(
         "AlarmKey",

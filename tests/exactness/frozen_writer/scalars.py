@@ -157,7 +157,8 @@ def _reader(parse: Callable[[str], Any], noun: str) -> Hook:
     return read
 
 
-# A new type: also `_activations/by_value.py` and docs/guide/state.md; `KEY_SCALARS` if it may be a key;
+# A new type: also `_activations/by_value.py` and docs/guide/state.md;
+# `KEY_SCALARS` if it may be a key;
 # `NAMED_TYPES` of the scaffold if `trio-durable new` should offer it.
 SCALARS: dict[Any, tuple[Hook, Hook]] = {
     int: (_checked_int, _checked_int),
