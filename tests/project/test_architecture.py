@@ -170,7 +170,7 @@ RANKS = {
     ],
     "_once": ["cleaning codecs", "once_calls"],
     "_runtime": [
-        "forks host settings",
+        "forks host request_arguments settings",
         "leasing sharing",
         "sides",
         "messaging scheduling",

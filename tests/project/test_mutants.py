@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import cluster.mutants
+import control.mutants
 import exactness.mutants
 import guarantees.alarms.mutants
 import hold.mutants
@@ -26,6 +27,7 @@ MODULES = (
     watching.mutants,
     web.mutants,
     inspector.mutants,
+    control.mutants,
 )
 EACH = [
     pytest.param(each, id=f"{module.__name__}-{each.name}")

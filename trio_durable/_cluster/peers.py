@@ -78,6 +78,9 @@ class Peers:
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self._began))
 
+    def __len__(self) -> int:
+        return len(self._began)
+
     def add(self, connection: Connection) -> Peer:
         """Use a connection after its handshake."""
         peer = Peer(

@@ -32,6 +32,9 @@ logger = logging.getLogger("trio_durable")
 
 T = TypeVar("T")
 
+MAX_COMMANDS = 256
+"""Commands that are connected at the same time. Each takes a file descriptor of the app."""
+
 
 async def _at_once(work: Callable[[], T]) -> T:
     # The note is small, and the storage's thread may be busy.
@@ -128,6 +131,8 @@ class Control:
             raise HandshakeFailed("this process has opened the file without cluster=True")
         if self._peers is None:
             self._peers = self._made_peers()
+        if len(self._peers) >= MAX_COMMANDS:
+            raise HandshakeFailed(f"{MAX_COMMANDS} commands are connected")
         self._peers.add(connection)
 
     def _made_peers(self) -> Peers:

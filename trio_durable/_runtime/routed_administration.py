@@ -23,6 +23,7 @@ from .._persistence.restoring import alarm_of, of_text, to_text
 from ..storage import NewAlarm, NewMessage, OnceKey, OnceReply, Onto, StoredAlarm
 from .administration import Administration
 from .open_runtime import OpenRuntime
+from .request_arguments import check_arguments
 from .sharing import Sharing
 from .tenant_barrier import TenantBarrier
 
@@ -340,7 +341,13 @@ class AdministrationRequests:
         self._calls = calls
 
     async def make(self, name: str, arguments: list[Any]) -> bytes:
-        """Make the request that `RoutedAdministration` has sent, and return its result as JSON."""
+        """Make the request that `RoutedAdministration` has sent, and return its result as JSON.
+
+        Raises:
+            ValueError: An argument can't be what it stands for.
+            Exception: As the method of `Administration` does.
+        """
+        check_arguments(name, arguments)
         type_name, object_id, tenant, *rest = arguments
         made = self._administration
         key = ObjectKey(type_name, object_id, tenant)
