@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +19,12 @@ from trio_durable.storage import StorageFault
 from trio_durable.storage.sqlite import _backup
 from trio_durable.storage.sqlite._backup import back_up
 
+from .serving import eventually
 from .stored_data import writer_of
-from .support import assert_refused, contents, run
+from .support import assert_refused, contents, environment, python, run
 
 
-def rows(path: Path, table: str = "durable_objects") -> list[tuple[object, ...]]:
+def rows(path: Path, table: str = "durable_objects") -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as db:
         return db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
 
@@ -92,6 +100,111 @@ def test_what_cannot_be_backed_up_is_refused(
         assert_refused(folder, says, "backup", *args)
 
 
+def assert_was_committed(state: str, revision: int) -> None:
+    """The state of a walker after so many steps."""
+    fields = json.loads(state)
+    assert (fields["steps"], fields["squares"]) == (revision, revision**2)
+
+
+def test_a_backup_under_load_has_committed_states_of_one_moment(folder: Path) -> None:
+    """Another process changes all objects, the first one first, for as long as it lives."""
+    with busy_app(folder) as revisions:
+        began = revisions()
+
+        def progress(_copied: int, _total: int) -> None:
+            if not changed:
+                eventually(lambda: revisions() != began)
+                changed.append(True)
+
+        changed: list[bool] = []
+        back_up(folder / "app.db", folder / "copy.db", progress)
+        ended = revisions()
+    assert changed
+    copied = rows(folder / "copy.db", "durable_objects_v1")
+    assert len(copied) == len(began) == WALKERS
+    for kind, object_id, revision, _, state in copied:
+        assert kind == "Walker"
+        assert_was_committed(state, revision)
+        assert began[object_id] <= revision <= ended[object_id]
+    # They change one after the other, so those of one moment differ by one step at most.
+    in_order = [revision for _, _, revision, *_ in copied]
+    assert in_order == sorted(in_order, reverse=True)
+    assert in_order[0] - in_order[-1] <= 1
+    assert run("doctor", "copy.db").exit_code == 0
+    with writer_of(folder / "copy.db"):
+        pass
+
+
+WALKERS = 200
+BUSY = f"""
+import itertools, trio
+from trio_durable import DurableObject, DurableRuntime, handler
+
+class Walker(DurableObject):
+    steps: int = 0
+    squares: int = 0
+
+    @handler
+    def step(self) -> None:
+        self.steps += 1
+        self.squares = self.steps**2
+
+async def main():
+    async with DurableRuntime("app.db"):
+        for each in itertools.count():
+            for number in range({WALKERS}):
+                await Walker.step(f"{{number:03}}")
+            if not each:
+                print("all are there", flush=True)
+
+trio.run(main)
+"""
+
+
+@contextmanager
+def busy_app(folder: Path) -> Iterator[Callable[[], dict[str, int]]]:
+    """A process that changes objects. Yields a function that returns their revisions."""
+
+    def revisions() -> dict[str, int]:
+        with closing(sqlite3.connect(folder / "app.db")) as db:
+            return dict(db.execute("SELECT id, revision FROM durable_objects_v1"))
+
+    command = [sys.executable, "-c", BUSY]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"all are there\n"
+            yield revisions
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+@pytest.mark.parametrize("kind", ["backup", "restore"])
+def test_a_kill_at_any_line_leaves_a_whole_file_or_none(
+    db: Path, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    assert run("backup", "app.db", "source/old.db").exit_code == 0
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("PRAGMA wal_autocheckpoint = 0")
+        for _ in range(2):  # the first one in the file, and the second in its log
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            other.execute("UPDATE durable_objects SET revision = revision + 1")
+            other.commit()
+        for name in ("app.db", "app.db-wal"):  # as a killed process leaves them
+            shutil.copyfile(name, source / name)
+    for name in ("app.db", "app.db-wal"):
+        shutil.copyfile(source / name, source / name.replace("app", "expected"))
+    assert rows(source / "expected.db") != rows(source / "old.db")
+    ran = python("-m", "cli.backup_kills", kind, str(source), cwd=Path(__file__).parents[1])
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert int(ran.stdout) > 30
+
+
 # --- restore -------------------------------------------------------------------------------------
 
 
@@ -141,6 +254,33 @@ def test_a_storage_that_is_lost_or_damaged_is_restored(db: Path, copy: Path) -> 
 def test_no_storage_is_replaced_while_an_app_has_it_open(db: Path, copy: Path) -> None:
     with writer_of(db):
         assert_refused(db.parent, "is in use", "restore", "copy.db", "app.db", "--yes")
+
+
+def test_no_storage_is_replaced_while_another_program_reads_it(
+    db: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_backup, "_BUSY_SECONDS", 0)
+    before = rows(db)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM durable_objects").fetchone()
+        refused = run("restore", "copy.db", "app.db", "--yes")
+    assert refused.exit_code == 2
+    assert "database is locked; end the programs that have it open" in refused.stderr
+    assert rows(db) == before
+
+
+def test_the_copy_of_a_process_that_lives_is_left_alone(db: Path, copy: Path) -> None:
+    def back_up_meanwhile(copied: int, total: int) -> None:
+        if not (db.parent / "two.db").exists():
+            back_up(db, db.parent / "two.db", lambda done, total: None)
+            (db.parent / "two.db").rename(db.parent / "three.db")
+            back_up(db, db.parent / "two.db", lambda done, total: None)
+            (db.parent / "two.db").rename(db.parent / "four.db")
+
+    back_up(db, db.parent / "two.db", back_up_meanwhile)
+    for name in ("two.db", "three.db", "four.db"):
+        assert rows(db.parent / name) == rows(db)
 
 
 def test_restoring_asks(db: Path, copy: Path) -> None:

@@ -7,17 +7,25 @@ compared with, see the same snapshot. Runtimes go on writing; their log only gro
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from .._faults import StorageFault
+from .._flock import flock
 
 _PAGES_PER_STEP = 1000
 _BUSY_SECONDS = 60.0
+_PRIMARY_CODE = 0xFF
+"""The bits of SQLite's result codes that aren't their details."""
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_PART = ".part"
+_BESIDE = ("-journal", "-wal", "-shm")
+"""The suffixes of the files that SQLite keeps beside a database."""
 
 
 def back_up(source: Path, target: Path, progress: Callable[[int, int], object]) -> int:
@@ -47,9 +55,9 @@ def back_up(source: Path, target: Path, progress: Callable[[int, int], object]) 
 def restore(backup: Path, target: Path, progress: Callable[[int, int], object]) -> int:
     """Put a backup in the place of a database.
 
-    The log beside the old database is removed before the backup gets its name: SQLite would apply
-    it to the backup. If the process is killed between the two, the old database is there without
-    the commits in its log, and restoring can be repeated.
+    If the process is killed, the database is the old or the new one, with all its commits: the log
+    of the old one is written into it before the backup gets its name. SQLite would apply a log that
+    is left to the backup.
 
     Args:
         backup: A database file. It stays.
@@ -62,14 +70,14 @@ def restore(backup: Path, target: Path, progress: Callable[[int, int], object]) 
 
     Raises:
         OSError: ``target`` can't be written.
-        StorageFault: ``backup`` can't be read, or isn't whole.
+        StorageFault: ``backup`` can't be read, or isn't whole; or another program reads the
+            database.
     """
     with _verified_copy(backup, target, progress) as (part, rows):
         if target.exists():
             os.chmod(part, target.stat().st_mode)
-        for suffix in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                os.unlink(f"{target}{suffix}")
+            _settle(target)
+        _remove(target, _BESIDE)
         _sync(target.parent)
         os.replace(part, target)
         _sync(target.parent)
@@ -81,10 +89,12 @@ def _verified_copy(
     source: Path, target: Path, progress: Callable[[int, int], object]
 ) -> Iterator[tuple[Path, int]]:
     """A durable copy beside the target, and the number of its rows. It is removed at the end."""
-    number, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    os.close(number)
+    _remove_parts_of_killed_processes(target)
+    number, name = tempfile.mkstemp(prefix=f".{target.name}-", suffix=_PART, dir=target.parent)
     part = Path(name)
     try:
+        with suppress(OSError):  # not all file systems have it
+            flock(number)
         try:
             rows = _copy(source, part, progress)
         except sqlite3.Error as error:
@@ -92,9 +102,51 @@ def _verified_copy(
         _sync(part)
         yield part, rows
     finally:
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                os.unlink(f"{part}{suffix}")
+        _remove(part, ("", *_BESIDE))
+        os.close(number)
+
+
+def _remove_parts_of_killed_processes(target: Path) -> None:
+    """Remove copies that weren't completed. A process that lives has locked its own."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}-*{_PART}"):
+        with suppress(OSError):
+            number = os.open(part, os.O_RDWR)
+            try:
+                if flock(number):
+                    _remove(part, ("", *_BESIDE))
+            finally:
+                os.close(number)
+
+
+def _remove(path: Path, suffixes: Iterable[str]) -> None:
+    for suffix in suffixes:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}{suffix}")
+
+
+def _settle(target: Path) -> None:
+    """Write the log of a database into it, so that it is whole without one.
+
+    A damaged one stays as it is.
+
+    Raises:
+        StorageFault: It can't be done now.
+    """
+    uri = f"{target.absolute().as_uri()}?mode=rw"
+    mode, problem = "", "its log can't be written into it"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)) as old:
+            # Needs the database for itself, so no other program reads the old log.
+            (mode,) = old.execute("PRAGMA journal_mode = DELETE").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & _PRIMARY_CODE in (
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        ):
+            return
+        problem = str(error)
+    if mode != "delete":
+        raise StorageFault(f"{target}: {problem}; end the programs that have it open")
 
 
 def _copy(source: Path, part: Path, progress: Callable[[int, int], object]) -> int:
