@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_durable.cli.commands.top import Rates
+from trio_durable.cli.commands.top import Rates, awaited
 from trio_durable.cli.exit_status import ExitStatus
 
 from .support import environment, run
@@ -105,6 +105,18 @@ def test_top_has_a_line_for_each_process(app: App) -> None:
     rows = run("top", "-s", app.where, "-o", "csv", "--looks=2", "--every=0.01").stdout
     assert len(rows.splitlines()) == 1 + 2 * len(processes)
     assert rows.splitlines()[0].split(",") == list(processes[0])
+
+
+def test_top_names_the_innermost_line_of_the_app() -> None:
+    def frame(file: str, function: str) -> dict[str, object]:
+        return {"file": file, "function": function, "line": 7}
+
+    own = frame("/srv/trio/shop.py", "Cart.pay")
+    theirs = frame("/usr/lib/python3.11/site-packages/anyio/_core/_eventloop.py", "sleep")
+    loop = frame("/usr/lib/python3.11/asyncio/tasks.py", "sleep")
+    assert awaited([own, theirs, loop]) == "Cart.pay:7"
+    assert awaited([theirs]) == "sleep:7"
+    assert awaited([]) == ""
 
 
 def test_rates_are_those_of_the_time_that_has_passed() -> None:

@@ -54,7 +54,7 @@ def test_it_serves_until_it_is_told_to_end(folder: Path, backend: str) -> None:
     assert not live.exists()
     refused = python("-m", "trio_durable", "nodes", "app.db", cwd=folder)
     assert refused.returncode == 2
-    assert "no process serves it (there is no app.db-node)" in refused.stderr
+    assert "app.db open that commands can reach; start it" in refused.stderr
 
 
 def test_commands_change_what_it_has_in_memory(folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_commands_reach_members_by_tls(
         imported = run("import", "-s", database, stdin=EXPORT, env=tls)
         assert imported.output == "Imported 1 object and 0 alarms.\n"
         assert [node["shards"] for node in nodes(folder, database)] == [1024]
-        monkeypatch.setattr("trio_durable.cli.storage.owner._TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr("trio_durable.cli.storage.members.PATIENCE_SECONDS", 0.5)
         refused = run("rm", "-s", database, "served.Basket", "a", "--yes")
         assert refused.exit_code == 2
         assert "if the processes use TLS, name the certificates by" in refused.stderr

@@ -17,8 +17,9 @@ from ..errors import CommandError
 from ..exit_status import ExitStatus
 from ..options import seconds_option, storage_options
 from ..output import print_reply, printable
+from ..storage.members import PATIENCE_SECONDS
 from ..storage.open import object_key, resolve_storage
-from ..storage.running import PATIENCE_SECONDS, running_app
+from ..storage.running import running_app
 from ..storage.type_completion import complete_type
 
 

@@ -6,13 +6,12 @@ import anyio
 import attrs
 import click
 
-from ..._api.runtime import DurableRuntime
 from ..._cluster.nodes import Node, by_shards, node_of_member
-from ..._cluster.settings import Command
 from ...storage import SharedStorage, Storage
 from ..options import output_option, storage_argument
 from ..output import Output, add_row, console, new_table, print_rows
 from ..storage.open import resolve_storage
+from ..storage.running import running_app
 
 
 @click.command()
@@ -57,6 +56,6 @@ def _nodes(store: Storage) -> list[Node]:
 
 
 async def _ask(store: Storage) -> list[Node]:
-    async with DurableRuntime(store, objects=[], cluster=Command()) as runtime:
-        me = runtime.node_id
-        return [node for node in await runtime.list_nodes() if node.node_id != me]
+    async with running_app(store) as app:
+        me = app.runtime.node_id
+        return [node for node in await app.runtime.list_nodes() if node.node_id != me]

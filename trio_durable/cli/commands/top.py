@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _ROWS = 15
+_OF_THE_LOOP = re.compile(
+    r"[/\\](site-packages|dist-packages|python3\.\d+)[/\\](anyio|asyncio|outcome|trio|uvloop)[/\\]"
+)
+"""The files of event loops, by the folders of interpreters."""
 _RATES = ("commits", "alarms_delivered", "messages_delivered")
 _COLUMNS = (
     *("node", "pid"),
@@ -126,10 +131,18 @@ def _show(
         table = new_table("busy object", "doing", ">seconds", ">waiting", "awaits")
         for turn in turns[:_ROWS]:
             key = ObjectKey(turn["type"], turn["id"], turn["tenant"])
-            innermost = turn["awaits"][-1] if turn["awaits"] else None
-            awaits = "" if innermost is None else f"{innermost['function']}:{innermost['line']}"
-            add_row(table, key, turn["doing"], f"{turn['seconds']:.3g}", turn["waiting"], awaits)
+            seconds, awaits = f"{turn['seconds']:.3g}", awaited(turn["awaits"])
+            add_row(table, key, turn["doing"], seconds, turn["waiting"], awaits)
         shown.append(table)
     if screen.is_terminal:
         screen.clear()
     screen.print(Group(*shown))
+
+
+def awaited(frames: Sequence[dict[str, Any]]) -> str:
+    """The innermost line of the app's own code, without those of the event loop; or of any code."""
+    own = [frame for frame in frames if _OF_THE_LOOP.search(frame["file"]) is None]
+    if not frames:
+        return ""
+    innermost = (own or frames)[-1]
+    return f"{innermost['function']}:{innermost['line']}"

@@ -17,8 +17,9 @@ from ..options import seconds_option, storage_options
 from ..output import print_json, printable
 from ..storage.changes import Condition, fields_of
 from ..storage.formatting import state_json
+from ..storage.members import PATIENCE_SECONDS
 from ..storage.open import object_key, open_reader, resolve_storage
-from ..storage.running import PATIENCE_SECONDS, WatchedState
+from ..storage.running import WatchedState
 from ..storage.type_completion import complete_type
 from ..storage.watching import state_watch
 

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..._api.durable_object import DurableObject
+from ..._api.runtime import DurableRuntime
 from ..._cluster.node_note import UnreadableNote, note_beside, read_note
-from ..._cluster.settings import Command
+from ..._cluster.settings import Cluster, Command
 from ...storage import SharedStorage, SQLiteStorage, Storage
 from ..cluster_options import client_group, client_tls
 from ..errors import CommandError
+
+PATIENCE_SECONDS = 30.0
+"""How long a command waits for an answer, unless it says otherwise."""
+
+
+def client(
+    storage: Storage,
+    cluster: Cluster,
+    *,
+    objects: Iterable[type[DurableObject]] = (),
+    timeout: float | None = None,
+) -> DurableRuntime:
+    """A runtime that only calls the processes that have a storage open.
+
+    Args:
+        storage: The storage.
+        cluster: See `cluster_of`.
+        objects: The classes whose handles are used.
+        timeout: Seconds that a request may take; None for `PATIENCE_SECONDS`.
+    """
+    seconds = PATIENCE_SECONDS if timeout is None else timeout
+    return DurableRuntime(storage, objects=objects, cluster=cluster, call_timeout=seconds)
 
 
 def cluster_of(storage: Storage, owner: int | None) -> Command | None:

@@ -37,11 +37,10 @@ from ...storage import (
     Writer,
 )
 from ..errors import CommandError
-from .members import cluster_of
+from .members import client, cluster_of
 from .open import open_writer
 from .restore import Mail, changed_meanwhile, restore_mail, restore_objects, restoring_commit
 
-_TIMEOUT_SECONDS = 30.0
 _MAX_REQUESTS = 64
 """Concurrent requests. The owner commits concurrent changes in one transaction."""
 
@@ -136,10 +135,9 @@ def _refused(error: StorageInUse, storage: Storage) -> StorageInUse:
 
 @contextmanager
 def _joined(storage: Storage, cluster: Cluster) -> Iterator[Owner]:
-    runtime = DurableRuntime(storage, objects=[], cluster=cluster, call_timeout=_TIMEOUT_SECONDS)
     with (
         start_blocking_portal("trio") as portal,
-        portal.wrap_async_context_manager(runtime),
+        portal.wrap_async_context_manager(client(storage, cluster)) as runtime,
     ):
         try:
             yield OtherRuntimes(portal, runtime)

@@ -19,10 +19,8 @@ from ..._keys import ObjectKey
 from ..._runtime.routed_administration import Request, RoutedAdministration
 from ...storage import SQLiteStorage, Storage
 from ..errors import CommandError
-from .members import cluster_of
+from .members import PATIENCE_SECONDS, client, cluster_of
 
-PATIENCE_SECONDS = 30.0
-"""How long a command waits for an answer, unless it says otherwise."""
 WATCH_SECONDS = 5.0
 """How long one request for the next state of an object may wait for it."""
 
@@ -120,14 +118,14 @@ async def running_app(
     storage: Storage,
     *,
     objects: Iterable[type[DurableObject]] = (),
-    timeout: float = PATIENCE_SECONDS,
+    timeout: float | None = None,
 ) -> AsyncIterator[RunningApp]:
     """Connect to the app that has a storage open.
 
     Args:
         storage: The storage.
         objects: The classes whose handles are used.
-        timeout: Seconds that a request may take.
+        timeout: Seconds that a request may take; None for `PATIENCE_SECONDS`.
 
     Raises:
         NotRunning: No app has it open that commands can reach.
@@ -135,7 +133,7 @@ async def running_app(
     command = cluster_of(storage, None)
     if command is None:
         raise _not_running(storage)
-    runtime = DurableRuntime(storage, objects=objects, cluster=command, call_timeout=timeout)
+    runtime = client(storage, command, objects=objects, timeout=timeout)
     try:
         await runtime.__aenter__()
     except StorageUnavailable as error:
