@@ -21,7 +21,7 @@ _ANY_NUMBER: _Types = (int, NoneType)
 _ALARM = (_TEXT, _NUMBER, _ANY_TEXT)
 
 _TYPES: dict[str, tuple[_Types, ...]] = {
-    "schedule_alarm": (*_ALARM, _ANY_TEXT, _TEXT),
+    "schedule_alarm": (*_ALARM, _ANY_TEXT, _NUMBER),
     "cancel_alarm": (_TEXT,),
     "cancel_all_alarms": (),
     "retry_alarm": (_TEXT,),
