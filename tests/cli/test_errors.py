@@ -295,6 +295,7 @@ def test_every_command_about_storages_is_here() -> None:
     about_runtimes |= {"call", "shell", "stacks", "top"}  # see test_running
     about_runtimes |= {"wait", "watch"}  # see test_watching
     about_files = {"backup", "restore"}  # see test_backup
+    about_files |= {"query", "ui"}  # see test_query and test_ui
     names = {" ".join(path) for path in commands(application) if path}
     names -= about_apps | about_runtimes | about_files | {"messages"}  # which has commands alone
     assert REFUSED.keys() == names

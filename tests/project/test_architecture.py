@@ -246,7 +246,7 @@ RANKS = {
         "_simulation",
     ],
     "cli": [
-        "errors exit_status output probes remedies",
+        "command_line errors exit_status output probes remedies",
         "options prompts",
         "cluster_options",
         "storage",

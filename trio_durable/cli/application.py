@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 import sys
 from difflib import get_close_matches
 from itertools import chain
@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from .._errors import DurableError
+from .command_line import quoted
 from .commands.alarms import alarms
 from .commands.backup import backup
 from .commands.bench import bench
@@ -99,7 +100,7 @@ class Application(click.Group):
         name, *rest = args
         close = get_close_matches(name, self.commands, 1)
         if close and name not in self.commands and not ctx.resilient_parsing:
-            line = shlex.join([ctx.command_path, close[0], *rest])
+            line = quoted(*ctx.command_path.split(), close[0], *rest)
             raise click.UsageError(f"No such command {name!r}. Did you mean `{line}`?", ctx)
         return super().resolve_command(ctx, args)
 
@@ -156,7 +157,9 @@ def _line_for(error: Exception) -> str | None:
         message = describe_os_error(error)
     else:
         return None
-    return f"{path}: {printable(' '.join(message.split()))}{more}"
+    # Other white space may be that of an id in a command line.
+    line = re.sub(r"\s*\n\s*", " ", message.strip())
+    return f"{path}: {printable(line)}{more}"
 
 
 @click.group(

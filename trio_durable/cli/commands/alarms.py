@@ -11,7 +11,8 @@ import click
 from ..._browsing import find_alarm, iter_alarms, iter_alarms_of
 from ..._clock import SystemClock
 from ...scheduler.oban import ObanScheduler
-from ...storage import AlarmRow, AlarmStatus, Reader, SQLiteStorage
+from ...storage import AlarmRow, AlarmStatus, Reader, SQLiteStorage, Storage
+from ..command_line import command_line
 from ..errors import CommandError
 from ..options import output_option, required_storage, storage_option, storage_options
 from ..output import Output, console, print_rows, quantity
@@ -111,6 +112,10 @@ def _reject_filters(context: click.Context) -> None:
             )
 
 
+def _listing(store: Storage, tenant: str | None, *options: str) -> str:
+    return command_line("alarms", *options, storage=store.location, tenant=tenant)
+
+
 def _rows(
     reader: Reader,
     now: int,
@@ -168,9 +173,8 @@ def retry(
             alarm = alarm_key(type_name, object_id, name, tenant)
             row = find_alarm(reader, alarm, now)
             if row is None or row.status != "dead":
-                raise CommandError(
-                    f"there is no dead letter {alarm}; `trio-durable alarms` lists them"
-                )
+                listing = _listing(store, tenant, "--status", "dead")
+                raise CommandError(f"there is no dead letter {alarm}; `{listing}` lists them")
             rows = iter([row])
         first = next(rows, None)
         retried = 0
@@ -204,7 +208,8 @@ def cancel(type_name: str, object_id: str, name: str, storage: str, tenant: str 
     with open_reader(store, tenant) as reader:
         row = find_alarm(reader, alarm, now)
         if row is None:
-            raise CommandError(f"there is no alarm {alarm}; `trio-durable alarms` lists them")
+            listing = _listing(store, tenant)
+            raise CommandError(f"there is no alarm {alarm}; `{listing}` lists them")
         with open_owner(store) as owner:
             owner.cancel_alarm(row, now)
     click.echo(f"Cancelled {alarm}.")

@@ -26,6 +26,7 @@ from ...storage import (
     StoredMessage,
     Writer,
 )
+from ..command_line import command_line
 from ..errors import CommandError
 from ..options import Seconds
 from ..output import console, printable, progress_bar
@@ -157,7 +158,8 @@ def copy_(
     click.echo(f"Copied {count_text(copy.copied)}, and found both storages equal, row by row.")
     if move:
         what = old.location if tenant is None else f"tenant {tenant} of {old.location}"
-        click.echo(printable(f"Marked {what} as moved; `trio-durable reopen` takes that back."))
+        back = command_line("reopen", storage=old.location, tenant=tenant)
+        click.echo(printable(f"Marked {what} as moved; `{back}` takes that back."))
     return 0
 
 
@@ -170,9 +172,10 @@ def _refuse_moved(storage: Storage, tenant: str | None) -> None:
     for move in storage.list_moves():
         if move.tenant in ("", tenant):
             what = f"tenant {tenant} of {storage.location}" if move.tenant else storage.location
+            back = command_line("reopen", storage=storage.location, tenant=move.tenant)
             raise CommandError(
-                f"{move.describe(what)}; copy that one, or take the mark back with "
-                "`trio-durable reopen` if it isn't used"
+                f"{move.describe(what)}; copy that one, or take the mark back with `{back}` if it "
+                "isn't used"
             )
 
 

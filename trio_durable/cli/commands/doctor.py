@@ -9,6 +9,7 @@ import click
 
 from ..._clock import SystemClock
 from ...storage import Finding, FindingStatus, Storage
+from ..command_line import command_line
 from ..errors import CommandError
 from ..options import output_option, required_storage, storage_option_of_group
 from ..output import Output, console, print_line, print_reply, print_rows, printable, quantity
@@ -89,15 +90,16 @@ def _all_findings(
     if store.keeps_messages and not has_problem and not store.pending_migrations():
         for move in store.list_moves():
             what = f"tenant {move.tenant}" if move.tenant else "the storage"
+            back = command_line("reopen", storage=store.location, tenant=move.tenant)
             yield Finding(
                 "moves",
                 "warning",
                 move.describe(what),
-                "open that storage, or take the mark back with `trio-durable reopen`",
+                f"open that storage, or take the mark back with `{back}`",
             )
         with open_reader(store) as reader:
             now = SystemClock().now()
-            yield from message_findings(reader, now)
+            yield from message_findings(reader, now, store.location)
             yield type_finding(reader, now, known)
 
 

@@ -10,6 +10,7 @@ from rich.filesize import decimal
 
 from ..._clock import SystemClock
 from ...storage import ObjectRow, Reader
+from ..command_line import command_line
 from ..errors import CommandError
 from ..options import output_option, storage_options
 from ..output import Output, add_row, console, new_table, print_rows
@@ -67,7 +68,16 @@ def ls(
         check_type_stored(reader, store, type_name, tenant)
         rows = iter_objects(reader, type_name, tenant or "", last)
         if output == "table":
-            _list_objects(rows, limit or _LIMIT)
+            last_id = _list_objects(rows, limit or _LIMIT)
+            if last_id is not None:
+                more = command_line(
+                    *("ls", f"--after={last_id}"),
+                    *(() if limit is None else (f"--limit={limit}",)),
+                    storage=store.location,
+                    tenant=tenant,
+                    names=[type_name],
+                )
+                click.echo(f"There are more: {more}", err=True)
         else:
             columns = ("tenant", "type", "id", "revision", "size", "updated_at")
             print_rows(output, columns, map(_object_json, islice(rows, limit)))
@@ -108,7 +118,8 @@ def _list_types(reader: Reader, tenant: str, output: Output) -> None:
         click.echo("Nothing is stored.", err=True)
 
 
-def _list_objects(rows: Iterator[ObjectRow], limit: int) -> None:
+def _list_objects(rows: Iterator[ObjectRow], limit: int) -> str | None:
+    """Print a table of objects; return the id of the last one if there are more."""
     now = SystemClock().now()
     table = new_table("id", ">revision", ">size", ">age")
     last = None
@@ -123,7 +134,6 @@ def _list_objects(rows: Iterator[ObjectRow], limit: int) -> None:
         last = row.key.object_id
     if last is None:
         click.echo("No objects match.", err=True)
-        return
+        return None
     console().print(table)
-    if next(rows, None) is not None:
-        click.echo(f"There are more: continue with --after {last!r}", err=True)
+    return None if next(rows, None) is None else last

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from itertools import islice
 
@@ -10,7 +9,8 @@ import click
 
 from ..._clock import SystemClock
 from ..._messages.message import message_id, token_of
-from ...storage import DeadMessage, Reader, StoredMessage
+from ...storage import DeadMessage, Reader, Storage, StoredMessage
+from ..command_line import command_line, quoted
 from ..errors import CommandError
 from ..options import output_option, storage_options
 from ..output import Output, add_row, console, excerpt, new_table, print_rows, quantity
@@ -161,7 +161,7 @@ def retry(ids: tuple[str, ...], storage: str, tenant: str | None) -> None:
     """
     store = resolve_storage(storage)
     with open_reader(store, tenant) as reader:
-        found = _dead_letters(reader, ids, tenant or "")
+        found = _dead_letters(store, reader, ids, tenant or "")
     with open_owner(store) as owner:
         retried = sum(owner.retry_message(_token(each), tenant or "") for each in found)
     click.echo(f"Made {quantity(retried, 'dead letter')} wait again.")
@@ -212,22 +212,23 @@ def drop(ids: tuple[str, ...], storage: str, tenant: str | None) -> None:
     """
     store = resolve_storage(storage)
     with open_reader(store, tenant) as reader:
-        found = _dead_letters(reader, ids, tenant or "")
+        found = _dead_letters(store, reader, ids, tenant or "")
     with open_owner(store) as owner:
         dropped = sum(owner.drop_message(_token(each), tenant or "") for each in found)
     click.echo(f"Dropped {quantity(dropped, 'dead letter')}.")
 
 
-def _dead_letters(reader: Reader, ids: Iterable[str], tenant: str) -> list[DeadMessage]:
+def _dead_letters(
+    store: Storage, reader: Reader, ids: Iterable[str], tenant: str
+) -> list[DeadMessage]:
     """The dead letters with these ids, before any is changed."""
     found: list[DeadMessage] = []
     for each in dict.fromkeys(ids):
         token = token_of(each)
         dead = None if token is None else reader.load_dead_messages([token], tenant)[0]
         if dead is None:
-            raise CommandError(
-                f"there is no dead letter {each!r}; `trio-durable messages dead` lists them"
-            )
+            listing = command_line("messages", "dead", storage=store.location, tenant=tenant)
+            raise CommandError(f"there is no dead letter {each!r}; `{listing}` lists them")
         found.append(dead)
     return found
 
@@ -240,7 +241,7 @@ def _cells(row: StoredMessage, status: str, now: int) -> tuple[str | tuple[str, 
     to = row.key.to
     if row.failures:
         status += f", {quantity(row.failures, 'failure')}"
-    receiver = shlex.join((to.type_name, to.object_id, row.handler))
+    receiver = quoted(to.type_name, to.object_id, row.handler)
     problem = (excerpt(row.last_error),) if row.last_error else ()
     sent = format_relative(row.sent_at, now)
     return (message_id(row.key.token), sent, status, (receiver, *problem))

@@ -7,6 +7,7 @@ from rich.filesize import decimal
 
 from ..._browsing import find_object, iter_alarms_of
 from ..._clock import SystemClock
+from ..command_line import command_line
 from ..options import output_option, storage_options
 from ..output import Output, console, print_line, print_reply, print_rows, printable, quantity
 from ..storage.formatting import (
@@ -85,4 +86,7 @@ def show(type_name: str, object_id: str, storage: str, tenant: str | None, outpu
     if alarms:
         console().print(alarm_table(alarms, now, of_one=True))
     if waiting:
-        click.echo(f"{quantity(waiting, 'message')} waiting; `trio-durable messages list` has them")
+        listing = command_line(
+            "messages", "list", storage=store.location, tenant=tenant, names=[type_name, object_id]
+        )
+        print_line(f"{quantity(waiting, 'message')} waiting; `{listing}` has them")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..._text import error_summary
+from ..command_line import command_line
 from ..errors import CommandError
 from ..options import Seconds
 from ..output import printable
@@ -119,7 +120,8 @@ def _print_failure(simulation: type[Simulation], seed: int, error: BaseException
     click.echo(f"{name} fails: {printable(error_summary(error))}\n")
     for note in getattr(error, "__notes__", ()):
         click.echo(note)
-    click.echo(f"\nTo find it again:\n  trio-durable simulate {name} --seed {seed}")
+    again = command_line("simulate", name, "--seed", str(seed))
+    click.echo(f"\nTo find it again:\n  {again}")
 
 
 def _simulations(target: str) -> list[type[Simulation]]:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from ..._clock import SystemClock
 from ..._errors import StorageInUse
 from ...storage import MessageSummary, Reader, Storage, Writer
+from ..command_line import command_line
 from ..errors import CommandError
 from ..output import quantity
 from .formatting import format_relative
@@ -73,7 +74,7 @@ def drain(storage: Storage, tenant: str | None, patience: Patience) -> None:
                 raise CommandError(
                     f"there still wait in {storage.location}: {waiting_text(waiting)}; give it "
                     "more time, see to it that a runtime serves these types, or look at them with "
-                    "`trio-durable messages`"
+                    f"`{command_line('messages', 'list', storage=storage.location, tenant=tenant)}`"
                 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from ..._json import exact
 from ..._json.upgrades import SCHEMA_MEMBER
 from ..._keys import AlarmKey, ObjectKey
 from ...storage import MOVED, AlarmRow
+from ..command_line import quoted
 from ..output import add_row, excerpt, new_table, printable, quantity
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def alarm_table(rows: Iterable[AlarmRow], now: int, *, of_one: bool = False) -> 
             status += f", crashes: {alarm.crashes}"
         key, error = alarm.key, alarm.last_error or ""
         owner = () if of_one else (key.type_name, key.object_id)
-        name = shlex.join((*owner, key.name))
+        name = quoted(*owner, key.name)
         problem = (error if of_one else excerpt(error),) if error else ()
         due = (format_instant(alarm.due_at), format_relative(alarm.due_at, now))
         add_row(table, *due, status, (name, *problem))

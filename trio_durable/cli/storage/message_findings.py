@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from ...storage import Finding, Reader
+from ..command_line import command_line
 from ..output import quantity
 from .formatting import format_relative
 from .paging import select_tenants
@@ -17,17 +18,26 @@ _MANY_KEYS = 10_000
 _PAGE = 1000
 
 
-def message_findings(reader: Reader, now: int) -> Iterator[Finding]:
-    """Dead letters, messages that have waited long, and expired once-keys, of all tenants."""
+def message_findings(reader: Reader, now: int, location: str) -> Iterator[Finding]:
+    """Dead letters, messages that have waited long, and expired once-keys, of all tenants.
+
+    Args:
+        reader: A reader of the storage.
+        now: The current wall time.
+        location: The storage, for command lines.
+    """
     dead, waiting = [], []
+    listings: dict[str, str] = {}
     expired = 0
     for tenant in select_tenants(reader, None):
         whose = f" of tenant {tenant}" if tenant else ""
         for each in reader.summarize_messages(tenant):
             if each.dead:
                 dead.append(f"{each.dead:,} to {each.type_name}{whose}")
+                listings.setdefault("dead", _listing("dead", location, tenant))
             oldest = _oldest_awake(reader, each.type_name, tenant, now) if each.waiting else None
             if oldest is not None and now - oldest > _OLD_MICROSECONDS:
+                listings.setdefault("list", _listing("list", location, tenant))
                 waiting.append(
                     f"{quantity(each.waiting, 'message')} to {each.type_name}{whose}, one sent "
                     f"{format_relative(oldest, now)}"
@@ -38,15 +48,15 @@ def message_findings(reader: Reader, now: int) -> Iterator[Finding]:
             "messages",
             "warning",
             f"there are dead letters: {', '.join(dead)}",
-            "look at them with `trio-durable messages dead`, and retry or drop them",
+            f"look at them with `{listings['dead']}`, and retry or drop them",
         )
     if waiting:
         yield Finding(
             "messages",
             "warning",
             f"these wait for long: {'; '.join(waiting)}",
-            "open a runtime that serves these types and handlers; `trio-durable messages list` "
-            "shows the errors",
+            f"open a runtime that serves these types and handlers; `{listings['list']}` shows the "
+            "errors",
         )
     if expired >= _MANY_KEYS:
         yield Finding(
@@ -57,6 +67,10 @@ def message_findings(reader: Reader, now: int) -> Iterator[Finding]:
         )
     if not (dead or waiting or expired >= _MANY_KEYS):
         yield Finding("messages", "ok", "none is dead, and none has waited for long")
+
+
+def _listing(command: str, location: str, tenant: str) -> str:
+    return command_line("messages", command, storage=location, tenant=tenant)
 
 
 def type_finding(reader: Reader, now: int, known: Collection[str] | None) -> Finding:

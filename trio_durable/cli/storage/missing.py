@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from difflib import get_close_matches
 from itertools import islice
 
 from ..._browsing import iter_types
 from ..._keys import ObjectKey
 from ...storage import Reader, Storage
+from ..command_line import command_line, quoted
 from ..errors import CommandError
 
 _NAMED = 5
@@ -37,8 +37,7 @@ def object_not_found(reader: Reader, storage: Storage, key: ObjectKey) -> Comman
     """The error for an object that isn't stored."""
     if not reader.browse_objects(key.type_name, None, 1, key.tenant):
         return _no_such_type(reader, storage, key.type_name, key.tenant)
-    tenant = f" -t {shlex.quote(key.tenant)}" if key.tenant else ""
-    listing = f"trio-durable ls -s {shlex.quote(storage.location)}{tenant} {key.type_name}"
+    listing = command_line("ls", storage=storage.location, tenant=key.tenant, names=[key.type_name])
     return CommandError(f"{key} isn't stored; `{listing}` lists the stored objects")
 
 
@@ -47,7 +46,7 @@ def _no_such_type(reader: Reader, storage: Storage, name: str, tenant: str) -> C
     types = list(islice(iter_types(reader, tenant), _COMPARED))
     close = get_close_matches(name, types, 1)
     if close:
-        return CommandError(f"no type {name} in {place}. Did you mean {close[0]}?")
+        return CommandError(f"no type {name} in {place}. Did you mean {quoted(close[0])}?")
     if not types:
         return CommandError(f"no type {name} in {place}: no object is stored there")
     more = ", …" if len(types) > _NAMED else ""

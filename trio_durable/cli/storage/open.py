@@ -10,6 +10,7 @@ from ..._browsing import has_tenant
 from ..._keys import AlarmKey, ObjectKey, id_problem
 from ...storage import Durability, MemoryStorage, Reader, Storage, StorageFault, Writer
 from ...storage._urls import storage_at
+from ..command_line import command_line
 from ..errors import CommandError
 
 
@@ -49,8 +50,8 @@ def open_reader(storage: Storage, tenant: str | None = None) -> Iterator[Reader]
     with _faults_as_errors(storage), closing(storage.open_reader()) as reader:
         if tenant is not None and not has_tenant(reader, tenant):
             raise CommandError(
-                f"there is no tenant {tenant} in {storage.location}; `trio-durable tenants` lists "
-                "all tenants"
+                f"there is no tenant {tenant} in {storage.location}; "
+                f"`{command_line('tenants', storage=storage.location)}` lists all tenants"
             )
         yield reader
 
