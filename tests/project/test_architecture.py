@@ -247,7 +247,8 @@ RANKS = {
     ],
     "cli": [
         "command_line errors exit_status output probes remedies",
-        "options prompts",
+        "options",
+        "prompts",
         "cluster_options",
         "storage",
         "transfer scaffold bench demo",

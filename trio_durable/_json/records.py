@@ -52,7 +52,7 @@ class RecordForm(FieldsForm):
         self.exact = NOTHING
         self.layout: Layout = layout_of(cls, frozenset({ignored}) if ignored else frozenset())
         self.fields: Mapping[str, Form] = {}  # until `define`, since the class may contain itself
-        self.keys: dict[str, str] = member_names(self.layout.fields)
+        self.keys: Mapping[str, str] = member_names(self.layout.fields)
         self._fields = {field.name: field for field in self.layout.fields}
         self._defaults: dict[str, Default] = {}
         self._validators = [

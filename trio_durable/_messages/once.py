@@ -41,7 +41,7 @@ class OnceEncoder(Protocol):
         """The identity of a call that is made by a message with these arguments."""
         ...
 
-    def result(self, key: ObjectKey, handler: str, result: object) -> bytes:
+    def result(self, key: ObjectKey, handler: str, result: object, /) -> bytes:
         """A handler's result as JSON.
 
         Raises:

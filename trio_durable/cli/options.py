@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Protocol, TypeVar, cast, get_args
 
 import click
 from click.core import ParameterSource
@@ -15,7 +15,16 @@ from .output import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-json_option: Callable[[F], F] = click.option(
+
+class Decorator(Protocol):
+    """Adds an option to a command, whose type stays."""
+
+    def __call__(self, function: F, /) -> F:
+        """The function with the option."""
+        ...
+
+
+json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print only JSON to standard output."
 )
 
@@ -94,7 +103,7 @@ def storage_options(
     return add
 
 
-def _storage_option(required: bool) -> Callable[[F], F]:
+def _storage_option(required: bool) -> Decorator:
     return click.option(
         "--storage",
         "-s",
@@ -107,8 +116,8 @@ def _storage_option(required: bool) -> Callable[[F], F]:
     )
 
 
-storage_option: Callable[[F], F] = _storage_option(required=True)
-storage_option_of_group: Callable[[F], F] = _storage_option(required=False)
+storage_option: Decorator = _storage_option(required=True)
+storage_option_of_group: Decorator = _storage_option(required=False)
 
 
 def storage_argument(function: F) -> F:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 
 from .errors import CommandError
+from .options import Decorator
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-yes_option: Callable[[F], F] = click.option(
+yes_option: Decorator = click.option(
     "--yes", "-y", is_flag=True, help="Don't ask for confirmation."
 )
 

@@ -207,9 +207,9 @@ class Life:
     """
 
     def __init__(self, faults: Faults, take_over: Callable[[], None]) -> None:
-        self.is_over = False
+        self.is_over: bool = False
         """True once the process has died: nothing that it does has an effect any more."""
-        self.is_replaced = False
+        self.is_replaced: bool = False
         self._faults = faults
         self._take_over = take_over
 
