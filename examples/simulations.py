@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
-from examples import agent, auction, payments
+from examples import agent, payments
 from examples.agent import Agent, Answer, Entry, Model, ToolCall, Tools
-from examples.auction import Auction, NotEnough, User
+from examples.auction import house
+from examples.auction.house import Auction, Mailer, Refused, User
 from examples.payments import HastyOrder
 from examples.shop import Cart, EmptyCart, Order, OutOfStock, Warehouse
 from trio_durable import DurableObject, WaitingMessage, handler
@@ -201,11 +202,11 @@ class TwoAwaits(Money):
 class Auctions(Simulation):
     """No money appears or vanishes, and reservations are those of leading bids."""
 
-    objects = (Auction, User)
+    objects = (Auction, Mailer, User)
     ids = ("ada", "bob")
-    allowed = (NotEnough,)
+    allowed = (Refused,)
     delays = (5, 60, 86400)
-    left_out = ("Auction.offer", "User.release", "User.pay", "User.receive")
+    left_out = ("Auction.offer", "Mailer.send", "User.release", "User.pay", "User.receive")
     arguments = {  # noqa: RUF012
         "Auction.begin.title": st.just("a lamp"),
         "Auction.begin.seller": st.sampled_from(ids),
@@ -215,14 +216,14 @@ class Auctions(Simulation):
         "User.sign_up.zone": st.sampled_from(["UTC", "America/New_York"]),
     }
 
-    @outside(auction, "send_mail")
+    @outside(house, "send_mail")
     async def send_mail(self, user: str, lines: list[str], key: str) -> None:
         assert lines
 
     @invariant()
     def no_money_is_lost_or_made(self) -> None:
         users = self.stored(User)
-        changes = sum(user.balance - auction.CREDIT for user in users.values())
+        changes = sum(user.balance - house.CREDIT for user in users.values())
         on_the_way = [each for each in self.messages if each.handler == "receive"]
         assert changes + sum(map(amount_of, on_the_way)) == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import Phase, settings
 
-from examples.auction import Auction, User
+from examples.auction.house import Auction, User
 from examples.simulations import Agents, Auctions, Transfers, TwoAwaits
 from trio_durable.testing.simulate import Simulation, run_simulation
 

@@ -1,9 +1,7 @@
-"""An auction house: bids with money, a closing time that moves, and a digest each morning.
+"""The objects of an auction house: users with money, auctions, and mail.
 
 Money never changes hands between two awaits. A bid reserves it at the bidder and offers it to the
 auction in one commit. The auction sends it back, or at the end lets the winner pay the seller.
-`simulations.py` looks for stories of bids and crashes after which money is missing or reserved for
-nothing.
 """
 
 from __future__ import annotations
@@ -14,33 +12,37 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from trio_durable import DurableObject, alarm, handler
+from trio_durable import DurableObject, Retry, alarm, handler
 
 CREDIT = 1_000
 """The balance of a new user."""
 LAST_SECONDS = timedelta(seconds=10)
 """A bid in the last seconds moves the end by as much."""
-LAST_BIDS = 20
-"""The number of bids that an auction keeps."""
 
 
-class NotEnough(Exception):
-    """The user's money is reserved by other bids, or there isn't as much."""
-
-
-class NotOpen(Exception):
-    """The auction is over, or hasn't begun."""
+class Refused(Exception):
+    """The answer is no, and says why."""
 
 
 async def send_mail(user: str, lines: list[str], key: str) -> None:
-    """Send a digest, once per ``key``."""
+    """Send a mail, once per ``key``; in place of your provider."""
+    print(f"mail {key} to {user}: {lines}")
 
 
-@attrs.frozen
-class Bid:
-    user: str
-    amount: int
-    at: datetime
+def next_nine(now: datetime, zone: str) -> datetime:
+    """The next nine o'clock in a time zone."""
+    here = now.astimezone(ZoneInfo(zone))
+    nine = datetime.combine(here.date(), time(9), here.tzinfo)
+    return nine if nine > here else nine + timedelta(days=1)  # of the calendar, not 24 hours
+
+
+class Mailer(DurableObject):
+    """The mail to one user, whose name is the id."""
+
+    @handler(retry=Retry(attempts=8), limit=30)
+    async def send(self, lines: list[str]) -> None:
+        assert self.ctx.message is not None
+        await send_mail(self.ctx.object_id, lines, self.ctx.message.id)
 
 
 class User(DurableObject, remember=timedelta(days=2)):
@@ -53,13 +55,14 @@ class User(DurableObject, remember=timedelta(days=2)):
     def sign_up(self, zone: str) -> None:
         """Get a digest each morning at nine."""
         self.zone = ZoneInfo(zone).key
-        self._wait_for_the_morning()
+        self.ctx.schedule_alarm("digest", at=next_nine(self.ctx.now(), self.zone))
 
-    @handler(expected=NotEnough)
+    @handler(expected=Refused)
     def bid(self, auction: str, amount: int) -> None:
         """Reserve the amount, and offer it to the auction."""
-        if amount < 1 or amount > self.balance - self.reserved:
-            raise NotEnough(self.balance - self.reserved)
+        free = self.balance - self.reserved
+        if not 1 <= amount <= free:
+            raise Refused(f"you can bid from 1 to {free}")
         self.reserved += amount
         self.ctx.send(Auction.offer, auction, self.ctx.object_id, amount)
 
@@ -67,38 +70,42 @@ class User(DurableObject, remember=timedelta(days=2)):
     def release(self, auction: str, amount: int) -> None:
         """Take back the reservation of a bid that was refused or outbid."""
         self.reserved -= amount
-        self.news.append(f"{auction}: your bid of {amount} was not enough")
+        self._note(f"{auction}: your bid of {amount} was not enough")
 
     @handler
     def pay(self, auction: str, amount: int, seller: str) -> None:
         """Pay for a bid that has won."""
         self.reserved -= amount
         self.balance -= amount
-        self.news.append(f"{auction}: you won for {amount}")
+        self._note(f"{auction}: you won for {amount}")
         self.ctx.send(User.receive, seller, auction, amount)
 
     @handler
     def receive(self, auction: str, amount: int) -> None:
         """Get the price of an auction."""
         self.balance += amount
-        self.news.append(f"{auction}: sold for {amount}")
+        self._note(f"{auction}: sold for {amount}")
 
     @alarm
-    async def digest(self) -> None:
-        """Send the news of the day. The alarm's time is the key: the same at each attempt."""
-        assert self.ctx.alarm is not None
+    def digest(self) -> None:
+        """Mail the news of the day, and wait for the next one."""
         if self.news:
-            key = f"{self.ctx.object_id} {self.ctx.alarm.due_at.isoformat()}"
-            await send_mail(self.ctx.object_id, self.news, key)
+            self.ctx.send(Mailer.send, self.ctx.object_id, self.news)
         self.news = []
-        self._wait_for_the_morning()
+        self.ctx.schedule_alarm("digest", at=next_nine(self.ctx.now(), self.zone))
 
-    def _wait_for_the_morning(self) -> None:
-        now = self.ctx.now().astimezone(ZoneInfo(self.zone))
-        nine = datetime.combine(now.date(), time(9), ZoneInfo(self.zone))
-        if nine <= now:
-            nine = datetime.combine(now.date() + timedelta(days=1), time(9), nine.tzinfo)
-        self.ctx.schedule_alarm("digest", at=nine)
+    @handler(readonly=True)
+    def account(self) -> dict[str, int | list[str]]:
+        return {"balance": self.balance, "reserved": self.reserved, "news": self.news}
+
+    def _note(self, line: str) -> None:
+        self.news = [*self.news, line][-50:]
+
+
+@attrs.frozen
+class Bid:
+    user: str
+    amount: int
 
 
 class Auction(DurableObject):
@@ -108,14 +115,16 @@ class Auction(DurableObject):
     closes_at: datetime | None = None
     leader: str | None = None
     price: int = 0
-    bids: list[Bid] = attrs.field(factory=list)
+    bids: list[Bid] = attrs.field(factory=list)  # the last 20
 
-    @handler
+    @handler(expected=Refused)
     def begin(self, title: str, seller: str, minutes: int) -> None:
         """Open the auction. A repetition changes nothing."""
         if self.status == "new":
             self.title, self.seller, self.status = title, seller, "open"
-            self._close_at(self.ctx.now() + timedelta(minutes=max(minutes, 1)))
+            self._close_at(self.ctx.now() + timedelta(minutes=minutes))
+        elif (self.title, self.seller) != (title, seller):
+            raise Refused("there is another auction of this name")
 
     @handler
     def offer(self, user: str, amount: int) -> None:
@@ -127,7 +136,7 @@ class Auction(DurableObject):
         if self.leader is not None:
             self.ctx.send(User.release, self.leader, self.ctx.object_id, self.price)
         self.leader, self.price = user, amount
-        self.bids = [*self.bids, Bid(user, amount, now)][-LAST_BIDS:]
+        self.bids = [*self.bids, Bid(user, amount)][-20:]
         if self.closes_at - now < LAST_SECONDS:
             self._close_at(now + LAST_SECONDS)
 
@@ -136,8 +145,8 @@ class Auction(DurableObject):
         """Let the winner pay."""
         self.status, self.closes_at = "over", None
         if self.leader is not None:
-            auction = self.ctx.object_id
-            self.ctx.send(User.pay, self.leader, auction, self.price, self.seller)
+            name, seller = self.ctx.object_id, self.seller
+            self.ctx.send(User.pay, self.leader, name, self.price, seller)
 
     def _close_at(self, at: datetime) -> None:
         self.closes_at = at
