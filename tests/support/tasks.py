@@ -1,9 +1,10 @@
-"""Outcomes of calls that run beside the test."""
+"""Outcomes of calls that run beside the test, and of calls that are cancelled at one await."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import anyio
@@ -75,3 +76,49 @@ async def calls() -> AsyncIterator[Calls]:
     """A place for calls beside the test; waits for them to end."""
     async with anyio.create_task_group() as tasks:
         yield Calls(tasks)
+
+
+NEVER = -1
+"""For `cancelled_at`: the call isn't cancelled."""
+
+
+async def cancelled_at(number: int, call: Callable[[], Awaitable[T]]) -> Outcome[T]:
+    """Make a call that is cancelled at one of the awaits that suspend it; return its outcome.
+
+    Args:
+        number: The await, from 1 on; with 0 the call is cancelled before it begins.
+        call: The call.
+    """
+    outcome: Outcome[T] = Outcome()
+    await outcome.run(lambda: _CancelledAt(number, call, outcome.cancel))
+    return outcome
+
+
+class _CancelledAt(Awaitable[T_co]):
+    def __init__(
+        self, number: int, call: Callable[[], Awaitable[T_co]], cancel: Callable[[], object]
+    ) -> None:
+        self._left = number
+        self._call = call
+        self._cancel = cancel
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        self._count(0)
+        steps = self._call().__await__()
+        resume: Callable[[], Any] = partial(next, steps)
+        while True:
+            try:
+                suspended = resume()
+            except StopIteration as stop:
+                value: T_co = stop.value
+                return value
+            self._count(1)
+            try:
+                resume = partial(steps.send, (yield suspended))
+            except BaseException as error:  # noqa: BLE001  # for the call
+                resume = partial(steps.throw, error)
+
+    def _count(self, number: int) -> None:
+        self._left -= number
+        if self._left == 0:
+            self._cancel()

@@ -27,6 +27,15 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "histories of clusters": (*_TESTS, "watching/test_cluster_model.py", "-k", "trio"),
 }
 
+_SEEN_BEFORE_THE_WAIT = (
+    "            await waiter.wait()\n",
+    """            seen = dict(self._seen)
+            self._seen = {cell: cell.version + 1 for cell in seen}
+            await waiter.wait()
+            self._seen = seen
+""",
+)
+
 MUTANTS = [
     Mutant(
         "deletion_not_told",
@@ -45,16 +54,11 @@ MUTANTS = [
         "            pass\n\n    def loaded",
     ),
     Mutant(
-        "cancelled_after_seen_in_histories",
+        "seen_before_the_wait_in_histories",
         "a version counts as seen before the wait for it has ended",
         "histories",
         "_api/watch.py",
-        "            await self._wait()\n",
-        """            waited = dict(self._seen)
-            self._seen = {cell: cell.version + 1 for cell in waited}
-            await self._wait()
-            self._seen = waited
-""",
+        *_SEEN_BEFORE_THE_WAIT,
     ),
     Mutant(
         "told_before_refusals",
@@ -114,11 +118,7 @@ MUTANTS = [
         "a version counts as seen before the wait for it has ended",
         "changes",
         "_api/watch.py",
-        "            await self._wait()\n",
-        "            waited = dict(self._seen)\n"
-        "            self._seen = {cell: cell.version + 1 for cell in waited}\n"
-        "            await self._wait()\n"
-        "            self._seen = waited\n",
+        *_SEEN_BEFORE_THE_WAIT,
     ),
     Mutant(
         "maximum_of_revisions",

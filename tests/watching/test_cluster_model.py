@@ -18,7 +18,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, settle
 from support.leases import FakeLease
-from support.tasks import Calls, Outcome, calls
+from support.tasks import NEVER, Calls, Outcome, calls
 from trio.testing import MockClock
 
 from trio_durable import Cluster, ObjectKey
@@ -93,6 +93,8 @@ class World:
         self.watchers: list[Watcher] = []
         self.calls: list[Outcome[object]] = []
         self.lines = 0
+        self.cut_at = NEVER
+        """Where the next watcher is cancelled while it enters its watch."""
         self.lost: list[FakeLease] = []
         self.is_held = False
         """News is held back."""
@@ -138,7 +140,9 @@ class World:
             case "clear":
                 self.calls.append(self.started.start(of.runtime.get(Room, room).clear))
             case "watch":
-                watcher = Watcher(self.storage, of.runtime, ObjectKey("Room", room))
+                key, cut_at = ObjectKey("Room", room), self.cut_at
+                watcher = Watcher(self.storage, of.runtime, key, cut_at)
+                self.cut_at = NEVER
                 self.watchers.append(watcher)
                 self.started.start(watcher.run)
             case "join":
@@ -178,6 +182,10 @@ class World:
                 await settle()
             case "step":
                 await anyio.lowlevel.checkpoint()
+            case "cut":
+                self.cut_at = number % 3
+                for watcher in self.watchers[1::2]:
+                    watcher.cut_at = self.cut_at
             case "interrupt":
                 for watcher in self.watchers[::2]:
                     watcher.interrupt(for_good=False)
@@ -217,7 +225,7 @@ OPERATIONS = st.tuples(
         (
             *("say", "say", "say", "say", "clear", "watch", "watch", "watch", "join", "leave"),
             *("lose", "expire", "blind", "cut", "hold", "release", "fail", "doubt"),
-            *("replicate", "failover", "sleep", "settle", "settle", "step", "interrupt"),
+            *("replicate", "failover", "sleep", "settle", "settle", "step", "interrupt", "cut"),
         )
     ),
     st.sampled_from(ROOMS),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
 import anyio
@@ -19,7 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from support.clock import VirtualTimeLoop, settle
 from support.scripted import ScriptedStorage
-from support.tasks import Calls, Outcome, calls
+from support.tasks import NEVER, Calls, Outcome, calls, cancelled_at
 from trio.testing import MockClock
 
 from trio_durable import (
@@ -93,30 +94,46 @@ class Noting(Protocol):
 
 
 class Watcher:
-    """A task that watches a room, and can be cancelled between two snapshots or while it waits."""
+    """A task that watches a room, and can be cancelled at each await of the watch."""
 
-    def __init__(self, storage: Noting, objects: Objects, key: ObjectKey) -> None:
+    def __init__(self, storage: Noting, objects: Objects, key: ObjectKey, cut_at: int) -> None:
         self.key = key
         self.begins_at = len(storage.durable[key]) - 1
         self.watch = objects.watch(Room, key.object_id)
         self.seen: list[Snapshot[Room]] = []
         self.pause = anyio.CancelScope()
+        self.cut_at = cut_at
+        """Where its next call of the watch is cancelled, see `cancelled_at`."""
         self.is_over = False
         """It was ended, by the test or with its tenant."""
 
     async def run(self) -> None:
         try:
-            async with self.watch as snapshots:
-                while not self.is_over:
-                    with anyio.CancelScope() as self.pause:
-                        try:
-                            async for snapshot in snapshots:
-                                self.seen.append(snapshot)
-                            self.is_over = True
-                        except PersistenceError:  # of a read
-                            continue
+            if not await self._call(self.watch.__aenter__):
+                self.is_over = True
+                return
         except (TenantDropped, RuntimeClosed):
             self.is_over = True
+            return
+        while not self.is_over:
+            with anyio.CancelScope() as self.pause:
+                await self._iterate()
+        await self._call(partial(self.watch.__aexit__, None, None, None))
+
+    async def _iterate(self) -> None:
+        while not self.is_over:
+            try:
+                self.seen += await self._call(self.watch.__anext__)
+            except PersistenceError:  # of a read
+                continue
+            except (StopAsyncIteration, RuntimeClosed):
+                self.is_over = True
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> list[T]:
+        """The result of a call; nothing if that was cancelled."""
+        cut_at, self.cut_at = self.cut_at, NEVER
+        outcome = await cancelled_at(cut_at, call)
+        return [] if outcome.scope.cancelled_caught else [outcome.value]
 
     def interrupt(self, *, for_good: bool) -> None:
         """Cancel its wait; it waits once more unless ``for_good``."""
@@ -143,6 +160,8 @@ class World:
         self.watchers: list[Watcher] = []
         self.calls: list[Outcome[object]] = []
         self.lines = 0
+        self.cut_at = NEVER
+        """Where the next watcher is cancelled while it enters its watch."""
 
     def objects(self, tenant: str) -> Objects:
         return self.runtime.tenant(tenant) if tenant else self.runtime
@@ -162,7 +181,8 @@ class World:
 
     def watch(self, room: str, tenant: str) -> None:
         key = ObjectKey("Room", room, tenant)
-        watcher = Watcher(self.storage, self.objects(tenant), key)
+        watcher = Watcher(self.storage, self.objects(tenant), key, self.cut_at)
+        self.cut_at = NEVER
         self.watchers.append(watcher)
         self.started.start(watcher.run)
 
@@ -192,6 +212,10 @@ class World:
             case "interrupt" | "leave":
                 for watcher in self.watchers[::2]:
                     watcher.interrupt(for_good=what == "leave")
+            case "cut 0" | "cut 1" | "cut 2":
+                self.cut_at = int(what[-1])
+                for watcher in self.watchers[1::2]:
+                    watcher.cut_at = self.cut_at
             case "drop":
                 self.calls.append(self.started.start(self.runtime.drop_tenant, "acme"))
 
@@ -214,7 +238,7 @@ OPERATIONS = st.tuples(
         (
             *("say", "say", "say", "clear", "read", "watch", "watch", "fail", "doubt", "blind"),
             *("hold writer", "hold reader", "release", "settle", "settle", "step", "sleep"),
-            *("interrupt", "leave", "drop"),
+            *("interrupt", "leave", "drop", "cut 0", "cut 1", "cut 2"),
         )
     ),
     st.sampled_from((*ROOMS, "a", "a")),

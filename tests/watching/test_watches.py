@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from support.clock import settle
 from support.runtimes import scripted_runtime
 from support.scripted import ScriptedStorage
-from support.tasks import calls
+from support.tasks import calls, cancelled_at
 
 from trio_durable import (
     DurableRuntime,
@@ -177,7 +178,44 @@ async def test_a_deletion_is_a_snapshot_and_the_watch_goes_on(storage: ScriptedS
         assert await seat.next() == (1, ["new"])
 
 
-async def test_a_cancelled_watcher_loses_nothing(storage: ScriptedStorage) -> None:
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_watcher_cancelled_at_any_await_loses_nothing(
+    storage: ScriptedStorage, waits: bool
+) -> None:
+    async with scripted_runtime(storage) as runtime, Seat(runtime) as seat, calls() as started:
+        room = runtime.get(Room, "lobby")
+        await seat.next()
+        cancelled = 0
+        for number in range(6):
+            if not waits:
+                await room.say("hello")
+            cut = started.start(cancelled_at, number, seat.next)
+            if waits:
+                await settle()
+                await room.say("hello")
+            await cut.wait()
+            if cut.value.scope.cancelled_caught:
+                cancelled += 1
+                await seat.next()
+        assert cancelled >= (3 if waits else 2)  # before the call, at its checkpoint, in its wait
+        assert [revision for revision, _ in seat.seen] == [*range(7)]
+
+
+async def test_a_watch_that_is_entered_and_left_in_cancelled_scopes_leaves_nothing(
+    storage: ScriptedStorage,
+) -> None:
+    async with scripted_runtime(storage) as runtime:
+        for entering in range(4):
+            for leaving in range(4):
+                watch = runtime.watch(Room, "lobby")
+                if (await cancelled_at(entering, watch.__aenter__)).error is None:
+                    await cancelled_at(leaving, partial(watch.__aexit__, None, None, None))
+                assert runtime._usable().hub.count == 0
+
+
+async def test_a_watcher_cancelled_after_it_was_woken_loses_nothing(
+    storage: ScriptedStorage,
+) -> None:
     async with scripted_runtime(storage) as runtime, Seat(runtime) as seat, calls() as started:
         await seat.next()
         waiting = started.start(seat.next)
