@@ -22,6 +22,7 @@ from .._cluster.handles import HandleForms
 from .._cluster.parameters import handler_forms
 from .._cluster.settings import DEFAULT_MAX_FRAME
 from .._declarations.records import HandlerDefinition
+from .._durations import optional_seconds
 from .._keys import ObjectKey
 from .._runtime.open_runtime import OpenRuntime
 from .._runtime.sharing import FRAME_MARGIN
@@ -85,6 +86,7 @@ class CommandRequests:
         Raises:
             ArgumentError: The JSON doesn't fit the handler.
             DefinitionError: Values of the handler have no JSON.
+            ValueError: The timeout isn't a duration.
             Exception: As `Objects.call` does.
         """
         type_name, object_id, tenant, name, kwargs, once, timeout = arguments
@@ -94,11 +96,12 @@ class CommandRequests:
         handler, key = its.handler(name), partial(its.key, address)
         codec = self._codec(its, handler)
         args, named = codec.decode_arguments(key, [[], kwargs])
-        timeout = its.timeout if timeout is None else timeout
+        limit = optional_seconds(timeout, "timeout")
+        limit = its.timeout if limit is None else limit
         if once is None:
-            reply = await calls.call(address, handler, args, named, timeout)
+            reply = await calls.call(address, handler, args, named, limit)
         else:
-            reply = await objects._once(calls, address, handler, args, named, timeout, once)
+            reply = await objects._once(calls, address, handler, args, named, limit, once)
         [value, *_] = orjson.loads(codec.encode_reply(key(), reply))
         return orjson.dumps(value)
 
