@@ -54,7 +54,7 @@ def test_every_kind_of_fault_happens(monkeypatch: pytest.MonkeyPatch) -> None:
         begin_step(self, expected)
 
     monkeypatch.setattr(Faults, "begin_step", noted)
-    simulate(Office, stories=60)
+    simulate(Office, stories=80)
     assert injected == {
         "crash before commit",
         "crash after commit",
