@@ -16,12 +16,15 @@ class FirstHandler:
     name: str
     parameters: str
     """With annotations, as in the signature."""
-    statements: tuple[str, ...]
+    statement: str
+    """The change."""
     summary: str
     arguments: str
     """Expressions of an example, as in a call."""
     result: str = "None"
-    """The annotation of the result, which is the field's new value or None."""
+    """The annotation of the result."""
+    returned: str = ""
+    """The last statement, of a handler with a result."""
 
     @classmethod
     def of(cls, field: Field) -> FirstHandler:
@@ -30,23 +33,29 @@ class FirstHandler:
         examples = ", ".join(each.example for each in annotation.items)
         match annotation.name, [each.text for each in annotation.items]:
             case ("list", [item]):
-                append = (f"self.{name}.append(item)",)
+                append = f"self.{name}.append(item)"
                 return cls("append", f"item: {item}", append, "Append an item.", examples)
             case ("set", [item]):
-                add = (f"self.{name}.add(item)",)
+                add = f"self.{name}.add(item)"
                 return cls("add", f"item: {item}", add, "Add an item.", examples)
             case ("dict", [key, value]):
-                put = (f"self.{name}[key] = value",)
+                put = f"self.{name}[key] = value"
                 parameters = f"key: {key}, value: {value}"
                 return cls("put", parameters, put, "Put a value at a key.", examples)
             case (number, _) if number in _NUMBERS:
-                total = (f"self.{name} += amount", f"return self.{name}")
-                parameters, summary = f"amount: {number}", "Add an amount, and return the sum."
-                return cls("add", parameters, total, summary, annotation.example, number)
+                return cls(
+                    "add",
+                    f"amount: {number}",
+                    f"self.{name} += amount",
+                    "Add an amount, and return the sum.",
+                    annotation.example,
+                    number,
+                    f"return self.{name}",
+                )
         return cls(
             f"set_{name}",
             f"{name}: {annotation.text}",
-            (f"self.{name} = {name}",),
+            f"self.{name} = {name}",
             "Change one field.",
             annotation.example,
         )

@@ -66,12 +66,11 @@ class NewObject:
             CommandError: A line is too long.
         """
         handler = self.handler
-        *statements, last = handler.statements
-        if not last.startswith("return "):
-            statements, last = [*statements, last], ""
+        statements = [handler.statement]
         if self.alarm is not None:
             statements.append(f'self.ctx.schedule_alarm("{self.alarm}", after=timedelta(hours=1))')
-        body = [*statements, last] if last else statements
+        if handler.returned:
+            statements.append(handler.returned)
         return self._rendered(
             "object.py",
             MODULES,
@@ -79,7 +78,7 @@ class NewObject:
             parameters=handler.parameters,
             result=handler.result,
             summary=handler.summary,
-            statements="\n".join(f"        {each}" for each in body),
+            statements="\n".join(f"        {each}" for each in statements),
         )
 
     def test(self, package: str) -> str:

@@ -139,10 +139,7 @@ def _settle(target: Path) -> None:
             # Needs the database for itself, so no other program reads the old log.
             (mode,) = old.execute("PRAGMA journal_mode = DELETE").fetchone()
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & _PRIMARY_CODE in (
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        ):
+        if error.sqlite_errorcode & _PRIMARY_CODE in _DAMAGED:
             return
         problem = str(error)
     if mode != "delete":

@@ -29,32 +29,8 @@ _OTHER_CALLS = (0, 0, 0, 1, 2)
 Definitions = Mapping[type[DurableObject], ObjectDefinition]
 
 
-class TenantSteps(Protocol):
-    """The part of a `SimulatedTenant` that rules use."""
-
-    def call(
-        self,
-        object_type: type[DurableObject],
-        object_id: str,
-        handler: str,
-        /,
-        *args: Any,
-        fault: str | None = None,
-        **kwargs: Any,
-    ) -> Call:
-        """See `SimulatedTenant.call`."""
-        ...
-
-
-class Steps(Protocol):
-    """The part of a `Simulation` that rules use: ids, steps, and the fault drawn for a step."""
-
-    ids: ClassVar[Sequence[str]]
-    tenants: ClassVar[Sequence[str]]
-    shared: ClassVar[Sequence[type[DurableObject]]]
-    tenant_drops: ClassVar[bool]
-    crossings: ClassVar[Sequence[str]]
-    _drawn_fault: DrawnFault | None
+class CallSteps(Protocol):
+    """Calls of objects: those of a `Simulation` without a tenant, or of a `SimulatedTenant`."""
 
     def call(
         self,
@@ -69,7 +45,18 @@ class Steps(Protocol):
         """See `Simulation.call`."""
         ...
 
-    def tenant(self, name: str, /) -> TenantSteps:
+
+class Steps(CallSteps, Protocol):
+    """The part of a `Simulation` that rules use: ids, steps, and the fault drawn for a step."""
+
+    ids: ClassVar[Sequence[str]]
+    tenants: ClassVar[Sequence[str]]
+    shared: ClassVar[Sequence[type[DurableObject]]]
+    tenant_drops: ClassVar[bool]
+    crossings: ClassVar[Sequence[str]]
+    _drawn_fault: DrawnFault | None
+
+    def tenant(self, name: str, /) -> CallSteps:
         """See `Simulation.tenant`."""
         ...
 
@@ -189,7 +176,7 @@ def _call(self: Steps, call: Call, others: list[Call], fault: DrawnFault | None)
     if others:
         self.together(call, *others)
     else:
-        target = self.tenant(call.tenant) if call.tenant else self
+        target: CallSteps = self.tenant(call.tenant) if call.tenant else self
         kwargs: dict[str, Any] = call.kwargs
         target.call(call.object_type, call.object_id, call.handler, *call.args, **kwargs)
 
