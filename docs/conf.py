@@ -58,7 +58,6 @@ INSIDE = {
     # Parameters of types.
     *("C", "F", "K", "P", "R", "R_co", "S", "T", "T_co", "typing.~P"),
     # Types of what users are given and never make.
-    "trio_durable.testing.simulate._contents.Contents",
     *("Converter", "Delivery", "GroupCommit", "Notifier", "Waiter"),
     *(
         "AlarmKey",
@@ -72,6 +71,7 @@ INSIDE = {
         "SearchStrategy",
         "SendOptions",
     ),
+    "trio_durable.testing.simulate._contents.Contents",
     *("Unset", "_AlarmDecorator", "_HandlerDecorator", "_Method"),
 }
 """What signatures name that isn't public."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
-_FILE = (*_TESTS, "cluster/test_file.py", "-k")
-_PROCESSES = (*_TESTS, "cluster/test_processes.py", "-k")
-_MEMBERS = (*_TESTS, "cluster/test_members.py", "-k")
-_ROWS = (*_TESTS, "storage/postgres/test_nodes.py", "storage/postgres/test_members.py", "-k")
-_INTERLEAVED = (*_TESTS, "storage/postgres/test_interleavings.py", "-k")
+_FILE = (*BOUNDED_TESTS, "cluster/test_file.py", "-k")
+_PROCESSES = (*BOUNDED_TESTS, "cluster/test_processes.py", "-k")
+_MEMBERS = (*BOUNDED_TESTS, "cluster/test_members.py", "-k")
+_ROWS = (*BOUNDED_TESTS, "storage/postgres/test_nodes.py", "storage/postgres/test_members.py", "-k")
+_INTERLEAVED = (*BOUNDED_TESTS, "storage/postgres/test_interleavings.py", "-k")
 CHECKS: dict[str, tuple[str, ...]] = {
     "succession": (*_FILE, "trio and (take or alarms or under_way or not_known or order)"),
     "closing": (*_FILE, "trio and (closing or close or answered)"),
@@ -25,24 +24,24 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "deaths": (*_PROCESSES, "only_a_def or milliseconds"),
     "forks": (*_PROCESSES, "forked or something_keeps"),
     "leaving": (*_PROCESSES, "terminated or what_was_answered or administration"),
-    "end of a link": (*_TESTS, "cluster/test_link_end.py"),
+    "end of a link": (*BOUNDED_TESTS, "cluster/test_link_end.py"),
     "chaos": ("cluster.chaos", "--minutes", "1", "--seed", "1"),
     "chaos of members": ("cluster.chaos", "--storage", "postgres", "--minutes", "2", "--seed", "1"),
     "chaos with lost commits": (
         *("cluster.chaos", "--storage", "lossy", "--minutes", "1", "--seed", "1"),
     ),
-    "service": (*_TESTS, "cluster/test_service.py", "-k", "trio"),
+    "service": (*BOUNDED_TESTS, "cluster/test_service.py", "-k", "trio"),
     "leases of members": (*_MEMBERS, "trio and lease"),
     "places of members": (*_MEMBERS, "trio and (memory or leaves or leave or shards)"),
     "alarms of members": (*_MEMBERS, "trio and (alarms or claims)"),
     "interleaved saves": (*_INTERLEAVED, "save and (removed or another)"),
     "interleaved acquisitions": (*_INTERLEAVED, "(acquire or beat) and joins"),
     "acquisitions": (
-        *(*_TESTS, "storage/postgres/test_shards.py", "-k", "since_the_acquisition_began"),
+        *(*BOUNDED_TESTS, "storage/postgres/test_shards.py", "-k", "since_the_acquisition_began"),
     ),
     "interleaved clocks": (*_INTERLEAVED, "clock"),
-    "standbys": (*_TESTS, "storage/postgres/test_servers.py", "-k", "standby"),
-    "saves in doubt": (*_TESTS, "storage/postgres/test_shards.py", "-k", "save_in_doubt"),
+    "standbys": (*BOUNDED_TESTS, "storage/postgres/test_servers.py", "-k", "standby"),
+    "saves in doubt": (*BOUNDED_TESTS, "storage/postgres/test_shards.py", "-k", "save_in_doubt"),
     "rows": (*_ROWS, "writes_nothing or settled or claims or since_it_was_read"),
 }
 

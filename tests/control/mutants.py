@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
-_ATTACKS = (*_TESTS, "control/test_attacks.py", "-k")
+_ATTACKS = (*BOUNDED_TESTS, "control/test_attacks.py", "-k")
 CHECKS: dict[str, tuple[str, ...]] = {
-    "modes": (*_TESTS, "control/test_control.py", "-k", "trio and owner_of_the_file"),
-    "users": (*_TESTS, "control/test_users.py", "-k", "trio and may_connect"),
-    "queries": (*_TESTS, "cli/test_query.py", "-k", "nothing_else_is and not postgresql"),
+    "modes": (*BOUNDED_TESTS, "control/test_control.py", "-k", "trio and owner_of_the_file"),
+    "users": (*BOUNDED_TESTS, "control/test_users.py", "-k", "trio and may_connect"),
+    "queries": (*BOUNDED_TESTS, "cli/test_query.py", "-k", "nothing_else_is and not postgresql"),
     "proofs": (*_ATTACKS, "trio and secret_is_proved"),
     "silence": (*_ATTACKS, "trio and say_nothing"),
     "commands": (*_ATTACKS, "trio and commands_that_stay"),

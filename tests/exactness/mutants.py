@@ -27,6 +27,11 @@ import trio_durable
 ROOT = Path(__file__).parents[2]
 _PROPERTY = ("tests.exactness.property", "--first", "--only")
 TESTS = ("pytest", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+BOUNDED_TESTS = (
+    *(*TESTS, "-q", "-x", "-p", "no:xdist"),
+    *("--timeout", "60", "--timeout-method", "thread"),
+)
+"""Tests up to the first failure, each of which may take a minute."""
 CHECKS: dict[str, tuple[str, ...]] = {
     "definitions": (*_PROPERTY, "definitions", "--examples", "1500"),
     "releases": (*_PROPERTY, "releases", "--examples", "1500"),

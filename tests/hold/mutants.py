@@ -10,32 +10,36 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
 CHECKS: dict[str, tuple[str, ...]] = {
-    "raised": (*_TESTS, "hold/test_raised.py"),
-    "workers": (*_TESTS, "hold/test_workers.py"),
+    "raised": (*BOUNDED_TESTS, "hold/test_raised.py"),
+    "workers": (*BOUNDED_TESTS, "hold/test_workers.py"),
     "entering": (
-        *_TESTS,
+        *BOUNDED_TESTS,
         "hold/test_hosts.py",
         "-k",
         "entered or never_left or cleanup or refused",
     ),
-    "bounded": (*_TESTS, "hold/test_hosts.py", "-k", "bounded and trio"),
-    "failing": (*_TESTS, "hold/test_hosts.py", "-k", "(thread_breaks or runtime_fails) and trio"),
-    "forked": (*_TESTS, "hold/test_hosts.py", "-k", "forked"),
-    "gate": (*_TESTS, "hold/test_gate.py"),
-    "one turn": (*_TESTS, "hold/test_one_turn.py"),
-    "slices": (*_TESTS, "hold/test_slices.py"),
-    "garbage": (*_TESTS, "hold/test_garbage.py"),
-    "checkpoints": (*_TESTS, "hold/test_checkpoints.py"),
-    "expected": (*_TESTS, "api/test_put_state.py", "-k", "trio and not postgres"),
-    "loop": (*_TESTS, "eventloop/test_loop.py", "-k", "signal"),
-    "tasks": (*_TESTS, "eventloop/test_tasks.py"),
-    "budget": (*_TESTS, "eventloop/test_budget.py"),
-    "crashes": (*_TESTS, "scheduler/test_conformance.py", "-k", "not SQLite and trio"),
-    "counts": (*_TESTS, "storage/test_conformance.py", "-k", "MemoryStorage and rash"),
+    "bounded": (*BOUNDED_TESTS, "hold/test_hosts.py", "-k", "bounded and trio"),
+    "failing": (
+        *BOUNDED_TESTS,
+        "hold/test_hosts.py",
+        "-k",
+        "(thread_breaks or runtime_fails) and trio",
+    ),
+    "forked": (*BOUNDED_TESTS, "hold/test_hosts.py", "-k", "forked"),
+    "gate": (*BOUNDED_TESTS, "hold/test_gate.py"),
+    "one turn": (*BOUNDED_TESTS, "hold/test_one_turn.py"),
+    "slices": (*BOUNDED_TESTS, "hold/test_slices.py"),
+    "garbage": (*BOUNDED_TESTS, "hold/test_garbage.py"),
+    "checkpoints": (*BOUNDED_TESTS, "hold/test_checkpoints.py"),
+    "expected": (*BOUNDED_TESTS, "api/test_put_state.py", "-k", "trio and not postgres"),
+    "loop": (*BOUNDED_TESTS, "eventloop/test_loop.py", "-k", "signal"),
+    "tasks": (*BOUNDED_TESTS, "eventloop/test_tasks.py"),
+    "budget": (*BOUNDED_TESTS, "eventloop/test_budget.py"),
+    "crashes": (*BOUNDED_TESTS, "scheduler/test_conformance.py", "-k", "not SQLite and trio"),
+    "counts": (*BOUNDED_TESTS, "storage/test_conformance.py", "-k", "MemoryStorage and rash"),
     "injection": (
         *("tests.injection", "--every", "3", "--backend", "trio", "--action", "exception"),
         *("--situation", "queued", "--situation", "first"),

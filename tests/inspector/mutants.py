@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
 CHECKS: dict[str, tuple[str, ...]] = {
-    "the boundary": (*_TESTS, "inspector/test_boundary.py", "-k", "trio"),
-    "contents": (*_TESTS, "inspector/test_contents.py"),
-    "the pages": (*_TESTS, "inspector/test_pages.py", "-k", "trio"),
-    "changes": (*_TESTS, "inspector/test_changes.py", "-k", "trio"),
+    "the boundary": (*BOUNDED_TESTS, "inspector/test_boundary.py", "-k", "trio"),
+    "contents": (*BOUNDED_TESTS, "inspector/test_contents.py"),
+    "the pages": (*BOUNDED_TESTS, "inspector/test_pages.py", "-k", "trio"),
+    "changes": (*BOUNDED_TESTS, "inspector/test_changes.py", "-k", "trio"),
 }
 
 MUTANTS = [

@@ -11,40 +11,39 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
 _BANK, _MESSAGES, _ONCE = "outbox/test_bank.py", "outbox/test_messages.py", "outbox/test_once.py"
 _SLEEPERS, _SUSPECTS = "outbox/test_sleeping_lanes.py", "outbox/test_suspects.py"
 _GROUP, _MEMBERS = "persistence/test_group_commit.py", "cluster/test_member_messages.py"
 
 CHECKS = {
-    "bank": (*_TESTS, _BANK),
-    "order": (*_TESTS, _MESSAGES, "-k", "before_a_restart or handled_in_order"),
-    "suspects": (*_TESTS, _SUSPECTS),
-    "sleepers": (*_TESTS, _SLEEPERS, "-k", "not postgres and not sqlite"),
-    "lane sleeps": (*_TESTS, _MESSAGES, "-k", "holds_its_lane"),
-    "refused commit": (*_TESTS, _MESSAGES, _ONCE, "-k", "refuses_a_commit or commit_a_part"),
-    "deleted": (*_TESTS, _MESSAGES, _SLEEPERS, "-k", "deleted_object and not postgres"),
-    "raises": (*_TESTS, _MESSAGES, "-k", "raises_sends_nothing"),
-    "expected": (*_TESTS, _MESSAGES, "-k", "expected_error"),
-    "commits": (*_TESTS, "outbox/test_commits.py"),
-    "own key": (*_TESTS, _MESSAGES, "-k", "followed_by_one"),
-    "circle": (*_TESTS, _MESSAGES, "-k", "circle"),
-    "moved": (*_TESTS, _MEMBERS, "-k", "a_lane_moves or deposed_owner or comes_back"),
-    "tickets": (*_TESTS, _GROUP, "-k", "deletion"),
-    "one effect": (*_TESTS, _ONCE, "-k", "one_effect or another_process_finds"),
-    "join": (*_TESTS, _ONCE, "-k", "join_and_each or one_read"),
-    "leave": (*_TESTS, _ONCE, "-k", "leaves or another_caller or own_timeout"),
-    "arguments": (*_TESTS, _ONCE, "-k", "as_they_are_given or belongs_to_one"),
-    "release": (*_TESTS, _ONCE, "-k", "another_release or read_any_more"),
-    "repeats": (*_TESTS, _ONCE, "-k", "unknown_outcome or made_again or behind_the_look"),
-    "patience": (*_TESTS, _ONCE, "-k", "as_long_as"),
-    "cycle": (*_TESTS, _ONCE, "-k", "closes_a_cycle"),
-    "derived": (*_TESTS, _ONCE, "-k", "derives_keys"),
-    "warned": (*_TESTS, _ONCE, "-k", "warned_about"),
-    "sent once": (*_TESTS, _ONCE, "-k", "is_the_same or gets_its_result or dead_letter"),
-    "expiry": (*_TESTS, _ONCE, "-k", "expired"),
+    "bank": (*BOUNDED_TESTS, _BANK),
+    "order": (*BOUNDED_TESTS, _MESSAGES, "-k", "before_a_restart or handled_in_order"),
+    "suspects": (*BOUNDED_TESTS, _SUSPECTS),
+    "sleepers": (*BOUNDED_TESTS, _SLEEPERS, "-k", "not postgres and not sqlite"),
+    "lane sleeps": (*BOUNDED_TESTS, _MESSAGES, "-k", "holds_its_lane"),
+    "refused commit": (*BOUNDED_TESTS, _MESSAGES, _ONCE, "-k", "refuses_a_commit or commit_a_part"),
+    "deleted": (*BOUNDED_TESTS, _MESSAGES, _SLEEPERS, "-k", "deleted_object and not postgres"),
+    "raises": (*BOUNDED_TESTS, _MESSAGES, "-k", "raises_sends_nothing"),
+    "expected": (*BOUNDED_TESTS, _MESSAGES, "-k", "expected_error"),
+    "commits": (*BOUNDED_TESTS, "outbox/test_commits.py"),
+    "own key": (*BOUNDED_TESTS, _MESSAGES, "-k", "followed_by_one"),
+    "circle": (*BOUNDED_TESTS, _MESSAGES, "-k", "circle"),
+    "moved": (*BOUNDED_TESTS, _MEMBERS, "-k", "a_lane_moves or deposed_owner or comes_back"),
+    "tickets": (*BOUNDED_TESTS, _GROUP, "-k", "deletion"),
+    "one effect": (*BOUNDED_TESTS, _ONCE, "-k", "one_effect or another_process_finds"),
+    "join": (*BOUNDED_TESTS, _ONCE, "-k", "join_and_each or one_read"),
+    "leave": (*BOUNDED_TESTS, _ONCE, "-k", "leaves or another_caller or own_timeout"),
+    "arguments": (*BOUNDED_TESTS, _ONCE, "-k", "as_they_are_given or belongs_to_one"),
+    "release": (*BOUNDED_TESTS, _ONCE, "-k", "another_release or read_any_more"),
+    "repeats": (*BOUNDED_TESTS, _ONCE, "-k", "unknown_outcome or made_again or behind_the_look"),
+    "patience": (*BOUNDED_TESTS, _ONCE, "-k", "as_long_as"),
+    "cycle": (*BOUNDED_TESTS, _ONCE, "-k", "closes_a_cycle"),
+    "derived": (*BOUNDED_TESTS, _ONCE, "-k", "derives_keys"),
+    "warned": (*BOUNDED_TESTS, _ONCE, "-k", "warned_about"),
+    "sent once": (*BOUNDED_TESTS, _ONCE, "-k", "is_the_same or gets_its_result or dead_letter"),
+    "expiry": (*BOUNDED_TESTS, _ONCE, "-k", "expired"),
 }
 
 _INBOXES, _DELIVERER = "_outbox/inboxes.py", "_outbox/deliverer.py"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,18 +80,28 @@ def mypy_of(workspace: Path, folder: str) -> Messages:
     return messages
 
 
-def pyright(cwd: Path, *paths: str) -> Messages:
+def pyright_report(cwd: Path, *args: str) -> Any:
     run = subprocess.run(
-        [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, *paths],
+        [sys.executable, "-m", "pyright", "--outputjson", *args],
         cwd=cwd,
-        # The wheel holds the checker itself; it need not look for a newer one.
-        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        env={
+            **os.environ,
+            # The wheel holds the checker itself; it need not look for a newer one.
+            "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1",
+            # For --verifytypes, which looks nowhere but in the environment that is active.
+            "VIRTUAL_ENV": sys.prefix,
+            "PATH": os.pathsep.join([f"{sys.prefix}/bin", os.environ["PATH"]]),
+        },
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode in (0, 1), run.stdout + run.stderr
-    report = json.loads(run.stdout)
+    return json.loads(run.stdout)
+
+
+def pyright(cwd: Path, *paths: str) -> Messages:
+    report = pyright_report(cwd, "--pythonpath", sys.executable, *paths)
     assert report["summary"]["filesAnalyzed"] > 0
     messages: Messages = {}
     for found in report["generalDiagnostics"]:
@@ -134,22 +145,9 @@ def test_right_code_is_accepted_in_pyrights_strict_mode(tmp_path: Path) -> None:
 
 def test_the_public_api_is_typed_throughout(tmp_path: Path) -> None:
     # No type that a user can see is left to inference, in which checkers differ, or unknown.
-    verifying = ["--outputjson", "--ignoreexternal", "--verifytypes", "trio_durable"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pyright", *verifying],
-        cwd=tmp_path,  # outside the project, so that the package is the installed one
-        env={
-            **os.environ,
-            "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1",
-            # With this option pyright looks nowhere but in the environment that is active.
-            "VIRTUAL_ENV": sys.prefix,
-            "PATH": os.pathsep.join([f"{sys.prefix}/bin", os.environ["PATH"]]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = json.loads(run.stdout)["typeCompleteness"]
+    # Outside the project, so that the package is the installed one.
+    report = pyright_report(tmp_path, "--ignoreexternal", "--verifytypes", "trio_durable")
+    found = report["typeCompleteness"]
     assert found["exportedSymbolCounts"]["withKnownType"] > 0
     unknown = {
         symbol["name"]: [said["message"] for said in symbol["diagnostics"]]

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
 _SUITE = "storage/test_conformance.py::Test"
 _MEMORY = "_memory_messages.py"
 _VIEW = "sqlite/_changes_view.py"
@@ -24,12 +23,17 @@ def _checks() -> dict[str, tuple[str, ...]]:
     for each in MUTANTS:
         test, _, storage = each.check.partition(" on ")
         if storage == "PostgreSQL":
-            checks[each.check] = (*_TESTS, f"{_SUITE}PostgresStorage", "-k", test)
+            checks[each.check] = (*BOUNDED_TESTS, f"{_SUITE}PostgresStorage", "-k", test)
         elif storage.lower() == "sqlite":
-            checks[each.check] = (*_TESTS, f"{_SUITE}SQLiteStorage", "-k", f"full and {test}")
+            checks[each.check] = (
+                *BOUNDED_TESTS,
+                f"{_SUITE}SQLiteStorage",
+                "-k",
+                f"full and {test}",
+            )
         else:
-            checks[each.check] = (*_TESTS, f"{_SUITE}MemoryStorage", "-k", test)
-    checks.update((name, (*_TESTS, f"storage/{path}", "-k", k)) for name, path, k in _OWN)
+            checks[each.check] = (*BOUNDED_TESTS, f"{_SUITE}MemoryStorage", "-k", test)
+    checks.update((name, (*BOUNDED_TESTS, f"storage/{path}", "-k", k)) for name, path, k in _OWN)
     return checks
 
 

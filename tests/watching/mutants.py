@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
-_WATCHES = (*_TESTS, "watching/test_watches.py", "-k")
+_WATCHES = (*BOUNDED_TESTS, "watching/test_watches.py", "-k")
 CHECKS: dict[str, tuple[str, ...]] = {
     "the first": (*_WATCHES, "trio and (begins or wins or waits_for or together)"),
     "changes": (*_WATCHES, "trio and (durable or cancelled or share or deletion or rest)"),
@@ -22,9 +21,9 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "tenants": (*_WATCHES, "trio and tenant"),
     "the end": (*_WATCHES, "trio and (end or end_watches)"),
     "pacing": (*_WATCHES, "trio and groups"),
-    "histories": (*_TESTS, "watching/test_model.py", "-k", "trio"),
-    "clusters": (*_TESTS, "watching/test_clusters.py", "-k", "trio"),
-    "histories of clusters": (*_TESTS, "watching/test_cluster_model.py", "-k", "trio"),
+    "histories": (*BOUNDED_TESTS, "watching/test_model.py", "-k", "trio"),
+    "clusters": (*BOUNDED_TESTS, "watching/test_clusters.py", "-k", "trio"),
+    "histories of clusters": (*BOUNDED_TESTS, "watching/test_cluster_model.py", "-k", "trio"),
 }
 
 _SEEN_BEFORE_THE_WAIT = (

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
-_SSE = (*_TESTS, "web/test_sse.py", "-k")
+_SSE = (*BOUNDED_TESTS, "web/test_sse.py", "-k")
 CHECKS: dict[str, tuple[str, ...]] = {
     "states": (*_SSE, "trio and (durable or equal or slow or deletion)"),
     "reconnecting": (*_SSE, "trio and (reconnects or same_revision or taken_for or away)"),
     "views": (*_SSE, "trio and (view or decoded or unavailable or kept_of)"),
     "authorization": (*_SSE, "trio and authori"),
     "the end": (*_SSE, "trio and (leaves or cancelled or ends or age or cut_the_end)"),
-    "signals": (*_TESTS, "web/test_exit_signals.py"),
-    "statuses": (*_TESTS, "web/test_statuses.py"),
+    "signals": (*BOUNDED_TESTS, "web/test_exit_signals.py"),
+    "statuses": (*BOUNDED_TESTS, "web/test_statuses.py"),
 }
 
 MUTANTS = [

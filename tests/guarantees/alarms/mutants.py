@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from exactness.mutants import TESTS, Mutant, main
+from exactness.mutants import BOUNDED_TESTS, Mutant, main
 
-_TESTS = (*TESTS, "-q", "-x", "-p", "no:xdist", "--timeout", "60", "--timeout-method", "thread")
 _RECURRING = "guarantees/alarms/test_recurring.py"
 _CORNERS = "guarantees/alarms/test_recurring_corners.py"
 _SCHEDULERS = "scheduler/test_conformance.py"
@@ -20,7 +19,7 @@ _RECURRENCE = "_alarms/recurrence.py"
 _ON_BOTH_LOOPS = (_RECURRING, _CORNERS, _SCHEDULERS, "cluster/test_member_alarms.py")
 
 CHECKS: dict[str, tuple[str, ...]] = {
-    name: (*_TESTS, path, "-k", f"({test}) and trio" if path in _ON_BOTH_LOOPS else test)
+    name: (*BOUNDED_TESTS, path, "-k", f"({test}) and trio" if path in _ON_BOTH_LOOPS else test)
     for name, path, test in (
         ("delay", _RECURRING, "whatever_the_delay"),
         ("dead letter", _RECURRING, "dead_letter_does_not_end_it"),
